@@ -1,0 +1,3 @@
+"""Coded distributed multi-task learning over TCP."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,125 @@
+"""Every error that asyncdmtl raises on purpose.
+
+::
+
+    AsyncDMTLError                 exit code 1
+    ├── UsageError (ValueError)         2   an argument, option or file breaks a rule
+    │   ├── PlacementError              2   who stores what makes no sense
+    │   └── DataError                   2   data that cannot be read or trained on
+    ├── PlanError                       1   no plan exists for what was asked
+    ├── CodingError                     6   vectors that cannot be decoded, or decoded to something else
+    │   └── IntegrityError              6   digests differ: replicas disagree, or bytes were corrupted
+    ├── LinkError                       3   a connection could not be made or was lost
+    ├── AuthenticationError             4   a peer could not prove who it is
+    ├── WaitError                       5   a wait reached its limit; names the option that sets it
+    ├── ProtocolError                   1
+    │   ├── LocalProtocolError          1   ours: this side called the session wrongly
+    │   └── RemoteProtocolError         1   theirs: the peer sent something that is not allowed
+    └── PeerError                       1   the peer said that it failed, and why
+
+Facts that a program may want (which worker, which partition) are attributes, not only words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AsyncDMTLError(Exception):
+    """Base of all errors; `exit_code` is what a command that fails with it exits with."""
+
+    exit_code = 1
+
+
+class UsageError(AsyncDMTLError, ValueError):
+    """An argument, option or file breaks a rule.
+
+    `argument` names it, `rule` says what must hold, `value` is what was given.
+    """
+
+    exit_code = 2
+
+    def __init__(self, argument: str, rule: str, value: object) -> None:
+        self.argument = argument
+        self.rule = rule
+        self.value = value
+        super().__init__(f"{argument} {rule}, got {_short(value)}")
+
+
+class PlacementError(UsageError):
+    """Who stores what makes no sense."""
+
+
+class DataError(UsageError):
+    """Data that cannot be read or trained on."""
+
+
+class PlanError(AsyncDMTLError):
+    """No plan exists for what was asked."""
+
+
+class CodingError(AsyncDMTLError):
+    """Vectors that cannot be decoded, or that decode to something else than was encoded."""
+
+    exit_code = 6
+
+
+class IntegrityError(CodingError):
+    """Digests differ: replicas of `partitions` disagree among `workers`, or bytes were corrupted."""
+
+    def __init__(self, message: str, *, partitions: Sequence[str], workers: Sequence[str]) -> None:
+        self.partitions = tuple(partitions)
+        self.workers = tuple(workers)
+        super().__init__(message)
+
+
+class LinkError(AsyncDMTLError):
+    """A connection to `peer` could not be made or was lost."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, peer: str) -> None:
+        self.peer = peer
+        super().__init__(message)
+
+
+class AuthenticationError(AsyncDMTLError):
+    """A peer could not prove who it is."""
+
+    exit_code = 4
+
+
+class WaitError(AsyncDMTLError):
+    """A wait reached its limit of `seconds`, set by `option`."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, seconds: float, option: str) -> None:
+        self.seconds = seconds
+        self.option = option
+        super().__init__(f"{message} after {seconds:g} s (the limit is set by {option})")
+
+
+class ProtocolError(AsyncDMTLError):
+    """The rules of the wire were broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Ours: this side used the session wrongly."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """Theirs: the peer sent something that is not allowed."""
+
+
+class PeerError(AsyncDMTLError):
+    """The peer said that it failed; `exit_code` is the one it named."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
+def _short(value: object, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,1 @@
+"""What vectors are combined in: GF(2^8) on raw bytes, and the reals."""

@@ -1,0 +1,100 @@
+"""ISA-L's erasure-code kernel through ctypes: any matrix over GF(2^8) times rows of bytes.
+
+The shared library comes with the wheels of `pyeclib`, or from the system. Its two functions are documented in
+ISA-L's `erasure_code.h`; both run without the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from asyncdmtl.field._rows import Bytes, Rows
+
+# Sources of a block together stay in a core's own cache, next to the tables and the results.
+PACKED_BYTES = 768 << 10
+# Few streams are best left to the hardware's prefetcher; blocks only keep a length within C's int.
+STREAMED_BYTES = 1 << 20
+MAX_TABLES = (1 << 31) - 1
+
+
+class Encoder:
+    """One matrix (r, k), r and k at least 1, expanded into ISA-L's tables: 32 bytes per coefficient.
+
+    ISA-L walks all k rows at once, 64 bytes at a time, and again for every six rows of the result. From
+    memory that is slow: with many rows the prefetcher loses track, and rows a power of two apart fight for
+    the same cache sets. So a block of every source is copied side by side first, if that pays.
+    """
+
+    def __init__(self, library: ctypes.CDLL, matrix: Bytes) -> None:
+        r, k = self._shape = matrix.shape
+        matrix = np.ascontiguousarray(matrix)
+        self._tables = np.empty(32 * r * k, dtype=np.uint8)
+        library.ec_init_tables(k, r, matrix.ctypes.data, self._tables.ctypes.data)
+        self._tables_at = self._tables.ctypes.data
+        self._encode = library.ec_encode_data
+        self._packs = r > 6 or k >= 32
+        # An odd number of cache lines apart, packed rows spread over all cache sets.
+        self._block = max(PACKED_BYTES // k // 128, 8) * 128 + 64 if self._packs else STREAMED_BYTES
+
+    def __call__(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+        """Write bytes `start`…`stop` of every row of `out` (r rows) from those of `sources` (k rows)."""
+        if not self._packs or stop - start <= 2 * self._block:
+            self._stream(sources, out, start, stop)
+        else:
+            self._pack(sources, out, start, stop)
+
+    def _stream(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+        r, k = self._shape
+        for at in range(start, stop, STREAMED_BYTES):
+            n = min(STREAMED_BYTES, stop - at)
+            source, target = sources.addresses + at, out.addresses + at
+            self._encode(n, k, r, self._tables_at, source.ctypes.data, target.ctypes.data)
+
+    def _pack(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+        r, k = self._shape
+        packed = np.empty(k * self._block, dtype=np.uint8)
+        for at in range(start, stop, self._block):
+            n = min(self._block, stop - at)
+            sources.pack(at, at + n, packed[: k * n].reshape(k, n))
+            source = packed.ctypes.data + n * np.arange(k, dtype=np.intp)
+            target = out.addresses + at
+            self._encode(n, k, r, self._tables_at, source.ctypes.data, target.ctypes.data)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Load ISA-L from pyeclib's wheel or from the system; None if neither has it."""
+    for path in _candidates():
+        try:
+            found = ctypes.CDLL(path)
+            init, encode = found.ec_init_tables, found.ec_encode_data
+        except (OSError, AttributeError):
+            continue
+        init.argtypes = [ctypes.c_int] * 2 + [ctypes.c_void_p] * 2
+        encode.argtypes = [ctypes.c_int] * 3 + [ctypes.c_void_p] * 3
+        init.restype = encode.restype = None
+        return found
+    return None
+
+
+def _candidates() -> Iterator[str]:
+    """Where ISA-L may be, best guess first."""
+    try:
+        files = importlib.metadata.files("pyeclib") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    yield from (str(file.locate()) for file in files if file.name.startswith("libisal"))
+    # An installation without a list of files still has its libraries next to the package.
+    spec = importlib.util.find_spec("pyeclib")
+    for package in (spec and spec.submodule_search_locations) or []:
+        yield from map(str, sorted(Path(package).with_name("pyeclib.libs").glob("libisal*")))
+    if system := ctypes.util.find_library("isal"):
+        yield system

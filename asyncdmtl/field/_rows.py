@@ -1,0 +1,124 @@
+"""Rows of bytes in memory, as a coding kernel sees them: checked views and the address of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import UsageError
+
+Bytes: TypeAlias = NDArray[np.uint8]
+
+_UINT8 = np.dtype(np.uint8)
+
+
+@dataclass(slots=True)
+class Rows:
+    """`count` rows of `length` bytes each; a row is contiguous, its neighbours may lie anywhere.
+
+    `views` yields the rows, as the rows of a 2-D array or one by one; `addresses` is intp, shape (count,).
+    The first and the last of them in memory start at `low` and `high`.
+    """
+
+    views: Bytes | Sequence[Bytes]
+    addresses: NDArray[np.intp]
+    length: int
+    low: int
+    high: int
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.addresses)
+
+    def take(self, index: NDArray[np.intp]) -> Rows:
+        """Select the rows that `index` names, in its order."""
+        if len(index) == self.count:  # callers pass ascending, distinct indices: these are all rows
+            return self
+        return replace(self, views=[self.views[i] for i in index], addresses=self.addresses[index])
+
+    def cut(self, start: int, stop: int) -> list[Bytes]:
+        """Bytes `start`…`stop` of every row."""
+        return [row[start:stop] for row in self.views]
+
+    def pack(self, start: int, stop: int, into: Bytes) -> None:
+        """Copy bytes `start`…`stop` of every row to the contiguous array `into`, (count, stop - start)."""
+        if isinstance(self.views, np.ndarray):
+            into[:] = self.views[:, start:stop]
+        else:
+            np.concatenate(self.cut(start, stop), out=into.reshape(-1))
+
+
+def check_rows(argument: str, rows: Bytes | Sequence[Bytes], count: int, length: int | None) -> Rows:
+    """Check `argument`: `count` contiguous rows of uint8, all of `length` bytes (None: of any one length).
+
+    Raises
+    ------
+    UsageError
+        Naming `argument`, if one of these rules is broken, or if no row is there to tell the length.
+    """
+    if isinstance(rows, np.ndarray):
+        found = _from_matrix(argument, rows)
+    else:
+        found = _from_sequence(argument, rows, length)
+    if found.count != count:
+        raise UsageError(argument, f"must have {count} rows", found.count)
+    if length is not None and found.length != length:
+        raise UsageError(argument, f"must have rows of {length} bytes", found.length)
+    return found
+
+
+def check_apart(sources: Rows, out: Rows) -> None:
+    """Raise UsageError unless no row of `out` overlaps another one or a row of `sources`."""
+    if out.count == 0 or out.length == 0:
+        return
+    if isinstance(out.views, np.ndarray):
+        apart = out.count == 1 or abs(out.views.strides[0]) >= out.length
+    else:
+        apart = bool((np.diff(np.sort(out.addresses)) >= out.length).all())
+    if not apart:
+        raise UsageError("out", "must have rows that do not overlap", "two that do")
+    if out.high + out.length <= sources.low or sources.high + sources.length <= out.low:
+        return  # the common case, decided without looking at single rows
+    starts = np.sort(out.addresses)
+    after = np.searchsorted(starts, sources.addresses, side="right")
+    hits_before = (after > 0) & (sources.addresses - starts[after - 1] < out.length)
+    next_start = starts[np.minimum(after, out.count - 1)]
+    hits_after = (after < out.count) & (next_start - sources.addresses < out.length)
+    if (hits_before | hits_after).any():
+        raise UsageError("out", "must not overlap the sources", "a row that does")
+
+
+def _from_matrix(argument: str, rows: Bytes) -> Rows:
+    if rows.ndim != 2 or rows.dtype != _UINT8:
+        raise UsageError(argument, "must be a 2-D array of uint8", f"{rows.ndim}-D {rows.dtype}")
+    count, length = rows.shape
+    stride, step = rows.strides
+    if count and length > 1 and step != 1:
+        raise UsageError(argument, "must have contiguous rows", f"strides {rows.strides}")
+    first = rows.ctypes.data
+    last = first + stride * max(count - 1, 0)
+    addresses = np.arange(first, first + stride * count, stride) if stride else np.full(count, first)
+    return Rows(rows, addresses, length, min(first, last), max(first, last))
+
+
+def _from_sequence(argument: str, rows: Sequence[Bytes], length: int | None) -> Rows:
+    addresses: list[int] = []
+    for i, row in enumerate(rows):
+        if not isinstance(row, np.ndarray) or row.dtype != _UINT8 or row.ndim != 1:
+            raise UsageError(f"{argument}[{i}]", "must be a 1-D array of uint8", row)
+        if len(row) > 1 and row.strides[0] != 1:
+            raise UsageError(f"{argument}[{i}]", "must be contiguous", f"stride {row.strides[0]}")
+        if length is None:
+            length = len(row)
+        if len(row) != length:
+            raise UsageError(f"{argument}[{i}]", f"must be {length} bytes long", len(row))
+        addresses.append(row.ctypes.data)
+    if length is None:
+        raise UsageError(argument, "without rows must be an array of shape (0, L), or come with out", rows)
+    low, high = min(addresses, default=0), max(addresses, default=0)
+    return Rows(rows, np.array(addresses, dtype=np.intp), length, low, high)

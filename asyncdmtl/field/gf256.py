@@ -1,0 +1,339 @@
+"""GF(2^8): its arithmetic, and products of a matrix with long rows of bytes.
+
+An element is a byte, a polynomial over GF(2) modulo x^8 + x^4 + x^3 + x^2 + 1 (0x11d, as in ISA-L);
+2 generates the multiplicative group. Addition and subtraction are XOR.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.field import _isal
+from asyncdmtl.field._rows import Bytes, Rows, check_apart, check_rows
+
+POLYNOMIAL = 0x11D
+KERNEL_VARIABLE = "ASYNCDMTL_KERNEL"
+
+Kernel: TypeAlias = Literal["auto", "isa-l", "numpy"]
+_Compute: TypeAlias = Callable[[Rows, Rows, int, int], None]
+
+# A row's block (8 bytes per source byte) stays in the cache, and those of all sources within some 16 MB,
+# yet is long enough to be worth the tables that are made for it.
+_LOOKUP_BLOCK = 1 << 15
+_LOOKUP_BLOCK_MIN = 1 << 12
+_LOOKUP_TOTAL = 1 << 21
+# Coefficients × bytes below which handing a part to another thread costs more than it saves.
+_WORK_PER_THREAD = 1 << 24
+
+
+def _tables() -> tuple[Bytes, Bytes]:
+    """All products, (256, 256), and all inverses, (256,), from the powers of the generator 2."""
+    power = np.zeros(510, dtype=np.uint8)
+    logarithm = np.zeros(256, dtype=np.intp)
+    x = 1
+    for exponent in range(255):
+        power[exponent] = power[exponent + 255] = x
+        logarithm[x] = exponent
+        x <<= 1
+        if x > 255:
+            x ^= POLYNOMIAL
+    product = np.zeros((256, 256), dtype=np.uint8)
+    product[1:, 1:] = power[logarithm[1:, None] + logarithm[1:]]
+    inverse = np.zeros(256, dtype=np.uint8)
+    inverse[1:] = power[255 - logarithm[1:]]
+    product.flags.writeable = inverse.flags.writeable = False
+    return product, inverse
+
+
+PRODUCTS, INVERSES = _tables()
+
+
+def multiply(a: Bytes, b: Bytes) -> Bytes:
+    """Multiply elementwise: uint8 arrays of any shapes that broadcast.
+
+    Raises
+    ------
+    UsageError
+        Another dtype, or shapes that do not broadcast.
+    """
+    a, b = elements("a", a), elements("b", b)
+    try:
+        np.broadcast_shapes(a.shape, b.shape)
+    except ValueError:
+        raise UsageError("b", f"must broadcast with shape {a.shape}", f"shape {b.shape}") from None
+    return np.asarray(PRODUCTS[a, b])
+
+
+def inverse(a: Bytes) -> Bytes:
+    """Multiplicative inverse of every element: uint8, any shape.
+
+    Raises
+    ------
+    UsageError
+        Another dtype, or an element is 0.
+    """
+    a = elements("a", a)
+    if not a.all():
+        raise UsageError("a", "must be non-zero to have an inverse", 0)
+    return np.asarray(INVERSES[a])
+
+
+def matmul(a: Bytes, b: Bytes) -> Bytes:
+    """Multiply matrices: `a` (r, k) times `b` (k, c), uint8, gives (r, c). For reuse of `a` take `Product`.
+
+    Raises
+    ------
+    UsageError
+        Not matrices of uint8, or shapes that do not fit.
+    """
+    return Product(a)(np.ascontiguousarray(elements("b", b)))
+
+
+def kernel_name() -> Literal["isa-l", "numpy"]:
+    """What kernel "auto" means here: "isa-l" where the library loads and computes rightly, else "numpy".
+
+    The environment variable ASYNCDMTL_KERNEL ("auto", "isa-l" or "numpy") forces it.
+
+    Raises
+    ------
+    UsageError
+        The variable has another value, or asks for ISA-L where there is none.
+    """
+    return _resolve(KERNEL_VARIABLE, os.environ.get(KERNEL_VARIABLE, "auto"))
+
+
+class Product:
+    """A matrix over GF(2^8) made ready to be multiplied with rows of bytes, many times.
+
+    Immutable, and safe to share between threads. Structure is used rather than multiplied: columns of zeros
+    are not read, unit rows are copies, rows of zeros are fills, and equal rows are computed once.
+
+    Parameters
+    ----------
+    matrix : uint8 array (r, k)
+        Either may be 0.
+    kernel : "auto", "isa-l" or "numpy"
+        Who multiplies; `kernel_name()` says what "auto" means. Results are the same.
+
+    Attributes
+    ----------
+    matrix : uint8 array (r, k), read-only
+    kernel : "isa-l" or "numpy"
+
+    Raises
+    ------
+    UsageError
+        Not a matrix of uint8, an unknown kernel, or ISA-L where there is none.
+    """
+
+    matrix: Bytes
+    kernel: Literal["isa-l", "numpy"]
+
+    def __init__(self, matrix: Bytes, kernel: Kernel = "auto") -> None:
+        self.matrix = elements("matrix", matrix).copy()
+        if self.matrix.ndim != 2:
+            raise UsageError("matrix", "must have two axes", f"shape {self.matrix.shape}")
+        self.matrix.flags.writeable = False
+        self.kernel = kernel_name() if kernel == "auto" else _resolve("kernel", kernel)
+
+        support = np.count_nonzero(self.matrix, axis=1)
+        unit = (support == 1) & (self.matrix == 1).any(axis=1)
+        self._zeros = np.flatnonzero(support == 0).tolist()
+        self._units = [(i, int(self.matrix[i].argmax())) for i in np.flatnonzero(unit).tolist()]
+        first: dict[bytes, int] = {}
+        self._repeats: list[tuple[int, int]] = []
+        for i in np.flatnonzero((support > 0) & ~unit).tolist():
+            if (same := first.setdefault(self.matrix[i].tobytes(), i)) != i:
+                self._repeats.append((i, same))
+        self._rows = np.fromiter(first.values(), dtype=np.intp, count=len(first))
+        self._columns = np.flatnonzero(self.matrix[self._rows].any(axis=0))
+        self._work = len(self._rows) * len(self._columns)
+        self._compute = _kernel(self.kernel, self.matrix[np.ix_(self._rows, self._columns)])
+
+    @overload
+    def __call__(
+        self, sources: Bytes | Sequence[Bytes], out: Bytes | None = None, *, threads: int | None = None
+    ) -> Bytes: ...
+
+    @overload
+    def __call__(
+        self, sources: Bytes | Sequence[Bytes], out: Sequence[Bytes], *, threads: int | None = None
+    ) -> Sequence[Bytes]: ...
+
+    def __call__(
+        self,
+        sources: Bytes | Sequence[Bytes],
+        out: Bytes | Sequence[Bytes] | None = None,
+        *,
+        threads: int | None = None,
+    ) -> Bytes | Sequence[Bytes]:
+        """Multiply: `matrix` (r, k) times `sources` (k, L) gives (r, L), bytes all.
+
+        Parameters
+        ----------
+        sources : uint8 array (k, L) with contiguous rows, or sequence of k contiguous uint8 arrays (L,)
+        out : the same for r rows, optional
+            Written and returned. Rows must overlap neither each other nor the sources.
+        threads : int, optional
+            At most so many at work. Default: as many as there are cores, if the product is large.
+
+        Raises
+        ------
+        UsageError
+            Counts, lengths, dtypes or memory layout break these rules.
+        """
+        r, k = self.matrix.shape
+        if threads is not None and threads < 1:
+            raise UsageError("threads", "must be at least 1", threads)
+        if k == 0 and out is not None and not isinstance(sources, np.ndarray) and not len(sources):
+            # No source tells the length, so the result does.
+            length = out.shape[-1] if isinstance(out, np.ndarray) else len(out[0]) if len(out) else 0
+            sources = np.empty((0, length), dtype=np.uint8)
+        read = check_rows("sources", sources, k, None)
+        result = np.empty((r, read.length), dtype=np.uint8) if out is None else out
+        written = check_rows("out", result, r, read.length)
+        if out is not None:
+            if not all(row.flags.writeable for row in ([out] if isinstance(out, np.ndarray) else out)):
+                raise UsageError("out", "must be writeable", "a read-only array")
+            check_apart(read, written)
+        self._in_threads(read, written, threads)
+        return result
+
+    def __repr__(self) -> str:
+        r, k = self.matrix.shape
+        return f"<Product: {r} × {k} over GF(2^8), {self.kernel}>"
+
+    def _in_threads(self, sources: Rows, out: Rows, threads: int | None) -> None:
+        length = sources.length
+        if threads is None:
+            threads = min(_cores(), self._work * length // _WORK_PER_THREAD)
+        threads = min(threads, length // 64)
+        if threads <= 1:
+            self._span(sources, out, 0, length)
+            return
+        # Multiples of 64: only the last part ends within a machine word.
+        step = -(-length // (64 * threads)) * 64
+        spans = [(start, min(start + step, length)) for start in range(0, length, step)]
+        others = [_pool().submit(self._span, sources, out, *span) for span in spans[1:]]
+        try:
+            self._span(sources, out, *spans[0])
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+    def _span(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+        for i in self._zeros:
+            out.views[i][start:stop] = 0
+        for i, j in self._units:
+            out.views[i][start:stop] = sources.views[j][start:stop]
+        if self._work and start < stop:
+            self._compute(sources.take(self._columns), out.take(self._rows), start, stop)
+        for i, same in self._repeats:
+            out.views[i][start:stop] = out.views[same][start:stop]
+
+
+class _Lookup:
+    """The NumPy kernel: one look-up in a table of 256 words multiplies a byte by eight coefficients."""
+
+    def __init__(self, matrix: Bytes) -> None:
+        self._matrix = matrix
+        self._block = min(_LOOKUP_BLOCK, max(_LOOKUP_BLOCK_MIN, _LOOKUP_TOTAL // max(matrix.shape[1], 1)))
+
+    def __call__(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+        for at in range(start, stop, self._block):
+            end = min(at + self._block, stop)
+            # Converted once here rather than in every look-up.
+            index = [row.astype(np.intp) for row in sources.cut(at, end)]
+            for i in range(0, len(self._matrix), 8):
+                sums = self._eight(self._matrix[i : i + 8], index)
+                for j in range(i, min(i + 8, len(self._matrix))):
+                    out.views[j][at:end] = sums[:, j - i]
+
+    @staticmethod
+    def _eight(matrix: Bytes, index: list[NDArray[np.intp]]) -> Bytes:
+        """Up to eight rows of the product, side by side in the columns of the result, (n, 8)."""
+        table = np.zeros((len(index), 256, 8), dtype=np.uint8)
+        table[:, :, : len(matrix)] = PRODUCTS[matrix].transpose(1, 2, 0)
+        total = np.zeros(len(index[0]), dtype=np.uint64)
+        term = np.empty_like(total)
+        for words, where in zip(table.view(np.uint64)[:, :, 0], index, strict=True):
+            # No index is out of range; a mode other than "raise" lets NumPy write to `term` directly.
+            np.take(words, where, out=term, mode="wrap")
+            total ^= term
+        return total.view(np.uint8).reshape(-1, 8)
+
+
+def elements(argument: str, value: Bytes) -> Bytes:
+    """Take `value` as field elements, whatever its shape; UsageError naming `argument` unless it is uint8."""
+    array = np.asarray(value)
+    if array.dtype != np.uint8:
+        raise UsageError(argument, "must have dtype uint8", array.dtype)
+    return array
+
+
+def _kernel(name: Literal["isa-l", "numpy"], matrix: Bytes) -> _Compute:
+    library = _isal.library() if name == "isa-l" else None
+    # C counts the tables' bytes in an int; an empty matrix is never computed.
+    if library is None or not 0 < 32 * matrix.size <= _isal.MAX_TABLES:
+        return _Lookup(matrix)
+    return _isal.Encoder(library, matrix)
+
+
+def _resolve(argument: str, kernel: str) -> Literal["isa-l", "numpy"]:
+    if kernel not in ("auto", "isa-l", "numpy"):
+        raise UsageError(argument, "must be 'auto', 'isa-l' or 'numpy'", kernel)
+    if kernel == "numpy":
+        return "numpy"
+    if _isal_works():
+        return "isa-l"
+    if kernel == "isa-l":
+        raise UsageError(argument, "may be 'isa-l' only where a sound libisal is installed", kernel)
+    return "numpy"
+
+
+@functools.cache
+def _isal_works() -> bool:
+    """Whether ISA-L is there and agrees with the tables: nobody checks a foreign build but us.
+
+    All coefficients times all bytes, and row counts and lengths that reach its special cases.
+    """
+    if (library := _isal.library()) is None:
+        return False
+    byte = np.arange(256, dtype=np.uint8)
+    for r, k, length in ((256, 1, 256), (7, 5, 255), (13, 300, 67), (1, 2, 1)):
+        matrix = (byte[:r, None] if k == 1 else PRODUCTS[3 : 3 + r, np.arange(7, 7 + k) % 256]).copy()
+        sources = PRODUCTS[np.arange(1, 1 + k) % 256, :length].copy()
+        result = np.empty((r, length), dtype=np.uint8)
+        expected = np.empty_like(result)
+        read = check_rows("sources", sources, k, length)
+        _isal.Encoder(library, matrix)(read, check_rows("out", result, r, length), 0, length)
+        _Lookup(matrix)(read, check_rows("out", expected, r, length), 0, length)
+        if not np.array_equal(result, expected):
+            return False
+    return True
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads for everyone in this process, started when first needed."""
+    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="asyncdmtl-gf256")
+
+
+if hasattr(os, "register_at_fork"):
+    # Threads do not survive a fork; the child starts its own.
+    os.register_at_fork(after_in_child=_pool.cache_clear)

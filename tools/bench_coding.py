@@ -1,0 +1,143 @@
+"""Speed of `asyncdmtl.field.gf256.Product` next to a bare call of ISA-L's own C function.
+
+    python tools/bench_coding.py [--seconds S]
+
+Rates are GB/s of coefficients × bytes (an r × k matrix times rows of L bytes counts r·k·L). Every result is
+compared with the NumPy kernel's before its rate is printed; the best of several calls counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from asyncdmtl.field import _isal, linalg
+from asyncdmtl.field._rows import Bytes
+from asyncdmtl.field.gf256 import Product, kernel_name
+
+# (r, k, L): rows that fit the cache, then rows that do not.
+SHAPES = [
+    (3, 5, 256),
+    (4, 10, 4096),
+    (10, 10, 16384),
+    (20, 40, 4096),
+    (40, 40, 8192),
+    (100, 100, 4096),
+    (2, 10, 4 << 20),
+    (4, 10, 4 << 20),
+    (10, 10, 4 << 20),
+    (3, 40, 4 << 20),
+    (20, 40, 4 << 20),
+    (40, 40, 4 << 20),
+    (100, 100, 1 << 20),
+]
+
+
+def best_time(call: Callable[[], object], seconds: float) -> float:
+    """Shortest time of a call, repeated for `seconds` and at least three times."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def bare_isal(matrix: Bytes, sources: Bytes, out: Bytes) -> Callable[[], object] | None:
+    """A call of `ec_encode_data` with everything prepared: what a C program would do."""
+    if (library := _isal.library()) is None:
+        return None
+    r, k = matrix.shape
+    tables = np.empty(32 * r * k, dtype=np.uint8)
+    library.ec_init_tables(k, r, matrix.ctypes.data, tables.ctypes.data)
+    read = np.array([row.ctypes.data for row in sources], dtype=np.uintp)
+    written = np.array([row.ctypes.data for row in out], dtype=np.uintp)
+    addresses = (tables.ctypes.data, read.ctypes.data, written.ctypes.data)
+
+    def call() -> object:
+        library.ec_encode_data(sources.shape[1], k, r, *addresses)
+        return tables, read, written  # held here, since C does not hold them
+
+    return call
+
+
+def measure(shape: tuple[int, int, int], seconds: float, rng: np.random.Generator) -> list[float | None]:
+    """Rates for one shape: Product with 1 and 2 threads, bare ISA-L, NumPy."""
+    r, k, length = shape
+    matrix = rng.integers(2, 256, (r, k), dtype=np.uint8)
+    sources = rng.integers(0, 256, (k, length), dtype=np.uint8)
+    out = np.zeros((r, length), dtype=np.uint8)
+    product, oracle = Product(matrix), Product(matrix, "numpy")
+    start = time.perf_counter()
+    expected = oracle(sources, threads=1)
+    oracle_time = time.perf_counter() - start
+    calls = [
+        lambda: product(sources, out, threads=1),
+        lambda: product(sources, out, threads=2),
+        bare_isal(matrix, sources, out),
+    ]
+    rates: list[float | None] = []
+    for call in calls:
+        if call is None:
+            rates.append(None)
+            continue
+        out[:] = 0
+        call()
+        if not np.array_equal(out, expected):
+            raise SystemExit(f"WRONG RESULT for {r} × {k}, {length} bytes")
+        rates.append(r * k * length / best_time(call, seconds) / 1e9)
+    if oracle_time < seconds:
+        oracle_time = best_time(lambda: oracle(sources, out, threads=1), seconds)
+    return [*rates, r * k * length / oracle_time / 1e9]
+
+
+def processor() -> str:
+    """Name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=0.2, help="time per measurement (default 0.2)")
+    seconds = parser.parse_args().seconds
+
+    print(f"{processor()}, {os.cpu_count()} cores, {platform.platform()}")
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, kernel {kernel_name()}", end="")
+    print(f", pyeclib {version('pyeclib')}" if _isal.library() else ", no ISA-L")
+    print("\nGB/s of coefficients × bytes; ratio = Product with one thread / bare ISA-L\n")
+    print(f"{'r × k':>10} {'L':>8} {'1 thread':>9} {'2 threads':>9} {'bare':>9} {'NumPy':>7} {'ratio':>6}")
+    rng = np.random.default_rng(0)
+    for r, k, length in SHAPES:
+        one, two, bare, plain = measure((r, k, length), seconds, rng)
+        ratio = one / bare if one and bare else None
+        cells = [f"{r} × {k}".rjust(10), f"{length:8d}"]
+        widths = ((one, 9), (two, 9), (bare, 9), (plain, 7), (ratio, 6))
+        cells += ["–".rjust(width) if x is None else f"{x:{width}.2f}" for x, width in widths]
+        print(" ".join(cells), flush=True)
+
+    print()
+    for n in (200, 1000):
+        square = rng.integers(0, 256, (n, n), dtype=np.uint8)
+        rank = best_time(partial(linalg.rank, square), seconds)
+        inverse = best_time(partial(linalg.invert, square), seconds)
+        print(f"{n} × {n}: rank {rank * 1e3:.1f} ms, inverse {inverse * 1e3:.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
