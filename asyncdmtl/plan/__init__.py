@@ -1,0 +1,1 @@
+"""From a placement to matrices: no data, no sockets, no clock."""

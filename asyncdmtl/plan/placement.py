@@ -1,0 +1,196 @@
+"""Who stores what: the placement, an immutable and validated value.
+
+`M_k` is the set of partitions stored at worker `k`, `H_n` the set of holders of partition `n`
+(shared/theory.md, section 1).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from asyncdmtl.errors import PlacementError
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that puts `w2` before `w10`."""
+    return tuple(
+        (0, int(piece)) if piece.isdigit() else (1, piece) for piece in re.findall(r"[0-9]+|[^0-9]+", name)
+    )
+
+
+class Placement:
+    """Which worker stores which partitions.
+
+    Parameters
+    ----------
+    stored : mapping of worker name to an iterable of partition names
+        Any sizes and any overlaps; a worker may store nothing.
+    partitions : sequence of str, optional
+        All partitions, in order. Default: those stored anywhere, in natural order.
+        Given, it is a promise: every partition must have a holder, and no other may be stored.
+
+    Attributes
+    ----------
+    workers, partitions : tuple of str
+        Names; everything else refers to them by index.
+    stored : tuple of tuple of int
+        `stored[k]` is `M_k`, ascending.
+    holders : tuple of tuple of int
+        `holders[n]` is `H_n`, ascending.
+
+    Raises
+    ------
+    PlacementError
+        No worker, no partition, a name twice, a partition without a holder, or one that is unknown.
+    """
+
+    workers: tuple[str, ...]
+    partitions: tuple[str, ...]
+    stored: tuple[tuple[int, ...], ...]
+
+    def __init__(self, stored: Mapping[str, Iterable[str]], partitions: Sequence[str] | None = None) -> None:
+        by_worker = {worker: list(names) for worker, names in stored.items()}
+        if not by_worker:
+            raise PlacementError("placement", "must have at least one worker", {})
+        for worker, names in by_worker.items():
+            _check_names(f"worker {worker!r}", [worker])
+            _check_names(f"partitions of worker {worker!r}", names)
+        present = {name for names in by_worker.values() for name in names}
+        if partitions is None:
+            partitions = sorted(present, key=natural_key)
+        else:
+            _check_names("partitions", partitions)
+        if not partitions:
+            raise PlacementError("placement", "must have at least one partition", dict(by_worker))
+        if missing := [name for name in partitions if name not in present]:
+            raise PlacementError(
+                "placement", "must store every partition at some worker; without holder", missing
+            )
+        index = {name: n for n, name in enumerate(partitions)}
+        for worker, names in by_worker.items():
+            if unknown := [name for name in names if name not in index]:
+                raise PlacementError(
+                    f"worker {worker!r}", "may store known partitions only; unknown", unknown
+                )
+        self.workers = tuple(by_worker)
+        self.partitions = tuple(partitions)
+        self.stored = tuple(tuple(sorted(index[name] for name in names)) for names in by_worker.values())
+
+    @cached_property
+    def holders(self) -> tuple[tuple[int, ...], ...]:
+        """`H_n` for every partition `n`: the workers that store it, ascending."""
+        found: list[list[int]] = [[] for _ in self.partitions]
+        for k, stored in enumerate(self.stored):
+            for n in stored:
+                found[n].append(k)
+        return tuple(map(tuple, found))
+
+    def missing(self, worker: int) -> tuple[int, ...]:
+        """The partitions that `worker` (an index) does not store, ascending."""
+        stored = set(self.stored[worker])
+        return tuple(n for n in range(len(self.partitions)) if n not in stored)
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """Worker name → names of its partitions; `Placement(**)` of it gives an equal placement."""
+        return {
+            worker: [self.partitions[n] for n in stored]
+            for worker, stored in zip(self.workers, self.stored, strict=True)
+        }
+
+    @classmethod
+    def cyclic(cls, workers: int, partitions: int, copies: int) -> Placement:
+        """Partition `p{n}` at `copies` consecutive workers from worker `n mod workers` on, cyclically.
+
+        Every partition has `copies` holders and storage differs by at most one partition between workers.
+        Workers are named `w0`, `w1`, …
+
+        Raises
+        ------
+        PlacementError
+            `workers` or `partitions` below 1, or `copies` outside 1…workers.
+        """
+        for name, value in (("workers", workers), ("partitions", partitions)):
+            if value < 1:
+                raise PlacementError(name, "must be at least 1", value)
+        if not 1 <= copies <= workers:
+            raise PlacementError(
+                "copies", f"must lie between 1 and the number of workers ({workers})", copies
+            )
+        whole_laps = partitions - partitions % workers
+        stored: dict[str, list[str]] = {f"w{k}": [] for k in range(workers)}
+        for n in range(partitions):
+            # The last, incomplete lap starts at evenly spaced workers: that keeps storage balanced.
+            start = n % workers if n < whole_laps else (n - whole_laps) * workers // (partitions - whole_laps)
+            for i in range(copies):
+                stored[f"w{(start + i) % workers}"].append(f"p{n}")
+        return cls(stored, [f"p{n}" for n in range(partitions)])
+
+    @classmethod
+    def read(cls, path: str | Path) -> Placement:
+        """Read a TOML or JSON file: a table `workers` of lists of partition names.
+
+        An optional list `partitions` fixes their order and is checked against the table.
+
+        Raises
+        ------
+        PlacementError
+            The file cannot be read, does not parse, or does not describe a placement.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise PlacementError(
+                f"placement file {path}", f"must be readable ({error.strerror})", str(path)
+            ) from error
+        except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+            raise PlacementError(
+                f"placement file {path}", f"must be TOML or JSON ({error})", str(path)
+            ) from error
+        workers = content.get("workers") if isinstance(content, dict) else None
+        if not isinstance(workers, dict) or not all(_is_names(names) for names in workers.values()):
+            raise PlacementError(
+                f"placement file {path}", "must have a table 'workers' of lists of partition names", workers
+            )
+        partitions = content.get("partitions")
+        if partitions is not None and not _is_names(partitions):
+            raise PlacementError(
+                f"placement file {path}", "needs 'partitions' to be a list of names", partitions
+            )
+        try:
+            return cls(workers, partitions)
+        except PlacementError as error:
+            raise PlacementError(
+                f"placement file {path}: {error.argument}", error.rule, error.value
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Placement):
+            return NotImplemented
+        return (self.workers, self.partitions, self.stored) == (other.workers, other.partitions, other.stored)
+
+    def __hash__(self) -> int:
+        return hash((self.workers, self.partitions, self.stored))
+
+    def __repr__(self) -> str:
+        copies = sum(map(len, self.stored))
+        return f"<Placement: {len(self.workers)} workers, {len(self.partitions)} partitions, {copies} copies>"
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _check_names(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+            raise PlacementError(what, "must be named by 1 to 200 printable characters", name)
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        raise PlacementError(what, "may name each partition once; named twice", twice)

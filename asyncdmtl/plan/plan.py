@@ -1,0 +1,224 @@
+"""The plan: an immutable value that says what every worker sends, is sent, and decodes.
+
+A plan is made without data (asyncdmtl.plan.planner) and serves every round. It travels as a recipe, from
+which both ends build the same matrices, and a digest, by which they know that they did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from numpy.typing import DTypeLike, NDArray
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan import matrices
+from asyncdmtl.plan.bounds import downlink_bound
+from asyncdmtl.plan.codec import Bytes, Decoder, Encoder, Recombiner, VectorFormat
+from asyncdmtl.plan.matrices import Delivery, Matrix
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates import UplinkOptimum, uplink_optimum
+
+Strategy = Literal["relay", "central", "uncoded"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Matrices, loads and bounds of one strategy for one placement.
+
+    All loads count vectors of the size of one local update, as exact fractions. `K`, `N`, `T`, `P` are the
+    numbers of workers, partitions, tasks and packets per vector.
+
+    Attributes
+    ----------
+    placement : Placement
+    tasks : tuple of int, length N
+        The task that owns each partition.
+    strategy : "relay", "central" or "uncoded"
+    subpackets : int
+        `P`.
+    seed : int
+        Of the random entries of both matrices.
+    uplink_rows : tuple of int, length K
+        Coded packets that each worker sends: `R_k·P`.
+    uplink_matrix : uint8 array (R_up·P, N·P)
+        `E`; rows in the order of the workers, zero outside a worker's stored columns.
+    downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) for `central`
+        `D`; it combines uplink rows, for `central` the aggregates of the tasks.
+    deliveries : tuple of Delivery, length K
+        Which rows of the downlink each worker is sent, what it wants and what it knows.
+    """
+
+    placement: Placement
+    tasks: tuple[int, ...]
+    strategy: Strategy
+    subpackets: int
+    seed: int
+    uplink_rows: tuple[int, ...]
+    uplink_matrix: Matrix
+    downlink_matrix: Matrix
+    deliveries: tuple[Delivery, ...]
+
+    @property
+    def uplink_load(self) -> Fraction:
+        """`R_up`: vectors sent up by all workers together."""
+        return Fraction(sum(self.uplink_rows), self.subpackets)
+
+    @property
+    def downlink_load(self) -> Fraction:
+        """`R_down`: vectors broadcast, each coded row counted once."""
+        return Fraction(len(self.downlink_matrix), self.subpackets)
+
+    @property
+    def wire_downlink_load(self) -> Fraction:
+        """Vectors sent down when every worker is sent its own copy, as over TCP."""
+        return Fraction(sum(len(delivery.rows) for delivery in self.deliveries), self.subpackets)
+
+    @cached_property
+    def optimum(self) -> UplinkOptimum:
+        """`R_CO` of the placement with its certificate."""
+        return uplink_optimum(self.placement)
+
+    @property
+    def certificate(self) -> tuple[tuple[int, ...], ...]:
+        """The partition of the workers that proves `R_CO`."""
+        return self.optimum.certificate
+
+    @property
+    def uplink_bound(self) -> Fraction:
+        """The least that any scheme sends up: `N` if the server aggregates, `R_CO` if workers do."""
+        if self.strategy == "central":
+            return Fraction(len(self.placement.partitions))
+        return self.optimum.load
+
+    @property
+    def downlink_bound(self) -> Fraction:
+        """The least that any scheme broadcasts: what the neediest worker lacks."""
+        if self.strategy == "central":
+            return Fraction(max(len(delivery.wanted) for delivery in self.deliveries))
+        return Fraction(downlink_bound(self.placement))
+
+    @cached_property
+    def combined(self) -> Matrix:
+        """`G`: each downlink row as a combination of what workers decode: updates, or aggregates."""
+        if self.strategy == "central":
+            return self.downlink_matrix
+        return matrices.product(self.downlink_matrix, self.uplink_matrix)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes that agree iff both matrices, the deliveries and the placement do."""
+        hasher = hashlib.blake2b(digest_size=16)
+        hasher.update(repr((self.recipe(), self.deliveries)).encode())
+        for matrix in (self.uplink_matrix, self.downlink_matrix):
+            hasher.update(repr(matrix.shape).encode())
+            hasher.update(matrix.tobytes())
+        return hasher.digest()
+
+    def recipe(self) -> dict[str, Any]:
+        """What `planner.rebuild_plan` needs to build this plan again, in plain msgpack and JSON types."""
+        return {
+            "version": RECIPE_VERSION,
+            "strategy": self.strategy,
+            "workers": list(self.placement.workers),
+            "partitions": list(self.placement.partitions),
+            "stored": [list(stored) for stored in self.placement.stored],
+            "tasks": list(self.tasks),
+            "subpackets": self.subpackets,
+            "uplink_rows": list(self.uplink_rows),
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def server_decoder(self) -> Decoder:
+        """The server's decoding of all updates from all uplink rows (`central` only)."""
+        columns = self.uplink_matrix.shape[1] // self.subpackets
+        everything = Delivery(tuple(range(len(self.uplink_matrix))), tuple(range(columns)), ())
+        return Decoder(self.uplink_matrix, everything, self.subpackets)
+
+    @cached_property
+    def recombiner(self) -> Recombiner:
+        """The prepared product with the downlink matrix."""
+        return Recombiner(self.downlink_matrix)
+
+    def encoder(self, worker: int) -> Encoder:
+        """The prepared encoder of one worker, made once."""
+        if worker not in self._encoders:
+            first = sum(self.uplink_rows[:worker])
+            rows = self.uplink_matrix[first : first + self.uplink_rows[worker]]
+            self._encoders[worker] = Encoder(rows, self.placement.stored[worker], self.subpackets)
+        return self._encoders[worker]
+
+    def decoder(self, worker: int) -> Decoder:
+        """The prepared decoder of one worker, made once."""
+        if worker not in self._decoders:
+            self._decoders[worker] = Decoder(self.combined, self.deliveries[worker], self.subpackets)
+        return self._decoders[worker]
+
+    @cached_property
+    def _encoders(self) -> dict[int, Encoder]:
+        return {}
+
+    @cached_property
+    def _decoders(self) -> dict[int, Decoder]:
+        return {}
+
+    def vector_format(self, length: int, dtype: DTypeLike) -> VectorFormat:
+        """How vectors of `length` numbers of `dtype` are cut into this plan's packets."""
+        return VectorFormat.of(length, dtype, self.subpackets)
+
+    def encode(self, worker: int, updates: NDArray[Any]) -> Bytes:
+        """What `worker` sends up.
+
+        Parameters
+        ----------
+        worker : int
+        updates : array (|M_k|, d) of any dtype
+            The local updates of the partitions that the worker stores, in ascending order.
+
+        Returns
+        -------
+        uint8 array (uplink_rows[worker], packet bytes)
+        """
+        expected = len(self.placement.stored[worker])
+        if updates.ndim != 2 or len(updates) != expected:
+            raise UsageError("updates", f"must have the shape ({expected}, d)", updates.shape)
+        return self.encoder(worker)(self.vector_format(updates.shape[1], updates.dtype).pack(updates))
+
+    def recombine(self, uplink: Sequence[Bytes]) -> Bytes:
+        """What the server broadcasts, from the rows of all workers in their order.
+
+        For `central`, the rows to combine are the aggregates' packets, not the uplink.
+        Returns a uint8 array (len(downlink_matrix), packet bytes); worker `k` is sent the rows
+        `deliveries[k].rows` of it.
+        """
+        return self.recombiner([row for rows in uplink for row in rows] or uplink[0])
+
+    def decode(self, worker: int, rows: Bytes, known: NDArray[Any]) -> NDArray[Any]:
+        """What `worker` makes of the rows that it was sent.
+
+        Parameters
+        ----------
+        worker : int
+        rows : uint8 array (len(deliveries[worker].rows), packet bytes)
+        known : array (len(deliveries[worker].known), d)
+            Its side information, ascending: its local updates, or its tasks' aggregates for `central`.
+
+        Returns
+        -------
+        array (len(deliveries[worker].wanted), d) of the dtype of `known`
+        """
+        delivery = self.deliveries[worker]
+        if known.ndim != 2 or len(known) != len(delivery.known):
+            raise UsageError("known", f"must have the shape ({len(delivery.known)}, d)", known.shape)
+        layout = self.vector_format(known.shape[1], known.dtype)
+        if rows.shape != (len(delivery.rows), layout.packet_bytes):
+            shape = (len(delivery.rows), layout.packet_bytes)
+            raise UsageError("rows", f"must have the shape {shape}", rows.shape)
+        return layout.vectors(self.decoder(worker)(rows, layout.pack(known)))

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
+
+from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.field import linalg
+from asyncdmtl.plan import matrices
+from asyncdmtl.plan.bounds import certificate_value, downlink_bound, violated_cut
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import STRATEGIES, Plan
+from asyncdmtl.plan.planner import make_plan, rebuild_plan
+
+EDGES = [
+    HOMOGENEOUS,
+    HETEROGENEOUS,
+    Placement({"w0": ["p0"]}),
+    Placement({"w0": ["p0"], "w1": []}),
+    Placement({"w0": ["p0", "p1"], "w1": ["p0", "p1"]}),
+    Placement({"w0": ["p0"], "w1": ["p1"]}),
+    Placement({"w0": [f"p{n}" for n in range(255)], "w1": ["p0"]}),
+    Placement.cyclic(4, 256, 3),
+    Placement.cyclic(20, 20, 19),
+]
+
+
+def exchange(plan: Plan, rng: np.random.Generator, d: int, dtype: str) -> None:
+    """One round by hand: every worker ends up with every vector that it wants, bit for bit."""
+    N = len(plan.placement.partitions)
+    V = rng.integers(0, 256, (N, d * np.dtype(dtype).itemsize), dtype=np.uint8).view(dtype)
+    up = [plan.encode(k, V[list(stored)]) for k, stored in enumerate(plan.placement.stored)]
+    assert [len(rows) for rows in up] == list(plan.uplink_rows)
+    vectors: NDArray[Any] = V
+    if plan.strategy == "central":
+        layout = plan.vector_format(d, dtype)
+        decoded = layout.vectors(plan.server_decoder([row for rows in up for row in rows], ()))
+        assert decoded.tobytes() == V.tobytes()
+        vectors = np.stack([V[plan.tasks.index(t)] for t in range(max(plan.tasks) + 1)])
+        down = plan.recombine([layout.pack(vectors)])
+    else:
+        down = plan.recombine(up)
+    for k, delivery in enumerate(plan.deliveries):
+        decoded = plan.decode(k, down[list(delivery.rows)], vectors[list(delivery.known)])
+        assert decoded.dtype == np.dtype(dtype)
+        assert decoded.tobytes() == vectors[list(delivery.wanted)].tobytes()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("placement", EDGES, ids=repr)
+def test_edges_meet_the_bounds_and_decode(placement: Placement, strategy: Any) -> None:
+    plan = make_plan(placement, strategy)
+    exchange(plan, np.random.default_rng(1), 7, "float32")
+    if strategy == "relay":
+        assert plan.uplink_load == plan.uplink_bound
+        assert plan.downlink_load == plan.downlink_bound == downlink_bound(placement)
+    wire = sum(len(delivery.wanted) for delivery in plan.deliveries)
+    assert plan.wire_downlink_load == wire
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_placements_meet_the_bounds_and_decode(seed: int) -> None:
+    rng = random.Random(seed)
+    placement = random_placement(rng)
+    tasks = sorted(rng.randrange(len(placement.partitions)) for _ in placement.partitions)
+    tasks = [sorted(set(tasks)).index(task) for task in tasks]
+    for strategy in STRATEGIES:
+        plan = make_plan(placement, strategy, tasks=tasks)
+        exchange(
+            plan, np.random.default_rng(seed), rng.randint(1, 30), rng.choice(["float32", "float64", "uint8"])
+        )
+    relay = make_plan(placement)
+    assert relay.uplink_load == relay.uplink_bound
+    assert relay.downlink_load == downlink_bound(placement)
+    if len(placement.workers) > 1:
+        assert certificate_value(placement, relay.certificate) == relay.uplink_load
+    assert violated_cut(placement, relay.uplink_rows, relay.subpackets) is None
+
+
+def test_homogeneous_cyclic_placement_has_the_known_loads() -> None:
+    relay, uncoded = make_plan(HOMOGENEOUS), make_plan(HOMOGENEOUS, "uncoded")
+    assert [relay.uplink_load, relay.downlink_load] == [Fraction(18, 5), 3]
+    assert relay.subpackets == 5
+    assert relay.uplink_rows == (3,) * 6
+    assert [uncoded.uplink_load, uncoded.downlink_load, uncoded.wire_downlink_load] == [6, 6, 18]
+    assert relay.wire_downlink_load == 18
+
+
+def test_central_counts_whole_tasks_as_side_information() -> None:
+    placement = Placement({"a": ["p0", "p1", "p2"], "b": ["p2", "p3"], "c": ["p0", "p3", "p4", "p5"]})
+    plan = make_plan(placement, "central", tasks=[0, 0, 1, 1, 2, 2])
+    assert [delivery.known for delivery in plan.deliveries] == [(0,), (1,), (2,)]
+    assert [plan.uplink_load, plan.downlink_load] == [6, 2]
+
+
+def test_uplink_zeros_follow_from_the_placement() -> None:
+    plan = make_plan(HETEROGENEOUS)
+    first = 0
+    for k, rows in enumerate(plan.uplink_rows):
+        foreign = matrices.packets(HETEROGENEOUS.missing(k), plan.subpackets)
+        assert not plan.uplink_matrix[first : first + rows, foreign].any()
+        first += rows
+    assert first == len(plan.uplink_matrix)
+
+
+def test_senders_of_uncoded_updates_are_balanced() -> None:
+    placement = Placement(
+        {"a": [f"p{n}" for n in range(8)], "b": ["p0", "p1", "p2", "p3"], "c": ["p0", "p1"]}
+    )
+    assert sorted(make_plan(placement, "uncoded").uplink_rows) == [2, 2, 4]
+
+
+def test_a_plan_that_some_worker_could_not_decode_is_found_out() -> None:
+    plan = make_plan(HOMOGENEOUS)
+    G = plan.combined.copy()
+    assert matrices.undecodable(G, plan.deliveries, plan.subpackets) == []
+    wanted = matrices.packets(plan.deliveries[2].wanted, plan.subpackets)
+    G[0, wanted] = G[1, wanted]
+    assert 2 in matrices.undecodable(G, plan.deliveries, plan.subpackets)
+
+
+def test_no_plan_is_handed_out_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linalg, "rank", lambda matrix: 0)
+    with pytest.raises(PlanError, match="256 seeds"):
+        make_plan(HOMOGENEOUS)
+
+
+def test_fewer_packets_for_a_little_more_load() -> None:
+    exact = make_plan(HOMOGENEOUS)
+    rounded = make_plan(HOMOGENEOUS, max_overhead=Fraction(1, 5))
+    assert (exact.subpackets, rounded.subpackets) == (5, 1)
+    assert exact.uplink_load < rounded.uplink_load == 4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_recipes_rebuild_the_same_plan(strategy: Any) -> None:
+    plan = make_plan(HETEROGENEOUS, strategy, tasks=[n // 2 for n in range(12)], seed=5)
+    same = rebuild_plan(plan.recipe(), plan.digest)
+    assert same.digest == plan.digest
+    assert (same.uplink_matrix == plan.uplink_matrix).all()
+    assert (same.downlink_matrix == plan.downlink_matrix).all()
+    assert same.deliveries == plan.deliveries
+    assert make_plan(HETEROGENEOUS, strategy, seed=6).digest != plan.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"version": 99}, "version 99"),
+        ({"strategy": "magic"}, "magic"),
+        ({"seed": 1}, "digest"),
+        ({"stored": [[99]] * 6}, "malformed"),
+        ({"uplink_rows": "x"}, "malformed"),
+        ({"tasks": [0]}, "malformed"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused(change: dict[str, Any], complaint: str) -> None:
+    plan = make_plan(HOMOGENEOUS)
+    with pytest.raises(PlanError, match=complaint):
+        rebuild_plan(plan.recipe() | change, plan.digest)
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(UsageError, match="strategy must be one of relay"):
+        make_plan(HOMOGENEOUS, "magic")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="max_overhead"):
+        make_plan(HOMOGENEOUS, max_overhead=-1)
+    with pytest.raises(UsageError, match="tasks"):
+        make_plan(HOMOGENEOUS, tasks=[0, 2, 2, 2, 2, 2])
+    plan = make_plan(HOMOGENEOUS)
+    with pytest.raises(UsageError, match=r"updates must have the shape \(3, d\)"):
+        plan.encode(0, np.zeros((2, 4)))
+    with pytest.raises(UsageError, match="rows must have the shape"):
+        plan.decode(0, np.zeros((1, 4), np.uint8), np.zeros((3, 5)))

@@ -1,0 +1,115 @@
+"""How long the planner takes for the bound on the uplink and for rates that meet it, and how that grows.
+
+    python tools/bench_planner.py [--quick] [--seeds N]
+
+Times are medians in seconds, over random placements or over repetitions of a cyclic one. A time is printed
+only after the certificate proved the load and no cut was found violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import random
+import resource
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from math import ceil
+from statistics import median
+from typing import TypeVar
+
+from asyncdmtl.plan.bounds import certificate_value, cost_bound, time_bound, violated_cut
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates import cheapest_rates, fastest_rates, integral_rates, uplink_optimum
+
+Result = TypeVar("Result")
+
+# Workers, partitions; the last ones of each kind only without --quick.
+RANDOM = [(10, 100), (20, 200), (50, 500), (100, 1000), (200, 2000)]
+STRUCTURED = [(10, 100), (100, 1000), (1000, 10000)]
+# Beyond this many workers the proofs of cost and makespan are not asked for: checking them takes too long.
+WEIGHTED_WORKERS = 200
+
+
+def random_copies(workers: int, partitions: int, rng: random.Random) -> Placement:
+    """Each partition at 3 to 5 random workers."""
+    stored: dict[str, list[str]] = {f"w{k}": [] for k in range(workers)}
+    for n in range(partitions):
+        for k in rng.sample(range(workers), rng.randint(3, 5)):
+            stored[f"w{k}"].append(f"p{n}")
+    return Placement(stored)
+
+
+def equal_storage(workers: int, partitions: int, rng: random.Random) -> Placement:
+    """Each partition at 4 workers, random ones of those that store the least so far."""
+    stored: list[list[str]] = [[] for _ in range(workers)]
+    for n in range(partitions):
+        for k in sorted(range(workers), key=lambda k: (len(stored[k]), rng.random()))[:4]:
+            stored[k].append(f"p{n}")
+    return Placement({f"w{k}": names for k, names in enumerate(stored)})
+
+
+def cyclic(workers: int, partitions: int, rng: random.Random) -> Placement:
+    """Each partition at 4 consecutive workers."""
+    return Placement.cyclic(workers, partitions, 4)
+
+
+def timed(call: Callable[[], Result]) -> tuple[Result, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
+def require(holds: bool, what: str) -> None:
+    if not holds:
+        raise SystemExit(f"WRONG RESULT: {what}")
+
+
+def measure(placement: Placement, rng: random.Random) -> list[float]:
+    """Seconds for: optimum, integral rates for one packet, separation; cheapest and fastest rates."""
+    optimum, optimum_time = timed(lambda: uplink_optimum(placement))
+    require(certificate_value(placement, optimum.certificate) == optimum.load, "certificate")
+    require(sum(optimum.rates) == optimum.load, "sum of rates")
+    cut, cut_time = timed(lambda: violated_cut(placement, optimum.rates))
+    require(cut is None, "rates")
+    packets, packets_time = timed(lambda: integral_rates(placement, 1, optimum))
+    require(sum(packets) == ceil(optimum.load) and violated_cut(placement, packets) is None, "integral rates")
+    times = [optimum_time, packets_time, cut_time]
+    if len(placement.workers) > WEIGHTED_WORKERS:
+        return times
+    weights = [Fraction(rng.randint(1, 100), 10) for _ in placement.workers]
+    cheapest, cheapest_time = timed(lambda: cheapest_rates(placement, weights))
+    require(cost_bound(placement, weights, cheapest.certificate) == cheapest.cost, "proof of the cost")
+    require(violated_cut(placement, cheapest.rates) is None, "cheapest rates")
+    fastest, fastest_time = timed(lambda: fastest_rates(placement, weights))
+    require(time_bound(placement, weights, fastest.certificate) == fastest.time, "proof of the makespan")
+    require(violated_cut(placement, fastest.rates) is None, "fastest rates")
+    return [*times, cheapest_time, fastest_time]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="leave out the largest sizes")
+    parser.add_argument("--seeds", type=int, default=3, help="placements per size (default 3)")
+    options = parser.parse_args()
+
+    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    columns = "".join(f"{name:>10}" for name in ("optimum", "integral", "cut", "cheapest", "fastest"))
+    print(f"{'placement':<15}{'K':>6}{'N':>7}{columns}")
+    for make, sizes in ((random_copies, RANDOM), (equal_storage, STRUCTURED), (cyclic, STRUCTURED)):
+        for workers, partitions in sizes[:-1] if options.quick else sizes:
+            rows = []
+            for seed in range(options.seeds):
+                rng = random.Random(seed)
+                rows.append(measure(make(workers, partitions, rng), rng))
+            cells = "".join(f"{median(column):>10.3f}" for column in zip(*rows, strict=True))
+            print(f"{make.__name__:<15}{workers:>6}{partitions:>7}{cells}", flush=True)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
