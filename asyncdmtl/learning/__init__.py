@@ -1,0 +1,1 @@
+"""What is trained: local linear models, aggregation within tasks, coupling between tasks."""

@@ -1,0 +1,75 @@
+"""What a local model is judged by: losses of a score `s = x·w + b` and a target `y`.
+
+A loss is added by a class with the members of `Loss` and a line in `LOSSES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import DataError
+
+Floats = NDArray[np.float64]
+
+
+class Loss(Protocol):
+    """A convex loss of scores and targets, with a bounded second derivative."""
+
+    @property
+    def curvature(self) -> float:
+        """The largest second derivative by the score."""
+
+    @property
+    def classification(self) -> bool:
+        """Whether targets are labels 0 and 1 (else real values)."""
+
+    def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Loss and its derivative by the score, row by row: (rows,), (rows,) → (rows,), (rows,)."""
+
+
+class Squared:
+    """`½ (s − y)²`, for real targets."""
+
+    curvature = 1.0
+    classification = False
+
+    def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Loss and its derivative by the score, row by row."""
+        r = s - y
+        return 0.5 * r * r, r
+
+
+class Logistic:
+    """`log(1 + exp(−m))` with the margin `m = (2y − 1)·s`, for labels 0 and 1."""
+
+    curvature = 0.25
+    classification = True
+
+    def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Loss and its derivative by the score, row by row; no overflow for any margin."""
+        sign = 2.0 * y - 1.0
+        m = sign * s
+        # 1/(1 + exp(m)) written as exp(−log(1 + exp(m))), which cannot overflow.
+        return np.logaddexp(0.0, -m), -sign * np.exp(-np.logaddexp(0.0, m))
+
+
+LOSSES: Mapping[str, Loss] = MappingProxyType({"squared": Squared(), "logistic": Logistic()})
+
+
+def check_targets(loss: str, y: Floats, what: str) -> None:
+    """Refuse targets that `loss` is not made for; `what` names their origin in the error.
+
+    Raises
+    ------
+    DataError
+        A label other than 0 and 1 under a loss for classification.
+    """
+    if LOSSES[loss].classification:
+        odd = y[(y != 0.0) & (y != 1.0)]
+        if odd.size:
+            raise DataError(f"targets of {what}", f"must be 0 or 1 for {loss} loss", float(odd[0]))

@@ -1,0 +1,282 @@
+"""Tasks, their partitions, and the linear models that are learned: one per task."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.losses import LOSSES, check_targets
+
+Floats = NDArray[np.float64]
+
+DIGEST_BYTES = 16
+_SMOOTHNESS_BITS = 12
+
+
+@dataclass(frozen=True)
+class PartitionInfo:
+    """What a worker declares of a partition; its rows never leave the site.
+
+    `digest` is `Partition.digest()`, `smoothness` the value of `Partition.smoothness`.
+    """
+
+    id: str
+    task: str
+    digest: bytes
+    rows: int
+    features: int
+    smoothness: float
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Some of the rows of one task.
+
+    Parameters
+    ----------
+    id, task : str
+        Names of the partition and of the task that owns it.
+    X : (rows, features) array-like
+        Kept as a C-contiguous float64 array, whatever was given: a local update then has
+        the same bits at every holder.
+    y : (rows,) array-like
+        Kept as float64. Labels of a classification are 0 and 1.
+
+    Raises
+    ------
+    DataError
+        Shapes that do not fit, no row, no feature, or a value that is not finite.
+    """
+
+    id: str
+    task: str
+    X: Floats
+    y: Floats
+
+    def __post_init__(self) -> None:
+        what = f"partition {self.id!r}"
+        for name in ("X", "y"):
+            object.__setattr__(self, name, _as_floats(getattr(self, name), f"{name} of {what}"))
+        if self.X.ndim != 2 or self.y.ndim != 1:
+            raise DataError(what, "needs a 2-D X and a 1-D y, as shapes", (self.X.shape, self.y.shape))
+        if len(self.X) != len(self.y):
+            raise DataError(what, "needs as many targets as rows", (len(self.X), len(self.y)))
+        if self.X.size == 0:
+            raise DataError(what, "needs at least one row and one feature, as shape", self.X.shape)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.y)
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return int(self.X.shape[1])
+
+    def digest(self) -> bytes:
+        """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of `X` and `y`."""
+        h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        for name in (self.id, self.task):
+            raw = name.encode()
+            h.update(len(raw).to_bytes(8, "little") + raw)
+        for size in self.X.shape:
+            h.update(size.to_bytes(8, "little"))
+        for array in (self.X, self.y):
+            h.update(np.ascontiguousarray(array, dtype="<f8").data)
+        return h.digest()
+
+    def smoothness(self, loss: str, *, intercept: bool) -> float:
+        """Bound on how fast the gradient of the mean loss over the rows changes with the model.
+
+        `λ_max(XᵀX) / rows · curvature`, with a column of ones in `X` if `intercept`, taken from the
+        smaller Gram matrix and rounded up to 12 significant bits. That rounding (and a margin of
+        1e-9 before it, which keeps exact powers of two off its edge) makes CPUs agree whose last
+        bits differ, and keeps it an upper bound.
+
+        Raises
+        ------
+        DataError
+            `X` is so large that its square overflows.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.rows < self.features:
+                gram = self.X @ self.X.T + (1.0 if intercept else 0.0)
+            else:
+                X = np.column_stack([self.X, np.ones(self.rows)]) if intercept else self.X
+                gram = X.T @ X
+        if not np.isfinite(gram).all():
+            raise DataError(
+                f"X of partition {self.id!r}", "is too large to be squared", float(np.abs(X).max())
+            )
+        largest = max(float(np.linalg.eigvalsh(gram)[-1]), 0.0)
+        mantissa, exponent = math.frexp(largest / self.rows * LOSSES[loss].curvature * (1.0 + 1e-9))
+        return math.ldexp(math.ceil(mantissa * 2**_SMOOTHNESS_BITS), exponent - _SMOOTHNESS_BITS)
+
+    def info(self, loss: str, *, intercept: bool) -> PartitionInfo:
+        """What to declare of this partition when it is trained with `loss`.
+
+        Raises
+        ------
+        DataError
+            The targets do not suit `loss`, or `X` is too large.
+        """
+        check_targets(loss, self.y, f"partition {self.id!r}")
+        smoothness = self.smoothness(loss, intercept=intercept)
+        return PartitionInfo(self.id, self.task, self.digest(), self.rows, self.features, smoothness)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskModels:
+    """One fitted linear model per task: the result of a run.
+
+    Attributes
+    ----------
+    tasks : tuple of str
+        `T` names; row `t` of the arrays belongs to `tasks[t]`.
+    coef_ : (T, features) float32 or float64 array
+    intercept_ : (T,) float32 or float64 array
+        Zeros if the run had no intercept.
+    loss : str
+        A name in `LOSSES`; says whether `predict` gives values or labels.
+
+    Raises
+    ------
+    DataError
+        Shapes that do not fit each other, or an unknown loss.
+    """
+
+    tasks: tuple[str, ...]
+    coef_: NDArray[np.floating[Any]]
+    intercept_: NDArray[np.floating[Any]]
+    loss: str
+
+    def __post_init__(self) -> None:
+        T = len(self.tasks)
+        if self.coef_.ndim != 2 or len(self.coef_) != T or self.intercept_.shape != (T,):
+            raise DataError(
+                "models",
+                f"need {T} rows of coef_ and of intercept_",
+                (self.coef_.shape, self.intercept_.shape),
+            )
+        if self.loss not in LOSSES:
+            raise DataError("loss of models", f"must be one of {', '.join(LOSSES)}", self.loss)
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return int(self.coef_.shape[1])
+
+    def decision_function(self, X: ArrayLike, task: str) -> Floats:
+        """Scores `X·coef_ + intercept_` under the model of `task`: (rows, features) → (rows,) float64.
+
+        Raises
+        ------
+        UsageError
+            No such task, or (as DataError) `X` of another shape or with values that are not finite.
+        """
+        if task not in self.tasks:
+            raise UsageError("task", f"must be one of {', '.join(self.tasks)}", task)
+        rows = _as_floats(X, "X")
+        if rows.ndim != 2 or rows.shape[1] != self.features:
+            raise DataError("X", f"must have {self.features} columns, as shape", rows.shape)
+        t = self.tasks.index(task)
+        scores: Floats = rows @ self.coef_[t].astype(np.float64) + float(self.intercept_[t])
+        return scores
+
+    def predict(self, X: ArrayLike, task: str) -> Floats:
+        """Values for a regression, labels 0.0 and 1.0 for a classification: (rows,) float64.
+
+        Raises
+        ------
+        UsageError
+            As `decision_function`.
+        """
+        scores = self.decision_function(X, task)
+        return (scores > 0.0).astype(np.float64) if LOSSES[self.loss].classification else scores
+
+    def predict_proba(self, X: ArrayLike, task: str) -> Floats:
+        """Probabilities of the labels 0 and 1 under logistic loss: (rows, 2) float64.
+
+        Raises
+        ------
+        UsageError
+            The loss has no probabilities; or as `decision_function`.
+        """
+        if self.loss != "logistic":
+            raise UsageError("predict_proba", "needs models of logistic loss", self.loss)
+        scores = self.decision_function(X, task)
+        return np.exp(-np.logaddexp(0.0, np.column_stack([scores, -scores])))
+
+    def save(self, path: str | Path) -> None:
+        """Write an `.npz` file of plain arrays (no pickle), under exactly this name.
+
+        Raises
+        ------
+        DataError
+            The file cannot be written.
+        """
+        try:
+            with Path(path).open("wb") as file:
+                np.savez(
+                    file,
+                    tasks=np.array(self.tasks, dtype=np.str_),
+                    coef_=self.coef_,
+                    intercept_=self.intercept_,
+                    loss=np.array(self.loss),
+                )
+        except OSError as error:
+            raise DataError("model file", f"must be writable ({error.strerror})", str(path)) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> TaskModels:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read, or holds something else.
+        """
+        try:
+            # Opened here: NumPy leaves a file open that it cannot make sense of.
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                return cls(
+                    tuple(map(str, file["tasks"])), file["coef_"], file["intercept_"], str(file["loss"])
+                )
+        except DataError as error:
+            raise DataError(f"model file {path}: {error.argument}", error.rule, error.value) from error
+        except OSError as error:
+            raise DataError("model file", f"must be readable ({error.strerror})", str(path)) from error
+        # NumPy reports a file that is no archive of arrays in as many ways as it looks at it.
+        except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError("model file", "must be an .npz written by asyncdmtl", str(path)) from error
+
+
+def task_arrays(partitions: Sequence[Partition]) -> dict[str, tuple[Floats, Floats]]:
+    """All rows of each task, in the order of the partitions: task → `X` (n_t, features), `y` (n_t,)."""
+    found: dict[str, list[Partition]] = {}
+    for partition in partitions:
+        found.setdefault(partition.task, []).append(partition)
+    return {
+        task: (np.concatenate([p.X for p in own]), np.concatenate([p.y for p in own]))
+        for task, own in found.items()
+    }
+
+
+def _as_floats(values: ArrayLike, what: str) -> Floats:
+    try:
+        array = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(what, "must be numbers in rows of equal length", values) from error
+    if not np.isfinite(array).all():
+        raise DataError(what, "must be finite", float(array[~np.isfinite(array)][0]))
+    return array

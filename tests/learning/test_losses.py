@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.losses import LOSSES, check_targets
+
+finite = st.floats(-30, 30)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(score=finite, label=st.sampled_from([0.0, 1.0]))
+def test_derivative_is_that_of_the_value(name: str, score: float, label: float) -> None:
+    h = 1e-5
+    s, y = np.array([score - h, score, score + h]), np.full(3, label)
+    values, derivatives = LOSSES[name].value_and_derivative(s, y)
+    assert derivatives[1] == pytest.approx((values[2] - values[0]) / (2 * h), abs=1e-6)
+    assert abs(derivatives[2] - derivatives[0]) <= LOSSES[name].curvature * 2 * h * (1 + 1e-6)
+
+
+def test_logistic_survives_extreme_scores() -> None:
+    values, derivatives = LOSSES["logistic"].value_and_derivative(
+        np.array([1e300, -1e300, 1e300, -1e300, 0.0]), np.array([1.0, 1.0, 0.0, 0.0, 1.0])
+    )
+    assert values.tolist() == [0.0, 1e300, 1e300, 0.0, math.log(2)]
+    assert derivatives.tolist() == [0.0, -1.0, 1.0, 0.0, -0.5]
+
+
+def test_logistic_keeps_the_digits_of_a_small_derivative() -> None:
+    _, derivatives = LOSSES["logistic"].value_and_derivative(np.array([50.0]), np.array([1.0]))
+    assert derivatives[0] == pytest.approx(-math.exp(-50), rel=1e-12)
+
+
+def test_labels_are_zero_and_one() -> None:
+    check_targets("logistic", np.array([0.0, 1.0]), "here")
+    check_targets("squared", np.array([-3.5]), "here")
+    with pytest.raises(DataError, match=r"targets of here must be 0 or 1 for logistic loss, got -1\.0"):
+        check_targets("logistic", np.array([1.0, -1.0]), "here")

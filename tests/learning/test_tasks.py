@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.problems import make_partitions
+
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.tasks import Partition, TaskModels, task_arrays
+
+RNG = np.random.default_rng(0)
+
+
+def part(X: object, y: object, name: str = "p0", task: str = "t") -> Partition:
+    return Partition(name, task, X, y)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "rule"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], "2-D X and a 1-D y"),
+        ([[1.0], [2.0]], [[1.0], [2.0]], "2-D X and a 1-D y"),
+        ([[1.0], [2.0]], [1.0], "as many targets as rows"),
+        (np.empty((0, 3)), [], "at least one row"),
+        (np.empty((2, 0)), [1.0, 2.0], "at least one row"),
+        ([[np.nan]], [1.0], "X of partition 'p0' must be finite"),
+        ([[1.0]], [np.inf], "y of partition 'p0' must be finite"),
+        ([["a"]], [1.0], "must be numbers"),
+        ([[1.0], [1.0, 2.0]], [1.0, 2.0], "must be numbers"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(X: object, y: object, rule: str) -> None:
+    with pytest.raises(DataError, match=rule) as caught:
+        part(X, y)
+    assert "p0" in str(caught.value)
+
+
+def test_rows_are_kept_as_contiguous_float64() -> None:
+    made = part(np.asfortranarray(np.arange(6, dtype=np.int32).reshape(2, 3)), [0, 1])
+    assert made.X.dtype == made.y.dtype == np.float64
+    assert made.X.flags.c_contiguous
+    assert (made.rows, made.features) == (2, 3)
+
+
+def test_digest_depends_on_all_that_a_partition_is() -> None:
+    X, y = RNG.standard_normal((3, 2)), RNG.standard_normal(3)
+    nudged = X.copy()
+    nudged[2, 1] = np.nextafter(nudged[2, 1], np.inf)
+    others = [
+        part(X, y, "p1"),
+        part(X, y, "p0", "u"),
+        part(X, y, "p0t", ""),
+        part(nudged, y),
+        part(X, -y),
+        part(X[:2], y[:2]),
+        part(X.reshape(3, 2)[:, ::-1], y),
+    ]
+    digests = {made.digest() for made in [part(X, y), *others]}
+    assert len(digests) == len(others) + 1
+    assert part(np.asfortranarray(X), y.tolist()).digest() == part(X, y).digest()
+    assert all(len(digest) == 16 for digest in digests)
+
+
+def test_digest_is_fixed_for_all_machines() -> None:
+    assert part([[1.0, 2.0]], [3.0]).digest().hex() == "5404e562041503de5af1e54a1f22b955"
+
+
+@given(
+    rows=st.integers(1, 12), features=st.integers(1, 12), intercept=st.booleans(), seed=st.integers(0, 1000)
+)
+def test_smoothness_is_a_tight_bound_of_the_curvature(
+    rows: int, features: int, intercept: bool, seed: int
+) -> None:
+    X = np.random.default_rng(seed).standard_normal((rows, features))
+    with_ones = np.column_stack([X, np.ones(rows)]) if intercept else X
+    largest = np.linalg.norm(with_ones, 2) ** 2 / rows
+    info = part(X, np.zeros(rows)).info("squared", intercept=intercept)
+    assert largest <= info.smoothness <= largest * (1 + 2**-11 + 1e-8)
+    assert (info.smoothness / 2.0 ** np.floor(np.log2(info.smoothness)) * 2**11).is_integer()
+    logistic = part(X, np.zeros(rows)).info("logistic", intercept=intercept)
+    assert largest / 4 <= logistic.smoothness <= largest / 4 * (1 + 2**-11 + 1e-8)
+
+
+def test_smoothness_does_not_hang_on_a_last_bit_at_round_values() -> None:
+    exact = part(np.ones((4, 1)), np.zeros(4)).smoothness("squared", intercept=False)
+    for factor in (1 - 1e-15, 1 + 1e-15):
+        assert part(np.full((4, 1), factor), np.zeros(4)).smoothness("squared", intercept=False) == exact
+
+
+def test_smoothness_of_a_million_features() -> None:
+    info = part(np.ones((2, 1_000_000)), [0.0, 1.0]).info("squared", intercept=True)
+    assert info.smoothness == pytest.approx(1_000_001, rel=2**-11)
+
+
+def test_features_too_large_to_square_are_refused() -> None:
+    with pytest.raises(DataError, match="'p0' is too large"):
+        part([[1e200]], [1.0]).info("squared", intercept=False)
+
+
+def test_info_refuses_targets_that_are_no_labels() -> None:
+    with pytest.raises(DataError, match="targets of partition 'p0'"):
+        part([[1.0]], [2.0]).info("logistic", intercept=False)
+
+
+MODELS = TaskModels(("a", "b"), np.array([[1.0, -2.0], [0.5, 0.0]]), np.array([0.25, -1.0]), "logistic")
+
+
+def test_models_predict() -> None:
+    X = [[1.0, 0.0], [0.0, 1.0]]
+    assert MODELS.decision_function(X, "a").tolist() == [1.25, -1.75]
+    assert MODELS.predict(X, "a").tolist() == [1.0, 0.0]
+    assert MODELS.predict_proba(X, "a")[:, 1] == pytest.approx(1 / (1 + np.exp([-1.25, 1.75])))
+    assert MODELS.predict_proba(X, "a").sum(axis=1) == pytest.approx(1.0)
+    regression = TaskModels(MODELS.tasks, MODELS.coef_, MODELS.intercept_, "squared")
+    assert regression.predict(X, "b").tolist() == [-0.5, -1.0]
+    with pytest.raises(UsageError, match="logistic"):
+        regression.predict_proba(X, "b")
+
+
+def test_models_refuse_what_does_not_fit() -> None:
+    with pytest.raises(UsageError, match="task must be one of a, b, got 'c'"):
+        MODELS.predict([[1.0, 2.0]], "c")
+    with pytest.raises(DataError, match="2 columns"):
+        MODELS.predict([[1.0]], "a")
+    with pytest.raises(DataError, match="intercept_"):
+        TaskModels(("a",), MODELS.coef_, MODELS.intercept_, "squared")
+    with pytest.raises(DataError, match="loss of models"):
+        TaskModels(MODELS.tasks, MODELS.coef_, MODELS.intercept_, "hinge")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_models_survive_a_file(tmp_path: Path, dtype: type[np.floating]) -> None:
+    models = TaskModels(
+        ("tâche 1", "b"), MODELS.coef_.astype(dtype), MODELS.intercept_.astype(dtype), "squared"
+    )
+    path = tmp_path / "models"
+    models.save(path)
+    read = TaskModels.load(path)
+    assert (read.tasks, read.loss) == (models.tasks, models.loss)
+    for name in ("coef_", "intercept_"):
+        one, other = getattr(read, name), getattr(models, name)
+        assert one.dtype == other.dtype
+        assert (one == other).all()
+
+
+def _pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer, tasks=np.array([{}], dtype=object), coef_=np.ones((1, 1)), intercept_=np.ones(1), loss=""
+    )
+    return buffer.getvalue()
+
+
+def _other_zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("coef_", "x")
+    return buffer.getvalue()
+
+
+def _single_array() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones(3))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"PK\x03\x04 cut off", _other_zip(), _pickled(), _single_array()]
+)
+def test_a_file_that_holds_no_models_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "models.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"must be an \.npz written by asyncdmtl"):
+        TaskModels.load(path)
+
+
+def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must be readable .*missing\.npz"):
+        TaskModels.load(tmp_path / "missing.npz")
+    with pytest.raises(DataError, match=r"must be writable .*nowhere"):
+        MODELS.save(tmp_path / "nowhere" / "models.npz")
+
+
+def test_task_arrays_keep_the_order_of_partitions() -> None:
+    partitions = make_partitions(4, "squared")
+    arrays = task_arrays([partitions[3], *partitions[:3]])
+    assert set(arrays) == {"t0", "t1"}
+    X, y = arrays["t1"]
+    assert X.tolist() == [*partitions[3].X.tolist(), *partitions[2].X.tolist()]
+    assert y.tolist() == [*partitions[3].y.tolist(), *partitions[2].y.tolist()]

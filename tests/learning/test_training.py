@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, MultiTaskLasso
+from support.problems import make_partitions, make_settings
+from threadpoolctl import threadpool_info
+
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded, train
+
+
+def make_trainer(partitions: Sequence[Partition], settings: Settings) -> Trainer:
+    infos = [p.info(settings.loss, intercept=settings.intercept) for p in partitions]
+    return Trainer(Problem(settings, infos), dict(enumerate(partitions)))
+
+
+def updates_of(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
+    out = np.empty((len(trainer.own), trainer.problem.d), trainer.problem.dtype)
+    trainer.local_updates(out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("loss", "hinge"),
+        ("aggregate", "krum"),
+        ("coupling", "trace"),
+        ("coupling", ["nuclear"]),
+        ("dtype", "float16"),
+        ("strength", -1.0),
+        ("strength", float("nan")),
+        ("strength", float("inf")),
+        ("strength", "1"),
+        ("rounds", 0),
+        ("rounds", 2.5),
+        ("rounds", True),
+        ("seed", -1),
+        ("intercept", 1),
+    ],
+)
+def test_settings_name_the_option_that_is_wrong(name: str, value: object) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_settings(**{name: value})
+    assert caught.value.argument == name
+
+
+def test_settings_survive_json() -> None:
+    settings = make_settings(strength=1)
+    assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
+    for content in ({}, settings.as_dict() | {"more": 1}):
+        with pytest.raises(UsageError, match="settings must be exactly loss, "):
+            Settings.from_dict(content)
+
+
+def test_problem_derives_tasks_sets_and_step() -> None:
+    X, y = np.eye(2), np.zeros(2)
+    partitions = [
+        Partition("p0", "t10", X, y),
+        Partition("p1", "t2", 3 * X, y),
+        Partition("p2", "t10", np.ones((6, 2)), np.zeros(6)),
+    ]
+    problem = make_trainer(partitions, make_settings(intercept=False)).problem
+    assert problem.tasks == ("t2", "t10")
+    assert problem.task_of == (1, 0, 1)
+    assert problem.partitions_of == ((1,), (0, 2))
+    assert (problem.features, problem.d) == (2, 2)
+    # λ_max / rows: 9/2 for t2; for t10 (2·½ + 6·2)/8 < 9/2.
+    assert problem.step == pytest.approx(2 / 9, rel=2**-10)
+    assert problem.data_loss([1.0, 10.0, 2.0]) == pytest.approx(10 + (2 * 1 + 6 * 2) / 8)
+
+
+def test_problem_refuses_declarations_that_do_not_fit() -> None:
+    infos = [p.info("squared", intercept=True) for p in make_partitions(3, "squared")]
+    settings = make_settings()
+    with pytest.raises(DataError, match="at least one"):
+        Problem(settings, [])
+    with pytest.raises(DataError, match="features of partition 'p2' must be as many as in 'p0'"):
+        Problem(settings, [*infos[:2], replace(infos[2], features=4)])
+    with pytest.raises(DataError, match="once each"):
+        Problem(settings, [infos[0], infos[0]])
+    with pytest.raises(DataError, match="at least one row"):
+        Problem(settings, [replace(infos[0], rows=0)])
+    with pytest.raises(DataError, match="smoothness of partition 'p0'"):
+        Problem(settings, [replace(infos[0], smoothness=float("nan"))])
+
+
+def test_trainer_refuses_partitions_that_were_not_declared_so() -> None:
+    partitions = make_partitions(3, "squared")
+    problem = make_trainer(partitions, make_settings()).problem
+    p = partitions[0]
+    for stored in ({1: p}, {7: p}, {0: Partition(p.id, p.task, p.X[1:], p.y[1:])}):
+        with pytest.raises(DataError):
+            Trainer(problem, stored)
+    with pytest.raises(UsageError, match="out must have"):
+        Trainer(problem, {0: p}).local_updates(np.empty((1, 3)))
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_aggregated_updates_are_the_gradient_of_the_mean_loss(loss: str, intercept: bool) -> None:
+    trainer = make_trainer(
+        make_partitions(6, loss),
+        make_settings(loss=loss, intercept=intercept, dtype="float64", coupling="none"),
+    )
+    problem = trainer.problem
+    trainer.W[...] = np.random.default_rng(1).standard_normal(trainer.W.shape)
+    V = updates_of(trainer)
+    Z = np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    h = 1e-6
+    for index in np.ndindex(trainer.W.shape):
+        at = trainer.W[index]
+        objectives = []
+        for shift in (h, -h):
+            trainer.W[index] = at + shift
+            objectives.append(trainer.objective(trainer.losses()))
+        trainer.W[index] = at
+        assert Z[index] == pytest.approx((objectives[0] - objectives[1]) / (2 * h), abs=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_updates_have_the_same_bits_whatever_else_is_stored(dtype: str) -> None:
+    partitions = make_partitions(6, "logistic", features=37)
+    everything = make_trainer(partitions, make_settings(loss="logistic", dtype=dtype))
+    W = np.random.default_rng(2).standard_normal(everything.W.shape)
+    everything.W[...] = W
+    with single_threaded():
+        expected = updates_of(everything)
+        for stored in ({5, 2}, {0}, {1, 2, 3, 4}, set[int]()):
+            some = Trainer(everything.problem, {n: partitions[n] for n in stored})
+            some.W[...] = W
+            assert some.own == tuple(sorted(stored))
+            assert updates_of(some).tobytes() == expected[list(some.own)].tobytes()
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_l21_reaches_the_optimum_of_scikit_learn(intercept: bool) -> None:
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((30, 6))
+    Y = (
+        X @ (rng.standard_normal((6, 3)) * [[1], [1], [0], [0], [0], [1]])
+        + 0.3 * rng.standard_normal((30, 3))
+        + 2
+    )
+    strength = 0.4
+    # scikit-learn has (1/2n)·‖Y − XW‖² + α Σ_f ‖W_f‖₂: with one X for all tasks that is our objective.
+    other = MultiTaskLasso(strength, fit_intercept=intercept, tol=1e-12, max_iter=100_000).fit(X, Y)
+    cuts = [slice(0, 7), slice(7, 19), slice(19, 30)]
+    partitions = [
+        Partition(f"p{3 * t + i}", f"t{t}", X[c], Y[c, t]) for t in range(3) for i, c in enumerate(cuts)
+    ]
+    settings = make_settings(
+        coupling="l21", strength=strength, rounds=500, dtype="float64", intercept=intercept
+    )
+    models, objectives = train(partitions, settings)
+    assert models.coef_ == pytest.approx(other.coef_, abs=1e-9)
+    assert models.intercept_ == pytest.approx(other.intercept_ + np.zeros(3), abs=1e-9)
+    residual = Y - other.predict(X)
+    optimum = (residual**2).sum() / 60 + strength * np.linalg.norm(other.coef_, axis=0).sum()
+    assert objectives[-1] == pytest.approx(optimum, rel=1e-12)
+    assert 0 < (models.coef_ == 0).all(axis=0).sum() < 6
+
+
+@pytest.mark.parametrize(("loss", "strength"), [("squared", 0.6), ("logistic", 0.15)])
+def test_nuclear_norm_reaches_a_point_that_is_optimal(loss: str, strength: float) -> None:
+    partitions = make_partitions(8, loss, features=5)
+    settings = make_settings(loss=loss, strength=strength, rounds=6000, dtype="float64")
+    trained = train(partitions, settings)
+    trainer = make_trainer(partitions, settings)
+    trainer.W[...] = np.column_stack([trained.models.coef_, trained.models.intercept_])
+    V = updates_of(trainer)
+    G = np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(trainer.problem.partitions_of)])
+    # −G is a subgradient of λ‖W‖_*: its spectral norm is at most λ, and ⟨−G, W⟩ = λ‖W‖_*.
+    W = trained.models.coef_
+    assert np.linalg.norm(G[:, :-1], 2) <= strength * (1 + 1e-6)
+    assert -(G[:, :-1] * W).sum() == pytest.approx(strength * np.linalg.norm(W, "nuc"), rel=1e-6)
+    assert np.abs(G[:, -1]).max() < 1e-7
+    assert 0 < np.linalg.matrix_rank(W, tol=1e-6) < 4
+
+
+def test_without_coupling_every_task_is_fitted_for_itself() -> None:
+    rng = np.random.default_rng(5)
+    X, flips = rng.standard_normal((80, 3)), rng.random(80) < 0.2
+    y = ((X[:, 0] > 0) ^ flips).astype(float)
+    partitions = [Partition("p0", "a", X[:50], y[:50]), Partition("p1", "a", X[50:], y[50:])]
+    partitions.append(Partition("p2", "b", -X, y))
+    models = train(
+        partitions, make_settings(loss="logistic", coupling="none", rounds=2000, dtype="float64")
+    ).models
+    alone = LogisticRegression(C=1e8, tol=1e-10, max_iter=1000).fit(X, y)
+    assert models.coef_[0] == pytest.approx(alone.coef_[0], abs=1e-4)
+    assert models.coef_[1] == pytest.approx(-alone.coef_[0], abs=1e-4)
+    assert models.intercept_ == pytest.approx(np.repeat(alone.intercept_, 2), abs=1e-4)
+
+
+@pytest.mark.parametrize("coupling", ["none", "nuclear", "l21"])
+def test_the_objective_never_rises(coupling: str) -> None:
+    settings = make_settings(coupling=coupling, rounds=60, dtype="float64")
+    objectives = train(make_partitions(6, "squared"), settings).objectives
+    assert objectives.shape == (60,)
+    assert (np.diff(objectives) <= 1e-12).all()
+    assert objectives[-1] < 0.5 * objectives[0]
+
+
+def test_median_is_used_when_asked_for() -> None:
+    one_task = [Partition(p.id, "t", p.X, p.y) for p in make_partitions(6, "squared")]
+    trainer = make_trainer(one_task, make_settings(aggregate="median", dtype="float64"))
+    V = updates_of(trainer)
+    assert (trainer.aggregate(0, V) == np.median(V, axis=0)).all()
+
+
+def test_results_have_the_dtype_of_the_run_and_repeat() -> None:
+    partitions = make_partitions(6, "squared")
+    for dtype in ("float32", "float64"):
+        one, other = (train(partitions, make_settings(dtype=dtype)).models for _ in range(2))
+        assert one.coef_.dtype == one.intercept_.dtype == dtype
+        assert one.coef_.tobytes() == other.coef_.tobytes()
+        assert one.features == 9
+
+
+def test_models_do_not_follow_the_trainer() -> None:
+    trainer = make_trainer(make_partitions(2, "squared"), make_settings())
+    models = trainer.models()
+    trainer.step(np.ones_like(trainer.W))
+    assert (models.coef_ == 0).all()
+    assert (models.intercept_ == 0).all()
+
+
+def test_models_that_outgrow_their_dtype_are_an_error() -> None:
+    trainer = make_trainer(make_partitions(2, "squared"), make_settings())
+    for bad in (np.inf, np.nan):
+        with pytest.raises(DataError, match="models must stay finite in float32"):
+            trainer.step(np.full_like(trainer.W, bad))
+    huge = [Partition("p0", "t", [[1e-30]], [1e30])]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="must stay finite"):
+        train(huge, make_settings(coupling="none", intercept=False, rounds=2))
+
+
+def test_features_that_are_all_zero_do_no_harm() -> None:
+    zeros = [Partition("p0", "t", np.zeros((2, 3)), np.ones(2))]
+    models = train(zeros, make_settings(intercept=False)).models
+    assert (models.coef_ == 0).all()
+
+
+def test_one_thread_inside_and_as_before_outside() -> None:
+    before = [library["num_threads"] for library in threadpool_info()]
+    with single_threaded():
+        assert {library["num_threads"] for library in threadpool_info()} == {1}
+    assert [library["num_threads"] for library in threadpool_info()] == before

@@ -1,0 +1,60 @@
+"""Does coupling help? Test metrics of the shipped data sets over many seeds, beside training each task alone.
+
+python tools/compare_learning.py [--seeds FIRST LAST] [DATA …]
+"""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+
+from asyncdmtl import data
+from asyncdmtl.learning import baseline
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import Settings, train
+
+# Enough for models that no longer depend on when training stopped.
+LONG = 1500
+COLUMNS = ("alone, CV", "alone, logistic CV", "no coupling", "coupling", f"none, {LONG}", f"coupling, {LONG}")
+
+
+def scores(spec: str, seed: int) -> list[float]:
+    """The mean test metric of each way to train, in the order of the columns."""
+    dataset = data.load(spec, seed=seed)
+
+    def trained(**changes: object) -> TaskModels:
+        options = {**dataset.suggested, "loss": dataset.loss, "intercept": dataset.intercept, "seed": seed}
+        options |= {"aggregate": "mean", "dtype": "float32", **changes}
+        return train(dataset.partitions, Settings.from_dict(options)).models
+
+    classification = dataset.metric == "ROC AUC"
+    ways = (
+        baseline.single_task(dataset.partitions, dataset.loss, intercept=dataset.intercept),
+        baseline.single_task(dataset.partitions, "logistic", intercept=True) if classification else None,
+        trained(coupling="none"),
+        trained(),
+        trained(coupling="none", rounds=LONG),
+        trained(rounds=LONG),
+    )
+    return [
+        baseline.mean_score(baseline.score(models, dataset.test, dataset.metric)) if models else np.nan
+        for models in ways
+    ]
+
+
+@click.command()
+@click.argument("specs", nargs=-1, metavar="[DATA]…")
+@click.option("--seeds", nargs=2, type=int, default=(200, 219), show_default=True)
+def main(specs: tuple[str, ...], seeds: tuple[int, int]) -> None:
+    """Print mean metrics over the seeds, and how often coupling beats training alone."""
+    print(f"{'':14}" + "".join(f"{name:>20}" for name in COLUMNS) + f"{'better than alone':>20}")
+    for spec in specs or ("digits", "digit-pairs"):
+        table = np.array([scores(spec, seed) for seed in range(seeds[0], seeds[1] + 1)])
+        sign = 1 if baseline.higher_is_better(data.load(spec, seed=0, only=(), test=False).metric) else -1
+        wins = int((sign * (table[:, 3] - table[:, 0]) > 0).sum())
+        means = "".join(f"{value:20.4f}" for value in table.mean(axis=0))
+        print(f"{spec:14}{means}{wins:>14} of {len(table)}")
+
+
+if __name__ == "__main__":
+    main()
