@@ -1,0 +1,272 @@
+"""One round of a run, without a wire: what a worker and the server do between the messages.
+
+Bytes that one side returns are what the other side takes. The runtime carries them; tests pass them on by
+hand. Every vector has a short digest, so that replicas which disagree, or bytes that were corrupted on
+their way, are found before they touch a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.learning.training import Problem, Trainer
+from asyncdmtl.plan.codec import Bytes
+from asyncdmtl.plan.plan import Plan
+
+Vectors = NDArray[np.floating[Any]]
+
+DIGEST_BYTES = 8
+
+
+def digest(vector: NDArray[np.generic]) -> bytes:
+    """8 bytes (XXH3-64) that tell apart vectors that differ by accident."""
+    return xxhash.xxh3_64_digest(np.ascontiguousarray(vector).view(np.uint8).data)
+
+
+def combined_digest(digests: Sequence[bytes]) -> bytes:
+    """One digest for a sequence of them."""
+    return xxhash.xxh3_64_digest(b"".join(digests))
+
+
+def reported_by(plan: Plan, worker: int) -> tuple[int, ...]:
+    """The partitions whose loss `worker` reports: those that no worker before it stores."""
+    return tuple(n for n in plan.placement.stored[worker] if plan.placement.holders[n][0] == worker)
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A worker's part of a round: coded rows, and what the server needs to know beside them.
+
+    `digests` are those of the updates of all stored partitions, `losses` the mean losses of the
+    partitions that this worker reports, `penalty` the coupling's at the current models.
+    """
+
+    rows: Bytes
+    digests: tuple[bytes, ...]
+    losses: tuple[float, ...]
+    penalty: float
+
+
+class WorkerSide:
+    """What worker `k` does in every round under one plan; buffers and matrices are made once.
+
+    Parameters
+    ----------
+    plan : Plan
+    worker : int
+    trainer : Trainer
+        The models so far, and exactly the partitions that the plan says this worker stores.
+    """
+
+    def __init__(self, plan: Plan, worker: int, trainer: Trainer) -> None:
+        self.plan = plan
+        self.worker = worker
+        self.trainer = trainer
+        self._problem = problem = trainer.problem
+        self._delivery = plan.deliveries[worker]
+        self._format = plan.vector_format(problem.d, problem.dtype)
+        self._own = self._format.allocate(len(trainer.own))
+        self._encode = plan.encoder(worker)
+        self._decode = plan.decoder(worker)
+        self._rows = np.empty((plan.uplink_rows[worker], self._format.packet_bytes), np.uint8)
+        relayed = plan.strategy == "relay"
+        self._known = self._own if relayed else self._format.allocate(len(self._delivery.known))
+        self._wanted = self._format.allocate(len(self._delivery.wanted))
+        reported = set(reported_by(plan, worker))
+        self._reported = [i for i, n in enumerate(self.trainer.own) if n in reported]
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the rows that this worker is sent in a round."""
+        return len(self._delivery.rows) * self._format.packet_bytes
+
+    def compute(self) -> Sent:
+        """Local updates at the current models, encoded. The rows stay valid until the next call."""
+        own = self._vectors(self._own)
+        losses = self.trainer.local_updates(own)
+        return Sent(
+            self._encode(self._own, self._rows),
+            tuple(digest(update) for update in own),
+            tuple(float(losses[i]) for i in self._reported),
+            self.trainer.penalty(),
+        )
+
+    def apply(self, received: Bytes, expected: bytes) -> None:
+        """Decode what was sent down, check it against `expected`, and take the step to the next models.
+
+        Parameters
+        ----------
+        received : uint8 array, one-dimensional
+            The rows of this worker, one after the other.
+        expected : bytes
+            The combined digest of the vectors that this worker decodes.
+
+        Raises
+        ------
+        CodingError
+            Another number of bytes than the plan says.
+        IntegrityError
+            The decoded vectors are not those that were computed.
+        """
+        if received.nbytes != self.received_bytes:
+            raise CodingError(
+                f"received {received.nbytes} bytes of rows, the plan says {self.received_bytes}"
+            )
+        vectors = self._known_vectors()
+        rows = received.reshape(len(self._delivery.rows), self._format.packet_bytes)
+        self._decode(rows, self._known, self._wanted)
+        decoded = self._vectors(self._wanted)
+        if combined_digest([digest(vector) for vector in decoded]) != expected:
+            raise self._corrupted()
+        vectors.update(zip(self._delivery.wanted, decoded, strict=True))
+        if self.plan.strategy == "central":
+            Z = np.stack([vectors[t] for t in range(len(self._problem.tasks))])
+        else:
+            Z = np.stack([self._aggregate(t, vectors) for t in range(len(self._problem.tasks))])
+        self.trainer.step(Z)
+
+    def _known_vectors(self) -> dict[int, Vectors]:
+        """Side information by column: own updates, or for `central` the aggregates of whole tasks."""
+        own = dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
+        if self.plan.strategy != "central":
+            return own
+        known = self._vectors(self._known)
+        for i, t in enumerate(self._delivery.known):
+            known[i] = self._aggregate(t, own)
+        return dict(zip(self._delivery.known, known, strict=True))
+
+    def _aggregate(self, t: int, updates: Mapping[int, Vectors]) -> Vectors:
+        return self._problem.aggregate(t, np.stack([updates[n] for n in self._problem.partitions_of[t]]))
+
+    def _vectors(self, packed: Bytes) -> Vectors:
+        vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]
+        return vectors
+
+    def _corrupted(self) -> IntegrityError:
+        names = self._problem.tasks if self.plan.strategy == "central" else self.plan.placement.partitions
+        wanted = [names[column] for column in self._delivery.wanted]
+        worker = self.plan.placement.workers[self.worker]
+        return IntegrityError(
+            f"worker {worker!r} decoded other vectors of {wanted} than their holders computed: "
+            "bytes were corrupted on their way",
+            partitions=wanted,
+            workers=[worker],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """The server's part of a round for one worker: its rows, and the digest of what it will decode."""
+
+    rows: tuple[Bytes, ...]
+    digest: bytes
+
+
+class ServerSide:
+    """What the server does in every round under one plan: compare, combine, and for `central` aggregate."""
+
+    def __init__(self, plan: Plan, problem: Problem) -> None:
+        self.plan = plan
+        self._problem = problem
+        self._format = plan.vector_format(problem.d, problem.dtype)
+        self._recombine = plan.recombiner
+        self._down = np.empty((len(plan.downlink_matrix), self._format.packet_bytes), np.uint8)
+        self._updates = self._format.allocate(len(plan.tasks) if plan.strategy == "central" else 0)
+        self._aggregates = self._format.allocate(len(problem.tasks) if plan.strategy == "central" else 0)
+        self._reported = [reported_by(plan, k) for k in range(len(plan.placement.workers))]
+
+    def uplink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` sends in a round."""
+        return self.plan.uplink_rows[worker] * self._format.packet_bytes
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector as it is coded, padding included: the unit of the loads."""
+        return self._format.padded_bytes
+
+    @property
+    def broadcast_bytes(self) -> int:
+        """Bytes of the downlink with each row counted once."""
+        return self._down.nbytes
+
+    def check(self, worker: int, sent: Sent) -> None:
+        """Raise CodingError unless sizes and counts are those of the plan."""
+        counts = {
+            "bytes of rows": (sent.rows.nbytes, self.uplink_bytes(worker)),
+            "digests": (len(sent.digests), len(self.plan.placement.stored[worker])),
+            "losses": (len(sent.losses), len(self._reported[worker])),
+        }
+        for what, (got, expected) in counts.items():
+            if got != expected:
+                name = self.plan.placement.workers[worker]
+                raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
+
+    def combine(self, sent: Sequence[Sent]) -> list[Reply]:
+        """From the parts of all workers, in their order, what each of them is sent.
+
+        Raises
+        ------
+        IntegrityError
+            Holders of a partition computed different updates; names the partitions and the workers.
+        """
+        digests = self._agreed(sent)
+        rows = [
+            row
+            for k, part in enumerate(sent)
+            for row in part.rows.reshape(self.plan.uplink_rows[k], self._format.packet_bytes)
+        ]
+        if self.plan.strategy == "central":
+            digests = self._aggregate(rows)
+            self._recombine(self._aggregates, self._down)
+        else:
+            self._recombine(rows, self._down)
+        return [
+            Reply(
+                tuple(self._down[row] for row in delivery.rows),
+                combined_digest([digests[column] for column in delivery.wanted]),
+            )
+            for delivery in self.plan.deliveries
+        ]
+
+    def objective(self, sent: Sequence[Sent]) -> float:
+        """The objective at the models that the updates were computed at."""
+        losses = np.empty(len(self.plan.tasks))
+        for reported, part in zip(self._reported, sent, strict=True):
+            losses[list(reported)] = part.losses
+        return self._problem.data_loss(losses) + sent[0].penalty
+
+    def _aggregate(self, rows: Sequence[Bytes]) -> list[bytes]:
+        """Decode all updates, apply ψ within every task, and return the digests of the results."""
+        self.plan.server_decoder(rows, (), self._updates)
+        updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
+        aggregates = self._format.vectors(self._aggregates)
+        for t, partitions in enumerate(self._problem.partitions_of):
+            aggregates[t] = self._problem.aggregate(t, updates[list(partitions)])
+        return [digest(aggregate) for aggregate in aggregates]
+
+    def _agreed(self, sent: Sequence[Sent]) -> list[bytes]:
+        """The digest of every update, on which all its holders agree."""
+        placement = self.plan.placement
+        claims: list[dict[bytes, list[str]]] = [{} for _ in placement.partitions]
+        for worker, stored, part in zip(placement.workers, placement.stored, sent, strict=True):
+            for n, claim in zip(stored, part.digests, strict=True):
+                claims[n].setdefault(claim, []).append(worker)
+        odd = {placement.partitions[n]: groups for n, groups in enumerate(claims) if len(groups) > 1}
+        if odd:
+            described = "; ".join(
+                f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values())
+                for name, groups in odd.items()
+            )
+            raise IntegrityError(
+                f"holders computed different updates from the same partition: {described}",
+                partitions=list(odd),
+                workers=[worker for groups in odd.values() for group in groups.values() for worker in group],
+            )
+        return [next(iter(groups)) for groups in claims]

@@ -1,0 +1,232 @@
+"""Frames: a length-prefixed msgpack head, and a body of coded bytes as msgpack binary.
+
+::
+
+    head length  u32, big-endian
+    body length  u64, big-endian: bytes of payload, msgpack headers not counted
+    head         one msgpack array
+    body         msgpack bin objects of CHUNK bytes each, the last one shorter; none if the length is 0
+
+What follows the two lengths is a valid stream of msgpack objects. Both lengths are checked against limits
+before anything is allocated, and a large body is received straight into the array that holds it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
+
+Buffer = bytes | memoryview
+Bytes = NDArray[np.uint8]
+
+PREFIX = struct.Struct(">IQ")
+CHUNK = 1 << 30
+SCRATCH = 1 << 16
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One received frame; `size` is all its bytes on the wire, body and framing."""
+
+    head: bytes
+    body: Bytes
+    size: int
+
+
+def bin_header(length: int) -> bytes:
+    """The msgpack header of `length` bytes of binary (format family bin, in its shortest form)."""
+    if length < 1 << 8:
+        return struct.pack(">BB", 0xC4, length)
+    if length < 1 << 16:
+        return struct.pack(">BH", 0xC5, length)
+    return struct.pack(">BI", 0xC6, length)
+
+
+def chunk_lengths(length: int) -> Iterator[int]:
+    """Lengths of the bin objects that carry a body of `length` bytes."""
+    for start in range(0, length, CHUNK):
+        yield min(CHUNK, length - start)
+
+
+def encode(head: bytes, rows: Sequence[Bytes] = ()) -> tuple[list[Buffer], int]:
+    """Buffers to write, in order, and their total size in bytes.
+
+    `rows` are C-contiguous uint8 arrays whose concatenation is the body; they are not copied, so they
+    must not change until the buffers are written.
+    """
+    if any(row.dtype != np.uint8 or not row.flags.c_contiguous for row in rows):
+        raise LocalProtocolError("rows of a body must be C-contiguous uint8 arrays")
+    length = sum(row.nbytes for row in rows)
+    buffers: list[Buffer] = [PREFIX.pack(len(head), length) + head]
+    pending = [row.reshape(-1).data for row in reversed(rows) if row.nbytes]
+    for chunk in chunk_lengths(length):
+        buffers.append(bin_header(chunk))
+        while chunk:
+            view = pending.pop()
+            if len(view) > chunk:
+                pending.append(view[chunk:])
+                view = view[:chunk]
+            buffers.append(view)
+            chunk -= len(view)
+    return buffers, sum(map(len, buffers))
+
+
+class FrameReader:
+    """Turns received bytes into frames, one buffer at a time.
+
+    Give it bytes through `get_buffer` and `buffer_updated`, as asyncio's buffered protocols do, or through
+    `feed`. After an error it stays failed.
+
+    Attributes
+    ----------
+    head_limit, body_limit : int
+        Bytes; a frame that announces more raises RemoteProtocolError before anything is allocated.
+        They may be changed at any time and hold from the next frame on.
+    """
+
+    def __init__(self, head_limit: int, body_limit: int) -> None:
+        self.head_limit = head_limit
+        self.body_limit = body_limit
+        self._scratch = bytearray(SCRATCH)
+        self._view = memoryview(self._scratch)
+        self._start = 0
+        self._end = 0
+        self._lengths: tuple[int, int] | None = None
+        self._head: bytearray | None = None
+        self._head_filled = 0
+        self._body = np.empty(0, dtype=np.uint8)
+        self._body_filled = 0
+        self._chunk_left = 0
+        self._framing = 0
+        self._failure: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """True between frames: everything received so far has been handed out."""
+        return self._lengths is None and self._start == self._end
+
+    def get_buffer(self) -> memoryview:
+        """Where the next received bytes belong; never empty."""
+        direct = self._direct()
+        if direct is not None:
+            return direct
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._end == SCRATCH:
+            rest = self._end - self._start
+            self._view[:rest] = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, rest
+        return self._view[self._end :]
+
+    def buffer_updated(self, count: int) -> list[Frame]:
+        """Take note of `count` bytes in the buffer given last; return the frames that they complete."""
+        if self._failure is not None:
+            raise RemoteProtocolError(self._failure)
+        try:
+            if self._direct() is not None:
+                self._body_filled += count
+                self._chunk_left -= count
+            else:
+                self._end += count
+            return list(self._frames())
+        except RemoteProtocolError as error:
+            self._failure = str(error)
+            raise
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """Take in `data` of any length; return the frames that it completes."""
+        frames = []
+        rest = memoryview(data)
+        while rest:
+            buffer = self.get_buffer()
+            count = min(len(buffer), len(rest))
+            buffer[:count] = rest[:count]
+            frames += self.buffer_updated(count)
+            rest = rest[count:]
+        return frames
+
+    def _direct(self) -> memoryview | None:
+        """The rest of a chunk of the body, if it is worth a read of its own."""
+        if self._start == self._end and self._chunk_left >= SCRATCH:
+            return self._body.data[self._body_filled : self._body_filled + self._chunk_left]
+        return None
+
+    def _frames(self) -> Iterator[Frame]:
+        while (frame := self._next_frame()) is not None:
+            yield frame
+
+    def _next_frame(self) -> Frame | None:
+        if self._lengths is None:
+            prefix = self._take(PREFIX.size)
+            if prefix is None:
+                return None
+            self._begin(*PREFIX.unpack(prefix))
+        if not (self._fill_head() and self._fill_body()):
+            return None
+        assert self._head is not None
+        frame = Frame(bytes(self._head), self._body, self._framing + self._body.nbytes)
+        self._lengths = self._head = None
+        return frame
+
+    def _begin(self, head_length: int, body_length: int) -> None:
+        if not 0 < head_length <= self.head_limit:
+            raise RemoteProtocolError(
+                f"frame announces a head of {head_length} bytes, permitted are 1 to {self.head_limit}"
+            )
+        if body_length > self.body_limit:
+            raise RemoteProtocolError(
+                f"frame announces a body of {body_length} bytes, permitted are at most {self.body_limit}"
+            )
+        self._lengths = head_length, body_length
+        self._head = bytearray(head_length)
+        self._head_filled = 0
+        self._body = np.empty(body_length, dtype=np.uint8)
+        self._body_filled = 0
+        self._chunk_left = 0
+        self._framing = PREFIX.size + head_length
+
+    def _fill_head(self) -> bool:
+        assert self._head is not None
+        count = min(len(self._head) - self._head_filled, self._end - self._start)
+        self._head[self._head_filled : self._head_filled + count] = self._view[
+            self._start : self._start + count
+        ]
+        self._start += count
+        self._head_filled += count
+        return self._head_filled == len(self._head)
+
+    def _fill_body(self) -> bool:
+        while self._body_filled < self._body.nbytes:
+            if not self._chunk_left:
+                length = min(CHUNK, self._body.nbytes - self._body_filled)
+                expected = bin_header(length)
+                header = self._take(len(expected))
+                if header is None:
+                    return False
+                if header != expected:
+                    raise RemoteProtocolError(f"body must go on with {length} bytes of msgpack binary")
+                self._framing += len(expected)
+                self._chunk_left = length
+            count = min(self._chunk_left, self._end - self._start)
+            if not count:
+                return False
+            target = self._body.data[self._body_filled : self._body_filled + count]
+            target[:] = self._view[self._start : self._start + count]
+            self._start += count
+            self._body_filled += count
+            self._chunk_left -= count
+        return True
+
+    def _take(self, count: int) -> bytes | None:
+        """The next `count` received bytes, or None until that many are there."""
+        if self._end - self._start < count:
+            return None
+        taken = bytes(self._view[self._start : self._start + count])
+        self._start += count
+        return taken

@@ -1,0 +1,82 @@
+"""Every byte, counted where it enters or leaves a connection.
+
+Payload is the bodies of messages: coded vectors, nothing else. Framing is all the rest of what the
+connection carries: lengths, heads with digests and settings, msgpack headers. Headers of TCP and IP are
+the kernel's and not in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Direction = Literal["up", "down"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What travelled in one direction between one worker and the server, of one kind in one round.
+
+    `round` is None before the first round and after the last.
+    """
+
+    worker: str
+    direction: Direction
+    kind: str
+    round: int | None
+    messages: int
+    payload: int
+    framing: int
+
+    @property
+    def wire(self) -> int:
+        """Payload and framing together, in bytes."""
+        return self.payload + self.framing
+
+
+class Ledger:
+    """Sums of messages and bytes by worker, direction, kind and round."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, Direction, str, int | None], list[int]] = {}
+        self._rounds: dict[tuple[int | None, Direction], int] = {}
+
+    def count(
+        self, worker: str, direction: Direction, kind: str, round: int | None, *, payload: int, size: int
+    ) -> None:
+        """Add a message of `size` bytes on the wire, of which `payload` are its body."""
+        sums = self._sums.setdefault((worker, direction, kind, round), [0, 0, 0])
+        sums[0] += 1
+        sums[1] += payload
+        sums[2] += size - payload
+        self._rounds[round, direction] = self._rounds.get((round, direction), 0) + size
+
+    def round_bytes(self, round: int | None, direction: Direction) -> int:
+        """Bytes on the wire, payload and framing, in one round and direction."""
+        return self._rounds.get((round, direction), 0)
+
+    def entries(self) -> Iterator[Entry]:
+        """All sums, in the order in which they were begun."""
+        for key, sums in self._sums.items():
+            yield Entry(*key, *sums)
+
+    def total(self, selected: Callable[[Entry], bool] = lambda entry: True) -> tuple[int, int]:
+        """Bytes of payload and of framing over the selected entries."""
+        chosen = [entry for entry in self.entries() if selected(entry)]
+        return sum(entry.payload for entry in chosen), sum(entry.framing for entry in chosen)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """The entries in plain JSON types."""
+        return [
+            {
+                "worker": entry.worker,
+                "direction": entry.direction,
+                "kind": entry.kind,
+                "round": entry.round,
+                "messages": entry.messages,
+                "payload_bytes": entry.payload,
+                "framing_bytes": entry.framing,
+            }
+            for entry in self.entries()
+        ]

@@ -1,0 +1,160 @@
+"""One end of a connection, without the connection: bytes in, messages out, and the other way round.
+
+::
+
+    session = Session("worker", ledger)
+    buffers = session.send(Hello(VERSION, "w0"))       # write these to the peer
+    messages = session.receive(data)                   # hand on what was received
+
+Order is checked by the table in `states`, sizes by limits, fields by `messages`, and every byte is
+counted. Misuse by this side raises LocalProtocolError; by the peer RemoteProtocolError, and the session is
+failed for good: all that may still be sent is one `failure` that tells the peer why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
+from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
+from asyncdmtl.protocol.ledger import Direction, Ledger
+from asyncdmtl.protocol.messages import Assign, Downlink, Failure, Heartbeat, Hello, Message, Uplink
+from asyncdmtl.protocol.states import TRANSITIONS, State
+
+Role = Literal["server", "worker"]
+
+# A stranger may make this side hold no more than a greeting; a known peer, declarations or a plan.
+FIRST_HEAD = 1 << 12
+LATER_HEAD = 1 << 26
+
+
+class Session:
+    """The state of one connection.
+
+    Parameters
+    ----------
+    role : "server" or "worker"
+        Which end this is.
+    ledger : Ledger
+        Where bytes are counted, under the worker's name.
+    worker : str, optional
+        The worker's name, if known; the server learns it from the greeting.
+
+    Attributes
+    ----------
+    state : State
+    worker : str
+    plan : int
+        Number of the plan in force; uplinks for earlier ones are counted and dropped.
+    body_limit : int
+        The largest body, in bytes, that the peer may send; 0 until this side sets it.
+    """
+
+    def __init__(self, role: Role, ledger: Ledger, worker: str = "?") -> None:
+        self.role = role
+        self.peer: Role = "worker" if role == "server" else "server"
+        self.state = State.OPENED
+        self.worker = worker
+        self.plan = -1
+        self._told = False
+        self._ledger = ledger
+        self._reader = FrameReader(FIRST_HEAD, 0)
+
+    @property
+    def body_limit(self) -> int:
+        """The largest body, in bytes, that the peer may send."""
+        return self._reader.body_limit
+
+    @body_limit.setter
+    def body_limit(self, limit: int) -> None:
+        self._reader.body_limit = limit
+
+    @property
+    def beating(self) -> bool:
+        """True while heartbeats may be sent: from the welcome to the end."""
+        return self.state not in (State.OPENED, State.GREETED, State.FINISHED, State.FAILED)
+
+    @property
+    def failure_due(self) -> bool:
+        """True while the peer may still be told of a failure."""
+        return not self._told and self.state is not State.FINISHED
+
+    def send(self, message: Message) -> list[Buffer]:
+        """The buffers that carry `message`, to be written in order; bodies are not copied."""
+        if message.sender not in (self.role, "either"):
+            raise LocalProtocolError(f"a {self.role} does not send {message.kind}")
+        following = self._following(message)
+        if following is None:
+            raise LocalProtocolError(f"{self.role} may not send {message.kind} when {self._where()}")
+        buffers, size = framing.encode(messages.pack(message), message.rows())
+        payload = sum(row.nbytes for row in message.rows())
+        self._count("up" if self.role == "worker" else "down", message, payload, size)
+        self._advance(message, following)
+        return buffers
+
+    def get_buffer(self) -> memoryview:
+        """Where the next received bytes belong."""
+        return self._reader.get_buffer()
+
+    def buffer_updated(self, count: int) -> list[Message]:
+        """Take note of `count` received bytes; return the messages that they complete."""
+        return self._received(lambda: self._reader.buffer_updated(count))
+
+    def receive(self, data: Buffer) -> list[Message]:
+        """Take in received bytes of any length; return the messages that they complete."""
+        return self._received(lambda: self._reader.feed(data))
+
+    def receive_eof(self) -> None:
+        """The peer closed its side; RemoteProtocolError if it did so within a frame."""
+        if self.state is not State.FAILED and not self._reader.idle:
+            self.state = State.FAILED
+            raise RemoteProtocolError("the connection ended within a frame")
+
+    def _received(self, read: Callable[[], list[Frame]]) -> list[Message]:
+        try:
+            accepted = [self._accept(frame) for frame in read()]
+        except RemoteProtocolError:
+            self.state = State.FAILED
+            raise
+        return [message for message in accepted if message is not None]
+
+    def _accept(self, frame: Frame) -> Message | None:
+        message = messages.unpack(frame.head, frame.body)
+        if message.sender not in (self.peer, "either"):
+            raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
+        if isinstance(message, Hello):
+            self.worker = message.name
+        self._count("up" if self.peer == "worker" else "down", message, len(frame.body), frame.size)
+        if isinstance(message, Uplink) and message.plan < self.plan:
+            return None
+        following = self._following(message)
+        if following is None:
+            raise RemoteProtocolError(f"{self.peer} sent {message.kind} when {self._where()}")
+        self._advance(message, following)
+        return message
+
+    def _following(self, message: Message) -> State | None:
+        if isinstance(message, Failure):
+            return None if self._told else State.FAILED
+        if isinstance(message, Heartbeat):
+            return self.state if self.beating else None
+        last = isinstance(message, Downlink) and message.last
+        return TRANSITIONS.get((self.state, f"{message.kind}, the last" if last else message.kind))
+
+    def _advance(self, message: Message, following: State) -> None:
+        self.state = following
+        if isinstance(message, Failure):
+            self._told = True
+        if isinstance(message, Hello):
+            self._reader.head_limit = LATER_HEAD
+        if isinstance(message, Assign):
+            self.plan = message.plan
+
+    def _count(self, direction: Direction, message: Message, payload: int, size: int) -> None:
+        round_ = message.round if isinstance(message, Uplink | Downlink) else None
+        self._ledger.count(self.worker, direction, message.kind, round_, payload=payload, size=size)
+
+    def _where(self) -> str:
+        return self.state.name.lower()

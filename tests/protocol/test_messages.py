@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncdmtl.errors import RemoteProtocolError
+from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.protocol import messages
+from asyncdmtl.protocol.messages import (
+    KINDS,
+    VERSION,
+    Assign,
+    Declare,
+    Done,
+    Downlink,
+    Failure,
+    Finish,
+    Heartbeat,
+    Hello,
+    Message,
+    Uplink,
+    Welcome,
+)
+
+EMPTY = np.empty(0, np.uint8)
+BODY = np.arange(6, dtype=np.uint8)
+INFO = PartitionInfo("p0", "task", bytes(16), 3, 4, 0.5)
+
+EXAMPLES: list[Message] = [
+    Hello(VERSION, "w0"),
+    Welcome("run", {"rounds": 3, "loss": "squared"}),
+    Declare((INFO,)),
+    Assign(0, 0, {"version": 1}, bytes(16), (INFO,)),
+    Uplink(0, 2, bytes(16), (0.5, 1.0), 0.25, BODY),
+    Downlink(0, 2, True, bytes(8), (BODY[:3], BODY[3:])),
+    Done(bytes(8)),
+    Finish(),
+    Heartbeat(),
+    Failure(3, "why"),
+]
+
+
+def body_of(message: Message) -> Any:
+    return np.concatenate([EMPTY, *message.rows()])
+
+
+def test_there_is_an_example_of_every_kind() -> None:
+    assert {type(message) for message in EXAMPLES} == set(KINDS.values())
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.kind)
+def test_messages_survive_the_wire(message: Message) -> None:
+    back = messages.unpack(messages.pack(message), body_of(message))
+    assert type(back) is type(message)
+    assert back.fields() == message.fields()
+    if isinstance(back, Uplink | Downlink):
+        assert back.body.tobytes() == BODY.tobytes()
+
+
+def test_another_version_is_named_whatever_follows_it() -> None:
+    with pytest.raises(RemoteProtocolError, match=f"version 99, this server {VERSION}"):
+        messages.unpack(msgpack.packb([Hello.number, 99, "w0", "and", "more"]), EMPTY)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.binary() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(KINDS)), st.lists(PLAIN, max_size=7))
+def test_any_fields_give_a_message_or_a_protocol_error(number: int, values: list[Any]) -> None:
+    try:
+        message = messages.unpack(msgpack.packb([number, *values]), EMPTY)
+    except RemoteProtocolError:
+        return
+    assert message.number == number
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_give_a_message_or_a_protocol_error(head: bytes) -> None:
+    try:
+        messages.unpack(head, EMPTY)
+    except RemoteProtocolError:
+        return
+
+
+def fields_of(message: Message) -> list[Any]:
+    return [message.number, *message.fields()]
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.kind)
+def test_a_field_too_few_or_too_many_is_refused(message: Message) -> None:
+    values = fields_of(message)
+    for wrong in ([*values, 0], values[:-1]) if len(values) > 1 else ([*values, 0],):
+        with pytest.raises(RemoteProtocolError):
+            messages.unpack(msgpack.packb(wrong), body_of(message))
+
+
+@pytest.mark.parametrize(
+    ("message", "position", "value", "complaint"),
+    [
+        (EXAMPLES[0], 2, "", "worker name"),
+        (EXAMPLES[0], 2, "a\nb", "worker name"),
+        (EXAMPLES[0], 2, "x" * 201, "worker name"),
+        (EXAMPLES[0], 1, True, "protocol version"),
+        (EXAMPLES[1], 2, {"a": 1, "b": [1]}, None),
+        (EXAMPLES[2], 1, [["p", "t", bytes(15), 1, 1, 0.0]], "partition digest"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 0, 1, 0.0]], "rows"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, 1, float("nan")]], "smoothness"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, 1, 0.0]] * 2, "declared twice"),
+        (EXAMPLES[3], 1, -1, "plan number"),
+        (EXAMPLES[3], 4, bytes(3), "plan digest"),
+        (EXAMPLES[4], 2, 2.0, "round"),
+        (EXAMPLES[4], 3, bytes(7), "update digests"),
+        (EXAMPLES[4], 4, [1], "loss"),
+        (EXAMPLES[4], 5, float("inf"), "penalty"),
+        (EXAMPLES[5], 3, 1, "last"),
+        (EXAMPLES[9], 1, 0, "exit code"),
+    ],
+)
+def test_a_wrong_field_is_named(message: Message, position: int, value: Any, complaint: str | None) -> None:
+    values = fields_of(message)
+    values[position] = value
+    head = msgpack.packb(values)
+    if complaint is None:
+        messages.unpack(head, body_of(message))
+        return
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        messages.unpack(head, body_of(message))
+
+
+@pytest.mark.parametrize(
+    "head", [b"\xc1", b"\x01", msgpack.packb([]), msgpack.packb([99]), msgpack.packb(["hello"])]
+)
+def test_what_is_no_message_is_refused(head: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="head"):
+        messages.unpack(head, EMPTY)
+
+
+def test_only_coded_rows_have_bodies() -> None:
+    with pytest.raises(RemoteProtocolError, match="hello has no body"):
+        messages.unpack(messages.pack(EXAMPLES[0]), BODY)

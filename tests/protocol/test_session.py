@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
+from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol.framing import Buffer
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages import (
+    VERSION,
+    Assign,
+    Declare,
+    Done,
+    Downlink,
+    Failure,
+    Finish,
+    Heartbeat,
+    Hello,
+    Message,
+    Uplink,
+    Welcome,
+)
+from asyncdmtl.protocol.session import FIRST_HEAD, Session
+from asyncdmtl.protocol.states import TRANSITIONS, State
+
+ROWS = np.arange(100, dtype=np.uint8)
+
+
+def joined(buffers: Iterable[Buffer]) -> bytes:
+    return b"".join(map(bytes, buffers))
+
+
+class Pair:
+    """A worker's and a server's session, joined by hand."""
+
+    def __init__(self, step: int = 1 << 20) -> None:
+        self.ledgers = {"worker": Ledger(), "server": Ledger()}
+        self.worker = Session("worker", self.ledgers["worker"], "w0")
+        self.server = Session("server", self.ledgers["server"])
+        self.worker.body_limit = self.server.body_limit = 1000
+        self.step = step
+        self.bytes = {"worker": 0, "server": 0}
+
+    def pass_on(self, message: Message) -> list[Message]:
+        ends = (self.worker, self.server)
+        sender, receiver = ends if message.sender == "worker" else ends[::-1]
+        data = joined(sender.send(message))
+        self.bytes[sender.role] += len(data)
+        return [
+            got for i in range(0, len(data), self.step) for got in receiver.receive(data[i : i + self.step])
+        ]
+
+
+def whole_run(rounds: int = 2) -> list[Message]:
+    exchange: list[Message] = []
+    for r in range(rounds):
+        exchange.append(Uplink(0, r, bytes(8), (0.5,), 0.0, ROWS))
+        exchange.append(Downlink(0, r, r + 1 == rounds, bytes(8), (ROWS[:50], ROWS[:30])))
+    return [
+        Hello(VERSION, "w0"),
+        Welcome("run", {}),
+        Declare(()),
+        Assign(0, 0, {}, bytes(16), ()),
+        *exchange,
+        Done(bytes(8)),
+        Finish(),
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 5, 1 << 20])
+def test_a_whole_run_and_every_byte_of_it(step: int) -> None:
+    pair = Pair(step)
+    for message in whole_run():
+        (received,) = pair.pass_on(message)
+        assert received.kind == message.kind
+    assert pair.worker.state is pair.server.state is State.FINISHED
+    assert pair.server.worker == "w0"
+    both = [list(ledger.entries()) for ledger in pair.ledgers.values()]
+    assert both[0] == both[1]
+    for direction, role in (("up", "worker"), ("down", "server")):
+        payload, frames = pair.ledgers[role].total(lambda entry, d=direction: entry.direction == d)  # type: ignore[misc]
+        assert payload + frames == pair.bytes[role]
+        assert payload == 2 * (100 if role == "worker" else 80)
+    assert pair.ledgers["server"].round_bytes(1, "up") == sum(
+        entry.wire for entry in both[0] if entry.round == 1 and entry.direction == "up"
+    )
+
+
+def test_the_table_lets_every_message_through_somewhere_and_ends() -> None:
+    assert {message.kind for message in whole_run()} <= {kind for _, kind in TRANSITIONS}
+    reached = {State.OPENED}
+    for _ in TRANSITIONS:
+        reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}
+    assert reached == set(State) - {State.FAILED}
+
+
+def advanced_to(state: State) -> Pair:
+    pair = Pair()
+    for message in whole_run():
+        if pair.server.state is state:
+            break
+        pair.pass_on(message)
+    assert pair.server.state is state
+    return pair
+
+
+@pytest.mark.parametrize(
+    "state", [state for state in State if state is not State.FAILED], ids=lambda state: state.name
+)
+def test_out_of_order_is_the_fault_of_the_sender(state: State) -> None:
+    allowed = {kind.split(",")[0] for before, kind in TRANSITIONS if before is state}
+    for message in whole_run():
+        if message.kind in allowed:
+            continue
+        pair = advanced_to(state)
+        sender, receiver = (
+            (pair.worker, pair.server) if message.sender == "worker" else (pair.server, pair.worker)
+        )
+        with pytest.raises(
+            LocalProtocolError, match=rf"may not send {message.kind} when {state.name.lower()}"
+        ):
+            sender.send(message)
+        forged = joined(framing.encode(messages.pack(message), message.rows())[0])
+        with pytest.raises(RemoteProtocolError):
+            receiver.receive(forged)
+        assert receiver.state is State.FAILED
+
+
+def test_nobody_speaks_for_the_other_side() -> None:
+    pair = Pair()
+    with pytest.raises(LocalProtocolError, match="a server does not send hello"):
+        pair.server.send(Hello(VERSION, "w0"))
+    forged = joined(framing.encode(messages.pack(Welcome("run", {})))[0])
+    with pytest.raises(RemoteProtocolError, match="a worker does not send welcome"):
+        pair.server.receive(forged)
+
+
+def test_heartbeats_come_between_any_two_messages_and_change_nothing() -> None:
+    pair = Pair()
+    for message in whole_run():
+        pair.pass_on(message)
+        if pair.worker.beating:
+            state = pair.worker.state
+            (beat,) = pair.server.receive(joined(pair.worker.send(Heartbeat())))
+            assert isinstance(beat, Heartbeat)
+            assert pair.worker.state is pair.server.state is state
+
+
+def test_an_uplink_for_an_old_plan_is_counted_and_dropped() -> None:
+    pair = advanced_to(State.COMPUTING)
+    crossing = joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, ROWS)))
+    for message in pair.worker.receive(joined(pair.server.send(Assign(1, 0, {}, bytes(16), ())))):
+        assert isinstance(message, Assign)
+    assert pair.server.receive(crossing) == []
+    (current,) = pair.server.receive(joined(pair.worker.send(Uplink(1, 0, b"", (), 0.0, ROWS))))
+    assert isinstance(current, Uplink)
+    assert pair.ledgers["server"].total(lambda entry: entry.kind == "uplink")[0] == 200
+
+
+def test_bodies_are_limited() -> None:
+    pair = advanced_to(State.COMPUTING)
+    pair.server.body_limit = 99
+    with pytest.raises(RemoteProtocolError, match="body of 100 bytes, permitted are at most 99"):
+        pair.pass_on(Uplink(0, 0, b"", (), 0.0, ROWS))
+
+
+def test_a_stranger_cannot_make_the_server_hold_much() -> None:
+    pair = Pair()
+    with pytest.raises(RemoteProtocolError, match=f"permitted are 1 to {FIRST_HEAD}"):
+        pair.server.receive(framing.PREFIX.pack(FIRST_HEAD + 1, 0))
+    assert pair.server.state is State.FAILED
+
+
+def test_a_failed_session_says_why_once_and_no_more() -> None:
+    pair = advanced_to(State.DECLARED)
+    with pytest.raises(RemoteProtocolError):
+        pair.server.receive(framing.PREFIX.pack(0, 0))
+    assert pair.server.failure_due
+    (failure,) = pair.worker.receive(joined(pair.server.send(Failure(1, "nonsense"))))
+    assert isinstance(failure, Failure)
+    assert failure.reason == "nonsense"
+    for session in (pair.server, pair.worker):
+        assert not session.failure_due
+        with pytest.raises(LocalProtocolError, match="when failed"):
+            session.send(Failure(1, "again"))
+
+
+def test_an_end_within_a_frame_is_an_error() -> None:
+    pair = Pair()
+    pair.server.receive_eof()
+    data = joined(pair.worker.send(Hello(VERSION, "w0")))
+    pair.server.receive(data[:-1])
+    with pytest.raises(RemoteProtocolError, match="within a frame"):
+        pair.server.receive_eof()
