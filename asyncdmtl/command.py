@@ -1,0 +1,170 @@
+"""What all commands share: where settings come from, how they log, how they fail."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from asyncdmtl import __version__
+from asyncdmtl.errors import AsyncDMTLError, UsageError
+from asyncdmtl.runtime.loop import Terminated
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command with the options that every command has, and settings from file and environment."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        for option in reversed(_COMMON):
+            function = option(function)
+        settings = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+        made: click.Command = click.command(name, context_settings=settings)(function)
+        return made
+
+    return decorate
+
+
+def emit(event: dict[str, Any]) -> None:
+    """Print one event as a JSON line on stdout, at once."""
+    print(json.dumps(event), flush=True)
+
+
+def execute(main: click.Command) -> None:
+    """Run a command as a program: every way to end has its exit code, and no traceback unless asked for."""
+    try:
+        main.main(standalone_mode=False)
+        code = 0
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        code = 128 + signal.SIGTERM
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output is gone; keep the interpreter from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except AsyncDMTLError as error:
+        report_failure(error)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def report_failure(error: AsyncDMTLError) -> None:
+    """Say once what went wrong: as an event where events are asked for, else on stderr."""
+    context = _Current.context
+    if context is not None and context.params.get("log_level") == "debug":
+        logging.getLogger("asyncdmtl").debug("traceback", exc_info=error)
+    if context is not None and context.params.get("format") == "json":
+        emit({"event": "failed", "error": str(error), "exit_code": error.exit_code})
+    else:
+        print(f"error: {error}", file=sys.stderr)
+
+
+class _Current:
+    """The context of the running command, for whoever reports how it failed."""
+
+    context: click.Context | None = None
+
+
+def _configure(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Defaults from the environment, overlaid with the file's table for this command."""
+    _Current.context = context
+    options = {
+        max(option.opts, key=len).removeprefix("--"): str(option.name)
+        for option in context.command.params
+        if isinstance(option, click.Option) and option.name not in ("config", "version", "help")
+    }
+    defaults: dict[str, Any] = {
+        name: os.environ[variable]
+        for option, name in options.items()
+        if (variable := f"ASYNCDMTL_{option.upper().replace('-', '_')}") in os.environ
+    }
+    if path is not None:
+        for option, value in _table(path, str(context.command.name)).items():
+            if option not in options:
+                known = ", ".join(sorted(options))
+                raise UsageError(f"{path}: [{context.command.name}]", f"may set only {known}", option)
+            defaults[options[option]] = value
+    context.default_map = defaults
+    return path
+
+
+def _table(path: Path, command: str) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError("--config", f"must be readable ({error.strerror})", str(path)) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("--config", f"must be TOML ({error})", str(path)) from error
+    table = content.get(command, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: {command}", "must be a table of options", table)
+    return table
+
+
+def _set_up_logging(context: click.Context, parameter: click.Parameter, level: str) -> str:
+    log = logging.getLogger("asyncdmtl")
+    log.setLevel(level.upper())
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+    return level
+
+
+def _log_to_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            handler = logging.FileHandler(path)
+        except OSError as error:
+            raise UsageError("--log-file", f"must be writable ({error.strerror})", str(path)) from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("asyncdmtl").addHandler(handler)
+    return path
+
+
+_COMMON = (
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        callback=_configure,
+        help="TOML file with a table of options for each command. The command line overrides the file, "
+        "the file overrides the environment (ASYNCDMTL_OPTION), the environment overrides defaults.",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="What is printed on stdout; json prints one object a line.",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(LOG_LEVELS),
+        default="warning",
+        callback=_set_up_logging,
+        help="On stderr.",
+    ),
+    click.option(
+        "--log-file", type=click.Path(path_type=Path), callback=_log_to_file, help="Log here as well."
+    ),
+    click.version_option(__version__, "-V", "--version", prog_name="asyncdmtl"),
+)

@@ -1,0 +1,290 @@
+"""Server and workers over real TCP, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from support.clusters import Cluster, run_cluster, stored_at
+from support.placements import HETEROGENEOUS, HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl import report
+from asyncdmtl.errors import (
+    IntegrityError,
+    LinkError,
+    PeerError,
+    PlacementError,
+    UsageError,
+    WaitError,
+)
+from asyncdmtl.exchange import Sent, WorkerSide
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol.messages import VERSION, Failure, Hello
+from asyncdmtl.runtime.coordinator import RunOptions
+
+PARTITIONS = make_partitions(6, "squared")
+SETTINGS = make_settings()
+
+
+def options(**changes: Any) -> RunOptions:
+    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 6, **changes})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("placement", [HOMOGENEOUS, HETEROGENEOUS], ids=["homogeneous", "heterogeneous"])
+async def test_a_distributed_run_equals_its_twin_and_its_plan(placement: Placement, strategy: Any) -> None:
+    partitions = make_partitions(len(placement.partitions), "squared", features=60)
+    settings = make_settings(dtype="float64")
+    twin = train(partitions, settings)
+    record, models = await run_cluster(options(strategy=strategy, settings=settings), placement, partitions)
+    for other in models:
+        assert other.coef_.tobytes() == twin.models.coef_.tobytes()
+        assert other.intercept_.tobytes() == twin.models.intercept_.tobytes()
+    assert [entry.objective for entry in record.rounds] == list(twin.objectives)
+    made = report.traffic(record)
+    for part in ("uplink", "downlink_broadcast", "downlink_wire"):
+        assert made[part]["measured_load"] == made[part]["load"]
+    assert Fraction(made["uplink"]["load"]) == record.plan.uplink_load
+    assert made["kernel_ledger_difference"] == {"up": 0, "down": 0}
+    kinds = {
+        (entry.kind, entry.round): entry.messages for entry in record.ledger.entries() if entry.worker == "w0"
+    }
+    assert all(kinds["uplink", r] == kinds["downlink", r] == 1 for r in range(settings.rounds))
+
+
+async def test_one_worker_that_stores_everything() -> None:
+    record, (models,) = await run_cluster(
+        options(workers=1), Placement({"w0": [part.id for part in PARTITIONS]}), PARTITIONS
+    )
+    assert models.coef_.tobytes() == train(PARTITIONS, SETTINGS).models.coef_.tobytes()
+    assert record.ledger.total()[0] == 0
+
+
+async def test_full_coverage_starts_a_run() -> None:
+    own = stored_at(HOMOGENEOUS, PARTITIONS)
+    async with Cluster(options(workers=None, cover=HOMOGENEOUS.partitions)) as cluster:
+        tasks = [cluster.join(name, own[name]) for name in ("w0", "w3")]
+        record = await cluster.server
+        await asyncio.gather(*tasks)
+    assert record.plan.placement.workers == ("w0", "w3")
+
+
+def other_data(partition: Partition) -> Partition:
+    return replace(partition, y=partition.y + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "partitions", "complaint"),
+    [
+        ("w0", PARTITIONS[3:4], "--name must be unique"),
+        ("w1", [replace(PARTITIONS[0], id="p9")], "unknown, got 'p9'"),
+        ("w1", [other_data(PARTITIONS[0])], r"partition 'p0' of worker 'w1' must be the same data as at w0"),
+        ("w1", [replace(PARTITIONS[1], X=PARTITIONS[1].X[:, :5])], "as many features as the others"),
+    ],
+)
+async def test_a_worker_that_does_not_fit_is_told_why_and_the_run_goes_on(
+    name: str, partitions: list[Partition], complaint: str
+) -> None:
+    own = stored_at(HOMOGENEOUS, PARTITIONS)
+    async with Cluster(options(workers=2, cover=HOMOGENEOUS.partitions)) as cluster:
+        first = cluster.join("w0", own["w0"])
+        await cluster.event("joined", worker="w0")
+        with pytest.raises(PeerError, match=complaint) as caught:
+            await cluster.join(name, partitions)
+        assert caught.value.exit_code == UsageError.exit_code
+        second = cluster.join("w3", own["w3"])
+        await cluster.server
+        await asyncio.gather(first, second)
+
+
+async def test_those_who_join_must_cover_all_partitions() -> None:
+    own = stored_at(HOMOGENEOUS, PARTITIONS)
+    async with Cluster(options(workers=2, cover=HOMOGENEOUS.partitions)) as cluster:
+        workers = [cluster.join("w0", own["w0"]), cluster.join("w1", own["w1"])]
+        with pytest.raises(PlacementError, match=r"without holder, got \['p2', 'p3'\]"):
+            await cluster.server
+        for worker in workers:
+            with pytest.raises(PeerError, match="without holder"):
+                await worker
+
+
+async def test_latecomers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    hold_back(monkeypatch, 0, release.wait)
+    async with Cluster(options(workers=1)) as cluster:
+        first = cluster.join("w0", PARTITIONS)
+        await cluster.event("planned")
+        with pytest.raises(PeerError, match="before the run starts"):
+            await cluster.join("w1", PARTITIONS)
+        release.set()
+        await asyncio.gather(cluster.server, first)
+
+
+async def test_a_worker_that_left_before_the_start_may_come_again() -> None:
+    async with Cluster(options(workers=2)) as cluster:
+        first = cluster.join("w0", PARTITIONS)
+        await cluster.event("joined", worker="w0")
+        first.cancel()
+        await cluster.event("left", worker="w0")
+        again = [cluster.join("w0", PARTITIONS), cluster.join("w1", PARTITIONS[:2])]
+        await asyncio.gather(cluster.server, *again)
+
+
+async def test_waiting_for_workers_has_a_limit() -> None:
+    async with Cluster(options(workers=2, join_timeout=0.2)) as cluster:
+        worker = cluster.join("w0", PARTITIONS)
+        with pytest.raises(WaitError, match=r"1 of 2 are here \(w0\) after 0.2 s .* --join-timeout"):
+            await cluster.server
+        with pytest.raises(PeerError, match="--join-timeout"):
+            await worker
+
+
+async def test_a_lost_worker_ends_the_run_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    hold_back(monkeypatch, 1, lambda: loop.call_soon_threadsafe(lost.set))
+    async with Cluster(options(workers=2)) as cluster:
+        other, leaving = cluster.join("w0", PARTITIONS[:4]), cluster.join("w1", PARTITIONS[2:])
+        await lost.wait()
+        leaving.cancel()
+        with pytest.raises(LinkError, match=r"connection to worker 'w1'.* was lost"):
+            await cluster.server
+        with pytest.raises(PeerError, match=r"worker 'w1'.* was lost") as caught:
+            await other
+        assert caught.value.exit_code == LinkError.exit_code
+
+
+def hold_back(monkeypatch: pytest.MonkeyPatch, worker: int, before: Callable[[], object]) -> None:
+    """Let something happen in one worker's thread before it computes."""
+    compute = WorkerSide.compute
+
+    def held(side: WorkerSide) -> Sent:
+        if side.worker == worker:
+            before()
+        return compute(side)
+
+    monkeypatch.setattr(WorkerSide, "compute", held)
+
+
+async def test_heartbeats_go_on_while_a_worker_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    hold_back(monkeypatch, 0, release.wait)
+    async with Cluster(options(workers=1, silence_timeout=0.4)) as cluster:
+        worker = cluster.join("w0", PARTITIONS, silence_timeout=0.4)
+        await cluster.event("planned")
+        # Four times the limit, by the loop's own clock: without heartbeats either side would have given up.
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(1.6, passed.set)
+        await passed.wait()
+        release.set()
+        await asyncio.gather(cluster.server, worker)
+
+
+async def test_a_peer_that_falls_silent_is_lost() -> None:
+    async with Cluster(options(workers=1, silence_timeout=0.2, join_timeout=30)) as cluster:
+        reader, writer = await asyncio.open_connection(*cluster.address)
+        writer.writelines(framing.encode(messages.pack(Hello(VERSION, "mute")))[0])
+        await reader.read()
+        refused = await cluster.event("refused", worker="mute")
+        assert "--silence-timeout" in refused["reason"]
+        writer.close()
+
+
+async def test_the_slowest_worker_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    hold_back(monkeypatch, 1, release.wait)
+    async with Cluster(options(workers=2, round_timeout=0.2)) as cluster:
+        cluster.join("w0", PARTITIONS[:4])
+        cluster.join("w1", PARTITIONS[2:])
+        with pytest.raises(WaitError, match=r"no uplink came from worker 'w1'.* --round-timeout"):
+            await cluster.server
+        release.set()
+
+
+async def test_holders_that_compute_different_updates_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = WorkerSide.compute
+
+    def disagree(side: WorkerSide) -> Sent:
+        sent = compute(side)
+        return replace(sent, digests=(bytes(8), *sent.digests[1:])) if side.worker == 2 else sent
+
+    monkeypatch.setattr(WorkerSide, "compute", disagree)
+    own = stored_at(HOMOGENEOUS, PARTITIONS)
+    async with Cluster(options()) as cluster:
+        workers = [cluster.join(name, parts) for name, parts in own.items()]
+        with pytest.raises(IntegrityError, match="'p0': w0, w1 against w2"):
+            await cluster.server
+        for worker in workers:
+            with pytest.raises(PeerError, match="'p0': w0, w1 against w2") as caught:
+                await worker
+            assert caught.value.exit_code == IntegrityError.exit_code
+
+
+async def answer_to(address: tuple[str, int], data: bytes) -> Failure:
+    """What the server says to a stranger before it hangs up."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(data)
+    reply = await reader.read()
+    writer.close()
+    session_reader = framing.FrameReader(1 << 16, 0)
+    (frame,) = session_reader.feed(reply)
+    failure = messages.unpack(frame.head, frame.body)
+    assert isinstance(failure, Failure)
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"".join(map(bytes, framing.encode(messages.pack(Hello(99, "w0")))[0])), "protocol version 99"),
+        (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", "frame announces a head"),
+        (framing.PREFIX.pack(3, 0) + b"\xc1\xc1\xc1", "head is not msgpack"),
+        (framing.PREFIX.pack(2**32 - 1, 2**64 - 1), "frame announces a head"),
+    ],
+    ids=["version", "http", "garbage", "lengths"],
+)
+async def test_strangers_are_told_off_and_nobody_else_notices(data: bytes, complaint: str) -> None:
+    async with Cluster(options(workers=1)) as cluster:
+        failure = await answer_to(cluster.address, data)
+        assert complaint in failure.reason
+        worker = cluster.join("w0", PARTITIONS)
+        await asyncio.gather(cluster.server, worker)
+
+
+async def test_a_port_in_use_is_named() -> None:
+    async with Cluster(options()) as cluster:
+        second = Cluster(options())
+        with pytest.raises(
+            LinkError, match=rf"cannot listen on 127.0.0.1:{cluster.address[1]}: address already in use"
+        ):
+            await second._coordinator.run(*cluster.address)
+
+
+async def test_a_server_that_is_not_there_is_waited_for_and_given_up() -> None:
+    async with Cluster(options()) as cluster:
+        host, port = cluster.address
+    cluster.address = (host, port)
+    with pytest.raises(
+        LinkError, match=rf"cannot reach a server at {host}:{port}: connection refused.*--max-wait"
+    ):
+        await cluster.join("w0", PARTITIONS, max_wait=0.1)
+
+
+async def test_a_server_that_comes_late_is_found() -> None:
+    async with Cluster(options()) as cluster:
+        address = cluster.address
+    late = Cluster(options(workers=1))
+    late.address = address
+    worker = late.join("w0", PARTITIONS, max_wait=30.0)
+    late.server = asyncio.create_task(late._coordinator.run(*address))
+    await asyncio.gather(late.server, worker)

@@ -1,0 +1,78 @@
+"""A server and workers in one process, over real TCP on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.runtime.coordinator import Coordinator, Event, RunOptions, RunRecord
+from asyncdmtl.runtime.participant import Participant, WorkerOptions
+
+LIMIT = 60.0
+
+
+class Cluster:
+    """A coordinator that is listening; workers join one by one."""
+
+    def __init__(self, options: RunOptions) -> None:
+        self.events: list[Event] = []
+        self._changed = asyncio.Event()
+        self.address = ("127.0.0.1", 0)
+        self._coordinator = Coordinator(options, self._note)
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def __aenter__(self) -> Cluster:
+        self.server = asyncio.create_task(self._coordinator.run("127.0.0.1", 0))
+        listening = await self.event("listening")
+        self.address = (listening["host"], listening["port"])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in (self.server, *self._tasks):
+            task.cancel()
+        await asyncio.gather(self.server, *self._tasks, return_exceptions=True)
+
+    def join(self, name: str, partitions: Sequence[Partition], **options: Any) -> asyncio.Task[TaskModels]:
+        """Start a worker."""
+        worker = Participant(WorkerOptions(name, **options), partitions)
+        task = asyncio.create_task(worker.run(*self.address))
+        self._tasks.append(task)
+        return task
+
+    async def event(self, kind: str, **facts: Any) -> Event:
+        """Wait for an event of this kind with these facts; what ended the server, if it ended before."""
+        async with asyncio.timeout(LIMIT):
+            while True:
+                for event in self.events:
+                    if event["event"] == kind and facts.items() <= event.items():
+                        return event
+                if self.server.done():
+                    self.server.result()
+                    raise AssertionError(f"the server ended without the event {kind}")
+                self._changed.clear()
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait([changed, self.server], return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+
+def stored_at(placement: Placement, partitions: Sequence[Partition]) -> Mapping[str, list[Partition]]:
+    """Worker → its partitions; `partitions` in the order of the placement."""
+    by_name = {partition.id: partition for partition in partitions}
+    return {worker: [by_name[name] for name in names] for worker, names in placement.as_dict().items()}
+
+
+async def run_cluster(
+    options: RunOptions, placement: Placement, partitions: Sequence[Partition]
+) -> tuple[RunRecord, list[TaskModels]]:
+    """A whole run; the server's record and every worker's models."""
+    async with asyncio.timeout(LIMIT), Cluster(options) as cluster:
+        workers = [cluster.join(name, own) for name, own in stored_at(placement, partitions).items()]
+        record = await cluster.server
+        return record, list(await asyncio.gather(*workers))
