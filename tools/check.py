@@ -1,0 +1,27 @@
+"""The one check: style, types, tests. What CI runs, and what to run before a commit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKS = (
+    ("ruff", "format", "--check", "."),
+    ("ruff", "check", "."),
+    ("mypy",),
+    ("pytest", *sys.argv[1:]),
+)
+
+
+def main() -> int:
+    """Run all checks, whatever fails; the exit code is 1 if any did."""
+    results = {check: subprocess.run([sys.executable, "-m", *check], cwd=ROOT).returncode for check in CHECKS}
+    failed = [" ".join(check) for check, code in results.items() if code]
+    print("failed: " + ", ".join(failed) if failed else "all checks passed", flush=True)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
