@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -17,7 +18,7 @@ from asyncdmtl.command import command, emit
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Settings
-from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.plots import plot as draw
 from asyncdmtl.runtime.local import LocalCluster
 from asyncdmtl.runtime.loop import run as run_loop
@@ -190,14 +191,23 @@ class _Progress:
 
 
 def _agreed_models(files: list[Path]) -> TaskModels:
-    """The models that all workers ended with; CodingError unless they are the same bit for bit."""
-    first = TaskModels.load(files[0])
-    for file in files[1:]:
-        other = TaskModels.load(file)
-        pairs = ((first.coef_, other.coef_), (first.intercept_, other.intercept_))
-        if any(ours.tobytes() != theirs.tobytes() for ours, theirs in pairs):
-            raise CodingError("workers ended with different models; this is a defect of asyncdmtl")
-    return first
+    """The models of all tasks, from what the workers saved; CodingError unless they agree bit for bit."""
+    found: dict[str, TaskModels] = {}
+    for file in files:
+        saved = TaskModels.load(file)
+        for row, task in enumerate(saved.tasks):
+            model = saved.of([row])
+            known = found.setdefault(task, model)
+            pairs = ((known.coef_, model.coef_), (known.intercept_, model.intercept_))
+            if any(ours.tobytes() != theirs.tobytes() for ours, theirs in pairs):
+                raise CodingError(f"workers ended with different models of {task}; this is a defect")
+    tasks = tuple(sorted(found, key=natural_key))
+    return TaskModels(
+        tasks,
+        np.concatenate([found[task].coef_ for task in tasks]),
+        np.concatenate([found[task].intercept_ for task in tasks]),
+        found[tasks[0]].loss,
+    )
 
 
 def _metrics(dataset: data.Dataset, models: TaskModels) -> dict[str, Any]:

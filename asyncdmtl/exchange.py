@@ -16,6 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Problem, Trainer
 from asyncdmtl.plan.codec import Bytes
 from asyncdmtl.plan.plan import Plan
@@ -70,6 +71,7 @@ class WorkerSide:
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
+        self._personal = plan.strategy == "personal"
         self._delivery = plan.deliveries[worker]
         self._format = plan.vector_format(problem.d, problem.dtype)
         self._own = self._format.allocate(len(trainer.own))
@@ -95,7 +97,7 @@ class WorkerSide:
             self._encode(self._own, self._rows),
             tuple(digest(update) for update in own),
             tuple(float(losses[i]) for i in self._reported),
-            self.trainer.penalty(),
+            0.0 if self._personal else self.trainer.penalty(),
         )
 
     def apply(self, received: Bytes, expected: bytes) -> None:
@@ -125,17 +127,29 @@ class WorkerSide:
         decoded = self._vectors(self._wanted)
         if combined_digest([digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
+        if self._personal:
+            self.trainer.W[list(self._delivery.wanted)] = decoded
+            return
         vectors.update(zip(self._delivery.wanted, decoded, strict=True))
-        if self.plan.strategy == "central":
-            Z = np.stack([vectors[t] for t in range(len(self._problem.tasks))])
+        tasks = range(len(self._problem.tasks))
+        if self.plan.broadcasts == "aggregates":
+            self.trainer.step(np.stack([vectors[t] for t in tasks]))
         else:
-            Z = np.stack([self._aggregate(t, vectors) for t in range(len(self._problem.tasks))])
-        self.trainer.step(Z)
+            self.trainer.step(np.stack([self._aggregate(t, vectors) for t in tasks]))
+
+    def models(self) -> TaskModels:
+        """The models that this worker has: of all tasks, for `personal` of those of its partitions."""
+        models = self.trainer.models()
+        return models.of(self._delivery.wanted) if self._personal else models
+
+    def models_digest(self) -> bytes:
+        """The digest of the models that this worker has."""
+        return digest(self.trainer.W[list(self._delivery.wanted)] if self._personal else self.trainer.W)
 
     def _known_vectors(self) -> dict[int, Vectors]:
-        """Side information by column: own updates, or for `central` the aggregates of whole tasks."""
+        """Side information by column: own updates, or aggregates of the tasks that are stored whole."""
         own = dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
-        if self.plan.strategy != "central":
+        if self.plan.broadcasts == "updates":
             return own
         known = self._vectors(self._known)
         for i, t in enumerate(self._delivery.known):
@@ -150,7 +164,8 @@ class WorkerSide:
         return vectors
 
     def _corrupted(self) -> IntegrityError:
-        names = self._problem.tasks if self.plan.strategy == "central" else self.plan.placement.partitions
+        updates = self.plan.broadcasts == "updates"
+        names = self.plan.placement.partitions if updates else self._problem.tasks
         wanted = [names[column] for column in self._delivery.wanted]
         worker = self.plan.placement.workers[self.worker]
         return IntegrityError(
@@ -170,7 +185,7 @@ class Reply:
 
 
 class ServerSide:
-    """What the server does in every round under one plan: compare, combine, and for `central` aggregate."""
+    """What the server does in every round under one plan: compare, combine, perhaps aggregate."""
 
     def __init__(self, plan: Plan, problem: Problem) -> None:
         self.plan = plan
@@ -178,9 +193,12 @@ class ServerSide:
         self._format = plan.vector_format(problem.d, problem.dtype)
         self._recombine = plan.recombiner
         self._down = np.empty((len(plan.downlink_matrix), self._format.packet_bytes), np.uint8)
-        self._updates = self._format.allocate(len(plan.tasks) if plan.strategy == "central" else 0)
-        self._aggregates = self._format.allocate(len(problem.tasks) if plan.strategy == "central" else 0)
         self._reported = [reported_by(plan, k) for k in range(len(plan.placement.workers))]
+        self._penalty = 0.0
+        if plan.broadcasts != "updates":
+            self._trainer = Trainer(problem, {})
+            self._updates = self._format.allocate(len(plan.tasks))
+            self._results = self._format.allocate(len(problem.tasks))
 
     def uplink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` sends in a round."""
@@ -222,9 +240,9 @@ class ServerSide:
             for k, part in enumerate(sent)
             for row in part.rows.reshape(self.plan.uplink_rows[k], self._format.packet_bytes)
         ]
-        if self.plan.strategy == "central":
+        if self.plan.broadcasts != "updates":
             digests = self._aggregate(rows)
-            self._recombine(self._aggregates, self._down)
+            self._recombine(self._results, self._down)
         else:
             self._recombine(rows, self._down)
         return [
@@ -236,20 +254,32 @@ class ServerSide:
         ]
 
     def objective(self, sent: Sequence[Sent]) -> float:
-        """The objective at the models that the updates were computed at."""
+        """The objective at the models that the updates of the round combined last were computed at."""
         losses = np.empty(len(self.plan.tasks))
         for reported, part in zip(self._reported, sent, strict=True):
             losses[list(reported)] = part.losses
-        return self._problem.data_loss(losses) + sent[0].penalty
+        penalty = self._penalty if self.plan.strategy == "personal" else sent[0].penalty
+        return self._problem.data_loss(losses) + penalty
+
+    def models_agree(self, digests: Sequence[bytes]) -> bool:
+        """Whether the workers, in their order, ended with the models that they should have."""
+        if self.plan.strategy != "personal":
+            return len(set(digests)) == 1
+        W = self._trainer.W
+        return list(digests) == [digest(W[list(delivery.wanted)]) for delivery in self.plan.deliveries]
 
     def _aggregate(self, rows: Sequence[Bytes]) -> list[bytes]:
-        """Decode all updates, apply ψ within every task, and return the digests of the results."""
+        """Decode all updates, apply ψ within every task and for `personal` φ; the digests of the results."""
         self.plan.server_decoder(rows, (), self._updates)
         updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
-        aggregates = self._format.vectors(self._aggregates)
+        results = self._format.vectors(self._results)
         for t, partitions in enumerate(self._problem.partitions_of):
-            aggregates[t] = self._problem.aggregate(t, updates[list(partitions)])
-        return [digest(aggregate) for aggregate in aggregates]
+            results[t] = self._problem.aggregate(t, updates[list(partitions)])
+        if self.plan.strategy == "personal":
+            self._penalty = self._trainer.penalty()
+            self._trainer.step(results)  # type: ignore[arg-type]
+            results[:] = self._trainer.W
+        return [digest(result) for result in results]
 
     def _agreed(self, sent: Sequence[Sent]) -> list[bytes]:
         """The digest of every update, on which all its holders agree."""

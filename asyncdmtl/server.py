@@ -33,7 +33,7 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--strategy",
             type=click.Choice(STRATEGIES),
             default="relay",
-            help="Who aggregates: workers (relay; uncoded, the baseline) or the server (central).",
+            help="Who aggregates: workers (relay; uncoded, the baseline) or the server (central, personal).",
         ),
         click.option(
             "--coupling",

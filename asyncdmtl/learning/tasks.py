@@ -176,6 +176,12 @@ class TaskModels:
         """Number of features."""
         return int(self.coef_.shape[1])
 
+    def of(self, rows: Sequence[int]) -> TaskModels:
+        """The models of some of the tasks, by their row."""
+        chosen = list(rows)
+        names = tuple(self.tasks[t] for t in chosen)
+        return TaskModels(names, self.coef_[chosen], self.intercept_[chosen], self.loss)
+
     def decision_function(self, X: ArrayLike, task: str) -> Floats:
         """Scores `X·coef_ + intercept_` under the model of `task`: (rows, features) → (rows,) float64.
 

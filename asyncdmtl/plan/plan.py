@@ -23,8 +23,10 @@ from asyncdmtl.plan.matrices import Delivery, Matrix
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates import UplinkOptimum, uplink_optimum
 
-Strategy = Literal["relay", "central", "uncoded"]
+Strategy = Literal["relay", "central", "personal", "uncoded"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+Vectors = Literal["updates", "aggregates", "models"]
 RECIPE_VERSION = 1
 
 
@@ -40,7 +42,7 @@ class Plan:
     placement : Placement
     tasks : tuple of int, length N
         The task that owns each partition.
-    strategy : "relay", "central" or "uncoded"
+    strategy : "relay", "central", "personal" or "uncoded"
     subpackets : int
         `P`.
     seed : int
@@ -49,8 +51,8 @@ class Plan:
         Coded packets that each worker sends: `R_k·P`.
     uplink_matrix : uint8 array (R_up·P, N·P)
         `E`; rows in the order of the workers, zero outside a worker's stored columns.
-    downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) for `central`
-        `D`; it combines uplink rows, for `central` the aggregates of the tasks.
+    downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) where the server aggregates
+        `D`; it combines uplink rows, for `central` the tasks' aggregates, for `personal` their models.
     deliveries : tuple of Delivery, length K
         Which rows of the downlink each worker is sent, what it wants and what it knows.
     """
@@ -64,6 +66,12 @@ class Plan:
     uplink_matrix: Matrix
     downlink_matrix: Matrix
     deliveries: tuple[Delivery, ...]
+
+    @property
+    def broadcasts(self) -> Vectors:
+        """What the columns of `combined` are: what the downlink is made of."""
+        kinds: dict[Strategy, Vectors] = {"central": "aggregates", "personal": "models"}
+        return kinds.get(self.strategy, "updates")
 
     @property
     def uplink_load(self) -> Fraction:
@@ -93,21 +101,23 @@ class Plan:
     @property
     def uplink_bound(self) -> Fraction:
         """The least that any scheme sends up: `N` if the server aggregates, `R_CO` if workers do."""
-        if self.strategy == "central":
+        if self.broadcasts != "updates":
             return Fraction(len(self.placement.partitions))
         return self.optimum.load
 
     @property
     def downlink_bound(self) -> Fraction:
-        """The least that any scheme broadcasts: what the neediest worker lacks."""
-        if self.strategy == "central":
-            return Fraction(max(len(delivery.wanted) for delivery in self.deliveries))
-        return Fraction(downlink_bound(self.placement))
+        """The least that any scheme broadcasts: what the neediest worker lacks; all models if `personal`."""
+        if self.broadcasts == "updates":
+            return Fraction(downlink_bound(self.placement))
+        if self.broadcasts == "models":
+            return Fraction(max(self.tasks) + 1)
+        return Fraction(max(len(delivery.wanted) for delivery in self.deliveries))
 
     @cached_property
     def combined(self) -> Matrix:
         """`G`: each downlink row as a combination of what workers decode: updates, or aggregates."""
-        if self.strategy == "central":
+        if self.broadcasts != "updates":
             return self.downlink_matrix
         return matrices.product(self.downlink_matrix, self.uplink_matrix)
 
@@ -137,7 +147,7 @@ class Plan:
 
     @cached_property
     def server_decoder(self) -> Decoder:
-        """The server's decoding of all updates from all uplink rows (`central` only)."""
+        """The server's decoding of all updates from all uplink rows, where it aggregates."""
         columns = self.uplink_matrix.shape[1] // self.subpackets
         everything = Delivery(tuple(range(len(self.uplink_matrix))), tuple(range(columns)), ())
         return Decoder(self.uplink_matrix, everything, self.subpackets)
@@ -194,7 +204,7 @@ class Plan:
     def recombine(self, uplink: Sequence[Bytes]) -> Bytes:
         """What the server broadcasts, from the rows of all workers in their order.
 
-        For `central`, the rows to combine are the aggregates' packets, not the uplink.
+        Where the server aggregates, the rows to combine are the results' packets, not the uplink.
         Returns a uint8 array (len(downlink_matrix), packet bytes); worker `k` is sent the rows
         `deliveries[k].rows` of it.
         """

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan import matrices
 from asyncdmtl.plan.matrices import Delivery
@@ -32,7 +34,7 @@ def make_plan(
     Parameters
     ----------
     placement : Placement
-    strategy : "relay", "central" or "uncoded"
+    strategy : "relay", "central", "personal" or "uncoded"
         Who aggregates, and what is coded (shared/theory.md, section 2).
     tasks : sequence of int, length N, optional
         The task, counted from 0, that owns each partition. Default: each partition is a task.
@@ -134,6 +136,11 @@ def _build(
         deliveries = _missing_tasks(placement, tasks)
         E = matrices.plain_uplink(placement, balanced_senders(placement))
         D = matrices.coded_downlink(_most_rows(deliveries), max(tasks) + 1, seed)
+    elif strategy == "personal":
+        hosted = [tuple(sorted({tasks[n] for n in stored})) for stored in placement.stored]
+        deliveries = tuple(Delivery(own, own, ()) for own in hosted)
+        E = matrices.plain_uplink(placement, balanced_senders(placement))
+        D = np.eye(max(tasks) + 1, dtype=np.uint8)
     else:
         deliveries = tuple(Delivery(missing, missing, ()) for missing in _each_missing(placement))
         E = matrices.plain_uplink(placement, balanced_senders(placement))

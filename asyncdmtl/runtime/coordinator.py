@@ -45,7 +45,7 @@ class RunOptions:
     Attributes
     ----------
     settings : Settings
-    strategy : "relay", "central" or "uncoded"
+    strategy : "relay", "central", "personal" or "uncoded"
     workers : int or None
         Start when so many have joined.
     cover : tuple of str or None
@@ -297,7 +297,7 @@ class Coordinator:
         await asyncio.gather(*(member.connection.send(assign) for member in members))
         for round_ in range(settings.rounds):
             await self._round(round_, members, side)
-        await self._finish(members)
+        await self._finish(members, side)
         return RunRecord(
             self._run,
             settings,
@@ -354,10 +354,10 @@ class Coordinator:
     async def _downlink(self, round_: int, member: Member, reply: Reply, last: bool) -> None:
         await member.connection.send(Downlink(0, round_, last, reply.digest, reply.rows))
 
-    async def _finish(self, members: list[Member]) -> None:
+    async def _finish(self, members: list[Member], side: ServerSide) -> None:
         limit, option = self._options.round_timeout, "--round-timeout"
         done = await asyncio.gather(*(member.connection.receive(Done, limit, option) for member in members))
-        if len({message.digest for message in done}) > 1:
+        if not side.models_agree([message.digest for message in done]):
             raise IntegrityError(
                 "workers ended with different models; this is a defect of asyncdmtl",
                 partitions=[],

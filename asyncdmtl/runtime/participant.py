@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncdmtl.errors import AsyncDMTLError, PlanError, RemoteProtocolError, UsageError
-from asyncdmtl.exchange import WorkerSide, digest
+from asyncdmtl.exchange import WorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded
 from asyncdmtl.plan.planner import rebuild_plan
@@ -77,7 +77,7 @@ class Participant:
         self._ledger = Ledger()
 
     async def run(self, host: str, port: int) -> TaskModels:
-        """Join the server's run and return the models of all tasks at its end.
+        """Join the server's run and return the models at its end: of all tasks, for `personal` of its own.
 
         Raises
         ------
@@ -123,9 +123,9 @@ class Participant:
         while not last:
             last = await self._round(connection, assign.plan, round_, side)
             round_ += 1
-        await connection.send(Done(digest(side.trainer.W)))
+        await connection.send(Done(side.models_digest()))
         await connection.receive(Finish, options.round_timeout, "--round-timeout")
-        return side.trainer.models()
+        return side.models()
 
     def _prepare(self, settings: Settings, assign: Assign) -> WorkerSide:
         """All that the plan determines: matrices, tables, buffers."""

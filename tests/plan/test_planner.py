@@ -37,7 +37,7 @@ def exchange(plan: Plan, rng: np.random.Generator, d: int, dtype: str) -> None:
     up = [plan.encode(k, V[list(stored)]) for k, stored in enumerate(plan.placement.stored)]
     assert [len(rows) for rows in up] == list(plan.uplink_rows)
     vectors: NDArray[Any] = V
-    if plan.strategy == "central":
+    if plan.broadcasts != "updates":
         layout = plan.vector_format(d, dtype)
         decoded = layout.vectors(plan.server_decoder([row for rows in up for row in rows], ()))
         assert decoded.tobytes() == V.tobytes()

@@ -47,9 +47,12 @@ async def test_a_distributed_run_equals_its_twin_and_its_plan(placement: Placeme
     settings = make_settings(dtype="float64")
     twin = train(partitions, settings)
     record, models = await run_cluster(options(strategy=strategy, settings=settings), placement, partitions)
-    for other in models:
-        assert other.coef_.tobytes() == twin.models.coef_.tobytes()
-        assert other.intercept_.tobytes() == twin.models.intercept_.tobytes()
+    for own, stored in zip(models, placement.stored, strict=True):
+        hosted = {partitions[n].task for n in stored} if strategy == "personal" else twin.models.tasks
+        assert set(own.tasks) == set(hosted)
+        expected = twin.models.of([twin.models.tasks.index(task) for task in own.tasks])
+        assert own.coef_.tobytes() == expected.coef_.tobytes()
+        assert own.intercept_.tobytes() == expected.intercept_.tobytes()
     assert [entry.objective for entry in record.rounds] == list(twin.objectives)
     made = report.traffic(record)
     for part in ("uplink", "downlink_broadcast", "downlink_wire"):
