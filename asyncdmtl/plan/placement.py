@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from asyncdmtl.errors import PlacementError
 
@@ -141,19 +142,8 @@ class Placement:
         PlacementError
             The file cannot be read, does not parse, or does not describe a placement.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-            content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        except OSError as error:
-            raise PlacementError(
-                f"placement file {path}", f"must be readable ({error.strerror})", str(path)
-            ) from error
-        except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-            raise PlacementError(
-                f"placement file {path}", f"must be TOML or JSON ({error})", str(path)
-            ) from error
-        workers = content.get("workers") if isinstance(content, dict) else None
+        content = read_tables(path)
+        workers = content.get("workers")
         if not isinstance(workers, dict) or not all(_is_names(names) for names in workers.values()):
             raise PlacementError(
                 f"placement file {path}", "must have a table 'workers' of lists of partition names", workers
@@ -181,6 +171,24 @@ class Placement:
     def __repr__(self) -> str:
         copies = sum(map(len, self.stored))
         return f"<Placement: {len(self.workers)} workers, {len(self.partitions)} partitions, {copies} copies>"
+
+
+def read_tables(path: str | Path) -> dict[str, Any]:
+    """What a placement file says, TOML or JSON; PlacementError if it cannot be read or does not parse."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        rule = f"must be readable ({error.strerror})"
+        raise PlacementError(f"placement file {path}", rule, str(path)) from error
+    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PlacementError(
+            f"placement file {path}", f"must be TOML or JSON ({error})", str(path)
+        ) from error
+    if not isinstance(content, dict):
+        raise PlacementError(f"placement file {path}", "must have a table 'workers'", content)
+    return content
 
 
 def _is_names(value: object) -> bool:

@@ -1,0 +1,167 @@
+"""Covering programs: the fewest uplink rows such that groups of workers send at least what is demanded.
+
+    minimise  Σ_k R_k   subject to   Σ_{k∈S∖B} R_k ≥ f(S)  for the given S and every B of s workers,   R ≥ 0
+
+`f` maps sets of workers to whole numbers of vectors; `s` is the number of silent workers. Rates are whole
+numbers of packets, that is, multiples of 1/P of a vector.
+
+The worst B holds the s largest rates of S, and their sum is the least of `s·τ + Σ_{k∈S} max(R_k − τ, 0)`
+over τ: so one τ and |S| excesses stand for all B at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+from scipy.sparse import csr_array
+
+Demands = Mapping[frozenset[int], int]
+
+SEARCH_EFFORT = 5_000_000
+"""Nodes × variables² that an integer program may cost: unlike a time limit, the same everywhere."""
+
+
+_LARGEST_DENOMINATOR = 1_000_000
+
+
+class Rows:
+    """Linear constraints `Σ coefficient · variable ≥ least`, collected one by one."""
+
+    def __init__(self) -> None:
+        self._data: list[float] = []
+        self._rows: list[int] = []
+        self._columns: list[int] = []
+        self.least: list[float] = []
+
+    def add(self, terms: Iterable[tuple[int, float]], least: float) -> None:
+        """Append one constraint; a variable may occur in several terms, which add up."""
+        for variable, coefficient in terms:
+            self._data.append(coefficient)
+            self._rows.append(len(self.least))
+            self._columns.append(variable)
+        self.least.append(least)
+
+    def matrix(self, variables: int) -> csr_array:
+        """The coefficients: (constraints, variables)."""
+        return csr_array((self._data, (self._rows, self._columns)), shape=(len(self.least), variables))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Values of the variables, and a proven lower bound of the objective (rounded up to a whole number)."""
+
+    values: NDArray[np.int64]
+    proven: int
+    optimal: bool
+
+
+def minimise(costs: NDArray[np.float64], rows: Rows, upper: NDArray[np.float64]) -> Outcome | None:
+    """Smallest `costs @ x` over whole numbers 0 ≤ x ≤ upper under `rows`; None if none was found.
+
+    The search ends after `SEARCH_EFFORT`, so the values need not be optimal: compare with `proven`.
+    """
+    outcome = milp(
+        costs,
+        constraints=LinearConstraint(rows.matrix(len(costs)), rows.least, np.inf),
+        integrality=np.ones(len(costs)),
+        bounds=Bounds(0, upper),
+        options={"node_limit": max(2, min(2000, SEARCH_EFFORT // len(costs) ** 2)), "mip_rel_gap": 0.0},
+    )
+    if outcome.x is None:
+        return None
+    proven = outcome.mip_dual_bound
+    return Outcome(
+        values=np.rint(outcome.x).astype(np.int64),
+        proven=int(np.ceil(proven - 1e-6)) if proven is not None and np.isfinite(proven) else 0,
+        optimal=outcome.status == 0,
+    )
+
+
+def integer_cover(
+    workers: int, demands: Demands, *, subpackets: int = 1, silent: int = 0, most: int | None = None
+) -> tuple[tuple[int, ...], int]:
+    """Packets per worker with the smallest sum, and a proven lower bound of that sum (packets).
+
+    `most` caps the packets of each worker. Every single demand must be within reach of it.
+    """
+    rows, sets = _cover_rows(workers, demands, subpackets, silent)
+    variables = _variables(workers, sets, silent)
+    largest = max(demands.values(), default=0) * subpackets
+    # More than the largest demand is of no use to anyone: with s silent, another worker of S makes up for it.
+    upper = np.full(variables, float(largest if most is None else most))
+    outcome = minimise(_costs(workers, variables), rows, upper) if demands else None
+    if outcome is None:
+        rates = [
+            max((min(f * subpackets, int(upper[k])) for S, f in demands.items() if k in S), default=0)
+            for k in range(workers)
+        ]
+        return tuple(rates), largest
+    return tuple(int(rate) for rate in outcome.values[:workers]), max(outcome.proven, largest)
+
+
+def fractional_cover(
+    workers: int, demands: Demands, *, silent: int = 0
+) -> tuple[NDArray[np.float64], Fraction]:
+    """Rates (vectors, float) of the linear program, and its value as an exact fraction.
+
+    The fraction is proven, not rounded: it is the value of a rational dual solution whose feasibility is
+    restored exactly, hence a lower bound whatever the solver's last digits are. (Where its denominator would
+    exceed a million, it is rounded down to millionths.)
+    """
+    if not demands:
+        return np.zeros(workers), Fraction(0)
+    rows, sets = _cover_rows(workers, demands, 1, silent)
+    variables = _variables(workers, sets, silent)
+    outcome = linprog(
+        _costs(workers, variables),
+        A_ub=-rows.matrix(variables),
+        b_ub=-np.array(rows.least),
+        bounds=(0, None),
+        method="highs",
+    )
+    dual = iter([Fraction(max(0.0, -float(y))).limit_denominator(100_000) for y in outcome.ineqlin.marginals])
+    prices, value = [Fraction(0)] * workers, Fraction(0)
+    for S in sets:
+        weight = next(dual)
+        relief = [min(next(dual), weight) for _ in S] if silent else [Fraction(0)] * len(S)
+        # At most s workers' worth of relief in total: that is what "s of them may be silent" means.
+        share = min(Fraction(1), silent * weight / total) if (total := sum(relief)) else Fraction(0)
+        value += weight * demands[frozenset(S)]
+        for k, less in zip(S, relief, strict=True):
+            prices[k] += weight - share * less
+    value /= max(Fraction(1), *prices)
+    if value.denominator > _LARGEST_DENOMINATOR:
+        value = Fraction(math.floor(value * _LARGEST_DENOMINATOR), _LARGEST_DENOMINATOR)
+    return np.asarray(outcome.x[:workers], dtype=np.float64), value
+
+
+def _cover_rows(
+    workers: int, demands: Demands, subpackets: int, silent: int
+) -> tuple[Rows, list[tuple[int, ...]]]:
+    rows, sets = Rows(), [tuple(sorted(S)) for S in demands]
+    tau = workers
+    for S in sets:
+        least = demands[frozenset(S)] * subpackets
+        if not silent:
+            rows.add([(k, 1.0) for k in S], least)
+            continue
+        excess = range(tau + 1, tau + 1 + len(S))
+        rows.add([*((k, 1.0) for k in S), (tau, -float(silent)), *((e, -1.0) for e in excess)], least)
+        for k, e in zip(S, excess, strict=True):
+            rows.add([(e, 1.0), (tau, 1.0), (k, -1.0)], 0.0)
+        tau += 1 + len(S)
+    return rows, sets
+
+
+def _variables(workers: int, sets: list[tuple[int, ...]], silent: int) -> int:
+    return workers + (sum(1 + len(S) for S in sets) if silent else 0)
+
+
+def _costs(workers: int, variables: int) -> NDArray[np.float64]:
+    return np.concatenate([np.ones(workers), np.zeros(variables - workers)])
