@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from asyncdmtl import __version__, data, report, server, worker
+from asyncdmtl import __version__, data, explain, report, server, worker
 from asyncdmtl.command import command, emit
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.learning.tasks import TaskModels
@@ -88,8 +88,10 @@ def run(
     settings = make_settings(dataset, given)
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as folder:
         finished = _train(spec, chosen, settings, given["strategy"], log_level, Path(folder))
-        models = _agreed_models([Path(folder) / f"{k}.npz" for k in range(len(chosen.workers))])
+        saved = [Path(folder) / f"{k}.npz" for k in range(len(chosen.workers))]
+        models, spread = _agreed_models(saved, exact=given["strategy"] != "linear")
     made = finished["report"]
+    made["models_spread"] = spread
     made["metrics"] = _metrics(dataset, models)
     if save is not None:
         models.save(save)
@@ -104,6 +106,7 @@ def run(
 
 
 main.add_command(run)
+main.add_command(explain.main)
 main.add_command(server.main)
 main.add_command(worker.main)
 
@@ -190,24 +193,28 @@ class _Progress:
         self._bar.update(self._task, completed=event["round"] + 1, detail=detail)
 
 
-def _agreed_models(files: list[Path]) -> TaskModels:
-    """The models of all tasks, from what the workers saved; CodingError unless they agree bit for bit."""
+def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:
+    """The models of all tasks, from what the workers saved, and how far any two of them are apart.
+
+    The distance is the largest difference relative to the largest coefficient; CodingError if it is not 0
+    where the strategy is `exact`.
+    """
     found: dict[str, TaskModels] = {}
+    spread = 0.0
     for file in files:
         saved = TaskModels.load(file)
         for row, task in enumerate(saved.tasks):
             model = saved.of([row])
             known = found.setdefault(task, model)
-            pairs = ((known.coef_, model.coef_), (known.intercept_, model.intercept_))
-            if any(ours.tobytes() != theirs.tobytes() for ours, theirs in pairs):
-                raise CodingError(f"workers ended with different models of {task}; this is a defect")
+            ours, theirs = (np.append(m.coef_, m.intercept_).astype(np.float64) for m in (known, model))
+            spread = max(spread, float(np.abs(ours - theirs).max() / (np.abs(ours).max() or 1.0)))
+    if exact and spread > 0:
+        raise CodingError(f"workers ended with models that differ by {spread:.3g}; this is a defect")
     tasks = tuple(sorted(found, key=natural_key))
-    return TaskModels(
-        tasks,
-        np.concatenate([found[task].coef_ for task in tasks]),
-        np.concatenate([found[task].intercept_ for task in tasks]),
-        found[tasks[0]].loss,
+    coef, intercept = (
+        np.concatenate([getattr(found[task], name) for task in tasks]) for name in ("coef_", "intercept_")
     )
+    return TaskModels(tasks, coef, intercept, found[tasks[0]].loss), spread
 
 
 def _metrics(dataset: data.Dataset, models: TaskModels) -> dict[str, Any]:

@@ -62,20 +62,22 @@ def execute(main: click.Command) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except AsyncDMTLError as error:
-        report_failure(error)
         code = error.exit_code
+        report_failure(str(error), code, error)
+    except Exception as error:
+        code = AsyncDMTLError.exit_code
+        report_failure(f"internal error: {error!r} (--log-level debug shows where)", code, error)
     sys.exit(code)
 
 
-def report_failure(error: AsyncDMTLError) -> None:
+def report_failure(message: str, exit_code: int, error: Exception) -> None:
     """Say once what went wrong: as an event where events are asked for, else on stderr."""
-    context = _Current.context
-    if context is not None and context.params.get("log_level") == "debug":
-        logging.getLogger("asyncdmtl").debug("traceback", exc_info=error)
-    if context is not None and context.params.get("format") == "json":
-        emit({"event": "failed", "error": str(error), "exit_code": error.exit_code})
+    parameters = _Current.context.params if _Current.context is not None else {}
+    logging.getLogger("asyncdmtl").debug("traceback", exc_info=error)
+    if parameters.get("format") == "json":
+        emit({"event": "failed", "error": message, "exit_code": exit_code})
     else:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
 
 
 class _Current:
@@ -156,6 +158,7 @@ _COMMON = (
         default="text",
         help="What is printed on stdout; json prints one object a line.",
     ),
+    click.option("--json", "format", flag_value="json", help="Short for --format json."),
     click.option(
         "--log-level",
         type=click.Choice(LOG_LEVELS),

@@ -1,4 +1,4 @@
-"""Pictures of a report."""
+"""Pictures of runs and plans."""
 
 from __future__ import annotations
 
@@ -6,38 +6,121 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from asyncdmtl.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 CODED, BOUND, UNCODED = "#1b6ca8", "#e08e0b", "#9aa0a6"
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Draw loads, objective and metric side by side; the ending of `path` says the format.
+    """Draw a run's loads, objective and metric side by side; the ending of `path` says the format.
 
     Raises
     ------
     UsageError
         The file cannot be written, or its ending is no picture format.
     """
-    # Here and not above: matplotlib takes a second to import, which no other command should wait for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(14, 4.2)
     loads, objective, metric = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
     _draw_loads(loads, report)
     _draw_objective(objective, report)
     _draw_metric(metric, report)
+    _save(figure, path)
+
+
+def plot_plan(explanation: dict[str, Any], pattern: NDArray[np.bool_], path: Path) -> None:
+    """Draw a placement, the zero pattern of the uplink matrix, and the loads of all strategies.
+
+    Parameters
+    ----------
+    explanation : dict
+        What `asyncdmtl plan --json` prints.
+    pattern : bool array (R_up·P, N·P)
+        Where the uplink matrix is not zero.
+    path : Path
+        Its ending says the format.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written, or its ending is no picture format.
+    """
+    figure = _figure(15, 4.6)
+    placement, matrix, loads = figure.subplots(1, 3)
+    _draw_placement(placement, explanation)
+    matrix.imshow(pattern, cmap=_two_colours(), aspect="auto", interpolation="nearest", vmin=0, vmax=1)
+    matrix.set_xlabel("packets of the partitions")
+    matrix.set_ylabel("uplink rows, worker after worker")
+    matrix.set_title(f"Uplink matrix of {explanation['strategy']}: where it is not zero")
+    _draw_strategies(loads, explanation)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Here and not above: matplotlib takes a second to import, which no other command should wait for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         raise UsageError(
             "--plot", f"must be a writable file with a picture's ending ({error})", str(path)
         ) from error
+
+
+def _two_colours() -> Colormap:
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(["#f1f3f4", CODED])
+
+
+def _draw_placement(axes: Axes, explanation: dict[str, Any]) -> None:
+    partitions = explanation["partitions"]
+    stored = [[part in set(held) for part in partitions] for held in explanation["placement"].values()]
+    axes.imshow(stored, cmap=_two_colours(), aspect="auto", interpolation="nearest", vmin=0, vmax=1)
+    for ticks, names in ((axes.set_yticks, list(explanation["placement"])), (axes.set_xticks, partitions)):
+        step = -(-len(names) // 25)
+        ticks(range(0, len(names), step), names[::step], fontsize=7)
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_title("Placement: who stores what")
+
+
+def _draw_strategies(axes: Axes, explanation: dict[str, Any]) -> None:
+    strategies = explanation["strategies"]
+    series = (
+        ("uplink_load", "uplink", CODED),
+        ("downlink_load", "downlink, broadcast", BOUND),
+        ("unicast_load", "downlink, unicast copies", UNCODED),
+    )
+    for offset, (key, label, colour) in enumerate(series):
+        positions = [i + 0.27 * (offset - 1) for i in range(len(strategies))]
+        values = [row[key] for row in strategies.values()]
+        bars = axes.bar(positions, [float(Fraction(v)) for v in values], 0.25, label=label, color=colour)
+        axes.bar_label(bars, values, fontsize=7)
+    for i, row in enumerate(strategies.values()):
+        for offset, key in enumerate(("uplink_bound", "downlink_bound")):
+            centre = i + 0.27 * (offset - 1)
+            axes.plot([centre - 0.13, centre + 0.13], [float(Fraction(row[key]))] * 2, color="black", lw=1.5)
+    axes.plot([], [], color="black", lw=1.5, label="lower bound")
+    axes.set_xticks(range(len(strategies)), list(strategies))
+    axes.set_ylabel("vectors per round")
+    axes.set_title("Loads")
+    axes.set_ylim(top=1.35 * axes.get_ylim()[1])
+    axes.legend(fontsize=8, ncols=2, loc="upper center")
 
 
 def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
@@ -19,6 +20,8 @@ from rich.table import Table
 from asyncdmtl import __version__
 from asyncdmtl.errors import UsageError
 from asyncdmtl.field.gf256 import kernel_name
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.recipes import AnyPlan
 from asyncdmtl.protocol.ledger import Entry
 from asyncdmtl.runtime.coordinator import RunRecord
 from asyncdmtl.runtime.loop import loop_name
@@ -38,13 +41,16 @@ def traffic(record: RunRecord) -> Report:
     down = record.ledger.total(lambda entry: entry.kind == "downlink")
     rest = record.ledger.total(lambda entry: entry.kind not in ROUND_KINDS)
 
+    wire_load = plan.wire_downlink_load if isinstance(plan, Plan) else Fraction(sum(plan.missing_ranks))
+
     def measured(payload: int) -> str:
         return str(Fraction(payload, rounds * record.vector_bytes))
 
     return {
         "asyncdmtl": __version__,
         "run": record.run,
-        "strategy": plan.strategy,
+        "strategy": plan.strategy if isinstance(plan, Plan) else "linear",
+        "strategies": _candidates(record),
         "settings": record.settings.as_dict(),
         "workers": len(placement.workers),
         "tasks": len(record.problem.tasks),
@@ -75,18 +81,39 @@ def traffic(record: RunRecord) -> Report:
             "payload_bytes": rounds * record.broadcast_bytes,
         },
         "downlink_wire": {
-            "load": str(plan.wire_downlink_load),
+            "load": str(wire_load),
             "uncoded_load": str(len(placement.workers) * N - copies),
             "measured_load": measured(down[0]),
             "payload_bytes": down[0],
             "framing_bytes": down[1],
         },
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
-        "certificate": [[placement.workers[k] for k in block] for block in plan.certificate],
+        "certificate": _certificate(plan),
         "kernel": {name: asdict(count) for name, count in record.kernel.items()},
         "kernel_ledger_difference": _kernel_difference(record),
         "software": {"event_loop": loop_name(), "field_kernel": kernel_name()},
         "ledger": record.ledger.as_list(),
+    }
+
+
+def _certificate(plan: AnyPlan) -> list[list[str]] | None:
+    """The partition of the workers that proves the uplink bound, by name; a linear plan has another bound."""
+    if not isinstance(plan, Plan):
+        return None
+    return [[plan.placement.workers[k] for k in block] for block in plan.certificate]
+
+
+def _candidates(record: RunRecord) -> dict[str, dict[str, str]]:
+    """Loads of the exact strategies for this placement, to see what another choice would have cost."""
+    return {
+        candidate.strategy: {
+            "uplink_load": str(candidate.uplink_load),
+            "downlink_load": str(candidate.downlink_load),
+            "unicast_load": str(candidate.unicast_load),
+            "unicast_cost": str(candidate.cost("unicast")),
+            "multicast_cost": str(candidate.cost("multicast")),
+        }
+        for candidate in record.candidates
     }
 
 
@@ -116,7 +143,7 @@ def write(report: Report, path: Path) -> None:
 
 def show(report: Report, console: Console | None = None) -> None:
     """Print a report as a person wants to see it."""
-    console = console or Console(highlight=False)
+    console = console or make_console()
     vector, plan = report["vector"], report["strategy"]
     console.print(
         f"{plan}: {report['workers']} workers, {report['tasks']} tasks in {report['partitions']} partitions, "
@@ -129,6 +156,11 @@ def show(report: Report, console: Console | None = None) -> None:
     console.print(_byte_table(report))
     console.print(_words(report))
     console.print(f"{len(report['rounds'])} rounds in {report['seconds']:.2f} s")
+
+
+def make_console() -> Console:
+    """Where results are printed: as wide as the terminal, or wide enough for a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def _metric_table(metrics: Mapping[str, Any]) -> Table:
@@ -188,12 +220,20 @@ def _words(report: Report) -> str:
         f"TCP has no broadcast: on the wire the downlink {_saving(wire)} uncoded. "
         f"The price is storage and computation: every partition is held {_decimal(report['copies'])} times."
     )
+    lines.append(_by_strategy(report))
     difference = report["kernel_ledger_difference"]
     if difference is not None:
         off = f"differ by {difference['up']} B up and {difference['down']} B down from"
         verdict = off if any(difference.values()) else "agree with"
         lines.append(f"The kernel's TCP counters {verdict} all bytes counted here.")
     return "\n".join(lines)
+
+
+def _by_strategy(report: Report) -> str:
+    """What each strategy costs here on links without multicast, and the cheapest of them."""
+    costs = {name: Fraction(row["unicast_cost"]) for name, row in report["strategies"].items()}
+    listed = ", ".join(f"{name} {cost}" for name, cost in costs.items())
+    return f"Vectors a round on the wire, both ways, by strategy: {listed}."
 
 
 def _saving(part: Mapping[str, Any]) -> str:

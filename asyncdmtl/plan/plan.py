@@ -7,24 +7,30 @@ which both ends build the same matrices, and a digest, by which they know that t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import CodingError, UsageError
+from asyncdmtl.field import linalg
 from asyncdmtl.plan import matrices
 from asyncdmtl.plan.bounds import downlink_bound
 from asyncdmtl.plan.codec import Bytes, Decoder, Encoder, Recombiner, VectorFormat
 from asyncdmtl.plan.matrices import Delivery, Matrix
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates import UplinkOptimum, uplink_optimum
+from asyncdmtl.plan.stragglers import silent_rates
 
 Strategy = Literal["relay", "central", "personal", "uncoded"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+# What a run may ask for: auto chooses among the exact ones; linear is exact up to rounding only.
+CHOICES = ("auto", *STRATEGIES, "linear")
 
 Vectors = Literal["updates", "aggregates", "models"]
 RECIPE_VERSION = 1
@@ -53,6 +59,8 @@ class Plan:
         `E`; rows in the order of the workers, zero outside a worker's stored columns.
     downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) where the server aggregates
         `D`; it combines uplink rows, for `central` the tasks' aggregates, for `personal` their models.
+    silent : int
+        How many workers may stay silent (`central`).
     deliveries : tuple of Delivery, length K
         Which rows of the downlink each worker is sent, what it wants and what it knows.
     """
@@ -66,6 +74,7 @@ class Plan:
     uplink_matrix: Matrix
     downlink_matrix: Matrix
     deliveries: tuple[Delivery, ...]
+    silent: int = 0
 
     @property
     def broadcasts(self) -> Vectors:
@@ -101,6 +110,8 @@ class Plan:
     @property
     def uplink_bound(self) -> Fraction:
         """The least that any scheme sends up: `N` if the server aggregates, `R_CO` if workers do."""
+        if self.silent:
+            return silent_rates(self.placement, self.silent).bound
         if self.broadcasts != "updates":
             return Fraction(len(self.placement.partitions))
         return self.optimum.load
@@ -143,14 +154,35 @@ class Plan:
             "subpackets": self.subpackets,
             "uplink_rows": list(self.uplink_rows),
             "seed": self.seed,
+            "silent": self.silent,
         }
 
-    @cached_property
-    def server_decoder(self) -> Decoder:
-        """The server's decoding of all updates from all uplink rows, where it aggregates."""
-        columns = self.uplink_matrix.shape[1] // self.subpackets
-        everything = Delivery(tuple(range(len(self.uplink_matrix))), tuple(range(columns)), ())
-        return Decoder(self.uplink_matrix, everything, self.subpackets)
+    def collector(self, responders: Sequence[int] | None = None) -> tuple[tuple[int, ...], Decoder]:
+        """How the server decodes all updates, where it aggregates: which uplink rows it takes, and a decoder.
+
+        Parameters
+        ----------
+        responders : sequence of int, optional
+            The workers whose rows are there; default all. Prepared once for each set.
+
+        Raises
+        ------
+        CodingError
+            The rows of these workers do not determine all updates.
+        """
+        present = tuple(range(len(self.uplink_rows)) if responders is None else sorted(set(responders)))
+        if present not in self._collectors:
+            owners = np.repeat(np.arange(len(self.uplink_rows)), self.uplink_rows)
+            there = np.flatnonzero(np.isin(owners, present))
+            chosen = there[list(linalg.independent_rows(self.uplink_matrix[there]))]
+            columns = self.uplink_matrix.shape[1]
+            if len(chosen) < columns:
+                absent = [name for k, name in enumerate(self.placement.workers) if k not in present]
+                raise CodingError(f"the updates cannot be decoded without the rows of {', '.join(absent)}")
+            rows = tuple(map(int, chosen))
+            everything = Delivery(rows, tuple(range(columns // self.subpackets)), ())
+            self._collectors[present] = rows, Decoder(self.uplink_matrix, everything, self.subpackets)
+        return self._collectors[present]
 
     @cached_property
     def recombiner(self) -> Recombiner:
@@ -170,6 +202,10 @@ class Plan:
         if worker not in self._decoders:
             self._decoders[worker] = Decoder(self.combined, self.deliveries[worker], self.subpackets)
         return self._decoders[worker]
+
+    @cached_property
+    def _collectors(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], Decoder]]:
+        return {}
 
     @cached_property
     def _encoders(self) -> dict[int, Encoder]:
@@ -200,6 +236,30 @@ class Plan:
         if updates.ndim != 2 or len(updates) != expected:
             raise UsageError("updates", f"must have the shape ({expected}, d)", updates.shape)
         return self.encoder(worker)(self.vector_format(updates.shape[1], updates.dtype).pack(updates))
+
+    def collect(self, uplink: Mapping[int, Bytes], length: int, dtype: DTypeLike) -> NDArray[Any]:
+        """All updates, at a server that aggregates, from the rows of the workers that responded.
+
+        Parameters
+        ----------
+        uplink : mapping of worker to what `encode` gave it
+            All workers, or all but `silent` of them.
+        length, dtype
+            Of one update.
+
+        Returns
+        -------
+        array (N, length)
+
+        Raises
+        ------
+        CodingError
+            The rows of these workers do not determine all updates.
+        """
+        chosen, decoder = self.collector(tuple(uplink))
+        firsts = np.concatenate([[0], np.cumsum(self.uplink_rows)])
+        rows = {int(firsts[k]) + i: row for k, part in uplink.items() for i, row in enumerate(part)}
+        return self.vector_format(length, dtype).vectors(decoder([rows[i] for i in chosen], ()))
 
     def recombine(self, uplink: Sequence[Bytes]) -> Bytes:
         """What the server broadcasts, from the rows of all workers in their order.

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.field import linalg
 from asyncdmtl.plan import matrices
 from asyncdmtl.plan.matrices import Delivery
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import RECIPE_VERSION, STRATEGIES, Plan, Strategy
-from asyncdmtl.plan.rates import integral_rates, smallest_subpackets, uplink_optimum
+from asyncdmtl.plan.rates import (
+    cheapest_rates,
+    fastest_rates,
+    integral_rates,
+    smallest_subpackets,
+    uplink_optimum,
+)
 from asyncdmtl.plan.senders import balanced_senders
+from asyncdmtl.plan.stragglers import fewest_packets, responder_sets
 
 # A random matrix fails one worker's check with probability about 1/255, so even a hundred workers
 # rarely need more than a few seeds.
 ATTEMPTS = 256
+
+# Where optimal rates have larger denominators than these, a little overhead must be allowed.
+MOST_SUBPACKETS = 256
+
+# What matrices may take: bytes, and byte operations of the rank checks (some ten minutes).
+MOST_ENTRIES = 2**31
+MOST_WORK = 10**13
 
 
 def make_plan(
@@ -27,6 +43,9 @@ def make_plan(
     *,
     tasks: Sequence[int] | None = None,
     max_overhead: Fraction | int = 0,
+    prices: Sequence[Fraction | int] | None = None,
+    speeds: Sequence[Fraction | int] | None = None,
+    silent: int = 0,
     seed: int = 0,
 ) -> Plan:
     """The plan of least load for `placement`, checked by exact rank for every worker.
@@ -39,8 +58,14 @@ def make_plan(
     tasks : sequence of int, length N, optional
         The task, counted from 0, that owns each partition. Default: each partition is a task.
     max_overhead : Fraction, default 0
-        `relay` takes the smallest number of packets per vector whose uplink load exceeds the bound by at
-        most this share; 0 meets the bound exactly.
+        The smallest number of packets per vector is taken whose uplink exceeds the optimum by at most this
+        share; 0 meets the optimum exactly.
+    prices : sequence of K numbers, optional
+        `relay` minimises what the uplink costs, `Σ c_k R_k`, instead of its load.
+    speeds : sequence of K numbers, optional
+        `relay` minimises how long the uplink takes, `max_k R_k / b_k`.
+    silent : int, default 0
+        `central`: the server decodes all updates without the rows of any so many workers.
     seed : int
         Of the first random matrices that are tried.
 
@@ -49,28 +74,100 @@ def make_plan(
     UsageError
         An argument breaks its rule.
     PlanError
-        No matrices passed the check.
+        No such plan exists, or none of a size that can be checked without some `max_overhead`.
     """
     if strategy not in STRATEGIES:
         raise UsageError("strategy", f"must be one of {', '.join(STRATEGIES)}", strategy)
     if max_overhead < 0:
         raise UsageError("max_overhead", "must not be negative", max_overhead)
+    if (prices is not None or speeds is not None) and strategy != "relay":
+        raise UsageError("prices and speeds", "are for the strategy relay", strategy)
+    if silent and strategy != "central":
+        raise UsageError("silent", "is for the strategy central", strategy)
     owners = _checked_tasks(placement, tasks)
-    if strategy == "relay":
-        optimum = uplink_optimum(placement)
-        subpackets = smallest_subpackets(optimum, Fraction(max_overhead))
-        uplink_rows = integral_rates(placement, subpackets, optimum)
-    else:
-        subpackets = 1
-        senders = balanced_senders(placement)
-        uplink_rows = tuple(senders.count(k) for k in range(len(placement.workers)))
+    subpackets, uplink_rows = _rates(placement, strategy, Fraction(max_overhead), prices, speeds, silent)
+    _check_size(placement, subpackets, uplink_rows)
     for attempt in range(seed, seed + ATTEMPTS):
-        plan = _build(placement, owners, strategy, subpackets, uplink_rows, attempt)
-        if not matrices.undecodable(plan.combined, plan.deliveries, subpackets):
+        plan = _build(placement, owners, strategy, subpackets, uplink_rows, attempt, silent)
+        if not matrices.undecodable(plan.combined, plan.deliveries, subpackets) and _collects(plan):
             return plan
+    raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; this is a defect")
+
+
+def _rates(
+    placement: Placement,
+    strategy: Strategy,
+    max_overhead: Fraction,
+    prices: Sequence[Fraction | int] | None,
+    speeds: Sequence[Fraction | int] | None,
+    silent: int,
+) -> tuple[int, tuple[int, ...]]:
+    """Packets per vector, and how many of them each worker sends up."""
+    if silent:
+        tolerant = fewest_packets(placement, silent, max_overhead)
+        return tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
+    if strategy != "relay":
+        senders = balanced_senders(placement)
+        return 1, tuple(senders.count(k) for k in range(len(placement.workers)))
+    if prices is not None and speeds is not None:
+        raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
+    if prices is not None:
+        cheapest = cheapest_rates(placement, prices)
+        return _rounded_up(cheapest.rates, lambda rates: _dot(prices, rates), max_overhead)
+    if speeds is not None:
+        fastest = fastest_rates(placement, speeds)
+        return _rounded_up(fastest.rates, lambda rates: _longest(rates, speeds), max_overhead)
+    optimum = uplink_optimum(placement)
+    subpackets = smallest_subpackets(optimum, max_overhead)
+    return subpackets, integral_rates(placement, subpackets, optimum)
+
+
+def _check_size(placement: Placement, subpackets: int, uplink_rows: Sequence[int]) -> None:
+    """PlanError rather than hours of waiting, where the exact optimum takes very many packets."""
+    missing = [subpackets * len(absent) for absent in _each_missing(placement)]
+    columns, rows = subpackets * len(placement.partitions), sum(uplink_rows)
+    entries = rows * (columns + max(missing)) + max(missing) * columns
+    if entries > MOST_ENTRIES or sum(count**3 for count in missing) > MOST_WORK:
+        raise PlanError(
+            f"optimal matrices have {rows} rows and {columns} columns ({subpackets} packets per vector), "
+            "too many to check: allow some max_overhead, such as 1/100"
+        )
+
+
+def _rounded_up(
+    rates: Sequence[Fraction], cost: Callable[[Sequence[Fraction]], Fraction], max_overhead: Fraction
+) -> tuple[int, tuple[int, ...]]:
+    """The fewest packets with which `rates`, rounded up, cost at most `max_overhead` more than they do.
+
+    Rates that are rounded up stay feasible: every cut asks for at least so much.
+    """
+    allowed = (1 + max_overhead) * cost(rates)
+    for P in range(1, MOST_SUBPACKETS + 1):
+        rows = tuple(ceil(P * rate) for rate in rates)
+        if cost([Fraction(count, P) for count in rows]) <= allowed:
+            return P, rows
     raise PlanError(
-        f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; this is a defect of asyncdmtl"
+        f"the optimal rates need more than {MOST_SUBPACKETS} packets per vector: allow some max_overhead"
     )
+
+
+def _collects(plan: Plan) -> bool:
+    """Whether a server that aggregates decodes all updates, whoever of those that may stay silent does."""
+    if plan.broadcasts == "updates":
+        return True
+    E, owners = plan.uplink_matrix, np.repeat(np.arange(len(plan.uplink_rows)), plan.uplink_rows)
+    return all(
+        linalg.rank(E[np.isin(owners, present)]) == E.shape[1]
+        for present in responder_sets(len(plan.uplink_rows), plan.silent)
+    )
+
+
+def _dot(prices: Sequence[Fraction | int], rates: Sequence[Fraction]) -> Fraction:
+    return sum((Fraction(price) * rate for price, rate in zip(prices, rates, strict=True)), Fraction(0))
+
+
+def _longest(rates: Sequence[Fraction], speeds: Sequence[Fraction | int]) -> Fraction:
+    return max(rate / Fraction(speed) for rate, speed in zip(rates, speeds, strict=True))
 
 
 def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
@@ -99,6 +196,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
             int(recipe["subpackets"]),
             tuple(map(int, recipe["uplink_rows"])),
             int(recipe["seed"]),
+            int(recipe["silent"]),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise PlanError(f"malformed plan recipe: {error!r}") from error
@@ -126,6 +224,7 @@ def _build(
     subpackets: int,
     uplink_rows: tuple[int, ...],
     seed: int,
+    silent: int,
 ) -> Plan:
     """The matrices and deliveries that the arguments determine, not yet checked."""
     if strategy == "relay":
@@ -133,9 +232,12 @@ def _build(
         E = matrices.coded_uplink(placement, uplink_rows, subpackets, seed)
         D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed)
     elif strategy == "central":
-        deliveries = _missing_tasks(placement, tasks)
-        E = matrices.plain_uplink(placement, balanced_senders(placement))
-        D = matrices.coded_downlink(_most_rows(deliveries), max(tasks) + 1, seed)
+        deliveries = _missing_tasks(placement, tasks, subpackets)
+        if silent:
+            E = matrices.coded_uplink(placement, uplink_rows, subpackets, seed)
+        else:
+            E = matrices.plain_uplink(placement, balanced_senders(placement))
+        D = matrices.coded_downlink(_most_rows(deliveries), (max(tasks) + 1) * subpackets, seed)
     elif strategy == "personal":
         hosted = [tuple(sorted({tasks[n] for n in stored})) for stored in placement.stored]
         deliveries = tuple(Delivery(own, own, ()) for own in hosted)
@@ -147,7 +249,7 @@ def _build(
         D = E.T.copy()
     for matrix in (E, D):
         matrix.flags.writeable = False
-    return Plan(placement, tasks, strategy, subpackets, seed, uplink_rows, E, D, deliveries)
+    return Plan(placement, tasks, strategy, subpackets, seed, uplink_rows, E, D, deliveries, silent)
 
 
 def _each_missing(placement: Placement) -> list[tuple[int, ...]]:
@@ -166,7 +268,7 @@ def _missing(placement: Placement, subpackets: int) -> tuple[Delivery, ...]:
     )
 
 
-def _missing_tasks(placement: Placement, tasks: tuple[int, ...]) -> tuple[Delivery, ...]:
+def _missing_tasks(placement: Placement, tasks: tuple[int, ...], subpackets: int) -> tuple[Delivery, ...]:
     """Every worker computes the aggregates of the tasks that it stores whole, and is sent the rest."""
     owned: list[set[int]] = [set() for _ in range(max(tasks) + 1)]
     for n, task in enumerate(tasks):
@@ -175,5 +277,5 @@ def _missing_tasks(placement: Placement, tasks: tuple[int, ...]) -> tuple[Delive
     for stored in placement.stored:
         whole = tuple(task for task, parts in enumerate(owned) if parts <= set(stored))
         wanted = tuple(task for task in range(len(owned)) if task not in whole)
-        deliveries.append(Delivery(tuple(range(len(wanted))), wanted, whole))
+        deliveries.append(Delivery(tuple(range(len(wanted) * subpackets)), wanted, whole))
     return tuple(deliveries)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import CodingError, PlanError, UsageError
 from asyncdmtl.field import linalg
 from asyncdmtl.plan import matrices
 from asyncdmtl.plan.bounds import certificate_value, downlink_bound, violated_cut
@@ -39,8 +40,7 @@ def exchange(plan: Plan, rng: np.random.Generator, d: int, dtype: str) -> None:
     vectors: NDArray[Any] = V
     if plan.broadcasts != "updates":
         layout = plan.vector_format(d, dtype)
-        decoded = layout.vectors(plan.server_decoder([row for rows in up for row in rows], ()))
-        assert decoded.tobytes() == V.tobytes()
+        assert plan.collect(dict(enumerate(up)), d, dtype).tobytes() == V.tobytes()
         vectors = np.stack([V[plan.tasks.index(t)] for t in range(max(plan.tasks) + 1)])
         down = plan.recombine([layout.pack(vectors)])
     else:
@@ -128,6 +128,50 @@ def test_no_plan_is_handed_out_unchecked(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(linalg, "rank", lambda matrix: 0)
     with pytest.raises(PlanError, match="256 seeds"):
         make_plan(HOMOGENEOUS)
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+@pytest.mark.parametrize("placement", [HOMOGENEOUS, Placement.cyclic(5, 7, 4)], ids=repr)
+def test_silent_workers_are_done_without(placement: Placement, silent: int) -> None:
+    tasks = [n // 2 for n in range(len(placement.partitions))]
+    plan = make_plan(placement, "central", tasks=tasks, silent=silent)
+    exchange(plan, np.random.default_rng(3), 11, "float32")
+    assert plan.uplink_load == plan.uplink_bound > len(placement.partitions)
+    V = np.random.default_rng(4).standard_normal((len(placement.partitions), 9))
+    up = {k: plan.encode(k, V[list(stored)]) for k, stored in enumerate(placement.stored)}
+    for absent in combinations(range(len(placement.workers)), silent):
+        present = {k: rows for k, rows in up.items() if k not in absent}
+        assert plan.collect(present, 9, "float64").tobytes() == V.tobytes()
+    with pytest.raises(CodingError, match="without the rows of w0, w1, w2"):
+        plan.collect({k: rows for k, rows in up.items() if k > 2}, 9, "float64")
+    same = rebuild_plan(plan.recipe(), plan.digest)
+    assert same.silent == silent
+
+
+def test_partitions_that_silence_would_lose_are_named() -> None:
+    with pytest.raises(PlanError, match="p10, p11"):
+        make_plan(HETEROGENEOUS, "central", silent=1)
+
+
+def test_prices_and_speeds_move_the_uplink() -> None:
+    expensive = make_plan(HOMOGENEOUS, prices=[9, 1, 1, 1, 1, 1])
+    even = make_plan(HOMOGENEOUS)
+    assert expensive.uplink_rows[0] / expensive.subpackets < even.uplink_rows[0] / even.subpackets
+    slow = make_plan(HOMOGENEOUS, speeds=[1, 10, 10, 10, 10, 10], max_overhead=Fraction(1, 20))
+    assert slow.uplink_rows[0] < min(slow.uplink_rows[1:])
+    for plan in (expensive, slow):
+        assert violated_cut(HOMOGENEOUS, plan.uplink_rows, plan.subpackets) is None
+        exchange(plan, np.random.default_rng(2), 30, "float32")
+    with pytest.raises(UsageError, match="cannot both"):
+        make_plan(HOMOGENEOUS, prices=[1] * 6, speeds=[1] * 6)
+    with pytest.raises(UsageError, match="strategy relay"):
+        make_plan(HOMOGENEOUS, "central", prices=[1] * 6)
+
+
+def test_an_exact_plan_that_would_take_hours_is_refused_at_once() -> None:
+    large = Placement.cyclic(100, 1000, 4)
+    with pytest.raises(PlanError, match="33 packets per vector.*allow some max_overhead"):
+        make_plan(large)
 
 
 def test_fewer_packets_for_a_little_more_load() -> None:

@@ -1,0 +1,270 @@
+"""`asyncdmtl plan`: what a placement allows, what is planned for it, and why it cannot be less."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from asyncdmtl.command import command
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.bounds import certificate_value
+from asyncdmtl.plan.compare import NETWORKS, Candidate, certificate_in_words, cheapest, compare
+from asyncdmtl.plan.linear import make_linear_plan
+from asyncdmtl.plan.plan import STRATEGIES, Plan
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.requests import PlanRequest, read_request
+from asyncdmtl.plots import plot_plan
+from asyncdmtl.report import make_console
+
+Explanation = dict[str, Any]
+
+
+@command("plan")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--strategy",
+    type=click.Choice(("auto", *STRATEGIES)),
+    default="auto",
+    help="What to plan; auto: the cheapest on the network.",
+)
+@click.option(
+    "--network", type=click.Choice(NETWORKS), default="unicast", help="What the downlink travels on."
+)
+@click.option(
+    "--max-overhead",
+    default="0",
+    metavar="FRACTION",
+    callback=lambda context, parameter, text: _fraction(text),
+    help="Uplink load that may be given away for fewer packets per vector: 1/50 or 0.02.",
+)
+@click.option(
+    "--minimise",
+    type=click.Choice(("load", "cost", "makespan")),
+    default="load",
+    help="Of a relay's uplink: its load, its cost (table prices in FILE), or its time (table speeds).",
+)
+@click.option(
+    "--combinations", type=int, help="Linear targets: plan for so many generic combinations of updates."
+)
+@click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
+@click.option("--seed", type=int, default=0, help="Of the random matrices.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Write the plan here: recipe and digest as JSON."
+)
+@click.option(
+    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw placement, matrix and loads here."
+)
+def main(
+    file: Path,
+    strategy: str,
+    network: Any,
+    max_overhead: Fraction,
+    minimise: str,
+    combinations: int | None,
+    silent: int,
+    seed: int,
+    output: Path | None,
+    plot_file: Path | None,
+    format: str,
+    **_: object,
+) -> None:
+    """Plan for the placement in FILE, and explain the plan.
+
+    FILE is TOML or JSON: a table `workers` of lists of partitions; optionally a table `tasks` of lists of
+    partitions, and tables `prices` and `speeds` of a number for each worker.
+    """
+    request = read_request(file)
+    candidates = [
+        *compare(request.placement, request.tasks, max_overhead=max_overhead, silent=silent),
+        linear_candidate(request, combinations, silent, seed),
+    ]
+    exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
+    chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
+    weights = _weights(request, minimise, chosen)
+    plan = make_plan(
+        request.placement,
+        chosen,
+        tasks=request.tasks,
+        max_overhead=max_overhead,
+        silent=silent,
+        seed=seed,
+        **weights,
+    )
+    explanation = explain(request, plan, candidates, network)
+    if output is not None:
+        _write(output, json.dumps({"recipe": plan.recipe(), "digest": plan.digest.hex()}) + "\n")
+    if plot_file is not None:
+        plot_plan(explanation, plan.uplink_matrix != 0, plot_file)
+    if format == "json":
+        print(json.dumps(explanation))
+    else:
+        show(explanation)
+
+
+def linear_candidate(
+    request: PlanRequest, combinations: int | None = None, silent: int = 0, seed: int = 0
+) -> Candidate:
+    """Loads of the linear strategy, where updates are combined linearly and only combinations are wanted.
+
+    Without `combinations`, the target is the mean update of every task; else so many generic combinations.
+    """
+    N = len(request.placement.partitions)
+    if combinations is None:
+        target = np.zeros((len(request.task_names), N))
+        target[list(request.tasks), range(N)] = 1.0
+        wanted = "the mean update of each task"
+    else:
+        if combinations < 1:
+            raise UsageError("--combinations", "must be at least 1", combinations)
+        target = np.random.default_rng(seed).standard_normal((combinations, N))
+        wanted = f"{combinations} generic combinations of the updates"
+    plan = make_linear_plan(request.placement, target, silent=silent, seed=seed)
+    return Candidate(
+        "linear",
+        plan.uplink_load,
+        plan.uplink_bound,
+        plan.downlink_load,
+        plan.downlink_bound,
+        Fraction(sum(plan.missing_ranks)),
+        plan.subpackets,
+        f"wanted: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition number "
+        f"{plan.condition:.3g}.",
+    )
+
+
+def explain(request: PlanRequest, plan: Plan, candidates: list[Candidate], network: Any) -> Explanation:
+    """The plan and its rivals in plain JSON types, fractions as strings."""
+    placement = request.placement
+    P = plan.subpackets
+    ranked = sorted((candidate.cost(network), candidate.strategy) for candidate in candidates)
+    return {
+        "placement": placement.as_dict(),
+        "partitions": list(placement.partitions),
+        "tasks": {
+            name: [
+                part for part, owner in zip(placement.partitions, request.tasks, strict=True) if owner == t
+            ]
+            for t, name in enumerate(request.task_names)
+        },
+        "network": network,
+        "strategy": plan.strategy,
+        "uplink_load": str(plan.uplink_load),
+        "uplink_bound": str(plan.uplink_bound),
+        "downlink_load": str(plan.downlink_load),
+        "downlink_bound": str(plan.downlink_bound),
+        "unicast_load": str(plan.wire_downlink_load),
+        "subpackets": P,
+        "uplink_loads": {
+            worker: str(Fraction(rows, P))
+            for worker, rows in zip(placement.workers, plan.uplink_rows, strict=True)
+        },
+        "seed": plan.seed,
+        "digest": plan.digest.hex(),
+        "certificate": [[placement.workers[k] for k in block] for block in plan.certificate],
+        "certificate_value": str(certificate_value(placement, plan.certificate))
+        if len(plan.certificate) > 1
+        else "0",
+        "certificate_in_words": certificate_in_words(placement, plan.certificate),
+        "strategies": {
+            candidate.strategy: {
+                "uplink_load": str(candidate.uplink_load),
+                "uplink_bound": str(candidate.uplink_bound),
+                "downlink_load": str(candidate.downlink_load),
+                "downlink_bound": str(candidate.downlink_bound),
+                "unicast_load": str(candidate.unicast_load),
+                "subpackets": candidate.subpackets,
+                "overhead": str(candidate.overhead),
+                "cost": str(candidate.cost(network)),
+                "limits": candidate.limits,
+            }
+            for candidate in candidates
+        },
+        "cheapest": [strategy for _, strategy in ranked],
+    }
+
+
+def show(explanation: Explanation, console: Console | None = None) -> None:
+    """Print an explanation as a person wants to see it."""
+    console = console or make_console()
+    partitions = explanation["partitions"]
+    table = Table(title=f"{len(explanation['placement'])} workers store {len(partitions)} partitions")
+    for heading in ("worker", "stores", "uplink"):
+        table.add_column(heading, justify="right" if heading == "uplink" else "left")
+    for worker, stored in explanation["placement"].items():
+        shown = " ".join(stored[:_SHOWN]) + (
+            f" and {len(stored) - _SHOWN} more" if len(stored) > _SHOWN else ""
+        )
+        table.add_row(
+            worker, f"{len(stored)}: {shown}" if stored else "nothing", explanation["uplink_loads"][worker]
+        )
+    console.print(table)
+    console.print(_strategy_table(explanation))
+    for strategy, row in explanation["strategies"].items():
+        console.print(f"{strategy}: {row['limits']}")
+    chosen, rivals = explanation["strategy"], explanation["strategies"]
+    if chosen in rivals:
+        cost = Fraction(rivals[chosen]["cost"])
+        console.print(
+            f"Planned: {chosen}, {cost} vectors a round by {explanation['network']}{_saving(cost, rivals)}."
+        )
+
+
+_SHOWN = 12
+
+
+def _strategy_table(explanation: Explanation) -> Table:
+    table = Table(title="Vectors per round: up, down (each row once), copies (of what goes down, by unicast)")
+    headings = ("up", "bound", "down", "bound", "copies", "packets", "cost")
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for strategy, row in explanation["strategies"].items():
+        table.add_row(
+            f"→ {strategy}" if strategy == explanation["strategy"] else f"  {strategy}",
+            row["uplink_load"],
+            row["uplink_bound"],
+            row["downlink_load"],
+            row["downlink_bound"],
+            row["unicast_load"],
+            str(row["subpackets"]),
+            row["cost"],
+        )
+    return table
+
+
+def _saving(cost: Fraction, rivals: dict[str, Any]) -> str:
+    uncoded = Fraction(rivals["uncoded"]["cost"]) if "uncoded" in rivals else cost
+    return f", {float(1 - cost / uncoded):.0%} less than uncoded" if cost < uncoded else ""
+
+
+def _weights(request: PlanRequest, minimise: str, strategy: str) -> dict[str, Any]:
+    if minimise == "load" or strategy != "relay":
+        return {}
+    key, values = ("prices", request.prices) if minimise == "cost" else ("speeds", request.speeds)
+    if values is None:
+        raise UsageError(f"--minimise {minimise}", f"needs a table {key} in FILE", None)
+    return {key: values}
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError("--max-overhead", "must be a number such as 1/50 or 0.02", text) from error
+    if value < 0:
+        raise UsageError("--max-overhead", "must not be negative", text)
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError("--output", f"must be writable ({error.strerror})", str(path)) from error
