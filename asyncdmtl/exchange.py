@@ -19,6 +19,7 @@ from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Problem, Trainer
 from asyncdmtl.plan.codec import Bytes
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 
 Vectors = NDArray[np.floating[Any]]
@@ -36,9 +37,9 @@ def combined_digest(digests: Sequence[bytes]) -> bytes:
     return xxhash.xxh3_64_digest(b"".join(digests))
 
 
-def reported_by(plan: Plan, worker: int) -> tuple[int, ...]:
+def reported_by(placement: Placement, worker: int) -> tuple[int, ...]:
     """The partitions whose loss `worker` reports: those that no worker before it stores."""
-    return tuple(n for n in plan.placement.stored[worker] if plan.placement.holders[n][0] == worker)
+    return tuple(n for n in placement.stored[worker] if placement.holders[n][0] == worker)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,14 @@ class Sent:
     digests: tuple[bytes, ...]
     losses: tuple[float, ...]
     penalty: float
+
+
+def losses_by_partition(reported: Sequence[Sequence[int]], sent: Sequence[Sent]) -> NDArray[np.float64]:
+    """The mean loss of every partition, from what each worker reports."""
+    losses = np.empty(sum(map(len, reported)))
+    for partitions, part in zip(reported, sent, strict=True):
+        losses[list(partitions)] = part.losses
+    return losses
 
 
 class WorkerSide:
@@ -81,7 +90,7 @@ class WorkerSide:
         relayed = plan.strategy == "relay"
         self._known = self._own if relayed else self._format.allocate(len(self._delivery.known))
         self._wanted = self._format.allocate(len(self._delivery.wanted))
-        reported = set(reported_by(plan, worker))
+        reported = set(reported_by(plan.placement, worker))
         self._reported = [i for i, n in enumerate(self.trainer.own) if n in reported]
 
     @property
@@ -193,7 +202,7 @@ class ServerSide:
         self._format = plan.vector_format(problem.d, problem.dtype)
         self._recombine = plan.recombiner
         self._down = np.empty((len(plan.downlink_matrix), self._format.packet_bytes), np.uint8)
-        self._reported = [reported_by(plan, k) for k in range(len(plan.placement.workers))]
+        self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
         self._penalty = 0.0
         if plan.broadcasts != "updates":
             self._trainer = Trainer(problem, {})
@@ -255,9 +264,7 @@ class ServerSide:
 
     def objective(self, sent: Sequence[Sent]) -> float:
         """The objective at the models that the updates of the round combined last were computed at."""
-        losses = np.empty(len(self.plan.tasks))
-        for reported, part in zip(self._reported, sent, strict=True):
-            losses[list(reported)] = part.losses
+        losses = losses_by_partition(self._reported, sent)
         penalty = self._penalty if self.plan.strategy == "personal" else sent[0].penalty
         return self._problem.data_loss(losses) + penalty
 
@@ -270,7 +277,8 @@ class ServerSide:
 
     def _aggregate(self, rows: Sequence[Bytes]) -> list[bytes]:
         """Decode all updates, apply ψ within every task and for `personal` φ; the digests of the results."""
-        self.plan.server_decoder(rows, (), self._updates)
+        chosen, decoder = self.plan.collector()
+        decoder([rows[i] for i in chosen], (), self._updates)
         updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
         results = self._format.vectors(self._results)
         for t, partitions in enumerate(self._problem.partitions_of):

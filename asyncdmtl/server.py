@@ -17,7 +17,7 @@ from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.coupling import COUPLINGS
 from asyncdmtl.learning.training import DTYPES, Settings
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.plan.plan import CHOICES
 from asyncdmtl.runtime.coordinator import Coordinator, RunOptions
 from asyncdmtl.runtime.loop import run
 from asyncdmtl.runtime.transport import parse_address
@@ -31,9 +31,10 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--strategy",
-            type=click.Choice(STRATEGIES),
+            type=click.Choice(CHOICES),
             default="relay",
-            help="Who aggregates: workers (relay; uncoded, the baseline) or the server (central, personal).",
+            help="Who aggregates: workers (relay; uncoded, the baseline) or the server (central, personal). "
+            "linear: only linear combinations travel, over the reals. auto: the cheapest exact one.",
         ),
         click.option(
             "--coupling",

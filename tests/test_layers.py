@@ -18,10 +18,11 @@ FLOORS = [
     ["plan"],
     ["learning"],
     ["data", "exchange"],
+    ["linear_exchange"],
     ["protocol"],
     ["runtime"],
     ["report", "plots", "command"],
-    ["server", "worker"],
+    ["server", "worker", "explain"],
     ["cli"],
     ["__main__"],
 ]

@@ -29,6 +29,10 @@ class Coupling(ABC):
 
     strength: float
 
+    def mixing(self, tasks: int) -> Floats:
+        """`Φ` (C, T): all that a step needs of the tasks' aggregates `Z` is `Φ·Z`, spread again by `Φ⁺`."""
+        return np.eye(tasks)
+
     @abstractmethod
     def penalty(self, W: Floats) -> float:
         """`λ R(W)` of a (T, features) matrix."""
@@ -104,8 +108,75 @@ class L21Norm(Coupling):
         return shortened
 
 
+class PlainMean(Coupling):
+    """`R(W)` is 0 where all rows are equal, else infinite: all tasks share one model; λ has no effect."""
+
+    summary = "all tasks share one model (plain mean; linear)"
+
+    def mixing(self, tasks: int) -> Floats:
+        """Only the mean of the aggregates matters."""
+        return np.full((1, tasks), 1.0 / tasks)
+
+    def penalty(self, W: Floats) -> float:
+        """0: the models are equal."""
+        return 0.0
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """Every row replaced by the mean of all."""
+        return np.broadcast_to(W.mean(axis=0), W.shape)
+
+
+class MeanRegularised(Coupling):
+    """`R(W) = ½ Σ_t ‖w_t − w̄‖²` with the mean `w̄`: models stay near their mean.
+
+    The prox draws every model towards the mean by `1 / (1 + step·λ)`. Reference: Evgeniou and Pontil,
+    "Regularized Multi-Task Learning", KDD 2004.
+    """
+
+    summary = "models stay near their mean (linear)"
+
+    def penalty(self, W: Floats) -> float:
+        """`½ λ Σ_t ‖w_t − w̄‖²`."""
+        return 0.5 * self.strength * float(((W - W.mean(axis=0)) ** 2).sum())
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """`w̄ + (w_t − w̄) / (1 + step·λ)`."""
+        mean = W.mean(axis=0)
+        drawn: Floats = mean + (W - mean) / (1.0 + step * self.strength)
+        return drawn
+
+
+class ChainLaplacian(Coupling):
+    """`R(W) = ½ Σ_t ‖w_{t+1} − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of the chain of tasks in their order.
+
+    For tasks that follow each other: ages, years, places along a road. The prox solves
+    `(I + step·λ·L)·U = W`. Reference: Evgeniou, Micchelli, Pontil, "Learning Multiple Tasks with Kernel
+    Methods", JMLR 6, 2005.
+    """
+
+    summary = "models of neighbouring tasks are near each other (graph Laplacian of a chain; linear)"
+
+    def penalty(self, W: Floats) -> float:
+        """`½ λ Σ_t ‖w_{t+1} − w_t‖²`."""
+        return 0.5 * self.strength * float((np.diff(W, axis=0) ** 2).sum())
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """The solution of a (T, T) system."""
+        T = len(W)
+        differences: Floats = np.diff(np.eye(T), axis=0)
+        system: Floats = np.eye(T) + step * self.strength * (differences.T @ differences)
+        return np.asarray(np.linalg.solve(system, W), dtype=np.float64)
+
+
 COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
-    {"none": NoCoupling, "nuclear": NuclearNorm, "l21": L21Norm}
+    {
+        "none": NoCoupling,
+        "nuclear": NuclearNorm,
+        "l21": L21Norm,
+        "mean": PlainMean,
+        "mean-regularised": MeanRegularised,
+        "chain": ChainLaplacian,
+    }
 )
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,6 +141,27 @@ class Problem:
         psi = AGGREGATES[self.settings.aggregate]
         with np.errstate(over="ignore", invalid="ignore"):
             return psi(updates.astype(np.float64, copy=False), weights).astype(self.dtype)
+
+    @cached_property
+    def linear_target(self) -> Floats:
+        """`A` (C, N): where ψ is the mean, all that a step needs of the updates `V` is `A·V`.
+
+        `A = Φ·Ψ` with the shares of the rows of a task in `Ψ` (T, N) and the coupling's mixing `Φ`; an
+        intercept, which no coupling touches, needs every task's aggregate.
+        """
+        shares = np.zeros((len(self.tasks), len(self.infos)))
+        for t, S in enumerate(self.partitions_of):
+            shares[t, list(S)] = self.rows[list(S)] / self.rows[list(S)].sum()
+        return shares if self.settings.intercept else self.coupling.mixing(len(self.tasks)) @ shares
+
+    def spread(self, combined: Vectors) -> Vectors:
+        """Aggregates (T, d) that a step cannot tell from those that `combined` = `A·V` (C, d) came from."""
+        if len(combined) == len(self.tasks):
+            return combined
+        spread: Vectors = (np.linalg.pinv(self.coupling.mixing(len(self.tasks))) @ combined).astype(
+            self.dtype
+        )
+        return spread
 
     def data_loss(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t` from the mean loss per row of each of the `N` partitions."""

@@ -22,9 +22,13 @@ from asyncdmtl.errors import (
 from asyncdmtl.exchange import DIGEST_BYTES, Reply, Sent, ServerSide
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.learning.training import Problem, Settings, single_threaded
+from asyncdmtl.linear_exchange import LinearServerSide
+from asyncdmtl.plan.compare import Candidate, cheapest, compare
+from asyncdmtl.plan.linear import make_linear_plan
 from asyncdmtl.plan.placement import Placement, natural_key
-from asyncdmtl.plan.plan import Plan, Strategy
+from asyncdmtl.plan.plan import CHOICES, Plan
 from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.recipes import AnyPlan, recipe_and_digest
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import Assign, Declare, Done, Downlink, Finish, Hello, Uplink, Welcome
 from asyncdmtl.runtime.kernel import KernelCount
@@ -45,7 +49,8 @@ class RunOptions:
     Attributes
     ----------
     settings : Settings
-    strategy : "relay", "central", "personal" or "uncoded"
+    strategy : str
+        One of `CHOICES`: a strategy, or "auto" for the exact one that is cheapest by unicast.
     workers : int or None
         Start when so many have joined.
     cover : tuple of str or None
@@ -55,7 +60,7 @@ class RunOptions:
     """
 
     settings: Settings
-    strategy: Strategy
+    strategy: str
     workers: int | None = None
     cover: tuple[str, ...] | None = None
     join_timeout: float = 300.0
@@ -63,6 +68,12 @@ class RunOptions:
     silence_timeout: float = 10.0
 
     def __post_init__(self) -> None:
+        if self.strategy not in CHOICES:
+            raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
+        if self.strategy == "linear" and self.settings.aggregate != "mean":
+            raise UsageError(
+                "--strategy linear", "needs --aggregate mean, which is linear", self.settings.aggregate
+            )
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
         if self.workers is not None and self.workers < 1:
@@ -91,7 +102,8 @@ class RunRecord:
 
     run: str
     settings: Settings
-    plan: Plan
+    plan: AnyPlan
+    candidates: tuple[Candidate, ...]
     problem: Problem
     vector_bytes: int
     broadcast_bytes: int
@@ -158,6 +170,9 @@ class Coordinator:
                 return await self._train()
         except AsyncDMTLError as error:
             await self._tell_all(error)
+            raise
+        except Exception as error:
+            await self._tell_all(AsyncDMTLError(f"internal error: {error!r}"))
             raise
         except asyncio.CancelledError:
             await self._tell_all(AsyncDMTLError("the server was stopped"))
@@ -279,12 +294,13 @@ class Coordinator:
             {member.name: [info.id for info in member.partitions] for member in members},
             [info.id for info in infos],
         )
-        plan = await asyncio.to_thread(make_plan, placement, self._options.strategy, tasks=problem.task_of)
-        side = ServerSide(plan, problem)
+        candidates = await asyncio.to_thread(compare, placement, problem.task_of)
+        plan = await asyncio.to_thread(self._plan, placement, problem, candidates)
+        side = ServerSide(plan, problem) if isinstance(plan, Plan) else LinearServerSide(plan, problem)
         self._emit(
             {
                 "event": "planned",
-                "strategy": plan.strategy,
+                "strategy": plan.strategy if isinstance(plan, Plan) else "linear",
                 "uplink_load": str(plan.uplink_load),
                 "downlink_load": str(plan.downlink_load),
                 "subpackets": plan.subpackets,
@@ -293,7 +309,7 @@ class Coordinator:
         for position, member in enumerate(members):
             member.position = position
             member.connection.session.body_limit = side.uplink_bytes(position)
-        assign = Assign(0, 0, plan.recipe(), plan.digest, infos)
+        assign = Assign(0, 0, *recipe_and_digest(plan), infos)
         await asyncio.gather(*(member.connection.send(assign) for member in members))
         for round_ in range(settings.rounds):
             await self._round(round_, members, side)
@@ -302,6 +318,7 @@ class Coordinator:
             self._run,
             settings,
             plan,
+            candidates,
             problem,
             side.vector_bytes,
             side.broadcast_bytes,
@@ -315,7 +332,15 @@ class Coordinator:
             time.perf_counter() - began,
         )
 
-    async def _round(self, round_: int, members: list[Member], side: ServerSide) -> None:
+    def _plan(self, placement: Placement, problem: Problem, candidates: tuple[Candidate, ...]) -> AnyPlan:
+        strategy: Any = self._options.strategy
+        if strategy == "linear":
+            return make_linear_plan(placement, problem.linear_target)
+        if strategy == "auto":
+            strategy = cheapest(candidates, "unicast").strategy
+        return make_plan(placement, strategy, tasks=problem.task_of)
+
+    async def _round(self, round_: int, members: list[Member], side: ServerSide | LinearServerSide) -> None:
         began = time.perf_counter()
         sent = await asyncio.gather(*(self._uplink(round_, member, side) for member in members))
         if sum(part.rows.nbytes for part in sent) + side.broadcast_bytes < OFF_LOOP:
@@ -338,7 +363,7 @@ class Coordinator:
             self._run, round_, up, down, record.seconds, record.objective,
         )  # fmt: skip
 
-    async def _uplink(self, round_: int, member: Member, side: ServerSide) -> Sent:
+    async def _uplink(self, round_: int, member: Member, side: ServerSide | LinearServerSide) -> Sent:
         connection = member.connection
         uplink = await connection.receive(Uplink, self._options.round_timeout, "--round-timeout")
         if uplink.round != round_:
@@ -354,7 +379,7 @@ class Coordinator:
     async def _downlink(self, round_: int, member: Member, reply: Reply, last: bool) -> None:
         await member.connection.send(Downlink(0, round_, last, reply.digest, reply.rows))
 
-    async def _finish(self, members: list[Member], side: ServerSide) -> None:
+    async def _finish(self, members: list[Member], side: ServerSide | LinearServerSide) -> None:
         limit, option = self._options.round_timeout, "--round-timeout"
         done = await asyncio.gather(*(member.connection.receive(Done, limit, option) for member in members))
         if not side.models_agree([message.digest for message in done]):

@@ -11,7 +11,9 @@ from asyncdmtl.errors import AsyncDMTLError, PlanError, RemoteProtocolError, Usa
 from asyncdmtl.exchange import WorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded
-from asyncdmtl.plan.planner import rebuild_plan
+from asyncdmtl.linear_exchange import LinearWorkerSide
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.recipes import rebuild
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import (
     VERSION,
@@ -98,6 +100,9 @@ class Participant:
         except AsyncDMTLError as error:
             await connection.fail(error)
             raise
+        except Exception as error:
+            await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+            raise
         finally:
             await connection.close()
 
@@ -127,9 +132,9 @@ class Participant:
         await connection.receive(Finish, options.round_timeout, "--round-timeout")
         return side.models()
 
-    def _prepare(self, settings: Settings, assign: Assign) -> WorkerSide:
+    def _prepare(self, settings: Settings, assign: Assign) -> WorkerSide | LinearWorkerSide:
         """All that the plan determines: matrices, tables, buffers."""
-        plan = rebuild_plan(assign.recipe, assign.digest)
+        plan = rebuild(assign.recipe, assign.digest)
         placement = plan.placement
         if self._options.name not in placement.workers:
             raise PlanError(f"the plan has no worker {self._options.name!r}")
@@ -140,12 +145,17 @@ class Participant:
         if unknown := [name for name in own.values() if name not in self._partitions]:
             raise PlanError(f"the plan has partitions at {self._options.name!r} that are not here: {unknown}")
         problem = Problem(settings, assign.partitions)
-        if problem.task_of != plan.tasks:
+        if isinstance(plan, Plan) and problem.task_of != plan.tasks:
             raise RemoteProtocolError("plan and tasks do not fit each other")
         stored: Mapping[int, Partition] = {n: self._partitions[name] for n, name in own.items()}
-        return WorkerSide(plan, worker, Trainer(problem, stored))
+        trainer = Trainer(problem, stored)
+        if isinstance(plan, Plan):
+            return WorkerSide(plan, worker, trainer)
+        return LinearWorkerSide(plan, worker, trainer)
 
-    async def _round(self, connection: Connection, plan: int, round_: int, side: WorkerSide) -> bool:
+    async def _round(
+        self, connection: Connection, plan: int, round_: int, side: WorkerSide | LinearWorkerSide
+    ) -> bool:
         """One round; True if it was the last. Heartbeats go on while threads compute."""
         sent = await asyncio.to_thread(side.compute)
         await connection.send(

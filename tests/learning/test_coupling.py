@@ -18,6 +18,14 @@ def in_subdifferential(name: str, W: Floats, G: Floats, strength: float) -> bool
     """Whether `G` is a subgradient of the penalty at `W`, checked by its dual norm and `⟨G, W⟩ = penalty`."""
     if name == "none":
         return bool(np.abs(G).max() < 1e-9)
+    if name == "mean":
+        return bool(np.ptp(W, axis=0).max() < 1e-12 and np.abs(G.sum(axis=0)).max() < 1e-9)
+    if name in ("mean-regularised", "chain"):
+        gradient = W - W.mean(axis=0)
+        if name == "chain":
+            steps = np.diff(W, axis=0, prepend=W[:1], append=W[-1:])
+            gradient = steps[:-1] - steps[1:]
+        return bool(np.abs(G - strength * gradient).max() < 1e-8)
     dual = np.linalg.norm(G, 2) if name == "nuclear" else np.linalg.norm(G, axis=0).max()
     primal = np.linalg.norm(W, "nuc") if name == "nuclear" else np.linalg.norm(W, axis=0).sum()
     return bool(dual <= strength + 1e-9 and abs((G * W).sum() - strength * primal) < 1e-8)
@@ -43,6 +51,24 @@ def test_penalty_is_the_norm_times_its_strength(name: str, shape: tuple[int, int
     W = np.random.default_rng(seed).standard_normal(shape)
     norm = np.linalg.norm(W, "nuc") if name == "nuclear" else sum(np.sqrt((W**2).sum(axis=0)))
     assert make_coupling(name, 0.7).penalty(W) == pytest.approx(0.7 * norm)
+
+
+def test_linear_penalties_are_those_of_their_formulas() -> None:
+    W = np.random.default_rng(3).standard_normal((4, 5))
+    mean = 0.5 * 0.7 * sum(((w - W.mean(axis=0)) ** 2).sum() for w in W)
+    assert make_coupling("mean-regularised", 0.7).penalty(W) == pytest.approx(mean)
+    chain = 0.5 * 0.7 * sum(((W[t + 1] - W[t]) ** 2).sum() for t in range(3))
+    assert make_coupling("chain", 0.7).penalty(W) == pytest.approx(chain)
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_step_needs_no_more_than_the_mixed_aggregates(name: str) -> None:
+    rng = np.random.default_rng(4)
+    Z, coupling = rng.standard_normal((4, 5)), make_coupling(name, 0.3)
+    mixing = coupling.mixing(4)
+    spread = np.linalg.pinv(mixing) @ (mixing @ Z)
+    assert coupling.prox(-spread, 0.5) == pytest.approx(coupling.prox(-Z, 0.5))
+    assert len(mixing) == (1 if name == "mean" else 4)
 
 
 @pytest.mark.parametrize("name", COUPLINGS)
@@ -73,7 +99,7 @@ def test_nuclear_prox_of_long_matrices(shape: tuple[int, int]) -> None:
 
 
 def test_unknown_coupling_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="coupling must be one of none, nuclear, l21, got 'trace'"):
+    with pytest.raises(UsageError, match="coupling must be one of none, nuclear, l21, mean, mean-regularised, chain, got 'trace'"):
         make_coupling("trace", 1.0)
 
 

@@ -65,6 +65,42 @@ async def test_a_distributed_run_equals_its_twin_and_its_plan(placement: Placeme
     assert all(kinds["uplink", r] == kinds["downlink", r] == 1 for r in range(settings.rounds))
 
 
+@pytest.mark.parametrize("coupling", ["nuclear", "mean", "mean-regularised", "chain"])
+@pytest.mark.parametrize("placement", [HOMOGENEOUS, HETEROGENEOUS], ids=["homogeneous", "heterogeneous"])
+async def test_a_run_with_linear_targets_equals_its_twin_up_to_rounding(
+    placement: Placement, coupling: str
+) -> None:
+    partitions = make_partitions(len(placement.partitions), "squared", features=20)
+    settings = make_settings(dtype="float64", coupling=coupling, rounds=30, intercept=coupling == "nuclear")
+    twin = train(partitions, settings).models
+    record, models = await run_cluster(options(strategy="linear", settings=settings), placement, partitions)
+    for own in models:
+        assert abs(own.coef_ - twin.coef_).max() <= 1e-9 * abs(twin.coef_).max()
+        assert abs(own.intercept_ - twin.intercept_).max() <= 1e-9
+    made = report.traffic(record)
+    for part in ("uplink", "downlink_broadcast", "downlink_wire"):
+        assert made[part]["measured_load"] == made[part]["load"]
+    if coupling == "mean":
+        assert made["downlink_broadcast"]["load"] == "1"
+
+
+async def test_auto_takes_the_cheapest_exact_strategy() -> None:
+    record, models = await run_cluster(options(strategy="auto"), HOMOGENEOUS, PARTITIONS)
+    chosen = report.traffic(record)
+    costs = {name: Fraction(row["unicast_cost"]) for name, row in chosen["strategies"].items()}
+    assert costs[chosen["strategy"]] == min(costs.values())
+    twin = train(PARTITIONS, SETTINGS).models
+    assert (
+        models[0].coef_.tobytes()
+        == twin.of([twin.tasks.index(task) for task in models[0].tasks]).coef_.tobytes()
+    )
+
+
+def test_linear_targets_need_a_linear_aggregate() -> None:
+    with pytest.raises(UsageError, match="needs --aggregate mean"):
+        options(strategy="linear", settings=make_settings(aggregate="median"))
+
+
 async def test_one_worker_that_stores_everything() -> None:
     record, (models,) = await run_cluster(
         options(workers=1), Placement({"w0": [part.id for part in PARTITIONS]}), PARTITIONS

@@ -1,0 +1,127 @@
+"""One round of a run with linear targets: the same two sides as in `exchange`, over the reals.
+
+Workers recover `A·V` only up to rounding, each in its own way, so replicas may drift apart in their last
+bits: updates have no digests here. Those of the rows still tell bytes that were corrupted on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.exchange import Reply, Sent, digest, losses_by_partition, reported_by
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import Problem, Trainer
+from asyncdmtl.plan.linear import LinearPlan
+
+Bytes = NDArray[np.uint8]
+Vectors = NDArray[np.floating[Any]]
+
+
+class LinearWorkerSide:
+    """What worker `k` does in every round under a linear plan."""
+
+    def __init__(self, plan: LinearPlan, worker: int, trainer: Trainer) -> None:
+        self.plan = plan
+        self.worker = worker
+        self.trainer = trainer
+        problem = trainer.problem
+        self._own: Vectors = np.empty((len(trainer.own), problem.d), problem.dtype)
+        reported = set(reported_by(plan.placement, worker))
+        self._reported = [i for i, n in enumerate(trainer.own) if n in reported]
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the rows that this worker is sent in a round."""
+        problem = self.trainer.problem
+        return self.plan.missing_ranks[self.worker] * problem.d * problem.dtype.itemsize
+
+    def compute(self) -> Sent:
+        """Local updates at the current models, combined."""
+        losses = self.trainer.local_updates(self._own)
+        rows = _as_bytes(self.plan.encode(self.worker, self._own))
+        reported = tuple(float(losses[i]) for i in self._reported)
+        return Sent(rows, (digest(rows),), reported, self.trainer.penalty())
+
+    def apply(self, received: Bytes, expected: bytes) -> None:
+        """Recover `A·V` and take the step; CodingError or IntegrityError if these are not the rows sent."""
+        if received.nbytes != self.received_bytes:
+            raise CodingError(
+                f"received {received.nbytes} bytes of rows, the plan says {self.received_bytes}"
+            )
+        if digest(received) != expected:
+            name = self.plan.placement.workers[self.worker]
+            raise IntegrityError(
+                f"worker {name!r} received other rows than were sent", partitions=[], workers=[name]
+            )
+        problem = self.trainer.problem
+        rows = received.view(problem.dtype).reshape(-1, problem.d)
+        self.trainer.step(problem.spread(self.plan.recover(self.worker, rows, self._own)))
+
+    def models(self) -> TaskModels:
+        """The models of all tasks."""
+        return self.trainer.models()
+
+    def models_digest(self) -> bytes:
+        """The digest of the models that this worker has."""
+        return digest(self.trainer.W)
+
+
+class LinearServerSide:
+    """What the server does in every round under a linear plan: solve for `A·V`, and combine it again."""
+
+    def __init__(self, plan: LinearPlan, problem: Problem) -> None:
+        self.plan = plan
+        self._problem = problem
+        self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector as it is coded, padding included: the unit of the loads."""
+        return self._packet_bytes * self.plan.subpackets
+
+    @property
+    def broadcast_bytes(self) -> int:
+        """Bytes of the downlink with each row counted once."""
+        return len(self.plan.downlink_matrix) * self._problem.d * self._problem.dtype.itemsize
+
+    @property
+    def _packet_bytes(self) -> int:
+        return -(-self._problem.d // self.plan.subpackets) * self._problem.dtype.itemsize
+
+    def uplink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` sends in a round."""
+        return len(self.plan.uplink_matrices[worker]) * self._packet_bytes
+
+    def check(self, worker: int, sent: Sent) -> None:
+        """CodingError unless sizes and counts are those of the plan, IntegrityError on corrupted rows."""
+        name = self.plan.placement.workers[worker]
+        if (sent.rows.nbytes, len(sent.losses)) != (self.uplink_bytes(worker), len(self._reported[worker])):
+            raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
+        if sent.digests != (digest(sent.rows),):
+            raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
+
+    def combine(self, sent: Sequence[Sent]) -> list[Reply]:
+        """From the parts of all workers, in their order, what each of them is sent."""
+        dtype, packet = self._problem.dtype, self._packet_bytes // self._problem.dtype.itemsize
+        rows = {k: part.rows.view(dtype).reshape(-1, packet) for k, part in enumerate(sent)}
+        combined = self.plan.aggregate(rows, length=self._problem.d)
+        down = _as_bytes(self.plan.broadcast(combined))
+        return [Reply((part,), digest(part)) for part in (down[:rank] for rank in self.plan.missing_ranks)]
+
+    def objective(self, sent: Sequence[Sent]) -> float:
+        """The objective at the models that the updates were computed at."""
+        losses = losses_by_partition(self._reported, sent)
+        return self._problem.data_loss(losses) + sent[0].penalty
+
+    def models_agree(self, digests: Sequence[bytes]) -> bool:
+        """True: over the reals, models agree up to rounding, which digests cannot tell."""
+        return True
+
+
+def _as_bytes(rows: Vectors) -> Bytes:
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), rows.shape[1] * rows.itemsize)

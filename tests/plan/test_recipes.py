@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from support.placements import HETEROGENEOUS, HOMOGENEOUS
+
+from asyncdmtl.errors import PlanError
+from asyncdmtl.plan.linear import LinearPlan, make_linear_plan
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.recipes import rebuild, recipe_and_digest
+
+TARGET = np.random.default_rng(0).standard_normal((3, 12))
+
+
+def over_the_wire(recipe: dict[str, Any]) -> dict[str, Any]:
+    back: dict[str, Any] = msgpack.unpackb(msgpack.packb(recipe))
+    return back
+
+
+def test_linear_plans_survive_the_wire() -> None:
+    plan = make_linear_plan(HETEROGENEOUS, TARGET)
+    recipe, digest = recipe_and_digest(plan)
+    same = rebuild(over_the_wire(recipe), digest)
+    assert isinstance(same, LinearPlan)
+    assert recipe_and_digest(same)[1] == digest
+    V = np.random.default_rng(1).standard_normal((12, 5))
+    rows = {k: plan.encode(k, V[list(stored)]) for k, stored in enumerate(HETEROGENEOUS.stored)}
+    down = plan.broadcast(plan.aggregate(rows))
+    for k, stored in enumerate(HETEROGENEOUS.stored):
+        assert np.array_equal(same.encode(k, V[list(stored)]), rows[k])
+        assert np.array_equal(same.recover(k, down, V[list(stored)]), plan.recover(k, down, V[list(stored)]))
+
+
+def test_plans_over_bytes_survive_the_wire() -> None:
+    plan = make_plan(HOMOGENEOUS)
+    recipe, digest = recipe_and_digest(plan)
+    assert recipe_and_digest(rebuild(over_the_wire(recipe), digest))[1] == digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 99},
+        {"subpackets": 2},
+        {"target": [3, b"short"]},
+        {"missing_ranks": [1]},
+        {"missing_ranks": [99] * 6},
+        {"downlink": [1, np.full(3, np.nan).tobytes()]},
+        {"bounds": ["1/0", "1"]},
+        {"uplink": None},
+    ],
+    ids=str,
+)
+def test_recipes_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
+    recipe, digest = recipe_and_digest(make_linear_plan(HETEROGENEOUS, TARGET))
+    with pytest.raises(PlanError):
+        rebuild(recipe | change, digest)
+    from asyncdmtl.plan import recipes
+
+    with pytest.raises(PlanError):
+        rebuild(recipe | change, recipes._digest(recipe | change))
