@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from asyncdmtl import __version__, data, explain, report, server, worker
+from asyncdmtl import __version__, data, explain, place, report, server, worker
 from asyncdmtl.command import command, emit
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.learning.tasks import TaskModels
@@ -107,6 +107,7 @@ def run(
 
 main.add_command(run)
 main.add_command(explain.main)
+main.add_command(place.main)
 main.add_command(server.main)
 main.add_command(worker.main)
 

@@ -25,6 +25,9 @@ from asyncdmtl.report import make_console
 
 Explanation = dict[str, Any]
 
+# The integer program of linear targets takes long for more; --combinations asks for it all the same.
+LINEAR_PARTITIONS = 60
+
 
 @command("plan")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -51,7 +54,10 @@ Explanation = dict[str, Any]
     help="Of a relay's uplink: its load, its cost (table prices in FILE), or its time (table speeds).",
 )
 @click.option(
-    "--combinations", type=int, help="Linear targets: plan for so many generic combinations of updates."
+    "--combinations",
+    type=int,
+    show_default="the mean update of each task",
+    help="Linear targets: so many generic combinations of the updates are wanted.",
 )
 @click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
 @click.option("--seed", type=int, default=0, help="Of the random matrices.")
@@ -81,10 +87,9 @@ def main(
     partitions, and tables `prices` and `speeds` of a number for each worker.
     """
     request = read_request(file)
-    candidates = [
-        *compare(request.placement, request.tasks, max_overhead=max_overhead, silent=silent),
-        linear_candidate(request, combinations, silent, seed),
-    ]
+    candidates = list(compare(request.placement, request.tasks, max_overhead=max_overhead, silent=silent))
+    if combinations is not None or len(request.placement.partitions) <= LINEAR_PARTITIONS:
+        candidates.append(linear_candidate(request, combinations, silent, seed))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
     chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
     weights = _weights(request, minimise, chosen)

@@ -1,4 +1,4 @@
-"""Pictures of runs and plans."""
+"""Pictures of runs, plans and placements."""
 
 from __future__ import annotations
 
@@ -63,6 +63,28 @@ def plot_plan(explanation: dict[str, Any], pattern: NDArray[np.bool_], path: Pat
     _save(figure, path)
 
 
+def plot_design(description: dict[str, Any], path: Path) -> None:
+    """Draw a designed placement, and what more or fewer copies would cost and save.
+
+    Parameters
+    ----------
+    description : dict
+        What `asyncdmtl place --json` prints.
+    path : Path
+        Its ending says the format.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written, or its ending is no picture format.
+    """
+    figure = _figure(13, 4.6)
+    placement, loads = figure.subplots(1, 2)
+    _draw_placement(placement, description)
+    _draw_trade_off(loads, description)
+    _save(figure, path)
+
+
 def _figure(width: float, height: float) -> Figure:
     # Here and not above: matplotlib takes a second to import, which no other command should wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -121,6 +143,32 @@ def _draw_strategies(axes: Axes, explanation: dict[str, Any]) -> None:
     axes.set_title("Loads")
     axes.set_ylim(top=1.35 * axes.get_ylim()[1])
     axes.legend(fontsize=8, ncols=2, loc="upper center")
+
+
+def _draw_trade_off(axes: Axes, description: dict[str, Any]) -> None:
+    rows = description["trade_off"]
+    copies = [row["copies"] for row in rows]
+    series = (
+        ("uncoded_uplink", "uncoded, up and down alike", UNCODED, "s--"),
+        ("uplink_load", "uplink", CODED, "o-"),
+        ("downlink_load", "downlink, broadcast", BOUND, "D-"),
+    )
+    for key, label, colour, style in series:
+        axes.plot(copies, [float(Fraction(row[key])) for row in rows], style, color=colour, label=label, ms=4)
+    own = float(Fraction(description["copies"]))
+    # Of two sizes, so that both are seen where they coincide.
+    for key, colour, size in (("uplink_load", CODED, 20), ("downlink_load", BOUND, 11)):
+        load = float(Fraction(description[key]))
+        axes.plot(own, load, "*", color=colour, ms=size, markeredgecolor="black", zorder=3)
+    axes.plot([], [], "k*", ms=10, label="the placement on the left")
+    axes.set_xlabel("copies of each partition: what is stored and computed, in multiples of the data")
+    axes.set_ylabel("vectors per round")
+    axes.set_ylim(bottom=0)
+    axes.set_title(
+        f"Storage and computation against traffic, on {len(description['placement'])} equal workers"
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ FLOORS = [
     ["protocol"],
     ["runtime"],
     ["report", "plots", "command"],
-    ["server", "worker", "explain"],
+    ["server", "worker", "explain", "place"],
     ["cli"],
     ["__main__"],
 ]

@@ -20,14 +20,18 @@ from math import ceil
 from statistics import median
 from typing import TypeVar
 
+import numpy as np
+
 from asyncdmtl.plan.bounds import certificate_value, cost_bound, time_bound, violated_cut
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates import cheapest_rates, fastest_rates, integral_rates, uplink_optimum
 
 Result = TypeVar("Result")
 
 # Workers, partitions; the last ones of each kind only without --quick.
 RANDOM = [(10, 100), (20, 200), (50, 500), (100, 1000), (200, 2000)]
+PLANS = [(10, 100), (20, 200), (50, 500), (100, 1000)]
 STRUCTURED = [(10, 100), (100, 1000), (1000, 10000)]
 # Beyond this many workers the proofs of cost and makespan are not asked for: checking them takes too long.
 WEIGHTED_WORKERS = 200
@@ -89,6 +93,35 @@ def measure(placement: Placement, rng: random.Random) -> list[float]:
     return [*times, cheapest_time, fastest_time]
 
 
+def measure_plan(placement: Placement, max_overhead: Fraction, seed: int) -> tuple[float, int, Fraction]:
+    """Seconds for the complete checked plan, its packets per vector, and its load over the bound."""
+    plan, seconds = timed(lambda: make_plan(placement, max_overhead=max_overhead))
+    V = np.random.default_rng(seed).integers(0, 256, (len(placement.partitions), 8), dtype=np.uint8)
+    down = plan.recombine([plan.encode(k, V[list(stored)]) for k, stored in enumerate(placement.stored)])
+    for k in random.Random(seed).sample(range(len(placement.workers)), 2):
+        delivery = plan.deliveries[k]
+        decoded = plan.decode(k, down[list(delivery.rows)], V[list(delivery.known)])
+        require(np.array_equal(decoded, V[list(delivery.wanted)]), "decoded vectors")
+    require(plan.uplink_load <= (1 + max_overhead) * plan.uplink_bound, "load")
+    return seconds, plan.subpackets, plan.uplink_load / plan.uplink_bound - 1
+
+
+def report_plans(quick: bool, seeds: int) -> None:
+    """The second table: complete plans, each decoded for two workers before its time counts."""
+    print(f"\n{'complete plan':<15}{'K':>6}{'N':>7}{'overhead':>10}{'packets':>9}{'seconds':>9}")
+    for make, allowed in ((random_copies, Fraction(0)), (cyclic, Fraction(1, 100))):
+        for workers, partitions in PLANS[:-1] if quick else PLANS:
+            runs = [
+                measure_plan(make(workers, partitions, random.Random(seed)), allowed, seed)
+                for seed in range(seeds)
+            ]
+            seconds, packets, overhead = (median(column) for column in zip(*runs, strict=True))
+            print(
+                f"{make.__name__:<15}{workers:>6}{partitions:>7}{float(overhead):>10.2%}{packets:>9}{seconds:>9.2f}",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -108,6 +141,7 @@ def main() -> None:
                 rows.append(measure(make(workers, partitions, rng), rng))
             cells = "".join(f"{median(column):>10.3f}" for column in zip(*rows, strict=True))
             print(f"{make.__name__:<15}{workers:>6}{partitions:>7}{cells}", flush=True)
+    report_plans(options.quick, options.seeds)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

@@ -29,7 +29,7 @@ from asyncdmtl.plan.covering import Rows, integer_cover, minimise
 from asyncdmtl.plan.dimensions import MAX_VARIABLES
 from asyncdmtl.plan.stragglers import Transport
 from asyncdmtl.plan.subspaces import RESIDUAL
-from asyncdmtl.plan.targets import Bound, Need, Target
+from asyncdmtl.plan.targets import Bound, Need, Target, packet_columns
 
 _ROUNDS = 25
 _FEW_LINES = 12
@@ -80,8 +80,11 @@ def codes_of_lines(target: Target, *, subpackets: int, silent: int) -> list[Code
     """The plan that is always valid: for every line a code of its own, s + 1 of its workers at every need."""
     K, codes = len(target.placement.workers), []
     for line, holders in target.needs_of_line.items():
-        chosen, _ = integer_cover(K, dict.fromkeys(holders, silent + 1), most=1)
-        rows = tuple(sends * subpackets for sends in chosen)
+        if len(holders) == 1:
+            rows = tuple(subpackets * (k in sorted(holders[0])[: silent + 1]) for k in range(K))
+        else:
+            chosen, _ = integer_cover(K, dict.fromkeys(holders, silent + 1), most=1)
+            rows = tuple(subpackets * sends for sends in chosen)
         codes.append(Code(rows, target.lines[:, [line]], (), sum(rows) - silent * subpackets))
     return codes
 
@@ -118,27 +121,35 @@ def _draw_codes(
         owner = np.repeat(np.arange(K), code.rows)
         S, Lambda = _draw(target, code, owner, rng, P)
         W = np.zeros((len(owner), N * P))
+        off = target.columns - code.space @ (code.space.T @ target.columns)
+        within = np.linalg.norm(off, axis=0) < RESIDUAL
         for H, partitions in remaining.items():
-            wanted = real.kron_identity(code.space.T @ target.columns[:, partitions], P)
+            candidates = [n for n in partitions if within[n]]
+            if not candidates:
+                continue
             outside = ~np.isin(owner, H)
             system = np.vstack([S[outside], Lambda])
-            right = np.vstack([np.zeros((int(outside.sum()), wanted.shape[1])), wanted])
-            x = real.solve(system, right)
-            # The space must hold the column, and the code must hold a codeword for it.
-            off = target.columns[:, partitions] - code.space @ (code.space.T @ target.columns[:, partitions])
-            miss = np.linalg.norm(system @ x - right, axis=0).reshape(-1, P).max(axis=1, initial=0.0)
-            size = np.abs(x).max(axis=0, initial=0.0).reshape(-1, P).max(axis=1, initial=0.0)
-            served = (np.linalg.norm(off, axis=0) + miss < RESIDUAL) & (size < _LARGEST_COEFFICIENT)
+            wanted = real.kron_identity(code.space.T @ target.columns[:, candidates], P)
+            x, served = _codewords(system, wanted, P)
             if served.any():
-                inside = [n for n, is_served in zip(partitions, served, strict=True) if is_served]
-                columns = np.concatenate([np.arange(n * P, (n + 1) * P) for n in inside])
-                W[np.ix_(~outside, columns)] = S[~outside] @ x[:, np.repeat(served, P)]
+                inside = [n for n, is_served in zip(candidates, served, strict=True) if is_served]
+                W[np.ix_(~outside, packet_columns(inside, P))] = S[~outside] @ x[:, np.repeat(served, P)]
                 remaining[H] = [n for n in partitions if n not in set(inside)]
                 condition = max(condition, real.condition_number(system))
         for k in range(K):
             parts[k].append(W[owner == k])
     missed = {(target.line_of[n], frozenset(H)) for H, partitions in remaining.items() for n in partitions}
     return [np.vstack(part) for part in parts], condition, missed
+
+
+def _codewords(system: Matrix, wanted: Matrix, P: int) -> tuple[Matrix, NDArray[np.bool_]]:
+    """x with `system @ x = [0; wanted]`, and which partitions (P columns each) have one of fair size."""
+    right = np.vstack([np.zeros((len(system) - len(wanted), wanted.shape[1])), wanted])
+    x = real.solve(system, right)
+    miss = np.linalg.norm(system @ x - right, axis=0)
+    size = np.abs(x).max(axis=0, initial=0.0)
+    served = (miss < RESIDUAL) & (size < _LARGEST_COEFFICIENT)
+    return x, served.reshape(-1, P).all(axis=1)
 
 
 def _draw(

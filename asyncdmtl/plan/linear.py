@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
 from asyncdmtl.field.real import Matrix
-from asyncdmtl.plan.linear_matrices import build_downlink, build_uplink, packet_columns, solve_decoding
+from asyncdmtl.plan.linear_matrices import build_downlink, build_uplink, solve_decoding
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.stragglers import check_copies, responder_sets
-from asyncdmtl.plan.targets import Bound, Target, cut_bound
+from asyncdmtl.plan.targets import Bound, Target, cut_bound, packet_columns
 
 MAX_SUBPACKETS = 24
 """The most packets that `max_overhead` tries."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import real
@@ -110,8 +109,3 @@ def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Matrix, tu
     lift = target.lift / target.row_scale
     inverse = real.solve(lift, np.eye(len(lift)))
     return (best[0] @ inverse) / target.row_scale.T, ranks, max(best[1], real.condition_number(lift))
-
-
-def packet_columns(partitions: Sequence[int], P: int) -> NDArray[np.int64]:
-    """Where the packets of these partitions are among N·P columns."""
-    return (np.array(partitions, dtype=np.int64)[:, None] * P + np.arange(P)).ravel()

@@ -15,7 +15,7 @@ from asyncdmtl.errors import CodingError
 from asyncdmtl.field import real
 from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.dimensions import Flat, PieceProgram, Pieces, assign_everything, fill_everything
-from asyncdmtl.plan.targets import Bound, Need, Target
+from asyncdmtl.plan.targets import Bound, Need, Target, packet_columns
 
 RESIDUAL = 1e-9
 """What a solution may miss of a unit vector before it counts as no solution."""
@@ -108,7 +108,7 @@ def uplink_from_subspaces(target: Target, U: Sequence[Matrix], subpackets: int) 
     W = [np.zeros((basis.shape[1], N * P)) for basis in U]
     condition = 1.0
     for H, partitions in target.partitions_of_holders.items():
-        columns = np.concatenate([np.arange(n * P, (n + 1) * P) for n in partitions])
+        columns = packet_columns(partitions, P)
         wanted = real.kron_identity(target.columns[:, partitions], P)
         system = np.hstack([U[k] for k in H])
         coefficients = real.solve(system, wanted)

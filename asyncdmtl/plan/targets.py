@@ -6,12 +6,13 @@ The target is `A·V` with `A` of size C × N and rank r (shared/theory.md, secti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.field import real
 from asyncdmtl.field.real import Matrix
@@ -239,6 +240,11 @@ def _violated(target: Target, rates: Matrix) -> tuple[frozenset[int] | None, boo
     if float(costs @ outcome.values) > -1e-6:
         return None, outcome.optimal
     return S, True
+
+
+def packet_columns(partitions: Sequence[int], P: int) -> NDArray[np.int64]:
+    """Where the packets of these partitions are among N·P columns."""
+    return (np.array(partitions, dtype=np.int64)[:, None] * P + np.arange(P)).ravel()
 
 
 def members(bits: int) -> Iterator[int]:

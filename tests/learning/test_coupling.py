@@ -99,7 +99,10 @@ def test_nuclear_prox_of_long_matrices(shape: tuple[int, int]) -> None:
 
 
 def test_unknown_coupling_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="coupling must be one of none, nuclear, l21, mean, mean-regularised, chain, got 'trace'"):
+    with pytest.raises(
+        UsageError,
+        match="coupling must be one of none, nuclear, l21, mean, mean-regularised, chain, got 'trace'",
+    ):
         make_coupling("trace", 1.0)
 
 
