@@ -51,7 +51,7 @@ LINEAR_PARTITIONS = 60
     "--minimise",
     type=click.Choice(("load", "cost", "makespan")),
     default="load",
-    help="Of a relay's uplink: its load, its cost (table prices in FILE), or its time (table speeds).",
+    help="The load, the cost (table prices in FILE), or the time of a relay's uplink (table speeds).",
 )
 @click.option(
     "--combinations",
@@ -87,7 +87,10 @@ def main(
     partitions, and tables `prices` and `speeds` of a number for each worker.
     """
     request = read_request(file)
-    candidates = list(compare(request.placement, request.tasks, max_overhead=max_overhead, silent=silent))
+    prices = request.prices if minimise == "cost" else None
+    candidates = list(
+        compare(request.placement, request.tasks, max_overhead=max_overhead, prices=prices, silent=silent)
+    )
     if combinations is not None or len(request.placement.partitions) <= LINEAR_PARTITIONS:
         candidates.append(linear_candidate(request, combinations, silent, seed))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
@@ -141,6 +144,8 @@ def linear_candidate(
         plan.subpackets,
         f"wanted: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition number "
         f"{plan.condition:.3g}.",
+        plan.uplink_load,
+        Fraction(sum(plan.missing_ranks)),
     )
 
 
@@ -250,7 +255,7 @@ def _saving(cost: Fraction, rivals: dict[str, Any]) -> str:
 
 
 def _weights(request: PlanRequest, minimise: str, strategy: str) -> dict[str, Any]:
-    if minimise == "load" or strategy != "relay":
+    if minimise == "load" or (minimise == "makespan" and strategy != "relay"):
         return {}
     key, values = ("prices", request.prices) if minimise == "cost" else ("speeds", request.speeds)
     if values is None:

@@ -13,7 +13,7 @@ import asyncdmtl
 ROOT = Path(asyncdmtl.__file__).parent
 
 FLOORS = [
-    ["errors", "__init__"],
+    ["errors"],
     ["field"],
     ["plan"],
     ["learning"],
@@ -24,7 +24,7 @@ FLOORS = [
     ["report", "plots", "command"],
     ["server", "worker", "explain", "place"],
     ["cli"],
-    ["__main__"],
+    ["__main__", "__init__"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 CLOCKS_AND_SOCKETS = {"asyncio", "socket", "ssl", "time"}

@@ -6,16 +6,17 @@ Loads follow from the placement without making matrices, so that comparing is qu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.plan.bounds import downlink_bound, lacking
+from asyncdmtl.plan.bounds import downlink_bound, lacking, rationals
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates import UplinkOptimum, smallest_subpackets, uplink_optimum
-from asyncdmtl.plan.stragglers import fewest_packets
+from asyncdmtl.plan.plan import STRATEGIES, Strategy
+from asyncdmtl.plan.planner import plan_rates
+from asyncdmtl.plan.rates import uplink_optimum
+from asyncdmtl.plan.stragglers import silent_rates
 
 Network = Literal["unicast", "multicast"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -36,6 +37,8 @@ class Candidate:
     subpackets : int
     limits : str
         What keeps the loads from being lower, in words.
+    uplink_cost, unicast_cost : Fraction
+        `Σ_k c_k` times what goes over worker `k`'s link, up, and down by unicast; the loads if all `c_k = 1`.
     """
 
     strategy: str
@@ -46,10 +49,12 @@ class Candidate:
     unicast_load: Fraction
     subpackets: int
     limits: str
+    uplink_cost: Fraction
+    unicast_cost: Fraction
 
     def cost(self, network: Network) -> Fraction:
-        """Vectors on the wire per round, both ways together."""
-        return self.uplink_load + (self.downlink_load if network == "multicast" else self.unicast_load)
+        """What a round costs, both ways together; a row of a multicast downlink costs 1."""
+        return self.uplink_cost + (self.downlink_load if network == "multicast" else self.unicast_cost)
 
     @property
     def overhead(self) -> Fraction:
@@ -62,6 +67,7 @@ def compare(
     tasks: Sequence[int],
     *,
     max_overhead: Fraction | int = 0,
+    prices: Sequence[Fraction | int] | None = None,
     silent: int = 0,
 ) -> tuple[Candidate, ...]:
     """The exact strategies for `placement`, each with its loads and what limits them.
@@ -73,23 +79,49 @@ def compare(
         The task of each partition.
     max_overhead : Fraction
         As for `make_plan`.
+    prices : sequence of K numbers, optional
+        `c_k`: what a vector costs on the link of worker `k`, either way. Default: 1.
     silent : int
         How many workers may stay silent: more than 0 leaves only strategies that tolerate it.
 
     Raises
     ------
+    UsageError
+        Prices that are not K numbers from 0 on.
     PlanError
         A partition has at most `silent` holders.
     """
-    if silent:
-        return (_tolerant(placement, tasks, silent, Fraction(max_overhead)),)
-    optimum = uplink_optimum(placement)
-    return (
-        _relay(placement, optimum, Fraction(max_overhead)),
-        _central(placement, tasks),
-        _personal(placement, tasks),
-        _uncoded(placement, optimum),
-    )
+    costs = rationals("prices", prices or [1] * len(placement.workers), placement)
+    strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
+    candidates = []
+    for strategy in strategies:
+        P, rows = plan_rates(
+            placement, strategy, max_overhead=Fraction(max_overhead), prices=prices, silent=silent
+        )
+        rates = [Fraction(count, P) for count in rows]
+        view = _VIEWS[strategy](placement, tasks)
+        bound = uplink_optimum(placement).load if view.uplink_bound is None else view.uplink_bound
+        limits = view.limits
+        if silent:
+            bound = silent_rates(placement, silent).bound
+            limits = (
+                f"any {silent} may stay silent: uplink {sum(rates)} instead of {view.uplink_bound}. {limits}"
+            )
+        candidates.append(
+            Candidate(
+                strategy,
+                sum(rates, Fraction(0)),
+                bound,
+                Fraction(view.downlink),
+                Fraction(view.downlink_bound),
+                Fraction(sum(view.copies)),
+                P,
+                limits,
+                sum((c * rate for c, rate in zip(costs, rates, strict=True)), Fraction(0)),
+                sum((c * copies for c, copies in zip(costs, view.copies, strict=True)), Fraction(0)),
+            )
+        )
+    return tuple(candidates)
 
 
 def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
@@ -142,87 +174,60 @@ def _names(names: Sequence[str]) -> str:
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
-def _relay(placement: Placement, optimum: UplinkOptimum, max_overhead: Fraction) -> Candidate:
-    P = smallest_subpackets(optimum, max_overhead)
-    down = Fraction(downlink_bound(placement))
-    neediest = min(range(len(placement.workers)), key=lambda k: len(placement.stored[k]))
-    return Candidate(
-        "relay",
-        Fraction(ceil(P * optimum.load), P),
-        optimum.load,
-        down,
-        down,
-        Fraction(_missing(placement)),
-        P,
-        f"uplink: {certificate_in_words(placement, optimum.certificate)}. Downlink: worker "
-        f"{placement.workers[neediest]} stores only {len(placement.stored[neediest])} "
-        f"of {len(placement.partitions)} partitions.",
+@dataclass(frozen=True)
+class _View:
+    """What a strategy sends down, and why not less; `uplink_bound` is None where it is `R_CO`."""
+
+    uplink_bound: Fraction | None
+    downlink: int
+    downlink_bound: int
+    copies: list[int]
+    limits: str
+
+
+def _relay(placement: Placement, tasks: Sequence[int]) -> _View:
+    down, copies = downlink_bound(placement), _missing(placement)
+    neediest = copies.index(max(copies))
+    certificate = certificate_in_words(placement, uplink_optimum(placement).certificate)
+    limits = (
+        f"uplink: {certificate}. Downlink: worker {placement.workers[neediest]} stores only "
+        f"{len(placement.stored[neediest])} of {len(placement.partitions)} partitions."
     )
+    return _View(None, down, down, copies, limits)
 
 
-def _central(placement: Placement, tasks: Sequence[int]) -> Candidate:
-    T = len(set(tasks))
-    whole = [_whole_tasks(stored, tasks) for stored in placement.stored]
-    fewest = min(range(len(whole)), key=whole.__getitem__)
-    N, down = Fraction(len(placement.partitions)), Fraction(T - whole[fewest])
-    return Candidate(
-        "central",
-        N,
-        N,
-        down,
-        down,
-        Fraction(sum(T - count for count in whole)),
-        1,
-        f"uplink: the server needs every one of {N} updates. Downlink: worker "
-        f"{placement.workers[fewest]} stores only {whole[fewest]} of {T} tasks whole.",
+def _central(placement: Placement, tasks: Sequence[int]) -> _View:
+    N, T = len(placement.partitions), len(set(tasks))
+    copies = [T - _whole_tasks(stored, tasks) for stored in placement.stored]
+    neediest = copies.index(max(copies))
+    limits = (
+        f"uplink: the server needs every one of {N} updates. Downlink: worker {placement.workers[neediest]} "
+        f"stores only {T - max(copies)} of {T} tasks whole."
     )
+    return _View(Fraction(N), max(copies), max(copies), copies, limits)
 
 
-def _tolerant(placement: Placement, tasks: Sequence[int], silent: int, max_overhead: Fraction) -> Candidate:
-    rates = fewest_packets(placement, silent, max_overhead)
-    central = _central(placement, tasks)
-    return replace(
-        central,
-        uplink_load=rates.load,
-        uplink_bound=rates.bound,
-        subpackets=rates.subpackets,
-        limits=f"any {silent} may stay silent: uplink {rates.load} instead of {central.uplink_load}. "
-        f"{central.limits}",
-    )
-
-
-def _personal(placement: Placement, tasks: Sequence[int]) -> Candidate:
-    N, T = Fraction(len(placement.partitions)), Fraction(len(set(tasks)))
+def _personal(placement: Placement, tasks: Sequence[int]) -> _View:
+    N, T = len(placement.partitions), len(set(tasks))
     hosted = [len({tasks[n] for n in stored}) for stored in placement.stored]
-    return Candidate(
-        "personal",
-        N,
-        N,
-        T,
-        T,
-        Fraction(sum(hosted)),
-        1,
+    limits = (
         f"uplink: the server needs every one of {N} updates. Downlink: every one of {T} models is wanted "
-        f"somewhere; a worker hosts {min(hosted)} to {max(hosted)} tasks.",
+        f"somewhere; a worker hosts {min(hosted)} to {max(hosted)} tasks."
     )
+    return _View(Fraction(N), T, T, hosted, limits)
 
 
-def _uncoded(placement: Placement, optimum: UplinkOptimum) -> Candidate:
-    N = Fraction(len(placement.partitions))
-    return Candidate(
-        "uncoded",
-        N,
-        optimum.load,
-        N,
-        Fraction(downlink_bound(placement)),
-        Fraction(_missing(placement)),
-        1,
-        "nothing is coded: every update goes up once and down once.",
-    )
+def _uncoded(placement: Placement, tasks: Sequence[int]) -> _View:
+    limits = "nothing is coded: every update goes up once and down once."
+    down = downlink_bound(placement)
+    return _View(None, len(placement.partitions), down, _missing(placement), limits)
 
 
-def _missing(placement: Placement) -> int:
-    return sum(len(placement.partitions) - len(stored) for stored in placement.stored)
+_VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded": _uncoded}
+
+
+def _missing(placement: Placement) -> list[int]:
+    return [len(placement.partitions) - len(stored) for stored in placement.stored]
 
 
 def _whole_tasks(stored: Sequence[int], tasks: Sequence[int]) -> int:

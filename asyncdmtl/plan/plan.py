@@ -54,7 +54,9 @@ class Plan:
     seed : int
         Of the random entries of both matrices.
     uplink_rows : tuple of int, length K
-        Coded packets that each worker sends: `R_k·P`.
+        Packets that each worker sends: `R_k·P`.
+    senders : tuple of int
+        Where updates go up uncoded, the worker that sends each of them; else empty.
     uplink_matrix : uint8 array (R_up·P, N·P)
         `E`; rows in the order of the workers, zero outside a worker's stored columns.
     downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) where the server aggregates
@@ -71,6 +73,7 @@ class Plan:
     subpackets: int
     seed: int
     uplink_rows: tuple[int, ...]
+    senders: tuple[int, ...]
     uplink_matrix: Matrix
     downlink_matrix: Matrix
     deliveries: tuple[Delivery, ...]
@@ -153,6 +156,7 @@ class Plan:
             "tasks": list(self.tasks),
             "subpackets": self.subpackets,
             "uplink_rows": list(self.uplink_rows),
+            "senders": list(self.senders),
             "seed": self.seed,
             "silent": self.silent,
         }

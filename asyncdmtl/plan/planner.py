@@ -12,6 +12,7 @@ import numpy as np
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
 from asyncdmtl.plan import matrices
+from asyncdmtl.plan.bounds import rationals
 from asyncdmtl.plan.matrices import Delivery
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import RECIPE_VERSION, STRATEGIES, Plan, Strategy
@@ -22,7 +23,7 @@ from asyncdmtl.plan.rates import (
     smallest_subpackets,
     uplink_optimum,
 )
-from asyncdmtl.plan.senders import balanced_senders
+from asyncdmtl.plan.senders import choose_senders
 from asyncdmtl.plan.stragglers import fewest_packets, responder_sets
 
 # A random matrix fails one worker's check with probability about 1/255, so even a hundred workers
@@ -61,7 +62,7 @@ def make_plan(
         The smallest number of packets per vector is taken whose uplink exceeds the optimum by at most this
         share; 0 meets the optimum exactly.
     prices : sequence of K numbers, optional
-        `relay` minimises what the uplink costs, `Σ c_k R_k`, instead of its load.
+        The uplink's cost, `Σ c_k R_k`, is minimised instead of its load.
     speeds : sequence of K numbers, optional
         `relay` minimises how long the uplink takes, `max_k R_k / b_k`.
     silent : int, default 0
@@ -80,43 +81,54 @@ def make_plan(
         raise UsageError("strategy", f"must be one of {', '.join(STRATEGIES)}", strategy)
     if max_overhead < 0:
         raise UsageError("max_overhead", "must not be negative", max_overhead)
-    if (prices is not None or speeds is not None) and strategy != "relay":
-        raise UsageError("prices and speeds", "are for the strategy relay", strategy)
+    if speeds is not None and strategy != "relay":
+        raise UsageError("speeds", "are for the strategy relay", strategy)
+    if prices is not None:
+        prices = rationals("prices", prices, placement)
     if silent and strategy != "central":
         raise UsageError("silent", "is for the strategy central", strategy)
     owners = _checked_tasks(placement, tasks)
-    subpackets, uplink_rows = _rates(placement, strategy, Fraction(max_overhead), prices, speeds, silent)
+    subpackets, uplink_rows = plan_rates(
+        placement,
+        strategy,
+        max_overhead=Fraction(max_overhead),
+        prices=prices,
+        speeds=speeds,
+        silent=silent,
+    )
+    senders = () if strategy == "relay" or silent else choose_senders(placement, prices)
     _check_size(placement, subpackets, uplink_rows)
     for attempt in range(seed, seed + ATTEMPTS):
-        plan = _build(placement, owners, strategy, subpackets, uplink_rows, attempt, silent)
+        plan = _build(placement, owners, strategy, subpackets, uplink_rows, senders, attempt, silent)
         if not matrices.undecodable(plan.combined, plan.deliveries, subpackets) and _collects(plan):
             return plan
     raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; this is a defect")
 
 
-def _rates(
+def plan_rates(
     placement: Placement,
     strategy: Strategy,
-    max_overhead: Fraction,
-    prices: Sequence[Fraction | int] | None,
-    speeds: Sequence[Fraction | int] | None,
-    silent: int,
+    *,
+    max_overhead: Fraction | int = 0,
+    prices: Sequence[Fraction | int] | None = None,
+    speeds: Sequence[Fraction | int] | None = None,
+    silent: int = 0,
 ) -> tuple[int, tuple[int, ...]]:
-    """Packets per vector, and how many of them each worker sends up."""
+    """Packets per vector, and how many of them each worker sends up; arguments as for `make_plan`."""
     if silent:
         tolerant = fewest_packets(placement, silent, max_overhead)
         return tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
     if strategy != "relay":
-        senders = balanced_senders(placement)
+        senders = choose_senders(placement, prices)
         return 1, tuple(senders.count(k) for k in range(len(placement.workers)))
     if prices is not None and speeds is not None:
         raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
     if prices is not None:
         cheapest = cheapest_rates(placement, prices)
-        return _rounded_up(cheapest.rates, lambda rates: _dot(prices, rates), max_overhead)
+        return _rounded_up(cheapest.rates, lambda rates: _dot(prices, rates), Fraction(max_overhead))
     if speeds is not None:
         fastest = fastest_rates(placement, speeds)
-        return _rounded_up(fastest.rates, lambda rates: _longest(rates, speeds), max_overhead)
+        return _rounded_up(fastest.rates, lambda rates: _longest(rates, speeds), Fraction(max_overhead))
     optimum = uplink_optimum(placement)
     subpackets = smallest_subpackets(optimum, max_overhead)
     return subpackets, integral_rates(placement, subpackets, optimum)
@@ -195,6 +207,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
             recipe["strategy"],
             int(recipe["subpackets"]),
             tuple(map(int, recipe["uplink_rows"])),
+            tuple(map(int, recipe["senders"])),
             int(recipe["seed"]),
             int(recipe["silent"]),
         )
@@ -223,6 +236,7 @@ def _build(
     strategy: Strategy,
     subpackets: int,
     uplink_rows: tuple[int, ...],
+    senders: tuple[int, ...],
     seed: int,
     silent: int,
 ) -> Plan:
@@ -236,20 +250,20 @@ def _build(
         if silent:
             E = matrices.coded_uplink(placement, uplink_rows, subpackets, seed)
         else:
-            E = matrices.plain_uplink(placement, balanced_senders(placement))
+            E = matrices.plain_uplink(placement, senders)
         D = matrices.coded_downlink(_most_rows(deliveries), (max(tasks) + 1) * subpackets, seed)
     elif strategy == "personal":
         hosted = [tuple(sorted({tasks[n] for n in stored})) for stored in placement.stored]
         deliveries = tuple(Delivery(own, own, ()) for own in hosted)
-        E = matrices.plain_uplink(placement, balanced_senders(placement))
+        E = matrices.plain_uplink(placement, senders)
         D = np.eye(max(tasks) + 1, dtype=np.uint8)
     else:
         deliveries = tuple(Delivery(missing, missing, ()) for missing in _each_missing(placement))
-        E = matrices.plain_uplink(placement, balanced_senders(placement))
+        E = matrices.plain_uplink(placement, senders)
         D = E.T.copy()
     for matrix in (E, D):
         matrix.flags.writeable = False
-    return Plan(placement, tasks, strategy, subpackets, seed, uplink_rows, E, D, deliveries, silent)
+    return Plan(placement, tasks, strategy, subpackets, seed, uplink_rows, senders, E, D, deliveries, silent)
 
 
 def _each_missing(placement: Placement) -> list[tuple[int, ...]]:

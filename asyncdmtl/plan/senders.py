@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from fractions import Fraction
 
 from asyncdmtl.plan.placement import Placement
 
 
-def balanced_senders(placement: Placement) -> tuple[int, ...]:
-    """One holder for every partition, with the most loaded worker loaded as little as possible.
+def choose_senders(placement: Placement, prices: Sequence[Fraction | int] | None = None) -> tuple[int, ...]:
+    """One holder for every partition: the cheapest, and among equals so that the work is balanced.
 
-    An optimal semi-matching (Harvey, Ladner, Lovász, Tamir, *Semi-matchings for bipartite graphs and load
-    balancing*, 2006): start greedily, then move partitions along paths of holders from a worker to one
-    with at least two fewer, until there is no such path. Deterministic.
+    The most loaded worker is loaded as little as possible. That is an optimal semi-matching (Harvey, Ladner,
+    Lovász, Tamir, *Semi-matchings for bipartite graphs and load balancing*, 2006): start greedily, then move
+    partitions along paths of holders from a worker to one with at least two fewer, until there is no such
+    path. Deterministic.
 
-    Returns the sender's index for every partition.
+    Parameters
+    ----------
+    placement : Placement
+    prices : sequence of K numbers, optional
+        Of a vector that a worker sends. Default: all alike.
+
+    Returns
+    -------
+    tuple of N ints
+        The sender's index for every partition.
     """
-    holders = placement.holders
+    candidates = placement.holders
+    if prices is not None:
+        least = [min(prices[k] for k in holders) for holders in candidates]
+        candidates = tuple(
+            tuple(k for k in holders if prices[k] == price)
+            for holders, price in zip(candidates, least, strict=True)
+        )
     loads = [0] * len(placement.workers)
-    senders = [-1] * len(holders)
-    for n in sorted(range(len(holders)), key=lambda n: len(holders[n])):
-        senders[n] = min(holders[n], key=lambda k: (loads[k], k))
+    senders = [-1] * len(candidates)
+    for n in sorted(range(len(candidates)), key=lambda n: len(candidates[n])):
+        senders[n] = min(candidates[n], key=lambda k: (loads[k], k))
         loads[senders[n]] += 1
-    while path := _relief(holders, senders, loads):
+    while path := _relief(candidates, senders, loads):
         for n, receiver in path:
             loads[senders[n]] -= 1
             loads[receiver] += 1

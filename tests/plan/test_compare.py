@@ -72,6 +72,23 @@ def test_certificates_are_told_in_words() -> None:
     assert certificate_in_words(Placement({"a": ["x"]}), [[0]]) == "a single worker lacks nothing"
 
 
+def test_prices_are_what_vectors_cost_on_each_link() -> None:
+    prices = [Fraction(c) for c in ("9", "1", "1", "9", "1", "1/2")]
+    for candidate in compare(HOMOGENEOUS, range(6), prices=prices):
+        plan = make_plan(HOMOGENEOUS, candidate.strategy, prices=prices)  # type: ignore[arg-type]
+        up = sum(
+            c * Fraction(rows, plan.subpackets) for c, rows in zip(prices, plan.uplink_rows, strict=True)
+        )
+        down = sum(
+            c * Fraction(len(delivery.rows), plan.subpackets)
+            for c, delivery in zip(prices, plan.deliveries, strict=True)
+        )
+        assert candidate.cost("unicast") == up + down
+        assert candidate.cost("multicast") == up + plan.downlink_load
+    with pytest.raises(UsageError, match="prices"):
+        compare(HOMOGENEOUS, range(6), prices=[1, 2])
+
+
 def test_costs_add_both_ways() -> None:
     relay = compare(HOMOGENEOUS, range(6))[0]
     assert relay.cost("multicast") == Fraction(18, 5) + 3

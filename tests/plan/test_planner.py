@@ -165,12 +165,21 @@ def test_prices_and_speeds_move_the_uplink() -> None:
     with pytest.raises(UsageError, match="cannot both"):
         make_plan(HOMOGENEOUS, prices=[1] * 6, speeds=[1] * 6)
     with pytest.raises(UsageError, match="strategy relay"):
-        make_plan(HOMOGENEOUS, "central", prices=[1] * 6)
+        make_plan(HOMOGENEOUS, "central", speeds=[1] * 6)
+
+
+@pytest.mark.parametrize("strategy", ["central", "personal", "uncoded"])
+def test_uncoded_updates_go_up_where_it_is_cheapest(strategy: Any) -> None:
+    plan = make_plan(HOMOGENEOUS, strategy, prices=[9, 1, 1, 9, 1, 1])
+    assert plan.uplink_rows[0] == plan.uplink_rows[3] == 0
+    assert all(sender in HOMOGENEOUS.holders[n] for n, sender in enumerate(plan.senders))
+    exchange(plan, np.random.default_rng(5), 8, "float32")
+    assert rebuild_plan(plan.recipe(), plan.digest).senders == plan.senders
 
 
 def test_an_exact_plan_that_would_take_hours_is_refused_at_once() -> None:
     large = Placement.cyclic(100, 1000, 4)
-    with pytest.raises(PlanError, match="33 packets per vector.*allow some max_overhead"):
+    with pytest.raises(PlanError, match=r"33 packets per vector.*allow some max_overhead"):
         make_plan(large)
 
 
