@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from asyncdmtl import cli
-from asyncdmtl.command import execute
+import os
+import signal
 
 
 def main() -> None:
     """Run the command line."""
+    # Imports take a moment, in which Ctrl-C should end this as quietly as later.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from asyncdmtl import cli
+    from asyncdmtl.command import execute
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     execute(cli.main)
 
 

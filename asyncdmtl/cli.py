@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Settings
 from asyncdmtl.plan.placement import Placement, natural_key
+from asyncdmtl.plots import check_picture
 from asyncdmtl.plots import plot as draw
 from asyncdmtl.runtime.local import LocalCluster
 from asyncdmtl.runtime.loop import run as run_loop
@@ -72,6 +74,7 @@ def run(
     save: Path | None,
     format: str,
     log_level: str,
+    log_file: Path | None,
     **given: Any,
 ) -> None:
     """Train on this machine: one server and worker processes that talk over TCP.
@@ -81,28 +84,39 @@ def run(
     6 decoding or integrity, 130 interrupted, 143 terminated.
     """
     for path, option in ((report_file, "--report"), (plot_file, "--plot"), (save, "--save")):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(option, "must be in a directory that exists", str(path))
+        _check_output(path, option)
+    check_picture(plot_file)
     dataset = data.load(spec, seed=given["seed"])
     chosen = _placement(dataset, workers, copies, placement)
     settings = make_settings(dataset, given)
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as folder:
-        finished = _train(spec, chosen, settings, given["strategy"], log_level, Path(folder))
+        finished = _train(spec, chosen, settings, given["strategy"], log_level, log_file, Path(folder))
         saved = [Path(folder) / f"{k}.npz" for k in range(len(chosen.workers))]
-        models, spread = _agreed_models(saved, exact=given["strategy"] != "linear")
+        present = [file for file in saved if file.exists()]
+        models, spread = _agreed_models(present, exact=given["strategy"] != "linear")
     made = finished["report"]
     made["models_spread"] = spread
     made["metrics"] = _metrics(dataset, models)
+    if format == "json":
+        emit({"event": "finished", "report": made})
+    else:
+        report.show(made)
     if save is not None:
         models.save(save)
     if report_file is not None:
         report.write(made, report_file)
     if plot_file is not None:
         draw(made, plot_file)
-    if format == "json":
-        emit({"event": "finished", "report": report.finite(made)})
-    else:
-        report.show(made)
+
+
+def _check_output(path: Path | None, option: str) -> None:
+    """Find out before hours of training whether a result can be written where it should be."""
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
+        raise UsageError(option, "must be in a directory that exists", str(path))
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(option, "must be a writable file", str(path))
 
 
 main.add_command(run)
@@ -134,10 +148,18 @@ def _placement(
 
 
 def _train(
-    spec: str, placement: Placement, settings: Settings, strategy: str, log_level: str, folder: Path
+    spec: str,
+    placement: Placement,
+    settings: Settings,
+    strategy: str,
+    log_level: str,
+    log_file: Path | None,
+    folder: Path,
 ) -> dict[str, Any]:
     """Run server and workers to the end; the server's last event."""
     shared = ["--data", spec, "--seed", str(settings.seed), "--log-level", log_level]
+    if log_file is not None:
+        shared += ["--log-file", str(log_file)]
     training = {
         "--strategy": strategy,
         "--coupling": settings.coupling,
@@ -153,7 +175,11 @@ def _train(
         for k, (name, stored) in enumerate(placement.as_dict().items())
     }
     with _Progress(settings.rounds) as progress:
-        return run_loop(LocalCluster(server_options, worker_options, progress.note).run())
+        cluster = LocalCluster(server_options, worker_options, progress.note)
+        try:
+            return run_loop(cluster.run())
+        finally:
+            cluster.kill()
 
 
 class _Progress:
@@ -184,13 +210,15 @@ class _Progress:
         handlers: dict[str, Callable[[], None]] = {
             "joined": lambda: self._bar.update(self._task, description="joining"),
             "planned": lambda: self._bar.update(self._task, description="training"),
+            "incident": lambda: self._bar.console.print(f"worker {event['worker']}: {event['reason']}"),
             "round": lambda: self._round(event),
         }
         handlers.get(event["event"], lambda: None)()
 
     def _round(self, event: dict[str, Any]) -> None:
         self._bytes += event["up_bytes"] + event["down_bytes"]
-        detail = f"objective {event['objective']:.4g}, {report.human(self._bytes)}"
+        objective = "?" if event["objective"] is None else f"{event['objective']:.4g}"
+        detail = f"objective {objective}, {report.human(self._bytes)}"
         self._bar.update(self._task, completed=event["round"] + 1, detail=detail)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from asyncdmtl.runtime.loop import Terminated
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+COMMANDS = ("run", "plan", "place", "server", "worker")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -37,12 +40,24 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 def emit(event: dict[str, Any]) -> None:
-    """Print one event as a JSON line on stdout, at once."""
-    print(json.dumps(event), flush=True)
+    """Print one event as a JSON line on stdout, at once. What is not a number (NaN) becomes null."""
+    print(json.dumps(finite(event), allow_nan=False), flush=True)
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for every number that JSON cannot say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def execute(main: click.Command) -> None:
     """Run a command as a program: every way to end has its exit code, and no traceback unless asked for."""
+    _open_standard_files()
     try:
         main.main(standalone_mode=False)
         code = 0
@@ -57,10 +72,11 @@ def execute(main: click.Command) -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output is gone; keep the interpreter from complaining about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+    except OSError as error:
+        # Whoever read our output is gone, or the disk is full.
+        code = AsyncDMTLError.exit_code
+        print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except AsyncDMTLError as error:
         code = error.exit_code
         report_failure(str(error), code, error)
@@ -75,9 +91,19 @@ def report_failure(message: str, exit_code: int, error: Exception) -> None:
     parameters = _Current.context.params if _Current.context is not None else {}
     logging.getLogger("asyncdmtl").debug("traceback", exc_info=error)
     if parameters.get("format") == "json":
-        emit({"event": "failed", "error": message, "exit_code": exit_code})
+        with contextlib.suppress(OSError):
+            emit({"event": "failed", "error": message, "exit_code": exit_code})
     else:
         print(f"error: {message}", file=sys.stderr)
+
+
+def _open_standard_files() -> None:
+    """Where a standard file was closed by the caller, let no socket take its number."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 class _Current:
@@ -90,23 +116,36 @@ def _configure(context: click.Context, parameter: click.Parameter, path: Path | 
     """Defaults from the environment, overlaid with the file's table for this command."""
     _Current.context = context
     options = {
-        max(option.opts, key=len).removeprefix("--"): str(option.name)
+        max(option.opts, key=len).removeprefix("--"): option
         for option in context.command.params
-        if isinstance(option, click.Option) and option.name not in ("config", "version", "help")
+        if isinstance(option, click.Option)
+        and option.name not in ("config", "version", "help")
+        and not option.hidden
+        and "--json" not in option.opts
     }
     defaults: dict[str, Any] = {
-        name: os.environ[variable]
-        for option, name in options.items()
-        if (variable := f"ASYNCDMTL_{option.upper().replace('-', '_')}") in os.environ
+        str(option.name): os.environ[variable]
+        for name, option in options.items()
+        if (variable := f"ASYNCDMTL_{name.upper().replace('-', '_')}") in os.environ
     }
     if path is not None:
         for option, value in _table(path, str(context.command.name)).items():
             if option not in options:
                 known = ", ".join(sorted(options))
                 raise UsageError(f"{path}: [{context.command.name}]", f"may set only {known}", option)
-            defaults[options[option]] = value
+            defaults[str(options[option].name)] = _plain(
+                f"{path}: [{context.command.name}] {option}", value, options[option]
+            )
     context.default_map = defaults
     return path
+
+
+def _plain(what: str, value: Any, option: click.Option) -> Any:
+    """A value of the file as it would be given on the command line, where it is checked."""
+    if isinstance(value, bool) == option.is_flag and isinstance(value, bool | int | float | str):
+        return value if option.is_flag else str(value)
+    wanted = "true or false" if option.is_flag else "text or a number"
+    raise UsageError(what, f"must be {wanted}", value)
 
 
 def _table(path: Path, command: str) -> dict[str, Any]:
@@ -116,6 +155,8 @@ def _table(path: Path, command: str) -> dict[str, Any]:
         raise UsageError("--config", f"must be readable ({error.strerror})", str(path)) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError("--config", f"must be TOML ({error})", str(path)) from error
+    if unknown := sorted(set(content) - set(COMMANDS)):
+        raise UsageError(f"{path}", f"may have the tables {', '.join(COMMANDS)}; unknown", unknown)
     table = content.get(command, {})
     if not isinstance(table, dict):
         raise UsageError(f"{path}: {command}", "must be a table of options", table)

@@ -8,7 +8,8 @@
     │   └── DataError                   2   data that cannot be read or trained on
     ├── PlanError                       1   no plan exists for what was asked
     ├── CodingError                     6   vectors that cannot be decoded, or decoded to something else
-    │   └── IntegrityError              6   digests differ: replicas disagree, or bytes were corrupted
+    │   └── IntegrityError              6   digests differ: bytes were corrupted, models differ
+    │       └── DisagreementError       6   replicas disagree: holders computed different updates
     ├── LinkError                       3   a connection could not be made or was lost
     ├── AuthenticationError             4   a peer could not prove who it is
     ├── WaitError                       5   a wait reached its limit; names the option that sets it
@@ -22,7 +23,7 @@ Facts that a program may want (which worker, which partition) are attributes, no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class AsyncDMTLError(Exception):
@@ -71,6 +72,19 @@ class IntegrityError(CodingError):
         self.partitions = tuple(partitions)
         self.workers = tuple(workers)
         super().__init__(message)
+
+
+class DisagreementError(IntegrityError):
+    """Holders computed different updates from the same partition.
+
+    `odd` tells for each worker in the minority the partitions that it differs in. Where no group of holders
+    is the largest, the one with the first worker is believed.
+    """
+
+    def __init__(self, message: str, *, odd: Mapping[str, Sequence[str]]) -> None:
+        self.odd = {worker: tuple(partitions) for worker, partitions in odd.items()}
+        partitions = sorted({partition for names in odd.values() for partition in names})
+        super().__init__(message, partitions=partitions, workers=list(odd))
 
 
 class LinkError(AsyncDMTLError):

@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Problem, Trainer
 from asyncdmtl.plan.codec import Bytes
@@ -194,10 +194,19 @@ class Reply:
 
 
 class ServerSide:
-    """What the server does in every round under one plan: compare, combine, perhaps aggregate."""
+    """What the server does in every round under one plan: compare, combine, perhaps aggregate.
 
-    def __init__(self, plan: Plan, problem: Problem) -> None:
+    Parameters
+    ----------
+    plan : Plan
+    problem : Problem
+    trainer : Trainer, optional
+        The models so far, which the server has under `personal` only; default: those before the first round.
+    """
+
+    def __init__(self, plan: Plan, problem: Problem, trainer: Trainer | None = None) -> None:
         self.plan = plan
+        self.trainer = trainer or Trainer(problem, {})
         self._problem = problem
         self._format = plan.vector_format(problem.d, problem.dtype)
         self._recombine = plan.recombiner
@@ -205,7 +214,6 @@ class ServerSide:
         self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
         self._penalty = 0.0
         if plan.broadcasts != "updates":
-            self._trainer = Trainer(problem, {})
             self._updates = self._format.allocate(len(plan.tasks))
             self._results = self._format.allocate(len(problem.tasks))
 
@@ -240,8 +248,8 @@ class ServerSide:
 
         Raises
         ------
-        IntegrityError
-            Holders of a partition computed different updates; names the partitions and the workers.
+        DisagreementError
+            Holders of a partition computed different updates; names the partitions and the odd workers.
         """
         digests = self._agreed(sent)
         rows = [
@@ -268,12 +276,12 @@ class ServerSide:
         penalty = self._penalty if self.plan.strategy == "personal" else sent[0].penalty
         return self._problem.data_loss(losses) + penalty
 
-    def models_agree(self, digests: Sequence[bytes]) -> bool:
-        """Whether the workers, in their order, ended with the models that they should have."""
+    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
+        """Whether these workers ended with the models that they should have."""
         if self.plan.strategy != "personal":
-            return len(set(digests)) == 1
-        W = self._trainer.W
-        return list(digests) == [digest(W[list(delivery.wanted)]) for delivery in self.plan.deliveries]
+            return len(set(digests.values())) <= 1
+        W, deliveries = self.trainer.W, self.plan.deliveries
+        return all(claim == digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
 
     def _aggregate(self, rows: Sequence[Bytes]) -> list[bytes]:
         """Decode all updates, apply ψ within every task and for `personal` φ; the digests of the results."""
@@ -284,9 +292,9 @@ class ServerSide:
         for t, partitions in enumerate(self._problem.partitions_of):
             results[t] = self._problem.aggregate(t, updates[list(partitions)])
         if self.plan.strategy == "personal":
-            self._penalty = self._trainer.penalty()
-            self._trainer.step(results)  # type: ignore[arg-type]
-            results[:] = self._trainer.W
+            self._penalty = self.trainer.penalty()
+            self.trainer.step(results)  # type: ignore[arg-type]
+            results[:] = self.trainer.W
         return [digest(result) for result in results]
 
     def _agreed(self, sent: Sequence[Sent]) -> list[bytes]:
@@ -296,15 +304,18 @@ class ServerSide:
         for worker, stored, part in zip(placement.workers, placement.stored, sent, strict=True):
             for n, claim in zip(stored, part.digests, strict=True):
                 claims[n].setdefault(claim, []).append(worker)
-        odd = {placement.partitions[n]: groups for n, groups in enumerate(claims) if len(groups) > 1}
+        odd: dict[str, list[str]] = {}
+        told = []
+        for name, groups in zip(placement.partitions, claims, strict=True):
+            if len(groups) > 1:
+                # Groups are in the order of their first workers, and of equals max takes the first.
+                trusted = max(groups.values(), key=len)
+                for group in groups.values():
+                    for worker in group if group is not trusted else ():
+                        odd.setdefault(worker, []).append(name)
+                told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
         if odd:
-            described = "; ".join(
-                f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values())
-                for name, groups in odd.items()
-            )
-            raise IntegrityError(
-                f"holders computed different updates from the same partition: {described}",
-                partitions=list(odd),
-                workers=[worker for groups in odd.values() for group in groups.values() for worker in group],
+            raise DisagreementError(
+                f"holders computed different updates from the same partition: {'; '.join(told)}", odd=odd
             )
         return [next(iter(groups)) for groups in claims]

@@ -6,7 +6,7 @@ bits: updates have no digests here. Those of the rows still tell bytes that were
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ class LinearServerSide:
         losses = losses_by_partition(self._reported, sent)
         return self._problem.data_loss(losses) + sent[0].penalty
 
-    def models_agree(self, digests: Sequence[bytes]) -> bool:
+    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
         """True: over the reals, models agree up to rounding, which digests cannot tell."""
         return True
 

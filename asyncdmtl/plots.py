@@ -85,6 +85,15 @@ def plot_design(description: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def check_picture(path: Path | None) -> None:
+    """UsageError, naming --plot, unless the ending of `path` says a picture format."""
+    if path is None:
+        return
+    known = _figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise UsageError("--plot", f"must end in one of {', '.join(sorted(known))}", str(path))
+
+
 def _figure(width: float, height: float) -> Figure:
     # Here and not above: matplotlib takes a second to import, which no other command should wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl import __version__
+from asyncdmtl.command import finite
 from asyncdmtl.errors import UsageError
 from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.plan.plan import Plan
@@ -61,6 +62,7 @@ def traffic(record: RunRecord) -> Report:
             "numbers": record.problem.d,
             "dtype": record.settings.dtype,
             "bytes": record.vector_bytes,
+            "uncoded_bytes": record.problem.d * record.problem.dtype.itemsize,
             "subpackets": plan.subpackets,
         },
         "rounds": [asdict(entry) for entry in record.rounds],
@@ -89,6 +91,7 @@ def traffic(record: RunRecord) -> Report:
         },
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
         "certificate": _certificate(plan),
+        "incidents": [asdict(incident) for incident in record.incidents],
         "kernel": {name: asdict(count) for name, count in record.kernel.items()},
         "kernel_ledger_difference": _kernel_difference(record),
         "software": {"event_loop": loop_name(), "field_kernel": kernel_name()},
@@ -194,10 +197,9 @@ def _byte_table(report: Report) -> Table:
     table.add_column("")
     for heading in ("payload", "framing", "uncoded payload"):
         table.add_column(heading, justify="right")
-    unit = len(report["rounds"]) * report["vector"]["bytes"]
     for name, key in _DIRECTIONS:
         part = report[key]
-        uncoded = int(Fraction(part["uncoded_load"]) * unit)
+        uncoded = _uncoded_bytes(report, part)
         framing = human(part["framing_bytes"]) if "framing_bytes" in part else "-"
         table.add_row(name, human(part["payload_bytes"]), framing, human(uncoded))
     table.add_row("joining, plan, heartbeats", "-", human(report["other"]["framing_bytes"]), "-")
@@ -215,12 +217,16 @@ def _words(report: Report) -> str:
     """What the numbers mean, without flattering them."""
     lines = []
     up, broadcast, wire = (report[key] for _, key in _DIRECTIONS)
-    lines.append(f"Uplink {_saving(up)} uncoded; a broadcast downlink {_saving(broadcast)} uncoded.")
     lines.append(
-        f"TCP has no broadcast: on the wire the downlink {_saving(wire)} uncoded. "
+        f"Uplink {_saving(report, up)} uncoded; a broadcast downlink {_saving(report, broadcast)} uncoded."
+    )
+    lines.append(
+        f"TCP has no broadcast: on the wire the downlink {_saving(report, wire)} uncoded. "
         f"The price is storage and computation: every partition is held {_decimal(report['copies'])} times."
     )
     lines.append(_by_strategy(report))
+    for incident in report["incidents"]:
+        lines.append(f"Round {incident['round']}: worker {incident['worker']}: {incident['reason']}")
     difference = report["kernel_ledger_difference"]
     if difference is not None:
         off = f"differ by {difference['up']} B up and {difference['down']} B down from"
@@ -236,21 +242,27 @@ def _by_strategy(report: Report) -> str:
     return f"Vectors a round on the wire, both ways, by strategy: {listed}."
 
 
-def _saving(part: Mapping[str, Any]) -> str:
-    load, uncoded = Fraction(part["load"]), Fraction(part["uncoded_load"])
-    if load == uncoded:
+def _uncoded_bytes(report: Report, part: Mapping[str, Any]) -> int:
+    """Bytes of the whole run if vectors went as they are, without coding and so without padding."""
+    whole = len(report["rounds"]) * report["vector"]["uncoded_bytes"]
+    return int(Fraction(part["uncoded_load"]) * whole)
+
+
+def _saving(report: Report, part: Mapping[str, Any]) -> str:
+    payload, uncoded = part["payload_bytes"], _uncoded_bytes(report, part)
+    if payload == uncoded:
         return "costs as much as"
     if not uncoded:
         return "costs more than"
-    share = abs(1 - load / uncoded)
-    return f"costs {float(share):.0%} {'less' if load < uncoded else 'more'} than"
+    share = abs(1 - payload / uncoded)
+    return f"costs {share:.0%} {'less' if payload < uncoded else 'more'} than"
 
 
 def human(count: int) -> str:
     """Bytes with a unit that a person reads: decimal multiples, three digits."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.4g} TB"
@@ -262,14 +274,3 @@ def _decimal(fraction: str) -> str:
 
 def _metric(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def finite(value: Any) -> Any:
-    """`value` with null for every number that JSON cannot say."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value

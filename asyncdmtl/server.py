@@ -20,7 +20,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import CHOICES
 from asyncdmtl.runtime.coordinator import Coordinator, RunOptions
 from asyncdmtl.runtime.loop import run
-from asyncdmtl.runtime.transport import parse_address
+from asyncdmtl.runtime.transport import format_address, parse_address
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def make_settings(dataset: data.Dataset, given: dict[str, Any]) -> Settings:
     help="A worker silent for longer is lost.",
 )
 @click.option("--insecure", is_flag=True, help="Permit plaintext connections from other hosts.")
+@click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     listen: str,
     workers: int | None,
@@ -120,6 +121,7 @@ def main(
     round_timeout: float,
     silence_timeout: float,
     insecure: bool,
+    until_eof: bool,
     format: str,
     **given: Any,
 ) -> None:
@@ -144,7 +146,7 @@ def main(
         silence_timeout,
     )
     as_json = format == "json"
-    record = run(_serve(options, host, port, as_json))
+    record = run(_serve(options, host, port, as_json), until_eof=until_eof)
     made = report.traffic(record)
     if report_file is not None:
         report.write(made, report_file)
@@ -161,7 +163,8 @@ async def _serve(options: RunOptions, host: str, port: int, as_json: bool) -> An
 def _say(event: dict[str, Any]) -> None:
     """Tell a person on stderr what an operator must know to go on; the rest is in the log."""
     if event["event"] == "listening":
-        click.echo(f"run {event['run']}: listening on {event['host']}:{event['port']}", err=True)
+        address = format_address(event["host"], event["port"])
+        click.echo(f"run {event['run']}: listening on {address}", err=True)
     elif event["event"] == "joined":
         click.echo(f"worker {event['worker']} joined with {event['partitions']} partitions", err=True)
 

@@ -48,6 +48,7 @@ from asyncdmtl.runtime.transport import parse_address
     metavar="SECONDS",
     help="A server silent for longer is lost.",
 )
+@click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     connect: str,
     name: str,
@@ -60,6 +61,7 @@ def main(
     start_timeout: float,
     round_timeout: float,
     silence_timeout: float,
+    until_eof: bool,
     format: str,
     **_: object,
 ) -> None:
@@ -71,7 +73,7 @@ def main(
     host, port = parse_address(connect, "--connect")
     options = WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout)
     dataset = data.load(spec, seed=seed, only=_stored(name, partitions, placement), test=False)
-    models = run(_take_part(Participant(options, dataset.partitions), host, port))
+    models = run(_take_part(Participant(options, dataset.partitions), host, port), until_eof=until_eof)
     if save is not None:
         models.save(save)
     if format == "json":

@@ -107,6 +107,23 @@ def test_a_run_equals_its_twin_and_its_plan(tmp_path: Path, strategy: Any, heter
     assert report["kernel_ledger_difference"] == {"up": 0, "down": 0}
 
 
+def test_any_worker_name_will_do(tmp_path: Path) -> None:
+    names = ["server", "1\N{SUPERSCRIPT TWO}", "1", "01", "--help"]
+    stored = "".join(f'"{name}" = ["p0", "p1", "p2", "p3", "p4", "p5"]\n' for name in names)
+    (tmp_path / "p.toml").write_text(f"[workers]\n{stored}")
+    done = asyncdmtl("run", "--data", SPEC, "--placement", str(tmp_path / "p.toml"), "--rounds=2", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["report"]["workers"] == 5
+
+
+def test_short_vectors_are_compared_with_what_uncoded_really_sends() -> None:
+    done = asyncdmtl(
+        "run", "--data=synthetic:tasks=6,parts=1,features=1,rank=1", "--workers=6", "--copies=3", "--rounds=2"
+    )
+    assert "48 B" in done.stdout
+    assert "Uplink costs 200% more than uncoded" in " ".join(done.stdout.split())
+
+
 def test_what_a_person_sees(tmp_path: Path) -> None:
     report, plot = tmp_path / "report.json", tmp_path / "plot.png"
     done = asyncdmtl(
@@ -184,7 +201,51 @@ def test_an_interrupt_ends_all_processes(number: int, code: int) -> None:
     assert "Traceback" not in out
 
 
-def test_a_killed_worker_ends_a_run_with_its_name() -> None:
+def kill_in_round_five(run: subprocess.Popen[str], name: bytes) -> None:
+    assert run.stderr is not None
+    for line in run.stderr:
+        if "round 5:" in line:
+            break
+    for entry in Path("/proc").glob("[0-9]*"):
+        command = (entry / "cmdline").read_bytes().split(b"\0") if (entry / "cmdline").exists() else []
+        if b"asyncdmtl.worker" in command and name in command:
+            os.kill(int(entry.name), signal.SIGKILL)
+
+
+def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
+    run = start(
+        "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=1500", "--log-level=info",
+        "--report", str(tmp_path / "report.json"), "--save", str(tmp_path / "models.npz"),
+    )  # fmt: skip
+    kill_in_round_five(run, b"w1")
+    out, err = run.communicate(timeout=LIMIT)
+    assert run.returncode == 0, err
+    assert "worker w1: the connection to worker 'w1'" in " ".join(out.split())
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [incident["worker"] for incident in report["incidents"]] == ["w1"]
+    twin = train(data.load(SPEC, seed=0).partitions, settings_of(report))
+    assert TaskModels.load(tmp_path / "models.npz").coef_.tobytes() == twin.models.coef_.tobytes()
+
+
+def test_a_killed_worker_whose_partitions_nobody_else_holds_ends_a_run() -> None:
+    run = start(
+        "asyncdmtl",
+        "run",
+        "--data",
+        SPEC,
+        "--workers=3",
+        "--copies=1",
+        "--rounds=1000000",
+        "--log-level=info",
+    )
+    kill_in_round_five(run, b"w1")
+    _, err = run.communicate(timeout=LIMIT)
+    assert run.returncode == 3
+    assert re.search(r"error: nobody is left who holds the partitions \['p1', 'p4'\]: worker 'w1' held", err)
+    assert "Traceback" not in err
+
+
+def test_processes_end_with_the_one_that_started_them() -> None:
     run = start(
         "asyncdmtl",
         "run",
@@ -199,14 +260,9 @@ def test_a_killed_worker_ends_a_run_with_its_name() -> None:
     for line in run.stderr:
         if "round 5:" in line:
             break
-    for entry in Path("/proc").glob("[0-9]*"):
-        command = (entry / "cmdline").read_bytes().split(b"\0") if (entry / "cmdline").exists() else []
-        if b"asyncdmtl.worker" in command and b"w1" in command:
-            os.kill(int(entry.name), signal.SIGKILL)
-    _, err = run.communicate(timeout=LIMIT)
-    assert run.returncode == 3
-    assert re.search(r"error: .*worker 'w1'.* was lost", err)
-    assert "Traceback" not in err
+    run.kill()
+    # The pipes close when the last of the children has ended.
+    run.communicate(timeout=LIMIT)
 
 
 def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -223,6 +279,9 @@ BROKEN = {
     "unparsable.toml": "[workers",
     "missing.toml": '[workers]\na = ["p0"]\n',
     "config.toml": "[run]\nround = 3\n",
+    "list.toml": "[run]\nrounds = [1, 2]\n",
+    "half.toml": "[run]\nrounds = 2.5\n",
+    "table.toml": "[runn]\nrounds = 2\n",
 }
 
 
@@ -241,7 +300,13 @@ BROKEN = {
         (["--strength=-1"], "strength must be"),
         (["--strategy=magic"], "--strategy"),
         (["--report", "no/such/folder/report.json"], "--report must be in a directory that exists"),
+        (["--plot", "picture.nonsense"], "--plot must end in one of"),
+        (["--report", "/tmp"], "--report must be a writable file"),
+        (["--seed", "18446744073709551616"], "seed must be at most 2**53"),
         (["--config", "config.toml"], "may set only"),
+        (["--config", "list.toml"], "[run] rounds must be text or a number, got [1, 2]"),
+        (["--config", "half.toml"], "2.5"),
+        (["--config", "table.toml"], "unknown, got ['runn']"),
         (["--config", "absent.toml"], "--config must be readable"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -68,7 +68,9 @@ def test_every_worker_ends_with_the_twins_models(
             assert exchange.server.objective(sent) == float(expected)
             exchange.down(replies)
     assert Fraction(payload, 4 * exchange.server.vector_bytes) == exchange.plan.uplink_load
-    assert exchange.server.models_agree([worker.models_digest() for worker in exchange.workers])
+    assert exchange.server.models_agree(
+        {k: worker.models_digest() for k, worker in enumerate(exchange.workers)}
+    )
     for worker in exchange.workers:
         models = worker.models()
         expected_models = twin.models.of([twin.models.tasks.index(task) for task in models.tasks])

@@ -65,6 +65,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(name, f"must be a whole number, at least {least}", value)
+            if value > 2**53:
+                raise UsageError(name, "must be at most 2**53", value)
         if not isinstance(self.intercept, bool):
             raise UsageError("intercept", "must be true or false", self.intercept)
 
@@ -165,7 +167,11 @@ class Problem:
 
     def data_loss(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t` from the mean loss per row of each of the `N` partitions."""
-        return math.fsum(self._task_means(losses))
+        means = self._task_means(losses)
+        try:
+            return math.fsum(means)
+        except (OverflowError, ValueError):  # too large, or infinities of both signs
+            return math.inf
 
     def _task_means(self, values: ArrayLike) -> list[float]:
         """Per task, the mean of a value per partition, weighted by rows."""

@@ -18,10 +18,12 @@ from asyncdmtl.errors import PlacementError
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key that puts `w2` before `w10`."""
-    return tuple(
-        (0, int(piece)) if piece.isdigit() else (1, piece) for piece in re.findall(r"[0-9]+|[^0-9]+", name)
+    """Sort key that puts `w2` before `w10`; different names have different keys."""
+    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    numbered = tuple(
+        (0, int(piece)) if piece.isascii() and piece.isdigit() else (1, piece) for piece in pieces
     )
+    return (*numbered, (2, name))
 
 
 class Placement:

@@ -195,9 +195,8 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
     try:
         if recipe["version"] != RECIPE_VERSION:
             raise PlanError(f"plan recipe of version {recipe['version']!r}, this is version {RECIPE_VERSION}")
-        names = list(recipe["partitions"])
-        stored = [[names[n] for n in indices] for indices in recipe["stored"]]
-        placement = Placement(dict(zip(recipe["workers"], stored, strict=True)), names)
+        placement = recipe_placement(recipe)
+        _check_recipe(recipe, placement)
         owners = _checked_tasks(placement, recipe["tasks"])
         if recipe["strategy"] not in STRATEGIES:
             raise PlanError(f"plan recipe with the unknown strategy {recipe['strategy']!r}")
@@ -211,11 +210,43 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
             int(recipe["seed"]),
             int(recipe["silent"]),
         )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"malformed plan recipe: {error!r}") from error
     if plan.digest != digest:
         raise PlanError(f"the plan built has digest {plan.digest.hex()}, the one announced {digest.hex()}")
     return plan
+
+
+def recipe_placement(recipe: Mapping[str, Any]) -> Placement:
+    """The placement in a recipe; ValueError and the like if there is none."""
+    names, workers = recipe["partitions"], recipe["workers"]
+    if type(names) is not list or type(workers) is not list:
+        raise ValueError("partitions and workers must be lists")
+    stored = [[names[whole(n, 0, len(names) - 1)] for n in indices] for indices in recipe["stored"]]
+    return Placement(dict(zip(workers, stored, strict=True)), names)
+
+
+def whole(value: Any, low: int, high: int) -> int:
+    """`value`, if it is a whole number from `low` to `high`; else ValueError."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{value!r} is no whole number from {low} to {high}")
+    return value
+
+
+def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
+    """ValueError if building the plan could take more than an honest plan does."""
+    P = whole(recipe["subpackets"], 1, 4096)
+    for rows, stored in zip(recipe["uplink_rows"], placement.stored, strict=True):
+        whole(rows, 0, len(stored) * P)
+    whole(recipe["seed"], 0, 2**53)
+    whole(recipe["silent"], 0, len(placement.workers))
+    for sender in recipe["senders"]:
+        whole(sender, 0, len(placement.workers) - 1)
+    for task in recipe["tasks"]:
+        whole(task, 0, len(placement.partitions) - 1)
+    columns = len(placement.partitions) * P
+    if columns * (sum(recipe["uplink_rows"]) + columns) > 2 * MOST_ENTRIES:
+        raise ValueError("matrices that are too large")
 
 
 def _checked_tasks(placement: Placement, tasks: Sequence[int] | None) -> tuple[int, ...]:

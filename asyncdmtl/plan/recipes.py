@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.linear import LinearPlan
-from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import RECIPE_VERSION, Plan
-from asyncdmtl.plan.planner import rebuild_plan
+from asyncdmtl.plan.planner import rebuild_plan, recipe_placement, whole
 
 AnyPlan = Plan | LinearPlan
 
@@ -59,19 +58,18 @@ def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
     if recipe.get("version") != RECIPE_VERSION or _digest(recipe) != digest:
         raise PlanError("linear plan of another version, or with another digest than announced")
     try:
-        names = list(recipe["partitions"])
-        stored = [[names[n] for n in indices] for indices in recipe["stored"]]
-        placement = Placement(dict(zip(recipe["workers"], stored, strict=True)), names)
-        target, P = _unpack(recipe["target"], columns=len(names)), int(recipe["subpackets"])
+        placement = recipe_placement(recipe)
+        P = whole(recipe["subpackets"], 1, 4096)
+        target = _unpack(recipe["target"], columns=len(placement.partitions))
         uplink_bound, fractional_bound = map(Fraction, recipe["bounds"])
-        ranks = tuple(map(int, recipe["missing_ranks"]))
+        ranks = tuple(whole(rank, 0, len(target)) for rank in recipe["missing_ranks"])
         downlink = _unpack(recipe["downlink"], columns=len(target))
         if len(ranks) != len(placement.workers) or not all(0 <= rank <= len(downlink) for rank in ranks):
             raise ValueError(f"missing ranks {ranks}")
         return LinearPlan(
             placement=placement,
             target=target,
-            silent=int(recipe["silent"]),
+            silent=whole(recipe["silent"], 0, len(placement.workers)),
             subpackets=P,
             uplink_matrices=tuple(
                 _unpack(packed, columns=len(held) * P)

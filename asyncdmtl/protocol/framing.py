@@ -98,8 +98,7 @@ class FrameReader:
         self._start = 0
         self._end = 0
         self._lengths: tuple[int, int] | None = None
-        self._head: bytearray | None = None
-        self._head_filled = 0
+        self._head = bytearray()
         self._body = np.empty(0, dtype=np.uint8)
         self._body_filled = 0
         self._chunk_left = 0
@@ -169,9 +168,8 @@ class FrameReader:
             self._begin(*PREFIX.unpack(prefix))
         if not (self._fill_head() and self._fill_body()):
             return None
-        assert self._head is not None
         frame = Frame(bytes(self._head), self._body, self._framing + self._body.nbytes)
-        self._lengths = self._head = None
+        self._lengths = None
         return frame
 
     def _begin(self, head_length: int, body_length: int) -> None:
@@ -184,22 +182,19 @@ class FrameReader:
                 f"frame announces a body of {body_length} bytes, permitted are at most {self.body_limit}"
             )
         self._lengths = head_length, body_length
-        self._head = bytearray(head_length)
-        self._head_filled = 0
+        self._head = bytearray()
         self._body = np.empty(body_length, dtype=np.uint8)
         self._body_filled = 0
         self._chunk_left = 0
         self._framing = PREFIX.size + head_length
 
     def _fill_head(self) -> bool:
-        assert self._head is not None
-        count = min(len(self._head) - self._head_filled, self._end - self._start)
-        self._head[self._head_filled : self._head_filled + count] = self._view[
-            self._start : self._start + count
-        ]
+        # The head grows with what arrives: an announcement alone costs no memory.
+        assert self._lengths is not None
+        count = min(self._lengths[0] - len(self._head), self._end - self._start)
+        self._head += self._view[self._start : self._start + count]
         self._start += count
-        self._head_filled += count
-        return self._head_filled == len(self._head)
+        return len(self._head) == self._lengths[0]
 
     def _fill_body(self) -> bool:
         while self._body_filled < self._body.nbytes:

@@ -56,6 +56,16 @@ class Ledger:
         """Bytes on the wire, payload and framing, in one round and direction."""
         return self._rounds.get((round, direction), 0)
 
+    def merge(self, other: Ledger, worker: str | None = None) -> None:
+        """Add the sums of `other`, all under the name `worker` if that is given."""
+        for entry in other.entries():
+            key = (worker or entry.worker, entry.direction, entry.kind, entry.round)
+            sums = self._sums.setdefault(key, [0, 0, 0])
+            for i, value in enumerate((entry.messages, entry.payload, entry.framing)):
+                sums[i] += value
+            total = self._rounds.get((entry.round, entry.direction), 0)
+            self._rounds[entry.round, entry.direction] = total + entry.wire
+
     def entries(self) -> Iterator[Entry]:
         """All sums, in the order in which they were begun."""
         for key, sums in self._sums.items():

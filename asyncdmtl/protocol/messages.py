@@ -24,6 +24,9 @@ VERSION = 1
 MAX_COUNT = 2**53
 NAME_LENGTH = 200
 TEXT_LENGTH = 4_000
+MOST_EXIT_CODE = 6
+MOST_ROWS = 2**48
+MOST_FEATURES = 2**34
 PLAN_DIGEST = 16
 
 Bytes = NDArray[np.uint8]
@@ -35,9 +38,10 @@ def _integer(value: Any, what: str, low: int = 0, high: int = MAX_COUNT) -> int:
     return value
 
 
-def _real(value: Any, what: str, low: float = -math.inf) -> float:
-    if type(value) is not float or not low <= value < math.inf:
-        raise RemoteProtocolError(f"{what} must be a finite float from {low} on")
+def _real(value: Any, what: str) -> float:
+    """Any float: a run that diverges has losses that are not finite."""
+    if type(value) is not float:
+        raise RemoteProtocolError(f"{what} must be a float")
     return value
 
 
@@ -146,6 +150,12 @@ class Welcome(Message):
         return cls(_name(run, "run"), _mapping(settings, "settings"))
 
 
+def _smoothness(value: Any) -> float:
+    if not 0.0 <= _real(value, "smoothness") < math.inf:
+        raise RemoteProtocolError("smoothness must be a finite float, at least 0")
+    return float(value)
+
+
 def _pack_info(info: PartitionInfo) -> list[Any]:
     return [info.id, info.task, info.digest, info.rows, info.features, info.smoothness]
 
@@ -165,9 +175,9 @@ def _parse_info(values: Sequence[Any]) -> PartitionInfo:
         _name(name, "partition name"),
         _name(task, "task name"),
         _binary(digest, "partition digest", DIGEST_BYTES, 1),
-        _integer(rows, "rows", 1),
-        _integer(features, "features", 1),
-        _real(smoothness, "smoothness", 0.0),
+        _integer(rows, "rows", 1, MOST_ROWS),
+        _integer(features, "features", 1, MOST_FEATURES),
+        _smoothness(smoothness),
     )
 
 
@@ -328,7 +338,12 @@ class Failure(Message):
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Failure:
         exit_code, reason = _fields(values, 2, cls.kind)
-        return cls(_integer(exit_code, "exit code", 1, 255), _text(reason, "reason", TEXT_LENGTH))
+        # The reason is shown on a terminal: nothing in it may steer one.
+        shown = "".join(
+            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+            for c in _text(reason, "reason", TEXT_LENGTH)
+        )
+        return cls(_integer(exit_code, "exit code", 1, MOST_EXIT_CODE), shown)
 
 
 KINDS: Mapping[int, type[Message]] = {

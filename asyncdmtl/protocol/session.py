@@ -20,14 +20,24 @@ from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
 from asyncdmtl.protocol import framing, messages
 from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
 from asyncdmtl.protocol.ledger import Direction, Ledger
-from asyncdmtl.protocol.messages import Assign, Downlink, Failure, Heartbeat, Hello, Message, Uplink
+from asyncdmtl.protocol.messages import (
+    Assign,
+    Downlink,
+    Failure,
+    Heartbeat,
+    Hello,
+    Message,
+    Uplink,
+    Welcome,
+)
 from asyncdmtl.protocol.states import TRANSITIONS, State
 
 Role = Literal["server", "worker"]
 
-# A stranger may make this side hold no more than a greeting; a known peer, declarations or a plan.
+# Bytes of a head: before a greeting, of what a worker declares, and of the plan that a server assigns.
 FIRST_HEAD = 1 << 12
-LATER_HEAD = 1 << 26
+DECLARE_HEAD = 1 << 22
+ASSIGN_HEAD = 1 << 26
 
 
 class Session:
@@ -59,7 +69,7 @@ class Session:
         self.worker = worker
         self.plan = -1
         self._told = False
-        self._ledger = ledger
+        self.ledger = ledger
         self._reader = FrameReader(FIRST_HEAD, 0)
 
     @property
@@ -124,8 +134,6 @@ class Session:
         message = messages.unpack(frame.head, frame.body)
         if message.sender not in (self.peer, "either"):
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
-        if isinstance(message, Hello):
-            self.worker = message.name
         self._count("up" if self.peer == "worker" else "down", message, len(frame.body), frame.size)
         if isinstance(message, Uplink) and message.plan < self.plan:
             return None
@@ -148,13 +156,15 @@ class Session:
         if isinstance(message, Failure):
             self._told = True
         if isinstance(message, Hello):
-            self._reader.head_limit = LATER_HEAD
+            self.worker = message.name
+        if isinstance(message, Hello | Welcome):
+            self._reader.head_limit = DECLARE_HEAD if self.role == "server" else ASSIGN_HEAD
         if isinstance(message, Assign):
             self.plan = message.plan
 
     def _count(self, direction: Direction, message: Message, payload: int, size: int) -> None:
         round_ = message.round if isinstance(message, Uplink | Downlink) else None
-        self._ledger.count(self.worker, direction, message.kind, round_, payload=payload, size=size)
+        self.ledger.count(self.worker, direction, message.kind, round_, payload=payload, size=size)
 
     def _where(self) -> str:
         return self.state.name.lower()

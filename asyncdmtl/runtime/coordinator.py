@@ -1,4 +1,4 @@
-"""The server's side of a run: who joins, which plan holds, and what is sent on in every round."""
+"""The server's side of a run: which plan holds, and what is sent on in every round."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
-    DataError,
+    DisagreementError,
     IntegrityError,
-    PlacementError,
+    LinkError,
     RemoteProtocolError,
     UsageError,
-    WaitError,
 )
-from asyncdmtl.exchange import DIGEST_BYTES, Reply, Sent, ServerSide
+from asyncdmtl.exchange import DIGEST_BYTES, Sent, ServerSide
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.learning.training import Problem, Settings, single_threaded
 from asyncdmtl.linear_exchange import LinearServerSide
@@ -30,16 +29,18 @@ from asyncdmtl.plan.plan import CHOICES, Plan
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.recipes import AnyPlan, recipe_and_digest
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Assign, Declare, Done, Downlink, Finish, Hello, Uplink, Welcome
+from asyncdmtl.protocol.messages import Assign, Done, Downlink, Finish, Message, Uplink
 from asyncdmtl.runtime.kernel import KernelCount
-from asyncdmtl.runtime.transport import Connection, check_positive, format_address, listen
+from asyncdmtl.runtime.roster import Event, Member, Roster
+from asyncdmtl.runtime.transport import check_positive, format_address, listen
 
 log = logging.getLogger(__name__)
 
-Event = dict[str, Any]
-
 # Below this many bytes a round is combined on the event loop: a thread would cost more than the work.
 OFF_LOOP = 1 << 20
+
+# A worker whose updates differ from those of other holders so often is done without.
+MOST_DISAGREEMENTS = 3
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,18 @@ class RoundRecord:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Incident:
+    """Something that went wrong in a round, was made good by a new plan, and cost that round's uplink."""
+
+    round: int
+    worker: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """What a finished run was and cost."""
+    """What a finished run was and cost; `plan` is the last, if there was more than one."""
 
     run: str
     settings: Settings
@@ -110,21 +120,30 @@ class RunRecord:
     rounds: tuple[RoundRecord, ...]
     ledger: Ledger
     kernel: Mapping[str, KernelCount]
+    incidents: tuple[Incident, ...]
     seconds: float
 
 
-@dataclass(eq=False)
-class Member:
-    """A worker that has joined."""
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """Who takes part from some round on, under which plan; `number` counts the plans of a run."""
 
-    name: str
-    connection: Connection
-    partitions: tuple[PartitionInfo, ...]
-    position: int = field(default=-1)
+    number: int
+    members: tuple[Member, ...]
+    plan: AnyPlan
+    candidates: tuple[Candidate, ...]
+    side: ServerSide | LinearServerSide
+
+
+class _SetbackError(Exception):
+    """The round must be done again, with another lineup."""
 
 
 class Coordinator:
     """Runs one training from the first greeting to the last goodbye.
+
+    A worker that is lost, or whose updates differ from those of other holders, does not end the run while
+    the others still hold every partition: a new plan is made for them, and they send the round again.
 
     Parameters
     ----------
@@ -138,12 +157,20 @@ class Coordinator:
         self._emit = emit
         self._run = secrets.token_hex(4)
         self._ledger = Ledger()
-        self._members: dict[str, Member] = {}
-        self._known: dict[str, PartitionInfo] = {}
-        self._joined = asyncio.Event()
-        self._started = False
-        self._tasks: set[asyncio.Task[None]] = set()
         self._rounds: list[RoundRecord] = []
+        self._incidents: list[Incident] = []
+        self._lost: dict[str, AsyncDMTLError] = {}
+        self._distrusted: set[tuple[str, str]] = set()
+        self._roster = Roster(
+            self._run,
+            options.settings.as_dict(),
+            workers=options.workers,
+            cover=options.cover,
+            join_timeout=options.join_timeout,
+            silence_timeout=options.silence_timeout,
+            ledger=self._ledger,
+            emit=emit,
+        )
 
     async def run(self, host: str, port: int) -> RunRecord:
         """Listen on an address, train with the workers that join, and return what it cost.
@@ -151,186 +178,114 @@ class Coordinator:
         Raises
         ------
         LinkError
-            The address cannot be had, or a worker was lost.
+            The address cannot be had, or the workers that are left do not hold every partition.
         WaitError
-            Workers did not join, answer or live in time.
+            Workers did not join in time.
         PlacementError
             Those that joined lack a partition that must be covered.
         IntegrityError
-            Workers computed or decoded different vectors.
+            Workers ended with different models.
         """
-        server = await listen(host, port, self._accept)
+        server = await listen(host, port, self._roster.accept)
         try:
             address = server.sockets[0].getsockname()[:2]
             self._emit({"event": "listening", "run": self._run, "host": address[0], "port": address[1]})
             log.info("run %s: listening on %s", self._run, format_address(*address))
-            await self._wait_for_workers()
-            self._started = True
+            infos = await self._roster.complete()
             with single_threaded():
-                return await self._train()
+                return await self._train(infos)
         except AsyncDMTLError as error:
-            await self._tell_all(error)
+            await self._roster.tell_all(error)
             raise
         except Exception as error:
-            await self._tell_all(AsyncDMTLError(f"internal error: {error!r}"))
+            await self._roster.tell_all(AsyncDMTLError(f"internal error: {error!r}"))
             raise
         except asyncio.CancelledError:
-            await self._tell_all(AsyncDMTLError("the server was stopped"))
+            await self._roster.tell_all(AsyncDMTLError("the server was stopped"))
             raise
         finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.gather(*(member.connection.close() for member in self._members.values()))
+            await self._roster.close()
 
-    async def _tell_all(self, error: AsyncDMTLError) -> None:
-        await asyncio.gather(*(member.connection.fail(error) for member in self._members.values()))
-
-    def _accept(self) -> Connection:
-        return Connection("server", self._ledger, self._options.silence_timeout, on_open=self._opened)
-
-    def _opened(self, connection: Connection) -> None:
-        task = asyncio.create_task(self._admit(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _admit(self, connection: Connection) -> None:
-        """Greet a worker and take it in, or tell it why not; nobody else notices either way."""
-        limit, option = self._options.silence_timeout, "--silence-timeout"
-        try:
-            hello = await connection.receive(Hello, limit, option)
-            if self._started:
-                raise UsageError("worker", "must join before the run starts", hello.name)
-            if hello.name in self._members:
-                raise UsageError("--name", "must be unique; already joined", hello.name)
-            await connection.send(Welcome(self._run, self._options.settings.as_dict()))
-            declare = await connection.receive(Declare, self._options.join_timeout, "--join-timeout")
-            self._check_declared(hello.name, declare.partitions)
-        except AsyncDMTLError as error:
-            log.warning("refused %s: %s", connection.peer, error)
-            self._emit({"event": "refused", "worker": connection.session.worker, "reason": str(error)})
-            await connection.fail(error)
-            return
-        member = Member(hello.name, connection, declare.partitions)
-        self._members[member.name] = member
-        self._known.update({info.id: info for info in declare.partitions})
-        connection.on_lost = self._joined.set
-        self._emit({"event": "joined", "worker": member.name, "partitions": len(member.partitions)})
-        log.info("run %s: %s joined with %d partitions", self._run, connection.peer, len(member.partitions))
-        self._joined.set()
-
-    def _check_declared(self, name: str, partitions: tuple[PartitionInfo, ...]) -> None:
-        if name in self._members:
-            raise UsageError("--name", "must be unique; already joined", name)
-        cover = self._options.cover
-        for info in partitions:
-            if cover is not None and info.id not in cover:
-                raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", info.id)
-            known = self._known.get(info.id)
-            if known is not None and known != info:
-                holders = [
-                    member.name
-                    for member in self._members.values()
-                    if info.id in {other.id for other in member.partitions}
-                ]
-                raise DataError(
-                    f"partition {info.id!r} of worker {name!r}",
-                    f"must be the same data as at {', '.join(holders)} ({_describe(known)})",
-                    _describe(info),
-                )
-        features = {info.features for info in (*self._known.values(), *partitions)}
-        if len(features) > 1:
-            raise DataError(f"worker {name!r}", "must store as many features as the others", sorted(features))
-
-    async def _wait_for_workers(self) -> None:
-        options = self._options
-        try:
-            async with asyncio.timeout(options.join_timeout):
-                while not self._ready():
-                    self._joined.clear()
-                    await self._joined.wait()
-                    self._drop_lost()
-        except TimeoutError:
-            raise WaitError(
-                f"not all workers joined: {self._lacking()}",
-                seconds=options.join_timeout,
-                option="--join-timeout",
-            ) from None
-        if uncovered := self._uncovered():
-            raise PlacementError(
-                "placement", "must store every partition at some worker; without holder", uncovered
-            )
-
-    def _ready(self) -> bool:
-        if self._options.workers is not None:
-            return len(self._members) >= self._options.workers
-        return not self._uncovered()
-
-    def _uncovered(self) -> list[str]:
-        return [name for name in self._options.cover or () if name not in self._known]
-
-    def _lacking(self) -> str:
-        joined = ", ".join(sorted(self._members, key=natural_key)) or "none"
-        if self._options.workers is not None:
-            return f"{len(self._members)} of {self._options.workers} are here ({joined})"
-        return f"no holder of {self._uncovered()} is here (joined: {joined})"
-
-    def _drop_lost(self) -> None:
-        """Forget workers that left before the start; they may come again."""
-        for member in [member for member in self._members.values() if member.connection.lost]:
-            log.warning("run %s: %s left before the start", self._run, member.connection.peer)
-            self._emit({"event": "left", "worker": member.name})
-            del self._members[member.name]
-        self._known = {info.id: info for member in self._members.values() for info in member.partitions}
-
-    async def _train(self) -> RunRecord:
+    async def _train(self, infos: tuple[PartitionInfo, ...]) -> RunRecord:
+        problem = Problem(self._options.settings, infos)
+        lineup = await self._line_up(problem, 0, None)
         began = time.perf_counter()
-        members = [self._members[name] for name in sorted(self._members, key=natural_key)]
-        infos = tuple(self._known[name] for name in sorted(self._known, key=natural_key))
-        settings = self._options.settings
-        problem = Problem(settings, infos)
-        placement = Placement(
-            {member.name: [info.id for info in member.partitions] for member in members},
-            [info.id for info in infos],
+        while len(self._rounds) < self._options.settings.rounds:
+            try:
+                await self._round(len(self._rounds), lineup)
+            except _SetbackError:
+                lineup = await self._line_up(problem, len(self._rounds), lineup)
+        await self._finish(lineup)
+        return RunRecord(
+            self._run,
+            self._options.settings,
+            lineup.plan,
+            lineup.candidates,
+            problem,
+            lineup.side.vector_bytes,
+            lineup.side.broadcast_bytes,
+            tuple(self._rounds),
+            self._ledger,
+            self._kernel_counts(),
+            tuple(self._incidents),
+            time.perf_counter() - began,
         )
+
+    async def _line_up(self, problem: Problem, round_: int, previous: Lineup | None) -> Lineup:
+        """Plan for the workers that are left, and let them know.
+
+        Raises LinkError if they do not hold every partition.
+        """
+        names = sorted((name for name in self._roster.members if name not in self._lost), key=natural_key)
+        members = tuple(self._roster.members[name] for name in names)
+        stored = {
+            member.name: [
+                info.id for info in member.partitions if (member.name, info.id) not in self._distrusted
+            ]
+            for member in members
+        }
+        self._check_cover(problem, stored)
+        placement = Placement(stored, [info.id for info in problem.infos])
         candidates = await asyncio.to_thread(compare, placement, problem.task_of)
         plan = await asyncio.to_thread(self._plan, placement, problem, candidates)
-        side = ServerSide(plan, problem) if isinstance(plan, Plan) else LinearServerSide(plan, problem)
+        number = 0 if previous is None else previous.number + 1
+        lineup = Lineup(number, members, plan, candidates, _side(plan, problem, previous))
         self._emit(
             {
                 "event": "planned",
+                "number": number,
+                "round": round_,
+                "workers": names,
                 "strategy": plan.strategy if isinstance(plan, Plan) else "linear",
                 "uplink_load": str(plan.uplink_load),
                 "downlink_load": str(plan.downlink_load),
                 "subpackets": plan.subpackets,
             }
         )
+        assign = Assign(number, round_, *recipe_and_digest(plan), problem.infos)
         for position, member in enumerate(members):
-            member.position = position
-            member.connection.session.body_limit = side.uplink_bytes(position)
-        assign = Assign(0, 0, *recipe_and_digest(plan), infos)
-        await asyncio.gather(*(member.connection.send(assign) for member in members))
-        for round_ in range(settings.rounds):
-            await self._round(round_, members, side)
-        await self._finish(members, side)
-        return RunRecord(
-            self._run,
-            settings,
-            plan,
-            candidates,
-            problem,
-            side.vector_bytes,
-            side.broadcast_bytes,
-            tuple(self._rounds),
-            self._ledger,
-            {
-                member.name: count
-                for member in members
-                if (count := member.connection.kernel_count()) is not None
-            },
-            time.perf_counter() - began,
+            session = member.connection.session
+            # An uplink for the plan before may still be on its way, and be longer.
+            session.body_limit = max(session.body_limit, lineup.side.uplink_bytes(position))
+        await self._send_all(dict.fromkeys(members, assign))
+        return lineup
+
+    def _check_cover(self, problem: Problem, stored: Mapping[str, Sequence[str]]) -> None:
+        held = {name for names in stored.values() for name in names}
+        missing = [info.id for info in problem.infos if info.id not in held]
+        if not missing:
+            return
+        were = {
+            worker: [info.id for info in self._roster.members[worker].partitions if info.id in missing]
+            for worker in self._lost
+        }
+        told = "; ".join(
+            f"worker {worker!r} held {parts} ({self._lost[worker]})"
+            for worker, parts in were.items()
+            if parts
         )
+        raise LinkError(f"nobody is left who holds the partitions {missing}: {told}", peer=", ".join(were))
 
     def _plan(self, placement: Placement, problem: Problem, candidates: tuple[Candidate, ...]) -> AnyPlan:
         strategy: Any = self._options.strategy
@@ -340,56 +295,138 @@ class Coordinator:
             strategy = cheapest(candidates, "unicast").strategy
         return make_plan(placement, strategy, tasks=problem.task_of)
 
-    async def _round(self, round_: int, members: list[Member], side: ServerSide | LinearServerSide) -> None:
+    async def _round(self, round_: int, lineup: Lineup) -> None:
         began = time.perf_counter()
-        sent = await asyncio.gather(*(self._uplink(round_, member, side) for member in members))
-        if sum(part.rows.nbytes for part in sent) + side.broadcast_bytes < OFF_LOOP:
-            replies = side.combine(sent)
-        else:
-            replies = await asyncio.to_thread(side.combine, sent)
-        last = round_ + 1 == self._options.settings.rounds
-        await asyncio.gather(
-            *(
-                self._downlink(round_, member, reply, last)
-                for member, reply in zip(members, replies, strict=True)
-            )
+        side = lineup.side
+        received = await asyncio.gather(
+            *(self._uplink(round_, lineup, position) for position in range(len(lineup.members))),
+            return_exceptions=True,
         )
+        sent = await self._present(round_, lineup, received)
+        try:
+            if sum(part.rows.nbytes for part in sent) + side.broadcast_bytes < OFF_LOOP:
+                replies = side.combine(sent)
+            else:
+                replies = await asyncio.to_thread(side.combine, sent)
+        except DisagreementError as error:
+            await self._distrust(round_, lineup, error)
+            raise _SetbackError from error
+        last = round_ + 1 == self._options.settings.rounds
+        await self._send_all(
+            {
+                member: Downlink(lineup.number, round_, last, reply.digest, reply.rows)
+                for member, reply in zip(lineup.members, replies, strict=True)
+            }
+        )
+        self._record(round_, side.objective(sent), time.perf_counter() - began)
+
+    def _record(self, round_: int, objective: float, seconds: float) -> None:
         up, down = (self._ledger.round_bytes(round_, direction) for direction in ("up", "down"))
-        record = RoundRecord(round_, side.objective(sent), up, down, time.perf_counter() - began)
+        record = RoundRecord(round_, objective, up, down, seconds)
         self._rounds.append(record)
         self._emit({"event": "round", **vars(record)})
         log.info(
             "run %s round %d: %d bytes up, %d bytes down, %.3f s, objective %.9g",
-            self._run, round_, up, down, record.seconds, record.objective,
+            self._run, round_, up, down, seconds, objective,
         )  # fmt: skip
 
-    async def _uplink(self, round_: int, member: Member, side: ServerSide | LinearServerSide) -> Sent:
-        connection = member.connection
-        uplink = await connection.receive(Uplink, self._options.round_timeout, "--round-timeout")
-        if uplink.round != round_:
-            raise RemoteProtocolError(f"{connection.peer} sent round {uplink.round} in round {round_}")
+    async def _uplink(self, round_: int, lineup: Lineup, position: int) -> Sent:
+        connection = lineup.members[position].connection
+        uplink = await connection.receive((Uplink,), self._options.round_timeout, "--round-timeout")
+        if (uplink.plan, uplink.round) != (lineup.number, round_):
+            raise RemoteProtocolError(
+                f"{connection.peer} sent round {uplink.round} of plan {uplink.plan} "
+                f"in round {round_} of plan {lineup.number}"
+            )
         digests = tuple(
             uplink.digests[start : start + DIGEST_BYTES]
             for start in range(0, len(uplink.digests), DIGEST_BYTES)
         )
         sent = Sent(uplink.body, digests, uplink.losses, uplink.penalty)
-        side.check(member.position, sent)
+        lineup.side.check(position, sent)
         return sent
 
-    async def _downlink(self, round_: int, member: Member, reply: Reply, last: bool) -> None:
-        await member.connection.send(Downlink(0, round_, last, reply.digest, reply.rows))
+    async def _present(
+        self, round_: int, lineup: Lineup, received: Sequence[Sent | BaseException]
+    ) -> list[Sent]:
+        """What all members sent; a setback if one of them is lost."""
+        sent = []
+        for member, part in zip(lineup.members, received, strict=True):
+            if isinstance(part, AsyncDMTLError):
+                await self._lose(round_, member, part)
+            elif isinstance(part, BaseException):
+                raise part
+            else:
+                sent.append(part)
+        if len(sent) < len(received):
+            raise _SetbackError
+        return sent
 
-    async def _finish(self, members: list[Member], side: ServerSide | LinearServerSide) -> None:
+    async def _lose(self, round_: int, member: Member, error: AsyncDMTLError) -> None:
+        """Go on without a worker."""
+        self._lost[member.name] = error
+        self._note(round_, member.name, str(error))
+        await member.connection.fail(error)
+
+    async def _distrust(self, round_: int, lineup: Lineup, error: DisagreementError) -> None:
+        """Treat odd holders as not holding what they differ in; a worker that differs often is lost."""
+        for worker, partitions in error.odd.items():
+            self._distrusted.update((worker, partition) for partition in partitions)
+            self._note(
+                round_, worker, f"computed other updates of {list(partitions)} than their other holders"
+            )
+            times = sum(incident.worker == worker for incident in self._incidents)
+            if times >= MOST_DISAGREEMENTS:
+                await self._lose(round_, self._roster.members[worker], error)
+
+    def _note(self, round_: int, worker: str, reason: str) -> None:
+        self._incidents.append(Incident(round_, worker, reason))
+        self._emit({"event": "incident", "round": round_, "worker": worker, "reason": reason})
+        log.warning("run %s round %d: worker %s: %s", self._run, round_, worker, reason)
+
+    async def _finish(self, lineup: Lineup) -> None:
         limit, option = self._options.round_timeout, "--round-timeout"
-        done = await asyncio.gather(*(member.connection.receive(Done, limit, option) for member in members))
-        if not side.models_agree([message.digest for message in done]):
+        done = await asyncio.gather(
+            *(member.connection.receive((Done,), limit, option) for member in lineup.members),
+            return_exceptions=True,
+        )
+        digests: dict[int, bytes] = {}
+        for position, (member, message) in enumerate(zip(lineup.members, done, strict=True)):
+            if isinstance(message, Done):
+                digests[position] = message.digest
+            elif isinstance(message, AsyncDMTLError):
+                await self._lose(len(self._rounds), member, message)
+            else:
+                raise message
+        if not digests:
+            raise LinkError("all workers were lost after the last round", peer=", ".join(self._lost))
+        if not lineup.side.models_agree(digests):
             raise IntegrityError(
                 "workers ended with different models; this is a defect of asyncdmtl",
                 partitions=[],
-                workers=[member.name for member in members],
+                workers=[lineup.members[position].name for position in digests],
             )
-        await asyncio.gather(*(member.connection.send(Finish()) for member in members))
+        await self._send_all({lineup.members[position]: Finish() for position in digests})
+
+    async def _send_all(self, messages: Mapping[Member, Message]) -> None:
+        """Send each member its message. Who cannot take it is lost, which shows when it should answer."""
+        limit, option = self._options.round_timeout, "--round-timeout"
+        results = await asyncio.gather(
+            *(member.connection.send(message, limit, option) for member, message in messages.items()),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, AsyncDMTLError):
+                raise result
+
+    def _kernel_counts(self) -> dict[str, KernelCount]:
+        counts = {name: member.connection.kernel_count() for name, member in self._roster.members.items()}
+        return {name: count for name, count in counts.items() if count is not None}
 
 
-def _describe(info: PartitionInfo) -> str:
-    return f"task {info.task}, {info.rows} rows, {info.features} features, digest {info.digest.hex()[:12]}"
+def _side(plan: AnyPlan, problem: Problem, previous: Lineup | None) -> ServerSide | LinearServerSide:
+    """The server's side under a plan, with the models of the side before, if the server has them."""
+    if not isinstance(plan, Plan):
+        return LinearServerSide(plan, problem)
+    before = previous.side if previous is not None else None
+    return ServerSide(plan, problem, before.trainer if isinstance(before, ServerSide) else None)

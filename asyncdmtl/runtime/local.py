@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
+import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from asyncdmtl.errors import AsyncDMTLError, PeerError
+from asyncdmtl.errors import AsyncDMTLError, LinkError, PeerError
 from asyncdmtl.runtime.transport import format_address
+
+log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 
 # How long processes may take to end by themselves before they are killed.
 GRACE = 5.0
 
+# The longest line of a process: a report of many rounds.
+LINE = 1 << 30
+
 
 class LocalCluster:
     """Starts the processes, hands on what the server reports, and leaves none of them running.
+
+    The processes get a standard input that ends with this process, however it ends, and end with it.
 
     Parameters
     ----------
@@ -40,57 +51,52 @@ class LocalCluster:
         self._server_options = server
         self._worker_options = workers
         self._on_event = on_event
-        self._processes: dict[str, Process] = {}
+        self._server: Process | None = None
+        self._workers: dict[str, Process] = {}
+        self._training = False
 
     async def run(self) -> Event:
         """Run to the end; return the server's last event, which carries the report.
+
+        A worker that fails once training has begun is the server's affair, which goes on if it can.
 
         Raises
         ------
         PeerError
             A process failed; its message and exit code are those of the process.
+        LinkError
+            A process was killed.
         """
         try:
-            server = await self._start("server", "--listen", "127.0.0.1:0", *self._server_options)
-            listening = await self._event(server)
+            self._server = await _start("server", "--listen", "127.0.0.1:0", *self._server_options)
+            listening = await _event("the server", self._server)
             address = format_address(listening["host"], listening["port"])
             async with asyncio.TaskGroup() as group:
-                finished = group.create_task(self._follow(server))
+                finished = group.create_task(self._follow(self._server))
                 for name, options in self._worker_options.items():
-                    worker = await self._start(
-                        "worker", "--connect", address, "--name", name, *options, key=name
-                    )
-                    group.create_task(self._watch(name, worker))
+                    own = ("--connect", address, "--name", name, *options)
+                    self._workers[name] = await _start("worker", *own)
+                    group.create_task(self._watch(name, self._workers[name]))
             return finished.result()
         except* AsyncDMTLError as group_error:
             raise _first(group_error) from None
         finally:
             await asyncio.shield(self._end())
 
-    async def _start(self, module: str, *options: str, key: str = "server") -> Process:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", f"asyncdmtl.{module}", *options, "--format", "json",
-            stdout=PIPE, limit=1 << 26, start_new_session=True,
-        )  # fmt: skip
-        self._processes[key] = process
-        return process
+    def kill(self) -> None:
+        """Kill what still runs, at once: the last resort of a caller who was interrupted again."""
+        for process in self._processes():
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
 
-    async def _event(self, process: Process) -> Event:
-        """The next event of a process; PeerError if it says that it failed, or ends without a word."""
-        assert process.stdout is not None
-        line = await process.stdout.readline()
-        if not line:
-            code = await process.wait()
-            raise PeerError(f"a process ended without a word, with exit code {code}", exit_code=max(code, 1))
-        event: Event = json.loads(line)
-        if event["event"] == "failed":
-            await process.wait()
-            raise PeerError(event["error"], exit_code=event["exit_code"])
-        return event
+    def _processes(self) -> list[Process]:
+        return [*([self._server] if self._server else []), *self._workers.values()]
 
     async def _follow(self, server: Process) -> Event:
         while True:
-            event = await self._event(server)
+            event = await _event("the server", server)
+            self._training = self._training or event["event"] == "planned"
             self._on_event(event)
             if event["event"] == "finished":
                 await server.wait()
@@ -99,22 +105,54 @@ class LocalCluster:
     async def _watch(self, name: str, worker: Process) -> None:
         """Wait for a worker to finish; if it fails, let the server first say what it makes of it."""
         try:
-            while (await self._event(worker))["event"] != "finished":
+            while (await _event(f"worker {name!r}", worker))["event"] != "finished":
                 pass
-        except PeerError as error:
-            await asyncio.wait([asyncio.create_task(self._processes["server"].wait())], timeout=1.0)
-            raise PeerError(f"worker {name!r}: {error}", exit_code=error.exit_code) from None
+        except AsyncDMTLError as error:
+            assert self._server is not None
+            await asyncio.wait([asyncio.create_task(self._server.wait())], timeout=1.0)
+            if not self._training:
+                raise
+            log.warning("%s", error)
 
     async def _end(self) -> None:
-        running = [process for process in self._processes.values() if process.returncode is None]
+        running = [process for process in self._processes() if process.returncode is None]
         for process in running:
             process.terminate()
         if running:
             await asyncio.wait([asyncio.create_task(process.wait()) for process in running], timeout=GRACE)
+        self.kill()
         for process in running:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            await process.wait()
+
+
+async def _start(module: str, *options: str) -> Process:
+    # Options in the environment are meant for the command that started this, which hands on what it will.
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", f"asyncdmtl.{module}", *options, "--format", "json", "--until-eof",
+        stdin=PIPE, stdout=PIPE, limit=LINE, start_new_session=True, env=environment,
+    )  # fmt: skip
+
+
+async def _event(name: str, process: Process) -> Event:
+    """The next event of a process; an error if it says that it failed, or ends without a word."""
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        code = await process.wait()
+        if code < 0:
+            raise LinkError(f"{name} was killed by {signal.Signals(-code).name}", peer=name)
+        raise PeerError(f"{name} ended without a word, with exit code {code}", exit_code=max(code, 1))
+    event: Event = json.loads(line)
+    if event["event"] == "failed":
+        await process.wait()
+        error = event["error"] if name == "the server" else f"{name}: {event['error']}"
+        raise PeerError(error, exit_code=event["exit_code"])
+    return event
 
 
 def _first(group: BaseExceptionGroup[AsyncDMTLError]) -> AsyncDMTLError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -16,18 +18,19 @@ Result = TypeVar("Result")
 
 
 class Terminated(BaseException):
-    """SIGTERM asked this process to stop, and it has cleaned up."""
+    """Something other than Ctrl-C asked this process to stop, and it has cleaned up."""
 
 
-def run(main: Coroutine[Any, Any, Result]) -> Result:
+def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result:
     """Run `main` to its end on a new event loop and return its result.
 
-    Ctrl-C and SIGTERM cancel it; when it has cleaned up, KeyboardInterrupt or Terminated is raised.
+    Ctrl-C, SIGTERM and SIGHUP cancel it, and with `until_eof` the end of standard input, that is of the
+    process that started this one. When it has cleaned up, KeyboardInterrupt or Terminated is raised.
     """
     terminated = False
 
     async def guarded() -> Result:
-        task = asyncio.current_task()
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
 
         def terminate() -> None:
@@ -35,7 +38,15 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
             terminated = True
             task.cancel()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        def read() -> None:
+            if not os.read(sys.stdin.fileno(), 1 << 10):
+                loop.remove_reader(sys.stdin.fileno())
+                terminate()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, terminate)
+        if until_eof:
+            loop.add_reader(sys.stdin.fileno(), read)
         return await main
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:

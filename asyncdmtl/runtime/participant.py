@@ -26,7 +26,7 @@ from asyncdmtl.protocol.messages import (
     Uplink,
     Welcome,
 )
-from asyncdmtl.runtime.transport import Connection, check_positive, connect
+from asyncdmtl.runtime.transport import LONGEST_WAIT, Connection, check_positive, connect
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= 200 or not self.name.isprintable():
             raise UsageError("--name", "must be 1 to 200 printable characters", self.name)
-        if self.max_wait < 0:
-            raise UsageError("--max-wait", "must not be negative", self.max_wait)
+        if not 0 <= self.max_wait <= LONGEST_WAIT:
+            raise UsageError("--max-wait", f"must lie between 0 and {LONGEST_WAIT:g} seconds", self.max_wait)
         check_positive(
             start_timeout=self.start_timeout,
             round_timeout=self.round_timeout,
@@ -111,26 +111,53 @@ class Participant:
 
     async def _take_part(self, connection: Connection) -> TaskModels:
         options = self._options
-        await connection.send(Hello(VERSION, options.name))
-        welcome = await connection.receive(Welcome, options.silence_timeout, "--silence-timeout")
-        settings = Settings.from_dict(welcome.settings)
+        await connection.send(Hello(VERSION, options.name), options.silence_timeout, "--silence-timeout")
+        welcome = await connection.receive((Welcome,), options.silence_timeout, "--silence-timeout")
+        try:
+            settings = Settings.from_dict(welcome.settings)
+        except UsageError as error:
+            raise RemoteProtocolError(
+                f"{connection.peer} sent settings that break a rule: {error}"
+            ) from error
         infos = await asyncio.to_thread(
             lambda: tuple(
                 p.info(settings.loss, intercept=settings.intercept) for p in self._partitions.values()
             )
         )
-        await connection.send(Declare(infos))
-        assign = await connection.receive(Assign, options.start_timeout, "--start-timeout")
-        side = await asyncio.to_thread(self._prepare, settings, assign)
-        connection.session.body_limit = side.received_bytes
+        await connection.send(Declare(infos), options.round_timeout, "--round-timeout")
+        assign = await connection.receive((Assign,), options.start_timeout, "--start-timeout")
+        side = await self._follow(connection, settings, assign, None)
         last = False
         round_ = assign.round
         while not last:
-            last = await self._round(connection, assign.plan, round_, side)
+            message = await self._round(connection, assign.plan, round_, side)
+            if isinstance(message, Assign):
+                assign = message
+                if assign.round != round_:
+                    raise RemoteProtocolError(f"{connection.peer} plans for round {assign.round} in {round_}")
+                side = await self._follow(connection, settings, assign, side)
+                continue
+            await asyncio.to_thread(side.apply, message.body, message.digest)
+            log.debug("worker %s: round %d done", options.name, round_)
+            last = message.last
             round_ += 1
-        await connection.send(Done(side.models_digest()))
-        await connection.receive(Finish, options.round_timeout, "--round-timeout")
+        await connection.send(Done(side.models_digest()), options.round_timeout, "--round-timeout")
+        await connection.receive((Finish,), options.round_timeout, "--round-timeout")
         return side.models()
+
+    async def _follow(
+        self,
+        connection: Connection,
+        settings: Settings,
+        assign: Assign,
+        before: WorkerSide | LinearWorkerSide | None,
+    ) -> WorkerSide | LinearWorkerSide:
+        """Prepare for a plan, and go on from the models so far."""
+        side = await asyncio.to_thread(self._prepare, settings, assign)
+        if before is not None:
+            side.trainer.W[:] = before.trainer.W
+        connection.session.body_limit = side.received_bytes
+        return side
 
     def _prepare(self, settings: Settings, assign: Assign) -> WorkerSide | LinearWorkerSide:
         """All that the plan determines: matrices, tables, buffers."""
@@ -155,18 +182,23 @@ class Participant:
 
     async def _round(
         self, connection: Connection, plan: int, round_: int, side: WorkerSide | LinearWorkerSide
-    ) -> bool:
-        """One round; True if it was the last. Heartbeats go on while threads compute."""
+    ) -> Downlink | Assign:
+        """Compute and send a round; what the server answers: the downlink, or a new plan for the same round.
+
+        Heartbeats go on while threads compute.
+        """
         sent = await asyncio.to_thread(side.compute)
-        await connection.send(
-            Uplink(plan, round_, b"".join(sent.digests), sent.losses, sent.penalty, sent.rows)
-        )
-        downlink = await connection.receive(Downlink, self._options.round_timeout, "--round-timeout")
-        if (downlink.plan, downlink.round) != (plan, round_):
+        # A plan that came meanwhile makes this uplink pointless.
+        if (assign := connection.take(Assign)) is not None:
+            return assign
+        limit, option = self._options.round_timeout, "--round-timeout"
+        uplink = Uplink(plan, round_, b"".join(sent.digests), sent.losses, sent.penalty, sent.rows)
+        await connection.send(uplink, limit, option)
+        message = await connection.receive((Downlink, Assign), limit, option)
+        assert isinstance(message, Downlink | Assign)
+        if isinstance(message, Downlink) and (message.plan, message.round) != (plan, round_):
             raise RemoteProtocolError(
-                f"{connection.peer} sent round {downlink.round} of plan {downlink.plan} "
+                f"{connection.peer} sent round {message.round} of plan {message.plan} "
                 f"in round {round_} of plan {plan}"
             )
-        await asyncio.to_thread(side.apply, downlink.body, downlink.digest)
-        log.debug("worker %s: round %d done", self._options.name, round_)
-        return downlink.last
+        return message

@@ -20,6 +20,9 @@ Wanted = TypeVar("Wanted", bound=Message)
 HIGH_WATER = 1 << 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
+# Seconds: between heartbeats, for last words to a peer that may be gone, and at the most for any wait.
+PULSE, LAST_WORDS, LONGEST_WAIT = 2.0, 1.0, 1e9
+
 
 class Connection(asyncio.BufferedProtocol):
     """One end of a TCP connection.
@@ -134,18 +137,29 @@ class Connection(asyncio.BufferedProtocol):
         """Called by the event loop."""
         self._writable.set()
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, seconds: float, option: str) -> None:
         """Write `message`; return when little of it still waits for the socket.
 
-        Raises what broke the connection, if it is broken.
+        Raises
+        ------
+        WaitError
+            The peer did not take it within `seconds`, which `option` sets.
+        PeerError, LinkError, RemoteProtocolError
+            What ended the connection.
         """
         self._write(message)
-        await self._writable.wait()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._writable.wait()
+        except TimeoutError:
+            error = WaitError(f"{self.peer} did not take {message.kind}", seconds=seconds, option=option)
+            self._fail(error)
+            raise error from None
         if self._failure is not None and not self._inbox:
             raise self._failure
 
-    async def receive(self, wanted: type[Wanted], seconds: float, option: str) -> Wanted:
-        """The next message, which must be of the kind `wanted`.
+    async def receive(self, wanted: tuple[type[Wanted], ...], seconds: float, option: str) -> Wanted:
+        """The next message, which must be of one of the kinds `wanted`.
 
         Raises
         ------
@@ -154,6 +168,7 @@ class Connection(asyncio.BufferedProtocol):
         PeerError, LinkError, RemoteProtocolError
             What ended the connection.
         """
+        kinds = " or ".join(kind.kind for kind in wanted)
         try:
             async with asyncio.timeout(seconds):
                 while not self._inbox:
@@ -162,20 +177,29 @@ class Connection(asyncio.BufferedProtocol):
                     self._arrival.clear()
                     await self._arrival.wait()
         except TimeoutError:
-            raise WaitError(
-                f"no {wanted.kind} came from {self.peer}", seconds=seconds, option=option
-            ) from None
+            raise WaitError(f"no {kinds} came from {self.peer}", seconds=seconds, option=option) from None
         message = self._inbox.popleft()
         if not isinstance(message, wanted):
-            error = RemoteProtocolError(f"{self.peer} sent {message.kind} where {wanted.kind} was due")
+            error = RemoteProtocolError(f"{self.peer} sent {message.kind} where {kinds} was due")
             self._fail(error, tell=True)
             raise error
         return message
+
+    def take(self, wanted: type[Wanted]) -> Wanted | None:
+        """The next message if it is here already and of the kind `wanted`; else None."""
+        if self._inbox and isinstance(self._inbox[0], wanted):
+            return cast(Wanted, self._inbox.popleft())
+        return None
 
     async def fail(self, error: AsyncDMTLError) -> None:
         """Tell the peer about `error` and close."""
         self._fail(error, tell=True)
         await self.close()
+
+    def abort(self) -> None:
+        """Cut the connection off without a word."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def close(self) -> None:
         """Send what still waits and close; what the peer does not take in time is dropped."""
@@ -216,6 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stop_pulse()
         if self._transport is not None:
             self._transport.close()
+            self._loop.call_later(LAST_WORDS, self._transport.abort)
 
     def _beat(self) -> None:
         """Send a heartbeat if the state allows it, and look after the peer's; then again, and again."""
@@ -224,13 +249,11 @@ class Connection(asyncio.BufferedProtocol):
             error = WaitError(
                 f"nothing was heard from {self.peer}", seconds=self._silence, option="--silence-timeout"
             )
-            self._fail(error)
-            if self._transport is not None:
-                self._transport.abort()
+            self._fail(error, tell=True)
             return
         if self.session.beating:
             self._write(Heartbeat())
-        self._pulse = self._loop.call_later(self._silence / 4, self._beat)
+        self._pulse = self._loop.call_later(min(PULSE, self._silence / 4), self._beat)
 
     def _stop_pulse(self) -> None:
         if self._pulse is not None:
@@ -248,8 +271,9 @@ class Connection(asyncio.BufferedProtocol):
 def check_positive(**seconds: float) -> None:
     """UsageError, naming the option, unless every limit is more than 0 seconds."""
     for name, value in seconds.items():
-        if not value > 0:
-            raise UsageError("--" + name.replace("_", "-"), "must be more than 0 seconds", value)
+        if not 0 < value <= LONGEST_WAIT:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(option, f"must be more than 0 and at most {LONGEST_WAIT:g} seconds", value)
 
 
 def parse_address(text: str, option: str) -> tuple[str, int]:
@@ -270,6 +294,8 @@ async def listen(host: str, port: int, make: Callable[[], Connection]) -> asynci
     """Accept connections on an address; port 0 takes a free one. LinkError if that cannot be."""
     try:
         return await asyncio.get_running_loop().create_server(make, host, port, backlog=1024)
+    except UnicodeError as error:
+        raise UsageError("--listen", "must name a host", host) from error
     except OSError as error:
         address = format_address(host, port)
         raise LinkError(f"cannot listen on {address}: {_reason(error)}", peer=address) from error
@@ -287,6 +313,8 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
         try:
             async with asyncio.timeout_at(end + FIRST_PAUSE):
                 return (await loop.create_connection(make, host, port))[1]
+        except UnicodeError as error:
+            raise UsageError("--connect", "must name a host", host) from error
         except OSError as error:
             if loop.time() + pause > end:
                 address = format_address(host, port)

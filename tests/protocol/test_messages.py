@@ -62,6 +62,12 @@ def test_messages_survive_the_wire(message: Message) -> None:
         assert back.body.tobytes() == BODY.tobytes()
 
 
+def test_reasons_cannot_steer_a_terminal() -> None:
+    failure = messages.unpack(msgpack.packb([Failure.number, 1, "a\x1b]0;b\nc"]), EMPTY)
+    assert isinstance(failure, Failure)
+    assert failure.reason == "a\N{REPLACEMENT CHARACTER}]0;b\N{REPLACEMENT CHARACTER}c"
+
+
 def test_another_version_is_named_whatever_follows_it() -> None:
     with pytest.raises(RemoteProtocolError, match=f"version 99, this server {VERSION}"):
         messages.unpack(msgpack.packb([Hello.number, 99, "w0", "and", "more"]), EMPTY)
@@ -120,9 +126,11 @@ def test_a_field_too_few_or_too_many_is_refused(message: Message) -> None:
         (EXAMPLES[4], 2, 2.0, "round"),
         (EXAMPLES[4], 3, bytes(7), "update digests"),
         (EXAMPLES[4], 4, [1], "loss"),
-        (EXAMPLES[4], 5, float("inf"), "penalty"),
+        (EXAMPLES[4], 5, 1, "penalty"),
         (EXAMPLES[5], 3, 1, "last"),
         (EXAMPLES[9], 1, 0, "exit code"),
+        (EXAMPLES[9], 1, 130, "exit code"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, 2**40, 0.0]], "features"),
     ],
 )
 def test_a_wrong_field_is_named(message: Message, position: int, value: Any, complaint: str | None) -> None:
