@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.command import command
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.plan.arguments import rational
 from asyncdmtl.plan.bounds import certificate_value
 from asyncdmtl.plan.compare import NETWORKS, Candidate, certificate_in_words, cheapest, compare
 from asyncdmtl.plan.linear import make_linear_plan
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES, Plan
 from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.rates import cheapest_rates, fastest_rates, uplink_optimum
 from asyncdmtl.plan.requests import PlanRequest, read_request
 from asyncdmtl.plots import plot_plan
 from asyncdmtl.report import make_console
@@ -60,7 +64,7 @@ LINEAR_PARTITIONS = 60
     help="Linear targets: so many generic combinations of the updates are wanted.",
 )
 @click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
-@click.option("--seed", type=int, default=0, help="Of the random matrices.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of the random matrices.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write the plan here: recipe and digest as JSON."
 )
@@ -87,37 +91,45 @@ def main(
     partitions, and tables `prices` and `speeds` of a number for each worker.
     """
     request = read_request(file)
-    prices = request.prices if minimise == "cost" else None
+    weights = _weights(request, minimise)
     candidates = list(
-        compare(request.placement, request.tasks, max_overhead=max_overhead, prices=prices, silent=silent)
+        compare(request.placement, request.tasks, max_overhead=max_overhead, silent=silent, **weights)
     )
     if combinations is not None or len(request.placement.partitions) <= LINEAR_PARTITIONS:
-        candidates.append(linear_candidate(request, combinations, silent, seed))
+        candidates.append(linear_candidate(request, combinations, silent, seed, weights.get("prices")))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
+    if minimise == "makespan" and strategy == "auto":
+        strategy = "relay"
     chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
-    weights = _weights(request, minimise, chosen)
-    plan = make_plan(
-        request.placement,
-        chosen,
-        tasks=request.tasks,
-        max_overhead=max_overhead,
-        silent=silent,
-        seed=seed,
-        **weights,
-    )
-    explanation = explain(request, plan, candidates, network)
+    explanation = explain(request, candidates, network, chosen, weights)
+    try:
+        plan = make_plan(
+            request.placement,
+            chosen,
+            tasks=request.tasks,
+            max_overhead=max_overhead,
+            silent=silent,
+            seed=seed,
+            **weights,
+        )
+    except PlanError:
+        # What is known without matrices is worth showing all the same.
+        _print(explanation, format)
+        raise
+    explanation |= describe_plan(plan)
     if output is not None:
         _write(output, json.dumps({"recipe": plan.recipe(), "digest": plan.digest.hex()}) + "\n")
     if plot_file is not None:
         plot_plan(explanation, plan.uplink_matrix != 0, plot_file)
-    if format == "json":
-        print(json.dumps(explanation))
-    else:
-        show(explanation)
+    _print(explanation, format)
 
 
 def linear_candidate(
-    request: PlanRequest, combinations: int | None = None, silent: int = 0, seed: int = 0
+    request: PlanRequest,
+    combinations: int | None = None,
+    silent: int = 0,
+    seed: int = 0,
+    prices: Sequence[Fraction] | None = None,
 ) -> Candidate:
     """Loads of the linear strategy, where updates are combined linearly and only combinations are wanted.
 
@@ -134,6 +146,7 @@ def linear_candidate(
         target = np.random.default_rng(seed).standard_normal((combinations, N))
         wanted = f"{combinations} generic combinations of the updates"
     plan = make_linear_plan(request.placement, target, silent=silent, seed=seed)
+    costs = prices or [Fraction(1)] * len(request.placement.workers)
     return Candidate(
         "linear",
         plan.uplink_load,
@@ -144,16 +157,23 @@ def linear_candidate(
         plan.subpackets,
         f"wanted: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition number "
         f"{plan.condition:.3g}.",
-        plan.uplink_load,
-        Fraction(sum(plan.missing_ranks)),
+        sum((c * R for c, R in zip(costs, plan.dimensions, strict=True)), Fraction(0)),
+        sum((c * rank for c, rank in zip(costs, plan.missing_ranks, strict=True)), Fraction(0)),
     )
 
 
-def explain(request: PlanRequest, plan: Plan, candidates: list[Candidate], network: Any) -> Explanation:
-    """The plan and its rivals in plain JSON types, fractions as strings."""
+def explain(
+    request: PlanRequest,
+    candidates: list[Candidate],
+    network: Any,
+    chosen: str,
+    weights: dict[str, Any],
+) -> Explanation:
+    """What follows from a placement without matrices, in plain JSON types, fractions as strings."""
     placement = request.placement
-    P = plan.subpackets
-    ranked = sorted((candidate.cost(network), candidate.strategy) for candidate in candidates)
+    optimum = uplink_optimum(placement)
+    many = len(optimum.certificate) > 1
+    ranked = sorted(candidates, key=lambda candidate: candidate.cost(network))
     return {
         "placement": placement.as_dict(),
         "partitions": list(placement.partitions),
@@ -164,24 +184,12 @@ def explain(request: PlanRequest, plan: Plan, candidates: list[Candidate], netwo
             for t, name in enumerate(request.task_names)
         },
         "network": network,
-        "strategy": plan.strategy,
-        "uplink_load": str(plan.uplink_load),
-        "uplink_bound": str(plan.uplink_bound),
-        "downlink_load": str(plan.downlink_load),
-        "downlink_bound": str(plan.downlink_bound),
-        "unicast_load": str(plan.wire_downlink_load),
-        "subpackets": P,
-        "uplink_loads": {
-            worker: str(Fraction(rows, P))
-            for worker, rows in zip(placement.workers, plan.uplink_rows, strict=True)
-        },
-        "seed": plan.seed,
-        "digest": plan.digest.hex(),
-        "certificate": [[placement.workers[k] for k in block] for block in plan.certificate],
-        "certificate_value": str(certificate_value(placement, plan.certificate))
-        if len(plan.certificate) > 1
-        else "0",
-        "certificate_in_words": certificate_in_words(placement, plan.certificate),
+        "strategy": chosen,
+        "priced": "prices" in weights,
+        "certificate": [[placement.workers[k] for k in block] for block in optimum.certificate],
+        "certificate_value": str(certificate_value(placement, optimum.certificate)) if many else "0",
+        "certificate_in_words": certificate_in_words(placement, optimum.certificate),
+        **_weighted_bound(placement, weights),
         "strategies": {
             candidate.strategy: {
                 "uplink_load": str(candidate.uplink_load),
@@ -196,34 +204,86 @@ def explain(request: PlanRequest, plan: Plan, candidates: list[Candidate], netwo
             }
             for candidate in candidates
         },
-        "cheapest": [strategy for _, strategy in ranked],
+        "cheapest": [candidate.strategy for candidate in ranked],
     }
+
+
+def describe_plan(plan: Plan) -> Explanation:
+    """What only the plan itself can tell."""
+    rows = zip(plan.placement.workers, plan.uplink_rows, strict=True)
+    return {
+        "uplink_load": str(plan.uplink_load),
+        "uplink_bound": str(plan.uplink_bound),
+        "downlink_load": str(plan.downlink_load),
+        "downlink_bound": str(plan.downlink_bound),
+        "unicast_load": str(plan.wire_downlink_load),
+        "subpackets": plan.subpackets,
+        "uplink_loads": {worker: str(Fraction(count, plan.subpackets)) for worker, count in rows},
+        "seed": plan.seed,
+        "digest": plan.digest.hex(),
+    }
+
+
+def _weighted_bound(placement: Placement, weights: dict[str, Any]) -> Explanation:
+    """The least cost or time of a relay's uplink, and the cuts that prove it."""
+    if "prices" in weights:
+        cheap = cheapest_rates(placement, weights["prices"])
+        proof = [{"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in cheap.certificate]
+        return {"cost_bound": str(cheap.cost), "cost_certificate": proof}
+    if "speeds" in weights:
+        fast = fastest_rates(placement, weights["speeds"])
+        return {"time_bound": str(fast.time), "time_certificate": _named(placement, fast.certificate)}
+    return {}
+
+
+def _named(placement: Placement, workers: Sequence[int]) -> list[str]:
+    return [placement.workers[k] for k in workers]
 
 
 def show(explanation: Explanation, console: Console | None = None) -> None:
     """Print an explanation as a person wants to see it."""
     console = console or make_console()
     partitions = explanation["partitions"]
-    table = Table(title=f"{len(explanation['placement'])} workers store {len(partitions)} partitions")
+    table = Table(title=f"Placement: {len(explanation['placement'])} workers, {len(partitions)} partitions")
     for heading in ("worker", "stores", "uplink"):
         table.add_column(heading, justify="right" if heading == "uplink" else "left")
     for worker, stored in explanation["placement"].items():
-        shown = " ".join(stored[:_SHOWN]) + (
-            f" and {len(stored) - _SHOWN} more" if len(stored) > _SHOWN else ""
-        )
+        more = f" and {len(stored) - _SHOWN} more" if len(stored) > _SHOWN else ""
+        shown = " ".join(stored[:_SHOWN]) + more
         table.add_row(
-            worker, f"{len(stored)}: {shown}" if stored else "nothing", explanation["uplink_loads"][worker]
+            worker,
+            f"{len(stored)}: {shown}" if stored else "nothing",
+            explanation.get("uplink_loads", {}).get(worker, "-"),
         )
     console.print(table)
     console.print(_strategy_table(explanation))
     for strategy, row in explanation["strategies"].items():
         console.print(f"{strategy}: {row['limits']}")
-    chosen, rivals = explanation["strategy"], explanation["strategies"]
-    if chosen in rivals:
-        cost = Fraction(rivals[chosen]["cost"])
+    if "cost_bound" in explanation:
+        console.print(f"A relay's uplink costs at least {explanation['cost_bound']}.")
+    if "time_bound" in explanation:
+        slowest = ", ".join(explanation["time_certificate"])
         console.print(
-            f"Planned: {chosen}, {cost} vectors a round by {explanation['network']}{_saving(cost, rivals)}."
+            f"A relay's uplink takes at least {explanation['time_bound']}: what only {slowest} hold."
         )
+    console.print(_verdict(explanation))
+
+
+def _verdict(explanation: Explanation) -> str:
+    """The choice, and by how much it is the cheapest."""
+    chosen, rivals = explanation["strategy"], explanation["strategies"]
+    if chosen not in rivals:
+        return f"Planned: {chosen}."
+    cost = Fraction(rivals[chosen]["cost"])
+    unit = "in cost" if explanation["priced"] else "vectors"
+    words = [f"Planned: {chosen}, {cost} {unit} a round by {explanation['network']}"]
+    others = [name for name in explanation["cheapest"] if name != chosen]
+    for name in dict.fromkeys([*others[:1], *(name for name in others if name == "uncoded")]):
+        other = Fraction(rivals[name]["cost"])
+        if other:
+            share = float(1 - cost / other)
+            words.append(f"{abs(share):.0%} {'less' if share >= 0 else 'more'} than {name}")
+    return ", ".join(words) + "."
 
 
 _SHOWN = 12
@@ -249,13 +309,9 @@ def _strategy_table(explanation: Explanation) -> Table:
     return table
 
 
-def _saving(cost: Fraction, rivals: dict[str, Any]) -> str:
-    uncoded = Fraction(rivals["uncoded"]["cost"]) if "uncoded" in rivals else cost
-    return f", {float(1 - cost / uncoded):.0%} less than uncoded" if cost < uncoded else ""
-
-
-def _weights(request: PlanRequest, minimise: str, strategy: str) -> dict[str, Any]:
-    if minimise == "load" or (minimise == "makespan" and strategy != "relay"):
+def _weights(request: PlanRequest, minimise: str) -> dict[str, Any]:
+    """The argument that says what is minimised, if not the load."""
+    if minimise == "load":
         return {}
     key, values = ("prices", request.prices) if minimise == "cost" else ("speeds", request.speeds)
     if values is None:
@@ -263,14 +319,15 @@ def _weights(request: PlanRequest, minimise: str, strategy: str) -> dict[str, An
     return {key: values}
 
 
+def _print(explanation: Explanation, format: str) -> None:
+    if format == "json":
+        print(json.dumps(explanation))
+    else:
+        show(explanation)
+
+
 def _fraction(text: str) -> Fraction:
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise UsageError("--max-overhead", "must be a number such as 1/50 or 0.02", text) from error
-    if value < 0:
-        raise UsageError("--max-overhead", "must not be negative", text)
-    return value
+    return rational("--max-overhead", text)
 
 
 def _write(path: Path, text: str) -> None:

@@ -163,7 +163,7 @@ def show(report: Report, console: Console | None = None) -> None:
 
 def make_console() -> Console:
     """Where results are printed: as wide as the terminal, or wide enough for a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
 
 
 def _metric_table(metrics: Mapping[str, Any]) -> Table:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
 from asyncdmtl.exchange import Reply, Sent, ServerSide, WorkerSide
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded, train
@@ -88,10 +89,23 @@ def test_replicas_that_disagree_are_named(strategy: Any) -> None:
     stored = {n: partitions[n] for n in HOMOGENEOUS.stored[3]}
     stored[1] = Partition(odd.id, odd.task, odd.X, odd.y + 1)
     exchange.workers[3] = WorkerSide(exchange.plan, 3, Trainer(exchange.problem, stored))
-    with pytest.raises(IntegrityError, match="'p1': w1, w2 against w3") as caught:
+    with pytest.raises(DisagreementError, match="'p1': w1, w2 against w3") as caught:
         exchange.server.combine(exchange.up())
     assert caught.value.partitions == ("p1",)
-    assert set(caught.value.workers) == {"w1", "w2", "w3"}
+    assert caught.value.odd == {"w3": ("p1",)}
+
+
+def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
+    placement = Placement({"w0": ["p0", "p1"], "w1": ["p0", "p1"]})
+    partitions = make_partitions(2, "squared")
+    exchange = Exchange(placement, partitions, make_settings(), "relay")
+    other = replace(partitions[0], y=partitions[0].y + 1)
+    exchange.workers[0] = WorkerSide(
+        exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]})
+    )
+    with pytest.raises(DisagreementError) as caught:
+        exchange.server.combine(exchange.up())
+    assert caught.value.odd == {"w1": ("p0",)}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from asyncdmtl import cli
+from asyncdmtl import Placement, cli
 from asyncdmtl.errors import PlacementError, PlanError, UsageError
 from asyncdmtl.plan.planner import rebuild_plan
 
@@ -43,7 +44,7 @@ def test_a_plan_is_explained_with_fractions_as_strings(tmp_path: Path) -> None:
 def test_a_person_sees_placement_strategies_and_reasons(file: Path) -> None:
     result = plan(str(file))
     assert result.exit_code == 0
-    for word in ("workers store", "relay", "central", "linear", "least uplink", "Planned: "):
+    for word in ("Placement: ", "relay", "central", "linear", "least uplink", "Planned: "):
         assert word in " ".join(result.stdout.split())
 
 
@@ -59,6 +60,26 @@ def test_the_network_and_the_tasks_matter(tmp_path: Path) -> None:
     assert cheap["uplink_loads"]["c"] == "0"
     fast = explained(str(file), "--strategy", "relay", "--minimise", "makespan", "--max-overhead", "1/10")
     assert fast["strategy"] == "relay"
+    assert fast["strategies"]["relay"]["uplink_load"] == fast["uplink_load"]
+    assert Fraction(fast["time_bound"]) > 0
+    assert Fraction(cheap["cost_bound"]) == sum(Fraction(cheap["uplink_loads"][w]) for w in "ab")
+
+
+def test_what_is_known_without_matrices_is_shown_where_they_would_be_too_large(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"workers": Placement.cyclic(100, 1000, 4).as_dict()}))
+    result = plan(str(file), "--network", "multicast")
+    assert isinstance(result.exception, PlanError)
+    assert "vectors are the least uplink" in " ".join(result.stdout.split())
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text('[workers]\n"[/x]" = ["a[b]"]\n"site[north]" = ["a[b]", ":smile:"]\n')
+    result = plan(str(file))
+    assert result.exit_code == 0
+    for name in ("[/x]", "site[north]", "a[b]", ":smile:"):
+        assert name in result.stdout
 
 
 def test_silence_has_its_price() -> None:

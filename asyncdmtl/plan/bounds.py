@@ -146,8 +146,8 @@ def rationals(
 ) -> tuple[Fraction, ...]:
     """One exact rational for every worker; UsageError otherwise, or if one is negative (or zero)."""
     try:
-        exact = tuple(map(Fraction, values))
-    except (TypeError, ValueError, OverflowError) as error:
+        exact = tuple(Fraction(value) for value in values)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UsageError(argument, "must be rational numbers", values) from error
     if len(exact) != len(placement.workers):
         raise UsageError(argument, f"must be as many as workers ({len(placement.workers)})", values)

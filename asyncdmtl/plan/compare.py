@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.plan.bounds import downlink_bound, lacking, rationals
+from asyncdmtl.plan.arguments import a_placement, numbered_tasks, per_worker, rational, whole_number
+from asyncdmtl.plan.bounds import downlink_bound, lacking
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES, Strategy
 from asyncdmtl.plan.planner import plan_rates
@@ -64,10 +65,11 @@ class Candidate:
 
 def compare(
     placement: Placement,
-    tasks: Sequence[int],
+    tasks: Sequence[int] | None = None,
     *,
     max_overhead: Fraction | int = 0,
     prices: Sequence[Fraction | int] | None = None,
+    speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
 ) -> tuple[Candidate, ...]:
     """The exact strategies for `placement`, each with its loads and what limits them.
@@ -75,12 +77,14 @@ def compare(
     Parameters
     ----------
     placement : Placement
-    tasks : sequence of int, length N
-        The task of each partition.
+    tasks : sequence of int, length N, optional
+        The task of each partition. Default: each partition is a task.
     max_overhead : Fraction
         As for `make_plan`.
     prices : sequence of K numbers, optional
         `c_k`: what a vector costs on the link of worker `k`, either way. Default: 1.
+    speeds : sequence of K numbers, optional
+        As for `make_plan`: of `relay`, the time of the uplink is minimised.
     silent : int
         How many workers may stay silent: more than 0 leaves only strategies that tolerate it.
 
@@ -91,12 +95,21 @@ def compare(
     PlanError
         A partition has at most `silent` holders.
     """
-    costs = rationals("prices", prices or [1] * len(placement.workers), placement)
+    placement = a_placement(placement)
+    tasks = numbered_tasks(placement, tasks)
+    overhead = rational("max_overhead", max_overhead)
+    silent = whole_number("silent", silent)
+    costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
     candidates = []
     for strategy in strategies:
         P, rows = plan_rates(
-            placement, strategy, max_overhead=Fraction(max_overhead), prices=prices, silent=silent
+            placement,
+            strategy,
+            max_overhead=overhead,
+            prices=None if prices is None else costs,
+            speeds=speeds if strategy == "relay" else None,
+            silent=silent,
         )
         rates = [Fraction(count, P) for count in rows]
         view = _VIEWS[strategy](placement, tasks)
@@ -105,7 +118,7 @@ def compare(
         if silent:
             bound = silent_rates(placement, silent).bound
             limits = (
-                f"any {silent} may stay silent: uplink {sum(rates)} instead of {view.uplink_bound}. {limits}"
+                f"any {silent} may stay silent: uplink {sum(rates)} instead of {view.uplink_bound}; {limits}"
             )
         candidates.append(
             Candidate(
@@ -212,7 +225,7 @@ def _personal(placement: Placement, tasks: Sequence[int]) -> _View:
     hosted = [len({tasks[n] for n in stored}) for stored in placement.stored]
     limits = (
         f"uplink: the server needs every one of {N} updates. Downlink: every one of {T} models is wanted "
-        f"somewhere; a worker hosts {min(hosted)} to {max(hosted)} tasks."
+        f"somewhere; a worker hosts {_range(hosted)} tasks."
     )
     return _View(Fraction(N), T, T, hosted, limits)
 
@@ -224,6 +237,11 @@ def _uncoded(placement: Placement, tasks: Sequence[int]) -> _View:
 
 
 _VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded": _uncoded}
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _missing(placement: Placement) -> list[int]:

@@ -23,7 +23,7 @@ from scipy.sparse import csr_array
 
 Demands = Mapping[frozenset[int], int]
 
-SEARCH_EFFORT = 5_000_000
+SEARCH_EFFORT = 20_000_000
 """Nodes × variables² that an integer program may cost: unlike a time limit, the same everywhere."""
 
 

@@ -284,7 +284,7 @@ def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
 def _checked_speeds(speeds: Sequence[Fraction | int], K: int) -> tuple[Fraction, ...]:
     try:
         b = tuple(map(Fraction, speeds))
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UsageError("speeds", "must be rational numbers", speeds) from error
     if len(b) != K:
         raise UsageError("speeds", f"must be as many as workers ({K})", speeds)

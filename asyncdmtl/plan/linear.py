@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
 from asyncdmtl.field.real import Matrix
+from asyncdmtl.plan.arguments import a_placement, rational, whole_number
 from asyncdmtl.plan.linear_matrices import build_downlink, build_uplink, solve_decoding
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.stragglers import check_copies, responder_sets
 from asyncdmtl.plan.targets import Bound, Target, cut_bound, packet_columns
 
+MOST_SUBPACKETS = 4096
 MAX_SUBPACKETS = 24
 """The most packets that `max_overhead` tries."""
 
@@ -156,8 +158,8 @@ class LinearPlan:
         CodingError
             Too few workers responded to determine `A·V`; the message names the silent ones.
         """
-        if not rows:
-            raise UsageError("rows", "must hold the rows of at least one worker", {})
+        if not isinstance(rows, Mapping) or not rows:
+            raise UsageError("rows", "must map at least one worker to its rows", rows)
         responders = sorted(self._worker(k) for k in rows)
         for k in responders:
             _check_rows(
@@ -229,11 +231,7 @@ class LinearPlan:
         return X, self.target[:, stored] - X @ (leading @ self.target[:, stored])
 
     def _worker(self, worker: int) -> int:
-        if not 0 <= worker < len(self.placement.workers):
-            raise UsageError(
-                "worker", f"must be an index from 0 to {len(self.placement.workers) - 1}", worker
-            )
-        return worker
+        return whole_number("worker", worker, 0, len(self.placement.workers) - 1)
 
 
 def make_linear_plan(
@@ -270,11 +268,12 @@ def make_linear_plan(
     PlanError
         A partition has at most `silent` holders.
     """
+    placement = a_placement(placement)
     A = _check_target(placement, target)
-    if isinstance(subpackets, bool) or not isinstance(subpackets, int) or subpackets < 1:
-        raise UsageError("subpackets", "must be a whole number, at least 1", subpackets)
-    if max_overhead is not None and not max_overhead >= 0:
-        raise UsageError("max_overhead", "must be at least 0", max_overhead)
+    silent, seed = whole_number("silent", silent), whole_number("seed", seed)
+    subpackets = whole_number("subpackets", subpackets, 1, MOST_SUBPACKETS)
+    if max_overhead is not None:
+        max_overhead = rational("max_overhead", max_overhead)
     check_copies(placement, silent)
     responders = list(responder_sets(len(placement.workers), silent))
     reduced = Target(placement, A)
@@ -334,7 +333,10 @@ def _to_packets(vectors: NDArray[Float], P: int) -> NDArray[Float]:
 
 
 def _check_target(placement: Placement, target: NDArray[np.float64]) -> Matrix:
-    given = np.asarray(target)
+    try:
+        given = np.asarray(target)
+    except ValueError as error:
+        raise UsageError("target", "must be a matrix of real numbers", target) from error
     if given.ndim != 2 or given.shape[0] < 1 or given.shape[1] != len(placement.partitions):
         raise UsageError(
             "target",

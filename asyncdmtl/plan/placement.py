@@ -57,7 +57,11 @@ class Placement:
     stored: tuple[tuple[int, ...], ...]
 
     def __init__(self, stored: Mapping[str, Iterable[str]], partitions: Sequence[str] | None = None) -> None:
-        by_worker = {worker: list(names) for worker, names in stored.items()}
+        if not isinstance(stored, Mapping):
+            raise PlacementError("placement", "must map worker names to lists of partition names", stored)
+        by_worker = {
+            worker: _names(f"partitions of worker {worker!r}", held) for worker, held in stored.items()
+        }
         if not by_worker:
             raise PlacementError("placement", "must have at least one worker", {})
         for worker, names in by_worker.items():
@@ -67,6 +71,7 @@ class Placement:
         if partitions is None:
             partitions = sorted(present, key=natural_key)
         else:
+            partitions = _names("partitions", partitions)
             _check_names("partitions", partitions)
         if not partitions:
             raise PlacementError("placement", "must have at least one partition", dict(by_worker))
@@ -95,6 +100,8 @@ class Placement:
 
     def missing(self, worker: int) -> tuple[int, ...]:
         """The partitions that `worker` (an index) does not store, ascending."""
+        if not 0 <= worker < len(self.workers):
+            raise PlacementError("worker", f"must be an index from 0 to {len(self.workers) - 1}", worker)
         stored = set(self.stored[worker])
         return tuple(n for n in range(len(self.partitions)) if n not in stored)
 
@@ -117,9 +124,9 @@ class Placement:
         PlacementError
             `workers` or `partitions` below 1, or `copies` outside 1…workers.
         """
-        for name, value in (("workers", workers), ("partitions", partitions)):
-            if value < 1:
-                raise PlacementError(name, "must be at least 1", value)
+        for name, value in (("workers", workers), ("partitions", partitions), ("copies", copies)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise PlacementError(name, "must be a whole number, at least 1", value)
         if not 1 <= copies <= workers:
             raise PlacementError(
                 "copies", f"must lie between 1 and the number of workers ({workers})", copies
@@ -191,6 +198,13 @@ def read_tables(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise PlacementError(f"placement file {path}", "must have a table 'workers'", content)
     return content
+
+
+def _names(what: str, names: Any) -> list[str]:
+    """`names` as a list. One string is no list of names, though it could be taken for one of letters."""
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise PlacementError(what, "must be a list of names", names)
+    return list(names)
 
 
 def _is_names(value: object) -> bool:

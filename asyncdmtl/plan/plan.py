@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import linalg
 from asyncdmtl.plan import matrices
+from asyncdmtl.plan.arguments import whole_number
 from asyncdmtl.plan.bounds import downlink_bound
 from asyncdmtl.plan.codec import Bytes, Decoder, Encoder, Recombiner, VectorFormat
 from asyncdmtl.plan.matrices import Delivery, Matrix
@@ -236,7 +237,8 @@ class Plan:
         -------
         uint8 array (uplink_rows[worker], packet bytes)
         """
-        expected = len(self.placement.stored[worker])
+        expected = len(self.placement.stored[self._checked(worker)])
+        _check_array("updates", updates)
         if updates.ndim != 2 or len(updates) != expected:
             raise UsageError("updates", f"must have the shape ({expected}, d)", updates.shape)
         return self.encoder(worker)(self.vector_format(updates.shape[1], updates.dtype).pack(updates))
@@ -260,6 +262,11 @@ class Plan:
         CodingError
             The rows of these workers do not determine all updates.
         """
+        for k, part in uplink.items():
+            shape = (self.uplink_rows[self._checked(k)], self.vector_format(length, dtype).packet_bytes)
+            _check_array(f"rows of worker {k}", part)
+            if part.shape != shape:
+                raise UsageError(f"rows of worker {k}", f"must have the shape {shape}", part.shape)
         chosen, decoder = self.collector(tuple(uplink))
         firsts = np.concatenate([[0], np.cumsum(self.uplink_rows)])
         rows = {int(firsts[k]) + i: row for k, part in uplink.items() for i, row in enumerate(part)}
@@ -272,7 +279,12 @@ class Plan:
         Returns a uint8 array (len(downlink_matrix), packet bytes); worker `k` is sent the rows
         `deliveries[k].rows` of it.
         """
-        return self.recombiner([row for rows in uplink for row in rows] or uplink[0])
+        parts = list(uplink)
+        for part in parts:
+            _check_array("uplink", part)
+        if not parts or any(part.ndim != 2 for part in parts):
+            raise UsageError("uplink", "must be 2-D arrays of rows, one from each worker", len(parts))
+        return self.recombiner([row for rows in parts for row in rows] or parts[0])
 
     def decode(self, worker: int, rows: Bytes, known: NDArray[Any]) -> NDArray[Any]:
         """What `worker` makes of the rows that it was sent.
@@ -288,7 +300,9 @@ class Plan:
         -------
         array (len(deliveries[worker].wanted), d) of the dtype of `known`
         """
-        delivery = self.deliveries[worker]
+        delivery = self.deliveries[self._checked(worker)]
+        _check_array("known", known)
+        _check_array("rows", rows)
         if known.ndim != 2 or len(known) != len(delivery.known):
             raise UsageError("known", f"must have the shape ({len(delivery.known)}, d)", known.shape)
         layout = self.vector_format(known.shape[1], known.dtype)
@@ -296,3 +310,12 @@ class Plan:
             shape = (len(delivery.rows), layout.packet_bytes)
             raise UsageError("rows", f"must have the shape {shape}", rows.shape)
         return layout.vectors(self.decoder(worker)(rows, layout.pack(known)))
+
+    def _checked(self, worker: int) -> int:
+        """`worker`, if it is the index of one; else UsageError."""
+        return whole_number("worker", worker, 0, len(self.placement.workers) - 1)
+
+
+def _check_array(argument: str, value: object) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype.hasobject:
+        raise UsageError(argument, "must be a NumPy array of numbers", type(value).__name__)

@@ -12,7 +12,7 @@ import numpy as np
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
 from asyncdmtl.plan import matrices
-from asyncdmtl.plan.bounds import rationals
+from asyncdmtl.plan.arguments import MOST, a_placement, numbered_tasks, per_worker, rational, whole_number
 from asyncdmtl.plan.matrices import Delivery
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import RECIPE_VERSION, STRATEGIES, Plan, Strategy
@@ -77,26 +77,24 @@ def make_plan(
     PlanError
         No such plan exists, or none of a size that can be checked without some `max_overhead`.
     """
+    placement = a_placement(placement)
     if strategy not in STRATEGIES:
         raise UsageError("strategy", f"must be one of {', '.join(STRATEGIES)}", strategy)
-    if max_overhead < 0:
-        raise UsageError("max_overhead", "must not be negative", max_overhead)
-    if speeds is not None and strategy != "relay":
-        raise UsageError("speeds", "are for the strategy relay", strategy)
-    if prices is not None:
-        prices = rationals("prices", prices, placement)
-    if silent and strategy != "central":
-        raise UsageError("silent", "is for the strategy central", strategy)
-    owners = _checked_tasks(placement, tasks)
+    owners = numbered_tasks(placement, tasks)
+    overhead = rational("max_overhead", max_overhead)
+    silent = whole_number("silent", silent)
+    seed = whole_number("seed", seed, high=MOST - ATTEMPTS)
     subpackets, uplink_rows = plan_rates(
         placement,
         strategy,
-        max_overhead=Fraction(max_overhead),
+        max_overhead=overhead,
         prices=prices,
         speeds=speeds,
         silent=silent,
     )
-    senders = () if strategy == "relay" or silent else choose_senders(placement, prices)
+    senders: tuple[int, ...] = ()
+    if strategy != "relay" and not silent:
+        senders = choose_senders(placement, prices and per_worker("prices", prices, placement))
     _check_size(placement, subpackets, uplink_rows)
     for attempt in range(seed, seed + ATTEMPTS):
         plan = _build(placement, owners, strategy, subpackets, uplink_rows, senders, attempt, silent)
@@ -115,22 +113,24 @@ def plan_rates(
     silent: int = 0,
 ) -> tuple[int, tuple[int, ...]]:
     """Packets per vector, and how many of them each worker sends up; arguments as for `make_plan`."""
+    _check_combination(strategy, prices, speeds, silent)
+    overhead = Fraction(max_overhead)
     if silent:
-        tolerant = fewest_packets(placement, silent, max_overhead)
+        tolerant = fewest_packets(placement, silent, overhead)
         return tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
+    costs = None if prices is None else per_worker("prices", prices, placement)
     if strategy != "relay":
-        senders = choose_senders(placement, prices)
+        senders = choose_senders(placement, costs)
         return 1, tuple(senders.count(k) for k in range(len(placement.workers)))
-    if prices is not None and speeds is not None:
-        raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
-    if prices is not None:
-        cheapest = cheapest_rates(placement, prices)
-        return _rounded_up(cheapest.rates, lambda rates: _dot(prices, rates), Fraction(max_overhead))
+    if costs is not None:
+        cheapest = cheapest_rates(placement, costs)
+        return _rounded_up(cheapest.rates, lambda rates: _dot(costs, rates), overhead)
     if speeds is not None:
-        fastest = fastest_rates(placement, speeds)
-        return _rounded_up(fastest.rates, lambda rates: _longest(rates, speeds), Fraction(max_overhead))
+        quick = per_worker("speeds", speeds, placement, positive=True)
+        fastest = fastest_rates(placement, quick)
+        return _rounded_up(fastest.rates, lambda rates: longest(rates, quick), overhead)
     optimum = uplink_optimum(placement)
-    subpackets = smallest_subpackets(optimum, max_overhead)
+    subpackets = smallest_subpackets(optimum, overhead)
     return subpackets, integral_rates(placement, subpackets, optimum)
 
 
@@ -146,12 +146,24 @@ def _check_size(placement: Placement, subpackets: int, uplink_rows: Sequence[int
         )
 
 
+def _check_combination(strategy: Strategy, prices: object, speeds: object, silent: int) -> None:
+    if prices is not None and speeds is not None:
+        raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
+    if speeds is not None and strategy != "relay":
+        raise UsageError("speeds", "are for the strategy relay", strategy)
+    if silent and strategy != "central":
+        raise UsageError("silent", "is for the strategy central", strategy)
+    if silent and prices is not None:
+        raise UsageError("prices", "cannot be given with silent", prices)
+
+
 def _rounded_up(
     rates: Sequence[Fraction], cost: Callable[[Sequence[Fraction]], Fraction], max_overhead: Fraction
 ) -> tuple[int, tuple[int, ...]]:
     """The fewest packets with which `rates`, rounded up, cost at most `max_overhead` more than they do.
 
-    Rates that are rounded up stay feasible: every cut asks for at least so much.
+    Rates that are rounded up stay feasible: every cut asks for at least so much. (Other optimal rates may
+    do with fewer packets.)
     """
     allowed = (1 + max_overhead) * cost(rates)
     for P in range(1, MOST_SUBPACKETS + 1):
@@ -174,11 +186,12 @@ def _collects(plan: Plan) -> bool:
     )
 
 
-def _dot(prices: Sequence[Fraction | int], rates: Sequence[Fraction]) -> Fraction:
+def _dot(prices: Sequence[Fraction], rates: Sequence[Fraction]) -> Fraction:
     return sum((Fraction(price) * rate for price, rate in zip(prices, rates, strict=True)), Fraction(0))
 
 
-def _longest(rates: Sequence[Fraction], speeds: Sequence[Fraction | int]) -> Fraction:
+def longest(rates: Sequence[Fraction], speeds: Sequence[Fraction]) -> Fraction:
+    """`max_k R_k / b_k`: how long the uplink takes."""
     return max(rate / Fraction(speed) for rate, speed in zip(rates, speeds, strict=True))
 
 
@@ -197,7 +210,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
             raise PlanError(f"plan recipe of version {recipe['version']!r}, this is version {RECIPE_VERSION}")
         placement = recipe_placement(recipe)
         _check_recipe(recipe, placement)
-        owners = _checked_tasks(placement, recipe["tasks"])
+        owners = numbered_tasks(placement, recipe["tasks"])
         if recipe["strategy"] not in STRATEGIES:
             raise PlanError(f"plan recipe with the unknown strategy {recipe['strategy']!r}")
         plan = _build(
@@ -213,7 +226,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise PlanError(f"malformed plan recipe: {error!r}") from error
     if plan.digest != digest:
-        raise PlanError(f"the plan built has digest {plan.digest.hex()}, the one announced {digest.hex()}")
+        raise PlanError(f"the plan built has digest {plan.digest.hex()}, not the one announced")
     return plan
 
 
@@ -247,18 +260,6 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     columns = len(placement.partitions) * P
     if columns * (sum(recipe["uplink_rows"]) + columns) > 2 * MOST_ENTRIES:
         raise ValueError("matrices that are too large")
-
-
-def _checked_tasks(placement: Placement, tasks: Sequence[int] | None) -> tuple[int, ...]:
-    partitions = len(placement.partitions)
-    if tasks is None:
-        return tuple(range(partitions))
-    owners = tuple(tasks)
-    if len(owners) != partitions:
-        raise UsageError("tasks", f"must name a task for each of {partitions} partitions", owners)
-    if set(owners) != set(range(len(set(owners)))):
-        raise UsageError("tasks", "must be numbered from 0 without gaps", owners)
-    return owners
 
 
 def _build(

@@ -53,6 +53,8 @@ def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
     PlanError
         The recipe is malformed, of another version, or has another digest.
     """
+    if not isinstance(recipe, Mapping):
+        raise PlanError("a plan recipe is a map")
     if recipe.get("strategy") != "linear":
         return rebuild_plan(recipe, digest)
     if recipe.get("version") != RECIPE_VERSION or _digest(recipe) != digest:

@@ -8,7 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from asyncdmtl.errors import PlacementError
+from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.arguments import rational
 from asyncdmtl.plan.placement import Placement, natural_key, read_tables
 
 
@@ -84,15 +85,8 @@ def _numbers(table: Any, placement: Placement, what: str) -> tuple[Fraction, ...
         raise PlacementError(what, f"must be a table of the workers {', '.join(placement.workers)}", table)
     values = []
     for worker in placement.workers:
-        value = table[worker]
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise PlacementError(f"{what}: {worker}", "must be a number", value)
         try:
-            # By way of text, so that 0.1 means a tenth and not the float beside it.
-            number = Fraction(str(value))
-        except (ValueError, ZeroDivisionError) as error:
-            raise PlacementError(f"{what}: {worker}", "must be a finite number", value) from error
-        if number < 0:
-            raise PlacementError(f"{what}: {worker}", "must not be negative", value)
-        values.append(number)
+            values.append(rational(f"{what}: {worker}", table[worker]))
+        except UsageError as error:
+            raise PlacementError(error.argument, error.rule, error.value) from error
     return tuple(values)

@@ -30,8 +30,8 @@ from asyncdmtl.plan.placement import Placement
 MAX_RESPONDER_SETS = 5000
 """More sets of responders than this are not checked one by one, and nothing is handed out unchecked."""
 
-MAX_SUBPACKETS = 8
-"""The most packets that `fewest_packets` tries."""
+FEW_SUBPACKETS, MOST_SUBPACKETS = 8, 256
+"""Packets that `fewest_packets` tries one by one, and the largest denominator that it tries beyond."""
 
 _CUTS_PER_ROUND = 8
 
@@ -153,24 +153,26 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
 
 
 def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | int = 0) -> SilentRates:
-    """`silent_rates` with the smallest P, of at most `MAX_SUBPACKETS`, that `max_overhead` allows.
+    """`silent_rates` with few packets, whose load exceeds the bound by at most the share `max_overhead`.
 
-    The load may exceed the bound by that share; if no such P does it, the P of least load is taken.
+    The smallest P up to `FEW_SUBPACKETS` that does it, else the denominator of the bound.
 
     Raises
     ------
     UsageError, PlanError
-        As `silent_rates`.
+        As `silent_rates`; PlanError also if neither does it.
     """
-    best: SilentRates | None = None
-    for P in range(1, MAX_SUBPACKETS + 1):
+    found = silent_rates(placement, silent)
+    # The denominator of the bound often does where no small number does.
+    tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, MOST_SUBPACKETS)]
+    for P in tried:
         found = silent_rates(placement, silent, P)
-        if best is None or found.load < best.load:
-            best = found
-        if best.load <= (1 + max_overhead) * best.bound:
-            break
-    assert best is not None
-    return best
+        if found.load <= (1 + max_overhead) * found.bound:
+            return found
+    raise PlanError(
+        f"rates near the bound {found.bound} need more packets per vector than were tried "
+        f"(with {found.subpackets} the load is {found.load}): allow a larger max_overhead"
+    )
 
 
 def uplink_support(placement: Placement, rates: SilentRates) -> NDArray[np.bool_]:

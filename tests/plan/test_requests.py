@@ -44,7 +44,8 @@ def test_partitions_are_tasks_of_their_own_unless_said_otherwise(tmp_path: Path)
         ("[prices]\na = 1\nb = -1\n", "b must not be negative"),
         ("[prices]\na = 1\nb = 'much'\n", "b must be a finite number"),
         ("[prices]\na = 1\nb = nan\n", "b must be a finite number"),
-        ("[prices]\na = 1\nb = true\n", "b must be a number"),
+        ("[prices]\na = 1\nb = true\n", "b must be a number of moderate size"),
+        ("[prices]\na = 1\nb = '1e99999999'\n", "b must be a number of moderate size"),
         ("[speeds]\na = 1\nb = 0\n", "speeds .* more than 0"),
     ],
 )

@@ -1,0 +1,88 @@
+"""Checks of what callers hand in: what is wrong is named before any work is done."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.placement import Placement
+
+MOST = 2**53
+# `Fraction("1e99999999")` would take for ever.
+_DIGITS = 400
+
+
+def whole_number(argument: str, value: Any, low: int = 0, high: int = MOST) -> int:
+    """`value` as an int, if it is a whole number (NumPy's too) from `low` to `high`; else UsageError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not low <= number <= high:
+        limit = f"from {low} to {high}" if high < MOST else f"from {low} on"
+        raise UsageError(argument, f"must be a whole number {limit}", value)
+    return number
+
+
+def rational(argument: str, value: Any, low: int = 0) -> Fraction:
+    """`value` as an exact fraction of at least `low`; a float means the decimal that it is written as."""
+    text = str(value)
+    exponent = re.search(r"[eE][+-]?0*(\d+)", text)
+    if isinstance(value, bool) or len(text) > _DIGITS or (exponent and len(exponent[1]) > 3):
+        raise UsageError(argument, "must be a number of moderate size", value)
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(argument, "must be a finite number, such as 2, 0.1 or 1/3", value) from None
+    if number < low:
+        raise UsageError(argument, f"must be at least {low}" if low else "must not be negative", value)
+    return number
+
+
+def a_placement(value: Any) -> Placement:
+    """`value`, if it is a Placement; else UsageError."""
+    if not isinstance(value, Placement):
+        raise UsageError("placement", "must be a Placement, such as Placement({'w0': ['a', 'b']})", value)
+    return value
+
+
+def numbered_tasks(placement: Placement, tasks: Any) -> tuple[int, ...]:
+    """The task of each partition, counted from 0 without gaps; None makes each partition a task.
+
+    Raises
+    ------
+    UsageError
+        Not as many as partitions, not whole numbers, or with gaps.
+    """
+    partitions = len(placement.partitions)
+    if tasks is None:
+        return tuple(range(partitions))
+    try:
+        owners = tuple(operator.index(task) for task in tasks)
+    except TypeError:
+        raise UsageError("tasks", "must be whole numbers, one for each partition", tasks) from None
+    if len(owners) != partitions:
+        raise UsageError("tasks", f"must name a task for each of {partitions} partitions", owners)
+    if set(owners) != set(range(len(set(owners)))):
+        raise UsageError("tasks", "must be numbered from 0 without gaps", owners)
+    return owners
+
+
+def per_worker(
+    argument: str, values: Any, placement: Placement, *, positive: bool = False
+) -> tuple[Fraction, ...]:
+    """One exact number for every worker, not negative, or `positive`; else UsageError."""
+    try:
+        given: Sequence[Any] = list(values)
+    except TypeError:
+        raise UsageError(argument, "must be numbers, one for each worker", values) from None
+    if len(given) != len(placement.workers):
+        raise UsageError(argument, f"must be as many as workers ({len(placement.workers)})", values)
+    numbers = tuple(rational(argument, value) for value in given)
+    if positive and min(numbers) <= 0:
+        raise UsageError(argument, "must be positive", values)
+    return numbers
