@@ -134,6 +134,8 @@ class Session:
         message = messages.unpack(frame.head, frame.body)
         if message.sender not in (self.peer, "either"):
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
+        if isinstance(message, Hello) and self.state is State.OPENED:
+            self.worker = message.name
         self._count("up" if self.peer == "worker" else "down", message, len(frame.body), frame.size)
         if isinstance(message, Uplink) and message.plan < self.plan:
             return None
@@ -155,8 +157,6 @@ class Session:
         self.state = following
         if isinstance(message, Failure):
             self._told = True
-        if isinstance(message, Hello):
-            self.worker = message.name
         if isinstance(message, Hello | Welcome):
             self._reader.head_limit = DECLARE_HEAD if self.role == "server" else ASSIGN_HEAD
         if isinstance(message, Assign):

@@ -118,9 +118,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_a_float_is_the_decimal_that_it_is_written_as() -> None:
     assert rational("x", 0.1) == Fraction(1, 10)
     assert rational("x", np.float32(0.1)) == Fraction(1, 10)
-    plan = make_plan(
-        Placement.cyclic(7, 21, 3), speeds=[0.1, 0.7, 1.3, 2.9, 3.1, 0.37, 9.1], max_overhead=0.1
-    )  # type: ignore[list-item, arg-type]
+    decimals: Any = [0.1, 0.7, 1.3, 2.9, 3.1, 0.37, 9.1]
+    plan = make_plan(Placement.cyclic(7, 21, 3), speeds=decimals, max_overhead=Fraction(1, 10))
     assert plan.uplink_load >= plan.uplink_bound
 
 
