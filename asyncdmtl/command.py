@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -30,10 +31,17 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
     """A click command with the options that every command has, and settings from file and environment."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def configured(**values: Any) -> Any:
+            if values.pop("show_config"):
+                return print(json.dumps(values, default=str, indent=2))
+            return function(**values)
+
+        decorated: Callable[..., Any] = configured
         for option in reversed(_COMMON):
-            function = option(function)
+            decorated = option(decorated)
         settings = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
-        made: click.Command = click.command(name, context_settings=settings)(function)
+        made: click.Command = click.command(name, context_settings=settings)(decorated)
         return made
 
     return decorate
@@ -192,6 +200,9 @@ _COMMON = (
         callback=_configure,
         help="TOML file with a table of options for each command. The command line overrides the file, "
         "the file overrides the environment (ASYNCDMTL_OPTION), the environment overrides defaults.",
+    ),
+    click.option(
+        "--show-config", is_flag=True, help="Print what all options come to, as JSON, and do nothing else."
     ),
     click.option(
         "--format",

@@ -385,7 +385,25 @@ def test_command_line_over_file_over_environment_over_default(tmp_path: Path) ->
     assert (settings["rounds"], settings["dtype"], settings["aggregate"]) == (3, "float64", "median")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["server"], ["worker"]], ids=" ".join)
+def test_a_command_tells_what_all_settings_come_to(tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("[run]\nrounds = 7\nstrength = 0.5\n")
+    shown = CliRunner().invoke(
+        cli.main,
+        ["run", "--config", str(config), "--strength=0.25", "--show-config"],
+        env={"ASYNCDMTL_SEED": "3"},
+    )
+    assert shown.exit_code == 0
+    content = json.loads(shown.stdout)
+    assert (content["rounds"], content["strength"], content["seed"], content["dtype"]) == (
+        7,
+        0.25,
+        3,
+        "float32",
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["place"], ["server"], ["worker"]], ids=" ".join)
 def test_help_and_version(command: list[str]) -> None:
     for option in ("-h", "--help"):
         shown = CliRunner().invoke(cli.main, [*command, option])
