@@ -24,8 +24,8 @@ from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.recipes import AnyPlan
 from asyncdmtl.protocol.ledger import Entry
-from asyncdmtl.runtime.coordinator import RunRecord
 from asyncdmtl.runtime.loop import loop_name
+from asyncdmtl.runtime.records import RunRecord
 
 Report = dict[str, Any]
 

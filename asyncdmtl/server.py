@@ -18,8 +18,9 @@ from asyncdmtl.learning.coupling import COUPLINGS
 from asyncdmtl.learning.training import DTYPES, Settings
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import CHOICES
-from asyncdmtl.runtime.coordinator import Coordinator, RunOptions
+from asyncdmtl.runtime.coordinator import Coordinator
 from asyncdmtl.runtime.loop import run
+from asyncdmtl.runtime.records import RunOptions
 from asyncdmtl.runtime.transport import format_address, parse_address
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol import framing, messages
 from asyncdmtl.protocol.messages import VERSION, Failure, Hello
-from asyncdmtl.runtime.coordinator import RunOptions
+from asyncdmtl.runtime.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
 SETTINGS = make_settings()

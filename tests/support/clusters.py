@@ -8,8 +8,9 @@ from typing import Any
 
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.runtime.coordinator import Coordinator, RunOptions, RunRecord
+from asyncdmtl.runtime.coordinator import Coordinator
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
+from asyncdmtl.runtime.records import RunOptions, RunRecord
 from asyncdmtl.runtime.roster import Event
 
 LIMIT = 60.0
