@@ -24,6 +24,7 @@ VERSION = 1
 MAX_COUNT = 2**53
 NAME_LENGTH = 200
 TEXT_LENGTH = 4_000
+SILENCE = 10.0
 MOST_EXIT_CODE = 6
 MOST_ROWS = 2**48
 MOST_FEATURES = 2**34
@@ -115,39 +116,47 @@ class Message:
 
 @dataclass(frozen=True, eq=False)
 class Hello(Message):
-    """Worker: who I am, and which version I speak."""
+    """Worker: who I am, which version I speak, and after how many seconds of silence I give up."""
 
     number, kind, sender = 1, "hello", "worker"
     version: int
     name: str
+    silence: float = SILENCE
 
     def fields(self) -> list[Any]:
-        return [self.version, self.name]
+        return [self.version, self.name, self.silence]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Hello:
         version = _integer(values[0] if values else None, "protocol version")
         if version != VERSION:
             raise RemoteProtocolError(f"the worker speaks protocol version {version}, this server {VERSION}")
-        _fields(values, 2, cls.kind)
-        return cls(version, _name(values[1], "worker name"))
+        _fields(values, 3, cls.kind)
+        return cls(version, _name(values[1], "worker name"), _silence(values[2]))
 
 
 @dataclass(frozen=True, eq=False)
 class Welcome(Message):
-    """Server: the run, and the settings of its training."""
+    """Server: the run, the settings of its training, and after how many seconds of silence I give up."""
 
     number, kind, sender = 2, "welcome", "server"
     run: str
     settings: Mapping[str, Any]
+    silence: float = SILENCE
 
     def fields(self) -> list[Any]:
-        return [self.run, dict(self.settings)]
+        return [self.run, dict(self.settings), self.silence]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Welcome:
-        run, settings = _fields(values, 2, cls.kind)
-        return cls(_name(run, "run"), _mapping(settings, "settings"))
+        run, settings, silence = _fields(values, 3, cls.kind)
+        return cls(_name(run, "run"), _mapping(settings, "settings"), _silence(silence))
+
+
+def _silence(value: Any) -> float:
+    if not 0.0 < _real(value, "silence") < math.inf:
+        raise RemoteProtocolError("silence must be a finite number of seconds, more than 0")
+    return float(value)
 
 
 def _smoothness(value: Any) -> float:

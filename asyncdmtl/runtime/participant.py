@@ -111,7 +111,11 @@ class Participant:
 
     async def _take_part(self, connection: Connection) -> TaskModels:
         options = self._options
-        await connection.send(Hello(VERSION, options.name), options.silence_timeout, "--silence-timeout")
+        await connection.send(
+            Hello(VERSION, options.name, options.silence_timeout),
+            options.silence_timeout,
+            "--silence-timeout",
+        )
         welcome = await connection.receive((Welcome,), options.silence_timeout, "--silence-timeout")
         try:
             settings = Settings.from_dict(welcome.settings)

@@ -138,7 +138,9 @@ class Roster:
             hello = await connection.receive((Hello,), self._silence_timeout, "--silence-timeout")
             self._check_name(hello.name)
             await connection.send(
-                Welcome(self._run, self._settings), self._silence_timeout, "--silence-timeout"
+                Welcome(self._run, self._settings, self._silence_timeout),
+                self._silence_timeout,
+                "--silence-timeout",
             )
             declare = await connection.receive((Declare,), self._join_timeout, "--join-timeout")
             self._check_name(hello.name)

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from asyncdmtl.errors import AsyncDMTLError, LinkError, PeerError, RemoteProtocolError, UsageError, WaitError
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Failure, Heartbeat, Message
+from asyncdmtl.protocol.messages import Failure, Heartbeat, Hello, Message, Welcome
 from asyncdmtl.protocol.session import Role, Session
 from asyncdmtl.runtime.kernel import KernelCount, kernel_count
 
@@ -22,6 +22,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
 # Seconds: between heartbeats, for last words to a peer that may be gone, and at the most for any wait.
 PULSE, LAST_WORDS, LONGEST_WAIT = 2.0, 1.0, 1e9
+
+# However impatient a peer says that it is.
+FASTEST_PULSE = 0.02
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -60,6 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self.address = "?"
         self.on_lost: Callable[[], None] | None = None
         self._silence = silence
+        self._interval = min(PULSE, silence / 4)
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Message] = deque()
@@ -109,6 +113,8 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(RemoteProtocolError(f"{self.peer}: {error}"), tell=True)
             return
         for message in received:
+            if isinstance(message, Hello | Welcome):
+                self._beat_within(message.silence)
             if isinstance(message, Failure):
                 self._fail(PeerError(f"{self.peer} ended it: {message.reason}", exit_code=message.exit_code))
             elif not isinstance(message, Heartbeat):
@@ -253,7 +259,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self.session.beating:
             self._write(Heartbeat())
-        self._pulse = self._loop.call_later(min(PULSE, self._silence / 4), self._beat)
+        self._pulse = self._loop.call_later(self._interval, self._beat)
+
+    def _beat_within(self, patience: float) -> None:
+        """Beat often enough for a peer that gives up after so many seconds of silence."""
+        self._interval = max(FASTEST_PULSE, min(self._interval, patience / 4))
+        self._stop_pulse()
+        self._pulse = self._loop.call_later(self._interval, self._beat)
 
     def _stop_pulse(self) -> None:
         if self._pulse is not None:

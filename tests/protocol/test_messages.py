@@ -116,6 +116,8 @@ def test_a_field_too_few_or_too_many_is_refused(message: Message) -> None:
         (EXAMPLES[0], 2, "a\nb", "worker name"),
         (EXAMPLES[0], 2, "x" * 201, "worker name"),
         (EXAMPLES[0], 1, True, "protocol version"),
+        (EXAMPLES[0], 3, 0.0, "silence"),
+        (EXAMPLES[1], 3, float("inf"), "silence"),
         (EXAMPLES[1], 2, {"a": 1, "b": [1]}, None),
         (EXAMPLES[2], 1, [["p", "t", bytes(15), 1, 1, 0.0]], "partition digest"),
         (EXAMPLES[2], 1, [["p", "t", bytes(16), 0, 1, 0.0]], "rows"),

@@ -253,13 +253,16 @@ def hold_back(monkeypatch: pytest.MonkeyPatch, worker: int, before: Callable[[],
     monkeypatch.setattr(WorkerSide, "compute", held)
 
 
-async def test_heartbeats_go_on_while_a_worker_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("server", "own"), [(0.4, 0.4), (0.4, 60.0), (60.0, 0.4)])
+async def test_heartbeats_go_on_while_a_worker_computes(
+    monkeypatch: pytest.MonkeyPatch, server: float, own: float
+) -> None:
     release = threading.Event()
     hold_back(monkeypatch, 0, release.wait)
-    async with Cluster(options(workers=1, silence_timeout=0.4)) as cluster:
-        worker = cluster.join("w0", PARTITIONS, silence_timeout=0.4)
+    async with Cluster(options(workers=1, silence_timeout=server)) as cluster:
+        worker = cluster.join("w0", PARTITIONS, silence_timeout=own)
         await cluster.event("planned")
-        # Four times the limit, by the loop's own clock: without heartbeats either side would have given up.
+        # Four times the shorter limit: without heartbeats in time, that side would have given up.
         passed = asyncio.Event()
         asyncio.get_running_loop().call_later(1.6, passed.set)
         await passed.wait()
