@@ -106,7 +106,8 @@ class WorkerSide:
             self._encode(self._own, self._rows),
             tuple(digest(update) for update in own),
             tuple(float(losses[i]) for i in self._reported),
-            0.0 if self._personal else self.trainer.penalty(),
+            # All would compute the same; the server takes the first worker's, or under personal its own.
+            self.trainer.penalty() if self.worker == 0 and not self._personal else 0.0,
         )
 
     def apply(self, received: Bytes, expected: bytes) -> None:

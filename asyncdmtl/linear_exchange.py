@@ -45,7 +45,8 @@ class LinearWorkerSide:
         losses = self.trainer.local_updates(self._own)
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
         reported = tuple(float(losses[i]) for i in self._reported)
-        return Sent(rows, (digest(rows),), reported, self.trainer.penalty())
+        penalty = self.trainer.penalty() if self.worker == 0 else 0.0
+        return Sent(rows, (digest(rows),), reported, penalty)
 
     def apply(self, received: Bytes, expected: bytes) -> None:
         """Recover `A·V` and take the step; CodingError or IntegrityError if these are not the rows sent."""

@@ -7,7 +7,9 @@ It must be deterministic: every worker computes it for itself. A line in `AGGREG
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from types import MappingProxyType
 
 import numpy as np
@@ -15,6 +17,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Aggregate = Callable[[Floats, Floats], Floats]
+
+TRIMMED_SHARE = Fraction(1, 5)
+"""`β`: the share of updates that the trimmed mean drops at each end."""
+
+_STATIONARY = 1e-10  # the geometric median is found when its pulls cancel to this share of the weights
+_ITERATIONS = 10_000
+_TOO_LONG = 1e150  # to be squared, with room for sums
 
 
 def mean(updates: Floats, weights: Floats) -> Floats:
@@ -39,8 +48,132 @@ def median(updates: Floats, weights: Floats) -> Floats:
     With one or two partitions it is their plain mean. Reference: Yin, Chen, Ramchandran, Bartlett,
     "Byzantine-Robust Distributed Learning", ICML 2018.
     """
-    z: Floats = np.median(updates, axis=0)
+    return _inner_mean(updates, (len(updates) - 1) // 2)
+
+
+def trimmed_mean(updates: Floats, weights: Floats) -> Floats:
+    """Of every coordinate by itself, the plain mean without the `⌈βn⌉` least and largest values.
+
+    `β` is 1/5, rounded up so that a task of three partitions is protected too, but never beyond the
+    middle: of 1 or 2 updates it is the plain mean, of 3 or 4 the median. Weights are ignored.
+    While no more than `⌈βn⌉` updates are arbitrarily wrong (from three on: a fifth of them, and one at
+    least), every coordinate stays within the range of the right ones. It loses less than the median where
+    all are right, and is as little the gradient of the task's loss where partitions differ.
+    Reference: Yin, Chen, Ramchandran, Bartlett, "Byzantine-Robust Distributed Learning", ICML 2018.
+    """
+    n = len(updates)
+    return _inner_mean(updates, min(math.ceil(TRIMMED_SHARE * n), (n - 1) // 2))
+
+
+def geometric_median(updates: Floats, weights: Floats) -> Floats:
+    """`argmin_z Σ_n weight_n · ‖v_n − z‖₂`: every update pulls by its weight, however far away it is.
+
+    While wrong updates hold a share `α < ½` of the weight, `‖z − c‖ ≤ r·(1 − α)/√(1 − 2α)` for every ball,
+    of centre `c` and radius `r`, that has all the right ones: it breaks down at half the weight. It turns
+    with the coordinates, which median and trimmed mean do not. Updates that are not finite, or longer
+    than 1e150, are left out, unless they hold half the weight: then nothing is left to go by, and all is NaN.
+    Of one update it is that; of two the heavier, or their mean; where several points would do, the
+    one taken does not depend on their order.
+
+    Found by Weiszfeld's iteration, with Vardi and Zhang's care for medians that are updates, in the
+    coordinates of the `n` differences from the coordinate-wise median (so `d` counts but once), until the
+    pulls cancel to 1e-10 of the weights. Reference: Vardi and Zhang, "The multivariate L1-median and
+    associated data depth", PNAS 97(4), 2000; bound: Minsker, "Geometric median and robust estimation in
+    Banach spaces", Bernoulli 21(4), 2015.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        usable = np.linalg.norm(updates, axis=1) < _TOO_LONG
+    if 2.0 * weights[usable].sum() <= weights.sum():
+        return np.full(updates.shape[1], np.nan)
+    kept, shares = updates[usable], weights[usable] / weights[usable].sum()
+    base = median(kept, shares)
+    differences = kept - base
+    # R of a QR has the columns' lengths and angles, each to its own precision beside any outlier.
+    points: Floats = np.transpose(np.linalg.qr(differences.T, mode="r"))
+    z: Floats = base + _weiszfeld(points, shares) @ differences
     return z
 
 
-AGGREGATES: Mapping[str, Aggregate] = MappingProxyType({"mean": mean, "median": median})
+def krum(updates: Floats, weights: Floats) -> Floats:
+    """The one update whose `n − f − 2` nearest others are nearest, by the sum of squared distances.
+
+    `f = ⌊(n − 3)/2⌋`, at least 0, is the number of wrong updates that is reckoned with: the largest for
+    which the reference gives a guarantee. Ties go to the lowest index; weights are ignored. The choice is
+    a right update, or within `D·√((n − f − 2)/(n − 2f − 2))` of one, where `D` is the largest distance
+    between right ones, as long as less than half are wrong. An update that is not finite is far from
+    all. Of 1 or 2 updates, which nothing tells apart, it is the weighted mean. The price: it
+    follows one partition, so the run settles as near the optimum as partitions are alike.
+    Reference: Blanchard, El Mhamdi, Guerraoui, Stainer, "Machine Learning with Adversaries: Byzantine
+    Tolerant Gradient Descent", NeurIPS 2017.
+    """
+    n = len(updates)
+    if n < 3:
+        return mean(updates, weights)
+    f = (n - 3) // 2
+    squared = np.zeros((n, n))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i in range(n - 1):
+            differences = updates[i + 1 :] - updates[i]
+            squared[i, i + 1 :] = squared[i + 1 :, i] = np.einsum("nd,nd->n", differences, differences)
+    squared[np.isnan(squared)] = np.inf
+    np.fill_diagonal(squared, np.inf)
+    # Summed in ascending order, so that equal distances give equal scores.
+    scores = np.sort(squared, axis=1)[:, : n - f - 2].sum(axis=1)
+    z: Floats = updates[int(np.argmin(scores))].copy()
+    return z
+
+
+def _inner_mean(updates: Floats, k: int) -> Floats:
+    """The mean of every coordinate without its `k` least and largest values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Sorted, so that the order of the updates cannot show; NaN sorts as the largest and is dropped so.
+        z: Floats = np.sort(updates, axis=0)[k : len(updates) - k].mean(axis=0)
+    return z
+
+
+def _weiszfeld(points: Floats, shares: Floats) -> Floats:
+    """Coefficients (n,) of the geometric median as a combination of `points` (n, p); `shares` add up to 1.
+
+    What the coefficients lack of 1 belongs to the origin, where the search begins.
+    """
+    sizes = np.linalg.norm(points, axis=1)
+
+    def pulls(y: Floats) -> tuple[float, float, Floats]:
+        """The pull of the points away from `y`, the shares that hold it at `y`, and `share / distance`."""
+        offsets = points - y
+        distances = np.linalg.norm(offsets, axis=1)
+        # What differs by rounding is at the same place.
+        away = distances > 1e-13 * (sizes + np.linalg.norm(y))
+        inverse = np.zeros(len(points))
+        inverse[away] = shares[away] / distances[away]
+        return float(np.linalg.norm(inverse @ offsets)), float(shares[~away].sum()), inverse
+
+    def is_median(y: Floats) -> bool:
+        pull, held, _ = pulls(y)
+        return pull <= held + _STATIONARY
+
+    coefficients = np.zeros(len(points))
+    if is_median(np.zeros(points.shape[1])):
+        return coefficients
+    medians = np.array([is_median(x) for x in points])
+    if medians.any():
+        coefficients[medians] = shares[medians] / shares[medians].sum()
+        return coefficients
+    for _ in range(_ITERATIONS):
+        pull, held, inverse = pulls(coefficients @ points)
+        if pull <= held + _STATIONARY:
+            break
+        coefficients *= held / pull
+        coefficients += (1.0 - held / pull) * inverse / inverse.sum()
+    return coefficients
+
+
+AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
+    {
+        "mean": mean,
+        "median": median,
+        "trimmed-mean": trimmed_mean,
+        "geometric-median": geometric_median,
+        "krum": krum,
+    }
+)

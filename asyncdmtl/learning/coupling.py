@@ -7,6 +7,7 @@ intercepts are not passed through. A subclass of `Coupling` and a line in `COUPL
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.proximal import (
+    clustered_prox,
+    map_singular_values,
+    pair_differences,
+    singular_values,
+    sparse_low_rank_prox,
+    sparse_low_rank_split,
+    squared_l1_threshold,
+)
 
 Floats = NDArray[np.float64]
 
@@ -68,19 +78,88 @@ class NuclearNorm(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ Σ_i σ_i(W)`."""
-        _, sigma = _right_factor(W if len(W) >= W.shape[1] else W.T)
-        return self.strength * float(sigma.sum())
+        return self.strength * float(singular_values(W).sum())
 
     def prox(self, W: Floats, step: float) -> Floats:
         """Singular values shrunk by `step·λ`, at the cost of one QR of the long side."""
-        wide = len(W) < W.shape[1]
-        V, sigma = _right_factor(W.T if wide else W)
-        kept = sigma > step * self.strength
-        # W = U Σ Vᵀ becomes W·V·diag(1 − step·λ/σ)·Vᵀ: the long factor U is never formed, and since
-        # the small factor has norm ≤ 1 and prox never magnifies, rounding stays that of the QR.
-        shrink = (V[:, kept] * (1.0 - step * self.strength / sigma[kept])) @ V[:, kept].T
-        shrunk: Floats = shrink @ W if wide else W @ shrink
-        return shrunk
+        return map_singular_values(W, lambda sigma: np.maximum(sigma - step * self.strength, 0.0))
+
+
+class TaskCovariance(Coupling):
+    """`R(W) = ½ ‖W‖_*²`: tasks learn from each other by a covariance `Ω` (T, T) that is learned with them.
+
+    It is the least of `½ tr(Wᵀ Ω⁻¹ W)` over all `Ω ⪰ 0` of trace 1, reached at `Ω = (WWᵀ)^½ / tr (WWᵀ)^½`:
+    multi-task relationship learning (MTRL) without alternating between `W` and `Ω`, which stalls above the
+    optimum once `Ω` loses rank. The prox takes `τ` off every singular value, down to 0, with
+    `τ = step·λ·Σ_i max(σ_i − τ, 0)`. Reference: Zhang and Yeung, "A Convex Formulation for Learning Task
+    Relationships in Multi-Task Learning", UAI 2010; the least over `Ω`: Argyriou, Evgeniou, Pontil, "Convex
+    Multi-Task Feature Learning", Machine Learning 73(3), 2008.
+    """
+
+    summary = "tasks share by a covariance that is learned (MTRL, half the squared nuclear norm)"
+
+    def penalty(self, W: Floats) -> float:
+        """`½ λ (Σ_i σ_i(W))²`."""
+        norm = float(singular_values(W).sum())
+        return 0.5 * self.strength * norm * norm
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """Singular values shrunk by `τ`, exactly, at the cost of one QR of the long side."""
+
+        def shrink(sigma: Floats) -> Floats:
+            return np.maximum(sigma - squared_l1_threshold(sigma, step * self.strength), 0.0)
+
+        return map_singular_values(W, shrink)
+
+
+class SparseLowRank(Coupling):
+    """`R(W) = min_{P+Q=W} ρ ‖P‖₁ + ‖Q‖_*`, `ρ = 1/√max(T, features)`: one small subspace, and exceptions.
+
+    `W` is a low-rank `Q` that tasks share plus a sparse `P` that they do not, with `λ₁ = λρ` and `λ₂ = λ`.
+    Only the sum is trained, with the split left to the penalty: that keeps one model per task and gives the
+    same optimum as training `P` and `Q` apart. This `ρ` is where neither part swallows the other for want
+    of scale. Prox and penalty are found by iteration to a fixed accuracy, each iteration with a QR
+    of the long side: see `proximal.sparse_low_rank_prox`.
+    Reference: Chen, Liu, Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD
+    2010; `ρ`: Candès, Li, Ma, Wright, "Robust Principal Component Analysis?", Journal of the ACM 58(3), 2011.
+    """
+
+    summary = "models lie near one small subspace but for a few entries (sparse + low-rank; slow)"
+
+    def penalty(self, W: Floats) -> float:
+        """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split, never less than its true value."""
+        P, Q = sparse_low_rank_split(W, self._rho(W))
+        return self.strength * float(self._rho(W) * np.abs(P).sum() + singular_values(Q).sum())
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""
+        return sparse_low_rank_prox(W, step * self.strength, self._rho(W))
+
+    @staticmethod
+    def _rho(W: Floats) -> float:
+        return 1.0 / math.sqrt(max(W.shape))
+
+
+class Clustered(Coupling):
+    """`R(W) = (1/T) Σ_{s<t} ‖w_s − w_t‖₂`: models gather in clusters, within which they are equal.
+
+    The convex relaxation of clustering known as sum-of-norms clustering, on the complete graph of tasks:
+    how many clusters there are follows from `λ`. With `1/T`, as in the mean-regularised penalty (which
+    has squares in place of norms), no task is pulled harder than `λ` however many there are.
+    The prox is found by iteration to a fixed accuracy, in memory for some `T²·min(T, features)` numbers:
+    see `proximal.clustered_prox`. Reference: Hocking, Joulin, Bach, Vert, "Clusterpath: an Algorithm for
+    Clustering using Convex Fusion Penalties", ICML 2011.
+    """
+
+    summary = "models gather in clusters (convex: sum of norms of differences)"
+
+    def penalty(self, W: Floats) -> float:
+        """`(λ/T) Σ_{s<t} ‖w_s − w_t‖₂`."""
+        return self.strength / len(W) * float(np.linalg.norm(pair_differences(W), axis=1).sum())
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """Differences shortened so that they still fit together; the mean of the models stays."""
+        return clustered_prox(W, step * self.strength / len(W))
 
 
 class L21Norm(Coupling):
@@ -176,6 +255,9 @@ COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
         "mean": PlainMean,
         "mean-regularised": MeanRegularised,
         "chain": ChainLaplacian,
+        "covariance": TaskCovariance,
+        "sparse-low-rank": SparseLowRank,
+        "clustered": Clustered,
     }
 )
 
@@ -191,12 +273,3 @@ def make_coupling(name: str, strength: float) -> Coupling:
     if name not in COUPLINGS:
         raise UsageError("coupling", f"must be one of {', '.join(COUPLINGS)}", name)
     return COUPLINGS[name](strength)
-
-
-def _right_factor(tall: Floats) -> tuple[Floats, Floats]:
-    """`V` (n, n) and singular values (n,) of a tall (m, n) matrix `U Σ Vᵀ`, m ≥ n.
-
-    By way of `R` of its QR, not of the Gram matrix, which would square the condition number.
-    """
-    _, sigma, Vt = np.linalg.svd(np.linalg.qr(tall, mode="r"))
-    return Vt.T, sigma

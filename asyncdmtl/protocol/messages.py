@@ -238,7 +238,7 @@ class Uplink(Message):
     """Worker: my coded rows of a round.
 
     `digests` has 8 bytes for each stored partition, `losses` the mean loss of those that this worker
-    reports, `penalty` the coupling's penalty at the current models.
+    reports, `penalty` the coupling's at the current models, from the first worker; else 0.
     """
 
     number, kind, sender = 5, "uplink", "worker"

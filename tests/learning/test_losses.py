@@ -16,7 +16,7 @@ finite = st.floats(-30, 30)
 @pytest.mark.parametrize("name", LOSSES)
 @given(score=finite, label=st.sampled_from([0.0, 1.0]))
 def test_derivative_is_that_of_the_value(name: str, score: float, label: float) -> None:
-    h = 1e-5
+    h = 1e-6  # small enough for the kinks in the derivatives of Huber and squared hinge
     s, y = np.array([score - h, score, score + h]), np.full(3, label)
     values, derivatives = LOSSES[name].value_and_derivative(s, y)
     assert derivatives[1] == pytest.approx((values[2] - values[0]) / (2 * h), abs=1e-6)
@@ -38,6 +38,24 @@ def test_logistic_keeps_the_digits_of_a_small_derivative() -> None:
 
 def test_labels_are_zero_and_one() -> None:
     check_targets("logistic", np.array([0.0, 1.0]), "here")
-    check_targets("squared", np.array([-3.5]), "here")
+    for loss in ("squared", "huber"):
+        check_targets(loss, np.array([-3.5]), "here")
     with pytest.raises(DataError, match=r"targets of here must be 0 or 1 for logistic loss, got -1\.0"):
         check_targets("logistic", np.array([1.0, -1.0]), "here")
+    with pytest.raises(DataError, match="for squared_hinge loss"):
+        check_targets("squared_hinge", np.array([0.5]), "here")
+
+
+def test_squared_hinge_is_free_beyond_the_margin() -> None:
+    scores, labels = np.array([-1.0, 0.0, 0.5, 1.0, 1e300]), np.ones(5)
+    for sign in (1.0, -1.0):
+        values, derivatives = LOSSES["squared_hinge"].value_and_derivative(sign * scores, labels * (sign > 0))
+        assert values.tolist() == [2.0, 0.5, 0.125, 0.0, 0.0]
+        assert (sign * derivatives).tolist() == [-2.0, -1.0, -0.5, 0.0, 0.0]
+
+
+def test_huber_is_square_near_and_straight_far() -> None:
+    residuals = np.array([-1e300, -3.0, -1.0, 0.5, 1.0, 3.0])
+    values, derivatives = LOSSES["huber"].value_and_derivative(residuals + 2.0, np.full(6, 2.0))
+    assert values.tolist() == [1e300, 2.5, 0.5, 0.125, 0.5, 2.5]
+    assert derivatives.tolist() == [-1.0, -1.0, -1.0, 0.5, 1.0, 1.0]

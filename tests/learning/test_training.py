@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, MultiTaskLasso
 from support.problems import make_partitions, make_settings
 from threadpoolctl import threadpool_info
@@ -31,7 +32,7 @@ def updates_of(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
     ("name", "value"),
     [
         ("loss", "hinge"),
-        ("aggregate", "krum"),
+        ("aggregate", "mode"),
         ("coupling", "trace"),
         ("coupling", ["nuclear"]),
         ("dtype", "float16"),
@@ -200,7 +201,71 @@ def test_without_coupling_every_task_is_fitted_for_itself() -> None:
     assert models.intercept_ == pytest.approx(np.repeat(alone.intercept_, 2), abs=1e-4)
 
 
-@pytest.mark.parametrize("coupling", ["none", "nuclear", "l21"])
+@pytest.mark.parametrize(("loss", "strength"), [("squared_hinge", 0.02), ("huber", 0.1)])
+def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, strength: float) -> None:
+    rng = np.random.default_rng(8)
+    T, F, rows = 3, 4, 25
+    X = rng.standard_normal((T, rows, F))
+    scores = np.einsum("trf,tf->tr", X, np.outer([1.0, -1.0, 2.0], [1.0, 0.0, 1.0, -1.0]))
+    y = scores + 0.5 * rng.standard_normal((T, rows)) ** 3
+    if loss == "squared_hinge":
+        y = (y > 0).astype(float)
+
+    def objective(flat: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+        # ‖W‖_* is the least of ½(‖A‖² + ‖B‖²) over W = AB, which makes the penalty smooth.
+        A, B = flat[: T * T].reshape(T, T), flat[T * T :].reshape(T, F)
+        s = np.einsum("trf,tf->tr", X, A @ B)
+        if loss == "huber":
+            each = np.where(np.abs(s - y) <= 1, (s - y) ** 2 / 2, np.abs(s - y) - 0.5)
+        else:
+            each = np.maximum(0.0, 1.0 - np.where(y == 1.0, s, -s)) ** 2 / 2
+        return float(each.mean(axis=1).sum() + 0.5 * strength * (0.5 * (flat**2).sum()) ** 2)
+
+    other = minimize(
+        objective,
+        rng.standard_normal(T * T + T * F),
+        method="BFGS",
+        options={"gtol": 1e-7, "maxiter": 5000},
+    )
+    partitions = [
+        Partition(f"p{2 * t + i}", f"t{t}", X[t, c], y[t, c])
+        for t in range(T)
+        for i, c in enumerate([slice(0, 9), slice(9, rows)])
+    ]
+    settings = make_settings(
+        loss=loss,
+        coupling="covariance",
+        strength=strength,
+        rounds=1500,
+        dtype="float64",
+        intercept=False,
+    )
+    models, objectives = train(partitions, settings)
+    assert objectives[-1] == pytest.approx(other.fun, rel=1e-8)
+    A, B = other.x[: T * T].reshape(T, T), other.x[T * T :].reshape(T, F)
+    assert models.coef_ == pytest.approx(A @ B, abs=1e-4)
+    assert np.linalg.norm(models.coef_) > 0.5
+
+
+@pytest.mark.parametrize("coupling", ["sparse-low-rank", "clustered"])
+def test_a_point_that_a_step_leaves_in_place_has_the_least_objective(coupling: str) -> None:
+    partitions = make_partitions(6, "squared", features=3)
+    settings = make_settings(
+        coupling=coupling, strength=0.3, rounds=60, dtype="float64", intercept=False, loss="huber"
+    )
+    trained = train(partitions, settings)
+    trainer = make_trainer(partitions, settings)
+    trainer.W[...] = trained.models.coef_
+    least = trainer.objective(trainer.losses())
+    rng = np.random.default_rng(9)
+    for size in (3e-2, 1e-1, 1.0):
+        for _ in range(6):
+            trainer.W[...] = trained.models.coef_ + size * rng.standard_normal(trainer.W.shape)
+            assert trainer.objective(trainer.losses()) > least
+    assert least < 0.9 * trained.objectives[0]
+
+
+@pytest.mark.parametrize("coupling", ["none", "nuclear", "l21", "covariance", "clustered"])
 def test_the_objective_never_rises(coupling: str) -> None:
     settings = make_settings(coupling=coupling, rounds=60, dtype="float64")
     objectives = train(make_partitions(6, "squared"), settings).objectives

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import brentq, minimize
+
+from asyncdmtl.learning.proximal import (
+    clustered_prox,
+    map_singular_values,
+    singular_values,
+    sparse_low_rank_prox,
+    sparse_low_rank_split,
+    squared_l1_threshold,
+)
+
+Floats = NDArray[np.float64]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (7, 3), (5, 5)])
+def test_singular_values_are_mapped(shape: tuple[int, int]) -> None:
+    W = np.random.default_rng(0).standard_normal(shape)
+    U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
+    assert singular_values(W) == pytest.approx(sigma)
+    assert map_singular_values(W, lambda s: np.minimum(s, 1.0)) == pytest.approx(
+        (U * np.minimum(sigma, 1.0)) @ Vt
+    )
+    assert (map_singular_values(np.zeros(shape), lambda s: s) == 0).all()
+
+
+@given(
+    values=st.lists(st.floats(0, 1e3), min_size=1, max_size=8),
+    mu=st.one_of(st.floats(0, 10), st.sampled_from([1e-12, 1e17])),
+)
+def test_threshold_of_the_squared_norm_solves_its_equation(values: list[float], mu: float) -> None:
+    sigma = np.sort(values)[::-1]
+    tau = squared_l1_threshold(sigma, mu)
+    end = min(mu * sigma.sum(), sigma[0])  # where τ is at the most
+    root = brentq(lambda x: x - mu * np.maximum(sigma - x, 0.0).sum(), 0.0, end, xtol=1e-14, maxiter=1000)
+    assert tau == pytest.approx(root, rel=1e-9, abs=1e-9)
+
+
+def nearest_in_both(W: Floats, mu: float, rho: float) -> Floats:
+    """Dykstra's alternating projections on the spectral ball and the box."""
+    H, p, q = W, np.zeros_like(W), np.zeros_like(W)
+    for _ in range(30_000):
+        U, sigma, Vt = np.linalg.svd(H + p, full_matrices=False)
+        G = (U * np.minimum(sigma, mu)) @ Vt
+        p = H + p - G
+        H = np.clip(G + q, -mu * rho, mu * rho)
+        q = G + q - H
+        if np.abs(G - H).max() < 1e-13:
+            break
+    return H
+
+
+@pytest.mark.parametrize(("shape", "mu"), [((4, 4), 0.5), ((3, 6), 1.0), ((6, 3), 0.3), ((4, 5), 2.5)])
+def test_sparse_low_rank_prox_agrees_with_alternating_projections(shape: tuple[int, int], mu: float) -> None:
+    rng = np.random.default_rng(1)
+    W = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
+    W[1, 2] += 3.0
+    W += 0.1 * rng.standard_normal(shape)
+    rho = max(shape) ** -0.5
+    assert sparse_low_rank_prox(W, mu, rho) == pytest.approx(W - nearest_in_both(W, mu, rho), abs=1e-8)
+
+
+def test_a_low_rank_matrix_with_exceptions_is_split_into_both() -> None:
+    rng = np.random.default_rng(2)
+    Q = np.outer(rng.choice([-1.0, 1.0], 12), rng.standard_normal(15))
+    P = np.zeros_like(Q)
+    P[[1, 5, 9], [2, 8, 13]] = [4.0, -3.0, 5.0]
+    found_P, found_Q = sparse_low_rank_split(P + Q, 15**-0.5)
+    assert found_P + found_Q == pytest.approx(P + Q)
+    assert found_P == pytest.approx(P, abs=1e-4)
+    assert np.linalg.matrix_rank(found_Q, tol=1e-4) == 1
+
+
+def pairwise_dual(W: Floats, mu: float) -> Floats:
+    """The clustered prox by SciPy: least squares over one vector of length ≤ μ for every pair."""
+    T, F = W.shape
+    pairs = list(combinations(range(T), 2))
+
+    def primal(flat: Floats) -> Floats:
+        U = W.copy()
+        for (s, t), z in zip(pairs, flat.reshape(-1, F), strict=True):
+            U[s] -= z
+            U[t] += z
+        return U
+
+    def value(flat: Floats) -> tuple[float, Floats]:
+        U = primal(flat)
+        return 0.5 * float((U**2).sum()), np.concatenate([U[t] - U[s] for s, t in pairs])
+
+    inside = {"type": "ineq", "fun": lambda flat: mu**2 - (flat.reshape(-1, F) ** 2).sum(axis=1)}
+    found = minimize(
+        value,
+        np.zeros(len(pairs) * F),
+        jac=True,
+        constraints=[inside],
+        method="SLSQP",
+        options={"ftol": 1e-15, "maxiter": 500},
+    )
+    return primal(found.x)
+
+
+@pytest.mark.parametrize("mu", [0.05, 0.3, 0.6, 3.0])
+@pytest.mark.parametrize("shape", [(4, 2), (3, 5), (5, 1)])
+def test_clustered_prox_agrees_with_scipy(shape: tuple[int, int], mu: float) -> None:
+    W = np.random.default_rng(3).standard_normal(shape)
+    assert clustered_prox(W, mu) == pytest.approx(pairwise_dual(W, mu), abs=1e-6)
+
+
+@given(mu=st.floats(0, 3), F=st.integers(1, 5), seed=st.integers(0, 999))
+def test_of_two_tasks_only_the_difference_shrinks(mu: float, F: int, seed: int) -> None:
+    W = np.random.default_rng(seed).standard_normal((2, F))
+    half = (W[0] - W[1]) / 2
+    shortened = half * max(0.0, 1.0 - mu / float(np.linalg.norm(half)))
+    U = clustered_prox(W, mu)
+    expected = W.mean(axis=0) + np.array([shortened, -shortened])
+    assert np.abs(U - expected).max() < 1e-10
+
+
+def test_clustered_prox_of_long_models() -> None:
+    rng = np.random.default_rng(4)
+    W, (Q, _) = rng.standard_normal((4, 4)), np.linalg.qr(rng.standard_normal((5000, 4)))
+    assert clustered_prox(W @ Q.T, 0.3) == pytest.approx(clustered_prox(W, 0.3) @ Q.T, abs=1e-9)
