@@ -57,6 +57,7 @@ def in_subdifferential_of_cuts(W: Floats, G: Floats, strength: float) -> bool:
 @example(shape=(8, 3), strength=100.0, step=1.0, seed=0)
 @example(shape=(8, 1), strength=1.0, step=1.0, seed=0)
 @example(shape=(5, 4), strength=5e-324, step=1.0, seed=0)
+@settings(deadline=None)
 def test_prox_meets_its_optimality_condition(
     name: str, shape: tuple[int, int], strength: float, step: float, seed: int
 ) -> None:

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
@@ -115,6 +115,7 @@ def test_clustered_prox_agrees_with_scipy(shape: tuple[int, int], mu: float) -> 
 
 
 @given(mu=st.floats(0, 3), F=st.integers(1, 5), seed=st.integers(0, 999))
+@settings(deadline=None)
 def test_of_two_tasks_only_the_difference_shrinks(mu: float, F: int, seed: int) -> None:
     W = np.random.default_rng(seed).standard_normal((2, F))
     half = (W[0] - W[1]) / 2
