@@ -16,8 +16,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import Problem, Trainer
+from asyncdmtl.learning.training import Trainer
 from asyncdmtl.plan.codec import Bytes
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
@@ -47,13 +48,15 @@ class Sent:
     """A worker's part of a round: coded rows, and what the server needs to know beside them.
 
     `digests` are those of the updates of all stored partitions, `losses` the mean losses of the
-    partitions that this worker reports, `penalty` the coupling's at the current models.
+    partitions that this worker reports, `penalty` the coupling's at the current models and `residual` that
+    of the last step (`Trainer.residual`); both come from the first worker, from the others they are 0.
     """
 
     rows: Bytes
     digests: tuple[bytes, ...]
     losses: tuple[float, ...]
     penalty: float
+    residual: float
 
 
 def losses_by_partition(reported: Sequence[Sequence[int]], sent: Sequence[Sent]) -> NDArray[np.float64]:
@@ -106,8 +109,7 @@ class WorkerSide:
             self._encode(self._own, self._rows),
             tuple(digest(update) for update in own),
             tuple(float(losses[i]) for i in self._reported),
-            # All would compute the same; the server takes the first worker's, or under personal its own.
-            self.trainer.penalty() if self.worker == 0 and not self._personal else 0.0,
+            *self._told(),
         )
 
     def apply(self, received: Bytes, expected: bytes) -> None:
@@ -138,7 +140,7 @@ class WorkerSide:
         if combined_digest([digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
         if self._personal:
-            self.trainer.W[list(self._delivery.wanted)] = decoded
+            self.trainer.place(self._delivery.wanted, decoded)
             return
         vectors.update(zip(self._delivery.wanted, decoded, strict=True))
         tasks = range(len(self._problem.tasks))
@@ -155,6 +157,12 @@ class WorkerSide:
     def models_digest(self) -> bytes:
         """The digest of the models that this worker has."""
         return digest(self.trainer.W[list(self._delivery.wanted)] if self._personal else self.trainer.W)
+
+    def _told(self) -> tuple[float, float]:
+        """Penalty and residual: all have the same; the server takes the first worker's, or its own."""
+        if self.worker > 0 or self._personal:
+            return 0.0, 0.0
+        return self.trainer.penalty(), self.trainer.residual
 
     def _known_vectors(self) -> dict[int, Vectors]:
         """Side information by column: own updates, or aggregates of the tasks that are stored whole."""
@@ -213,7 +221,7 @@ class ServerSide:
         self._recombine = plan.recombiner
         self._down = np.empty((len(plan.downlink_matrix), self._format.packet_bytes), np.uint8)
         self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
-        self._penalty = 0.0
+        self._told = self.trainer.penalty(), self.trainer.residual
         if plan.broadcasts != "updates":
             self._updates = self._format.allocate(len(plan.tasks))
             self._results = self._format.allocate(len(problem.tasks))
@@ -244,13 +252,15 @@ class ServerSide:
                 name = self.plan.placement.workers[worker]
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
-    def combine(self, sent: Sequence[Sent]) -> list[Reply]:
-        """From the parts of all workers, in their order, what each of them is sent.
+    def combine(self, sent: Sequence[Sent], last: bool) -> list[Reply]:
+        """From the parts of all workers, in their order, what each of them is sent; `last` ends the run.
 
         Raises
         ------
         DisagreementError
             Holders of a partition computed different updates; names the partitions and the odd workers.
+        IntegrityError
+            The updates that the server decoded are not those that were computed; no model was touched.
         """
         digests = self._agreed(sent)
         rows = [
@@ -259,7 +269,7 @@ class ServerSide:
             for row in part.rows.reshape(self.plan.uplink_rows[k], self._format.packet_bytes)
         ]
         if self.plan.broadcasts != "updates":
-            digests = self._aggregate(rows)
+            digests = self._aggregate(rows, digests, last)
             self._recombine(self._results, self._down)
         else:
             self._recombine(rows, self._down)
@@ -272,10 +282,22 @@ class ServerSide:
         ]
 
     def objective(self, sent: Sequence[Sent]) -> float:
-        """The objective at the models that the updates of the round combined last were computed at."""
+        """The objective where the updates of the round were computed; to be asked before `combine`."""
         losses = losses_by_partition(self._reported, sent)
-        penalty = self._penalty if self.plan.strategy == "personal" else sent[0].penalty
-        return self._problem.data_loss(losses) + penalty
+        return self._problem.data_loss(losses) + self._penalty_and_residual(sent)[0]
+
+    def residual(self, sent: Sequence[Sent]) -> float:
+        """`Trainer.residual` of the step before the round; to be asked before `combine`."""
+        return self._penalty_and_residual(sent)[1]
+
+    def converged(self, sent: Sequence[Sent]) -> bool:
+        """Whether the run may end with this round; to be asked before `combine`."""
+        return self._problem.converged(self.objective(sent), self.residual(sent))
+
+    def _penalty_and_residual(self, sent: Sequence[Sent]) -> tuple[float, float]:
+        if self.plan.strategy == "personal":
+            return self._told
+        return sent[0].penalty, sent[0].residual
 
     def models_agree(self, digests: Mapping[int, bytes]) -> bool:
         """Whether these workers ended with the models that they should have."""
@@ -284,19 +306,32 @@ class ServerSide:
         W, deliveries = self.trainer.W, self.plan.deliveries
         return all(claim == digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
 
-    def _aggregate(self, rows: Sequence[Bytes]) -> list[bytes]:
+    def _aggregate(self, rows: Sequence[Bytes], expected: Sequence[bytes], last: bool) -> list[bytes]:
         """Decode all updates, apply ψ within every task and for `personal` φ; the digests of the results."""
         chosen, decoder = self.plan.collector()
         decoder([rows[i] for i in chosen], (), self._updates)
         updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
+        self._check_decoded(updates, expected)
         results = self._format.vectors(self._results)
         for t, partitions in enumerate(self._problem.partitions_of):
             results[t] = self._problem.aggregate(t, updates[list(partitions)])
         if self.plan.strategy == "personal":
-            self._penalty = self.trainer.penalty()
             self.trainer.step(results)  # type: ignore[arg-type]
-            results[:] = self.trainer.W
+            self._told = self.trainer.penalty(), self.trainer.residual
+            # Workers compute their next updates at what they are sent; the last of it are their models.
+            results[:] = self.trainer.W if last else self.trainer.Y
         return [digest(result) for result in results]
+
+    def _check_decoded(self, updates: Vectors, expected: Sequence[bytes]) -> None:
+        names = self.plan.placement.partitions
+        odd = [name for name, v, claim in zip(names, updates, expected, strict=True) if digest(v) != claim]
+        if odd:
+            raise IntegrityError(
+                f"the server decoded other updates of {odd} than their holders computed: "
+                "bytes were corrupted on their way",
+                partitions=odd,
+                workers=[],
+            )
 
     def _agreed(self, sent: Sequence[Sent]) -> list[bytes]:
         """The digest of every update, on which all its holders agree."""

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange import Reply, Sent, digest, losses_by_partition, reported_by
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import Problem, Trainer
+from asyncdmtl.learning.training import Trainer
 from asyncdmtl.plan.linear import LinearPlan
 
 Bytes = NDArray[np.uint8]
@@ -45,8 +46,8 @@ class LinearWorkerSide:
         losses = self.trainer.local_updates(self._own)
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
         reported = tuple(float(losses[i]) for i in self._reported)
-        penalty = self.trainer.penalty() if self.worker == 0 else 0.0
-        return Sent(rows, (digest(rows),), reported, penalty)
+        told = (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
+        return Sent(rows, (digest(rows),), reported, *told)
 
     def apply(self, received: Bytes, expected: bytes) -> None:
         """Recover `A·V` and take the step; CodingError or IntegrityError if these are not the rows sent."""
@@ -106,8 +107,8 @@ class LinearServerSide:
         if sent.digests != (digest(sent.rows),):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
-    def combine(self, sent: Sequence[Sent]) -> list[Reply]:
-        """From the parts of all workers, in their order, what each of them is sent."""
+    def combine(self, sent: Sequence[Sent], last: bool) -> list[Reply]:
+        """From the parts of all workers, in their order, what each of them is sent, `last` or not."""
         dtype, packet = self._problem.dtype, self._packet_bytes // self._problem.dtype.itemsize
         rows = {k: part.rows.view(dtype).reshape(-1, packet) for k, part in enumerate(sent)}
         combined = self.plan.aggregate(rows, length=self._problem.d)
@@ -118,6 +119,14 @@ class LinearServerSide:
         """The objective at the models that the updates were computed at."""
         losses = losses_by_partition(self._reported, sent)
         return self._problem.data_loss(losses) + sent[0].penalty
+
+    def residual(self, sent: Sequence[Sent]) -> float:
+        """`Trainer.residual` of the step before the round of `sent`, as the first worker has it."""
+        return sent[0].residual
+
+    def converged(self, sent: Sequence[Sent]) -> bool:
+        """Whether the run may end with the round of `sent`."""
+        return self._problem.converged(self.objective(sent), self.residual(sent))
 
     def models_agree(self, digests: Mapping[int, bytes]) -> bool:
         """True: over the reals, models agree up to rounding, which digests cannot tell."""

@@ -11,8 +11,10 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
 from asyncdmtl.exchange import Reply, Sent, ServerSide, WorkerSide
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded, train
+from asyncdmtl.learning.training import Trainer, single_threaded, train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.plan.planner import make_plan, rebuild_plan
@@ -24,7 +26,7 @@ class Exchange:
     def __init__(
         self, placement: Placement, partitions: list[Partition], settings: Settings, strategy: Any
     ) -> None:
-        infos = [part.info(settings.loss, intercept=settings.intercept) for part in partitions]
+        infos = [part.info(settings) for part in partitions]
         self.problem = Problem(settings, infos)
         self.plan = make_plan(placement, strategy, tasks=self.problem.task_of)
         self.server = ServerSide(self.plan, self.problem)
@@ -60,13 +62,14 @@ def test_every_worker_ends_with_the_twins_models(
     partitions = make_partitions(len(placement.partitions), loss)
     exchange = Exchange(placement, partitions, settings, strategy)
     twin = train(partitions, settings)
-    payload = 0
+    payload = round_ = 0
     with single_threaded():
         for expected in twin.objectives:
             sent = exchange.up()
             payload += sum(part.rows.nbytes for part in sent)
-            replies = exchange.server.combine(sent)
             assert exchange.server.objective(sent) == float(expected)
+            round_ += 1
+            replies = exchange.server.combine(sent, round_ == 4)
             exchange.down(replies)
     assert Fraction(payload, 4 * exchange.server.vector_bytes) == exchange.plan.uplink_load
     assert exchange.server.models_agree(
@@ -90,7 +93,7 @@ def test_replicas_that_disagree_are_named(strategy: Any) -> None:
     stored[1] = Partition(odd.id, odd.task, odd.X, odd.y + 1)
     exchange.workers[3] = WorkerSide(exchange.plan, 3, Trainer(exchange.problem, stored))
     with pytest.raises(DisagreementError, match="'p1': w1, w2 against w3") as caught:
-        exchange.server.combine(exchange.up())
+        exchange.server.combine(exchange.up(), False)
     assert caught.value.partitions == ("p1",)
     assert caught.value.odd == {"w3": ("p1",)}
 
@@ -104,7 +107,7 @@ def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
         exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]})
     )
     with pytest.raises(DisagreementError) as caught:
-        exchange.server.combine(exchange.up())
+        exchange.server.combine(exchange.up(), False)
     assert caught.value.odd == {"w1": ("p0",)}
 
 
@@ -112,7 +115,7 @@ def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
 def test_corrupted_rows_do_not_reach_a_model(strategy: Any) -> None:
     exchange = Exchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), strategy)
     sent = exchange.up()
-    replies = exchange.server.combine(sent)
+    replies = exchange.server.combine(sent, False)
     corrupted = [row.copy() for row in replies[2].rows]
     corrupted[-1][5] ^= 1
     replies[2] = Reply(tuple(corrupted), replies[2].digest)
@@ -123,13 +126,25 @@ def test_corrupted_rows_do_not_reach_a_model(strategy: Any) -> None:
     assert np.array_equal(trainer.W, before)
 
 
+@pytest.mark.parametrize("strategy", ["central", "personal"])
+def test_corrupted_rows_do_not_reach_the_servers_aggregates(strategy: Any) -> None:
+    exchange = Exchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), strategy)
+    sent = exchange.up()
+    rows = sent[2].rows.copy()
+    rows.reshape(-1)[5] ^= 1
+    before = exchange.server.trainer.W.copy()
+    with pytest.raises(IntegrityError, match=r"the server decoded other updates of \['p\d'"):
+        exchange.server.combine([*sent[:2], replace(sent[2], rows=rows), *sent[3:]], False)
+    assert np.array_equal(exchange.server.trainer.W, before)
+
+
 def test_sizes_are_those_of_the_plan() -> None:
     exchange = Exchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), "relay")
     (sent, *_) = exchange.up()
     for wrong, what in (
-        (Sent(sent.rows[:-1], sent.digests, sent.losses, sent.penalty), "bytes of rows"),
-        (Sent(sent.rows, sent.digests[1:], sent.losses, sent.penalty), "digests"),
-        (Sent(sent.rows, sent.digests, (), sent.penalty), "losses"),
+        (Sent(sent.rows[:-1], sent.digests, sent.losses, sent.penalty, 0.0), "bytes of rows"),
+        (Sent(sent.rows, sent.digests[1:], sent.losses, sent.penalty, 0.0), "digests"),
+        (Sent(sent.rows, sent.digests, (), sent.penalty, 0.0), "losses"),
     ):
         with pytest.raises(CodingError, match=rf"worker 'w0' sent \d+ {what}"):
             exchange.server.check(0, wrong)

@@ -75,10 +75,10 @@ def geometric_median(updates: Floats, weights: Floats) -> Floats:
     Of one update it is that; of two the heavier, or their mean; where several points would do, the
     one taken does not depend on their order.
 
-    Found by Weiszfeld's iteration, with Vardi and Zhang's care at updates and Newton's steps to end it, in the
-    coordinates of the `n` differences from the median of every coordinate (so `d` counts but once), until the
-    pulls cancel to 1e-10 of the weights. Reference: Vardi and Zhang, "The multivariate L1-median and
-    associated data depth", PNAS 97(4), 2000; bound: Minsker, "Geometric median and robust estimation in
+    Found by Weiszfeld's iteration, with Vardi and Zhang's care at updates and Newton's steps to end it, in
+    the coordinates of the `n` differences from the median of every coordinate (so `d` counts but once),
+    until the pulls cancel to 1e-10 of the weights. Reference: Vardi and Zhang, "The multivariate L1-median
+    and associated data depth", PNAS 97(4), 2000; bound: Minsker, "Geometric median and robust estimation in
     Banach spaces", Bernoulli 21(4), 2015.
     """
     with np.errstate(over="ignore", invalid="ignore"):

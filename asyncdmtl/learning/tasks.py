@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
+from asyncdmtl.learning.settings import Settings
+
+if TYPE_CHECKING:
+    from asyncdmtl.learning.encoding import Encoding
 
 Floats = NDArray[np.float64]
 
@@ -23,18 +27,53 @@ _SMOOTHNESS_BITS = 12
 
 
 @dataclass(frozen=True)
-class PartitionInfo:
-    """What a worker declares of a partition; its rows never leave the site.
+class Declaration:
+    """What a worker tells of a partition that it stores, before anyone knows how rows become numbers.
 
-    `digest` is `Partition.digest()`, `smoothness` the value of `Partition.smoothness`.
+    `digest` has 16 bytes, of the raw content; `survey` is `Survey.as_dict()`, empty if the rows are numbers
+    already. The rows themselves never leave the site.
     """
 
     id: str
     task: str
     digest: bytes
     rows: int
+    survey: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PartitionInfo:
+    """What all know of a partition once its rows are numbers; equal at all holders.
+
+    `weight` is the sum of the weights of its rows (their number, if they have none), `smoothness` the value
+    of `Partition.smoothness`, for all that the coupling sees.
+    """
+
+    id: str
+    task: str
+    digest: bytes
+    rows: int
+    weight: float
     features: int
     smoothness: float
+
+
+class Stored(Protocol):
+    """A partition as a worker stores it: of numbers (`Partition`), or as it came from a file."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def task(self) -> str:
+        """The task that owns it."""
+
+    def declaration(self) -> Declaration:
+        """What is told of it before the encoding is known."""
+
+    def encoded(self, encoding: Encoding) -> Partition:
+        """Its rows as numbers; DataError if the encoding is not for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +89,8 @@ class Partition:
         the same bits at every holder.
     y : (rows,) array-like
         Kept as float64. Labels of a classification are 0 and 1.
+    weights : (rows,) array-like, optional
+        How much each row counts: at least 0, not all 0. A weight of 2 is as two equal rows.
 
     Raises
     ------
@@ -61,10 +102,11 @@ class Partition:
     task: str
     X: Floats
     y: Floats
+    weights: Floats | None = None
 
     def __post_init__(self) -> None:
         what = f"partition {self.id!r}"
-        for name in ("X", "y"):
+        for name in ("X", "y") if self.weights is None else ("X", "y", "weights"):
             object.__setattr__(self, name, _as_floats(getattr(self, name), f"{name} of {what}"))
         if self.X.ndim != 2 or self.y.ndim != 1:
             raise DataError(what, "needs a 2-D X and a 1-D y, as shapes", (self.X.shape, self.y.shape))
@@ -72,6 +114,16 @@ class Partition:
             raise DataError(what, "needs as many targets as rows", (len(self.X), len(self.y)))
         if self.X.size == 0:
             raise DataError(what, "needs at least one row and one feature, as shape", self.X.shape)
+        if self.weights is not None:
+            if self.weights.shape != self.y.shape:
+                raise DataError(f"weights of {what}", f"must have shape {self.y.shape}", self.weights.shape)
+            if self.weights.min() < 0.0 or not 0.0 < self.weights.sum() < math.inf:
+                raise DataError(f"weights of {what}", "must be at least 0, and not all 0", self.weights)
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights; without weights the number of rows."""
+        return float(self.rows if self.weights is None else self.weights.sum())
 
     @property
     def rows(self) -> int:
@@ -84,22 +136,22 @@ class Partition:
         return int(self.X.shape[1])
 
     def digest(self) -> bytes:
-        """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of `X` and `y`."""
+        """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of the arrays."""
         h = hashlib.blake2b(digest_size=DIGEST_BYTES)
         for name in (self.id, self.task):
             raw = name.encode()
             h.update(len(raw).to_bytes(8, "little") + raw)
         for size in self.X.shape:
             h.update(size.to_bytes(8, "little"))
-        for array in (self.X, self.y):
+        for array in (self.X, self.y) if self.weights is None else (self.X, self.y, self.weights):
             h.update(np.ascontiguousarray(array, dtype="<f8").data)
         return h.digest()
 
     def smoothness(self, loss: str, *, intercept: bool) -> float:
-        """Bound on how fast the gradient of the mean loss over the rows changes with the model.
+        """Bound on how fast the gradient of the weighted mean loss over the rows changes with the model.
 
-        `λ_max(XᵀX) / rows · curvature`, with a column of ones in `X` if `intercept`, taken from the
-        smaller Gram matrix and rounded up to 12 significant bits. That rounding (and a margin of
+        `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`, from
+        the smaller Gram matrix and rounded up to 12 significant bits. That rounding (and a margin of
         1e-9 before it, which keeps exact powers of two off its edge) makes CPUs agree whose last
         bits differ, and keeps it an upper bound.
 
@@ -108,31 +160,52 @@ class Partition:
         DataError
             `X` is so large that its square overflows.
         """
+        roots = np.ones(self.rows) if self.weights is None else np.sqrt(self.weights)
         with np.errstate(over="ignore", invalid="ignore"):
+            X = self.X if self.weights is None else self.X * roots[:, None]
             if self.rows < self.features:
-                gram = self.X @ self.X.T + (1.0 if intercept else 0.0)
+                gram = X @ X.T + (np.outer(roots, roots) if intercept else 0.0)
             else:
-                X = np.column_stack([self.X, np.ones(self.rows)]) if intercept else self.X
+                X = np.column_stack([X, roots]) if intercept else X
                 gram = X.T @ X
         if not np.isfinite(gram).all():
             raise DataError(
                 f"X of partition {self.id!r}", "is too large to be squared", float(np.abs(X).max())
             )
         largest = max(float(np.linalg.eigvalsh(gram)[-1]), 0.0)
-        mantissa, exponent = math.frexp(largest / self.rows * LOSSES[loss].curvature * (1.0 + 1e-9))
+        mantissa, exponent = math.frexp(largest / self.weight * LOSSES[loss].curvature * (1.0 + 1e-9))
         return math.ldexp(math.ceil(mantissa * 2**_SMOOTHNESS_BITS), exponent - _SMOOTHNESS_BITS)
 
-    def info(self, loss: str, *, intercept: bool) -> PartitionInfo:
-        """What to declare of this partition when it is trained with `loss`.
+    def info(self, settings: Settings) -> PartitionInfo:
+        """What all know of this partition in a run with these settings.
 
         Raises
         ------
         DataError
-            The targets do not suit `loss`, or `X` is too large.
+            The targets do not suit the loss, or `X` is too large.
         """
-        check_targets(loss, self.y, f"partition {self.id!r}")
-        smoothness = self.smoothness(loss, intercept=intercept)
-        return PartitionInfo(self.id, self.task, self.digest(), self.rows, self.features, smoothness)
+        check_targets(settings.loss, self.y, f"partition {self.id!r}")
+        smoothness = self.smoothness(settings.loss, intercept=settings.intercept == "penalised")
+        digest, weight = self.digest(), self.weight
+        return PartitionInfo(self.id, self.task, digest, self.rows, weight, self.features, smoothness)
+
+    def declaration(self) -> Declaration:
+        """What to declare of this partition; its rows are numbers, so there is nothing to survey."""
+        return Declaration(self.id, self.task, self.digest(), self.rows, {})
+
+    def encoded(self, encoding: Encoding) -> Partition:
+        """This partition itself.
+
+        Raises
+        ------
+        DataError
+            The encoding is for columns of a file.
+        """
+        if not encoding.is_empty:
+            raise DataError(
+                f"partition {self.id!r}", "is of numbers, but the run is on columns", encoding.features
+            )
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,15 +340,24 @@ class TaskModels:
             raise DataError("model file", "must be an .npz written by asyncdmtl", str(path)) from error
 
 
-def task_arrays(partitions: Sequence[Partition]) -> dict[str, tuple[Floats, Floats]]:
-    """All rows of each task, in the order of the partitions: task → `X` (n_t, features), `y` (n_t,)."""
+def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:
+    """All rows of each task as one partition, in the order of the partitions.
+
+    Rows without weights count 1 where others of their task have some.
+    """
     found: dict[str, list[Partition]] = {}
     for partition in partitions:
         found.setdefault(partition.task, []).append(partition)
-    return {
-        task: (np.concatenate([p.X for p in own]), np.concatenate([p.y for p in own]))
-        for task, own in found.items()
-    }
+    return {task: merged(task, own) for task, own in found.items()}
+
+
+def merged(task: str, partitions: Sequence[Partition]) -> Partition:
+    """The rows of some partitions, one below the other, as one: of the task, and called so too."""
+    weights = None
+    if any(p.weights is not None for p in partitions):
+        weights = np.concatenate([np.ones(p.rows) if p.weights is None else p.weights for p in partitions])
+    X, y = np.concatenate([p.X for p in partitions]), np.concatenate([p.y for p in partitions])
+    return Partition(task, task, X, y, weights)
 
 
 def _as_floats(values: ArrayLike, what: str) -> Floats:

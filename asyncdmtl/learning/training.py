@@ -1,17 +1,21 @@
 """The mathematics of a round, without a wire: what workers, the server and the one-process twin share.
 
-A round of (proximal) gradient descent on `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)`: local updates `v_n` →
-`z_t = ψ(v_n : n ∈ S_t)` → `W ← prox(W − step·Z)`. Vectors are kept and exchanged in the run's dtype;
-everything in between is computed in float64 and rounded once.
+A round of proximal gradient descent on `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)`: local updates `v_n` →
+`z_t = ψ(v_n : n ∈ S_t)` → `W ← prox(Y − step·Z)`, where updates are gradients at `Y`; or, where they are
+models trained on each partition from `Y`, `W ← prox(Z)`. `Y` is `W` itself, or accelerated: ahead of it.
+Vectors are kept and exchanged in the run's dtype; everything in between is computed in float64 and rounded
+once, so that all who take a step get the same bits.
+
+Acceleration: Beck and Teboulle, "A Fast Iterative Shrinkage-Thresholding Algorithm", SIAM J. Imaging
+Sciences 2(1), 2009; restart: O'Donoghue and Candès, "Adaptive Restart for Accelerated Gradient Schemes",
+Foundations of Computational Mathematics 15, 2015.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,165 +23,20 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.aggregation import AGGREGATES
-from asyncdmtl.learning.coupling import COUPLINGS, make_coupling
-from asyncdmtl.learning.losses import LOSSES, check_targets
-from asyncdmtl.learning.tasks import Partition, PartitionInfo, TaskModels
-from asyncdmtl.plan.placement import natural_key
+from asyncdmtl.learning.learners import make_learner
+from asyncdmtl.learning.losses import check_targets
+from asyncdmtl.learning.problem import SCALAR_BYTES, Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.floating[Any]]
 
-DTYPES = ("float32", "float64")
+# Numbers worked on at a time where a copy of all models in float64 would be too much.
+_BLOCK = 1 << 18
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What is trained, and how; the same at the server and at every worker.
-
-    `loss`, `aggregate` and `coupling` are names in `LOSSES`, `AGGREGATES` and `COUPLINGS`; `strength` is λ;
-    `dtype` is that of models and updates; `seed` is that of the data.
-
-    Raises
-    ------
-    UsageError
-        Names the option that breaks a rule.
-    """
-
-    loss: str
-    aggregate: str
-    coupling: str
-    strength: float
-    rounds: int
-    dtype: str
-    intercept: bool
-    seed: int
-
-    def __post_init__(self) -> None:
-        choices = {"loss": LOSSES, "aggregate": AGGREGATES, "coupling": COUPLINGS, "dtype": DTYPES}
-        for name, known in choices.items():
-            if getattr(self, name) not in tuple(known):
-                raise UsageError(name, f"must be one of {', '.join(known)}", getattr(self, name))
-        if not _is_number(self.strength) or not 0.0 <= self.strength < math.inf:
-            raise UsageError("strength", "must be a finite number, at least 0", self.strength)
-        object.__setattr__(self, "strength", float(self.strength))
-        for name, least in (("rounds", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UsageError(name, f"must be a whole number, at least {least}", value)
-            if value > 2**53:
-                raise UsageError(name, "must be at most 2**53", value)
-        if not isinstance(self.intercept, bool):
-            raise UsageError("intercept", "must be true or false", self.intercept)
-
-    def as_dict(self) -> dict[str, str | float | int | bool]:
-        """Plain types, for JSON and msgpack; `from_dict` reads them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """Read what `as_dict` gave, wherever it has been since.
-
-        Raises
-        ------
-        UsageError
-            A setting is missing, unknown, or breaks a rule.
-        """
-        names = [field.name for field in fields(cls)]
-        if set(content) != set(names):
-            raise UsageError("settings", f"must be exactly {', '.join(names)}", sorted(map(str, content)))
-        return cls(**content)
-
-
-class Problem:
-    """What follows from the settings and from what all workers declare; equal at everyone.
-
-    Parameters
-    ----------
-    settings : Settings
-    infos : sequence of PartitionInfo
-        All `N` partitions; the position is the index `n` that everything else uses.
-
-    Attributes
-    ----------
-    tasks : tuple of str
-        `T` names in natural order.
-    task_of : tuple of int
-        The task that owns partition `n`.
-    partitions_of : tuple of tuple of int
-        `S_t`, ascending.
-    rows : (N,) float64 array
-        Rows per partition.
-    features, d : int
-        Features per row, and numbers per update: one more if there is an intercept, which comes last.
-    step : float
-        `1 / max_t Σ_{n ∈ S_t} (rows_n / n_t)·smoothness_n`, which no task's gradient outruns.
-
-    Raises
-    ------
-    DataError
-        No partition, one that is declared twice or without sense, or disagreeing numbers of features.
-    """
-
-    def __init__(self, settings: Settings, infos: Sequence[PartitionInfo]) -> None:
-        _check_infos(infos)
-        self.settings = settings
-        self.infos = tuple(infos)
-        self.tasks = tuple(sorted({info.task for info in infos}, key=natural_key))
-        self.task_of = tuple(self.tasks.index(info.task) for info in infos)
-        self.partitions_of = tuple(
-            tuple(n for n, owner in enumerate(self.task_of) if owner == t) for t in range(len(self.tasks))
-        )
-        self.rows = np.array([info.rows for info in infos], dtype=np.float64)
-        self.features = infos[0].features
-        self.d = self.features + settings.intercept
-        self.dtype: np.dtype[np.floating[Any]] = np.dtype(settings.dtype)
-        self.loss = LOSSES[settings.loss]
-        self.coupling = make_coupling(settings.coupling, settings.strength)
-        steepest = max(self._task_means([info.smoothness for info in infos]))
-        self.step = 1.0 / steepest if steepest > 0.0 else 1.0
-
-    def aggregate(self, t: int, updates: Vectors) -> Vectors:
-        """`z_t = ψ(v_n : n ∈ S_t)`: (|S_t|, d) updates, ascending by `n` → (d,), both of the run's dtype."""
-        weights = self.rows[list(self.partitions_of[t])]
-        psi = AGGREGATES[self.settings.aggregate]
-        with np.errstate(over="ignore", invalid="ignore"):
-            return psi(updates.astype(np.float64, copy=False), weights).astype(self.dtype)
-
-    @cached_property
-    def linear_target(self) -> Floats:
-        """`A` (C, N): where ψ is the mean, all that a step needs of the updates `V` is `A·V`.
-
-        `A = Φ·Ψ` with the shares of the rows of a task in `Ψ` (T, N) and the coupling's mixing `Φ`; an
-        intercept, which no coupling touches, needs every task's aggregate.
-        """
-        shares = np.zeros((len(self.tasks), len(self.infos)))
-        for t, S in enumerate(self.partitions_of):
-            shares[t, list(S)] = self.rows[list(S)] / self.rows[list(S)].sum()
-        return shares if self.settings.intercept else self.coupling.mixing(len(self.tasks)) @ shares
-
-    def spread(self, combined: Vectors) -> Vectors:
-        """Aggregates (T, d) that a step cannot tell from those that `combined` = `A·V` (C, d) came from."""
-        if len(combined) == len(self.tasks):
-            return combined
-        spread: Vectors = (np.linalg.pinv(self.coupling.mixing(len(self.tasks))) @ combined).astype(
-            self.dtype
-        )
-        return spread
-
-    def data_loss(self, losses: ArrayLike) -> float:
-        """`Σ_t (1/n_t)·loss_t` from the mean loss per row of each of the `N` partitions."""
-        means = self._task_means(losses)
-        try:
-            return math.fsum(means)
-        except (OverflowError, ValueError):  # too large, or infinities of both signs
-            return math.inf
-
-    def _task_means(self, values: ArrayLike) -> list[float]:
-        """Per task, the mean of a value per partition, weighted by rows."""
-        weighted = np.asarray(values, dtype=np.float64) * self.rows
-        sets = [list(S) for S in self.partitions_of]
-        return [float(weighted[S].sum() / self.rows[S].sum()) for S in sets]
+# Models that change by no more than so many units in the last place have arrived as far as their dtype goes.
+_ULPS = 4.0
 
 
 class Trainer:
@@ -195,6 +54,13 @@ class Trainer:
         Indices of the stored partitions, ascending.
     W : (T, d) array of the run's dtype
         The models, zero at first; the intercept, if any, is the last column.
+    Y : (T, d) array of the run's dtype
+        Where updates are computed: ahead of `W` in an accelerated run, else `W` itself.
+    residual : float
+        An estimate of how far the objective at `W` is above the least, made in the last step:
+        `‖G‖·‖W‖` for what the coupling sees plus the same for free intercepts, with the proximal gradient
+        `G = (Y − W⁺) / step`; it bounds that distance as long as `W` is no farther from the optimum than
+        from 0. Infinite before the first step, 0 if the step moved nothing that the dtype can tell.
 
     Raises
     ------
@@ -207,21 +73,34 @@ class Trainer:
             if not 0 <= n < len(problem.infos) or problem.infos[n].id != partition.id:
                 raise DataError("partition", f"must be the one declared as number {n}", partition.id)
             info = problem.infos[n]
-            declared = (info.task, info.rows, info.features)
-            if declared != (partition.task, partition.rows, partition.features):
+            declared = (info.task, info.rows, info.weight, info.features)
+            here = (partition.task, partition.rows, partition.weight, partition.features)
+            if declared != here:
                 raise DataError(
                     f"partition {partition.id!r}",
-                    f"must have task, rows and features as declared {declared}",
-                    (partition.task, partition.rows, partition.features),
+                    f"must have task, rows, weight and features as declared {declared}",
+                    here,
                 )
             check_targets(problem.settings.loss, partition.y, f"partition {partition.id!r}")
         self.problem = problem
         self.own = tuple(sorted(partitions))
+        self.residual = math.inf
         self._stored = tuple(partitions[n] for n in self.own)
         self.W: Vectors = np.zeros((len(problem.tasks), problem.d), problem.dtype)
+        self.Y: Vectors = self.W.copy() if problem.settings.accelerated else self.W
+        # FISTA's t: how much momentum there is; 1 is none.
+        self._t = 1.0
+        self._steps = 0
+        if problem.settings.update == "model":
+            self._learner = make_learner(
+                problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
+            )
 
     def local_updates(self, out: Vectors) -> Floats:
-        """Write `v_n`, the gradient of the mean loss per row at the current models, for stored partitions.
+        """Write `v_n`, computed from `Y`, for the stored partitions.
+
+        Under updates "gradient" it is that of the weighted mean loss over the rows; under "model" the model
+        that `epochs` local epochs make of the task's.
 
         Parameters
         ----------
@@ -231,93 +110,203 @@ class Trainer:
         Returns
         -------
         (len(own),) float64 array
-            Mean loss per row of each partition at the current models.
+            Weighted mean loss of each partition at `Y`.
 
         Raises
         ------
         UsageError
             `out` has another shape or dtype.
+        DataError
+            The learner cannot train on a partition.
         """
         expected = ((len(self.own), self.problem.d), self.problem.dtype)
         if (out.shape, out.dtype) != expected:
             raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
         losses = np.empty(len(self.own))
-        F = self.problem.features
         # What overflows here is caught in `step`, where it is everybody's error and not one worker's.
         with np.errstate(over="ignore", invalid="ignore"):
             for i, (n, partition) in enumerate(zip(self.own, self._stored, strict=True)):
                 values, derivatives = self._losses(n, partition)
-                losses[i] = values.mean()
-                derivatives /= partition.rows
-                out[i, :F] = derivatives @ partition.X
-                out[i, F:] = derivatives.sum()
+                losses[i] = _mean(values, partition)
+                if self.problem.settings.update == "gradient":
+                    self._gradient(partition, derivatives, out[i])
+                else:
+                    self._learn(n, partition, out[i])
         return losses
 
     def losses(self) -> Floats:
         """What `local_updates` returns, without the updates."""
         pairs = zip(self.own, self._stored, strict=True)
-        return np.array([self._losses(n, partition)[0].mean() for n, partition in pairs])
+        return np.array([_mean(self._losses(n, partition)[0], partition) for n, partition in pairs])
 
     def aggregate(self, t: int, updates: Vectors) -> Vectors:
         """`Problem.aggregate`."""
         return self.problem.aggregate(t, updates)
 
     def step(self, Z: Vectors) -> None:
-        """`W ← prox(W − step·Z)` with the aggregated updates of all tasks, `Z` (T, d).
+        """Take the models one step on, with the aggregated updates of all tasks, `Z` (T, d).
+
+        `W ← prox(Y − step·Z)` for gradients; for models `W ← prox(Z)`, as strong as after `epochs` steps.
 
         Raises
         ------
         DataError
             The models outgrow the run's dtype.
         """
-        problem = self.problem
+        problem, C = self.problem, self.problem.coupled
+        steps = problem.steps
         # One float64 matrix, worked on in place: at a million features copies are what costs.
         V = Z.astype(np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            V *= -problem.step
-            V += self.W
+        if problem.settings.update == "gradient":
+            with np.errstate(over="ignore", invalid="ignore"):
+                V[:, :C] *= -steps[0]
+                V[:, C:] *= -steps[1]
+                V += self.Y
+        else:
+            steps = steps * problem.settings.epochs
         largest = max(float(V.max()), -float(V.min()))
         if not largest <= float(np.finfo(problem.dtype).max):
             raise DataError("models", f"must stay finite in {problem.dtype}; scale the features", largest)
-        F = problem.features
-        self.W[:, :F] = problem.coupling.prox(V[:, :F], problem.step)
-        self.W[:, F:] = V[:, F:]
+        self._steps += 1
+        V[:, :C] = problem.coupling.prox(V[:, :C], float(steps[0]))
+        self._move(V, steps)
 
     def penalty(self) -> float:
-        """`λ R(W)` of the current models."""
-        F = self.problem.features
-        return self.problem.coupling.penalty(self.W[:, :F].astype(np.float64))
+        """`λ R(Y)`."""
+        return self.problem.coupling.penalty(self.Y[:, : self.problem.coupled].astype(np.float64))
 
     def objective(self, losses: ArrayLike) -> float:
-        """`Σ_t (1/n_t)·loss_t(w_t) + λ R(W)`, given the mean losses of all `N` partitions at these models."""
+        """`Σ_t (1/n_t)·loss_t(y_t) + λ R(Y)`, given the mean losses of all `N` partitions at `Y`."""
         return self.problem.data_loss(losses) + self.penalty()
+
+    def place(self, rows: Sequence[int], models: Vectors) -> None:
+        """Go on from these models of some tasks, which another has computed."""
+        self.W[list(rows)] = models
+        self.Y[list(rows)] = models
 
     def models(self) -> TaskModels:
         """The current models, as a copy."""
         F = self.problem.features
-        intercept = self.W[:, F] if self.problem.settings.intercept else np.zeros(len(self.W), self.W.dtype)
+        intercept = (
+            self.W[:, F] if self.problem.settings.has_intercept else np.zeros(len(self.W), self.W.dtype)
+        )
         return TaskModels(
             self.problem.tasks, self.W[:, :F].copy(), intercept.copy(), self.problem.settings.loss
         )
 
+    def state(self) -> NDArray[np.uint8]:
+        """All that another must know to go on from here, as `problem.state_bytes` bytes."""
+        matrices = (self.W, self.Y) if self.problem.settings.accelerated else (self.W,)
+        parts = [*(m.reshape(-1).view(np.uint8) for m in matrices), self._scalars().view(np.uint8)]
+        return np.concatenate(parts)
+
+    def restore(self, state: NDArray[np.uint8]) -> None:
+        """Go on from what `state` gave.
+
+        Raises
+        ------
+        UsageError
+            It is of another size, or not finite.
+        """
+        if state.dtype != np.uint8 or state.shape != (self.problem.state_bytes,):
+            raise UsageError("state", f"must be {self.problem.state_bytes} bytes", (state.dtype, state.shape))
+        size = self.W.nbytes
+        starts = range(0, len(state) - SCALAR_BYTES, size)
+        models = [np.frombuffer(state[start : start + size].tobytes(), self.W.dtype) for start in starts]
+        t, residual, steps = map(float, np.frombuffer(state[-SCALAR_BYTES:].tobytes(), np.float64))
+        sound = 1.0 <= t < math.inf and residual >= 0.0 and 0.0 <= steps <= 2**53
+        if not sound or not all(np.isfinite(m).all() for m in models):
+            raise UsageError("state", "must be finite and in range", (t, residual, steps))
+        for own, given in zip((self.W, self.Y), models, strict=False):
+            own[...] = given.reshape(own.shape)
+        self._t, self.residual, self._steps = t, residual, int(steps)
+
+    def _scalars(self) -> Floats:
+        return np.array([self._t, self.residual, self._steps])
+
     def _losses(self, n: int, partition: Partition) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score at the current model of partition `n`, row by row."""
-        w = self.W[self.problem.task_of[n]].astype(np.float64)
-        F = self.problem.features
-        scores = partition.X @ w[:F]
-        if self.problem.settings.intercept:
-            scores += w[F]
+        """Loss and its derivative by the score at `Y`, row by row of partition `n`."""
+        w, b = self._split(n)
+        scores = partition.X @ w
+        if self.problem.settings.has_intercept:
+            scores += b
         return self.problem.loss.value_and_derivative(scores, partition.y)
+
+    def _split(self, n: int) -> tuple[Floats, float]:
+        """Coefficients and intercept where updates of partition `n` are computed."""
+        y = self.Y[self.problem.task_of[n]].astype(np.float64)
+        F = self.problem.features
+        return y[:F], float(y[F]) if self.problem.settings.has_intercept else 0.0
+
+    def _gradient(self, partition: Partition, derivatives: Floats, out: Vectors) -> None:
+        if partition.weights is not None:
+            derivatives *= partition.weights
+        derivatives /= partition.weight
+        F = self.problem.features
+        out[:F] = derivatives @ partition.X
+        out[F:] = derivatives.sum()
+
+    def _learn(self, n: int, partition: Partition, out: Vectors) -> None:
+        settings, F = self.problem.settings, self.problem.features
+        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._steps)).generate_state(1)[0]
+        w, b = self._split(n)
+        try:
+            out[:F], out[F:] = self._learner.fit(
+                partition.X, partition.y, partition.weights, w, b,
+                smoothness=self.problem.infos[n].smoothness, epochs=settings.epochs, seed=int(seed),
+            )  # fmt: skip
+        except DataError as error:
+            what = f"partition {partition.id!r}: {error.argument}"
+            raise DataError(what, error.rule, error.value) from error
+
+    def _move(self, target: Floats, steps: Floats) -> None:
+        """Round `target` to the models, see how far that is from `Y`, and take `Y` ahead of them."""
+        dtype, C = self.W.dtype, self.problem.coupled
+        moved, size, uphill = np.zeros(2), np.zeros(2), 0.0
+        blocks = _blocks(target.shape)
+        for rows in blocks:
+            new = target[rows].astype(dtype).astype(np.float64)
+            back = self.Y[rows].astype(np.float64) - new
+            along = new - self.W[rows]
+            for i, part in enumerate((np.s_[:, :C], np.s_[:, C:])):
+                uphill += float((back[part] * along[part]).sum()) / float(steps[i])
+                moved[i] += float((back[part] ** 2).sum())
+                size[i] += float((new[part] ** 2).sum())
+        moved, size = np.sqrt(moved), np.sqrt(size)
+        still = bool((moved <= _ULPS * float(np.finfo(dtype).eps) * size).all())
+        self.residual = 0.0 if still else float((moved * size / steps).sum())
+        momentum = self._momentum(uphill)
+        for rows in blocks:
+            new = target[rows].astype(dtype)
+            if self.Y is not self.W:
+                self.Y[rows] = new + momentum * (new.astype(np.float64) - self.W[rows])
+            self.W[rows] = new
+
+    def _momentum(self, uphill: float) -> float:
+        """How far ahead to go, in steps of the last size; none after a step that momentum took uphill."""
+        if uphill > 0.0:
+            self._t = 1.0
+            return 0.0
+        before, self._t = self._t, 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * self._t * self._t))
+        return (before - 1.0) / self._t
 
 
 class Trained(NamedTuple):
-    """What `train` returns: models, and the objective (rounds,) at the beginning of each round."""
+    """What `train` returns: models, the objective (rounds,) where each round's updates were computed, and
+    whether the rounds ended because of `tolerance`."""
 
     models: TaskModels
     objectives: Floats
+    converged: bool
 
 
-def train(partitions: Sequence[Partition], settings: Settings) -> Trained:
+def train(
+    partitions: Sequence[Partition],
+    settings: Settings,
+    *,
+    start: TaskModels | None = None,
+    on_round: Callable[[int, Trainer], None] | None = None,
+) -> Trained:
     """The one-process twin: bit for bit what a distributed run gives on this machine.
 
     Parameters
@@ -325,6 +314,10 @@ def train(partitions: Sequence[Partition], settings: Settings) -> Trained:
     partitions : sequence of Partition
         All of them, in the order of their index `n`.
     settings : Settings
+    start : TaskModels, optional
+        Models of all tasks to start from, where a run would start from 0.
+    on_round : callable, optional
+        Called with the round and the trainer after each step.
 
     Raises
     ------
@@ -332,18 +325,30 @@ def train(partitions: Sequence[Partition], settings: Settings) -> Trained:
         The partitions do not fit each other or the loss, or the models outgrow the dtype.
     """
     with single_threaded():
-        infos = [p.info(settings.loss, intercept=settings.intercept) for p in partitions]
-        problem = Problem(settings, infos)
+        problem = Problem(settings, [p.info(settings) for p in partitions])
         trainer = Trainer(problem, dict(enumerate(partitions)))
-        updates = np.empty((len(infos), problem.d), problem.dtype)
+        if start is not None:
+            trainer.place(range(len(problem.tasks)), _matrix(start, problem))
+        updates = np.empty((len(partitions), problem.d), problem.dtype)
         Z = np.empty((len(problem.tasks), problem.d), problem.dtype)
-        objectives = np.empty(settings.rounds)
-        for r in range(settings.rounds):
-            objectives[r] = trainer.objective(trainer.local_updates(updates))
+        objectives: list[float] = []
+        converged = False
+        while len(objectives) < settings.rounds and not converged:
+            objectives.append(trainer.objective(trainer.local_updates(updates)))
+            converged = problem.converged(objectives[-1], trainer.residual)
             for t, S in enumerate(problem.partitions_of):
                 Z[t] = trainer.aggregate(t, updates[list(S)])
             trainer.step(Z)
-    return Trained(trainer.models(), objectives)
+            if on_round is not None:
+                on_round(len(objectives) - 1, trainer)
+    return Trained(trainer.models(), np.array(objectives), converged)
+
+
+def _matrix(models: TaskModels, problem: Problem) -> Vectors:
+    """Models as the rows (T, d) of a trainer."""
+    rows = [models.tasks.index(task) for task in problem.tasks]
+    matrix = np.column_stack([models.coef_, models.intercept_])[rows]
+    return matrix[:, : problem.d]
 
 
 @contextmanager
@@ -353,29 +358,14 @@ def single_threaded() -> Iterator[None]:
         yield
 
 
-def _check_infos(infos: Sequence[PartitionInfo]) -> None:
-    if not infos:
-        raise DataError("partitions", "must be at least one", [])
-    ids = [info.id for info in infos]
-    if len(set(ids)) != len(ids):
-        raise DataError(
-            "partitions", "must be declared once each; twice", sorted({i for i in ids if ids.count(i) > 1})
-        )
-    for info in infos:
-        what = f"partition {info.id!r}"
-        if info.rows < 1 or info.features < 1:
-            raise DataError(
-                what, "needs at least one row and one feature, as shape", (info.rows, info.features)
-            )
-        if not 0.0 <= info.smoothness < math.inf:
-            raise DataError(f"smoothness of {what}", "must be a finite number, at least 0", info.smoothness)
-        if info.features != infos[0].features:
-            raise DataError(
-                f"features of {what}",
-                f"must be as many as in {ids[0]!r} ({infos[0].features})",
-                info.features,
-            )
+def _mean(values: Floats, partition: Partition) -> float:
+    """The mean over the rows of a partition, by their weights if they have any."""
+    if partition.weights is None:
+        return float(values.mean())
+    return float(values @ partition.weights) / partition.weight
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Rows of a matrix, some at a time."""
+    count = max(1, _BLOCK // shape[1])
+    return [slice(start, start + count) for start in range(0, shape[0], count)]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.problems import make_partitions
+from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.tasks import Partition, TaskModels, task_arrays
+from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 
 RNG = np.random.default_rng(0)
 
@@ -79,11 +79,11 @@ def test_smoothness_is_a_tight_bound_of_the_curvature(
     X = np.random.default_rng(seed).standard_normal((rows, features))
     with_ones = np.column_stack([X, np.ones(rows)]) if intercept else X
     largest = np.linalg.norm(with_ones, 2) ** 2 / rows
-    info = part(X, np.zeros(rows)).info("squared", intercept=intercept)
-    assert largest <= info.smoothness <= largest * (1 + 2**-11 + 1e-8)
-    assert (info.smoothness / 2.0 ** np.floor(np.log2(info.smoothness)) * 2**11).is_integer()
-    logistic = part(X, np.zeros(rows)).info("logistic", intercept=intercept)
-    assert largest / 4 <= logistic.smoothness <= largest / 4 * (1 + 2**-11 + 1e-8)
+    smoothness = part(X, np.zeros(rows)).smoothness("squared", intercept=intercept)
+    assert largest <= smoothness <= largest * (1 + 2**-11 + 1e-8)
+    assert (smoothness / 2.0 ** np.floor(np.log2(smoothness)) * 2**11).is_integer()
+    logistic = part(X, np.zeros(rows)).smoothness("logistic", intercept=intercept)
+    assert largest / 4 <= logistic <= largest / 4 * (1 + 2**-11 + 1e-8)
 
 
 def test_smoothness_does_not_hang_on_a_last_bit_at_round_values() -> None:
@@ -93,18 +93,47 @@ def test_smoothness_does_not_hang_on_a_last_bit_at_round_values() -> None:
 
 
 def test_smoothness_of_a_million_features() -> None:
-    info = part(np.ones((2, 1_000_000)), [0.0, 1.0]).info("squared", intercept=True)
-    assert info.smoothness == pytest.approx(1_000_001, rel=2**-11)
+    smoothness = part(np.ones((2, 1_000_000)), [0.0, 1.0]).smoothness("squared", intercept=True)
+    assert smoothness == pytest.approx(1_000_001, rel=2**-11)
 
 
 def test_features_too_large_to_square_are_refused() -> None:
     with pytest.raises(DataError, match="'p0' is too large"):
-        part([[1e200]], [1.0]).info("squared", intercept=False)
+        part([[1e200]], [1.0]).info(make_settings())
 
 
 def test_info_refuses_targets_that_are_no_labels() -> None:
     with pytest.raises(DataError, match="targets of partition 'p0'"):
-        part([[1.0]], [2.0]).info("logistic", intercept=False)
+        part([[1.0]], [2.0]).info(make_settings(loss="logistic"))
+
+
+@pytest.mark.parametrize(("intercept", "smoothness"), [("free", 2.0), ("penalised", 3.0), ("none", 2.0)])
+def test_info_tells_what_the_coupling_sees(intercept: str, smoothness: float) -> None:
+    partition = part([[1.0, 1.0], [1.0, 1.0]], [0.0, 1.0])
+    info = partition.info(make_settings(intercept=intercept))
+    assert (info.id, info.task, info.digest) == (partition.id, partition.task, partition.digest())
+    assert (info.rows, info.weight, info.features) == (2, 2.0, 2)
+    assert info.smoothness == pytest.approx(smoothness, rel=2**-10)
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_a_weight_of_two_is_as_two_equal_rows(rows: int) -> None:
+    rng = np.random.default_rng(0)
+    X, weights = rng.standard_normal((rows, 3)), rng.integers(1, 4, rows)
+    weighted = Partition("p", "t", X, np.zeros(rows), weights.astype(float))
+    repeated = Partition("p", "t", np.repeat(X, weights, axis=0), np.zeros(weights.sum()))
+    assert weighted.weight == repeated.weight
+    for intercept in (True, False):
+        assert weighted.smoothness("squared", intercept=intercept) == pytest.approx(
+            repeated.smoothness("squared", intercept=intercept), rel=2**-10
+        )
+    assert weighted.digest() != Partition("p", "t", X, np.zeros(rows)).digest()
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [np.nan, 1.0], [1e308, 1e308]])
+def test_weights_without_sense_are_refused(weights: list[float]) -> None:
+    with np.errstate(over="ignore"), pytest.raises(DataError, match="weights of partition 'p'"):
+        Partition("p", "t", np.ones((2, 1)), np.zeros(2), weights)  # type: ignore[arg-type]
 
 
 MODELS = TaskModels(("a", "b"), np.array([[1.0, -2.0], [0.5, 0.0]]), np.array([0.25, -1.0]), "logistic")
@@ -186,10 +215,14 @@ def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
         MODELS.save(tmp_path / "nowhere" / "models.npz")
 
 
-def test_task_arrays_keep_the_order_of_partitions() -> None:
+def test_whole_tasks_keep_the_order_of_partitions() -> None:
     partitions = make_partitions(4, "squared")
-    arrays = task_arrays([partitions[3], *partitions[:3]])
-    assert set(arrays) == {"t0", "t1"}
-    X, y = arrays["t1"]
-    assert X.tolist() == [*partitions[3].X.tolist(), *partitions[2].X.tolist()]
-    assert y.tolist() == [*partitions[3].y.tolist(), *partitions[2].y.tolist()]
+    weighted = Partition("p2", "t1", partitions[2].X, partitions[2].y, np.full(partitions[2].rows, 0.5))
+    whole = whole_tasks([partitions[3], *partitions[:2], weighted])
+    assert set(whole) == {"t0", "t1"}
+    assert whole["t1"].task == "t1"
+    assert whole["t1"].X.tolist() == [*partitions[3].X.tolist(), *partitions[2].X.tolist()]
+    assert whole["t1"].y.tolist() == [*partitions[3].y.tolist(), *partitions[2].y.tolist()]
+    assert whole["t0"].weights is None
+    assert whole["t1"].weights is not None
+    assert whole["t1"].weights.tolist() == [1.0] * partitions[3].rows + [0.5] * partitions[2].rows

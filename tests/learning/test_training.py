@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,12 +14,14 @@ from support.problems import make_partitions, make_settings
 from threadpoolctl import threadpool_info
 
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded, train
+from asyncdmtl.learning.training import Trainer, single_threaded, train
 
 
 def make_trainer(partitions: Sequence[Partition], settings: Settings) -> Trainer:
-    infos = [p.info(settings.loss, intercept=settings.intercept) for p in partitions]
+    infos = [p.info(settings) for p in partitions]
     return Trainer(Problem(settings, infos), dict(enumerate(partitions)))
 
 
@@ -44,13 +47,34 @@ def updates_of(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
         ("rounds", 2.5),
         ("rounds", True),
         ("seed", -1),
-        ("intercept", 1),
+        ("intercept", "yes"),
+        ("update", "weights"),
+        ("epochs", 0),
+        ("tolerance", -1e-6),
+        ("accelerated", 1),
+        ("learner", None),
+        ("edges", [("a", "b")]),
+        ("edges", "ab"),
     ],
 )
 def test_settings_name_the_option_that_is_wrong(name: str, value: object) -> None:
     with pytest.raises(UsageError) as caught:
         make_settings(**{name: value})
     assert caught.value.argument == name
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"update": "model"},
+        {"epochs": 2},
+        {"learner": "SGDRegressor"},
+        {"edges": [("a", "b", 1.0)]},
+    ],
+)
+def test_settings_that_do_not_fit_each_other(together: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        make_settings(**together)
 
 
 def test_settings_survive_json() -> None:
@@ -68,18 +92,18 @@ def test_problem_derives_tasks_sets_and_step() -> None:
         Partition("p1", "t2", 3 * X, y),
         Partition("p2", "t10", np.ones((6, 2)), np.zeros(6)),
     ]
-    problem = make_trainer(partitions, make_settings(intercept=False)).problem
+    problem = make_trainer(partitions, make_settings(intercept="none")).problem
     assert problem.tasks == ("t2", "t10")
     assert problem.task_of == (1, 0, 1)
     assert problem.partitions_of == ((1,), (0, 2))
     assert (problem.features, problem.d) == (2, 2)
     # λ_max / rows: 9/2 for t2; for t10 (2·½ + 6·2)/8 < 9/2.
-    assert problem.step == pytest.approx(2 / 9, rel=2**-10)
+    assert problem.steps[0] == pytest.approx(2 / 9, rel=2**-10)
     assert problem.data_loss([1.0, 10.0, 2.0]) == pytest.approx(10 + (2 * 1 + 6 * 2) / 8)
 
 
 def test_problem_refuses_declarations_that_do_not_fit() -> None:
-    infos = [p.info("squared", intercept=True) for p in make_partitions(3, "squared")]
+    infos = [p.info(make_settings()) for p in make_partitions(3, "squared")]
     settings = make_settings()
     with pytest.raises(DataError, match="at least one"):
         Problem(settings, [])
@@ -109,20 +133,20 @@ def test_trainer_refuses_partitions_that_were_not_declared_so() -> None:
 def test_aggregated_updates_are_the_gradient_of_the_mean_loss(loss: str, intercept: bool) -> None:
     trainer = make_trainer(
         make_partitions(6, loss),
-        make_settings(loss=loss, intercept=intercept, dtype="float64", coupling="none"),
+        make_settings(loss=loss, intercept="free" if intercept else "none", dtype="float64", coupling="none"),
     )
     problem = trainer.problem
-    trainer.W[...] = np.random.default_rng(1).standard_normal(trainer.W.shape)
+    trainer.place(range(len(trainer.W)), np.random.default_rng(1).standard_normal(trainer.W.shape))
     V = updates_of(trainer)
     Z = np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(problem.partitions_of)])
     h = 1e-6
     for index in np.ndindex(trainer.W.shape):
-        at = trainer.W[index]
+        at = trainer.Y[index]
         objectives = []
         for shift in (h, -h):
-            trainer.W[index] = at + shift
+            trainer.Y[index] = at + shift
             objectives.append(trainer.objective(trainer.losses()))
-        trainer.W[index] = at
+        trainer.Y[index] = at
         assert Z[index] == pytest.approx((objectives[0] - objectives[1]) / (2 * h), abs=1e-7)
 
 
@@ -131,12 +155,12 @@ def test_updates_have_the_same_bits_whatever_else_is_stored(dtype: str) -> None:
     partitions = make_partitions(6, "logistic", features=37)
     everything = make_trainer(partitions, make_settings(loss="logistic", dtype=dtype))
     W = np.random.default_rng(2).standard_normal(everything.W.shape)
-    everything.W[...] = W
+    everything.place(range(len(everything.W)), W)
     with single_threaded():
         expected = updates_of(everything)
         for stored in ({5, 2}, {0}, {1, 2, 3, 4}, set[int]()):
             some = Trainer(everything.problem, {n: partitions[n] for n in stored})
-            some.W[...] = W
+            some.place(range(len(some.W)), W)
             assert some.own == tuple(sorted(stored))
             assert updates_of(some).tobytes() == expected[list(some.own)].tobytes()
 
@@ -158,9 +182,13 @@ def test_l21_reaches_the_optimum_of_scikit_learn(intercept: bool) -> None:
         Partition(f"p{3 * t + i}", f"t{t}", X[c], Y[c, t]) for t in range(3) for i, c in enumerate(cuts)
     ]
     settings = make_settings(
-        coupling="l21", strength=strength, rounds=500, dtype="float64", intercept=intercept
+        coupling="l21",
+        strength=strength,
+        rounds=500,
+        dtype="float64",
+        intercept="free" if intercept else "none",
     )
-    models, objectives = train(partitions, settings)
+    models, objectives, _ = train(partitions, settings)
     assert models.coef_ == pytest.approx(other.coef_, abs=1e-9)
     assert models.intercept_ == pytest.approx(other.intercept_ + np.zeros(3), abs=1e-9)
     residual = Y - other.predict(X)
@@ -175,7 +203,7 @@ def test_nuclear_norm_reaches_a_point_that_is_optimal(loss: str, strength: float
     settings = make_settings(loss=loss, strength=strength, rounds=6000, dtype="float64")
     trained = train(partitions, settings)
     trainer = make_trainer(partitions, settings)
-    trainer.W[...] = np.column_stack([trained.models.coef_, trained.models.intercept_])
+    trainer.place(range(len(trainer.W)), np.column_stack([trained.models.coef_, trained.models.intercept_]))
     V = updates_of(trainer)
     G = np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(trainer.problem.partitions_of)])
     # −G is a subgradient of λ‖W‖_*: its spectral norm is at most λ, and ⟨−G, W⟩ = λ‖W‖_*.
@@ -238,9 +266,9 @@ def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, s
         strength=strength,
         rounds=1500,
         dtype="float64",
-        intercept=False,
+        intercept="none",
     )
-    models, objectives = train(partitions, settings)
+    models, objectives, _ = train(partitions, settings)
     assert objectives[-1] == pytest.approx(other.fun, rel=1e-8)
     A, B = other.x[: T * T].reshape(T, T), other.x[T * T :].reshape(T, F)
     assert models.coef_ == pytest.approx(A @ B, abs=1e-4)
@@ -251,23 +279,25 @@ def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, s
 def test_a_point_that_a_step_leaves_in_place_has_the_least_objective(coupling: str) -> None:
     partitions = make_partitions(6, "squared", features=3)
     settings = make_settings(
-        coupling=coupling, strength=0.3, rounds=60, dtype="float64", intercept=False, loss="huber"
+        coupling=coupling, strength=0.3, rounds=60, dtype="float64", intercept="none", loss="huber"
     )
     trained = train(partitions, settings)
     trainer = make_trainer(partitions, settings)
-    trainer.W[...] = trained.models.coef_
+    trainer.place(range(len(trainer.W)), trained.models.coef_)
     least = trainer.objective(trainer.losses())
     rng = np.random.default_rng(9)
     for size in (3e-2, 1e-1, 1.0):
         for _ in range(6):
-            trainer.W[...] = trained.models.coef_ + size * rng.standard_normal(trainer.W.shape)
+            trainer.place(
+                range(len(trainer.W)), trained.models.coef_ + size * rng.standard_normal(trainer.W.shape)
+            )
             assert trainer.objective(trainer.losses()) > least
     assert least < 0.9 * trained.objectives[0]
 
 
 @pytest.mark.parametrize("coupling", ["none", "nuclear", "l21", "covariance", "clustered"])
 def test_the_objective_never_rises(coupling: str) -> None:
-    settings = make_settings(coupling=coupling, rounds=60, dtype="float64")
+    settings = make_settings(coupling=coupling, rounds=60, dtype="float64", accelerated=False)
     objectives = train(make_partitions(6, "squared"), settings).objectives
     assert objectives.shape == (60,)
     assert (np.diff(objectives) <= 1e-12).all()
@@ -305,12 +335,12 @@ def test_models_that_outgrow_their_dtype_are_an_error() -> None:
             trainer.step(np.full_like(trainer.W, bad))
     huge = [Partition("p0", "t", [[1e-30]], [1e30])]  # type: ignore[arg-type]
     with pytest.raises(DataError, match="must stay finite"):
-        train(huge, make_settings(coupling="none", intercept=False, rounds=2))
+        train(huge, make_settings(coupling="none", intercept="none", rounds=2))
 
 
 def test_features_that_are_all_zero_do_no_harm() -> None:
     zeros = [Partition("p0", "t", np.zeros((2, 3)), np.ones(2))]
-    models = train(zeros, make_settings(intercept=False)).models
+    models = train(zeros, make_settings(intercept="none")).models
     assert (models.coef_ == 0).all()
 
 
@@ -319,3 +349,99 @@ def test_one_thread_inside_and_as_before_outside() -> None:
     with single_threaded():
         assert {library["num_threads"] for library in threadpool_info()} == {1}
     assert [library["num_threads"] for library in threadpool_info()] == before
+
+
+def test_acceleration_takes_far_fewer_rounds() -> None:
+    partitions = make_partitions(8, "squared", features=6)
+    rounds = {
+        accelerated: train(
+            partitions,
+            make_settings(
+                strength=0.3, rounds=5000, tolerance=1e-6, dtype="float64", accelerated=accelerated
+            ),
+        )
+        for accelerated in (True, False)
+    }
+    assert all(trained.converged for trained in rounds.values())
+    assert 3 * len(rounds[True].objectives) < len(rounds[False].objectives)
+
+
+@pytest.mark.parametrize("coupling", ["none", "nuclear", "l21", "mean-regularised", "covariance"])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_run_that_converged_is_as_near_to_the_least_objective_as_it_says(coupling: str, loss: str) -> None:
+    partitions = make_partitions(8, loss, features=2)
+    settings = make_settings(coupling=coupling, loss=loss, strength=0.2, rounds=20_000, dtype="float64")
+    trained = train(partitions, replace(settings, tolerance=1e-5, rounds=5000))
+    least = train(partitions, replace(settings, rounds=len(trained.objectives) + 2000)).objectives[-1]
+    assert trained.converged or loss == "logistic"
+    trainer = make_trainer(partitions, settings)
+    trainer.place(range(4), np.column_stack([trained.models.coef_, trained.models.intercept_]))
+    assert trainer.objective(trainer.losses()) <= least * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("update", ["gradient", "model"])
+def test_weights_count_as_repeated_rows(update: str) -> None:
+    rng = np.random.default_rng(4)
+    weighted, repeated = [], []
+    for n in range(4):
+        X, y, weights = rng.standard_normal((5, 3)), rng.standard_normal(5), rng.integers(1, 4, 5)
+        weighted.append(Partition(f"p{n}", f"t{n // 2}", X, y, weights.astype(float)))
+        repeated.append(
+            Partition(f"p{n}", f"t{n // 2}", np.repeat(X, weights, axis=0), np.repeat(y, weights))
+        )
+    settings = make_settings(
+        rounds=500, dtype="float64", update=update, accelerated=update == "gradient", aggregate="mean"
+    )
+    one, other = (train(partitions, settings) for partitions in (weighted, repeated))
+    assert one.models.coef_ == pytest.approx(other.models.coef_, abs=1e-7)
+    assert one.objectives[-1] == pytest.approx(other.objectives[-1], rel=1e-7)
+
+
+def test_a_penalised_intercept_is_one_more_feature_that_is_one() -> None:
+    partitions = make_partitions(6, "squared", features=3)
+    with_ones = [
+        Partition(p.id, p.task, np.column_stack([p.X, np.ones(p.rows)]), p.y, p.weights) for p in partitions
+    ]
+    settings = make_settings(rounds=300, dtype="float64", intercept="penalised")
+    one = train(partitions, settings)
+    other = train(with_ones, replace(settings, intercept="none"))
+    assert np.column_stack([one.models.coef_, one.models.intercept_]) == pytest.approx(other.models.coef_)
+    assert one.objectives == pytest.approx(other.objectives)
+
+
+@pytest.mark.parametrize("accelerated", [True, False])
+def test_a_state_is_all_that_another_needs_to_go_on(accelerated: bool) -> None:
+    partitions = make_partitions(6, "squared")
+    settings = make_settings(accelerated=accelerated)
+    first, second = make_trainer(partitions, settings), make_trainer(partitions, settings)
+
+    def step(trainer: Trainer) -> None:
+        V = updates_of(trainer)
+        trainer.step(
+            np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(trainer.problem.partitions_of)])
+        )
+
+    with single_threaded():
+        for _ in range(5):
+            step(first)
+        state = first.state()
+        assert state.shape == (first.problem.state_bytes,)
+        second.restore(state)
+        for _ in range(5):
+            step(first)
+            step(second)
+    assert first.state().tobytes() == second.state().tobytes()
+    assert first.residual == second.residual < math.inf
+
+
+def test_a_state_that_makes_no_sense_is_refused() -> None:
+    trainer = make_trainer(make_partitions(6, "squared"), make_settings())
+    state = trainer.state()
+    with pytest.raises(UsageError, match="state must be"):
+        trainer.restore(state[1:])
+    for at, bad in ((0, np.float32(np.nan)), (-24, 0.5), (-16, -1.0), (-8, np.inf)):
+        odd = state.copy()
+        raw = np.array([bad]).view(np.uint8)
+        odd[at : at + len(raw) or None] = raw
+        with pytest.raises(UsageError, match="state must be finite"):
+            trainer.restore(odd)

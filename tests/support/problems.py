@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Settings
 
 
 def make_partitions(count: int, loss: str, features: int = 9, seed: int = 0) -> list[Partition]:
@@ -32,7 +32,7 @@ def make_settings(**changes: Any) -> Settings:
         "strength": 0.05,
         "rounds": 3,
         "dtype": "float32",
-        "intercept": True,
+        "intercept": "free",
         "seed": 0,
     }
     return Settings(**settings | changes)

@@ -1,0 +1,156 @@
+"""What is trained, and how: the same at the server and at every worker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.laplacian import Edge
+from asyncdmtl.learning.losses import LOSSES
+
+DTYPES = ("float32", "float64")
+INTERCEPTS = ("free", "penalised", "none")
+UPDATES = ("gradient", "model")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The training of a run.
+
+    Attributes
+    ----------
+    loss, aggregate, coupling : str
+        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`.
+    strength : float
+        λ, at least 0.
+    edges : tuple of (task, task, weight)
+        Which tasks are neighbours; for the coupling "graph" only.
+    rounds : int
+        Rounds at the most.
+    tolerance : float
+        The run ends when the objective is estimated to be within this fraction of itself above the least
+        (`Trainer.residual`), or when the models no longer change in their dtype; 0 makes all rounds.
+    update : str
+        What is computed from a partition: its "gradient" at the models so far, or the "model" that `epochs`
+        local epochs make of them.
+    epochs : int
+        For updates "model".
+    learner : str
+        What computes updates "model" (`learners.make_learner`); "" is gradient descent on the partition.
+    accelerated : bool
+        Whether updates are taken ahead of the models (FISTA with restart); for updates "gradient" only.
+    dtype : str
+        Of models and updates.
+    intercept : str
+        "free" of the coupling, "penalised" as one more feature that is 1, or "none".
+    standardise : bool
+        Whether columns of files are brought to mean 0 and standard deviation 1 over all partitions.
+    seed : int
+        Of the data, and of learners that draw at random.
+
+    Raises
+    ------
+    UsageError
+        Names the setting that breaks a rule.
+    """
+
+    loss: str
+    coupling: str
+    strength: float
+    rounds: int
+    aggregate: str = "mean"
+    edges: tuple[Edge, ...] = ()
+    tolerance: float = 0.0
+    update: str = "gradient"
+    epochs: int = 1
+    learner: str = ""
+    accelerated: bool = True
+    dtype: str = "float32"
+    intercept: str = "free"
+    standardise: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "loss": LOSSES, "aggregate": AGGREGATES, "coupling": COUPLINGS, "dtype": DTYPES,
+            "intercept": INTERCEPTS, "update": UPDATES,
+        }  # fmt: skip
+        for name, known in choices.items():
+            if getattr(self, name) not in tuple(known):
+                raise UsageError(name, f"must be one of {', '.join(known)}", getattr(self, name))
+        for name in ("strength", "tolerance"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0.0 <= value < math.inf:
+                raise UsageError(name, "must be a finite number, at least 0", value)
+            object.__setattr__(self, name, float(value))
+        for name, least in (("rounds", 1), ("epochs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UsageError(name, f"must be a whole number, at least {least}", value)
+            if value > 2**53:
+                raise UsageError(name, "must be at most 2**53", value)
+        for name in ("accelerated", "standardise"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(name, "must be true or false", getattr(self, name))
+        if not isinstance(self.learner, str):
+            raise UsageError("learner", "must be text", self.learner)
+        object.__setattr__(self, "edges", _edges(self.edges))
+        self._check_together()
+
+    @property
+    def has_intercept(self) -> bool:
+        """Whether models have an intercept, penalised or not."""
+        return self.intercept != "none"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and msgpack; `from_dict` reads them."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        return content | {"edges": [list(edge) for edge in self.edges]}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Settings:
+        """Read what `as_dict` gave, wherever it has been since.
+
+        Raises
+        ------
+        UsageError
+            A setting is missing, unknown, or breaks a rule.
+        """
+        names = [field.name for field in fields(cls)]
+        if set(content) != set(names):
+            raise UsageError("settings", f"must be exactly {', '.join(names)}", sorted(map(str, content)))
+        return cls(**content)
+
+    def _check_together(self) -> None:
+        if self.update == "model" and self.accelerated:
+            raise UsageError("accelerated", "must be false for updates that are models", self.accelerated)
+        if self.update == "gradient" and (self.learner or self.epochs != 1):
+            raise UsageError(
+                "learner and epochs", "are for updates that are models only", (self.learner, self.epochs)
+            )
+        if self.edges and self.coupling != "graph":
+            raise UsageError("edges", "are for the coupling graph only", self.coupling)
+
+
+def _edges(edges: object) -> tuple[Edge, ...]:
+    """Edges of plain types, as they come from Python, TOML or msgpack."""
+    if not isinstance(edges, tuple | list):
+        raise UsageError("edges", "must be a list of (task, task, weight)", edges)
+    checked = []
+    for edge in edges:
+        if not isinstance(edge, tuple | list) or len(edge) != 3:
+            raise UsageError("edges", "must each be (task, task, weight)", edge)
+        s, t, weight = edge
+        if not (isinstance(s, str) and isinstance(t, str) and _is_number(weight)):
+            raise UsageError("edges", "must each be two names of tasks and a number", edge)
+        checked.append((s, t, float(weight)))
+    return tuple(checked)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

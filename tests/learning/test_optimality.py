@@ -1,0 +1,100 @@
+"""Whole runs against a solver that shares no code: cvxpy, from the definition of the objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.problems import make_settings
+
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import train
+
+Floats = NDArray[np.float64]
+T, F = 5, 4
+
+
+def ragged(loss: str) -> list[tuple[Floats, Floats]]:
+    """Tasks of 1 (with two classes 4) to 21 rows, features of different scales, targets with an offset."""
+    rng = np.random.default_rng(11)
+    rows = []
+    for t, n in enumerate((21, 1 if loss in ("squared", "huber") else 4, 8, 13, 3)):
+        X = rng.standard_normal((n, F)) * [1.0, 3.0, 0.3, 1.0] + [0.0, 1.0, 0.0, 2.0]
+        y = X @ [1.0, -1.0, 2.0, 0.0] + t + rng.standard_normal(n)
+        if loss in ("logistic", "squared_hinge"):
+            # Every other label as it comes: no hyperplane separates the rows of all tasks.
+            y = np.where(np.arange(n) % 2, y > np.median(y), np.arange(n) % 4 == 0).astype(float)
+        rows.append((X, y))
+    return rows
+
+
+def data_loss(loss: str, s: Any, y: Floats) -> Any:
+    m = cp.multiply(2 * y - 1, s)
+    total = {
+        "squared": lambda: cp.sum_squares(s - y) / 2,
+        "huber": lambda: cp.sum(cp.huber(s - y, 1)) / 2,
+        "logistic": lambda: cp.sum(cp.logistic(-m)),
+        "squared_hinge": lambda: cp.sum_squares(cp.pos(1 - m)) / 2,
+    }[loss]()
+    return total / len(y)
+
+
+def penalty(coupling: str, W: Any) -> Any:
+    centred = W - np.full((T, T), 1 / T) @ W
+    return {
+        "nuclear": lambda: cp.norm(W, "nuc"),
+        "l21": lambda: cp.sum(cp.norm(W, 2, axis=0)),
+        "mean-regularised": lambda: cp.sum_squares(centred) / 2,
+        "covariance": lambda: cp.square(cp.norm(W, "nuc")) / 2,
+        "chain": lambda: cp.sum_squares(W[1:] - W[:-1]) / 2,
+        "clustered": lambda: sum(cp.norm(W[s] - W[t]) for t in range(T) for s in range(t)) / T,
+    }[coupling]()
+
+
+@pytest.mark.parametrize(
+    ("loss", "coupling", "strength"),
+    [
+        ("squared", "nuclear", 0.3),
+        ("squared", "l21", 0.3),
+        ("squared", "mean-regularised", 0.5),
+        ("squared", "covariance", 0.05),
+        ("squared", "chain", 0.5),
+        ("squared", "clustered", 0.3),
+        ("logistic", "nuclear", 0.05),
+        ("logistic", "l21", 0.05),
+        ("logistic", "mean-regularised", 0.5),
+        ("logistic", "covariance", 0.05),
+        ("squared_hinge", "nuclear", 0.1),
+        ("huber", "covariance", 0.05),
+    ],
+)
+@pytest.mark.parametrize("intercept", ["free", "penalised"])
+def test_a_run_reaches_the_centralised_optimum(
+    loss: str, coupling: str, strength: float, intercept: str
+) -> None:
+    rows = ragged(loss)
+    W, b = cp.Variable((T, F)), cp.Variable((T, 1))
+    fit = sum(data_loss(loss, X @ W[t] + b[t, 0], y) for t, (X, y) in enumerate(rows))
+    tied = W if intercept == "free" else cp.hstack([W, b])
+    objective = fit + strength * penalty(coupling, tied)
+    cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
+    least = float(objective.value)
+
+    partitions = [
+        Partition(f"p{2 * t + i}", f"t{t}", X[own], y[own])
+        for t, (X, y) in enumerate(rows)
+        for i, own in enumerate((slice(0, (len(y) + 1) // 2), slice((len(y) + 1) // 2, None)))
+        if len(y[own])
+    ]
+    settings = make_settings(
+        loss=loss, coupling=coupling, strength=strength, intercept=intercept,
+        rounds=20_000, tolerance=1e-6, dtype="float64",
+    )  # fmt: skip
+    trained = train(partitions, settings)
+    W.value, b.value = trained.models.coef_, trained.models.intercept_[:, None]
+    assert trained.converged
+    assert abs(float(objective.value) - least) <= 1e-6 * least
+    assert least > 0.0
