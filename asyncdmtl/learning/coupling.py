@@ -3,14 +3,17 @@
 A coupling adds `λ R(W)` to the objective `Σ_t (1/n_t)·loss_t(w_t)`; a round applies its proximal operator
 `prox(W, step) = argmin_U ½ ‖U − W‖_F² + step·λ R(U)`. `W` is (T, features) float64, one row per task;
 intercepts are not passed through. A subclass of `Coupling` and a line in `COUPLINGS` add one.
+
+Where to look for a good `λ`: from `Coupling.critical_strength` down (`selection`).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -18,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.laplacian import Edge, edge_rows, smooth_along_chain, spectrum
 from asyncdmtl.learning.proximal import (
     clustered_prox,
     map_singular_values,
@@ -51,6 +55,22 @@ class Coupling(ABC):
     def prox(self, W: Floats, step: float) -> Floats:
         """`argmin_U ½ ‖U − W‖_F² + step·λ R(U)`, a (T, features) matrix; `W` is left as it is."""
 
+    @abstractmethod
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """The `λ` from which on the penalty decides alone: a path over `λ` goes down from there.
+
+        For a norm `R` the least `λ` at which `W = 0` is optimal: the dual norm of `Z` (Rockafellar, "Convex
+        Analysis", 1970, section 23; `0 ∈ Z + λ ∂R(0)`). Elsewhere a scale that each coupling documents. It
+        does not depend on `strength`, and is 0 where `λ` has no effect or `Z` is 0.
+
+        Parameters
+        ----------
+        Z : (T, features) float64 array
+            Gradients of `loss_t / n_t`, by rows, at `W = 0`, intercepts at their best.
+        smoothness : float
+            How fast they change with the models at the most: `1 / Problem.step`.
+        """
+
 
 class NoCoupling(Coupling):
     """`R(W) = 0`: every task for itself; λ has no effect."""
@@ -64,6 +84,10 @@ class NoCoupling(Coupling):
     def prox(self, W: Floats, step: float) -> Floats:
         """`W` itself."""
         return W
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """0: no `λ` does anything."""
+        return 0.0
 
 
 class NuclearNorm(Coupling):
@@ -83,6 +107,10 @@ class NuclearNorm(Coupling):
     def prox(self, W: Floats, step: float) -> Floats:
         """Singular values shrunk by `step·λ`, at the cost of one QR of the long side."""
         return map_singular_values(W, lambda sigma: np.maximum(sigma - step * self.strength, 0.0))
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """`‖Z‖₂`, the largest singular value."""
+        return float(singular_values(Z)[0])
 
 
 class TaskCovariance(Coupling):
@@ -111,6 +139,13 @@ class TaskCovariance(Coupling):
 
         return map_singular_values(W, shrink)
 
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness, from which on `‖W‖_*` is at most about a tenth of `‖Z‖₂ / smoothness`.
+
+        No `λ` brings models to 0 altogether: this penalty is a square.
+        """
+        return _overwhelming(Z, smoothness)
+
 
 class SparseLowRank(Coupling):
     """`R(W) = min_{P+Q=W} ρ ‖P‖₁ + ‖Q‖_*`, `ρ = 1/√max(T, features)`: one small subspace, and exceptions.
@@ -124,7 +159,7 @@ class SparseLowRank(Coupling):
     2010; `ρ`: Candès, Li, Ma, Wright, "Robust Principal Component Analysis?", Journal of the ACM 58(3), 2011.
     """
 
-    summary = "models lie near one small subspace but for a few entries (sparse + low-rank; slow)"
+    summary = "models lie near one small subspace but for a few entries (sparse + low-rank)"
 
     def penalty(self, W: Floats) -> float:
         """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split, never less than its true value."""
@@ -134,6 +169,10 @@ class SparseLowRank(Coupling):
     def prox(self, W: Floats, step: float) -> Floats:
         """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""
         return sparse_low_rank_prox(W, step * self.strength, self._rho(W))
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """`max(‖Z‖₂, max |Z_ij| / ρ)`."""
+        return max(float(singular_values(Z)[0]), float(np.abs(Z).max()) / self._rho(Z))
 
     @staticmethod
     def _rho(W: Floats) -> float:
@@ -161,6 +200,13 @@ class Clustered(Coupling):
         """Differences shortened so that they still fit together; the mean of the models stays."""
         return clustered_prox(W, step * self.strength / len(W))
 
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """`max_{s,t} ‖z_s − z_t‖₂`: equal models, if `Z` is taken at the best equal ones, stay equal.
+
+        Enough and not always needed: the pairs can then hold what pulls tasks apart, `(z_s − z_t)/T` each.
+        """
+        return float(np.linalg.norm(pair_differences(Z), axis=1).max(initial=0.0))
+
 
 class L21Norm(Coupling):
     """`R(W) = Σ_f ‖W[:, f]‖₂`: all tasks use the same few features.
@@ -186,6 +232,10 @@ class L21Norm(Coupling):
         shortened: Floats = W * shrink
         return shortened
 
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """`max_f ‖Z[:, f]‖₂`."""
+        return float(np.linalg.norm(Z, axis=0).max())
+
 
 class PlainMean(Coupling):
     """`R(W)` is 0 where all rows are equal, else infinite: all tasks share one model; λ has no effect."""
@@ -203,6 +253,10 @@ class PlainMean(Coupling):
     def prox(self, W: Floats, step: float) -> Floats:
         """Every row replaced by the mean of all."""
         return np.broadcast_to(W.mean(axis=0), W.shape)
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """0: no `λ` does anything."""
+        return 0.0
 
 
 class MeanRegularised(Coupling):
@@ -224,6 +278,10 @@ class MeanRegularised(Coupling):
         drawn: Floats = mean + (W - mean) / (1.0 + step * self.strength)
         return drawn
 
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness: models differ by about a tenth, at most, of what one step without a penalty does."""
+        return _overwhelming(Z, smoothness)
+
 
 class ChainLaplacian(Coupling):
     """`R(W) = ½ Σ_t ‖w_{t+1} − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of the chain of tasks in their order.
@@ -240,11 +298,49 @@ class ChainLaplacian(Coupling):
         return 0.5 * self.strength * float((np.diff(W, axis=0) ** 2).sum())
 
     def prox(self, W: Floats, step: float) -> Floats:
-        """The solution of a (T, T) system."""
-        T = len(W)
-        differences: Floats = np.diff(np.eye(T), axis=0)
-        system: Floats = np.eye(T) + step * self.strength * (differences.T @ differences)
-        return np.asarray(np.linalg.solve(system, W), dtype=np.float64)
+        """The solution of a (T, T) system of three diagonals."""
+        return smooth_along_chain(W, step * self.strength)
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness / (2 − 2 cos(π/T)), the least positive eigenvalue of `L`: as in other graphs."""
+        T = len(Z)
+        return _overwhelming(Z, smoothness) / (2.0 - 2.0 * math.cos(math.pi / T)) if T > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class GraphLaplacian(Coupling):
+    """`R(W) = ½ Σ_{(s,t)} a_st ‖w_s − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of a weighted graph of tasks.
+
+    For tasks of which it is known who resembles whom; `edges` are `(s, t, a_st)` by the tasks' rows. The prox
+    solves `(I + step·λ·L)·U = W`. Reference: Evgeniou, Micchelli, Pontil, "Learning Multiple Tasks with
+    Kernel Methods", JMLR 6, 2005, section 3.1.
+    """
+
+    summary = "models of neighbouring tasks are near each other (graph Laplacian of given edges; linear)"
+
+    tasks: int
+    edges: tuple[tuple[int, int, float], ...]
+
+    def penalty(self, W: Floats) -> float:
+        """`½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`."""
+        pulls = (a * float(((W[s] - W[t]) ** 2).sum()) for s, t, a in self.edges)
+        return 0.5 * self.strength * math.fsum(pulls)
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """By the eigenvectors of `L`, found once: two products of (T, T) and (T, features)."""
+        values, Q = self._spectrum
+        solved: Floats = Q @ ((Q.T @ W) / (1.0 + step * self.strength * values)[:, None])
+        return solved
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness / the least positive eigenvalue of `L`: as "mean-regularised" in connected parts."""
+        values, _ = self._spectrum
+        least = values[values > 1e-10 * values[-1]].min(initial=math.inf)
+        return _overwhelming(Z, smoothness) / float(least)
+
+    @cached_property
+    def _spectrum(self) -> tuple[Floats, Floats]:
+        return spectrum(self.tasks, self.edges)
 
 
 COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
@@ -255,6 +351,7 @@ COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
         "mean": PlainMean,
         "mean-regularised": MeanRegularised,
         "chain": ChainLaplacian,
+        "graph": GraphLaplacian,
         "covariance": TaskCovariance,
         "sparse-low-rank": SparseLowRank,
         "clustered": Clustered,
@@ -262,14 +359,32 @@ COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
 )
 
 
-def make_coupling(name: str, strength: float) -> Coupling:
+def make_coupling(
+    name: str, strength: float, tasks: Sequence[str] | None = None, edges: Sequence[Edge] = ()
+) -> Coupling:
     """The coupling called `name` with λ = `strength`.
+
+    Parameters
+    ----------
+    tasks : sequence of str, optional
+        Names of the `T` tasks, in the order of the rows of `W`; only the coupling "graph" asks.
+    edges : sequence of (task, task, weight)
+        For the coupling "graph": each pair once, in either order, with its weight `a_st > 0`.
 
     Raises
     ------
     UsageError
-        No such coupling.
+        No such coupling, or edges that are missing, not asked for, or make no sense.
     """
     if name not in COUPLINGS:
         raise UsageError("coupling", f"must be one of {', '.join(COUPLINGS)}", name)
+    if name == "graph":
+        return GraphLaplacian(strength, len(tasks or ()), edge_rows(tasks or (), edges))
+    if edges:
+        raise UsageError("edges", "are for the coupling graph only", name)
     return COUPLINGS[name](strength)
+
+
+def _overwhelming(Z: Floats, smoothness: float) -> float:
+    """λ of a square that leaves about a tenth of a free step: `λ ∇R(W) = −Z` at the optimum, and no more."""
+    return 10.0 * smoothness if Z.any() else 0.0

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
 from itertools import combinations, product
+from typing import Any
 
+import cvxpy
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -9,9 +12,27 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.coupling import COUPLINGS, make_coupling
+from asyncdmtl.learning.coupling import COUPLINGS, Coupling, make_coupling
+from asyncdmtl.learning.laplacian import Edge
 
 Floats = NDArray[np.float64]
+
+CONVEX = [name for name in COUPLINGS if name not in ("none", "mean")]
+NORMS = ["nuclear", "l21", "sparse-low-rank"]
+
+
+def a_coupling(name: str, strength: float, T: int) -> Coupling:
+    """For "graph": a star with weights 1, 2, … and an edge between its last two rays."""
+    if name != "graph":
+        return make_coupling(name, strength)
+    tasks = [f"t{t}" for t in range(T)]
+    return make_coupling(name, strength, tasks, star(T))
+
+
+def star(T: int) -> list[Edge]:
+    rays: list[Edge] = [("t0", f"t{t}", float(t)) for t in range(1, T)]
+    return [*rays, (f"t{T - 1}", f"t{T - 2}", 0.5)] if T > 2 else rays
+
 
 shapes = st.tuples(st.integers(1, 8), st.integers(1, 8))
 
@@ -51,7 +72,7 @@ def in_subdifferential_of_cuts(W: Floats, G: Floats, strength: float) -> bool:
     return within and abs((G * W).sum() - strength / T * pairs) < 1e-8
 
 
-@pytest.mark.parametrize("name", [name for name in COUPLINGS if name != "sparse-low-rank"])
+@pytest.mark.parametrize("name", [name for name in COUPLINGS if name not in ("sparse-low-rank", "graph")])
 @given(shape=shapes, strength=st.floats(0, 3), step=st.floats(0.1, 2), seed=st.integers(0, 999))
 @example(shape=(1, 1), strength=0.0, step=1.0, seed=0)
 @example(shape=(8, 3), strength=100.0, step=1.0, seed=0)
@@ -107,10 +128,14 @@ def test_clustered_penalty_is_the_sum_over_pairs() -> None:
 
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 6)),
-    strength=st.floats(0, 3),
+    strength=st.floats(1e-3, 3),
     step=st.floats(0.1, 2),
     seed=st.integers(0, 999),
 )
+@example(shape=(5, 6), strength=0.0, step=1.0, seed=0)
+@example(shape=(5, 6), strength=1e-30, step=1.0, seed=0)
+@example(shape=(5, 6), strength=1e-8, step=1.0, seed=0)
+@example(shape=(5, 6), strength=1e9, step=1.0, seed=0)
 @example(shape=(5, 6), strength=5e-324, step=1.0, seed=0)
 @example(shape=(1, 6), strength=0.3, step=1.0, seed=0)
 @settings(max_examples=30, deadline=None)
@@ -154,7 +179,7 @@ def test_clusters_of_tasks_become_equal_and_stay_apart() -> None:
 def test_couplings_repeat_to_the_bit() -> None:
     W = np.random.default_rng(5).standard_normal((7, 12))
     for name in COUPLINGS:
-        coupling = make_coupling(name, 0.4)
+        coupling = a_coupling(name, 0.4, 7)
         one, other = (coupling.prox(W, 0.9) for _ in range(2))
         assert one.tobytes() == other.tobytes()
         assert coupling.penalty(one) == coupling.penalty(other)
@@ -163,7 +188,7 @@ def test_couplings_repeat_to_the_bit() -> None:
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_a_step_needs_no_more_than_the_mixed_aggregates(name: str) -> None:
     rng = np.random.default_rng(4)
-    Z, coupling = rng.standard_normal((4, 5)), make_coupling(name, 0.3)
+    Z, coupling = rng.standard_normal((4, 5)), a_coupling(name, 0.3, 4)
     mixing = coupling.mixing(4)
     spread = np.linalg.pinv(mixing) @ (mixing @ Z)
     assert coupling.prox(-spread, 0.5) == pytest.approx(coupling.prox(-Z, 0.5))
@@ -172,7 +197,7 @@ def test_a_step_needs_no_more_than_the_mixed_aggregates(name: str) -> None:
 
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_zero_stays_zero(name: str) -> None:
-    coupling = make_coupling(name, 0.0)
+    coupling = a_coupling(name, 0.0, 3)
     assert (coupling.prox(np.zeros((3, 5)), 1.0) == 0).all()
     assert coupling.penalty(np.zeros((3, 5))) == 0
 
@@ -210,3 +235,160 @@ def test_every_coupling_says_what_it_is() -> None:
         assert made.summary
         assert made.__doc__
         assert "R(W)" in made.__doc__
+
+
+def penalty_in_cvxpy(name: str, U: Any, T: int) -> Any:
+    """`R(U)`, from its definition."""
+    pairs = list(combinations(range(T), 2))
+    match name:
+        case "nuclear":
+            return cvxpy.normNuc(U)
+        case "l21":
+            return cvxpy.sum(cvxpy.norm(U, 2, axis=0))
+        case "mean-regularised":
+            return cvxpy.sum_squares(U - np.full((T, T), 1.0 / T) @ U) / 2.0
+        case "chain":
+            return cvxpy.sum_squares(U[1:] - U[:-1]) / 2.0
+        case "graph":
+            edges = [(int(s[1:]), int(t[1:]), a) for s, t, a in star(T)]
+            return sum(a * cvxpy.sum_squares(U[s] - U[t]) for s, t, a in edges) / 2.0
+        case "covariance":
+            return cvxpy.square(cvxpy.normNuc(U)) / 2.0
+        case "sparse-low-rank":
+            P = cvxpy.Variable(U.shape)
+            return cvxpy.sum(cvxpy.abs(P)) / math.sqrt(max(U.shape)) + cvxpy.normNuc(U - P)
+        case "clustered":
+            return sum(cvxpy.norm(U[s] - U[t], 2) for s, t in pairs) / T
+    raise AssertionError(name)
+
+
+def least(objective: Any) -> float:
+    tight = {f"tol_{what}": 1e-9 for what in ("gap_abs", "gap_rel", "feas")}
+    value: float = cvxpy.Problem(cvxpy.Minimize(objective)).solve(solver=cvxpy.CLARABEL, **tight)
+    return value
+
+
+@pytest.mark.parametrize(("shape", "strength"), [((4, 6), 0.3), ((6, 3), 1.2), ((5, 5), 0.02)])
+@pytest.mark.parametrize("name", CONVEX)
+def test_prox_and_penalty_agree_with_another_solver(
+    name: str, shape: tuple[int, int], strength: float
+) -> None:
+    rng = np.random.default_rng(6)
+    W, step, T = rng.standard_normal(shape), 0.7, shape[0]
+    W[T - 1] = W[0] + 0.1 * W[T - 1]
+    coupling = a_coupling(name, strength, T)
+    U = coupling.prox(W, step)
+    known = strength * least(penalty_in_cvxpy(name, cvxpy.Constant(U), T))
+    assert coupling.penalty(U) == pytest.approx(known, rel=2e-6 if name == "sparse-low-rank" else 1e-8)
+    variable = cvxpy.Variable(shape)
+    optimum = least(
+        cvxpy.sum_squares(variable - W) / 2.0 + step * strength * penalty_in_cvxpy(name, variable, T)
+    )
+    reached = 0.5 * float(((U - W) ** 2).sum()) + step * known
+    assert reached == pytest.approx(optimum, rel=1e-7)
+    assert pytest.approx(variable.value, abs=1e-4) == U
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+@given(shape=shapes, strength=st.floats(1e-3, 10), step=st.floats(0.1, 2), seed=st.integers(0, 999))
+@settings(max_examples=25, deadline=None)
+def test_prox_is_firmly_non_expansive(
+    name: str, shape: tuple[int, int], strength: float, step: float, seed: int
+) -> None:
+    V, W = np.random.default_rng(seed).standard_normal((2, *shape))
+    if name == "graph" and shape[0] == 1:
+        return
+    coupling = a_coupling(name, strength, shape[0])
+    difference = coupling.prox(V, step) - coupling.prox(W, step)
+    assert float((difference**2).sum()) <= float((difference * (V - W)).sum()) + 1e-8
+
+
+def test_a_chain_is_a_graph_of_its_links() -> None:
+    rng = np.random.default_rng(8)
+    W, tasks = rng.standard_normal((6, 4)), list("abcdef")
+    links: list[Edge] = [(one, other, 1.0) for one, other in zip(tasks[1:], tasks, strict=False)]
+    chain, graph = make_coupling("chain", 3.0), make_coupling("graph", 3.0, tasks, links)
+    assert graph.penalty(W) == pytest.approx(chain.penalty(W))
+    assert graph.prox(W, 0.4) == pytest.approx(chain.prox(W, 0.4))
+    assert graph.critical_strength(W, 2.0) == pytest.approx(chain.critical_strength(W, 2.0))
+    assert chain.critical_strength(W[:1], 2.0) == 0.0
+
+
+def test_edges_belong_to_names_and_not_to_positions() -> None:
+    W = np.random.default_rng(9).standard_normal((3, 4))
+    coupling = make_coupling("graph", 1e9, ["a", "b", "c"], [("c", "a", 2.0)])
+    U = coupling.prox(W, 1.0)
+    assert U[[0, 2]] == pytest.approx(np.tile((W[0] + W[2]) / 2, (2, 1)), abs=1e-6)
+    assert U[1] == pytest.approx(W[1], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ([], "edges must be given for the coupling graph"),
+        ([("a", "x", 1.0)], r"edges must be between known tasks; unknown, got \['x'\]"),
+        ([("a", "a", 1.0)], "edges must be between two different tasks"),
+        ([("a", "b", 0.0)], "edges must have finite weights above 0"),
+        ([("a", "b", -1.0)], "edges must have finite weights above 0"),
+        ([("a", "b", math.nan)], "edges must have finite weights above 0"),
+        ([("a", "b", math.inf)], "edges must have finite weights above 0"),
+        ([("a", "b", 1.0), ("b", "a", 2.0)], "edges must name each pair of tasks once"),
+        ([("a", "b", 1e308), ("b", "c", 1e308)], "edges must have weights with a finite sum"),
+    ],
+)
+def test_edges_that_make_no_sense_are_refused(edges: list[Edge], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_coupling("graph", 1.0, ["a", "b", "c"], edges)
+
+
+def test_edges_are_for_graphs_only() -> None:
+    with pytest.raises(UsageError, match="edges are for the coupling graph only, got 'chain'"):
+        make_coupling("chain", 1.0, ["a", "b"], [("a", "b", 1.0)])
+    with pytest.raises(UsageError, match="unknown"):
+        make_coupling("graph", 1.0, None, [("a", "b", 1.0)])
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (6, 3)])
+@pytest.mark.parametrize("name", NORMS)
+def test_from_the_critical_strength_on_models_stay_zero(name: str, shape: tuple[int, int]) -> None:
+    Z = np.random.default_rng(10).standard_normal(shape)
+    Z[0, 0] += 3.0
+    critical = make_coupling(name, 0.0).critical_strength(Z, 1.0)
+    assert np.abs(make_coupling(name, 1.0001 * critical).prox(-0.3 * Z, 0.3)).max() < 1e-8
+    assert np.abs(make_coupling(name, 0.99 * critical).prox(-0.3 * Z, 0.3)).max() > 1e-4
+
+
+def solved(coupling: Coupling, A: Floats, B: Floats) -> Floats:
+    """`argmin_W Σ_t (½ w_tᵀ A_t w_t − b_tᵀ w_t) + λ R(W)`, by proximal gradient with `‖A_t‖ ≤ 1`."""
+    W = np.zeros_like(B)
+    for _ in range(500):
+        W = coupling.prox(W - (np.einsum("tfg,tg->tf", A, W) - B), 1.0)
+    return W
+
+
+@pytest.mark.parametrize("name", ["covariance", "mean-regularised", "chain", "graph", "clustered"])
+def test_where_a_path_starts_the_penalty_rules(name: str) -> None:
+    rng = np.random.default_rng(11)
+    T, F = 5, 4
+    roots = rng.standard_normal((T, F, F))
+    A = np.array([root @ root.T / np.linalg.norm(root, 2) ** 2 for root in roots])
+    B = rng.standard_normal((T, F))
+    start = a_coupling(name, 0.0, T).critical_strength(-B, 1.0)
+    W = solved(a_coupling(name, start, T), A, B)
+    if name == "covariance":
+        assert np.linalg.norm(W, "nuc") <= 0.1 * np.linalg.norm(B, 2)
+    else:
+        free = B - B.mean(axis=0)
+        assert np.linalg.norm(W - W.mean(axis=0)) <= 0.15 * np.linalg.norm(free)
+        if name == "clustered":
+            assert np.ptp(W, axis=0).max() < 1e-8
+    assert np.linalg.norm(solved(a_coupling(name, 1e-2 * start, T), A, B)) > np.linalg.norm(W)
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_critical_strength_does_not_depend_on_strength_and_is_zero_without_a_gradient(name: str) -> None:
+    Z = np.random.default_rng(12).standard_normal((4, 5))
+    critical, same = (a_coupling(name, strength, 4).critical_strength(Z, 2.0) for strength in (0.0, 0.7))
+    assert critical == same
+    assert (critical == 0.0) == (name in ("none", "mean"))
+    assert a_coupling(name, 1.0, 4).critical_strength(0.0 * Z, 2.0) == 0.0

@@ -17,6 +17,7 @@ from asyncdmtl.learning.proximal import (
     sparse_low_rank_split,
     squared_l1_threshold,
 )
+from asyncdmtl.learning.training import single_threaded
 
 Floats = NDArray[np.float64]
 
@@ -129,3 +130,44 @@ def test_clustered_prox_of_long_models() -> None:
     rng = np.random.default_rng(4)
     W, (Q, _) = rng.standard_normal((4, 4)), np.linalg.qr(rng.standard_normal((5000, 4)))
     assert clustered_prox(W @ Q.T, 0.3) == pytest.approx(clustered_prox(W, 0.3) @ Q.T, abs=1e-9)
+
+
+def spiked(shape: tuple[int, int], seed: int) -> Floats:
+    """Rank 2, some exceptions, and a little noise: what models of related tasks look like."""
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal((shape[0], 2)) @ rng.standard_normal((2, shape[1]))
+    W[rng.random(shape) < 0.05] += 4.0
+    noisy: Floats = W + 0.05 * rng.standard_normal(shape)
+    return noisy
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01])
+@pytest.mark.parametrize("shape", [(10, 64), (139, 27)])
+def test_sparse_low_rank_prox_is_optimal_at_the_size_of_real_problems(
+    shape: tuple[int, int], fraction: float
+) -> None:
+    W, rho = spiked(shape, 6), max(shape) ** -0.5
+    mu = fraction * float(np.linalg.norm(W, 2))
+    with single_threaded():
+        U = sparse_low_rank_prox(W, mu, rho)
+        P, Q = sparse_low_rank_split(U, rho)
+    G = W - U
+    # U is optimal where G is in both sets and ⟨G, U⟩ is all that they allow, μR(U); a split bounds that.
+    assert np.linalg.norm(G, 2) <= mu * (1 + 1e-8)
+    assert np.abs(G).max() <= mu * rho * (1 + 1e-8)
+    most = mu * float(rho * np.abs(P).sum() + np.linalg.norm(Q, "nuc"))
+    assert float((G * U).sum()) == pytest.approx(most, rel=1e-5)
+
+
+def test_few_iterations_settle_the_sparse_low_rank_prox(monkeypatch: pytest.MonkeyPatch) -> None:
+    W = spiked((10, 64), 7)
+    expected = sparse_low_rank_prox(W, 0.1 * float(np.linalg.norm(W, 2)), 1 / 8)
+    monkeypatch.setattr("asyncdmtl.learning.proximal._STEPS", 100)
+    assert sparse_low_rank_prox(W, 0.1 * float(np.linalg.norm(W, 2)), 1 / 8).tobytes() == expected.tobytes()
+
+
+def test_from_some_strength_on_nothing_is_left() -> None:
+    W = spiked((6, 5), 8)
+    mu = max(float(np.linalg.norm(W, 2)), float(np.abs(W).max()) / 0.4)
+    assert (sparse_low_rank_prox(W, 1.001 * mu, 0.4) == 0.0).all()
+    assert sparse_low_rank_prox(W, 0.9 * mu, 0.4).any()
