@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,28 +11,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.learning.structure import (
+    NEGLIGIBLE,
+    Spectrum,
+    cluster_order,
+    feature_norms,
+    low_rank_part,
+    similarity,
+    spectrum,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
+Floats = NDArray[np.float64]
+
 CODED, BOUND, UNCODED = "#1b6ca8", "#e08e0b", "#9aa0a6"
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
-    """Draw a run's loads, objective and metric side by side; the ending of `path` says the format.
+def plot(report: dict[str, Any], path: Path, model: SavedModel | None = None) -> None:
+    """Draw a run: traffic, training, test scores, what the coupling found; `path` ends in the format.
+
+    Parameters
+    ----------
+    report : dict
+        What `report.traffic` made, perhaps with `metrics` (of `evaluation.evaluate`) and `learning_curve`
+        (of `evaluation.learning_curve`).
+    path : Path
+    model : SavedModel, optional
+        The models of all tasks.
 
     Raises
     ------
     UsageError
         The file cannot be written, or its ending is no picture format.
     """
-    figure = _figure(14, 4.2)
-    loads, objective, metric = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
-    _draw_loads(loads, report)
-    _draw_objective(objective, report)
-    _draw_metric(metric, report)
+    figure = _figure(21, 10)
+    upper, lower = figure.subplots(2, 4)
+    _draw_loads(upper[0], report)
+    _draw_round_bytes(upper[1], report)
+    _draw_objective(upper[2:], report)
+    _draw_gains(lower[0], report)
+    _draw_structure(figure, lower[1], model)
+    _draw_curve(lower[2:], report)
     _save(figure, path)
 
 
@@ -200,40 +225,180 @@ def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:
         axes.bar_label(bars, [load for _, load in present], fontsize=8)
     axes.set_xticks(range(len(names)), list(names.values()))
     axes.set_ylabel("vectors per round")
-    axes.set_title("Load")
+    axes.set_title("Load: what coding saves")
+    axes.set_ylim(top=1.2 * axes.get_ylim()[1])
+    axes.legend(ncols=3, loc="upper center", fontsize=8)
+
+
+def _draw_round_bytes(axes: Axes, report: dict[str, Any]) -> None:
+    rounds = [entry["round"] + 1 for entry in report["rounds"]]
+    for key, label, colour in (("up_bytes", "uplink", CODED), ("down_bytes", "downlink, all copies", BOUND)):
+        values = [entry[key] / 1e3 for entry in report["rounds"]]
+        axes.plot(rounds, values, ".-" if len(rounds) < 40 else "-", color=colour, label=label)
+    axes.set_xlabel("round")
+    axes.set_ylabel("kB on the wire per round")
+    axes.set_ylim(bottom=0)
+    axes.set_title("Traffic of each round, all workers together")
+    axes.grid(alpha=0.3)
     axes.legend()
 
 
-def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:
-    rounds = report["rounds"]
-    sent, total = [], 0
-    for entry in rounds:
-        sent.append(total / 1e6)
-        total += entry["up_bytes"] + entry["down_bytes"]
-    axes.plot(sent, [entry["objective"] for entry in rounds], color=CODED)
-    axes.set_xlabel("MB on the wire, both ways")
-    axes.set_ylabel("objective")
-    axes.set_title(f"Training, {len(rounds)} rounds")
-    axes.grid(alpha=0.3)
+def _sent(report: dict[str, Any]) -> list[float]:
+    """MB on the wire, both ways, before the first round and after each."""
+    totals = [0.0]
+    for entry in report["rounds"]:
+        totals.append(totals[-1] + (entry["up_bytes"] + entry["down_bytes"]) / 1e6)
+    return totals
 
 
-def _draw_metric(axes: Axes, report: dict[str, Any]) -> None:
+def _draw_objective(pair: Sequence[Axes], report: dict[str, Any]) -> None:
+    """The objective after every round; rounds tell it when they begin, so that the last may be unknown."""
+    values = [entry["objective"] for entry in report["rounds"][1:]]
+    values.append(report.get("metrics", {}).get("objective"))
+    drawn = np.array([np.nan if value is None else value for value in values])
+    _draw_progress(pair, report, range(1, len(values) + 1), drawn, "Training: objective")
+    for axes in pair:
+        axes.set_ylabel("objective")
+
+
+def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
+    """Tasks in the order of their single-task score, so that a gain is a distance from one line."""
     metrics = report.get("metrics")
     if metrics is None:
         axes.set_axis_off()
         return
-    tasks = list(metrics["tasks"])
-    for key, label, marker, colour in (
-        ("single_task", "single-task", "o", UNCODED),
-        ("coupled", "coupled", "D", CODED),
-    ):
-        values = [metrics["tasks"][task][key] for task in tasks]
-        axes.plot(
-            range(len(tasks)), values, marker, color=colour, label=f"{label}, mean {metrics['mean'][key]:.4f}"
-        )
+    name, rows = metrics["name"], metrics["tasks"]
+    alone = {task: row["single_task"] for task, row in rows.items() if row["single_task"] is not None}
+    ranked = sorted(alone, key=lambda task: alone[task])
+    for kind, label, style, colour in _KINDS:
+        if kind in metrics["mean"]:
+            values = [np.nan if rows[task][kind] is None else rows[task][kind] for task in ranked]
+            text = f"{label}, mean {metrics['mean'][kind]:.4g}"
+            axes.plot(range(len(ranked)), values, style, color=colour, label=text, ms=4, alpha=0.9)
     # More names than fit would be unreadable.
-    step = -(-len(tasks) // 15)
-    axes.set_xticks(range(0, len(tasks), step), tasks[::step], rotation=45, ha="right", fontsize=8)
-    axes.set_title(f"Test {metrics['name']}")
+    step = max(1, -(-len(ranked) // 25))
+    axes.set_xticks(range(0, len(ranked), step), ranked[::step], rotation=90, fontsize=7)
+    axes.set_xlabel("tasks, in the order of their single-task score")
+    axes.set_ylabel(f"test {name}")
+    better = "higher" if metrics["higher_is_better"] else "lower"
+    axes.set_title(f"Test {name} of each task ({better} is better)")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize=8)
+
+
+def _draw_curve(pair: Sequence[Axes], report: dict[str, Any]) -> None:
+    """The mean test metric after some of the rounds, with what one gets without coupling as lines."""
+    metrics = report.get("metrics") or {}
+    curve = [point for point in report.get("learning_curve", []) if point["mean"] is not None]
+    if not curve:
+        for axes in pair:
+            axes.set_axis_off()
+        return
+    values = np.array([point["mean"] for point in curve])
+    _draw_progress(pair, report, [point["rounds"] for point in curve], values, f"Test {metrics['name']}")
+    for axes in pair:
+        # The first rounds, or one model for all, can be so bad that nothing else would be seen beside them.
+        low, high = (float(bound(values[len(values) // 2 :])) for bound in (np.min, np.max))
+        for kind, words, style, colour in _KINDS[1:]:
+            if (alone := metrics["mean"].get(kind)) is not None:
+                axes.axhline(alone, ls=_LINES[style], color=colour, label=f"{words}, {alone:.4g}")
+                if kind == "single_task" or low - (high - low) < alone < high + (high - low):
+                    low, high = min(low, alone), max(high, alone)
+        margin = 0.1 * (high - low) or 0.1
+        axes.set_ylim(low - margin, high + margin)
+        axes.set_ylabel(f"test {metrics['name']}, mean over tasks")
+        axes.legend(fontsize=8)
+
+
+def _draw_progress(
+    pair: Sequence[Axes], report: dict[str, Any], rounds: Sequence[int], values: Floats, name: str
+) -> None:
+    """Values after rounds, against these and against the bytes sent until then."""
+    sent = _sent(report)
+    for axes, places, unit, over in (
+        (pair[0], list(rounds), "rounds made", "rounds"),
+        (pair[1], [sent[r] for r in rounds], "MB on the wire, both ways", "bytes"),
+    ):
+        axes.plot(
+            places,
+            values,
+            ".-" if len(places) < 100 else "-",
+            color=CODED,
+            label=f"coupled, {values[-1]:.4g}",
+        )
+        # Much happens in the first rounds, and little, but of interest, in hundreds of others.
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel(unit)
+        axes.set_title(f"{name} against {over}")
+        axes.grid(alpha=0.3)
+
+
+def _draw_structure(figure: Figure, axes: Axes, model: SavedModel | None) -> None:
+    """What the coupling acts on, in the way that it does: singular values, features, or pairs of tasks."""
+    if model is None:
+        axes.set_axis_off()
+        return
+    coupling = "none" if model.settings is None else model.settings.coupling
+    W = model.models.coef_.astype(np.float64)
+    if coupling in ("nuclear", "covariance", "sparse-low-rank"):
+        _draw_spectrum(axes, low_rank_part(W) if coupling == "sparse-low-rank" else spectrum(W), coupling)
+    elif coupling in ("l21", "mean"):
+        _draw_features(axes, feature_norms(W), model.features, coupling)
+    else:
+        _draw_similarity(figure, axes, W, model.models.tasks, coupling)
+
+
+def _draw_spectrum(axes: Axes, found: Spectrum, coupling: str) -> None:
+    shown = found.values[: max(found.count, 1)]
+    axes.bar(range(1, len(shown) + 1), shown, color=CODED)
+    axes.set_xlim(0.3, len(found.values) + 0.7)
+    axes.set_xlabel("number of the singular value; those without a bar are 0")
+    axes.set_ylabel("singular value of all models together")
+    title = f"{coupling}: models of rank {found.count} of {len(found.values)}"
+    axes.set_title(f"{title}\n{found.note}" if found.note else title)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _draw_features(axes: Axes, norms: Floats, names: Sequence[str], coupling: str) -> None:
+    order = np.argsort(-norms, kind="stable")
+    used = int(np.count_nonzero(norms > NEGLIGIBLE * norms.max()))
+    axes.bar(range(len(norms)), norms[order], color=CODED)
+    if len(norms) <= 40:
+        axes.set_xticks(range(len(norms)), [names[f][:24] for f in order], rotation=90, fontsize=7)
+    axes.set_xlabel("features, the strongest first")
+    axes.set_ylabel("length of a feature's coefficients over all tasks")
+    axes.set_title(f"{coupling}: {used} of {len(norms)} features are used")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _draw_similarity(figure: Figure, axes: Axes, W: Floats, tasks: Sequence[str], coupling: str) -> None:
+    rows = np.arange(0, len(tasks), -(-len(tasks) // _MOST_TASKS))
+    cosines = similarity(W[rows])
+    # In a chain neighbours are the structure.
+    ordered = rows if coupling == "chain" else rows[order := cluster_order(cosines)]
+    cosines = cosines if coupling == "chain" else cosines[np.ix_(order, order)]
+    # Models that were drawn together differ in the last few percent.
+    least = float(cosines.min())
+    colours, low = ("RdBu_r", -1.0) if least < 0.0 else ("Blues", least)
+    image = axes.imshow(cosines, colours, vmin=low, vmax=1.0, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="cosine between models")
+    step = -(-len(rows) // 25)
+    names = [tasks[t][:24] for t in ordered][::step]
+    for ticks, rotation in ((axes.set_xticks, 90), (axes.set_yticks, 0)):
+        ticks(range(0, len(rows), step), names, rotation=rotation, fontsize=7)
+    axes.set_title(f"{coupling}: how alike the tasks' models are")
+    axes.set_xlabel("tasks, in their order" if coupling == "chain" else "tasks, similar ones together")
+
+
+# What a picture can show and clustering can order in a second.
+_MOST_TASKS = 1000
+
+_KINDS = (
+    ("coupled", "coupled", "D", CODED),
+    ("single_task", "single-task", "o", UNCODED),
+    ("pooled", "pooled (one model)", "_", BOUND),
+)
+_LINES = {"o": "--", "_": ":"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +33,10 @@ ROUND_KINDS = ("uplink", "downlink")
 
 
 def traffic(record: RunRecord) -> Report:
-    """The report of a finished run, as the server sees it."""
+    """The report of a finished run, as the server sees it, in plain JSON types: what is infinite is None.
+
+    Objectives and residuals are those at the beginning of a round, in `training` of the last one.
+    """
     plan, placement = record.plan, record.plan.placement
     rounds = len(record.rounds)
     copies = sum(map(len, placement.stored))
@@ -47,7 +50,7 @@ def traffic(record: RunRecord) -> Report:
     def measured(payload: int) -> str:
         return str(Fraction(payload, rounds * record.vector_bytes))
 
-    return {
+    report: Report = {
         "asyncdmtl": __version__,
         "run": record.run,
         "strategy": plan.strategy if isinstance(plan, Plan) else "linear",
@@ -67,6 +70,13 @@ def traffic(record: RunRecord) -> Report:
         },
         "rounds": [asdict(entry) for entry in record.rounds],
         "seconds": record.seconds,
+        "training": {
+            "rounds": rounds,
+            "max_rounds": record.settings.rounds,
+            "converged": record.converged,
+            "objective": record.rounds[-1].objective,
+            "residual": record.rounds[-1].residual,
+        },
         "uplink": {
             "load": str(plan.uplink_load),
             "bound": str(plan.uplink_bound),
@@ -97,6 +107,7 @@ def traffic(record: RunRecord) -> Report:
         "software": {"event_loop": loop_name(), "field_kernel": kernel_name()},
         "ledger": record.ledger.as_list(),
     }
+    return dict(finite(report))
 
 
 def _certificate(plan: AnyPlan) -> list[list[str]] | None:
@@ -154,31 +165,109 @@ def show(report: Report, console: Console | None = None) -> None:
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
     if "metrics" in report:
-        console.print(_metric_table(report["metrics"]))
+        show_metrics(report["metrics"], console)
     console.print(_load_table(report))
     console.print(_byte_table(report))
     console.print(_words(report))
-    console.print(f"{len(report['rounds'])} rounds in {report['seconds']:.2f} s")
+    console.print(_training_words(report))
 
 
-def make_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """Where results are printed: as wide as the terminal, or wide enough for a file."""
-    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 110
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-def _metric_table(metrics: Mapping[str, Any]) -> Table:
-    table = Table(
-        title=f"Test {metrics['name']} ({'higher' if metrics['higher_is_better'] else 'lower'} is better)"
-    )
+def show_metrics(metrics: Mapping[str, Any], console: Console) -> None:
+    """Print what `evaluation` made; of many tasks the ten that gain most and the ten that gain least."""
+    kinds, tasks = list(metrics["mean"]), metrics["tasks"]
+    counts = {key: words for key, words in _COUNTS.items() if all(key in row for row in tasks.values())}
+    gains = _gains(metrics, "single_task") if "single_task" in kinds else {}
+    better = "higher" if metrics["higher_is_better"] else "lower"
+    table = Table(title=f"Test {metrics['name']} ({better} is better)")
     table.add_column("task")
-    for heading in ("coupled", "single-task"):
+    for heading in (*counts.values(), *map(_heading, kinds), *(["gain"] if gains else [])):
         table.add_column(heading, justify="right")
-    for task, row in metrics["tasks"].items():
-        table.add_row(task, _metric(row["coupled"]), _metric(row["single_task"]))
+    shown, hidden = _best_and_worst(metrics, gains)
+    for task in shown:
+        if task is None:
+            table.add_row("…", end_section=True)
+            continue
+        cells = [*(str(tasks[task][key]) for key in counts), *(_metric(tasks[task][kind]) for kind in kinds)]
+        table.add_row(task, *cells, *([_gain(gains.get(task))] if gains else []))
     table.add_section()
-    mean = metrics["mean"]
-    table.add_row("mean", _metric(mean["coupled"]), _metric(mean["single_task"]))
-    return table
+    for name, part in _summaries(metrics):
+        table.add_row(name, *["" for _ in counts], *(_metric(part[kind]) for kind in kinds))
+    console.print(table)
+    if gains:
+        console.print(_gain_words(metrics, gains))
+    if hidden:
+        console.print(f"{hidden} tasks are not shown; the report in JSON has all.")
+
+
+_COUNTS = {"rows": "trained on", "test_rows": "tested on"}
+_SHOWN = 20
+
+
+def _heading(kind: str) -> str:
+    return kind.replace("_", "-")
+
+
+def _gains(metrics: Mapping[str, Any], over: str) -> dict[str, float]:
+    """By how much coupling does better on each task that can be compared."""
+    sign = 1.0 if metrics["higher_is_better"] else -1.0
+    pairs = {task: (row["coupled"], row[over]) for task, row in metrics["tasks"].items()}
+    return {task: sign * (a - b) for task, (a, b) in pairs.items() if a is not None and b is not None}
+
+
+def _best_and_worst(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> tuple[list[str | None], int]:
+    """Tasks to show, None where some are left out, and how many these are."""
+    tasks = list(metrics["tasks"])
+    if len(tasks) <= _SHOWN:
+        return list(tasks), 0
+    sign = 1.0 if metrics["higher_is_better"] else -1.0
+    scored = {task: row["coupled"] for task, row in metrics["tasks"].items() if row["coupled"] is not None}
+    ranked = sorted(gains or scored, key=lambda task: -(gains[task] if gains else sign * scored[task]))
+    if len(ranked) <= _SHOWN:
+        return list(ranked), len(tasks) - len(ranked)
+    half = _SHOWN // 2
+    return [*ranked[:half], None, *ranked[-half:]], len(tasks) - _SHOWN
+
+
+def _summaries(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float | None]]]:
+    """Lines below the tasks: name, and a score for each kind of models."""
+    yield "mean over tasks", metrics["mean"]
+    if "all_rows" in metrics:
+        yield "all rows together", metrics["all_rows"]
+    if also := metrics.get("also"):
+        yield f"{also['name']}, mean over tasks", also["mean"]
+        yield f"{also['name']}, all rows together", also["all_rows"]
+
+
+def _gain_words(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> str:
+    won = [f"than single-task on {sum(gain > 0.0 for gain in gains.values())} of {len(gains)} tasks"]
+    if "pooled" in metrics["mean"]:
+        others = _gains(metrics, "pooled")
+        won.append(f"than pooled on {sum(gain > 0.0 for gain in others.values())} of {len(others)}")
+    return f"Coupled training is better {', '.join(won)}."
+
+
+def _training_words(report: Report) -> str:
+    """How training ended."""
+    training, settings = report["training"], report["settings"]
+    value = report.get("metrics", {}).get("objective", training["objective"])
+    words = f"{training['rounds']} rounds in {report['seconds']:.2f} s"
+    if value is None:
+        return words
+    words += f"; objective {value:.6g}"
+    if not settings["tolerance"]:
+        return f"{words}."
+    if not training["converged"]:
+        return f"{words}; --tolerance was not reached."
+    residual, last = training["residual"], training["objective"]
+    if not residual or not last:
+        return f"{words}; converged: the models no longer change in {settings['dtype']}."
+    return f"{words}; converged: by estimate within {residual / abs(last):.1g} of itself of the least."
 
 
 def _load_table(report: Report) -> Table:
@@ -274,3 +363,7 @@ def _decimal(fraction: str) -> str:
 
 def _metric(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _gain(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}"

@@ -1,0 +1,236 @@
+"""Reports of real runs, and tables of scores."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from rich.console import Console
+from support.clusters import run_cluster
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl import plots, report
+from asyncdmtl.errors import UsageError
+from asyncdmtl.evaluation import evaluate, learning_curve
+from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.encoding import Encoding
+from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.runtime.records import RunOptions
+
+PARTITIONS = make_partitions(6, "squared")
+TEST = {p.task: (p.X, p.y) for p in make_partitions(6, "squared", seed=1)[::2]}
+
+
+async def make_report(settings: Settings) -> tuple[dict[str, Any], TaskModels]:
+    options = RunOptions(settings, "relay", workers=3)
+    record, models = await run_cluster(options, Placement.cyclic(3, 6, 2), PARTITIONS)
+    return report.traffic(record), models[0]
+
+
+def shown(function: Any, *arguments: Any) -> str:
+    console = Console(file=io.StringIO(), width=110, highlight=False, markup=False, emoji=False)
+    function(*arguments, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+async def test_a_report_tells_how_training_ended() -> None:
+    made, _ = await make_report(make_settings(rounds=4))
+    training = made["training"]
+    assert (training["rounds"], training["max_rounds"], training["converged"]) == (4, 4, False)
+    assert training["objective"] == made["rounds"][-1]["objective"]
+    assert training["residual"] == made["rounds"][-1]["residual"]
+    # Before the first step nothing has moved.
+    assert made["rounds"][0]["residual"] is None
+    json.dumps(made, allow_nan=False)
+    text = " ".join(shown(report.show, made).split())
+    assert "4 rounds in" in text
+    assert f"objective {training['objective']:.6g}" in text
+    assert "converged" not in text
+
+
+async def test_a_report_of_a_run_that_converged() -> None:
+    settings = make_settings(rounds=5000, tolerance=1e-2)
+    made, models = await make_report(settings)
+    twin = train(PARTITIONS, settings)
+    training = made["training"]
+    assert (training["rounds"], training["converged"]) == (len(twin.objectives), True)
+    assert training["residual"] <= 1e-2 * training["objective"]
+    made["metrics"] = evaluate(PARTITIONS, TEST, models, settings, "RMSE")
+    text = " ".join(shown(report.show, made).split())
+    expected = f"objective {made['metrics']['objective']:.6g}; converged: by estimate within"
+    assert expected in text
+    assert "of itself of the least." in text
+    made["training"]["residual"] = 0.0
+    assert "converged: the models no longer change in float32." in " ".join(shown(report.show, made).split())
+
+
+async def test_a_report_of_a_run_that_should_have_converged() -> None:
+    made, _ = await make_report(make_settings(rounds=2, tolerance=1e-9))
+    assert "--tolerance was not reached" in " ".join(shown(report.show, made).split())
+
+
+def make_metrics(gains: list[float | None], name: str = "RMSE") -> dict[str, Any]:
+    """Scores of tasks that gain so much over 1.0."""
+    higher = name != "RMSE"
+    rows = {
+        f"task {t}": {
+            "rows": 10 + t, "test_rows": 5, "single_task": 1.0, "pooled": 1.5,
+            "coupled": None if gain is None else 1.0 + gain if higher else 1.0 - gain,
+        }
+        for t, gain in enumerate(gains)
+    }  # fmt: skip
+    mean = {"coupled": 0.875, "single_task": 1.0, "pooled": 1.25}
+    return {
+        "name": name,
+        "higher_is_better": higher,
+        "tasks": rows,
+        "mean": mean,
+        "all_rows": mean,
+        "also": None,
+    }
+
+
+@pytest.mark.parametrize("name", ["RMSE", "ROC AUC"])
+def test_a_table_of_scores(name: str) -> None:
+    text = shown(report.show_metrics, make_metrics([0.5, -0.25, None], name))
+    lines = [line.strip("│ ").split("│") for line in text.splitlines() if "task " in line and "│" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[0][:3] == ["task 0", "10", "5"]
+    assert [line[-1] for line in cells[:3]] == ["+0.5000", "-0.2500", "-"]
+    assert "all rows together" in text
+    better = "0 of 2" if name == "ROC AUC" else "2 of 2"
+    assert f"better than single-task on 1 of 2 tasks, than pooled on {better}." in text
+
+
+def test_of_many_tasks_the_best_and_the_worst_are_shown() -> None:
+    text = shown(report.show_metrics, make_metrics([(-1) ** t * t / 100 for t in range(50)]))
+    names = [line.split("│")[1].strip() for line in text.splitlines() if "│ task " in line]
+    assert names == [f"task {t}" for t in (*range(48, 28, -2), *range(31, 51, 2))]
+    assert "30 tasks are not shown" in text
+    assert "…" in text
+
+
+def test_scores_of_one_kind_of_models() -> None:
+    metrics = make_metrics([t / 100 for t in range(30)])
+    for row in (*metrics["tasks"].values(), metrics["mean"]):
+        for kind in ("single_task", "pooled", "rows"):
+            row.pop(kind, None)
+    metrics["also"] = {"name": "R²", "mean": {"coupled": 0.5}, "all_rows": {"coupled": None}}
+    text = shown(report.show_metrics, metrics)
+    assert "gain" not in text
+    assert "single" not in text
+    assert "R², mean over tasks" in text
+    names = [line.split("│")[1].strip() for line in text.splitlines() if "│ task " in line]
+    assert names == [f"task {t}" for t in (*range(29, 19, -1), *range(9, -1, -1))]
+
+
+@pytest.fixture(scope="module")
+def report_of_a_run() -> dict[str, Any]:
+    import asyncio
+
+    settings = make_settings(rounds=30)
+    made, models = asyncio.run(make_report(settings))
+    made["metrics"] = evaluate(PARTITIONS, TEST, models, settings, "RMSE")
+    made["learning_curve"] = learning_curve(PARTITIONS, TEST, settings, "RMSE", 30)
+    return made
+
+
+FOUND = {
+    "nuclear": "nuclear: models of rank 3 of 3",
+    "covariance": "covariance: models of rank 3 of 3",
+    "sparse-low-rank": "sparse-low-rank: models of rank",
+    "l21": "l21: 9 of 9 features are used",
+    "mean": "mean: 9 of 9 features are used",
+}
+
+
+@pytest.mark.parametrize("coupling", COUPLINGS)
+def test_a_picture_of_what_the_coupling_found(coupling: str) -> None:
+    edges = (("t0", "t1", 1.0),) if coupling == "graph" else ()
+    settings = make_settings(coupling=coupling, edges=edges, strength=0.001, rounds=3)
+    figure = plots._figure(5, 5)
+    axes = figure.subplots()
+    trained = train(PARTITIONS, settings).models
+    plots._draw_structure(figure, axes, SavedModel(trained, Encoding.empty(), settings))
+    assert axes.get_title().startswith(FOUND.get(coupling, f"{coupling}: how alike the tasks' models are"))
+    W = trained.coef_.astype(np.float64)
+    heights = [bar.get_bbox().height for bar in axes.patches if isinstance(bar, Rectangle)]
+    if "rank" in axes.get_title() and coupling != "sparse-low-rank":
+        assert heights == pytest.approx(np.linalg.svd(W, compute_uv=False))
+    elif "features" in axes.get_title():
+        assert heights == pytest.approx(sorted(np.linalg.norm(W, axis=0), reverse=True))
+        assert {label.get_text() for label in axes.get_xticklabels()} == {f"x{f}" for f in range(9)}
+    elif coupling != "sparse-low-rank":
+        (image,) = axes.images
+        assert np.diag(np.asarray(image.get_array())).tolist() == pytest.approx([1.0, 1.0, 1.0])
+        assert {label.get_text() for label in axes.get_xticklabels()} == {"t0", "t1", "t2"}
+
+
+def drawn(axes: Axes) -> list[list[tuple[float, float]]]:
+    """The points of each line."""
+    return [[(float(x), float(y)) for x, y in np.asarray(line.get_xydata())] for line in axes.lines]
+
+
+def test_a_picture_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report_of_a_run: dict[str, Any]
+) -> None:
+    figures = []
+    make = plots._figure
+
+    def remember(width: float, height: float) -> Figure:
+        figures.append(make(width, height))
+        return figures[-1]
+
+    monkeypatch.setattr(plots, "_figure", remember)
+    settings = make_settings(rounds=3)
+    model = SavedModel(train(PARTITIONS, settings).models, Encoding.empty(), settings)
+    plots.plot(report_of_a_run, tmp_path / "run.svg", model)
+    assert b"<svg" in (tmp_path / "run.svg").read_bytes()
+    panels = {axes.get_title(): axes for axes in figures[0].axes if axes.axison and axes.get_title()}
+    assert len(panels) == 8
+    rounds, metrics = report_of_a_run["rounds"], report_of_a_run["metrics"]
+    (objective,) = drawn(panels["Training: objective against rounds"])
+    expected = [*(entry["objective"] for entry in rounds[1:]), metrics["objective"]]
+    assert objective == list(zip(range(1, 31), expected, strict=True))
+    (objective,) = drawn(panels["Training: objective against bytes"])
+    total = sum(entry["up_bytes"] + entry["down_bytes"] for entry in rounds)
+    assert objective[-1] == pytest.approx((total / 1e6, metrics["objective"]))
+    curve, alone, pooled = drawn(panels["Test RMSE against bytes"])
+    assert curve[-1] == pytest.approx((total / 1e6, metrics["mean"]["coupled"]))
+    assert {y for _, y in alone} == {metrics["mean"]["single_task"]}
+    assert {y for _, y in pooled} == {metrics["mean"]["pooled"]}
+    up, down = drawn(panels["Traffic of each round, all workers together"])
+    assert up == [(entry["round"] + 1, entry["up_bytes"] / 1e3) for entry in rounds]
+    assert down == [(entry["round"] + 1, entry["down_bytes"] / 1e3) for entry in rounds]
+
+
+async def test_a_picture_of_a_run_without_scores_or_models(tmp_path: Path) -> None:
+    made, _ = await make_report(make_settings(rounds=1))
+    plots.plot(made, tmp_path / "run.pdf")
+    assert (tmp_path / "run.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_picture_of_many_tasks_names_some() -> None:
+    axes = plots._figure(5, 5).subplots()
+    plots._draw_gains(axes, {"metrics": make_metrics([*((-1) ** t * t / 100 for t in range(139)), None])})
+    coupled, alone, _ = drawn(axes)
+    assert len(coupled) == len(alone) == 140
+    assert np.isnan(coupled[-1][1])
+    assert 20 <= len(axes.get_xticks()) <= 25
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--plot must be a writable file"):
+        plots._save(plots._figure(1, 1), tmp_path / "nowhere" / "run.png")
