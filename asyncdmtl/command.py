@@ -12,6 +12,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +24,17 @@ from asyncdmtl.runtime.loop import Terminated
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-COMMANDS = ("run", "plan", "place", "server", "worker")
+COMMANDS = ("run", "predict", "plan", "place", "server", "worker")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+log = logging.getLogger(__name__)
+
+# What every record of `logging` has; all else came with the call as its `extra`.
+_ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+# Before options are read, and where this is only imported, nobody has asked for logs.
+_ROOT = logging.getLogger("asyncdmtl")
+_ROOT.addHandler(logging.NullHandler())
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -35,6 +45,7 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         def configured(**values: Any) -> Any:
             if values.pop("show_config"):
                 return print(json.dumps(values, default=str, indent=2))
+            _set_up_logging(values["log_level"], values["log_format"], values["log_file"])
             return function(**values)
 
         decorated: Callable[..., Any] = configured
@@ -72,18 +83,18 @@ def execute(main: click.Command) -> None:
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
         code = 130
+        _complain("interrupted", code)
     except Terminated:
-        print("terminated", file=sys.stderr)
         code = 128 + signal.SIGTERM
+        _complain("terminated", code)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except OSError as error:
         # Whoever read our output is gone, or the disk is full.
         code = AsyncDMTLError.exit_code
-        print(f"error: cannot write the output: {error.strerror}", file=sys.stderr)
+        _complain(f"cannot write the output: {error.strerror}", code, label="error: ")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except AsyncDMTLError as error:
         code = error.exit_code
@@ -95,14 +106,25 @@ def execute(main: click.Command) -> None:
 
 
 def report_failure(message: str, exit_code: int, error: Exception) -> None:
-    """Say once what went wrong: as an event where events are asked for, else on stderr."""
-    parameters = _Current.context.params if _Current.context is not None else {}
-    logging.getLogger("asyncdmtl").debug("traceback", exc_info=error)
-    if parameters.get("format") == "json":
+    """Say once what went wrong: as an event where events are asked for, else on stderr; and in the log."""
+    _ROOT.debug("traceback", exc_info=error)
+    if _asked("format") == "json":
         with contextlib.suppress(OSError):
             emit({"event": "failed", "error": message, "exit_code": exit_code})
+        log.error(message, extra={"exit_code": exit_code})
     else:
-        print(f"error: {message}", file=sys.stderr)
+        _complain(message, exit_code, label="error: ")
+
+
+def _complain(message: str, exit_code: int, label: str = "") -> None:
+    """Tell the log how the command ends; and stderr, unless that is a log which must stay JSON."""
+    log.error(message, extra={"exit_code": exit_code})
+    if _asked("log_format") != "json":
+        print(f"{label}{message}", file=sys.stderr)
+
+
+def _asked(option: str) -> Any:
+    return _Current.context.params.get(option) if _Current.context is not None else None
 
 
 def _open_standard_files() -> None:
@@ -171,25 +193,44 @@ def _table(path: Path, command: str) -> dict[str, Any]:
     return table
 
 
-def _set_up_logging(context: click.Context, parameter: click.Parameter, level: str) -> str:
-    log = logging.getLogger("asyncdmtl")
-    log.setLevel(level.upper())
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-    return level
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, and what the call gave as `extra`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: value for name, value in vars(record).items() if name not in _ORDINARY},
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(finite(line), default=str, allow_nan=False)
 
 
-def _log_to_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def _set_up_logging(level: str, format: str, path: Path | None) -> None:
+    """Log to stderr, and to a file if there is one; UsageError if it cannot be written."""
+    for old in _ROOT.handlers[:]:
+        _ROOT.removeHandler(old)
+        old.close()
+    _ROOT.setLevel(level.upper())
+    stderr = logging.StreamHandler()
+    if format == "text":
+        # How a command ends is told there in any case, and in plain words.
+        stderr.addFilter(lambda record: record.name != __name__)
+    _add_handler(stderr, format)
     if path is not None:
         try:
-            handler = logging.FileHandler(path)
+            _add_handler(logging.FileHandler(path, encoding="utf-8"), format)
         except OSError as error:
             raise UsageError("--log-file", f"must be writable ({error.strerror})", str(path)) from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("asyncdmtl").addHandler(handler)
-    return path
+
+
+def _add_handler(handler: logging.Handler, format: str) -> None:
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(_JsonFormatter() if format == "json" else plain)
+    _ROOT.addHandler(handler)
 
 
 _COMMON = (
@@ -215,11 +256,14 @@ _COMMON = (
         "--log-level",
         type=click.Choice(LOG_LEVELS),
         default="warning",
-        callback=_set_up_logging,
         help="On stderr.",
     ),
     click.option(
-        "--log-file", type=click.Path(path_type=Path), callback=_log_to_file, help="Log here as well."
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="json logs one object a line: time, level, logger, message; run, round, worker where known.",
     ),
+    click.option("--log-file", type=click.Path(path_type=Path), help="Log here as well."),
     click.version_option(__version__, "-V", "--version", prog_name="asyncdmtl"),
 )

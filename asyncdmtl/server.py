@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,70 +9,18 @@ from typing import Any
 
 import click
 
-from asyncdmtl import data, report
+from asyncdmtl import data, loading, report
 from asyncdmtl.command import command, emit, execute
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.aggregation import AGGREGATES
-from asyncdmtl.learning.coupling import COUPLINGS
-from asyncdmtl.learning.training import DTYPES, Settings
+from asyncdmtl.options import make_settings, training_options
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import CHOICES
+from asyncdmtl.runtime.addresses import format_address, parse_address
 from asyncdmtl.runtime.coordinator import Coordinator
 from asyncdmtl.runtime.loop import run
-from asyncdmtl.runtime.records import RunOptions
-from asyncdmtl.runtime.transport import format_address, parse_address
+from asyncdmtl.runtime.records import RunOptions, RunRecord
+from asyncdmtl.runtime.security import ServerSecurity, is_loopback
 
 log = logging.getLogger(__name__)
-
-
-def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what is trained, for all commands that start a run."""
-    suits = "the one that suits --data"
-    options = (
-        click.option(
-            "--strategy",
-            type=click.Choice(CHOICES),
-            default="relay",
-            help="Who aggregates: workers (relay; uncoded, the baseline) or the server (central, personal). "
-            "linear: only linear combinations travel, over the reals. auto: the cheapest exact one.",
-        ),
-        click.option(
-            "--coupling",
-            type=click.Choice(tuple(COUPLINGS)),
-            show_default=suits,
-            help="What ties the tasks' models together.",
-        ),
-        click.option("--strength", type=float, show_default=suits, help="λ, the weight of the coupling."),
-        click.option(
-            "--aggregate",
-            type=click.Choice(tuple(AGGREGATES)),
-            default="mean",
-            help="How the updates of a task's partitions become one.",
-        ),
-        click.option("--rounds", type=int, show_default=suits, help="Rounds to train."),
-        click.option(
-            "--dtype", type=click.Choice(DTYPES), default="float32", help="Of models and exchanged vectors."
-        ),
-        click.option("--seed", type=int, default=0, help="Of the data: which rows train and which test."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def make_settings(dataset: data.Dataset, given: dict[str, Any]) -> Settings:
-    """Settings from the training options, with those of the data set where an option was not given."""
-    chosen = {**dataset.suggested, **{key: value for key, value in given.items() if value is not None}}
-    return Settings(
-        loss=dataset.loss,
-        aggregate=chosen["aggregate"],
-        coupling=chosen["coupling"],
-        strength=chosen["strength"],
-        rounds=chosen["rounds"],
-        dtype=chosen["dtype"],
-        intercept=dataset.intercept,
-        seed=chosen["seed"],
-    )
 
 
 @command("server")
@@ -89,9 +36,10 @@ def make_settings(dataset: data.Dataset, given: dict[str, Any]) -> Settings:
 )
 @click.option(
     "--data",
-    "spec",
-    default="digits",
-    help="What the workers train on. The server loads no row of it: this only gives loss and defaults.",
+    "recipe",
+    show_default="digits, unless --loss is given",
+    help="The recipe that the workers train on. The server makes no row of it: this only gives loss and "
+    "defaults. For data in files give --loss, --strength and --workers instead.",
 )
 @training_options
 @click.option(
@@ -110,18 +58,71 @@ def make_settings(dataset: data.Dataset, given: dict[str, Any]) -> Settings:
     metavar="SECONDS",
     help="A worker silent for longer is lost.",
 )
-@click.option("--insecure", is_flag=True, help="Permit plaintext connections from other hosts.")
+@click.option(
+    "--rejoin-timeout",
+    type=float,
+    default=60.0,
+    metavar="SECONDS",
+    help="Wait this long for a replacement when nobody is left who holds a partition.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write down here where the training stands, so that --resume can go on with it.",
+)
+@click.option(
+    "--checkpoint-every", type=int, default=10, metavar="ROUNDS", help="From one checkpoint to the next."
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run that --checkpoint is of, with the options that it was started with; "
+    "if there is none yet, start one.",
+)
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path),
+    help="Workers must prove that they know the secret in this file: one for all in a line, or in FILE.toml "
+    "a table [workers] of one for each name. Also: ASYNCDMTL_SECRET in the environment.",
+)
+@click.option(
+    "--tls-cert", type=click.Path(path_type=Path), help="Speak TLS with this certificate (chain), PEM."
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted.")
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(path_type=Path),
+    help="Workers must show a certificate for their name that this CA signed, PEM.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Listen beyond this machine without TLS or without proof who takes part."
+)
+@click.option(
+    "--health",
+    metavar="HOST:PORT",
+    help="Answer /healthz, /readyz and /metrics (Prometheus) over HTTP here; port 0: a free one. Plaintext.",
+)
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     listen: str,
     workers: int | None,
     cover: Path | None,
-    spec: str,
+    recipe: str | None,
     report_file: Path | None,
     join_timeout: float,
     round_timeout: float,
     silence_timeout: float,
+    rejoin_timeout: float,
+    checkpoint: Path | None,
+    checkpoint_every: int,
+    resume: bool,
+    secret_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
     insecure: bool,
+    health: str | None,
     until_eof: bool,
     format: str,
     **given: Any,
@@ -132,22 +133,34 @@ def main(
     130 interrupted, 143 terminated.
     """
     host, port = parse_address(listen, "--listen")
-    _check_exposure(host, insecure)
-    dataset = data.load(spec, seed=given["seed"], only=(), test=False)
+    security = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
+    if (risk := security.check_exposure(host, insecure)) is not None:
+        log.warning("%s", risk)
+    observers = _check_health(health, insecure)
     partitions = Placement.read(cover).partitions if cover is not None else None
-    if workers is None and partitions is None:
-        partitions = dataset.ids
+    defaults = loading.TABLE_DEFAULTS
+    if recipe is not None or given["loss"] is None:
+        dataset = data.load(recipe or "digits", seed=given["seed"], only=(), test=False)
+        defaults = loading.recipe_defaults(dataset)
+        if workers is None and partitions is None:
+            partitions = dataset.ids
     options = RunOptions(
-        make_settings(dataset, given),
+        make_settings(defaults, given),
         given["strategy"],
         workers,
         partitions,
         join_timeout,
         round_timeout,
         silence_timeout,
+        rejoin_timeout,
+        checkpoint,
+        checkpoint_every,
+        resume,
     )
     as_json = format == "json"
-    record = run(_serve(options, host, port, as_json), until_eof=until_eof)
+    # Where the log is JSON, nothing else may be said on the same file.
+    tell = emit if as_json else _say if given["log_format"] == "text" else _keep_quiet
+    record = run(_serve(options, security, (host, port), tell, observers), until_eof=until_eof)
     made = report.traffic(record)
     if report_file is not None:
         report.write(made, report_file)
@@ -157,8 +170,47 @@ def main(
         report.show(made)
 
 
-async def _serve(options: RunOptions, host: str, port: int, as_json: bool) -> Any:
-    return await Coordinator(options, emit if as_json else _say).run(host, port)
+async def _serve(
+    options: RunOptions,
+    security: ServerSecurity,
+    address: tuple[str, int],
+    tell: Callable[[dict[str, Any]], None],
+    observers: tuple[str, int] | None,
+) -> RunRecord:
+    if observers is None:
+        return await Coordinator(options, tell, security).run(*address)
+    # Here and not above: only those who ask for metrics wait for what makes them to be imported.
+    from asyncdmtl.runtime.health import Health, Metrics
+
+    def note(event: dict[str, Any]) -> None:
+        metrics.note(event)
+        tell(event)
+
+    coordinator = Coordinator(options, note, security)
+    metrics = Metrics(options.settings.rounds, coordinator.ledger)
+    health = Health(metrics)
+    host, port = await health.listen(*observers)
+    tell({"event": "health", "host": host, "port": port})
+    try:
+        return await coordinator.run(*address)
+    finally:
+        await health.close()
+
+
+def _check_health(health: str | None, insecure: bool) -> tuple[str, int] | None:
+    """Where health and metrics are to be had; in plaintext, and for everybody who gets there."""
+    if health is None:
+        return None
+    host, port = parse_address(health, "--health")
+    if not is_loopback(host):
+        if not insecure:
+            raise UsageError("--health", "must be a loopback address unless --insecure is given", host)
+        log.warning("answering --health on %s: anyone on the network can read it", host)
+    return host, port
+
+
+def _keep_quiet(event: dict[str, Any]) -> None:
+    """Tell nobody."""
 
 
 def _say(event: dict[str, Any]) -> None:
@@ -168,18 +220,6 @@ def _say(event: dict[str, Any]) -> None:
         click.echo(f"run {event['run']}: listening on {address}", err=True)
     elif event["event"] == "joined":
         click.echo(f"worker {event['worker']} joined with {event['partitions']} partitions", err=True)
-
-
-def _check_exposure(host: str, insecure: bool) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if loopback:
-        return
-    if not insecure:
-        raise UsageError("--listen", "must be a loopback address unless --insecure permits plaintext", host)
-    log.warning("listening on %s without encryption: anyone on the network can read and join this run", host)
 
 
 if __name__ == "__main__":

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
-from asyncdmtl import data
+from asyncdmtl import loading
 from asyncdmtl.command import command, emit, execute
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.model_file import SavedModel
 from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.options import data_options
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.runtime.addresses import parse_address
 from asyncdmtl.runtime.loop import run
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
-from asyncdmtl.runtime.transport import parse_address
+from asyncdmtl.runtime.security import WorkerSecurity
+from asyncdmtl.tables import TASK
+
+log = logging.getLogger(__name__)
 
 
 @command("worker")
 @click.option("--connect", default="127.0.0.1:7700", metavar="HOST:PORT", help="The server.")
 @click.option("--name", required=True, help="Unique in the run.")
-@click.option(
-    "--data", "spec", default="digits", help="What to train on: NAME or NAME:key=value,… or a recipe file."
-)
+@data_options
 @click.option("--seed", type=int, default=0, help="Of the data; the same at every worker.")
 @click.option("--partitions", metavar="ID,ID…", help="The partitions that are stored here.")
 @click.option(
     "--placement",
     type=click.Path(path_type=Path),
-    help="Placement file: store what it says of --name. Without --placement and --partitions: everything.",
+    help="Placement file: store what it says of --name. Without --placement and --partitions: everything; "
+    "and in files each file's rows of a task are a partition, FILE/TASK.",
 )
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write the models of all tasks here at the end (.npz)."
 )
 @click.option(
-    "--max-wait", type=float, default=60.0, metavar="SECONDS", help="Wait this long for the server to be up."
+    "--max-wait",
+    type=float,
+    default=60.0,
+    metavar="SECONDS",
+    help="Wait this long for the server to be up, at the start and whenever the connection is lost.",
 )
 @click.option(
     "--start-timeout", type=float, default=3600.0, metavar="SECONDS", help="Wait this long for the start."
@@ -48,12 +59,30 @@ from asyncdmtl.runtime.transport import parse_address
     metavar="SECONDS",
     help="A server silent for longer is lost.",
 )
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path),
+    help="Prove to know the secret in this file, and have the server prove it: one line, or in FILE.toml "
+    "that of --name in the table [workers]. Also: ASYNCDMTL_SECRET in the environment.",
+)
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path),
+    help="Speak TLS with a server whose certificate this CA signed, PEM; it may be that certificate itself.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Show this certificate for --name, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted.")
+@click.option(
+    "--tls-server-name",
+    metavar="NAME",
+    show_default="the host of --connect",
+    help="What the server's certificate must be for.",
+)
+@click.option("--insecure", is_flag=True, help="Permit a plaintext connection to another host.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     connect: str,
     name: str,
-    spec: str,
-    seed: int,
     partitions: str | None,
     placement: Path | None,
     save: Path | None,
@@ -61,9 +90,15 @@ def main(
     start_timeout: float,
     round_timeout: float,
     silence_timeout: float,
+    secret_file: Path | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_server_name: str | None,
+    insecure: bool,
     until_eof: bool,
     format: str,
-    **_: object,
+    **given: Any,
 ) -> None:
     """Take part in a run with the partitions that are stored here.
 
@@ -71,11 +106,15 @@ def main(
     130 interrupted, 143 terminated.
     """
     host, port = parse_address(connect, "--connect")
+    security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
+    if (risk := security.check_exposure(host, insecure)) is not None:
+        log.warning("%s", risk)
     options = WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout)
-    dataset = data.load(spec, seed=seed, only=_stored(name, partitions, placement), test=False)
-    models = run(_take_part(Participant(options, dataset.partitions), host, port), until_eof=until_eof)
+    stored = loading.load_stored(given, _stored(name, partitions, placement))
+    participant = Participant(options, stored, security)
+    models = run(_take_part(participant, host, port), until_eof=until_eof)
     if save is not None:
-        models.save(save)
+        SavedModel(models, *participant.trained_with, given["task"] or TASK).save(save)
     if format == "json":
         emit({"event": "finished", "worker": name, "models": str(save) if save else None})
     else:

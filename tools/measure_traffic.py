@@ -116,6 +116,7 @@ def measure(placement: Placement, spec: str, options: list[str], rate: str | Non
                         "worker",
                         "--connect",
                         listen,
+                        "--insecure",
                         "--name",
                         name,
                         "--data",

@@ -17,13 +17,12 @@ from typing import Any
 from asyncdmtl.errors import PlacementError
 
 
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts `w2` before `w10`; different names have different keys."""
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    numbered = tuple(
-        (0, int(piece)) if piece.isascii() and piece.isdigit() else (1, piece) for piece in pieces
-    )
-    return (*numbered, (2, name))
+    # Numbers are compared by length and digits: as integers they could be too long for Python to read.
+    pieces = re.findall(r"0*([0-9]+)|([^0-9]+)", name)
+    numbered = tuple((0, len(digits), digits) if digits else (1, 0, text) for digits, text in pieces)
+    return (*numbered, (2, 0, name))
 
 
 class Placement:

@@ -223,7 +223,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
             int(recipe["seed"]),
             int(recipe["silent"]),
         )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise PlanError(f"malformed plan recipe: {error!r}") from error
     if plan.digest != digest:
         raise PlanError(f"the plan built has digest {plan.digest.hex()}, not the one announced")

@@ -63,7 +63,7 @@ def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
         placement = recipe_placement(recipe)
         P = whole(recipe["subpackets"], 1, 4096)
         target = _unpack(recipe["target"], columns=len(placement.partitions))
-        uplink_bound, fractional_bound = map(Fraction, recipe["bounds"])
+        uplink_bound, fractional_bound = map(_fraction, recipe["bounds"])
         ranks = tuple(whole(rank, 0, len(target)) for rank in recipe["missing_ranks"])
         downlink = _unpack(recipe["downlink"], columns=len(target))
         if len(ranks) != len(placement.workers) or not all(0 <= rank <= len(downlink) for rank in ranks):
@@ -84,7 +84,7 @@ def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
             missing_ranks=ranks,
             condition=float(recipe["condition"]),
         )
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise PlanError(f"malformed plan recipe: {error!r}") from error
 
 
@@ -98,6 +98,13 @@ def _unpack(packed: Any, columns: int) -> NDArray[np.float64]:
     if not np.isfinite(matrix).all():
         raise ValueError("a matrix must be finite")
     return matrix
+
+
+def _fraction(text: Any) -> Fraction:
+    # Whoever may write 1e999999999 can make the reader compute for ever.
+    if type(text) is not str or len(text) > 1000 or not text.replace("/", "", 1).isdecimal():
+        raise ValueError(f"{text!r} is no fraction")
+    return Fraction(text)
 
 
 def _digest(recipe: Mapping[str, Any]) -> bytes:

@@ -2,18 +2,23 @@
 
 ::
 
-    head length  u32, big-endian
+    head length  u32, big-endian: bytes of the head and its check
     body length  u64, big-endian: bytes of payload, msgpack headers not counted
+    check        u32, big-endian: CRC-32 of the lengths
     head         one msgpack array
+    check        CRC-32 of all before it, as a msgpack uint 32
     body         msgpack bin objects of CHUNK bytes each, the last one shorter; none if the length is 0
 
-What follows the two lengths is a valid stream of msgpack objects. Both lengths are checked against limits
-before anything is allocated, and a large body is received straight into the array that holds it.
+What follows the lengths and their check is a valid stream of msgpack objects. Both lengths are checked
+against limits before anything is allocated, and a large body is received straight into the array that holds
+it. The checks find bytes that were corrupted on their way, which TCP's own lets through now and then; what is
+in bodies has digests.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,9 +30,32 @@ from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
 Buffer = bytes | memoryview
 Bytes = NDArray[np.uint8]
 
-PREFIX = struct.Struct(">IQ")
+LENGTHS = struct.Struct(">IQ")
+CHECK = struct.Struct(">BI")
+UINT_32 = 0xCE
 CHUNK = 1 << 30
 SCRATCH = 1 << 16
+
+# The first two bytes of all that speak TLS; no head is so long.
+TLS_HANDSHAKE = 0x1603
+
+
+class PREFIX:
+    """How a frame begins: its two lengths, and their check."""
+
+    size = LENGTHS.size + 4
+
+    @staticmethod
+    def pack(head_length: int, body_length: int) -> bytes:
+        """The first bytes of a frame with these lengths."""
+        lengths = LENGTHS.pack(head_length, body_length)
+        return lengths + zlib.crc32(lengths).to_bytes(4, "big")
+
+    @staticmethod
+    def unpack_from(data: Buffer, start: int = 0) -> tuple[int, int]:
+        """The lengths at a place in `data`, whatever their check says."""
+        head_length, body_length = LENGTHS.unpack_from(data, start)
+        return head_length, body_length
 
 
 @dataclass(frozen=True)
@@ -54,6 +82,12 @@ def chunk_lengths(length: int) -> Iterator[int]:
         yield min(CHUNK, length - start)
 
 
+def sealed(head: bytes, body_length: int) -> bytes:
+    """All of a frame but its body: lengths, head and check."""
+    prefix = PREFIX.pack(len(head) + CHECK.size, body_length)
+    return prefix + head + CHECK.pack(UINT_32, zlib.crc32(head, zlib.crc32(prefix)))
+
+
 def encode(head: bytes, rows: Sequence[Bytes] = ()) -> tuple[list[Buffer], int]:
     """Buffers to write, in order, and their total size in bytes.
 
@@ -63,7 +97,7 @@ def encode(head: bytes, rows: Sequence[Bytes] = ()) -> tuple[list[Buffer], int]:
     if any(row.dtype != np.uint8 or not row.flags.c_contiguous for row in rows):
         raise LocalProtocolError("rows of a body must be C-contiguous uint8 arrays")
     length = sum(row.nbytes for row in rows)
-    buffers: list[Buffer] = [PREFIX.pack(len(head), length) + head]
+    buffers: list[Buffer] = [sealed(head, length)]
     pending = [row.reshape(-1).data for row in reversed(rows) if row.nbytes]
     for chunk in chunk_lengths(length):
         buffers.append(bin_header(chunk))
@@ -165,22 +199,31 @@ class FrameReader:
             prefix = self._take(PREFIX.size)
             if prefix is None:
                 return None
-            self._begin(*PREFIX.unpack(prefix))
+            lengths = PREFIX.unpack_from(prefix)
+            self._check_lengths(*lengths)
+            if PREFIX.pack(*lengths) != prefix:
+                raise RemoteProtocolError(f"lengths {lengths} do not match their check")
+            self._begin(*lengths)
         if not (self._fill_head() and self._fill_body()):
             return None
-        frame = Frame(bytes(self._head), self._body, self._framing + self._body.nbytes)
+        frame = Frame(bytes(self._head[: -CHECK.size]), self._body, self._framing + self._body.nbytes)
         self._lengths = None
         return frame
 
-    def _begin(self, head_length: int, body_length: int) -> None:
-        if not 0 < head_length <= self.head_limit:
+    def _check_lengths(self, head_length: int, body_length: int) -> None:
+        if not CHECK.size < head_length <= self.head_limit:
+            if head_length >> 16 == TLS_HANDSHAKE:
+                raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)")
             raise RemoteProtocolError(
-                f"frame announces a head of {head_length} bytes, permitted are 1 to {self.head_limit}"
+                f"frame announces a head of {head_length} bytes, "
+                f"permitted are {CHECK.size + 1} to {self.head_limit}"
             )
         if body_length > self.body_limit:
             raise RemoteProtocolError(
                 f"frame announces a body of {body_length} bytes, permitted are at most {self.body_limit}"
             )
+
+    def _begin(self, head_length: int, body_length: int) -> None:
         self._lengths = head_length, body_length
         self._head = bytearray()
         self._body = np.empty(body_length, dtype=np.uint8)
@@ -191,10 +234,19 @@ class FrameReader:
     def _fill_head(self) -> bool:
         # The head grows with what arrives: an announcement alone costs no memory.
         assert self._lengths is not None
-        count = min(self._lengths[0] - len(self._head), self._end - self._start)
+        lacking = self._lengths[0] - len(self._head)
+        if not lacking:
+            return True
+        count = min(lacking, self._end - self._start)
         self._head += self._view[self._start : self._start + count]
         self._start += count
-        return len(self._head) == self._lengths[0]
+        if count == lacking:
+            self._check_head(*self._lengths)
+        return count == lacking
+
+    def _check_head(self, head_length: int, body_length: int) -> None:
+        if sealed(bytes(self._head[: -CHECK.size]), body_length)[PREFIX.size :] != self._head:
+            raise RemoteProtocolError(f"a head of {head_length} bytes does not match its check")
 
     def _fill_body(self) -> bool:
         while self._body_filled < self._body.nbytes:

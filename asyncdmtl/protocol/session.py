@@ -22,11 +22,14 @@ from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
 from asyncdmtl.protocol.ledger import Direction, Ledger
 from asyncdmtl.protocol.messages import (
     Assign,
+    Behind,
+    Done,
     Downlink,
     Failure,
     Heartbeat,
     Hello,
     Message,
+    Snapshot,
     Uplink,
     Welcome,
 )
@@ -34,10 +37,18 @@ from asyncdmtl.protocol.states import TRANSITIONS, State
 
 Role = Literal["server", "worker"]
 
-# Bytes of a head: before a greeting, of what a worker declares, and of the plan that a server assigns.
+# Bytes of a head: before a greeting, of what a worker declares (surveys name every category of every
+# column), and of what a server sends (the encoding, the plan).
 FIRST_HEAD = 1 << 12
-DECLARE_HEAD = 1 << 22
+DECLARE_HEAD = 1 << 25
 ASSIGN_HEAD = 1 << 26
+
+
+# States in which no heartbeat is due: nobody is waited for yet, or any more.
+_SILENT = (
+    *(State.OPENED, State.GREETED, State.CHALLENGED, State.PROVEN),
+    *(State.FINISHED, State.FAILED),
+)
 
 
 class Session:
@@ -57,7 +68,7 @@ class Session:
     state : State
     worker : str
     plan : int
-        Number of the plan in force; uplinks for earlier ones are counted and dropped.
+        Number of the plan in force; what a worker sends for earlier ones is counted and dropped.
     body_limit : int
         The largest body, in bytes, that the peer may send; 0 until this side sets it.
     """
@@ -69,6 +80,7 @@ class Session:
         self.worker = worker
         self.plan = -1
         self._told = False
+        self._overhead: dict[Direction, int] = {"up": 0, "down": 0}
         self.ledger = ledger
         self._reader = FrameReader(FIRST_HEAD, 0)
 
@@ -84,7 +96,7 @@ class Session:
     @property
     def beating(self) -> bool:
         """True while heartbeats may be sent: from the welcome to the end."""
-        return self.state not in (State.OPENED, State.GREETED, State.FINISHED, State.FAILED)
+        return self.state not in _SILENT
 
     @property
     def failure_due(self) -> bool:
@@ -116,6 +128,15 @@ class Session:
         """Take in received bytes of any length; return the messages that they complete."""
         return self._received(lambda: self._reader.feed(data))
 
+    def count_overhead(self, *, received: int, sent: int) -> None:
+        """Count bytes that encryption has added so far to all that was received and sent."""
+        up, down = (received, sent) if self.role == "server" else (sent, received)
+        totals: dict[Direction, int] = {"up": up, "down": down}
+        for direction, total in totals.items():
+            if more := total - self._overhead[direction]:
+                self.ledger.add(self.worker, direction, "tls", more)
+                self._overhead[direction] = total
+
     def receive_eof(self) -> None:
         """The peer closed its side; RemoteProtocolError if it did so within a frame."""
         if self.state is not State.FAILED and not self._reader.idle:
@@ -137,7 +158,7 @@ class Session:
         if isinstance(message, Hello) and self.state is State.OPENED:
             self.worker = message.name
         self._count("up" if self.peer == "worker" else "down", message, len(frame.body), frame.size)
-        if isinstance(message, Uplink) and message.plan < self.plan:
+        if isinstance(message, Uplink | Snapshot | Behind | Done) and message.plan < self.plan:
             return None
         following = self._following(message)
         if following is None:
@@ -150,14 +171,14 @@ class Session:
             return None if self._told else State.FAILED
         if isinstance(message, Heartbeat):
             return self.state if self.beating else None
-        last = isinstance(message, Downlink) and message.last
-        return TRANSITIONS.get((self.state, f"{message.kind}, the last" if last else message.kind))
+        return TRANSITIONS.get((self.state, message.event))
 
     def _advance(self, message: Message, following: State) -> None:
         self.state = following
         if isinstance(message, Failure):
             self._told = True
-        if isinstance(message, Hello | Welcome):
+        # A server lets nobody send more than a greeting before it has welcomed him.
+        if isinstance(message, Welcome if self.role == "server" else Hello):
             self._reader.head_limit = DECLARE_HEAD if self.role == "server" else ASSIGN_HEAD
         if isinstance(message, Assign):
             self.plan = message.plan

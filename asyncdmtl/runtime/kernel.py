@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 TCP_INFO = getattr(socket, "TCP_INFO", None)
 
@@ -30,6 +30,9 @@ class KernelCount:
     retransmitted_bytes: int
     segments_in: int
     segments_out: int
+
+    def __add__(self, other: KernelCount) -> KernelCount:
+        return KernelCount(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def kernel_count(connection: socket.socket) -> KernelCount | None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -14,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asyncdmtl.errors import AsyncDMTLError, LinkError, PeerError
-from asyncdmtl.runtime.transport import format_address
+from asyncdmtl.runtime.addresses import format_address
+from asyncdmtl.runtime.credentials import VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ LINE = 1 << 30
 class LocalCluster:
     """Starts the processes, hands on what the server reports, and leaves none of them running.
 
-    The processes get a standard input that ends with this process, however it ends, and end with it.
+    The processes get a standard input that ends with this process, however it ends, and end with it. They
+    share a secret, so that nobody else on this machine can take part.
 
     Parameters
     ----------
@@ -54,6 +57,7 @@ class LocalCluster:
         self._server: Process | None = None
         self._workers: dict[str, Process] = {}
         self._training = False
+        self._secret = secrets.token_hex(32)
 
     async def run(self) -> Event:
         """Run to the end; return the server's last event, which carries the report.
@@ -68,14 +72,16 @@ class LocalCluster:
             A process was killed.
         """
         try:
-            self._server = await _start("server", "--listen", "127.0.0.1:0", *self._server_options)
+            # Nobody would start a worker again, so there is none to wait for.
+            alone = ("--listen", "127.0.0.1:0", "--rejoin-timeout", "0")
+            self._server = await _start(self._secret, "server", *alone, *self._server_options)
             listening = await _event("the server", self._server)
             address = format_address(listening["host"], listening["port"])
             async with asyncio.TaskGroup() as group:
                 finished = group.create_task(self._follow(self._server))
                 for name, options in self._worker_options.items():
                     own = ("--connect", address, "--name", name, *options)
-                    self._workers[name] = await _start("worker", *own)
+                    self._workers[name] = await _start(self._secret, "worker", *own)
                     group.create_task(self._watch(name, self._workers[name]))
             return finished.result()
         except* AsyncDMTLError as group_error:
@@ -125,13 +131,14 @@ class LocalCluster:
             await process.wait()
 
 
-async def _start(module: str, *options: str) -> Process:
+async def _start(secret: str, module: str, *options: str) -> Process:
     # Options in the environment are meant for the command that started this, which hands on what it will.
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
     }
+    environment[VARIABLE] = secret
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", f"asyncdmtl.{module}", *options, "--format", "json", "--until-eof",
         stdin=PIPE, stdout=PIPE, limit=LINE, start_new_session=True, env=environment,

@@ -4,29 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from asyncdmtl.errors import AsyncDMTLError, PlanError, RemoteProtocolError, UsageError
-from asyncdmtl.exchange import WorkerSide
-from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.learning.training import Problem, Settings, Trainer, single_threaded
-from asyncdmtl.linear_exchange import LinearWorkerSide
-from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.recipes import rebuild
+from asyncdmtl.errors import (
+    AsyncDMTLError,
+    IntegrityError,
+    LinkError,
+    PeerError,
+    RemoteProtocolError,
+    UsageError,
+    WaitError,
+)
+from asyncdmtl.exchange import digest
+from asyncdmtl.learning.encoding import Encoding
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Stored, TaskModels
+from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import (
     VERSION,
     Assign,
+    Behind,
     Declare,
     Done,
     Downlink,
     Finish,
     Hello,
+    Message,
+    Prepare,
+    Ready,
+    Restore,
+    Snapshot,
     Uplink,
-    Welcome,
 )
-from asyncdmtl.runtime.transport import LONGEST_WAIT, Connection, check_positive, connect
+from asyncdmtl.runtime.connection import Connection
+from asyncdmtl.runtime.replica import Replica
+from asyncdmtl.runtime.security import UNGUARDED_WORKER, WorkerSecurity, introduce
+from asyncdmtl.runtime.tls import Channel
+from asyncdmtl.runtime.transport import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    LONGEST_WAIT,
+    check_positive,
+    connect,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +62,7 @@ class WorkerOptions:
     name : str
         Unique among the workers of a run.
     max_wait : float
-        Seconds to wait for a server that is not up yet.
+        Seconds to wait for a server that is not up yet, or not any more.
     start_timeout, round_timeout, silence_timeout : float
         Seconds: for the run to start, for the downlink, and for a sign of life from the server.
     """
@@ -64,25 +86,40 @@ class WorkerOptions:
 
 
 class Participant:
-    """One worker in one run.
+    """One worker in one run, through as many connections as it takes.
 
     Parameters
     ----------
     options : WorkerOptions
-    partitions : sequence of Partition
+    partitions : sequence of Stored
         Those that are stored here; none of their rows is ever sent.
+    security : WorkerSecurity
+        What the server must prove; by default nothing.
     """
 
-    def __init__(self, options: WorkerOptions, partitions: Sequence[Partition]) -> None:
+    def __init__(
+        self,
+        options: WorkerOptions,
+        partitions: Sequence[Stored],
+        security: WorkerSecurity = UNGUARDED_WORKER,
+    ) -> None:
+        self._security = security
         self._options = options
-        self._partitions = {partition.id: partition for partition in partitions}
+        self._replica = Replica(options.name, partitions)
         self._ledger = Ledger()
+        self._end = 0.0
+        self._pause = FIRST_PAUSE
 
     async def run(self, host: str, port: int) -> TaskModels:
         """Join the server's run and return the models at its end: of all tasks, for `personal` of its own.
 
+        When the connection is lost, this worker comes back and goes on, for as long as `max_wait` allows
+        without a round that is made.
+
         Raises
         ------
+        AuthenticationError
+            The server could not prove who it is, or asks for a proof that this worker cannot give.
         LinkError
             The server cannot be reached, or was lost.
         PeerError
@@ -92,117 +129,162 @@ class Participant:
         IntegrityError
             What was decoded is not what the other workers computed.
         """
-        connection = await connect(host, port, self._connection, self._options.max_wait)
-        log.info("worker %s: connected to %s", self._options.name, connection.peer)
-        try:
-            with single_threaded():
-                return await self._take_part(connection)
-        except AsyncDMTLError as error:
-            await connection.fail(error)
-            raise
-        except Exception as error:
-            await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
-            raise
-        finally:
-            await connection.close()
+        tls, clock = self._security.channels(host), asyncio.get_running_loop().time
+        self._made_progress()
+        with single_threaded():
+            while True:
+                left = max(0.0, self._end - clock())
+                connection = await connect(host, port, lambda: self._connection(tls), left)
+                log.info(
+                    "worker %s: connected to %s", self._options.name, connection.peer, extra=self._about()
+                )
+                try:
+                    return await self._take_part(connection)
+                except AsyncDMTLError as error:
+                    await connection.fail(error)
+                    if not self._may_return(connection, error) or clock() + self._pause > self._end:
+                        raise
+                    log.warning("worker %s: %s; trying again", self._options.name, error, extra=self._about())
+                except Exception as error:
+                    await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+                    raise
+                finally:
+                    await connection.close()
+                await asyncio.sleep(self._pause)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
-    def _connection(self) -> Connection:
-        return Connection("worker", self._ledger, self._options.silence_timeout, self._options.name)
+    @property
+    def trained_with(self) -> tuple[Encoding, Settings]:
+        """How the run encoded rows, and what it trained; known once `run` has returned."""
+        return self._replica.trained_with
+
+    def _may_return(self, connection: Connection, error: AsyncDMTLError) -> bool:
+        """Whether only the connection failed, or the server said that this worker may come back."""
+        if isinstance(error, PeerError):
+            return connection.invited
+        if isinstance(error, LinkError):
+            return True
+        # Bytes were corrupted, or nothing was heard; but a stranger that never welcomed us is no server.
+        silent = isinstance(error, WaitError) and error.option == "--silence-timeout"
+        known = self._replica.run is not None
+        return known and (silent or isinstance(error, RemoteProtocolError | IntegrityError))
+
+    def _made_progress(self) -> None:
+        self._end = asyncio.get_running_loop().time() + self._options.max_wait
+        self._pause = FIRST_PAUSE
+
+    def _connection(self, tls: Callable[[], Channel] | None) -> Connection:
+        options = self._options
+        return Connection("worker", self._ledger, options.silence_timeout, options.name, tls=tls)
 
     async def _take_part(self, connection: Connection) -> TaskModels:
-        options = self._options
-        await connection.send(
-            Hello(VERSION, options.name, options.silence_timeout),
-            options.silence_timeout,
-            "--silence-timeout",
-        )
-        welcome = await connection.receive((Welcome,), options.silence_timeout, "--silence-timeout")
+        replica, limit = self._replica, self._options.start_timeout
+        await self._join(connection)
+        message: Message = await connection.receive((Assign,), limit, "--start-timeout")
+        plan = -1
+        while True:
+            if isinstance(message, Assign):
+                plan = message.plan
+                if (newer := await self._follow(connection, message)) is not None:
+                    message = newer
+                    continue
+            elif isinstance(message, Downlink):
+                await self._step(connection, plan, message)
+            else:
+                return replica.models()
+            message = await (self._leave if replica.over else self._compute)(connection, plan)
+
+    async def _join(self, connection: Connection) -> None:
+        """Greet the server, declare the partitions, and encode them when it is known how."""
+        options, replica = self._options, self._replica
+        hello = Hello(VERSION, options.name, options.silence_timeout)
+        welcome = await introduce(connection, hello, self._security.secret, options.silence_timeout)
+        if replica.run not in (None, welcome.run):
+            log.warning(
+                "worker %s: the server makes another run now, %s: starting anew", options.name, welcome.run,
+                extra=self._about(),
+            )  # fmt: skip
         try:
-            settings = Settings.from_dict(welcome.settings)
+            replica.enter(welcome.run, Settings.from_dict(welcome.settings))
         except UsageError as error:
             raise RemoteProtocolError(
                 f"{connection.peer} sent settings that break a rule: {error}"
             ) from error
-        infos = await asyncio.to_thread(
-            lambda: tuple(
-                p.info(settings.loss, intercept=settings.intercept) for p in self._partitions.values()
-            )
-        )
-        await connection.send(Declare(infos), options.round_timeout, "--round-timeout")
-        assign = await connection.receive((Assign,), options.start_timeout, "--start-timeout")
-        side = await self._follow(connection, settings, assign, None)
-        last = False
-        round_ = assign.round
-        while not last:
-            message = await self._round(connection, assign.plan, round_, side)
+        declared = await asyncio.to_thread(replica.declare)
+        await self._send(connection, Declare(declared, *replica.standing()))
+        prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
+        try:
+            encoding = Encoding.from_dict(prepare.encoding)
+        except UsageError as error:
+            raise RemoteProtocolError(
+                f"{connection.peer} sent an encoding that breaks a rule: {error}"
+            ) from error
+        await self._send(connection, Ready(await asyncio.to_thread(replica.encode, encoding)))
+
+    async def _follow(self, connection: Connection, assign: Assign) -> Assign | None:
+        """Follow a plan, with the state that the server says; None, or a newer plan that came meanwhile."""
+        replica, session = self._replica, connection.session
+        side = await asyncio.to_thread(replica.prepare, assign)
+        session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
+        if assign.first == "take":
+            await self._send(connection, Behind(assign.plan))
+            message = await self._receive(connection, (Restore, Assign))
             if isinstance(message, Assign):
-                assign = message
-                if assign.round != round_:
-                    raise RemoteProtocolError(f"{connection.peer} plans for round {assign.round} in {round_}")
-                side = await self._follow(connection, settings, assign, side)
-                continue
-            await asyncio.to_thread(side.apply, message.body, message.digest)
-            log.debug("worker %s: round %d done", options.name, round_)
-            last = message.last
-            round_ += 1
-        await connection.send(Done(side.models_digest()), options.round_timeout, "--round-timeout")
-        await connection.receive((Finish,), options.round_timeout, "--round-timeout")
-        return side.models()
+                return message
+            assert isinstance(message, Restore)
+            replica.take(side, assign, message)
+            self._made_progress()
+            return None
+        replica.keep(side, assign)
+        if assign.first == "give":
+            await self._give(connection, assign.plan)
+        return None
 
-    async def _follow(
-        self,
-        connection: Connection,
-        settings: Settings,
-        assign: Assign,
-        before: WorkerSide | LinearWorkerSide | None,
-    ) -> WorkerSide | LinearWorkerSide:
-        """Prepare for a plan, and go on from the models so far."""
-        side = await asyncio.to_thread(self._prepare, settings, assign)
-        if before is not None:
-            side.trainer.W[:] = before.trainer.W
-        connection.session.body_limit = side.received_bytes
-        return side
+    async def _give(self, connection: Connection, plan: int) -> None:
+        state = self._replica.state()
+        await self._send(connection, Snapshot(plan, self._replica.round, digest(state), state))
 
-    def _prepare(self, settings: Settings, assign: Assign) -> WorkerSide | LinearWorkerSide:
-        """All that the plan determines: matrices, tables, buffers."""
-        plan = rebuild(assign.recipe, assign.digest)
-        placement = plan.placement
-        if self._options.name not in placement.workers:
-            raise PlanError(f"the plan has no worker {self._options.name!r}")
-        worker = placement.workers.index(self._options.name)
-        if placement.partitions != tuple(info.id for info in assign.partitions):
-            raise RemoteProtocolError("plan and partitions do not fit each other")
-        own = {n: placement.partitions[n] for n in placement.stored[worker]}
-        if unknown := [name for name in own.values() if name not in self._partitions]:
-            raise PlanError(f"the plan has partitions at {self._options.name!r} that are not here: {unknown}")
-        problem = Problem(settings, assign.partitions)
-        if isinstance(plan, Plan) and problem.task_of != plan.tasks:
-            raise RemoteProtocolError("plan and tasks do not fit each other")
-        stored: Mapping[int, Partition] = {n: self._partitions[name] for n, name in own.items()}
-        trainer = Trainer(problem, stored)
-        if isinstance(plan, Plan):
-            return WorkerSide(plan, worker, trainer)
-        return LinearWorkerSide(plan, worker, trainer)
-
-    async def _round(
-        self, connection: Connection, plan: int, round_: int, side: WorkerSide | LinearWorkerSide
-    ) -> Downlink | Assign:
-        """Compute and send a round; what the server answers: the downlink, or a new plan for the same round.
+    async def _compute(self, connection: Connection, plan: int) -> Message:
+        """Make this worker's part of a round; what the server answers: the downlink, or a new plan.
 
         Heartbeats go on while threads compute.
         """
-        sent = await asyncio.to_thread(side.compute)
+        sent = await asyncio.to_thread(self._replica.compute)
         # A plan that came meanwhile makes this uplink pointless.
         if (assign := connection.take(Assign)) is not None:
             return assign
-        limit, option = self._options.round_timeout, "--round-timeout"
-        uplink = Uplink(plan, round_, b"".join(sent.digests), sent.losses, sent.penalty, sent.rows)
-        await connection.send(uplink, limit, option)
-        message = await connection.receive((Downlink, Assign), limit, option)
-        assert isinstance(message, Downlink | Assign)
-        if isinstance(message, Downlink) and (message.plan, message.round) != (plan, round_):
+        told = (sent.losses, sent.penalty, sent.residual)
+        uplink = Uplink(plan, self._replica.round, b"".join(sent.digests), *told, sent.rows)
+        await self._send(connection, uplink)
+        return await self._receive(connection, (Downlink, Assign))
+
+    async def _step(self, connection: Connection, plan: int, downlink: Downlink) -> None:
+        """Apply what came down, and tell the server the new state if it wants that."""
+        replica = self._replica
+        if (downlink.plan, downlink.round) != (plan, replica.round):
             raise RemoteProtocolError(
-                f"{connection.peer} sent round {message.round} of plan {message.plan} "
-                f"in round {round_} of plan {plan}"
+                f"{connection.peer} sent round {downlink.round} of plan {downlink.plan} "
+                f"in round {replica.round} of plan {plan}"
             )
-        return message
+        await asyncio.to_thread(replica.apply, downlink)
+        self._made_progress()
+        log.debug("worker %s: round %d done", self._options.name, downlink.round, extra=self._about())
+        if downlink.then == "give":
+            await self._give(connection, plan)
+
+    async def _leave(self, connection: Connection, plan: int) -> Message:
+        """Say that the training is over; the server's goodbye, or a new plan to give others the models."""
+        await self._send(connection, Done(plan, self._replica.models_digest()))
+        return await self._receive(connection, (Finish, Assign))
+
+    async def _send(self, connection: Connection, message: Message) -> None:
+        await connection.send(message, self._options.round_timeout, "--round-timeout")
+
+    async def _receive(self, connection: Connection, wanted: tuple[type[Message], ...]) -> Message:
+        return await connection.receive(wanted, self._options.round_timeout, "--round-timeout")
+
+    def _about(self) -> dict[str, object]:
+        """What a log line carries as fields."""
+        replica = self._replica
+        run = {} if replica.run is None else {"run": replica.run, "round": replica.round}
+        return {**run, "worker": self._options.name}

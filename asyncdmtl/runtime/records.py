@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.training import Problem, Settings
+from asyncdmtl.learning.encoding import Encoding
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.plan.compare import Candidate
 from asyncdmtl.plan.plan import CHOICES
 from asyncdmtl.plan.recipes import AnyPlan
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.runtime.kernel import KernelCount
-from asyncdmtl.runtime.transport import check_positive
+from asyncdmtl.runtime.transport import LONGEST_WAIT, check_positive
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class RunOptions:
         The partitions that exist: start when each has a holder, and let nobody declare others.
     join_timeout, round_timeout, silence_timeout : float
         Seconds: for all to join, for a worker's uplink, and for a sign of life from a worker.
+    rejoin_timeout : float
+        Seconds to wait for a replacement when nobody is left who holds a partition; 0 does not wait.
+    checkpoint : Path or None
+        The directory of checkpoints.
+    checkpoint_every : int
+        Rounds from one checkpoint to the next.
+    resume : bool
+        Go on with the run that the checkpoints are of, if there are any.
     """
 
     settings: Settings
@@ -39,6 +50,10 @@ class RunOptions:
     join_timeout: float = 300.0
     round_timeout: float = 600.0
     silence_timeout: float = 10.0
+    rejoin_timeout: float = 60.0
+    checkpoint: Path | None = None
+    checkpoint_every: int = 10
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy not in CHOICES:
@@ -51,6 +66,13 @@ class RunOptions:
             raise UsageError("--workers or --cover", "must say when to start", None)
         if self.workers is not None and self.workers < 1:
             raise UsageError("--workers", "must be at least 1", self.workers)
+        if not 0 <= self.rejoin_timeout <= LONGEST_WAIT:
+            rule = f"must lie between 0 and {LONGEST_WAIT:g} seconds"
+            raise UsageError("--rejoin-timeout", rule, self.rejoin_timeout)
+        if self.checkpoint_every < 1:
+            raise UsageError("--checkpoint-every", "must be at least 1", self.checkpoint_every)
+        if self.resume and self.checkpoint is None:
+            raise UsageError("--resume", "needs --checkpoint, which says from where", None)
         check_positive(
             join_timeout=self.join_timeout,
             round_timeout=self.round_timeout,
@@ -60,10 +82,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What one round took: wire bytes up and down, the objective at its beginning, seconds."""
+    """What one round took: wire bytes up and down, objective and residual at its beginning, seconds.
+
+    `residual` is that of the step before (`Trainer.residual`).
+    """
 
     round: int
     objective: float
+    residual: float
     up_bytes: int
     down_bytes: int
     seconds: float
@@ -71,7 +97,10 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that went wrong in a round, was made good by a new plan, and cost that round's uplink."""
+    """Something that went wrong in a round, was made good by a new plan, and cost that round's uplink.
+
+    `worker` is empty where it was nobody's fault in particular.
+    """
 
     round: int
     worker: str
@@ -80,16 +109,22 @@ class Incident:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """What a finished run was and cost; `plan` is the last, if there was more than one."""
+    """What a finished run was and cost.
+
+    `plan` is the last, if there was more than one; `converged` says whether the run ended before it had made
+    all rounds that it might.
+    """
 
     run: str
     settings: Settings
+    encoding: Encoding
     plan: AnyPlan
     candidates: tuple[Candidate, ...]
     problem: Problem
     vector_bytes: int
     broadcast_bytes: int
     rounds: tuple[RoundRecord, ...]
+    converged: bool
     ledger: Ledger
     kernel: Mapping[str, KernelCount]
     incidents: tuple[Incident, ...]

@@ -1,35 +1,29 @@
-"""Who takes part: workers are greeted, checked and taken in, or told why not."""
+"""Who takes part: workers are greeted, checked, told how to encode their rows, and taken in or refused."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from asyncdmtl.errors import AsyncDMTLError, DataError, PlacementError, UsageError, WaitError
-from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.errors import AsyncDMTLError, DataError, LinkError, PlacementError, UsageError, WaitError
+from asyncdmtl.learning.encoding import Encoding, Survey, pool
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Declare, Hello, Welcome
-from asyncdmtl.runtime.transport import Connection
+from asyncdmtl.protocol.messages import Declare, Prepare, Ready, Welcome
+from asyncdmtl.runtime.connection import Connection
+from asyncdmtl.runtime.gate import Gate
+from asyncdmtl.runtime.kernel import KernelCount
+from asyncdmtl.runtime.member import Member, check_prepared, describe
+from asyncdmtl.runtime.security import Doorman, ServerSecurity
 
 log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
-
-# Connections that have not joined yet; more are cut off at once.
-MOST_STRANGERS = 1024
-
-
-@dataclass(eq=False)
-class Member:
-    """A worker that has joined."""
-
-    name: str
-    connection: Connection
-    partitions: tuple[PartitionInfo, ...]
 
 
 class Roster:
@@ -39,7 +33,7 @@ class Roster:
     ----------
     run : str
         The run's name, sent with the greeting.
-    settings : dict
+    settings : Settings
         Those of the training, sent with the greeting.
     workers : int or None
         How many the run waits for.
@@ -50,12 +44,21 @@ class Roster:
     ledger : Ledger
     emit : callable
         Called with events.
+    security : ServerSecurity
+        What workers must prove.
+
+    Attributes
+    ----------
+    members : dict of name to Member
+        Those who were lost since the start included.
+    infos : dict of partition to PartitionInfo
+        What those who are ready made of their partitions.
     """
 
     def __init__(
         self,
         run: str,
-        settings: dict[str, Any],
+        settings: Settings,
         *,
         workers: int | None,
         cover: tuple[str, ...] | None,
@@ -63,8 +66,13 @@ class Roster:
         silence_timeout: float,
         ledger: Ledger,
         emit: Callable[[Event], None],
+        security: ServerSecurity,
     ) -> None:
         self.members: dict[str, Member] = {}
+        self.infos: dict[str, PartitionInfo] = {}
+        self._known: dict[str, Declaration] | None = None
+        self._excluded: dict[str, str] = {}
+        self._past: dict[str, KernelCount] = {}
         self._run = run
         self._settings = settings
         self._workers = workers
@@ -73,16 +81,31 @@ class Roster:
         self._silence_timeout = silence_timeout
         self._ledger = ledger
         self._emit = emit
+        self._security = security
+        self._gate = Gate(asyncio.get_running_loop().time)
+        self._gate.on_lockout = self._on_lockout
+        self._doorman = Doorman(run, security, self._gate, silence_timeout)
         self._changed = asyncio.Event()
-        self._open = True
+        self._encoding: asyncio.Future[Encoding] = asyncio.get_running_loop().create_future()
         self._admissions: set[asyncio.Task[None]] = set()
 
     def accept(self) -> Connection:
         """The protocol of a new connection; its worker is admitted, or not, as it speaks."""
-        return Connection("server", Ledger(), self._silence_timeout, on_open=self._opened)
+        return Connection(
+            "server", Ledger(), self._silence_timeout, on_open=self._opened, tls=self._security.channels
+        )
 
-    async def complete(self) -> tuple[PartitionInfo, ...]:
-        """Wait for the workers that the run needs, then admit no more; all partitions, in natural order.
+    async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
+        """Wait for the workers that the run needs, and for their rows to be prepared.
+
+        Whoever comes later may store only what is declared by then.
+
+        Returns
+        -------
+        encoding : Encoding
+            What the rows of all partitions are prepared with.
+        declared : tuple of Declaration
+            All partitions, in natural order. `infos` lacks those whose holders could not prepare them.
 
         Raises
         ------
@@ -90,10 +113,12 @@ class Roster:
             They did not join in time.
         PlacementError
             Those that joined lack a partition that must be covered.
+        DataError
+            What they declared does not fit together.
         """
         try:
             async with asyncio.timeout(self._join_timeout):
-                while not self._ready():
+                while not self._enough():
                     self._changed.clear()
                     await self._changed.wait()
                     self._drop_lost()
@@ -103,29 +128,98 @@ class Roster:
                 seconds=self._join_timeout,
                 option="--join-timeout",
             ) from None
-        self._open = False
+        known = self._declared()
         if uncovered := self._uncovered():
             raise PlacementError(
                 "placement", "must store every partition at some worker; without holder", uncovered
             )
-        known = self._known()
         if not known:
             raise PlacementError("placement", "must have at least one partition; joined", list(self.members))
-        return tuple(known[name] for name in sorted(known, key=natural_key))
+        encoding = await asyncio.to_thread(self._pool, known)
+        declared = tuple(known[name] for name in sorted(known, key=natural_key))
+        self.resume(encoding, declared, ())
+        while not all(member.ready or member.lost for member in self.members.values()):
+            self._changed.clear()
+            await self._changed.wait()
+        return encoding, declared
 
-    async def tell_all(self, error: AsyncDMTLError) -> None:
-        """Let every member know that the run failed."""
+    def resume(
+        self, encoding: Encoding, declared: Sequence[Declaration], infos: Sequence[PartitionInfo]
+    ) -> None:
+        """Take in all who store what is known already, instead of `complete`."""
+        self._known = {part.id: part for part in declared}
+        self.infos.update({info.id: info for info in infos})
+        self._encoding.set_result(encoding)
+
+    def present(self) -> list[Member]:
+        """All who are ready and not gone, in the natural order of their names."""
+        here = [member for member in self.members.values() if member.ready and not member.gone]
+        return sorted(here, key=lambda member: natural_key(member.name))
+
+    def newcomers(self) -> bool:
+        """Whether somebody is ready who does not take part yet."""
+        return any(not member.current for member in self.present())
+
+    async def change(self, seconds: float) -> None:
+        """Wait until somebody joins, becomes ready or leaves, but no longer than so many seconds."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def hopeless(self, partitions: Iterable[str]) -> bool:
+        """Whether all who held one of these ended because of their own data or options: so would others."""
+        for name in partitions:
+            holders = [member for member in self.members.values() if name in member.partitions]
+            if holders and all(member.ended for member in holders):
+                return True
+        return False
+
+    def nobody_holds(self, partitions: Sequence[str]) -> LinkError:
+        """What to say when nobody is left who holds these: who held them, and why they do not any more."""
+        told, were = [], []
+        for member in self.members.values():
+            if held := [name for name in member.partitions if name in partitions]:
+                reason = member.lost or "its updates of them differ from those of other holders"
+                told.append(f"worker {member.name!r} held {held} ({reason})")
+                were.append(member.name)
+        return LinkError(
+            f"nobody is left who holds the partitions {list(partitions)}: {'; '.join(told)}",
+            peer=", ".join(were),
+        )
+
+    async def lose(self, member: Member, error: AsyncDMTLError, *, back: bool) -> None:
+        """Do without a worker, and tell it so and whether it may come `back`."""
+        member.lost = error
+        if not back:
+            self._excluded[member.name] = str(error)
+        member.connection.back = back
+        self._changed.set()
+        await member.connection.fail(error)
+
+    async def tell_all(self, error: AsyncDMTLError, *, back: bool = False) -> None:
+        """Let every member know that the run failed; or, if they may come `back`, that it will be resumed."""
+        for member in self.members.values():
+            member.connection.back = back
         await asyncio.gather(*(member.connection.fail(error) for member in self.members.values()))
+
+    def kernel_counts(self) -> dict[str, KernelCount]:
+        """What the kernel counted on all connections of each worker."""
+        counts = dict(self._past)
+        for member in self.members.values():
+            _add(counts, member)
+        return counts
 
     async def close(self) -> None:
         """End admissions and connections."""
         for task in self._admissions:
             task.cancel()
         await asyncio.gather(*self._admissions, return_exceptions=True)
+        self._encoding.cancel()
         await asyncio.gather(*(member.connection.close() for member in self.members.values()))
 
     def _opened(self, connection: Connection) -> None:
-        if len(self._admissions) >= MOST_STRANGERS:
+        if not self._gate.enter(connection.host):
             connection.abort()
             return
         task = asyncio.create_task(self._admit(connection))
@@ -133,20 +227,13 @@ class Roster:
         task.add_done_callback(self._admissions.discard)
 
     async def _admit(self, connection: Connection) -> None:
-        """Greet a worker and take it in, or tell it why not; nobody else notices either way."""
+        """Take a worker in, or tell it why not; nobody else notices either way."""
         try:
-            hello = await connection.receive((Hello,), self._silence_timeout, "--silence-timeout")
-            self._check_name(hello.name)
-            await connection.send(
-                Welcome(self._run, self._settings, self._silence_timeout),
-                self._silence_timeout,
-                "--silence-timeout",
-            )
-            declare = await connection.receive((Declare,), self._join_timeout, "--join-timeout")
-            self._check_name(hello.name)
-            self._check_partitions(hello.name, declare.partitions)
+            member = await self._greet(connection)
         except AsyncDMTLError as error:
-            log.warning("refused %s: %s", connection.peer, error)
+            log.warning(
+                "run %s: refused %s: %s", self._run, connection.peer, error, extra=self._about(connection)
+            )
             self._emit({"event": "refused", "worker": connection.session.worker, "reason": str(error)})
             await connection.fail(error)
             self._ledger.merge(connection.session.ledger, worker="(refused)")
@@ -155,57 +242,104 @@ class Roster:
             await connection.fail(AsyncDMTLError("the server ended"))
             raise
         except Exception as error:
-            log.exception("admission of %s failed", connection.peer)
+            log.exception("admission of %s failed", connection.peer, extra=self._about(connection))
             await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
             return
-        member = Member(hello.name, connection, declare.partitions)
+        finally:
+            self._gate.leave(connection.host)
+        await self._prepare(member)
+
+    async def _greet(self, connection: Connection) -> Member:
+        hello, proof = await self._doorman.identify(connection)
+        self._check_name(connection, hello.name)
+        welcome = Welcome(self._run, self._settings.as_dict(), self._silence_timeout, proof)
+        await connection.send(welcome, self._silence_timeout, "--silence-timeout")
+        declare = await connection.receive((Declare,), self._join_timeout, "--join-timeout")
+        self._check_name(connection, hello.name)
+        self._check_declared(hello.name, declare.partitions)
+        standing = (declare.round, declare.over, declare.state)
+        member = Member(hello.name, connection, declare.partitions, *standing)
+        before = self.members.get(member.name)
+        if before is not None:
+            _add(self._past, before)
+            member.missed_since = before.missed_since
         self.members[member.name] = member
         self._ledger.merge(connection.session.ledger, worker=member.name)
         connection.session.ledger = self._ledger
         connection.on_lost = self._changed.set
-        self._emit({"event": "joined", "worker": member.name, "partitions": len(member.partitions)})
-        log.info("run %s: %s joined with %d partitions", self._run, connection.peer, len(member.partitions))
+        connection.back = True
+        joined = {"worker": member.name, "partitions": len(member.declared), "again": before is not None}
+        self._emit({"event": "joined", **joined})
+        log.info(
+            "run %s: %s joined with %d partitions", self._run, connection.peer, len(member.declared),
+            extra=self._about(connection),
+        )  # fmt: skip
+        self._changed.set()
+        return member
+
+    async def _prepare(self, member: Member) -> None:
+        """Let a worker encode its rows, once it is known how; one that cannot is lost."""
+        encoding = await asyncio.shield(self._encoding)
+        if self.members.get(member.name) is not member:
+            return
+        limit, option = self._join_timeout, "--join-timeout"
+        try:
+            await member.connection.send(Prepare(encoding.as_dict()), limit, option)
+            ready = await member.connection.receive((Ready,), limit, option)
+            check_prepared(member.name, member.declared, ready.partitions, encoding, self.infos)
+        except AsyncDMTLError as error:
+            log.warning(
+                "run %s: %s cannot take part: %s", self._run, member.connection.peer, error,
+                extra=self._about(member.connection),
+            )  # fmt: skip
+            self._emit({"event": "left", "worker": member.name, "reason": str(error)})
+            # What it declared cannot be had from it, unless only the connection failed.
+            await self.lose(member, error, back=isinstance(error, LinkError))
+            return
+        self.infos.update({info.id: info for info in ready.partitions})
+        member.ready = True
         self._changed.set()
 
-    def _check_name(self, name: str) -> None:
-        if not self._open:
-            raise UsageError("worker", "must join before the run starts", name)
-        if name in self.members:
+    def _pool(self, known: dict[str, Declaration]) -> Encoding:
+        surveys = {name: Survey.from_dict(part.survey) for name, part in known.items()}
+        return pool(surveys, self._settings.loss, standardise=self._settings.standardise)
+
+    def _check_name(self, connection: Connection, name: str) -> None:
+        if name in self._excluded:
+            raise UsageError("worker", f"may not come back ({self._excluded[name]})", name)
+        if name in self.members and not self.members[name].gone:
+            # The connection there may have broken unnoticed: then it will be gone soon.
+            connection.back = True
             raise UsageError("--name", "must be unique; already joined", name)
 
-    def _check_partitions(self, name: str, partitions: Sequence[PartitionInfo]) -> None:
-        known = self._known()
-        for info in partitions:
-            if self._cover is not None and info.id not in self._cover:
-                raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", info.id)
-            if info.id in known and known[info.id] != info:
+    def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
+        known = self._declared() if self._known is None else self._known
+        permitted = self._cover if self._known is None else self._known
+        for part in declared:
+            Survey.from_dict(part.survey)
+            if permitted is not None and part.id not in permitted:
+                raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
+            if part.id in known and known[part.id] != part:
                 raise DataError(
-                    f"partition {info.id!r} of worker {name!r}",
-                    f"must be the same data as at {self._holders(info.id)} ({_describe(known[info.id])})",
-                    _describe(info),
+                    f"partition {part.id!r} of worker {name!r}",
+                    f"must be the same data as at {self._holders(part.id)} ({describe(known[part.id])})",
+                    describe(part),
                 )
-        features = {info.features for info in (*known.values(), *partitions)}
-        if len(features) > 1:
-            raise DataError(f"worker {name!r}", "must store as many features as the others", sorted(features))
 
-    def _known(self) -> dict[str, PartitionInfo]:
-        return {info.id: info for member in self.members.values() for info in member.partitions}
+    def _declared(self) -> dict[str, Declaration]:
+        return {part.id: part for member in self.members.values() for part in member.declared}
 
     def _holders(self, partition: str) -> str:
-        holders = [
-            member.name
-            for member in self.members.values()
-            if any(info.id == partition for info in member.partitions)
-        ]
-        return ", ".join(holders)
+        holders = [member.name for member in self.members.values() if partition in member.partitions]
+        return ", ".join(holders) or "the start of the run"
 
-    def _ready(self) -> bool:
+    def _enough(self) -> bool:
         if self._workers is not None:
             return len(self.members) >= self._workers
         return not self._uncovered()
 
     def _uncovered(self) -> list[str]:
-        known = self._known()
+        known = self._declared()
         return [name for name in self._cover or () if name not in known]
 
     def _lacking(self) -> str:
@@ -217,10 +351,24 @@ class Roster:
     def _drop_lost(self) -> None:
         """Forget workers that left before the start; they may come again."""
         for member in [member for member in self.members.values() if member.connection.lost]:
-            log.warning("run %s: %s left before the start", self._run, member.connection.peer)
-            self._emit({"event": "left", "worker": member.name})
+            log.warning(
+                "run %s: %s left before the start", self._run, member.connection.peer,
+                extra=self._about(member.connection),
+            )  # fmt: skip
+            self._emit({"event": "left", "worker": member.name, "reason": "before the start"})
+            _add(self._past, member)
             del self.members[member.name]
 
+    def _on_lockout(self, kind: str, value: str, seconds: float) -> None:
+        self._emit({"event": "lockout", "kind": kind, "locked_out": value, "seconds": seconds})
 
-def _describe(info: PartitionInfo) -> str:
-    return f"task {info.task}, {info.rows} rows, {info.features} features, digest {info.digest.hex()[:12]}"
+    def _about(self, connection: Connection) -> dict[str, str]:
+        """What a log line on a worker carries as fields."""
+        return {"run": self._run, "worker": connection.session.worker}
+
+
+def _add(counts: dict[str, KernelCount], member: Member) -> None:
+    """Add what the kernel counted on the connection of `member`, if it did."""
+    found, before = member.connection.kernel_count(), counts.get(member.name)
+    if found is not None:
+        counts[member.name] = found if before is None else before + found

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
 from asyncdmtl.protocol import framing
-from asyncdmtl.protocol.framing import PREFIX, SCRATCH, Frame, FrameReader
+from asyncdmtl.protocol.framing import CHECK, PREFIX, SCRATCH, Frame, FrameReader, sealed
 
 
 def wire(head: bytes, *bodies: bytes) -> bytes:
@@ -66,7 +66,8 @@ def test_what_follows_the_lengths_is_msgpack(monkeypatch: pytest.MonkeyPatch) ->
     data = wire(head, b"a" * 700, b"b" * 1801)
     unpacker = msgpack.Unpacker(strict_map_key=True)
     unpacker.feed(data[PREFIX.size :])
-    assert list(unpacker) == [["kind", 1], b"a" * 700 + b"b" * 300, b"b" * 1000, b"b" * 501]
+    check = CHECK.unpack_from(data, PREFIX.size + len(head))[1]
+    assert list(unpacker) == [["kind", 1], check, b"a" * 700 + b"b" * 300, b"b" * 1000, b"b" * 501]
     for step in (1, 999, 5000):
         (frame,) = read(data, step)
         assert frame.body.tobytes() == b"a" * 700 + b"b" * 1801
@@ -89,18 +90,30 @@ def test_a_large_body_is_received_in_place() -> None:
     ("data", "complaint"),
     [
         (PREFIX.pack(0, 0), "head of 0 bytes"),
+        (PREFIX.pack(CHECK.size, 0), "head of 5 bytes"),
         (PREFIX.pack(1001, 0), "head of 1001 bytes"),
         (PREFIX.pack(2**32 - 1, 0), "head of 4294967295 bytes"),
-        (PREFIX.pack(1, 2**64 - 1), "body of 18446744073709551615 bytes"),
-        (PREFIX.pack(1, 101), "body of 101 bytes"),
-        (PREFIX.pack(1, 100) + b"h" + b"\xc4\x63", "100 bytes of msgpack binary"),
-        (PREFIX.pack(1, 100) + b"h" + b"\xa0\x64", "100 bytes of msgpack binary"),
+        (PREFIX.pack(6, 2**64 - 1), "body of 18446744073709551615 bytes"),
+        (PREFIX.pack(6, 101), "body of 101 bytes"),
+        (sealed(b"h", 100) + b"\xc4\x63", "100 bytes of msgpack binary"),
+        (sealed(b"h", 100) + b"\xa0\x64", "100 bytes of msgpack binary"),
     ],
 )
 @pytest.mark.parametrize("step", [1, 1000])
 def test_lies_are_refused_before_anything_is_allocated(data: bytes, complaint: str, step: int) -> None:
     with pytest.raises(RemoteProtocolError, match=complaint):
         read(data, step, body_limit=100)
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+def test_no_flipped_bit_of_lengths_or_head_goes_unnoticed(step: int) -> None:
+    data = wire(b"some head", bytes(100))
+    for place in range(8 * len(sealed(b"some head", 100))):
+        changed = bytearray(data)
+        changed[place // 8] ^= 1 << place % 8
+        # What follows completes a frame whose head was made longer.
+        with pytest.raises(RemoteProtocolError):
+            read(bytes(changed) + bytes(1000), step)
 
 
 def test_a_failed_reader_stays_failed() -> None:

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncdmtl.errors import RemoteProtocolError
-from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol import messages
 from asyncdmtl.protocol.messages import (
     KINDS,
     VERSION,
     Assign,
+    Behind,
+    Challenge,
     Declare,
     Done,
     Downlink,
@@ -23,25 +25,38 @@ from asyncdmtl.protocol.messages import (
     Heartbeat,
     Hello,
     Message,
+    Prepare,
+    Proof,
+    Ready,
+    Restore,
+    Snapshot,
     Uplink,
     Welcome,
 )
 
 EMPTY = np.empty(0, np.uint8)
 BODY = np.arange(6, dtype=np.uint8)
-INFO = PartitionInfo("p0", "task", bytes(16), 3, 4, 0.5)
+INFO = PartitionInfo("p0", "task", bytes(16), 3, 3.0, 4, 0.5)
+DECLARED = Declaration("p0", "task", bytes(16), 3, {"age": [1.5, "x"]})
 
 EXAMPLES: list[Message] = [
     Hello(VERSION, "w0"),
     Welcome("run", {"rounds": 3, "loss": "squared"}),
-    Declare((INFO,)),
-    Assign(0, 0, {"version": 1}, bytes(16), (INFO,)),
-    Uplink(0, 2, bytes(16), (0.5, 1.0), 0.25, BODY),
-    Downlink(0, 2, True, bytes(8), (BODY[:3], BODY[3:])),
-    Done(bytes(8)),
+    Declare((DECLARED,), 2, False, bytes(8)),
+    Prepare({"columns": {}}),
+    Ready((INFO,)),
+    Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,)),
+    Snapshot(0, 2, bytes(8), BODY),
+    Behind(0),
+    Restore(bytes(8), BODY),
+    Uplink(0, 2, bytes(16), (0.5, 1.0), 0.25, 0.125, BODY),
+    Downlink(0, 2, "end", bytes(8), (BODY[:3], BODY[3:])),
+    Done(0, bytes(8)),
     Finish(),
     Heartbeat(),
-    Failure(3, "why"),
+    Failure(3, "why", True),
+    Challenge("run", bytes(32)),
+    Proof(bytes(32), bytes(32)),
 ]
 
 
@@ -58,12 +73,12 @@ def test_messages_survive_the_wire(message: Message) -> None:
     back = messages.unpack(messages.pack(message), body_of(message))
     assert type(back) is type(message)
     assert back.fields() == message.fields()
-    if isinstance(back, Uplink | Downlink):
+    if isinstance(back, Uplink | Downlink | Snapshot | Restore):
         assert back.body.tobytes() == BODY.tobytes()
 
 
 def test_reasons_cannot_steer_a_terminal() -> None:
-    failure = messages.unpack(msgpack.packb([Failure.number, 1, "a\x1b]0;b\nc"]), EMPTY)
+    failure = messages.unpack(msgpack.packb([Failure.number, 1, "a\x1b]0;b\nc", False]), EMPTY)
     assert isinstance(failure, Failure)
     assert failure.reason == "a\N{REPLACEMENT CHARACTER}]0;b\N{REPLACEMENT CHARACTER}c"
 
@@ -119,20 +134,39 @@ def test_a_field_too_few_or_too_many_is_refused(message: Message) -> None:
         (EXAMPLES[0], 3, 0.0, "silence"),
         (EXAMPLES[1], 3, float("inf"), "silence"),
         (EXAMPLES[1], 2, {"a": 1, "b": [1]}, None),
-        (EXAMPLES[2], 1, [["p", "t", bytes(15), 1, 1, 0.0]], "partition digest"),
-        (EXAMPLES[2], 1, [["p", "t", bytes(16), 0, 1, 0.0]], "rows"),
-        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, 1, float("nan")]], "smoothness"),
-        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, 1, 0.0]] * 2, "declared twice"),
-        (EXAMPLES[3], 1, -1, "plan number"),
-        (EXAMPLES[3], 4, bytes(3), "plan digest"),
-        (EXAMPLES[4], 2, 2.0, "round"),
-        (EXAMPLES[4], 3, bytes(7), "update digests"),
-        (EXAMPLES[4], 4, [1], "loss"),
-        (EXAMPLES[4], 5, 1, "penalty"),
-        (EXAMPLES[5], 3, 1, "last"),
-        (EXAMPLES[9], 1, 0, "exit code"),
-        (EXAMPLES[9], 1, 130, "exit code"),
-        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, 2**40, 0.0]], "features"),
+        (EXAMPLES[1], 4, bytes(31), "proof"),
+        (Challenge("run", bytes(32)), 2, bytes(31), "nonce"),
+        (Challenge("run", bytes(32)), 1, "a\n", "run"),
+        (Proof(bytes(32), bytes(32)), 1, bytes(33), "nonce"),
+        (Proof(bytes(32), bytes(32)), 2, "x" * 32, "proof"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(15), 1, {}]], "partition digest"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 0, {}]], "rows"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, [1]]], "survey"),
+        (EXAMPLES[2], 1, [["p", "t", bytes(16), 1, {}]] * 2, "declared twice"),
+        (EXAMPLES[2], 4, bytes(7), "state digest"),
+        (EXAMPLES[2], 4, b"", None),
+        (EXAMPLES[3], 1, [1], "encoding"),
+        (EXAMPLES[4], 1, [["p", "t", bytes(16), 1, 1.0, 1, float("nan")]], "smoothness"),
+        (
+            EXAMPLES[4],
+            1,
+            [["p", "t", bytes(16), 1, 0.0, 1, 0.0]],
+            "weight must be",
+        ),
+        (EXAMPLES[4], 1, [["p", "t", bytes(16), 1, 1.0, 2**40, 0.0]], "features"),
+        (EXAMPLES[5], 1, -1, "plan number"),
+        (EXAMPLES[5], 4, "take it", "what to do first must be one of keep, give, take"),
+        (EXAMPLES[5], 6, bytes(3), "plan digest"),
+        (EXAMPLES[6], 3, bytes(9), "state digest"),
+        (EXAMPLES[9], 2, 2.0, "round"),
+        (EXAMPLES[9], 3, bytes(7), "update digests"),
+        (EXAMPLES[9], 4, [1], "loss"),
+        (EXAMPLES[9], 5, 1, "penalty"),
+        (EXAMPLES[9], 6, None, "residual"),
+        (EXAMPLES[10], 3, True, "what to do then"),
+        (EXAMPLES[14], 1, 0, "exit code"),
+        (EXAMPLES[14], 1, 130, "exit code"),
+        (EXAMPLES[14], 3, 1, "coming back"),
     ],
 )
 def test_a_wrong_field_is_named(message: Message, position: int, value: Any, complaint: str | None) -> None:

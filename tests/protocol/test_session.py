@@ -12,6 +12,8 @@ from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import (
     VERSION,
     Assign,
+    Behind,
+    Challenge,
     Declare,
     Done,
     Downlink,
@@ -20,6 +22,11 @@ from asyncdmtl.protocol.messages import (
     Heartbeat,
     Hello,
     Message,
+    Prepare,
+    Proof,
+    Ready,
+    Restore,
+    Snapshot,
     Uplink,
     Welcome,
 )
@@ -57,15 +64,23 @@ class Pair:
 def whole_run(rounds: int = 2) -> list[Message]:
     exchange: list[Message] = []
     for r in range(rounds):
-        exchange.append(Uplink(0, r, bytes(8), (0.5,), 0.0, ROWS))
-        exchange.append(Downlink(0, r, r + 1 == rounds, bytes(8), (ROWS[:50], ROWS[:30])))
+        then = "end" if r + 1 == rounds else "give"
+        exchange.append(Uplink(0, r, bytes(8), (0.5,), 0.0, 0.0, ROWS))
+        exchange.append(Downlink(0, r, then, bytes(8), (ROWS[:50], ROWS[:30])))
+        exchange += [Snapshot(0, r, bytes(8), ROWS)] if then == "give" else []
     return [
         Hello(VERSION, "w0"),
-        Welcome("run", {}),
+        Challenge("run", bytes(32)),
+        Proof(bytes(32), bytes(32)),
+        Welcome("run", {}, proof=bytes(32)),
         Declare(()),
-        Assign(0, 0, {}, bytes(16), ()),
+        Prepare({}),
+        Ready(()),
+        Assign(0, 0, False, "take", {}, bytes(16), ()),
+        Behind(0),
+        Restore(bytes(8), ROWS),
         *exchange,
-        Done(bytes(8)),
+        Done(0, bytes(8)),
         Finish(),
     ]
 
@@ -83,14 +98,14 @@ def test_a_whole_run_and_every_byte_of_it(step: int) -> None:
     for direction, role in (("up", "worker"), ("down", "server")):
         payload, frames = pair.ledgers[role].total(lambda entry, d=direction: entry.direction == d)  # type: ignore[misc]
         assert payload + frames == pair.bytes[role]
-        assert payload == 2 * (100 if role == "worker" else 80)
+        assert payload == (2 * 100 + 100 if role == "worker" else 100 + 2 * 80)
     assert pair.ledgers["server"].round_bytes(1, "up") == sum(
         entry.wire for entry in both[0] if entry.round == 1 and entry.direction == "up"
     )
 
 
 def test_the_table_lets_every_message_through_somewhere_and_ends() -> None:
-    assert {message.kind for message in whole_run()} <= {kind for _, kind in TRANSITIONS}
+    assert {message.event for message in whole_run()} <= {event for _, event in TRANSITIONS}
     reached = {State.OPENED}
     for _ in TRANSITIONS:
         reached |= {after for (before, _), after in TRANSITIONS.items() if before in reached}
@@ -151,25 +166,43 @@ def test_heartbeats_come_between_any_two_messages_and_change_nothing() -> None:
 
 def test_an_uplink_for_an_old_plan_is_counted_and_dropped() -> None:
     pair = advanced_to(State.COMPUTING)
-    crossing = joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, ROWS)))
-    for message in pair.worker.receive(joined(pair.server.send(Assign(1, 0, {}, bytes(16), ())))):
+    crossing = joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS)))
+    for message in pair.worker.receive(
+        joined(pair.server.send(Assign(1, 0, False, "keep", {}, bytes(16), ())))
+    ):
         assert isinstance(message, Assign)
     assert pair.server.receive(crossing) == []
-    (current,) = pair.server.receive(joined(pair.worker.send(Uplink(1, 0, b"", (), 0.0, ROWS))))
+    (current,) = pair.server.receive(joined(pair.worker.send(Uplink(1, 0, b"", (), 0.0, 0.0, ROWS))))
     assert isinstance(current, Uplink)
     assert pair.ledgers["server"].total(lambda entry: entry.kind == "uplink")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("first", "answer"),
+    [("take", Behind(0)), ("give", Snapshot(0, 0, bytes(8), ROWS))],
+    ids=["take", "give"],
+)
+def test_what_a_worker_does_first_is_dropped_if_a_new_plan_crosses_it(first: str, answer: Message) -> None:
+    pair = advanced_to(State.READY)
+    pair.pass_on(Assign(0, 0, False, first, {}, bytes(16), ()))
+    crossing = joined(pair.worker.send(answer))
+    pair.worker.receive(joined(pair.server.send(Assign(1, 0, False, "take", {}, bytes(16), ()))))
+    assert pair.server.receive(crossing) == []
+    (current,) = pair.server.receive(joined(pair.worker.send(Behind(1))))
+    assert isinstance(current, Behind)
+    assert pair.server.state is pair.worker.state is State.AWAITING
 
 
 def test_bodies_are_limited() -> None:
     pair = advanced_to(State.COMPUTING)
     pair.server.body_limit = 99
     with pytest.raises(RemoteProtocolError, match="body of 100 bytes, permitted are at most 99"):
-        pair.pass_on(Uplink(0, 0, b"", (), 0.0, ROWS))
+        pair.pass_on(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS))
 
 
 def test_a_stranger_cannot_make_the_server_hold_much() -> None:
     pair = Pair()
-    with pytest.raises(RemoteProtocolError, match=f"permitted are 1 to {FIRST_HEAD}"):
+    with pytest.raises(RemoteProtocolError, match=f"to {FIRST_HEAD}$"):
         pair.server.receive(framing.PREFIX.pack(FIRST_HEAD + 1, 0))
     assert pair.server.state is State.FAILED
 
@@ -195,3 +228,32 @@ def test_an_end_within_a_frame_is_an_error() -> None:
     pair.server.receive(data[:-1])
     with pytest.raises(RemoteProtocolError, match="within a frame"):
         pair.server.receive_eof()
+
+
+def test_before_the_welcome_a_server_takes_no_more_than_a_greeting() -> None:
+    pair = Pair()
+    pair.pass_on(Hello(VERSION, "w0"))
+    long = framing.PREFIX.pack(FIRST_HEAD + 1, 0)
+    with pytest.raises(RemoteProtocolError, match=f"to {FIRST_HEAD}$"):
+        pair.server.receive(long)
+    pair = Pair()
+    pair.pass_on(Hello(VERSION, "w0"))
+    pair.pass_on(Welcome("run", {}))
+    assert pair.server.receive(long) == []
+
+
+def test_what_encryption_adds_is_counted_once() -> None:
+    server, worker = Session("server", Ledger()), Session("worker", Ledger(), "w0")
+    for total in (100, 130, 130):
+        server.count_overhead(received=total, sent=7)
+        worker.count_overhead(received=7, sent=total)
+    for session in (server, worker):
+        found = {entry.direction: entry for entry in session.ledger.entries()}
+        assert {(entry.kind, entry.messages, entry.payload) for entry in found.values()} == {("tls", 0, 0)}
+        assert (found["up"].framing, found["down"].framing) == (130, 7)
+        assert session.ledger.round_bytes(None, "up") == 130
+
+
+def test_tls_is_recognised() -> None:
+    with pytest.raises(RemoteProtocolError, match=r"speaks TLS, which is off here \(--tls-cert\)"):
+        Session("server", Ledger()).receive(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32))

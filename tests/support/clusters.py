@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.tasks import Stored, TaskModels
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.runtime.coordinator import Coordinator
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.records import RunOptions, RunRecord
 from asyncdmtl.runtime.roster import Event
+from asyncdmtl.runtime.security import (
+    UNGUARDED_SERVER,
+    UNGUARDED_WORKER,
+    ServerSecurity,
+    WorkerSecurity,
+)
+
+Kept = TypeVar("Kept", bound=Stored)
 
 LIMIT = 60.0
 
@@ -19,11 +27,11 @@ LIMIT = 60.0
 class Cluster:
     """A coordinator that is listening; workers join one by one."""
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: RunOptions, security: ServerSecurity = UNGUARDED_SERVER) -> None:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
         self.address = ("127.0.0.1", 0)
-        self._coordinator = Coordinator(options, self._note)
+        self._coordinator = Coordinator(options, self._note, security)
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Cluster:
@@ -37,9 +45,15 @@ class Cluster:
             task.cancel()
         await asyncio.gather(self.server, *self._tasks, return_exceptions=True)
 
-    def join(self, name: str, partitions: Sequence[Partition], **options: Any) -> asyncio.Task[TaskModels]:
+    def join(
+        self,
+        name: str,
+        partitions: Sequence[Stored],
+        security: WorkerSecurity = UNGUARDED_WORKER,
+        **options: Any,
+    ) -> asyncio.Task[TaskModels]:
         """Start a worker."""
-        worker = Participant(WorkerOptions(name, **options), partitions)
+        worker = Participant(WorkerOptions(name, **options), partitions, security)
         task = asyncio.create_task(worker.run(*self.address))
         self._tasks.append(task)
         return task
@@ -64,17 +78,24 @@ class Cluster:
         self._changed.set()
 
 
-def stored_at(placement: Placement, partitions: Sequence[Partition]) -> Mapping[str, list[Partition]]:
+def stored_at(placement: Placement, partitions: Sequence[Kept]) -> Mapping[str, list[Kept]]:
     """Worker → its partitions; `partitions` in the order of the placement."""
     by_name = {partition.id: partition for partition in partitions}
     return {worker: [by_name[name] for name in names] for worker, names in placement.as_dict().items()}
 
 
 async def run_cluster(
-    options: RunOptions, placement: Placement, partitions: Sequence[Partition]
+    options: RunOptions,
+    placement: Placement,
+    partitions: Sequence[Stored],
+    security: ServerSecurity = UNGUARDED_SERVER,
+    securities: Mapping[str, WorkerSecurity] | None = None,
 ) -> tuple[RunRecord, list[TaskModels]]:
     """A whole run; the server's record and every worker's models."""
-    async with asyncio.timeout(LIMIT), Cluster(options) as cluster:
-        workers = [cluster.join(name, own) for name, own in stored_at(placement, partitions).items()]
+    async with asyncio.timeout(LIMIT), Cluster(options, security) as cluster:
+        workers = [
+            cluster.join(name, own, (securities or {}).get(name, UNGUARDED_WORKER))
+            for name, own in stored_at(placement, partitions).items()
+        ]
         record = await cluster.server
         return record, list(await asyncio.gather(*workers))

@@ -1,0 +1,99 @@
+"""What all messages have in common, and how partitions are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import RemoteProtocolError
+from asyncdmtl.learning.tasks import DIGEST_BYTES, Declaration, PartitionInfo
+from asyncdmtl.protocol import checks
+
+MOST_ROWS = 2**48
+MOST_FEATURES = 2**34
+
+Bytes = NDArray[np.uint8]
+Described = TypeVar("Described", Declaration, PartitionInfo)
+
+NO_BODY: Bytes = np.empty(0, dtype=np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """Base of all messages; `number` is its kind on the wire and `sender` who may send it."""
+
+    number: ClassVar[int]
+    kind: ClassVar[str]
+    sender: ClassVar[str]
+    has_body: ClassVar[bool] = False
+
+    @property
+    def event(self) -> str:
+        """What the table of states calls it."""
+        return self.kind
+
+    def fields(self) -> list[Any]:
+        """What follows the kind in the head."""
+        return []
+
+    def rows(self) -> Sequence[Bytes]:
+        """C-contiguous uint8 arrays whose concatenation is the body."""
+        return ()
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Message:
+        """The message with these fields, checked; RemoteProtocolError names the field that is wrong."""
+        checks.exactly(values, 0, cls.kind)
+        return cls()
+
+
+def pack_info(info: PartitionInfo) -> list[Any]:
+    """What travels of a PartitionInfo."""
+    return [info.id, info.task, info.digest, info.rows, info.weight, info.features, info.smoothness]
+
+
+def parse_info(item: Any) -> PartitionInfo:
+    """The PartitionInfo that came, checked."""
+    name, task, digest, rows, weight, features, smoothness = _partition(item, 7)
+    return PartitionInfo(
+        *_identity(name, task, digest, rows),
+        checks.finite(weight, "weight", 0.0, open_=True),
+        checks.integer(features, "features", 1, MOST_FEATURES),
+        checks.finite(smoothness, "smoothness", 0.0),
+    )
+
+
+def pack_declaration(part: Declaration) -> list[Any]:
+    """What travels of a Declaration."""
+    return [part.id, part.task, part.digest, part.rows, dict(part.survey)]
+
+
+def parse_declaration(item: Any) -> Declaration:
+    """The Declaration that came, checked but for its survey, which the server reads."""
+    name, task, digest, rows, survey = _partition(item, 5)
+    return Declaration(*_identity(name, task, digest, rows), checks.mapping(survey, "survey"))
+
+
+def _partition(item: Any, count: int) -> Sequence[Any]:
+    return checks.exactly(checks.sequence(item, "partition"), count, "partition")
+
+
+def _identity(name: Any, task: Any, digest: Any, rows: Any) -> tuple[str, str, bytes, int]:
+    return (
+        checks.name(name, "partition name"),
+        checks.name(task, "task name"),
+        checks.binary(digest, "partition digest", DIGEST_BYTES, 1),
+        checks.integer(rows, "rows", 1, MOST_ROWS),
+    )
+
+
+def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described, ...]:
+    """All partitions of a list, each once."""
+    found = tuple(parse(item) for item in checks.sequence(items, "partitions"))
+    if len({item.id for item in found}) != len(found):
+        raise RemoteProtocolError("a partition is declared twice")
+    return found

@@ -1,0 +1,229 @@
+"""The messages of the rounds: plans, coded rows, and the state of the training for whoever lacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from asyncdmtl.exchange import DIGEST_BYTES
+from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.protocol import checks
+from asyncdmtl.protocol.message import NO_BODY, Bytes, Message, pack_info, parse_each, parse_info
+
+PLAN_DIGEST = 16
+
+# What a worker does with the state of the training: with a new plan, and after a round.
+FIRST = ("keep", "give", "take")
+THEN = ("go on", "give", "end")
+
+
+@dataclass(frozen=True, eq=False)
+class Assign(Message):
+    """Server: the plan from `round` on, and all partitions in its order.
+
+    `first` is what a worker does with the state of the training before it computes: "keep" it, "give" it to
+    the server, or "take" it from there. `over` says that there is nothing left to compute.
+    """
+
+    number, kind, sender = 6, "assign", "server"
+    plan: int
+    round: int
+    over: bool
+    first: str
+    recipe: Mapping[str, Any]
+    digest: bytes
+    partitions: tuple[PartitionInfo, ...]
+
+    @property
+    def event(self) -> str:
+        return f"assign, {self.first}"
+
+    def fields(self) -> list[Any]:
+        infos = [pack_info(info) for info in self.partitions]
+        return [self.plan, self.round, self.over, self.first, dict(self.recipe), self.digest, infos]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
+        plan, round_, over, first, recipe, digest, partitions = checks.exactly(values, 7, cls.kind)
+        return cls(
+            checks.integer(plan, "plan number"),
+            checks.integer(round_, "round"),
+            checks.flag(over, "over"),
+            checks.choice(first, "what to do first", FIRST),
+            checks.mapping(recipe, "plan recipe"),
+            checks.binary(digest, "plan digest", PLAN_DIGEST, 1),
+            parse_each(partitions, parse_info),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot(Message):
+    """Worker: the state of the training at the beginning of a round, as I was told to give it."""
+
+    number, kind, sender = 7, "snapshot", "worker"
+    has_body = True
+    plan: int
+    round: int
+    digest: bytes
+    body: Bytes = field(default_factory=lambda: NO_BODY)
+
+    def fields(self) -> list[Any]:
+        return [self.plan, self.round, self.digest]
+
+    def rows(self) -> Sequence[Bytes]:
+        return (self.body,)
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Snapshot:
+        plan, round_, digest = checks.exactly(values, 3, cls.kind)
+        return cls(
+            checks.integer(plan, "plan number"),
+            checks.integer(round_, "round"),
+            checks.binary(digest, "state digest", DIGEST_BYTES, 1),
+            body,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Behind(Message):
+    """Worker: I was told to take the state, and have made room for it."""
+
+    number, kind, sender = 8, "behind", "worker"
+    plan: int
+
+    def fields(self) -> list[Any]:
+        return [self.plan]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Behind:
+        (plan,) = checks.exactly(values, 1, cls.kind)
+        return cls(checks.integer(plan, "plan number"))
+
+
+@dataclass(frozen=True, eq=False)
+class Restore(Message):
+    """Server: the state of the training at the beginning of the round of the plan."""
+
+    number, kind, sender = 9, "restore", "server"
+    has_body = True
+    digest: bytes
+    body: Bytes = field(default_factory=lambda: NO_BODY)
+
+    def fields(self) -> list[Any]:
+        return [self.digest]
+
+    def rows(self) -> Sequence[Bytes]:
+        return (self.body,)
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Restore:
+        (digest,) = checks.exactly(values, 1, cls.kind)
+        return cls(checks.binary(digest, "state digest", DIGEST_BYTES, 1), body)
+
+
+@dataclass(frozen=True, eq=False)
+class Uplink(Message):
+    """Worker: my coded rows of a round.
+
+    `digests` has 8 bytes for each stored partition, `losses` the mean loss of those that this worker
+    reports; from the first worker `penalty` is the coupling's at the current models and `residual` that of
+    the last step; else both are 0.
+    """
+
+    number, kind, sender = 10, "uplink", "worker"
+    has_body = True
+    plan: int
+    round: int
+    digests: bytes
+    losses: tuple[float, ...]
+    penalty: float
+    residual: float
+    body: Bytes = field(default_factory=lambda: NO_BODY)
+
+    def fields(self) -> list[Any]:
+        return [self.plan, self.round, self.digests, list(self.losses), self.penalty, self.residual]
+
+    def rows(self) -> Sequence[Bytes]:
+        return (self.body,)
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
+        plan, round_, digests, losses, penalty, residual = checks.exactly(values, 6, cls.kind)
+        return cls(
+            checks.integer(plan, "plan number"),
+            checks.integer(round_, "round"),
+            checks.binary(digests, "update digests", DIGEST_BYTES),
+            tuple(checks.real(value, "loss") for value in checks.sequence(losses, "losses")),
+            checks.real(penalty, "penalty"),
+            checks.real(residual, "residual"),
+            body,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Downlink(Message):
+    """Server: the rows of the broadcast that this worker needs.
+
+    `digest` is that of all vectors that the worker is to decode, ascending; `then` is what it does with the
+    models that it gets from them: "go on" with the next round, "give" their state to the server and go on,
+    or "end" with them.
+    `parts` (sending) are the row arrays; `body` (received) is their concatenation.
+    """
+
+    number, kind, sender = 11, "downlink", "server"
+    has_body = True
+    plan: int
+    round: int
+    then: str
+    digest: bytes
+    parts: tuple[Bytes, ...] = ()
+    body: Bytes = field(default_factory=lambda: NO_BODY)
+
+    @property
+    def event(self) -> str:
+        return f"downlink, {self.then}"
+
+    def fields(self) -> list[Any]:
+        return [self.plan, self.round, self.then, self.digest]
+
+    def rows(self) -> Sequence[Bytes]:
+        return self.parts
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Downlink:
+        plan, round_, then, digest = checks.exactly(values, 4, cls.kind)
+        return cls(
+            checks.integer(plan, "plan number"),
+            checks.integer(round_, "round"),
+            checks.choice(then, "what to do then", THEN),
+            checks.binary(digest, "downlink digest", DIGEST_BYTES, 1),
+            (),
+            body,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Done(Message):
+    """Worker: the last round is applied; the digest of my models."""
+
+    number, kind, sender = 12, "done", "worker"
+    plan: int
+    digest: bytes
+
+    def fields(self) -> list[Any]:
+        return [self.plan, self.digest]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Done:
+        plan, digest = checks.exactly(values, 2, cls.kind)
+        return cls(
+            checks.integer(plan, "plan number"), checks.binary(digest, "model digest", DIGEST_BYTES, 1)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Finish(Message):
+    """Server: all workers are done and agree."""
+
+    number, kind, sender = 13, "finish", "server"

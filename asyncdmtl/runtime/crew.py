@@ -1,0 +1,89 @@
+"""The server's side of talking to all workers at once: whoever fails is gone, and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from asyncdmtl.errors import AsyncDMTLError, DisagreementError, IntegrityError
+from asyncdmtl.protocol.messages import Assign, Message
+from asyncdmtl.runtime.member import Member, is_final
+from asyncdmtl.runtime.progress import Progress
+from asyncdmtl.runtime.roster import Roster
+
+Answer = TypeVar("Answer")
+Wanted = TypeVar("Wanted", bound=Message)
+
+OPTION = "--round-timeout"
+
+
+class SetbackError(Exception):
+    """The round must be made again, with another lineup."""
+
+
+class Crew:
+    """Those who take part in a run.
+
+    Parameters
+    ----------
+    roster : Roster
+    progress : Progress
+        Where losses are noted.
+    seconds : float
+        How long a member may take to answer, and to take what it is sent; the option --round-timeout sets it.
+    """
+
+    def __init__(self, roster: Roster, progress: Progress, seconds: float) -> None:
+        self.roster = roster
+        self._progress = progress
+        self._seconds = seconds
+
+    async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
+        """The next message of a member."""
+        return await member.connection.receive((wanted,), self._seconds, OPTION)
+
+    async def send(self, member: Member, message: Message) -> None:
+        """Send one member a message; if it is a plan, forget what came for the plan before."""
+        if isinstance(message, Assign):
+            member.connection.clear()
+        await member.connection.send(message, self._seconds, OPTION)
+
+    async def send_all(self, messages: Mapping[Member, Message]) -> None:
+        """Send each member its message. Who cannot take it is lost, which shows when it should answer."""
+        results = await asyncio.gather(
+            *(self.send(member, message) for member, message in messages.items()), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, AsyncDMTLError):
+                raise result
+
+    async def ask_all(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:
+        """What each member answers, in their order; SetbackError if one of them is lost instead."""
+        found = await self.hear(answers)
+        if len(found) < len(answers):
+            raise SetbackError
+        return list(found.values())
+
+    async def hear(self, answers: Mapping[Member, Awaitable[Answer]]) -> dict[Member, Answer]:
+        """What the members answer; those who fail are lost."""
+        results = await asyncio.gather(*answers.values(), return_exceptions=True)
+        found: dict[Member, Answer] = {}
+        for member, result in zip(answers, results, strict=True):
+            if isinstance(result, AsyncDMTLError):
+                await self.lose(member, result)
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found[member] = result
+        return found
+
+    async def lose(self, member: Member, error: AsyncDMTLError) -> None:
+        """Go on without a member; if its connection failed, not the member itself, it may come back."""
+        member.current = False
+        self._progress.note(member.name, type(error).__name__, str(error))
+        corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
+        back = (member.connection.lost or corrupted) and not is_final(error)
+        if back:
+            member.missed_since = asyncio.get_running_loop().time()
+        await self.roster.lose(member, error, back=back)

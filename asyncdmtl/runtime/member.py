@@ -1,0 +1,80 @@
+"""A worker as the server knows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from asyncdmtl.errors import AsyncDMTLError, DataError, PeerError, UsageError
+from asyncdmtl.learning.encoding import Encoding
+from asyncdmtl.learning.tasks import Declaration, PartitionInfo
+from asyncdmtl.runtime.connection import Connection
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker that has joined.
+
+    `declared` is what it stores, and `round`, `over` and `state` where it says that it stands (`Declare`).
+    It is `ready` once its rows are encoded, `current` while it has the state of the round that is being made,
+    and `lost` says why it is gone; if it may come back, `missed_since` is the event loop's time of that.
+    """
+
+    name: str
+    connection: Connection
+    declared: tuple[Declaration, ...]
+    round: int = 0
+    over: bool = False
+    state: bytes = b""
+    ready: bool = False
+    current: bool = False
+    lost: AsyncDMTLError | None = None
+    missed_since: float = -math.inf
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is lost, even if nobody has noticed yet."""
+        return self.lost is not None or self.connection.lost
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is lost because of its own data or options, so that it will not come back."""
+        return self.lost is not None and is_final(self.lost)
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Names of the partitions that it stores."""
+        return tuple(part.id for part in self.declared)
+
+
+def is_final(error: AsyncDMTLError) -> bool:
+    """Whether a worker that says so failed because of its own data or options."""
+    return isinstance(error, PeerError) and error.exit_code == UsageError.exit_code
+
+
+def check_prepared(
+    name: str,
+    declared: Sequence[Declaration],
+    prepared: Sequence[PartitionInfo],
+    encoding: Encoding,
+    known: Mapping[str, PartitionInfo],
+) -> None:
+    """DataError unless worker `name` encoded what it declared, and as others did what is known already."""
+    expected = [(part.id, part.task, part.rows) for part in declared]
+    found = [(info.id, info.task, info.rows) for info in prepared]
+    if found != expected:
+        raise DataError(f"worker {name!r}", f"must encode what it declared, {expected}", found)
+    features = sorted({info.features for info in prepared})
+    if not encoding.is_empty and features not in ([], [len(encoding.features)]):
+        rule = f"must have the {len(encoding.features)} features of the encoding"
+        raise DataError(f"partitions of worker {name!r}", rule, features)
+    for info in prepared:
+        if known.get(info.id, info) != info:
+            rule = f"must be encoded as at its other holders ({known[info.id]})"
+            raise DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
+
+
+def describe(part: Declaration) -> str:
+    """What tells one declaration of a partition from another."""
+    return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}"

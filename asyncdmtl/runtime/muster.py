@@ -1,0 +1,236 @@
+"""Lining up: who takes part in the next rounds, under which plan, all with the same state of the training."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+
+from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
+from asyncdmtl.exchange import ServerSide, digest
+from asyncdmtl.plan.recipes import recipe_and_digest
+from asyncdmtl.protocol.messages import Assign, Behind, Message, Restore, Snapshot
+from asyncdmtl.protocol.states import State
+from asyncdmtl.runtime.base import Base, Bytes, farthest
+from asyncdmtl.runtime.crew import Crew, SetbackError
+from asyncdmtl.runtime.lineup import Lineup, make_lineup
+from asyncdmtl.runtime.member import Member
+from asyncdmtl.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+
+# Seconds for the last state, when the server is stopped.
+LAST_STATE = 2.0
+
+
+class Muster:
+    """Lines up those who are present.
+
+    Parameters
+    ----------
+    crew : Crew
+    progress : Progress
+
+    Attributes
+    ----------
+    lineup : Lineup or None
+        The last one.
+    """
+
+    def __init__(self, crew: Crew, progress: Progress) -> None:
+        self.lineup: Lineup | None = None
+        self._crew = crew
+        self._progress = progress
+
+    async def line_up(self, patience: float) -> Lineup:
+        """Plan for those who are present, and let them all have the same state of the training.
+
+        If nobody is there who holds some partition, this waits for one, for `patience` seconds at the most.
+
+        Raises
+        ------
+        LinkError
+            Nobody came.
+        """
+        progress = self._progress
+        while True:
+            await self._notice()
+            members = await self._assemble(patience)
+            base = self._base(members)
+            progress.go_on_from(base)
+            lineup = await asyncio.to_thread(make_lineup, progress.plans, members, progress)
+            progress.plans += 1
+            self.lineup, progress.strategy = lineup, lineup.strategy
+            if isinstance(lineup.side, ServerSide) and lineup.strategy == "personal":
+                progress.trainer = lineup.side.trainer
+            self._tell(lineup)
+            try:
+                await self._hand_out(lineup, base)
+            except SetbackError:
+                continue
+            return lineup
+
+    async def snapshot(self, giver: Member) -> Bytes:
+        """The state of the training, from a member that was told to give it.
+
+        Raises
+        ------
+        IntegrityError
+            It was corrupted on its way.
+        RemoteProtocolError
+            It is that of something else.
+        WaitError, LinkError, PeerError
+            It did not come.
+        """
+        snapshot = await self._crew.receive(giver, Snapshot)
+        peer, size = giver.connection.peer, snapshot.body.nbytes
+        if (snapshot.round, size) != (self._progress.round, self._progress.problem.state_bytes):
+            raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
+        if digest(snapshot.body) != snapshot.digest:
+            told = f"the state that {peer} gave was corrupted on its way"
+            raise IntegrityError(told, partitions=[], workers=[giver.name])
+        return snapshot.body
+
+    async def last_state(self) -> Bytes | None:
+        """The state of the training, if a member tells it soon; the round that is being made is given up."""
+        lineup = self.lineup
+        if lineup is None:
+            return None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_STATE):
+                for member in lineup.members:
+                    computing = member.connection.session.state in (State.COMPUTING, State.SENT)
+                    if computing and member.current and not member.gone:
+                        self._progress.plans += 1
+                        with contextlib.suppress(AsyncDMTLError):
+                            await self._assign(lineup, {member: "give"})
+                            return await self.snapshot(member)
+        return None
+
+    async def _notice(self) -> None:
+        """See who is gone though nobody waited for an answer."""
+        for member in () if self.lineup is None else self.lineup.members:
+            if member.lost is None and member.connection.failure is not None:
+                await self._crew.lose(member, member.connection.failure)
+
+    async def _assemble(self, patience: float) -> list[Member]:
+        """Those who are present, once they hold every partition and a state that is not old."""
+        roster, progress = self._crew.roster, self._progress
+        clock = asyncio.get_running_loop().time
+        end: float | None = None
+        while True:
+            members = roster.present()
+            missing = [] if progress.over and members else self._missing(members)
+            if not missing and self._up_to_date(members):
+                return members
+            if end is None:
+                end = clock() + patience
+                self._tell_waiting(missing, patience)
+            if clock() >= end or roster.hopeless(missing):
+                if missing:
+                    raise roster.nobody_holds(missing)
+                return members
+            await roster.change(end - clock())
+
+    def _missing(self, members: Sequence[Member]) -> list[str]:
+        distrusted = self._progress.distrusted
+        held = {name for m in members for name in m.partitions if (m.name, name) not in distrusted}
+        return [info.id for info in self._progress.problem.infos if info.id not in held]
+
+    def _up_to_date(self, members: Sequence[Member]) -> bool:
+        """Whether not more than a round must be made again, or all who may know better are here or ended."""
+        here = {member.name for member in members}
+        lineup = () if self.lineup is None else self.lineup.members
+        absent = [member for member in lineup if member.name not in here and not member.ended]
+        return not absent or self._base(members).round >= self._progress.round - 1
+
+    def _base(self, members: Sequence[Member]) -> Base:
+        """The state to go on from: that of the round, if somebody has it; else the farthest that there is."""
+        progress = self._progress
+        current = tuple(member for member in members if member.current)
+        if progress.trainer is not None:
+            state = progress.trainer.state()
+            return Base(progress.round, progress.over, current, state, digest(state))
+        if current:
+            return Base(progress.round, progress.over, current)
+        return farthest(members, progress.saved, progress.problem.settings.rounds)
+
+    async def _hand_out(self, lineup: Lineup, base: Base) -> None:
+        """Let all know the plan, and have the state; SetbackError if one of them is lost."""
+        first = {member: "keep" if member in base.keepers else "take" for member in lineup.members}
+        takers = [member for member, what in first.items() if what == "take"]
+        giver = base.keepers[0] if takers and base.state is None else None
+        if giver is not None:
+            first[giver] = "give"
+        await self._assign(lineup, first)
+        state = base.state
+        if giver is not None:
+            (state,) = await self._crew.ask_all({giver: self._given(giver, base)})
+        if takers:
+            assert state is not None
+            restore = Restore(digest(state), state)
+            await self._crew.ask_all({taker: self._restore(taker, restore) for taker in takers})
+        for member in lineup.members:
+            member.current = True
+
+    async def _assign(self, lineup: Lineup, first: Mapping[Member, str]) -> None:
+        """Hand out the plan, under the number of the last that was made, with what to do first."""
+        progress = self._progress
+        recipe, plan_digest = recipe_and_digest(lineup.plan)
+        messages: dict[Member, Message] = {}
+        for member, what in first.items():
+            session, position = member.connection.session, lineup.members.index(member)
+            # What was sent for the plan before may still be on its way, and be longer.
+            needed = max(lineup.side.uplink_bytes(position), progress.problem.state_bytes)
+            session.body_limit = max(session.body_limit, needed)
+            messages[member] = Assign(
+                progress.plans - 1,
+                progress.round,
+                progress.over,
+                what,
+                recipe,
+                plan_digest,
+                progress.problem.infos,
+            )
+        await self._crew.send_all(messages)
+
+    async def _given(self, giver: Member, base: Base) -> Bytes:
+        state = await self.snapshot(giver)
+        if base.digest and digest(state) != base.digest:
+            raise RemoteProtocolError(f"{giver.connection.peer} gave another state than it said it has")
+        return state
+
+    async def _restore(self, taker: Member, restore: Restore) -> None:
+        await self._crew.receive(taker, Behind)
+        await self._crew.send(taker, restore)
+
+    def _tell(self, lineup: Lineup) -> None:
+        self._progress.emit(
+            {
+                "event": "planned",
+                "number": lineup.number,
+                "round": self._progress.round,
+                "workers": [member.name for member in lineup.members],
+                "strategy": lineup.strategy,
+                "uplink_load": str(lineup.plan.uplink_load),
+                "downlink_load": str(lineup.plan.downlink_load),
+                "subpackets": lineup.plan.subpackets,
+            }
+        )
+        log.info(
+            "run %s round %d: plan %d, %s, for %d workers",
+            self._progress.run, self._progress.round, lineup.number, lineup.strategy, len(lineup.members),
+            extra={"run": self._progress.run, "round": self._progress.round, "plan": lineup.number},
+        )  # fmt: skip
+
+    def _tell_waiting(self, missing: Sequence[str], patience: float) -> None:
+        run, round_ = self._progress.run, self._progress.round
+        self._progress.emit(
+            {"event": "waiting", "round": round_, "partitions": list(missing), "seconds": patience}
+        )
+        log.warning(
+            "run %s round %d: waiting up to %g s for %s", run, round_, patience,
+            f"holders of {list(missing)}" if missing else "those who have the state of the training",
+            extra={"run": run, "round": round_},
+        )  # fmt: skip

@@ -1,0 +1,213 @@
+"""The rounds of a run, as the server makes them: what comes up is checked, combined, and sent down.
+
+One loop: line up those who are present, make rounds until somebody is lost or comes, and line up again, until
+the training is over. Whoever lacks its state when a lineup begins is given it then, so a worker applies every
+round once, whatever has become of its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from asyncdmtl.errors import DisagreementError, IntegrityError, RemoteProtocolError
+from asyncdmtl.exchange import DIGEST_BYTES, Reply, Sent
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages import Done, Downlink, Finish, Uplink
+from asyncdmtl.runtime.base import Bytes
+from asyncdmtl.runtime.crew import Crew, SetbackError
+from asyncdmtl.runtime.lineup import Lineup
+from asyncdmtl.runtime.muster import Muster
+from asyncdmtl.runtime.progress import Progress
+from asyncdmtl.runtime.records import RoundRecord, RunOptions
+
+# Below this many bytes a round is combined on the event loop: a thread would cost more than the work.
+OFF_LOOP = 1 << 20
+
+# A worker whose updates differ from those of other holders so often is done without; and a run is given up
+# when updates are corrupted on their way so many times in a row.
+MOST_DISAGREEMENTS = 3
+MOST_CORRUPTED = 10
+
+# Seconds in which a worker that was lost shortly before the end may come back for its models.
+LINGER = 1.0
+
+
+class Rounds:
+    """Makes the rounds of one run.
+
+    Parameters
+    ----------
+    options : RunOptions
+    progress : Progress
+    crew : Crew
+    ledger : Ledger
+    save : callable, optional
+        Awaited when where the training stands should be written down, with its state; None if that is the
+        one before the first round.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        progress: Progress,
+        crew: Crew,
+        ledger: Ledger,
+        save: Callable[[Bytes | None], Awaitable[None]] | None,
+    ) -> None:
+        self._options = options
+        self._progress = progress
+        self._crew = crew
+        self._ledger = ledger
+        self._save = save
+        self._muster = Muster(crew, progress)
+        self._disagreements: dict[str, int] = {}
+        self._corrupted = 0
+        self._combining = False
+
+    async def make(self, patience: float) -> Lineup:
+        """Make all rounds that are left; the last lineup.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds to wait until those who are present hold every partition, the first time.
+
+        Raises
+        ------
+        LinkError
+            Nobody is left who holds some partition, and nobody came.
+        IntegrityError
+            Workers ended with different models, or updates were corrupted again and again.
+        """
+        progress = self._progress
+        if self._save is not None and not progress.plans:
+            await self._save(None)
+        while True:
+            lineup = await self._muster.line_up(patience)
+            patience = self._options.rejoin_timeout
+            try:
+                while not progress.over and not self._crew.roster.newcomers():
+                    await self._round(lineup)
+                if progress.over:
+                    await self._finish(lineup)
+                    return lineup
+            except SetbackError:
+                continue
+
+    async def stop(self) -> None:
+        """Give up the round that is being made, and have the state of the training written down."""
+        if self._save is None or self._combining:
+            return
+        trainer = self._progress.trainer
+        state = trainer.state() if trainer is not None else await self._muster.last_state()
+        if state is not None:
+            await self._save(state)
+
+    async def _round(self, lineup: Lineup) -> None:
+        began, side, progress = time.perf_counter(), lineup.side, self._progress
+        sent = await self._crew.ask_all(
+            {member: self._uplink(lineup, position) for position, member in enumerate(lineup.members)}
+        )
+        objective, residual = side.objective(sent), side.residual(sent)
+        last = side.converged(sent) or progress.round + 1 == self._options.settings.rounds
+        replies = await self._combine(lineup, sent, last)
+        made, progress.round, progress.over = progress.round, progress.round + 1, last
+        due = self._save is not None and progress.round % self._options.checkpoint_every == 0 and not last
+        giver = lineup.members[0] if due and progress.trainer is None else None
+        await self._crew.send_all(
+            {
+                member: Downlink(lineup.number, made, _then(last, member is giver), reply.digest, reply.rows)
+                for member, reply in zip(lineup.members, replies, strict=True)
+            }
+        )
+        up, down = (self._ledger.round_bytes(made, direction) for direction in ("up", "down"))
+        progress.record(RoundRecord(made, objective, residual, up, down, time.perf_counter() - began))
+        if self._save is not None and due:
+            if giver is not None:
+                (state,) = await self._crew.ask_all({giver: self._muster.snapshot(giver)})
+            else:
+                assert progress.trainer is not None
+                state = progress.trainer.state()
+            await self._save(state)
+
+    async def _uplink(self, lineup: Lineup, position: int) -> Sent:
+        member, round_ = lineup.members[position], self._progress.round
+        uplink = await self._crew.receive(member, Uplink)
+        if (uplink.plan, uplink.round) != (lineup.number, round_):
+            raise RemoteProtocolError(
+                f"{member.connection.peer} sent round {uplink.round} of plan {uplink.plan} "
+                f"in round {round_} of plan {lineup.number}"
+            )
+        digests = tuple(
+            uplink.digests[start : start + DIGEST_BYTES]
+            for start in range(0, len(uplink.digests), DIGEST_BYTES)
+        )
+        sent = Sent(uplink.body, digests, uplink.losses, uplink.penalty, uplink.residual)
+        lineup.side.check(position, sent)
+        return sent
+
+    async def _combine(self, lineup: Lineup, sent: Sequence[Sent], last: bool) -> list[Reply]:
+        """What each member is sent; SetbackError if updates differ or were corrupted."""
+        side = lineup.side
+        # If the server is stopped meanwhile, nobody knows where its models stand.
+        self._combining = True
+        try:
+            if sum(part.rows.nbytes for part in sent) + side.broadcast_bytes < OFF_LOOP:
+                replies = side.combine(sent, last)
+            else:
+                replies = await asyncio.to_thread(side.combine, sent, last)
+            self._combining, self._corrupted = False, 0
+            return replies
+        except DisagreementError as error:
+            await self._distrust(lineup, error)
+        except IntegrityError as error:
+            self._corrupted += 1
+            if self._corrupted >= MOST_CORRUPTED:
+                raise
+            self._progress.note("", type(error).__name__, str(error))
+        self._combining = False
+        raise SetbackError
+
+    async def _distrust(self, lineup: Lineup, error: DisagreementError) -> None:
+        """Treat odd holders as not holding what they differ in; a worker that differs often is lost."""
+        members = {member.name: member for member in lineup.members}
+        for worker, partitions in error.odd.items():
+            self._progress.distrusted.update((worker, partition) for partition in partitions)
+            reason = f"computed other updates of {list(partitions)} than their other holders"
+            self._progress.note(worker, type(error).__name__, reason)
+            self._disagreements[worker] = self._disagreements.get(worker, 0) + 1
+            if self._disagreements[worker] >= MOST_DISAGREEMENTS:
+                await self._crew.lose(members[worker], error)
+
+    async def _finish(self, lineup: Lineup) -> None:
+        """See that all have the same models, and let them go; SetbackError if somebody still lacks them."""
+        done = await self._crew.hear({member: self._crew.receive(member, Done) for member in lineup.members})
+        digests = {lineup.members.index(member): message.digest for member, message in done.items()}
+        if await self._somebody_returns() or not digests:
+            raise SetbackError
+        if not lineup.side.models_agree(digests):
+            raise IntegrityError(
+                "workers ended with different models; this is a defect of asyncdmtl",
+                partitions=[],
+                workers=[member.name for member in done],
+            )
+        await self._crew.send_all({member: Finish() for member in done})
+
+    async def _somebody_returns(self) -> bool:
+        """Whether a worker is there that lacks the models; one lost just now may come back for them."""
+        roster, clock = self._crew.roster, asyncio.get_running_loop().time
+        while not roster.newcomers():
+            absent = (member for member in roster.members.values() if not member.current)
+            missed = max((member.missed_since for member in absent), default=-math.inf)
+            if (left := missed + LINGER - clock()) <= 0:
+                return False
+            await roster.change(left)
+        return True
+
+
+def _then(last: bool, gives: bool) -> str:
+    """What a worker does after a round."""
+    return "end" if last else "give" if gives else "go on"

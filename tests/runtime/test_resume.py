@@ -1,0 +1,222 @@
+"""A server that is killed or stopped, and started again: real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncdmtl import data
+from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.training import train
+
+LIMIT = 60
+SPEC = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=0"
+PLACEMENT = """
+[workers]
+a = ["p0", "p1", "p2", "p3"]
+b = ["p2", "p3", "p4", "p5"]
+c = ["p4", "p5", "p0", "p1"]
+"""
+NAMES = ("a", "b", "c")
+
+
+class Site:
+    """A server at a fixed address and workers, as processes that can be killed."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        (folder / "placement.toml").write_text(PLACEMENT)
+        self._options = ("--data", SPEC, "--workers=3", "--rejoin-timeout=20", *options)
+        self.processes: list[subprocess.Popen[str]] = []
+        self.server: subprocess.Popen[str]
+        self.workers: dict[str, subprocess.Popen[str]] = {}
+
+    def serve(self, *options: str) -> None:
+        stored = ("--checkpoint", str(self.checkpoints), "--checkpoint-every=7")
+        self.server = self._start("server", "--listen", self.address, *self._options, *stored, *options)
+
+    def work(self, name: str) -> None:
+        placed = ("--placement", str(self.folder / "placement.toml"), "--data", SPEC)
+        saved = ("--save", str(self.folder / f"{name}.npz"))
+        self.workers[name] = self._start("worker", "--connect", self.address, "--name", name, *placed, *saved)
+
+    def _start(self, module: str, *options: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"asyncdmtl.{module}", *options, "--format=json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def event(self, kind: str, **least: Any) -> dict[str, Any]:
+        """The server's next event of a kind, with facts that are not below these."""
+        assert self.server.stdout is not None
+        for line in self.server.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == kind and all(event[name] >= value for name, value in least.items()):
+                return event
+        raise AssertionError(f"no event {kind}; {self.server.communicate()[1]}")
+
+    def end(self, rounds: int, strategy: str) -> dict[str, Any]:
+        """Wait for the end of the run; the report, after all models were found to be right."""
+        report: dict[str, Any] = self.event("finished")["report"]
+        for name, process in self.workers.items():
+            _, err = process.communicate(timeout=LIMIT)
+            assert process.returncode == 0, (name, err)
+        twin = train(data.load(SPEC, seed=0).partitions, Settings.from_dict(report["settings"]))
+        assert len(twin.objectives) == rounds
+        for name in self.workers:
+            models = SavedModel.load(self.folder / f"{name}.npz").models
+            if strategy != "personal":
+                assert models.tasks == twin.models.tasks
+            expected = twin.models.of([twin.models.tasks.index(task) for task in models.tasks])
+            assert models.coef_.tobytes() == expected.coef_.tobytes()
+        made = {entry["round"]: entry["objective"] for entry in report["rounds"]}
+        assert all(twin.objectives[round_] == objective for round_, objective in made.items())
+        assert report["rounds"][-1]["round"] == rounds - 1
+        return report
+
+
+@contextmanager
+def site(folder: Path, *options: str) -> Iterator[Site]:
+    made = Site(folder, *options)
+    try:
+        yield made
+    finally:
+        for process in made.processes:
+            process.kill()
+            process.communicate()
+
+
+ROUNDS = 300
+
+
+@pytest.mark.parametrize("strategy", ["relay", "personal"])
+def test_a_killed_server_is_resumed_with_its_workers(tmp_path: Path, strategy: str) -> None:
+    with site(tmp_path, f"--strategy={strategy}", f"--rounds={ROUNDS}") as made:
+        made.serve()
+        for name in NAMES:
+            made.work(name)
+        made.event("round", round=40)
+        made.server.kill()
+        made.server.wait()
+        made.serve("--resume")
+        resumed = made.event("resumed")
+        planned = made.event("planned")
+        # The workers know more than the checkpoint, unless the server alone has all models.
+        assert planned["round"] == resumed["round"] if strategy == "personal" else planned["round"] >= 40
+        assert resumed["round"] >= 35
+        made.end(ROUNDS, strategy)
+    assert list(made.checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize("strategy", ["central", "personal"])
+def test_a_run_survives_the_end_of_all_processes(tmp_path: Path, strategy: str) -> None:
+    with site(tmp_path, f"--strategy={strategy}", f"--rounds={ROUNDS}") as made:
+        made.serve()
+        for name in NAMES:
+            made.work(name)
+        made.event("round", round=40)
+        for process in made.processes:
+            process.kill()
+            process.wait()
+        latest = max(made.checkpoints.iterdir())
+        latest.write_bytes(latest.read_bytes()[:-20])
+        made.serve("--resume")
+        resumed = made.event("resumed")
+        assert resumed["round"] >= 28
+        for name in NAMES:
+            made.work(name)
+        assert made.event("planned")["round"] == resumed["round"]
+        made.end(ROUNDS, strategy)
+        assert "cannot be used" in made.server.communicate()[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_server_writes_down_where_it_stands(tmp_path: Path, number: int, code: int) -> None:
+    with site(tmp_path, f"--rounds={ROUNDS}") as made:
+        made.serve("--checkpoint-every=1000000")
+        for name in NAMES:
+            made.work(name)
+        made.event("round", round=40)
+        made.server.send_signal(number)
+        saved = made.event("checkpointed")
+        made.server.communicate(timeout=LIMIT)
+        assert made.server.returncode == code
+        for process in made.workers.values():
+            process.kill()
+            process.wait()
+        made.serve("--resume")
+        assert made.event("resumed")["round"] == saved["round"] >= 41
+        for name in NAMES:
+            made.work(name)
+        made.end(ROUNDS, "relay")
+
+
+def test_without_checkpoints_workers_end_with_a_server_that_is_stopped(tmp_path: Path) -> None:
+    with site(tmp_path, f"--rounds={10**6}") as made:
+        made.server = made._start("server", "--listen", made.address, *made._options)
+        for name in NAMES:
+            made.work(name)
+        made.event("round", round=3)
+        made.server.terminate()
+        for process in made.workers.values():
+            out, _ = process.communicate(timeout=LIMIT)
+            assert process.returncode == 1
+            assert "the server was stopped" in json.loads(out)["error"]
+
+
+def test_a_killed_worker_that_is_started_again_takes_part_again(tmp_path: Path) -> None:
+    with site(tmp_path, f"--rounds={4 * ROUNDS}") as made:
+        made.serve()
+        for name in NAMES:
+            made.work(name)
+        made.event("round", round=40)
+        # Nobody but these two holds p4 and p5: the others wait.
+        for name in ("b", "c"):
+            os.kill(made.workers[name].pid, signal.SIGKILL)
+        assert made.event("waiting")["partitions"] == ["p4", "p5"]
+        for name in ("b", "c"):
+            made.work(name)
+        made.event("joined", again=True)
+        report = made.end(4 * ROUNDS, "relay")
+        assert {incident["worker"] for incident in report["incidents"]} == {"b", "c"}
+        assert sorted(report["placement"]) == ["a", "b", "c"]
+
+
+def test_options_must_be_those_of_the_run_that_is_resumed(tmp_path: Path) -> None:
+    with site(tmp_path, f"--rounds={10**6}") as made:
+        made.serve("--join-timeout=0.1", "--resume")
+        made.event("listening")
+        made.work("a")
+        made.server.communicate(timeout=LIMIT)
+        assert made.server.returncode == 5
+        made.serve()
+        for name in NAMES:
+            made.work(name)
+        made.event("checkpointed")
+        made.server.kill()
+        made.server.wait()
+        for options, complaint in (
+            ((), "--checkpoint must be a directory without checkpoints, unless --resume"),
+            (("--resume", "--rounds=5"), "--resume needs the options of the run that is resumed"),
+            (("--resume", "--strategy=central"), "--resume needs --strategy relay"),
+        ):
+            made.serve(*options)
+            out, _ = made.server.communicate(timeout=LIMIT)
+            assert made.server.returncode == 2
+            assert complaint in json.loads(out)["error"]

@@ -1,0 +1,384 @@
+"""Inputs for `fuzz_protocol`: what honest peers send, and everything that can go wrong with it.
+
+An input is bytes, so that it can be kept, shown in hex and run again. The first byte is the letter of its
+target; then comes
+
+::
+
+    s  session   role (0 worker, 1 server), delivery, number of moves, moves, stream
+    h  head      a head of a frame
+    v  values    number of the reader, and one msgpack value
+
+A stream is what the peer sends: frames, or what is left of them. Each time that a message has arrived, this
+end may make moves of its own: a byte 0 waits, `i` sends the `i`-th message that its state allows.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache, lru_cache
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from asyncdmtl.learning.encoding import RawPartition, Survey, pool
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.plan.linear import make_linear_plan
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.recipes import recipe_and_digest
+from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol.joining import NONCE_BYTES, PROOF_BYTES
+from asyncdmtl.protocol.messages import (
+    VERSION,
+    Assign,
+    Behind,
+    Challenge,
+    Declare,
+    Done,
+    Downlink,
+    Failure,
+    Finish,
+    Heartbeat,
+    Hello,
+    Message,
+    Prepare,
+    Proof,
+    Ready,
+    Restore,
+    Snapshot,
+    Uplink,
+    Welcome,
+)
+from asyncdmtl.protocol.states import TRANSITIONS, State
+
+READERS = ("settings", "survey", "encoding", "plan")
+PARTS = 6
+WIDE = 100_000
+LONGEST = 250_000
+
+Node = tuple[Any, Any]
+
+
+def site(n: int) -> RawPartition:
+    """A partition of a file, with a column of each kind."""
+    columns = {"age": [30.0 + n, math.nan, 52.0], "city": ["Ur", None, "Uruk"], "old": [True, False, True]}
+    return RawPartition(f"p{n}", f"t{n // 2}", {k: np.array(v) for k, v in columns.items()}, np.arange(3.0))
+
+
+SETTINGS = Settings(loss="squared", coupling="nuclear", strength=0.1, rounds=3)
+PLACEMENT = Placement.cyclic(4, PARTS, 2)
+DECLARATIONS = tuple(site(n).declaration() for n in range(PARTS))
+ENCODING = pool({d.id: Survey.from_dict(d.survey) for d in DECLARATIONS}, "squared", standardise=True)
+INFOS = tuple(PartitionInfo(d.id, d.task, d.digest, 3, 3.0, 4, 0.5) for d in DECLARATIONS)
+PLAN, DIGEST = recipe_and_digest(make_plan(PLACEMENT, "relay", tasks=[n // 2 for n in range(PARTS)]))
+LINEAR, _ = recipe_and_digest(make_linear_plan(PLACEMENT, np.ones((1, PARTS))))
+ROWS = np.arange(300, dtype=np.uint16).astype(np.uint8)
+
+# A message for every event of the table of states, as an honest peer would send it.
+EXAMPLES: dict[str, Message] = {
+    message.event: message
+    for message in (
+        Hello(VERSION, "w0"),
+        Challenge("run", bytes(NONCE_BYTES)),
+        Proof(bytes(NONCE_BYTES), bytes(PROOF_BYTES)),
+        Welcome("run", SETTINGS.as_dict(), 10.0, bytes(PROOF_BYTES)),
+        Declare(DECLARATIONS[:2], 2, False, bytes(8)),
+        Prepare(ENCODING.as_dict()),
+        Ready(INFOS[:2]),
+        *(Assign(0, 0, False, first, PLAN, DIGEST, INFOS[:2]) for first in ("keep", "give", "take")),
+        Snapshot(0, 0, bytes(8), ROWS),
+        Behind(0),
+        Restore(bytes(8), ROWS),
+        Uplink(0, 0, bytes(24), (0.5, 0.25), 0.125, math.inf, ROWS),
+        *(Downlink(0, 0, then, bytes(8), (ROWS[:200], ROWS[200:])) for then in ("go on", "give", "end")),
+        Done(0, bytes(8)),
+        Finish(),
+        Heartbeat(),
+        Failure(3, "why", True),
+    )
+}
+if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):
+    raise SystemExit(f"fuzz_inputs.EXAMPLES needs a message for each of {missing}")
+
+# What each side may send in each state, and where that leads.
+MOVES: dict[State, list[tuple[str, State]]] = {
+    state: [(event, after) for (before, event), after in TRANSITIONS.items() if before is state]
+    for state in State
+}
+VALUES: list[tuple[str, Any]] = [
+    ("settings", SETTINGS.as_dict()),
+    ("survey", DECLARATIONS[0].survey),
+    ("encoding", ENCODING.as_dict()),
+    ("plan", PLAN),
+    ("plan", LINEAR),
+]
+
+
+@cache
+def moves_of(role: str, state: State) -> list[str]:
+    """The events by which this role may go on from a state."""
+    return [event for event, _ in MOVES[state] if EXAMPLES[event].sender == role]
+
+
+@lru_cache
+def numbered(event: str, plan: int) -> tuple[Message, int]:
+    """An honest message for an event under a plan's number, and the number that holds after it."""
+    message = EXAMPLES[event]
+    plan += isinstance(message, Assign)
+    return replace(message, **({"plan": plan} if hasattr(message, "plan") else {})), plan
+
+
+def honest(rng: random.Random, role: str) -> bytes:
+    """A session input in which nobody breaks a rule: a random path through the table of states."""
+    state, plan, stream, moves, welcomed = State.OPENED, -1, b"", b"", False
+    for _ in range(rng.randint(6, 24)):
+        if not MOVES[state]:
+            break
+        event, after = rng.choice(MOVES[state])
+        message, plan = numbered(event, plan)
+        own = moves_of(role, state)
+        if message.sender == role:
+            moves += bytes([1 + own.index(event)])
+        else:
+            moves += b"\0" if own else b""
+            if message.has_body and rng.random() < 0.01:
+                body = {"parts": (np.zeros(WIDE, np.uint8),)}
+                message = replace(
+                    message, **(body if isinstance(message, Downlink) else {"body": body["parts"][0]})
+                )
+            stream += wire(message)
+            if welcomed and after is not State.FINISHED and rng.random() < 0.1:
+                stream += wire(Heartbeat())
+                moves += b"\0" if moves_of(role, after) else b""
+        state, welcomed = after, welcomed or after is State.WELCOMED
+    return b"s" + bytes([role == "server", 1, len(moves)]) + moves + stream
+
+
+def wire(message: Message) -> bytes:
+    """The frame of a message."""
+    return b"".join(map(bytes, framing.encode(messages.pack(message), message.rows())[0]))
+
+
+def corpus(rng: random.Random, sessions: int = 400) -> list[bytes]:
+    """Inputs that break no rule, for every target."""
+    inputs = [honest(rng, role) for role in ("server", "worker") for _ in range(sessions // 2)]
+    inputs += [b"h" + messages.pack(message) for message in EXAMPLES.values()]
+    inputs += [b"v" + bytes([READERS.index(name)]) + msgpack.packb(value) for name, value in VALUES]
+    return inputs
+
+
+def frames(stream: bytes) -> Iterator[bytes]:
+    """A stream cut where its frames say that they end."""
+    while stream:
+        size = frame_size(stream) or len(stream)
+        yield stream[:size]
+        stream = stream[size:]
+
+
+def frame_size(stream: bytes) -> int | None:
+    """Bytes of the first frame of a stream, or None if they are not all there."""
+    if len(stream) < framing.PREFIX.size:
+        return None
+    head, body = framing.PREFIX.unpack_from(stream)
+    if head + body > len(stream):
+        return None
+    size: int = framing.PREFIX.size + head + body
+    size += sum(len(framing.bin_header(length)) for length in framing.chunk_lengths(body))
+    return size if size <= len(stream) else None
+
+
+def _parts(frame: bytes) -> tuple[bytes, int, bytes] | None:
+    """Head, announced length of the body, and what follows the head; None if there is no whole head."""
+    if len(frame) < framing.PREFIX.size:
+        return None
+    length, body = framing.PREFIX.unpack_from(frame)
+    end = framing.PREFIX.size + length
+    if length <= framing.CHECK.size or end > len(frame):
+        return None
+    return frame[framing.PREFIX.size : end - framing.CHECK.size], body, frame[end:]
+
+
+class Mutator:
+    """Bends inputs; every choice comes from `rng`."""
+
+    def __init__(self, rng: random.Random, seeds: list[bytes]) -> None:
+        self._rng = rng
+        self._strange = [
+            *(frame for seed in seeds if seed[:1] == b"s" for frame in frames(seed[4 + seed[3] :])),
+        ][:500]
+        self._on_bytes: list[Callable[[bytes], bytes]] = [self._flip, self._cut, self._insert, self._repeat]
+        self._on_frames: list[Callable[[list[bytes], int], list[bytes]]] = [
+            *[self._bend_frame] * 6, self._lie, self._drop, self._double, self._swap, self._splice,
+            self._break_frame,
+        ]  # fmt: skip
+
+    def __call__(self, data: bytes) -> bytes:
+        """`data` with one to four things wrong."""
+        for _ in range(self._rng.choice((1, 1, 1, 2, 3, 4))):
+            data = self._once(data)[:LONGEST]
+        return data
+
+    def damaged(self, frame: bytes, how: str) -> bytes:
+        """A frame with one thing wrong: "bend", "lie", "double" or "splice"."""
+        damage = {"bend": self._bend_frame, "lie": self._lie, "double": self._double, "splice": self._splice}
+        return b"".join(damage[how]([frame], 0))
+
+    def _once(self, data: bytes) -> bytes:
+        rng = self._rng
+        if data[:1] == b"s" and len(data) > 4:
+            start = 4 + data[3]
+            header, stream = data[:start], data[start:]
+            if rng.random() < 0.1:
+                return b"s" + self._other_end(header) + stream
+            cut = list(frames(stream))
+            if not cut:
+                return header + rng.choice(self._strange)
+            return header + b"".join(rng.choice(self._on_frames)(cut, rng.randrange(len(cut))))
+        start = 2 if data[:1] == b"v" else 1
+        if rng.random() < 0.8:
+            return data[:start] + self._bend(data[start:])
+        return data[:start] + rng.choice(self._on_bytes)(data[start:])
+
+    def _other_end(self, header: bytes) -> bytes:
+        """Another role, delivery, or move of this end."""
+        changed = bytearray(header[1:])
+        place = self._rng.randrange(len(changed) - 1)
+        place += place >= 2  # the number of moves stays what it is
+        changed[place] = self._rng.choice((0, 1, 2, 3, self._rng.randrange(256)))
+        return bytes(changed)
+
+    def _flip(self, data: bytes) -> bytes:
+        changed = bytearray(data or b"\0")
+        for _ in range(self._rng.choice((1, 1, 2, 8))):
+            changed[self._rng.randrange(len(changed))] ^= 1 << self._rng.randrange(8)
+        return bytes(changed)
+
+    def _cut(self, data: bytes) -> bytes:
+        start, end = sorted(self._rng.randrange(len(data) + 1) for _ in range(2))
+        return data[:start] if self._rng.random() < 0.5 else data[:start] + data[end:]
+
+    def _insert(self, data: bytes) -> bytes:
+        place = self._rng.randrange(len(data) + 1)
+        return data[:place] + self._rng.randbytes(self._rng.choice((1, 2, 9, 300))) + data[place:]
+
+    def _repeat(self, data: bytes) -> bytes:
+        start = self._rng.randrange(len(data) + 1)
+        return data + data[start : start + 200]
+
+    def _bend_frame(self, cut: list[bytes], i: int) -> list[bytes]:
+        """A frame whose lengths and check are right and whose head is wrong."""
+        parts = _parts(cut[i])
+        if parts is None:
+            return self._break_frame(cut, i)
+        head, body, rest = parts
+        bent = self._bend(head) if self._rng.random() < 0.8 else self._rng.choice(self._on_bytes)(head)
+        cut[i] = framing.sealed(bent, body) + rest
+        return cut
+
+    def _break_frame(self, cut: list[bytes], i: int) -> list[bytes]:
+        cut[i] = self._rng.choice(self._on_bytes)(cut[i])
+        return cut
+
+    def _lie(self, cut: list[bytes], i: int) -> list[bytes]:
+        """Lengths that are not those of what follows; that of the body is checked like an honest one."""
+        parts = _parts(cut[i])
+        if parts is None:
+            return cut
+        head, body, rest = parts
+        if self._rng.random() < 0.5:
+            lie = self._rng.choice((0, body + 1, body - 1, 1 << self._rng.randrange(64), -1))
+            cut[i] = framing.sealed(head, lie % (1 << 64)) + rest
+        else:
+            length = len(head) + self._rng.choice((-1, 0, 1, 1 << self._rng.randrange(32), -len(head)))
+            cut[i] = framing.PREFIX.pack(length % (1 << 32), body) + cut[i][framing.PREFIX.size :]
+        return cut
+
+    def _drop(self, cut: list[bytes], i: int) -> list[bytes]:
+        return cut[:i] + cut[i + 1 :]
+
+    def _double(self, cut: list[bytes], i: int) -> list[bytes]:
+        return cut[:i] + cut[i : i + 1] * self._rng.choice((1, 1, 20)) + cut[i:]
+
+    def _swap(self, cut: list[bytes], i: int) -> list[bytes]:
+        j = self._rng.randrange(len(cut))
+        cut[i], cut[j] = cut[j], cut[i]
+        return cut
+
+    def _splice(self, cut: list[bytes], i: int) -> list[bytes]:
+        """A frame of another session, which may be of the other role."""
+        return [*cut[:i], self._rng.choice(self._strange), *cut[i + self._rng.randrange(2) :]]
+
+    def _bend(self, packed: bytes) -> bytes:
+        """A msgpack value with one thing in it changed."""
+        try:
+            root = [msgpack.unpackb(packed, strict_map_key=False)]
+            nodes = list(_nodes(root))
+            container, key = self._rng.choice(nodes)
+            container[key] = self._other(container[key])
+            bent: bytes = msgpack.packb(root[0])
+            return bent
+        except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+            return self._flip(packed)
+
+    def _other(self, value: Any) -> Any:
+        """Something in the place of `value`, often like it."""
+        rng = self._rng
+        if rng.random() < 0.4:
+            return rng.choice(ODD)
+        if isinstance(value, bool | None):
+            return rng.choice((None, True, False, 0, 1))
+        if isinstance(value, int):
+            return rng.choice((value + 1, value - 1, -value, 2 * value, 1 << rng.randrange(64), float(value)))
+        if isinstance(value, float):
+            return rng.choice((-value, value * 1e300, int(value) if math.isfinite(value) else 0, math.nan))
+        if isinstance(value, str | bytes):
+            return rng.choice((value[:-1], value[1:], 2 * value, _grown(value, 200)))
+        if isinstance(value, list):
+            again = value[: rng.randrange(len(value) + 1)]
+            return rng.choice(
+                (again, value + again, _grown(value, 50), value[::-1], [value], dict(enumerate(value)))
+            )
+        if isinstance(value, dict):
+            some = dict(rng.sample(list(value.items()), rng.randrange(len(value) + 1)))
+            return rng.choice((some, value | {"more": 1}, list(value.values()), value | {1: 2}))
+        return rng.choice(ODD)
+
+
+def _nodes(root: list[Any], most: int = 3000) -> Iterator[Node]:
+    """All places in a value, as container and key, the outer ones first."""
+    queue: list[Any] = [root]
+    for container in queue:
+        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in list(pairs)[:most]:
+            yield container, key
+            if isinstance(value, list | dict) and len(queue) < most:
+                queue.append(value)
+
+
+def _grown(value: Any, times: int) -> Any:
+    """Text, bytes or a list repeated, but not so often that it is the fuzzer that runs out of memory."""
+    return value * min(times, max(1, LONGEST // (1 + len(msgpack.packb(value)))))
+
+
+def _nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+ODD: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2**31, 2**32 - 1, 2**53, 2**53 + 1, 2**63, 2**64 - 1, -(2**63)),
+    *(0.0, -0.0, 0.5, -1.0, math.nan, math.inf, -math.inf, 5e-324, 1.7e308, 1e19),
+    *("", "w0", "p0", "t0", 201 * "x", "\x1b]0;x", "\N{RIGHT-TO-LEFT OVERRIDE}"),
+    *("1/0", "1e999999999", 5000 * "9"),
+    *(b"", bytes(7), bytes(8), bytes(16), bytes(4096), b"\xff\xfe"),
+    *([], [[]], [0] * 1000, [["p0"] * 7], _nested(60), {}, {"": {}}, {"a": 1}, {b"k": 0}, {"values": []}),
+    *(msgpack.ExtType(5, b"x"), msgpack.ExtType(127, bytes(300)), msgpack.Timestamp(2**33, 999_999_999)),
+)  # fmt: skip

@@ -1,0 +1,409 @@
+"""Fuzz what a peer can reach: `.venv/bin/python tools/fuzz_protocol.py --inputs 1000000`.
+
+Frames, messages and both roles of the session; settings, surveys, encodings and plan recipes as they are
+read from messages; with --live a server and workers over TCP (`fuzz_live`). Inputs are what honest peers
+send, with something wrong in it (`fuzz_inputs`). With --engine atheris (`pip install atheris`) coverage
+guides the search; else chance alone, which is several times as fast.
+
+What may become of an input is written in `PERMITTED`. All else is a bug, and so are an input that takes long
+or much memory, a session that goes on after an error, and memory that grows: seed and input are printed, the
+input in hex for --replay, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import importlib
+import logging
+import mmap
+import os
+import random
+import re
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgpack
+import numpy as np
+
+if "atheris" in sys.argv:
+    atheris: Any = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=["asyncdmtl.protocol", "asyncdmtl.learning", "asyncdmtl.plan"]):
+        import fuzz_inputs
+else:
+    import fuzz_inputs
+
+from asyncdmtl.errors import PlanError, RemoteProtocolError, UsageError
+from asyncdmtl.learning.encoding import Encoding, Survey, pool
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.plan.recipes import _digest, rebuild
+from asyncdmtl.protocol import checks, messages
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages import Failure, Heartbeat, Message
+from asyncdmtl.protocol.session import Session
+from asyncdmtl.protocol.states import State
+
+# What may be raised for an input of each target; never LocalProtocolError, which is a fault of our own.
+PERMITTED: dict[str, tuple[type[Exception], ...]] = {
+    "session": (RemoteProtocolError,),
+    "head": (RemoteProtocolError,),
+    "settings": (RemoteProtocolError, UsageError),
+    "survey": (RemoteProtocolError, UsageError),
+    "encoding": (RemoteProtocolError, UsageError),
+    "plan": (RemoteProtocolError, PlanError),
+}
+
+# What one input may take: seconds of CPU and bytes; and by how much the process may grow, once warm.
+LONGEST = 2.0
+HANG = 60.0
+MOST_MEMORY = 64 << 20
+MOST_GROWTH = 32 << 20
+
+BODY_LIMIT = 1 << 17
+PROBE = fuzz_inputs.wire(Heartbeat())
+BODY = np.zeros(8, np.uint8)
+HONEST = fuzz_inputs.site(1)
+
+
+class BugError(Exception):
+    """What should never happen, did."""
+
+
+def session(data: bytes) -> None:
+    """A session that gets a stream from its peer, and answers as honest ends do."""
+    if len(data) < 3:
+        return
+    moves = iter(data[3 : 3 + data[2]])
+    ours = Session("server" if data[0] & 1 else "worker", Ledger())
+    ours.body_limit = BODY_LIMIT
+    try:
+        _move(ours, moves)
+        for piece in _pieces(data[3 + data[2] :], data[1]):
+            if arrived := ours.receive(piece):
+                _check_arrived(ours, arrived)
+                _move(ours, moves)
+        ours.receive_eof()
+    except RemoteProtocolError:
+        _check_failed(ours)
+        raise
+
+
+def _move(ours: Session, moves: Iterator[int]) -> None:
+    """Send what the input says, or else what is due."""
+    while own := fuzz_inputs.moves_of(ours.role, ours.state):
+        forced = not fuzz_inputs.moves_of(ours.peer, ours.state)
+        choice = next(moves, int(forced))
+        if not choice:
+            return
+        message, _ = fuzz_inputs.numbered(own[(choice - 1) % len(own)], ours.plan)
+        ours.send(message)
+
+
+def _pieces(stream: bytes, delivery: int) -> Iterator[bytes]:
+    """The stream at once (0), by frames (1), byte by byte (2), or in pieces of so many bytes."""
+    if delivery == 1:
+        yield from fuzz_inputs.frames(stream)
+        return
+    size = len(stream) if delivery == 0 else 1 if delivery == 2 else delivery
+    size = max(size, len(stream) // 1000, 1)
+    yield from (stream[start : start + size] for start in range(0, len(stream), size))
+
+
+def _check_arrived(ours: Session, arrived: list[Message]) -> None:
+    for message in arrived:
+        if message.sender == ours.role:
+            raise BugError(f"a {ours.role} was handed {message.kind}")
+        if sum(row.nbytes for row in message.rows()) > BODY_LIMIT:
+            raise BugError("a body is larger than permitted")
+
+
+def _check_failed(ours: Session) -> None:
+    """A session that failed says so to the peer at most, and hands on nothing more."""
+    if ours.state is not State.FAILED:
+        raise BugError(f"a session that failed is {ours.state}")
+    if ours.failure_due:
+        ours.send(Failure(1, "fuzzed"))
+    with contextlib.suppress(RemoteProtocolError):
+        if ours.receive(PROBE):
+            raise BugError("a session that failed handed on a message")
+
+
+def head(data: bytes) -> None:
+    """A head of a frame, and what would be sent again."""
+    try:
+        message = messages.unpack(data, BODY)
+    except RemoteProtocolError:
+        message = messages.unpack(data, BODY[:0])
+    messages.unpack(messages.pack(message), BODY if message.has_body else BODY[:0])
+
+
+def settings(value: dict[str, Any]) -> None:
+    """Settings of the server's welcome."""
+    Problem(Settings.from_dict(value), fuzz_inputs.INFOS)
+
+
+def survey(value: dict[str, Any]) -> None:
+    """A survey of a worker's declaration, pooled with an honest one."""
+    found = Survey.from_dict(value)
+    if Survey.from_dict(found.as_dict()) != found:
+        raise BugError("a survey does not survive being written")
+    for standardise in (False, True):
+        pool({"p0": found, "p1": HONEST.survey()}, "squared", standardise=standardise)
+
+
+def encoding(value: dict[str, Any]) -> None:
+    """The server's encoding, and rows encoded with it."""
+    HONEST.encoded(Encoding.from_dict(value))
+
+
+def plan(value: dict[str, Any]) -> None:
+    """A plan recipe; of a linear one the digest is right, so that it is read to its end."""
+    rebuild(value, _digest(value) if value.get("strategy") == "linear" else fuzz_inputs.DIGEST)
+
+
+READERS: dict[str, Callable[[dict[str, Any]], None]] = {
+    reader.__name__: reader for reader in (settings, survey, encoding, plan)
+}
+
+
+class Fuzzer:
+    """Runs inputs, and keeps the books.
+
+    Parameters
+    ----------
+    seed : int
+        Told when something goes wrong.
+    last : Path, optional
+        A file that has the input that is being run, should the process not survive it. One that does not
+        come to an end within a minute is ended.
+    """
+
+    def __init__(self, seed: int, last: Path | None = None) -> None:
+        self.seed = seed
+        self._last = None if last is None else _mapped(last)
+        self.count = 0
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.reasons: set[str] = set()
+        self.peak = 0
+        self._began = time.monotonic()
+        self._warm: int | None = None
+
+    def run(self, data: bytes) -> str:
+        """What became of an input: "accepted", "refused" or "ignored"; BugError if it is a bug."""
+        if self._last is not None:
+            self._last[: len(data) + 4] = len(data).to_bytes(4, "big") + data
+            if self.count % 1000 == 0:
+                faulthandler.dump_traceback_later(HANG, exit=True)
+        self.count += 1
+        target, began, largest = _target(data), time.process_time(), _largest()
+        traced = self.count % 499 == 0
+        if traced:
+            tracemalloc.start()
+        try:
+            outcome = self._outcome(target, data)
+        except Exception as error:
+            raise BugError(f"{target}: {error!r}") from error
+        finally:
+            if traced:
+                self._note_peak(tracemalloc.get_traced_memory()[1], data)
+                tracemalloc.stop()
+        self.outcomes[target, outcome] += 1
+        self._check_limits(time.process_time() - began, _largest() - largest)
+        return outcome
+
+    def _outcome(self, target: str, data: bytes) -> str:
+        try:
+            if target in READERS:
+                READERS[target](_mapping(data[2:]))
+            elif target:
+                {"session": session, "head": head}[target](data[1:])
+            else:
+                return "ignored"
+        except PERMITTED[target] as error:
+            if len(self.reasons) < 10_000:
+                self.reasons.add(re.sub(r"[0-9]+|'.*?'", "#", f"{target}: {error}"[:150]))
+            return "refused"
+        return "accepted"
+
+    def _note_peak(self, peak: int, data: bytes) -> None:
+        self.peak = max(self.peak, peak)
+        if peak > MOST_MEMORY:
+            raise BugError(f"{len(data)} bytes took {peak >> 20} MB of memory")
+
+    def _check_limits(self, seconds: float, growth: int) -> None:
+        if seconds > LONGEST:
+            raise BugError(f"it took {seconds:.1f} s of CPU")
+        if growth > MOST_MEMORY:
+            raise BugError(f"it took {growth >> 20} MB of memory")
+        if self.count % 10_000 == 0:
+            self._check_growth()
+
+    def _check_growth(self) -> None:
+        if self._warm is None:
+            self._warm = _resident()
+        elif _resident() - self._warm > MOST_GROWTH:
+            raise BugError(f"memory has grown by {(_resident() - self._warm) >> 20} MB")
+
+    def summary(self) -> str:
+        """What was run, what came of it, how fast, and in how much memory."""
+        seconds = time.monotonic() - self._began
+        lines = [f"{self.count} inputs in {seconds:.0f} s ({self.count / seconds:.0f} a second), 0 bugs"]
+        for target in PERMITTED:
+            counts = ", ".join(
+                f"{self.outcomes[target, outcome]} {outcome}" for outcome in ("accepted", "refused")
+            )
+            lines.append(f"  {target}: {counts}")
+        grown = 0 if self._warm is None else _resident() - self._warm
+        lines.append(
+            f"{len(self.reasons)} different refusals; memory {_resident() / 2**20:.0f} MB, grown by "
+            f"{grown / 2**20:+.1f} MB once warm; the most for one input {self.peak / 2**20:.1f} MB"
+        )
+        return "\n".join(lines)
+
+    def bug(self, data: bytes, error: BugError) -> NoReturn:
+        """Tell about a bug and end."""
+        traceback.print_exception(error)
+        print(f"BUG, seed {self.seed}, input {self.count}: {error}\n--replay {data.hex()}", flush=True)
+        # Not sys.exit: under atheris nobody else may have a say.
+        os._exit(1)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """A file, mapped into memory, with room for the length of an input and the input."""
+    with path.open("wb+") as file:
+        file.truncate(4 + 2 * fuzz_inputs.LONGEST)
+        return mmap.mmap(file.fileno(), 0)
+
+
+def _target(data: bytes) -> str:
+    letter = data[:1]
+    if letter == b"v" and len(data) > 1:
+        return fuzz_inputs.READERS[data[1] % len(fuzz_inputs.READERS)]
+    return {b"s": "session", b"h": "head"}.get(letter, "")
+
+
+def _mapping(packed: bytes) -> dict[str, Any]:
+    """A field of a message that is a map, as the message checks it."""
+    try:
+        value = msgpack.unpackb(packed)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(f"not msgpack: {type(error).__name__}") from error
+    return checks.mapping(value, "field")
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _largest() -> int:
+    """Bytes of memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
+    """Run so many inputs, or for so long: first what honest peers send, then that with something wrong."""
+    rng = random.Random(fuzzer.seed)
+    seeds = fuzz_inputs.corpus(rng)
+    mutate = fuzz_inputs.Mutator(rng, seeds)
+    kinds = [[data for data in seeds if data[:1] == letter] for letter in (b"s", b"h", b"v")]
+    end = time.monotonic() + seconds
+    for data in seeds:
+        if _run(fuzzer, data) != "accepted":
+            fuzzer.bug(data, BugError("what an honest peer sends was refused"))
+    while fuzzer.count < inputs and time.monotonic() < end:
+        _run(fuzzer, mutate(rng.choice(rng.choices(kinds, (6, 3, 2))[0])))
+
+
+def _run(fuzzer: Fuzzer, data: bytes) -> str:
+    try:
+        return fuzzer.run(data)
+    except BugError as error:
+        fuzzer.bug(data, error)
+
+
+def by_coverage(fuzzer: Fuzzer, inputs: int, seconds: float) -> NoReturn:
+    """The same, guided by the coverage that inputs reach: libFuzzer, by way of atheris."""
+    rng = random.Random(fuzzer.seed)
+    seeds = fuzz_inputs.corpus(rng)
+    mutator = fuzz_inputs.Mutator(rng, seeds)
+    end = time.monotonic() + seconds
+
+    def one(data: bytes) -> None:
+        _run(fuzzer, data)
+        if fuzzer.count >= inputs or time.monotonic() >= end:
+            print(fuzzer.summary(), flush=True)
+            os._exit(0)
+
+    def mutate(data: bytes, size: int, seed: int) -> bytes:
+        rng.seed(seed)
+        return mutator(data)[:size] if rng.random() < 0.7 else bytes(atheris.Mutate(data, size))
+
+    with tempfile.TemporaryDirectory() as folder:
+        for i, data in enumerate(seeds):
+            (Path(folder) / str(i)).write_bytes(data)
+        arguments = [
+            sys.argv[0],
+            folder,
+            f"-seed={fuzzer.seed + 1}",
+            "-max_len=30000",
+            "-print_final_stats=1",
+        ]
+        atheris.Setup(arguments, one, custom_mutator=mutate)
+        atheris.Fuzz()
+    raise AssertionError("libFuzzer does not return")
+
+
+def replay(text: str) -> int:
+    """Run one input, given in hex or as a file; the exit code."""
+    if Path(text[:250]).exists():
+        kept = Path(text).read_bytes()
+        data = kept[4 : 4 + int.from_bytes(kept[:4], "big")]
+    else:
+        data = bytes.fromhex(text)
+    fuzzer = Fuzzer(0)
+    print(_run(fuzzer, data), *fuzzer.reasons)
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="no longer than this")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", choices=["chance", "atheris"], default="chance")
+    parser.add_argument("--replay", metavar="HEX|FILE", help="run this input only")
+    parser.add_argument("--live", action="store_true", help="a server and workers over TCP, --inputs peers")
+    given = parser.parse_args()
+    if given.replay is not None:
+        return replay(given.replay)
+    if given.live:
+        import fuzz_live
+
+        return fuzz_live.main(given.inputs, given.seconds, given.seed)
+    logging.disable()
+    last = Path(tempfile.gettempdir()) / f"fuzz-{os.getpid()}"
+    print(f"seed {given.seed}; if this dies or hangs: --replay {last}", flush=True)
+    fuzzer = Fuzzer(given.seed, last)
+    engine = by_coverage if given.engine == "atheris" else by_chance
+    engine(fuzzer, given.inputs, given.seconds)
+    faulthandler.cancel_dump_traceback_later()
+    last.unlink()
+    print(fuzzer.summary())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
