@@ -18,8 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from asyncdmtl import __version__, cli, data
-from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import Settings, train
+from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.plan.planner import make_plan
@@ -96,7 +97,7 @@ def test_a_run_equals_its_twin_and_its_plan(tmp_path: Path, strategy: Any, heter
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)["report"]
     twin = train(data.load(SPEC, seed=3).partitions, settings_of(report))
-    models = TaskModels.load(tmp_path / "models.npz")
+    models = SavedModel.load(tmp_path / "models.npz").models
     assert models.coef_.tobytes() == twin.models.coef_.tobytes()
     assert models.tasks == twin.models.tasks
     plan = make_plan(placement, strategy, tasks=[0, 0, 1, 1, 2, 2])
@@ -142,7 +143,8 @@ def test_what_a_person_sees(tmp_path: Path) -> None:
     for word in ("task 0", "mean", "single-task", "uplink", "lower bound", "uncoded", "3 rounds in", "RMSE"):
         assert word in done.stdout
     content = json.loads(report.read_text())
-    assert content["metrics"]["mean"].keys() == {"coupled", "single_task"}
+    assert content["metrics"]["mean"].keys() == {"coupled", "single_task", "pooled"}
+    assert content["learning_curve"][-1]["rounds"] == 3
     assert len(content["rounds"]) == 3
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -224,7 +226,7 @@ def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report.json").read_text())
     assert [incident["worker"] for incident in report["incidents"]] == ["w1"]
     twin = train(data.load(SPEC, seed=0).partitions, settings_of(report))
-    assert TaskModels.load(tmp_path / "models.npz").coef_.tobytes() == twin.models.coef_.tobytes()
+    assert SavedModel.load(tmp_path / "models.npz").models.coef_.tobytes() == twin.models.coef_.tobytes()
 
 
 def test_a_run_goes_on_without_a_frozen_worker() -> None:

@@ -7,8 +7,11 @@ import pytest
 
 from asyncdmtl.data import SOURCES, list_recipes, load
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.baseline import higher_is_better, mean_score, score, single_task
-from asyncdmtl.learning.training import Settings, train
+from asyncdmtl.learning.baseline import single_task
+from asyncdmtl.learning.metrics import METRICS, score
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.training import train
+from asyncdmtl.loading import recipe_defaults
 
 SMALL = "synthetic:tasks=3,rows=7,features=11,parts=3,test_rows=5"
 
@@ -78,8 +81,8 @@ def test_synthetic_makes_vectors_of_any_length_for_one_worker() -> None:
     dataset = load("synthetic:tasks=500,rows=4,features=100000", seed=0, only={"p0", "p999"}, test=False)
     assert len(dataset.ids) == 1000
     assert [p.X.shape for p in dataset.partitions] == [(2, 100_000)] * 2
-    info = dataset.partitions[0].info("squared", intercept=False)
-    assert 0.5 * 100_000 / 2 < info.smoothness < 2 * 100_000 / 2
+    smoothness = dataset.partitions[0].smoothness("squared", intercept=False)
+    assert 0.5 * 100_000 / 2 < smoothness < 2 * 100_000 / 2
 
 
 @pytest.mark.parametrize("spec", ["digits", "digits:rows=9,parts=3", "digit-pairs"])
@@ -119,17 +122,14 @@ def test_suggested_coupling_beats_single_tasks(spec: str) -> None:
     gains = []
     for seed in (11, 12, 13):
         dataset = load(spec, seed=seed)
-        settings = Settings(
-            loss=dataset.loss, aggregate="mean", dtype="float32", intercept=dataset.intercept, seed=seed,
-            **dataset.suggested,
-        )  # fmt: skip
+        settings = Settings(**recipe_defaults(dataset), seed=seed)
         assert settings.rounds <= 150
         alone = single_task(dataset.partitions, dataset.loss, intercept=dataset.intercept)
         coupled, single = (
-            mean_score(score(models, dataset.test, dataset.metric))
+            score(models, dataset.test, dataset.metric).mean
             for models in (train(dataset.partitions, settings).models, alone)
         )
-        gains.append(coupled - single if higher_is_better(dataset.metric) else single - coupled)
+        gains.append(coupled - single if METRICS[dataset.metric].higher_is_better else single - coupled)
     assert min(gains) > 0
     assert np.mean(gains) > (0.002 if spec.startswith("digit") else 0.04)
 

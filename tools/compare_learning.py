@@ -5,13 +5,18 @@ python tools/compare_learning.py [--seeds FIRST LAST] [DATA …]
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import numpy as np
 
 from asyncdmtl import data
-from asyncdmtl.learning import baseline
+from asyncdmtl.learning.baseline import single_task
+from asyncdmtl.learning.metrics import METRICS, score
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import Settings, train
+from asyncdmtl.learning.training import train
+from asyncdmtl.loading import recipe_defaults
 
 # Enough for models that no longer depend on when training stopped.
 LONG = 1500
@@ -23,23 +28,19 @@ def scores(spec: str, seed: int) -> list[float]:
     dataset = data.load(spec, seed=seed)
 
     def trained(**changes: object) -> TaskModels:
-        options = {**dataset.suggested, "loss": dataset.loss, "intercept": dataset.intercept, "seed": seed}
-        options |= {"aggregate": "mean", "dtype": "float32", **changes}
-        return train(dataset.partitions, Settings.from_dict(options)).models
+        options: dict[str, Any] = {**recipe_defaults(dataset), "seed": seed, **changes}
+        return train(dataset.partitions, Settings(**options)).models
 
     classification = dataset.metric == "ROC AUC"
     ways = (
-        baseline.single_task(dataset.partitions, dataset.loss, intercept=dataset.intercept),
-        baseline.single_task(dataset.partitions, "logistic", intercept=True) if classification else None,
+        single_task(dataset.partitions, dataset.loss, intercept=dataset.intercept),
+        single_task(dataset.partitions, "logistic", intercept=True) if classification else None,
         trained(coupling="none"),
         trained(),
         trained(coupling="none", rounds=LONG),
         trained(rounds=LONG),
     )
-    return [
-        baseline.mean_score(baseline.score(models, dataset.test, dataset.metric)) if models else np.nan
-        for models in ways
-    ]
+    return [score(models, dataset.test, dataset.metric).mean if models else np.nan for models in ways]
 
 
 @click.command()
@@ -50,7 +51,8 @@ def main(specs: tuple[str, ...], seeds: tuple[int, int]) -> None:
     print(f"{'':14}" + "".join(f"{name:>20}" for name in COLUMNS) + f"{'better than alone':>20}")
     for spec in specs or ("digits", "digit-pairs"):
         table = np.array([scores(spec, seed) for seed in range(seeds[0], seeds[1] + 1)])
-        sign = 1 if baseline.higher_is_better(data.load(spec, seed=0, only=(), test=False).metric) else -1
+        metric = METRICS[data.load(spec, seed=0, only=(), test=False).metric]
+        sign = 1 if metric.higher_is_better else -1
         wins = int((sign * (table[:, 3] - table[:, 0]) > 0).sum())
         means = "".join(f"{value:20.4f}" for value in table.mean(axis=0))
         print(f"{spec:14}{means}{wins:>14} of {len(table)}")

@@ -1,0 +1,185 @@
+"""Options that several commands share: what the data are, and how to train on them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asyncdmtl import data
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.settings import DTYPES, INTERCEPTS, UPDATES, Settings
+from asyncdmtl.plan.plan import CHOICES
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_SUITS = "the one that suits the data"
+
+
+def _all(*options: Decorator) -> Decorator:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+data_options = _all(
+    click.option(
+        "--data",
+        default="digits",
+        help="What to train on: files (.csv, .tsv, .parquet, .npz; a path, pattern or URL, or several with "
+        "commas), or a recipe: NAME, NAME:key=value,… or FILE.toml; names: "
+        + ", ".join(data.list_recipes())
+        + ".",
+    ),
+    click.option("--task", metavar="COL", help="The column that names each row's task."),
+    click.option("--target", metavar="COL", help="The column to predict."),
+    click.option("--features", metavar="COL,COL…", help="Columns to predict from.  [default: all others]"),
+    click.option("--weight", metavar="COL", help="A column of sample weights."),
+    click.option(
+        "--test-fraction",
+        type=float,
+        metavar="SHARE",
+        help="Of the rows of each task in the files, to test on and not to train on.",
+    ),
+    click.option(
+        "--parts", type=int, help="Cut each task's training rows in the files into so many partitions."
+    ),
+)
+
+training_options = _all(
+    click.option(
+        "--strategy",
+        type=click.Choice(CHOICES),
+        default="relay",
+        help="Who aggregates: workers (relay; uncoded, the baseline) or the server (central, personal). "
+        "linear: only linear combinations travel, over the reals. auto: the cheapest exact one.",
+    ),
+    click.option(
+        "--loss", type=click.Choice(tuple(LOSSES)), show_default=_SUITS, help="What fits are judged by."
+    ),
+    click.option(
+        "--coupling",
+        type=click.Choice(tuple(COUPLINGS)),
+        show_default=_SUITS,
+        help="What ties the tasks' models together.",
+    ),
+    click.option(
+        "--strength",
+        type=float,
+        show_default="that of the recipe; for files, run chooses it by cross-validation",
+        help="λ, the weight of the coupling.",
+    ),
+    click.option(
+        "--graph",
+        type=click.Path(path_type=Path),
+        help='TOML or JSON file with `edges`, a list of ["task", "task", weight]; for --coupling graph.',
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(tuple(AGGREGATES)),
+        default="mean",
+        help="How the updates of a task's partitions become one.",
+    ),
+    click.option(
+        "--update",
+        type=click.Choice(UPDATES),
+        default="gradient",
+        help="What comes from a partition in a round: its gradient, or the model that local epochs make.",
+    ),
+    click.option("--epochs", type=int, default=1, help="Local epochs a round, for --update model."),
+    click.option(
+        "--learner",
+        default="",
+        help="A linear model of scikit-learn for --update model, such as SGDRegressor(eta0=0.001).  "
+        "[default: gradient descent]",
+    ),
+    click.option(
+        "--accelerated/--plain",
+        default=None,
+        help="Whether gradients are taken ahead of the models (FISTA).  [default: where that is possible]",
+    ),
+    click.option(
+        "--intercept",
+        type=click.Choice(INTERCEPTS),
+        show_default=_SUITS,
+        help="free of the coupling, penalised as one more feature, or none.",
+    ),
+    click.option(
+        "--standardise/--raw",
+        default=None,
+        help="Whether columns of files get mean 0 and deviation 1, by moments that the sites pool.  "
+        "[default: standardise]",
+    ),
+    click.option("--rounds", type=int, show_default=_SUITS, help="Rounds at the most."),
+    click.option(
+        "--tolerance",
+        type=float,
+        show_default="1e-6 for files, 0 for recipes",
+        help="End when the objective is as near to the least, relatively, by estimate; 0: after --rounds.",
+    ),
+    click.option(
+        "--dtype", type=click.Choice(DTYPES), default="float32", help="Of models and exchanged vectors."
+    ),
+    click.option("--seed", type=int, default=0, help="Of the data: which rows train and which test."),
+)
+
+
+def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """Settings from the training options, with `defaults` where one was not given.
+
+    Raises
+    ------
+    UsageError
+        Names the option that breaks a rule, or is missing.
+    """
+    chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    for name in ("coupling", "strength"):
+        if chosen.get(name) is None:
+            raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)
+    if chosen.get("accelerated") is None:
+        chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] == "gradient"
+    chosen["edges"] = () if given.get("graph") is None else read_edges(given["graph"])
+    chosen["standardise"] = bool(chosen.get("standardise"))
+    chosen.setdefault("tolerance", 0.0)
+    return Settings(**{name: chosen[name] for name in Settings.__dataclass_fields__})
+
+
+def as_options(settings: Settings, given: Mapping[str, Any]) -> list[str]:
+    """The training options that give a server just these settings."""
+    words = []
+    for name, value in settings.as_dict().items():
+        if name == "edges":
+            words += ["--graph", str(given["graph"])] if value else []
+        elif name == "accelerated":
+            words.append("--accelerated" if value else "--plain")
+        elif name == "standardise":
+            words.append("--standardise" if value else "--raw")
+        else:
+            words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
+    return [*words, "--strategy", given["strategy"]]
+
+
+def read_edges(path: Path) -> tuple[Any, ...]:
+    """The `edges` of a TOML or JSON file; their shape is checked by Settings, their tasks by the coupling."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UsageError("--graph", f"must be readable ({error.strerror})", str(path)) from error
+    except ValueError as error:
+        raise UsageError("--graph", f"must be TOML or JSON ({error})", str(path)) from error
+    if not isinstance(content, dict) or set(content) != {"edges"} or not isinstance(content["edges"], list):
+        raise UsageError("--graph", "must hold just `edges`, a list", str(path))
+    return tuple(content["edges"])

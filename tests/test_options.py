@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.loading import TABLE_DEFAULTS
+from asyncdmtl.options import as_options, make_settings, read_edges, training_options
+
+
+def parse(*words: str) -> dict[str, Any]:
+    """What the training options give for a command line."""
+    given: dict[str, Any] = {}
+
+    @click.command()
+    @training_options
+    def command(**values: Any) -> None:
+        given.update(values)
+
+    result = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return given
+
+
+def settings_of(*words: str, **defaults: Any) -> Settings:
+    return make_settings({**TABLE_DEFAULTS, "loss": "squared", "strength": 1.0, **defaults}, parse(*words))
+
+
+def test_options_override_what_suits_the_data() -> None:
+    plain = settings_of()
+    assert (plain.coupling, plain.rounds, plain.tolerance) == ("nuclear", 5000, 1e-6)
+    assert (plain.standardise, plain.accelerated, plain.intercept) == (True, True, "free")
+    changed = settings_of("--coupling", "l21", "--rounds", "7", "--raw", "--plain", "--intercept", "none")
+    assert (changed.coupling, changed.rounds, changed.standardise) == ("l21", 7, False)
+    assert (changed.accelerated, changed.intercept) == (False, "none")
+
+
+def test_acceleration_is_left_out_where_it_is_not_possible() -> None:
+    assert not settings_of("--strategy", "linear").accelerated
+    assert not settings_of("--update", "model", "--epochs", "3").accelerated
+
+
+def test_a_strength_must_come_from_somewhere() -> None:
+    with pytest.raises(UsageError, match="--strength must be given"):
+        make_settings({**TABLE_DEFAULTS, "loss": "squared"}, parse())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--coupling", "l21", "--strength", "0.1", "--dtype", "float64", "--raw", "--intercept", "none"],
+        ["--update", "model", "--epochs", "3", "--learner", "SGDRegressor(eta0=0.001)", "--seed", "5"],
+        ["--strategy", "linear", "--aggregate", "mean", "--tolerance", "1e-3"],
+    ],
+)
+def test_a_server_gets_just_these_settings(words: list[str]) -> None:
+    settings = settings_of(*words)
+    again = parse(*as_options(settings, parse(*words)))
+    assert make_settings({}, again) == settings
+    assert again["strategy"] == parse(*words)["strategy"]
+
+
+@pytest.mark.parametrize("name", ["graph.toml", "graph.json"])
+def test_edges_come_from_a_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    text = '[["a", "b", 1], ["b", "c", 0.5]]'
+    file.write_text(f"edges = {text}" if name.endswith(".toml") else f'{{"edges": {text}}}')
+    settings = settings_of("--coupling", "graph", "--graph", str(file))
+    assert settings.edges == (("a", "b", 1.0), ("b", "c", 0.5))
+    words = as_options(settings, {"graph": file, "strategy": "relay"})
+    assert make_settings({}, parse(*words)) == settings
+
+
+@pytest.mark.parametrize("text", ["edges = 3", "nodes = []", "edges = [", "", "edges = []\nmore = 1"])
+def test_files_without_edges_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "graph.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match="--graph must"):
+        read_edges(file)
+    with pytest.raises(UsageError, match="--graph must be readable"):
+        read_edges(tmp_path / "nowhere.toml")
