@@ -23,7 +23,11 @@ Floats = NDArray[np.float64]
 _TOLERANCE = 1e-4
 
 # From one λ to the next, and after how many that are no better than the best the search ends.
-_RATIO, _PATIENCE, _MOST = 10 ** (-1 / 3), 3, 30
+_RATIO, _PATIENCE, _MOST = 10 ** (-1 / 3), 3, 20
+
+# A loss that is lower by less than this fraction is hardly better: where λ does too little to matter, once it
+# has mattered (a path may begin where λ does too much to).
+_HARDLY, _MATTERED = 1e-3, 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,7 @@ def select_strength(
         Of the run to come; its strength does not matter.
     strengths : sequence of float, optional
         Default: from `Coupling.critical_strength` down, three to a factor of ten, until three in a row are
-        no better than the best so far.
+        no better (by 0.1 %) than one before them.
     folds : int
         At least 2.
     on_strength : callable, optional
@@ -101,7 +105,7 @@ def select_strength(
         means = np.nanmean(np.array(losses), axis=1)
         if on_strength is not None:
             on_strength(strength, float(means[-1]))
-        if strengths is None and len(tried) - 1 - int(np.argmin(means)) >= _PATIENCE:
+        if strengths is None and _is_over(means):
             break
     return Selection(tried[int(np.argmin(means))], np.array(tried), np.array(losses))
 
@@ -116,6 +120,15 @@ def _path(
     if path.ndim != 1 or not len(path) or not np.isfinite(path).all() or path[-1] < 0.0:
         raise UsageError("strengths", "must be finite numbers, at least 0", strengths)
     return [float(strength) for strength in path]
+
+
+def _is_over(means: Floats) -> bool:
+    """Whether smaller strengths are not worth trying, from the mean losses of those tried."""
+    before, least = means[:-_PATIENCE], float(means.min())
+    if not len(before):
+        return False
+    limit = least * (1.0 + _HARDLY) if means[0] > least * (1.0 + _MATTERED) else least
+    return bool(before.min() <= limit)
 
 
 def critical_strength(partitions: Sequence[Partition], settings: Settings) -> float:

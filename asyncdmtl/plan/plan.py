@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -100,6 +100,10 @@ class Plan:
     def wire_downlink_load(self) -> Fraction:
         """Vectors sent down when every worker is sent its own copy, as over TCP."""
         return Fraction(sum(len(delivery.rows) for delivery in self.deliveries), self.subpackets)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what was computed from the plan: coders hold pointers that mean nothing to a copy."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def optimum(self) -> UplinkOptimum:

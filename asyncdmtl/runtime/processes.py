@@ -76,7 +76,8 @@ def _check(name: str, code: int, told: bytes) -> None:
     if code < 0:
         raise LinkError(f"worker {name!r} was killed by {signal.Signals(-code).name}", peer=name)
     if code > 0:
-        raise PeerError(f"worker {name!r}: {told.decode(errors='replace') or 'failed'}", exit_code=code)
+        error = f"worker {name!r}: {told.decode(errors='replace') or 'failed'}"
+        raise LinkError(error, peer=name) if code == LinkError.exit_code else PeerError(error, exit_code=code)
 
 
 async def _stop(process: Process) -> None:
@@ -120,7 +121,8 @@ def main(folder: Path, stem: str) -> int:
         models.save(folder / f"{stem}-models.npz")
     except AsyncDMTLError as error:
         sys.stdout.write(str(error))
-        return error.exit_code
+        # What the server said is known here: that it was lost is all that this worker can add.
+        return LinkError.exit_code if isinstance(error, PeerError) else error.exit_code
     except Terminated:
         return 143
     return 0

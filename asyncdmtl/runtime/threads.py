@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from asyncdmtl.runtime.coordinator import Coordinator
 from asyncdmtl.runtime.credentials import Credentials
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.records import RunOptions, RunRecord
-from asyncdmtl.runtime.roster import Event
+from asyncdmtl.runtime.roster import Event as ServerEvent
 from asyncdmtl.runtime.security import ServerSecurity, WorkerSecurity
 
 try:
@@ -31,7 +31,7 @@ except ImportError:  # no wheel for this platform
     uvloop = None
 
 Result = TypeVar("Result")
-OnEvent = Callable[[Event], None]
+OnEvent = Callable[[ServerEvent], None]
 
 # Takes part in the run of the server at this host and port, whose secret is this.
 Worker = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels]]
@@ -94,7 +94,7 @@ async def serve(
     address = asyncio.get_running_loop().create_future()
     begun = False
 
-    def note(event: Event) -> None:
+    def note(event: ServerEvent) -> None:
         nonlocal begun
         begun = begun or event["event"] == "planned"
         if event["event"] == "listening":
@@ -149,21 +149,29 @@ def run_apart(main: Coroutine[Any, Any, Result]) -> Result:
     loop = runner.get_loop()
     task = loop.create_task(main)
 
-    def work() -> None:
-        with runner, contextlib.suppress(BaseException):  # the task keeps it for the caller
-            loop.run_until_complete(task)
+    ended = Event()
 
-    thread = Thread(target=work, name="asyncdmtl")
+    def work() -> None:
+        try:
+            with runner, contextlib.suppress(BaseException):  # the task keeps it for the caller
+                loop.run_until_complete(task)
+        finally:
+            ended.set()
+
     # All who take part limit BLAS to one thread; around them, it does not matter who lets go of it first.
     with single_threaded():
+        thread = Thread(target=work, name="asyncdmtl")
         thread.start()
         try:
-            thread.join()
+            # Not `join`: until Python 3.13, a thread counts as ended when that was interrupted.
+            ended.wait()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
                 loop.call_soon_threadsafe(task.cancel)
-            thread.join()
+            ended.wait()
             raise
+        finally:
+            thread.join()
     return task.result()
 
 
@@ -181,8 +189,10 @@ def failed(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException]:
 
 
 def best_told(tasks: Iterable[asyncio.Task[Any]]) -> BaseException:
-    """The first error of some tasks that says more than that another failed, if there is one."""
-    return min(failed(tasks), key=lambda error: isinstance(error, LinkError | PeerError))
+    """The error of who knows most: not of who was told, or only lost somebody, if there is another."""
+    return min(
+        failed(tasks), key=lambda error: isinstance(error, PeerError) + 2 * isinstance(error, LinkError)
+    )
 
 
 def _participant(name: str, partitions: Sequence[Stored]) -> Worker:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import random
 from fractions import Fraction
 from itertools import combinations
@@ -230,3 +231,13 @@ def test_bad_arguments_are_named() -> None:
         plan.encode(0, np.zeros((2, 4)))
     with pytest.raises(UsageError, match="rows must have the shape"):
         plan.decode(0, np.zeros((1, 4), np.uint8), np.zeros((3, 5)))
+
+
+def test_a_copy_of_a_plan_in_use_codes_as_the_plan_does() -> None:
+    placement = Placement({"w0": ["a", "b"], "w1": ["b", "c"], "w2": ["c", "a"]})
+    plan = make_plan(placement)
+    updates = np.random.default_rng(0).standard_normal((3, 8))
+    stored = [updates[list(own)] for own in placement.stored]
+    uplink = [plan.encode(k, own) for k, own in enumerate(stored)]
+    copied = copy.deepcopy(plan)
+    assert copied.recombine(uplink).tobytes() == plan.recombine(uplink).tobytes()

@@ -1,0 +1,300 @@
+"""What regressors and classifiers share: parameters, the run, and tasks in and out."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from asyncdmtl import report
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.estimators.frames import Target, TaskFrames
+from asyncdmtl.estimators.rows import TaskRows
+from asyncdmtl.learning.learners import learner_spec
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.plan.placement import Placement, natural_key
+from asyncdmtl.runtime.addresses import parse_address
+from asyncdmtl.runtime.processes import run_in_processes
+from asyncdmtl.runtime.records import RunOptions, RunRecord
+from asyncdmtl.runtime.remote import join_server
+from asyncdmtl.runtime.threads import run_in_threads
+
+Floats = NDArray[np.float64]
+
+# What the rooms below call the parameters of an estimator.
+_PARAMETERS: Mapping[str, str] = {
+    "rounds": "max_iter", "tolerance": "tol", "intercept": "fit_intercept", "seed": "random_state",
+    "folds": "cv", "accelerated": "strategy", "--strategy": "strategy",
+    "--strategy linear": "strategy linear",
+}  # fmt: skip
+
+_INTERCEPTS: Mapping[object, str] = {True: "free", False: "none", "penalised": "penalised"}
+_HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
+    """What regressors and classifiers share: parameters, the run, tasks in and out."""
+
+    coupling: str = "nuclear"
+    loss: str = "squared"
+    edges: Sequence[tuple[Hashable, Hashable, float]] = ()
+    aggregate: str = "mean"
+    update: str = "gradient"
+    epochs: int = 1
+    learner: Any = None
+    fit_intercept: bool | str = True
+    standardise: bool = False
+    max_iter: int = 1000
+    tol: float = 1e-6
+    dtype: str = "float64"
+    strategy: str = "relay"
+    workers: int = 3
+    copies: int = 2
+    parts: int = 1
+    cluster: str = "threads"
+    random_state: Any = 0
+
+    def fit(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> Self:
+        """Train a model for each task, all of them together.
+
+        Parameters
+        ----------
+        X : (n, features) array-like or DataFrame; or a list of arrays, one per task
+        y : (n,) array-like; or a list of arrays
+        tasks : array-like of n labels, or the name of a column of `X`, or None
+            The task of each row: text, numbers, anything hashable. A column is no feature, and need not be
+            named again later. With lists, one label per array, by default 0, 1, …. None is one task.
+        sample_weight : (n,) array-like, or a list of arrays, or None
+            A weight of 2 is as two equal rows, one of 0 as none.
+
+        Raises
+        ------
+        ValueError
+            Names the parameter, task or column that breaks a rule.
+        """
+        with _own_words():
+            self._check_loss()
+            frames, y = self._read(X, y, tasks, sample_weight)
+            self._fit(frames, y)
+        return self
+
+    def predict(self, X: Any, tasks: Any = None) -> Any:
+        """Predicted values or classes of rows, (n,), each under the model of its task.
+
+        Parameters
+        ----------
+        X : (n, features) array-like or DataFrame; or a list of arrays, for a list of results
+        tasks : as for `fit`
+            May be None if there is one task only, or if `fit` was told a column.
+
+        Raises
+        ------
+        ValueError
+            A task without a model, which the error names, or rows that do not fit.
+        """
+        rows, index, scores = self._scores(X, tasks)
+        return self._given_out(rows, index, self._predicted(scores))
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Say what `predict` and its kin give: "default" for arrays, "pandas" for a Series or DataFrame.
+
+        Other predictors of scikit-learn have no such choice. The index is that of `X`, if it has one.
+
+        Raises
+        ------
+        UsageError
+            Another word.
+        """
+        if transform not in (None, "default", "pandas"):
+            raise UsageError("transform", "must be default or pandas", transform)
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    @property
+    def _intercept(self) -> str:
+        if self.fit_intercept not in (True, False, "penalised"):
+            raise UsageError("fit_intercept", "must be True, False or 'penalised'", self.fit_intercept)
+        return _INTERCEPTS[self.fit_intercept]
+
+    def _check_loss(self) -> None:
+        suited = [name for name, loss in LOSSES.items() if loss.classification == is_classifier(self)]
+        if self.loss not in suited:
+            raise UsageError("loss", f"must be one of {', '.join(suited)}", self.loss)
+
+    def _read(self, X: Any, y: Any, tasks: Any, sample_weight: Any) -> tuple[TaskFrames, NDArray[Any]]:
+        """What `fit` was given, but for rows of weight 0."""
+        rows = TaskRows.gather(X, tasks)
+        y = rows.flat(y, "y")
+        shape: tuple[int, ...] = getattr(y, "shape", ())
+        if len(shape) == 2 and shape[1] > 1:
+            rule = "must be 1-D (several outputs: give the rows once for each, as tasks), as shape"
+            raise DataError("y", rule, shape)
+        numeric = not is_classifier(self)
+        X, y = validate_data(self, rows.X, y, dtype=np.float64, order="C", y_numeric=numeric)
+        labels, weights = rows.of_each(len(X)), None
+        if sample_weight is not None:
+            given = rows.flat(sample_weight, "sample_weight")
+            weights = _check_sample_weight(given, X, dtype=np.float64, ensure_non_negative=True)
+            kept = np.flatnonzero(weights)
+            if gone := set(labels) - {labels[i] for i in kept}:
+                raise DataError("sample_weight", "must not be 0 for all rows of a task", [*map(str, gone)])
+            X, y, weights, labels = X[kept], y[kept], weights[kept], [labels[i] for i in kept]
+        self._task_column = rows.column
+        frames = TaskFrames(
+            X, weights, labels,
+            loss=self.loss, intercept=self._intercept, standardise=self.standardise, parts=plain(self.parts),
+        )  # fmt: skip
+        self.tasks_ = list(frames.names)
+        return frames, y
+
+    def _train(self, frames: TaskFrames, targets: Sequence[Target]) -> tuple[Floats, Floats]:
+        """Run, keep what it was and cost, and return coefficients and intercepts, a row for each target."""
+        settings = self._settings(self._edges(frames.names))
+        partitions = sorted(frames.partitions(targets), key=lambda partition: natural_key(partition.id))
+        settings = self._choose(frames, partitions, settings)
+        record, models = self._run(settings, partitions)
+        self.n_iter_ = len(record.rounds)
+        self.converged_ = record.converged
+        self.history_ = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
+        self.traffic_ = report.traffic(record)
+        # A copy, without what the plan has cached meanwhile and cannot be pickled.
+        self.plan_ = replace(record.plan)
+        if not record.converged and settings.tolerance > 0.0:
+            warnings.warn(
+                f"the models have not converged after max_iter={settings.rounds} rounds: "
+                "raise max_iter or tol, or bring the features to one scale (standardise=True)",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return frames.models_as_given(models, targets)
+
+    def _edges(self, names: Mapping[Hashable, str]) -> list[tuple[str, str, float]]:
+        """The edges by what the run calls tasks."""
+        for edge in self.edges:
+            if not isinstance(edge, tuple | list) or len(edge) != 3:
+                raise UsageError("edges", "must each be (task, task, weight)", edge)
+            if unknown := [task for task in edge[:2] if task not in names]:
+                raise UsageError("edges", "must join tasks; unknown", unknown[0])
+        return [(names[s], names[t], plain(weight)) for s, t, weight in self.edges]
+
+    def _settings(self, edges: Sequence[tuple[str, str, float]]) -> Settings:
+        learner = self.learner or ""
+        return Settings(
+            loss=self.loss,
+            coupling=self.coupling,
+            strength=getattr(self, "strength", 0.0),
+            rounds=plain(self.max_iter),
+            aggregate=self.aggregate,
+            edges=tuple(edges),
+            tolerance=plain(self.tol),
+            update=self.update,
+            epochs=plain(self.epochs),
+            learner=learner if isinstance(learner, str) else learner_spec(learner),
+            accelerated=self.update == "gradient" and self.strategy != "linear",
+            dtype=self.dtype,
+            intercept=self._intercept,
+            seed=_seed(self.random_state),
+        )
+
+    def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
+        """The settings to train with."""
+        return settings
+
+    def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
+        placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
+        stored = {
+            worker: [partitions[n] for n in held]
+            for worker, held in zip(placement.workers, placement.stored, strict=True)
+        }
+        options = RunOptions(settings, self.strategy, len(stored))
+        if self.cluster == "threads":
+            return run_in_threads(options, stored)
+        if self.cluster == "processes":
+            return run_in_processes(options, stored)
+        if not isinstance(self.cluster, str) or ":" not in self.cluster:
+            raise UsageError("cluster", "must be threads, processes or HOST:PORT of a server", self.cluster)
+        return join_server(*parse_address(self.cluster, "cluster"), settings, stored)
+
+    def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:
+        """Scores of rows under the models of their tasks: (n,), or (n, classes) where there are many."""
+        check_is_fitted(self)
+        rows = TaskRows.gather(X, tasks, self._task_column)
+        index = rows.X.index if hasattr(rows.X, "index") else None
+        X = validate_data(self, rows.X, dtype=np.float64, reset=False)
+        if rows.labels is None and len(self.tasks_) > 1:
+            raise UsageError("tasks", f"must be said: there are models of {len(self.tasks_)} tasks", None)
+        t_of = {task: t for t, task in enumerate(self.tasks_)}
+        labels = self.tasks_ * len(X) if rows.labels is None else rows.of_each(len(X))
+        if unknown := [label for label in dict.fromkeys(labels) if label not in t_of]:
+            raise UsageError("tasks", f"must be among the {len(t_of)} of fit; unknown", unknown[0])
+        codes = np.array([t_of[label] for label in labels])
+        scores = np.empty((len(X), *self.coef_.shape[1:-1]))
+        for t in np.unique(codes):
+            own = codes == t
+            scores[own] = X[own] @ self.coef_[t].T + self.intercept_[t]
+        return rows, index, scores
+
+    def _rated(self, metric: Any, X: Any, y: Any, tasks: Any, sample_weight: Any) -> float:
+        """A metric of `predict` over the rows of all tasks."""
+        rows, _, scores = self._scores(X, tasks)
+        weights = rows.flat(sample_weight, "sample_weight")
+        return float(metric(rows.flat(y, "y"), self._predicted(scores), sample_weight=weights))
+
+    def _given_out(self, rows: TaskRows, index: Any, values: NDArray[Any], columns: Any = None) -> Any:
+        """Values in the form that is wanted: an array or what `set_output` says, or a list of these."""
+        parts = rows.like_given(values)
+        if getattr(self, "_sklearn_output_config", {}).get("transform") != "pandas":
+            return parts
+        import pandas as pd
+
+        index = pd.RangeIndex(len(values)) if index is None else index
+        whole = pd.Series(values, index) if columns is None else pd.DataFrame(values, index, columns)
+        if rows.lengths is None:
+            return whole
+        ends = np.cumsum(rows.lengths)
+        return [whole.iloc[end - n : end] for end, n in zip(ends, rows.lengths, strict=True)]
+
+    @abstractmethod
+    def _fit(self, frames: TaskFrames, y: NDArray[Any]) -> None:
+        """Train on the rows of all tasks."""
+
+    @abstractmethod
+    def _predicted(self, scores: Floats) -> NDArray[Any]:
+        """What is predicted where these are the scores."""
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy, as grids are made of, as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _seed(random_state: Any) -> int:
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Errors of the rooms below name parameters as estimators do."""
+    try:
+        yield
+    except UsageError as error:
+        own = _PARAMETERS.get(error.argument)
+        if own is None:
+            raise
+        raise type(error)(own, error.rule, error.value) from error

@@ -1,0 +1,162 @@
+"""From rows as given to partitions that train well, and from their models back to the columns as given."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.estimators.rows import task_names
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.tasks import Partition, TaskModels
+
+Floats = NDArray[np.float64]
+
+
+class Target(NamedTuple):
+    """What one model is trained on: its name, the task `t` whose rows it has, and `y` for these (n_t,)."""
+
+    name: str
+    t: int
+    y: Floats
+
+
+class TaskFrames:
+    """The rows of every task, in the frame in which its models are trained.
+
+    With a free intercept, rows and real targets are centred within each task: that changes intercepts only,
+    since no coupling sees these, and lets training converge in far fewer rounds.
+
+    Parameters
+    ----------
+    X : (n, features) float64 array
+    weights : (n,) float64 array or None
+        More than 0.
+    labels : sequence of n labels
+        The task of each row.
+    loss : str
+        A name in `LOSSES`.
+    intercept : str
+        As in `Settings`.
+    standardise : bool
+        Whether columns are divided by their (weighted) standard deviation over all rows.
+    parts : int
+        Partitions per task, at the most.
+
+    Attributes
+    ----------
+    names : dict of label to text
+        The tasks, in natural order of the texts.
+    rows : tuple of int arrays
+        The rows of each task, ascending.
+
+    Raises
+    ------
+    UsageError
+        `parts` is no whole number, or below 1; or (as DataError) labels do not do (`task_names`).
+    """
+
+    def __init__(
+        self,
+        X: Floats,
+        weights: Floats | None,
+        labels: Sequence[Hashable],
+        *,
+        loss: str,
+        intercept: str,
+        standardise: bool,
+        parts: int,
+    ) -> None:
+        if not isinstance(parts, int) or isinstance(parts, bool) or parts < 1:
+            raise UsageError("parts", "must be a whole number, at least 1", parts)
+        self.names = task_names(labels)
+        T = len(self.names)
+        position = {label: t for t, label in enumerate(self.names)}
+        codes = np.array([position[label] for label in labels])
+        order = np.argsort(codes, kind="stable")
+        self.rows = tuple(np.split(order, np.searchsorted(codes[order], np.arange(1, T))))
+        self._free = intercept == "free"
+        self._loss = loss
+        self._parts = parts
+        self._scale = _scale(X, weights) if standardise else np.ones(X.shape[1])
+        self._X, self._weights = X, weights
+        self._means = np.zeros((T, X.shape[1]))
+        if self._free:
+            for t in range(T):
+                self._means[t] = np.average(X[self.rows[t]], axis=0, weights=self._weights_of(t))
+        # Score that is added to a model's, and models that no row has a say in, by name.
+        self._offsets: dict[str, float] = {}
+        self._unfitted: dict[str, float] = {}
+        self._t_of: dict[str, int] = {}
+
+    def partitions(self, targets: Sequence[Target]) -> list[Partition]:
+        """The rows of each target in parts, every so-manieth row to each.
+
+        Under logistic loss, labels that are all equal would drive a free intercept to infinity, and in the
+        limit exert no force on the coefficients. Such a target is trained on two rows of zeros with both
+        labels, which is that limit, so that its coefficients are what the other tasks suggest; its intercept
+        is then set by Laplace's rule of succession, to the odds (n + 1) : 1.
+        """
+        made = []
+        for target in targets:
+            if target.name in self._t_of:
+                raise DataError("tasks and classes", "must differ in their text; twice", target.name)
+            self._t_of[target.name] = target.t
+            made += self._unanimous(target) if self._is_unanimous(target) else self._cut(target)
+        return made
+
+    def models_as_given(self, models: TaskModels, targets: Sequence[Target]) -> tuple[Floats, Floats]:
+        """Coefficients (targets, features) and intercepts (targets,), float64, for rows as given."""
+        position = {name: i for i, name in enumerate(models.tasks)}
+        chosen = [position[target.name] for target in targets]
+        coef = models.coef_[chosen].astype(np.float64) / self._scale
+        intercept = models.intercept_[chosen].astype(np.float64)
+        for i, target in enumerate(targets):
+            intercept[i] = self._unfitted.get(target.name, intercept[i] + self._offsets.get(target.name, 0.0))
+            intercept[i] -= coef[i] @ self._means[target.t]
+        return coef, intercept
+
+    def _cut(self, target: Target) -> list[Partition]:
+        rows, y, weights = self.rows[target.t], target.y, self._weights_of(target.t)
+        if self._free and not LOSSES[self._loss].classification:
+            # The mean is the intercept itself under squared loss, the median nearly so under Huber's.
+            mean = float(np.average(y, weights=weights) if self._loss == "squared" else np.median(y))
+            self._offsets[target.name] = mean
+            y = y - mean
+        P = min(self._parts, len(rows))
+        return [
+            Partition(
+                f"{target.name}/{p}",
+                target.name,
+                (self._X[rows[p::P]] - self._means[target.t]) / self._scale,
+                y[p::P],
+                None if weights is None else weights[p::P],
+            )
+            for p in range(P)
+        ]
+
+    def _is_unanimous(self, target: Target) -> bool:
+        return self._free and self._loss == "logistic" and len(np.unique(target.y)) == 1
+
+    def _unanimous(self, target: Target) -> list[Partition]:
+        weights = self._weights_of(target.t)
+        count = len(target.y) if weights is None else float(weights.sum())
+        self._unfitted[target.name] = float(np.log1p(count)) * (1.0 if target.y[0] else -1.0)
+        return [
+            Partition(f"{target.name}/0", target.name, np.zeros((2, self._X.shape[1])), np.array([0.0, 1.0]))
+        ]
+
+    def _weights_of(self, t: int) -> Floats | None:
+        return None if self._weights is None else self._weights[self.rows[t]]
+
+
+def _scale(X: Floats, weights: Floats | None) -> Floats:
+    """Standard deviation of each column; 1 for one that is constant but for rounding."""
+    mean = np.average(X, axis=0, weights=weights)
+    deviation = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
+    constant = deviation <= 10.0 * np.finfo(np.float64).eps * np.abs(mean)
+    scale: Floats = np.where(constant, 1.0, deviation)
+    return scale

@@ -1,0 +1,158 @@
+"""What users give to an estimator: rows and the task of each, in any of the forms that are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.plan.placement import natural_key
+
+# Room for a class and a part beside it, in the 200 characters that a partition's name may have.
+_LONGEST_NAME = 120
+
+# How NumPy and pandas spell what is missing.
+_MISSING = ("nan", "NaT", "<NA>")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRows:
+    """The rows of all tasks, one after the other as given.
+
+    Attributes
+    ----------
+    X : array-like or DataFrame
+        `n` rows, without the column of tasks.
+    labels : list or None
+        The task of each row; None if it was not said.
+    lengths : tuple of int or None
+        If a list of arrays was given, the rows of each.
+    column : str or None
+        The column that the labels came from.
+    """
+
+    X: Any
+    labels: list[Hashable] | None
+    lengths: tuple[int, ...] | None
+    column: str | None
+
+    @classmethod
+    def gather(cls, X: Any, tasks: Any, column: str | None = None) -> TaskRows:
+        """Bring what was given into one form.
+
+        Parameters
+        ----------
+        X : (n, features) array-like or DataFrame, or list of one of them per task
+        tasks : array-like of n labels, or one per item of a list; or the name of a column; or None
+            Items of a list are tasks 0, 1, … unless something else is said.
+        column : str or None
+            The column that says the task if `tasks` does not; no feature if it is there.
+
+        Raises
+        ------
+        UsageError
+            No such column, another number of labels, or one that is missing.
+        """
+        lengths = None
+        if is_by_task(X):
+            lengths = tuple(len(part) for part in X)
+            X = _stacked(X)
+        names = list(X.columns) if hasattr(X, "columns") else []
+        if isinstance(tasks, str):
+            if tasks not in names:
+                raise UsageError("tasks", "must be labels, or the name of a column of X", tasks)
+            column = tasks
+        present = column in names
+        labels = None
+        if isinstance(tasks, str) or (tasks is None and present):
+            labels = _labels(X[column])
+        elif lengths is not None:
+            labels = _per_item(_labels(tasks) if tasks is not None else list(range(len(lengths))), lengths)
+        elif tasks is not None:
+            labels = _labels(tasks)
+        if present:
+            X = X[[name for name in names if name != column]]
+        return cls(X, labels, lengths, column)
+
+    def flat(self, values: Any, what: str) -> Any:
+        """`values`, one per row; a list of arrays if `X` was one becomes a single array."""
+        if self.lengths is None or values is None:
+            return values
+        arrays = [np.asarray(part) for part in values]
+        if tuple(map(len, arrays)) != self.lengths:
+            raise DataError(what, f"must be a list of arrays of {self.lengths}", [len(a) for a in arrays])
+        return np.concatenate(arrays)
+
+    def like_given(self, values: NDArray[Any]) -> Any:
+        """`values` (n, …) as one array, or one per item if `X` was a list."""
+        if self.lengths is None:
+            return values
+        return np.split(values, np.cumsum(self.lengths)[:-1])
+
+    def of_each(self, n: int) -> list[Hashable]:
+        """The label of each of `n` rows; 0 where there is one task, of which nothing was said."""
+        if self.labels is None:
+            return [0] * n
+        if len(self.labels) != n:
+            raise DataError("tasks", f"must be one label for each of {n} rows", len(self.labels))
+        return self.labels
+
+
+def is_by_task(X: Any) -> bool:
+    """Whether `X` is a list of arrays, one per task."""
+    return isinstance(X, list | tuple) and bool(X) and all(getattr(part, "ndim", 0) == 2 for part in X)
+
+
+def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
+    """Label → its text, each label once, in natural order of the texts (`w2` before `w10`).
+
+    Raises
+    ------
+    DataError
+        A label is missing, has no printable text, or has the same as another.
+    """
+    names: dict[Hashable, str] = {}
+    for label in dict.fromkeys(labels):
+        if label is None or (not isinstance(label, str) and str(label) in _MISSING):
+            raise DataError("tasks", "must be said of every row", label)
+        name = str(label)
+        if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+            raise DataError("tasks", f"must have a text of 1 to {_LONGEST_NAME} printable characters", label)
+        names[label] = name
+    if len(set(names.values())) < len(names):
+        twice = [label for label, name in names.items() if list(names.values()).count(name) > 1]
+        raise DataError("tasks", "must differ in their text", twice)
+    return dict(sorted(names.items(), key=lambda item: natural_key(item[1])))
+
+
+def _labels(tasks: Any) -> list[Hashable]:
+    """Labels as plain Python values, so that 3 is 3 whichever array it comes from."""
+    labels = [label.item() if isinstance(label, np.generic) else label for label in tasks]
+    for label in labels:
+        if not isinstance(label, Hashable):
+            raise DataError("tasks", "must be labels: numbers, text, or other hashable values", label)
+    return labels
+
+
+def _per_item(labels: list[Hashable], lengths: tuple[int, ...]) -> list[Hashable]:
+    if len(labels) != len(lengths):
+        raise DataError("tasks", f"must be one label for each of {len(lengths)} arrays", labels)
+    return [label for label, rows in zip(labels, lengths, strict=True) for _ in range(rows)]
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """The rows of all parts; a DataFrame, with its names, if they are."""
+    if all(hasattr(part, "iloc") for part in parts):
+        import pandas as pd
+
+        if any(list(part.columns) != list(parts[0].columns) for part in parts):
+            raise DataError("X", "must have the same columns for all tasks", list(parts[0].columns))
+        return pd.concat(parts)
+    widths = sorted({part.shape[1] for part in parts})
+    if len(widths) > 1:
+        raise DataError("X", "must have as many features for all tasks", widths)
+    return np.concatenate([np.asarray(part) for part in parts])

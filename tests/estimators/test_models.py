@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression, SGDRegressor
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.preprocessing import StandardScaler
+from support.clusters import Cluster
+from support.multitask import make_rows
+
+import asyncdmtl
+from asyncdmtl import (
+    CodedMultiTaskClassifier,
+    CodedMultiTaskClassifierCV,
+    CodedMultiTaskRegressor,
+    CodedMultiTaskRegressorCV,
+)
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import train
+from asyncdmtl.runtime.addresses import format_address
+from asyncdmtl.runtime.records import RunOptions
+
+X, Y, TASKS = make_rows()
+# With some chance in them, so that no hyperplane tells classes apart without error.
+NOISY = Y + np.random.default_rng(1).standard_normal(len(Y)) * Y.std()
+LABELS = np.where(np.median(NOISY) < NOISY, "yes", "no")
+KINDS = np.random.default_rng(2).permuted(np.digitize(NOISY, np.quantile(NOISY, [0.3, 0.6])))
+
+
+def penalty(coupling: str, W: Any, T: int) -> Any:
+    centred = (np.eye(T) - np.full((T, T), 1.0 / T)) @ W
+    return {
+        "nuclear": cp.normNuc,
+        "l21": lambda W: cp.sum(cp.norm(W, 2, axis=0)),
+        "mean-regularised": lambda W: cp.sum_squares(centred) / 2.0,
+        "covariance": lambda W: cp.square(cp.normNuc(W)) / 2.0,
+    }[coupling](W)
+
+
+def objective(coupling: str, loss: str, strength: float, W: Any, b: Any) -> Any:
+    """From the definition, in cvxpy; a number, if W and b are."""
+    total = strength * penalty(coupling, W, 3)
+    for t, task in enumerate("abc"):
+        own = np.array(TASKS) == task
+        scores = X[own] @ W[t] + b[t]
+        if loss == "squared":
+            total += cp.sum_squares(scores - Y[own]) / (2 * own.sum())
+        else:
+            signs = np.where(LABELS[own] == "yes", 1.0, -1.0)
+            total += cp.sum(cp.logistic(cp.multiply(-signs, scores))) / own.sum()
+    return total
+
+
+@pytest.mark.parametrize("coupling", ["nuclear", "l21", "mean-regularised", "covariance"])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_the_optimum_of_an_independent_solver_is_reached(coupling: str, loss: str) -> None:
+    strength = 0.05
+    kind: Any = CodedMultiTaskRegressor if loss == "squared" else CodedMultiTaskClassifier
+    fitted = kind(coupling=coupling, strength=strength).fit(X, Y if loss == "squared" else LABELS, TASKS)
+    W, b = cp.Variable((3, X.shape[1])), cp.Variable(3)
+    problem = cp.Problem(cp.Minimize(objective(coupling, loss, strength, W, b)))
+    best = problem.solve(solver=cp.CLARABEL, tol_gap_rel=1e-10, tol_gap_abs=1e-10, tol_feas=1e-10)
+    reached = objective(coupling, loss, strength, fitted.coef_, fitted.intercept_).value
+    assert fitted.converged_
+    assert -1e-8 <= (reached - best) / best <= 1e-6
+
+
+def test_the_models_are_those_of_the_twin_bit_for_bit() -> None:
+    model = CodedMultiTaskRegressor(fit_intercept=False, parts=2).fit(X, Y, TASKS)
+    rows = {task: np.flatnonzero(np.array(TASKS) == task) for task in "abc"}
+    partitions = [
+        Partition(f"{task}/{p}", task, X[rows[task][p::2]], Y[rows[task][p::2]])
+        for task in "abc"
+        for p in (0, 1)
+    ]
+    twin = train(
+        partitions,
+        Settings("squared", "nuclear", 0.01, 1000, tolerance=1e-6, dtype="float64", intercept="none"),
+    )
+    assert model.coef_.tobytes() == twin.models.coef_.tobytes()
+    assert model.history_["objective"].tolist() == twin.objectives.tolist()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "strategy"),
+    [("threads", "relay"), ("threads", "personal"), ("threads", "auto"), ("processes", "personal")],
+)
+def test_everywhere_the_same_models(cluster: str, strategy: str) -> None:
+    model = CodedMultiTaskRegressor(max_iter=10, tol=0.0).fit(X, Y, TASKS)
+    other = clone(model).set_params(cluster=cluster, strategy=strategy, workers=2, copies=1).fit(X, Y, TASKS)
+    assert other.coef_.tobytes() == model.coef_.tobytes()
+    assert other.traffic_["workers"] == 2
+    assert strategy in (other.traffic_["strategy"], "auto")
+
+
+async def test_with_a_server_that_is_running() -> None:
+    model = CodedMultiTaskRegressor(max_iter=10, tol=0.0).fit(X, Y, TASKS)
+    settings = Settings("squared", "nuclear", 0.01, 10, dtype="float64")
+    async with Cluster(RunOptions(settings, "central", workers=3)) as cluster:
+        away = clone(model).set_params(cluster=format_address(*cluster.address))
+        with pytest.raises(UsageError, match="max_iter must be that of the server, 10, got 11"):
+            await asyncio.to_thread(clone(away).set_params(max_iter=11).fit, X, Y, TASKS)
+        await asyncio.to_thread(away.fit, X, Y, TASKS)
+    assert away.coef_.tobytes() == model.coef_.tobytes()
+    assert away.history_["objective"].tolist() == model.history_["objective"].tolist()
+    assert away.traffic_["strategy"] == "central"
+
+
+def test_linear_targets() -> None:
+    model = CodedMultiTaskRegressor(coupling="mean", strategy="linear", fit_intercept=False).fit(X, Y, TASKS)
+    pooled = np.linalg.lstsq(X, Y)[0]
+    np.testing.assert_allclose(model.coef_, np.tile(pooled, (3, 1)), rtol=1e-3)
+    assert model.plan_.uplink_load < 3
+
+
+def test_what_travelled_and_why() -> None:
+    model = CodedMultiTaskRegressor(max_iter=7, tol=0.0, workers=4).fit(X, Y, TASKS)
+    assert model.n_iter_ == 7
+    assert {name: len(values) for name, values in model.history_.items()} == dict.fromkeys(
+        ("objective", "residual", "up_bytes", "down_bytes", "seconds"), 7
+    )
+    up, down = model.history_["up_bytes"].sum(), model.history_["down_bytes"].sum()
+    traffic = model.traffic_
+    assert up >= traffic["uplink"]["payload_bytes"] > 0
+    assert down >= traffic["downlink_wire"]["payload_bytes"] > 0
+    assert traffic["uplink"]["measured_load"] == str(model.plan_.uplink_load)
+    assert model.plan_.uplink_load == model.plan_.uplink_bound
+    assert np.all(np.diff(model.history_["objective"]) < 0)
+
+
+def test_scaling_is_undone_in_the_coefficients() -> None:
+    units = np.array([1.0, 100.0, 0.01, 1.0])
+    inside = CodedMultiTaskRegressor(standardise=True, strength=0.1).fit(X * units, Y, TASKS)
+    outside = CodedMultiTaskRegressor(strength=0.1).fit(StandardScaler().fit_transform(X), Y, TASKS)
+    np.testing.assert_allclose(inside.coef_ * units, outside.coef_ / X.std(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(
+        inside.predict(X * units, TASKS), outside.predict(StandardScaler().fit_transform(X), TASKS), rtol=1e-9
+    )
+
+
+def test_a_constant_column_takes_no_harm_from_scaling() -> None:
+    constant = np.column_stack([X, np.full(len(X), 0.1)])
+    model = CodedMultiTaskRegressor(standardise=True, strength=0.1).fit(constant, Y, TASKS)
+    without = CodedMultiTaskRegressor(standardise=True, strength=0.1).fit(X, Y, TASKS)
+    np.testing.assert_allclose(model.predict(constant, TASKS), without.predict(X, TASKS), rtol=1e-6)
+
+
+@pytest.mark.parametrize("intercept", [False, "penalised"])
+def test_other_intercepts(intercept: Any) -> None:
+    model = CodedMultiTaskRegressor(fit_intercept=intercept, strength=0.1).fit(X, Y, TASKS)
+    if intercept is False:
+        assert model.intercept_.tolist() == [0.0, 0.0, 0.0]
+    else:
+        ones = np.column_stack([X, np.ones(len(X))])
+        same = CodedMultiTaskRegressor(fit_intercept=False, strength=0.1).fit(ones, Y, TASKS)
+        np.testing.assert_allclose(model.intercept_, same.coef_[:, -1], rtol=1e-4)
+        np.testing.assert_allclose(model.coef_, same.coef_[:, :-1], rtol=1e-4)
+
+
+def test_weights_are_as_repeated_rows() -> None:
+    weights = np.arange(len(X)) % 3
+    weighted = CodedMultiTaskRegressor().fit(X, Y, TASKS, sample_weight=weights)
+    repeated = CodedMultiTaskRegressor().fit(
+        X.repeat(weights, axis=0), Y.repeat(weights), np.repeat(TASKS, weights)
+    )
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-9)
+    assert weighted.score(X, Y, TASKS) != weighted.score(X, Y, TASKS, sample_weight=weights)
+
+
+def test_a_wild_target_far_away_is_no_matter_for_huber() -> None:
+    wild = np.r_[Y + 1e4, 1e6]
+    model = CodedMultiTaskRegressor(loss="huber", strength=1e-3).fit(
+        np.r_[X, X[:1]], wild, [*TASKS, TASKS[0]]
+    )
+    assert model.converged_
+    assert np.abs(model.predict(X, TASKS) - Y - 1e4).max() < 3.0
+
+
+def test_arrays_a_column_and_lists_are_the_same_rows() -> None:
+    arrays = CodedMultiTaskRegressor().fit(X, Y, TASKS)
+    frame = pd.DataFrame(X, columns=list("pqrs")).assign(site=pd.Categorical(TASKS))
+    column = CodedMultiTaskRegressor().fit(frame, Y, "site")
+    parts = [np.array(TASKS) == task for task in "abc"]
+    lists = CodedMultiTaskRegressor().fit([X[own] for own in parts], [Y[own] for own in parts])
+    named = CodedMultiTaskRegressor().fit([X[own] for own in parts], [Y[own] for own in parts], list("abc"))
+    assert arrays.tasks_ == column.tasks_ == named.tasks_ == ["a", "b", "c"]
+    assert lists.tasks_ == [0, 1, 2]
+    for other in (column, lists, named):
+        assert other.coef_.tobytes() == arrays.coef_.tobytes()
+    assert column.feature_names_in_.tolist() == list("pqrs")
+    predicted = arrays.predict(X, TASKS)
+    np.testing.assert_array_equal(column.predict(frame), predicted)
+    np.testing.assert_array_equal(column.predict(frame.drop(columns="site"), TASKS), predicted)
+    for own, values in zip(parts, lists.predict([X[own] for own in parts]), strict=True):
+        np.testing.assert_allclose(values, predicted[own], rtol=1e-12)
+    assert column.score(frame, Y) == arrays.score(X, Y, TASKS)
+    assert lists.score([X[own] for own in parts], [Y[own] for own in parts]) == pytest.approx(
+        arrays.score(X, Y, TASKS), rel=1e-12
+    )
+
+
+def test_one_task_need_not_be_said() -> None:
+    model = CodedMultiTaskRegressor().fit(X, Y)
+    assert model.tasks_ == [0]
+    assert model.coef_.shape == (1, 4)
+    assert model.predict(X).shape == Y.shape
+
+
+def test_ragged_tasks_down_to_one_row() -> None:
+    labels = ["a"] * 60 + ["b"] * 10 + ["c", "d"]
+    model = CodedMultiTaskRegressor(parts=3).fit(X, Y, labels)
+    assert model.traffic_["partitions"] == 3 + 3 + 1 + 1
+    assert model.predict(X[-1:], ["d"]) == pytest.approx(Y[-1], abs=1e-3)
+
+
+def test_set_output_gives_pandas_with_the_index_of_the_rows() -> None:
+    frame = pd.DataFrame(X, index=np.arange(len(X)) + 100)
+    model = CodedMultiTaskClassifier().set_output(transform="pandas").fit(frame, LABELS, TASKS)
+    predicted = clone(model).fit(frame, LABELS, TASKS).predict(frame, TASKS)
+    assert isinstance(predicted, pd.Series)
+    assert predicted.index.equals(frame.index)
+    chances = model.predict_proba([frame[:3], frame[3:]], ["a", "b"])
+    assert [part.columns.tolist() for part in chances] == [["no", "yes"], ["no", "yes"]]
+    assert chances[1].index[0] == 103
+    assert isinstance(model.set_output(transform="default").predict(frame, TASKS), np.ndarray)
+    with pytest.raises(UsageError, match="transform must be default or pandas"):
+        model.set_output(transform="polars")
+
+
+def test_two_classes() -> None:
+    model = CodedMultiTaskClassifier().fit(X, LABELS, TASKS)
+    assert model.classes_.tolist() == ["no", "yes"]
+    assert model.coef_.shape == (3, 4)
+    scores, chances = model.decision_function(X, TASKS), model.predict_proba(X, TASKS)
+    np.testing.assert_allclose(chances[:, 1], 1.0 / (1.0 + np.exp(-scores)), rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(X, TASKS) == "yes", scores > 0)
+    assert model.score(X, LABELS, TASKS) > 0.7
+
+
+def test_more_classes_are_each_against_the_rest() -> None:
+    model = CodedMultiTaskClassifier(coupling="none").fit(X, KINDS, TASKS)
+    assert model.coef_.shape == (3, 3, 4)
+    assert model.intercept_.shape == (3, 3)
+    assert "a=2" in {name.partition("/")[0] for name in model.plan_.placement.partitions}
+    own = np.array(TASKS) == "b"
+    alone = LogisticRegression(C=np.inf, tol=1e-10, max_iter=10000).fit(X[own], KINDS[own] == 1)
+    ours = model.decision_function(X[own], ["b"] * own.sum())[:, 1]
+    np.testing.assert_allclose(ours, alone.decision_function(X[own]), atol=0.02)
+    np.testing.assert_allclose(model.predict_proba(X, TASKS).sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_array_equal(
+        model.predict(X, TASKS), model.classes_[model.predict_proba(X, TASKS).argmax(axis=1)]
+    )
+
+
+def test_edges_join_tasks_and_each_of_their_classes() -> None:
+    edges = [("a", "b", np.float64(2.0))]
+    model = CodedMultiTaskClassifier(coupling="graph", edges=edges, strength=100.0).fit(X, KINDS, TASKS)
+    assert np.abs(model.coef_[0] - model.coef_[1]).max() < 0.01
+    assert np.abs(model.coef_[0] - model.coef_[2]).max() > 0.1
+    with pytest.raises(UsageError, match="edges must join tasks; unknown"):
+        CodedMultiTaskRegressor(coupling="graph", edges=[("a", "z", 1.0)]).fit(X, Y, TASKS)
+    short: Any = [("a", "b")]
+    with pytest.raises(UsageError, match=r"edges must each be \(task, task, weight\)"):
+        CodedMultiTaskRegressor(coupling="graph", edges=short).fit(X, Y, TASKS)
+
+
+def test_a_task_of_one_class_leans_on_the_others() -> None:
+    labels = np.where(np.array(TASKS) == "c", "yes", LABELS)
+    model = CodedMultiTaskClassifier(coupling="mean-regularised", strength=0.1).fit(X, labels, TASKS)
+    assert model.converged_
+    own = np.array(TASKS) == "c"
+    assert model.predict_proba(X[own].mean(axis=0)[None], ["c"])[0, 1] == pytest.approx(25 / 26)
+    np.testing.assert_allclose(model.coef_[2], model.coef_[:2].mean(axis=0), rtol=1e-2)
+    with pytest.raises(DataError, match="at least two classes over all tasks"):
+        CodedMultiTaskClassifier().fit(X, ["yes"] * len(X), TASKS)
+
+
+def test_squared_hinge_has_no_probabilities() -> None:
+    model = CodedMultiTaskClassifier(loss="squared_hinge").fit(X, LABELS, TASKS)
+    assert model.score(X, LABELS, TASKS) > 0.7
+    assert not hasattr(model, "predict_proba")
+
+
+def test_local_models_of_a_learner() -> None:
+    learner = SGDRegressor(alpha=0.0, eta0=0.01, learning_rate="constant")
+    model = CodedMultiTaskRegressor(
+        update="model", epochs=2, learner=learner, max_iter=40, tol=0.0, strength=1e-3, random_state=3
+    ).fit(X, Y, TASKS)
+    assert model.score(X, Y, TASKS) > 0.9
+    again = clone(model).set_params(random_state=np.random.RandomState(4)).fit(X, Y, TASKS)
+    assert again.coef_.tobytes() != model.coef_.tobytes()
+
+
+@pytest.mark.parametrize("kind", [CodedMultiTaskRegressorCV, CodedMultiTaskClassifierCV])
+def test_strengths_are_chosen_by_cross_validation(kind: Any) -> None:
+    y = Y if kind is CodedMultiTaskRegressorCV else LABELS
+    model = kind(strengths=[100.0, 0.05, 1.0], cv=3).fit(X, y, TASKS)
+    results = model.cv_results_
+    assert results["param_strength"].tolist() == [100.0, 1.0, 0.05]
+    best = results["mean_test_loss"].argmin()
+    assert model.strength_ == results["param_strength"][best]
+    assert results["rank_test_loss"][best] == 1
+    assert best > 0
+    assert len(pd.DataFrame(results).columns) == 3 + 4
+    plain_kind: Any = CodedMultiTaskRegressor if y is Y else CodedMultiTaskClassifier
+    plain = plain_kind(strength=model.strength_).fit(X, y, TASKS)
+    assert plain.coef_.tobytes() == model.coef_.tobytes()
+
+
+def test_a_path_is_found_where_none_is_given() -> None:
+    model = CodedMultiTaskRegressorCV(cv=2).fit(X, Y, TASKS)
+    assert len(model.cv_results_["param_strength"]) > 3
+    assert model.score(X, Y, TASKS) > 0.9
+
+
+def test_grid_search_passes_tasks_on() -> None:
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = CodedMultiTaskRegressor().set_fit_request(tasks=True).set_score_request(tasks=True)
+        search = GridSearchCV(model, {"strength": np.array([100.0, 0.1])}, cv=2).fit(X, Y, tasks=TASKS)
+    assert search.best_params_ == {"strength": 0.1}
+    assert search.best_estimator_.tasks_ == ["a", "b", "c"]
+
+
+def test_a_column_serves_where_nothing_is_passed_to_predict() -> None:
+    frame = pd.DataFrame(X, columns=list("pqrs")).assign(site=TASKS)
+    scores = cross_val_score(
+        CodedMultiTaskRegressor(), frame, Y, cv=2, params={"tasks": "site"}, scoring="neg_mean_squared_error"
+    )
+    assert (scores > -1.0).all()
+
+
+def test_pickle_and_clone() -> None:
+    model = CodedMultiTaskRegressor(strength=0.1).fit(X, Y, TASKS)
+    copied = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copied.predict(X, TASKS), model.predict(X, TASKS))
+    assert copied.plan_.placement.as_dict() == model.traffic_["placement"]
+    fresh = clone(model)
+    assert fresh.get_params() == model.get_params()
+    with pytest.raises(NotFittedError):
+        fresh.predict(X, TASKS)
+
+
+def test_who_does_not_arrive_says_so() -> None:
+    with pytest.warns(ConvergenceWarning, match="max_iter=3"):
+        model = CodedMultiTaskRegressor(max_iter=3).fit(X, Y, TASKS)
+    assert not model.converged_
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("coupling", "trace", "coupling must be one of"),
+        ("strength", -1.0, "strength must be a finite number"),
+        ("loss", "logistic", "loss must be one of squared, huber"),
+        ("max_iter", 0, "max_iter must be a whole number"),
+        ("tol", -1.0, "tol must be a finite number"),
+        ("fit_intercept", "free", "fit_intercept must be True, False or 'penalised'"),
+        ("strategy", "gossip", "strategy must be one of"),
+        ("workers", 0, "workers must be a whole number"),
+        ("copies", 4, "copies must lie between 1 and the number of workers"),
+        ("parts", 0, "parts must be a whole number"),
+        ("cluster", "cloud", "cluster must be threads, processes or HOST:PORT"),
+        ("dtype", "float16", "dtype must be one of"),
+        ("random_state", -1, "random_state must be a whole number"),
+        ("learner", SGDRegressor(), "learner and epochs are for updates that are models only"),
+        ("edges", [("a", "b", 1.0)], "edges are for the coupling graph only"),
+    ],
+)
+def test_parameters_are_named_in_errors(parameter: str, value: Any, message: str) -> None:
+    model = CodedMultiTaskRegressor(**{parameter: value})
+    with pytest.raises(UsageError, match=message):
+        model.fit(X, Y, TASKS)
+
+
+def test_tasks_without_a_model_are_named() -> None:
+    model = CodedMultiTaskRegressor().fit(X, Y, TASKS)
+    with pytest.raises(ValueError, match="tasks must be among the 3 of fit; unknown, got 'z'"):
+        model.predict(X[:2], ["a", "z"])
+    with pytest.raises(ValueError, match="there are models of 3 tasks"):
+        model.predict(X)
+    with pytest.raises(ValueError, match="one label for each of 2 rows"):
+        model.predict(X[:2], ["a"])
+
+
+def test_rows_that_do_not_do() -> None:
+    model = CodedMultiTaskRegressor()
+    with pytest.raises(DataError, match="y must be 1-D"):
+        model.fit(X, np.column_stack([Y, Y]), TASKS)
+    with pytest.raises(DataError, match="must not be 0 for all rows of a task, got"):
+        model.fit(X, Y, TASKS, sample_weight=np.array(TASKS) != "b")
+    with pytest.raises(DataError, match="must include a task of two rows"):
+        CodedMultiTaskRegressorCV().fit(X[:2], Y[:2], ["a", "b"])
+    labels = ["c", "b=c", "d"] * 24
+    with pytest.raises(DataError, match="tasks and classes must differ in their text"):
+        CodedMultiTaskClassifier().fit(X, labels, ["a", "a=b"] * 36)
+
+
+def test_importing_the_package_does_not_import_scikit_learn() -> None:
+    code = "import asyncdmtl, sys; assert 'sklearn' not in sys.modules; asyncdmtl.CodedMultiTaskRegressor"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "CodedMultiTaskRegressorCV" in dir(asyncdmtl)
+    with pytest.raises(AttributeError, match="no attribute 'CodedMultiTaskNothing'"):
+        asyncdmtl.CodedMultiTaskNothing  # noqa: B018
