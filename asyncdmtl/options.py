@@ -102,8 +102,8 @@ training_options = _all(
     click.option(
         "--learner",
         default="",
-        help="A linear model of scikit-learn for --update model, such as SGDRegressor(eta0=0.001).  "
-        "[default: gradient descent]",
+        show_default="gradient descent",
+        help="A linear model of scikit-learn for --update model, such as SGDRegressor(eta0=0.001).",
     ),
     click.option(
         "--accelerated/--plain",
