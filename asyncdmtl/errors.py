@@ -16,6 +16,7 @@
     ├── ProtocolError                   1
     │   ├── LocalProtocolError          1   ours: this side called the session wrongly
     │   └── RemoteProtocolError         1   theirs: the peer sent something that is not allowed
+    │       └── CorruptionError         1   what came is not what was sent
     └── PeerError                       1   the peer said that it failed, and why
 
 Facts that a program may want (which worker, which partition) are attributes, not only words.
@@ -124,6 +125,10 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """Theirs: the peer sent something that is not allowed."""
+
+
+class CorruptionError(RemoteProtocolError):
+    """What came is not what the peer sent, or the peer speaks another protocol."""
 
 
 class PeerError(AsyncDMTLError):

@@ -127,21 +127,23 @@ def moves_of(role: str, state: State) -> list[str]:
 
 
 @lru_cache
-def numbered(event: str, plan: int) -> tuple[Message, int]:
-    """An honest message for an event under a plan's number, and the number that holds after it."""
+def numbered(event: str, plan: int, round_: int) -> tuple[Message, int, int]:
+    """An honest message for an event in a round under a plan, and the numbers of both that hold after it."""
     message = EXAMPLES[event]
     plan += isinstance(message, Assign)
-    return replace(message, **({"plan": plan} if hasattr(message, "plan") else {})), plan
+    numbers = {"plan": plan, "round": round_}
+    own = {name: number for name, number in numbers.items() if hasattr(message, name)}
+    return replace(message, **own), plan, round_ + isinstance(message, Downlink)
 
 
 def honest(rng: random.Random, role: str) -> bytes:
     """A session input in which nobody breaks a rule: a random path through the table of states."""
-    state, plan, stream, moves, welcomed = State.OPENED, -1, b"", b"", False
+    state, plan, round_, stream, moves, welcomed = State.OPENED, -1, 0, b"", b"", False
     for _ in range(rng.randint(6, 24)):
         if not MOVES[state]:
             break
         event, after = rng.choice(MOVES[state])
-        message, plan = numbered(event, plan)
+        message, plan, round_ = numbered(event, plan, round_)
         own = moves_of(role, state)
         if message.sender == role:
             moves += bytes([1 + own.index(event)])

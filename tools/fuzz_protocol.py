@@ -105,7 +105,7 @@ def _move(ours: Session, moves: Iterator[int]) -> None:
         choice = next(moves, int(forced))
         if not choice:
             return
-        message, _ = fuzz_inputs.numbered(own[(choice - 1) % len(own)], ours.plan)
+        message, *_ = fuzz_inputs.numbered(own[(choice - 1) % len(own)], ours.plan, ours.round)
         ours.send(message)
 
 

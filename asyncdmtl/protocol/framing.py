@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
+from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
 
 Buffer = bytes | memoryview
 Bytes = NDArray[np.uint8]
@@ -36,8 +36,11 @@ UINT_32 = 0xCE
 CHUNK = 1 << 30
 SCRATCH = 1 << 16
 
+# Bytes of a frame that are a sign of life before the rest of it is there.
+PIECE = 1 << 14
+
 # The first two bytes of all that speak TLS; no head is so long.
-TLS_HANDSHAKE = 0x1603
+TLS_HANDSHAKE = b"\x16\x03"
 
 
 class PREFIX:
@@ -122,11 +125,15 @@ class FrameReader:
     head_limit, body_limit : int
         Bytes; a frame that announces more raises RemoteProtocolError before anything is allocated.
         They may be changed at any time and hold from the next frame on.
+    progress : int
+        Grows with each frame, and with each `PIECE` bytes of a long one: not with a few bytes that lead nowhere.
     """
 
     def __init__(self, head_limit: int, body_limit: int) -> None:
         self.head_limit = head_limit
         self.body_limit = body_limit
+        self.progress = 0
+        self._advanced = 0
         self._scratch = bytearray(SCRATCH)
         self._view = memoryview(self._scratch)
         self._start = 0
@@ -167,10 +174,14 @@ class FrameReader:
                 self._chunk_left -= count
             else:
                 self._end += count
-            return list(self._frames())
+            frames = list(self._frames())
         except RemoteProtocolError as error:
             self._failure = str(error)
             raise
+        self._advanced += count
+        if frames or self._advanced >= PIECE:
+            self.progress, self._advanced = self.progress + 1, 0
+        return frames
 
     def feed(self, data: Buffer) -> list[Frame]:
         """Take in `data` of any length; return the frames that it completes."""
@@ -200,9 +211,11 @@ class FrameReader:
             if prefix is None:
                 return None
             lengths = PREFIX.unpack_from(prefix)
-            self._check_lengths(*lengths)
+            if prefix[:2] == TLS_HANDSHAKE:
+                raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)")
             if PREFIX.pack(*lengths) != prefix:
-                raise RemoteProtocolError(f"lengths {lengths} do not match their check")
+                raise CorruptionError(f"a frame begins with {prefix!r}, which does not match its check")
+            self._check_lengths(*lengths)
             self._begin(*lengths)
         if not (self._fill_head() and self._fill_body()):
             return None
@@ -212,8 +225,6 @@ class FrameReader:
 
     def _check_lengths(self, head_length: int, body_length: int) -> None:
         if not CHECK.size < head_length <= self.head_limit:
-            if head_length >> 16 == TLS_HANDSHAKE:
-                raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)")
             raise RemoteProtocolError(
                 f"frame announces a head of {head_length} bytes, "
                 f"permitted are {CHECK.size + 1} to {self.head_limit}"
@@ -246,7 +257,7 @@ class FrameReader:
 
     def _check_head(self, head_length: int, body_length: int) -> None:
         if sealed(bytes(self._head[: -CHECK.size]), body_length)[PREFIX.size :] != self._head:
-            raise RemoteProtocolError(f"a head of {head_length} bytes does not match its check")
+            raise CorruptionError(f"a head of {head_length} bytes does not match its check")
 
     def _fill_body(self) -> bool:
         while self._body_filled < self._body.nbytes:

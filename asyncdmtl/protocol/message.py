@@ -15,6 +15,7 @@ from asyncdmtl.protocol import checks
 
 MOST_ROWS = 2**48
 MOST_FEATURES = 2**34
+MOST_PARTITIONS = 2**14
 
 Bytes = NDArray[np.uint8]
 Described = TypeVar("Described", Declaration, PartitionInfo)
@@ -93,7 +94,9 @@ def _identity(name: Any, task: Any, digest: Any, rows: Any) -> tuple[str, str, b
 
 def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described, ...]:
     """All partitions of a list, each once."""
-    found = tuple(parse(item) for item in checks.sequence(items, "partitions"))
+    if len(checks.sequence(items, "partitions")) > MOST_PARTITIONS:
+        raise RemoteProtocolError(f"partitions must be at most {MOST_PARTITIONS}, not {len(items)}")
+    found = tuple(parse(item) for item in items)
     if len({item.id for item in found}) != len(found):
         raise RemoteProtocolError("a partition is declared twice")
     return found

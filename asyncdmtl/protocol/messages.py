@@ -55,6 +55,12 @@ __all__ = [
 TEXT_LENGTH = 4_000
 MOST_EXIT_CODE = 6
 
+# What one head may hold. An empty list is one byte on the wire and seventy in memory; the columns of an honest
+# survey take forty bytes and two containers each.
+MOST_CONTAINERS = 400_000
+MOST_ITEMS = 200_000
+MOST_KEYS = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Heartbeat(Message):
@@ -109,15 +115,46 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(head: bytes, body: Bytes) -> Message:
-    """The message in a frame; RemoteProtocolError says what is wrong with it."""
-    unpackb: Callable[..., Any] = msgpack.unpackb
-    try:
-        values = unpackb(head, strict_map_key=True)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise RemoteProtocolError(f"head is not msgpack: {type(error).__name__}: {error}") from error
+    """The message in a frame; RemoteProtocolError says what is wrong with it.
+
+    Whatever is in the head, this takes at the most some 25 times its length of memory.
+    """
+    values = _values(head)
     if type(values) is not list or not values or type(values[0]) is not int or values[0] not in KINDS:
         raise RemoteProtocolError("head must be a list that begins with a known kind of message")
     cls = KINDS[values[0]]
     if len(body) and not cls.has_body:
         raise RemoteProtocolError(f"{cls.kind} has no body, but {len(body)} bytes of it came")
     return cls.parse(values[1:], body)
+
+
+def _values(head: bytes) -> Any:
+    """What a head says, in plain types."""
+    left = MOST_CONTAINERS
+
+    def counted(container: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RemoteProtocolError(f"head has more than {MOST_CONTAINERS} lists and maps")
+        return container
+
+    unpackb: Callable[..., Any] = msgpack.unpackb
+    try:
+        return unpackb(
+            head,
+            strict_map_key=True,
+            list_hook=counted,
+            object_hook=counted,
+            ext_hook=_no_extension,
+            # Room for all items is made before they come. (The longest lists have the longest items.)
+            max_array_len=min(1000 + len(head) // 16, MOST_ITEMS),
+            max_map_len=MOST_KEYS,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(f"head is not msgpack: {type(error).__name__}: {error}") from error
+
+
+def _no_extension(code: int, content: bytes) -> Any:
+    raise RemoteProtocolError(f"head has an extension of msgpack, {code}")

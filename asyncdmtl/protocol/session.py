@@ -37,10 +37,13 @@ from asyncdmtl.protocol.states import TRANSITIONS, State
 
 Role = Literal["server", "worker"]
 
-# Bytes of a head: before a greeting, of what a worker declares (surveys name every category of every
-# column), and of what a server sends (the encoding, the plan).
+# What a worker sends under a plan.
+Answer = Uplink | Snapshot | Behind | Done
+
+# Bytes of a head: before a greeting; of what a worker declares, which is room for surveys of 200,000 columns in
+# all; and of what a server sends (the encoding, the plan).
 FIRST_HEAD = 1 << 12
-DECLARE_HEAD = 1 << 25
+DECLARE_HEAD = 1 << 23
 ASSIGN_HEAD = 1 << 26
 
 
@@ -67,8 +70,9 @@ class Session:
     ----------
     state : State
     worker : str
-    plan : int
-        Number of the plan in force; what a worker sends for earlier ones is counted and dropped.
+    plan, round : int
+        Number of the plan in force, and the round that is made under it. What a worker had sent for an earlier
+        plan before it knew of this one is counted and dropped.
     body_limit : int
         The largest body, in bytes, that the peer may send; 0 until this side sets it.
     """
@@ -79,6 +83,9 @@ class Session:
         self.state = State.OPENED
         self.worker = worker
         self.plan = -1
+        self.round = 0
+        # Where earlier plans stood, and in which round, when the next one was handed out.
+        self._overtaken: dict[int, tuple[State, int]] = {}
         self._told = False
         self._overhead: dict[Direction, int] = {"up": 0, "down": 0}
         self.ledger = ledger
@@ -92,6 +99,16 @@ class Session:
     @body_limit.setter
     def body_limit(self, limit: int) -> None:
         self._reader.body_limit = limit
+
+    @property
+    def idle(self) -> bool:
+        """True while no frame has begun to come."""
+        return self._reader.idle
+
+    @property
+    def progress(self) -> int:
+        """Grows with what the peer sends, if that leads anywhere."""
+        return self._reader.progress
 
     @property
     def beating(self) -> bool:
@@ -110,9 +127,11 @@ class Session:
         following = self._following(message)
         if following is None:
             raise LocalProtocolError(f"{self.role} may not send {message.kind} when {self._where()}")
+        if (place := self._other_place(message)) is not None:
+            raise LocalProtocolError(f"{self.role} may not send {message.kind} {place}")
         buffers, size = framing.encode(messages.pack(message), message.rows())
         payload = sum(row.nbytes for row in message.rows())
-        self._count("up" if self.role == "worker" else "down", message, payload, size)
+        self._count(self.role, message, _round(message), payload, size)
         self._advance(message, following)
         return buffers
 
@@ -157,14 +176,39 @@ class Session:
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
         if isinstance(message, Hello) and self.state is State.OPENED:
             self.worker = message.name
-        self._count("up" if self.peer == "worker" else "down", message, len(frame.body), frame.size)
-        if isinstance(message, Uplink | Snapshot | Behind | Done) and message.plan < self.plan:
-            return None
-        following = self._following(message)
+        late = isinstance(message, Answer) and message.plan < self.plan
+        following = self._overtaken_by(message) if late else self._following(message)
         if following is None:
-            raise RemoteProtocolError(f"{self.peer} sent {message.kind} when {self._where()}")
+            complaint: str | None = f"when {self._where()}"
+        else:
+            complaint = None if late else self._other_place(message)
+        # Of a message that is refused, no field is believed.
+        round_ = _round(message) if complaint is None else None
+        self._count(self.peer, message, round_, len(frame.body), frame.size)
+        if following is None or complaint is not None:
+            raise RemoteProtocolError(f"{self.peer} sent {message.kind} {complaint}")
+        if late:
+            return None
         self._advance(message, following)
         return message
+
+    def _overtaken_by(self, message: Answer) -> State | None:
+        """Where a message for an earlier plan leads, if it was on its way when the next plan was handed out."""
+        state, round_ = self._overtaken.get(message.plan, (State.FAILED, 0))
+        following = TRANSITIONS.get((state, message.event))
+        if following is None or (isinstance(message, Uplink) and message.round != round_):
+            return None
+        self._overtaken = {plan: where for plan, where in self._overtaken.items() if plan > message.plan}
+        self._overtaken[message.plan] = following, round_
+        return following
+
+    def _other_place(self, message: Message) -> str | None:
+        """How plan or round of a message differ from those in force, if they do."""
+        if isinstance(message, Answer | Downlink) and message.plan != self.plan:
+            return f"of plan {message.plan} under plan {self.plan}"
+        if (told := _round(message)) not in (None, self.round):
+            return f"of round {told} in round {self.round}"
+        return None
 
     def _following(self, message: Message) -> State | None:
         if isinstance(message, Failure):
@@ -174,6 +218,8 @@ class Session:
         return TRANSITIONS.get((self.state, message.event))
 
     def _advance(self, message: Message, following: State) -> None:
+        if isinstance(message, Assign) and self.role == "server":
+            self._overtaken[self.plan] = self.state, self.round
         self.state = following
         if isinstance(message, Failure):
             self._told = True
@@ -181,11 +227,20 @@ class Session:
         if isinstance(message, Welcome if self.role == "server" else Hello):
             self._reader.head_limit = DECLARE_HEAD if self.role == "server" else ASSIGN_HEAD
         if isinstance(message, Assign):
-            self.plan = message.plan
+            self.plan, self.round = message.plan, message.round
+        elif isinstance(message, Downlink):
+            self.round += 1
+        if isinstance(message, Answer):
+            self._overtaken.clear()
 
-    def _count(self, direction: Direction, message: Message, payload: int, size: int) -> None:
-        round_ = message.round if isinstance(message, Uplink | Downlink) else None
+    def _count(self, sender: Role, message: Message, round_: int | None, payload: int, size: int) -> None:
+        direction: Direction = "up" if sender == "worker" else "down"
         self.ledger.count(self.worker, direction, message.kind, round_, payload=payload, size=size)
 
     def _where(self) -> str:
         return self.state.name.lower()
+
+
+def _round(message: Message) -> int | None:
+    """The round whose coded rows these are."""
+    return message.round if isinstance(message, Uplink | Downlink) else None

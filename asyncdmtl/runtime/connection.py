@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from asyncdmtl.errors import (
     AsyncDMTLError,
     AuthenticationError,
+    CorruptionError,
     LinkError,
     PeerError,
     RemoteProtocolError,
@@ -163,7 +164,9 @@ class Connection(asyncio.BufferedProtocol):
                 else self._decrypt(self._channel, self._ciphertext[:nbytes])
             )
         except RemoteProtocolError as error:
-            self._fail(RemoteProtocolError(f"{self.peer}: {error}"), tell=True)
+            # The peer is not to blame for a bad cable.
+            self.back = self.back or isinstance(error, CorruptionError)
+            self._fail(type(error)(f"{self.peer}: {error}"), tell=True)
             return
         except ssl.SSLError as error:
             self._say_for_tls()

@@ -120,7 +120,7 @@ class Coordinator:
         except asyncio.CancelledError:
             await self._write_last()
             stopped = AsyncDMTLError("the server was stopped")
-            await self._roster.tell_all(stopped, back=self._rounds is not None and self._store is not None)
+            await self._roster.tell_all(stopped, back=self._store is not None)
             raise
         finally:
             server.close()
@@ -231,7 +231,7 @@ class Coordinator:
         try:
             size = await asyncio.to_thread(self._store.save, checkpoint)
         except UsageError as error:
-            if not progress.plans:
+            if not progress.records:
                 raise
             progress.note("", "Checkpoint", str(error))
             return

@@ -79,11 +79,12 @@ class Crew:
         return found
 
     async def lose(self, member: Member, error: AsyncDMTLError) -> None:
-        """Go on without a member; if its connection failed, not the member itself, it may come back."""
+        """Go on without a member; it may come back unless it is to blame: too slow, odd, or out of order."""
         member.current = False
         self._progress.note(member.name, type(error).__name__, str(error))
         corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
-        back = (member.connection.lost or corrupted) and not is_final(error)
+        blameless = member.connection.lost or corrupted
+        back = blameless and not is_final(error)
         if back:
             member.missed_since = asyncio.get_running_loop().time()
-        await self.roster.lose(member, error, back=back)
+        await self.roster.lose(member, error, back=back, excluded=not blameless)

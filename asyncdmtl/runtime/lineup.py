@@ -28,6 +28,14 @@ class Lineup:
     candidates: tuple[Candidate, ...]
     side: ServerSide | LinearServerSide
 
+    def position(self, member: Member) -> int:
+        """The index of a member in the plan."""
+        return self.plan.placement.workers.index(member.name)
+
+    def suits(self, members: Sequence[Member]) -> bool:
+        """Whether the plan has these members."""
+        return {member.name for member in members} <= set(self.plan.placement.workers)
+
     @property
     def strategy(self) -> str:
         """The plan's: a word of `CHOICES`, but not "auto"."""

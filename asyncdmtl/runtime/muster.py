@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange import ServerSide, digest
@@ -59,7 +60,7 @@ class Muster:
             members = await self._assemble(patience)
             base = self._base(members)
             progress.go_on_from(base)
-            lineup = await asyncio.to_thread(make_lineup, progress.plans, members, progress)
+            lineup = await self._planned(members)
             progress.plans += 1
             self.lineup, progress.strategy = lineup, lineup.strategy
             if isinstance(lineup.side, ServerSide) and lineup.strategy == "personal":
@@ -70,6 +71,13 @@ class Muster:
             except SetbackError:
                 continue
             return lineup
+
+    async def _planned(self, members: Sequence[Member]) -> Lineup:
+        """A lineup of these; after the last round a plan is only a name for it, and an old one will do."""
+        number = self._progress.plans
+        if self.lineup is not None and self._progress.over and self.lineup.suits(members):
+            return replace(self.lineup, number=number, members=tuple(members))
+        return await asyncio.to_thread(make_lineup, number, members, self._progress)
 
     async def snapshot(self, giver: Member) -> Bytes:
         """The state of the training, from a member that was told to give it.
@@ -121,7 +129,8 @@ class Muster:
         end: float | None = None
         while True:
             members = roster.present()
-            missing = [] if progress.over and members else self._missing(members)
+            ended = progress.over and members and self.lineup is not None and self.lineup.suits(members)
+            missing = [] if ended else self._missing(members)
             if not missing and self._up_to_date(members):
                 return members
             if end is None:
@@ -180,7 +189,7 @@ class Muster:
         recipe, plan_digest = recipe_and_digest(lineup.plan)
         messages: dict[Member, Message] = {}
         for member, what in first.items():
-            session, position = member.connection.session, lineup.members.index(member)
+            session, position = member.connection.session, lineup.position(member)
             # What was sent for the plan before may still be on its way, and be longer.
             needed = max(lineup.side.uplink_bytes(position), progress.problem.state_bytes)
             session.body_limit = max(session.body_limit, needed)

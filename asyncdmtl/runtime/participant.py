@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
@@ -51,6 +52,8 @@ from asyncdmtl.runtime.transport import (
 )
 
 log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -183,16 +186,17 @@ class Participant:
         message: Message = await connection.receive((Assign,), limit, "--start-timeout")
         plan = -1
         while True:
+            following: Message | None
             if isinstance(message, Assign):
                 plan = message.plan
-                if (newer := await self._follow(connection, message)) is not None:
-                    message = newer
-                    continue
+                following = await self._follow(connection, message)
             elif isinstance(message, Downlink):
-                await self._step(connection, plan, message)
+                following = await self._step(connection, plan, message)
             else:
                 return replica.models()
-            message = await (self._leave if replica.over else self._compute)(connection, plan)
+            if following is None:
+                following = await (self._leave if replica.over else self._compute)(connection, plan)
+            message = following
 
     async def _join(self, connection: Connection) -> None:
         """Greet the server, declare the partitions, and encode them when it is known how."""
@@ -227,38 +231,34 @@ class Participant:
         side = await asyncio.to_thread(replica.prepare, assign)
         session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
         if assign.first == "take":
-            await self._send(connection, Behind(assign.plan))
-            message = await self._receive(connection, (Restore, Assign))
+            message = await self._ask(connection, Behind(assign.plan), Restore)
             if isinstance(message, Assign):
                 return message
-            assert isinstance(message, Restore)
             replica.take(side, assign, message)
             self._made_progress()
             return None
         replica.keep(side, assign)
-        if assign.first == "give":
-            await self._give(connection, assign.plan)
-        return None
+        return await self._give(connection, assign.plan) if assign.first == "give" else None
 
-    async def _give(self, connection: Connection, plan: int) -> None:
+    async def _give(self, connection: Connection, plan: int) -> Assign | None:
+        """Tell the server the state of the training; or the newer plan that came meanwhile."""
+        if (newer := connection.take(Assign)) is not None:
+            return newer
         state = self._replica.state()
         await self._send(connection, Snapshot(plan, self._replica.round, digest(state), state))
+        return None
 
-    async def _compute(self, connection: Connection, plan: int) -> Message:
-        """Make this worker's part of a round; what the server answers: the downlink, or a new plan.
+    async def _compute(self, connection: Connection, plan: int) -> Downlink | Assign:
+        """Make this worker's part of a round; what the server answers: the downlink, or a newer plan.
 
         Heartbeats go on while threads compute.
         """
         sent = await asyncio.to_thread(self._replica.compute)
-        # A plan that came meanwhile makes this uplink pointless.
-        if (assign := connection.take(Assign)) is not None:
-            return assign
         told = (sent.losses, sent.penalty, sent.residual)
         uplink = Uplink(plan, self._replica.round, b"".join(sent.digests), *told, sent.rows)
-        await self._send(connection, uplink)
-        return await self._receive(connection, (Downlink, Assign))
+        return await self._ask(connection, uplink, Downlink)
 
-    async def _step(self, connection: Connection, plan: int, downlink: Downlink) -> None:
+    async def _step(self, connection: Connection, plan: int, downlink: Downlink) -> Assign | None:
         """Apply what came down, and tell the server the new state if it wants that."""
         replica = self._replica
         if (downlink.plan, downlink.round) != (plan, replica.round):
@@ -269,19 +269,21 @@ class Participant:
         await asyncio.to_thread(replica.apply, downlink)
         self._made_progress()
         log.debug("worker %s: round %d done", self._options.name, downlink.round, extra=self._about())
-        if downlink.then == "give":
-            await self._give(connection, plan)
+        return await self._give(connection, plan) if downlink.then == "give" else None
 
-    async def _leave(self, connection: Connection, plan: int) -> Message:
-        """Say that the training is over; the server's goodbye, or a new plan to give others the models."""
-        await self._send(connection, Done(plan, self._replica.models_digest()))
-        return await self._receive(connection, (Finish, Assign))
+    async def _leave(self, connection: Connection, plan: int) -> Finish | Assign:
+        """Say that the training is over; the server's goodbye, or a plan by which others get the models."""
+        return await self._ask(connection, Done(plan, self._replica.models_digest()), Finish)
+
+    async def _ask(self, connection: Connection, message: Message, answer: type[Answer]) -> Answer | Assign:
+        """Send a message and receive the answer; or the newer plan that makes it pointless."""
+        if (newer := connection.take(Assign)) is not None:
+            return newer
+        await self._send(connection, message)
+        return await connection.receive((answer, Assign), self._options.round_timeout, "--round-timeout")
 
     async def _send(self, connection: Connection, message: Message) -> None:
         await connection.send(message, self._options.round_timeout, "--round-timeout")
-
-    async def _receive(self, connection: Connection, wanted: tuple[type[Message], ...]) -> Message:
-        return await connection.receive(wanted, self._options.round_timeout, "--round-timeout")
 
     def _about(self) -> dict[str, object]:
         """What a log line carries as fields."""

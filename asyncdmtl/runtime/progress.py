@@ -74,11 +74,11 @@ class Progress:
         self.round, self.over, self.plans = checkpoint.round, checkpoint.over, checkpoint.plans
         self.records, self.incidents = list(checkpoint.rounds), list(checkpoint.incidents)
         self.distrusted = set(checkpoint.distrusted)
+        trainer = Trainer(self.problem, {})
         if len(checkpoint.state):
-            trainer = Trainer(self.problem, {})
             trainer.restore(checkpoint.state)
             self.keep(checkpoint.state)
-            self.trainer = trainer if self.strategy == "personal" else None
+        self.trainer = trainer if self.strategy == "personal" else None
 
     def keep(self, state: Bytes) -> None:
         """Remember a state of the training, which is written down."""

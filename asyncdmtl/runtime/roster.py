@@ -18,7 +18,7 @@ from asyncdmtl.protocol.messages import Declare, Prepare, Ready, Welcome
 from asyncdmtl.runtime.connection import Connection
 from asyncdmtl.runtime.gate import Gate
 from asyncdmtl.runtime.kernel import KernelCount
-from asyncdmtl.runtime.member import Member, check_prepared, describe
+from asyncdmtl.runtime.member import Member, check_prepared, describe, is_final
 from asyncdmtl.runtime.security import Doorman, ServerSecurity
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class Roster:
         self._known: dict[str, Declaration] | None = None
         self._excluded: dict[str, str] = {}
         self._past: dict[str, KernelCount] = {}
+        self._resumable = False
         self._run = run
         self._settings = settings
         self._workers = workers
@@ -135,6 +136,8 @@ class Roster:
             )
         if not known:
             raise PlacementError("placement", "must have at least one partition; joined", list(self.members))
+        # Who joins meanwhile may store no more than that.
+        self._known = known
         encoding = await asyncio.to_thread(self._pool, known)
         declared = tuple(known[name] for name in sorted(known, key=natural_key))
         self.resume(encoding, declared, ())
@@ -188,10 +191,15 @@ class Roster:
             peer=", ".join(were),
         )
 
-    async def lose(self, member: Member, error: AsyncDMTLError, *, back: bool) -> None:
-        """Do without a worker, and tell it so and whether it may come `back`."""
+    async def lose(
+        self, member: Member, error: AsyncDMTLError, *, back: bool, excluded: bool = False
+    ) -> None:
+        """Do without a worker, and tell it so and whether it may come `back`.
+
+        Nobody else may come under the name of a worker that is `excluded`.
+        """
         member.lost = error
-        if not back:
+        if excluded:
             self._excluded[member.name] = str(error)
         member.connection.back = back
         self._changed.set()
@@ -199,6 +207,7 @@ class Roster:
 
     async def tell_all(self, error: AsyncDMTLError, *, back: bool = False) -> None:
         """Let every member know that the run failed; or, if they may come `back`, that it will be resumed."""
+        self._resumable = back
         for member in self.members.values():
             member.connection.back = back
         await asyncio.gather(*(member.connection.fail(error) for member in self.members.values()))
@@ -239,6 +248,7 @@ class Roster:
             self._ledger.merge(connection.session.ledger, worker="(refused)")
             return
         except asyncio.CancelledError:
+            connection.back = self._resumable
             await connection.fail(AsyncDMTLError("the server ended"))
             raise
         except Exception as error:
@@ -293,8 +303,8 @@ class Roster:
                 extra=self._about(member.connection),
             )  # fmt: skip
             self._emit({"event": "left", "worker": member.name, "reason": str(error)})
-            # What it declared cannot be had from it, unless only the connection failed.
-            await self.lose(member, error, back=isinstance(error, LinkError))
+            # Unless only the connection failed, what it declared cannot be had from it.
+            await self.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
             return
         self.infos.update({info.id: info for info in ready.partitions})
         member.ready = True

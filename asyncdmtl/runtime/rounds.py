@@ -83,11 +83,12 @@ class Rounds:
             Workers ended with different models, or updates were corrupted again and again.
         """
         progress = self._progress
-        if self._save is not None and not progress.plans:
-            await self._save(None)
         while True:
+            begun = progress.plans > 0
             lineup = await self._muster.line_up(patience)
             patience = self._options.rejoin_timeout
+            if self._save is not None and not begun:
+                await self._save(None)
             try:
                 while not progress.over and not self._crew.roster.newcomers():
                     await self._round(lineup)
@@ -185,7 +186,7 @@ class Rounds:
     async def _finish(self, lineup: Lineup) -> None:
         """See that all have the same models, and let them go; SetbackError if somebody still lacks them."""
         done = await self._crew.hear({member: self._crew.receive(member, Done) for member in lineup.members})
-        digests = {lineup.members.index(member): message.digest for member, message in done.items()}
+        digests = {lineup.position(member): message.digest for member, message in done.items()}
         if await self._somebody_returns() or not digests:
             raise SetbackError
         if not lineup.side.models_agree(digests):

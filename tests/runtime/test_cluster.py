@@ -367,7 +367,7 @@ async def answer_to(address: tuple[str, int], data: bytes) -> Failure:
     ("data", "complaint"),
     [
         (b"".join(map(bytes, framing.encode(messages.pack(Hello(99, "w0")))[0])), "protocol version 99"),
-        (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", "frame announces a head"),
+        (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", "does not match its check"),
         (framing.sealed(b"\xc1\xc1\xc1", 0), "head is not msgpack"),
         (framing.PREFIX.pack(8, 0) + b"\xc1\xc1\xc1\xce1234", "does not match its check"),
         (framing.PREFIX.pack(2**32 - 1, 2**64 - 1), "frame announces a head"),

@@ -88,6 +88,16 @@ async def test_the_others_go_on_without_a_worker_that_cannot_encode() -> None:
     assert models[0].coef_.tobytes() == twin.coef_.tobytes()
 
 
+async def test_a_worker_that_could_not_encode_may_be_started_again() -> None:
+    lasting = options(workers=2, settings=replace(SETTINGS, rounds=10**6))
+    async with Cluster(lasting) as cluster:
+        cluster.join("w0", RAW)
+        cluster.join("w1", [Forgetful(part) for part in RAW])
+        await cluster.event("left", worker="w1")
+        cluster.join("w1", RAW)
+        await cluster.event("planned", workers=["w0", "w1"])
+
+
 async def test_a_partition_that_no_holder_can_encode_ends_the_run_with_its_name() -> None:
     async with Cluster(options(workers=2)) as cluster:
         able = cluster.join("w0", RAW[:5])

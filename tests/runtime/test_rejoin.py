@@ -18,6 +18,7 @@ from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.exchange import Sent, WorkerSide
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
+from asyncdmtl.linear_exchange import LinearWorkerSide
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.records import RunOptions, RunRecord
@@ -118,6 +119,28 @@ async def test_a_worker_whose_connection_is_cut_comes_back(
     assert "w1" in record.plan.placement.workers
     (back,) = (event for event in net.cluster.events if event["event"] == "joined" and event["again"])
     assert back["worker"] == "w1"
+
+
+async def test_over_the_reals_a_worker_comes_back_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(rounds=20, dtype="float64", accelerated=False)
+    async with network(strategy="linear", settings=settings) as net:
+        compute, steps = LinearWorkerSide.compute, [0]
+        loop = asyncio.get_running_loop()
+
+        def watched(side: LinearWorkerSide) -> Sent:
+            steps[0] += side.worker == 1
+            if steps[0] == 5:
+                loop.call_soon_threadsafe(net.proxies["w1"].cut)
+            return compute(side)
+
+        monkeypatch.setattr(LinearWorkerSide, "compute", watched)
+        workers = [await net.join(name) for name in OWN]
+        record = await net.cluster.server
+        models = await asyncio.gather(*workers)
+    assert "w1" in {incident.worker for incident in record.incidents}
+    twin = train(PARTITIONS, settings).models
+    for found in models:
+        assert abs(found.coef_ - twin.coef_).max() < 1e-9
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,15 +11,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clusters import Cluster, stored_at
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
 
 from asyncdmtl import data
+from asyncdmtl.errors import PeerError, UsageError
 from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.training import train
+from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.runtime.checkpoint import Store
+from asyncdmtl.runtime.records import RunOptions
 
 LIMIT = 60
 SPEC = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=0"
@@ -105,21 +115,20 @@ def site(folder: Path, *options: str) -> Iterator[Site]:
 ROUNDS = 300
 
 
-@pytest.mark.parametrize("strategy", ["relay", "personal"])
-def test_a_killed_server_is_resumed_with_its_workers(tmp_path: Path, strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "every"), [("relay", 10**6), ("personal", 7), ("personal", 10**6)])
+def test_a_killed_server_is_resumed_with_its_workers(tmp_path: Path, strategy: str, every: int) -> None:
     with site(tmp_path, f"--strategy={strategy}", f"--rounds={ROUNDS}") as made:
-        made.serve()
+        made.serve(f"--checkpoint-every={every}")
         for name in NAMES:
             made.work(name)
         made.event("round", round=40)
         made.server.kill()
         made.server.wait()
         made.serve("--resume")
-        resumed = made.event("resumed")
-        planned = made.event("planned")
+        resumed, planned = made.event("resumed")["round"], made.event("planned")["round"]
+        assert resumed == 0 if every > 40 else resumed >= 35
         # The workers know more than the checkpoint, unless the server alone has all models.
-        assert planned["round"] == resumed["round"] if strategy == "personal" else planned["round"] >= 40
-        assert resumed["round"] >= 35
+        assert planned == resumed if strategy == "personal" else planned >= 40
         made.end(ROUNDS, strategy)
     assert list(made.checkpoints.iterdir()) == []
 
@@ -154,34 +163,21 @@ def test_a_stopped_server_writes_down_where_it_stands(tmp_path: Path, number: in
             made.work(name)
         made.event("round", round=40)
         made.server.send_signal(number)
-        saved = made.event("checkpointed")
+        round_ = made.event("checkpointed")["round"]
         made.server.communicate(timeout=LIMIT)
         assert made.server.returncode == code
-        for process in made.workers.values():
-            process.kill()
-            process.wait()
-        made.serve("--resume")
-        assert made.event("resumed")["round"] == saved["round"] >= 41
-        for name in NAMES:
-            made.work(name)
-        made.end(ROUNDS, "relay")
-
-
-def test_without_checkpoints_workers_end_with_a_server_that_is_stopped(tmp_path: Path) -> None:
-    with site(tmp_path, f"--rounds={10**6}") as made:
-        made.server = made._start("server", "--listen", made.address, *made._options)
-        for name in NAMES:
-            made.work(name)
-        made.event("round", round=3)
-        made.server.terminate()
-        for process in made.workers.values():
-            out, _ = process.communicate(timeout=LIMIT)
-            assert process.returncode == 1
-            assert "the server was stopped" in json.loads(out)["error"]
+        checkpoint = Store(made.checkpoints).load()
+        assert checkpoint is not None
+        assert checkpoint.round == round_ >= 41
+        partitions = data.load(SPEC, seed=0).partitions
+        there = train(partitions, replace(checkpoint.settings, rounds=round_)).models
+        trainer = Trainer(Problem(checkpoint.settings, checkpoint.infos), {})
+        trainer.restore(checkpoint.state)
+        assert trainer.models().coef_.tobytes() == there.coef_.tobytes()
 
 
 def test_a_killed_worker_that_is_started_again_takes_part_again(tmp_path: Path) -> None:
-    with site(tmp_path, f"--rounds={4 * ROUNDS}") as made:
+    with site(tmp_path, f"--rounds={ROUNDS}") as made:
         made.serve()
         for name in NAMES:
             made.work(name)
@@ -193,30 +189,62 @@ def test_a_killed_worker_that_is_started_again_takes_part_again(tmp_path: Path) 
         for name in ("b", "c"):
             made.work(name)
         made.event("joined", again=True)
-        report = made.end(4 * ROUNDS, "relay")
+        report = made.end(ROUNDS, "relay")
         assert {incident["worker"] for incident in report["incidents"]} == {"b", "c"}
         assert sorted(report["placement"]) == ["a", "b", "c"]
 
 
-def test_options_must_be_those_of_the_run_that_is_resumed(tmp_path: Path) -> None:
-    with site(tmp_path, f"--rounds={10**6}") as made:
-        made.serve("--join-timeout=0.1", "--resume")
-        made.event("listening")
-        made.work("a")
-        made.server.communicate(timeout=LIMIT)
-        assert made.server.returncode == 5
-        made.serve()
-        for name in NAMES:
-            made.work(name)
-        made.event("checkpointed")
-        made.server.kill()
-        made.server.wait()
-        for options, complaint in (
-            ((), "--checkpoint must be a directory without checkpoints, unless --resume"),
-            (("--resume", "--rounds=5"), "--resume needs the options of the run that is resumed"),
-            (("--resume", "--strategy=central"), "--resume needs --strategy relay"),
-        ):
-            made.serve(*options)
-            out, _ = made.server.communicate(timeout=LIMIT)
-            assert made.server.returncode == 2
-            assert complaint in json.loads(out)["error"]
+PARTITIONS = make_partitions(6, "squared")
+OWN = stored_at(HOMOGENEOUS, PARTITIONS)
+
+
+def options(**changes: Any) -> RunOptions:
+    settings = make_settings(rounds=60, dtype="float64")
+    return RunOptions(**{"settings": settings, "strategy": "relay", "workers": 6, **changes})
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+async def test_workers_wait_for_a_server_that_will_be_resumed(tmp_path: Path, strategy: Any) -> None:
+    chosen = options(strategy=strategy, checkpoint=tmp_path, checkpoint_every=7)
+    twin = train(PARTITIONS, chosen.settings)
+    async with Cluster(chosen) as cluster:
+        workers = [cluster.join(name, parts) for name, parts in OWN.items()]
+        await cluster.event("round", round=20)
+        cluster.server.cancel()
+        await asyncio.wait([cluster.server])
+        again = Cluster(replace(chosen, resume=True))
+        again.server = asyncio.create_task(again._coordinator.run(*cluster.address))
+        record = await again.server
+        models = await asyncio.gather(*workers)
+    for found in models:
+        expected = twin.models.of([twin.models.tasks.index(task) for task in found.tasks])
+        assert found.coef_.tobytes() == expected.coef_.tobytes()
+    # Nothing is lost: the server wrote down the round in which it was stopped.
+    assert [entry.objective for entry in record.rounds] == list(twin.objectives)
+    assert sum(entry.messages for entry in record.ledger.entries() if entry.kind == "ready") == 12
+
+
+async def test_without_checkpoints_workers_end_with_a_server_that_is_stopped() -> None:
+    async with Cluster(options(settings=make_settings(rounds=10**6))) as cluster:
+        workers = [cluster.join(name, parts) for name, parts in OWN.items()]
+        await cluster.event("round", round=3)
+        cluster.server.cancel()
+        for worker in workers:
+            with pytest.raises(PeerError, match="the server was stopped"):
+                await worker
+
+
+async def test_options_must_be_those_of_the_run_that_is_resumed(tmp_path: Path) -> None:
+    chosen = options(checkpoint=tmp_path)
+    async with Cluster(replace(chosen, resume=True)) as cluster:  # nothing to resume: a new run
+        for name, parts in OWN.items():
+            cluster.join(name, parts)
+        await cluster.event("checkpointed")
+    for changes, complaint in (
+        ({}, "--checkpoint must be a directory without checkpoints, unless --resume"),
+        ({"resume": True, "settings": make_settings()}, "--resume needs the options of the run"),
+        ({"resume": True, "strategy": "central"}, "--resume needs --strategy relay"),
+        ({"resume": True, "checkpoint": None}, "--resume needs --checkpoint"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            Cluster(replace(chosen, **changes))

@@ -404,7 +404,7 @@ async def test_last_words_arrive_however_much_was_still_being_said() -> None:
     async with Cluster(options()) as cluster:
         answer = await answer_to(cluster, b"\xff" * 4_000_000)
         assert answer is not None
-        assert "announces a head of 4294967295 bytes" in answer.reason
+        assert "does not match its check" in answer.reason
 
 
 EXPOSURES = [
