@@ -8,6 +8,7 @@ target; then comes
     s  session   role (0 worker, 1 server), delivery, number of moves, moves, stream
     h  head      a head of a frame
     v  values    number of the reader, and one msgpack value
+    b  bomb      how many times in a list, and a piece of msgpack that is repeated as often as a head has room
 
 A stream is what the peer sends: frames, or what is left of them. Each time that a message has arrived, this
 end may make moves of its own: a byte 0 waits, `i` sends the `i`-th message that its state allows.
@@ -173,6 +174,25 @@ def corpus(rng: random.Random, sessions: int = 400) -> list[bytes]:
     inputs += [b"h" + messages.pack(message) for message in EXAMPLES.values()]
     inputs += [b"v" + bytes([READERS.index(name)]) + msgpack.packb(value) for name, value in VALUES]
     return inputs
+
+
+def bomb(rng: random.Random) -> bytes:
+    """A large head of one small thing again and again, in lists of any length."""
+    pieces = (
+        *(msgpack.packb(value) for value in ODD if len(msgpack.packb(value)) < 20),
+        *(b"\x81\xa1a\x90", b"\x92\xa2ab\x80", b"\xdd\x00\x03\x00\x00", rng.randbytes(rng.randrange(1, 12))),
+    )
+    piece: bytes = rng.choice(pieces)
+    return b"b" + rng.choice((0, 1, 2, 15, 1000, 100_000, 199_999)).to_bytes(4, "big") + piece
+
+
+def exploded(bomb: bytes, size: int) -> bytes:
+    """The head that a bomb makes, of so many bytes."""
+    times, piece = int.from_bytes(bomb[:4], "big") % (1 << 20), bomb[4:] or b"\xc0"
+    if times:
+        piece = b"\xdd" + times.to_bytes(4, "big") + piece * times
+    count = max(1, (size - 6) // len(piece))
+    return b"\x92\x03\xdd" + count.to_bytes(4, "big") + piece * count
 
 
 def frames(stream: bytes) -> Iterator[bytes]:

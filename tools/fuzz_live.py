@@ -27,7 +27,6 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol import framing
-from asyncdmtl.protocol.messages import Ready
 from asyncdmtl.runtime.coordinator import Coordinator
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.records import RunOptions
@@ -76,9 +75,7 @@ class Damage:
             return frame[: len(frame) // 2]
         if self.kind == "garbage":
             return self._rng.randbytes(len(frame))
-        # Who is the first to prepare a partition is believed: a liar there is not for the others to find.
-        lie = self.kind == "bend" and frame[framing.PREFIX.size + 1] == Ready.number
-        return self._mutator.damaged(frame, "lie" if lie else self.kind)
+        return self._mutator.damaged(frame, self.kind)
 
 
 class Proxy:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import faulthandler
 import importlib
 import logging
@@ -50,13 +51,14 @@ from asyncdmtl.plan.recipes import _digest, rebuild
 from asyncdmtl.protocol import checks, messages
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import Failure, Heartbeat, Message
-from asyncdmtl.protocol.session import Session
+from asyncdmtl.protocol.session import DECLARE_HEAD, Session
 from asyncdmtl.protocol.states import State
 
 # What may be raised for an input of each target; never LocalProtocolError, which is a fault of our own.
 PERMITTED: dict[str, tuple[type[Exception], ...]] = {
     "session": (RemoteProtocolError,),
     "head": (RemoteProtocolError,),
+    "bomb": (RemoteProtocolError,),
     "settings": (RemoteProtocolError, UsageError),
     "survey": (RemoteProtocolError, UsageError),
     "encoding": (RemoteProtocolError, UsageError),
@@ -67,6 +69,9 @@ PERMITTED: dict[str, tuple[type[Exception], ...]] = {
 LONGEST = 2.0
 HANG = 60.0
 MOST_MEMORY = 64 << 20
+# A head of the largest size, as one input of so many is, may take more: its length times this.
+BOMBS = 2000
+MOST_SWOLLEN = 25
 MOST_GROWTH = 32 << 20
 
 BODY_LIMIT = 1 << 17
@@ -171,6 +176,11 @@ def plan(value: dict[str, Any]) -> None:
     rebuild(value, _digest(value) if value.get("strategy") == "linear" else fuzz_inputs.DIGEST)
 
 
+def bomb(data: bytes) -> None:
+    """The largest head that a worker may send, full of one small thing."""
+    messages.unpack(fuzz_inputs.exploded(data, DECLARE_HEAD), BODY[:0])
+
+
 READERS: dict[str, Callable[[dict[str, Any]], None]] = {
     reader.__name__: reader for reader in (settings, survey, encoding, plan)
 }
@@ -197,16 +207,18 @@ class Fuzzer:
         self.peak = 0
         self._began = time.monotonic()
         self._warm: int | None = None
+        self._most = MOST_MEMORY
 
     def run(self, data: bytes) -> str:
         """What became of an input: "accepted", "refused" or "ignored"; BugError if it is a bug."""
         if self._last is not None:
             self._last[: len(data) + 4] = len(data).to_bytes(4, "big") + data
-            if self.count % 1000 == 0:
+            if self.count % 20 == 0:
                 faulthandler.dump_traceback_later(HANG, exit=True)
         self.count += 1
+        self._most = MOST_SWOLLEN * DECLARE_HEAD if data[:1] == b"b" else MOST_MEMORY
         target, began, largest = _target(data), time.process_time(), _largest()
-        traced = self.count % 499 == 0
+        traced = self.count % 499 == 0 or (target == "bomb" and self.count % 2 == 0)
         if traced:
             tracemalloc.start()
         try:
@@ -226,7 +238,7 @@ class Fuzzer:
             if target in READERS:
                 READERS[target](_mapping(data[2:]))
             elif target:
-                {"session": session, "head": head}[target](data[1:])
+                {"session": session, "head": head, "bomb": bomb}[target](data[1:])
             else:
                 return "ignored"
         except PERMITTED[target] as error:
@@ -237,13 +249,13 @@ class Fuzzer:
 
     def _note_peak(self, peak: int, data: bytes) -> None:
         self.peak = max(self.peak, peak)
-        if peak > MOST_MEMORY:
+        if peak > self._most:
             raise BugError(f"{len(data)} bytes took {peak >> 20} MB of memory")
 
     def _check_limits(self, seconds: float, growth: int) -> None:
         if seconds > LONGEST:
             raise BugError(f"it took {seconds:.1f} s of CPU")
-        if growth > MOST_MEMORY:
+        if growth > self._most:
             raise BugError(f"it took {growth >> 20} MB of memory")
         if self.count % 10_000 == 0:
             self._check_growth()
@@ -289,7 +301,7 @@ def _target(data: bytes) -> str:
     letter = data[:1]
     if letter == b"v" and len(data) > 1:
         return fuzz_inputs.READERS[data[1] % len(fuzz_inputs.READERS)]
-    return {b"s": "session", b"h": "head"}.get(letter, "")
+    return {b"s": "session", b"h": "head", b"b": "bomb"}.get(letter, "")
 
 
 def _mapping(packed: bytes) -> dict[str, Any]:
@@ -302,7 +314,9 @@ def _mapping(packed: bytes) -> dict[str, Any]:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has now."""
+    """Bytes of memory that this process has now, without those that the allocator keeps for the next time."""
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -322,7 +336,10 @@ def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
         if _run(fuzzer, data) != "accepted":
             fuzzer.bug(data, BugError("what an honest peer sends was refused"))
     while fuzzer.count < inputs and time.monotonic() < end:
-        _run(fuzzer, mutate(rng.choice(rng.choices(kinds, (6, 3, 2))[0])))
+        if fuzzer.count % BOMBS == 0:
+            _run(fuzzer, fuzz_inputs.bomb(rng))
+        else:
+            _run(fuzzer, mutate(rng.choice(rng.choices(kinds, (6, 3, 2))[0])))
 
 
 def _run(fuzzer: Fuzzer, data: bytes) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -215,5 +216,5 @@ def _check_names(what: str, names: Sequence[str]) -> None:
         if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
             raise PlacementError(what, "must be named by 1 to 200 printable characters", name)
     if len(set(names)) != len(names):
-        twice = sorted({name for name in names if list(names).count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         raise PlacementError(what, "may name each partition once; named twice", twice)

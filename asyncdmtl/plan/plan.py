@@ -147,7 +147,7 @@ class Plan:
         hasher.update(repr((self.recipe(), self.deliveries)).encode())
         for matrix in (self.uplink_matrix, self.downlink_matrix):
             hasher.update(repr(matrix.shape).encode())
-            hasher.update(matrix.tobytes())
+            hasher.update(matrix.reshape(-1).data)
         return hasher.digest()
 
     def recipe(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import ceil
@@ -33,9 +34,12 @@ ATTEMPTS = 256
 # Where optimal rates have larger denominators than these, a little overhead must be allowed.
 MOST_SUBPACKETS = 256
 
-# What matrices may take: bytes, and byte operations of the rank checks (some ten minutes).
-MOST_ENTRIES = 2**31
+# What plans may take, at their maker and at every worker: bytes of matrices, byte operations of the rank
+# checks (some ten minutes), rows that are sent to all workers together, and names in a recipe.
+MOST_ENTRIES = 2**29
 MOST_WORK = 10**13
+MOST_DELIVERED = 2**21
+MOST_NAMES = 2**14
 
 
 def make_plan(
@@ -136,10 +140,12 @@ def plan_rates(
 
 def _check_size(placement: Placement, subpackets: int, uplink_rows: Sequence[int]) -> None:
     """PlanError rather than hours of waiting, where the exact optimum takes very many packets."""
-    missing = [subpackets * len(absent) for absent in _each_missing(placement)]
-    columns, rows = subpackets * len(placement.partitions), sum(uplink_rows)
+    partitions = len(placement.partitions)
+    missing = [subpackets * (partitions - len(stored)) for stored in placement.stored]
+    columns, rows = subpackets * partitions, sum(uplink_rows)
     entries = rows * (columns + max(missing)) + max(missing) * columns
-    if entries > MOST_ENTRIES or sum(count**3 for count in missing) > MOST_WORK:
+    work = sum(count**3 for count in missing)
+    if entries > MOST_ENTRIES or work > MOST_WORK or sum(missing) > MOST_DELIVERED:
         raise PlanError(
             f"optimal matrices have {rows} rows and {columns} columns ({subpackets} packets per vector), "
             "too many to check: allow some max_overhead, such as 1/100"
@@ -209,10 +215,10 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
         if recipe["version"] != RECIPE_VERSION:
             raise PlanError(f"plan recipe of version {recipe['version']!r}, this is version {RECIPE_VERSION}")
         placement = recipe_placement(recipe)
-        _check_recipe(recipe, placement)
-        owners = numbered_tasks(placement, recipe["tasks"])
         if recipe["strategy"] not in STRATEGIES:
             raise PlanError(f"plan recipe with the unknown strategy {recipe['strategy']!r}")
+        _check_recipe(recipe, placement)
+        owners = numbered_tasks(placement, recipe["tasks"])
         plan = _build(
             placement,
             owners,
@@ -235,6 +241,8 @@ def recipe_placement(recipe: Mapping[str, Any]) -> Placement:
     names, workers = recipe["partitions"], recipe["workers"]
     if type(names) is not list or type(workers) is not list:
         raise ValueError("partitions and workers must be lists")
+    if max(len(names), len(workers)) > MOST_NAMES:
+        raise ValueError(f"{len(names)} partitions and {len(workers)} workers")
     stored = [[names[whole(n, 0, len(names) - 1)] for n in indices] for indices in recipe["stored"]]
     return Placement(dict(zip(workers, stored, strict=True)), names)
 
@@ -247,19 +255,34 @@ def whole(value: Any, low: int, high: int) -> int:
 
 
 def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
-    """ValueError if building the plan could take more than an honest plan does."""
-    P = whole(recipe["subpackets"], 1, 4096)
-    for rows, stored in zip(recipe["uplink_rows"], placement.stored, strict=True):
-        whole(rows, 0, len(stored) * P)
-    whole(recipe["seed"], 0, 2**53)
-    whole(recipe["silent"], 0, len(placement.workers))
-    for sender in recipe["senders"]:
-        whole(sender, 0, len(placement.workers) - 1)
+    """PlanError or ValueError, before any matrix is made, if no maker would have made this plan."""
+    P = whole(recipe["subpackets"], 1, max(MOST_SUBPACKETS, len(placement.workers)))
+    rows = [
+        whole(count, 0, len(stored) * P)
+        for count, stored in zip(recipe["uplink_rows"], placement.stored, strict=True)
+    ]
+    whole(recipe["seed"], 0, MOST)
+    silent = whole(recipe["silent"], 0, len(placement.workers) - 1)
     for task in recipe["tasks"]:
         whole(task, 0, len(placement.partitions) - 1)
-    columns = len(placement.partitions) * P
-    if columns * (sum(recipe["uplink_rows"]) + columns) > 2 * MOST_ENTRIES:
-        raise ValueError("matrices that are too large")
+    _check_combination(recipe["strategy"], None, None, silent)
+    _check_size(placement, P, rows)
+    senders = [whole(sender, 0, len(placement.workers) - 1) for sender in recipe["senders"]]
+    if recipe["strategy"] == "relay" or silent:
+        needed = (
+            len(placement.partitions)
+            if silent
+            else len(placement.partitions) - min(map(len, placement.stored))
+        )
+        if senders or sum(rows) < needed * P:
+            raise ValueError(f"{sum(rows)} coded rows for {needed * P} packets")
+    elif P > 1 or not _hold(placement, senders) or Counter(senders) != Counter(dict(enumerate(rows))):
+        raise ValueError("uncoded rows from others than holders")
+
+
+def _hold(placement: Placement, senders: Sequence[int]) -> bool:
+    """Whether there is a sender for each partition, which stores it."""
+    return all(sender in H for sender, H in zip(senders, placement.holders, strict=True))
 
 
 def _build(

@@ -126,7 +126,7 @@ class FrameReader:
         Bytes; a frame that announces more raises RemoteProtocolError before anything is allocated.
         They may be changed at any time and hold from the next frame on.
     progress : int
-        Grows with each frame, and with each `PIECE` bytes of a long one: not with a few bytes that lead nowhere.
+        Grows with each frame, and with each `PIECE` bytes of a long one; not with single bytes of one.
     """
 
     def __init__(self, head_limit: int, body_limit: int) -> None:

@@ -55,8 +55,8 @@ __all__ = [
 TEXT_LENGTH = 4_000
 MOST_EXIT_CODE = 6
 
-# What one head may hold. An empty list is one byte on the wire and seventy in memory; the columns of an honest
-# survey take forty bytes and two containers each.
+# What one head may hold. An empty list is one byte on the wire and seventy in memory; a column of an honest
+# survey takes forty bytes and two containers.
 MOST_CONTAINERS = 400_000
 MOST_ITEMS = 200_000
 MOST_KEYS = 256

@@ -40,8 +40,8 @@ Role = Literal["server", "worker"]
 # What a worker sends under a plan.
 Answer = Uplink | Snapshot | Behind | Done
 
-# Bytes of a head: before a greeting; of what a worker declares, which is room for surveys of 200,000 columns in
-# all; and of what a server sends (the encoding, the plan).
+# Bytes of a head: before a greeting; of what a worker declares, which is room for surveys of 200,000 columns
+# in all; and of what a server sends (the encoding, the plan).
 FIRST_HEAD = 1 << 12
 DECLARE_HEAD = 1 << 23
 ASSIGN_HEAD = 1 << 26
@@ -71,8 +71,8 @@ class Session:
     state : State
     worker : str
     plan, round : int
-        Number of the plan in force, and the round that is made under it. What a worker had sent for an earlier
-        plan before it knew of this one is counted and dropped.
+        Number of the plan in force, and the round that is made under it. What a worker had sent for an
+        earlier plan before it knew of this one is counted and dropped.
     body_limit : int
         The largest body, in bytes, that the peer may send; 0 until this side sets it.
     """
@@ -176,12 +176,14 @@ class Session:
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
         if isinstance(message, Hello) and self.state is State.OPENED:
             self.worker = message.name
-        late = isinstance(message, Answer) and message.plan < self.plan
-        following = self._overtaken_by(message) if late else self._following(message)
-        if following is None:
-            complaint: str | None = f"when {self._where()}"
+        late = False
+        complaint: str | None
+        if isinstance(message, Answer) and message.plan < self.plan:
+            late, following, complaint = True, self._overtaken_by(message), None
         else:
-            complaint = None if late else self._other_place(message)
+            following, complaint = self._following(message), self._other_place(message)
+        if following is None:
+            complaint = f"when {self._where()}"
         # Of a message that is refused, no field is believed.
         round_ = _round(message) if complaint is None else None
         self._count(self.peer, message, round_, len(frame.body), frame.size)
@@ -193,7 +195,7 @@ class Session:
         return message
 
     def _overtaken_by(self, message: Answer) -> State | None:
-        """Where a message for an earlier plan leads, if it was on its way when the next plan was handed out."""
+        """Where a message for an earlier plan leads, if it was on its way when the next was handed out."""
         state, round_ = self._overtaken.get(message.plan, (State.FAILED, 0))
         following = TRANSITIONS.get((state, message.event))
         if following is None or (isinstance(message, Uplink) and message.round != round_):

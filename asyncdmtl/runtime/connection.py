@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar, cast
 
 from asyncdmtl.errors import (
@@ -17,9 +17,9 @@ from asyncdmtl.errors import (
     RemoteProtocolError,
     WaitError,
 )
-from asyncdmtl.protocol.framing import SCRATCH
+from asyncdmtl.protocol.framing import SCRATCH, Buffer
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Failure, Heartbeat, Hello, Message, Welcome
+from asyncdmtl.protocol.messages import Assign, Failure, Heartbeat, Hello, Message, Welcome
 from asyncdmtl.protocol.session import Role, Session
 from asyncdmtl.runtime.addresses import format_address
 from asyncdmtl.runtime.kernel import KernelCount, kernel_count
@@ -41,8 +41,10 @@ class Connection(asyncio.BufferedProtocol):
     """One end of a TCP connection.
 
     Made by `connect` or `listen`. Received bytes go straight from the socket into the session's buffers;
-    rows go from their arrays to the socket uncopied (on uvloop). Both sides send heartbeats, so that a peer
-    of which nothing is heard for `silence` seconds is lost, whatever it is busy with.
+    rows go from their arrays to the socket uncopied (on uvloop), through TLS a slice at a time. Both sides
+    send heartbeats, so that a peer of which nothing is heard for `silence` seconds is lost, whatever it is
+    busy with; heard is a whole message or a good piece of one, not a byte now and then. So is a peer that for
+    so long takes nothing of what waits for it.
 
     Parameters
     ----------
@@ -98,7 +100,9 @@ class Connection(asyncio.BufferedProtocol):
         self._closed = asyncio.Event()
         self._failure: AsyncDMTLError | None = None
         self._counted: KernelCount | None = None
-        self._heard = self._loop.time()
+        self._heard = self._taken = self._loop.time()
+        self._progress = self._waiting = 0
+        self._outgoing: deque[Iterator[Buffer]] = deque()
         self._transport: asyncio.Transport | None = None
         self._pulse: asyncio.TimerHandle | None = None
 
@@ -136,6 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self.host = peer[0] if isinstance(peer, tuple) else str(peer)
         self.address = format_address(*peer[:2]) if isinstance(peer, tuple) else str(peer)
         self._writable.set()
+        self._heard = self._taken = self._loop.time()
         self._beat()
         if self._on_open is not None:
             self._on_open(self)
@@ -154,7 +159,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the event loop."""
-        self._heard = self._loop.time()
         if self._failure is not None:
             return
         try:
@@ -172,6 +176,8 @@ class Connection(asyncio.BufferedProtocol):
             self._say_for_tls()
             self._fail(failure(error, self.peer), linger=True)
             return
+        if self.session.progress > self._progress:
+            self._heard, self._progress = self._loop.time(), self.session.progress
         for message in received:
             if isinstance(message, Hello | Welcome):
                 self._beat_within(message.silence)
@@ -179,6 +185,9 @@ class Connection(asyncio.BufferedProtocol):
                 self.invited = message.back
                 self._fail(PeerError(f"{self.peer} ended it: {message.reason}", exit_code=message.exit_code))
             elif not isinstance(message, Heartbeat):
+                # A newer plan makes the one before it pointless; and nobody makes us keep many.
+                if isinstance(message, Assign) and self._inbox and isinstance(self._inbox[-1], Assign):
+                    self._inbox.pop()
                 self._inbox.append(message)
         self._arrival.set()
 
@@ -203,6 +212,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by the event loop."""
         self._writable.set()
+        self._pump()
 
     async def send(self, message: Message, seconds: float, option: str) -> None:
         """Write `message`; return when little of it still waits for the socket.
@@ -217,7 +227,8 @@ class Connection(asyncio.BufferedProtocol):
         self._write(message)
         try:
             async with asyncio.timeout(seconds):
-                await self._writable.wait()
+                while self._outgoing or not self._writable.is_set():
+                    await self._writable.wait()
         except TimeoutError:
             error = WaitError(f"{self.peer} did not take {message.kind}", seconds=seconds, option=option)
             self._fail(error)
@@ -320,10 +331,21 @@ class Connection(asyncio.BufferedProtocol):
             raise self._failure
         assert self._transport is not None
         buffers = self.session.send(message)
+        if self._channel is None:
+            self._transport.writelines(buffers)
+        else:
+            self._outgoing.append(self._channel.encrypt(buffers))
+            self._pump()
+
+    def _pump(self) -> None:
+        """Encrypt and write as much as the peer may be expected to take soon: ciphertext is a copy."""
+        while self._outgoing and self._writable.is_set() and self._transport is not None:
+            if (ciphertext := next(self._outgoing[0], None)) is None:
+                self._outgoing.popleft()
+            else:
+                self._transport.write(ciphertext)
         if self._channel is not None:
-            buffers = self._channel.encrypt(buffers)
             self._count_tls(self._channel)
-        self._transport.writelines(buffers)
 
     def _decrypt(self, channel: Channel, ciphertext: memoryview) -> list[Message]:
         """The messages that ciphertext completes."""
@@ -335,7 +357,8 @@ class Connection(asyncio.BufferedProtocol):
         while channel.open and (count := channel.read_into(self.session.get_buffer())):
             received += self.session.buffer_updated(count)
         self._say_for_tls()
-        if channel.open:
+        if channel.open and not self._secured.is_set():
+            self._heard = self._loop.time()
             self._secured.set()
         return received
 
@@ -362,10 +385,13 @@ class Connection(asyncio.BufferedProtocol):
     def _fail(self, error: AsyncDMTLError, tell: bool = False, linger: bool = False) -> None:
         if self._failure is not None:
             return
-        tell = tell and self.session.failure_due and (self._channel is None or self._channel.open)
-        if tell:
+        # Within a message that the peer has not taken, there is no room for another.
+        tell = tell and self.session.failure_due and not self._outgoing
+        if tell := tell and (self._channel is None or self._channel.open):
+            self._writable.set()
             self._write(Failure(error.exit_code, str(error), self.back))
         self._failure = error
+        self._outgoing.clear()
         self._arrival.set()
         self._writable.set()
         self._secured.set()
@@ -394,16 +420,30 @@ class Connection(asyncio.BufferedProtocol):
 
     def _beat(self) -> None:
         """Send a heartbeat if the state allows it, and look after the peer's; then again, and again."""
-        quiet = self._loop.time() - self._heard
-        if quiet > self._silence:
-            error = WaitError(
-                f"nothing was heard from {self.peer}", seconds=self._silence, option="--silence-timeout"
-            )
-            self._fail(error, tell=True)
+        now, waiting = self._loop.time(), 0
+        if self._transport is not None and not self._transport.is_closing():
+            waiting = self._transport.get_write_buffer_size()
+        if not waiting or waiting < self._waiting:
+            self._taken = now
+        self._waiting = waiting
+        left = self._silence - (now - min(self._heard, self._taken))
+        if left < 0:
+            self._fail(self._silent(now), tell=True)
             return
-        if self.session.beating:
+        # What waits is a sign of life too, once the peer takes it.
+        if self.session.beating and not waiting and not self._outgoing:
             self._write(Heartbeat())
-        self._pulse = self._loop.call_later(self._interval, self._beat)
+        self._pulse = self._loop.call_later(min(self._interval, left), self._beat)
+
+    def _silent(self, now: float) -> WaitError:
+        """The peer said nothing for long, or took nothing."""
+        if now - self._heard <= self._silence:
+            told = f"{self.peer} took nothing of what it was sent"
+        elif self.session.idle:
+            told = f"nothing was heard from {self.peer}"
+        else:
+            told = f"nothing more was heard from {self.peer}, in the middle of a message,"
+        return WaitError(told, seconds=self._silence, option="--silence-timeout")
 
     def _beat_within(self, patience: float) -> None:
         """Beat often enough for a peer that gives up after so many seconds of silence."""

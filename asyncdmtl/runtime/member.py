@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ class Member:
     """A worker that has joined.
 
     `declared` is what it stores, and `round`, `over` and `state` where it says that it stands (`Declare`).
-    It is `ready` once its rows are encoded, `current` while it has the state of the round that is being made,
-    and `lost` says why it is gone; if it may come back, `missed_since` is the event loop's time of that.
+    It is `ready` once its rows are encoded, as `infos` tell, `current` while it has the state of the round
+    that is being made, and `lost` says why it is gone; if it may come back, `missed_since` is when that was,
+    by the event loop's clock.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Member:
     round: int = 0
     over: bool = False
     state: bytes = b""
+    infos: tuple[PartitionInfo, ...] = ()
     ready: bool = False
     current: bool = False
     lost: AsyncDMTLError | None = None
@@ -46,6 +49,10 @@ class Member:
     def partitions(self) -> tuple[str, ...]:
         """Names of the partitions that it stores."""
         return tuple(part.id for part in self.declared)
+
+    def declaration(self, partition: str) -> Declaration:
+        """What it declared of one of its partitions."""
+        return next(part for part in self.declared if part.id == partition)
 
 
 def is_final(error: AsyncDMTLError) -> bool:
@@ -71,10 +78,22 @@ def check_prepared(
         raise DataError(f"partitions of worker {name!r}", rule, features)
     for info in prepared:
         if known.get(info.id, info) != info:
-            rule = f"must be encoded as at its other holders ({known[info.id]})"
-            raise DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
+            raise other_encoding(name, info, known[info.id])
 
 
-def describe(part: Declaration) -> str:
+def other_encoding(name: str, info: PartitionInfo, believed: PartitionInfo) -> DataError:
+    """Worker `name` made something else of a partition than those who are believed."""
+    rule = f"must be encoded as at its other holders ({believed})"
+    return DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
+
+
+def other_data(name: str, part: Declaration, holders: str, believed: Declaration) -> DataError:
+    """Worker `name` declared something else of a partition than `holders`, who are believed."""
+    rule = f"must be the same data as at {holders} ({_describe(believed)})"
+    return DataError(f"partition {part.id!r} of worker {name!r}", rule, _describe(part))
+
+
+def _describe(part: Declaration) -> str:
     """What tells one declaration of a partition from another."""
-    return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}"
+    survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4).hexdigest()
+    return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}, survey {survey}"

@@ -106,13 +106,10 @@ class Replica:
         RemoteProtocolError
             Plan, partitions and tasks do not fit each other.
         """
+        self._check_recipe(assign)
         plan = rebuild(assign.recipe, assign.digest)
         placement = plan.placement
-        if self._name not in placement.workers:
-            raise PlanError(f"the plan has no worker {self._name!r}")
         worker = placement.workers.index(self._name)
-        if placement.partitions != tuple(info.id for info in assign.partitions):
-            raise RemoteProtocolError("plan and partitions do not fit each other")
         own = {n: placement.partitions[n] for n in placement.stored[worker]}
         if unknown := [name for name in own.values() if name not in self._partitions]:
             raise PlanError(f"the plan has partitions at {self._name!r} that are not here: {unknown}")
@@ -124,6 +121,17 @@ class Replica:
         if isinstance(plan, Plan):
             return WorkerSide(plan, worker, trainer)
         return LinearWorkerSide(plan, worker, trainer)
+
+    def _check_recipe(self, assign: Assign) -> None:
+        """What is known already limits what matrices may cost: the partitions, and the workers."""
+        workers, packets = assign.recipe.get("workers"), assign.recipe.get("subpackets")
+        if not isinstance(workers, list) or self._name not in workers:
+            raise PlanError(f"the plan has no worker {self._name!r}")
+        if assign.recipe.get("partitions") != [info.id for info in assign.partitions]:
+            raise RemoteProtocolError("plan and partitions do not fit each other")
+        # The denominator of an optimal load is less than the number of workers.
+        if not isinstance(packets, int) or packets > len(workers):
+            raise PlanError(f"the plan cuts vectors into {packets!r} packets for {len(workers)} workers")
 
     def keep(self, side: Side, assign: Assign) -> None:
         """Follow a plan from here on, with the models so far.

@@ -8,17 +8,18 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from asyncdmtl.errors import AsyncDMTLError, DataError, LinkError, PlacementError, UsageError, WaitError
-from asyncdmtl.learning.encoding import Encoding, Survey, pool
+from asyncdmtl.errors import AsyncDMTLError, LinkError, PlacementError, UsageError, WaitError
+from asyncdmtl.learning.encoding import Encoding
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import Declare, Prepare, Ready, Welcome
+from asyncdmtl.runtime.agreement import check_surveys, dissenters, pooled
 from asyncdmtl.runtime.connection import Connection
 from asyncdmtl.runtime.gate import Gate
 from asyncdmtl.runtime.kernel import KernelCount
-from asyncdmtl.runtime.member import Member, check_prepared, describe, is_final
+from asyncdmtl.runtime.member import Member, check_prepared, is_final, other_data, other_encoding
 from asyncdmtl.runtime.security import Doorman, ServerSecurity
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Roster:
         self.members: dict[str, Member] = {}
         self.infos: dict[str, PartitionInfo] = {}
         self._known: dict[str, Declaration] | None = None
+        self._settled = False
         self._excluded: dict[str, str] = {}
         self._past: dict[str, KernelCount] = {}
         self._resumable = False
@@ -99,7 +101,8 @@ class Roster:
     async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
         """Wait for the workers that the run needs, and for their rows to be prepared.
 
-        Whoever comes later may store only what is declared by then.
+        Whoever comes later may store only what is declared by then. Where holders of a partition tell
+        different things of it, most of them are believed (`dissenters`), and the others refused.
 
         Returns
         -------
@@ -115,11 +118,12 @@ class Roster:
         PlacementError
             Those that joined lack a partition that must be covered.
         DataError
-            What they declared does not fit together.
+            What they declared does not fit together. No partition is left out for that, so this names those
+            that differ, and who holds them.
         """
         try:
             async with asyncio.timeout(self._join_timeout):
-                while not self._enough():
+                while not (self._enough() and self._agreed()):
                     self._changed.clear()
                     await self._changed.wait()
                     self._drop_lost()
@@ -138,12 +142,17 @@ class Roster:
             raise PlacementError("placement", "must have at least one partition; joined", list(self.members))
         # Who joins meanwhile may store no more than that.
         self._known = known
-        encoding = await asyncio.to_thread(self._pool, known)
+        self._known = known
+        for member in self.members.values():
+            # Kept once, whoever holds them: surveys may be large.
+            member.declared = tuple(known[part.id] for part in member.declared)
+        encoding = await asyncio.to_thread(pooled, known, self._settings, self._holders)
         declared = tuple(known[name] for name in sorted(known, key=natural_key))
-        self.resume(encoding, declared, ())
+        self._encoding.set_result(encoding)
         while not all(member.ready or member.lost for member in self.members.values()):
             self._changed.clear()
             await self._changed.wait()
+        await self._settle()
         return encoding, declared
 
     def resume(
@@ -152,6 +161,7 @@ class Roster:
         """Take in all who store what is known already, instead of `complete`."""
         self._known = {part.id: part for part in declared}
         self.infos.update({info.id: info for info in infos})
+        self._settled = True
         self._encoding.set_result(encoding)
 
     def present(self) -> list[Member]:
@@ -231,7 +241,9 @@ class Roster:
         if not self._gate.enter(connection.host):
             connection.abort()
             return
-        task = asyncio.create_task(self._admit(connection))
+        self._keep(asyncio.create_task(self._admit(connection)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._admissions.add(task)
         task.add_done_callback(self._admissions.discard)
 
@@ -240,10 +252,7 @@ class Roster:
         try:
             member = await self._greet(connection)
         except AsyncDMTLError as error:
-            log.warning(
-                "run %s: refused %s: %s", self._run, connection.peer, error, extra=self._about(connection)
-            )
-            self._emit({"event": "refused", "worker": connection.session.worker, "reason": str(error)})
+            self._report("refused", connection, "is refused:", error)
             await connection.fail(error)
             self._ledger.merge(connection.session.ledger, worker="(refused)")
             return
@@ -265,6 +274,7 @@ class Roster:
         welcome = Welcome(self._run, self._settings.as_dict(), self._silence_timeout, proof)
         await connection.send(welcome, self._silence_timeout, "--silence-timeout")
         declare = await connection.receive((Declare,), self._join_timeout, "--join-timeout")
+        await asyncio.to_thread(check_surveys, declare.partitions)
         self._check_name(connection, hello.name)
         self._check_declared(hello.name, declare.partitions)
         standing = (declare.round, declare.over, declare.state)
@@ -296,23 +306,17 @@ class Roster:
         try:
             await member.connection.send(Prepare(encoding.as_dict()), limit, option)
             ready = await member.connection.receive((Ready,), limit, option)
-            check_prepared(member.name, member.declared, ready.partitions, encoding, self.infos)
+            known = self.infos if self._settled else {}
+            check_prepared(member.name, member.declared, ready.partitions, encoding, known)
         except AsyncDMTLError as error:
-            log.warning(
-                "run %s: %s cannot take part: %s", self._run, member.connection.peer, error,
-                extra=self._about(member.connection),
-            )  # fmt: skip
-            self._emit({"event": "left", "worker": member.name, "reason": str(error)})
+            self._report("left", member.connection, "cannot take part:", error)
             # Unless only the connection failed, what it declared cannot be had from it.
             await self.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
             return
-        self.infos.update({info.id: info for info in ready.partitions})
-        member.ready = True
+        member.infos, member.ready = ready.partitions, True
+        if self._settled:
+            self.infos.update({info.id: info for info in ready.partitions})
         self._changed.set()
-
-    def _pool(self, known: dict[str, Declaration]) -> Encoding:
-        surveys = {name: Survey.from_dict(part.survey) for name, part in known.items()}
-        return pool(surveys, self._settings.loss, standardise=self._settings.standardise)
 
     def _check_name(self, connection: Connection, name: str) -> None:
         if name in self._excluded:
@@ -323,18 +327,45 @@ class Roster:
             raise UsageError("--name", "must be unique; already joined", name)
 
     def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
-        known = self._declared() if self._known is None else self._known
+        known = self._known or {}
         permitted = self._cover if self._known is None else self._known
         for part in declared:
-            Survey.from_dict(part.survey)
             if permitted is not None and part.id not in permitted:
                 raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
-            if part.id in known and known[part.id] != part:
-                raise DataError(
-                    f"partition {part.id!r} of worker {name!r}",
-                    f"must be the same data as at {self._holders(part.id)} ({describe(known[part.id])})",
-                    describe(part),
-                )
+            if known.get(part.id, part) != part:
+                raise other_data(name, part, self._holders(part.id), known[part.id])
+
+    def _agreed(self) -> bool:
+        """Refuse who declared something else than most holders; whether the others hold all there is."""
+        everything = self._cover or tuple(self._declared())
+        odd = dissenters({m.name: {part.id: part for part in m.declared} for m in self.members.values()})
+        for name, dissent in odd.items():
+            own, other = (
+                self.members[who].declaration(dissent.partition) for who in (name, dissent.believed[0])
+            )
+            self._refuse(self.members[name], other_data(name, own, ", ".join(dissent.believed), other))
+        for name in odd:
+            _add(self._past, self.members.pop(name))
+        return not odd or set(everything) <= set(self._declared())
+
+    def _refuse(self, member: Member, error: AsyncDMTLError) -> None:
+        """Send a member away before the start; it may be started again with what it should have."""
+        self._report("refused", member.connection, "is refused:", error)
+        member.connection.back = False
+        self._keep(asyncio.create_task(member.connection.fail(error)))
+
+    async def _settle(self) -> None:
+        """Believe what most holders of each partition made of it, and do without the others."""
+        here = {member.name: member for member in self.members.values() if member.ready and not member.gone}
+        made = {name: {info.id: info for info in member.infos} for name, member in here.items()}
+        odd = dissenters(made)
+        for name in made.keys() - odd.keys():
+            self.infos.update(made[name])
+        self._settled = True
+        for name, dissent in odd.items():
+            error = other_encoding(name, made[name][dissent.partition], self.infos[dissent.partition])
+            self._report("left", here[name].connection, "cannot take part:", error)
+            await self.lose(here[name], error, back=False)
 
     def _declared(self) -> dict[str, Declaration]:
         return {part.id: part for member in self.members.values() for part in member.declared}
@@ -361,16 +392,19 @@ class Roster:
     def _drop_lost(self) -> None:
         """Forget workers that left before the start; they may come again."""
         for member in [member for member in self.members.values() if member.connection.lost]:
-            log.warning(
-                "run %s: %s left before the start", self._run, member.connection.peer,
-                extra=self._about(member.connection),
-            )  # fmt: skip
-            self._emit({"event": "left", "worker": member.name, "reason": "before the start"})
+            self._report("left", member.connection, "left", "before the start")
             _add(self._past, member)
             del self.members[member.name]
 
     def _on_lockout(self, kind: str, value: str, seconds: float) -> None:
         self._emit({"event": "lockout", "kind": kind, "locked_out": value, "seconds": seconds})
+
+    def _report(self, event: str, connection: Connection, what: str, reason: object) -> None:
+        """One line, and one event, on somebody who does not take part."""
+        log.warning(
+            "run %s: %s %s %s", self._run, connection.peer, what, reason, extra=self._about(connection)
+        )
+        self._emit({"event": event, "worker": connection.session.worker, "reason": str(reason)})
 
     def _about(self, connection: Connection) -> dict[str, str]:
         """What a log line on a worker carries as fields."""

@@ -115,6 +115,8 @@ class Rounds:
         objective, residual = side.objective(sent), side.residual(sent)
         last = side.converged(sent) or progress.round + 1 == self._options.settings.rounds
         replies = await self._combine(lineup, sent, last)
+        # The quick send the next round's rows while the slow still take what came of these.
+        del sent
         made, progress.round, progress.over = progress.round, progress.round + 1, last
         due = self._save is not None and progress.round % self._options.checkpoint_every == 0 and not last
         giver = lineup.members[0] if due and progress.trainer is None else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,18 +122,17 @@ class Channel:
         self.overhead_in -= count
         return int(count)
 
-    def encrypt(self, buffers: Iterable[Buffer]) -> list[Buffer]:
-        """The ciphertext of `buffers`, in order."""
-        ciphertext: list[Buffer] = []
+    def encrypt(self, buffers: Iterable[Buffer]) -> Iterator[Buffer]:
+        """The ciphertext of `buffers`, in order, made as it is asked for."""
         short = bytearray()
         for buffer in buffers:
-            if len(buffer) < RECORD:
+            if len(buffer) < RECORD and len(short) < SLICE:
                 short += buffer
                 continue
-            ciphertext += self._encrypt(memoryview(short))
-            ciphertext += self._encrypt(memoryview(buffer))
+            yield from self._encrypt(memoryview(short))
+            yield from self._encrypt(memoryview(buffer))
             short = bytearray()
-        return ciphertext + self._encrypt(memoryview(short))
+        yield from self._encrypt(memoryview(short))
 
     def pending(self) -> bytes:
         """Ciphertext that TLS itself has to send: handshake, alerts."""
@@ -170,13 +169,13 @@ class Channel:
         names += [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
         return tuple(dict.fromkeys(names))
 
-    def _encrypt(self, plaintext: memoryview) -> list[Buffer]:
-        ciphertext: list[Buffer] = []
+    def _encrypt(self, plaintext: memoryview) -> Iterator[Buffer]:
         for start in range(0, len(plaintext), SLICE):
-            self._object.write(plaintext[start : start + SLICE])
-            ciphertext.append(self._outgoing.read())
-        self.overhead_out += sum(map(len, ciphertext)) - len(plaintext)
-        return ciphertext
+            part = plaintext[start : start + SLICE]
+            self._object.write(part)
+            ciphertext = self._outgoing.read()
+            self.overhead_out += len(ciphertext) - len(part)
+            yield ciphertext
 
 
 def failure(error: ssl.SSLError, peer: str) -> AsyncDMTLError:

@@ -129,3 +129,18 @@ def test_rows_must_be_contiguous_bytes() -> None:
         framing.encode(b"h", [np.zeros(4, np.float32)])
     with pytest.raises(LocalProtocolError, match="contiguous"):
         framing.encode(b"h", [np.zeros((4, 4), np.uint8)[:, ::2]])
+
+
+def test_progress_is_whole_frames_and_good_pieces_of_long_ones() -> None:
+    reader = framing.FrameReader(1 << 10, 1 << 20)
+    stream = b"".join(map(bytes, framing.encode(b"\x90", [np.zeros(3 * framing.PIECE, np.uint8)])[0]))
+    for byte in stream[: framing.PIECE - 1]:
+        reader.feed(bytes([byte]))
+    assert reader.progress == 0
+    assert not reader.idle
+    reader.feed(stream[framing.PIECE - 1 : framing.PIECE])
+    assert reader.progress == 1
+    (frame,) = reader.feed(stream[framing.PIECE :])
+    assert frame.body.nbytes == 3 * framing.PIECE
+    assert reader.progress >= 2
+    assert reader.idle

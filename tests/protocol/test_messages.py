@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -13,6 +14,7 @@ from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol import messages
 from asyncdmtl.protocol.messages import (
     KINDS,
+    MOST_CONTAINERS,
     VERSION,
     Assign,
     Behind,
@@ -33,6 +35,7 @@ from asyncdmtl.protocol.messages import (
     Uplink,
     Welcome,
 )
+from asyncdmtl.protocol.session import DECLARE_HEAD
 
 EMPTY = np.empty(0, np.uint8)
 BODY = np.arange(6, dtype=np.uint8)
@@ -191,3 +194,50 @@ def test_what_is_no_message_is_refused(head: bytes) -> None:
 def test_only_coded_rows_have_bodies() -> None:
     with pytest.raises(RemoteProtocolError, match="hello has no body"):
         messages.unpack(messages.pack(EXAMPLES[0]), BODY)
+
+
+def list_of(count: int, packed: bytes) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + packed * count
+
+
+@pytest.mark.parametrize("item", [b"\x90", b"\x81\xa2ab\xc0", b"\xa2ab"], ids=["lists", "maps", "texts"])
+def test_the_largest_head_takes_a_bounded_multiple_of_its_length(item: bytes) -> None:
+    inner = list_of(100_000, item)
+    head = list_of(DECLARE_HEAD // len(inner), inner)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            messages.unpack(head, EMPTY)
+        assert tracemalloc.get_traced_memory()[1] < 25 * DECLARE_HEAD
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ([[[]] * 25_000] * 20, f"more than {MOST_CONTAINERS} lists and maps"),
+        ([[{}] * 25_000] * 20, f"more than {MOST_CONTAINERS} lists and maps"),
+        ([[0.5] * 200_001], "exceeds max_array_len"),
+        ([{str(i): i for i in range(257)}], "exceeds max_map_len"),
+        ([msgpack.ExtType(5, b"x")], "exceeds max_ext_len"),
+        ([msgpack.ExtType(5, b"")], "extension of msgpack, 5"),
+        ([msgpack.Timestamp(1, 2)], "exceeds max_ext_len"),
+        (
+            [[["p", "t", bytes(16), 1, {}]] * 16_385, 0, False, b""],
+            "partitions must be at most 16384, not 16385",
+        ),
+    ],
+    ids=["lists", "maps", "items", "keys", "extension", "empty extension", "timestamp", "partitions"],
+)
+def test_a_head_holds_no_more_than_it_may(values: list[Any], complaint: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        messages.unpack(msgpack.packb([Declare.number, *values]), EMPTY)
+
+
+def test_a_survey_of_a_hundred_thousand_columns_is_none_too_large() -> None:
+    columns = [[f"column_{j}", {"count": 5, "mean": 1.5, "M2": 2.5}] for j in range(100_000)]
+    declared = Declare((Declaration("p0", "t", bytes(16), 5, {"columns": columns}),))
+    head = messages.pack(declared)
+    assert len(head) < DECLARE_HEAD
+    assert messages.unpack(head, EMPTY).fields() == declared.fields()

@@ -257,3 +257,64 @@ def test_what_encryption_adds_is_counted_once() -> None:
 def test_tls_is_recognised() -> None:
     with pytest.raises(RemoteProtocolError, match=r"speaks TLS, which is off here \(--tls-cert\)"):
         Session("server", Ledger()).receive(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32))
+
+
+def uplink(plan: int, round_: int) -> bytes:
+    message = Uplink(plan, round_, b"", (), 0.0, 0.0, ROWS)
+    return joined(framing.encode(messages.pack(message), message.rows())[0])
+
+
+def overtaken() -> Pair:
+    """The server has handed out plan 1, and has not heard the worker's uplink for plan 0 yet."""
+    pair = advanced_to(State.COMPUTING)
+    pair.server.send(Assign(1, 0, False, "keep", {}, bytes(16), ()))
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("late", "complaint"),
+    [
+        ([uplink(0, 0), uplink(0, 0)], "sent uplink when computing"),
+        ([uplink(0, 0), uplink(0, 1)], "sent uplink when computing"),
+        ([uplink(0, 7)], "sent uplink when computing"),
+        ([uplink(1, 0), uplink(0, 0)], "sent uplink when sent"),
+        ([uplink(1, 5)], "sent uplink of round 5 in round 0"),
+        ([uplink(2, 0)], "sent uplink of plan 2 under plan 1"),
+    ],
+)
+def test_only_what_was_on_its_way_may_be_late(late: list[bytes], complaint: str) -> None:
+    pair = overtaken()
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        pair.server.receive(b"".join(late))
+    rounds = {entry.round for entry in pair.server.ledger.entries() if entry.kind == "uplink"}
+    assert rounds <= {0, None}
+
+
+def test_late_messages_follow_the_table_from_where_their_plan_was_overtaken() -> None:
+    pair = advanced_to(State.READY)
+    pair.pass_on(Assign(0, 0, False, "give", {}, bytes(16), ()))
+    crossing = joined(pair.worker.send(Snapshot(0, 0, bytes(8), ROWS)))
+    crossing += joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS)))
+    pair.server.send(Assign(1, 0, False, "keep", {}, bytes(16), ()))
+    pair.server.send(Assign(2, 0, False, "keep", {}, bytes(16), ()))
+    assert pair.server.receive(crossing) == []
+    assert pair.server.receive(uplink(1, 0)) == []
+    assert len(pair.server.receive(uplink(2, 0))) == 1
+
+
+def test_a_stranger_cannot_fill_the_ledger() -> None:
+    ledger = Ledger()
+    for round_ in range(50):
+        stranger = Session("server", Ledger())
+        with pytest.raises(RemoteProtocolError, match="when opened"):
+            stranger.receive(joined(framing.encode(messages.pack(Uplink(0, round_, b"", (), 0.0, 0.0)))[0]))
+        ledger.merge(stranger.ledger, worker="(refused)")
+    assert [(entry.kind, entry.round, entry.messages) for entry in ledger.entries()] == [("uplink", None, 50)]
+
+
+def test_this_side_keeps_to_plan_and_round_as_well() -> None:
+    pair = advanced_to(State.COMPUTING)
+    with pytest.raises(LocalProtocolError, match="may not send uplink of round 3 in round 0"):
+        pair.worker.send(Uplink(0, 3, b"", (), 0.0, 0.0, ROWS))
+    with pytest.raises(LocalProtocolError, match="may not send uplink of plan 1 under plan 0"):
+        pair.worker.send(Uplink(1, 0, b"", (), 0.0, 0.0, ROWS))

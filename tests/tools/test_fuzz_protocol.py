@@ -41,7 +41,9 @@ def test_no_input_does_what_it_must_not(capsys: pytest.CaptureFixture[str]) -> N
     assert books.count == 4000
     for target in fuzz.PERMITTED:
         for outcome in ("accepted", "refused"):
-            assert books.outcomes[target, outcome] > 0, f"no input of {target} was {outcome}"
+            # No bomb is a message.
+            if (target, outcome) != ("bomb", "accepted"):
+                assert books.outcomes[target, outcome] > 0, f"no input of {target} was {outcome}"
     assert len(books.reasons) > 200
     assert "4000 inputs" in books.summary()
 
