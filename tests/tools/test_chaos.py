@@ -1,0 +1,111 @@
+"""The chaos tool runs, finds nothing in what is there, and finds what is planted."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(autouse=True)
+def _tools_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TOOLS)
+
+
+def tool(name: str) -> Any:
+    return importlib.import_module(f"chaos_{name}")
+
+
+def calm(fault: Any, **changes: Any) -> Any:
+    """A scenario with one fault only."""
+    scenario = tool("scenario").trial(fault)
+    settings = replace(scenario.settings, rounds=60)
+    return replace(scenario, settings=settings, data=scenario.data.replace("1000", "20"), **changes)
+
+
+async def outcome(scenario: Any, limit: float = 60.0) -> Any:
+    async with tool("processes").Nursery() as nursery:
+        return await tool("run").run_one(scenario, nursery, limit)
+
+
+def test_two_seeds() -> None:
+    done = subprocess.run(
+        [sys.executable, TOOLS / "chaos.py", "--runs=2", "--first=5", "--jobs=2"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "2 runs, 0 bugs" in done.stdout
+    faults = re.search(r"faults: (\d+)", done.stdout)
+    assert faults is not None
+    assert int(faults[1]) >= 3
+
+
+async def test_a_seed_in_which_the_server_dies_twice() -> None:
+    found = await outcome(tool("scenario").draw(205))
+    assert found.ending == "done"
+    assert {"kill server", "terminate server"} <= set(found.faults)
+
+
+def test_a_seed_always_means_the_same_and_all_faults_are_drawn() -> None:
+    draw, kinds = tool("scenario").draw, Counter[str]()
+    for seed in range(200):
+        scenario = draw(seed)
+        assert seed % 20 or draw(seed) == scenario
+        kinds.update(fault.kind for fault in scenario.faults)
+    scenario = tool("scenario")
+    expected = {*scenario.WORKER, *scenario.LINK, *scenario.SERVER, *scenario.OTHERS}
+    assert set(kinds) == {*expected, scenario.FOR_GOOD, scenario.LIE}
+
+
+async def test_a_wrong_result_is_found() -> None:
+    scenario = tool("scenario")
+    # Nobody else holds the partition of the liar, so that nobody can contradict it.
+    planted = calm(scenario.Fault(scenario.LIE, "w1", "round", 5))
+    stored = {w: tuple(u for u in units if w == "w1" or u != "p0") for w, units in planted.stored.items()}
+    holders = {**planted.holders, "p0": ("w1",)}
+    with pytest.raises(tool("run").ChaosError, match="twin"):
+        await outcome(replace(planted, stored=stored, holders=holders))
+
+
+async def test_a_lie_that_others_contradict_changes_nothing() -> None:
+    scenario = tool("scenario")
+    found = await outcome(calm(scenario.Fault(scenario.LIE, "w3", "round", 5, place=1)))
+    assert (found.ending, found.rounds, found.plans) == ("done", 60, 2)
+
+
+async def test_a_hang_is_found_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    frozen = calm(tool("scenario").Fault("stop", "w1", "round", 3, seconds=60.0), silence=60.0)
+    async with tool("processes").Nursery() as nursery:
+        run = tool("run").Run
+        started: list[Any] = []
+
+        class Watched(run):  # type: ignore[misc, valid-type]
+            async def _start(self, *words: Any, **options: Any) -> Any:
+                started.append(await super()._start(*words, **options))
+                return started[-1]
+
+        with pytest.raises(tool("run").ChaosError, match="no end after 6 s"):
+            await Watched(frozen, nursery, tmp_path, 6.0).run()
+    assert len(started) == 5
+    assert {process.code for process in started} == {-9}
+
+
+async def test_partitions_that_nobody_holds_any_more_are_named() -> None:
+    scenario = tool("scenario")
+    deaths = tuple(scenario.Fault(scenario.FOR_GOOD, f"w{k}", "round", 5) for k in (1, 2, 3))
+    planted = calm(deaths[0])
+    found = await outcome(replace(planted, faults=deaths, rejoin=0.5))
+    assert found.ending == "partitions lost"
+    assert found.faults == {scenario.FOR_GOOD: 3}

@@ -1,0 +1,212 @@
+"""A network that fails in every way that TCP lets through, between one worker and the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+Address = tuple[str, int]
+
+# What a pipe hands on at a time; and how much of what a worker says first is remembered, to be said again.
+CHUNK, REMEMBERED = 1 << 16, 1 << 14
+
+
+class Link:
+    """Passes bytes between a worker and the server, until told otherwise.
+
+    Parameters
+    ----------
+    server : callable
+        Where the server listens now; None while there is none.
+    latency : float
+        Seconds that every piece is on its way.
+
+    Attributes
+    ----------
+    address : (host, port)
+        Where the worker connects to.
+    plugged : Event
+        While it is cleared nothing gets through, no end of a connection either: a cable is out.
+    chunk, latency : int, float
+        Bytes at a time, and seconds for each such piece.
+    """
+
+    def __init__(self, server: Callable[[], Address | None], latency: float) -> None:
+        self.address: Address = ("127.0.0.1", 0)
+        self.plugged = asyncio.Event()
+        self.plugged.set()
+        self.chunk, self.latency = CHUNK, latency
+        self._usual = latency
+        self._server = server
+        self._pipes: set[Pipe] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._said = bytearray()
+
+    async def open(self) -> None:
+        """Listen."""
+        self._listener = await asyncio.start_server(self._accept, *self.address)
+        self.address = self._listener.sockets[0].getsockname()[:2]
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.reset()
+
+    def reset(self) -> None:
+        """Both ends of all connections get a reset."""
+        for pipe in self._pipes:
+            pipe.reset()
+
+    def finish(self) -> None:
+        """Both ends of all connections get an end, as if the other had closed."""
+        for pipe in self._pipes:
+            pipe.finish()
+
+    def half_close(self, up: bool) -> None:
+        """One end of all connections gets an end, and may still send."""
+        for pipe in self._pipes:
+            pipe.half_close(up)
+
+    def lose_track(self) -> None:
+        """Nothing passes on the connections that there are, ever again, and nobody is told."""
+        for pipe in self._pipes:
+            pipe.dead = True
+
+    def flip(self, up: bool, after: int) -> None:
+        """Change a bit of the byte that comes after so many more in one direction of each connection."""
+        for pipe in self._pipes:
+            pipe.flips[up] = after
+
+    def slow_down(self, chunk: int, latency: float) -> None:
+        """Pass less at a time, and later."""
+        self.chunk, self.latency = chunk, latency
+
+    def heal(self) -> None:
+        """What is plugged out or slow is so no more."""
+        self.plugged.set()
+        self.chunk, self.latency = CHUNK, self._usual
+
+    async def repeat(self) -> None:
+        """Say on another connection what the worker said on its last one, as one who overheard it."""
+        server = self._server()
+        if server is None:
+            return
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(*server)
+            try:
+                writer.write(bytes(self._said))
+                async with asyncio.timeout(2.0):
+                    while await reader.read(CHUNK):
+                        pass
+            except TimeoutError:
+                pass
+            finally:
+                writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._join(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+        finally:
+            self._tasks.discard(task)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.plugged.wait()
+        server = self._server()
+        if server is None:
+            return writer.transport.abort()
+        try:
+            theirs, ours = await asyncio.open_connection(*server)
+        except OSError:
+            return writer.transport.abort()
+        self._said.clear()
+        pipe = Pipe(writer, ours)
+        self._pipes.add(pipe)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass(pipe, reader, ours, True))
+                group.create_task(self._pass(pipe, theirs, writer, False))
+        finally:
+            self._pipes.discard(pipe)
+            pipe.abort()
+        return None
+
+    async def _pass(
+        self, pipe: Pipe, source: asyncio.StreamReader, target: asyncio.StreamWriter, up: bool
+    ) -> None:
+        try:
+            while data := await source.read(self.chunk):
+                if up and len(self._said) < REMEMBERED:
+                    self._said += data
+                await self.plugged.wait()
+                await asyncio.sleep(self.latency)
+                if not pipe.dead:
+                    target.write(pipe.bend(data, up))
+                    await target.drain()
+            await self.plugged.wait()
+            if not pipe.dead:
+                target.write_eof()
+        except (OSError, RuntimeError):  # RuntimeError: the other direction closed it
+            await self.plugged.wait()
+            if not pipe.dead:
+                pipe.reset()
+
+
+class Pipe:
+    """One connection of a worker, and the one that goes on from it to the server.
+
+    Attributes
+    ----------
+    dead : bool
+        Whether nothing passes any more.
+    flips : dict of bool to int
+        Upwards or not → after how many more bytes a bit is changed.
+    """
+
+    def __init__(self, worker: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.dead = False
+        self.flips: dict[bool, int] = {}
+        self._writers = {False: worker, True: server}
+
+    def bend(self, data: bytes, up: bool) -> bytes:
+        """What becomes of bytes on their way."""
+        if up not in self.flips:
+            return data
+        self.flips[up] -= len(data)
+        if self.flips[up] >= 0:
+            return data
+        place = self.flips.pop(up) + len(data)
+        return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+
+    def reset(self) -> None:
+        """Both ends get a reset, whatever was on its way."""
+        for writer in self._writers.values():
+            taken = writer.get_extra_info("socket")
+            if not writer.transport.is_closing() and taken is not None:
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def finish(self) -> None:
+        """Both ends get an end."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def half_close(self, up: bool) -> None:
+        """The server, or else the worker, gets an end."""
+        with contextlib.suppress(OSError, RuntimeError):
+            self._writers[up].write_eof()
+
+    def abort(self) -> None:
+        """Be done with both."""
+        for writer in self._writers.values():
+            writer.transport.abort()

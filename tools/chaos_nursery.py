@@ -1,0 +1,118 @@
+"""Where the processes of `tools/chaos.py` come from: an interpreter that has imported all, and forks.
+
+`python -m asyncdmtl.server` takes a second to import what it needs, a fork some milliseconds: hundreds of
+runs can have real processes, which can be killed, frozen and started again.
+
+Reads jobs from standard input, one JSON object a line: `id`, `module` ("server" or "worker"), `words` (its
+options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), and `lie` (in
+which round, and of which partition, a number in an update changes its sign; or null). Says when it is
+`ready`; answers with `id` and `pid`, and in the end with `id` and `code`. Ends, and ends all, with its
+standard input.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import signal
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl import server, worker
+from asyncdmtl.command import execute
+from asyncdmtl.learning.training import Trainer
+
+COMMANDS = {"server": server.main, "worker": worker.main}
+
+
+def main() -> None:
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, int] = {}
+    waiting = b""
+    _say({"ready": True})
+    while True:
+        readable, _, _ = select.select([0, woken], [], [])
+        if woken in readable:
+            os.read(woken, 1 << 10)
+            _reap(running)
+        if 0 in readable:
+            data = os.read(0, 1 << 16)
+            if not data:
+                break
+            *lines, waiting = (waiting + data).split(b"\n")
+            for line in lines:
+                job = json.loads(line)
+                pid = os.fork()
+                if not pid:
+                    os.close(woken)
+                    os.close(waker)
+                    _become(job)
+                    return
+                running[pid] = job["id"]
+                _say({"id": job["id"], "pid": pid})
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _reap(running: dict[int, int]) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        _say({"id": running.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+
+
+def _say(answer: dict[str, Any]) -> None:
+    os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def _become(job: dict[str, Any]) -> None:
+    """Be the server or worker of a job, in a process of its own."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    for number, (path, flags) in enumerate(
+        [
+            (os.devnull, os.O_RDONLY),
+            (job["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+            (job["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        ]
+    ):
+        opened = os.open(path, flags, 0o600)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.environ.update(job["environment"])
+    if job["fresh"]:
+        command = [sys.executable, "-W", "default", "-m", f"asyncdmtl.{job['module']}", *job["words"]]
+        os.execv(sys.executable, command)
+    warnings.simplefilter("default")
+    if job["lie"] is not None:
+        _plant(*job["lie"])
+    sys.argv = [job["module"], *job["words"]]
+    execute(COMMANDS[job["module"]])
+
+
+def _plant(round_: int, partition: str) -> None:
+    """Let one update be another than it should, in one number, once."""
+    honest, rounds = Trainer.local_updates, itertools.count()
+
+    def local_updates(trainer: Trainer, out: np.ndarray[Any, Any]) -> Any:
+        losses = honest(trainer, out)
+        own = [trainer.problem.infos[n].id for n in trainer.own]
+        if next(rounds) == round_:
+            out[own.index(partition), 0] *= -1
+        return losses
+
+    Trainer.local_updates = local_updates  # type: ignore[assignment, method-assign]
+
+
+if __name__ == "__main__":
+    main()

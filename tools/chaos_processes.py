@@ -1,0 +1,172 @@
+"""The processes of a run of `tools/chaos.py`: started by a nursery, told apart by what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+# What no process may say, whatever happens to it.
+FORBIDDEN = re.compile(
+    r"internal error|Traceback|\b\w+Warning\b|never retrieved|was destroyed|Fatal|defect of asyncdmtl"
+)
+# A line of standard output may hold a whole report.
+LINE = 1 << 24
+
+
+class Nursery:
+    """Starts processes: see `chaos_nursery`."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._jobs: dict[int, Process] = {}
+
+    async def __aenter__(self) -> Nursery:
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, Path(__file__).with_name("chaos_nursery.py"), stdin=PIPE, stdout=PIPE,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        await self._process.stdout.readline()
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+        await self._listening
+
+    async def start(
+        self,
+        module: str,
+        words: Sequence[str],
+        out: Path,
+        *,
+        environment: Mapping[str, str],
+        fresh: bool,
+        lie: tuple[int, str] | None = None,
+    ) -> Process:
+        """Start a server or worker; what it prints goes to `out`, and what it logs to a file beside that."""
+        number, process = next(self._numbers), Process(out)
+        self._jobs[number] = process
+        job = {
+            "id": number, "module": module, "words": list(words), "out": str(out), "err": str(process.err),
+            "environment": dict(environment), "fresh": fresh, "lie": lie,
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        await process.begun.wait()
+        return process
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            answer = json.loads(line)
+            process = self._jobs[answer["id"]]
+            if "pid" in answer:
+                process.pid = answer["pid"]
+                process.begun.set()
+            else:
+                process.code = answer["code"]
+                del self._jobs[answer["id"]]
+                process.ended.set()
+
+
+class Process:
+    """One process.
+
+    Attributes
+    ----------
+    out, err : Path
+        What it prints, and what it logs.
+    pid, code : int
+        `code` is its exit code, negative for the signal that killed it; None while it runs.
+    excused : bool
+        Whether it is known why it will end, or how.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.err = out, out.with_suffix(".err")
+        self.pid = 0
+        self.code: int | None = None
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+        self.excused = False
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        await self.ended.wait()
+        assert self.code is not None
+        return self.code
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What it prints, as it does; `out` is a pipe, made by `make_pipe`."""
+        reader = asyncio.StreamReader(limit=LINE)
+        # Open for writing, too: so there is no end before it has begun.
+        file = os.fdopen(os.open(self.out, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), file
+        )
+        ended = asyncio.create_task(self.ended.wait())
+        try:
+            while True:
+                line = asyncio.create_task(reader.readline())
+                await asyncio.wait([line, ended], return_when=asyncio.FIRST_COMPLETED)
+                if not line.done():
+                    # It is gone; what it said last is there at once, if there is anything.
+                    await asyncio.wait([line], timeout=0.05)
+                if not line.done():
+                    line.cancel()
+                    return
+                with contextlib.suppress(json.JSONDecodeError):
+                    yield json.loads(line.result())
+        finally:
+            ended.cancel()
+            transport.close()
+
+    def last_words(self) -> str:
+        """The error with which it says that it ended, or "" if it did not."""
+        said = self.out.read_text() if self.out.is_file() else ""
+        lines = [json.loads(line) for line in said.splitlines() if line.endswith("}")]
+        return next((line["error"] for line in reversed(lines) if line.get("event") == "failed"), "")
+
+    def complaints(self) -> list[str]:
+        """Lines that it should not have logged."""
+        logged = self.err.read_text(errors="replace") if self.err.exists() else ""
+        return [line for line in logged.splitlines() if FORBIDDEN.search(line)]
+
+    def resources(self) -> dict[str, int]:
+        """How many sockets and threads it has, and its memory in KiB; nothing if it has ended."""
+        root = Path("/proc") / str(self.pid)
+        try:
+            files = [str(entry.readlink()) for entry in (root / "fd").iterdir()]
+            status = (root / "status").read_text()
+        except OSError:
+            return {}
+        found = {word: int(value) for word, value in re.findall(r"^(Threads|VmRSS):\s+(\d+)", status, re.M)}
+        return {"sockets": sum(file.startswith("socket:") for file in files), **found}
+
+
+def make_pipe(path: Path) -> Path:
+    """A named pipe for the events of a process."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    return path

@@ -1,0 +1,305 @@
+"""What a seed of `tools/chaos.py` means: a small problem, who stores what, and what goes wrong when."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from asyncdmtl import loading
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.training import Trained, train
+from asyncdmtl.options import as_options
+from asyncdmtl.plan.placement import natural_key
+
+STRATEGIES = ("relay", "central", "personal", "uncoded")
+
+# Kinds of faults, each with how often it is drawn.
+WORKER = {"kill": 4, "stop": 3, "terminate": 2}
+LINK = {
+    "reset": 3, "finish": 2, "half-close": 1, "unplug": 3, "lose track": 2, "delay": 1, "throttle": 1,
+    "flip": 3, "repeat": 2,
+}  # fmt: skip
+SERVER = {"kill server": 3, "terminate server": 1, "stop server": 1}
+OTHERS = {"stranger": 1, "late": 2}
+# These happen at most once in a run.
+FOR_GOOD, LIE = "kill for good", "lie"
+
+# What makes a fault happen; rounds are most of what is told, and the others are when things are in motion.
+MOMENTS = {"round": 12, "planned": 3, "joined": 3, "incident": 2, "checkpointed": 1, "resumed": 1}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong.
+
+    Attributes
+    ----------
+    kind : str
+    who : str
+        The worker; "" for the server.
+    event, count : str, int
+        It happens when the server has told so many of these events; for "round", that round.
+    delay, seconds : float
+        So long after that; and how long it lasts.
+    up : bool
+        Towards the server, where there are two directions.
+    place : int
+        Bytes until the one that is changed; what a late worker stores (a seed).
+    """
+
+    kind: str
+    who: str
+    event: str
+    count: int
+    delay: float = 0.0
+    seconds: float = 0.5
+    up: bool = True
+    place: int = 0
+
+    def __str__(self) -> str:
+        moment = f"{self.event} {self.count} + {self.delay * 1e3:.0f} ms"
+        return f"{self.kind}{' of ' + self.who if self.who else ''} at {moment} ({self.seconds:.2f} s)"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run.
+
+    Attributes
+    ----------
+    settings, strategy
+        Of the training.
+    stored : mapping of worker to tuple of str
+        Partitions; for tables, files.
+    data : str
+        The recipe; "" for tables.
+    cover : bool
+        Whether the server waits for a holder of each partition rather than for all workers.
+    tls, secret, fresh : bool
+        How links are guarded; and whether each process starts an interpreter of its own.
+    latency, silence, rejoin : float
+        Seconds on the way; how long the server and workers bear silence, and the server a lack of holders.
+    every : int
+        Rounds between checkpoints.
+    faults : tuple of Fault
+    """
+
+    seed: int
+    settings: Settings
+    strategy: str
+    stored: Mapping[str, tuple[str, ...]]
+    data: str
+    cover: bool = False
+    tls: bool = False
+    secret: bool = False
+    fresh: bool = False
+    latency: float = 0.001
+    silence: float = 1.0
+    rejoin: float = 8.0
+    every: int = 10
+    faults: tuple[Fault, ...] = ()
+    holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        s = self.settings
+        kind = f"{s.dtype} {s.update}{' accelerated' if s.accelerated else ''} {s.coupling} {s.aggregate}"
+        guards = "".join(f" {name}" for name in ("tls", "secret", "fresh") if getattr(self, name))
+        data = self.data or "tables"
+        return f"{self.strategy} {kind}, {s.rounds} rounds, {len(self.stored)} workers, {data}{guards}"
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """All that is stored somewhere: partitions, or files."""
+        return tuple(self.holders)
+
+    def write(self, folder: Path) -> None:
+        """Write the files that processes read."""
+        table = {w: list(units) for w, units in self.stored.items()}
+        lines = [f"{name} = {units}" for name, units in table.items()]
+        (folder / "placement.toml").write_text("[workers]\n" + "\n".join(lines).replace("'", '"') + "\n")
+        if not self.data:
+            for unit in self.units:
+                _write_table(folder / f"{unit}.csv", random.Random(f"{self.seed} {unit}"))
+
+    def server_words(self, folder: Path) -> list[str]:
+        """The options of the server; those that it is started with again are the same."""
+        words = as_options(self.settings, {"strategy": self.strategy})
+        words += ["--data", self.data] if self.data else []
+        if self.cover:
+            words += ["--cover", str(folder / "placement.toml")]
+        else:
+            words += ["--workers", str(len(self.stored))]
+        if self.tls:
+            words += ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key")]
+        words += ["--checkpoint", str(folder / "checkpoints"), f"--checkpoint-every={self.every}", "--resume"]
+        words += ["--listen=127.0.0.1:0", "--join-timeout=40", f"--rejoin-timeout={self.rejoin}"]
+        return [*words, *self._limits()]
+
+    def worker_words(self, units: Sequence[str], folder: Path) -> list[str]:
+        """The options of a worker that stores these partitions or files, but for its name and addresses."""
+        words = [
+            *self._limits(),
+            "--max-wait=30",
+            *(["--tls-ca", str(folder / "ca.pem")] if self.tls else []),
+        ]
+        if self.data:
+            return [*words, "--data", self.data, "--seed=0", "--partitions", ",".join(units)]
+        files = ",".join(str(folder / f"{unit}.csv") for unit in units)
+        return [*words, "--data", files, "--task=clinic", "--target=score"]
+
+    def _limits(self) -> list[str]:
+        return [
+            f"--silence-timeout={self.silence}",
+            "--round-timeout=30",
+            "--format=json",
+            "--log-level=info",
+        ]
+
+    def twin(self, folder: Path) -> Trained:
+        """What must come out."""
+        files = ",".join(str(folder / f"{unit}.csv") for unit in self.units)
+        none = dict.fromkeys(("task", "target", "features", "weight"))
+        given: dict[str, Any] = {**none, "data": self.data or files, "seed": 0}
+        if not self.data:
+            given |= {"task": "clinic", "target": "score"}
+        stored = loading.load_stored(given, None)
+        prepared = loading.Loaded("", stored, {}, {}).prepared(self.settings)
+        # In the order in which a server numbers them.
+        return train(sorted(prepared.partitions, key=lambda p: natural_key(p.id)), self.settings)
+
+
+def draw(seed: int, *, rounds: int | None = None, every: int | None = None) -> Scenario:
+    """The scenario of a seed: some faults at any moment; or one `every` so many rounds, none fatal."""
+    rng = random.Random(f"chaos {seed}")
+    made = _draw_problem(rng, seed, rounds)
+    if every is not None:
+        # Nobody may be the only one who holds something: a long run is not for waiting.
+        faults = tuple(
+            _draw_fault(rng, made, "round", count) for count in range(every, made.settings.rounds, every)
+        )
+        return replace(made, faults=faults)
+    if rng.random() < 0.08 and (lie := _draw_lie(rng, made)):
+        # Who is believed depends on who is there: nobody else may be missing.
+        calm = [_draw_fault(rng, made, kinds={"delay": 1, "throttle": 1}) for _ in range(rng.randint(0, 2))]
+        return replace(made, faults=(lie, *calm), fresh=False, cover=False)
+    faults = tuple(_draw_fault(rng, made) for _ in range(rng.randint(1, 8)))
+    if rng.random() < 0.12:
+        faults += _draw_deaths(rng, made)
+    return replace(made, faults=faults)
+
+
+def trial(fault: Fault) -> Scenario:
+    """A run with default limits in which nothing goes wrong but this."""
+    units = [f"p{n}" for n in range(8)]
+    workers = [f"w{k}" for k in range(4)]
+    holders = {f"p{n}": tuple(sorted(workers[(n + i) % 4] for i in range(3))) for n in range(8)}
+    return Scenario(
+        0, Settings(loss="squared", coupling="nuclear", strength=0.1, rounds=300), "relay",
+        {worker: tuple(unit for unit in units if worker in holders[unit]) for worker in workers},
+        "synthetic:tasks=4,rows=40,features=1000,rank=2,parts=2,test_rows=0",
+        fresh=fault.kind in SERVER, silence=10.0, faults=(fault,), holders=holders,
+    )  # fmt: skip
+
+
+def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario:
+    workers = [f"w{k}" for k in range(rng.randint(3, 6))]
+    tables = rng.random() < 0.25
+    if tables:
+        data, units = "", [f"site{n}" for n in range(rng.randint(2, 4))]
+    else:
+        tasks, parts = rng.choice([(2, 2), (2, 3), (2, 4), (3, 2), (3, 3), (4, 1), (4, 2), (5, 2), (6, 2)])
+        rows, features = parts * rng.randint(2, 6), rng.choice([3, 8, 40, 200])
+        data = f"synthetic:tasks={tasks},rows={rows},features={features},rank=2,parts={parts},test_rows=0"
+        units = [f"p{n}" for n in range(tasks * parts)]
+    least = 2 if rounds is not None or rng.random() < 0.5 else 1
+    holders = {unit: _sample(rng, workers, least) for unit in units}
+    # Every worker stores something.
+    for worker in workers:
+        if not any(worker in held for held in holders.values()):
+            unit = rng.choice(units)
+            holders[unit] = tuple(sorted({*holders[unit], worker}))
+    update = rng.choice(("gradient", "gradient", "gradient", "model"))
+    fresh = rng.random() < 0.1
+    settings = Settings(
+        loss=rng.choice(("squared", "huber")),
+        coupling=rng.choice(("none", "nuclear", "l21", "mean-regularised", "chain")),
+        strength=rng.choice((0.01, 0.1)),
+        rounds=rounds or rng.choice((5, 40, 120, 250)),
+        aggregate=rng.choice(("mean", "mean", "median")),
+        tolerance=rng.choice((0.0, 0.0, 1e-4)) if rounds is None else 0.0,
+        update=update,
+        epochs=2 if update == "model" else 1,
+        accelerated=update == "gradient" and rng.random() < 0.7,
+        dtype=rng.choice(("float32", "float64")),
+        # Local epochs with a free intercept may diverge, and then there is nothing to compare.
+        intercept="penalised" if update == "model" else "free",
+        standardise=tables,
+    )
+    return Scenario(
+        seed, settings, rng.choice(STRATEGIES),
+        {worker: tuple(unit for unit in units if worker in holders[unit]) for worker in workers}, data,
+        cover=not tables and rng.random() < 0.3, tls=rng.random() < 0.25, secret=rng.random() < 0.3,
+        # Where starting an interpreter is a part of coming back, that takes longer.
+        fresh=fresh, rejoin=25.0 if fresh else 8.0,
+        latency=rng.choice((0.0, 0.001, 0.003)), every=rng.choice((1, 5, 10, 50)), holders=holders,
+    )  # fmt: skip
+
+
+def _sample(rng: random.Random, workers: Sequence[str], least: int) -> tuple[str, ...]:
+    return tuple(sorted(rng.sample(workers, rng.randint(least, len(workers)))))
+
+
+def _draw_fault(
+    rng: random.Random,
+    scenario: Scenario,
+    event: str = "",
+    count: int = 0,
+    kinds: Mapping[str, int] | None = None,
+) -> Fault:
+    kind = _choose(rng, kinds or WORKER | LINK | SERVER | OTHERS)
+    if not event:
+        event = _choose(rng, MOMENTS)
+        count = rng.randrange(scenario.settings.rounds) if event == "round" else rng.randint(1, 4)
+    who = "" if kind in SERVER else rng.choice(list(scenario.stored))
+    return Fault(
+        kind, who, event, count, delay=rng.choice((0.0, rng.random() * 0.02, rng.random() * 0.3)),
+        seconds=rng.choice((0.0, 0.1, 0.5, 1.0, 2.5)) * (0.5 + rng.random()), up=rng.random() < 0.5,
+        place=rng.choice((rng.randrange(64), rng.randrange(4096))),
+    )  # fmt: skip
+
+
+def _draw_deaths(rng: random.Random, scenario: Scenario) -> tuple[Fault, ...]:
+    """Some workers are killed and never started again, once the training has begun."""
+    chosen = rng.sample(list(scenario.stored), rng.randint(1, len(scenario.stored) - 1))
+    last = max(2, scenario.settings.rounds - 3)
+    return tuple(Fault(FOR_GOOD, who, "round", rng.randrange(1, last), rng.random() * 0.05) for who in chosen)
+
+
+def _draw_lie(rng: random.Random, scenario: Scenario) -> Fault | None:
+    """One of several holders, not the first, computes another update."""
+    shared = [unit for unit, held in scenario.holders.items() if len(held) > 1]
+    if not shared or not scenario.data:
+        return None
+    unit = rng.choice(shared)
+    who = rng.choice(scenario.holders[unit][1:])
+    return Fault(LIE, who, "round", rng.randrange(min(20, scenario.settings.rounds)), place=int(unit[1:]))
+
+
+def _choose(rng: random.Random, weights: Mapping[str, int]) -> str:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _write_table(path: Path, rng: random.Random) -> None:
+    """Rows of some clinics, with what tables have: numbers, categories, values that are missing."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clinic", "age", "pressure", "ward", "score"])
+        for clinic in sorted(rng.sample(range(5), rng.randint(1, 3))):
+            for _ in range(rng.randint(1, 9)):
+                age, pressure = rng.gauss(50, 20), rng.choice(["", rng.gauss(120, 15)])
+                ward = rng.choice(["a", "b", "c", ""])
+                writer.writerow([f"clinic {clinic}", age, pressure, ward, 0.1 * age + rng.gauss(0, 1)])
