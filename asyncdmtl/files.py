@@ -148,7 +148,7 @@ def _explained(name: str) -> Iterator[None]:
         raise
     # pandas, pyarrow, NumPy, gzip and each kind of remote storage have errors of their own.
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise DataError("data file", f"must be readable ({reason})", name) from error
 
 

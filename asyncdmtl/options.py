@@ -130,7 +130,10 @@ training_options = _all(
         help="End when the objective is as near to the least, relatively, by estimate; 0: after --rounds.",
     ),
     click.option(
-        "--dtype", type=click.Choice(DTYPES), default="float32", help="Of models and exchanged vectors."
+        "--dtype",
+        type=click.Choice(DTYPES),
+        show_default="float64 for files, float32 for recipes",
+        help="Of models and exchanged vectors; float32 halves the bytes, and may end short of --tolerance.",
     ),
     click.option("--seed", type=int, default=0, help="Of the data: which rows train and which test."),
 )
@@ -153,6 +156,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     chosen["edges"] = () if given.get("graph") is None else read_edges(given["graph"])
     chosen["standardise"] = bool(chosen.get("standardise"))
     chosen.setdefault("tolerance", 0.0)
+    chosen.setdefault("dtype", "float32")
     return Settings(**{name: chosen[name] for name in Settings.__dataclass_fields__})
 
 

@@ -237,7 +237,7 @@ def _write(frame: DataFrame, path: Path) -> None:
         rule = "is Parquet, which needs: pip install 'asyncdmtl[parquet]'"
         raise UsageError("--output", rule, str(path)) from error
     except OSError as error:
-        raise UsageError("--output", f"must be writable ({error.strerror})", str(path)) from error
+        raise UsageError("--output", f"must be writable ({error.strerror or error})", str(path)) from error
 
 
 def _tell(frame: DataFrame, metrics: dict[str, Any] | None, output: Path | None, format: str) -> None:

@@ -35,10 +35,12 @@ ROUND_KINDS = ("uplink", "downlink")
 def traffic(record: RunRecord) -> Report:
     """The report of a finished run, as the server sees it, in plain JSON types: what is infinite is None.
 
-    Objectives and residuals are those at the beginning of a round, in `training` of the last one.
+    Objectives and residuals are those at the beginning of a round, in `training` of the last one; None if
+    this server knows of no round, since it was resumed when all had been made.
     """
     plan, placement = record.plan, record.plan.placement
     rounds = len(record.rounds)
+    last = record.rounds[-1] if record.rounds else None
     copies = sum(map(len, placement.stored))
     N = len(placement.partitions)
     up = record.ledger.total(lambda entry: entry.kind == "uplink")
@@ -48,7 +50,7 @@ def traffic(record: RunRecord) -> Report:
     wire_load = plan.wire_downlink_load if isinstance(plan, Plan) else Fraction(sum(plan.missing_ranks))
 
     def measured(payload: int) -> str:
-        return str(Fraction(payload, rounds * record.vector_bytes))
+        return str(Fraction(payload, max(rounds, 1) * record.vector_bytes))
 
     report: Report = {
         "asyncdmtl": __version__,
@@ -74,8 +76,8 @@ def traffic(record: RunRecord) -> Report:
             "rounds": rounds,
             "max_rounds": record.settings.rounds,
             "converged": record.converged,
-            "objective": record.rounds[-1].objective,
-            "residual": record.rounds[-1].residual,
+            "objective": None if last is None else last.objective,
+            "residual": None if last is None else last.residual,
         },
         "uplink": {
             "load": str(plan.uplink_load),
@@ -164,6 +166,9 @@ def show(report: Report, console: Console | None = None) -> None:
         f"{_decimal(report['copies'])} copies; vectors of {vector['numbers']} {vector['dtype']}"
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
+    settings = report["settings"]
+    coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
+    console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
     if "metrics" in report:
         show_metrics(report["metrics"], console)
     console.print(_load_table(report))
@@ -266,7 +271,8 @@ def _training_words(report: Report) -> str:
         return f"{words}; --tolerance was not reached."
     residual, last = training["residual"], training["objective"]
     if not residual or not last:
-        return f"{words}; converged: the models no longer change in {settings['dtype']}."
+        further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
+        return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
     return f"{words}; converged: by estimate within {residual / abs(last):.1g} of itself of the least."
 
 
@@ -362,8 +368,13 @@ def _decimal(fraction: str) -> str:
 
 
 def _metric(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+    return "-" if value is None or math.isnan(value) else _fixed(value, "")
 
 
 def _gain(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.4f}"
+    return "-" if value is None else _fixed(value, "+")
+
+
+def _fixed(value: float, sign: str) -> str:
+    """Four decimals; of what is too small for these, three digits."""
+    return f"{value:{sign}.4f}" if value == 0.0 or abs(value) >= 1e-3 else f"{value:{sign}.2e}"

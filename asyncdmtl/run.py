@@ -125,9 +125,12 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     """The settings of the run and its rows as numbers; λ by cross-validation if nothing says what it is."""
     if given["strength"] is not None or "strength" in loaded.defaults:
         settings = make_settings(loaded.defaults, given)
-        return settings, loaded.prepared(settings)
+        return settings, _encoded(loaded, settings)
     settings = make_settings({**loaded.defaults, "strength": 0.0}, given)
-    prepared = loaded.prepared(settings)
+    prepared = _encoded(loaded, settings)
+    if len({partition.task for partition in prepared.partitions}) == sum(p.rows for p in prepared.partitions):
+        rule = "must be given: with a single row to train on for each task, cross-validation cannot choose it"
+        raise UsageError("--strength", rule, None)
     with RunProgress(None) as progress:
         selection = select_strength(
             prepared.partitions, settings, folds=FOLDS, on_strength=progress.note_strength
@@ -135,6 +138,12 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     if len(selection.strengths) > 1:
         click.echo(f"λ = {selection.strength:.4g}, by cross-validation ({FOLDS} folds)", err=True)
     return replace(settings, strength=selection.strength), prepared
+
+
+def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
+    # The server will pool the same surveys, and then warn of columns that are left out.
+    with loading.unwarned():
+        return loaded.prepared(settings)
 
 
 def _placement(

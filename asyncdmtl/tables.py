@@ -108,6 +108,8 @@ class Table:
 
     def of_tasks(self) -> dict[str, Indices]:
         """The rows of each task, ascending; tasks in natural order."""
+        if not self.rows:
+            return {}
         codes: dict[str, int] = {}
         of = np.array([codes.setdefault(task, len(codes)) for task in self.tasks.tolist()], dtype=np.int64)
         cuts = np.cumsum(np.bincount(of, minlength=len(codes)))[:-1]

@@ -11,6 +11,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.encoding import RawPartition
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.loading import TABLE_DEFAULTS, is_table, load, load_stored
+from asyncdmtl.options import make_settings as make_options
 
 NOTHING: dict[str, Any] = {
     "task": None, "target": None, "features": None, "weight": None, "test_fraction": None, "parts": None,
@@ -77,6 +78,26 @@ def test_a_worker_stores_what_it_is_told_to(table: Path) -> None:
     assert isinstance(recipe, Partition)
 
 
+def test_a_worker_that_is_told_what_to_store_does_not_warn_again(
+    table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with table.open("a") as file:
+        file.write("a,1,x,\n")
+    options = given(table, task="school", target="mark")
+    load_stored(options, ["p0"])
+    assert caplog.text == ""
+    load(options)
+    assert "1 of 21 rows have no target" in caplog.text
+
+
+def test_files_of_numbers_are_trained_on_in_double_precision(table: Path) -> None:
+    options = {"strategy": "relay", "update": "gradient", "aggregate": "mean", "strength": 0.1}
+    options |= {"epochs": 1, "learner": "", "seed": 0}
+    files = load(given(table, task="school", target="mark"))
+    assert make_options(files.defaults, options).dtype == "float64"
+    assert make_options(load(given("digits")).defaults, options).dtype == "float32"
+
+
 def test_a_worker_without_names_stores_its_files(table: Path) -> None:
     stored = load_stored(given(table, task="school", target="mark"), None)
     assert [s.id for s in stored] == ["marks/a", "marks/b"]
@@ -88,3 +109,5 @@ def test_what_does_not_fit_is_named(table: Path) -> None:
             load(given(table, **{"task": "school", "target": "mark", missing: None}))
     with pytest.raises(UsageError, match="--test-fraction is for data in files only"):
         load(given("digits", test_fraction=0.5))
+    with pytest.raises(UsageError, match=r"--task is for data in files only \(\.csv, .*'marks.txt' is none"):
+        load(given("marks.txt", task="school"))

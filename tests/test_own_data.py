@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from asyncdmtl import run
+from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.model_file import SavedModel
 from asyncdmtl.learning.training import train
 from asyncdmtl.loading import load
@@ -55,12 +58,14 @@ def test_the_first_hour_of_a_data_scientist(tmp_path: Path, clinics: dict[str, p
     }  # fmt: skip
     done = finished(
         "run", "--data", table, "--task=clinic", "--target=score", "--workers=3", "--copies=2",
-        "--dtype=float64", "--save", model, "--report", str(tmp_path / "report.json"),
+        "--save", model, "--report", str(tmp_path / "report.json"),
     )  # fmt: skip
     assert "by cross-validation" in done.stderr
-    assert "column 'country' is left out" in done.stderr
-    assert "converged" in done.stdout
+    assert done.stderr.count("column 'country' is left out") == 1
+    assert "converged: by estimate within" in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
+    strength = report["settings"]["strength"]
+    assert f"Loss squared, coupling nuclear, λ = {strength:.4g}, intercept free." in done.stdout
     assert report["metrics"]["mean"]["coupled"] < 2.0 < everything.score.std()
     assert report["uplink"]["load"] == report["uplink"]["bound"]
 
@@ -76,6 +81,16 @@ def test_the_first_hour_of_a_data_scientist(tmp_path: Path, clinics: dict[str, p
     predicted = pd.read_csv(predictions)
     assert predicted.clinic.tolist() == everything.clinic.tolist()
     assert np.sqrt(np.mean((predicted.prediction - everything.score.to_numpy()) ** 2)) < 2.0
+
+
+def test_a_strength_that_cannot_be_chosen_must_be_given(tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text("t,x,y\na,1,2\na,2,4\nb,5,1\n")
+    with pytest.raises(UsageError, match="--strength must be given: with a single row to train on"):
+        CliRunner().invoke(
+            run.main,
+            ["--data", str(tmp_path / "two.csv"), "--task=t", "--target=y", "--test-fraction=0.5"],
+            catch_exceptions=False,
+        )
 
 
 def test_sites_train_together_on_files_of_their_own(tmp_path: Path, clinics: dict[str, pd.DataFrame]) -> None:

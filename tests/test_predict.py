@@ -70,6 +70,15 @@ def test_one_prediction_for_every_row_in_order(tmp_path: Path) -> None:
     assert [float(line[1]) for line in lines] == SCORES
 
 
+def test_no_rows_have_no_predictions(tmp_path: Path) -> None:
+    assert written(run(saved(tmp_path), rows_in(tmp_path, ROWS[:0])).stdout) == [["clinic", "prediction"]]
+
+
+def test_a_folder_for_predictions_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--output must be writable \(Cannot save file"):
+        run(saved(tmp_path), rows_in(tmp_path), "--output", str(tmp_path / "none" / "p.csv"))
+
+
 def test_as_a_program(tmp_path: Path) -> None:
     code = "from asyncdmtl import predict, command; command.execute(predict.main)"
     words = [sys.executable, "-W", "error", "-c", code, saved(tmp_path), rows_in(tmp_path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ async def test_a_report_tells_how_training_ended() -> None:
     assert "converged" not in text
 
 
+async def test_a_report_of_a_server_that_was_resumed_when_all_rounds_were_made() -> None:
+    options = RunOptions(make_settings(rounds=4), "relay", workers=3)
+    record, _ = await run_cluster(options, Placement.cyclic(3, 6, 2), PARTITIONS)
+    made = report.traffic(replace(record, rounds=()))
+    assert made["training"]["objective"] is made["training"]["residual"] is None
+    assert "0 rounds in" in " ".join(shown(report.show, made).split())
+
+
 async def test_a_report_of_a_run_that_converged() -> None:
     settings = make_settings(rounds=5000, tolerance=1e-2)
     made, models = await make_report(settings)
@@ -73,7 +82,10 @@ async def test_a_report_of_a_run_that_converged() -> None:
     assert expected in text
     assert "of itself of the least." in text
     made["training"]["residual"] = 0.0
-    assert "converged: the models no longer change in float32." in " ".join(shown(report.show, made).split())
+    text = " ".join(shown(report.show, made).split())
+    assert "ended: the models no longer change in float32; --dtype float64 may bring them further." in text
+    made["settings"]["dtype"] = "float64"
+    assert "ended: the models no longer change in float64." in " ".join(shown(report.show, made).split())
 
 
 async def test_a_report_of_a_run_that_should_have_converged() -> None:
@@ -112,6 +124,16 @@ def test_a_table_of_scores(name: str) -> None:
     assert "all rows together" in text
     better = "0 of 2" if name == "ROC AUC" else "2 of 2"
     assert f"better than single-task on 1 of 2 tasks, than pooled on {better}." in text
+
+
+def test_small_scores_keep_their_digits() -> None:
+    metrics = {
+        "name": "RMSE", "higher_is_better": False, "mean": {"coupled": 1.234567e-6, "single_task": 2e-6},
+        "tasks": {"a": {"test_rows": 4, "coupled": 1.234567e-6, "single_task": 2e-6}},
+    }  # fmt: skip
+    text = shown(report.show_metrics, metrics)
+    assert "1.23e-06" in text
+    assert "+7.65e-07" in text
 
 
 def test_of_many_tasks_the_best_and_the_worst_are_shown() -> None:

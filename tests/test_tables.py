@@ -207,6 +207,13 @@ def test_columns_of_names_do_not_leave_the_site(tmp_path: Path) -> None:
             load()
 
 
+def test_numbers_that_are_none_are_shown_as_the_reason(tmp_path: Path) -> None:
+    lines = "".join(f"{i % 2},{i}.5,{i}\n" for i in range(100))
+    path = write(tmp_path, "t,price,y\n" + lines + '1,"1,5",3\n')
+    with pytest.raises(DataError, match=r"column 'price' of data has 101 different texts.*got '1,5'"):
+        load_table(spec(path), seed=0)
+
+
 @pytest.mark.parametrize("task", ["a\x07", "x" * 201])
 def test_tasks_must_have_names_that_can_be_shown(tmp_path: Path, task: str) -> None:
     path = write(tmp_path, f"t,x,y\n{task},1,2\n")

@@ -57,7 +57,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
     learner: Any = None
     fit_intercept: bool | str = True
     standardise: bool = False
-    max_iter: int = 1000
+    max_iter: int = 5000
     tol: float = 1e-6
     dtype: str = "float64"
     strategy: str = "relay"

@@ -131,7 +131,7 @@ def _fromtext_column(values: list[Any], what: str) -> Column:
 
 def _is_no_number(value: str | None) -> bool:
     try:
-        float(value or 0)
+        float(0 if value is None else value)
     except ValueError:
         return True
     return False

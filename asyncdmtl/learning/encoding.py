@@ -347,12 +347,22 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool) -> Enco
         )
         if isinstance(made, str):
             dropped[name] = made
-            log.warning("column %r is left out: %s", name, made)
         else:
             columns.append(made)
     if not columns:
-        raise DataError("features", "must not all be constant", list(names))
+        raise DataError("features", "must not all be constant", dropped)
+    _warn(dropped)
     return Encoding(tuple(columns), dropped, target, classes)
+
+
+def _warn(dropped: Mapping[str, str]) -> None:
+    """Tell which columns are left out: in one line all that have one reason."""
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name, own in dropped.items() if own == reason]
+        if len(names) == 1:
+            log.warning("column %r is left out: %s", *names, reason)
+        else:
+            log.warning("columns %s are left out: each %s", names, reason.removeprefix("it "))
 
 
 def _common_columns(surveys: Mapping[str, Survey]) -> tuple[str, ...]:

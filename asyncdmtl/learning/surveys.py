@@ -294,7 +294,16 @@ def check_categories(values: Collection[str], rows: int | None = None) -> None:
     """
     if len(values) > MOST_CATEGORIES or (rows is not None and len(values) > max(_FEW, _NEARLY_ALL * rows)):
         rule = f"has {len(values)} different texts, too many for categories (--features can leave it out)"
-        raise DataError("values", rule, next(iter(values)))
+        raise DataError("values", rule, min(values, key=_telling))
+
+
+def _telling(value: str) -> tuple[bool, Any]:
+    """The order of texts as examples: what keeps a column from being one of numbers comes first."""
+    try:
+        float(value)
+    except ValueError:
+        return False, natural_key(value)
+    return True, natural_key(value)
 
 
 def read_fields(what: str, content: Any, **types: type) -> list[Any]:

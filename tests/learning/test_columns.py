@@ -74,6 +74,8 @@ def test_numbers_and_text_turn_into_each_other() -> None:
     np.testing.assert_array_equal(to_numbers(text_column(["1", None, "2.5"]), "c"), [1.0, NAN, 2.5])
     with pytest.raises(DataError, match="column 'c' must be numbers, got 'two'"):
         to_numbers(text_column(["1", None, "two"]), "column 'c'")
+    with pytest.raises(DataError, match="column 'c' must be numbers, got ''"):
+        to_numbers(text_column(["1", None, ""]), "column 'c'")
 
 
 def digest(*columns: Column) -> bytes:

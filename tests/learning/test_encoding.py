@@ -121,8 +121,14 @@ def test_what_does_not_vary_is_left_out_with_a_warning(caplog: pytest.LogCapture
         "town": "it is always 'Oslo'",
     }
     assert all(f"column {name!r} is left out" in caplog.text for name in encoding.dropped)
-    with pytest.raises(DataError, match="features must not all be constant"):
+    with pytest.raises(DataError, match=r"features must not all be constant.*'bias': 'it is always 1'"):
         one({"bias": [1, 1], "town": ["Oslo", "Oslo"]})
+
+
+def test_columns_that_are_left_out_for_one_reason_share_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    one({"p0": [0, 0], "p1": [0, 0], "x": [1, 2]})
+    assert "columns ['p0', 'p1'] are left out: each is always 0" in caplog.text
+    assert len(caplog.records) == 1
 
 
 def test_a_column_without_values_somewhere_is_of_the_kind_it_has_elsewhere() -> None:

@@ -1,0 +1,93 @@
+"""A worker's end of a connection that does what a test tells it, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
+
+from asyncdmtl.learning.encoding import Encoding
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages import (
+    VERSION,
+    Assign,
+    Declare,
+    Heartbeat,
+    Hello,
+    Message,
+    Prepare,
+    Ready,
+    Welcome,
+)
+from asyncdmtl.protocol.session import Session
+
+Wanted = TypeVar("Wanted", bound=Message)
+
+# Bytes that the kernel keeps of what a peer does not read; it takes some more.
+SMALL = 1 << 14
+
+
+class Peer:
+    """A worker that joins like any other; then a test speaks for it.
+
+    Attributes
+    ----------
+    session : Session
+    writer : StreamWriter
+    """
+
+    def __init__(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.session = Session("worker", Ledger(), name)
+        self.session.body_limit = 1 << 30
+        self.writer = writer
+        self._name = name
+        self._reader = reader
+        self._inbox: deque[Message] = deque()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connected(cls, name: str, address: tuple[str, int]) -> AsyncIterator[Peer]:
+        """One that is connected and has said nothing yet."""
+        end = socket.socket()
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        end.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(end, address)
+        reader, writer = await asyncio.open_connection(sock=end, limit=SMALL)
+        try:
+            yield cls(name, reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def hear(self, wanted: type[Wanted]) -> Wanted:
+        """The next message but heartbeats."""
+        while True:
+            while self._inbox:
+                message = self._inbox.popleft()
+                if not isinstance(message, Heartbeat):
+                    assert isinstance(message, wanted), message
+                    return message
+            data = await self._reader.read(SMALL)
+            assert data, "the server has hung up"
+            self._inbox += self.session.receive(data)
+
+    def say(self, message: Message) -> None:
+        """Send a message."""
+        self.writer.write(self.packed(message))
+
+    def packed(self, message: Message) -> bytes:
+        """The bytes of a message, for a test to send."""
+        return b"".join(map(bytes, self.session.send(message)))
+
+    async def join(self, partitions: Sequence[Partition], silence: float) -> Assign:
+        """Do as an honest worker does until the first plan."""
+        self.say(Hello(VERSION, self._name, silence))
+        settings = Settings.from_dict((await self.hear(Welcome)).settings)
+        self.say(Declare(tuple(part.declaration() for part in partitions)))
+        encoding = Encoding.from_dict((await self.hear(Prepare)).encoding)
+        self.say(Ready(tuple(part.encoded(encoding).info(settings) for part in partitions)))
+        return await self.hear(Assign)
