@@ -20,7 +20,8 @@ from asyncdmtl.runtime.loop import run
 from asyncdmtl.runtime.records import RunOptions, RunRecord
 from asyncdmtl.runtime.security import ServerSecurity, is_loopback
 
-log = logging.getLogger(__name__)
+# By name: run as a program, this module is called __main__.
+log = logging.getLogger("asyncdmtl.server")
 
 
 @command("server")

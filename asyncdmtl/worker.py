@@ -21,7 +21,8 @@ from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.security import WorkerSecurity
 from asyncdmtl.tables import TASK
 
-log = logging.getLogger(__name__)
+# By name: run as a program, this module is called __main__.
+log = logging.getLogger("asyncdmtl.worker")
 
 
 @command("worker")

@@ -185,7 +185,9 @@ class Partition:
             The targets do not suit the loss, or `X` is too large.
         """
         check_targets(settings.loss, self.y, f"partition {self.id!r}")
-        smoothness = self.smoothness(settings.loss, intercept=settings.intercept == "penalised")
+        # Local epochs step a free intercept along with the rest; gradients have a step of their own for it.
+        stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
+        smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
         digest, weight = self.digest(), self.weight
         return PartitionInfo(self.id, self.task, digest, self.rows, weight, self.features, smoothness)
 

@@ -15,6 +15,7 @@ be what was written, the one before it is used.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -172,12 +173,37 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._handle: int | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise UsageError("--checkpoint", "must be a directory that can be written to", str(folder))
         except OSError as error:
             raise _unusable(folder, error) from error
+
+    def lock(self) -> None:
+        """Have the directory to oneself until `unlock`, or until this process has ended, however it does.
+
+        Raises
+        ------
+        UsageError
+            Another server has it.
+        """
+        try:
+            self._handle = os.open(self._folder, os.O_RDONLY)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.unlock()
+            rule = "must not be in use by another server"
+            raise UsageError("--checkpoint", rule, str(self._folder)) from error
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
+
+    def unlock(self) -> None:
+        """Let others have the directory."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     @property
     def files(self) -> list[Path]:

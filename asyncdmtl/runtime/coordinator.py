@@ -66,7 +66,7 @@ class Coordinator:
         self._options = options
         self._emit = emit
         self._store = None if options.checkpoint is None else Store(options.checkpoint)
-        self._resumed = None if self._store is None else _load(self._store, options)
+        self._resumed = None if self._store is None else _open(self._store, options)
         self._run = secrets.token_hex(4) if self._resumed is None else self._resumed.run
         self._ledger = Ledger()
         self._rounds: Rounds | None = None
@@ -103,7 +103,11 @@ class Coordinator:
         IntegrityError
             Workers ended with different models.
         """
-        server = await listen(host, port, self._roster.accept)
+        try:
+            server = await listen(host, port, self._roster.accept)
+        except BaseException:
+            self._unlock()
+            raise
         try:
             address = server.sockets[0].getsockname()[:2]
             self._emit({"event": "listening", "run": self._run, "host": address[0], "port": address[1]})
@@ -125,6 +129,11 @@ class Coordinator:
         finally:
             server.close()
             await self._roster.close()
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._store is not None:
+            self._store.unlock()
 
     async def _start(self) -> RunRecord:
         encoding, declared = await self._roster.complete()
@@ -249,6 +258,16 @@ class Coordinator:
         if self._rounds is not None:
             with contextlib.suppress(AsyncDMTLError):
                 await self._rounds.stop()
+
+
+def _open(store: Store, options: RunOptions) -> Checkpoint | None:
+    """Have the checkpoints to oneself, and read the last one if the run is to be resumed."""
+    store.lock()
+    try:
+        return _load(store, options)
+    except BaseException:
+        store.unlock()
+        raise
 
 
 def _load(store: Store, options: RunOptions) -> Checkpoint | None:

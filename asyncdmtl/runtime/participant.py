@@ -88,6 +88,10 @@ class WorkerOptions:
         )
 
 
+# Connections that may be lost in a row, without a round between them, before --max-wait is over for good.
+MOST_LOSSES = 20
+
+
 class Participant:
     """One worker in one run, through as many connections as it takes.
 
@@ -111,6 +115,8 @@ class Participant:
         self._replica = Replica(options.name, partitions)
         self._ledger = Ledger()
         self._end = 0.0
+        self._welcomed = False
+        self._losses = 0
         self._pause = FIRST_PAUSE
 
     async def run(self, host: str, port: int) -> TaskModels:
@@ -145,7 +151,7 @@ class Participant:
                     return await self._take_part(connection)
                 except AsyncDMTLError as error:
                     await connection.fail(error)
-                    if not self._may_return(connection, error) or clock() + self._pause > self._end:
+                    if not self._may_return(connection, error) or self._gives_up(error):
                         raise
                     log.warning("worker %s: %s; trying again", self._options.name, error, extra=self._about())
                 except Exception as error:
@@ -172,9 +178,17 @@ class Participant:
         known = self._replica.run is not None
         return known and (silent or isinstance(error, RemoteProtocolError | IntegrityError))
 
+    def _gives_up(self, error: AsyncDMTLError) -> bool:
+        """Whether there is no time left to come back, which begins when one is lost who had welcomed us."""
+        if self._welcomed and not isinstance(error, PeerError) and self._losses < MOST_LOSSES:
+            self._losses += 1
+            self._end = asyncio.get_running_loop().time() + self._options.max_wait
+        self._welcomed = False
+        return asyncio.get_running_loop().time() + self._pause > self._end
+
     def _made_progress(self) -> None:
         self._end = asyncio.get_running_loop().time() + self._options.max_wait
-        self._pause = FIRST_PAUSE
+        self._pause, self._losses = FIRST_PAUSE, 0
 
     def _connection(self, tls: Callable[[], Channel] | None) -> Connection:
         options = self._options
@@ -203,6 +217,7 @@ class Participant:
         options, replica = self._options, self._replica
         hello = Hello(VERSION, options.name, options.silence_timeout)
         welcome = await introduce(connection, hello, self._security.secret, options.silence_timeout)
+        self._welcomed = True
         if replica.run not in (None, welcome.run):
             log.warning(
                 "worker %s: the server makes another run now, %s: starting anew", options.name, welcome.run,

@@ -445,3 +445,15 @@ def test_a_state_that_makes_no_sense_is_refused() -> None:
         odd[at : at + len(raw) or None] = raw
         with pytest.raises(UsageError, match="state must be finite"):
             trainer.restore(odd)
+
+
+@pytest.mark.parametrize("intercept", ["free", "penalised", "none"])
+def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None:
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((8, 2)) * 0.1
+    far = [Partition(f"p{n}", "t", X, 100.0 + rng.standard_normal(8)) for n in range(2)]
+    settings = make_settings(
+        update="model", accelerated=False, epochs=3, rounds=300, intercept=intercept, dtype="float64"
+    )
+    objectives = train(far, settings).objectives
+    assert objectives[-1] <= objectives[0]

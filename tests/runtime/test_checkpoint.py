@@ -115,3 +115,13 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--checkpoint must be a directory"):
         Store(tmp_path / "file")
+
+
+def test_a_directory_is_for_one_server_at_a_time(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    first.lock()
+    with pytest.raises(UsageError, match="--checkpoint must not be in use by another server"):
+        second.lock()
+    first.unlock()
+    second.lock()
+    second.unlock()
