@@ -153,6 +153,8 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
             raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)
     if chosen.get("accelerated") is None:
         chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] == "gradient"
+    if chosen["coupling"] == "graph" and given.get("graph") is None:
+        raise UsageError("--graph", "must be given for the coupling graph", None)
     chosen["edges"] = () if given.get("graph") is None else read_edges(given["graph"])
     chosen["standardise"] = bool(chosen.get("standardise"))
     chosen.setdefault("tolerance", 0.0)

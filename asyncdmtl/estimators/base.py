@@ -145,6 +145,8 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             raise DataError("y", rule, shape)
         numeric = not is_classifier(self)
         X, y = validate_data(self, rows.X, y, dtype=np.float64, order="C", y_numeric=numeric)
+        if numeric and y.dtype.kind not in "biuf":
+            raise DataError("y", "must be numbers", y[0])
         labels, weights = rows.of_each(len(X)), None
         if sample_weight is not None:
             given = rows.flat(sample_weight, "sample_weight")

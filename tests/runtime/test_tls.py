@@ -13,7 +13,7 @@ from support.certificates import Authority
 
 from asyncdmtl.errors import AuthenticationError, LinkError, UsageError
 from asyncdmtl.protocol.framing import Buffer
-from asyncdmtl.runtime.tls import Channel, check_server_name, failure, server_context, worker_context
+from asyncdmtl.runtime.tls import SLICE, Channel, check_server_name, failure, server_context, worker_context
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,15 @@ def test_what_goes_in_comes_out_and_every_byte_is_counted(authority: Authority) 
 def test_small_buffers_share_a_record(authority: Authority) -> None:
     _, worker = channels(authority)
     assert len(b"".join(worker.encrypt([b"x"] * 100))) == 100 + 22
+
+
+def test_ciphertext_is_made_as_it_is_asked_for(authority: Authority) -> None:
+    _, worker = channels(authority)
+    begun = worker.overhead_out
+    body = np.zeros(8 * SLICE, np.uint8).data
+    ciphertext = worker.encrypt([body])
+    assert worker.overhead_out == begun
+    assert len(next(ciphertext)) == SLICE + worker.overhead_out - begun
 
 
 def test_only_tls_1_3_is_spoken(authority: Authority) -> None:
