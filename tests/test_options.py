@@ -50,6 +50,11 @@ def test_a_strength_must_come_from_somewhere() -> None:
         make_settings({**TABLE_DEFAULTS, "loss": "squared"}, parse())
 
 
+def test_a_graph_must_come_from_a_file() -> None:
+    with pytest.raises(UsageError, match="--graph must be given"):
+        settings_of("--coupling", "graph", "--strength", "1", **TABLE_DEFAULTS)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -218,7 +218,7 @@ class Fuzzer:
         self.count += 1
         self._most = MOST_SWOLLEN * DECLARE_HEAD if data[:1] == b"b" else MOST_MEMORY
         target, began, largest = _target(data), time.process_time(), _largest()
-        traced = self.count % 499 == 0 or (target == "bomb" and self.count % 2 == 0)
+        traced = self.count % 499 == 0 and target != "bomb"
         if traced:
             tracemalloc.start()
         try:
