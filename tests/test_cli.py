@@ -403,11 +403,11 @@ def test_a_command_tells_what_all_settings_come_to(tmp_path: Path) -> None:
     )
     assert shown.exit_code == 0
     content = json.loads(shown.stdout)
-    assert (content["rounds"], content["strength"], content["seed"], content["dtype"]) == (
+    assert (content["rounds"], content["strength"], content["seed"], content["strategy"]) == (
         7,
         0.25,
         3,
-        "float32",
+        "relay",
     )
 
 

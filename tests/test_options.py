@@ -52,7 +52,7 @@ def test_a_strength_must_come_from_somewhere() -> None:
 
 def test_a_graph_must_come_from_a_file() -> None:
     with pytest.raises(UsageError, match="--graph must be given"):
-        settings_of("--coupling", "graph", "--strength", "1", **TABLE_DEFAULTS)
+        settings_of("--coupling", "graph")
 
 
 @pytest.mark.parametrize(

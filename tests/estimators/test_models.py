@@ -397,7 +397,7 @@ def test_tasks_without_a_model_are_named() -> None:
 
 def test_rows_that_do_not_do() -> None:
     model = CodedMultiTaskRegressor()
-    with pytest.raises(DataError, match="y must be numbers, got .*'high'"):
+    with pytest.raises(DataError, match=r"y must be numbers, got .*'high'"):
         model.fit(X, ["high"] * len(X), TASKS)
     with pytest.raises(DataError, match="y must be 1-D"):
         model.fit(X, np.column_stack([Y, Y]), TASKS)
