@@ -57,18 +57,21 @@ def start(module: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def leftovers() -> list[str]:
-    """Command lines of asyncdmtl processes that run on behalf of this test session."""
-    found = []
+def own_processes() -> Iterator[tuple[int, list[str]]]:
+    """Process number and command line of asyncdmtl processes that run on behalf of this test session."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command = (entry / "cmdline").read_bytes().decode().split("\0")
             environment = (entry / "environ").read_bytes()
         except OSError:
             continue
-        if "-m asyncdmtl" in command and f"PYTEST_RUN={os.getpid()}".encode() in environment:
-            found.append(command)
-    return found
+        if "-m asyncdmtl" in " ".join(command) and f"PYTEST_RUN={os.getpid()}".encode() in environment:
+            yield int(entry.name), command
+
+
+def leftovers() -> list[str]:
+    """Command lines of `own_processes`."""
+    return [" ".join(command) for _, command in own_processes()]
 
 
 @pytest.fixture(autouse=True)
@@ -203,15 +206,14 @@ def test_an_interrupt_ends_all_processes(number: int, code: int) -> None:
     assert "Traceback" not in out
 
 
-def kill_in_round_five(run: subprocess.Popen[str], name: bytes) -> None:
+def kill_in_round_five(run: subprocess.Popen[str], name: str) -> None:
     assert run.stderr is not None
     for line in run.stderr:
         if "round 5:" in line:
             break
-    for entry in Path("/proc").glob("[0-9]*"):
-        command = (entry / "cmdline").read_bytes().split(b"\0") if (entry / "cmdline").exists() else []
-        if b"asyncdmtl.worker" in command and name in command:
-            os.kill(int(entry.name), signal.SIGKILL)
+    for pid, command in own_processes():
+        if "asyncdmtl.worker" in command and name in command:
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
         "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=1500", "--log-level=info",
         "--report", str(tmp_path / "report.json"), "--save", str(tmp_path / "models.npz"),
     )  # fmt: skip
-    kill_in_round_five(run, b"w1")
+    kill_in_round_five(run, "w1")
     out, err = run.communicate(timeout=LIMIT)
     assert run.returncode == 0, err
     assert "worker w1: the connection to worker 'w1'" in " ".join(out.split())
@@ -263,7 +265,7 @@ def test_a_killed_worker_whose_partitions_nobody_else_holds_ends_a_run() -> None
         "--rounds=1000000",
         "--log-level=info",
     )
-    kill_in_round_five(run, b"w1")
+    kill_in_round_five(run, "w1")
     _, err = run.communicate(timeout=LIMIT)
     assert run.returncode == 3
     assert re.search(r"error: nobody is left who holds the partitions \['p1', 'p4'\]: worker 'w1' held", err)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -297,49 +295,6 @@ class TaskModels:
             raise UsageError("predict_proba", "needs models of logistic loss", self.loss)
         scores = self.decision_function(X, task)
         return np.exp(-np.logaddexp(0.0, np.column_stack([scores, -scores])))
-
-    def save(self, path: str | Path) -> None:
-        """Write an `.npz` file of plain arrays (no pickle), under exactly this name.
-
-        Raises
-        ------
-        DataError
-            The file cannot be written.
-        """
-        try:
-            with Path(path).open("wb") as file:
-                np.savez(
-                    file,
-                    tasks=np.array(self.tasks, dtype=np.str_),
-                    coef_=self.coef_,
-                    intercept_=self.intercept_,
-                    loss=np.array(self.loss),
-                )
-        except OSError as error:
-            raise DataError("model file", f"must be writable ({error.strerror})", str(path)) from error
-
-    @classmethod
-    def load(cls, path: str | Path) -> TaskModels:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        DataError
-            The file cannot be read, or holds something else.
-        """
-        try:
-            # Opened here: NumPy leaves a file open that it cannot make sense of.
-            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                return cls(
-                    tuple(map(str, file["tasks"])), file["coef_"], file["intercept_"], str(file["loss"])
-                )
-        except DataError as error:
-            raise DataError(f"model file {path}: {error.argument}", error.rule, error.value) from error
-        except OSError as error:
-            raise DataError("model file", f"must be readable ({error.strerror})", str(path)) from error
-        # NumPy reports a file that is no archive of arrays in as many ways as it looks at it.
-        except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-            raise DataError("model file", "must be an .npz written by asyncdmtl", str(path)) from error
 
 
 def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:

@@ -191,7 +191,8 @@ class Coordinator:
             broadcast_bytes=lineup.side.broadcast_bytes,
             rounds=tuple(progress.records),
             converged=progress.converged,
-            ledger=self._ledger,
+            # At the same moment as the kernel's counts: goodbyes are still on their way.
+            ledger=self._ledger.copy(),
             # The kernel did not count for the server before.
             kernel={} if self._resumed is not None else self._roster.kernel_counts(),
             incidents=tuple(progress.incidents),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import struct
+import termios
 from dataclasses import astuple, dataclass
 
 TCP_INFO = getattr(socket, "TCP_INFO", None)
@@ -22,7 +24,7 @@ _FIN_RECEIVED = {6, 8, 9, 11}
 class KernelCount:
     """Bytes of TCP payload and segments, as the kernel of this host saw them.
 
-    `sent_bytes` includes what was retransmitted.
+    `received_bytes` are those that the program has read; `sent_bytes` includes what was retransmitted.
     """
 
     received_bytes: int
@@ -41,11 +43,12 @@ def kernel_count(connection: socket.socket) -> KernelCount | None:
         return None
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 512)
+        unread = struct.unpack("=i", fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)))[0]
     except OSError:
         return None
     if len(info) < _SIZE:
         return None
-    received = struct.unpack_from("=Q", info, _BYTES_ACKED + 8)[0]
+    received = struct.unpack_from("=Q", info, _BYTES_ACKED + 8)[0] - unread
     if info[0] in _FIN_RECEIVED:
         received -= 1  # the kernel counts the FIN as a byte
     segments_out, segments_in = struct.unpack_from("=II", info, _SEGMENTS_OUT)

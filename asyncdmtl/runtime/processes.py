@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from asyncdmtl.errors import AsyncDMTLError, LinkError, PeerError
+from asyncdmtl.learning.model_file import SavedModel
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.runtime.loop import Terminated, run
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
@@ -66,7 +67,7 @@ def _worker(folder: Path, stem: str, name: str, files: Sequence[str]) -> Worker:
             _check(name, await process.wait(), told)
         finally:
             await asyncio.shield(_stop(process))
-        return TaskModels.load(folder / f"{stem}-models.npz")
+        return SavedModel.load(folder / f"{stem}-models.npz").models
 
     return take_part
 
@@ -118,7 +119,7 @@ def main(folder: Path, stem: str) -> int:
     participant = Participant(WorkerOptions(job["name"]), partitions, security)
     try:
         models = run(participant.run(job["host"], job["port"]), until_eof=True)
-        models.save(folder / f"{stem}-models.npz")
+        SavedModel(models, *participant.trained_with).save(folder / f"{stem}-models.npz")
     except AsyncDMTLError as error:
         sys.stdout.write(str(error))
         # What the server said is known here: that it was lost is all that this worker can add.

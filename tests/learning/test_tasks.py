@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import io
-import zipfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -160,59 +156,6 @@ def test_models_refuse_what_does_not_fit() -> None:
         TaskModels(("a",), MODELS.coef_, MODELS.intercept_, "squared")
     with pytest.raises(DataError, match="loss of models"):
         TaskModels(MODELS.tasks, MODELS.coef_, MODELS.intercept_, "hinge")
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_models_survive_a_file(tmp_path: Path, dtype: type[np.floating]) -> None:
-    models = TaskModels(
-        ("tâche 1", "b"), MODELS.coef_.astype(dtype), MODELS.intercept_.astype(dtype), "squared"
-    )
-    path = tmp_path / "models"
-    models.save(path)
-    read = TaskModels.load(path)
-    assert (read.tasks, read.loss) == (models.tasks, models.loss)
-    for name in ("coef_", "intercept_"):
-        one, other = getattr(read, name), getattr(models, name)
-        assert one.dtype == other.dtype
-        assert (one == other).all()
-
-
-def _pickled() -> bytes:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer, tasks=np.array([{}], dtype=object), coef_=np.ones((1, 1)), intercept_=np.ones(1), loss=""
-    )
-    return buffer.getvalue()
-
-
-def _other_zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("coef_", "x")
-    return buffer.getvalue()
-
-
-def _single_array() -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ones(3))
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"text", b"PK\x03\x04 cut off", _other_zip(), _pickled(), _single_array()]
-)
-def test_a_file_that_holds_no_models_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "models.npz"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"must be an \.npz written by asyncdmtl"):
-        TaskModels.load(path)
-
-
-def test_files_that_cannot_be_opened_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"must be readable .*missing\.npz"):
-        TaskModels.load(tmp_path / "missing.npz")
-    with pytest.raises(DataError, match=r"must be writable .*nowhere"):
-        MODELS.save(tmp_path / "nowhere" / "models.npz")
 
 
 def test_whole_tasks_keep_the_order_of_partitions() -> None:

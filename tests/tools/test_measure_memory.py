@@ -26,5 +26,5 @@ def test_a_round_takes_a_small_multiple_of_its_coded_bytes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     told = re.search(r"coded in a round 12\.0 MB\n(?s:.*)the most is ([0-9.]+) times", done.stdout)
     assert told is not None, done.stdout
-    # Some of the coded bytes must be seen, or nothing was measured; a few MB are in buffers anyway.
-    assert 0.5 < float(told[1]) < 2.5
+    # Some of the coded bytes must be seen, or nothing was measured; some 20 MB are in buffers anyway.
+    assert 0.5 < float(told[1]) < 4.0
