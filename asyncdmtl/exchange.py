@@ -145,9 +145,9 @@ class WorkerSide:
         vectors.update(zip(self._delivery.wanted, decoded, strict=True))
         tasks = range(len(self._problem.tasks))
         if self.plan.broadcasts == "aggregates":
-            self.trainer.step(np.stack([vectors[t] for t in tasks]))
+            self.trainer.step([vectors[t] for t in tasks])
         else:
-            self.trainer.step(np.stack([self._aggregate(t, vectors) for t in tasks]))
+            self.trainer.step([self._aggregate(t, vectors) for t in tasks])
 
     def models(self) -> TaskModels:
         """The models that this worker has: of all tasks, for `personal` of those of its partitions."""
@@ -175,7 +175,8 @@ class WorkerSide:
         return dict(zip(self._delivery.known, known, strict=True))
 
     def _aggregate(self, t: int, updates: Mapping[int, Vectors]) -> Vectors:
-        return self._problem.aggregate(t, np.stack([updates[n] for n in self._problem.partitions_of[t]]))
+        vectors = [updates[n] for n in self._problem.partitions_of[t]]
+        return self._problem.aggregate(t, vectors[0][None] if len(vectors) == 1 else np.stack(vectors))
 
     def _vectors(self, packed: Bytes) -> Vectors:
         vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]

@@ -37,9 +37,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Coupling(ABC):
-    """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0."""
+    """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0.
+
+    Where `R` is a sum over columns (features) it is `columnwise`: penalty and prox may then be taken of some
+    columns at a time.
+    """
 
     summary: ClassVar[str]
+    columnwise: ClassVar[bool] = False
 
     strength: float
 
@@ -76,6 +81,7 @@ class NoCoupling(Coupling):
     """`R(W) = 0`: every task for itself; λ has no effect."""
 
     summary = "every task for itself"
+    columnwise = True
 
     def penalty(self, W: Floats) -> float:
         """0."""
@@ -218,6 +224,7 @@ class L21Norm(Coupling):
     """
 
     summary = "all tasks use the same few features (ℓ2,1 norm)"
+    columnwise = True
 
     def penalty(self, W: Floats) -> float:
         """`λ Σ_f ‖W[:, f]‖₂`."""
@@ -241,6 +248,7 @@ class PlainMean(Coupling):
     """`R(W)` is 0 where all rows are equal, else infinite: all tasks share one model; λ has no effect."""
 
     summary = "all tasks share one model (plain mean; linear)"
+    columnwise = True
 
     def mixing(self, tasks: int) -> Floats:
         """Only the mean of the aggregates matters."""
@@ -267,6 +275,7 @@ class MeanRegularised(Coupling):
     """
 
     summary = "models stay near their mean (linear)"
+    columnwise = True
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_t ‖w_t − w̄‖²`."""
@@ -292,6 +301,7 @@ class ChainLaplacian(Coupling):
     """
 
     summary = "models of neighbouring tasks are near each other (graph Laplacian of a chain; linear)"
+    columnwise = True
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_t ‖w_{t+1} − w_t‖²`."""
@@ -317,6 +327,7 @@ class GraphLaplacian(Coupling):
     """
 
     summary = "models of neighbouring tasks are near each other (graph Laplacian of given edges; linear)"
+    columnwise = True
 
     tasks: int
     edges: tuple[tuple[int, int, float], ...]

@@ -93,7 +93,13 @@ class Problem:
         return self.settings.tolerance > 0.0 and residual <= self.settings.tolerance * abs(objective)
 
     def aggregate(self, t: int, updates: Vectors) -> Vectors:
-        """`z_t = ψ(v_n : n ∈ S_t)`: (|S_t|, d) updates, ascending by `n` → (d,), both of the run's dtype."""
+        """`z_t = ψ(v_n : n ∈ S_t)`: (|S_t|, d) updates, ascending by `n` → (d,), both of the run's dtype.
+
+        Of one update it is that update, uncopied.
+        """
+        if len(updates) == 1:
+            only: Vectors = updates[0]
+            return only
         weights = self.weights[list(self.partitions_of[t])]
         psi = AGGREGATES[self.settings.aggregate]
         with np.errstate(over="ignore", invalid="ignore"):

@@ -32,8 +32,8 @@ from asyncdmtl.learning.tasks import Partition, TaskModels
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.floating[Any]]
 
-# Numbers worked on at a time where a copy of all models in float64 would be too much.
-_BLOCK = 1 << 18
+# Numbers of all models, whole columns of them, that are worked on at a time: they stay in the cache.
+_BLOCK = 1 << 15
 
 # Models that change by no more than so many units in the last place have arrived as far as their dtype goes.
 _ULPS = 4.0
@@ -88,6 +88,10 @@ class Trainer:
         self._stored = tuple(partitions[n] for n in self.own)
         self.W: Vectors = np.zeros((len(problem.tasks), problem.d), problem.dtype)
         self.Y: Vectors = self.W.copy() if problem.settings.accelerated else self.W
+        self._next = np.empty_like(self.W)
+        width = max(1, _BLOCK // len(self.W))
+        starts = range(0, problem.coupled, width)
+        self._blocks = [slice(start, min(start + width, problem.coupled)) for start in starts]
         # FISTA's t: how much momentum there is; 1 is none.
         self._t = 1.0
         self._steps = 0
@@ -143,37 +147,31 @@ class Trainer:
         """`Problem.aggregate`."""
         return self.problem.aggregate(t, updates)
 
-    def step(self, Z: Vectors) -> None:
-        """Take the models one step on, with the aggregated updates of all tasks, `Z` (T, d).
+    def step(self, Z: Vectors | Sequence[Vectors]) -> None:
+        """Take the models one step on, with the aggregated updates of all tasks, `Z`: T vectors (d,).
 
         `W ← prox(Y − step·Z)` for gradients; for models `W ← prox(Z)`, as strong as after `epochs` steps.
 
         Raises
         ------
         DataError
-            The models outgrow the run's dtype.
+            The models outgrow the run's dtype; they are left as they were.
         """
-        problem, C = self.problem, self.problem.coupled
+        problem, C, new = self.problem, self.problem.coupled, self._next
         steps = problem.steps
-        # One float64 matrix, worked on in place: at a million features copies are what costs.
-        V = Z.astype(np.float64)
-        if problem.settings.update == "gradient":
-            with np.errstate(over="ignore", invalid="ignore"):
-                V[:, :C] *= -steps[0]
-                V[:, C:] *= -steps[1]
-                V += self.Y
-        else:
+        if problem.settings.update == "model":
             steps = steps * problem.settings.epochs
-        largest = max(float(V.max()), -float(V.min()))
-        if not largest <= float(np.finfo(problem.dtype).max):
-            raise DataError("models", f"must stay finite in {problem.dtype}; scale the features", largest)
+        for cols in self._blocks if problem.coupling.columnwise else [slice(0, C)]:
+            new[:, cols] = problem.coupling.prox(self._target(Z, cols, float(steps[0])), float(steps[0]))
+        new[:, C:] = self._target(Z, slice(C, problem.d), float(steps[1]))
         self._steps += 1
-        V[:, :C] = problem.coupling.prox(V[:, :C], float(steps[0]))
-        self._move(V, steps)
+        self._move(new, steps)
 
     def penalty(self) -> float:
         """`λ R(Y)`."""
-        return self.problem.coupling.penalty(self.Y[:, : self.problem.coupled].astype(np.float64))
+        coupling = self.problem.coupling
+        blocks = self._blocks if coupling.columnwise else [slice(0, self.problem.coupled)]
+        return sum(coupling.penalty(self.Y[:, cols].astype(np.float64)) for cols in blocks)
 
     def objective(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t(y_t) + λ R(Y)`, given the mean losses of all `N` partitions at `Y`."""
@@ -259,28 +257,45 @@ class Trainer:
             what = f"partition {partition.id!r}: {error.argument}"
             raise DataError(what, error.rule, error.value) from error
 
-    def _move(self, target: Floats, steps: Floats) -> None:
-        """Round `target` to the models, see how far that is from `Y`, and take `Y` ahead of them."""
-        dtype, C = self.W.dtype, self.problem.coupled
+    def _target(self, Z: Vectors | Sequence[Vectors], cols: slice, step: float) -> Floats:
+        """What the prox is taken of, in some columns."""
+        V = np.empty((len(self.W), cols.stop - cols.start))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for v, z in zip(V, Z, strict=True):
+                v[:] = z[cols]
+            if self.problem.settings.update == "gradient":
+                V *= -step
+                V += self.Y[:, cols]
+        largest = max(float(V.max(initial=0.0)), -float(V.min(initial=0.0)))
+        if not largest <= float(np.finfo(self.W.dtype).max):
+            raise DataError("models", f"must stay finite in {self.W.dtype}; scale the features", largest)
+        return V
+
+    def _move(self, new: Vectors, steps: Floats) -> None:
+        """Go on to the models `new`, see how far they are from `Y`, and take `Y` ahead of them."""
+        W, Y = self.W, self.Y
         moved, size, uphill = np.zeros(2), np.zeros(2), 0.0
-        blocks = _blocks(target.shape)
-        for rows in blocks:
-            new = target[rows].astype(dtype).astype(np.float64)
-            back = self.Y[rows].astype(np.float64) - new
-            along = new - self.W[rows]
-            for i, part in enumerate((np.s_[:, :C], np.s_[:, C:])):
-                uphill += float((back[part] * along[part]).sum()) / float(steps[i])
-                moved[i] += float((back[part] ** 2).sum())
-                size[i] += float((new[part] ** 2).sum())
+        blocks = [*self._blocks, slice(self.problem.coupled, self.problem.d)]
+        # Estimates, for which the run's dtype will do; in float32 squares may be too large or too small.
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for cols in blocks:
+                part = int(cols.start >= self.problem.coupled)
+                here = new[:, cols].ravel()
+                back = Y[:, cols].ravel() - here
+                uphill += float(np.dot(back, here - W[:, cols].ravel())) / float(steps[part])
+                moved[part] += float(np.dot(back, back))
+                size[part] += float(np.dot(here, here))
         moved, size = np.sqrt(moved), np.sqrt(size)
-        still = bool((moved <= _ULPS * float(np.finfo(dtype).eps) * size).all())
+        still = bool((moved <= _ULPS * float(np.finfo(W.dtype).eps) * size).all())
         self.residual = 0.0 if still else float((moved * size / steps).sum())
         momentum = self._momentum(uphill)
-        for rows in blocks:
-            new = target[rows].astype(dtype)
-            if self.Y is not self.W:
-                self.Y[rows] = new + momentum * (new.astype(np.float64) - self.W[rows])
-            self.W[rows] = new
+        if Y is not W:
+            for cols in blocks:
+                ahead = new[:, cols] - W[:, cols]
+                ahead *= momentum
+                np.add(new[:, cols], ahead, out=Y[:, cols])
+        self.W, self._next = new, W
+        self.Y = Y if Y is not W else new
 
     def _momentum(self, uphill: float) -> float:
         """How far ahead to go, in steps of the last size; none after a step that momentum took uphill."""
@@ -363,9 +378,3 @@ def _mean(values: Floats, partition: Partition) -> float:
     if partition.weights is None:
         return float(values.mean())
     return float(values @ partition.weights) / partition.weight
-
-
-def _blocks(shape: tuple[int, ...]) -> list[slice]:
-    """Rows of a matrix, some at a time."""
-    count = max(1, _BLOCK // shape[1])
-    return [slice(start, start + count) for start in range(0, shape[0], count)]
