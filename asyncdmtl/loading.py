@@ -69,7 +69,7 @@ class Loaded:
             Names the column that cannot be encoded.
         """
         surveys = {stored.id: Survey.from_dict(stored.declaration().survey) for stored in self.stored}
-        encoding = pool(surveys, settings.loss, standardise=settings.standardise)
+        encoding = pool(surveys, settings.loss, standardise=settings.standardise, centre=settings.centred)
         test = {}
         for task, rows in self.test.items():
             if isinstance(rows, RawPartition):

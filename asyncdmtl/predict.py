@@ -154,7 +154,7 @@ class Predictor:
         if proba and self.models.loss != "logistic":
             raise UsageError("--proba", "needs a model of logistic loss", self.models.loss)
         if not LOSSES[self.models.loss].classification:
-            return {PREDICTION: scores}
+            return {PREDICTION: scores + self.encoding.offset}
         names = self.encoding.classes or ("0", "1")
         labels = np.array([*map(_label, names), None], dtype=object)
         chosen = np.where(np.isnan(scores), 2, scores > 0.0)

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.files import Source, find_files, read_columns
-from asyncdmtl.learning.columns import Column, Floats, Texts, is_missing, is_numeric, to_numbers, to_text
+from asyncdmtl.learning.columns import (
+    Column,
+    Floats,
+    Texts,
+    as_text,
+    is_missing,
+    is_numeric,
+    to_numbers,
+    to_text,
+)
 from asyncdmtl.learning.encoding import RawPartition
 from asyncdmtl.learning.surveys import check_categories
 from asyncdmtl.plan.arguments import whole_number
@@ -230,6 +239,10 @@ def read_table(
     return _concatenate(tables)
 
 
+# Whole numbers that are so few might be classes.
+MOST_SUSPICIOUS = 5
+
+
 def suggest_loss(target: Column, name: str = "target") -> str:
     """The loss for a target: "logistic" for two classes (text or two whole numbers), else "squared".
 
@@ -240,7 +253,11 @@ def suggest_loss(target: Column, name: str = "target") -> str:
     """
     values = sorted(set(target.tolist()))
     if is_numeric(target):
-        return "logistic" if len(values) == 2 and all(value.is_integer() for value in values) else "squared"
+        whole = all(value.is_integer() for value in values)
+        if whole and 2 < len(values) <= MOST_SUSPICIOUS:
+            few = ", ".join(as_text(value) for value in values)
+            log.warning("target %r has the values %s only: taken as numbers, not as classes", name, few)
+        return "logistic" if len(values) == 2 and whole else "squared"
     if len(values) != 2:
         rule = "must be numbers or have two classes (CodedMultiTaskClassifier can train one against the rest)"
         raise DataError(f"target {name!r}", rule, values[:10])

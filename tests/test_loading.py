@@ -92,7 +92,7 @@ def test_a_worker_that_is_told_what_to_store_does_not_warn_again(
 
 def test_files_of_numbers_are_trained_on_in_double_precision(table: Path) -> None:
     options = {"strategy": "relay", "update": "gradient", "aggregate": "mean", "strength": 0.1}
-    options |= {"epochs": 1, "learner": "", "seed": 0}
+    options |= {"epochs": 1, "learner": "", "seed": 0, "compression": "none"}
     files = load(given(table, task="school", target="mark"))
     assert make_options(files.defaults, options).dtype == "float64"
     assert make_options(load(given("digits")).defaults, options).dtype == "float32"

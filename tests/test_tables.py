@@ -266,6 +266,11 @@ def test_the_target_suggests_a_loss(values: list[Any], loss: str) -> None:
     assert suggest_loss(as_column(values, "y")) == loss
 
 
+def test_numbers_that_may_be_classes_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert suggest_loss(as_column([0, 2, 1, 1], "y"), "grade") == "squared"
+    assert "target 'grade' has the values 0, 1, 2 only: taken as numbers, not as classes" in caplog.text
+
+
 @pytest.mark.parametrize("values", [["a"], ["a", "b", "c"]])
 def test_text_of_other_than_two_classes_is_refused(values: list[str]) -> None:
     with pytest.raises(DataError, match=r"target 'grade' must be numbers or have two classes.*'a'"):

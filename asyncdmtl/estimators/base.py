@@ -22,6 +22,7 @@ from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.rows import TaskRows
 from asyncdmtl.learning.learners import learner_spec
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.plan.placement import Placement, natural_key
@@ -39,6 +40,9 @@ _PARAMETERS: Mapping[str, str] = {
     "folds": "cv", "accelerated": "strategy", "--strategy": "strategy",
     "--strategy linear": "strategy linear",
 }  # fmt: skip
+
+# Of the strength from which on the coupling decides alone, where none is given.
+DEFAULT_SHARE = 0.03
 
 _INTERCEPTS: Mapping[object, str] = {True: "free", False: "none", "penalised": "penalised"}
 _HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
@@ -169,6 +173,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         partitions = sorted(frames.partitions(targets), key=lambda partition: natural_key(partition.id))
         settings = self._choose(frames, partitions, settings)
         record, models = self._run(settings, partitions)
+        self.strength_ = record.settings.strength
         self.n_iter_ = len(record.rounds)
         self.converged_ = record.converged
         self.history_ = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
@@ -198,7 +203,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         return Settings(
             loss=self.loss,
             coupling=self.coupling,
-            strength=getattr(self, "strength", 0.0),
+            strength=0.0 if self._strength_is_open else getattr(self, "strength", 0.0),
             rounds=plain(self.max_iter),
             aggregate=self.aggregate,
             edges=tuple(edges),
@@ -214,7 +219,19 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
     def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
         """The settings to train with."""
+        if self._strength_is_open and not self._remote:
+            strength = DEFAULT_SHARE * critical_strength(partitions, settings)
+            settings = replace(settings, strength=strength)
         return settings
+
+    @property
+    def _strength_is_open(self) -> bool:
+        """Whether `strength` is None; estimators that choose it themselves have no such parameter."""
+        return getattr(self, "strength", 0.0) is None
+
+    @property
+    def _remote(self) -> bool:
+        return isinstance(self.cluster, str) and ":" in self.cluster
 
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
@@ -227,9 +244,10 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             return run_in_threads(options, stored)
         if self.cluster == "processes":
             return run_in_processes(options, stored)
-        if not isinstance(self.cluster, str) or ":" not in self.cluster:
+        if not self._remote:
             raise UsageError("cluster", "must be threads, processes or HOST:PORT of a server", self.cluster)
-        return join_server(*parse_address(self.cluster, "cluster"), settings, stored)
+        free = ("strength",) if self._strength_is_open else ()
+        return join_server(*parse_address(self.cluster, "cluster"), settings, stored, free)
 
     def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:
         """Scores of rows under the models of their tasks: (n,), or (n, classes) where there are many."""

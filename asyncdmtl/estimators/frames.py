@@ -87,25 +87,18 @@ class TaskFrames:
         if self._free:
             for t in range(T):
                 self._means[t] = np.average(X[self.rows[t]], axis=0, weights=self._weights_of(t))
-        # Score that is added to a model's, and models that no row has a say in, by name.
+        # Score that is added to a model's, by name.
         self._offsets: dict[str, float] = {}
-        self._unfitted: dict[str, float] = {}
         self._t_of: dict[str, int] = {}
 
     def partitions(self, targets: Sequence[Target]) -> list[Partition]:
-        """The rows of each target in parts, every so-manieth row to each.
-
-        Under logistic loss, labels that are all equal would drive a free intercept to infinity, and in the
-        limit exert no force on the coefficients. Such a target is trained on two rows of zeros with both
-        labels, which is that limit, so that its coefficients are what the other tasks suggest; its intercept
-        is then set by Laplace's rule of succession, to the odds (n + 1) : 1.
-        """
+        """The rows of each target in parts, every so-manieth row to each."""
         made = []
         for target in targets:
             if target.name in self._t_of:
                 raise DataError("tasks and classes", "must differ in their text; twice", target.name)
             self._t_of[target.name] = target.t
-            made += self._unanimous(target) if self._is_unanimous(target) else self._cut(target)
+            made += self._cut(target)
         return made
 
     def models_as_given(self, models: TaskModels, targets: Sequence[Target]) -> tuple[Floats, Floats]:
@@ -115,8 +108,7 @@ class TaskFrames:
         coef = models.coef_[chosen].astype(np.float64) / self._scale
         intercept = models.intercept_[chosen].astype(np.float64)
         for i, target in enumerate(targets):
-            intercept[i] = self._unfitted.get(target.name, intercept[i] + self._offsets.get(target.name, 0.0))
-            intercept[i] -= coef[i] @ self._means[target.t]
+            intercept[i] += self._offsets.get(target.name, 0.0) - coef[i] @ self._means[target.t]
         return coef, intercept
 
     def _cut(self, target: Target) -> list[Partition]:
@@ -136,17 +128,6 @@ class TaskFrames:
                 None if weights is None else weights[p::P],
             )
             for p in range(P)
-        ]
-
-    def _is_unanimous(self, target: Target) -> bool:
-        return self._free and self._loss == "logistic" and len(np.unique(target.y)) == 1
-
-    def _unanimous(self, target: Target) -> list[Partition]:
-        weights = self._weights_of(target.t)
-        count = len(target.y) if weights is None else float(weights.sum())
-        self._unfitted[target.name] = float(np.log1p(count)) * (1.0 if target.y[0] else -1.0)
-        return [
-            Partition(f"{target.name}/0", target.name, np.zeros((2, self._X.shape[1])), np.array([0.0, 1.0]))
         ]
 
     def _weights_of(self, t: int) -> Floats | None:

@@ -130,8 +130,10 @@ class CodedMultiTaskRegressor(_Regressor):
         R, what ties the tasks' models `W` together: "none", "nuclear", "l21", "mean", "mean-regularised",
         "chain" (of tasks in natural order of their text), "graph", "covariance", "sparse-low-rank",
         "clustered"; see `asyncdmtl.learning.coupling`.
-    strength : float
-        λ, at least 0.
+    strength : float or None
+        λ, at least 0. None takes 3 % of that from which on the coupling decides alone for these rows
+        (`Coupling.critical_strength`): a middling one, whatever the scale of the target; with a server of
+        yours that server's. `…CV` choose it.
     loss : str
         "squared" (half the square) or "huber" (the same up to a residual of 1, then linear).
     edges : sequence of (task, task, weight)
@@ -175,6 +177,8 @@ class CodedMultiTaskRegressor(_Regressor):
         The labels of the tasks, in natural order of their text; 0 if nothing was said of tasks.
     coef_ : (T, features) float64 array
     intercept_ : (T,) float64 array
+    strength_ : float
+        λ.
     n_iter_ : int
         Rounds made.
     converged_ : bool
@@ -199,7 +203,7 @@ class CodedMultiTaskRegressor(_Regressor):
     a column of a DataFrame.
     """
 
-    strength: float = 0.01
+    strength: float | None = None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -230,10 +234,10 @@ class CodedMultiTaskClassifier(_Classifier):
     -----
     If all rows of a task are of one class (or none is of a class), logistic loss would drive its intercept
     to infinity. It is set by Laplace's rule of succession instead, to odds of n + 1 for n rows at their mean,
-    and the coefficients to what other tasks suggest: the limit of training. `history_` counts log 2 for it.
+    and the coefficients to what other tasks suggest: the limit of training, in which its loss is 0.
     """
 
-    strength: float = 0.01
+    strength: float | None = None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -8,6 +8,8 @@ with it. Statistics, category names and class labels are all that leaves a site 
 - Text and true/false: a column of 0 and 1 for every category; one column where there are only two. Where
   values are missing, that is a category of its own. A category that no site had encodes as zeros.
 - A column that is the same in all rows says nothing beside an intercept, and is left out with a warning.
+- A target that is a number is centred: its mean over all sites is taken off, and given back to predictions.
+  An intercept that is free of the coupling makes up for any shift; a penalised one is drawn to that mean.
 
 What is encoded is equal at all holders: shift and scale come from the server, and a difference and a quotient
 have the same bits on every CPU.
@@ -72,6 +74,8 @@ class Encoding:
         The name of the target.
     classes : (str, str) or None
         What the labels 0 and 1 stand for, as text (numbers as `as_text` writes them); None for a regression.
+    offset : float
+        What is taken off a target that is a number, and must be added to predictions.
 
     Raises
     ------
@@ -83,6 +87,7 @@ class Encoding:
     dropped: Mapping[str, str]
     target: str
     classes: tuple[str, str] | None
+    offset: float = 0.0
 
     def __post_init__(self) -> None:
         if len(set(self.features)) < len(self.features):
@@ -138,7 +143,7 @@ class Encoding:
         return X
 
     def encode_target(self, values: Column) -> Floats:
-        """Targets as `y` (rows,) float64: labels 0 and 1 for a classification, else the numbers themselves.
+        """Targets as `y` (rows,) float64: labels 0 and 1 for a classification, else numbers less `offset`.
 
         Raises
         ------
@@ -153,7 +158,8 @@ class Encoding:
             numbers = to_numbers(column, what)
             if np.isinf(numbers).any():
                 raise DataError(what, "must be finite", float(numbers[np.isinf(numbers)][0]))
-            return numbers
+            centred: Floats = numbers - self.offset
+            return centred
         labels = to_text(column)
         y: Floats = (labels == self.classes[1]).astype(np.float64)
         if (unknown := (y == 0.0) & (labels != self.classes[0])).any():
@@ -169,6 +175,7 @@ class Encoding:
             "dropped": [list(pair) for pair in self.dropped.items()],
             "target": self.target,
             "classes": None if self.classes is None else list(self.classes),
+            "offset": self.offset,
         }
 
     @classmethod
@@ -184,13 +191,14 @@ class Encoding:
             return cls.empty()
         what = "encoding"
         classes = content.get("classes") if isinstance(content, Mapping) else None
-        columns, dropped, target, _ = read_fields(
+        columns, dropped, target, _, offset = read_fields(
             what,
             content,
             columns=list,
             dropped=list,
             target=str,
             classes=type(None) if classes is None else list,
+            offset=float,
         )
         if not columns:
             raise UsageError("columns of the encoding", "must be at least one", columns)
@@ -200,7 +208,7 @@ class Encoding:
         if classes is not None and len(classes := read_names("classes", classes)) != 2:
             raise UsageError("classes", "must be two", classes)
         read = tuple(read_column(*pair) for pair in read_pairs("columns of the encoding", columns))
-        return cls(read, dict(reasons), target, classes)
+        return cls(read, dict(reasons), target, classes, offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,7 +310,7 @@ class RawPartition:
         return Partition(self.id, self.task, X, y, self.weights)
 
 
-def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool) -> Encoding:
+def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre: bool = False) -> Encoding:
     """The encoding that follows from the surveys of all partitions, whoever declared them first.
 
     Parameters
@@ -313,6 +321,8 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool) -> Enco
         A name in `LOSSES`.
     standardise : bool
         Whether numbers get mean 0 and standard deviation 1 over all rows of all partitions.
+    centre : bool
+        Whether a target that is a number gets mean 0.
 
     Returns
     -------
@@ -335,9 +345,11 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool) -> Enco
         prepared = [id_ for id_ in ordered if ordered[id_].is_empty]
         rule = f"must come from files, as {from_files[0]!r}, or all be of numbers"
         raise DataError("partitions", rule, prepared)
-    target, classes = common_classes(
-        {id_: survey.target for id_, survey in ordered.items() if survey.target}, loss
-    )
+    targets = {id_: survey.target for id_, survey in ordered.items() if survey.target}
+    target, classes = common_classes(targets, loss)
+    offset = 0.0
+    if centre and classes is None:
+        offset = Moments.pooled([labels.moments for labels in targets.values()]).mean
     names = _common_columns(ordered)
     columns: list[EncodedColumn] = []
     dropped: dict[str, str] = {}
@@ -352,7 +364,7 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool) -> Enco
     if not columns:
         raise DataError("features", "must not all be constant", dropped)
     _warn(dropped)
-    return Encoding(tuple(columns), dropped, target, classes)
+    return Encoding(tuple(columns), dropped, target, classes, offset)
 
 
 def _warn(dropped: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.compression import Wire
 from asyncdmtl.learning.coupling import make_coupling
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import Settings
@@ -48,6 +49,11 @@ class Problem:
         Features per row, and numbers per update: one more if there is an intercept, which comes last.
     coupled : int
         Numbers per model that the coupling sees: all, or all but a free intercept.
+    fixed : mapping of task index to float
+        Free intercepts that training leaves alone: of tasks all of whose rows have the same label, under
+        logistic loss. Such a loss has no least value: it vanishes, with its gradient, as the intercept grows.
+        In that limit it is 0, the task's coefficients are what the coupling makes of the others', and its
+        intercept is set by Laplace's rule of succession to the odds (n + 1) : 1 for n rows.
     steps : (2,) float64 array
         For what the coupling sees, and for a free intercept. Without one the first is `1/L` with
         `L = max_t Σ_{n ∈ S_t} (weight_n / n_t)·smoothness_n`, which no task's gradient outruns; `n_t` is the
@@ -76,7 +82,9 @@ class Problem:
         self.d = self.features + settings.has_intercept
         self.coupled = self.features + (settings.intercept == "penalised")
         self.dtype: np.dtype[np.floating[Any]] = np.dtype(settings.dtype)
+        self.wire = Wire(settings.compression, self.d, self.dtype)
         self.loss = LOSSES[settings.loss]
+        self.fixed = self._fixed_intercepts()
         self.coupling = make_coupling(settings.coupling, settings.strength, self.tasks, settings.edges)
         steepest = max(self._task_means([info.smoothness for info in infos])) or 1.0
         free = settings.intercept == "free"
@@ -133,6 +141,17 @@ class Problem:
             return math.fsum(means)
         except (OverflowError, ValueError):  # too large, or infinities of both signs
             return math.inf
+
+    def _fixed_intercepts(self) -> dict[int, float]:
+        if (self.settings.loss, self.settings.intercept) != ("logistic", "free"):
+            return {}
+        fixed = {}
+        for t, S in enumerate(self.partitions_of):
+            classes = {self.infos[n].classes for n in S}
+            if classes in ({"0"}, {"1"}):
+                size = math.log1p(float(self.weights[list(S)].sum()))
+                fixed[t] = size if classes == {"1"} else -size
+        return fixed
 
     def _task_means(self, values: ArrayLike) -> list[float]:
         """Per task, the weighted mean of a value per partition."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.coupling import COUPLINGS
 from asyncdmtl.learning.laplacian import Edge
 from asyncdmtl.learning.losses import LOSSES
@@ -49,9 +50,12 @@ class Settings:
     intercept : str
         "free" of the coupling, "penalised" as one more feature that is 1, or "none".
     standardise : bool
-        Whether columns of files are brought to mean 0 and standard deviation 1 over all partitions.
+        Whether columns of files are brought to mean 0 and standard deviation 1 over all partitions, and a
+        target that is a number to mean 0 if there is an intercept.
     seed : int
-        Of the data, and of learners that draw at random.
+        Of the data, and of learners and compression that draw at random.
+    compression : str
+        How updates travel, a name in `COMPRESSIONS`; where workers aggregate only.
 
     Raises
     ------
@@ -74,11 +78,12 @@ class Settings:
     intercept: str = "free"
     standardise: bool = False
     seed: int = 0
+    compression: str = "none"
 
     def __post_init__(self) -> None:
         choices = {
             "loss": LOSSES, "aggregate": AGGREGATES, "coupling": COUPLINGS, "dtype": DTYPES,
-            "intercept": INTERCEPTS, "update": UPDATES,
+            "intercept": INTERCEPTS, "update": UPDATES, "compression": COMPRESSIONS,
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in tuple(known):
@@ -106,6 +111,11 @@ class Settings:
     def has_intercept(self) -> bool:
         """Whether models have an intercept, penalised or not."""
         return self.intercept != "none"
+
+    @property
+    def centred(self) -> bool:
+        """Whether targets from files that are numbers are brought to mean 0: the intercept holds the mean."""
+        return self.standardise and self.has_intercept
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON and msgpack; `from_dict` reads them."""

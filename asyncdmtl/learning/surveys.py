@@ -126,32 +126,38 @@ class Labels:
     """The target: its name, and its distinct values as far as they may be classes.
 
     Numbers are told if there are at most `MOST_LABELS` of them, else none; of text, the first few. `more`
-    says that there are others.
+    says that there are others. `moments` are those of numbers; of text, those of nothing.
     """
 
     name: str
     values: tuple[float, ...] | tuple[str, ...]
     text: bool
     more: bool
+    moments: Moments = Moments(0, 0.0, 0.0)
 
     @classmethod
     def of(cls, name: str, target: Column) -> Labels:
-        """The labels of a target without missing values."""
+        """The labels of a target without missing values; DataError if it has numbers that are too large."""
         text = not is_numeric(target)
+        moments = Moments.of(target[:0].astype(np.float64) if text else target.astype(np.float64))
         distinct = sorted(set(target.tolist()), key=natural_key if text else None)
         more = len(distinct) > MOST_LABELS
-        return cls(name, tuple(distinct[:MOST_LABELS] if text or not more else ()), text, more)
+        return cls(name, tuple(distinct[:MOST_LABELS] if text or not more else ()), text, more, moments)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types; `from_dict` reads them."""
-        return {"name": self.name, "values": list(self.values), "text": self.text, "more": self.more}
+        told = {"name": self.name, "values": list(self.values), "text": self.text, "more": self.more}
+        return {**told, "moments": self.moments.as_dict()}
 
     @classmethod
     def from_dict(cls, content: Any) -> Labels:
         """Read what `as_dict` gave; UsageError if it makes no sense."""
-        name, values, text, more = read_fields(
-            "survey of the target", content, name=str, values=list, text=bool, more=bool
+        name, values, text, more, told = read_fields(
+            "survey of the target", content, name=str, values=list, text=bool, more=bool, moments=dict
         )
+        moments = Moments.from_dict("survey of the target", told)
+        if text == bool(moments.count):
+            raise UsageError("survey of the target", "must have moments if, and only if, it is numbers", told)
         what = "values of the target"
         if text:
             labels: Any = read_names(what, values)
@@ -161,7 +167,7 @@ class Labels:
                 raise UsageError(what, "must be finite numbers", values)
         if len(values) > MOST_LABELS or (not more and not values):
             raise UsageError(what, f"must be 1 to {MOST_LABELS}, or said to be more", values)
-        return cls(name, labels, text, more)
+        return cls(name, labels, text, more, moments)
 
 
 ColumnSurvey = Moments | Categories
@@ -192,7 +198,7 @@ class Survey:
         Raises
         ------
         DataError
-            Names a column with infinite or huge numbers, or with too many categories.
+            Names a column, or the target, with infinite or huge numbers, or one with too many categories.
         """
         found: dict[str, ColumnSurvey] = {}
         for label, column in columns.items():
@@ -206,7 +212,11 @@ class Survey:
                     found[label] = Categories(tuple(sorted(values, key=natural_key)), int(missing.sum()))
             except DataError as error:
                 raise DataError(f"column {label!r} of {what}", error.rule, error.value) from error
-        return cls(len(target), Labels.of(name, target), found)
+        try:
+            labels = Labels.of(name, target)
+        except DataError as error:
+            raise DataError(f"target {name!r} of {what}", error.rule, error.value) from error
+        return cls(len(target), labels, found)
 
     @property
     def is_empty(self) -> bool:
@@ -242,7 +252,10 @@ class Survey:
             told = found[name]
             if (told.count if isinstance(told, Moments) else told.missing) > rows:
                 raise UsageError(what, f"must be of at most {rows} rows", survey)
-        return cls(rows, Labels.from_dict(target), found)
+        labels = Labels.from_dict(target)
+        if labels.moments.count not in (0, rows):
+            raise UsageError("survey of the target", f"must be of {rows} rows", labels.moments.count)
+        return cls(rows, labels, found)
 
 
 def common_classes(targets: Mapping[str, Labels], loss: str) -> tuple[str, tuple[str, str] | None]:
@@ -273,7 +286,7 @@ def common_classes(targets: Mapping[str, Labels], loss: str) -> tuple[str, tuple
     if more or len(values) != 2:
         rule = f"must have two classes for {loss} loss"
         rule += f"; it has more in partition {more[0]!r}" if more else ""
-        raise DataError(what, rule, values)
+        raise DataError(what, rule, values or f"more than {MOST_LABELS} different numbers")
     return told.name, (as_text(values[0]), as_text(values[1]))
 
 

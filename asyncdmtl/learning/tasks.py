@@ -44,7 +44,8 @@ class PartitionInfo:
     """What all know of a partition once its rows are numbers; equal at all holders.
 
     `weight` is the sum of the weights of its rows (their number, if they have none), `smoothness` the value
-    of `Partition.smoothness`, for all that the coupling sees.
+    of `Partition.smoothness`, for all that the coupling sees. `classes` says which labels it has, where the
+    loss is one for classes: "0", "1", or both, as "01"; else it is empty.
     """
 
     id: str
@@ -54,6 +55,7 @@ class PartitionInfo:
     weight: float
     features: int
     smoothness: float
+    classes: str = ""
 
 
 class Stored(Protocol):
@@ -183,11 +185,14 @@ class Partition:
             The targets do not suit the loss, or `X` is too large.
         """
         check_targets(settings.loss, self.y, f"partition {self.id!r}")
+        loss = LOSSES[settings.loss]
         # Local epochs step a free intercept along with the rest; gradients have a step of their own for it.
         stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
         smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
-        digest, weight = self.digest(), self.weight
-        return PartitionInfo(self.id, self.task, digest, self.rows, weight, self.features, smoothness)
+        classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
+        return PartitionInfo(
+            self.id, self.task, self.digest(), self.rows, self.weight, self.features, smoothness, classes
+        )
 
     def declaration(self) -> Declaration:
         """What to declare of this partition; its rows are numbers, so there is nothing to survey."""

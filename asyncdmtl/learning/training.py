@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.compression import Feedback
 from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.problem import SCALAR_BYTES, Problem
@@ -87,6 +88,8 @@ class Trainer:
         self.residual = math.inf
         self._stored = tuple(partitions[n] for n in self.own)
         self.W: Vectors = np.zeros((len(problem.tasks), problem.d), problem.dtype)
+        for t, intercept in problem.fixed.items():
+            self.W[t, problem.features] = intercept
         self.Y: Vectors = self.W.copy() if problem.settings.accelerated else self.W
         self._next = np.empty_like(self.W)
         width = max(1, _BLOCK // len(self.W))
@@ -95,6 +98,7 @@ class Trainer:
         # FISTA's t: how much momentum there is; 1 is none.
         self._t = 1.0
         self._steps = 0
+        self._feedback = Feedback(problem.wire, self.own, problem.settings.seed)
         if problem.settings.update == "model":
             self._learner = make_learner(
                 problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
@@ -130,6 +134,10 @@ class Trainer:
         # What overflows here is caught in `step`, where it is everybody's error and not one worker's.
         with np.errstate(over="ignore", invalid="ignore"):
             for i, (n, partition) in enumerate(zip(self.own, self._stored, strict=True)):
+                if (t := self.problem.task_of[n]) in self.problem.fixed:
+                    losses[i] = 0.0
+                    out[i] = 0.0 if self.problem.settings.update == "gradient" else self.Y[t]
+                    continue
                 values, derivatives = self._losses(n, partition)
                 losses[i] = _mean(values, partition)
                 if self.problem.settings.update == "gradient":
@@ -138,10 +146,22 @@ class Trainer:
                     self._learn(n, partition, out[i])
         return losses
 
+    def packed_updates(self, out: NDArray[Any]) -> Floats:
+        """`local_updates` as they travel: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
+        if self.problem.wire.compression is None:
+            return self.local_updates(out)
+        updates = np.empty((len(self.own), self.problem.d), self.problem.dtype)
+        losses = self.local_updates(updates)
+        self._feedback.pack(updates, self._steps, out)
+        return losses
+
     def losses(self) -> Floats:
         """What `local_updates` returns, without the updates."""
+        fixed, task_of = self.problem.fixed, self.problem.task_of
         pairs = zip(self.own, self._stored, strict=True)
-        return np.array([_mean(self._losses(n, partition)[0], partition) for n, partition in pairs])
+        return np.array(
+            [0.0 if task_of[n] in fixed else _mean(self._losses(n, part)[0], part) for n, part in pairs]
+        )
 
     def aggregate(self, t: int, updates: Vectors) -> Vectors:
         """`Problem.aggregate`."""
@@ -345,11 +365,14 @@ def train(
         if start is not None:
             trainer.place(range(len(problem.tasks)), _matrix(start, problem))
         updates = np.empty((len(partitions), problem.d), problem.dtype)
+        packed = np.empty((len(partitions), problem.wire.length), problem.wire.dtype)
         Z = np.empty((len(problem.tasks), problem.d), problem.dtype)
         objectives: list[float] = []
         converged = False
         while len(objectives) < settings.rounds and not converged:
-            objectives.append(trainer.objective(trainer.local_updates(updates)))
+            objectives.append(trainer.objective(trainer.packed_updates(packed)))
+            for update, travelled in zip(updates, packed, strict=True):
+                update[:] = problem.wire.unpack(travelled)
             converged = problem.converged(objectives[-1], trainer.residual)
             for t, S in enumerate(problem.partitions_of):
                 Z[t] = trainer.aggregate(t, updates[list(S)])

@@ -17,6 +17,9 @@ MOST_ROWS = 2**48
 MOST_FEATURES = 2**34
 MOST_PARTITIONS = 2**14
 
+# Which labels a partition may have.
+CLASSES = ("", "0", "1", "01")
+
 Bytes = NDArray[np.uint8]
 Described = TypeVar("Described", Declaration, PartitionInfo)
 
@@ -54,17 +57,19 @@ class Message:
 
 def pack_info(info: PartitionInfo) -> list[Any]:
     """What travels of a PartitionInfo."""
-    return [info.id, info.task, info.digest, info.rows, info.weight, info.features, info.smoothness]
+    identity = [info.id, info.task, info.digest, info.rows]
+    return [*identity, info.weight, info.features, info.smoothness, info.classes]
 
 
 def parse_info(item: Any) -> PartitionInfo:
     """The PartitionInfo that came, checked."""
-    name, task, digest, rows, weight, features, smoothness = _partition(item, 7)
+    name, task, digest, rows, weight, features, smoothness, classes = _partition(item, 8)
     return PartitionInfo(
         *_identity(name, task, digest, rows),
         checks.finite(weight, "weight", 0.0, open_=True),
         checks.integer(features, "features", 1, MOST_FEATURES),
         checks.finite(smoothness, "smoothness", 0.0),
+        checks.choice(classes, "classes", CLASSES),
     )
 
 

@@ -81,7 +81,7 @@ def pooled(known: Mapping[str, Declaration], settings: Settings, holders: Callab
     """
     surveys = {name: Survey.from_dict(part.survey) for name, part in known.items()}
     try:
-        return pool(surveys, settings.loss, standardise=settings.standardise)
+        return pool(surveys, settings.loss, standardise=settings.standardise, centre=settings.centred)
     except DataError as error:
         named = [name for name in known if repr(name) in str(error)]
         held = "; ".join(f"{name!r} is at {holders(name)}" for name in named)

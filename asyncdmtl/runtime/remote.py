@@ -7,11 +7,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange import Sent, ServerSide, reported_by
@@ -24,7 +23,7 @@ from asyncdmtl.plan.plan import Plan
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.records import RoundRecord, RunRecord
-from asyncdmtl.runtime.replica import Replica, Side
+from asyncdmtl.runtime.replica import Replica
 from asyncdmtl.runtime.security import WorkerSecurity
 from asyncdmtl.runtime.threads import best_told, merged, run_apart
 
@@ -35,9 +34,15 @@ _FREE = ("standardise", "accelerated")
 
 
 def join_server(
-    host: str, port: int, settings: Settings, stored: Mapping[str, Sequence[Partition]]
+    host: str,
+    port: int,
+    settings: Settings,
+    stored: Mapping[str, Sequence[Partition]],
+    free: Collection[str] = (),
 ) -> tuple[RunRecord, TaskModels]:
     """Take part in a server's run with all of these workers, and return when it is over.
+
+    Settings must be the server's, but for those that `free` names: these are left to it.
 
     What `python -m asyncdmtl.worker` has options for is taken from the environment: ASYNCDMTL_SECRET,
     ASYNCDMTL_SECRET_FILE, ASYNCDMTL_TLS_CA, _TLS_CERT, _TLS_KEY, _TLS_SERVER_NAME, ASYNCDMTL_INSECURE.
@@ -57,14 +62,15 @@ def join_server(
     AsyncDMTLError
         What ended the run.
     """
-    return run_apart(_join(host, port, settings, stored))
+    expected = {name: value for name, value in vars(settings).items() if name not in (*_FREE, *free)}
+    return run_apart(_join(host, port, expected, stored))
 
 
 async def _join(
-    host: str, port: int, settings: Settings, stored: Mapping[str, Sequence[Partition]]
+    host: str, port: int, expected: Mapping[str, Any], stored: Mapping[str, Sequence[Partition]]
 ) -> tuple[RunRecord, TaskModels]:
     guests = [
-        _Guest(name, partitions, settings, _security(name, host)) for name, partitions in stored.items()
+        _Guest(name, partitions, expected, _security(name, host)) for name, partitions in stored.items()
     ]
     tasks = [asyncio.create_task(guest.run(host, port)) for guest in guests]
     try:
@@ -84,7 +90,7 @@ async def _join(
 class _Witness(Replica):
     """A replica that insists on its settings, and remembers what it told the server in each round."""
 
-    def __init__(self, name: str, stored: Sequence[Partition], expected: Settings) -> None:
+    def __init__(self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any]) -> None:
         super().__init__(name, stored)
         self.told: dict[int, Sent] = {}
         self.began: dict[int, float] = {}
@@ -92,29 +98,23 @@ class _Witness(Replica):
 
     def declare(self) -> tuple[Declaration, ...]:
         assert self._settings is not None
-        for field in fields(Settings):
-            own, theirs = getattr(self._expected, field.name), getattr(self._settings, field.name)
-            if own != theirs and field.name not in _FREE:
-                raise UsageError(field.name, f"must be that of the server, {theirs!r}", own)
+        for name, own in self._expected.items():
+            if own != (theirs := getattr(self._settings, name)):
+                raise UsageError(name, f"must be that of the server, {theirs!r}", own)
         return super().declare()
 
     def compute(self) -> Sent:
         self.began[self.round] = time.perf_counter()
         sent = super().compute()
-        self.told[self.round] = replace(sent, rows=np.empty(0, np.uint8))
+        self.told[self.round] = replace(sent, rows=())
         return sent
-
-    @property
-    def side(self) -> Side:
-        """What it followed last."""
-        return self._following
 
 
 class _Guest(Participant):
     """A worker whose replica bears witness."""
 
     def __init__(
-        self, name: str, stored: Sequence[Partition], expected: Settings, security: WorkerSecurity
+        self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any], security: WorkerSecurity
     ) -> None:
         super().__init__(WorkerOptions(name), stored, security)
         self.name = name

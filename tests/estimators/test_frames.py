@@ -52,19 +52,6 @@ def test_models_of_frames_score_rows_as_given(standardise: bool, intercept: str,
             assert np.average(partition.y, weights=partition.weights) == pytest.approx(0.0, abs=1e-14)
 
 
-def test_labels_that_are_all_equal_pull_at_no_coefficient() -> None:
-    made = frames(loss="logistic")
-    labels = np.where(np.array(LABELS) == "a", 0.0, Y % 2)
-    partitions = made.partitions(targets(made, labels))
-    assert [p.id for p in partitions] == ["a/0", "b/0", "b/1"]
-    assert not partitions[0].X.any()
-    models = TaskModels(("a", "b"), np.ones((2, 3)), np.zeros(2), "logistic")
-    coef, b = made.models_as_given(models, targets(made, labels))
-    at_mean = X[made.rows[0]].mean(axis=0) @ coef[0] + b[0]
-    assert at_mean == pytest.approx(-np.log(3.0))
-    assert len(frames(loss="squared_hinge").partitions(targets(made, labels))) == 4
-
-
 @pytest.mark.parametrize("parts", [0, 1.5, True, "2"])
 def test_parts_must_be_a_number(parts: Any) -> None:
     with pytest.raises(UsageError, match="parts must be a whole number"):

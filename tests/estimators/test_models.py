@@ -79,7 +79,7 @@ def test_the_optimum_of_an_independent_solver_is_reached(coupling: str, loss: st
 
 
 def test_the_models_are_those_of_the_twin_bit_for_bit() -> None:
-    model = CodedMultiTaskRegressor(fit_intercept=False, parts=2).fit(X, Y, TASKS)
+    model = CodedMultiTaskRegressor(strength=0.01, fit_intercept=False, parts=2).fit(X, Y, TASKS)
     rows = {task: np.flatnonzero(np.array(TASKS) == task) for task in "abc"}
     partitions = [
         Partition(f"{task}/{p}", task, X[rows[task][p::2]], Y[rows[task][p::2]])
@@ -107,13 +107,17 @@ def test_everywhere_the_same_models(cluster: str, strategy: str) -> None:
 
 
 async def test_with_a_server_that_is_running() -> None:
-    model = CodedMultiTaskRegressor(max_iter=10, tol=0.0).fit(X, Y, TASKS)
+    model = CodedMultiTaskRegressor(max_iter=10, tol=0.0, strength=0.01).fit(X, Y, TASKS)
     settings = Settings("squared", "nuclear", 0.01, 10, dtype="float64")
     async with Cluster(RunOptions(settings, "central", workers=3)) as cluster:
         away = clone(model).set_params(cluster=format_address(*cluster.address))
         with pytest.raises(UsageError, match="max_iter must be that of the server, 10, got 11"):
             await asyncio.to_thread(clone(away).set_params(max_iter=11).fit, X, Y, TASKS)
+        with pytest.raises(UsageError, match=r"strength must be that of the server, 0.01, got 0.02"):
+            await asyncio.to_thread(clone(away).set_params(strength=0.02).fit, X, Y, TASKS)
+        away.set_params(strength=None)
         await asyncio.to_thread(away.fit, X, Y, TASKS)
+    assert away.strength_ == 0.01
     assert away.coef_.tobytes() == model.coef_.tobytes()
     assert away.history_["objective"].tolist() == model.history_["objective"].tolist()
     assert away.traffic_["strategy"] == "central"
@@ -416,3 +420,13 @@ def test_importing_the_package_does_not_import_scikit_learn() -> None:
     assert "CodedMultiTaskRegressorCV" in dir(asyncdmtl)
     with pytest.raises(AttributeError, match="no attribute 'CodedMultiTaskNothing'"):
         asyncdmtl.CodedMultiTaskNothing  # noqa: B018
+
+
+@pytest.mark.parametrize("coupling", ["nuclear", "l21", "mean-regularised", "covariance", "none"])
+def test_a_strength_that_is_not_given_suits_any_scale_of_the_target(coupling: str) -> None:
+    small, large = (
+        CodedMultiTaskRegressor(coupling=coupling).fit(X, scale * Y, TASKS) for scale in (1, 1000)
+    )
+    assert small.converged_
+    assert large.converged_
+    assert large.coef_ == pytest.approx(1000 * small.coef_, rel=0.02, abs=1)

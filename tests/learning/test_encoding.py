@@ -364,3 +364,29 @@ def test_what_is_no_encoding_at_all_is_refused(content: Any) -> None:
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(UsageError, match="loss must be one of"):
         pool({}, "hinge", standardise=True)
+
+
+def test_a_target_of_numbers_is_centred_by_its_mean_over_all_sites() -> None:
+    parts = [raw("p0", {"a": [1, 2]}, [10, 12]), raw("p1", {"a": [3]}, [2]), raw("p2", {"a": [4, 6]}, [5, 6])]
+    surveys = {part.id: part.survey() for part in parts}
+    encoding = pool(surveys, "squared", standardise=True, centre=True)
+    assert encoding.offset == 7.0
+    assert parts[0].encoded(encoding).y.tolist() == [3.0, 5.0]
+    assert Encoding.from_dict(msgpack.unpackb(msgpack.packb(encoding.as_dict()))) == encoding
+    assert pool(surveys, "squared", standardise=True).offset == 0.0
+    # Labels are no numbers, whatever they look like.
+    labels = {"p0": raw("p0", {"a": [1, 2]}, [5, 6]).survey()}
+    assert pool(labels, "logistic", standardise=True, centre=True).offset == 0.0
+
+
+def test_what_is_told_of_a_target_makes_sense() -> None:
+    survey = raw("p0", {"a": [1, 2]}, [10, 12]).survey().as_dict()
+    for moments in (
+        {"count": 0, "mean": 0.0, "M2": 0.0},
+        {"count": 3, "mean": 1.0, "M2": 0.0},
+        {"count": 2, "mean": float("inf"), "M2": 0.0},
+    ):
+        with pytest.raises(UsageError, match="survey of the target"):
+            Survey.from_dict({**survey, "target": {**survey["target"], "moments": moments}})
+    with pytest.raises(DataError, match=r"target 'y' of partition 'p0'.*too large to be squared"):
+        raw("p0", {"a": [1, 2]}, [1e200, -1e200]).survey()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -98,3 +99,43 @@ def test_a_run_reaches_the_centralised_optimum(
     assert trained.converged
     assert abs(float(objective.value) - least) <= 1e-6 * least
     assert least > 0.0
+
+
+@pytest.mark.parametrize("coupling", ["nuclear", "l21", "mean-regularised", "covariance"])
+def test_tasks_of_one_class_have_a_finite_limit(coupling: str) -> None:
+    strength = 0.5 if coupling == "mean-regularised" else 0.05
+    rows = ragged("logistic")
+    for t, label in ((1, 1.0), (4, 0.0)):
+        rows[t] = rows[t][0], np.full(len(rows[t][1]), label)
+    # The least value of the whole is that without the loss of these tasks, which vanishes at infinity.
+    W, b = cp.Variable((T, F)), cp.Variable(T)
+    fit = sum(data_loss("logistic", X @ W[t] + b[t], y) for t, (X, y) in enumerate(rows) if t not in (1, 4))
+    objective = fit + strength * penalty(coupling, W)
+    cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
+    least = float(objective.value)
+
+    # Each half of a task knows only its own labels.
+    partitions = [
+        Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2])
+        for t, (X, y) in enumerate(rows)
+        for i in range(2)
+        if len(y[i::2])
+    ]
+    settings = make_settings(
+        loss="logistic", coupling=coupling, strength=strength, dtype="float64", rounds=20_000, tolerance=1e-7
+    )
+    trained = train(partitions, settings)
+    models = trained.models
+    assert trained.converged
+    reached = sum(
+        data_loss("logistic", X @ models.coef_[t] + models.intercept_[t], y).value
+        for t, (X, y) in enumerate(rows)
+        if t not in (1, 4)
+    )
+    reached += strength * penalty(coupling, models.coef_).value
+    assert abs(reached - least) <= 1e-6 * least
+    assert abs(trained.objectives[-1] - least) <= 1e-6 * least
+    several = replace(settings, update="model", accelerated=False, epochs=2, rounds=5)
+    for found in (models, train(partitions, several).models):
+        assert found.intercept_[1] == np.log1p(len(rows[1][1]))
+        assert found.intercept_[4] == -np.log1p(len(rows[4][1]))

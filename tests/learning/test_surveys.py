@@ -87,8 +87,10 @@ def test_a_survey_tells_statistics_and_no_rows() -> None:
         "town": Categories(("w2", "w10"), 1),
         "smokes": Categories(("False", "True"), 0),
     }
-    assert survey.target == Labels("ill", (0.0, 1.0), False, False)
-    assert Labels.of("y", np.arange(9.0)) == Labels("y", (), False, True)
+    assert survey.target is not None
+    assert survey.target.moments.count == survey.rows
+    assert survey.target == Labels("ill", (0.0, 1.0), False, False, survey.target.moments)
+    assert Labels.of("y", np.arange(9.0)) == Labels("y", (), False, True, Moments(9, 4.0, 60.0))
     assert Labels.of("y", as_column(list("dcbaa"), "y")) == Labels("y", ("a", "b", "c"), True, True)
 
 

@@ -46,7 +46,7 @@ def options(**changes: Any) -> RunOptions:
 
 def encoded() -> tuple[Encoding, list[Partition]]:
     surveys = {part.id: Survey.from_dict(part.declaration().survey) for part in RAW}
-    encoding = pool(surveys, SETTINGS.loss, standardise=True)
+    encoding = pool(surveys, SETTINGS.loss, standardise=True, centre=SETTINGS.centred)
     return encoding, [part.encoded(encoding) for part in RAW]
 
 

@@ -1,0 +1,188 @@
+"""Updates that travel in fewer bytes than they have: rounded, with what is lost added to the next ones.
+
+Coding then works on the compressed vectors, and decodes them exactly: all who take a step get the same
+updates, bit for bit. What rounding took off an update (error feedback) is kept by all holders of a partition
+alike, from the plan that they follow on: with a new plan, all begin anew.
+
+Error feedback: Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD and other Gradient
+Compression Schemes", ICML 2019; stochastic rounding to blocks of 8 bits: Alistarh, Grubic, Li, Tomioka,
+Vojnovic, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Vectors = NDArray[np.floating[Any]]
+
+# Numbers that share a scale in 8 bits.
+BLOCK = 1024
+
+
+class Compression(ABC):
+    """How one vector of numbers becomes bytes, and numbers again."""
+
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def size(self, d: int) -> int:
+        """Bytes of a vector of `d` numbers."""
+
+    @abstractmethod
+    def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
+        """The bytes of a vector (d,); the same for the same state of `draw`."""
+
+    @abstractmethod
+    def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
+        """The vector (d,) that these bytes stand for."""
+
+
+class Float16(Compression):
+    """IEEE half precision, rounded to nearest: 11 bits, up to 65504; the rest of larger ones comes later."""
+
+    summary = "half precision, 2 bytes a number"
+
+    def size(self, d: int) -> int:
+        """2·d."""
+        return 2 * d
+
+    def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
+        """Rounded to nearest."""
+        largest = float(np.finfo(np.float16).max)
+        return np.clip(v, -largest, largest).astype("<f2").view(np.uint8)
+
+    def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
+        """Exact."""
+        return packed.view("<f2").astype(np.float32)
+
+
+class BFloat16(Compression):
+    """The upper half of a float32, rounded to nearest: 8 bits, of any size."""
+
+    summary = "the upper half of float32, 2 bytes a number"
+
+    def size(self, d: int) -> int:
+        """2·d."""
+        return 2 * d
+
+    def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
+        """Rounded to nearest, ties to even."""
+        bits = v.view(np.uint32)
+        rounded = bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))
+        upper = np.where(np.isfinite(v), rounded, bits) >> np.uint32(16)
+        return upper.astype("<u2").view(np.uint8)
+
+    def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
+        """Exact."""
+        return (packed.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+class Int8(Compression):
+    """Whole numbers from -127 to 127, rounded up or down at random, times a scale for each 1,024 numbers.
+
+    On average, rounding changes nothing.
+    """
+
+    summary = "8 bits, rounded at random, 1.004 bytes a number"
+
+    def size(self, d: int) -> int:
+        """d, and 4 for each block."""
+        return d + 4 * -(-d // BLOCK)
+
+    def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
+        """Rounded down after adding a number that is drawn from [0, 1)."""
+        d = len(v)
+        blocks = np.zeros((-(-d // BLOCK), BLOCK), np.float32)
+        blocks.reshape(-1)[:d] = v
+        scales = np.abs(blocks).max(axis=1) / np.float32(127)
+        # Updates that are not finite make scales that are not: whoever unpacks them gets such numbers, too.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            blocks /= np.where(scales > 0, scales, np.float32(1))[:, None]
+            blocks += draw.random(blocks.shape, np.float32)
+            np.floor(blocks, out=blocks)
+            whole = np.nan_to_num(np.clip(blocks, -127, 127, out=blocks)).astype(np.int8)
+        return np.concatenate([scales.astype("<f4").view(np.uint8), whole.reshape(-1)[:d].view(np.uint8)])
+
+    def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
+        """Whole number times scale, rounded to float32."""
+        scales, whole = packed[:-d].copy().view("<f4"), packed[-d:].view(np.int8)
+        with np.errstate(invalid="ignore"):
+            unpacked: NDArray[np.float32] = whole * np.repeat(scales, BLOCK)[:d]
+        return unpacked
+
+
+COMPRESSIONS: Mapping[str, Compression | None] = MappingProxyType(
+    {"none": None, "float16": Float16(), "bfloat16": BFloat16(), "int8": Int8()}
+)
+
+
+class Wire:
+    """How the updates of a run travel: as numbers of the run's dtype, or compressed.
+
+    Parameters
+    ----------
+    compression : str
+        A name in `COMPRESSIONS`.
+    d : int
+        Numbers of an update.
+    dtype : numpy dtype
+        Of the run.
+
+    Attributes
+    ----------
+    length, dtype : int, numpy dtype
+        Of an update as it travels: (d,) of the run's dtype, or so many uint8.
+    """
+
+    def __init__(self, compression: str, d: int, dtype: np.dtype[np.floating[Any]]) -> None:
+        self.compression = COMPRESSIONS[compression]
+        self._d, self._dtype = d, dtype
+        self.length = d if self.compression is None else self.compression.size(d)
+        self.dtype: np.dtype[Any] = dtype if self.compression is None else np.dtype(np.uint8)
+
+    def unpack(self, packed: NDArray[Any]) -> Vectors:
+        """The update (d,) of the run's dtype that travelled as `packed` (length,)."""
+        if self.compression is None:
+            return packed
+        return self.compression.unpack(packed, self._d).astype(self._dtype, copy=False)
+
+
+class Feedback:
+    """Packs the updates of some partitions, and keeps what that took off them for the next time.
+
+    Parameters
+    ----------
+    wire : Wire
+    partitions : sequence of int
+        Their indices.
+    seed : int
+        Of the run.
+    """
+
+    def __init__(self, wire: Wire, partitions: tuple[int, ...], seed: int) -> None:
+        self._wire = wire
+        self._partitions = partitions
+        self._seed = seed
+        self._lost: list[Vectors] = []
+
+    def pack(self, updates: Vectors, step: int, out: Bytes) -> None:
+        """Pack the updates (len(partitions), d) of a step into `out`, (len(partitions), length).
+
+        `updates` serve as work space.
+        """
+        compression = self._wire.compression
+        assert compression is not None
+        for i, n in enumerate(self._partitions):
+            if len(self._lost) > i:
+                updates[i] += self._lost[i]
+            draw = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(n, step)))
+            out[i] = compression.pack(updates[i].astype(np.float32, copy=False), draw)
+            lost = updates[i] - self._wire.unpack(out[i])
+            self._lost[i : i + 1] = [lost]
