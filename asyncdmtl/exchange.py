@@ -47,12 +47,15 @@ def reported_by(placement: Placement, worker: int) -> tuple[int, ...]:
 class Sent:
     """A worker's part of a round: coded rows, and what the server needs to know beside them.
 
+    `rows` are those that the worker sends, range after range (`VectorFormat.ranges`), each a uint8 array
+    (rows, bytes); at the server, those that are here. `size` is the number of bytes of all of them.
     `digests` are those of the updates of all stored partitions, `losses` the mean losses of the
     partitions that this worker reports, `penalty` the coupling's at the current models and `residual` that
     of the last step (`Trainer.residual`); both come from the first worker, from the others they are 0.
     """
 
-    rows: Bytes
+    rows: tuple[Bytes, ...]
+    size: int
     digests: tuple[bytes, ...]
     losses: tuple[float, ...]
     penalty: float
@@ -76,6 +79,11 @@ class WorkerSide:
     worker : int
     trainer : Trainer
         The models so far, and exactly the partitions that the plan says this worker stores.
+
+    Attributes
+    ----------
+    ranges : tuple of slice
+        The bytes of a packet, range by range.
     """
 
     def __init__(self, plan: Plan, worker: int, trainer: Trainer) -> None:
@@ -85,14 +93,17 @@ class WorkerSide:
         self._problem = problem = trainer.problem
         self._personal = plan.strategy == "personal"
         self._delivery = plan.deliveries[worker]
-        self._format = plan.vector_format(problem.d, problem.dtype)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype)
         self._own = self._format.allocate(len(trainer.own))
         self._encode = plan.encoder(worker)
         self._decode = plan.decoder(worker)
-        self._rows = np.empty((plan.uplink_rows[worker], self._format.packet_bytes), np.uint8)
+        self.ranges = self._format.ranges
+        self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
+        self._rows = tuple(np.empty((plan.uplink_rows[worker], n), np.uint8) for n in self._widths)
         relayed = plan.strategy == "relay"
         self._known = self._own if relayed else self._format.allocate(len(self._delivery.known))
         self._wanted = self._format.allocate(len(self._delivery.wanted))
+        self._known_by_column: dict[int, Vectors] = {}
         reported = set(reported_by(plan.placement, worker))
         self._reported = [i for i, n in enumerate(self.trainer.own) if n in reported]
 
@@ -101,48 +112,81 @@ class WorkerSide:
         """Bytes of the rows that this worker is sent in a round."""
         return len(self._delivery.rows) * self._format.packet_bytes
 
+    def received_range(self, i: int) -> int:
+        """Bytes of these rows in range `i`."""
+        return len(self._delivery.rows) * self._widths[i]
+
+    @property
+    def range_work(self) -> int:
+        """Products of bytes in GF(2^8) that a `receive` takes."""
+        count = len(self._delivery.rows)
+        return count * (count + len(self._known)) * max(self._widths)
+
     def compute(self) -> Sent:
         """Local updates at the current models, encoded. The rows stay valid until the next call."""
+        self._known_by_column = {}
         own = self._vectors(self._own)
-        losses = self.trainer.local_updates(own)
+        losses = self.trainer.packed_updates(own)
+        for cols, rows in zip(self.ranges, self._rows, strict=True):
+            self._encode(self._own[:, cols], rows)
         return Sent(
-            self._encode(self._own, self._rows),
+            self._rows,
+            sum(rows.nbytes for rows in self._rows),
             tuple(digest(update) for update in own),
             tuple(float(losses[i]) for i in self._reported),
             *self._told(),
         )
 
-    def apply(self, received: Bytes, expected: bytes) -> None:
-        """Decode what was sent down, check it against `expected`, and take the step to the next models.
+    def receive(self, i: int, rows: Bytes) -> None:
+        """Decode what was sent down in range `i`; ranges come in their order.
 
         Parameters
         ----------
-        received : uint8 array, one-dimensional
-            The rows of this worker, one after the other.
-        expected : bytes
-            The combined digest of the vectors that this worker decodes.
+        rows : uint8 array, one-dimensional
+            This range of the rows of this worker, one after the other.
 
         Raises
         ------
         CodingError
             Another number of bytes than the plan says.
+        """
+        if rows.nbytes != self.received_range(i):
+            raise CodingError(
+                f"received {rows.nbytes} bytes of rows in a range, the plan says {self.received_range(i)}"
+            )
+        self._prepare()
+        cols = self.ranges[i]
+        received = rows.reshape(len(self._delivery.rows), self._widths[i])
+        self._decode(received, self._known[:, cols], self._wanted[:, cols])
+
+    def side_information(self, i: int) -> Bytes:
+        """Range `i` of the packets that this worker knows of a broadcast (`plan.repair.heard_by`)."""
+        self._prepare()
+        if self._personal:
+            return np.empty((0, self._widths[i]), np.uint8)
+        known = self._own if self.plan.broadcasts == "updates" else self._known
+        return known[:, self.ranges[i]]
+
+    def apply(self, expected: bytes) -> None:
+        """Check what was decoded against `expected`, and take the step to the next models.
+
+        Parameters
+        ----------
+        expected : bytes
+            The combined digest of the vectors that this worker decodes.
+
+        Raises
+        ------
         IntegrityError
             The decoded vectors are not those that were computed.
         """
-        if received.nbytes != self.received_bytes:
-            raise CodingError(
-                f"received {received.nbytes} bytes of rows, the plan says {self.received_bytes}"
-            )
-        vectors = self._known_vectors()
-        rows = received.reshape(len(self._delivery.rows), self._format.packet_bytes)
-        self._decode(rows, self._known, self._wanted)
         decoded = self._vectors(self._wanted)
         if combined_digest([digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
         if self._personal:
             self.trainer.place(self._delivery.wanted, decoded)
             return
-        vectors.update(zip(self._delivery.wanted, decoded, strict=True))
+        vectors = {**self._known_by_column, **dict(zip(self._delivery.wanted, decoded, strict=True))}
         tasks = range(len(self._problem.tasks))
         if self.plan.broadcasts == "aggregates":
             self.trainer.step([vectors[t] for t in tasks])
@@ -164,6 +208,11 @@ class WorkerSide:
             return 0.0, 0.0
         return self.trainer.penalty(), self.trainer.residual
 
+    def _prepare(self) -> None:
+        """Have the side information of this round."""
+        if not self._known_by_column:
+            self._known_by_column = self._known_vectors()
+
     def _known_vectors(self) -> dict[int, Vectors]:
         """Side information by column: own updates, or aggregates of the tasks that are stored whole."""
         own = dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
@@ -175,7 +224,7 @@ class WorkerSide:
         return dict(zip(self._delivery.known, known, strict=True))
 
     def _aggregate(self, t: int, updates: Mapping[int, Vectors]) -> Vectors:
-        vectors = [updates[n] for n in self._problem.partitions_of[t]]
+        vectors = [self._problem.wire.unpack(updates[n]) for n in self._problem.partitions_of[t]]
         return self._problem.aggregate(t, vectors[0][None] if len(vectors) == 1 else np.stack(vectors))
 
     def _vectors(self, packed: Bytes) -> Vectors:
@@ -195,16 +244,11 @@ class WorkerSide:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Reply:
-    """The server's part of a round for one worker: its rows, and the digest of what it will decode."""
-
-    rows: tuple[Bytes, ...]
-    digest: bytes
-
-
 class ServerSide:
     """What the server does in every round under one plan: compare, combine, perhaps aggregate.
+
+    A round is `begin`, then `put` for each range of what came up, then `finish`. Where the server only
+    recombines, it `streams`: the rows of a range may be sent down as soon as it was put.
 
     Parameters
     ----------
@@ -212,24 +256,43 @@ class ServerSide:
     problem : Problem
     trainer : Trainer, optional
         The models so far, which the server has under `personal` only; default: those before the first round.
+
+    Attributes
+    ----------
+    ranges : tuple of slice
+        The bytes of a packet, range by range.
+    streams : bool
     """
 
     def __init__(self, plan: Plan, problem: Problem, trainer: Trainer | None = None) -> None:
         self.plan = plan
         self.trainer = trainer or Trainer(problem, {})
+        self.streams = plan.broadcasts == "updates"
         self._problem = problem
-        self._format = plan.vector_format(problem.d, problem.dtype)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype)
+        self.ranges = self._format.ranges
+        self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
         self._recombine = plan.recombiner
-        self._down = np.empty((len(plan.downlink_matrix), self._format.packet_bytes), np.uint8)
+        self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in self._widths]
+        self._digests: list[bytes] = []
         self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
         self._told = self.trainer.penalty(), self.trainer.residual
-        if plan.broadcasts != "updates":
+        if not self.streams:
+            self._collected, self._collect = plan.collector()
             self._updates = self._format.allocate(len(plan.tasks))
             self._results = self._format.allocate(len(problem.tasks))
 
     def uplink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` sends in a round."""
         return self.plan.uplink_rows[worker] * self._format.packet_bytes
+
+    def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
+        """Shape of these rows in range `i`."""
+        return self.plan.uplink_rows[worker], self._widths[i]
+
+    def downlink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` is sent in a round."""
+        return len(self.plan.deliveries[worker].rows) * self._format.packet_bytes
 
     @property
     def vector_bytes(self) -> int:
@@ -239,12 +302,18 @@ class ServerSide:
     @property
     def broadcast_bytes(self) -> int:
         """Bytes of the downlink with each row counted once."""
-        return self._down.nbytes
+        return sum(rows.nbytes for rows in self._down)
+
+    @property
+    def range_work(self) -> int:
+        """Products of bytes in GF(2^8) that a `put` takes."""
+        matrix = self.plan.downlink_matrix if self.streams else self.plan.uplink_matrix
+        return matrix.size * max(self._widths)
 
     def check(self, worker: int, sent: Sent) -> None:
         """Raise CodingError unless sizes and counts are those of the plan."""
         counts = {
-            "bytes of rows": (sent.rows.nbytes, self.uplink_bytes(worker)),
+            "bytes of rows": (sent.size, self.uplink_bytes(worker)),
             "digests": (len(sent.digests), len(self.plan.placement.stored[worker])),
             "losses": (len(sent.losses), len(self._reported[worker])),
         }
@@ -253,46 +322,64 @@ class ServerSide:
                 name = self.plan.placement.workers[worker]
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
-    def combine(self, sent: Sequence[Sent], last: bool) -> list[Reply]:
-        """From the parts of all workers, in their order, what each of them is sent; `last` ends the run.
+    def begin(self, sent: Sequence[Sent]) -> None:
+        """Begin a round with the parts of all workers, in their order; rows are not needed yet.
 
         Raises
         ------
         DisagreementError
             Holders of a partition computed different updates; names the partitions and the odd workers.
+        """
+        self._digests = self._agreed(sent)
+
+    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+        """Take in range `i` of the rows of all workers, in their order: uint8 arrays (rows, bytes)."""
+        each = [row for part in rows for row in part]
+        if self.streams:
+            self._recombine(each, self._down[i])
+        else:
+            self._collect([each[r] for r in self._collected], (), self._updates[:, self.ranges[i]])
+
+    def finish(self, last: bool) -> None:
+        """End a round, of which all ranges are there; `last` ends the run.
+
+        Raises
+        ------
         IntegrityError
             The updates that the server decoded are not those that were computed; no model was touched.
         """
-        digests = self._agreed(sent)
-        rows = [
-            row
-            for k, part in enumerate(sent)
-            for row in part.rows.reshape(self.plan.uplink_rows[k], self._format.packet_bytes)
-        ]
-        if self.plan.broadcasts != "updates":
-            digests = self._aggregate(rows, digests, last)
-            self._recombine(self._results, self._down)
-        else:
-            self._recombine(rows, self._down)
-        return [
-            Reply(
-                tuple(self._down[row] for row in delivery.rows),
-                combined_digest([digests[column] for column in delivery.wanted]),
-            )
-            for delivery in self.plan.deliveries
-        ]
+        if self.streams:
+            return
+        self._digests = self._aggregate(self._digests, last)
+        for cols, down in zip(self.ranges, self._down, strict=True):
+            self._recombine(self._results[:, cols], down)
+
+    def digest(self, worker: int) -> bytes:
+        """The combined digest of what `worker` will decode."""
+        return combined_digest([self._digests[column] for column in self.plan.deliveries[worker].wanted])
+
+    def block(self, i: int) -> Bytes:
+        """Range `i` of all rows of the downlink, (R_down·P, bytes), valid until the next round."""
+        return self._down[i]
+
+    def rows(self, worker: int, i: int) -> tuple[Bytes, ...]:
+        """Range `i` of what `worker` is sent: contiguous arrays, valid until the next round."""
+        rows, down = self.plan.deliveries[worker].rows, self._down[i]
+        if rows == tuple(range(len(rows))):
+            return (down[: len(rows)].reshape(-1),)
+        return tuple(down[row] for row in rows)
 
     def objective(self, sent: Sequence[Sent]) -> float:
-        """The objective where the updates of the round were computed; to be asked before `combine`."""
+        """The objective where the updates of the round were computed; to be asked before `finish`."""
         losses = losses_by_partition(self._reported, sent)
         return self._problem.data_loss(losses) + self._penalty_and_residual(sent)[0]
 
     def residual(self, sent: Sequence[Sent]) -> float:
-        """`Trainer.residual` of the step before the round; to be asked before `combine`."""
+        """`Trainer.residual` of the step before the round; to be asked before `finish`."""
         return self._penalty_and_residual(sent)[1]
 
     def converged(self, sent: Sequence[Sent]) -> bool:
-        """Whether the run may end with this round; to be asked before `combine`."""
+        """Whether the run may end with this round; to be asked before `finish`."""
         return self._problem.converged(self.objective(sent), self.residual(sent))
 
     def _penalty_and_residual(self, sent: Sequence[Sent]) -> tuple[float, float]:
@@ -307,10 +394,8 @@ class ServerSide:
         W, deliveries = self.trainer.W, self.plan.deliveries
         return all(claim == digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
 
-    def _aggregate(self, rows: Sequence[Bytes], expected: Sequence[bytes], last: bool) -> list[bytes]:
-        """Decode all updates, apply ψ within every task and for `personal` φ; the digests of the results."""
-        chosen, decoder = self.plan.collector()
-        decoder([rows[i] for i in chosen], (), self._updates)
+    def _aggregate(self, expected: Sequence[bytes], last: bool) -> list[bytes]:
+        """Apply ψ within every task and for `personal` φ; the digests of the results."""
         updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
         self._check_decoded(updates, expected)
         results = self._format.vectors(self._results)

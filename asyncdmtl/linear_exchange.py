@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange import Reply, Sent, digest, losses_by_partition, reported_by
+from asyncdmtl.exchange import Sent, digest, losses_by_partition, reported_by
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Trainer
@@ -31,6 +31,10 @@ class LinearWorkerSide:
         self.worker = worker
         self.trainer = trainer
         problem = trainer.problem
+        # Vectors of numbers are combined whole, in the last step.
+        self.ranges = (slice(0, self.received_bytes),)
+        self.range_work = 0
+        self._received: Bytes = np.empty(0, np.uint8)
         self._own: Vectors = np.empty((len(trainer.own), problem.d), problem.dtype)
         reported = set(reported_by(plan.placement, worker))
         self._reported = [i for i, n in enumerate(trainer.own) if n in reported]
@@ -47,14 +51,21 @@ class LinearWorkerSide:
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
         reported = tuple(float(losses[i]) for i in self._reported)
         told = (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
-        return Sent(rows, (digest(rows),), reported, *told)
+        return Sent((rows,), rows.nbytes, (digest(rows),), reported, *told)
 
-    def apply(self, received: Bytes, expected: bytes) -> None:
-        """Recover `A·V` and take the step; CodingError or IntegrityError if these are not the rows sent."""
-        if received.nbytes != self.received_bytes:
-            raise CodingError(
-                f"received {received.nbytes} bytes of rows, the plan says {self.received_bytes}"
-            )
+    def received_range(self, i: int) -> int:
+        """Bytes of these rows, which all come at once."""
+        return self.received_bytes
+
+    def receive(self, i: int, rows: Bytes) -> None:
+        """Take in what was sent down; CodingError if it is of another size than the plan says."""
+        if rows.nbytes != self.received_bytes:
+            raise CodingError(f"received {rows.nbytes} bytes of rows, the plan says {self.received_bytes}")
+        self._received = rows
+
+    def apply(self, expected: bytes) -> None:
+        """Recover `A·V` and take the step; IntegrityError if these are not the rows sent."""
+        received, self._received = self._received, self._received[:0]
         if digest(received) != expected:
             name = self.plan.placement.workers[self.worker]
             raise IntegrityError(
@@ -80,6 +91,12 @@ class LinearServerSide:
         self.plan = plan
         self._problem = problem
         self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
+        # Vectors of numbers are combined whole, in `finish`.
+        self.streams = False
+        self.ranges = (slice(0, self._packet_bytes),)
+        self.range_work = 0
+        self._uplink: tuple[Bytes, ...] = ()
+        self._down: Bytes = np.empty(0, np.uint8)
 
     @property
     def vector_bytes(self) -> int:
@@ -99,21 +116,43 @@ class LinearServerSide:
         """Bytes of the rows that `worker` sends in a round."""
         return len(self.plan.uplink_matrices[worker]) * self._packet_bytes
 
+    def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
+        """Shape of these rows, which all come at once."""
+        return len(self.plan.uplink_matrices[worker]), self._packet_bytes
+
+    def downlink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` is sent in a round."""
+        return self.plan.missing_ranks[worker] * self._problem.d * self._problem.dtype.itemsize
+
     def check(self, worker: int, sent: Sent) -> None:
         """CodingError unless sizes and counts are those of the plan, IntegrityError on corrupted rows."""
         name = self.plan.placement.workers[worker]
-        if (sent.rows.nbytes, len(sent.losses)) != (self.uplink_bytes(worker), len(self._reported[worker])):
+        if (sent.size, len(sent.losses)) != (self.uplink_bytes(worker), len(self._reported[worker])):
             raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
-        if sent.digests != (digest(sent.rows),):
+        if sent.digests != (digest(sent.rows[0]),):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
-    def combine(self, sent: Sequence[Sent], last: bool) -> list[Reply]:
-        """From the parts of all workers, in their order, what each of them is sent, `last` or not."""
+    def begin(self, sent: Sequence[Sent]) -> None:
+        """Begin a round; `check` has compared all that can be."""
+
+    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+        """Take in the rows of all workers, in their order."""
+        self._uplink = tuple(rows)
+
+    def finish(self, last: bool) -> None:
+        """Solve for `A·V` and combine it for the workers, `last` or not."""
         dtype, packet = self._problem.dtype, self._packet_bytes // self._problem.dtype.itemsize
-        rows = {k: part.rows.view(dtype).reshape(-1, packet) for k, part in enumerate(sent)}
+        rows = {k: part.view(dtype).reshape(-1, packet) for k, part in enumerate(self._uplink)}
         combined = self.plan.aggregate(rows, length=self._problem.d)
-        down = _as_bytes(self.plan.broadcast(combined))
-        return [Reply((part,), digest(part)) for part in (down[:rank] for rank in self.plan.missing_ranks)]
+        self._down = _as_bytes(self.plan.broadcast(combined))
+
+    def digest(self, worker: int) -> bytes:
+        """The digest of what `worker` is sent."""
+        return digest(self.rows(worker, 0)[0])
+
+    def rows(self, worker: int, i: int) -> tuple[Bytes, ...]:
+        """What `worker` is sent."""
+        return (self._down[: self.plan.missing_ranks[worker]].reshape(-1),)
 
     def objective(self, sent: Sequence[Sent]) -> float:
         """The objective at the models that the updates were computed at."""

@@ -13,10 +13,14 @@ import click
 from asyncdmtl import data
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.coupling import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import DTYPES, INTERCEPTS, UPDATES, Settings
 from asyncdmtl.plan.plan import CHOICES
+from asyncdmtl.runtime.addresses import parse_address
+from asyncdmtl.runtime.multicast import Group
+from asyncdmtl.runtime.records import MulticastOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -135,8 +139,54 @@ training_options = _all(
         show_default="float64 for files, float32 for recipes",
         help="Of models and exchanged vectors; float32 halves the bytes, and may end short of --tolerance.",
     ),
+    click.option(
+        "--compression",
+        type=click.Choice(tuple(COMPRESSIONS)),
+        default="none",
+        help="Send updates in fewer bytes, rounded; what that takes off one is added to the next. "
+        "For strategies by which workers aggregate.",
+    ),
     click.option("--seed", type=int, default=0, help="Of the data: which rows train and which test."),
 )
+
+
+downlink_options = _all(
+    click.option(
+        "--downlink",
+        type=click.Choice(("tcp", "multicast")),
+        default="tcp",
+        help="How rows come down: to each worker over TCP, or once to a group that all workers listen to, "
+        "where that is less. Workers that do not hear it are served over TCP.",
+    ),
+    click.option(
+        "--group", default="239.192.77.77:7701", metavar="ADDRESS:PORT", help="The group; IPv4 or [IPv6]."
+    ),
+    click.option(
+        "--interface",
+        metavar="NAME",
+        default="",
+        show_default="that of the connection",
+        help="By which datagrams go: its name, or an address of it.",
+    ),
+    click.option("--hops", type=int, default=1, help="How many routers datagrams may pass, and one."),
+    click.option(
+        "--multicast-rate",
+        type=float,
+        default=90.0,
+        metavar="MBIT/S",
+        help="Send datagrams no faster than this, headers included; loss makes it less.",
+    ),
+)
+
+
+def make_multicast(given: Mapping[str, Any]) -> MulticastOptions | None:
+    """What the downlink options ask for; UsageError names the one that breaks a rule."""
+    if given["downlink"] == "tcp":
+        return None
+    address, port = parse_address(given["group"], "--group")
+    return MulticastOptions(
+        Group(address, port, given["hops"]), given["interface"], given["multicast_rate"] * 1e6
+    )
 
 
 def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl import __version__
+from asyncdmtl.broadcasts import multicast, wire_load
 from asyncdmtl.command import finite
 from asyncdmtl.errors import UsageError
 from asyncdmtl.field.gf256 import kernel_name
@@ -29,7 +30,7 @@ from asyncdmtl.runtime.records import RunRecord
 
 Report = dict[str, Any]
 
-ROUND_KINDS = ("uplink", "downlink")
+ROUND_KINDS = ("uplink", "downlink", "repair")
 
 
 def traffic(record: RunRecord) -> Report:
@@ -44,10 +45,8 @@ def traffic(record: RunRecord) -> Report:
     copies = sum(map(len, placement.stored))
     N = len(placement.partitions)
     up = record.ledger.total(lambda entry: entry.kind == "uplink")
-    down = record.ledger.total(lambda entry: entry.kind == "downlink")
+    down = record.ledger.total(lambda entry: entry.kind in ("downlink", "repair"))
     rest = record.ledger.total(lambda entry: entry.kind not in ROUND_KINDS)
-
-    wire_load = plan.wire_downlink_load if isinstance(plan, Plan) else Fraction(sum(plan.missing_ranks))
 
     def measured(payload: int) -> str:
         return str(Fraction(payload, max(rounds, 1) * record.vector_bytes))
@@ -95,12 +94,13 @@ def traffic(record: RunRecord) -> Report:
             "payload_bytes": rounds * record.broadcast_bytes,
         },
         "downlink_wire": {
-            "load": str(wire_load),
+            "load": str(wire_load(record)),
             "uncoded_load": str(len(placement.workers) * N - copies),
             "measured_load": measured(down[0]),
             "payload_bytes": down[0],
             "framing_bytes": down[1],
         },
+        "multicast": multicast(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
         "certificate": _certificate(plan),
         "incidents": [asdict(incident) for incident in record.incidents],
@@ -304,7 +304,7 @@ def _byte_table(report: Report) -> Table:
 _DIRECTIONS = (
     ("uplink", "uplink"),
     ("downlink, each row once (broadcast)", "downlink_broadcast"),
-    ("downlink, all copies (TCP wire)", "downlink_wire"),
+    ("downlink, all copies (wire)", "downlink_wire"),
 )
 
 
@@ -315,10 +315,14 @@ def _words(report: Report) -> str:
     lines.append(
         f"Uplink {_saving(report, up)} uncoded; a broadcast downlink {_saving(report, broadcast)} uncoded."
     )
+    heard = bool(report["multicast"] and report["multicast"]["listeners"])
     lines.append(
-        f"TCP has no broadcast: on the wire the downlink {_saving(report, wire)} uncoded. "
+        f"{'' if heard else 'TCP has no broadcast: '}{'O' if heard else 'o'}n the wire the downlink "
+        f"{_saving(report, wire)} uncoded{' over TCP' if heard else ''}. "
         f"The price is storage and computation: every partition is held {_decimal(report['copies'])} times."
     )
+    if report["multicast"] is not None:
+        lines.append(_multicast_words(report["multicast"]))
     lines.append(_by_strategy(report))
     for incident in report["incidents"]:
         lines.append(f"Round {incident['round']}: worker {incident['worker']}: {incident['reason']}")
@@ -328,6 +332,24 @@ def _words(report: Report) -> str:
         verdict = off if any(difference.values()) else "agree with"
         lines.append(f"The kernel's TCP counters {verdict} all bytes counted here.")
     return "\n".join(lines)
+
+
+def _multicast_words(told: Mapping[str, Any]) -> str:
+    """Who heard the group, what was lost, and what that cost."""
+    count = len(told["listeners"])
+    words = [f"Multicast {told['group']}: {count} workers hear it; {told['reason']}."]
+    counts = [sum(row[key] for row in told["workers"].values()) for key in ("sent", "lost", "repaired")]
+    sent, lost, repaired = counts
+    if sent:
+        words.append(
+            "No datagram was lost."
+            if not lost
+            else f"{lost} of {sent} datagrams to workers were lost ({lost / sent:.2%}), {repaired} needed "
+            f"repair, which took {human(told['repair_bytes'])} of {human(told['datagram_bytes'])}; "
+            f"rate {told['rate'] / 1e6:.3g} Mbit/s."
+        )
+    words += [f"{name} was served over TCP: {why}." for name, why in told["served_over_tcp"].items()]
+    return " ".join(words)
 
 
 def _by_strategy(report: Report) -> str:

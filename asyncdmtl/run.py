@@ -20,7 +20,7 @@ from asyncdmtl.learning.model_file import SavedModel
 from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.options import as_options, data_options, make_settings, training_options
+from asyncdmtl.options import as_options, data_options, downlink_options, make_settings, training_options
 from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.plots import check_picture
 from asyncdmtl.plots import plot as draw
@@ -53,6 +53,7 @@ FOLDS = 3
     help="TOML or JSON file that says who stores what; instead of --workers and --copies.",
 )
 @training_options
+@downlink_options
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
 )
@@ -176,11 +177,13 @@ def _train(
     """Run server and workers to the end; the server's last event."""
     shared = _words(given, "log_level", "log_format", "log_file")
     rows = _words(given, "data", "task", "target", "features", "weight", "test_fraction", "parts", "seed")
+    heard = _words(given, "interface")
     server_options = [
-        *shared, *as_options(settings, given), "--workers", str(len(placement.workers))
+        *shared, *as_options(settings, given), "--workers", str(len(placement.workers)),
+        *_words(given, "downlink", "group", "interface", "hops", "multicast_rate"),
     ]  # fmt: skip
     worker_options = {
-        name: [*shared, *rows, "--partitions", ",".join(stored), "--save", str(folder / f"{k}.npz")]
+        name: [*shared, *rows, *heard, "--partitions", ",".join(stored), "--save", str(folder / f"{k}.npz")]
         for k, (name, stored) in enumerate(placement.as_dict().items())
     }
     with RunProgress(settings.rounds) as progress:

@@ -12,7 +12,7 @@ import click
 from asyncdmtl import data, loading, report
 from asyncdmtl.command import command, emit, execute
 from asyncdmtl.errors import UsageError
-from asyncdmtl.options import make_settings, training_options
+from asyncdmtl.options import downlink_options, make_multicast, make_settings, training_options
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.runtime.addresses import format_address, parse_address
 from asyncdmtl.runtime.coordinator import Coordinator
@@ -43,6 +43,7 @@ log = logging.getLogger("asyncdmtl.server")
     "defaults. For data in files give --loss, --strength and --workers instead.",
 )
 @training_options
+@downlink_options
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
 )
@@ -157,6 +158,7 @@ def main(
         checkpoint,
         checkpoint_every,
         resume,
+        make_multicast(given),
     )
     as_json = format == "json"
     # Where the log is JSON, nothing else may be said on the same file.

@@ -79,6 +79,13 @@ log = logging.getLogger("asyncdmtl.worker")
     show_default="the host of --connect",
     help="What the server's certificate must be for.",
 )
+@click.option(
+    "--interface",
+    metavar="NAME",
+    default="",
+    show_default="that of the connection",
+    help="By which datagrams come if the server sends to a group: its name, or an address of it.",
+)
 @click.option("--insecure", is_flag=True, help="Permit a plaintext connection to another host.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
@@ -96,6 +103,7 @@ def main(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_server_name: str | None,
+    interface: str,
     insecure: bool,
     until_eof: bool,
     format: str,
@@ -110,7 +118,7 @@ def main(
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
-    options = WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout)
+    options = WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout, interface)
     stored = loading.load_stored(given, _stored(name, partitions, placement))
     participant = Participant(options, stored, security)
     models = run(_take_part(participant, host, port), until_eof=until_eof)

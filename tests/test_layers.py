@@ -22,7 +22,7 @@ FLOORS = [
     ["loading"],
     ["protocol"],
     ["runtime"],
-    ["command", "options"],
+    ["command", "options", "broadcasts"],
     ["report", "plots", "evaluation"],
     ["progress"],
     ["run", "server", "worker", "explain", "place", "predict", "estimators"],

@@ -19,6 +19,10 @@ from asyncdmtl.plan.matrices import Delivery, Matrix, packets
 
 Bytes = NDArray[np.uint8]
 
+# A packet is coded and sent in ranges: so many at the most, of so many bytes at the least. More would cost
+# more work per round than they save in waiting.
+MOST_RANGES, LEAST_RANGE = 32, 32 << 10
+
 
 @dataclass(frozen=True)
 class VectorFormat:
@@ -44,6 +48,17 @@ class VectorFormat:
     def padded_bytes(self) -> int:
         """Bytes of one vector as it is coded: the unit of every load."""
         return self.packet_bytes * self.subpackets
+
+    @property
+    def ranges(self) -> tuple[slice, ...]:
+        """The bytes of a packet, cut into the ranges in which packets are coded and sent.
+
+        Coding combines bytes at the same place only, so one range can be combined and sent on while the next
+        one comes.
+        """
+        width = max(LEAST_RANGE, -(-self.packet_bytes // (64 * MOST_RANGES)) * 64)
+        starts = range(0, self.packet_bytes, width)
+        return tuple(slice(start, min(start + width, self.packet_bytes)) for start in starts)
 
     def allocate(self, vectors: int) -> Bytes:
         """Zeroed packets for so many vectors: a C-contiguous (vectors·P, packet_bytes) uint8 array."""

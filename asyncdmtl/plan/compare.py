@@ -5,7 +5,7 @@ Loads follow from the placement without making matrices, so that comparing is qu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -40,6 +40,8 @@ class Candidate:
         What keeps the loads from being lower, in words.
     uplink_cost, unicast_cost : Fraction
         `Σ_k c_k` times what goes over worker `k`'s link, up, and down by unicast; the loads if all `c_k = 1`.
+    unicast_costs : tuple of Fraction, length K
+        The parts of `unicast_cost`, by worker; empty where they are not known.
     """
 
     strategy: str
@@ -52,10 +54,16 @@ class Candidate:
     limits: str
     uplink_cost: Fraction
     unicast_cost: Fraction
+    unicast_costs: tuple[Fraction, ...] = ()
 
     def cost(self, network: Network) -> Fraction:
         """What a round costs, both ways together; a row of a multicast downlink costs 1."""
         return self.uplink_cost + (self.downlink_load if network == "multicast" else self.unicast_cost)
+
+    def mixed_cost(self, listeners: Collection[int]) -> Fraction:
+        """What a round costs where these workers hear a multicast, if that is less, and others do not."""
+        heard = sum((self.unicast_costs[k] for k in listeners), Fraction(0))
+        return self.uplink_cost + self.unicast_cost - heard + min(heard, self.downlink_load)
 
     @property
     def overhead(self) -> Fraction:
@@ -132,6 +140,7 @@ def compare(
                 limits,
                 sum((c * rate for c, rate in zip(costs, rates, strict=True)), Fraction(0)),
                 sum((c * copies for c, copies in zip(costs, view.copies, strict=True)), Fraction(0)),
+                tuple(Fraction(c * copies) for c, copies in zip(costs, view.copies, strict=True)),
             )
         )
     return tuple(candidates)

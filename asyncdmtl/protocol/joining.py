@@ -20,7 +20,7 @@ from asyncdmtl.protocol.message import (
     parse_info,
 )
 
-VERSION = 2
+VERSION = 3
 
 NONCE_BYTES = PROOF_BYTES = 32
 

@@ -14,6 +14,7 @@ import msgpack
 
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.protocol import checks
+from asyncdmtl.protocol.casting import Aside, Given, Lack, Query, Tune, Tuned
 from asyncdmtl.protocol.joining import (
     VERSION,
     Challenge,
@@ -25,11 +26,22 @@ from asyncdmtl.protocol.joining import (
     Welcome,
 )
 from asyncdmtl.protocol.message import Bytes, Message
-from asyncdmtl.protocol.training import Assign, Behind, Done, Downlink, Finish, Restore, Snapshot, Uplink
+from asyncdmtl.protocol.training import (
+    Assign,
+    Behind,
+    Done,
+    Downlink,
+    Finish,
+    More,
+    Restore,
+    Snapshot,
+    Uplink,
+)
 
 __all__ = [
     "KINDS",
     "VERSION",
+    "Aside",
     "Assign",
     "Behind",
     "Challenge",
@@ -38,14 +50,20 @@ __all__ = [
     "Downlink",
     "Failure",
     "Finish",
+    "Given",
     "Heartbeat",
     "Hello",
+    "Lack",
     "Message",
+    "More",
     "Prepare",
     "Proof",
+    "Query",
     "Ready",
     "Restore",
     "Snapshot",
+    "Tune",
+    "Tuned",
     "Uplink",
     "Welcome",
     "pack",
@@ -101,8 +119,9 @@ class Failure(Message):
 KINDS: Mapping[int, type[Message]] = {
     cls.number: cls
     for cls in (
-        *(Hello, Challenge, Proof, Welcome, Declare, Prepare, Ready),
-        *(Assign, Snapshot, Behind, Restore, Uplink, Downlink, Done, Finish),
+        *(Hello, Challenge, Proof, Welcome, Declare, Prepare, Ready, Tune, Tuned),
+        *(Assign, Snapshot, Behind, Restore, Uplink, Downlink, More, Done, Finish),
+        *(Query, Lack, Given),
         *(Heartbeat, Failure),
     )
 }

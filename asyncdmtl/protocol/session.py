@@ -21,14 +21,18 @@ from asyncdmtl.protocol import framing, messages
 from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
 from asyncdmtl.protocol.ledger import Direction, Ledger
 from asyncdmtl.protocol.messages import (
+    Aside,
     Assign,
     Behind,
     Done,
     Downlink,
     Failure,
+    Given,
     Heartbeat,
     Hello,
+    Lack,
     Message,
+    More,
     Snapshot,
     Uplink,
     Welcome,
@@ -87,6 +91,10 @@ class Session:
         # Where earlier plans stood, and in which round, when the next one was handed out.
         self._overtaken: dict[int, tuple[State, int]] = {}
         self._told = False
+        # Bytes of rows that each end has announced and not sent yet, and of which round; late ones apart.
+        self._rest: dict[Role, int] = {"server": 0, "worker": 0}
+        self._rest_of: dict[Role, int] = {"server": 0, "worker": 0}
+        self._late_rest = 0
         self._overhead: dict[Direction, int] = {"up": 0, "down": 0}
         self.ledger = ledger
         self._reader = FrameReader(FIRST_HEAD, 0)
@@ -127,12 +135,12 @@ class Session:
         following = self._following(message)
         if following is None:
             raise LocalProtocolError(f"{self.role} may not send {message.kind} when {self._where()}")
-        if (place := self._other_place(message)) is not None:
+        if (place := self._other_place(message) or self._out_of_turn(self.role, message)) is not None:
             raise LocalProtocolError(f"{self.role} may not send {message.kind} {place}")
         buffers, size = framing.encode(messages.pack(message), message.rows())
         payload = sum(row.nbytes for row in message.rows())
-        self._count(self.role, message, _round(message), payload, size)
-        self._advance(message, following)
+        self._count(self.role, message, _counted(message), payload, size)
+        self._advance(self.role, message, following, payload)
         return buffers
 
     def get_buffer(self) -> memoryview:
@@ -178,37 +186,67 @@ class Session:
             self.worker = message.name
         late = False
         complaint: str | None
-        if isinstance(message, Answer) and message.plan < self.plan:
+        if isinstance(message, Answer | More | Lack) and message.plan < self.plan:
             late, following, complaint = True, self._overtaken_by(message), None
         else:
-            following, complaint = self._following(message), self._other_place(message)
+            following = self._following(message)
+            complaint = self._other_place(message) or self._out_of_turn(self.peer, message)
         if following is None:
             complaint = f"when {self._where()}"
         # Of a message that is refused, no field is believed.
-        round_ = _round(message) if complaint is None else None
+        round_ = _counted(message) if complaint is None else None
         self._count(self.peer, message, round_, len(frame.body), frame.size)
         if following is None or complaint is not None:
             raise RemoteProtocolError(f"{self.peer} sent {message.kind} {complaint}")
         if late:
             return None
-        self._advance(message, following)
+        self._advance(self.peer, message, following, len(frame.body))
         return message
 
-    def _overtaken_by(self, message: Answer) -> State | None:
+    def _overtaken_by(self, message: Answer | More | Lack) -> State | None:
         """Where a message for an earlier plan leads, if it was on its way when the next was handed out."""
+        if isinstance(message, Lack):
+            return self.state if self.state not in _SILENT else None
+        if isinstance(message, More):
+            self._late_rest -= len(message.body)
+            return None if self._late_rest < 0 else self.state
         state, round_ = self._overtaken.get(message.plan, (State.FAILED, 0))
         following = TRANSITIONS.get((state, message.event))
         if following is None or (isinstance(message, Uplink) and message.round != round_):
             return None
         self._overtaken = {plan: where for plan, where in self._overtaken.items() if plan > message.plan}
         self._overtaken[message.plan] = following, round_
+        if isinstance(message, Uplink):
+            self._late_rest += min(message.rest, self.body_limit)
         return following
+
+    def _out_of_turn(self, sender: Role, message: Message) -> str | None:
+        """Why this may not come now, if rows that `sender` announced and has not sent yet forbid it."""
+        rest = self._rest[sender]
+        if isinstance(message, More):
+            size = sum(row.nbytes for row in message.rows()) or len(message.body)
+            of = self._rest_of[sender]
+            fits = 0 < size <= rest and message.round == of
+            return (
+                None
+                if fits
+                else f"of {size} bytes of round {message.round} where {rest} of round {of} are to come"
+            )
+        if rest and not isinstance(message, Heartbeat | Failure | Assign | Aside):
+            return f"where {rest} bytes of rows are to come"
+        limit = self.body_limit
+        if sender is self.peer and isinstance(message, Uplink | Downlink) and message.rest > limit:
+            return f"with {message.rest} more bytes of rows, permitted are at most {limit}"
+        return None
 
     def _other_place(self, message: Message) -> str | None:
         """How plan or round of a message differ from those in force, if they do."""
-        if isinstance(message, Answer | Downlink) and message.plan != self.plan:
+        if isinstance(message, Answer | Downlink | More | Aside) and message.plan != self.plan:
             return f"of plan {message.plan} under plan {self.plan}"
-        if (told := _round(message)) not in (None, self.round):
+        if isinstance(message, Aside) and message.round >= self.round:
+            return f"of round {message.round}, of which no rows are on their way"
+        begun = isinstance(message, More)
+        if not begun and (told := _round(message)) not in (None, self.round):
             return f"of round {told} in round {self.round}"
         return None
 
@@ -217,11 +255,20 @@ class Session:
             return None if self._told else State.FAILED
         if isinstance(message, Heartbeat):
             return self.state if self.beating else None
+        if isinstance(message, More | Aside):
+            return self.state if self.state not in _SILENT else None
         return TRANSITIONS.get((self.state, message.event))
 
-    def _advance(self, message: Message, following: State) -> None:
-        if isinstance(message, Assign) and self.role == "server":
-            self._overtaken[self.plan] = self.state, self.round
+    def _advance(self, sender: Role, message: Message, following: State, payload: int) -> None:
+        if isinstance(message, Assign):
+            if self.role == "server":
+                self._overtaken[self.plan] = self.state, self.round
+                self._late_rest += self._rest["worker"]
+            self._rest = {"server": 0, "worker": 0}
+        elif isinstance(message, Uplink | Downlink):
+            self._rest[sender], self._rest_of[sender] = message.rest, message.round
+        elif isinstance(message, More):
+            self._rest[sender] -= payload
         self.state = following
         if isinstance(message, Failure):
             self._told = True
@@ -237,12 +284,18 @@ class Session:
 
     def _count(self, sender: Role, message: Message, round_: int | None, payload: int, size: int) -> None:
         direction: Direction = "up" if sender == "worker" else "down"
-        self.ledger.count(self.worker, direction, message.kind, round_, payload=payload, size=size)
+        kind = f"{direction}link" if isinstance(message, More | Given) else message.kind
+        self.ledger.count(self.worker, direction, kind, round_, payload=payload, size=size)
 
     def _where(self) -> str:
         return self.state.name.lower()
 
 
+def _counted(message: Message) -> int | None:
+    """The round to which the bytes of a message belong."""
+    return message.round if isinstance(message, Aside) else _round(message)
+
+
 def _round(message: Message) -> int | None:
     """The round whose coded rows these are."""
-    return message.round if isinstance(message, Uplink | Downlink) else None
+    return message.round if isinstance(message, Uplink | Downlink | More) else None

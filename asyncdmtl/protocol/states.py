@@ -1,7 +1,8 @@
 """The order of messages: one table of transitions, which both ends of a connection follow.
 
 Each end advances on what it sends and on what it receives. A pair that is missing is an error of whoever
-sent the message. Heartbeats and failures may come at any time and are not in the table.
+sent the message. Heartbeats and failures may come at any time and are not in the table; nor is what goes on
+within a state: more rows, and what is said of rows that come from a group.
 
 A new plan (`assign`) may cross what a worker sends for the old one; the session drops that by its plan
 number before it gets here.
@@ -24,6 +25,8 @@ class State(Enum):
     DECLARED = auto()
     PREPARING = auto()
     READY = auto()
+    TUNING = auto()
+    TUNED = auto()
     GIVING = auto()
     TAKING = auto()
     AWAITING = auto()
@@ -37,7 +40,7 @@ class State(Enum):
 
 # A worker that is ready gets a plan, and at any time before the end another one.
 _MAY_BE_ASSIGNED = (
-    *(State.READY, State.GIVING, State.TAKING, State.AWAITING),
+    *(State.READY, State.TUNED, State.GIVING, State.TAKING, State.AWAITING),
     *(State.COMPUTING, State.SENT, State.CLOSING, State.DONE),
 )
 
@@ -50,6 +53,8 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.WELCOMED, "declare"): State.DECLARED,
     (State.DECLARED, "prepare"): State.PREPARING,
     (State.PREPARING, "ready"): State.READY,
+    (State.READY, "tune"): State.TUNING,
+    (State.TUNING, "tuned"): State.TUNED,
     **{(state, "assign, keep"): State.COMPUTING for state in _MAY_BE_ASSIGNED},
     **{(state, "assign, give"): State.GIVING for state in _MAY_BE_ASSIGNED},
     **{(state, "assign, take"): State.TAKING for state in _MAY_BE_ASSIGNED},

@@ -128,7 +128,7 @@ class Uplink(Message):
 
     `digests` has 8 bytes for each stored partition, `losses` the mean loss of those that this worker
     reports; from the first worker `penalty` is the coupling's at the current models and `residual` that of
-    the last step; else both are 0.
+    the last step; else both are 0. `body` is the first range of the rows; `rest` bytes follow as `More`.
     """
 
     number, kind, sender = 10, "uplink", "worker"
@@ -140,16 +140,18 @@ class Uplink(Message):
     penalty: float
     residual: float
     body: Bytes = field(default_factory=lambda: NO_BODY)
+    rest: int = 0
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.round, self.digests, list(self.losses), self.penalty, self.residual]
+        losses = list(self.losses)
+        return [self.plan, self.round, self.digests, losses, self.penalty, self.residual, self.rest]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
-        plan, round_, digests, losses, penalty, residual = checks.exactly(values, 6, cls.kind)
+        plan, round_, digests, losses, penalty, residual, rest = checks.exactly(values, 7, cls.kind)
         return cls(
             checks.integer(plan, "plan number"),
             checks.integer(round_, "round"),
@@ -158,6 +160,7 @@ class Uplink(Message):
             checks.real(penalty, "penalty"),
             checks.real(residual, "residual"),
             body,
+            checks.integer(rest, "rest of the rows"),
         )
 
 
@@ -168,7 +171,8 @@ class Downlink(Message):
     `digest` is that of all vectors that the worker is to decode, ascending; `then` is what it does with the
     models that it gets from them: "go on" with the next round, "give" their state to the server and go on,
     or "end" with them.
-    `parts` (sending) are the row arrays; `body` (received) is their concatenation.
+    `parts` (sending) are the row arrays of the first range; `body` (received) is their concatenation. `rest`
+    bytes follow as `More`; or all rows come from the group, and none here, if it is `grouped`.
     """
 
     number, kind, sender = 11, "downlink", "server"
@@ -179,20 +183,22 @@ class Downlink(Message):
     digest: bytes
     parts: tuple[Bytes, ...] = ()
     body: Bytes = field(default_factory=lambda: NO_BODY)
+    rest: int = 0
+    grouped: bool = False
 
     @property
     def event(self) -> str:
         return f"downlink, {self.then}"
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.round, self.then, self.digest]
+        return [self.plan, self.round, self.then, self.digest, self.rest, self.grouped]
 
     def rows(self) -> Sequence[Bytes]:
         return self.parts
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Downlink:
-        plan, round_, then, digest = checks.exactly(values, 4, cls.kind)
+        plan, round_, then, digest, rest, grouped = checks.exactly(values, 6, cls.kind)
         return cls(
             checks.integer(plan, "plan number"),
             checks.integer(round_, "round"),
@@ -200,7 +206,35 @@ class Downlink(Message):
             checks.binary(digest, "downlink digest", DIGEST_BYTES, 1),
             (),
             body,
+            checks.integer(rest, "rest of the rows"),
+            checks.flag(grouped, "grouped"),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class More(Message):
+    """Either side: the next range of the rows of the uplink or downlink that I began to send.
+
+    `parts` (sending) are the row arrays; `body` (received) is their concatenation.
+    """
+
+    number, kind, sender = 18, "more", "either"
+    has_body = True
+    plan: int
+    round: int
+    parts: tuple[Bytes, ...] = ()
+    body: Bytes = field(default_factory=lambda: NO_BODY)
+
+    def fields(self) -> list[Any]:
+        return [self.plan, self.round]
+
+    def rows(self) -> Sequence[Bytes]:
+        return self.parts
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> More:
+        plan, round_ = checks.exactly(values, 2, cls.kind)
+        return cls(checks.integer(plan, "plan number"), checks.integer(round_, "round"), (), body)
 
 
 @dataclass(frozen=True, eq=False)

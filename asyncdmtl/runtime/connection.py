@@ -19,7 +19,7 @@ from asyncdmtl.errors import (
 )
 from asyncdmtl.protocol.framing import SCRATCH, Buffer
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Assign, Failure, Heartbeat, Hello, Message, Welcome
+from asyncdmtl.protocol.messages import Aside, Assign, Failure, Heartbeat, Hello, Message, Welcome
 from asyncdmtl.protocol.session import Role, Session
 from asyncdmtl.runtime.addresses import format_address
 from asyncdmtl.runtime.kernel import KernelCount, kernel_count
@@ -69,6 +69,9 @@ class Connection(asyncio.BufferedProtocol):
         What failures tell a worker: whether it is welcome to come back.
     invited : bool
         Whether the peer's failure said so.
+    on_aside : callable or None
+        Called at once with what is said of rows that come from a group, whatever else is waited for; without
+        it that is dropped.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self.host = "?"
         self.address = "?"
         self.on_lost: Callable[[], None] | None = None
+        self.on_aside: Callable[[Aside], None] | None = None
         self.back = False
         self.invited = False
         self._silence = silence
@@ -111,6 +115,12 @@ class Connection(asyncio.BufferedProtocol):
         """The peer in words: the worker's name or "the server", and its address."""
         name = "the server" if self.session.role == "worker" else f"worker {self.session.worker!r}"
         return f"{name} at {self.address}"
+
+    @property
+    def local(self) -> str:
+        """This end's address, without port."""
+        name = None if self._transport is None else self._transport.get_extra_info("sockname")
+        return str(name[0]) if isinstance(name, tuple) else ""
 
     @property
     def failure(self) -> AsyncDMTLError | None:
@@ -184,12 +194,22 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(message, Failure):
                 self.invited = message.back
                 self._fail(PeerError(f"{self.peer} ended it: {message.reason}", exit_code=message.exit_code))
+            elif isinstance(message, Aside):
+                self._hear_aside(message)
             elif not isinstance(message, Heartbeat):
                 # A newer plan makes the one before it pointless; and nobody makes us keep many.
                 if isinstance(message, Assign) and self._inbox and isinstance(self._inbox[-1], Assign):
                     self._inbox.pop()
                 self._inbox.append(message)
         self._arrival.set()
+
+    def _hear_aside(self, message: Aside) -> None:
+        if self.on_aside is None or self._failure is not None:
+            return
+        try:
+            self.on_aside(message)
+        except RemoteProtocolError as error:
+            self._fail(RemoteProtocolError(f"{self.peer}: {error}"), tell=True)
 
     def eof_received(self) -> None:
         """Called by the event loop; the transport closes by itself."""
@@ -214,8 +234,31 @@ class Connection(asyncio.BufferedProtocol):
         self._writable.set()
         self._pump()
 
-    async def send(self, message: Message, seconds: float, option: str) -> None:
-        """Write `message`; return when little of it still waits for the socket.
+    @property
+    def drained(self) -> bool:
+        """Whether little of what was written still waits for the socket."""
+        return not self._outgoing and self._writable.is_set()
+
+    def write(self, message: Message) -> None:
+        """Begin to send `message`: what it is made of must not change until it is sent.
+
+        Raises
+        ------
+        PeerError, LinkError, RemoteProtocolError
+            What ended the connection.
+        """
+        if self._failure is not None:
+            raise self._failure
+        assert self._transport is not None
+        buffers = self.session.send(message)
+        if self._channel is None:
+            self._transport.writelines(buffers)
+        else:
+            self._outgoing.append(self._channel.encrypt(buffers))
+            self._pump()
+
+    async def drain(self, seconds: float, option: str) -> None:
+        """Wait until little of what was written still waits for the socket.
 
         Raises
         ------
@@ -224,17 +267,21 @@ class Connection(asyncio.BufferedProtocol):
         PeerError, LinkError, RemoteProtocolError
             What ended the connection.
         """
-        self._write(message)
         try:
             async with asyncio.timeout(seconds):
-                while self._outgoing or not self._writable.is_set():
+                while not self.drained:
                     await self._writable.wait()
         except TimeoutError:
-            error = WaitError(f"{self.peer} did not take {message.kind}", seconds=seconds, option=option)
+            error = WaitError(f"{self.peer} did not take what it was sent", seconds=seconds, option=option)
             self._fail(error)
             raise error from None
         if self._failure is not None and not self._inbox:
             raise self._failure
+
+    async def send(self, message: Message, seconds: float, option: str) -> None:
+        """`write` a message, and `drain`."""
+        self.write(message)
+        await self.drain(seconds, option)
 
     async def receive(self, wanted: tuple[type[Wanted], ...], seconds: float, option: str) -> Wanted:
         """The next message, which must be of one of the kinds `wanted`.
@@ -326,17 +373,6 @@ class Connection(asyncio.BufferedProtocol):
         self._count_kernel()
         return self._counted
 
-    def _write(self, message: Message) -> None:
-        if self._failure is not None:
-            raise self._failure
-        assert self._transport is not None
-        buffers = self.session.send(message)
-        if self._channel is None:
-            self._transport.writelines(buffers)
-        else:
-            self._outgoing.append(self._channel.encrypt(buffers))
-            self._pump()
-
     def _pump(self) -> None:
         """Encrypt and write as much as the peer may be expected to take soon: ciphertext is a copy."""
         while self._outgoing and self._writable.is_set() and self._transport is not None:
@@ -389,7 +425,7 @@ class Connection(asyncio.BufferedProtocol):
         tell = tell and self.session.failure_due and not self._outgoing
         if tell := tell and (self._channel is None or self._channel.open):
             self._writable.set()
-            self._write(Failure(error.exit_code, str(error), self.back))
+            self.write(Failure(error.exit_code, str(error), self.back))
         self._failure = error
         self._outgoing.clear()
         self._arrival.set()
@@ -432,7 +468,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         # What waits is a sign of life too, once the peer takes it.
         if self.session.beating and not waiting and not self._outgoing:
-            self._write(Heartbeat())
+            self.write(Heartbeat())
         self._pulse = self._loop.call_later(min(self._interval, left), self._beat)
 
     def _silent(self, now: float) -> WaitError:

@@ -27,6 +27,7 @@ from asyncdmtl.runtime.records import RunOptions, RunRecord
 from asyncdmtl.runtime.roster import Event, Roster
 from asyncdmtl.runtime.rounds import Rounds
 from asyncdmtl.runtime.security import UNGUARDED_SERVER, ServerSecurity
+from asyncdmtl.runtime.station import Station
 from asyncdmtl.runtime.transport import listen
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Coordinator:
         self._run = secrets.token_hex(4) if self._resumed is None else self._resumed.run
         self._ledger = Ledger()
         self._rounds: Rounds | None = None
+        self._station = None if options.multicast is None else Station(options.multicast, self._ledger)
         self._roster = Roster(
             self._run,
             options.settings,
@@ -80,6 +82,7 @@ class Coordinator:
             ledger=self._ledger,
             emit=emit,
             security=security,
+            station=self._station,
         )
 
     @property
@@ -129,6 +132,8 @@ class Coordinator:
         finally:
             server.close()
             await self._roster.close()
+            if self._station is not None:
+                await self._station.close()
             self._unlock()
 
     def _unlock(self) -> None:
@@ -171,7 +176,9 @@ class Coordinator:
         async def save(state: Bytes | None) -> None:
             await self._save(progress, encoding, declared, state)
 
-        rounds = Rounds(options, progress, crew, self._ledger, None if self._store is None else save)
+        rounds = Rounds(
+            options, progress, crew, self._ledger, None if self._store is None else save, self._station
+        )
         self._rounds = rounds
         began = time.perf_counter()
         lineup = await rounds.make(patience)
@@ -180,6 +187,7 @@ class Coordinator:
         return self._recorded(progress, encoding, lineup, time.perf_counter() - began)
 
     def _recorded(self, progress: Progress, encoding: Encoding, lineup: Lineup, seconds: float) -> RunRecord:
+        station = self._station
         return RunRecord(
             run=self._run,
             settings=self._options.settings,
@@ -197,6 +205,7 @@ class Coordinator:
             kernel={} if self._resumed is not None else self._roster.kernel_counts(),
             incidents=tuple(progress.incidents),
             seconds=seconds,
+            broadcast=None if station is None else station.record(lineup.listeners, lineup.network),
         )
 
     async def _encoded(self, declared: Sequence[Declaration]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar
 
 from asyncdmtl.errors import AsyncDMTLError, DisagreementError, IntegrityError
@@ -51,12 +51,17 @@ class Crew:
 
     async def send_all(self, messages: Mapping[Member, Message]) -> None:
         """Send each member its message. Who cannot take it is lost, which shows when it should answer."""
-        results = await asyncio.gather(
-            *(self.send(member, message) for member, message in messages.items()), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, AsyncDMTLError):
-                raise result
+        await _despite_losses(self.send(member, message) for member, message in messages.items())
+
+    def write(self, member: Member, message: Message) -> None:
+        """Begin to send a member a message, if it is still there."""
+        if not member.connection.lost:
+            member.connection.write(message)
+
+    async def drain(self, members: Iterable[Member]) -> None:
+        """Wait until members have taken what was written. Who cannot is lost, which shows later."""
+        waiting = (member.connection for member in members if not member.connection.drained)
+        await _despite_losses(connection.drain(self._seconds, OPTION) for connection in waiting)
 
     async def ask_all(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:
         """What each member answers, in their order; SetbackError if one of them is lost instead."""
@@ -88,3 +93,9 @@ class Crew:
         if back:
             member.missed_since = asyncio.get_running_loop().time()
         await self.roster.lose(member, error, back=back, excluded=not blameless)
+
+
+async def _despite_losses(sending: Iterable[Awaitable[None]]) -> None:
+    for result in await asyncio.gather(*sending, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, AsyncDMTLError):
+            raise result

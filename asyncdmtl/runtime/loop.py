@@ -16,6 +16,10 @@ except ImportError:  # no wheel for this platform
 
 Result = TypeVar("Result")
 
+# Below so many products of bytes, rows are coded on the event loop, which that holds up for a millisecond or
+# two: a thread would cost more than the work.
+INLINE = 1 << 25
+
 
 class Terminated(BaseException):
     """Something other than Ctrl-C asked this process to stop, and it has cleaned up."""

@@ -20,7 +20,7 @@ class Member:
     `declared` is what it stores, and `round`, `over` and `state` where it says that it stands (`Declare`).
     It is `ready` once its rows are encoded, as `infos` tell, `current` while it has the state of the round
     that is being made, and `lost` says why it is gone; if it may come back, `missed_since` is when that was,
-    by the event loop's clock.
+    by the event loop's clock. It `hears` the group if there is one and a probe got there.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Member:
     state: bytes = b""
     infos: tuple[PartitionInfo, ...] = ()
     ready: bool = False
+    hears: bool = False
     current: bool = False
     lost: AsyncDMTLError | None = None
     missed_since: float = -math.inf

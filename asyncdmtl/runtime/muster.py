@@ -225,6 +225,8 @@ class Muster:
                 "uplink_load": str(lineup.plan.uplink_load),
                 "downlink_load": str(lineup.plan.downlink_load),
                 "subpackets": lineup.plan.subpackets,
+                "listeners": list(lineup.listeners),
+                "network": lineup.network,
             }
         )
         log.info(

@@ -17,7 +17,7 @@ from asyncdmtl.errors import (
     UsageError,
     WaitError,
 )
-from asyncdmtl.exchange import digest
+from asyncdmtl.exchange import WorkerSide, digest
 from asyncdmtl.learning.encoding import Encoding
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Stored, TaskModels
@@ -33,13 +33,18 @@ from asyncdmtl.protocol.messages import (
     Finish,
     Hello,
     Message,
+    More,
     Prepare,
     Ready,
     Restore,
     Snapshot,
+    Tune,
+    Tuned,
     Uplink,
 )
 from asyncdmtl.runtime.connection import Connection
+from asyncdmtl.runtime.ear import Ear
+from asyncdmtl.runtime.loop import INLINE
 from asyncdmtl.runtime.replica import Replica
 from asyncdmtl.runtime.security import UNGUARDED_WORKER, WorkerSecurity, introduce
 from asyncdmtl.runtime.tls import Channel
@@ -68,6 +73,8 @@ class WorkerOptions:
         Seconds to wait for a server that is not up yet, or not any more.
     start_timeout, round_timeout, silence_timeout : float
         Seconds: for the run to start, for the downlink, and for a sign of life from the server.
+    interface : str
+        By which datagrams of a group come: a name, or an address of this host; empty: as the connection.
     """
 
     name: str
@@ -75,6 +82,7 @@ class WorkerOptions:
     start_timeout: float = 3600.0
     round_timeout: float = 600.0
     silence_timeout: float = 10.0
+    interface: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= 200 or not self.name.isprintable():
@@ -87,6 +95,10 @@ class WorkerOptions:
             silence_timeout=self.silence_timeout,
         )
 
+
+# Ranges of a round that a worker may send before it hears the first of them from the group: more would only
+# wait in queues, and keep those of other workers waiting.
+AHEAD = 3
 
 # Connections that may be lost in a row, without a round between them, before --max-wait is over for good.
 MOST_LOSSES = 20
@@ -118,6 +130,8 @@ class Participant:
         self._welcomed = False
         self._losses = 0
         self._pause = FIRST_PAUSE
+        self._ear: Ear | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     async def run(self, host: str, port: int) -> TaskModels:
         """Join the server's run and return the models at its end: of all tasks, for `personal` of its own.
@@ -158,6 +172,8 @@ class Participant:
                     await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
                     raise
                 finally:
+                    await self._stop_sending()
+                    self._stop_hearing()
                     await connection.close()
                 await asyncio.sleep(self._pause)
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -197,7 +213,10 @@ class Participant:
     async def _take_part(self, connection: Connection) -> TaskModels:
         replica, limit = self._replica, self._options.start_timeout
         await self._join(connection)
-        message: Message = await connection.receive((Assign,), limit, "--start-timeout")
+        message: Message = await connection.receive((Tune, Assign), limit, "--start-timeout")
+        if isinstance(message, Tune):
+            await self._tune(connection, message)
+            message = await connection.receive((Assign,), limit, "--start-timeout")
         plan = -1
         while True:
             following: Message | None
@@ -240,13 +259,36 @@ class Participant:
             ) from error
         await self._send(connection, Ready(await asyncio.to_thread(replica.encode, encoding)))
 
+    async def _tune(self, connection: Connection, tune: Tune) -> None:
+        """Listen to the group, if it can be heard here, and tell the server."""
+        reason = ""
+        try:
+            self._ear = Ear(connection, tune, self._options.interface)
+            if not await self._ear.hears():
+                reason = f"nothing was heard of the group {tune.address} at {connection.local}"
+        except (LinkError, UsageError) as error:
+            reason = str(error)
+        if reason:
+            log.warning("worker %s: %s", self._options.name, reason, extra=self._about())
+            self._stop_hearing()
+        await self._send(connection, Tuned(reason))
+
+    def _stop_hearing(self) -> None:
+        if self._ear is not None:
+            log.info("worker %s: the group: %s", self._options.name, self._ear.heard, extra=self._about())
+            self._ear.close()
+            self._ear = None
+
     async def _follow(self, connection: Connection, assign: Assign) -> Assign | None:
         """Follow a plan, with the state that the server says; None, or a newer plan that came meanwhile."""
         replica, session = self._replica, connection.session
+        await self._stop_sending()
         side = await asyncio.to_thread(replica.prepare, assign)
         session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
+        if self._ear is not None and isinstance(side, WorkerSide):
+            await self._ear.follow(assign.plan, side)
         if assign.first == "take":
-            message = await self._ask(connection, Behind(assign.plan), Restore)
+            message = await self._ask(connection, [Behind(assign.plan)], Restore)
             if isinstance(message, Assign):
                 return message
             replica.take(side, assign, message)
@@ -269,9 +311,34 @@ class Participant:
         Heartbeats go on while threads compute.
         """
         sent = await asyncio.to_thread(self._replica.compute)
-        told = (sent.losses, sent.penalty, sent.residual)
-        uplink = Uplink(plan, self._replica.round, b"".join(sent.digests), *told, sent.rows)
-        return await self._ask(connection, uplink, Downlink)
+        if self._ear is not None:
+            self._ear.begin(self._replica.round)
+        told, round_ = (sent.losses, sent.penalty, sent.residual), self._replica.round
+        first, *others = (rows.reshape(-1) for rows in sent.rows)
+        uplink = Uplink(plan, round_, b"".join(sent.digests), *told, first, sent.size - first.nbytes)
+        more = [More(plan, round_, (rows,)) for rows in others if rows.nbytes]
+        if self._ear is None or not self._ear.follows:
+            return await self._ask(connection, (uplink, *more), Downlink)
+        if (newer := connection.take(Assign)) is not None:
+            return newer
+        self._sending = asyncio.create_task(self._send_in_step(connection, self._ear, [uplink, *more]))
+        limit = self._options.round_timeout
+        return await connection.receive((Downlink, Assign), limit, "--round-timeout")
+
+    async def _send_in_step(self, connection: Connection, ear: Ear, messages: Sequence[Message]) -> None:
+        """Send the ranges of a round so that no worker is far ahead of what the group was sent of it."""
+        for i, message in enumerate(messages):
+            await ear.reached(i - AHEAD)
+            await self._send(connection, message)
+
+    async def _stop_sending(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait([self._sending])
+            if not self._sending.cancelled():
+                # Who lost the connection is told so where it receives.
+                self._sending.exception()
+            self._sending = None
 
     async def _step(self, connection: Connection, plan: int, downlink: Downlink) -> Assign | None:
         """Apply what came down, and tell the server the new state if it wants that."""
@@ -281,20 +348,70 @@ class Participant:
                 f"{connection.peer} sent round {downlink.round} of plan {downlink.plan} "
                 f"in round {replica.round} of plan {plan}"
             )
+        if (newer := await self._receive_rows(connection, downlink)) is not None:
+            return newer
         await asyncio.to_thread(replica.apply, downlink)
         self._made_progress()
         log.debug("worker %s: round %d done", self._options.name, downlink.round, extra=self._about())
         return await self._give(connection, plan) if downlink.then == "give" else None
 
+    async def _receive_rows(self, connection: Connection, downlink: Downlink) -> Assign | None:
+        """Take in all rows of a round, range by range; or the newer plan that came meanwhile."""
+        side, rows = self._replica.side, downlink.body
+        if downlink.grouped:
+            return await self._hear_rows(connection)
+        if rows.nbytes + downlink.rest != side.received_bytes:
+            raise RemoteProtocolError(
+                f"{connection.peer} sends {rows.nbytes + downlink.rest} bytes of rows, "
+                f"the plan says {side.received_bytes}"
+            )
+        for i in range(len(side.ranges)):
+            if i and side.received_range(i):
+                limit = self._options.round_timeout
+                message: Assign | More = await connection.receive((More, Assign), limit, "--round-timeout")
+                if isinstance(message, Assign):
+                    return message
+                rows = message.body
+            if side.range_work < INLINE:
+                side.receive(i, rows)
+            else:
+                await asyncio.to_thread(side.receive, i, rows)
+        return None
+
+    async def _hear_rows(self, connection: Connection) -> Assign | None:
+        """Take in all rows of a round that come from the group; or the newer plan that came meanwhile."""
+        side, ear = self._replica.side, self._ear
+        if ear is None or not isinstance(side, WorkerSide):
+            raise RemoteProtocolError(f"{connection.peer} sends rows to a group that is not listened to")
+        limit = self._options.round_timeout
+        newer = asyncio.create_task(connection.receive((Assign,), limit, "--round-timeout"))
+        try:
+            for i in range(len(side.ranges)):
+                if not ear.has(i):
+                    there = asyncio.create_task(ear.complete(i))
+                    await asyncio.wait((newer, there), return_when=asyncio.FIRST_COMPLETED)
+                    there.cancel()
+                if newer.done():
+                    return newer.result()
+                await asyncio.to_thread(side.receive, i, ear.hand_out(i))
+        finally:
+            newer.cancel()
+            await asyncio.wait([newer])
+        return None if newer.cancelled() else newer.result()
+
     async def _leave(self, connection: Connection, plan: int) -> Finish | Assign:
         """Say that the training is over; the server's goodbye, or a plan by which others get the models."""
-        return await self._ask(connection, Done(plan, self._replica.models_digest()), Finish)
+        return await self._ask(connection, [Done(plan, self._replica.models_digest())], Finish)
 
-    async def _ask(self, connection: Connection, message: Message, answer: type[Answer]) -> Answer | Assign:
-        """Send a message and receive the answer; or the newer plan that makes it pointless."""
+    async def _ask(
+        self, connection: Connection, messages: Sequence[Message], answer: type[Answer]
+    ) -> Answer | Assign:
+        """Send messages and receive the answer; or the newer plan that makes them pointless."""
         if (newer := connection.take(Assign)) is not None:
             return newer
-        await self._send(connection, message)
+        for message in messages:
+            connection.write(message)
+        await connection.drain(self._options.round_timeout, "--round-timeout")
         return await connection.receive((answer, Assign), self._options.round_timeout, "--round-timeout")
 
     async def _send(self, connection: Connection, message: Message) -> None:

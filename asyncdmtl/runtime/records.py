@@ -13,9 +13,35 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.plan.compare import Candidate
 from asyncdmtl.plan.plan import CHOICES
 from asyncdmtl.plan.recipes import AnyPlan
+from asyncdmtl.protocol.broadcast import Reception
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.runtime.kernel import KernelCount
+from asyncdmtl.runtime.multicast import Group
 from asyncdmtl.runtime.transport import LONGEST_WAIT, check_positive
+
+
+@dataclass(frozen=True)
+class MulticastOptions:
+    """How rows are sent to a group.
+
+    Attributes
+    ----------
+    group : Group
+    interface : str
+        A name, or an address of this host; empty: the one that the first worker's connection uses.
+    rate : float
+        Bits in a second, headers included, that are never exceeded.
+    """
+
+    group: Group
+    interface: str = ""
+    rate: float = 90e6
+
+    def __post_init__(self) -> None:
+        if not 1e4 <= self.rate <= 1e12:
+            raise UsageError(
+                "--multicast-rate", "must lie between 0.01 and 1,000,000 Mbit/s", self.rate / 1e6
+            )
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,8 @@ class RunOptions:
         Rounds from one checkpoint to the next.
     resume : bool
         Go on with the run that the checkpoints are of, if there are any.
+    multicast : MulticastOptions or None
+        Send rows to a group where that is less; None sends all over TCP.
     """
 
     settings: Settings
@@ -54,6 +82,7 @@ class RunOptions:
     checkpoint: Path | None = None
     checkpoint_every: int = 10
     resume: bool = False
+    multicast: MulticastOptions | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in CHOICES:
@@ -62,6 +91,9 @@ class RunOptions:
             raise UsageError(
                 "--strategy linear", "needs --aggregate mean, which is linear", self.settings.aggregate
             )
+        if self.settings.compression != "none" and self.strategy not in ("relay", "uncoded", "auto"):
+            rule = "is for strategies by which workers aggregate: relay, uncoded"
+            raise UsageError(f"--compression {self.settings.compression}", rule, self.strategy)
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
         if self.workers is not None and self.workers < 1:
@@ -108,6 +140,35 @@ class Incident:
 
 
 @dataclass(frozen=True, eq=False)
+class BroadcastRecord:
+    """What was sent to a group in a run.
+
+    Attributes
+    ----------
+    group : str
+    listeners : tuple of str
+        Those to whom the last plan sends by the group, and `reason` why these.
+    reason : str
+    deaf : mapping of worker to str
+        Who was served over TCP instead, and why.
+    receptions : mapping of worker to Reception
+    sent_bytes, repair_bytes : int
+        Of all datagrams, without the headers below them; and of those that repaired.
+    rate : float
+        Bits in a second, at the end.
+    """
+
+    group: str
+    listeners: tuple[str, ...]
+    reason: str
+    deaf: Mapping[str, str]
+    receptions: Mapping[str, Reception]
+    sent_bytes: int
+    repair_bytes: int
+    rate: float
+
+
+@dataclass(frozen=True, eq=False)
 class RunRecord:
     """What a finished run was and cost.
 
@@ -129,3 +190,4 @@ class RunRecord:
     kernel: Mapping[str, KernelCount]
     incidents: tuple[Incident, ...]
     seconds: float
+    broadcast: BroadcastRecord | None = None

@@ -168,34 +168,35 @@ class Replica:
 
     def state(self) -> Bytes:
         """The state of the training, for another worker."""
-        return self._following.trainer.state()
+        return self.side.trainer.state()
 
     def compute(self) -> Sent:
         """This worker's part of the round."""
-        return self._following.compute()
+        return self.side.compute()
+
+    @property
+    def side(self) -> Side:
+        """What this worker does under the plan that it follows."""
+        assert self._side is not None
+        return self._side
 
     def apply(self, downlink: Downlink) -> None:
-        """End the round with what came down; nothing is changed if that is not what was computed.
+        """End the round, of which all rows were received; nothing is changed if they are not what was sent.
 
         Raises
         ------
-        CodingError
-            It is not; or (as IntegrityError) it was corrupted on its way.
+        IntegrityError
+            They were corrupted on their way.
         DataError
             The models outgrow the dtype.
         """
-        self._following.apply(downlink.body, downlink.digest)
+        self.side.apply(downlink.digest)
         self.round, self.over = self.round + 1, downlink.then == "end"
 
     def models(self) -> TaskModels:
         """The models at the end: of all tasks, for `personal` of this worker's."""
-        return self._following.models()
+        return self.side.models()
 
     def models_digest(self) -> bytes:
         """Their digest."""
-        return self._following.models_digest()
-
-    @property
-    def _following(self) -> Side:
-        assert self._side is not None
-        return self._side
+        return self.side.models_digest()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from asyncdmtl.errors import AsyncDMTLError, LinkError, PlacementError, UsageError, WaitError
@@ -21,6 +22,7 @@ from asyncdmtl.runtime.gate import Gate
 from asyncdmtl.runtime.kernel import KernelCount
 from asyncdmtl.runtime.member import Member, check_prepared, is_final, other_data, other_encoding
 from asyncdmtl.runtime.security import Doorman, ServerSecurity
+from asyncdmtl.runtime.station import Station
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Roster:
         Called with events.
     security : ServerSecurity
         What workers must prove.
+    station : Station, optional
+        The group that workers are to listen to.
 
     Attributes
     ----------
@@ -68,6 +72,7 @@ class Roster:
         ledger: Ledger,
         emit: Callable[[Event], None],
         security: ServerSecurity,
+        station: Station | None = None,
     ) -> None:
         self.members: dict[str, Member] = {}
         self.infos: dict[str, PartitionInfo] = {}
@@ -85,6 +90,7 @@ class Roster:
         self._ledger = ledger
         self._emit = emit
         self._security = security
+        self._station = station
         self._gate = Gate(asyncio.get_running_loop().time)
         self._gate.on_lockout = self._on_lockout
         self._doorman = Doorman(run, security, self._gate, silence_timeout)
@@ -286,7 +292,7 @@ class Roster:
         self.members[member.name] = member
         self._ledger.merge(connection.session.ledger, worker=member.name)
         connection.session.ledger = self._ledger
-        connection.on_lost = self._changed.set
+        connection.on_lost = partial(self._on_lost, member.name)
         connection.back = True
         joined = {"worker": member.name, "partitions": len(member.declared), "again": before is not None}
         self._emit({"event": "joined", **joined})
@@ -308,6 +314,8 @@ class Roster:
             ready = await member.connection.receive((Ready,), limit, option)
             known = self.infos if self._settled else {}
             check_prepared(member.name, member.declared, ready.partitions, encoding, known)
+            if self._station is not None:
+                await self._station.probe(member)
         except AsyncDMTLError as error:
             self._report("left", member.connection, "cannot take part:", error)
             # Unless only the connection failed, what it declared cannot be had from it.
@@ -395,6 +403,11 @@ class Roster:
             self._report("left", member.connection, "left", "before the start")
             _add(self._past, member)
             del self.members[member.name]
+
+    def _on_lost(self, name: str) -> None:
+        self._changed.set()
+        if self._station is not None:
+            self._station.drop(name)
 
     def _on_lockout(self, kind: str, value: str, seconds: float) -> None:
         self._emit({"event": "lockout", "kind": kind, "locked_out": value, "seconds": seconds})

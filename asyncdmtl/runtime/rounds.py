@@ -12,19 +12,19 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from asyncdmtl.errors import DisagreementError, IntegrityError, RemoteProtocolError
-from asyncdmtl.exchange import DIGEST_BYTES, Reply, Sent
+from asyncdmtl.errors import DisagreementError, IntegrityError
+from asyncdmtl.exchange import Sent
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Done, Downlink, Finish, Uplink
+from asyncdmtl.protocol.messages import Done, Finish
 from asyncdmtl.runtime.base import Bytes
+from asyncdmtl.runtime.courier import Courier
 from asyncdmtl.runtime.crew import Crew, SetbackError
 from asyncdmtl.runtime.lineup import Lineup
+from asyncdmtl.runtime.member import Member
 from asyncdmtl.runtime.muster import Muster
 from asyncdmtl.runtime.progress import Progress
 from asyncdmtl.runtime.records import RoundRecord, RunOptions
-
-# Below this many bytes a round is combined on the event loop: a thread would cost more than the work.
-OFF_LOOP = 1 << 20
+from asyncdmtl.runtime.station import Station
 
 # A worker whose updates differ from those of other holders so often is done without; and a run is given up
 # when updates are corrupted on their way so many times in a row.
@@ -47,6 +47,7 @@ class Rounds:
     save : callable, optional
         Awaited when where the training stands should be written down, with its state; None if that is the
         one before the first round.
+    station : Station, optional
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Rounds:
         crew: Crew,
         ledger: Ledger,
         save: Callable[[Bytes | None], Awaitable[None]] | None,
+        station: Station | None = None,
     ) -> None:
         self._options = options
         self._progress = progress
@@ -63,6 +65,7 @@ class Rounds:
         self._ledger = ledger
         self._save = save
         self._muster = Muster(crew, progress)
+        self._courier = Courier(crew, station)
         self._disagreements: dict[str, int] = {}
         self._corrupted = 0
         self._combining = False
@@ -92,11 +95,15 @@ class Rounds:
             try:
                 while not progress.over and not self._crew.roster.newcomers():
                     await self._round(lineup)
+                # A new plan is for those who have this round; over TCP it comes after the rows.
+                await self._courier.settle(self._options.round_timeout)
                 if progress.over:
                     await self._finish(lineup)
                     return lineup
             except SetbackError:
                 continue
+            finally:
+                await self._courier.hush()
 
     async def stop(self) -> None:
         """Give up the round that is being made, and have the state of the training written down."""
@@ -109,23 +116,13 @@ class Rounds:
 
     async def _round(self, lineup: Lineup) -> None:
         began, side, progress = time.perf_counter(), lineup.side, self._progress
-        sent = await self._crew.ask_all(
-            {member: self._uplink(lineup, position) for position, member in enumerate(lineup.members)}
-        )
+        made = progress.round
+        sent = await self._courier.begin(lineup, made)
         objective, residual = side.objective(sent), side.residual(sent)
-        last = side.converged(sent) or progress.round + 1 == self._options.settings.rounds
-        replies = await self._combine(lineup, sent, last)
-        # The quick send the next round's rows while the slow still take what came of these.
-        del sent
-        made, progress.round, progress.over = progress.round, progress.round + 1, last
-        due = self._save is not None and progress.round % self._options.checkpoint_every == 0 and not last
+        last = side.converged(sent) or made + 1 == self._options.settings.rounds
+        due = self._save is not None and (made + 1) % self._options.checkpoint_every == 0 and not last
         giver = lineup.members[0] if due and progress.trainer is None else None
-        await self._crew.send_all(
-            {
-                member: Downlink(lineup.number, made, _then(last, member is giver), reply.digest, reply.rows)
-                for member, reply in zip(lineup.members, replies, strict=True)
-            }
-        )
+        await self._carry(lineup, sent, last, giver)
         up, down = (self._ledger.round_bytes(made, direction) for direction in ("up", "down"))
         progress.record(RoundRecord(made, objective, residual, up, down, time.perf_counter() - began))
         if self._save is not None and due:
@@ -136,34 +133,20 @@ class Rounds:
                 state = progress.trainer.state()
             await self._save(state)
 
-    async def _uplink(self, lineup: Lineup, position: int) -> Sent:
-        member, round_ = lineup.members[position], self._progress.round
-        uplink = await self._crew.receive(member, Uplink)
-        if (uplink.plan, uplink.round) != (lineup.number, round_):
-            raise RemoteProtocolError(
-                f"{member.connection.peer} sent round {uplink.round} of plan {uplink.plan} "
-                f"in round {round_} of plan {lineup.number}"
-            )
-        digests = tuple(
-            uplink.digests[start : start + DIGEST_BYTES]
-            for start in range(0, len(uplink.digests), DIGEST_BYTES)
-        )
-        sent = Sent(uplink.body, digests, uplink.losses, uplink.penalty, uplink.residual)
-        lineup.side.check(position, sent)
-        return sent
+    async def _carry(self, lineup: Lineup, sent: Sequence[Sent], last: bool, giver: Member | None) -> None:
+        """Let all members have what comes of the round; SetbackError if updates differ or were corrupted."""
+        progress, made = self._progress, self._progress.round
 
-    async def _combine(self, lineup: Lineup, sent: Sequence[Sent], last: bool) -> list[Reply]:
-        """What each member is sent; SetbackError if updates differ or were corrupted."""
-        side = lineup.side
-        # If the server is stopped meanwhile, nobody knows where its models stand.
-        self._combining = True
+        def end() -> None:
+            progress.round, progress.over, self._combining = made + 1, last, False
+
+        then = {member: _then(last, member is giver) for member in lineup.members}
+        # If the server is stopped while it aggregates, nobody knows where its models stand.
+        self._combining = not lineup.side.streams
         try:
-            if sum(part.rows.nbytes for part in sent) + side.broadcast_bytes < OFF_LOOP:
-                replies = side.combine(sent, last)
-            else:
-                replies = await asyncio.to_thread(side.combine, sent, last)
-            self._combining, self._corrupted = False, 0
-            return replies
+            await self._courier.carry(lineup, made, sent, then, last, end)
+            self._corrupted = 0
+            return
         except DisagreementError as error:
             await self._distrust(lineup, error)
         except IntegrityError as error:
@@ -171,7 +154,8 @@ class Rounds:
             if self._corrupted >= MOST_CORRUPTED:
                 raise
             self._progress.note("", type(error).__name__, str(error))
-        self._combining = False
+        finally:
+            self._combining = False
         raise SetbackError
 
     async def _distrust(self, lineup: Lineup, error: DisagreementError) -> None:

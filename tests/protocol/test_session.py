@@ -19,14 +19,20 @@ from asyncdmtl.protocol.messages import (
     Downlink,
     Failure,
     Finish,
+    Given,
     Heartbeat,
     Hello,
+    Lack,
     Message,
+    More,
     Prepare,
     Proof,
+    Query,
     Ready,
     Restore,
     Snapshot,
+    Tune,
+    Tuned,
     Uplink,
     Welcome,
 )
@@ -76,6 +82,8 @@ def whole_run(rounds: int = 2) -> list[Message]:
         Declare(()),
         Prepare({}),
         Ready(()),
+        Tune("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
+        Tuned(),
         Assign(0, 0, False, "take", {}, bytes(16), ()),
         Behind(0),
         Restore(bytes(8), ROWS),
@@ -318,3 +326,143 @@ def test_this_side_keeps_to_plan_and_round_as_well() -> None:
         pair.worker.send(Uplink(0, 3, b"", (), 0.0, 0.0, ROWS))
     with pytest.raises(LocalProtocolError, match="may not send uplink of plan 1 under plan 0"):
         pair.worker.send(Uplink(1, 0, b"", (), 0.0, 0.0, ROWS))
+
+
+FIRST, REST = ROWS[:60], (ROWS[60:80], ROWS[80:])
+
+
+def begun(pair: Pair, rest: int = 40, round_: int = 0, plan: int = 0) -> list[Message]:
+    return pair.pass_on(Uplink(plan, round_, b"", (), 0.0, 0.0, FIRST, rest))
+
+
+def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
+    pair = advanced_to(State.COMPUTING)
+    pair.server.body_limit = pair.worker.body_limit = 100
+    begun(pair)
+    # The server sends the first range down while the second one comes up, and lives meanwhile.
+    pair.pass_on(Downlink(0, 0, "go on", bytes(8), (FIRST,), rest=40))
+    for row in REST:
+        (up,) = pair.server.receive(joined(pair.worker.send(More(0, 0, (row,)))))
+        pair.server.receive(joined(pair.worker.send(Heartbeat())))
+        (down,) = pair.worker.receive(joined(pair.server.send(More(0, 0, (row,)))))
+        assert isinstance(up, More)
+        assert isinstance(down, More)
+        assert up.body.tobytes() == down.body.tobytes() == row.tobytes()
+    pair.pass_on(Uplink(0, 1, b"", (), 0.0, 0.0, ROWS))
+    for ledger in pair.ledgers.values():
+        counted = {
+            (e.kind, e.round): (e.messages, e.payload) for e in ledger.entries() if e.round is not None
+        }
+        assert counted == {("uplink", 0): (3, 100), ("downlink", 0): (3, 100), ("uplink", 1): (1, 100)}
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (More(0, 0, (ROWS[:41],)), "sent more of 41 bytes of round 0 where 40 of round 0 are to come"),
+        (More(0, 0), "sent more of 0 bytes"),
+        (More(0, 1, (REST[0],)), "sent more of 20 bytes of round 1 where 40 of round 0 are to come"),
+        (More(1, 0, (REST[0],)), "sent more of plan 1 under plan 0"),
+        (Uplink(0, 0, b"", (), 0.0, 0.0, ROWS), "sent uplink when sent"),
+        (Done(0, bytes(8)), "sent done when sent"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value.kind,
+)
+def test_the_rest_of_the_rows_is_as_announced(message: Message, complaint: str) -> None:
+    pair = advanced_to(State.COMPUTING)
+    begun(pair)
+    with pytest.raises(LocalProtocolError, match=complaint.replace("sent", "may not send", 1)):
+        pair.worker.send(message)
+    forged = joined(framing.encode(messages.pack(message), message.rows())[0])
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        pair.server.receive(forged)
+
+
+def test_nothing_comes_before_the_rest_of_the_rows() -> None:
+    pair = advanced_to(State.COMPUTING)
+    begun(pair)
+    pair.pass_on(Downlink(0, 0, "go on", bytes(8), (ROWS,)))
+    message = Uplink(0, 1, b"", (), 0.0, 0.0, ROWS)
+    with pytest.raises(LocalProtocolError, match="may not send uplink where 40 bytes of rows are to come"):
+        pair.worker.send(message)
+    with pytest.raises(RemoteProtocolError, match="sent uplink where 40 bytes of rows are to come"):
+        pair.server.receive(uplink(0, 1))
+
+
+def test_the_rest_of_the_rows_is_limited_as_a_body_is() -> None:
+    pair = advanced_to(State.COMPUTING)
+    with pytest.raises(RemoteProtocolError, match="with 1001 more bytes of rows, permitted are at most 1000"):
+        begun(pair, rest=1001)
+
+
+def test_a_new_plan_makes_the_rest_of_the_rows_pointless() -> None:
+    pair = advanced_to(State.COMPUTING)
+    begun(pair)
+    pair.pass_on(Downlink(0, 0, "go on", bytes(8), (FIRST,), rest=40))
+    crossing = [joined(pair.worker.send(More(0, 0, (row,)))) for row in REST]
+    pair.pass_on(Assign(1, 0, False, "keep", {}, bytes(16), ()))
+    assert pair.server.receive(crossing[0]) == []
+    with pytest.raises(LocalProtocolError, match="may not send more"):
+        pair.server.send(More(0, 0, (REST[0],)))
+    assert pair.server.receive(crossing[1]) == []
+    begun(pair, plan=1)
+    (last,) = pair.server.receive(joined(pair.worker.send(More(1, 0, (ROWS[60:],)))))
+    assert isinstance(last, More)
+    # No more than was announced may be late.
+    with pytest.raises(RemoteProtocolError, match="sent more"):
+        pair.server.receive(crossing[1])
+
+
+def test_rows_that_a_group_brings_are_spoken_of_while_others_go_up() -> None:
+    pair = advanced_to(State.COMPUTING)
+    begun(pair)
+    pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
+    lacks = Lack(0, 0, 0, b"\1", 3), Lack(0, 0, 1, b"", 9)
+    for message in (Query(0, 0, 0, 2), lacks[0], Given(0, 0, 0, (ROWS,)), lacks[1]):
+        (received,) = pair.pass_on(message)
+        assert received.fields() == message.fields()
+        assert (pair.worker.state, pair.server.state) == (State.COMPUTING, State.COMPUTING)
+    (more,) = pair.server.receive(joined(pair.worker.send(More(0, 0, (ROWS[60:],)))))
+    assert isinstance(more, More)
+    for ledger in pair.ledgers.values():
+        counted = {(e.kind, e.round): e.payload for e in ledger.entries() if e.round is not None}
+        assert counted == {("uplink", 0): 100, ("downlink", 0): 100, ("query", 0): 0, ("lack", 0): 0}
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (Query(0, 1, 0), "query of round 1, of which no rows are on their way"),
+        (Query(1, 0, 0), "query of plan 1 under plan 0"),
+        (Given(0, 1, 0, (ROWS,)), "given of round 1, of which no rows are on their way"),
+        (Lack(0, 1, 0, b"", 0), "lack of round 1, of which no rows are on their way"),
+        (Lack(1, 0, 0, b"", 0), "lack of plan 1 under plan 0"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value.kind,
+)
+def test_only_rows_that_are_on_their_way_are_spoken_of(message: Message, complaint: str) -> None:
+    pair = advanced_to(State.COMPUTING)
+    begun(pair, rest=0)
+    pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
+    ends = (pair.worker, pair.server)
+    sender, receiver = ends if message.sender == "worker" else ends[::-1]
+    with pytest.raises(LocalProtocolError, match=complaint):
+        sender.send(message)
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        receiver.receive(joined(framing.encode(messages.pack(message), message.rows())[0]))
+
+
+def test_nothing_is_said_of_rows_before_there_are_any() -> None:
+    pair = advanced_to(State.WELCOMED)
+    with pytest.raises(LocalProtocolError, match="query"):
+        pair.server.send(Query(-1, 0, 0))
+
+
+def test_what_is_lacked_of_an_overtaken_plan_is_dropped() -> None:
+    pair = advanced_to(State.COMPUTING)
+    begun(pair, rest=0)
+    pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
+    crossing = joined(pair.worker.send(Lack(0, 0, 0, b"\1", 3)))
+    pair.pass_on(Assign(1, 1, False, "keep", {}, bytes(16), ()))
+    assert pair.server.receive(crossing) == []
+    begun(pair, rest=0, round_=1, plan=1)

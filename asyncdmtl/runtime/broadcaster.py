@@ -1,0 +1,190 @@
+"""A round's broadcast: at the server, sent and repaired until everybody has it; at a worker, heard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from asyncdmtl.plan.repair import Solver
+from asyncdmtl.protocol.broadcast import Block, Broadcast, Reception
+from asyncdmtl.protocol.datagrams import Layout, Stream
+from asyncdmtl.protocol.pacing import Pace
+from asyncdmtl.protocol.reassembly import Reassembly
+from asyncdmtl.runtime.multicast import ALL, Receiver, Sender
+
+# Fresh rows are sent before anybody asks for them if at least so much of each is needed on the average: what
+# is not needed serves nobody.
+NEEDED = 0.75
+
+
+# Ranges after which listeners are asked: questions cost bytes, too.
+TOGETHER = 8
+
+
+class Control(Protocol):
+    """The server's connections to the listeners, on which small things go; and who counts."""
+
+    def ask(self, worker: str, index: int, count: int) -> None:
+        """Ask a listener what it lacks of so many ranges."""
+
+    def deliver(self, worker: str, index: int) -> None:
+        """Send a listener its rows of a range."""
+
+    def count(self, block: Block) -> None:
+        """Take note of datagrams that were sent."""
+
+
+class Broadcaster:
+    """Sends rounds to a group, no faster than the network takes them.
+
+    Parameters
+    ----------
+    sender : Sender
+    pace : Pace
+    control : Control
+
+    Attributes
+    ----------
+    sent, repaired : int
+        Bytes of all datagrams, without the headers below them; and of those that carried fresh rows.
+    receptions : dict of worker to Reception
+        What each listener had of all rounds.
+    """
+
+    def __init__(self, sender: Sender, pace: Pace, control: Control) -> None:
+        self.sent = 0
+        self.repaired = 0
+        self.receptions: dict[str, Reception] = {}
+        self.pace = pace
+        self._sender = sender
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._broadcast: Broadcast | None = None
+        self._ready = 0
+
+    def begin(self, broadcast: Broadcast) -> None:
+        """Begin a round, of which nothing is `ready` yet."""
+        self._broadcast, self._ready = broadcast, 0
+
+    async def run(self) -> None:
+        """Send the ranges of the round as they are `ready`, and repair them until all listeners have them."""
+        broadcast = self._broadcast
+        assert broadcast is not None
+        try:
+            while not broadcast.settled:
+                if (index := broadcast.due()) is not None:
+                    await self._repair(broadcast, index)
+                elif broadcast.begun < self._ready:
+                    await self._first(broadcast, broadcast.begun)
+                else:
+                    self._changed.clear()
+                    await self._changed.wait()
+        finally:
+            if self._broadcast is broadcast:
+                self._broadcast = None
+            for worker, reception in broadcast.receptions.items():
+                self.receptions.setdefault(worker, Reception()).add(reception)
+
+    def ready(self, count: int) -> None:
+        """Tell that the first `count` ranges of the round may be sent."""
+        self._ready = count
+        self._changed.set()
+
+    def answer(self, worker: str, index: int, lacks: bytes, seen: int) -> None:
+        """Take in what a listener lacks; RemoteProtocolError if that is no answer to what it was asked."""
+        if (broadcast := self._broadcast) is None or worker not in broadcast.listeners:
+            return
+        complete = broadcast.answer(worker, index, lacks, seen)
+        if not broadcast.repaired(index):
+            sent = broadcast.sent(index)
+            self.pace.heard(worker, sent, max(0, sent - seen))
+        if complete:
+            self._changed.set()
+
+    def drop(self, worker: str) -> None:
+        """Go on without a listener that is lost."""
+        if self._broadcast is not None:
+            self._broadcast.drop(worker)
+            self._changed.set()
+
+    async def _first(self, broadcast: Broadcast, index: int) -> None:
+        spare = int(self.pace.lost * broadcast.count + 1 - NEEDED)
+        await self._send(broadcast.send(spare))
+        if index + 1 == broadcast.layout.ranges or not (index + 1) % TOGETHER:
+            first = index - index % TOGETHER
+            for worker in broadcast.listeners:
+                self._control.ask(worker, first, index + 1 - first)
+
+    async def _repair(self, broadcast: Broadcast, index: int) -> None:
+        for worker in broadcast.hopeless(index):
+            self._control.deliver(worker, index)
+        if not broadcast.lacking(index):
+            return
+        await self._send(broadcast.repair(index))
+        for worker in broadcast.waiting(index):
+            self._control.ask(worker, index, 1)
+
+    async def _send(self, blocks: Iterator[Block]) -> None:
+        for block in blocks:
+            size = len(block.datagrams)
+            headers = block.count * self._sender.group.headers
+            # Without a pause, others still have their turn.
+            await asyncio.sleep(self.pace.wait(self._loop.time(), size + headers))
+            await self._sender.send(block)
+            self.sent += size
+            self.repaired += size if block.fresh else 0
+            self._control.count(block)
+
+
+class Listener:
+    """A worker's ear: hears one round at a time.
+
+    Parameters
+    ----------
+    receiver : Receiver
+
+    Attributes
+    ----------
+    round : Reassembly or None
+        The round that it listens to.
+    """
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.round: Reassembly | None = None
+
+    def begin(
+        self,
+        stream: Stream,
+        layout: Layout,
+        solver: Solver,
+        on_progress: Callable[[], None],
+    ) -> Reassembly:
+        """Listen to a round, and to none before it any more.
+
+        `on_progress` is called when a range begins to come, or is complete.
+        """
+        self.end()
+        begun = self.round = Reassembly(stream, layout, solver, self.receiver.heard)
+
+        def take(datagram: memoryview) -> None:
+            before = begun.reached
+            if begun.take(datagram) is not None or begun.reached > before:
+                on_progress()
+
+        self.receiver.listen(stream.name, take)
+        return begun
+
+    def lacks(self, index: int) -> tuple[bytes, int]:
+        """What is lacking of a range, for each piece of it, and how many datagrams of it came."""
+        assert self.round is not None
+        self.receiver.read(ALL)
+        return self.round.lacks(index), self.round.seen(index)
+
+    def end(self) -> None:
+        """Listen to nothing."""
+        if self.round is not None:
+            self.receiver.forget(self.round.stream.name)
+            self.round = None

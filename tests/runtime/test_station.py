@@ -1,0 +1,301 @@
+"""Whole runs whose rows go to a group, on the loopback."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from support.clusters import Cluster, run_cluster, stored_at
+from support.groups import LOOPBACK, free_group
+from support.placements import HETEROGENEOUS, HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl import report
+from asyncdmtl.errors import RemoteProtocolError, UsageError
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.protocol.casting import Aside, Given, Lack, Query, Tune
+from asyncdmtl.runtime.ear import Ear
+from asyncdmtl.runtime.multicast import Receiver
+from asyncdmtl.runtime.records import BroadcastRecord, MulticastOptions, RunOptions, RunRecord
+from asyncdmtl.runtime.station import GROUP, Station
+
+SETTINGS = make_settings(dtype="float64", rounds=4)
+PARTITIONS = make_partitions(6, "squared", features=12_000)
+OWN = stored_at(HOMOGENEOUS, PARTITIONS)
+
+# Where nobody can be heard, on a machine with a loopback.
+NOWHERE = "nowhere0"
+
+
+def options(**changes: Any) -> RunOptions:
+    fast = MulticastOptions(free_group(), LOOPBACK, 1e10)
+    return RunOptions(
+        **{"settings": SETTINGS, "strategy": "relay", "workers": 6, "multicast": fast, **changes}
+    )
+
+
+def told(record: RunRecord) -> BroadcastRecord:
+    assert record.broadcast is not None
+    return record.broadcast
+
+
+def check(models: Iterable[TaskModels], partitions: list[Partition] = PARTITIONS) -> None:
+    """That these are the models of the undisturbed run."""
+    twin = train(partitions, SETTINGS).models
+    for own in models:
+        expected = twin.of([twin.tasks.index(task) for task in own.tasks])
+        assert own.coef_.tobytes() == expected.coef_.tobytes()
+        assert own.intercept_.tobytes() == expected.intercept_.tobytes()
+
+
+def sent_to_group(record: RunRecord, kind: str) -> int:
+    return record.ledger.total(lambda entry: entry.worker == GROUP and entry.kind == kind)[0]
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, lost: Callable[[Receiver], float]) -> None:
+    """Have receivers lose a share of the datagrams that come."""
+    hand_over, chance = Receiver._hand_over, random.Random(0)
+
+    def sometimes(receiver: Receiver, datagram: memoryview) -> None:
+        if chance.random() >= lost(receiver):
+            hand_over(receiver, datagram)
+
+    monkeypatch.setattr(Receiver, "_hand_over", sometimes)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("placement", [HOMOGENEOUS, HETEROGENEOUS], ids=["homogeneous", "heterogeneous"])
+async def test_a_run_over_a_group_equals_its_twin(placement: Placement, strategy: Any) -> None:
+    partitions = make_partitions(len(placement.partitions), "squared", features=6000)
+    record, models = await run_cluster(options(strategy=strategy), placement, partitions)
+    check(models, partitions)
+    assert told(record).listeners == placement.workers
+    assert not told(record).deaf
+    assert sent_to_group(record, "repair") == told(record).repair_bytes == 0
+    made = report.traffic(record)
+    assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
+    assert made["downlink_wire"]["load"] == made["downlink_broadcast"]["load"]
+    assert made["kernel_ledger_difference"] == {"up": 0, "down": 0}
+    assert {row["lost"] for row in made["multicast"]["workers"].values()} == {0}
+
+
+@pytest.mark.parametrize("strategy", ["relay", "central", "uncoded"])
+@pytest.mark.parametrize("loss", [0.01, 0.05, 0.2])
+async def test_lost_datagrams_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, strategy: Any, loss: float
+) -> None:
+    losing(monkeypatch, lambda receiver: loss)
+    record, models = await run_cluster(options(strategy=strategy), HETEROGENEOUS, PARTITIONS_12)
+    check(models, PARTITIONS_12)
+    assert sent_to_group(record, "repair") > 0
+    receptions = told(record).receptions.values()
+    assert 0.3 * loss < sum(r.lost for r in receptions) / sum(r.sent for r in receptions) < 3 * loss
+    assert "needed repair" in report_words(record)
+
+
+PARTITIONS_12 = make_partitions(12, "squared", features=12_000)
+
+
+def report_words(record: RunRecord) -> str:
+    console = report.make_console()
+    with console.capture() as captured:
+        report.show(report.traffic(record), console)
+    return " ".join(captured.get().split())
+
+
+@pytest.mark.parametrize("deaf", [1, 5, 6])
+async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int) -> None:
+    async with Cluster(options()) as cluster:
+        workers = [
+            cluster.join(name, own, interface=NOWHERE if k < deaf else LOOPBACK)
+            for k, (name, own) in enumerate(OWN.items())
+        ]
+        planned = await cluster.event("planned")
+        record = await cluster.server
+        check([await worker for worker in workers])
+    hearing = [] if deaf >= 5 else list(OWN)[deaf:]
+    assert planned["listeners"] == list(told(record).listeners) == hearing
+    assert set(told(record).deaf) == set(list(OWN)[:deaf])
+    made = report.traffic(record)
+    assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
+    each = record.plan.downlink_load
+    copies = deaf if hearing else 6
+    assert Fraction(made["downlink_wire"]["load"]) == copies * each + (each if hearing else 0)
+    assert f"{next(iter(OWN))} was served over TCP: --interface must be one of" in report_words(record)
+    why = {1: "3 vectors to the group instead of 15 over TCP", 5: "are no less than 3 over TCP"}
+    assert why.get(deaf, "nobody hears it") in told(record).reason
+
+
+async def test_a_worker_to_which_no_probe_gets_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncdmtl.runtime.ear.PATIENCE", 0.1)
+    first: dict[str, Receiver] = {}
+    losing(monkeypatch, lambda receiver: float(first.setdefault("deaf", receiver) is receiver))
+    record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
+    check(models)
+    assert len(told(record).listeners) == 5
+    assert list(told(record).deaf.values()) == ["nothing was heard of the group 239.192.77.77 at 127.0.0.1"]
+
+
+async def test_a_worker_that_falls_deaf_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: dict[Receiver, int] = {}
+
+    def lost(receiver: Receiver) -> float:
+        heard[receiver] = heard.get(receiver, 0) + 1
+        return float(receiver is next(iter(heard)) and heard[receiver] > 20)
+
+    losing(monkeypatch, lost)
+    record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
+    check(models)
+    ((worker, why),) = told(record).deaf.items()
+    assert why.startswith("heard too little of round 0")
+    assert told(record).receptions[worker].ranges >= 1
+    assert told(record).listeners == HOMOGENEOUS.workers
+    counts = {
+        e.round: e.payload for e in record.ledger.entries() if e.worker == worker and e.kind == "downlink"
+    }
+    assert counts[1] == counts[2] == counts[3] == 3 * record.vector_bytes
+
+
+async def test_nobody_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, models = await run_cluster(
+        options(multicast=MulticastOptions(free_group(), "", 1e10), settings=SETTINGS),
+        HOMOGENEOUS,
+        PARTITIONS,
+    )
+    check(models)
+    assert told(record).listeners == HOMOGENEOUS.workers
+
+    def unreachable(*_: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("asyncdmtl.runtime.multicast._send_by", unreachable)
+    unheard = options(multicast=MulticastOptions(free_group(), "", 1e10))
+    record, models = await run_cluster(unheard, HOMOGENEOUS, PARTITIONS)
+    check(models)
+    assert told(record).listeners == ()
+    assert set(told(record).deaf.values()) == {
+        "nothing can be sent to the group 239.192.77.77: Network is unreachable (--interface)"
+    }
+
+
+async def test_an_interface_that_is_not_there_ends_the_server_at_once() -> None:
+    with pytest.raises(UsageError, match="--interface must be one of the interfaces"):
+        async with Cluster(options(multicast=MulticastOptions(free_group(), NOWHERE))):
+            pass
+
+
+async def test_a_worker_that_is_lost_does_not_keep_the_others_from_repair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losing(monkeypatch, lambda receiver: 0.1)
+    asked, cut = Ear._asked, list[str]()
+
+    def vanish(ear: Ear, query: Query) -> None:
+        worker = ear._connection.session.worker
+        if worker == "w0" and query.round == 1 and not cut:
+            cut.append(worker)
+            ear._connection.abort()
+        elif not (worker == "w0" and query.round == 1):
+            asked(ear, query)
+
+    monkeypatch.setattr(Ear, "_asked", vanish)
+    async with Cluster(options()) as cluster:
+        workers = [cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()]
+        await cluster.event("incident", worker="w0")
+        await cluster.server
+        check([await worker for worker in workers])
+    assert cut == ["w0"]
+
+
+async def test_linear_rounds_stay_on_tcp() -> None:
+    record, _ = await run_cluster(options(strategy="linear"), HOMOGENEOUS, PARTITIONS)
+    assert told(record).listeners == ()
+    assert told(record).sent_bytes < 10_000 * 10 * 6
+
+
+async def test_auto_takes_what_is_cheapest_over_the_group() -> None:
+    record, models = await run_cluster(options(strategy="auto"), HOMOGENEOUS, PARTITIONS)
+    check(models)
+    chosen = report.traffic(record)
+    costs = {name: Fraction(row["multicast_cost"]) for name, row in chosen["strategies"].items()}
+    assert costs[chosen["strategy"]] == min(costs.values())
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (Query(0, 0, 1000), "query of ranges to 1001 of round 0"),
+        (Given(0, 0, 0), "0 bytes of rows came for range 0"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else value.kind,
+)
+async def test_what_a_server_says_out_of_order_is_refused(
+    monkeypatch: pytest.MonkeyPatch, message: Aside, complaint: str
+) -> None:
+    count, said = Station.ask, list[str]()
+
+    def ask(station: Station, worker: str, index: int, ranges: int) -> None:
+        if not said:
+            said.append(worker)
+            assert station._round is not None
+            station._round.listeners[worker].connection.write(message)
+        count(station, worker, index, ranges)
+
+    monkeypatch.setattr(Station, "ask", ask)
+    async with Cluster(options()) as cluster:
+        workers = [cluster.join(name, own, interface=LOOPBACK, max_wait=1.0) for name, own in OWN.items()]
+        incident = await cluster.event("incident")
+        assert complaint in incident["reason"]
+        await cluster.server
+        check([await worker for worker in workers])
+
+
+async def test_what_a_worker_says_unasked_costs_it_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, said = Ear._answer, list[str]()
+
+    def twice(ear: Ear, query: Query, asked: range) -> None:
+        answer(ear, query, asked)
+        if ear._connection.session.worker == "w0" and not said:
+            said.append("w0")
+            ear._connection.write(Lack(query.plan, query.round, query.index, b"", 0))
+
+    monkeypatch.setattr(Ear, "_answer", twice)
+    async with Cluster(options()) as cluster:
+        workers = [cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()]
+        record = await cluster.server
+        check([await worker for worker in workers])
+    (incident,) = record.incidents
+    assert "told unasked what it lacks of range 0" in incident.reason
+
+
+async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lost much of the round after which he is given the state, and nobody lost a connection."""
+    losing(monkeypatch, lambda receiver: 0.3)
+    settings = make_settings(dtype="float64", rounds=40)
+    late, *others = OWN
+    async with Cluster(options(settings=settings, workers=5)) as cluster:
+        workers = [cluster.join(name, OWN[name], interface=LOOPBACK) for name in others]
+        await cluster.event("round", round=1)
+        workers.append(cluster.join(late, OWN[late], interface=LOOPBACK))
+        record = await cluster.server
+        models = [await worker for worker in workers]
+    assert record.plan.placement.workers == tuple(OWN)
+    assert record.incidents == ()
+    assert len({own.coef_.tobytes() for own in models}) == 1
+    assert told(record).receptions[late].sent > 0
+
+
+async def test_a_server_that_names_no_group_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncdmtl.runtime.station.Tune", lambda address, *rest: Tune("10.0.0.1", *rest))
+    async with Cluster(options(workers=1)) as cluster:
+        worker = cluster.join("w0", PARTITIONS, max_wait=0.5)
+        left = await cluster.event("left", worker="w0")
+        assert "named a group that is none: --group must be a multicast address" in left["reason"]
+        with pytest.raises(RemoteProtocolError, match="named a group that is none"):
+            await worker
