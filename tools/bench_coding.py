@@ -1,9 +1,11 @@
-"""Speed of `asyncdmtl.field.gf256.Product` next to a bare call of ISA-L's own C function.
+"""Speed of coding next to a bare call of ISA-L's own C function.
 
     python tools/bench_coding.py [--seconds S]
 
-Rates are GB/s of coefficients × bytes (an r × k matrix times rows of L bytes counts r·k·L). Every result is
-compared with the NumPy kernel's before its rate is printed; the best of several calls counts.
+First products of dense matrices; then encoding, recombining and decoding as plans do them, and the share that
+they take of a round whose bytes go through a server's link of 1 Gbit/s. Rates are GB/s of coefficients ×
+bytes (an r × k matrix times rows of L bytes counts r·k·L, zeros and ones included). Every result is compared
+with the NumPy kernel's, or with ISA-L's, before its rate is printed; the best of several calls counts.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +25,9 @@ import numpy as np
 from asyncdmtl.field import _isal, linalg
 from asyncdmtl.field._rows import Bytes
 from asyncdmtl.field.gf256 import Product, kernel_name
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.planner import make_plan
 
 # (r, k, L): rows that fit the cache, then rows that do not.
 SHAPES = [
@@ -41,6 +47,19 @@ SHAPES = [
 ]
 
 
+# Workers, partitions, copies, and how much more load than the least a plan may have to be small.
+PLANS = [
+    (5, 20, 3, Fraction(0)),
+    (8, 8, 4, Fraction(0)),
+    (20, 60, 3, Fraction(0)),
+    (20, 60, 3, Fraction(1, 100)),
+    (20, 60, 10, Fraction(1, 100)),
+]
+
+# Numbers of a vector, float32, and bytes a second of the server's link.
+NUMBERS, LINK = 250_000, 1e9 / 8
+
+
 def best_time(call: Callable[[], object], seconds: float) -> float:
     """Shortest time of a call, repeated for `seconds` and at least three times."""
     times: list[float] = []
@@ -52,7 +71,7 @@ def best_time(call: Callable[[], object], seconds: float) -> float:
     return min(times)
 
 
-def bare_isal(matrix: Bytes, sources: Bytes, out: Bytes) -> Callable[[], object] | None:
+def bare_isal(matrix: Bytes, sources: Bytes | list[Bytes], out: Bytes) -> Callable[[], object] | None:
     """A call of `ec_encode_data` with everything prepared: what a C program would do."""
     if (library := _isal.library()) is None:
         return None
@@ -64,7 +83,7 @@ def bare_isal(matrix: Bytes, sources: Bytes, out: Bytes) -> Callable[[], object]
     addresses = (tables.ctypes.data, read.ctypes.data, written.ctypes.data)
 
     def call() -> object:
-        library.ec_encode_data(sources.shape[1], k, r, *addresses)
+        library.ec_encode_data(out.shape[1], k, r, *addresses)
         return tables, read, written  # held here, since C does not hold them
 
     return call
@@ -100,6 +119,54 @@ def measure(shape: tuple[int, int, int], seconds: float, rng: np.random.Generato
     return [*rates, r * k * length / oracle_time / 1e9]
 
 
+def bare_time(matrix: Bytes, sources: list[Bytes], expected: Bytes, seconds: float) -> float | None:
+    """Seconds of ISA-L's own function for a product, with one thread; None without ISA-L."""
+    out = np.zeros_like(expected)
+    if not matrix.size or (call := bare_isal(matrix, sources, out)) is None:
+        return None
+    call()
+    if not np.array_equal(out, expected):
+        raise SystemExit(f"WRONG RESULT for a matrix of shape {matrix.shape}")
+    return best_time(call, seconds)
+
+
+def show_plan(plan: Plan, seconds: float, rng: np.random.Generator) -> None:
+    """Print rates of encoding, recombining and decoding, and their share of a round."""
+    layout = plan.vector_format(NUMBERS, "float32")
+    V = layout.allocate(len(plan.placement.partitions))
+    V[:] = rng.integers(0, 256, V.shape, dtype=np.uint8)
+    P = plan.subpackets
+    own = [np.concatenate([V[n * P : (n + 1) * P] for n in stored]) for stored in plan.placement.stored]
+    rows = [row for k, packets in enumerate(own) for row in plan.encoder(k)(packets)]
+    down = plan.recombiner(rows)
+    received = [*down[list(plan.deliveries[0].rows)]]
+    encode, recombine, decode = plan.encoder(0), plan.recombiner, plan.decoder(0)
+    steps = (
+        ("encode", encode._product.matrix, [*own[0]], partial(encode, own[0])),
+        ("recombine", plan.downlink_matrix, rows, partial(recombine, rows)),
+        ("decode", decode._product.matrix, [*received, *own[0]], partial(decode, received, own[0])),
+    )
+    total = 0.0
+    for name, matrix, sources, call in steps:
+        out = call()
+        time_taken = best_time(partial(call, out), seconds)
+        total += time_taken
+        bare = bare_time(matrix, sources, out, seconds)
+        work = matrix.size * layout.packet_bytes / 1e9
+        cells = [
+            f"{name:>10}",
+            f"{matrix.shape[0]} × {matrix.shape[1]}".rjust(13),
+            f"{layout.packet_bytes:9d}",
+        ]
+        cells += [f"{work / time_taken:9.2f}", "–".rjust(9) if bare is None else f"{work / bare:9.2f}"]
+        print(" ".join(cells), f"{time_taken * 1e3:9.2f} ms")
+    wire = float(plan.uplink_load + plan.wire_downlink_load) * layout.padded_bytes / LINK
+    print(
+        f"{'':>10} coding {total:.3f} s, the bytes {wire:.3f} s at 1 Gbit/s: "
+        f"coding is {total / (total + wire):.1%}"
+    )
+
+
 def processor() -> str:
     """Name of this machine's processor."""
     info = Path("/proc/cpuinfo")
@@ -130,6 +197,16 @@ def main() -> None:
         widths = ((one, 9), (two, 9), (bare, 9), (plain, 7), (ratio, 6))
         cells += ["–".rjust(width) if x is None else f"{x:{width}.2f}" for x, width in widths]
         print(" ".join(cells), flush=True)
+
+    print(f"\nPlans, vectors of {NUMBERS:,} float32; GB/s with all cores, and of bare ISA-L with one thread")
+    print(f"{'':>10} {'r × k':>13} {'L':>9} {'asyncdmtl':>9} {'bare':>9}")
+    for workers, partitions, copies, overhead in PLANS:
+        plan = make_plan(Placement.cyclic(workers, partitions, copies), max_overhead=overhead)
+        print(
+            f"{workers} workers × {partitions} partitions, {copies} copies, {plan.subpackets} packets a "
+            f"vector, uplink {float(plan.uplink_load):.2f}, bound {float(plan.uplink_bound):.2f}"
+        )
+        show_plan(plan, seconds, rng)
 
     print()
     for n in (200, 1000):

@@ -34,6 +34,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.recipes import recipe_and_digest
 from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol.datagrams import KEY_BYTES
 from asyncdmtl.protocol.joining import NONCE_BYTES, PROOF_BYTES
 from asyncdmtl.protocol.messages import (
     VERSION,
@@ -45,14 +46,20 @@ from asyncdmtl.protocol.messages import (
     Downlink,
     Failure,
     Finish,
+    Given,
     Heartbeat,
     Hello,
+    Lack,
     Message,
+    More,
     Prepare,
     Proof,
+    Query,
     Ready,
     Restore,
     Snapshot,
+    Tune,
+    Tuned,
     Uplink,
     Welcome,
 )
@@ -97,11 +104,17 @@ EXAMPLES: dict[str, Message] = {
         Behind(0),
         Restore(bytes(8), ROWS),
         Uplink(0, 0, bytes(24), (0.5, 0.25), 0.125, math.inf, ROWS),
+        More(0, 0, (ROWS[200:],)),
         *(Downlink(0, 0, then, bytes(8), (ROWS[:200], ROWS[200:])) for then in ("go on", "give", "end")),
         Done(0, bytes(8)),
         Finish(),
         Heartbeat(),
         Failure(3, "why", True),
+        Tune("239.1.2.3", 7701, bytes(KEY_BYTES), bytes(16), 1444),
+        Tuned(),
+        Query(0, 0, 1, 2),
+        Lack(0, 0, 1, b"\0\2", 40),
+        Given(0, 0, 1, (ROWS[:200], ROWS[200:])),
     )
 }
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):
@@ -155,9 +168,17 @@ def honest(rng: random.Random, role: str) -> bytes:
                 message = replace(
                     message, **(body if isinstance(message, Downlink) else {"body": body["parts"][0]})
                 )
-            stream += wire(message)
+            if isinstance(message, Uplink | Downlink) and rng.random() < 0.3:
+                stream += in_two(message, rng)
+                moves += b"\0" if moves_of(role, after) else b""
+            else:
+                stream += wire(message)
             if welcomed and after is not State.FINISHED and rng.random() < 0.1:
                 stream += wire(Heartbeat())
+                moves += b"\0" if moves_of(role, after) else b""
+            if plan >= 0 and round_ and after is not State.FINISHED and rng.random() < 0.1:
+                aside = rng.choice(("query", "given") if role == "worker" else ("lack",))
+                stream += wire(numbered(aside, plan, round_ - 1)[0])
                 moves += b"\0" if moves_of(role, after) else b""
         state, welcomed = after, welcomed or after is State.WELCOMED
     return b"s" + bytes([role == "server", 1, len(moves)]) + moves + stream
@@ -166,6 +187,15 @@ def honest(rng: random.Random, role: str) -> bytes:
 def wire(message: Message) -> bytes:
     """The frame of a message."""
     return b"".join(map(bytes, framing.encode(messages.pack(message), message.rows())[0]))
+
+
+def in_two(message: Uplink | Downlink, rng: random.Random) -> bytes:
+    """The frames of a message whose rows come in two ranges."""
+    up = isinstance(message, Uplink)
+    rows = np.concatenate(message.rows())
+    at = rng.randrange(len(rows))
+    first = replace(message, rest=len(rows) - at, **({"body": rows[:at]} if up else {"parts": (rows[:at],)}))
+    return wire(first) + wire(More(message.plan, message.round, (rows[at:],)))
 
 
 def corpus(rng: random.Random, sessions: int = 400) -> list[bytes]:

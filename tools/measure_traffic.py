@@ -1,183 +1,169 @@
 """Measure a run from outside: every worker and the server in a network namespace of their own.
 
-    sudo .venv/bin/python tools/measure_traffic.py --workers 5 --copies 3
+    sudo .venv/bin/python tools/measure_traffic.py --workers 5 --copies 3 --capture --plot traffic.png
 
-Builds one namespace per process and a bridge between them (veth pairs, addresses 10.77.0.0/24 that exist in
+Builds one namespace per process and a bridge between them (veth pairs, addresses 10.77.0.0/16 that exist in
 these namespaces only), runs `python -m asyncdmtl.server` and the workers in them, reads the kernel's counters
-of the server's interface, and compares them with the program's own ledger and with the plan. Needs root.
+of all interfaces, and compares them with the program's own ledger and with the plan. With --capture each
+packet at the server is read as well, so that every byte of every round is accounted for. With --rate all
+links are limited, and the time of a round is compared with that of the bound's bytes at that rate. Without
+root everything runs on the loopback, and TCP_INFO is all that the kernel tells.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from namespaces import obstacle
+from traffic import Counted, Row, by_round, layers, measure, network_of, rate_bytes
 
 from asyncdmtl import data
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 
-HUB = "dmtl-hub"
-SERVER = "dmtl-server"
-COUNTERS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
+WAYS = ("up", "down")
 
 
-def ip(*words: str) -> None:
-    """Run the `ip` command."""
-    subprocess.run(["ip", *words], check=True)
-
-
-@contextmanager
-def network(hosts: list[str], rate: str | None) -> Iterator[dict[str, str]]:
-    """A namespace for each host, all on one bridge; yields their addresses and removes everything."""
-    names = [HUB, *hosts]
-    for name in names:
-        subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("-n", HUB, "link", "add", "br0", "type", "bridge")
-        ip("-n", HUB, "link", "set", "br0", "up")
-        addresses = {}
-        for number, host in enumerate(hosts):
-            addresses[host] = f"10.77.{number // 250}.{number % 250 + 1}"
-            port = f"port{number}"
-            ip("-n", HUB, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", host)
-            ip("-n", HUB, "link", "set", port, "master", "br0", "up")
-            ip("-n", host, "address", "add", f"{addresses[host]}/16", "dev", "eth0")
-            ip("-n", host, "link", "set", "eth0", "up")
-            ip("-n", host, "link", "set", "lo", "up")
-            if rate is not None:
-                shape = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "200ms"]
-                for namespace, device in ((HUB, port), (host, "eth0")):
-                    subprocess.run(["tc", "-n", namespace, "qdisc", "add", "dev", device, *shape], check=True)
-        yield addresses
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-def counters(host: str) -> dict[str, int]:
-    """The kernel's counters of a host's interface."""
-    paths = [f"/sys/class/net/eth0/statistics/{name}" for name in COUNTERS]
-    shown = subprocess.run(
-        ["ip", "netns", "exec", host, "cat", *paths], check=True, capture_output=True, text=True
+def show(counted: Counted, rate: str | None) -> None:
+    """Print plan, ledger and kernel side by side."""
+    report = counted.report
+    vector = report["vector"]
+    print(
+        f"{report['strategy']}: {len(report['rounds'])} rounds of vectors of {vector['numbers']} "
+        f"{vector['dtype']}, {report['workers']} workers, {report['partitions']} partitions, "
+        f"{report['copies']} copies"
     )
-    return dict(zip(COUNTERS, map(int, shown.stdout.split()), strict=True))
-
-
-def start(host: str, module: str, *options: str) -> subprocess.Popen[str]:
-    """Start a process of the program in a host's namespace."""
-    return subprocess.Popen(
-        ["ip", "netns", "exec", host, sys.executable, "-m", f"asyncdmtl.{module}", *options],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def event(process: subprocess.Popen[str], *kinds: str) -> dict[str, Any]:
-    """The next event of one of these kinds that the server reports."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        found: dict[str, Any] = json.loads(line)
-        if found["event"] in kinds:
-            return found
-        if found["event"] == "failed":
-            raise click.ClickException(found["error"])
-    raise click.ClickException("the server ended early")
-
-
-def measure(placement: Placement, spec: str, options: list[str], rate: str | None) -> dict[str, Any]:
-    """One run in namespaces: the program's report, with the kernel's counters of the whole run beside it."""
-    hosts = [SERVER, *(f"dmtl-{k}" for k in range(len(placement.workers)))]
-    with network(hosts, rate) as addresses:
-        before = counters(SERVER)
-        listen = f"{addresses[SERVER]}:7700"
-        workers = ["--workers", str(len(placement.workers))]
-        server = start(
-            SERVER, "server", "--listen", listen, "--insecure", "--log-level", "error", "--format", "json",
-            "--data", spec, *workers, *options,
-        )  # fmt: skip
-        processes = [server]
-        try:
-            event(server, "listening")
-            for host, (name, stored) in zip(hosts[1:], placement.as_dict().items(), strict=True):
-                held = ",".join(stored)
-                processes.append(
-                    start(
-                        host,
-                        "worker",
-                        "--connect",
-                        listen,
-                        "--insecure",
-                        "--name",
-                        name,
-                        "--data",
-                        spec,
-                        "--partitions",
-                        held,
-                    )
-                )
-            report: dict[str, Any] = event(server, "finished")["report"]
-            for process in processes:
-                if process.wait(60):
-                    raise click.ClickException(f"a process ended with exit code {process.returncode}")
-        finally:
-            for process in processes:
-                process.kill()
-        after = counters(SERVER)
-    report["interface"] = {name: after[name] - before[name] for name in COUNTERS}
-    return report
-
-
-def show(report: dict[str, Any]) -> None:
-    """Print kernel, ledger and plan side by side."""
-    rounds, vector = len(report["rounds"]), report["vector"]
-    print(f"{report['strategy']}: {rounds} rounds of vectors of {vector['numbers']} {vector['dtype']}")
-    rows = compare(report)
-    print(f"{'bytes at the server':36}{'up':>14}{'down':>14}")
-    for name, row in rows.items():
-        print(f"{name:36}{row[0]:>14}{row[1]:>14}")
-    plan, ledger, interface = rows[PLAN], rows[LEDGER], rows[INTERFACE]
-    for way, name in enumerate(("up", "down")):
-        over = [f"{part[way] / plan[way] - 1:+.3%}" for part in (ledger, interface)]
-        print(f"{name}: over the plan's bytes: ledger {over[0]}, interface {over[1]}")
-    print(f"{report['seconds'] / rounds:.3f} s a round")
-
-
-PLAN = "plan: load × vector size"
-LEDGER = "ledger: payload and framing"
-INTERFACE = "kernel: interface, with headers"
-
-
-def compare(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Bytes up and down, as planned, as the program counted them, and as the kernel did."""
-    vectors = len(report["rounds"]) * report["vector"]["bytes"]
+    if counted.hosts is None:
+        print(f"on the loopback, with what TCP_INFO tells: {obstacle()}")
+    print(f"{'bytes at the server, whole run':40}{'up':>14}{'down':>14}")
+    rows = layers(counted)
+    for row in rows:
+        print(f"{row.name:40}{cell(row.up):>14}{cell(row.down):>14}")
+    for way in WAYS:
+        print(f"{way}: over the plan's bytes: {over(rows, way)}")
     up, down = report["uplink"], report["downlink_wire"]
-    interface, kernel = report["interface"], report["kernel"].values()
-    counted = {"up": 0, "down": 0}
-    for entry in report["ledger"]:
-        counted[entry["direction"]] += entry["payload_bytes"] + entry["framing_bytes"]
-    again = sum(count["retransmitted_bytes"] for count in kernel)
-    return {
-        PLAN: (int(Fraction(up["load"]) * vectors), int(Fraction(down["load"]) * vectors)),
-        "ledger: payload": (up["payload_bytes"], down["payload_bytes"]),
-        LEDGER: (counted["up"], counted["down"]),
-        "kernel: TCP payload": (
-            sum(count["received_bytes"] for count in kernel),
-            sum(count["sent_bytes"] for count in kernel) - again,
-        ),
-        "kernel: retransmitted by the server": (0, again),
-        INTERFACE: (interface["rx_bytes"], interface["tx_bytes"]),
-        "kernel: interface, packets": (interface["rx_packets"], interface["tx_packets"]),
-    }
+    shares = [
+        sum(part["framing_bytes"] for part in parts) / max(sum(part["payload_bytes"] for part in parts), 1)
+        for parts in ((up,), (down,), (up, down))
+    ]
+    print("framing of rounds, of payload: up {:.3%}, down {:.3%}, both {:.3%}".format(*shares))
+    if counted.hosts is not None:
+        again = network_of(counted.hosts).retransmitted_segments
+        print(f"TCP segments sent again, by all hosts: {again}")
+    show_rounds(counted)
+    show_seconds(counted, rate)
+
+
+def cell(value: int | None) -> str:
+    """A number, or a dash."""
+    return "–" if value is None else str(value)
+
+
+def over(rows: Sequence[Row], way: str) -> str:
+    """By how much the ledger and the interface exceed the plan."""
+    counts = {row.name: getattr(row, way) for row in rows}
+    plan = counts["plan: load × vector size"]
+    told = {"ledger": counts["ledger: sum"], "interface": counts.get("kernel, interface: all")}
+    return ", ".join(
+        f"{name} {count / plan - 1:+.3%}" for name, count in told.items() if count is not None and plan
+    )
+
+
+def show_rounds(counted: Counted) -> None:
+    """Print each round's bytes; rounds that are alike in one line."""
+    if not counted.report["rounds"]:
+        return
+    names = list(next(iter(by_round(counted).values()))["up"])
+    if counted.captured is not None:
+        # Headers and retransmissions vary a little from round to round, the rest does not.
+        names = [name for name in names if name not in ("headers", "retransmitted")]
+    print(
+        "bytes by round"
+        + ("; payload and framing without a name are those of captured packets" * ("payload" in names))
+    )
+    print(f"{'rounds':>11} {'':5}" + "".join(f"{name.replace('_', ' '):>16}" for name in names))
+    for way in WAYS:
+        lines = [(r, [sums[way].get(name, 0) for name in names]) for r, sums in by_round(counted).items()]
+        for counts, alike in groupby(lines, key=lambda line: line[1]):
+            rounds = [round_ for round_, _ in alike]
+            span = f"{rounds[0]}–{rounds[-1]}" if len(rounds) > 1 else str(rounds[0])
+            print(f"{span:>11} {way:5}" + "".join(f"{count:>16}" for count in counts))
+    if counted.captured is not None:
+        for way in WAYS:
+            there = [sums[way] for sums in by_round(counted).values()]
+            headers, again = ([sums.get(name, 0) for sums in there] for name in ("headers", "retransmitted"))
+            print(
+                f"{way}: headers of Ethernet, IP and TCP {min(headers)} to {max(headers)} a round, "
+                f"retransmitted {min(again)} to {max(again)}"
+            )
+
+
+def show_seconds(counted: Counted, rate: str | None) -> None:
+    """Print how long a round took, and how long its bytes take at the rate of the links."""
+    told = f"{counted.round_seconds:.4f} s a round (median of {max(len(counted.seconds), 1)})"
+    if rate is not None:
+        up, down = least_seconds(counted.report, rate)
+        told += (
+            f"; at {rate} the server's link takes {up:.4f} s for the uplink and {down:.4f} s for the "
+            f"downlink: {counted.round_seconds / max(up, down):.2f} times the longer, "
+            f"{counted.round_seconds / (up + down):.2f} times both"
+        )
+    print(told)
+
+
+def least_seconds(report: dict[str, Any], rate: str) -> tuple[float, float]:
+    """What the server's link needs for the payload of a round: the bound's up, and what TCP sends down."""
+    vector = report["vector"]["bytes"] / rate_bytes(rate)
+    return (
+        float(Fraction(report["uplink"]["bound"])) * vector,
+        float(Fraction(report["downlink_wire"]["load"])) * vector,
+    )
+
+
+def draw(counted: Counted, rate: str | None, path: Path) -> None:
+    """A picture: what the bytes of a round are, and how long rounds took."""
+    report, rounds = counted.report, len(counted.report["rounds"])
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows = {row.name: row for row in layers(counted)}
+    parts = {"payload": "ledger: payload", "framing": "ledger: framing of rounds"}
+    if counted.hosts is not None:
+        parts |= {"headers of Ethernet, IP, TCP": "kernel, interface: headers"}
+        parts |= {"retransmitted": "kernel, TCP: retransmitted"}
+    bottom = [0.0, 0.0]
+    for label, name in parts.items():
+        heights = [(getattr(rows[name], way) or 0) / rounds / 1e6 for way in WAYS]
+        left.bar(WAYS, heights, bottom=bottom, label=label, width=0.5)
+        bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
+    vector = report["vector"]["bytes"] / 1e6
+    bound = float(Fraction(report["uplink"]["bound"])) * vector
+    uncoded = [float(Fraction(report[part]["uncoded_load"])) * vector for part in ("uplink", "downlink_wire")]
+    left.hlines(bound, -0.3, 0.3, colors="black", label="lower bound (up)")
+    left.hlines(uncoded, [-0.3, 0.7], [0.3, 1.3], colors="black", linestyles="dotted", label="uncoded")
+    left.set_ylabel("MB a round at the server")
+    left.margins(y=0.1)
+    left.legend()
+    right.plot(range(1, len(counted.seconds) + 1), counted.seconds, ".", label="measured")
+    if rate is not None:
+        up, down = least_seconds(report, rate)
+        right.axhline(up + down, color="black", linestyle="dotted", label=f"up and down in turn at {rate}")
+        right.axhline(max(up, down), color="black", label=f"the longer of both at {rate}")
+    right.set(xlabel="round", ylabel="seconds", ylim=(0, 1.2 * right.get_ylim()[1]))
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend()
+    figure.suptitle(
+        f"{report['strategy']}, {report['workers']} workers, {report['partitions']} partitions, "
+        f"{report['copies']} copies, {report['vector']['numbers']:,} {report['vector']['dtype']}"
+    )
+    figure.savefig(path)
 
 
 @click.command(context_settings={"show_default": True})
@@ -189,9 +175,11 @@ def compare(report: dict[str, Any]) -> dict[str, tuple[int, int]]:
 @click.option("--dtype", default="float32")
 @click.option("--rounds", default=10)
 @click.option("--rate", help="Limit every link, both ways: 100mbit.")
+@click.option("--capture", is_flag=True, help="Read every packet at the server.")
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write everything here as JSON."
 )
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw bytes and seconds of a round here.")
 def main(
     spec: str,
     workers: int,
@@ -201,20 +189,25 @@ def main(
     dtype: str,
     rounds: int,
     rate: str | None,
+    capture: bool,
     report_file: Path | None,
+    plot: Path | None,
 ) -> None:
     """Measure a run in network namespaces and compare kernel, ledger and plan."""
-    if os.geteuid() != 0:
-        raise click.ClickException("network namespaces need root; without, `asyncdmtl run` reports TCP_INFO")
     ids = data.load(spec, seed=0, only=(), test=False).ids
     placed = (
         Placement.read(placement) if placement is not None else Placement.cyclic(workers, len(ids), copies)
     )
+    if rate is not None:
+        rate_bytes(rate)
     options = ["--strategy", strategy, "--dtype", dtype, "--rounds", str(rounds)]
-    report = measure(placed, spec, options, rate)
-    show(report)
+    counted = measure(placed, spec, options, rate, capture)
+    show(counted, rate)
     if report_file is not None:
-        report_file.write_text(json.dumps(report, indent=2) + "\n")
+        content = {**counted.as_dict(), "by_round": by_round(counted)}
+        report_file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if plot is not None:
+        draw(counted, rate, plot)
 
 
 if __name__ == "__main__":

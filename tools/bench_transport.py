@@ -1,0 +1,252 @@
+"""Speed of the runtime's connection next to plain blocking sockets: `python tools/bench_transport.py`.
+
+Both move the same bytes between the same two processes, in turns, over the loopback: a message of so many
+bytes down to a worker, which sends it back up. What came back is compared with what was sent. The best of
+several goes counts, for both.
+
+Then a server makes rounds of 100 MB, with workers in processes, and a task on its event loop notes by how
+much it was ever woken too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import click
+import numpy as np
+from bench_coding import processor
+from numpy.typing import NDArray
+
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages import (
+    VERSION,
+    Assign,
+    Declare,
+    Downlink,
+    Hello,
+    Prepare,
+    Ready,
+    Uplink,
+    Welcome,
+)
+from asyncdmtl.runtime import loop
+from asyncdmtl.runtime.connection import Connection
+from asyncdmtl.runtime.coordinator import Coordinator
+from asyncdmtl.runtime.records import RunOptions
+from asyncdmtl.runtime.transport import connect, listen
+
+HERE = "127.0.0.1"
+SILENCE = 60.0
+LIMIT = (SILENCE, "--limit")
+
+
+async def joined_server(connection: Connection) -> None:
+    """Lead a connection to where rows go to and fro, as the server."""
+    await connection.receive((Hello,), *LIMIT)
+    await connection.send(Welcome("bench", {}, SILENCE), *LIMIT)
+    await connection.receive((Declare,), *LIMIT)
+    await connection.send(Prepare({}), *LIMIT)
+    await connection.receive((Ready,), *LIMIT)
+    await connection.send(Assign(0, 0, False, "keep", {}, bytes(16), ()), *LIMIT)
+    await connection.receive((Uplink,), *LIMIT)
+
+
+async def joined_worker(connection: Connection) -> None:
+    """The same as a worker."""
+    await connection.send(Hello(VERSION, "bench", SILENCE), *LIMIT)
+    await connection.receive((Welcome,), *LIMIT)
+    await connection.send(Declare(()), *LIMIT)
+    await connection.receive((Prepare,), *LIMIT)
+    await connection.send(Ready(()), *LIMIT)
+    await connection.receive((Assign,), *LIMIT)
+    await connection.send(Uplink(0, 0, b"", (), 0.0, 0.0, np.empty(0, np.uint8)), *LIMIT)
+
+
+def receive_blocking(plain: socket.socket, target: NDArray[np.uint8]) -> None:
+    """Fill an array from a blocking socket."""
+    view = target.data
+    while view:
+        count = plain.recv_into(view)
+        if not count:
+            raise ConnectionError("the other process ended")
+        view = view[count:]
+
+
+async def readable(plain: socket.socket) -> None:
+    """Wait on the event loop, which sends the rest of what the connection still has meanwhile."""
+    ready = asyncio.Event()
+    running = asyncio.get_running_loop()
+    running.add_reader(plain, ready.set)
+    await ready.wait()
+    running.remove_reader(plain)
+    plain.setblocking(True)  # libuv changed that
+
+
+async def work(port: int, plain_port: int, sizes: list[int], goes: int) -> None:
+    """The other process: sends back what it gets."""
+    connection = await connect(HERE, port, lambda: Connection("worker", Ledger(), SILENCE, "bench"), SILENCE)
+    with socket.create_connection((HERE, plain_port)) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await joined_worker(connection)
+        connection.session.body_limit = max(sizes)
+        for size in sizes:
+            buffer = np.empty(size, np.uint8)
+            for _ in range(goes):
+                await readable(plain)
+                plain.sendall(plain.recv(1))
+                receive_blocking(plain, buffer)
+                plain.sendall(buffer.data)
+                down = await connection.receive((Downlink,), *LIMIT)
+                up = Uplink(0, down.round + 1, b"", (), 0.0, 0.0, down.body)
+                await connection.send(up, *LIMIT)
+        with suppress(Exception):
+            await connection.receive((Downlink,), *LIMIT)
+    await connection.close()
+
+
+async def bench(sizes: list[int], goes: int) -> None:
+    """Time both, and print a line for each size."""
+    opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+    server = await listen(HERE, 0, lambda: Connection("server", Ledger(), SILENCE, on_open=opened.set_result))
+    with socket.create_server((HERE, 0)) as plain_server:
+        ports = [server.sockets[0].getsockname()[1], plain_server.getsockname()[1]]
+        words = [str(number) for number in (*ports, goes, *sizes)]
+        worker = await asyncio.create_subprocess_exec(sys.executable, __file__, "worker", *words)
+        try:
+            connection = await opened
+            with await asyncio.to_thread(lambda: plain_server.accept()[0]) as plain:
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await joined_server(connection)
+                connection.session.body_limit = max(sizes)
+                await compare(connection, plain, sizes, goes)
+            await connection.close()
+            await worker.wait()
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+                await worker.wait()
+            server.close()
+
+
+async def compare(connection: Connection, plain: socket.socket, sizes: list[int], goes: int) -> None:
+    """Both ways of moving the same bytes, in turns."""
+    print(f"{'bytes':>10} {'blocking':>9} {'asyncdmtl':>10} {'ratio':>6}   GB/s each way, best of {goes}")
+    round_ = 0
+    for size in sizes:
+        sent = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+        back, times = np.empty(size, np.uint8), ([], [])  # type: tuple[Any, tuple[list[float], list[float]]]
+
+        async def blocking(sent: Any = sent, back: Any = back) -> Any:
+            plain.sendall(sent.data)
+            receive_blocking(plain, back)
+            return back
+
+        async def ours(sent: Any = sent, round_: int = round_) -> Any:
+            await connection.send(Downlink(0, round_, "go on", bytes(8), (sent,)), *LIMIT)
+            return (await connection.receive((Uplink,), *LIMIT)).body
+
+        for go in range(goes):
+            back[:] = 0
+            # The other process is done with the go before, and blocks.
+            plain.sendall(b"!")
+            plain.recv(1)
+            await timed(blocking, times[0], sent)
+            await timed(lambda at=round_ + go: ours(round_=at), times[1], sent)  # type: ignore[misc]
+        round_ += goes
+        rates = [2 * size / min(taken) / 1e9 for taken in times]
+        ratio = rates[1] / rates[0]
+        print(f"{size:>10} {rates[0]:>9.2f} {rates[1]:>10.2f} {ratio:>6.2f}", flush=True)
+
+
+async def timed(exchange: Callable[[], Awaitable[Any]], times: list[float], sent: NDArray[np.uint8]) -> None:
+    """Note how long an exchange takes, and compare what came back."""
+    start = time.perf_counter()
+    back = await exchange()
+    times.append(time.perf_counter() - start)
+    if not np.array_equal(back, sent):
+        raise click.ClickException(f"WRONG CONTENT of {sent.nbytes} bytes")
+
+
+async def watch(late: list[float]) -> None:
+    """Note how late the event loop wakes this up, in seconds."""
+    clock = asyncio.get_running_loop().time
+    while True:
+        due = clock() + 0.001
+        await asyncio.sleep(0.001)
+        late.append(clock() - due)
+
+
+async def stall(megabytes: float, rounds: int) -> None:
+    """Serve a run from this process, and print how long its event loop was ever held up."""
+    K, copies = 3, 2
+    placement = Placement.cyclic(K, K, copies)
+    # Each of 3 workers sends half a vector up, and is sent one: 4.5 vectors in all.
+    features = int(megabytes * 1e6 / (4 * 4.5))
+    spec = f"synthetic:tasks={K},rows=2,parts=1,features={features},rank=1,test_rows=0"
+    settings = Settings(loss="squared", coupling="l21", strength=0.1, rounds=rounds, dtype="float32")
+    workers: list[asyncio.subprocess.Process] = []
+    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    run = asyncio.create_task(
+        Coordinator(RunOptions(settings, "relay", workers=K), events.put_nowait).run(HERE, 0)
+    )
+    late: list[float] = []
+    try:
+        address = f"{HERE}:{(await events.get())['port']}"
+        for name, stored in placement.as_dict().items():
+            words = ("--connect", address, "--name", name, "--data", spec, "--partitions", ",".join(stored))
+            command = (sys.executable, "-m", "asyncdmtl.worker", "--log-level", "error", *words)
+            workers.append(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL))
+        while (await events.get())["event"] != "planned":
+            pass
+        watching = asyncio.create_task(watch(late))
+        record = await run
+        watching.cancel()
+        for worker in workers:
+            await worker.wait()
+    finally:
+        run.cancel()
+        for worker in workers:
+            if worker.returncode is None:
+                worker.kill()
+            await worker.wait()
+    made = [entry.up_bytes + entry.down_bytes for entry in record.rounds]
+    took = sorted(entry.seconds for entry in record.rounds)[len(made) // 2]
+    worst, most = max(late), float(np.quantile(late, 0.99))
+    print(
+        f"{len(made)} rounds of {made[-1] / 1e6:.0f} MB at the server, {took:.2f} s each: its event loop was "
+        f"late by at most {worst * 1e3:.1f} ms, in 99 % of {len(late)} times by at most {most * 1e3:.1f} ms"
+    )
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--sizes", default="65536,262144,1048576,4194304,16777216,67108864", help="Bytes of messages.")
+@click.option("--goes", default=20, help="Times that each is sent.")
+@click.option(
+    "--megabytes", default=100.0, help="A round of the run in which stalls are measured; 0: no run."
+)
+@click.option("--rounds", default=10, help="Of that run.")
+def main(sizes: str, goes: int, megabytes: float, rounds: int) -> None:
+    """Compare the runtime's connection with blocking sockets, and measure stalls of the event loop."""
+    print(f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}", end=", ")
+    print(f"Python {platform.python_version()}, {loop.loop_name()}")
+    loop.run(bench([int(size) for size in sizes.split(",")], goes))
+    if megabytes:
+        loop.run(stall(megabytes, rounds))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        first, second, count, *chosen = map(int, sys.argv[2:])
+        loop.run(work(first, second, chosen, count))
+    else:
+        main()

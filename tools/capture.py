@@ -1,0 +1,176 @@
+"""What crossed an interface, packet by packet: `python capture.py SERVER PORT`, in the server's namespace.
+
+Reads every packet of eth0 until standard input ends; then prints one JSON object. TCP streams are put
+together again and read as frames, so that each byte is known to be payload or framing of a round, a header
+of Ethernet, IP or TCP, or sent again. Nothing is taken from the program that is measured. Plaintext only.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+import msgpack
+
+from asyncdmtl.protocol.framing import CHECK, PREFIX, bin_header, chunk_lengths
+from asyncdmtl.protocol.messages import KINDS
+
+# The kernel's buffer for packets that were not read yet, and what <linux/if_packet.h> calls the options.
+ROOM = 1 << 29
+SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS = 33, 263, 6
+ALL_PROTOCOLS = 3
+
+ETHERNET, IP_4, TCP = 14, 0x0800, 6
+SYN = 0x02
+
+# Kinds of messages that carry the rows of a round; their heads say which: kind, plan, round.
+OF_ROUNDS = ("uplink", "downlink", "more")
+
+# Round, or None for what belongs to none; bytes of payload; bytes of framing.
+Found = tuple[int | None, int, int]
+
+
+class Frames:
+    """Finds the frames in one direction of a connection; `feed` tells of each that ends."""
+
+    def __init__(self) -> None:
+        self._start = bytearray()
+        self._body_left = 0
+        self._found: Found = (None, 0, 0)
+
+    def feed(self, data: memoryview) -> Iterator[Found]:
+        """What the frames were that end within these bytes."""
+        while data:
+            if self._body_left:
+                count = min(self._body_left, len(data))
+                self._body_left -= count
+            else:
+                count = min(self._lacking(), len(data))
+                self._start += data[:count]
+                if not self._lacking():
+                    self._begin()
+            data = data[count:]
+            if not self._body_left and not self._start:
+                yield self._found
+
+    def _lacking(self) -> int:
+        """Bytes until the head is complete."""
+        if len(self._start) < PREFIX.size:
+            return PREFIX.size - len(self._start)
+        return PREFIX.size + PREFIX.unpack_from(memoryview(self._start))[0] - len(self._start)
+
+    def _begin(self) -> None:
+        """A head is there: note what it says, and skip the body."""
+        head_length, body_length = PREFIX.unpack_from(memoryview(self._start))
+        head = msgpack.unpackb(bytes(self._start[PREFIX.size : -CHECK.size]))
+        round_ = int(head[2]) if KINDS[head[0]].kind in OF_ROUNDS else None
+        bins = sum(len(bin_header(length)) for length in chunk_lengths(body_length))
+        self._body_left = body_length + bins
+        self._found = (round_, body_length, PREFIX.size + head_length + bins)
+        self._start.clear()
+
+
+class Stream:
+    """One direction of a connection: its bytes in order, each once."""
+
+    def __init__(self, sequence: int) -> None:
+        self._next = sequence
+        self._early: dict[int, bytes] = {}
+        self._frames = Frames()
+
+    def take(self, sequence: int, data: memoryview) -> tuple[int, list[Found]]:
+        """Bytes that had come before, and the frames that end."""
+        ahead = (sequence - self._next + (1 << 31)) % (1 << 32) - (1 << 31)
+        again = min(max(-ahead, 0), len(data))
+        if ahead > 0:
+            known = len(self._early.get(sequence, b""))
+            if len(data) > known:
+                self._early[sequence] = bytes(data)
+            return min(known, len(data)), []
+        found = self._pass(data[again:])
+        while (early := self._early.pop(self._next, None)) is not None:
+            found += self._pass(memoryview(early))
+        return again, found
+
+    def _pass(self, data: memoryview) -> list[Found]:
+        self._next = (self._next + len(data)) % (1 << 32)
+        return list(self._frames.feed(data))
+
+
+class Capture:
+    """Bytes by round and direction, from packets.
+
+    Attributes
+    ----------
+    counts : dict of (round or None, "up" or "down") to dict
+        Bytes of payload, framing, headers, and what was retransmitted; and packets. Headers and what was
+        retransmitted count for the round that was last begun in either direction of the connection.
+    """
+
+    def __init__(self, server: str, port: int) -> None:
+        self.counts: dict[tuple[int | None, str], dict[str, int]] = {}
+        self._server = socket.inet_aton(server), port
+        self._streams: dict[tuple[bytes, str], Stream] = {}
+        self._rounds: dict[bytes, int | None] = {}
+
+    def packet(self, data: memoryview) -> None:
+        """Take note of one packet, Ethernet header included."""
+        ip = data[ETHERNET:]
+        if struct.unpack_from(">H", data, 12)[0] != IP_4 or ip[9] != TCP:
+            return
+        ends = (bytes(ip[12:16]), bytes(ip[16:20]))
+        length = struct.unpack_from(">H", ip, 2)[0] or len(ip)
+        tcp = ip[(ip[0] & 15) * 4 : length]
+        source, target, sequence = struct.unpack_from(">HHI", tcp)
+        if (ends[0], source) == self._server:
+            direction, peer = "down", ends[1] + target.to_bytes(2, "big")
+        elif (ends[1], target) == self._server:
+            direction, peer = "up", ends[0] + source.to_bytes(2, "big")
+        else:
+            return
+        payload = tcp[(tcp[12] >> 4) * 4 :]
+        if tcp[13] & SYN:
+            self._streams[peer, direction] = Stream((sequence + 1) % (1 << 32))
+        elif payload and (stream := self._streams.get((peer, direction))) is not None:
+            again, found = stream.take(sequence, payload)
+            for round_, body, framing in found:
+                self._add(round_, direction, payload=body, framing=framing)
+                if round_ is not None:
+                    self._rounds[peer] = round_
+            self._add(self._rounds.get(peer), direction, retransmitted=again)
+        self._add(self._rounds.get(peer), direction, headers=len(data) - len(payload), packets=1)
+
+    def _add(self, round_: int | None, direction: str, **counts: int) -> None:
+        sums = self.counts.setdefault(
+            (round_, direction),
+            {"payload": 0, "framing": 0, "headers": 0, "retransmitted": 0, "packets": 0},
+        )
+        for name, count in counts.items():
+            sums[name] += count
+
+
+def main(server: str, port: int) -> None:
+    """Capture until standard input ends."""
+    capture, room = Capture(server, port), bytearray(1 << 17)
+    view = memoryview(room)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_PROTOCOLS)) as packets:
+        packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
+        packets.bind(("eth0", 0))
+        print("capturing", flush=True)
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(packets, selectors.EVENT_READ)
+            waiting.register(sys.stdin, selectors.EVENT_READ)
+            # Standard input may end before the last packets were read.
+            while any(key.fileobj is packets for key, _ in waiting.select()):
+                capture.packet(view[: packets.recv_into(view)])
+        lost = struct.unpack("II", packets.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
+    rows = [{"round": key[0], "direction": key[1], **counts} for key, counts in capture.counts.items()]
+    print(json.dumps({"lost_packets": lost, "rows": rows}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

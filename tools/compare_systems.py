@@ -1,0 +1,259 @@
+"""The same exchange through asyncdmtl and through what people use today, measured by the kernel.
+
+    sudo .venv/bin/python tools/compare_systems.py --markdown table.md
+
+Every worker ends up with the updates of all. Each worker, and the server, is in a network namespace of its
+own; seconds are medians of rounds, bytes are those of the interfaces. Peers hold one copy of each update and
+exchange nothing but updates, which are compared with what was sent; asyncdmtl trains, and its models are
+compared over all strategies. Peers are installed into an environment of their own; one that cannot be had is
+left out, and the table says so. Needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import click
+from bench_coding import processor
+from compare_runs import Case, Measured, run_own, run_peer
+from launch import SERVER
+from namespaces import Host, network
+
+from asyncdmtl import __version__
+
+OPEN = "open"
+RATES = {OPEN: None, "10mbit": 10e6 / 8, "100mbit": 100e6 / 8, "1gbit": 1e9 / 8}
+
+# Bytes a second that a star may be expected to pass where no link is limited, to choose the rounds by.
+OPEN_SPEED = 2e8
+
+# Where peers are installed.
+ENVIRONMENT = Path.home() / ".cache" / "asyncdmtl-peers"
+
+MOST_ROUNDS, FEWEST_ROUNDS = 40, 2
+
+PEERS = {
+    "star": ("bare asyncio + msgpack star", ["msgpack", "numpy"]),
+    "mpi": ("MPI allgather (mpi4py, MPICH)", ["mpi4py", "mpich", "numpy"]),
+    "flower": ("Flower, direct gRPC", ["flwr==1.41.0", "numpy"]),
+    "dask": ("Dask distributed", ["distributed", "numpy"]),
+}
+
+
+# What the server of asyncdmtl is told; and the rate of its datagrams, Mbit/s, on open links, else the share
+# of a link that they may have.
+OWN = {
+    "uncoded": ["--strategy", "uncoded"],
+    "relay": ["--strategy", "relay"],
+    "multicast": ["--strategy", "relay", "--downlink", "multicast"],
+}
+DATAGRAMS, SHARE = 1000.0, 0.9
+
+CODED = ("relay", "multicast")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one system came to in one case; `skipped` says why there are no figures, if there are none."""
+
+    system: str
+    workers: int
+    numbers: int
+    rate: str
+    copies: int
+    measured: Measured | None = None
+    skipped: str | None = None
+
+
+def install(folder: Path, wanted: Sequence[str]) -> dict[str, str | None]:
+    """Make an environment for peers; why each of `wanted` cannot be had there, or None."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    missing: dict[str, str | None] = {}
+    for name in wanted:
+        command = [str(python), "-m", "pip", "install", "--quiet", *PEERS[name][1]]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        missing[name] = done.stderr.strip().splitlines()[-1] if done.returncode else None
+    return missing
+
+
+def versions(folder: Path) -> str:
+    """Of the peers."""
+    names = ["mpi4py", "mpich", "flwr", "distributed", "msgpack"]
+    code = "import sys; from importlib.metadata import distributions as all;" + (
+        "print(', '.join(sorted(f'{d.name} {d.version}' for d in all() if d.name in sys.argv)))"
+    )
+    command = [str(folder / "bin" / "python"), "-c", code, *names]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def rounds_within(budget: float, workers: int, numbers: int, rate: str) -> int:
+    """How many rounds of a star fit into so many seconds; 0 if fewer than make sense."""
+    speed = RATES[rate] or OPEN_SPEED
+    rounds = int(budget * speed / (workers * (workers - 1) * 4 * numbers))
+    return min(rounds, MOST_ROUNDS) if rounds >= FEWEST_ROUNDS else 0
+
+
+def measure_case(
+    case: Case, rate: str, copies: Sequence[int], peers: Mapping[str, str | None], python: Path, limit: float
+) -> Iterator[Result]:
+    """All systems, one after the other, in the same namespaces."""
+    about = (case.workers, case.numbers, rate)
+    with network([SERVER, *case.names], None if rate == OPEN else rate) as hosts:
+        for name, missing in peers.items():
+            if missing is not None:
+                yield Result(name, *about, 1, skipped=missing)
+                continue
+            try:
+                yield Result(name, *about, 1, run_peer(name, python, case, hosts, limit))
+            except click.ClickException as error:
+                yield Result(name, *about, 1, skipped=error.message)
+        yield from measure_own(case, copies, hosts, limit, about)
+
+
+def measure_own(
+    case: Case, copies: Sequence[int], hosts: Mapping[str, Host], limit: float, about: tuple[int, int, str]
+) -> Iterator[Result]:
+    """Uncoded and coded, with so many copies; all must end with the same models."""
+    models: set[bytes] = set()
+    speed = RATES[about[2]]
+    pace = DATAGRAMS if speed is None else SHARE * speed * 8 / 1e6
+    for (system, options), held in product(OWN.items(), copies):
+        if held >= case.workers:
+            continue
+        paced = ["--multicast-rate", str(pace)] if system == "multicast" else []
+        figures, digest = run_own([*options, *paced], held, case, hosts, limit)
+        models.add(digest)
+        yield Result(system, *about, held, figures)
+    if len(models) > 1:
+        raise click.ClickException(f"models differ between strategies: {about}")
+
+
+def title(result: Result) -> str:
+    """What a system is called in the table."""
+    if result.system in PEERS:
+        return PEERS[result.system][0]
+    name = "relay, multicast" if result.system == "multicast" else result.system
+    return f"asyncdmtl {name}, {result.copies} copies"
+
+
+def seconds(value: float) -> str:
+    """For a reader."""
+    return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s"
+
+
+def table(results: Sequence[Result]) -> str:
+    """Markdown: a table for each number of workers and size of vectors."""
+    parts = []
+    for workers, numbers in dict.fromkeys((r.workers, r.numbers) for r in results):
+        chosen = [r for r in results if (r.workers, r.numbers) == (workers, numbers)]
+        rates = [rate for rate in RATES if any(r.rate == rate for r in chosen)]
+        head = ["open links" if rate == OPEN else f"{rate.removesuffix('mbit')} Mbit/s" for rate in rates]
+        lines = [
+            f"| {workers} workers × {numbers:,} float32 | MB a round | busiest link | {' | '.join(head)} |",
+            "| --- " * (3 + len(rates)) + "|",
+        ]
+        for name in dict.fromkeys(map(title, chosen)):
+            own = {r.rate: r for r in chosen if title(r) == name}
+            lines.append(f"| {name} | {' | '.join(cells(own, rates))} |")
+        parts.append("\n".join(lines) + "\n\n" + verdict(chosen, rates))
+    return "\n\n".join(parts) + "\n"
+
+
+def cells(own: Mapping[str, Result], rates: Sequence[str]) -> list[str]:
+    """A row of the table: bytes, of the case that was measured first, and seconds by rate."""
+    figures = [result.measured for result in own.values() if result.measured is not None]
+    if not figures:
+        return ["–", "–", *("skipped" for _ in rates)]
+    first = figures[0]
+    sizes = [f"{size / 1e6:.3g}" for size in (first.sent_bytes, first.busiest_bytes)]
+    told = [own[rate].measured if rate in own else None for rate in rates]
+    return [*sizes, *("–" if figure is None else seconds(figure.seconds) for figure in told)]
+
+
+def verdict(chosen: Sequence[Result], rates: Sequence[str]) -> str:
+    """Where coding pays: how long a coded round takes, as a share of what other rounds take."""
+    told = []
+    for rate, system in product(rates, CODED):
+        there = [r for r in chosen if r.rate == rate and r.measured is not None]
+        coded = min((r for r in there if r.system == system), key=median, default=None)
+        if coded is None:
+            continue
+        rivals = [r for r in there if r.system in PEERS or (r.system, r.copies) == ("uncoded", coded.copies)]
+        shares = sorted((median(coded) / median(r), title(r)) for r in rivals)
+        where = "Open links" if rate == OPEN else rate.replace("mbit", " Mbit/s")
+        faster = sum(share >= 1 for share, _ in shares)
+        told.append(
+            f"{where}: a round of {title(coded)} takes "
+            + "; ".join(f"{share:.2f} × {name}" for share, name in shares)
+            + (f". It does not pay against {faster} of {len(shares)}" if faster else "")
+        )
+    told += sorted({f"Not measured: {title(r)}: {r.skipped}" for r in chosen if r.skipped is not None})
+    return "\n".join(f"- {line}." for line in told)
+
+
+def median(result: Result) -> float:
+    """Seconds of a round."""
+    assert result.measured is not None
+    return result.measured.seconds
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--workers", default="4,8")
+@click.option("--numbers", default="10000,1000000", help="float32 per vector.")
+@click.option("--rates", default="open,100mbit,10mbit", help=f"Of {', '.join(RATES)}.")
+@click.option("--copies", default="2,4", help="Workers that store each partition, in asyncdmtl.")
+@click.option("--peers", default=",".join(PEERS), help="Which peers; empty for none.")
+@click.option("--environment", type=click.Path(path_type=Path), default=ENVIRONMENT, help="Of the peers.")
+@click.option("--budget", default=20.0, help="Seconds of rounds per case; decides how many there are.")
+@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write all as JSON.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write the table here.")
+def main(
+    workers: str, numbers: str, rates: str, copies: str, peers: str, environment: Path, budget: float,
+    report_file: Path | None, markdown: Path | None,
+) -> None:  # fmt: skip
+    """Compare systems in network namespaces."""
+    names = [name for name in peers.split(",") if name]
+    if unknown := (set(names) - set(PEERS)) | (set(rates.split(",")) - set(RATES)):
+        raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}")
+    missing = install(environment, names) if names else {}
+    machine = f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, " + (
+        f"Python {platform.python_version()}; asyncdmtl {__version__}"
+    ) + (f", {versions(environment)}" if names else "")  # fmt: skip
+    print(machine, flush=True)
+    results: list[Result] = []
+    python = environment / "bin" / "python"
+    for size, count, rate in product(_list(numbers), _list(workers), rates.split(",")):
+        rounds = rounds_within(budget, count, size, rate)
+        if not rounds:
+            print(f"{count} workers × {size} at {rate}: left out, more than {budget:g} s", flush=True)
+            continue
+        case = Case(count, size, rounds)
+        for result in measure_case(case, rate, _list(copies), missing, python, limit=60 + 10 * budget):
+            results.append(result)
+            told = result.skipped if result.measured is None else seconds(result.measured.seconds)
+            print(f"{count} workers × {size} at {rate}: {title(result)}: {told}", flush=True)
+    text = f"{machine}.\n\n{table(results)}"
+    print(text)
+    if markdown is not None:
+        markdown.write_text(text, encoding="utf-8")
+    if report_file is not None:
+        content = {"machine": machine, "results": [asdict(result) for result in results]}
+        report_file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _list(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Processes of the program, or of another, on hosts: started, followed, and gone in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from namespaces import Host
+
+from asyncdmtl.plan.placement import Placement
+
+SERVER = "server"
+PORT = 7700
+
+
+class Processes:
+    """The processes of a run: all end when one fails, when time is up, and at the end."""
+
+    def __init__(self, environment: Mapping[str, str], limit: float) -> None:
+        self._environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._started: list[subprocess.Popen[str]] = []
+        self._late = threading.Event()
+        self._clock = threading.Timer(limit, self._time_is_up)
+        self._clock.start()
+
+    def start(self, host: Host, *words: str) -> subprocess.Popen[str]:
+        """Start a program on a host, in a process group of its own."""
+        process = subprocess.Popen(
+            host.command(*words), env=self._environment, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+        )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def line(self, process: subprocess.Popen[str]) -> str:
+        """The next line that a process writes."""
+        assert process.stdout is not None
+        if not (line := process.stdout.readline()):
+            raise click.ClickException(self._told(process.wait()))
+        return line
+
+    def event(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        """The next event that a process of the program reports; an error if it failed."""
+        event: dict[str, Any] = json.loads(self.line(process))
+        if event["event"] == "failed":
+            raise click.ClickException(event["error"])
+        return event
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """Wait until a process has ended well."""
+        if code := process.wait():
+            raise click.ClickException(self._told(code))
+
+    def close(self) -> None:
+        """End what is left."""
+        self._clock.cancel()
+        for process in self._started:
+            with_group(process, signal.SIGKILL)
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+        self._log.close()
+
+    def _time_is_up(self) -> None:
+        self._late.set()
+        for process in self._started:
+            with_group(process, signal.SIGKILL)
+
+    def _told(self, code: int) -> str:
+        if self._late.is_set():
+            return "it took too long"
+        self._log.seek(0)
+        last = self._log.read().strip().splitlines()[-3:]
+        return f"a process ended with {code}: {' / '.join(last)}"
+
+
+def with_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal to a process and all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
+
+
+@contextmanager
+def processes(environment: Mapping[str, str], limit: float) -> Iterator[Processes]:
+    """Processes that are gone in the end."""
+    started = Processes(environment, limit)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its report, and when the tool heard of the end of each round, in seconds."""
+
+    report: dict[str, Any]
+    times: tuple[float, ...]
+
+
+def train(
+    started: Processes,
+    hosts: Mapping[str, Host],
+    placement: Placement,
+    spec: str,
+    options: Sequence[str],
+    save: Path | None = None,
+) -> Trained:
+    """Run a server on the host "server", and each worker of the placement on the host of its name.
+
+    Parameters
+    ----------
+    started : Processes
+    hosts : mapping of name to Host
+    placement : Placement
+    spec : str
+        What `--data` says.
+    options : sequence of str
+        Of the server, beside those for data, address and output.
+    save : Path, optional
+        Where the first worker writes the models.
+
+    Raises
+    ------
+    click.ClickException
+        A process failed.
+    """
+    program = (sys.executable, "-m")
+    common = ("--insecure", "--log-level", "error", "--data", spec)
+    server = started.start(
+        hosts[SERVER], *program, "asyncdmtl.server", *common, "--format", "json",
+        "--listen", f"{hosts[SERVER].address}:{PORT if hosts[SERVER].namespace else 0}",
+        "--workers", str(len(placement.workers)), *options,
+    )  # fmt: skip
+    listening = started.event(server)
+    address = f"{listening['host']}:{listening['port']}"
+    workers = [
+        started.start(
+            hosts[name], *program, "asyncdmtl.worker", *common, "--connect", address, "--name", name,
+            "--partitions", ",".join(stored), *(("--save", str(save)) if save and not position else ()),
+        )
+        for position, (name, stored) in enumerate(placement.as_dict().items())
+    ]  # fmt: skip
+    times: list[float] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if event["event"] == "round":
+            times.append(time.perf_counter())
+
+    report = follow(started, server, note)
+    for process in (server, *workers):
+        started.end(process)
+    return Trained(report, tuple(times))
+
+
+def follow(
+    started: Processes, server: subprocess.Popen[str], on_event: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Hand on what a server says, to its end; its report."""
+    while (event := started.event(server))["event"] != "finished":
+        on_event(event)
+    report: dict[str, Any] = event["report"]
+    return report

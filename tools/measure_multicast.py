@@ -1,0 +1,140 @@
+"""Measure rounds whose downlink goes to a group, in network namespaces: seconds, bytes, and what loss costs.
+
+    sudo .venv/bin/python tools/measure_multicast.py --workers 4 --rate 100mbit --loss 0 --loss 2
+
+Each worker has a namespace and a link of its own, all on one bridge. The same training is run over TCP and
+over the group, once for each loss (nftables drop so many percent of the datagrams, at each worker others);
+the models must agree bit for bit before a line is printed. Bytes are those that the server's interface sends
+in a round, with all headers: the kernel hands on packets of up to 64 KiB between namespaces, each with its
+headers once, as network cards do that cut packets themselves; with --packets, they are those of the wire.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import numpy as np
+from launch import SERVER, Trained, processes, train
+from namespaces import Host, network
+
+from asyncdmtl.plan.placement import Placement
+
+LIMIT = 300.0
+
+# What nftables do with the datagrams of a group that come in.
+RULES = """
+table inet loss {{
+  chain input {{
+    type filter hook input priority 0;
+    meta l4proto udp numgen random mod 10000 < {share} drop
+  }}
+}}
+"""
+
+
+def lose(hosts: Sequence[Host], percent: float) -> None:
+    """Have hosts lose so many percent of the datagrams that come to them."""
+    if shutil.which("nft") is None:
+        raise click.ClickException("losing datagrams needs nft (nftables)")
+    for host in hosts:
+        subprocess.run(
+            host.command("nft", "-f", "-"),
+            input=RULES.format(share=round(100 * percent)),
+            text=True,
+            check=True,
+        )
+
+
+def single_packets(hosts: Sequence[Host]) -> None:
+    """Have the kernel cut everything into packets of the wire before it leaves a host."""
+    for host in hosts:
+        words = ("link", "set", "eth0", "gso_max_segs", "1", "gso_max_size", "2000")
+        subprocess.run(["ip", "-n", host.namespace, *words], check=True)
+
+
+def measure(
+    placement: Placement, spec: str, options: Sequence[str], rate: str | None, loss: float, packets: bool
+) -> tuple[Trained, float, Mapping[str, bytes]]:
+    """One run: what came of it, bytes that the server's interface sent in a round, and the models."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        network([SERVER, *placement.workers], rate) as hosts,
+        processes({}, LIMIT) as started,
+    ):
+        if loss:
+            lose([hosts[name] for name in placement.workers], loss)
+        if packets:
+            single_packets(list(hosts.values()))
+        saved = Path(folder) / "models.npz"
+        trained = train(started, hosts, placement, spec, options, saved)
+        sent = hosts[SERVER].counters().sent_bytes / len(trained.report["rounds"])
+        with np.load(saved) as arrays:
+            models = {name: arrays[name].tobytes() for name in arrays.files if name in ("coef", "intercept")}
+    return trained, sent, models
+
+
+def line(name: str, trained: Trained, sent: float, bound: float) -> str:
+    """What a run cost, in words."""
+    seconds = statistics.median(b - a for a, b in pairwise(trained.times))
+    told = trained.report["multicast"]
+    words = f"{name:24}{seconds:8.3f} s{sent / 1e6:10.3f} MB{sent / bound - 1:+9.2%}"
+    if told is None:
+        return words
+    rows = told["workers"].values()
+    copies, lost, given = (sum(row[key] for row in rows) for key in ("sent", "lost", "ranges"))
+    share = told["repair_bytes"] / max(1, told["datagram_bytes"])
+    return f"{words}   lost {lost / max(1, copies):.2%}, repair {share:.2%}, {given} ranges over TCP"
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--workers", default=4)
+@click.option("--copies", default=2)
+@click.option("--features", default=1_000_000, help="Numbers in a vector, float32.")
+@click.option("--rounds", default=6)
+@click.option("--rate", help="Limit each link, each way: 100mbit.")
+@click.option("--loss", "losses", type=float, multiple=True, default=[0.0], help="Percent; may be repeated.")
+@click.option("--multicast-rate", default="90", help="As for the server.")
+@click.option("--packets", is_flag=True, help="Cut everything into packets of the wire.")
+@click.option("--uncoded", is_flag=True, help="Also without coding, over TCP.")
+def main(
+    workers: int,
+    copies: int,
+    features: int,
+    rounds: int,
+    rate: str | None,
+    losses: Sequence[float],
+    multicast_rate: str,
+    packets: bool,
+    uncoded: bool,
+) -> None:
+    """Compare the group with TCP."""
+    spec = f"synthetic:tasks={workers},rows=4,parts=1,features={features},test_rows=0"
+    placement = Placement.cyclic(workers, workers, copies)
+    common = ["--dtype", "float32", "--coupling", "l21", "--rounds", str(rounds)]
+    bound = float(Fraction(workers - min(map(len, placement.stored))) * features * 4)
+    print(f"{workers} workers, {copies} copies, {features} float32, links {rate or 'open'}")
+    print(f"bound of the downlink: {bound / 1e6:g} MB a round")
+    print(f"{'':24}{'a round':>10}{'server sends':>13}{'over bound':>9}")
+    if uncoded:
+        trained, sent, _ = measure(placement, spec, [*common, "--strategy", "uncoded"], rate, 0.0, packets)
+        print(line("TCP, uncoded", trained, sent, bound))
+    trained, sent, expected = measure(placement, spec, common, rate, 0.0, packets)
+    print(line("TCP, coded", trained, sent, bound))
+    group = [*common, "--downlink", "multicast", "--multicast-rate", multicast_rate]
+    for loss in losses:
+        trained, sent, models = measure(placement, spec, group, rate, loss, packets)
+        if models != expected:
+            raise click.ClickException(f"at {loss} % loss the models are not those of TCP")
+        print(line(f"multicast, {loss:g} % loss", trained, sent, bound))
+
+
+if __name__ == "__main__":
+    main()

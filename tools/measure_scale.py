@@ -1,0 +1,191 @@
+"""What many workers and long vectors cost the server: `python tools/measure_scale.py --workers 10,50,200`.
+
+Runs `python -m asyncdmtl.server` and worker sessions, several to a process where memory forbids a process for
+each, over TCP on the loopback; prints the server's processor time and memory per round as workers and
+vectors grow. Linux only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import click
+from launch import follow, processes
+from measure_memory import Watch
+from namespaces import HERE
+
+from asyncdmtl import data
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.runtime import loop
+from asyncdmtl.runtime.participant import Participant, WorkerOptions
+
+# Seconds that a run may take.
+LIMIT = 3600.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A run's size, and what a round of it cost; seconds are medians, bytes and memory are of the server.
+
+    `start_seconds` go by from the server's start to the plan's; `memory` is the most in any round above
+    `memory_before`, what the server had when the plan was made; both in bytes.
+    """
+
+    workers: int
+    partitions: int
+    copies: int
+    numbers: int
+    strategy: str
+    subpackets: int
+    start_seconds: float
+    seconds: float
+    processor_seconds: float
+    bytes: int
+    memory_before: int
+    memory: int
+
+
+def processor_seconds(process: int) -> float:
+    """What a process has used so far."""
+    words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+async def take_part(host: str, port: int, spec: str, names: Sequence[str]) -> None:
+    """Worker sessions, all in this process; each is `name=partition,partition`."""
+    patience = LIMIT
+    sessions = []
+    for name, _, stored in (word.partition("=") for word in names):
+        parts = data.load(spec, seed=0, only=stored.split(","), test=False).partitions
+        options = WorkerOptions(name, patience, patience, patience, patience)
+        sessions.append(Participant(options, parts).run(host, port))
+    await asyncio.gather(*sessions)
+
+
+def measure(
+    placement: Placement, tasks: int, numbers: int, copies: int, strategy: str, rounds: int, together: int
+) -> Scale:
+    """Make a run with so many sessions to a process."""
+    parts = len(placement.partitions) // tasks
+    spec = f"synthetic:tasks={tasks},rows={parts},parts={parts},features={numbers},rank=1,test_rows=0"
+    names = [f"{name}={','.join(stored)}" for name, stored in placement.as_dict().items()]
+    with processes({}, LIMIT) as started:
+        server = started.start(
+            HERE, sys.executable, "-m", "asyncdmtl.server", "--listen", "127.0.0.1:0", "--format", "json",
+            "--log-level", "error", "--data", spec, "--workers", str(len(names)), "--strategy", strategy,
+            "--coupling", "l21", "--intercept", "none", "--dtype", "float32", "--rounds", str(rounds),
+            "--silence-timeout", str(LIMIT),
+        )  # fmt: skip
+        address = started.event(server)
+        where = (address["host"], str(address["port"]), spec)
+        sessions = [
+            started.start(
+                HERE, sys.executable, __file__, "sessions", *where, *names[first : first + together]
+            )
+            for first in range(0, len(names), together)
+        ]
+        watch, began = Watch(server.pid), time.perf_counter()
+        peaks: list[int] = []
+        times: list[float] = []
+        used: list[float] = []
+
+        def note(event: dict[str, Any]) -> None:
+            nonlocal began
+            if event["event"] == "planned":
+                began, before = time.perf_counter() - began, watch.resident()
+                watch.peak()
+                peaks.append(before)
+            elif event["event"] == "round":
+                peaks.append(watch.peak())
+                times.append(event["seconds"])
+            if event["event"] in ("planned", "round"):
+                used.append(processor_seconds(server.pid))
+
+        report = follow(started, server, note)
+        watch.end()
+        for process in (server, *sessions):
+            started.end(process)
+    made = report["rounds"]
+    return Scale(
+        workers=len(names),
+        partitions=len(placement.partitions),
+        copies=copies,
+        numbers=numbers,
+        strategy=strategy,
+        subpackets=report["vector"]["subpackets"],
+        start_seconds=began,
+        seconds=statistics.median(times),
+        processor_seconds=statistics.median(later - earlier for earlier, later in pairwise(used)),
+        bytes=made[-1]["up_bytes"] + made[-1]["down_bytes"],
+        memory_before=peaks[0],
+        memory=max(peaks[1:]) - peaks[0],
+    )
+
+
+HEAD = (
+    f"{'workers':>7} {'parts':>6} {'copies':>6} {'numbers':>9} {'packets':>7} {'start':>8} {'a round':>9} "
+    f"{'processor':>9} {'MB':>9} {'s per GB':>8} {'memory before':>13} {'more':>9}"
+)
+
+
+def line(scale: Scale) -> str:
+    """For a reader."""
+    return (
+        f"{scale.workers:7} {scale.partitions:6} {scale.copies:6} {scale.numbers:9} {scale.subpackets:7} "
+        f"{scale.start_seconds:6.1f} s {scale.seconds:7.3f} s {scale.processor_seconds:7.3f} s "
+        f"{scale.bytes / 1e6:9.2f} {scale.processor_seconds / scale.bytes * 1e9:8.2f} "
+        f"{scale.memory_before / 1e6:10.0f} MB {scale.memory / 1e6:6.0f} MB"
+    )
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--workers", default="10,20,50,100,200")
+@click.option("--partitions", type=int, help="As many as there are workers, unless given.")
+@click.option("--tasks", type=int, help="As many as there are partitions, unless given.")
+@click.option("--copies", default=3)
+@click.option("--numbers", default="1000", help="float32 per vector.")
+@click.option("--strategy", type=click.Choice(STRATEGIES), default="relay")
+@click.option("--rounds", default=10)
+@click.option("--together", default=1, help="Worker sessions in a process.")
+@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write all as JSON.")
+def main(
+    workers: str,
+    partitions: int | None,
+    tasks: int | None,
+    copies: int,
+    numbers: str,
+    strategy: str,
+    rounds: int,
+    together: int,
+    report_file: Path | None,
+) -> None:
+    """Measure the server as workers and vectors grow."""
+    print(HEAD)
+    found = []
+    for count, length in product(map(int, workers.split(",")), map(int, numbers.split(","))):
+        parts = partitions or count
+        placement = Placement.cyclic(count, parts, copies)
+        found.append(measure(placement, tasks or parts, length, copies, strategy, rounds, together))
+        print(line(found[-1]), flush=True)
+    if report_file is not None:
+        report_file.write_text(
+            json.dumps([asdict(scale) for scale in found], indent=2) + "\n", encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["sessions"]:
+        loop.run(take_part(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]))
+    else:
+        main()

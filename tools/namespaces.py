@@ -1,0 +1,138 @@
+"""Hosts on one machine: a network namespace each, joined by a bridge that exists in one more. Needs root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+
+import click
+
+STATISTICS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the kernel counted in a namespace since it was made.
+
+    Bytes and packets of its interface, headers of Ethernet, IP and TCP included: received, and sent. The
+    kernel hands on packets of up to 64 KiB between namespaces, of which each has these headers once. And
+    the TCP segments that were sent again.
+    """
+
+    received_bytes: int
+    sent_bytes: int
+    received_packets: int
+    sent_packets: int
+    retransmitted_segments: int
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Host:
+    """A namespace with an address; processes that are started with `command` live in it.
+
+    With an empty name it is the namespace that the tool is in, of which nothing is counted.
+    """
+
+    namespace: str
+    address: str
+
+    def command(self, *words: str) -> list[str]:
+        """What runs a program here; it becomes that program, with the same process id."""
+        if not self.namespace:
+            return list(words)
+        return ["ip", "netns", "exec", self.namespace, *words]
+
+    def counters(self) -> Counters:
+        """What the kernel counted so far."""
+        if not self.namespace:
+            return Counters(0, 0, 0, 0, 0)
+        paths = [f"/sys/class/net/eth0/statistics/{name}" for name in STATISTICS]
+        command = self.command("cat", *paths, "/proc/net/snmp")
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        names, values = (line.split() for line in shown if line.startswith("Tcp:"))
+        again = dict(zip(names, values, strict=True))["RetransSegs"]
+        received, sent, packets_in, packets_out = map(int, shown[: len(STATISTICS)])
+        return Counters(received, sent, packets_in, packets_out, int(again))
+
+
+HERE = Host("", "127.0.0.1")
+
+
+def obstacle(rate: str | None = None) -> str | None:
+    """Why there can be no namespaces here; None if there can."""
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    wanted = ["ip", *(["tc"] if rate is not None else [])]
+    if missing := [name for name in wanted if shutil.which(name) is None]:
+        return f"network namespaces need {' and '.join(missing)} (iproute2)"
+    made = subprocess.run(["ip", "netns", "add", _name("try")], check=False, capture_output=True, text=True)
+    if made.returncode:
+        return f"network namespaces cannot be had: {made.stderr.strip()}"
+    subprocess.run(["ip", "netns", "del", _name("try")], check=False)
+    return None
+
+
+@contextmanager
+def network(names: Sequence[str], rate: str | None = None) -> Iterator[dict[str, Host]]:
+    """A namespace for each name, all on one bridge; removes everything in the end.
+
+    Parameters
+    ----------
+    names : sequence of str
+    rate : str, optional
+        Limit each host's link, each way, in the words of `tc`: 100mbit.
+
+    Raises
+    ------
+    click.ClickException
+        There can be no namespaces here.
+    """
+    if (reason := obstacle(rate)) is not None:
+        raise click.ClickException(reason)
+    hub = _name("hub")
+    # These addresses exist in these namespaces only.
+    hosts = {name: Host(_name(str(i)), f"10.77.{i // 250}.{i % 250 + 1}") for i, name in enumerate(names)}
+    made = [hub, *(host.namespace for host in hosts.values())]
+    try:
+        for namespace in made:
+            _ip("netns", "add", namespace)
+        _ip("-n", hub, "link", "add", "br0", "type", "bridge")
+        _ip("-n", hub, "link", "set", "br0", "up")
+        for i, host in enumerate(hosts.values()):
+            _plug_in(host, hub, f"port{i}", rate)
+        yield hosts
+    finally:
+        for namespace in made:
+            subprocess.run(["ip", "netns", "del", namespace], check=False, stderr=subprocess.DEVNULL)
+
+
+def _plug_in(host: Host, hub: str, port: str, rate: str | None) -> None:
+    own = host.namespace
+    _ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", own)
+    _ip("-n", hub, "link", "set", port, "master", "br0", "up")
+    _ip("-n", own, "address", "add", f"{host.address}/16", "dev", "eth0")
+    _ip("-n", own, "link", "set", "eth0", "up")
+    _ip("-n", own, "link", "set", "lo", "up")
+    if rate is not None:
+        shape = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "200ms"]
+        for namespace, device in ((hub, port), (own, "eth0")):
+            subprocess.run(["tc", "-n", namespace, "qdisc", "add", "dev", device, *shape], check=True)
+
+
+def _name(name: str) -> str:
+    """Several tools may run at a time."""
+    return f"dmtl{os.getpid()}-{name}"
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)

@@ -1,0 +1,73 @@
+"""What every system here exchanges, and how its coordinator talks to `tools/compare_systems.py`.
+
+In a round worker `k` of `N` has a vector of its own, `update(k, round, numbers)`, and ends up with all `N`.
+These scripts run in an environment of their own, without asyncdmtl: `python SCRIPT ROLE` with the
+environment's variables WORKERS, NUMBERS, ROUNDS and SERVER (host:port).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+
+WORKERS, NUMBERS, ROUNDS = (int(os.environ.get(name, "0")) for name in ("WORKERS", "NUMBERS", "ROUNDS"))
+HOST, _, PORT = os.environ.get("SERVER", "127.0.0.1:7700").partition(":")
+
+# One more than is measured: connections and caches are warm after it.
+ALL_ROUNDS = range(ROUNDS + 1)
+
+
+@functools.cache
+def _base(worker: int, numbers: int) -> Vector:
+    return np.random.default_rng(worker).random(numbers, dtype=np.float32)
+
+
+def update(worker: int, round_: int, numbers: int = NUMBERS) -> Vector:
+    """What a worker has in a round."""
+    return _base(worker, numbers) + np.float32(round_)
+
+
+def checked(round_: int) -> bool:
+    """Whether what came in a round is compared: in the first, which nobody measures, and the last."""
+    return round_ in (0, ALL_ROUNDS[-1])
+
+
+def check(updates: Sequence[Vector], round_: int) -> None:
+    """End the process unless these are the updates of all workers in a round."""
+    if len(updates) != WORKERS:
+        sys.exit(f"{len(updates)} updates came, not {WORKERS}")
+    for worker, vector in enumerate(updates):
+        if not np.array_equal(vector, update(worker, round_, len(vector))):
+            sys.exit(f"another update of worker {worker} came in round {round_}")
+
+
+class Coordinator:
+    """Says when rounds begin and end; waits for the tool, which reads the kernel's counters meanwhile."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def round(self, round_: int) -> None:
+        """To be called once a round, always at the same point of it, while no other round is under way."""
+        self._times.append(time.perf_counter())
+        if round_ == 0:
+            self._say("warm")
+            self._times = [time.perf_counter()]
+        elif round_ == ROUNDS:
+            seconds = [after - before for before, after in pairwise(self._times)]
+            self._say(json.dumps(seconds))
+
+    @staticmethod
+    def _say(word: str) -> None:
+        print(word, flush=True)
+        sys.stdin.readline()
