@@ -84,10 +84,13 @@ class WorkerSide:
     ----------
     ranges : tuple of slice
         The bytes of a packet, range by range.
+    streams : bool
+        Whether a range may come down before the next one went up.
     """
 
     def __init__(self, plan: Plan, worker: int, trainer: Trainer) -> None:
         self.plan = plan
+        self.streams = plan.broadcasts == "updates"
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
@@ -104,6 +107,7 @@ class WorkerSide:
         self._known = self._own if relayed else self._format.allocate(len(self._delivery.known))
         self._wanted = self._format.allocate(len(self._delivery.wanted))
         self._known_by_column: dict[int, Vectors] = {}
+        self._vectors_by_column: dict[int, Vectors] = {}
         reported = set(reported_by(plan.placement, worker))
         self._reported = [i for i, n in enumerate(self.trainer.own) if n in reported]
 
@@ -115,12 +119,6 @@ class WorkerSide:
     def received_range(self, i: int) -> int:
         """Bytes of these rows in range `i`."""
         return len(self._delivery.rows) * self._widths[i]
-
-    @property
-    def range_work(self) -> int:
-        """Products of bytes in GF(2^8) that a `receive` takes."""
-        count = len(self._delivery.rows)
-        return count * (count + len(self._known)) * max(self._widths)
 
     def compute(self) -> Sent:
         """Local updates at the current models, encoded. The rows stay valid until the next call."""
@@ -158,6 +156,8 @@ class WorkerSide:
         cols = self.ranges[i]
         received = rows.reshape(len(self._delivery.rows), self._widths[i])
         self._decode(received, self._known[:, cols], self._wanted[:, cols])
+        if self._problem.columnwise and not self._personal and i + 1 < len(self.ranges):
+            self.trainer.advance(self._aggregates, lambda at: self._format.reaches(at, cols.stop))
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets that this worker knows of a broadcast (`plan.repair.heard_by`)."""
@@ -183,15 +183,14 @@ class WorkerSide:
         decoded = self._vectors(self._wanted)
         if combined_digest([digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
+        self._prepare()
         if self._personal:
             self.trainer.place(self._delivery.wanted, decoded)
             return
-        vectors = {**self._known_by_column, **dict(zip(self._delivery.wanted, decoded, strict=True))}
-        tasks = range(len(self._problem.tasks))
-        if self.plan.broadcasts == "aggregates":
-            self.trainer.step([vectors[t] for t in tasks])
+        if self._problem.columnwise:
+            self.trainer.step(self._aggregates)
         else:
-            self.trainer.step([self._aggregate(t, vectors) for t in tasks])
+            self.trainer.step(self._aggregates(slice(None)))
 
     def models(self) -> TaskModels:
         """The models that this worker has: of all tasks, for `personal` of those of its partitions."""
@@ -212,6 +211,8 @@ class WorkerSide:
         """Have the side information of this round."""
         if not self._known_by_column:
             self._known_by_column = self._known_vectors()
+            wanted = dict(zip(self._delivery.wanted, self._vectors(self._wanted), strict=True))
+            self._vectors_by_column = {**self._known_by_column, **wanted}
 
     def _known_vectors(self) -> dict[int, Vectors]:
         """Side information by column: own updates, or aggregates of the tasks that are stored whole."""
@@ -222,6 +223,14 @@ class WorkerSide:
         for i, t in enumerate(self._delivery.known):
             known[i] = self._aggregate(t, own)
         return dict(zip(self._delivery.known, known, strict=True))
+
+    def _aggregates(self, cols: slice) -> list[Vectors]:
+        """The aggregated updates of all tasks in some columns, as far as they were decoded."""
+        vectors = {n: vector[cols] for n, vector in self._vectors_by_column.items()}
+        tasks = range(len(self._problem.tasks))
+        if self.plan.broadcasts == "aggregates":
+            return [vectors[t] for t in tasks]
+        return [self._aggregate(t, vectors) for t in tasks]
 
     def _aggregate(self, t: int, updates: Mapping[int, Vectors]) -> Vectors:
         vectors = [self._problem.wire.unpack(updates[n]) for n in self._problem.partitions_of[t]]
@@ -303,12 +312,6 @@ class ServerSide:
     def broadcast_bytes(self) -> int:
         """Bytes of the downlink with each row counted once."""
         return sum(rows.nbytes for rows in self._down)
-
-    @property
-    def range_work(self) -> int:
-        """Products of bytes in GF(2^8) that a `put` takes."""
-        matrix = self.plan.downlink_matrix if self.streams else self.plan.uplink_matrix
-        return matrix.size * max(self._widths)
 
     def check(self, worker: int, sent: Sent) -> None:
         """Raise CodingError unless sizes and counts are those of the plan."""

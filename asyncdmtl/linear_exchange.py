@@ -32,8 +32,8 @@ class LinearWorkerSide:
         self.trainer = trainer
         problem = trainer.problem
         # Vectors of numbers are combined whole, in the last step.
+        self.streams = False
         self.ranges = (slice(0, self.received_bytes),)
-        self.range_work = 0
         self._received: Bytes = np.empty(0, np.uint8)
         self._own: Vectors = np.empty((len(trainer.own), problem.d), problem.dtype)
         reported = set(reported_by(plan.placement, worker))
@@ -94,7 +94,6 @@ class LinearServerSide:
         # Vectors of numbers are combined whole, in `finish`.
         self.streams = False
         self.ranges = (slice(0, self._packet_bytes),)
-        self.range_work = 0
         self._uplink: tuple[Bytes, ...] = ()
         self._down: Bytes = np.empty(0, np.uint8)
 

@@ -208,3 +208,6 @@ AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
         "krum": krum,
     }
 )
+
+COLUMNWISE = frozenset({"mean", "median", "trimmed-mean"})
+"""Aggregates that treat every coordinate by itself: they may be taken of some columns at a time."""

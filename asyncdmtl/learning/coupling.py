@@ -96,7 +96,27 @@ class NoCoupling(Coupling):
         return 0.0
 
 
-class NuclearNorm(Coupling):
+class SpectralCoupling(Coupling):
+    """A penalty that depends on the singular values only, and whose prox changes nothing else."""
+
+    def penalty(self, W: Floats) -> float:
+        """`λ R(W)`, from the singular values."""
+        return self.penalty_of(singular_values(W))
+
+    def prox(self, W: Floats, step: float) -> Floats:
+        """Singular values shrunk, at the cost of one QR of the long side."""
+        return map_singular_values(W, lambda sigma: self.shrunk(sigma, step))
+
+    @abstractmethod
+    def penalty_of(self, sigma: Floats) -> float:
+        """`λ R(W)` of a matrix with singular values `sigma`."""
+
+    @abstractmethod
+    def shrunk(self, sigma: Floats, step: float) -> Floats:
+        """The singular values of the prox, from those of `W`, largest first: between 0 and these."""
+
+
+class NuclearNorm(SpectralCoupling):
     """`R(W) = ‖W‖_*`, the sum of singular values: models of all tasks lie near one small subspace.
 
     The prox takes `step·λ` off every singular value, down to 0. Reference: Ji and Ye, "An Accelerated
@@ -106,20 +126,20 @@ class NuclearNorm(Coupling):
 
     summary = "all models lie near one small subspace (nuclear norm)"
 
-    def penalty(self, W: Floats) -> float:
+    def penalty_of(self, sigma: Floats) -> float:
         """`λ Σ_i σ_i(W)`."""
-        return self.strength * float(singular_values(W).sum())
+        return self.strength * float(sigma.sum())
 
-    def prox(self, W: Floats, step: float) -> Floats:
-        """Singular values shrunk by `step·λ`, at the cost of one QR of the long side."""
-        return map_singular_values(W, lambda sigma: np.maximum(sigma - step * self.strength, 0.0))
+    def shrunk(self, sigma: Floats, step: float) -> Floats:
+        """`max(σ_i − step·λ, 0)`."""
+        return np.maximum(sigma - step * self.strength, 0.0)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """`‖Z‖₂`, the largest singular value."""
         return float(singular_values(Z)[0])
 
 
-class TaskCovariance(Coupling):
+class TaskCovariance(SpectralCoupling):
     """`R(W) = ½ ‖W‖_*²`: tasks learn from each other by a covariance `Ω` (T, T) that is learned with them.
 
     It is the least of `½ tr(Wᵀ Ω⁻¹ W)` over all `Ω ⪰ 0` of trace 1, reached at `Ω = (WWᵀ)^½ / tr (WWᵀ)^½`:
@@ -132,18 +152,14 @@ class TaskCovariance(Coupling):
 
     summary = "tasks share by a covariance that is learned (MTRL, half the squared nuclear norm)"
 
-    def penalty(self, W: Floats) -> float:
+    def penalty_of(self, sigma: Floats) -> float:
         """`½ λ (Σ_i σ_i(W))²`."""
-        norm = float(singular_values(W).sum())
+        norm = float(sigma.sum())
         return 0.5 * self.strength * norm * norm
 
-    def prox(self, W: Floats, step: float) -> Floats:
-        """Singular values shrunk by `τ`, exactly, at the cost of one QR of the long side."""
-
-        def shrink(sigma: Floats) -> Floats:
-            return np.maximum(sigma - squared_l1_threshold(sigma, step * self.strength), 0.0)
-
-        return map_singular_values(W, shrink)
+    def shrunk(self, sigma: Floats, step: float) -> Floats:
+        """`max(σ_i − τ, 0)`, exactly."""
+        return np.maximum(sigma - squared_l1_threshold(sigma, step * self.strength), 0.0)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """10·smoothness, from which on `‖W‖_*` is at most about a tenth of `‖Z‖₂ / smoothness`.
@@ -228,15 +244,14 @@ class L21Norm(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ Σ_f ‖W[:, f]‖₂`."""
-        return self.strength * float(np.linalg.norm(W, axis=0).sum())
+        return self.strength * float(_column_norms(W).sum())
 
     def prox(self, W: Floats, step: float) -> Floats:
         """Columns shortened by `step·λ`."""
-        norms = np.linalg.norm(W, axis=0)
-        kept = norms > step * self.strength
-        shrink = np.zeros_like(norms)
-        shrink[kept] = 1.0 - step * self.strength / norms[kept]
-        shortened: Floats = W * shrink
+        norms, off = _column_norms(W), step * self.strength
+        # Where a column is 0 it stays 0, whatever it is multiplied by.
+        shrink = off / np.maximum(norms, max(off, np.finfo(np.float64).tiny))
+        shortened: Floats = W * np.subtract(1.0, shrink, out=shrink)
         return shortened
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
@@ -399,3 +414,8 @@ def make_coupling(
 def _overwhelming(Z: Floats, smoothness: float) -> float:
     """λ of a square that leaves about a tenth of a free step: `λ ∇R(W) = −Z` at the optimum, and no more."""
     return 10.0 * smoothness if Z.any() else 0.0
+
+
+def _column_norms(W: Floats) -> Floats:
+    norms: Floats = np.add.reduce(W * W, axis=0)
+    return np.sqrt(norms, out=norms)

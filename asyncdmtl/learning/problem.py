@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
 from asyncdmtl.learning.compression import Wire
 from asyncdmtl.learning.coupling import make_coupling
 from asyncdmtl.learning.losses import LOSSES
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Vectors = NDArray[np.floating[Any]]
 
 # What a trainer's state has beside models: momentum, residual, steps.
-SCALAR_BYTES = 24
+SCALAR_BYTES = 32
 
 
 class Problem:
@@ -112,6 +112,11 @@ class Problem:
         psi = AGGREGATES[self.settings.aggregate]
         with np.errstate(over="ignore", invalid="ignore"):
             return psi(updates.astype(np.float64, copy=False), weights).astype(self.dtype)
+
+    @property
+    def columnwise(self) -> bool:
+        """Whether updates as they travel may be aggregated some columns at a time."""
+        return self.settings.aggregate in COLUMNWISE and self.wire.compression is None
 
     @cached_property
     def linear_target(self) -> Floats:

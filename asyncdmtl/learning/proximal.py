@@ -6,6 +6,7 @@ but its arguments, so that all who compute it on like machines get the same bits
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,9 @@ _SPLIT_STEPS = 500
 _SPLIT_EVERY = 10
 _SPLIT_WEIGHT = 0.1
 _GAP = 1e-6
+
+# Of the largest singular value: below it, those of a Gram matrix have too few digits.
+_SMALL = 1e-3
 _MEMORY = 6
 
 
@@ -48,6 +52,49 @@ def map_singular_values(W: Floats, f: Callable[[Floats], Floats]) -> Floats:
     factor = (V[:, kept] * (mapped[kept] / sigma[kept])) @ V[:, kept].T
     product: Floats = factor @ W if wide else W @ factor
     return product
+
+
+def spectral_factor(gram: Floats, f: Callable[[Floats], Floats]) -> Floats | None:
+    """`A` (T, T) with `A·W = U f(Σ) Vᵀ` of a wide `W = U Σ Vᵀ`, from its Gram matrix `W Wᵀ` alone.
+
+    The Gram matrix has the squares of singular values, and so only half of the digits of small ones. Rounding
+    moves `f(σ)/σ` by no more than `ε σ₁² / 2σ²`, if `f` takes the same off every `σ`: None unless that is
+    below 1e-10 for every `σ` that is kept.
+    """
+    squares, U = np.linalg.eigh(gram)
+    squares, U = squares[::-1], U[:, ::-1]
+    sigma = np.sqrt(np.maximum(squares, 0.0))
+    mapped = f(sigma)
+    kept = mapped > 0.0
+    if kept.any() and sigma[kept].min() < _SMALL * sigma[0]:
+        return None
+    factor: Floats = (U[:, kept] * (mapped[kept] / sigma[kept])) @ U[:, kept].T
+    return factor
+
+
+def blocked_singular_values(blocks: Callable[[], Iterator[Floats]]) -> Floats | None:
+    """`σ(W)`, largest first, of a wide `W` that is had in blocks of columns, twice; None if it cannot be so.
+
+    The eigenvectors `U` of `W Wᵀ` make the rows of `Uᵀ W` orthogonal but for rounding, however small they
+    are. With their norms `D` and `D⁻¹ Uᵀ W Wᵀ U D⁻¹ = L Lᵀ`, near the identity, `σ(D L)` has all the digits
+    that a QR would give. Reference for such grading: Drmač and Veselić, "New Fast and Accurate Jacobi SVD
+    Algorithm I", SIAM J. Matrix Anal. Appl. 29(4), 2008.
+    """
+    gram = _gram(blocks())
+    if not np.isfinite(gram).all():
+        return None
+    _, U = np.linalg.eigh(gram)
+    gram = _gram(U.T @ W for W in blocks())
+    norms = np.sqrt(np.diag(gram))
+    there = norms > 0.0
+    D = norms[there]
+    try:
+        L = np.linalg.cholesky(gram[np.ix_(there, there)] / np.outer(D, D))
+    except np.linalg.LinAlgError:  # rows that are nothing but rounding
+        return None
+    sigma = np.zeros(len(norms))
+    sigma[: len(D)] = np.linalg.svd(D[:, None] * L, compute_uv=False)
+    return sigma
 
 
 def squared_l1_threshold(sigma: Floats, mu: float) -> float:
@@ -250,3 +297,8 @@ def _right_factor(tall: Floats) -> tuple[Floats, Floats]:
     """
     _, sigma, Vt = np.linalg.svd(np.linalg.qr(tall, mode="r"))
     return Vt.T, sigma
+
+
+def _gram(blocks: Iterator[Floats]) -> Floats:
+    """`W Wᵀ` of a matrix that is had in blocks of columns."""
+    return functools.reduce(np.add, (W @ W.T for W in blocks))

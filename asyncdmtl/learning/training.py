@@ -1,19 +1,13 @@
 """The mathematics of a round, without a wire: what workers, the server and the one-process twin share.
 
 A round of proximal gradient descent on `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)`: local updates `v_n` →
-`z_t = ψ(v_n : n ∈ S_t)` → `W ← prox(Y − step·Z)`, where updates are gradients at `Y`; or, where they are
-models trained on each partition from `Y`, `W ← prox(Z)`. `Y` is `W` itself, or accelerated: ahead of it.
-Vectors are kept and exchanged in the run's dtype; everything in between is computed in float64 and rounded
-once, so that all who take a step get the same bits.
-
-Acceleration: Beck and Teboulle, "A Fast Iterative Shrinkage-Thresholding Algorithm", SIAM J. Imaging
-Sciences 2(1), 2009; restart: O'Donoghue and Candès, "Adaptive Restart for Accelerated Gradient Schemes",
-Foundations of Computational Mathematics 15, 2015.
+`z_t = ψ(v_n : n ∈ S_t)` → a step of all models (`Iterate`). Vectors are kept and exchanged in the run's
+dtype; everything in between is computed in float64 and rounded once, so that all who take a step get the same
+bits.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -24,20 +18,18 @@ from threadpoolctl import threadpool_limits
 
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.compression import Feedback
+from asyncdmtl.learning.iterate import Columns, Iterate
 from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.losses import check_targets
-from asyncdmtl.learning.problem import SCALAR_BYTES, Problem
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.floating[Any]]
 
-# Numbers of all models, whole columns of them, that are worked on at a time: they stay in the cache.
-_BLOCK = 1 << 15
-
-# Models that change by no more than so many units in the last place have arrived as far as their dtype goes.
-_ULPS = 4.0
+# Columns of a partition that are worked on at a time.
+_COLUMNS = 1 << 14
 
 
 class Trainer:
@@ -85,24 +77,28 @@ class Trainer:
             check_targets(problem.settings.loss, partition.y, f"partition {partition.id!r}")
         self.problem = problem
         self.own = tuple(sorted(partitions))
-        self.residual = math.inf
         self._stored = tuple(partitions[n] for n in self.own)
-        self.W: Vectors = np.zeros((len(problem.tasks), problem.d), problem.dtype)
-        for t, intercept in problem.fixed.items():
-            self.W[t, problem.features] = intercept
-        self.Y: Vectors = self.W.copy() if problem.settings.accelerated else self.W
-        self._next = np.empty_like(self.W)
-        width = max(1, _BLOCK // len(self.W))
-        starts = range(0, problem.coupled, width)
-        self._blocks = [slice(start, min(start + width, problem.coupled)) for start in starts]
-        # FISTA's t: how much momentum there is; 1 is none.
-        self._t = 1.0
-        self._steps = 0
+        self._iterate = Iterate(problem)
         self._feedback = Feedback(problem.wire, self.own, problem.settings.seed)
         if problem.settings.update == "model":
             self._learner = make_learner(
                 problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
             )
+
+    @property
+    def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol
+        """The models."""
+        return self._iterate.W
+
+    @property
+    def Y(self) -> Vectors:  # noqa: N802
+        """Where updates are computed."""
+        return self._iterate.Y
+
+    @property
+    def residual(self) -> float:
+        """How far the objective is above the least, as estimated."""
+        return self._iterate.residual
 
     def local_updates(self, out: Vectors) -> Floats:
         """Write `v_n`, computed from `Y`, for the stored partitions.
@@ -130,13 +126,14 @@ class Trainer:
         expected = ((len(self.own), self.problem.d), self.problem.dtype)
         if (out.shape, out.dtype) != expected:
             raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
+        self._iterate.forget()
         losses = np.empty(len(self.own))
         # What overflows here is caught in `step`, where it is everybody's error and not one worker's.
         with np.errstate(over="ignore", invalid="ignore"):
             for i, (n, partition) in enumerate(zip(self.own, self._stored, strict=True)):
-                if (t := self.problem.task_of[n]) in self.problem.fixed:
+                if self.problem.task_of[n] in self.problem.fixed:
                     losses[i] = 0.0
-                    out[i] = 0.0 if self.problem.settings.update == "gradient" else self.Y[t]
+                    out[i] = 0.0 if self.problem.settings.update == "gradient" else self._ahead_of(n)
                     continue
                 values, derivatives = self._losses(n, partition)
                 losses[i] = _mean(values, partition)
@@ -152,7 +149,7 @@ class Trainer:
             return self.local_updates(out)
         updates = np.empty((len(self.own), self.problem.d), self.problem.dtype)
         losses = self.local_updates(updates)
-        self._feedback.pack(updates, self._steps, out)
+        self._feedback.pack(updates, self._iterate.steps, out)
         return losses
 
     def losses(self) -> Floats:
@@ -167,7 +164,14 @@ class Trainer:
         """`Problem.aggregate`."""
         return self.problem.aggregate(t, updates)
 
-    def step(self, Z: Vectors | Sequence[Vectors]) -> None:
+    def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
+        """Compute what can be of the next step where columns of `Z` are `ready`, so that `step` is quick.
+
+        Nothing changes until `step`, which must be given the same `Z`, or `local_updates`, which forgets it.
+        """
+        self._iterate.advance(Z, ready)
+
+    def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
         """Take the models one step on, with the aggregated updates of all tasks, `Z`: T vectors (d,).
 
         `W ← prox(Y − step·Z)` for gradients; for models `W ← prox(Z)`, as strong as after `epochs` steps.
@@ -177,21 +181,11 @@ class Trainer:
         DataError
             The models outgrow the run's dtype; they are left as they were.
         """
-        problem, C, new = self.problem, self.problem.coupled, self._next
-        steps = problem.steps
-        if problem.settings.update == "model":
-            steps = steps * problem.settings.epochs
-        for cols in self._blocks if problem.coupling.columnwise else [slice(0, C)]:
-            new[:, cols] = problem.coupling.prox(self._target(Z, cols, float(steps[0])), float(steps[0]))
-        new[:, C:] = self._target(Z, slice(C, problem.d), float(steps[1]))
-        self._steps += 1
-        self._move(new, steps)
+        self._iterate.step(Z if callable(Z) else lambda cols: [z[cols] for z in Z])
 
     def penalty(self) -> float:
         """`λ R(Y)`."""
-        coupling = self.problem.coupling
-        blocks = self._blocks if coupling.columnwise else [slice(0, self.problem.coupled)]
-        return sum(coupling.penalty(self.Y[:, cols].astype(np.float64)) for cols in blocks)
+        return self._iterate.penalty()
 
     def objective(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t(y_t) + λ R(Y)`, given the mean losses of all `N` partitions at `Y`."""
@@ -199,8 +193,7 @@ class Trainer:
 
     def place(self, rows: Sequence[int], models: Vectors) -> None:
         """Go on from these models of some tasks, which another has computed."""
-        self.W[list(rows)] = models
-        self.Y[list(rows)] = models
+        self._iterate.place(rows, models)
 
     def models(self) -> TaskModels:
         """The current models, as a copy."""
@@ -214,9 +207,7 @@ class Trainer:
 
     def state(self) -> NDArray[np.uint8]:
         """All that another must know to go on from here, as `problem.state_bytes` bytes."""
-        matrices = (self.W, self.Y) if self.problem.settings.accelerated else (self.W,)
-        parts = [*(m.reshape(-1).view(np.uint8) for m in matrices), self._scalars().view(np.uint8)]
-        return np.concatenate(parts)
+        return self._iterate.state()
 
     def restore(self, state: NDArray[np.uint8]) -> None:
         """Go on from what `state` gave.
@@ -226,48 +217,40 @@ class Trainer:
         UsageError
             It is of another size, or not finite.
         """
-        if state.dtype != np.uint8 or state.shape != (self.problem.state_bytes,):
-            raise UsageError("state", f"must be {self.problem.state_bytes} bytes", (state.dtype, state.shape))
-        size = self.W.nbytes
-        starts = range(0, len(state) - SCALAR_BYTES, size)
-        models = [np.frombuffer(state[start : start + size].tobytes(), self.W.dtype) for start in starts]
-        t, residual, steps = map(float, np.frombuffer(state[-SCALAR_BYTES:].tobytes(), np.float64))
-        sound = 1.0 <= t < math.inf and residual >= 0.0 and 0.0 <= steps <= 2**53
-        if not sound or not all(np.isfinite(m).all() for m in models):
-            raise UsageError("state", "must be finite and in range", (t, residual, steps))
-        for own, given in zip((self.W, self.Y), models, strict=False):
-            own[...] = given.reshape(own.shape)
-        self._t, self.residual, self._steps = t, residual, int(steps)
-
-    def _scalars(self) -> Floats:
-        return np.array([self._t, self.residual, self._steps])
+        self._iterate.restore(state)
 
     def _losses(self, n: int, partition: Partition) -> tuple[Floats, Floats]:
         """Loss and its derivative by the score at `Y`, row by row of partition `n`."""
-        w, b = self._split(n)
-        scores = partition.X @ w
+        t, scores = self.problem.task_of[n], np.zeros(len(partition.X))
+        for cols in self._columns:
+            scores += partition.X[:, cols] @ self._iterate.ahead_of(t, cols).astype(np.float64)
         if self.problem.settings.has_intercept:
-            scores += b
+            scores += float(self._iterate.ahead_of(t, slice(self.problem.features, self.problem.d))[0])
         return self.problem.loss.value_and_derivative(scores, partition.y)
-
-    def _split(self, n: int) -> tuple[Floats, float]:
-        """Coefficients and intercept where updates of partition `n` are computed."""
-        y = self.Y[self.problem.task_of[n]].astype(np.float64)
-        F = self.problem.features
-        return y[:F], float(y[F]) if self.problem.settings.has_intercept else 0.0
 
     def _gradient(self, partition: Partition, derivatives: Floats, out: Vectors) -> None:
         if partition.weights is not None:
             derivatives *= partition.weights
         derivatives /= partition.weight
+        for cols in self._columns:
+            out[cols] = derivatives @ partition.X[:, cols]
+        out[self.problem.features :] = derivatives.sum()
+
+    def _ahead_of(self, n: int) -> Vectors:
+        """Where the update of partition `n` is computed, (d,)."""
+        return self._iterate.ahead_of(self.problem.task_of[n], slice(0, self.problem.d))
+
+    @property
+    def _columns(self) -> list[slice]:
+        """The features, in blocks that stay in the cache."""
         F = self.problem.features
-        out[:F] = derivatives @ partition.X
-        out[F:] = derivatives.sum()
+        return [slice(start, min(start + _COLUMNS, F)) for start in range(0, F, _COLUMNS)]
 
     def _learn(self, n: int, partition: Partition, out: Vectors) -> None:
         settings, F = self.problem.settings, self.problem.features
-        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._steps)).generate_state(1)[0]
-        w, b = self._split(n)
+        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._iterate.steps)).generate_state(1)[0]
+        y = self._ahead_of(n).astype(np.float64)
+        w, b = y[:F], float(y[F]) if settings.has_intercept else 0.0
         try:
             out[:F], out[F:] = self._learner.fit(
                 partition.X, partition.y, partition.weights, w, b,
@@ -276,54 +259,6 @@ class Trainer:
         except DataError as error:
             what = f"partition {partition.id!r}: {error.argument}"
             raise DataError(what, error.rule, error.value) from error
-
-    def _target(self, Z: Vectors | Sequence[Vectors], cols: slice, step: float) -> Floats:
-        """What the prox is taken of, in some columns."""
-        V = np.empty((len(self.W), cols.stop - cols.start))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for v, z in zip(V, Z, strict=True):
-                v[:] = z[cols]
-            if self.problem.settings.update == "gradient":
-                V *= -step
-                V += self.Y[:, cols]
-        largest = max(float(V.max(initial=0.0)), -float(V.min(initial=0.0)))
-        if not largest <= float(np.finfo(self.W.dtype).max):
-            raise DataError("models", f"must stay finite in {self.W.dtype}; scale the features", largest)
-        return V
-
-    def _move(self, new: Vectors, steps: Floats) -> None:
-        """Go on to the models `new`, see how far they are from `Y`, and take `Y` ahead of them."""
-        W, Y = self.W, self.Y
-        moved, size, uphill = np.zeros(2), np.zeros(2), 0.0
-        blocks = [*self._blocks, slice(self.problem.coupled, self.problem.d)]
-        # Estimates, for which the run's dtype will do; in float32 squares may be too large or too small.
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            for cols in blocks:
-                part = int(cols.start >= self.problem.coupled)
-                here = new[:, cols].ravel()
-                back = Y[:, cols].ravel() - here
-                uphill += float(np.dot(back, here - W[:, cols].ravel())) / float(steps[part])
-                moved[part] += float(np.dot(back, back))
-                size[part] += float(np.dot(here, here))
-        moved, size = np.sqrt(moved), np.sqrt(size)
-        still = bool((moved <= _ULPS * float(np.finfo(W.dtype).eps) * size).all())
-        self.residual = 0.0 if still else float((moved * size / steps).sum())
-        momentum = self._momentum(uphill)
-        if Y is not W:
-            for cols in blocks:
-                ahead = new[:, cols] - W[:, cols]
-                ahead *= momentum
-                np.add(new[:, cols], ahead, out=Y[:, cols])
-        self.W, self._next = new, W
-        self.Y = Y if Y is not W else new
-
-    def _momentum(self, uphill: float) -> float:
-        """How far ahead to go, in steps of the last size; none after a step that momentum took uphill."""
-        if uphill > 0.0:
-            self._t = 1.0
-            return 0.0
-        before, self._t = self._t, 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * self._t * self._t))
-        return (before - 1.0) / self._t
 
 
 class Trained(NamedTuple):

@@ -60,6 +60,14 @@ class VectorFormat:
         starts = range(0, self.packet_bytes, width)
         return tuple(slice(start, min(start + width, self.packet_bytes)) for start in starts)
 
+    def reaches(self, cols: slice, size: int) -> bool:
+        """Whether the first `size` bytes of every packet hold these numbers of a vector."""
+        numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize
+        last: int = cols.stop - 1
+        if last // numbers > cols.start // numbers:  # up to the end of a packet, and some of the next one
+            return bool(done >= numbers)
+        return bool(last % numbers < done)
+
     def allocate(self, vectors: int) -> Bytes:
         """Zeroed packets for so many vectors: a C-contiguous (vectors·P, packet_bytes) uint8 array."""
         return np.zeros((vectors * self.subpackets, self.packet_bytes), dtype=np.uint8)

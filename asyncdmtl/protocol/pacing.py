@@ -1,6 +1,8 @@
-"""How fast a broadcast is sent: a rate that loss lowers, unless lowering it does not help."""
+"""How fast rows are sent: to a group at a rate that loss lowers, and up not far ahead of what comes down."""
 
 from __future__ import annotations
+
+import math
 
 from asyncdmtl.errors import UsageError
 
@@ -74,3 +76,47 @@ class Pace:
         else:
             self._before = lost
             self.rate = max(self.limit * LOWEST, self.rate * max(0.5, 1 - lost))
+
+
+# Ranges that are sent at first before any came down, and seconds of them that may wait in queues.
+FIRST_LEAD, SLACK = 3, 0.05
+
+# By how much the shortest time on the way is believed less from one round to the next.
+FORGETTING = 1.1
+
+
+class Lead:
+    """How far ahead of what came down a worker may send the ranges of a round. Knows no clock, as `Pace`.
+
+    What is sent further ahead than keeps the network busy only waits in its queues, where it delays what
+    other workers send and the acknowledgements of what they receive. As in TCP Vegas (Brakmo and Peterson,
+    IEEE JSAC 13(8), 1995), the lead follows from the shortest time that a range took to go up and what came
+    of it to come down, and from the time between two ranges.
+
+    Attributes
+    ----------
+    ranges : int
+        How many ranges ahead.
+    """
+
+    def __init__(self) -> None:
+        self.ranges = FIRST_LEAD
+        self._shortest = math.inf
+        self._sent: list[float] = []
+        self._came: list[float] = []
+
+    def begin(self) -> None:
+        """Begin a round, with what the last one taught."""
+        if len(self._came) > 1 and (apart := (self._came[-1] - self._came[0]) / (len(self._came) - 1)) > 0.0:
+            there = min(came - sent for came, sent in zip(self._came, self._sent, strict=False))
+            self._shortest = min(there, FORGETTING * self._shortest)
+            self.ranges = 1 + math.ceil(max(0.0, self._shortest + SLACK) / apart)
+        self._sent, self._came = [], []
+
+    def sent(self, now: float) -> None:
+        """Take note that a range is sent; each is, one after the other."""
+        self._sent.append(now)
+
+    def received(self, now: float) -> None:
+        """Take note that what came of a range is there; of each it is, one after the other."""
+        self._came.append(now)

@@ -6,7 +6,6 @@ sent it, while the next ones come: a round takes little longer than the slower o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,12 +16,9 @@ from asyncdmtl.protocol.messages import Downlink, Message, More, Uplink
 from asyncdmtl.runtime.base import Bytes
 from asyncdmtl.runtime.crew import Crew
 from asyncdmtl.runtime.lineup import Lineup
-from asyncdmtl.runtime.loop import INLINE
+from asyncdmtl.runtime.loop import Work
 from asyncdmtl.runtime.member import Member
 from asyncdmtl.runtime.station import Station
-
-# Below this many bytes a round is aggregated on the event loop: a thread would cost more than the work.
-OFF_LOOP = 1 << 20
 
 
 class Courier:
@@ -39,6 +35,7 @@ class Courier:
         self._crew = crew
         self._station = station
         self._listeners: frozenset[Member] = frozenset()
+        self._putting, self._finishing = Work(), Work()
 
     async def settle(self, seconds: float) -> None:
         """Wait until all who listen have the round that was begun last; but only so long."""
@@ -97,19 +94,13 @@ class Courier:
         for i in range(len(side.ranges)):
             if i:
                 rows = await self._range(lineup, round_, i)
-            if side.range_work < INLINE:
-                side.put(i, rows)
-            else:
-                await asyncio.to_thread(side.put, i, rows)
+            await self._putting.do(side.put, i, rows)
             if side.streams:
                 if i + 1 == len(side.ranges):
                     end()
                 self._send(lineup, round_, then, i)
         if not side.streams:
-            if sum(part.size for part in sent) + side.broadcast_bytes < OFF_LOOP:
-                side.finish(last)
-            else:
-                await asyncio.to_thread(side.finish, last)
+            await self._finishing.do(side.finish, last)
             end()
             for i in range(len(side.ranges)):
                 self._send(lineup, round_, then, i)

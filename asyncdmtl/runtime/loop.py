@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 try:
@@ -16,9 +18,29 @@ except ImportError:  # no wheel for this platform
 
 Result = TypeVar("Result")
 
-# Below so many products of bytes, rows are coded on the event loop, which that holds up for a millisecond or
-# two: a thread would cost more than the work.
-INLINE = 1 << 25
+# Seconds of work that may hold up the event loop: a thread would cost more than it is worth.
+QUICK = 0.002
+
+
+class Work:
+    """Work of one kind, done again and again: on the event loop as long as it is quick, else in a thread."""
+
+    def __init__(self) -> None:
+        self._seconds = math.inf
+
+    async def do(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Do it with these arguments."""
+        if self._seconds < QUICK:
+            return self._timed(work, *arguments)
+        return await asyncio.to_thread(self._timed, work, *arguments)
+
+    def _timed(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        # Of this thread: what others do meanwhile says nothing of the work.
+        begun = time.thread_time()
+        try:
+            return work(*arguments)
+        finally:
+            self._seconds = time.thread_time() - begun
 
 
 class Terminated(BaseException):

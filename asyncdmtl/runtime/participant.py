@@ -44,7 +44,8 @@ from asyncdmtl.protocol.messages import (
 )
 from asyncdmtl.runtime.connection import Connection
 from asyncdmtl.runtime.ear import Ear
-from asyncdmtl.runtime.loop import INLINE
+from asyncdmtl.runtime.feed import Feed
+from asyncdmtl.runtime.loop import Work
 from asyncdmtl.runtime.replica import Replica
 from asyncdmtl.runtime.security import UNGUARDED_WORKER, WorkerSecurity, introduce
 from asyncdmtl.runtime.tls import Channel
@@ -96,10 +97,6 @@ class WorkerOptions:
         )
 
 
-# Ranges of a round that a worker may send before it hears the first of them from the group: more would only
-# wait in queues, and keep those of other workers waiting.
-AHEAD = 3
-
 # Connections that may be lost in a row, without a round between them, before --max-wait is over for good.
 MOST_LOSSES = 20
 
@@ -131,7 +128,8 @@ class Participant:
         self._losses = 0
         self._pause = FIRST_PAUSE
         self._ear: Ear | None = None
-        self._sending: asyncio.Task[None] | None = None
+        self._feed = Feed(options.round_timeout)
+        self._computing, self._receiving, self._applying = Work(), Work(), Work()
 
     async def run(self, host: str, port: int) -> TaskModels:
         """Join the server's run and return the models at its end: of all tasks, for `personal` of its own.
@@ -172,7 +170,7 @@ class Participant:
                     await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
                     raise
                 finally:
-                    await self._stop_sending()
+                    await self._feed.stop()
                     self._stop_hearing()
                     await connection.close()
                 await asyncio.sleep(self._pause)
@@ -282,7 +280,7 @@ class Participant:
     async def _follow(self, connection: Connection, assign: Assign) -> Assign | None:
         """Follow a plan, with the state that the server says; None, or a newer plan that came meanwhile."""
         replica, session = self._replica, connection.session
-        await self._stop_sending()
+        await self._feed.stop()
         side = await asyncio.to_thread(replica.prepare, assign)
         session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
         if self._ear is not None and isinstance(side, WorkerSide):
@@ -310,35 +308,21 @@ class Participant:
 
         Heartbeats go on while threads compute.
         """
-        sent = await asyncio.to_thread(self._replica.compute)
+        sent = await self._computing.do(self._replica.compute)
         if self._ear is not None:
             self._ear.begin(self._replica.round)
         told, round_ = (sent.losses, sent.penalty, sent.residual), self._replica.round
         first, *others = (rows.reshape(-1) for rows in sent.rows)
         uplink = Uplink(plan, round_, b"".join(sent.digests), *told, first, sent.size - first.nbytes)
         more = [More(plan, round_, (rows,)) for rows in others if rows.nbytes]
-        if self._ear is None or not self._ear.follows:
-            return await self._ask(connection, (uplink, *more), Downlink)
         if (newer := connection.take(Assign)) is not None:
             return newer
-        self._sending = asyncio.create_task(self._send_in_step(connection, self._ear, [uplink, *more]))
+        side, ear = self._replica.side, self._ear
+        ear = ear if ear is not None and ear.follows else None
+        in_step = side.streams and (ear is not None or side.received_bytes > 0)
+        await self._feed.begin(connection, [uplink, *more], ear, in_step=in_step)
         limit = self._options.round_timeout
         return await connection.receive((Downlink, Assign), limit, "--round-timeout")
-
-    async def _send_in_step(self, connection: Connection, ear: Ear, messages: Sequence[Message]) -> None:
-        """Send the ranges of a round so that no worker is far ahead of what the group was sent of it."""
-        for i, message in enumerate(messages):
-            await ear.reached(i - AHEAD)
-            await self._send(connection, message)
-
-    async def _stop_sending(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait([self._sending])
-            if not self._sending.cancelled():
-                # Who lost the connection is told so where it receives.
-                self._sending.exception()
-            self._sending = None
 
     async def _step(self, connection: Connection, plan: int, downlink: Downlink) -> Assign | None:
         """Apply what came down, and tell the server the new state if it wants that."""
@@ -350,7 +334,7 @@ class Participant:
             )
         if (newer := await self._receive_rows(connection, downlink)) is not None:
             return newer
-        await asyncio.to_thread(replica.apply, downlink)
+        await self._applying.do(replica.apply, downlink)
         self._made_progress()
         log.debug("worker %s: round %d done", self._options.name, downlink.round, extra=self._about())
         return await self._give(connection, plan) if downlink.then == "give" else None
@@ -372,10 +356,8 @@ class Participant:
                 if isinstance(message, Assign):
                     return message
                 rows = message.body
-            if side.range_work < INLINE:
-                side.receive(i, rows)
-            else:
-                await asyncio.to_thread(side.receive, i, rows)
+            self._feed.received(i)
+            await self._receiving.do(side.receive, i, rows)
         return None
 
     async def _hear_rows(self, connection: Connection) -> Assign | None:
@@ -393,7 +375,7 @@ class Participant:
                     there.cancel()
                 if newer.done():
                     return newer.result()
-                await asyncio.to_thread(side.receive, i, ear.hand_out(i))
+                await self._receiving.do(side.receive, i, ear.hand_out(i))
         finally:
             newer.cancel()
             await asyncio.wait([newer])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.protocol.pacing import BURST, LOWEST, WINDOW, Pace
+from asyncdmtl.protocol.pacing import BURST, FIRST_LEAD, LOWEST, SLACK, WINDOW, Lead, Pace
 
 
 def test_the_rate_is_kept() -> None:
@@ -67,3 +69,40 @@ def test_who_lost_most_counts_and_few_datagrams_do_not() -> None:
 def test_a_rate_is_positive() -> None:
     with pytest.raises(UsageError, match="limit must be more than 0"):
         Pace(0.0)
+
+
+def lead_after(rounds: int, way: float, apart: float) -> Lead:
+    """A lead that saw rounds of 32 ranges on a network that takes one every `apart` seconds."""
+    lead = Lead()
+    for _ in range(rounds):
+        lead.begin()
+        sent: list[float] = []
+        came: list[float] = []
+        for i in range(32):
+            sent.append(came[i - lead.ranges] if i >= lead.ranges else 0.0)
+            came.append(max(sent[i] + way, came[-1] + apart if came else 0.0))
+            lead.sent(sent[-1])
+        for now in came:
+            lead.received(now)
+    lead.begin()
+    return lead
+
+
+def test_a_lead_keeps_a_long_way_busy() -> None:
+    # A range every 5 ms, and 200 ms there and back: 40 of them are on their way.
+    assert FIRST_LEAD < 40 < lead_after(30, 0.2, 0.005).ranges < 60
+
+
+def test_a_lead_fills_no_queue_on_a_slow_link() -> None:
+    # A range takes 80 ms to pass: no more than two or three need to be on their way.
+    assert lead_after(10, 0.09, 0.08).ranges == 1 + math.ceil((0.09 + SLACK) / 0.08)
+
+
+def test_a_lead_that_saw_nothing_is_the_first() -> None:
+    lead = Lead()
+    lead.begin()
+    assert lead.ranges == FIRST_LEAD
+    lead.sent(1.0)
+    lead.received(2.0)
+    lead.begin()
+    assert lead.ranges == FIRST_LEAD

@@ -20,6 +20,7 @@ from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.linear_exchange import LinearWorkerSide
 from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.runtime import loop
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
 from asyncdmtl.runtime.records import RunOptions, RunRecord
 
@@ -31,6 +32,12 @@ OWN = stored_at(HOMOGENEOUS, PARTITIONS)
 
 def options(**changes: Any) -> RunOptions:
     return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 6, **changes})
+
+
+@pytest.fixture(autouse=True)
+def _all_work_is_done_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it can be held up, and the event loop cannot."""
+    monkeypatch.setattr(loop, "QUICK", 0.0)
 
 
 def check(record: RunRecord, models: Iterable[TaskModels]) -> None:
