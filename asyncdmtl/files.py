@@ -17,6 +17,7 @@ import glob
 import gzip
 import io
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -35,6 +36,9 @@ ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".npz")
 # In CSV a column of these words alone is one of true and false, with any other word it is text. Written in
 # one way, they are the same categories in both.
 _TRUTH = {word: word.title() for word in ("true", "True", "TRUE", "false", "False", "FALSE")}
+
+# An index as R and pandas write it, as pandas calls that when it reads it again, and as it is in Parquet.
+_UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 
 
 class Source(NamedTuple):
@@ -86,7 +90,12 @@ def find_files(patterns: Sequence[str]) -> tuple[Source, ...]:
 
 
 def read_columns(
-    source: Source, *, key: str, only: Collection[str] | None = None, text: Collection[str] = ()
+    source: Source,
+    *,
+    key: str,
+    only: Collection[str] | None = None,
+    omit: Collection[str] = (),
+    text: Collection[str] = (),
 ) -> dict[str, Column]:
     """The columns of a file, in its order.
 
@@ -98,6 +107,8 @@ def read_columns(
         there is none.
     only : collection of str, optional
         Columns to read besides `key`, as far as they are there; default all.
+    omit : collection of str
+        Columns not to read, whatever they hold.
     text : collection of str
         Columns to read as text, even if they look like numbers.
 
@@ -109,15 +120,15 @@ def read_columns(
     Raises
     ------
     DataError
-        Names the file and what is wrong: it cannot be read, has no column `key`, has two columns of one name,
-        or values that are neither numbers nor text nor true and false.
+        Names the file and what is wrong: it cannot be read, has no column `key` or none of those to omit, has
+        two columns of one name, or values that are neither numbers nor text nor true and false.
     """
     if source.ending == ".parquet":
-        columns = _read_parquet(source, key, only)
+        columns = _read_parquet(source, key, only, omit)
     elif source.ending == ".npz":
-        columns = _read_npz(source, key, only)
+        columns = _read_npz(source, key, only, omit)
     else:
-        columns = _read_csv(source, key, only, text)
+        columns = _read_csv(source, key, only, omit, text)
     return {name: to_text(column) if name in text else column for name, column in columns.items()}
 
 
@@ -152,13 +163,19 @@ def _explained(name: str) -> Iterator[None]:
         raise DataError("data file", f"must be readable ({reason})", name) from error
 
 
-def _choose(source: Source, names: Sequence[str], key: str, wanted: Collection[str] | None) -> dict[str, int]:
+def _choose(
+    source: Source, names: Sequence[str], key: str, wanted: Collection[str] | None, omit: Collection[str]
+) -> dict[str, int]:
     """Columns to read → their position: `key`, and those `wanted` or else all that have a name."""
+    if absent := sorted(set(omit) - set(names)):
+        rule = f"must have the columns to omit {absent}"
+        raise DataError(f"data file {source.name}", rule, [name for name in names if name])
     # What pandas calls an index, and writes without a name, is the number of a row and no feature.
-    unnamed = [i for i, name in enumerate(names) if not name or name.startswith("__index_level_")]
+    asked = {key, *(wanted or ())}
+    unnamed = [i for i, name in enumerate(names) if _UNNAMED.fullmatch(name) and name not in asked]
     if wanted is None and unnamed:
         log.warning("%s: column %d has no name and is left out", source.name, unnamed[0] + 1)
-    named = [(name, i) for i, name in enumerate(names) if i not in unnamed]
+    named = [(name, i) for i, name in enumerate(names) if i not in unnamed and name not in omit]
     chosen = [(name, i) for name, i in named if wanted is None or name in wanted or name == key]
     found = dict(chosen)
     if key not in found:
@@ -171,7 +188,11 @@ def _choose(source: Source, names: Sequence[str], key: str, wanted: Collection[s
 
 
 def _read_csv(
-    source: Source, key: str, wanted: Collection[str] | None, text: Collection[str]
+    source: Source,
+    key: str,
+    wanted: Collection[str] | None,
+    omit: Collection[str],
+    text: Collection[str],
 ) -> dict[str, Column]:
     # Here and not above: who reads no such file need not wait for pandas. Before 3.1 it reads one number in
     # three to the last place but one, and replicas would differ.
@@ -180,7 +201,7 @@ def _read_csv(
     separator = "\t" if ".tsv" in source.ending else ","
     packed = source.ending.endswith(".gz")
     names = _csv_header(source, separator, packed)
-    chosen = _choose(source, names, key, wanted)
+    chosen = _choose(source, names, key, wanted, omit)
     with _explained(source.name), source.open() as raw:
         # All columns, since of columns that it may pass over, pandas does not mind having too many in a line.
         frame = pd.read_csv(
@@ -222,7 +243,9 @@ def _csv_header(source: Source, separator: str, packed: bool) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _read_parquet(source: Source, key: str, wanted: Collection[str] | None) -> dict[str, Column]:
+def _read_parquet(
+    source: Source, key: str, wanted: Collection[str] | None, omit: Collection[str]
+) -> dict[str, Column]:
     try:
         from pyarrow import types
         from pyarrow.parquet import ParquetFile
@@ -231,7 +254,7 @@ def _read_parquet(source: Source, key: str, wanted: Collection[str] | None) -> d
         raise DataError("data file", rule, source.name) from error
     with _explained(source.name), source.open() as raw:
         file = ParquetFile(raw)
-        chosen = _choose(source, file.schema_arrow.names, key, wanted)
+        chosen = _choose(source, file.schema_arrow.names, key, wanted, omit)
         table = file.read(columns=list(chosen))
     columns: dict[str, Column] = {}
     for name in chosen:
@@ -244,14 +267,16 @@ def _read_parquet(source: Source, key: str, wanted: Collection[str] | None) -> d
         elif types.is_integer(values.type) or types.is_floating(values.type):
             columns[name] = as_column(values.to_numpy(zero_copy_only=False), what)
         elif types.is_temporal(values.type) or types.is_nested(values.type):
-            rule = "must be numbers, text, or true and false (--features can leave it out)"
+            rule = "must be numbers, text, or true and false (--omit can leave it out)"
             raise DataError(what, rule, str(values.type))
         else:
             columns[name] = as_column(text_column(values.to_pylist()), what)
     return columns
 
 
-def _read_npz(source: Source, key: str, wanted: Collection[str] | None) -> dict[str, Column]:
+def _read_npz(
+    source: Source, key: str, wanted: Collection[str] | None, omit: Collection[str]
+) -> dict[str, Column]:
     with _explained(source.name), source.open() as raw, np.load(raw, allow_pickle=False) as file:
         found = {
             name: file[name] for name in ("X", "y", "tasks", "sample_weight", "feature_names") if name in file
@@ -267,7 +292,7 @@ def _read_npz(source: Source, key: str, wanted: Collection[str] | None) -> dict[
         rule = f"must have arrays of {len(X)} values, as X has rows"
         raise DataError(what, rule, {name: array.shape for name, array in found.items()})
     arrays = [*X.astype(np.float64).T, *found.values()]
-    chosen = _choose(source, [*map(str, labels), *found], key, wanted)
+    chosen = _choose(source, [*map(str, labels), *found], key, wanted, omit)
     return {
         name: _as_names(arrays[i].tolist()) if name == key else as_column(arrays[i], f"{name!r} of {what}")
         for name, i in chosen.items()

@@ -109,8 +109,9 @@ def table_spec(given: Mapping[str, Any]) -> tables.TableSpec:
         if name not in named and not npz:
             raise UsageError(f"--{name}", "must name a column of the data", None)
     features = None if given["features"] is None else tuple(_names(given["features"]))
+    omit = tuple(_names(given.get("omit") or ""))
     cut = {name: given[name] for name in ("test_fraction", "parts") if given.get(name) is not None}
-    return tables.TableSpec(patterns, **named, features=features, weight=given["weight"], **cut)
+    return tables.TableSpec(patterns, **named, features=features, omit=omit, weight=given["weight"], **cut)
 
 
 def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
@@ -177,7 +178,7 @@ def recipe_defaults(dataset: data.Dataset) -> dict[str, Any]:
 
 
 def _recipe(given: Mapping[str, Any], only: Collection[str] | None, test: bool) -> Loaded:
-    for name in ("task", "target", "features", "weight", "test_fraction", "parts"):
+    for name in ("task", "target", "features", "omit", "weight", "test_fraction", "parts"):
         if given.get(name) is not None:
             rule = f"is for data in files only ({', '.join(ENDINGS)}), and {given['data']!r} is none"
             raise UsageError(f"--{name.replace('_', '-')}", rule, given[name])

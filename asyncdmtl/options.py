@@ -50,15 +50,18 @@ data_options = _all(
     click.option("--task", metavar="COL", help="The column that names each row's task."),
     click.option("--target", metavar="COL", help="The column to predict."),
     click.option("--features", metavar="COL,COL…", help="Columns to predict from.  [default: all others]"),
+    click.option("--omit", metavar="COL,COL…", help="Columns not to predict from, such as names and dates."),
     click.option("--weight", metavar="COL", help="A column of sample weights."),
     click.option(
         "--test-fraction",
         type=float,
         metavar="SHARE",
-        help="Of the rows of each task in the files, to test on and not to train on.",
+        help="Of the rows of each task in the files, to test on and not to train on.  [default: 0.2 for run]",
     ),
     click.option(
-        "--parts", type=int, help="Cut each task's training rows in the files into so many partitions."
+        "--parts",
+        type=int,
+        help="Cut each task's training rows in the files into so many partitions.  [default: 2 for run]",
     ),
 )
 

@@ -176,7 +176,9 @@ def _train(
 ) -> dict[str, Any]:
     """Run server and workers to the end; the server's last event."""
     shared = _words(given, "log_level", "log_format", "log_file")
-    rows = _words(given, "data", "task", "target", "features", "weight", "test_fraction", "parts", "seed")
+    rows = _words(
+        given, "data", "task", "target", "features", "omit", "weight", "test_fraction", "parts", "seed"
+    )
     heard = _words(given, "interface")
     server_options = [
         *shared, *as_options(settings, given), "--workers", str(len(placement.workers)),

@@ -54,6 +54,8 @@ class TableSpec:
         The column that names the task of each row, and the one to predict; the defaults are those of `.npz`.
     features : tuple of str, optional
         Columns to predict from, in this order; default all others.
+    omit : tuple of str
+        Columns not to predict from, nor to look at, where `features` does not say which.
     weight : str, optional
         A column of weights of at least 0; rows of weight 0 are left out. Default: `sample_weight`, if there
         is such a column.
@@ -72,6 +74,7 @@ class TableSpec:
     task: str = TASK
     target: str = "y"
     features: tuple[str, ...] | None = None
+    omit: tuple[str, ...] = ()
     weight: str | None = None
     test_fraction: float = 0.0
     parts: int = 1
@@ -87,6 +90,10 @@ class TableSpec:
                 raise UsageError("features", "must be different columns, at least one", self.features)
             if both := sorted(set(special) & set(self.features)):
                 raise UsageError("features", "must not include task, target or weight, as", both)
+        if self.omit and self.features is not None:
+            raise UsageError("omit", "must not be given with features", self.omit)
+        if both := sorted(set(special) & set(self.omit)):
+            raise UsageError("omit", "must not include task, target or weight, as", both)
         if not isinstance(self.test_fraction, int | float) or not 0.0 <= self.test_fraction < 1.0:
             raise UsageError("test fraction", "must be at least 0 and below 1", self.test_fraction)
         whole_number("parts", self.parts, 1)
@@ -267,10 +274,12 @@ def suggest_loss(target: Column, name: str = "target") -> str:
 def _read(spec: TableSpec, sources: Sequence[Source]) -> Table:
     """All rows of some files that have a task and a target."""
     only = None if spec.features is None else {spec.target, spec.weight or WEIGHT, *spec.features}
-    files = [read_columns(source, key=spec.task, only=only) for source in sources]
+    files = [read_columns(source, key=spec.task, only=only, omit=spec.omit) for source in sources]
     # What looks like numbers in one file is text if it is in another, and read again as it stands there.
     if mixed := _of_text(files) & _of_numbers(files):
-        files = [read_columns(source, key=spec.task, only=only, text=mixed) for source in sources]
+        files = [
+            read_columns(source, key=spec.task, only=only, omit=spec.omit, text=mixed) for source in sources
+        ]
     features, weight = _roles(spec, list(dict.fromkeys(name for columns in files for name in columns)))
     tables = []
     for source, columns in zip(sources, files, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from asyncdmtl.errors import DataError
@@ -69,10 +70,26 @@ def test_only_some_columns_are_read(tmp_path: Path) -> None:
         read(path)
 
 
-def test_columns_without_a_name_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_columns_to_omit_are_not_looked_at(tmp_path: Path) -> None:
+    path = write(tmp_path, "t,day,x\na,2026-01-02,5\nb,7,6\n")
+    assert read(path, omit={"day"}) == {"t": ["a", "b"], "x": [5.0, 6.0]}
+    with pytest.raises(DataError, match=r"must have the columns to omit \['days'\], got \['t', 'day', 'x'\]"):
+        read(path, omit={"days"})
+    frame = pd.DataFrame({"t": ["a"], "day": pd.to_datetime(["2026-01-02"]), "x": [5.0]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", omit={"day"}) == {"t": ["a"], "x": [5.0]}
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_columns_without_a_name_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = write(tmp_path, f"{name},t,x\n0,a,5\n1,b,6\n")
     with caplog.at_level(logging.WARNING):
-        assert read(write(tmp_path, ",t,x\n0,a,5\n1,b,6\n")) == {"t": ["a", "b"], "x": [5.0, 6.0]}
+        assert read(path) == {"t": ["a", "b"], "x": [5.0, 6.0]}
     assert "column 1 has no name and is left out" in caplog.text
+    if name:
+        assert read(path, only={name, "x"}) == {name: [0.0, 1.0], "t": ["a", "b"], "x": [5.0, 6.0]}
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,23 @@ def test_a_recipe_is_loaded_with_its_settings() -> None:
     assert load(given("digits"), test=False).test == {}
 
 
+def test_some_columns_may_be_omitted(table: Path) -> None:
+    own = {"task": "school", "target": "mark"}
+    (first, *_) = load(given(table, omit="ward", **own)).stored
+    assert isinstance(first, RawPartition)
+    assert list(first.columns) == ["age"]
+    for stored in load_stored(given(table, omit="ward", **own), None):
+        assert isinstance(stored, RawPartition)
+        assert list(stored.columns) == ["age"]
+    for changes, complaint in (
+        ({"omit": "wards"}, r"must have the columns to omit \['wards'\]"),
+        ({"omit": "mark"}, "omit must not include task, target or weight"),
+        ({"omit": "ward", "features": "age"}, "omit must not be given with features"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            load(given(table, **own, **changes))
+
+
 def test_a_table_is_split_cut_and_encoded(table: Path) -> None:
     loaded = load(given(table, task="school", target="mark", test_fraction=0.2, parts=2))
     assert [(s.id, s.task) for s in loaded.stored] == [("p0", "a"), ("p1", "a"), ("p2", "b"), ("p3", "b")]

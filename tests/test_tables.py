@@ -203,7 +203,7 @@ def test_columns_of_names_do_not_leave_the_site(tmp_path: Path) -> None:
     lines = "".join(f"patient {i},{i % 20},{i}\n" for i in range(100))
     path = write(tmp_path, "who,t,y\n" + lines)
     for load in (lambda: load_partitions(spec(path)), lambda: load_table(spec(path), seed=0)):
-        with pytest.raises(DataError, match=r"column 'who' of .*has 100 different texts.*--features"):
+        with pytest.raises(DataError, match=r"column 'who' of .*has 100 different texts.*--omit"):
             load()
 
 

@@ -16,7 +16,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Texts: TypeAlias = NDArray[np.object_]
 Column: TypeAlias = Floats | Texts
 
-_KINDS = "must be all numbers, all text, or all true and false (--features can leave it out)"
+_KINDS = "must be all numbers, all text, or all true and false (--omit can leave it out)"
 
 
 def as_column(values: ArrayLike | Sequence[object], what: str) -> Column:

@@ -306,7 +306,7 @@ def check_categories(values: Collection[str], rows: int | None = None) -> None:
         More than `MOST_CATEGORIES`, or nearly as many as rows.
     """
     if len(values) > MOST_CATEGORIES or (rows is not None and len(values) > max(_FEW, _NEARLY_ALL * rows)):
-        rule = f"has {len(values)} different texts, too many for categories (--features can leave it out)"
+        rule = f"has {len(values)} different texts, too many for categories (--omit can leave it out)"
         raise DataError("values", rule, min(values, key=_telling))
 
 
