@@ -297,12 +297,16 @@ def _draw_curve(pair: Sequence[Axes], report: dict[str, Any]) -> None:
     values = np.array([point["mean"] for point in curve])
     _draw_progress(pair, report, [point["rounds"] for point in curve], values, f"Test {metrics['name']}")
     for axes in pair:
-        # The first rounds, or one model for all, can be so bad that nothing else would be seen beside them.
+        # The first rounds, or one model for all, can be so bad that nothing else would be seen beside them;
+        # what does better than coupling is always shown.
         low, high = (float(bound(values[len(values) // 2 :])) for bound in (np.min, np.max))
         for kind, words, style, colour in _KINDS[1:]:
             if (alone := metrics["mean"].get(kind)) is not None:
-                axes.axhline(alone, ls=_LINES[style], color=colour, label=f"{words}, {alone:.4g}")
-                if kind == "single_task" or low - (high - low) < alone < high + (high - low):
+                better = alone > values[-1] if metrics["higher_is_better"] else alone < values[-1]
+                seen = better or kind == "single_task" or abs(2 * alone - low - high) < 3 * (high - low)
+                where = "" if seen else " (above)" if alone > high else " (below)"
+                axes.axhline(alone, ls=_LINES[style], color=colour, label=f"{words}, {alone:.4g}{where}")
+                if seen:
                     low, high = min(low, alone), max(high, alone)
         margin = 0.1 * (high - low) or 0.1
         axes.set_ylim(low - margin, high + margin)

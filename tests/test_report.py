@@ -238,6 +238,22 @@ def test_a_picture_of_a_run(
     assert down == [(entry["round"] + 1, entry["down_bytes"] / 1e3) for entry in rounds]
 
 
+@pytest.mark.parametrize(("pooled", "label"), [(1.0, "1"), (9.0, "9 (above)")])
+def test_what_does_better_than_coupling_is_in_the_picture(
+    report_of_a_run: dict[str, Any], pooled: float, label: str
+) -> None:
+    mean = {"coupled": 4.0, "single_task": 4.1, "pooled": pooled}
+    curve = [{"rounds": n, "mean": 4.0 + 0.1 / n} for n in range(1, 31)]
+    metrics = {**report_of_a_run["metrics"], "mean": mean}
+    pair = plots._figure(5, 5).subplots(1, 2)
+    plots._draw_curve(pair, {**report_of_a_run, "metrics": metrics, "learning_curve": curve})
+    for axes in pair:
+        low, high = axes.get_ylim()
+        assert low < 4.0 < 4.1 < high
+        assert (low < pooled < high) == (pooled < 4.0)
+        assert axes.lines[-1].get_label() == f"pooled (one model), {label}"
+
+
 async def test_a_picture_of_a_run_without_scores_or_models(tmp_path: Path) -> None:
     made, _ = await make_report(make_settings(rounds=1))
     plots.plot(made, tmp_path / "run.pdf")
