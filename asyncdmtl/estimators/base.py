@@ -20,7 +20,7 @@ from asyncdmtl import report
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.rows import TaskRows
-from asyncdmtl.learning.learners import learner_spec
+from asyncdmtl.learning.learners import learner_spec, make_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
@@ -200,7 +200,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
     def _settings(self, edges: Sequence[tuple[str, str, float]]) -> Settings:
         learner = self.learner or ""
-        return Settings(
+        settings = Settings(
             loss=self.loss,
             coupling=self.coupling,
             strength=0.0 if self._strength_is_open else getattr(self, "strength", 0.0),
@@ -216,6 +216,9 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             intercept=self._intercept,
             seed=_seed(self.random_state),
         )
+        # Workers would find out too, and then the run would have failed.
+        make_learner(settings.learner, settings.loss, intercept=settings.has_intercept)
+        return settings
 
     def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
         """The settings to train with."""

@@ -298,6 +298,13 @@ def test_squared_hinge_has_no_probabilities() -> None:
     assert not hasattr(model, "predict_proba")
 
 
+def test_a_learner_that_does_not_do_is_refused_before_the_run() -> None:
+    for learner, complaint in (("SGDRegresor", "must be one of SGDRegressor"), ("Lasso(alpha=-1)", "alpha")):
+        model = CodedMultiTaskRegressor(update="model", learner=learner, strength=0.1)
+        with pytest.raises(UsageError, match=f"learner .*{complaint}"):
+            model.fit(X, Y, TASKS)
+
+
 def test_local_models_of_a_learner() -> None:
     learner = SGDRegressor(alpha=0.0, eta0=0.01, learning_rate="constant")
     model = CodedMultiTaskRegressor(
