@@ -171,6 +171,8 @@ def show(report: Report, console: Console | None = None) -> None:
     console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
     if "metrics" in report:
         show_metrics(report["metrics"], console)
+        if advice := _advice(report["metrics"], settings):
+            console.print(advice)
     console.print(_load_table(report))
     console.print(_byte_table(report))
     console.print(_words(report))
@@ -255,6 +257,20 @@ def _gain_words(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> str:
         others = _gains(metrics, "pooled")
         won.append(f"than pooled on {sum(gain > 0.0 for gain in others.values())} of {len(others)}")
     return f"Coupled training is better {', '.join(won)}."
+
+
+def _advice(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """What to try where one model for all does better, by every mean, than this coupling of many; or ""."""
+    sign = 1.0 if metrics["higher_is_better"] else -1.0
+    pairs = [(part.get("pooled"), part["coupled"]) for part in (metrics["mean"], metrics["all_rows"])]
+    if any(None in pair or sign * (pair[0] - pair[1]) <= 0.0 for pair in pairs):
+        return ""
+    free = settings["intercept"] == "free"
+    options = ["--coupling mean-regularised"] if settings["coupling"] != "mean-regularised" else []
+    options += ["--intercept penalised"] if free else []
+    if not options:
+        return "One model for all does better here (--coupling mean)."
+    return f"One model for all does better here. Try what is nearer to it: {', with '.join(options)}."
 
 
 def _training_words(report: Report) -> str:

@@ -158,6 +158,27 @@ def test_scores_of_one_kind_of_models() -> None:
     assert names == [f"task {t}" for t in (*range(29, 19, -1), *range(9, -1, -1))]
 
 
+@pytest.mark.parametrize(
+    ("coupling", "intercept", "pooled", "advice"),
+    [
+        ("nuclear", "free", 0.1, "nearer to it: --coupling mean-regularised, with --intercept penalised."),
+        ("mean-regularised", "free", 0.1, "nearer to it: --intercept penalised."),
+        ("l21", "none", 0.1, "nearer to it: --coupling mean-regularised."),
+        ("mean-regularised", "penalised", 0.1, "One model for all does better here (--coupling mean)."),
+        ("nuclear", "free", 0.6, ""),
+        ("nuclear", "free", None, ""),
+    ],
+)
+def test_where_one_model_for_all_does_better_the_report_says_what_to_try(
+    coupling: str, intercept: str, pooled: float | None, advice: str
+) -> None:
+    scores = {"coupled": 0.5, "single_task": 0.4, "pooled": pooled}
+    metrics = {"higher_is_better": False, "mean": scores, "all_rows": scores}
+    found = report._advice(metrics, {"coupling": coupling, "intercept": intercept})
+    assert found.endswith(advice)
+    assert bool(found) == bool(advice)
+
+
 @pytest.fixture(scope="module")
 def report_of_a_run() -> dict[str, Any]:
     import asyncio
