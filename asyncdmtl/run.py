@@ -15,6 +15,7 @@ from asyncdmtl import loading, report
 from asyncdmtl.command import command, emit
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.evaluation import evaluate, learning_curve
+from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.model_file import SavedModel
 from asyncdmtl.learning.selection import select_strength
@@ -144,7 +145,10 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
 def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
     # The server will pool the same surveys, and then warn of columns that are left out.
     with loading.unwarned():
-        return loaded.prepared(settings)
+        prepared = loaded.prepared(settings)
+    if settings.learner:
+        check_learner(prepared.partitions, settings)
+    return prepared
 
 
 def _placement(

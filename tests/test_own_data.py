@@ -93,6 +93,21 @@ def test_a_strength_that_cannot_be_chosen_must_be_given(tmp_path: Path) -> None:
         )
 
 
+def test_a_learner_that_cannot_train_on_a_task_is_refused_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text("t,x,y\na,1,no\na,2,no\na,3,yes\nb,5,no\nb,6,yes\n")
+    options = ["--task=t", "--target=y", "--test-fraction=0", "--update=model"]
+    for learner, complaint in (
+        ("LogisticRegression", "task 'a', partition 'p1': labels must be both 0 and 1"),
+        ("SGDRegressor", "learner must be one of SGDClassifier"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            CliRunner().invoke(
+                run.main,
+                ["--data", str(tmp_path / "two.csv"), *options, "--learner", learner],
+                catch_exceptions=False,
+            )
+
+
 def test_sites_train_together_on_files_of_their_own(tmp_path: Path, clinics: dict[str, pd.DataFrame]) -> None:
     stored = {"w0": ["north", "south"], "w1": ["south", "east", "west"], "w2": ["west", "north", "east"]}
     for worker, names in stored.items():

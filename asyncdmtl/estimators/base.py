@@ -20,7 +20,7 @@ from asyncdmtl import report
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.rows import TaskRows
-from asyncdmtl.learning.learners import learner_spec, make_learner
+from asyncdmtl.learning.learners import check_learner, learner_spec
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
@@ -171,6 +171,8 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         """Run, keep what it was and cost, and return coefficients and intercepts, a row for each target."""
         settings = self._settings(self._edges(frames.names))
         partitions = sorted(frames.partitions(targets), key=lambda partition: natural_key(partition.id))
+        if settings.learner:
+            check_learner(partitions, settings)
         settings = self._choose(frames, partitions, settings)
         record, models = self._run(settings, partitions)
         self.strength_ = record.settings.strength
@@ -200,7 +202,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
     def _settings(self, edges: Sequence[tuple[str, str, float]]) -> Settings:
         learner = self.learner or ""
-        settings = Settings(
+        return Settings(
             loss=self.loss,
             coupling=self.coupling,
             strength=0.0 if self._strength_is_open else getattr(self, "strength", 0.0),
@@ -216,9 +218,6 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             intercept=self._intercept,
             seed=_seed(self.random_state),
         )
-        # Workers would find out too, and then the run would have failed.
-        make_learner(settings.learner, settings.loss, intercept=settings.has_intercept)
-        return settings
 
     def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
         """The settings to train with."""

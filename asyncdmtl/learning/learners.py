@@ -12,7 +12,7 @@ import inspect
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, Loss
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
 
 Floats = NDArray[np.float64]
 
@@ -89,6 +92,9 @@ class Learner(Protocol):
             the partition's name.
         """
 
+    def check(self, y: Floats, weights: Floats | None) -> None:
+        """DataError as `fit`, without training: labels or weights (rows,) that this learner cannot use."""
+
 
 class GradientDescent:
     """`epochs` steps of length 1 / smoothness on the weighted mean loss of all rows."""
@@ -113,6 +119,9 @@ class GradientDescent:
             if self._intercept:
                 b -= step / total * float(derivatives.sum())
         return w, b
+
+    def check(self, y: Floats, weights: Floats | None) -> None:
+        """All will do."""
 
 
 class ScikitLearner:
@@ -145,11 +154,7 @@ class ScikitLearner:
         *, smoothness: float, epochs: int, seed: int,
     ) -> tuple[Floats, float]:  # fmt: skip
         """As `Learner.fit`."""
-        name = self._made.__name__
-        if weights is not None and not self._weighted:
-            raise DataError("weights", f"cannot be used by the learner {name}", weights)
-        if self._classifies and not self._by_rows and (y == y[0]).all():
-            raise DataError("labels", f"must be both 0 and 1 for the learner {name}", float(y[0]))
+        self.check(y, weights)
         try:
             coef, intercept = self.continued(X, y, weights, w, b, epochs, seed)
         except ValueError as error:
@@ -157,6 +162,15 @@ class ScikitLearner:
                 raise
             return np.full_like(w, np.nan), math.nan
         return coef, intercept
+
+    def check(self, y: Floats, weights: Floats | None) -> None:
+        """As `Learner.check`."""
+        name = self._made.__name__
+        if weights is not None and not self._weighted:
+            raise DataError("weights", f"cannot be used by the learner {name}", weights)
+        if self._classifies and not self._by_rows and (y == y[0]).all():
+            rule = f"must be both 0 and 1 for the learner {name} (SGDClassifier takes one class)"
+            raise DataError("labels", rule, float(y[0]))
 
     def continued(
         self, X: Floats, y: Floats, weights: Floats | None, w: Floats, b: float, epochs: int, seed: int
@@ -236,6 +250,27 @@ def make_learner(spec: str, loss: str, *, intercept: bool) -> Learner:
     except (ValueError, TypeError, OverflowError) as error:
         raise UsageError("learner", f"must have parameters that {name} accepts ({error})", spec) from error
     return learner
+
+
+def check_learner(partitions: Sequence[Partition], settings: Settings) -> None:
+    """Find out before a run whether its learner can train on all partitions, where these are at hand.
+
+    Raises
+    ------
+    UsageError
+        As `make_learner`; or, as DataError, names the task and the partition of labels or weights that the
+        learner cannot use.
+    """
+    learner = make_learner(settings.learner, settings.loss, intercept=settings.has_intercept)
+    problem = Problem(settings, [partition.info(settings) for partition in partitions])
+    for t, partition in zip(problem.task_of, partitions, strict=True):
+        if t in problem.fixed:
+            continue
+        try:
+            learner.check(partition.y, partition.weights)
+        except DataError as error:
+            what = f"task {partition.task!r}, partition {partition.id!r}: {error.argument}"
+            raise DataError(what, error.rule, error.value) from error
 
 
 def learner_spec(estimator: object) -> str:

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn import linear_model
+from support.problems import make_settings
 
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.learners import CLASSIFIERS, REGRESSORS, learner_spec, make_learner
+from asyncdmtl.learning.learners import CLASSIFIERS, REGRESSORS, check_learner, learner_spec, make_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import single_threaded
@@ -141,6 +143,24 @@ def test_one_class_is_learned_or_refused(spec: str, label: float) -> None:
         w, b = learned(spec, w=(0.5 - label) * W, y=y, epochs=5)
         right, before = (((X @ v + c > 0.0) == label).sum() for v, c in ((w, b), ((0.5 - label) * W, 0.0)))
         assert right > before
+
+
+def test_what_a_learner_cannot_train_on_is_found_before_the_run() -> None:
+    both, ones = np.array([0.0, 1.0]), np.ones(2)
+    partitions = [
+        Partition("p0", "mixed", np.eye(2), both),
+        Partition("p1", "mixed", np.eye(2), ones),
+        Partition("p2", "ones", np.eye(2), ones),
+    ]
+    settings = make_settings(loss="logistic", update="model", accelerated=False, learner="LogisticRegression")
+    with pytest.raises(DataError, match=r"task 'mixed', partition 'p1': labels must be both .*, got 1.0"):
+        check_learner(partitions, settings)
+    # A task of one class is left alone where its intercept is free.
+    check_learner([partitions[0], partitions[2]], settings)
+    with pytest.raises(DataError, match="task 'ones'"):
+        check_learner([partitions[0], partitions[2]], replace(settings, intercept="penalised"))
+    for learner in ("", "SGDClassifier"):
+        check_learner(partitions, replace(settings, learner=learner))
 
 
 @pytest.mark.parametrize("spec", ["SGDRegressor(learning_rate='constant', eta0=1e6)", ""])
