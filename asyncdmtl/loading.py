@@ -88,6 +88,11 @@ class Prepared:
     test: Mapping[str, Rows]
     encoding: Encoding
 
+    @property
+    def tasks(self) -> frozenset[str]:
+        """The tasks that are trained on."""
+        return frozenset(partition.task for partition in self.partitions)
+
 
 def is_table(spec: str) -> bool:
     """Whether `--data` names files rather than a recipe."""

@@ -79,7 +79,7 @@ training_options = _all(
     click.option(
         "--coupling",
         type=click.Choice(tuple(COUPLINGS)),
-        show_default=_SUITS,
+        show_default="that of the recipe; for files, run chooses nuclear or mean-regularised with λ",
         help="What ties the tasks' models together.",
     ),
     click.option(

@@ -60,12 +60,13 @@ def test_the_first_hour_of_a_data_scientist(tmp_path: Path, clinics: dict[str, p
         "run", "--data", table, "--task=clinic", "--target=score", "--workers=3", "--copies=2",
         "--save", model, "--report", str(tmp_path / "report.json"),
     )  # fmt: skip
-    assert "by cross-validation" in done.stderr
     assert done.stderr.count("column 'country' is left out") == 1
     assert "converged: by estimate within" in done.stdout
     report = json.loads((tmp_path / "report.json").read_text())
     strength = report["settings"]["strength"]
-    assert f"Loss squared, coupling nuclear, λ = {strength:.4g}, intercept free." in done.stdout
+    coupling = report["settings"]["coupling"]
+    assert f"coupling {coupling}, λ = {strength:.4g}, by cross-validation (3 folds)" in done.stderr
+    assert f"Loss squared, coupling {coupling}, λ = {strength:.4g}, intercept free." in done.stdout
     assert report["metrics"]["mean"]["coupled"] < 2.0 < everything.score.std()
     assert report["uplink"]["load"] == report["uplink"]["bound"]
 
@@ -81,6 +82,29 @@ def test_the_first_hour_of_a_data_scientist(tmp_path: Path, clinics: dict[str, p
     predicted = pd.read_csv(predictions)
     assert predicted.clinic.tolist() == everything.clinic.tolist()
     assert np.sqrt(np.mean((predicted.prediction - everything.score.to_numpy()) ** 2)) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("same", "given", "coupling"),
+    [(True, [], "mean-regularised"), (False, [], "nuclear"), (True, ["--coupling=nuclear"], "nuclear")],
+)
+def test_the_coupling_of_a_table_is_chosen_by_its_rows(
+    tmp_path: Path, same: bool, given: list[str], coupling: str
+) -> None:
+    rng = np.random.default_rng(0)
+    common, lines = np.array([3.0, -2.0, 1.0, 2.0]), ["t,y,a,b,c,d"]
+    for t in range(10):
+        # Models that are nearly equal, or multiples of one, of either sign.
+        w = common + 0.1 * rng.standard_normal(4) if same else common * rng.standard_normal()
+        for x in rng.standard_normal((8, 4)):
+            lines.append(f"t{t},{x @ w + rng.standard_normal()},{','.join(map(str, x))}")
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    done = finished(
+        "run", "--data", str(tmp_path / "a.csv"), "--task=t", "--target=y", "--workers=1", "--rounds=5",
+        *given,
+    )  # fmt: skip
+    assert f"coupling {coupling}, " in done.stdout
+    assert done.stderr.startswith("λ = " if given else f"coupling {coupling}, λ = ")
 
 
 def test_a_strength_that_cannot_be_chosen_must_be_given(tmp_path: Path) -> None:

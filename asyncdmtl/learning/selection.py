@@ -49,6 +49,11 @@ class Selection:
     strengths: Floats
     losses: Floats
 
+    @property
+    def loss(self) -> float:
+        """The mean held-out loss at `strength`: the least."""
+        return float(np.nanmean(self.losses, axis=1).min())
+
 
 def select_strength(
     partitions: Sequence[Partition],
