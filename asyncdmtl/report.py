@@ -331,6 +331,8 @@ def _words(report: Report) -> str:
     lines.append(
         f"Uplink {_saving(report, up)} uncoded; a broadcast downlink {_saving(report, broadcast)} uncoded."
     )
+    if 0 < _MUCH * up["payload_bytes"] < up["framing_bytes"]:
+        lines.append(_framing_words(report))
     heard = bool(report["multicast"] and report["multicast"]["listeners"])
     lines.append(
         f"{'' if heard else 'TCP has no broadcast: '}{'O' if heard else 'o'}n the wire the downlink "
@@ -348,6 +350,23 @@ def _words(report: Report) -> str:
         verdict = off if any(difference.values()) else "agree with"
         lines.append(f"The kernel's TCP counters {verdict} all bytes counted here.")
     return "\n".join(lines)
+
+
+# Of the payload: framing beyond this is worth a line.
+_MUCH = 0.1
+
+
+def _framing_words(report: Report) -> str:
+    """What coding saves of all bytes up: framing is the same without it, but for the strategy linear."""
+    up = report["uplink"]
+    share = up["framing_bytes"] / up["payload_bytes"]
+    told = f"Vectors are small: framing is {share:.0%} of the uplink's payload"
+    whole = up["payload_bytes"] + up["framing_bytes"]
+    uncoded = _uncoded_bytes(report, up) + up["framing_bytes"]
+    if report["strategy"] == "linear" or whole == uncoded:
+        return f"{told}."
+    change = "less" if whole < uncoded else "more"
+    return f"{told}; with it, the uplink costs {abs(1 - whole / uncoded):.0%} {change} than uncoded."
 
 
 def _multicast_words(told: Mapping[str, Any]) -> str:

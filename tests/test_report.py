@@ -179,6 +179,32 @@ def test_where_one_model_for_all_does_better_the_report_says_what_to_try(
     assert bool(found) == bool(advice)
 
 
+@pytest.mark.parametrize(
+    ("payload", "strategy", "words"),
+    [
+        (
+            960,
+            "relay",
+            "framing is 52% of the uplink's payload; with it, the uplink costs 40% less than uncoded.",
+        ),
+        (1920, "uncoded", "framing is 26% of the uplink's payload."),
+        (0, "relay", None),
+        (960, "linear", "framing is 52% of the uplink's payload."),
+        (50_000, "relay", None),
+    ],
+)
+def test_framing_that_is_much_beside_small_vectors_is_told(
+    report_of_a_run: dict[str, Any], payload: int, strategy: str, words: str | None
+) -> None:
+    up = {**report_of_a_run["uplink"], "payload_bytes": payload, "framing_bytes": 500, "uncoded_load": "6"}
+    vector = {**report_of_a_run["vector"], "uncoded_bytes": 40}
+    made = {**report_of_a_run, "uplink": up, "vector": vector, "strategy": strategy}
+    made["rounds"] = report_of_a_run["rounds"][:8]
+    text = report._words(made)
+    assert ("framing" in text) == (words is not None)
+    assert words is None or words in text
+
+
 @pytest.fixture(scope="module")
 def report_of_a_run() -> dict[str, Any]:
     import asyncio
