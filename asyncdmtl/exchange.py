@@ -107,7 +107,7 @@ class WorkerSide:
         self._known = self._own if relayed else self._format.allocate(len(self._delivery.known))
         self._wanted = self._format.allocate(len(self._delivery.wanted))
         self._known_by_column: dict[int, Vectors] = {}
-        self._vectors_by_column: dict[int, Vectors] = {}
+        self._vectors_by_task: list[list[Vectors]] = []
         reported = set(reported_by(plan.placement, worker))
         self._reported = [i for i, n in enumerate(self.trainer.own) if n in reported]
 
@@ -211,8 +211,16 @@ class WorkerSide:
         """Have the side information of this round."""
         if not self._known_by_column:
             self._known_by_column = self._known_vectors()
-            wanted = dict(zip(self._delivery.wanted, self._vectors(self._wanted), strict=True))
-            self._vectors_by_column = {**self._known_by_column, **wanted}
+            if not self._personal:
+                self._vectors_by_task = self._by_task()
+
+    def _by_task(self) -> list[list[Vectors]]:
+        """Of each task the vectors that are broadcast: its updates, or its aggregate."""
+        wanted = dict(zip(self._delivery.wanted, self._vectors(self._wanted), strict=True))
+        vectors = {**self._known_by_column, **wanted}
+        if self.plan.broadcasts == "aggregates":
+            return [[vectors[t]] for t in range(len(self._problem.tasks))]
+        return [[vectors[n] for n in S] for S in self._problem.partitions_of]
 
     def _known_vectors(self) -> dict[int, Vectors]:
         """Side information by column: own updates, or aggregates of the tasks that are stored whole."""
@@ -221,20 +229,18 @@ class WorkerSide:
             return own
         known = self._vectors(self._known)
         for i, t in enumerate(self._delivery.known):
-            known[i] = self._aggregate(t, own)
+            known[i] = self._aggregate(t, [own[n] for n in self._problem.partitions_of[t]], slice(None))
         return dict(zip(self._delivery.known, known, strict=True))
 
     def _aggregates(self, cols: slice) -> list[Vectors]:
         """The aggregated updates of all tasks in some columns, as far as they were decoded."""
-        vectors = {n: vector[cols] for n, vector in self._vectors_by_column.items()}
-        tasks = range(len(self._problem.tasks))
-        if self.plan.broadcasts == "aggregates":
-            return [vectors[t] for t in tasks]
-        return [self._aggregate(t, vectors) for t in tasks]
+        return [self._aggregate(t, vectors, cols) for t, vectors in enumerate(self._vectors_by_task)]
 
-    def _aggregate(self, t: int, updates: Mapping[int, Vectors]) -> Vectors:
-        vectors = [self._problem.wire.unpack(updates[n]) for n in self._problem.partitions_of[t]]
-        return self._problem.aggregate(t, vectors[0][None] if len(vectors) == 1 else np.stack(vectors))
+    def _aggregate(self, t: int, updates: Sequence[Vectors], cols: slice) -> Vectors:
+        """That of one task, from its updates as they travel; or from its aggregate, which it is already."""
+        if len(updates) == 1:
+            return self._problem.wire.unpack(updates[0])[cols]
+        return self._problem.aggregate(t, np.stack([self._problem.wire.unpack(v)[cols] for v in updates]))
 
     def _vectors(self, packed: Bytes) -> Vectors:
         vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]

@@ -40,7 +40,7 @@ class Coupling(ABC):
     """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0.
 
     Where `R` is a sum over columns (features) it is `columnwise`: penalty and prox may then be taken of some
-    columns at a time.
+    columns at a time, and the prox of float32, too.
     """
 
     summary: ClassVar[str]
@@ -250,7 +250,7 @@ class L21Norm(Coupling):
         """Columns shortened by `step·λ`."""
         norms, off = _column_norms(W), step * self.strength
         # Where a column is 0 it stays 0, whatever it is multiplied by.
-        shrink = off / np.maximum(norms, max(off, np.finfo(np.float64).tiny))
+        shrink = off / np.maximum(norms, max(off, np.finfo(W.dtype).tiny))
         shortened: Floats = W * np.subtract(1.0, shrink, out=shrink)
         return shortened
 

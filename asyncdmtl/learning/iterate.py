@@ -5,6 +5,9 @@ itself or, accelerated, ahead of it by the momentum `m`: `Y = W + m·(W − W_be
 made block by block where it is asked for. Where the coupling permits, blocks of a step are computed as soon
 as their columns of `Z` are there; nothing has changed until the step is taken.
 
+What is done to each number by itself, and to each column, is done in the run's dtype, without fused
+operations, and so has the same bits on every CPU; singular values and iterations are computed in float64.
+
 Acceleration: Beck and Teboulle, "A Fast Iterative Shrinkage-Thresholding Algorithm", SIAM J. Imaging
 Sciences 2(1), 2009; restart: O'Donoghue and Candès, "Adaptive Restart for Accelerated Gradient Schemes",
 Foundations of Computational Mathematics 15, 2015.
@@ -69,7 +72,7 @@ class Iterate:
         self._next = np.empty_like(self.W)
         # FISTA's t, 1 at a fresh start, and how far Y is ahead, in steps of the last size.
         self._t, self._momentum = 1.0, 0.0
-        width = min(C, max(1, _BLOCK // T))
+        width = max(1, C if T * C <= 2 * _BLOCK else _BLOCK // T)
         self._blocks = [slice(start, min(start + width, C)) for start in range(0, C, width)]
         # Of each block, and of free intercepts: how far uphill, how far at all, and the size of the models.
         self._sums = np.zeros((len(self._blocks) + 1, 3))
@@ -77,9 +80,8 @@ class Iterate:
         long = len(self._blocks) > 1 and C >= _LONG * T
         self._spectral = problem.coupling if isinstance(problem.coupling, SpectralCoupling) and long else None
         self._grams = np.empty((len(self._blocks), T, T)) if self._spectral else None
-        own, wide = problem.dtype, np.dtype(np.float64)
-        dtypes = {"ahead": own, "here": own, "back": own, "moved": own, "target": wide}
-        self._scratch = {name: np.empty(T * max(1, width), dtype) for name, dtype in dtypes.items()}
+        names = ("ahead", "here", "back", "moved", "target")
+        self._scratch = {name: np.empty(T * max(1, width), problem.dtype) for name in names}
         # Of which columns "ahead" is there.
         self._known: slice | None = None
 
@@ -212,14 +214,14 @@ class Iterate:
     def _here(self, cols: slice) -> Floats:
         return self.ahead(cols).astype(np.float64)
 
-    def _target(self, Z: Columns, cols: slice) -> Floats:
+    def _target(self, Z: Columns, cols: slice) -> Vectors:
         """What the prox is taken of, in some columns: valid until the next are asked for."""
-        V: Floats = self._scratched("target", cols.stop - cols.start)  # type: ignore[assignment]
+        V = self._scratched("target", cols.stop - cols.start)
         gradients = self._problem.settings.update == "gradient"
         length = -self._lengths[int(cols.start >= self._problem.coupled)]
         for v, z in zip(V, Z(cols), strict=True):
             if gradients:
-                np.multiply(z, length, out=v)
+                np.multiply(z, length, out=v, casting="same_kind")
             else:
                 v[:] = z
         if gradients:
@@ -234,14 +236,16 @@ class Iterate:
         self._known = cols
         return self.ahead(cols, out)
 
-    def _begin(self, index: int, cols: slice, V: Floats) -> None:
+    def _begin(self, index: int, cols: slice, V: Vectors) -> None:
         """All that can be done with a block by itself, given what the prox is taken of."""
         if self._grams is None:
-            self._settle(index, cols, self._problem.coupling.prox(V, self._step))
+            prox = self._problem.coupling.prox(V, self._step)  # type: ignore[arg-type] # columnwise
+            self._settle(index, cols, prox)
         else:
-            np.matmul(V, V.T, out=self._grams[index])
+            wide = V.astype(np.float64)
+            np.matmul(wide, wide.T, out=self._grams[index])
 
-    def _settle(self, index: int, cols: slice, prox: Floats) -> None:
+    def _settle(self, index: int, cols: slice, prox: Vectors) -> None:
         """Keep a block of the next models, and see how far they are from `Y` and `W`.
 
         These are estimates, for which the run's dtype will do; in float32 squares may be too large or too
@@ -249,7 +253,10 @@ class Iterate:
         """
         columns = cols.stop - cols.start
         here, back, moved = (self._scratched(name, columns) for name in ("here", "back", "moved"))
-        here[...] = prox
+        if prox.dtype == here.dtype and prox.flags.c_contiguous:
+            here = prox
+        else:
+            here[...] = prox
         self._next[:, cols] = here
         np.subtract(self._ahead_here(cols), here, out=back)
         np.subtract(here, self.W[:, cols], out=moved)
@@ -281,7 +288,7 @@ class Iterate:
             self._settle_whole(coupling.prox(self._whole(Z), self._step))
             return
         for index, cols in enumerate(self._blocks):
-            self._settle(index, cols, factor @ self._target(Z, cols))
+            self._settle(index, cols, factor.astype(self.W.dtype) @ self._target(Z, cols))
 
     def _check_size(self, Z: Columns) -> None:
         """DataError unless the next models are finite; in float32, their squares need not be."""
