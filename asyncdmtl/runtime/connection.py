@@ -316,6 +316,11 @@ class Connection(asyncio.BufferedProtocol):
             return cast(Wanted, self._inbox.popleft())
         return None
 
+    def put_back(self, message: Message) -> None:
+        """Have a message that was received received once more, before all others."""
+        self._inbox.appendleft(message)
+        self._arrival.set()
+
     def clear(self) -> None:
         """Forget messages that came and that nobody has received."""
         self._inbox.clear()

@@ -374,12 +374,24 @@ class Participant:
                     await asyncio.wait((newer, there), return_when=asyncio.FIRST_COMPLETED)
                     there.cancel()
                 if newer.done():
-                    return newer.result()
+                    following = newer.result()
+                    if not self._counts(following) or not all(map(ear.has, range(i, len(side.ranges)))):
+                        return following
                 await self._receiving.do(side.receive, i, ear.hand_out(i))
         finally:
             newer.cancel()
             await asyncio.wait([newer])
-        return None if newer.cancelled() else newer.result()
+        if newer.cancelled():
+            return None
+        following = newer.result()
+        if self._counts(following):
+            connection.put_back(following)
+            return None
+        return following
+
+    def _counts(self, newer: Assign) -> bool:
+        """Whether the round that is made here counts under a newer plan: its rows are to be applied."""
+        return newer.round > self._replica.round
 
     async def _leave(self, connection: Connection, plan: int) -> Finish | Assign:
         """Say that the training is over; the server's goodbye, or a plan by which others get the models."""

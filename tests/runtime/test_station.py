@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any
@@ -15,6 +16,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl import report
 from asyncdmtl.errors import RemoteProtocolError, UsageError
+from asyncdmtl.exchange import WorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
@@ -211,6 +213,31 @@ async def test_a_worker_that_is_lost_does_not_keep_the_others_from_repair(
         await cluster.server
         check([await worker for worker in workers])
     assert cut == ["w0"]
+
+
+@pytest.mark.parametrize("width", [32 << 10, 4096], ids=["one range", "five ranges"])
+async def test_a_new_plan_that_comes_before_the_rows_are_decoded_costs_no_connection(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("asyncdmtl.plan.codec.LEAST_RANGE", width)
+    receive = WorkerSide.receive
+
+    def slowly(side: WorkerSide, i: int, rows: Any) -> None:
+        time.sleep(0.02)
+        receive(side, i, rows)
+
+    monkeypatch.setattr(WorkerSide, "receive", slowly)
+    settings = make_settings(dtype="float64", rounds=6)
+    late, *others = OWN
+    async with Cluster(options(settings=settings, workers=5)) as cluster:
+        workers = [cluster.join(name, OWN[name], interface=LOOPBACK) for name in others]
+        await cluster.event("round", round=1)
+        workers.append(cluster.join(late, OWN[late], interface=LOOPBACK))
+        record = await cluster.server
+        models = [await worker for worker in workers]
+    assert record.plan.placement.workers == tuple(OWN)
+    assert record.incidents == ()
+    assert len({own.coef_.tobytes() for own in models}) == 1
 
 
 async def test_linear_rounds_stay_on_tcp() -> None:
