@@ -186,7 +186,8 @@ class Ear:
 
     def _answer(self, query: Query, asked: range) -> None:
         for index in asked:
-            if not self._connection.lost and query.plan == self._plan:
+            # A newer plan may have come since, and not be followed yet: nobody waits for the answer any more.
+            if not self._connection.lost and query.plan == self._connection.session.plan:
                 told = self._lacks(query.round, index)
                 self._connection.write(Lack(query.plan, query.round, index, *told))
 

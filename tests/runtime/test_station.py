@@ -215,6 +215,30 @@ async def test_a_worker_that_is_lost_does_not_keep_the_others_from_repair(
     assert cut == ["w0"]
 
 
+async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follow, answered = Ear.follow, list[int]()
+
+    async def after_an_answer(ear: Ear, plan: int, side: WorkerSide) -> None:
+        if ear._plan >= 0:
+            answered.append(plan)
+            ear._answer(Query(ear._plan, ear._number, 0, 1), range(1))
+        await follow(ear, plan, side)
+
+    monkeypatch.setattr(Ear, "follow", after_an_answer)
+    late, *others = OWN
+    async with Cluster(options(settings=make_settings(dtype="float64", rounds=40), workers=5)) as cluster:
+        workers = [cluster.join(name, OWN[name], interface=LOOPBACK) for name in others]
+        await cluster.event("round", round=1)
+        workers.append(cluster.join(late, OWN[late], interface=LOOPBACK))
+        record = await cluster.server
+        models = [await worker for worker in workers]
+    assert answered == [1] * 5
+    assert record.incidents == ()
+    assert len({own.coef_.tobytes() for own in models}) == 1
+
+
 @pytest.mark.parametrize("width", [32 << 10, 4096], ids=["one range", "five ranges"])
 async def test_a_new_plan_that_comes_before_the_rows_are_decoded_costs_no_connection(
     monkeypatch: pytest.MonkeyPatch, width: int
