@@ -215,6 +215,14 @@ class Broadcast:
         """Those who have still to answer for a range."""
         return tuple(self._ranges[index].waiting)
 
+    def unanswered(self) -> dict[str, list[int]]:
+        """Those who have still to answer, and all ranges of which it is not known that they have them."""
+        late = {worker for sending in self._ranges for worker in sending.waiting}
+        return {
+            worker: [i for i, r in enumerate(self._ranges) if worker in r.waiting or worker in r.lacks]
+            for worker in sorted(late)
+        }
+
     def lacking(self, index: int) -> bool:
         """Whether somebody who has answered lacks something of a range."""
         return bool(self._ranges[index].lacks)

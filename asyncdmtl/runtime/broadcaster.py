@@ -31,6 +31,9 @@ class Control(Protocol):
     def deliver(self, worker: str, index: int) -> None:
         """Send a listener its rows of a range."""
 
+    def give_up(self, worker: str) -> None:
+        """Take note of a listener that does not answer: it is not to be one of the next round."""
+
     def count(self, block: Block) -> None:
         """Take note of datagrams that were sent."""
 
@@ -43,6 +46,8 @@ class Broadcaster:
     sender : Sender
     pace : Pace
     control : Control
+    patience : float
+        Seconds that listeners have to answer, once all of a round is sent.
 
     Attributes
     ----------
@@ -52,13 +57,14 @@ class Broadcaster:
         What each listener had of all rounds.
     """
 
-    def __init__(self, sender: Sender, pace: Pace, control: Control) -> None:
+    def __init__(self, sender: Sender, pace: Pace, control: Control, patience: float) -> None:
         self.sent = 0
         self.repaired = 0
         self.receptions: dict[str, Reception] = {}
         self.pace = pace
         self._sender = sender
         self._control = control
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._broadcast: Broadcast | None = None
@@ -79,8 +85,7 @@ class Broadcaster:
                 elif broadcast.begun < self._ready:
                     await self._first(broadcast, broadcast.begun)
                 else:
-                    self._changed.clear()
-                    await self._changed.wait()
+                    await self._news(broadcast)
         finally:
             if self._broadcast is broadcast:
                 self._broadcast = None
@@ -108,6 +113,25 @@ class Broadcaster:
         if self._broadcast is not None:
             self._broadcast.drop(worker)
             self._changed.set()
+
+    async def _news(self, broadcast: Broadcast) -> None:
+        """Wait for an answer, a range or a loss; who does not answer is waited for no more.
+
+        What a worker has to say comes after the rows that it sends, which may take long: its time begins when
+        all of them were there.
+        """
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(
+                self._patience if broadcast.begun == broadcast.layout.ranges else None
+            ):
+                await self._changed.wait()
+        except TimeoutError:
+            for worker, indices in broadcast.unanswered().items():
+                for index in indices:
+                    self._control.deliver(worker, index)
+                broadcast.drop(worker)
+                self._control.give_up(worker)
 
     async def _first(self, broadcast: Broadcast, index: int) -> None:
         spare = int(self.pace.lost * broadcast.count + 1 - NEEDED)

@@ -71,7 +71,12 @@ class Coordinator:
         self._run = secrets.token_hex(4) if self._resumed is None else self._resumed.run
         self._ledger = Ledger()
         self._rounds: Rounds | None = None
-        self._station = None if options.multicast is None else Station(options.multicast, self._ledger)
+        self._station = (
+            None
+            if options.multicast is None
+            # Others wait for a worker that does not answer: they must not be taken for those who are late.
+            else Station(options.multicast, self._ledger, options.round_timeout / 2)
+        )
         self._roster = Roster(
             self._run,
             options.settings,

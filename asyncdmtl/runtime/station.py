@@ -46,6 +46,8 @@ class Station:
     options : MulticastOptions
     ledger : Ledger
         Where datagrams are counted, under the name `GROUP`.
+    patience : float
+        Seconds that workers have at the most to say what they lack.
 
     Raises
     ------
@@ -53,9 +55,10 @@ class Station:
         There is no such interface.
     """
 
-    def __init__(self, options: MulticastOptions, ledger: Ledger) -> None:
+    def __init__(self, options: MulticastOptions, ledger: Ledger, patience: float) -> None:
         self._options = options
         self._ledger = ledger
+        self._patience = min(patience, ANSWER)
         self._key = secrets.token_bytes(KEY_BYTES)
         self._sender: Sender | None = None
         self._broadcaster: Broadcaster | None = None
@@ -188,6 +191,13 @@ class Station:
         rows = made.side.rows(made.positions[worker], index)
         self._write(worker, Given(made.plan, made.round, index, rows))
 
+    def give_up(self, worker: str) -> None:
+        """Serve a listener over TCP from the next round on: it does not say what it lacks."""
+        made = self._current()
+        member = made.listeners[worker]
+        member.hears = False
+        self._note(member, f"did not tell what it lacked of round {made.round}")
+
     def count(self, block: Block) -> None:
         """Count datagrams that were sent."""
         size = len(block.datagrams)
@@ -214,7 +224,7 @@ class Station:
         """The sender, by the interface of the option or else by that of the first worker."""
         if self._sender is None:
             self._sender = Sender(self._options.group, self._options.interface or local)
-            self._broadcaster = Broadcaster(self._sender, Pace(self._options.rate / 8), self)
+            self._broadcaster = Broadcaster(self._sender, Pace(self._options.rate / 8), self, self._patience)
         return self._sender
 
     async def _send_probes(self, sender: Sender, nonce: bytes) -> None:

@@ -17,6 +17,7 @@ from asyncdmtl.runtime.broadcaster import Broadcaster, Listener
 from asyncdmtl.runtime.multicast import Group, Receiver, Sender
 
 FAST = 1e9
+PATIENCE = 0.5
 
 
 class Wire(Sender):
@@ -52,6 +53,7 @@ class Control:
         self.broadcaster: Broadcaster | None = None
         self.delivered: list[tuple[str, int]] = []
         self.silent: set[str] = set()
+        self.given_up: list[str] = []
         self.counted = 0
 
     def ask(self, worker: str, index: int, count: int) -> None:
@@ -64,6 +66,9 @@ class Control:
         round_ = self.listeners[worker].round
         assert round_ is not None
         round_.fill(index, self.made.own(k, index).copy())
+
+    def give_up(self, worker: str) -> None:
+        self.given_up.append(worker)
 
     def count(self, block: Block) -> None:
         self.counted += len(block.datagrams)
@@ -82,7 +87,9 @@ class Hall:
         self.listeners = {name: Listener(Receiver(group, LOOPBACK)) for name in made.workers}
         self.control = Control(made, self.listeners)
         self.pace = Pace(rate)
-        self.broadcaster = self.control.broadcaster = Broadcaster(sender, self.pace, self.control)
+        self.broadcaster = self.control.broadcaster = Broadcaster(
+            sender, self.pace, self.control, patience=PATIENCE
+        )
 
     def begin(self) -> None:
         for k, listener in enumerate(self.listeners.values()):
@@ -215,7 +222,7 @@ async def test_who_is_lost_is_not_waited_for() -> None:
         opened.begin()
         running = asyncio.create_task(opened.broadcaster.run())
         opened.broadcaster.ready(made.layout.ranges)
-        done, _ = await asyncio.wait([running], timeout=0.2)
+        done, _ = await asyncio.wait([running], timeout=PATIENCE / 2)
         assert not done
         opened.broadcaster.drop(lost)
         async with asyncio.timeout(30):
@@ -224,6 +231,19 @@ async def test_who_is_lost_is_not_waited_for() -> None:
             round_ = opened.listeners[name].round
             assert round_ is not None
             made.check(made.workers.index(name), round_)
+
+
+async def test_who_does_not_answer_is_served_on_its_connection() -> None:
+    group, made = free_group(), example()
+    with hall(made, Wire(group, 4, 0.05, mixed=True), group) as opened:
+        mute = made.workers[0]
+        opened.control.silent.add(mute)
+        await opened.run()
+        opened.check()
+        assert opened.control.delivered == [(mute, index) for index in range(made.layout.ranges)]
+        assert opened.control.given_up == [mute]
+        # What it says now is too late, and no fault.
+        opened.broadcaster.answer(mute, 0, b"", 0)
 
 
 async def test_replays_of_an_old_round_are_foreign() -> None:

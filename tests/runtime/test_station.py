@@ -215,6 +215,27 @@ async def test_a_worker_that_is_lost_does_not_keep_the_others_from_repair(
     assert cut == ["w0"]
 
 
+async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losing(monkeypatch, lambda receiver: 0.1)
+    asked = Ear._asked
+
+    def mute(ear: Ear, query: Query) -> None:
+        if ear._connection.session.worker != "w0":
+            asked(ear, query)
+
+    monkeypatch.setattr(Ear, "_asked", mute)
+    record, models = await run_cluster(options(round_timeout=1.0), HOMOGENEOUS, PARTITIONS)
+    check(models)
+    assert record.incidents == ()
+    assert told(record).deaf == {"w0": "did not tell what it lacked of round 0"}
+    counts = {
+        e.round: e.payload for e in record.ledger.entries() if e.worker == "w0" and e.kind == "downlink"
+    }
+    assert counts[1] == counts[3] == 3 * record.vector_bytes
+
+
 async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
