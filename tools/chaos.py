@@ -5,6 +5,8 @@ goes wrong when: see `chaos_scenario`. Whatever it is, the models of all workers
 one-process twin, bit for bit; or, if nobody is left who holds some partition, the server must say so. A wrong
 result, a hang, an internal error, a traceback or something left behind is a bug; its seed is printed.
 
+In about half of the runs rows go to a group: then some workers lose datagrams, and somebody forges them.
+
 Processes are forked from an interpreter that has imported all; in a tenth of the runs each starts its own.
 Moments are rounds and other events of the server, so that `--seed N` replays a run as far as timing allows.
 """

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Callable
+from random import Random
 
 Address = tuple[str, int]
 
@@ -210,3 +211,44 @@ class Pipe:
         """Be done with both."""
         for writer in self._writers.values():
             writer.transport.abort()
+
+
+async def forge(group: Address, interface: str, seconds: float, rng: Random) -> None:
+    """Send a group what it heard once more, and things that look like it, for so long."""
+    loop = asyncio.get_running_loop()
+    member = socket.inet_aton(group[0]) + socket.inet_aton(interface)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
+    ):
+        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        ear.bind(group)
+        ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+        for end in (ear, mouth):
+            end.setblocking(False)
+        kept = [rng.randbytes(100)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    kept.append(await loop.sock_recv(ear, CHUNK))
+                    # It hears itself, too.
+                    if rng.random() < 0.3:
+                        with contextlib.suppress(OSError):
+                            await loop.sock_sendto(mouth, _forged(rng.choice(kept), rng), group)
+                    del kept[:-200]
+
+
+def _forged(datagram: bytes, rng: Random) -> bytes:
+    """A datagram that was heard, perhaps with something wrong in it."""
+    made = bytearray(datagram)
+    what = rng.choice(("replayed", "flipped", "numbered", "cut", "grown"))
+    if what == "flipped" and made:
+        made[rng.randrange(len(made))] ^= 1 << rng.randrange(8)
+    elif what == "numbered":
+        made[6:12] = rng.randbytes(6)
+    elif what == "cut":
+        del made[rng.randrange(len(made) + 1) :]
+    elif what == "grown":
+        made += rng.randbytes(rng.randrange(1, 300))
+    return bytes(made)

@@ -4,10 +4,10 @@
 runs can have real processes, which can be killed, frozen and started again.
 
 Reads jobs from standard input, one JSON object a line: `id`, `module` ("server" or "worker"), `words` (its
-options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), and `lie` (in
-which round, and of which partition, a number in an update changes its sign; or null). Says when it is
-`ready`; answers with `id` and `pid`, and in the end with `id` and `code`. Ends, and ends all, with its
-standard input.
+options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), `lie` (in which
+round, and of which partition, a number in an update changes its sign; or null), and `loss` (the share of
+datagrams that do not get to it, unless it is `fresh`). Says when it is `ready`; answers with `id` and `pid`,
+and in the end with `id` and `code`. Ends, and ends all, with its standard input.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import select
 import signal
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -26,6 +28,7 @@ import numpy as np
 from asyncdmtl import server, worker
 from asyncdmtl.command import execute
 from asyncdmtl.learning.training import Trainer
+from asyncdmtl.runtime.multicast import Receiver
 
 COMMANDS = {"server": server.main, "worker": worker.main}
 
@@ -96,6 +99,8 @@ def _become(job: dict[str, Any]) -> None:
     warnings.simplefilter("default")
     if job["lie"] is not None:
         _plant(*job["lie"])
+    if job["loss"]:
+        _lose(job["loss"], f"{job['id']} {job['out']}")
     sys.argv = [job["module"], *job["words"]]
     execute(COMMANDS[job["module"]])
 
@@ -112,6 +117,21 @@ def _plant(round_: int, partition: str) -> None:
         return losses
 
     Trainer.local_updates = local_updates  # type: ignore[assignment, method-assign]
+
+
+def _lose(share: float, seed: str) -> None:
+    """Let a share of all datagrams be lost, and now and then all of a spell."""
+    hear, rng, deaf_until = Receiver._hand_over, random.Random(seed), 0.0
+
+    def hand_over(receiver: Receiver, datagram: memoryview) -> None:
+        nonlocal deaf_until
+        now = time.monotonic()
+        if rng.random() < 2e-4:
+            deaf_until = now + rng.random() * 2
+        if now > deaf_until and rng.random() > share:
+            hear(receiver, datagram)
+
+    Receiver._hand_over = hand_over  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Nursery:
         environment: Mapping[str, str],
         fresh: bool,
         lie: tuple[int, str] | None = None,
+        loss: float = 0.0,
     ) -> Process:
         """Start a server or worker; what it prints goes to `out`, and what it logs to a file beside that."""
         number, process = next(self._numbers), Process(out)
@@ -65,6 +66,7 @@ class Nursery:
         job = {
             "id": number, "module": module, "words": list(words), "out": str(out), "err": str(process.err),
             "environment": dict(environment), "fresh": fresh, "lie": lie,
+            "loss": loss,
         }  # fmt: skip
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job).encode() + b"\n")

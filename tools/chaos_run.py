@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chaos_network import Address, Link
+from chaos_network import Address, Link, forge
 from chaos_outcome import ChaosError, Outcome, check_models, check_rounds, issue_certificate, without_names
 from chaos_processes import FORBIDDEN, Event, Nursery, Process, make_pipe
-from chaos_scenario import FOR_GOOD, LIE, OTHERS, SERVER, Fault, Scenario
+from chaos_scenario import FOR_GOOD, GROUP, LIE, LOOPBACK, OTHERS, SERVER, Fault, Scenario
 
 from asyncdmtl.learning.training import Trained
 from asyncdmtl.runtime.credentials import VARIABLE
@@ -27,7 +27,7 @@ SECRET, WRONG = "as long as a secret has to be", "not what the others have, but 
 # So often a worker that gave up is started again, as an operator would.
 MOST_STARTS = 20
 # What the server has open at the most: itself some, and of each worker some connections that are ending.
-OWN_SOCKETS, SOCKETS_EACH = 8, 6
+OWN_SOCKETS, SOCKETS_EACH = 9, 6
 
 
 class Run:
@@ -128,8 +128,9 @@ class Run:
     ) -> Process:
         environment = {VARIABLE: secret} if self._scenario.secret else {}
         process = await self._nursery.start(
-            module, words, out, environment=environment, fresh=self._scenario.fresh, lie=lie
-        )
+            module, words, out, environment=environment, fresh=self._scenario.fresh, lie=lie,
+            loss=self._scenario.loss if module == "worker" else 0.0,
+        )  # fmt: skip
         self._processes.append(process)
         return process
 
@@ -192,6 +193,9 @@ class Run:
             await self._happen_to_server(fault)
         elif fault.kind in OTHERS:
             await self._come(fault)
+        elif fault.kind in GROUP:
+            address, port = self._scenario.group.split(":")
+            await forge((address, int(port)), LOOPBACK, fault.seconds, random.Random(fault.place))
         else:
             self._disturb(fault.who)
             await (self._happen_to_worker if fault.kind in _SIGNALS else self._happen_to_link)(fault)

@@ -25,8 +25,13 @@ LINK = {
 }  # fmt: skip
 SERVER = {"kill server": 3, "terminate server": 1, "stop server": 1}
 OTHERS = {"stranger": 1, "late": 2}
+# Of runs whose rows go to a group.
+GROUP = {"forge": 3}
 # These happen at most once in a run.
 FOR_GOOD, LIE = "kill for good", "lie"
+
+# Where datagrams go: nobody else may hear them.
+LOOPBACK = "127.0.0.1"
 
 # What makes a fault happen; rounds are most of what is told, and the others are when things are in motion.
 MOMENTS = {"round": 12, "planned": 3, "joined": 3, "incident": 2, "checkpointed": 1, "resumed": 1}
@@ -85,6 +90,10 @@ class Scenario:
         Seconds on the way; how long the server and workers bear silence, and the server a lack of holders.
     every : int
         Rounds between checkpoints.
+    group : str
+        Where rows go, address and port; "" for TCP.
+    loss : float
+        The share of datagrams that each worker loses, besides all of some spells.
     faults : tuple of Fault
     """
 
@@ -101,6 +110,8 @@ class Scenario:
     silence: float = 1.0
     rejoin: float = 8.0
     every: int = 10
+    group: str = ""
+    loss: float = 0.0
     faults: tuple[Fault, ...] = ()
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -108,6 +119,7 @@ class Scenario:
         s = self.settings
         kind = f"{s.dtype} {s.update}{' accelerated' if s.accelerated else ''} {s.coupling} {s.aggregate}"
         guards = "".join(f" {name}" for name in ("tls", "secret", "fresh") if getattr(self, name))
+        guards += f" multicast, {self.loss:.0%} lost," if self.group else ""
         data = self.data or "tables"
         return f"{self.strategy} {kind}, {s.rounds} rounds, {len(self.stored)} workers, {data}{guards}"
 
@@ -135,6 +147,8 @@ class Scenario:
             words += ["--workers", str(len(self.stored))]
         if self.tls:
             words += ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key")]
+        if self.group:
+            words += ["--downlink=multicast", f"--group={self.group}", "--multicast-rate=1000"]
         words += ["--checkpoint", str(folder / "checkpoints"), f"--checkpoint-every={self.every}", "--resume"]
         words += ["--listen=127.0.0.1:0", "--join-timeout=40", f"--rejoin-timeout={self.rejoin}"]
         return [*words, *self._limits()]
@@ -153,6 +167,7 @@ class Scenario:
 
     def _limits(self) -> list[str]:
         return [
+            *([f"--interface={LOOPBACK}"] if self.group else []),
             f"--silence-timeout={self.silence}",
             "--round-timeout=30",
             "--format=json",
@@ -175,7 +190,7 @@ class Scenario:
 def draw(seed: int, *, rounds: int | None = None, every: int | None = None) -> Scenario:
     """The scenario of a seed: some faults at any moment; or one `every` so many rounds, none fatal."""
     rng = random.Random(f"chaos {seed}")
-    made = _draw_problem(rng, seed, rounds)
+    made = _draw_wire(random.Random(f"wire {seed}"), _draw_problem(rng, seed, rounds))
     if every is not None:
         # Nobody may be the only one who holds something: a long run is not for waiting.
         faults = tuple(
@@ -249,6 +264,19 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
     )  # fmt: skip
 
 
+def _draw_wire(rng: random.Random, made: Scenario) -> Scenario:
+    """How rows come down, and in some runs vectors that take several ranges."""
+    if made.data and made.settings.rounds <= 40 and rng.random() < 0.5:
+        settings, data = replace(made.settings, rounds=min(made.settings.rounds, 25)), made.data.split(",")
+        data = [f"features={rng.choice((20_000, 70_000))}" if w.startswith("features") else w for w in data]
+        made = replace(made, settings=settings, data=",".join(data))
+    if rng.random() < 0.5:
+        return made
+    # Ports below those that the kernel gives away, another for each run that goes on beside this one.
+    group = f"239.192.77.77:{20_000 + made.seed % 10_000}"
+    return replace(made, group=group, loss=rng.choice((0.0, 0.01, 0.1, 0.3)))
+
+
 def _sample(rng: random.Random, workers: Sequence[str], least: int) -> tuple[str, ...]:
     return tuple(sorted(rng.sample(workers, rng.randint(least, len(workers)))))
 
@@ -260,7 +288,7 @@ def _draw_fault(
     count: int = 0,
     kinds: Mapping[str, int] | None = None,
 ) -> Fault:
-    kind = _choose(rng, kinds or WORKER | LINK | SERVER | OTHERS)
+    kind = _choose(rng, kinds or WORKER | LINK | SERVER | OTHERS | (GROUP if scenario.group else {}))
     if not event:
         event = _choose(rng, MOMENTS)
         count = rng.randrange(scenario.settings.rounds) if event == "round" else rng.randint(1, 4)

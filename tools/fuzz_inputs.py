@@ -8,6 +8,9 @@ target; then comes
     s  session   role (0 worker, 1 server), delivery, number of moves, moves, stream
     h  head      a head of a frame
     v  values    number of the reader, and one msgpack value
+    d  group     number of a worker, and the datagrams that it hears: a msgpack list
+    a  answers   what workers say of a broadcast, as a msgpack list: [] for the next range,
+                 [number of the worker, range, lacks, seen]
     b  bomb      how many times in a list, and a piece of msgpack that is repeated as often as a head has room
 
 A stream is what the peer sends: frames, or what is left of them. Each time that a message has arrived, this
@@ -33,8 +36,10 @@ from asyncdmtl.plan.linear import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.recipes import recipe_and_digest
+from asyncdmtl.plan.repair import Solver
 from asyncdmtl.protocol import framing, messages
-from asyncdmtl.protocol.datagrams import KEY_BYTES
+from asyncdmtl.protocol.broadcast import Block, Broadcast
+from asyncdmtl.protocol.datagrams import KEY_BYTES, Layout, Stream
 from asyncdmtl.protocol.joining import NONCE_BYTES, PROOF_BYTES
 from asyncdmtl.protocol.messages import (
     VERSION,
@@ -63,6 +68,7 @@ from asyncdmtl.protocol.messages import (
     Uplink,
     Welcome,
 )
+from asyncdmtl.protocol.reassembly import Heard, Reassembly
 from asyncdmtl.protocol.states import TRANSITIONS, State
 
 READERS = ("settings", "survey", "encoding", "plan")
@@ -84,9 +90,45 @@ PLACEMENT = Placement.cyclic(4, PARTS, 2)
 DECLARATIONS = tuple(site(n).declaration() for n in range(PARTS))
 ENCODING = pool({d.id: Survey.from_dict(d.survey) for d in DECLARATIONS}, "squared", standardise=True)
 INFOS = tuple(PartitionInfo(d.id, d.task, d.digest, 3, 3.0, 4, 0.5) for d in DECLARATIONS)
-PLAN, DIGEST = recipe_and_digest(make_plan(PLACEMENT, "relay", tasks=[n // 2 for n in range(PARTS)]))
+RELAYED = make_plan(PLACEMENT, "relay", tasks=[n // 2 for n in range(PARTS)])
+PLAN, DIGEST = recipe_and_digest(RELAYED)
 LINEAR, _ = recipe_and_digest(make_linear_plan(PLACEMENT, np.ones((1, PARTS))))
 ROWS = np.arange(300, dtype=np.uint16).astype(np.uint8)
+
+
+class Air:
+    """A round of the plan `RELAYED` that goes to a group, and both ends of it."""
+
+    def __init__(self) -> None:
+        plan, stored = RELAYED, PLACEMENT.stored
+        updates = np.random.default_rng(0).integers(0, 256, (PARTS, 300), dtype=np.uint8)
+        self._known = [plan.vector_format(300, np.uint8).pack(updates[list(own)]) for own in stored]
+        down = plan.recombine([plan.encode(k, updates[list(own)]) for k, own in enumerate(stored)])
+        self.layout = Layout(down.shape[1], 48, 20)
+        spans = map(self.layout.span, range(self.layout.ranges))
+        self._rows = [np.ascontiguousarray(down[:, start:stop]) for start, stop in spans]
+        self.solvers = [Solver.of(plan, k) for k in range(len(stored))]
+
+    def broadcast(self) -> Broadcast:
+        """The server's end."""
+        own = {f"w{k}": solver.own for k, solver in enumerate(self.solvers)}
+        return Broadcast(self._stream(), self.layout, self._rows, RELAYED.seed, own)
+
+    def reassembly(self, worker: int) -> Reassembly:
+        """A worker's end."""
+        return Reassembly(self._stream(), self.layout, self.solvers[worker], Heard())
+
+    def right(self, worker: int, index: int, end: Reassembly) -> bool:
+        """Whether a range that is complete is what was sent."""
+        known = self._known[worker][:, slice(*self.layout.span(index))]
+        return np.array_equal(end.hand_out(index, known), self._rows[index][list(self.solvers[worker].own)])
+
+    @staticmethod
+    def _stream() -> Stream:
+        return Stream.of_round(bytes(KEY_BYTES), 0, DIGEST, 0)
+
+
+AIR = Air()
 
 # A message for every event of the table of states, as an honest peer would send it.
 EXAMPLES: dict[str, Message] = {
@@ -198,9 +240,46 @@ def in_two(message: Uplink | Downlink, rng: random.Random) -> bytes:
     return wire(first) + wire(More(message.plan, message.round, (rows[at:],)))
 
 
+def heard(rng: random.Random) -> Iterator[bytes]:
+    """Inputs in which all that a round says in the air is honest, but some of it is lost."""
+    broadcast, loss = AIR.broadcast(), rng.choice((0.0, 0.1, 0.5))
+    ends = [AIR.reassembly(k) for k in range(len(AIR.solvers))]
+    told: list[list[bytes]] = [[] for _ in ends]
+    answers: list[list[Any]] = []
+
+    def say(blocks: Iterator[Block]) -> None:
+        for block in blocks:
+            content = bytes(block.datagrams)
+            for at in range(0, len(content), block.size):
+                for k, end in enumerate(ends):
+                    if rng.random() >= loss:
+                        told[k].append(content[at : at + block.size])
+                        end.take(memoryview(told[k][-1]))
+
+    def answer(index: int) -> None:
+        for name in broadcast.waiting(index):
+            k = int(name[1:])
+            answers.append([k, index, ends[k].lacks(index), ends[k].seen(index)])
+            broadcast.answer(name, *answers[-1][1:])
+
+    for index in range(AIR.layout.ranges):
+        answers.append([])
+        say(broadcast.send())
+        answer(index)
+        while (due := broadcast.due()) is not None:
+            broadcast.hopeless(due)
+            if broadcast.lacking(due):
+                say(broadcast.repair(due))
+                answer(due)
+    yield b"a" + msgpack.packb(answers)
+    for k, datagrams in enumerate(told):
+        yield b"d" + msgpack.packb([k, *datagrams])
+
+
 def corpus(rng: random.Random, sessions: int = 400) -> list[bytes]:
     """Inputs that break no rule, for every target."""
     inputs = [honest(rng, role) for role in ("server", "worker") for _ in range(sessions // 2)]
+    inputs += [data for _ in range(1 + sessions // 20) for data in heard(rng)]
     inputs += [b"h" + messages.pack(message) for message in EXAMPLES.values()]
     inputs += [b"v" + bytes([READERS.index(name)]) + msgpack.packb(value) for name, value in VALUES]
     return inputs

@@ -1,9 +1,9 @@
 """Fuzz what a peer can reach: `.venv/bin/python tools/fuzz_protocol.py --inputs 1000000`.
 
-Frames, messages and both roles of the session; settings, surveys, encodings and plan recipes as they are
-read from messages; with --live a server and workers over TCP (`fuzz_live`). Inputs are what honest peers
-send, with something wrong in it (`fuzz_inputs`). With --engine atheris (`pip install atheris`) coverage
-guides the search; else chance alone, which is several times as fast.
+Frames, messages and both roles of the session; datagrams of a group, and what workers lack of them; settings,
+surveys, encodings and plan recipes as they are read from messages; with --live a server and workers over TCP
+(`fuzz_live`). Inputs are what honest peers send, with something wrong in it (`fuzz_inputs`). With --engine
+atheris (`pip install atheris`) coverage guides the search; else chance alone, which is several times as fast.
 
 What may become of an input is written in `PERMITTED`. All else is a bug, and so are an input that takes long
 or much memory, a session that goes on after an error, and memory that grows: seed and input are printed, the
@@ -49,6 +49,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.plan.recipes import _digest, rebuild
 from asyncdmtl.protocol import checks, messages
+from asyncdmtl.protocol.broadcast import MOST_REPAIRS
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import Failure, Heartbeat, Message
 from asyncdmtl.protocol.session import DECLARE_HEAD, Session
@@ -58,6 +59,8 @@ from asyncdmtl.protocol.states import State
 PERMITTED: dict[str, tuple[type[Exception], ...]] = {
     "session": (RemoteProtocolError,),
     "head": (RemoteProtocolError,),
+    "group": (RemoteProtocolError,),
+    "answers": (RemoteProtocolError,),
     "bomb": (RemoteProtocolError,),
     "settings": (RemoteProtocolError, UsageError),
     "survey": (RemoteProtocolError, UsageError),
@@ -152,6 +155,58 @@ def head(data: bytes) -> None:
     messages.unpack(messages.pack(message), BODY if message.has_body else BODY[:0])
 
 
+def group(data: bytes) -> None:
+    """Datagrams that a worker hears in a round; what it makes of them is what was sent, or nothing."""
+    worker, *datagrams = _list(data)
+    k = checks.integer(worker, "worker", 0, len(fuzz_inputs.AIR.solvers) - 1)
+    end = fuzz_inputs.AIR.reassembly(k)
+    for datagram in datagrams:
+        end.take(memoryview(checks.binary(datagram, "datagram", 1)))
+    for index in range(fuzz_inputs.AIR.layout.ranges):
+        first, stop = fuzz_inputs.AIR.layout.pieces_of(index)
+        if end.complete(index) and (end.lacks(index) or not fuzz_inputs.AIR.right(k, index, end)):
+            raise BugError(f"range {index} is not what was sent")
+        if not end.complete(index) and len(end.lacks(index)) != stop - first:
+            raise BugError(f"range {index} is neither complete nor lacking")
+
+
+def answers(data: bytes) -> None:
+    """What workers say that they lack of a broadcast; repairs come to an end."""
+    broadcast, begun = fuzz_inputs.AIR.broadcast(), 0
+    for told in _list(data):
+        if told == [] and begun < fuzz_inputs.AIR.layout.ranges:
+            begun += 1
+            sum(block.count for block in broadcast.send())
+            continue
+        worker, *said = checks.exactly(told if type(told) is list else (), 4, "answer")
+        lack = messages.Lack.parse([0, 0, *said], BODY[:0])
+        broadcast.answer(f"w{worker}", lack.index, lack.lacks, lack.seen)
+        if (index := broadcast.due()) is not None:
+            broadcast.hopeless(index)
+            if broadcast.lacking(index):
+                sum(block.count for block in broadcast.repair(index))
+        if lack.index < begun and broadcast.sent(lack.index) > _most_datagrams(lack.index):
+            raise BugError(f"range {lack.index} was sent in {broadcast.sent(lack.index)} datagrams")
+
+
+def _most_datagrams(index: int) -> int:
+    """Datagrams of a range, if all of it is lost again and again."""
+    first, stop = fuzz_inputs.AIR.layout.pieces_of(index)
+    needed = max(len(solver.own) for solver in fuzz_inputs.AIR.solvers)
+    return (stop - first) * (len(fuzz_inputs.RELAYED.combined) + needed * MOST_REPAIRS)
+
+
+def _list(packed: bytes) -> list[Any]:
+    """A msgpack list that is not empty."""
+    try:
+        value = msgpack.unpackb(packed)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise RemoteProtocolError(f"not msgpack: {type(error).__name__}") from error
+    if type(value) is not list or not value:
+        raise RemoteProtocolError("not a list")
+    return value
+
+
 def settings(value: dict[str, Any]) -> None:
     """Settings of the server's welcome."""
     Problem(Settings.from_dict(value), fuzz_inputs.INFOS)
@@ -181,6 +236,9 @@ def bomb(data: bytes) -> None:
     messages.unpack(fuzz_inputs.exploded(data, DECLARE_HEAD), BODY[:0])
 
 
+BYTES: dict[str, Callable[[bytes], None]] = {
+    reader.__name__: reader for reader in (session, head, group, answers, bomb)
+}
 READERS: dict[str, Callable[[dict[str, Any]], None]] = {
     reader.__name__: reader for reader in (settings, survey, encoding, plan)
 }
@@ -238,7 +296,7 @@ class Fuzzer:
             if target in READERS:
                 READERS[target](_mapping(data[2:]))
             elif target:
-                {"session": session, "head": head, "bomb": bomb}[target](data[1:])
+                BYTES[target](data[1:])
             else:
                 return "ignored"
         except PERMITTED[target] as error:
@@ -301,7 +359,7 @@ def _target(data: bytes) -> str:
     letter = data[:1]
     if letter == b"v" and len(data) > 1:
         return fuzz_inputs.READERS[data[1] % len(fuzz_inputs.READERS)]
-    return {b"s": "session", b"h": "head", b"b": "bomb"}.get(letter, "")
+    return {b"s": "session", b"h": "head", b"d": "group", b"a": "answers", b"b": "bomb"}.get(letter, "")
 
 
 def _mapping(packed: bytes) -> dict[str, Any]:
@@ -330,7 +388,7 @@ def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
     rng = random.Random(fuzzer.seed)
     seeds = fuzz_inputs.corpus(rng)
     mutate = fuzz_inputs.Mutator(rng, seeds)
-    kinds = [[data for data in seeds if data[:1] == letter] for letter in (b"s", b"h", b"v")]
+    kinds = [[data for data in seeds if data[:1] == letter] for letter in (b"s", b"h", b"v", b"d", b"a")]
     end = time.monotonic() + seconds
     for data in seeds:
         if _run(fuzzer, data) != "accepted":
@@ -339,7 +397,7 @@ def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
         if fuzzer.count % BOMBS == 0:
             _run(fuzzer, fuzz_inputs.bomb(rng))
         else:
-            _run(fuzzer, mutate(rng.choice(rng.choices(kinds, (6, 3, 2))[0])))
+            _run(fuzzer, mutate(rng.choice(rng.choices(kinds, (6, 3, 2, 2, 1))[0])))
 
 
 def _run(fuzzer: Fuzzer, data: bytes) -> str:
