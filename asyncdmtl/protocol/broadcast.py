@@ -3,7 +3,7 @@
 A round is sent range by range. When all datagrams of a range are on their way, every listener is asked what
 it lacks of it; fresh rows make up for the most that any of them lacks, piece by piece, so that one datagram
 serves all who lost one, whichever it was. Who heard nothing of a range, or still lacks something after
-`MOST_REPAIRS` repairs, is sent that range on its connection.
+`MOST_REPAIRS` repairs, or has asked for more in all than it needs, is sent that range on its connection.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ class Reception:
     """What one worker had of a round, or of several.
 
     Datagrams that were `sent` at first, those of them that it `lost`, rows of pieces that it `lacked` then,
-    and `ranges` that it was sent on its connection.
+    and `ranges` that it was sent on its connection. Rows of pieces that it `needed` in all, and those that it
+    `asked` for because it lacked them at first or after a repair.
     """
 
     sent: int = 0
     lost: int = 0
     lacked: int = 0
     ranges: int = 0
+    needed: int = 0
+    asked: int = 0
 
     def count(self, sent: int, seen: int, lacked: int) -> None:
         """Add what was sent of a range, what was received of that, and what is lacking."""
@@ -65,6 +68,8 @@ class Reception:
         self.lost += other.lost
         self.lacked += other.lacked
         self.ranges += other.ranges
+        self.needed += other.needed
+        self.asked += other.asked
 
 
 @dataclass(eq=False)
@@ -113,6 +118,8 @@ class Broadcast:
         self._stream = stream
         self._rows = rows
         self._needs = {worker: len(numbers) for worker, numbers in own.items()}
+        for worker, needed in self._needs.items():
+            self.receptions[worker].needed = needed * layout.pieces
         self._numbers = sorted({number for numbers in own.values() for number in numbers})
         self._fresh = FreshRows(len(rows[0]), seed)
         self._ranges = [_Range(len(rows[0])) for _ in range(layout.ranges)]
@@ -192,8 +199,12 @@ class Broadcast:
         first, stop = self.layout.pieces_of(index)
         if lacks and (len(lacks) != stop - first or not 0 < max(lacks) <= min(self._needs[worker], 255)):
             raise RemoteProtocolError(f"worker {worker!r} lacks of range {index} what there is not")
+        reception, lacked = self.receptions[worker], sum(lacks)
+        reception.asked += lacked
         if not sending.repairs:
-            self.receptions[worker].count(sending.datagrams, seen, sum(lacks))
+            # What it has, it has received.
+            least = min(self._needs[worker] * (stop - first) - lacked, sending.datagrams)
+            reception.count(sending.datagrams, max(seen, least), lacked)
         sending.waiting.discard(worker)
         if lacks:
             sending.lacks[worker] = np.frombuffer(lacks, np.uint8)
@@ -233,7 +244,9 @@ class Broadcast:
         found = [
             worker
             for worker, lacks in sending.lacks.items()
-            if sending.repairs >= MOST_REPAIRS or lacks.min() >= min(self._needs[worker], 255)
+            if sending.repairs >= MOST_REPAIRS
+            or lacks.min() >= min(self._needs[worker], 255)
+            or self.receptions[worker].asked > self.receptions[worker].needed
         ]
         for worker in found:
             del sending.lacks[worker]

@@ -101,10 +101,11 @@ class Broadcaster:
         """Take in what a listener lacks; RemoteProtocolError if that is no answer to what it was asked."""
         if (broadcast := self._broadcast) is None or worker not in broadcast.listeners:
             return
+        reception = broadcast.receptions[worker]
+        sent, lost = reception.sent, reception.lost
         complete = broadcast.answer(worker, index, lacks, seen)
         if not broadcast.repaired(index):
-            sent = broadcast.sent(index)
-            self.pace.heard(worker, sent, max(0, sent - seen))
+            self.pace.heard(worker, reception.sent - sent, reception.lost - lost)
         if complete:
             self._changed.set()
 

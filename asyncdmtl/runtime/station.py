@@ -34,8 +34,9 @@ PROBES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4)
 PATIENCE = 2.0
 ANSWER = 10.0
 
-# A worker that was sent more than this share of a round's ranges on its connection does not hear the group.
-DEAF = 0.5
+# A worker that was sent more than this share of a round's ranges on its connection does not hear the group;
+# nor does one that asks for more rows of pieces than it needs, of so many at the least.
+DEAF, JUDGED = 0.5, 500
 
 
 class Station:
@@ -65,6 +66,7 @@ class Station:
         self._task: asyncio.Task[None] | None = None
         self._round: _Round | None = None
         self._deaf: dict[str, str] = {}
+        self._judged: dict[str, tuple[int, int]] = {}
         if options.interface:
             self._open("")
 
@@ -150,11 +152,22 @@ class Station:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
         assert self._round is not None
-        for name, count in self._round.given.items():
-            member = self._round.listeners[name]
-            if count > DEAF * len(self._round.side.ranges) and member.hears:
+        for name, member in self._round.listeners.items():
+            too_much = self._asks_too_much(name)
+            given = self._round.given.get(name, 0) > DEAF * len(self._round.side.ranges)
+            if (given or too_much) and member.hears:
                 member.hears = False
                 self._note(member, f"heard too little of round {self._round.round}")
+
+    def _asks_too_much(self, worker: str) -> bool:
+        """Whether repairs for a worker cost the others more than its connection would cost it."""
+        if self._broadcaster is None or (told := self._broadcaster.receptions.get(worker)) is None:
+            return False
+        needed, asked = self._judged.get(worker, (0, 0))
+        if told.needed - needed < JUDGED:
+            return False
+        self._judged[worker] = told.needed, told.asked
+        return told.asked - asked > told.needed - needed
 
     async def close(self) -> None:
         """Stop sending."""

@@ -108,6 +108,34 @@ def test_repairs_come_to_an_end(made: Round) -> None:
     assert others
 
 
+def test_who_asks_for_more_than_it_needs_is_served_on_its_connection(made: Round) -> None:
+    broadcast = made.broadcast()
+    k, name = next((k, n) for k, n in enumerate(made.workers) if len(made.solvers[k].own) > 1)
+    for other in set(made.workers) - {name}:
+        broadcast.drop(other)
+    need, repaired = len(made.solvers[k].own), 0
+    for index in range(made.layout.ranges):
+        first, stop = made.layout.pieces_of(index)
+        datagrams(broadcast.send())
+        while True:
+            broadcast.answer(name, index, bytes([need - 1] * (stop - first)), 0)
+            if broadcast.hopeless(index):
+                break
+            repaired += len(datagrams(broadcast.repair(index)))
+    assert repaired <= need * made.layout.pieces
+    assert broadcast.settled
+
+
+def test_who_has_all_has_received_it(made: Round) -> None:
+    """Whoever says otherwise slows nobody down."""
+    broadcast = made.broadcast()
+    k = max(range(len(made.workers)), key=lambda k: len(made.solvers[k].own))
+    sent, name = len(datagrams(broadcast.send())), made.workers[k]
+    broadcast.answer(name, 0, b"", 0)
+    first, stop = made.layout.pieces_of(0)
+    assert broadcast.receptions[name].lost == sent - len(made.solvers[k].own) * (stop - first)
+
+
 def test_a_listener_that_is_dropped_is_not_waited_for(made: Round) -> None:
     broadcast = made.broadcast()
     for _ in made.rows:

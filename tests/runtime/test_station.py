@@ -236,6 +236,26 @@ async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
     assert counts[1] == counts[3] == 3 * record.vector_bytes
 
 
+async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncdmtl.runtime.station.JUDGED", 100)
+    lacks = Ear._lacks
+
+    def greedy(ear: Ear, round_: int, index: int) -> tuple[bytes, int]:
+        told, seen = lacks(ear, round_, index)
+        if ear._connection.session.worker != "w0" or ear._followed is None:
+            return told, seen
+        _, solver, layout = ear._followed
+        first, stop = layout.pieces_of(index)
+        return bytes([len(solver.own)] * (stop - first - 1) + [len(solver.own) - 1]), 0
+
+    monkeypatch.setattr(Ear, "_lacks", greedy)
+    record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
+    check(models)
+    assert told(record).deaf == {"w0": "heard too little of round 0"}
+    # Not again and again: no more than it needs, and what was asked for last.
+    assert told(record).repair_bytes < 2.1 * 3 * record.vector_bytes
+
+
 async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
