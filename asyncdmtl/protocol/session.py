@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
+from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
 from asyncdmtl.protocol import framing, messages
 from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
 from asyncdmtl.protocol.ledger import Direction, Ledger
@@ -165,10 +165,10 @@ class Session:
                 self._overhead[direction] = total
 
     def receive_eof(self) -> None:
-        """The peer closed its side; RemoteProtocolError if it did so within a frame."""
+        """The peer closed its side; CorruptionError if the rest of a frame is missing."""
         if self.state is not State.FAILED and not self._reader.idle:
             self.state = State.FAILED
-            raise RemoteProtocolError("the connection ended within a frame")
+            raise CorruptionError("the connection ended within a frame")
 
     def _received(self, read: Callable[[], list[Frame]]) -> list[Message]:
         try:

@@ -217,7 +217,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self.session.receive_eof()
         except RemoteProtocolError as error:
-            self._fail(RemoteProtocolError(f"{self.peer}: {error}"))
+            self._fail(type(error)(f"{self.peer}: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

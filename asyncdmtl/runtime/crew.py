@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import TypeVar
 
-from asyncdmtl.errors import AsyncDMTLError, DisagreementError, IntegrityError
+from asyncdmtl.errors import (
+    AsyncDMTLError,
+    CorruptionError,
+    DisagreementError,
+    IntegrityError,
+    RemoteProtocolError,
+)
 from asyncdmtl.protocol.messages import Assign, Message
 from asyncdmtl.runtime.member import Member, is_final
 from asyncdmtl.runtime.progress import Progress
@@ -16,6 +23,10 @@ Answer = TypeVar("Answer")
 Wanted = TypeVar("Wanted", bound=Message)
 
 OPTION = "--round-timeout"
+
+# A worker that breaks a rule of the protocol so often is done without. (Where only bytes were corrupted on
+# their way, it is not to blame.)
+MOST_OFFENCES = 3
 
 
 class SetbackError(Exception):
@@ -38,6 +49,7 @@ class Crew:
         self.roster = roster
         self._progress = progress
         self._seconds = seconds
+        self._offences: Counter[str] = Counter()
 
     async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
         """The next message of a member."""
@@ -84,11 +96,17 @@ class Crew:
         return found
 
     async def lose(self, member: Member, error: AsyncDMTLError) -> None:
-        """Go on without a member; it may come back unless it is to blame: too slow, odd, or out of order."""
+        """Go on without a member.
+
+        It may come back unless it is to blame: too slow, odd, or out of order again and again.
+        """
         member.current = False
         self._progress.note(member.name, type(error).__name__, str(error))
         corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
-        blameless = member.connection.lost or corrupted
+        if isinstance(error, RemoteProtocolError) and not isinstance(error, CorruptionError):
+            self._offences[member.name] += 1
+        offends = self._offences[member.name] >= MOST_OFFENCES
+        blameless = (member.connection.lost and not offends) or corrupted
         back = blameless and not is_final(error)
         if back:
             member.missed_since = asyncio.get_running_loop().time()

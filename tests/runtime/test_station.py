@@ -15,13 +15,14 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl import report
-from asyncdmtl.errors import RemoteProtocolError, UsageError
+from asyncdmtl.errors import PeerError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange import WorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol.casting import Aside, Given, Lack, Query, Tune
+from asyncdmtl.runtime.crew import MOST_OFFENCES
 from asyncdmtl.runtime.ear import Ear
 from asyncdmtl.runtime.multicast import Receiver
 from asyncdmtl.runtime.records import BroadcastRecord, MulticastOptions, RunOptions, RunRecord
@@ -364,6 +365,29 @@ async def test_what_a_worker_says_unasked_costs_it_its_connection(monkeypatch: p
         check([await worker for worker in workers])
     (incident,) = record.incidents
     assert "told unasked what it lacks of range 0" in incident.reason
+
+
+async def test_a_worker_that_talks_nonsense_again_and_again_is_done_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = Ear._answer
+
+    def nonsense(ear: Ear, query: Query, asked: range) -> None:
+        if ear._connection.session.worker == "w0":
+            ear._connection.write(Lack(query.plan, query.round, query.index, b"\xff", 0))
+        else:
+            answer(ear, query, asked)
+
+    monkeypatch.setattr(Ear, "_answer", nonsense)
+    settings = make_settings(dtype="float64", rounds=300)
+    async with Cluster(options(settings=settings)) as cluster:
+        workers = {name: cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()}
+        record = await cluster.server
+        models = [await workers[name] for name in list(OWN)[1:]]
+        with pytest.raises(PeerError, match="may not come back"):
+            await workers["w0"]
+    assert [incident.worker for incident in record.incidents] == ["w0"] * MOST_OFFENCES
+    assert len({own.coef_.tobytes() for own in models}) == 1
 
 
 async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
