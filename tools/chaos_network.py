@@ -225,6 +225,7 @@ async def forge(group: Address, interface: str, seconds: float, rng: Random) -> 
         ear.bind(group)
         ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
         mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+        mouth.connect(group)
         for end in (ear, mouth):
             end.setblocking(False)
         kept = [rng.randbytes(100)]
@@ -235,7 +236,7 @@ async def forge(group: Address, interface: str, seconds: float, rng: Random) -> 
                     # It hears itself, too.
                     if rng.random() < 0.3:
                         with contextlib.suppress(OSError):
-                            await loop.sock_sendto(mouth, _forged(rng.choice(kept), rng), group)
+                            mouth.send(_forged(rng.choice(kept), rng))
                     del kept[:-200]
 
 
