@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from asyncdmtl.errors import AsyncDMTLError, LinkError, PlacementError, UsageError, WaitError
+from asyncdmtl.errors import (
+    AsyncDMTLError,
+    IntegrityError,
+    LinkError,
+    PeerError,
+    PlacementError,
+    UsageError,
+    WaitError,
+)
 from asyncdmtl.learning.encoding import Encoding
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
@@ -406,8 +414,13 @@ class Roster:
 
     def _on_lost(self, name: str) -> None:
         self._changed.set()
-        if self._station is not None:
-            self._station.drop(name)
+        if self._station is None:
+            return
+        self._station.drop(name)
+        member = self.members[name]
+        failure = member.connection.failure
+        if member.hears and isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
+            self._station.mislead(name)
 
     def _on_lockout(self, kind: str, value: str, seconds: float) -> None:
         self._emit({"event": "lockout", "kind": kind, "locked_out": value, "seconds": seconds})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,10 @@ ANSWER = 10.0
 # nor does one that asks for more rows of pieces than it needs, of so many at the least.
 DEAF, JUDGED = 0.5, 500
 
+# A worker that lost its connection so often because what it decoded was wrong is served over TCP: whoever
+# takes part has the key of the group, and could send it other rows.
+MISLED = 2
+
 
 class Station:
     """Sends to the group of a run.
@@ -67,6 +72,7 @@ class Station:
         self._round: _Round | None = None
         self._deaf: dict[str, str] = {}
         self._judged: dict[str, tuple[int, int]] = {}
+        self._misled: Counter[str] = Counter()
         if options.interface:
             self._open("")
 
@@ -79,6 +85,9 @@ class Station:
             The worker did not answer, or was lost.
         """
         connection = member.connection
+        if self._misled[member.name] >= MISLED:
+            self._note(member, "what it heard was not what was sent")
+            return
         try:
             sender = self._open(connection.local)
         except LinkError as error:
@@ -136,6 +145,10 @@ class Station:
         """Wait no more for what a worker lacks: it is lost."""
         if self._broadcaster is not None:
             self._broadcaster.drop(worker)
+
+    def mislead(self, worker: str) -> None:
+        """Take note of a listener that is lost because what it decoded is not what others computed."""
+        self._misled[worker] += 1
 
     async def settle(self, seconds: float) -> None:
         """Wait until all listeners have the round that was begun, or are lost; but only so long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import time
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -22,6 +23,7 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol.casting import Aside, Given, Lack, Query, Tune
+from asyncdmtl.protocol.datagrams import OVERHEAD, Stream
 from asyncdmtl.runtime.crew import MOST_OFFENCES
 from asyncdmtl.runtime.ear import Ear
 from asyncdmtl.runtime.multicast import Receiver
@@ -388,6 +390,37 @@ async def test_a_worker_that_talks_nonsense_again_and_again_is_done_without(
             await workers["w0"]
     assert [incident.worker for incident in record.incidents] == ["w0"] * MOST_OFFENCES
     assert len({own.coef_.tobytes() for own in models}) == 1
+
+
+async def test_a_worker_that_sends_the_group_rows_of_its_own_ends_no_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has the key, like everybody: what it sends is taken in, and told from what is right by digests."""
+    begin, made = Ear.begin, options()
+    assert made.multicast is not None
+    group = made.multicast.group
+
+    def first(ear: Ear, round_: int) -> None:
+        begin(ear, round_)
+        if ear._connection.session.worker != "w5" or ear._followed is None:
+            return
+        side, solver, layout = ear._followed
+        stream = Stream.of_round(ear._key, ear._plan, side.plan.digest, round_)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK))
+            for row in range(solver.rows):
+                content = bytes(layout.places[1][0])
+                datagram = bytearray(len(content) + OVERHEAD)
+                stream.seal(row, 0, memoryview(content), memoryview(datagram))
+                sender.sendto(datagram, (group.address, group.port))
+
+    monkeypatch.setattr(Ear, "begin", first)
+    async with Cluster(made) as cluster:
+        workers = {name: cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()}
+        record = await cluster.server
+        check([await worker for worker in workers.values()])
+    assert set(told(record).deaf.values()) == {"what it heard was not what was sent"}
+    assert 5 <= len(told(record).deaf) <= 6
 
 
 async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
