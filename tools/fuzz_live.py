@@ -28,17 +28,25 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol import framing
 from asyncdmtl.runtime.coordinator import Coordinator
+from asyncdmtl.runtime.multicast import Group
 from asyncdmtl.runtime.participant import Participant, WorkerOptions
-from asyncdmtl.runtime.records import RunOptions
+from asyncdmtl.runtime.records import MulticastOptions, RunOptions
 
 # Every partition but the last is held twice by honest workers: theirs is the majority, whoever lies.
 HONEST = {"w0": (0, 1, 2, 3, 4), "w1": (0, 1, 2), "w2": (3, 4), "w3": (1, 3, 5)}
 STRATEGIES = ("relay", "central", "personal", "uncoded")
 SETTINGS = Settings(loss="squared", coupling="nuclear", strength=0.05, rounds=4)
-PARTITIONS = [
-    Partition(f"p{n}", f"t{n // 2}", np.random.default_rng(n).standard_normal((4, 7)), np.arange(4.0) - n)
-    for n in range(6)
-]
+# Vectors that are sent whole, and vectors that take several ranges.
+PARTITIONS = {
+    width: [
+        Partition(
+            f"p{n}", f"t{n // 2}", np.random.default_rng(n).standard_normal((4, width)), np.arange(4.0) - n
+        )
+        for n in range(6)
+    ]
+    for width in (7, 20_000)
+}
+LOOPBACK = "127.0.0.1"
 STRANGERS, BENT = 20, 6
 LIMIT = 60.0
 
@@ -152,15 +160,18 @@ class Run:
         self._seen: Counter[str] = Counter()
         self._joined: set[str] = set()
         self._news = asyncio.Event()
-        self._address = ("127.0.0.1", 0)
+        self._address = (LOOPBACK, 0)
+        self._partitions = PARTITIONS[self._rng.choice((7, 7, 20_000))]
+        group = Group("239.192.77.77", 20_000 + seed % 10_000)
+        self._multicast = MulticastOptions(group, LOOPBACK, 1e9) if self._rng.random() < 0.5 else None
         self.outcomes: Counter[str] = Counter()
         self.settled: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Raises AssertionError, or whatever should not have happened."""
         options = RunOptions(
-            SETTINGS, self._rng.choice(STRATEGIES), cover=tuple(p.id for p in PARTITIONS),
-            join_timeout=LIMIT, round_timeout=5.0, silence_timeout=2.0,
+            SETTINGS, self._rng.choice(STRATEGIES), cover=tuple(p.id for p in self._partitions),
+            join_timeout=LIMIT, round_timeout=5.0, silence_timeout=2.0, multicast=self._multicast,
         )  # fmt: skip
         server = asyncio.create_task(Coordinator(options, self._note).run("127.0.0.1", 0))
         try:
@@ -196,7 +207,7 @@ class Run:
             self.outcomes[f"{what}: {_outcome(task)}"] += 1
 
     async def _check_honest(self, workers: dict[str, asyncio.Task[Any]]) -> None:
-        twin = train(PARTITIONS, SETTINGS).models
+        twin = train(self._partitions, SETTINGS).models
         for name, task in workers.items():
             models = await task
             expected = twin.of([twin.tasks.index(t) for t in models.tasks])
@@ -207,8 +218,10 @@ class Run:
                 raise AssertionError(f"{name} ended with other models than the twin")
 
     def _work(self, name: str, stored: Any, address: tuple[str, int]) -> asyncio.Task[Any]:
-        options = WorkerOptions(name, max_wait=1.0, round_timeout=LIMIT, silence_timeout=2.0)
-        worker = Participant(options, [PARTITIONS[n] for n in stored])
+        options = WorkerOptions(
+            name, max_wait=1.0, round_timeout=LIMIT, silence_timeout=2.0, interface=LOOPBACK
+        )
+        worker = Participant(options, [self._partitions[n] for n in stored])
         return asyncio.create_task(worker.run(*address))
 
     async def _stranger(self) -> None:
