@@ -71,7 +71,8 @@ class Series:
                 traceback.print_exception(error)
             return
         self.outcomes.append(outcome)
-        if self._verbose or outcome.ending not in ("done", "partitions lost"):
+        odd = outcome.ending not in ("done", "partitions lost") or outcome.seconds > limit / 2
+        if self._verbose or odd:
             print(f"seed {scenario.seed}: {outcome}", flush=True)
 
     def summary(self) -> str:

@@ -119,7 +119,7 @@ class Scenario:
         s = self.settings
         kind = f"{s.dtype} {s.update}{' accelerated' if s.accelerated else ''} {s.coupling} {s.aggregate}"
         guards = "".join(f" {name}" for name in ("tls", "secret", "fresh") if getattr(self, name))
-        guards += f" multicast, {self.loss:.0%} lost," if self.group else ""
+        guards += f", multicast of which {self.loss:.0%} is lost" if self.group else ""
         data = self.data or "tables"
         return f"{self.strategy} {kind}, {s.rounds} rounds, {len(self.stored)} workers, {data}{guards}"
 

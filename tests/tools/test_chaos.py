@@ -53,7 +53,9 @@ def test_two_seeds() -> None:
 
 
 async def test_a_seed_in_which_the_server_dies_twice() -> None:
-    found = await outcome(tool("scenario").draw(205))
+    scenario = tool("scenario").draw(820)
+    assert scenario.group
+    found = await outcome(scenario)
     assert found.ending == "done"
     assert {"kill server", "terminate server"} <= set(found.faults)
 
@@ -65,7 +67,7 @@ def test_a_seed_always_means_the_same_and_all_faults_are_drawn() -> None:
         assert seed % 20 or draw(seed) == scenario
         kinds.update(fault.kind for fault in scenario.faults)
     scenario = tool("scenario")
-    expected = {*scenario.WORKER, *scenario.LINK, *scenario.SERVER, *scenario.OTHERS}
+    expected = {*scenario.WORKER, *scenario.LINK, *scenario.SERVER, *scenario.OTHERS, *scenario.GROUP}
     assert set(kinds) == {*expected, scenario.FOR_GOOD, scenario.LIE}
 
 
