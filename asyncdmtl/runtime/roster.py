@@ -417,9 +417,10 @@ class Roster:
         if self._station is None:
             return
         self._station.drop(name)
-        member = self.members[name]
-        failure = member.connection.failure
-        if member.hears and isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
+        # Who is refused before the start is no member any more.
+        member = self.members.get(name)
+        failure = None if member is None or not member.hears else member.connection.failure
+        if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
             self._station.mislead(name)
 
     def _on_lockout(self, kind: str, value: str, seconds: float) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -421,6 +423,18 @@ async def test_a_worker_that_sends_the_group_rows_of_its_own_ends_no_run(
         check([await worker for worker in workers.values()])
     assert set(told(record).deaf.values()) == {"what it heard was not what was sent"}
     assert 5 <= len(told(record).deaf) <= 6
+
+
+async def test_who_is_refused_before_the_start_is_told_so() -> None:
+    right, wrong = PARTITIONS[0], replace(PARTITIONS[0], y=PARTITIONS[0].y + 1)
+    async with Cluster(options(workers=3)) as cluster:
+        for name in ("w0", "w1"):
+            cluster.join(name, [right], interface=LOOPBACK)
+        await cluster.event("joined", worker="w1")
+        odd = cluster.join("w2", [wrong], interface=LOOPBACK)
+        async with asyncio.timeout(5):
+            with pytest.raises(PeerError, match="must be the same data"):
+                await odd
 
 
 async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
