@@ -133,8 +133,8 @@ class Process:
                 line = asyncio.create_task(reader.readline())
                 await asyncio.wait([line, ended], return_when=asyncio.FIRST_COMPLETED)
                 if not line.done():
-                    # It is gone; what it said last is there at once, if there is anything.
-                    await asyncio.wait([line], timeout=0.05)
+                    # It is gone; what it said last is there soon, if there is anything.
+                    await asyncio.wait([line], timeout=0.5)
                 if not line.done():
                     line.cancel()
                     return
