@@ -36,8 +36,9 @@ PATIENCE = 2.0
 ANSWER = 10.0
 
 # A worker that was sent more than this share of a round's ranges on its connection does not hear the group;
-# nor does one that asks for more rows of pieces than it needs, of so many at the least.
-DEAF, JUDGED = 0.5, 500
+# nor does one that asks again for more than that share of the rows of pieces that it needs, of so many at the
+# least: it loses four of ten, or says so.
+DEAF, GREEDY, JUDGED = 0.5, 0.75, 500
 
 # A worker that lost its connection so often because what it decoded was wrong is served over TCP: whoever
 # takes part has the key of the group, and could send it other rows.
@@ -180,7 +181,7 @@ class Station:
         if told.needed - needed < JUDGED:
             return False
         self._judged[worker] = told.needed, told.asked
-        return told.asked - asked > told.needed - needed
+        return told.asked - asked > GREEDY * (told.needed - needed)
 
     async def close(self) -> None:
         """Stop sending."""
