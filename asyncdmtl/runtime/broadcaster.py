@@ -191,8 +191,7 @@ class Listener:
 
         `on_progress` is called when a range begins to come, or is complete.
         """
-        self.end()
-        begun = self.round = Reassembly(stream, layout, solver, self.receiver.heard)
+        begun = Reassembly(stream, layout, solver, self.receiver.heard)
 
         def take(datagram: memoryview) -> None:
             before = begun.reached
@@ -200,6 +199,10 @@ class Listener:
                 on_progress()
 
         self.receiver.listen(stream.name, take)
+        # What has come of the round before, needed or not, was not lost.
+        self.receiver.read(ALL)
+        self.end()
+        self.round = begun
         return begun
 
     def lacks(self, index: int) -> tuple[bytes, int]:
