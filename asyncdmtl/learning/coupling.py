@@ -40,7 +40,7 @@ class Coupling(ABC):
     """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0.
 
     Where `R` is a sum over columns (features) it is `columnwise`: penalty and prox may then be taken of some
-    columns at a time, and the prox of float32, too.
+    columns at a time, and of float32, too.
     """
 
     summary: ClassVar[str]
@@ -57,8 +57,11 @@ class Coupling(ABC):
         """`λ R(W)` of a (T, features) matrix."""
 
     @abstractmethod
-    def prox(self, W: Floats, step: float) -> Floats:
-        """`argmin_U ½ ‖U − W‖_F² + step·λ R(U)`, a (T, features) matrix; `W` is left as it is."""
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
+        """`argmin_U ½ ‖U − W‖_F² + step·λ R(U)`, a (T, features) matrix.
+
+        It may be put into `out`, which may be `W`; without, `W` is left as it is.
+        """
 
     @abstractmethod
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
@@ -87,7 +90,7 @@ class NoCoupling(Coupling):
         """0."""
         return 0.0
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`W` itself."""
         return W
 
@@ -103,7 +106,7 @@ class SpectralCoupling(Coupling):
         """`λ R(W)`, from the singular values."""
         return self.penalty_of(singular_values(W))
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Singular values shrunk, at the cost of one QR of the long side."""
         return map_singular_values(W, lambda sigma: self.shrunk(sigma, step))
 
@@ -188,7 +191,7 @@ class SparseLowRank(Coupling):
         P, Q = sparse_low_rank_split(W, self._rho(W))
         return self.strength * float(self._rho(W) * np.abs(P).sum() + singular_values(Q).sum())
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""
         return sparse_low_rank_prox(W, step * self.strength, self._rho(W))
 
@@ -218,7 +221,7 @@ class Clustered(Coupling):
         """`(λ/T) Σ_{s<t} ‖w_s − w_t‖₂`."""
         return self.strength / len(W) * float(np.linalg.norm(pair_differences(W), axis=1).sum())
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Differences shortened so that they still fit together; the mean of the models stays."""
         return clustered_prox(W, step * self.strength / len(W))
 
@@ -244,15 +247,14 @@ class L21Norm(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ Σ_f ‖W[:, f]‖₂`."""
-        return self.strength * float(_column_norms(W).sum())
+        return self.strength * float(_column_norms(W).sum(dtype=np.float64))
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Columns shortened by `step·λ`."""
         norms, off = _column_norms(W), step * self.strength
         # Where a column is 0 it stays 0, whatever it is multiplied by.
         shrink = off / np.maximum(norms, max(off, np.finfo(W.dtype).tiny))
-        shortened: Floats = W * np.subtract(1.0, shrink, out=shrink)
-        return shortened
+        return np.multiply(W, np.subtract(1.0, shrink, out=shrink), out=out)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """`max_f ‖Z[:, f]‖₂`."""
@@ -273,7 +275,7 @@ class PlainMean(Coupling):
         """0: the models are equal."""
         return 0.0
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Every row replaced by the mean of all."""
         return np.broadcast_to(W.mean(axis=0), W.shape)
 
@@ -294,12 +296,14 @@ class MeanRegularised(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_t ‖w_t − w̄‖²`."""
-        return 0.5 * self.strength * float(((W - W.mean(axis=0)) ** 2).sum())
+        return 0.5 * self.strength * float(((W - W.mean(axis=0)) ** 2).sum(dtype=np.float64))
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`w̄ + (w_t − w̄) / (1 + step·λ)`."""
         mean = W.mean(axis=0)
-        drawn: Floats = mean + (W - mean) / (1.0 + step * self.strength)
+        drawn: Floats = np.subtract(W, mean, out=out)
+        drawn /= 1.0 + step * self.strength
+        drawn += mean
         return drawn
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
@@ -320,9 +324,9 @@ class ChainLaplacian(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_t ‖w_{t+1} − w_t‖²`."""
-        return 0.5 * self.strength * float((np.diff(W, axis=0) ** 2).sum())
+        return 0.5 * self.strength * float((np.diff(W, axis=0) ** 2).sum(dtype=np.float64))
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """The solution of a (T, T) system of three diagonals."""
         return smooth_along_chain(W, step * self.strength)
 
@@ -349,10 +353,10 @@ class GraphLaplacian(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`."""
-        pulls = (a * float(((W[s] - W[t]) ** 2).sum()) for s, t, a in self.edges)
+        pulls = (a * float(((W[s] - W[t]) ** 2).sum(dtype=np.float64)) for s, t, a in self.edges)
         return 0.5 * self.strength * math.fsum(pulls)
 
-    def prox(self, W: Floats, step: float) -> Floats:
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """By the eigenvectors of `L`, found once: two products of (T, T) and (T, features)."""
         values, Q = self._spectrum
         solved: Floats = Q @ ((Q.T @ W) / (1.0 + step * self.strength * values)[:, None])

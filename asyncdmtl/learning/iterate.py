@@ -16,7 +16,7 @@ Foundations of Computational Mathematics 15, 2015.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class Iterate:
         long = len(self._blocks) > 1 and C >= _LONG * T
         self._spectral = problem.coupling if isinstance(problem.coupling, SpectralCoupling) and long else None
         self._grams = np.empty((len(self._blocks), T, T)) if self._spectral else None
-        names = ("ahead", "here", "back", "moved", "target")
+        names = ("ahead", "moved", "target")
         self._scratch = {name: np.empty(T * max(1, width), problem.dtype) for name in names}
         # Of which columns "ahead" is there.
         self._known: slice | None = None
@@ -141,11 +141,15 @@ class Iterate:
         """`λ R(Y)`."""
         coupling = self._problem.coupling
         if self._spectral is not None:
-            sigma = blocked_singular_values(lambda: (self._here(cols) for cols in self._blocks))
+            # Of float32, more digits would be those of its rounding.
+            once = self.W.dtype == np.float32
+            sigma = blocked_singular_values(self._wide_blocks, once=once)
             if sigma is not None:
                 return self._spectral.penalty_of(sigma)
-        blocks = self._blocks if coupling.columnwise else [slice(0, self._problem.coupled)]
-        return sum(coupling.penalty(self._here(cols)) for cols in blocks)
+        if coupling.columnwise:
+            blocks: Iterator[Any] = map(self.ahead, self._blocks)
+            return math.fsum(map(coupling.penalty, blocks))
+        return coupling.penalty(self.ahead(slice(0, self._problem.coupled)).astype(np.float64))
 
     def place(self, rows: Sequence[int], models: Vectors) -> None:
         """Go on from these models of some tasks, which another has computed."""
@@ -211,8 +215,9 @@ class Iterate:
         Y += W
         return Y
 
-    def _here(self, cols: slice) -> Floats:
-        return self.ahead(cols).astype(np.float64)
+    def _wide_blocks(self) -> Iterator[Floats]:
+        """`Y` in float64, block by block."""
+        return (self.ahead(cols).astype(np.float64) for cols in self._blocks)
 
     def _target(self, Z: Columns, cols: slice) -> Vectors:
         """What the prox is taken of, in some columns: valid until the next are asked for."""
@@ -239,9 +244,10 @@ class Iterate:
     def _begin(self, index: int, cols: slice, V: Vectors) -> None:
         """All that can be done with a block by itself, given what the prox is taken of."""
         if self._grams is None:
-            prox = self._problem.coupling.prox(V, self._step)  # type: ignore[arg-type] # columnwise
+            prox = self._problem.coupling.prox(V, self._step, out=V)  # type: ignore[arg-type] # columnwise
             self._settle(index, cols, prox)
         else:
+            self._next[:, cols] = V
             wide = V.astype(np.float64)
             np.matmul(wide, wide.T, out=self._grams[index])
 
@@ -252,13 +258,12 @@ class Iterate:
         small.
         """
         columns = cols.stop - cols.start
-        here, back, moved = (self._scratched(name, columns) for name in ("here", "back", "moved"))
-        if prox.dtype == here.dtype and prox.flags.c_contiguous:
-            here = prox
-        else:
-            here[...] = prox
+        here = np.ascontiguousarray(prox, dtype=self.W.dtype)
         self._next[:, cols] = here
+        # Few buffers are used again and again, so that they stay in the cache.
+        back, moved = self._scratched("ahead", columns), self._scratched("moved", columns)
         np.subtract(self._ahead_here(cols), here, out=back)
+        self._known = None
         np.subtract(here, self.W[:, cols], out=moved)
         here, back, moved = (array.reshape(-1) for array in (here, back, moved))
         self._sums[index] = np.dot(back, moved), np.dot(back, back), np.dot(here, here)
@@ -287,8 +292,9 @@ class Iterate:
         if factor is None:
             self._settle_whole(coupling.prox(self._whole(Z), self._step))
             return
+        factor = factor.astype(self.W.dtype)
         for index, cols in enumerate(self._blocks):
-            self._settle(index, cols, factor.astype(self.W.dtype) @ self._target(Z, cols))
+            self._settle(index, cols, factor @ self._next[:, cols])
 
     def _check_size(self, Z: Columns) -> None:
         """DataError unless the next models are finite; in float32, their squares need not be."""

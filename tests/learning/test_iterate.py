@@ -162,6 +162,13 @@ def test_singular_values_by_blocks_have_all_digits(sigma: tuple[float, ...]) -> 
     np.testing.assert_allclose(found, singular_values(W), rtol=1e-12, atol=1e-14 * sigma[0])
 
 
+def test_singular_values_of_one_pass_miss_by_little() -> None:
+    W = wide(3.0, 1.0, 1e-9)
+    found = blocked_singular_values(lambda: (W[:, at : at + 50] for at in range(0, 400, 50)), once=True)
+    assert found is not None
+    np.testing.assert_allclose(found, singular_values(W), atol=3.0 * 2e-8)
+
+
 def test_singular_values_of_nothing() -> None:
     W = np.zeros((3, 100))
     assert blocked_singular_values(lambda: iter([W])) == pytest.approx(np.zeros(3))
