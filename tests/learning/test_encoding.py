@@ -154,9 +154,7 @@ def test_columns_on_which_partitions_disagree_are_named() -> None:
 
 def test_too_many_categories_are_refused_with_the_way_out() -> None:
     names = [f"patient {i}" for i in range(2000)]
-    with pytest.raises(
-        DataError, match=r"column 'who' of partition 'p0' has 2000 different texts.*--omit"
-    ):
+    with pytest.raises(DataError, match=r"column 'who' of partition 'p0' has 2000 different texts.*--omit"):
         raw("p0", {"who": names}, np.arange(2000)).declaration()
     halves = [raw(f"p{i}", {"who": names[i::4]}, np.arange(500)) for i in range(4)]
     with pytest.raises(DataError, match="column 'who' has 2000 different"):
