@@ -343,10 +343,10 @@ class ServerSide:
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
         """Take in range `i` of the rows of all workers, in their order: uint8 arrays (rows, bytes)."""
-        each = [row for part in rows for row in part]
         if self.streams:
-            self._recombine(each, self._down[i])
+            self._recombine(rows, self._down[i])
         else:
+            each = [row for part in rows for row in part]
             self._collect([each[r] for r in self._collected], (), self._updates[:, self.ranges[i]])
 
     def finish(self, last: bool) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asyncdmtl.field._rows import Bytes, Rows
+from asyncdmtl.field._rows import Bytes, Rows, address
 
 # Sources of a block together stay in a core's own cache, next to the tables and the results.
 PACKED_BYTES = 768 << 10
@@ -56,7 +56,7 @@ class Encoder:
         for at in range(start, stop, STREAMED_BYTES):
             n = min(STREAMED_BYTES, stop - at)
             source, target = sources.addresses + at, out.addresses + at
-            self._encode(n, k, r, self._tables_at, source.ctypes.data, target.ctypes.data)
+            self._encode(n, k, r, self._tables_at, address(source), address(target))
 
     def _pack(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
         r, k = self._shape
@@ -64,9 +64,9 @@ class Encoder:
         for at in range(start, stop, self._block):
             n = min(self._block, stop - at)
             sources.pack(at, at + n, packed[: k * n].reshape(k, n))
-            source = packed.ctypes.data + n * np.arange(k, dtype=np.intp)
+            source = address(packed) + n * np.arange(k, dtype=np.intp)
             target = out.addresses + at
-            self._encode(n, k, r, self._tables_at, source.ctypes.data, target.ctypes.data)
+            self._encode(n, k, r, self._tables_at, address(source), address(target))
 
 
 @functools.cache

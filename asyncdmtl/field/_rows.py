@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +17,26 @@ Bytes: TypeAlias = NDArray[np.uint8]
 _UINT8 = np.dtype(np.uint8)
 
 
-@dataclass(slots=True)
+@dataclass
 class Rows:
     """`count` rows of `length` bytes each; a row is contiguous, its neighbours may lie anywhere.
 
-    `views` yields the rows, as the rows of a 2-D array or one by one; `addresses` is intp, shape (count,).
+    `blocks` are the rows, 2-D arrays of several and 1-D arrays of one; `addresses` is intp, shape (count,).
     The first and the last of them in memory start at `low` and `high`.
     """
 
-    views: Bytes | Sequence[Bytes]
+    blocks: Sequence[Bytes]
     addresses: NDArray[np.intp]
     length: int
     low: int
     high: int
+
+    @cached_property
+    def views(self) -> Bytes | Sequence[Bytes]:
+        """The rows, as those of a 2-D array or one by one."""
+        if len(self.blocks) == 1 and self.blocks[0].ndim == 2:
+            return self.blocks[0]
+        return [row for block in self.blocks for row in (block if block.ndim == 2 else (block,))]
 
     @property
     def count(self) -> int:
@@ -39,7 +47,8 @@ class Rows:
         """Select the rows that `index` names, in its order."""
         if len(index) == self.count:  # callers pass ascending, distinct indices: these are all rows
             return self
-        return replace(self, views=[self.views[i] for i in index], addresses=self.addresses[index])
+        views = self.views
+        return replace(self, blocks=[views[i] for i in index], addresses=self.addresses[index])
 
     def cut(self, start: int, stop: int) -> list[Bytes]:
         """Bytes `start`…`stop` of every row."""
@@ -55,6 +64,8 @@ class Rows:
 
 def check_rows(argument: str, rows: Bytes | Sequence[Bytes], count: int, length: int | None) -> Rows:
     """Check `argument`: `count` contiguous rows of uint8, all of `length` bytes (None: of any one length).
+
+    In a sequence, a 1-D array is a row and a 2-D array several.
 
     Raises
     ------
@@ -76,8 +87,8 @@ def check_apart(sources: Rows, out: Rows) -> None:
     """Raise UsageError unless no row of `out` overlaps another one or a row of `sources`."""
     if out.count == 0 or out.length == 0:
         return
-    if isinstance(out.views, np.ndarray):
-        apart = out.count == 1 or abs(out.views.strides[0]) >= out.length
+    if len(out.blocks) == 1:
+        apart = out.count == 1 or abs(out.blocks[0].strides[0]) >= out.length
     else:
         apart = bool((np.diff(np.sort(out.addresses)) >= out.length).all())
     if not apart:
@@ -100,25 +111,39 @@ def _from_matrix(argument: str, rows: Bytes) -> Rows:
     stride, step = rows.strides
     if count and length > 1 and step != 1:
         raise UsageError(argument, "must have contiguous rows", f"strides {rows.strides}")
-    first = rows.ctypes.data
+    first = address(rows)
     last = first + stride * max(count - 1, 0)
     addresses = np.arange(first, first + stride * count, stride) if stride else np.full(count, first)
-    return Rows(rows, addresses, length, min(first, last), max(first, last))
+    return Rows((rows,), addresses, length, min(first, last), max(first, last))
 
 
 def _from_sequence(argument: str, rows: Sequence[Bytes], length: int | None) -> Rows:
-    addresses: list[int] = []
-    for i, row in enumerate(rows):
-        if not isinstance(row, np.ndarray) or row.dtype != _UINT8 or row.ndim != 1:
-            raise UsageError(f"{argument}[{i}]", "must be a 1-D array of uint8", row)
-        if len(row) > 1 and row.strides[0] != 1:
-            raise UsageError(f"{argument}[{i}]", "must be contiguous", f"stride {row.strides[0]}")
-        if length is None:
-            length = len(row)
-        if len(row) != length:
-            raise UsageError(f"{argument}[{i}]", f"must be {length} bytes long", len(row))
-        addresses.append(row.ctypes.data)
+    blocks = [_block(f"{argument}[{i}]", row) for i, row in enumerate(rows)]
+    if length is None and blocks:
+        length = blocks[0].length
     if length is None:
         raise UsageError(argument, "without rows must be an array of shape (0, L), or come with out", rows)
-    low, high = min(addresses, default=0), max(addresses, default=0)
-    return Rows(rows, np.array(addresses, dtype=np.intp), length, low, high)
+    for i, block in enumerate(blocks):
+        if block.length != length:
+            raise UsageError(f"{argument}[{i}]", f"must be {length} bytes long", block.length)
+    there = [block for block in blocks if block.count]
+    addresses = np.concatenate([block.addresses for block in there]) if there else np.empty(0, np.intp)
+    low, high = min((b.low for b in there), default=0), max((b.high for b in there), default=0)
+    return Rows([block.blocks[0] for block in there], addresses, length, low, high)
+
+
+def _block(argument: str, rows: Bytes) -> Rows:
+    if isinstance(rows, np.ndarray) and rows.ndim == 2:
+        return _from_matrix(argument, rows)
+    if not isinstance(rows, np.ndarray) or rows.dtype != _UINT8 or rows.ndim != 1:
+        raise UsageError(argument, "must be a 1-D array of uint8", rows)
+    if len(rows) > 1 and rows.strides[0] != 1:
+        raise UsageError(argument, "must be contiguous", f"stride {rows.strides[0]}")
+    at = address(rows)
+    return Rows((rows,), np.array([at], np.intp), len(rows), at, at)
+
+
+def address(rows: NDArray[Any]) -> int:
+    """Where it begins; `ctypes.data` takes ten times as long to tell."""
+    at: int = rows.__array_interface__["data"][0]
+    return at

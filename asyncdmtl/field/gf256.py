@@ -180,6 +180,7 @@ class Product:
         Parameters
         ----------
         sources : uint8 array (k, L) with contiguous rows, or sequence of k contiguous uint8 arrays (L,)
+            Or a sequence that has arrays of several rows in it.
         out : the same for r rows, optional
             Written and returned. Rows must overlap neither each other nor the sources.
         threads : int, optional

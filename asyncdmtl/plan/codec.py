@@ -115,8 +115,7 @@ class Decoder:
         self, rows: Bytes | Sequence[Bytes], known: Bytes | Sequence[Bytes], out: Bytes | None = None
     ) -> Bytes:
         """Decode the wanted packets from the received `rows` and the packets of the `known` vectors."""
-        # Without any source, an empty array still tells the length of a packet.
-        return self._product([*rows, *known] or rows, out)
+        return self._product([*_blocks(rows), *_blocks(known)], out)
 
 
 class Recombiner:
@@ -128,3 +127,8 @@ class Recombiner:
     def __call__(self, rows: Sequence[Bytes] | Bytes, out: Bytes | None = None) -> Bytes:
         """Combine all uplink rows, in the order of the workers, into the downlink rows."""
         return self._product(rows, out)
+
+
+def _blocks(rows: Bytes | Sequence[Bytes]) -> Sequence[Bytes]:
+    """Rows as a sequence of arrays, each of one or of several."""
+    return (rows,) if isinstance(rows, np.ndarray) else rows
