@@ -204,14 +204,13 @@ class Roster:
 
     def nobody_holds(self, partitions: Sequence[str]) -> LinkError:
         """What to say when nobody is left who holds these: who held them, and why they do not any more."""
-        told, were = [], []
+        told, were, missing = [], [], set(partitions)
         for member in self.members.values():
-            if held := [name for name in member.partitions if name in partitions]:
-                reason = member.lost or "its updates of them differ from those of other holders"
-                told.append(f"worker {member.name!r} held {held} ({reason})")
+            if held := [name for name in member.partitions if name in missing]:
+                told.append(f"worker {member.name!r} held {_listed(held)} ({_why(member)})")
                 were.append(member.name)
         return LinkError(
-            f"nobody is left who holds the partitions {list(partitions)}: {'; '.join(told)}",
+            f"nobody is left who holds the partitions {_listed(partitions)}: {'; '.join(told)}",
             peer=", ".join(were),
         )
 
@@ -443,3 +442,18 @@ def _add(counts: dict[str, KernelCount], member: Member) -> None:
     found, before = member.connection.kernel_count(), counts.get(member.name)
     if found is not None:
         counts[member.name] = found if before is None else before + found
+
+
+def _why(member: Member) -> object:
+    """Why a worker does not hold what it declared."""
+    if (reason := member.lost or member.connection.failure) is not None:
+        return reason
+    if not member.ready:
+        return "its rows are not prepared yet"
+    return "its updates of them differ from those of other holders"
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    """Names in a message that is to be read."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{list(names[:most])}{more}"
