@@ -186,8 +186,10 @@ class Ear:
 
     def _answer(self, query: Query, asked: range) -> None:
         for index in asked:
-            # A newer plan may have come since, and not be followed yet: nobody waits for the answer any more.
-            if not self._connection.lost and query.plan == self._connection.session.plan:
+            # A newer plan may have come since, and not be followed yet, or the end with the question: nobody
+            # waits for the answer any more.
+            session = self._connection.session
+            if not self._connection.lost and session.beating and query.plan == session.plan:
                 told = self._lacks(query.round, index)
                 self._connection.write(Lack(query.plan, query.round, index, *told))
 

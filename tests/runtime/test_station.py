@@ -24,6 +24,7 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol.casting import Aside, Given, Lack, Query, Tune
+from asyncdmtl.protocol.states import State
 from asyncdmtl.runtime.crew import MOST_OFFENCES
 from asyncdmtl.runtime.ear import Ear
 from asyncdmtl.runtime.multicast import Receiver
@@ -283,6 +284,25 @@ async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answere
     assert answered == [1] * 5
     assert record.incidents == ()
     assert len({own.coef_.tobytes() for own in models}) == 1
+
+
+async def test_a_question_that_comes_with_the_end_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ended = Ear._asked, list[int]()
+
+    def once_more(ear: Ear, query: Query) -> None:
+        session = ear._connection.session
+        state, session.state = session.state, State.FAILED
+        ear._answer(query, range(query.index, query.index + query.count))
+        session.state = state
+        ended.append(query.round)
+        asked(ear, query)
+
+    monkeypatch.setattr(Ear, "_asked", once_more)
+    partitions = make_partitions(len(HOMOGENEOUS.partitions), "squared", features=6000)
+    record, models = await run_cluster(options(strategy="relay"), HOMOGENEOUS, partitions)
+    check(models, partitions)
+    assert ended
+    assert record.incidents == ()
 
 
 @pytest.mark.parametrize("width", [32 << 10, 4096], ids=["one range", "five ranges"])
