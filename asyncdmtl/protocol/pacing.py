@@ -107,9 +107,9 @@ class Lead:
 
     def begin(self) -> None:
         """Begin a round, with what the last one taught."""
-        if len(self._came) > 1 and (apart := (self._came[-1] - self._came[0]) / (len(self._came) - 1)) > 0.0:
-            there = min(came - sent for came, sent in zip(self._came, self._sent, strict=False))
-            self._shortest = min(there, FORGETTING * self._shortest)
+        there = [came - sent for came, sent in zip(self._came, self._sent, strict=False)]
+        if len(there) > 1 and (apart := (self._came[-1] - self._came[0]) / (len(self._came) - 1)) > 0.0:
+            self._shortest = min(*there, FORGETTING * self._shortest)
             self.ranges = 1 + math.ceil(max(0.0, self._shortest + SLACK) / apart)
         self._sent, self._came = [], []
 

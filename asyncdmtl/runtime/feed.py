@@ -41,12 +41,12 @@ class Feed:
         """
         await self.stop()
         self._received = -1
+        self._lead.begin()
         if len(messages) == 1 or not in_step:
             for message in messages:
                 connection.write(message)
             await connection.drain(self._limit, "--round-timeout")
         else:
-            self._lead.begin()
             self._task = asyncio.create_task(self._send(connection, messages, ear))
 
     def received(self, index: int) -> None:

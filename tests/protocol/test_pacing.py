@@ -106,3 +106,7 @@ def test_a_lead_that_saw_nothing_is_the_first() -> None:
     lead.received(2.0)
     lead.begin()
     assert lead.ranges == FIRST_LEAD
+    for now in (3.0, 4.0, 5.0):  # of a round that was not sent in step
+        lead.received(now)
+    lead.begin()
+    assert lead.ranges == FIRST_LEAD
