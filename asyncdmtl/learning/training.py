@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.batches import Batch, make_batches
 from asyncdmtl.learning.compression import Feedback
 from asyncdmtl.learning.iterate import Columns, Iterate
 from asyncdmtl.learning.learners import make_learner
@@ -78,6 +79,7 @@ class Trainer:
         self.problem = problem
         self.own = tuple(sorted(partitions))
         self._stored = tuple(partitions[n] for n in self.own)
+        self._batches = make_batches(self._stored, [problem.task_of[n] for n in self.own])
         self._iterate = Iterate(problem)
         self._feedback = Feedback(problem.wire, self.own, problem.settings.seed)
         if problem.settings.update == "model":
@@ -127,20 +129,20 @@ class Trainer:
         if (out.shape, out.dtype) != expected:
             raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
         self._iterate.forget()
-        losses = np.empty(len(self.own))
+        losses, gradients = np.empty(len(self.own)), self.problem.settings.update == "gradient"
         # What overflows here is caught in `step`, where it is everybody's error and not one worker's.
         with np.errstate(over="ignore", invalid="ignore"):
-            for i, (n, partition) in enumerate(zip(self.own, self._stored, strict=True)):
+            for batch in self._batches:
+                values, derivatives = self._losses(batch)
+                losses[batch.places] = batch.means(values)
+                if gradients:
+                    self._gradients(batch, derivatives, out)
+            for i, n in enumerate(self.own):
                 if self.problem.task_of[n] in self.problem.fixed:
                     losses[i] = 0.0
-                    out[i] = 0.0 if self.problem.settings.update == "gradient" else self._ahead_of(n)
-                    continue
-                values, derivatives = self._losses(n, partition)
-                losses[i] = _mean(values, partition)
-                if self.problem.settings.update == "gradient":
-                    self._gradient(partition, derivatives, out[i])
-                else:
-                    self._learn(n, partition, out[i])
+                    out[i] = 0.0 if gradients else self._ahead_of(n)
+                elif not gradients:
+                    self._learn(n, self._stored[i], out[i])
         return losses
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
@@ -154,11 +156,11 @@ class Trainer:
 
     def losses(self) -> Floats:
         """What `local_updates` returns, without the updates."""
-        fixed, task_of = self.problem.fixed, self.problem.task_of
-        pairs = zip(self.own, self._stored, strict=True)
-        return np.array(
-            [0.0 if task_of[n] in fixed else _mean(self._losses(n, part)[0], part) for n, part in pairs]
-        )
+        losses = np.zeros(len(self.own))
+        for batch in self._batches:
+            losses[batch.places] = batch.means(self._losses(batch)[0])
+        losses[[self.problem.task_of[n] in self.problem.fixed for n in self.own]] = 0.0
+        return losses
 
     def aggregate(self, t: int, updates: Vectors) -> Vectors:
         """`Problem.aggregate`."""
@@ -219,22 +221,22 @@ class Trainer:
         """
         self._iterate.restore(state)
 
-    def _losses(self, n: int, partition: Partition) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score at `Y`, row by row of partition `n`."""
-        t, scores = self.problem.task_of[n], np.zeros(len(partition.X))
+    def _losses(self, batch: Batch) -> tuple[Floats, Floats]:
+        """Loss and its derivative by the score at `Y`, row by row of a batch: (P, r) each."""
+        scores = np.zeros(batch.y.shape)
         for cols in self._columns:
-            scores += partition.X[:, cols] @ self._iterate.ahead_of(t, cols).astype(np.float64)
+            w = np.stack([self._iterate.ahead_of(t, cols) for t in batch.tasks]).astype(np.float64)
+            scores += np.matmul(batch.X[:, :, cols], w[:, :, None])[:, :, 0]
         if self.problem.settings.has_intercept:
-            scores += float(self._iterate.ahead_of(t, slice(self.problem.features, self.problem.d))[0])
-        return self.problem.loss.value_and_derivative(scores, partition.y)
+            last = slice(self.problem.features, self.problem.d)
+            scores += np.stack([self._iterate.ahead_of(t, last) for t in batch.tasks]).astype(np.float64)
+        return self.problem.loss.value_and_derivative(scores, batch.y)
 
-    def _gradient(self, partition: Partition, derivatives: Floats, out: Vectors) -> None:
-        if partition.weights is not None:
-            derivatives *= partition.weights
-        derivatives /= partition.weight
+    def _gradients(self, batch: Batch, derivatives: Floats, out: Vectors) -> None:
+        shares = batch.shares(derivatives)
         for cols in self._columns:
-            out[cols] = derivatives @ partition.X[:, cols]
-        out[self.problem.features :] = derivatives.sum()
+            out[batch.places, cols] = np.matmul(shares[:, None, :], batch.X[:, :, cols])[:, 0, :]
+        out[batch.places, self.problem.features :] = shares.sum(axis=1)[:, None]
 
     def _ahead_of(self, n: int) -> Vectors:
         """Where the update of partition `n` is computed, (d,)."""
@@ -329,10 +331,3 @@ def single_threaded() -> Iterator[None]:
     """One BLAS thread while in force: how a sum is split over threads shows in its last bits."""
     with threadpool_limits(limits=1):
         yield
-
-
-def _mean(values: Floats, partition: Partition) -> float:
-    """The mean over the rows of a partition, by their weights if they have any."""
-    if partition.weights is None:
-        return float(values.mean())
-    return float(values @ partition.weights) / partition.weight

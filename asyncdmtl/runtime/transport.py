@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from asyncdmtl.errors import AsyncDMTLError, LinkError, UsageError, WaitError
+from asyncdmtl.errors import LinkError, UsageError, WaitError
 from asyncdmtl.runtime.addresses import format_address
 from asyncdmtl.runtime.connection import Connection
 
@@ -44,10 +44,7 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
     pause = FIRST_PAUSE
     while True:
         try:
-            async with asyncio.timeout_at(end + FIRST_PAUSE):
-                connection = (await loop.create_connection(make, host, port))[1]
-            await _secured(connection)
-            return connection
+            return await _opened(host, port, make(), end + FIRST_PAUSE)
         except UnicodeError as error:
             raise UsageError("--connect", "must name a host", host) from error
         except (OSError, LinkError, WaitError) as error:
@@ -62,12 +59,17 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def _secured(connection: Connection) -> None:
+async def _opened(host: str, port: int, connection: Connection, end: float) -> Connection:
+    """Open a connection until `end`, TLS included; whatever comes between, nothing is left open."""
+    loop = asyncio.get_running_loop()
     try:
+        async with asyncio.timeout_at(end):
+            await loop.create_connection(lambda: connection, host, port)
         await connection.secured()
-    except AsyncDMTLError:
+    except BaseException:
         await connection.close()
         raise
+    return connection
 
 
 def _reason(error: OSError | LinkError | WaitError) -> str:
