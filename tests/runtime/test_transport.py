@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.runtime.connection import Connection
-from asyncdmtl.runtime.tls import Channel, worker_context
+from asyncdmtl.runtime.tls import Channel
 from asyncdmtl.runtime.transport import connect
 
 
@@ -27,7 +28,8 @@ async def test_who_gives_up_in_the_handshake_leaves_no_connection_open() -> None
     port = server.sockets[0].getsockname()[1]
 
     def make() -> Connection:
-        return Connection("worker", Ledger(), 60.0, tls=lambda: Channel(worker_context(None), "127.0.0.1"))
+        context = ssl.create_default_context()
+        return Connection("worker", Ledger(), 60.0, tls=lambda: Channel(context, "127.0.0.1"))
 
     async with server:
         connecting = asyncio.create_task(connect("127.0.0.1", port, make, 60.0))
