@@ -49,7 +49,7 @@ class Nursery:
         await self._process.wait()
         await self._listening
 
-    async def start(
+    def start(
         self,
         module: str,
         words: Sequence[str],
@@ -60,7 +60,10 @@ class Nursery:
         lie: tuple[int, str] | None = None,
         loss: float = 0.0,
     ) -> Process:
-        """Start a server or worker; what it prints goes to `out`, and what it logs to a file beside that."""
+        """Have a server or worker started; it is there once it has `begun`.
+
+        What it prints goes to `out`, and what it logs to a file beside that.
+        """
         number, process = next(self._numbers), Process(out)
         self._jobs[number] = process
         job = {
@@ -70,7 +73,6 @@ class Nursery:
         }  # fmt: skip
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        await process.begun.wait()
         return process
 
     async def _listen(self) -> None:
@@ -93,7 +95,8 @@ class Process:
     Attributes
     ----------
     out, err : Path
-        What it prints, and what it logs.
+        What it prints, and what it logs. `out` may be a pipe, made by `make_pipe`, for `events`.
+    begun, ended : asyncio.Event
     pid, code : int
         `code` is its exit code, negative for the signal that killed it; None while it runs.
     excused : bool
@@ -106,6 +109,8 @@ class Process:
         self.code: int | None = None
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         self.excused = False
+        # Open before there is a writer: a pipe keeps what is written only as long as somebody has it open.
+        self._pipe = os.open(out, os.O_RDONLY | os.O_NONBLOCK) if out.is_fifo() else -1
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
@@ -120,29 +125,24 @@ class Process:
         return self.code
 
     async def events(self) -> AsyncIterator[Event]:
-        """What it prints, as it does; `out` is a pipe, made by `make_pipe`."""
+        """What it prints, as it does and to the last word; once."""
         reader = asyncio.StreamReader(limit=LINE)
-        # Open for writing, too: so there is no end before it has begun.
-        file = os.fdopen(os.open(self.out, os.O_RDWR | os.O_NONBLOCK), "rb", buffering=0)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), file
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._pipe, "rb", buffering=0)
         )
-        ended = asyncio.create_task(self.ended.wait())
+        ending = asyncio.create_task(self._end_pipe())
         try:
-            while True:
-                line = asyncio.create_task(reader.readline())
-                await asyncio.wait([line, ended], return_when=asyncio.FIRST_COMPLETED)
-                if not line.done():
-                    # It is gone; what it said last is there soon, if there is anything.
-                    await asyncio.wait([line], timeout=0.5)
-                if not line.done():
-                    line.cancel()
-                    return
+            while line := await reader.readline():
                 with contextlib.suppress(json.JSONDecodeError):
-                    yield json.loads(line.result())
+                    yield json.loads(line)
         finally:
-            ended.cancel()
+            ending.cancel()
             transport.close()
+
+    async def _end_pipe(self) -> None:
+        """Let a pipe end that its writer may not even have opened."""
+        await self.ended.wait()
+        os.close(os.open(self.out, os.O_WRONLY | os.O_NONBLOCK))
 
     def last_words(self) -> str:
         """The error with which it says that it ended, or "" if it did not."""

@@ -127,11 +127,12 @@ class Run:
         self, module: str, words: Sequence[str], out: Path, *, secret: str = SECRET, lie: Any = None
     ) -> Process:
         environment = {VARIABLE: secret} if self._scenario.secret else {}
-        process = await self._nursery.start(
+        process = self._nursery.start(
             module, words, out, environment=environment, fresh=self._scenario.fresh, lie=lie,
             loss=self._scenario.loss if module == "worker" else 0.0,
         )  # fmt: skip
         self._processes.append(process)
+        await process.begun.wait()
         return process
 
     def _lie_of(self, name: str) -> tuple[int, str] | None:
@@ -333,6 +334,7 @@ class Run:
         found = await asyncio.gather(*self._watching, return_exceptions=True)
         for process in self._processes:
             process.excused = True
+            await process.begun.wait()
             process.send(signal.SIGKILL)
         await asyncio.gather(*(process.wait() for process in self._processes))
         for link in self._links.values():
