@@ -11,7 +11,7 @@ import ctypes.util
 import functools
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,17 @@ class Encoder:
             self._stream(sources, out, start, stop)
         else:
             self._pack(sources, out, start, stop)
+
+    def prepared(self, sources: Rows, out: Rows) -> Callable[[], None]:
+        """A call that writes all of `out`, of at most 1 MB a row, whose rows stay where they are."""
+        r, k = self._shape
+        source, target = sources.addresses, out.addresses
+        call: Callable[[], None] = functools.partial(
+            self._encode, sources.length, k, r, self._tables_at, address(source), address(target)
+        )
+        # C holds none of what the addresses are of.
+        call.arrays = self._tables, source, target  # type: ignore[attr-defined]
+        return call
 
     def _stream(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
         r, k = self._shape

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,11 @@ def oracle() -> type[galois.FieldArray]:
 
 def random(seed: int, *shape: int) -> Bytes:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def dense(seed: int, r: int, k: int) -> Bytes:
+    """Random, without any of the structure that is used."""
+    return np.random.default_rng(seed).integers(2, 256, (r, k), dtype=np.uint8)
 
 
 def by_definition(matrix: Bytes, sources: Bytes) -> Bytes:
@@ -175,6 +181,43 @@ def test_isal_is_right_for_every_count_and_short_length(r: int, k: int) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("structure", [False, True])
+def test_buffers_that_are_used_again_are_multiplied_again(kernel: Kernel, structure: bool) -> None:
+    matrix = structured(3, 5, 6) if structure else dense(3, 5, 6)
+    product, sources, out = Product(matrix, kernel), np.empty((6, 70), np.uint8), np.empty((5, 70), np.uint8)
+    for seed in range(3):
+        sources[:] = random(seed, 6, 70)
+        assert product(sources, out) is out
+        assert np.array_equal(out, by_definition(matrix, sources))
+    other = random(4, 6, 70)
+    assert np.array_equal(product(other, out), by_definition(matrix, other))
+    assert np.array_equal(product(sources, out), by_definition(matrix, sources))
+
+
+def test_buffers_that_are_used_again_are_checked_where_they_have_changed() -> None:
+    product, sources, out = Product(dense(0, 5, 6)), random(1, 6, 70), np.empty((5, 70), np.uint8)
+    product(sources, out)
+    out.flags.writeable = False
+    with pytest.raises(UsageError, match="out must be writeable"):
+        product(sources, out)
+    out.flags.writeable = True
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        product(sources, out, threads=0)
+    with pytest.raises(ValueError, match="references"):
+        sources.resize((7, 70))
+    with pytest.raises(UsageError, match="must have 6 rows"):
+        product(sources[:5], out)
+
+
+def test_large_buffers_are_not_kept() -> None:
+    product, sources = Product(dense(0, 2, 2)), np.zeros((2, 1 << 19), np.uint8)
+    kept = weakref.ref(sources)
+    product(sources, np.zeros_like(sources))
+    del sources
+    assert kept() is None
+
+
 def test_a_forked_child_starts_threads_of_its_own() -> None:
     product, sources = Product(random(1, 3, 4)), random(2, 4, 1000)
     expected = product(sources, threads=2).tobytes()
