@@ -26,6 +26,10 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _SUITS = "the one that suits the data"
 
+# Averaged models come to rest, if at all, elsewhere than where the objective is least: to wait for that is in
+# vain, and what local epochs do is done in some rounds.
+_MODEL_DEFAULTS: Mapping[str, Any] = {"rounds": 100, "tolerance": 0.0}
+
 
 def _all(*options: Decorator) -> Decorator:
     """Several options as one decorator, shown in this order."""
@@ -133,7 +137,7 @@ training_options = _all(
     click.option(
         "--tolerance",
         type=float,
-        show_default="1e-6 for files, 0 for recipes",
+        show_default="1e-6 for gradients of files, else 0",
         help="End when the objective is as near to the least, relatively, by estimate; 0: after --rounds.",
     ),
     click.option(
@@ -200,6 +204,8 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     UsageError
         Names the option that breaks a rule, or is missing.
     """
+    if given.get("update") == "model" and defaults.get("tolerance"):
+        defaults = {**defaults, **_MODEL_DEFAULTS}
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     for name in ("coupling", "strength"):
         if chosen.get(name) is None:

@@ -328,17 +328,22 @@ def _words(report: Report) -> str:
     """What the numbers mean, without flattering them."""
     lines = []
     up, broadcast, wire = (report[key] for _, key in _DIRECTIONS)
+    travels = up["payload_bytes"] + wire["payload_bytes"] > 0
     lines.append(
         f"Uplink {_saving(report, up)} uncoded; a broadcast downlink {_saving(report, broadcast)} uncoded."
+        if travels
+        else "No vector travels: every worker has all partitions."
     )
     if 0 < _MUCH * up["payload_bytes"] < up["framing_bytes"]:
         lines.append(_framing_words(report))
     heard = bool(report["multicast"] and report["multicast"]["listeners"])
-    lines.append(
-        f"{'' if heard else 'TCP has no broadcast: '}{'O' if heard else 'o'}n the wire the downlink "
-        f"{_saving(report, wire)} uncoded{' over TCP' if heard else ''}. "
-        f"The price is storage and computation: every partition is held {_decimal(report['copies'])} times."
-    )
+    if travels:
+        held = f"every partition is held {_decimal(report['copies'])} times"
+        lines.append(
+            f"{'' if heard else 'TCP has no broadcast: '}{'O' if heard else 'o'}n the wire the downlink "
+            f"{_saving(report, wire)} uncoded{' over TCP' if heard else ''}. "
+            f"The price is storage and computation: {held}."
+        )
     if report["multicast"] is not None:
         lines.append(_multicast_words(report["multicast"]))
     lines.append(_by_strategy(report))

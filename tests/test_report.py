@@ -205,6 +205,17 @@ def test_framing_that_is_much_beside_small_vectors_is_told(
     assert words is None or words in text
 
 
+def test_where_nothing_travels_nothing_is_compared(report_of_a_run: dict[str, Any]) -> None:
+    assert "No vector travels" not in report._words(report_of_a_run)
+    none = {"payload_bytes": 0}
+    quiet = {
+        key: {**report_of_a_run[key], **none} for key in ("uplink", "downlink_broadcast", "downlink_wire")
+    }
+    text = report._words({**report_of_a_run, **quiet})
+    assert text.startswith("No vector travels: every worker has all partitions.\n")
+    assert "uncoded." not in text
+
+
 @pytest.fixture(scope="module")
 def report_of_a_run() -> dict[str, Any]:
     import asyncio
