@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import logging
 import math
@@ -128,12 +129,21 @@ def _asked(option: str) -> Any:
 
 
 def _open_standard_files() -> None:
-    """Where a standard file was closed by the caller, let no socket take its number."""
+    """Where a standard file was closed by the caller, let no socket take its number; and write all of a line.
+
+    With PYTHONUNBUFFERED, as in many containers, the rest of a write that a signal cut short would be lost.
+    """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        file = getattr(sys, name)
+        if isinstance(file, io.TextIOWrapper) and isinstance(file.buffer, io.RawIOBase):
+            encoding, errors = file.encoding, file.errors
+            buffer = io.BufferedWriter(file.detach())
+            setattr(sys, name, io.TextIOWrapper(buffer, encoding, errors, line_buffering=True))
 
 
 class _Current:

@@ -143,3 +143,36 @@ def test_a_log_file_that_cannot_be_written_is_named_in_the_log() -> None:
     )
     assert done.returncode == 2
     assert "--log-file must be writable (Is a directory)" in json.loads(done.stderr)["message"]
+
+
+# Prints a long line when told to, and tells of a signal that cuts a write short.
+_LONG_LINE = """
+import os, signal, sys, click
+from asyncdmtl.command import execute
+
+def alarm(*_):
+    os.write(2, b"interrupted\\n")
+
+@click.command()
+def main():
+    signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    print("x" * 300_000)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+execute(main)
+"""
+
+
+def test_a_line_is_written_whole_without_buffering_though_signals_come() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", _LONG_LINE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "interrupted\n"  # the pipe is full by now, if it ever will be
+        assert len(process.communicate(timeout=LIMIT)[0]) == 300_001
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
