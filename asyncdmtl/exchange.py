@@ -79,6 +79,8 @@ class WorkerSide:
     worker : int
     trainer : Trainer
         The models so far, and exactly the partitions that the plan says this worker stores.
+    grouped : bool
+        Whether rows go to a group of workers; the same for all workers and the server.
 
     Attributes
     ----------
@@ -88,7 +90,7 @@ class WorkerSide:
         Whether a range may come down before the next one went up.
     """
 
-    def __init__(self, plan: Plan, worker: int, trainer: Trainer) -> None:
+    def __init__(self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False) -> None:
         self.plan = plan
         self.streams = plan.broadcasts == "updates"
         self.worker = worker
@@ -96,7 +98,7 @@ class WorkerSide:
         self._problem = problem = trainer.problem
         self._personal = plan.strategy == "personal"
         self._delivery = plan.deliveries[worker]
-        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         self._own = self._format.allocate(len(trainer.own))
         self._encode = plan.encoder(worker)
         self._decode = plan.decoder(worker)
@@ -271,6 +273,8 @@ class ServerSide:
     problem : Problem
     trainer : Trainer, optional
         The models so far, which the server has under `personal` only; default: those before the first round.
+    grouped : bool
+        Whether rows go to a group of workers.
 
     Attributes
     ----------
@@ -279,12 +283,14 @@ class ServerSide:
     streams : bool
     """
 
-    def __init__(self, plan: Plan, problem: Problem, trainer: Trainer | None = None) -> None:
+    def __init__(
+        self, plan: Plan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+    ) -> None:
         self.plan = plan
         self.trainer = trainer or Trainer(problem, {})
         self.streams = plan.broadcasts == "updates"
         self._problem = problem
-        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         self.ranges = self._format.ranges
         self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
         self._recombine = plan.recombiner

@@ -30,7 +30,7 @@ _LOOKUP_BLOCK = 1 << 15
 _LOOKUP_BLOCK_MIN = 1 << 12
 _LOOKUP_TOTAL = 1 << 21
 # Coefficients × bytes below which handing a part to another thread costs more than it saves.
-_WORK_PER_THREAD = 1 << 24
+_WORK_PER_THREAD = 1 << 26
 # Bytes of sources and result up to which a product remembers the arrays of its last call: no more is kept in
 # memory for that, and more takes so long that looking at the arrays again does not count.
 _REMEMBERED = 1 << 20

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ Columns = Callable[[slice], Sequence[Vectors]]
 """The aggregated updates `Z` in some columns: `T` vectors of that length."""
 
 # Numbers of all models, whole columns of them, that are worked on at a time.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17
 
 # Models that change by no more than so many units in the last place have arrived as far as their dtype goes.
 _ULPS = 4.0
@@ -107,7 +108,7 @@ class Iterate:
             for index, cols in enumerate(self._blocks):
                 if not self._made[index] and ready(cols):
                     self._made[index] = True
-                    self._begin(index, cols, self._target(Z, cols))
+                    self._begin(index, cols, Z)
 
     def forget(self) -> None:
         """Forget what was computed of a step that was not taken."""
@@ -193,7 +194,7 @@ class Iterate:
     def _step(self) -> float:
         return self._lengths[0]
 
-    @property
+    @cached_property
     def _lengths(self) -> tuple[float, float]:
         """Of a step, for what the coupling sees and for free intercepts."""
         settings = self._problem.settings
@@ -219,9 +220,9 @@ class Iterate:
         """`Y` in float64, block by block."""
         return (self.ahead(cols).astype(np.float64) for cols in self._blocks)
 
-    def _target(self, Z: Columns, cols: slice) -> Vectors:
-        """What the prox is taken of, in some columns: valid until the next are asked for."""
-        V = self._scratched("target", cols.stop - cols.start)
+    def _target(self, Z: Columns, cols: slice, out: Vectors | None = None) -> Vectors:
+        """What the prox is taken of, in some columns; without `out`, valid until the next are asked for."""
+        V = self._scratched("target", cols.stop - cols.start) if out is None else out
         gradients = self._problem.settings.update == "gradient"
         length = -self._lengths[int(cols.start >= self._problem.coupled)]
         for v, z in zip(V, Z(cols), strict=True):
@@ -241,14 +242,14 @@ class Iterate:
         self._known = cols
         return self.ahead(cols, out)
 
-    def _begin(self, index: int, cols: slice, V: Vectors) -> None:
-        """All that can be done with a block by itself, given what the prox is taken of."""
+    def _begin(self, index: int, cols: slice, Z: Columns) -> None:
+        """All that can be done with a block by itself."""
         if self._grams is None:
+            V = self._target(Z, cols)
             prox = self._problem.coupling.prox(V, self._step, out=V)  # type: ignore[arg-type] # columnwise
             self._settle(index, cols, prox)
         else:
-            self._next[:, cols] = V
-            wide = V.astype(np.float64)
+            wide = self._target(Z, cols, self._next[:, cols]).astype(np.float64)
             np.matmul(wide, wide.T, out=self._grams[index])
 
     def _settle(self, index: int, cols: slice, prox: Vectors) -> None:
@@ -294,7 +295,8 @@ class Iterate:
             return
         factor = factor.astype(self.W.dtype)
         for index, cols in enumerate(self._blocks):
-            self._settle(index, cols, factor @ self._next[:, cols])
+            out = self._scratched("target", cols.stop - cols.start)
+            self._settle(index, cols, np.matmul(factor, self._next[:, cols], out=out))
 
     def _check_size(self, Z: Columns) -> None:
         """DataError unless the next models are finite; in float32, their squares need not be."""

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Vectors = NDArray[np.floating[Any]]
 
 # Columns of a partition that are worked on at a time.
-_COLUMNS = 1 << 14
+_COLUMNS = 1 << 15
 
 
 class Trainer:

@@ -19,25 +19,33 @@ from asyncdmtl.plan.matrices import Delivery, Matrix, packets
 
 Bytes = NDArray[np.uint8]
 
-# A packet is coded and sent in ranges: so many at the most, of so many bytes at the least. More would cost
-# more work per round than they save in waiting.
+# A packet is coded and sent in ranges: so many at the most, of so many bytes at the least. Each costs every
+# worker and the server a message or two, whatever its size; and the more packets to a vector, the more there
+# are, as a rule, of workers and of rows in a message. So ranges are wider by the square of that, as long as
+# there are some to send while others come. Not so where rows go to a group: there what goes down takes little
+# longer than what comes up, and waiting counts most.
 MOST_RANGES, LEAST_RANGE = 32, 32 << 10
+SOME_RANGES, LEAST_SQUARE = 4, 3 << 10
 
 
 @dataclass(frozen=True)
 class VectorFormat:
-    """How vectors of `length` numbers of `dtype` are laid out as `subpackets` packets of bytes."""
+    """How vectors of `length` numbers of `dtype` are laid out as `subpackets` packets of bytes.
+
+    `grouped` says whether rows go to a group of workers.
+    """
 
     length: int
     dtype: np.dtype[np.generic]
     subpackets: int
+    grouped: bool = False
 
     @classmethod
-    def of(cls, length: int, dtype: DTypeLike, subpackets: int) -> VectorFormat:
+    def of(cls, length: int, dtype: DTypeLike, subpackets: int, *, grouped: bool = False) -> VectorFormat:
         """The format for vectors of `length` ≥ 1 numbers; the wire is little-endian."""
         if length < 1:
             raise UsageError("length", "must be at least 1", length)
-        return cls(length, np.dtype(dtype).newbyteorder("<"), subpackets)
+        return cls(length, np.dtype(dtype).newbyteorder("<"), subpackets, grouped)
 
     @property
     def packet_bytes(self) -> int:
@@ -56,9 +64,15 @@ class VectorFormat:
         Coding combines bytes at the same place only, so one range can be combined and sent on while the next
         one comes.
         """
-        width = max(LEAST_RANGE, -(-self.packet_bytes // (64 * MOST_RANGES)) * 64)
+        width = max(LEAST_RANGE, self._share(MOST_RANGES))
+        if not self.grouped:
+            width = max(width, min(LEAST_SQUARE * self.subpackets**2, self._share(SOME_RANGES)))
         starts = range(0, self.packet_bytes, width)
         return tuple(slice(start, min(start + width, self.packet_bytes)) for start in starts)
+
+    def _share(self, count: int) -> int:
+        """Bytes of a packet cut into so many ranges, in whole cache lines."""
+        return -(-self.packet_bytes // (64 * count)) * 64
 
     def reaches(self, cols: slice, size: int) -> bool:
         """Whether the first `size` bytes of every packet hold these numbers of a vector."""

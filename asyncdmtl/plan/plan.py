@@ -224,9 +224,9 @@ class Plan:
     def _decoders(self) -> dict[int, Decoder]:
         return {}
 
-    def vector_format(self, length: int, dtype: DTypeLike) -> VectorFormat:
-        """How vectors of `length` numbers of `dtype` are cut into this plan's packets."""
-        return VectorFormat.of(length, dtype, self.subpackets)
+    def vector_format(self, length: int, dtype: DTypeLike, *, grouped: bool = False) -> VectorFormat:
+        """How vectors of `length` numbers of `dtype` are cut into this plan's packets, for a group or not."""
+        return VectorFormat.of(length, dtype, self.subpackets, grouped=grouped)
 
     def encode(self, worker: int, updates: NDArray[Any]) -> Bytes:
         """What `worker` sends up.

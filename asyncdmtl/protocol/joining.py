@@ -20,7 +20,7 @@ from asyncdmtl.protocol.message import (
     parse_info,
 )
 
-VERSION = 3
+VERSION = 4
 
 NONCE_BYTES = PROOF_BYTES = 32
 

@@ -23,7 +23,8 @@ class Assign(Message):
     """Server: the plan from `round` on, and all partitions in its order.
 
     `first` is what a worker does with the state of the training before it computes: "keep" it, "give" it to
-    the server, or "take" it from there. `over` says that there is nothing left to compute.
+    the server, or "take" it from there. `over` says that there is nothing left to compute, `grouped` that
+    some workers are sent their rows by a group.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -34,6 +35,7 @@ class Assign(Message):
     recipe: Mapping[str, Any]
     digest: bytes
     partitions: tuple[PartitionInfo, ...]
+    grouped: bool = False
 
     @property
     def event(self) -> str:
@@ -41,11 +43,12 @@ class Assign(Message):
 
     def fields(self) -> list[Any]:
         infos = [pack_info(info) for info in self.partitions]
-        return [self.plan, self.round, self.over, self.first, dict(self.recipe), self.digest, infos]
+        recipe = dict(self.recipe)
+        return [self.plan, self.round, self.over, self.first, recipe, self.digest, infos, self.grouped]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
-        plan, round_, over, first, recipe, digest, partitions = checks.exactly(values, 7, cls.kind)
+        plan, round_, over, first, recipe, digest, partitions, grouped = checks.exactly(values, 8, cls.kind)
         return cls(
             checks.integer(plan, "plan number"),
             checks.integer(round_, "round"),
@@ -54,6 +57,7 @@ class Assign(Message):
             checks.mapping(recipe, "plan recipe"),
             checks.binary(digest, "plan digest", PLAN_DIGEST, 1),
             parse_each(partitions, parse_info),
+            checks.flag(grouped, "grouped"),
         )
 
 

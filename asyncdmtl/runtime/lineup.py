@@ -76,7 +76,7 @@ def make_lineup(number: int, members: Sequence[Member], progress: Progress) -> L
     strategy: Any = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy if auto else progress.strategy
     plan = make_plan(placement, strategy, tasks=problem.task_of, max_overhead=affordable(placement))
     listeners, reason = choose_listeners(plan, hearing)
-    side = ServerSide(plan, problem, progress.trainer)
+    side = ServerSide(plan, problem, progress.trainer, grouped=bool(listeners))
     return Lineup(number, tuple(members), plan, candidates, side, listeners, reason)
 
 

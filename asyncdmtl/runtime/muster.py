@@ -201,6 +201,7 @@ class Muster:
                 recipe,
                 plan_digest,
                 progress.problem.infos,
+                grouped=bool(lineup.listeners),
             )
         await self._crew.send_all(messages)
 

@@ -119,7 +119,7 @@ class Replica:
             raise RemoteProtocolError("plan and tasks do not fit each other")
         trainer = Trainer(problem, {n: self._partitions[name] for n, name in own.items()})
         if isinstance(plan, Plan):
-            return WorkerSide(plan, worker, trainer)
+            return WorkerSide(plan, worker, trainer, grouped=assign.grouped)
         return LinearWorkerSide(plan, worker, trainer)
 
     def _check_recipe(self, assign: Assign) -> None:

@@ -54,7 +54,7 @@ EXAMPLES: list[Message] = [
     Declare((DECLARED,), 2, False, bytes(8)),
     Prepare({"columns": {}}),
     Ready((INFO,)),
-    Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,)),
+    Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,), True),
     Snapshot(0, 2, bytes(8), BODY),
     Behind(0),
     Restore(bytes(8), BODY),
