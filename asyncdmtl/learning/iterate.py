@@ -66,11 +66,12 @@ class Iterate:
         T, C = len(problem.tasks), problem.coupled
         self.residual = math.inf
         self.steps = 0
-        self.W: Vectors = np.zeros((T, problem.d), problem.dtype)
+        # Written here, so that no round waits for the memory.
+        self.W: Vectors = np.full((T, problem.d), 0, problem.dtype)
         for t, intercept in problem.fixed.items():
             self.W[t, problem.features] = intercept
         self._before: Vectors | None = self.W.copy() if problem.settings.accelerated else None
-        self._next = np.empty_like(self.W)
+        self._next = self.W.copy()
         # FISTA's t, 1 at a fresh start, and how far Y is ahead, in steps of the last size.
         self._t, self._momentum = 1.0, 0.0
         width = max(1, C if T * C <= 2 * _BLOCK else _BLOCK // T)

@@ -84,7 +84,8 @@ class VectorFormat:
 
     def allocate(self, vectors: int) -> Bytes:
         """Zeroed packets for so many vectors: a C-contiguous (vectors·P, packet_bytes) uint8 array."""
-        return np.zeros((vectors * self.subpackets, self.packet_bytes), dtype=np.uint8)
+        # Not np.zeros: that takes the memory only when a round needs it, and keeps the round waiting.
+        return np.full((vectors * self.subpackets, self.packet_bytes), 0, dtype=np.uint8)
 
     def vectors(self, packed: Bytes) -> NDArray[np.generic]:
         """The (vectors, length) view of packets as numbers; writing to it writes the packets."""
