@@ -20,6 +20,10 @@ from asyncdmtl.field._rows import Bytes, Rows, address
 
 # Sources of a block together stay in a core's own cache, next to the tables and the results.
 PACKED_BYTES = 768 << 10
+# Few rows are as quick read again from the cache that cores share, if they fit it; many are quicker copied
+# once, since prefetchers do not follow so many.
+SHARED_BYTES = 20 << 20
+FEW, MANY = 16, 32
 # Few streams are best left to the hardware's prefetcher; blocks only keep a length within C's int.
 STREAMED_BYTES = 1 << 20
 MAX_TABLES = (1 << 31) - 1
@@ -34,22 +38,28 @@ class Encoder:
     """
 
     def __init__(self, library: ctypes.CDLL, matrix: Bytes) -> None:
-        r, k = self._shape = matrix.shape
+        self._shape: tuple[int, int] = matrix.shape
+        r, k = self._shape
         matrix = np.ascontiguousarray(matrix)
         self._tables = np.empty(32 * r * k, dtype=np.uint8)
         library.ec_init_tables(k, r, matrix.ctypes.data, self._tables.ctypes.data)
         self._tables_at = self._tables.ctypes.data
         self._encode = library.ec_encode_data
-        self._packs = r > 6 or k >= 32
         # An odd number of cache lines apart, packed rows spread over all cache sets.
-        self._block = max(PACKED_BYTES // k // 128, 8) * 128 + 64 if self._packs else STREAMED_BYTES
+        self._block = max(PACKED_BYTES // k // 128, 8) * 128 + 64
 
     def __call__(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
         """Write bytes `start`…`stop` of every row of `out` (r rows) from those of `sources` (k rows)."""
-        if not self._packs or stop - start <= 2 * self._block:
-            self._stream(sources, out, start, stop)
-        else:
+        if self._packs(stop - start):
             self._pack(sources, out, start, stop)
+        else:
+            self._stream(sources, out, start, stop)
+
+    def _packs(self, length: int) -> bool:
+        """Whether to copy blocks of rows of this length first."""
+        r, k = self._shape
+        again = r > 6 and (k > FEW or (r + k) * length > SHARED_BYTES)
+        return (k >= MANY or again) and length > 2 * self._block
 
     def prepared(self, sources: Rows, out: Rows) -> Callable[[], None]:
         """A call that writes all of `out`, of at most 1 MB a row, whose rows stay where they are."""
