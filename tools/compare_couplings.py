@@ -5,14 +5,20 @@ python tools/compare_couplings.py FILE --task COL --target COL [--splits 10] [--
 For every coupling, the strength whose metric is best on average over the splits is shown, beside its value:
 the usual way to compare in the literature, and a little optimistic, as test rows choose it. Columns are
 standardised over the training rows, and the intercept is penalised as an ordinary column.
+
+Means have their standard error over the splits, most of which all couplings share: some splits have rows that
+nobody foretells. So each split is also compared with one model for all tasks (pooled ridge) on the same rows,
+in which no coupling has a part; that is how to compare with figures from other splits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl import loading
 from asyncdmtl.learning.baseline import pooled, single_task
@@ -21,6 +27,8 @@ from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
+
+Floats = NDArray[np.float64]
 
 COUPLINGS = ("l21", "nuclear", "covariance", "mean-regularised")
 TOLERANCE = 1e-5
@@ -62,14 +70,28 @@ def main(
     made = [split(given, seed) for seed in range(splits)]
     metric = metrics_for(made[0][1].loss)[0]
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    print(f"{metric} of all test rows, mean of {splits} splits")
+    print(
+        f"{metric} of all test rows, mean of {splits} splits (± standard error), and share of pooled ridge's"
+    )
 
     def value(models: TaskModels, prepared: loading.Prepared) -> float:
         return score(models, prepared.test, metric).all_rows
 
-    for name, fit in (("single-task", single_task), ("pooled", pooled)):
-        alone = [value(fit(prepared.partitions, settings.loss), prepared) for prepared, settings in made]
-        print(f"{name:18}{np.mean(alone):10.4f}", flush=True)
+    alone, one = (
+        np.array([value(fit(prepared.partitions, settings.loss), prepared) for prepared, settings in made])
+        for fit in (single_task, pooled)
+    )
+
+    def show(name: str, values: Floats, note: str = "") -> None:
+        shares = values / one
+        print(
+            f"{name:18}{values.mean():10.4f} ± {error(values):.4f} {shares.mean():10.4f} ± "
+            f"{error(shares):.4f}   {note}".rstrip(),
+            flush=True,
+        )
+
+    show("single-task", alone)
+    show("pooled", one)
     for coupling in COUPLINGS:
         path = strengths_for(*made[0], coupling, count)
         values = np.empty((splits, count))
@@ -79,9 +101,13 @@ def main(
                 own = Settings(**{**vars(settings), "coupling": coupling, "strength": strength})
                 start = train(prepared.partitions, own, start=start).models
                 values[s, i] = value(start, prepared)
-        means = values.mean(axis=0)
-        best = int(np.argmax(sign * means))
-        print(f"{coupling:18}{means[best]:10.4f}   λ = {path[best]:.4g}", flush=True)
+        best = int(np.argmax(sign * values.mean(axis=0)))
+        show(coupling, values[:, best], f"λ = {path[best]:.4g}")
+
+
+def error(values: Floats) -> float:
+    """The standard error of their mean."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 if __name__ == "__main__":

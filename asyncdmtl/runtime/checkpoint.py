@@ -9,8 +9,9 @@
     check     16 bytes of BLAKE2b over all before it
 
 A file is written under another name, flushed to the disk, and renamed; then the directory is flushed. So a
-checkpoint is there whole or not at all, whenever the server is killed. The last two are kept: should one not
-be what was written, the one before it is used.
+checkpoint is there whole or not at all, whenever the server is killed. The last two are kept, and the first:
+should one not be what was written, the one before it is used. The first is small and has no state, but tells
+whose run it is: with it the server can go on from what the workers hold.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ class Store:
         return None
 
     def save(self, checkpoint: Checkpoint) -> int:
-        """Write a checkpoint, and forget those before the one before it; returns its size in bytes.
+        """Write a checkpoint, and forget those before the one before it but the first; its size in bytes.
 
         Raises
         ------
@@ -254,7 +255,7 @@ class Store:
                 os.fsync(file.fileno())
             temporary.replace(target)
             self._flush()
-            for old in files[KEPT - 1 :]:
+            for old in files[KEPT - 1 : -1]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise _unusable(self._folder, error) from error

@@ -59,13 +59,18 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert [file.stat().st_size for file in store.files] == [size]
 
 
-def test_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_are_kept_and_the_first(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for round_ in range(5):
         store.save(replace(CHECKPOINT, round=round_))
-    assert [Checkpoint.unpack(file.read_bytes()).round for file in store.files] == [4, 3]
+    assert [Checkpoint.unpack(file.read_bytes()).round for file in store.files] == [4, 3, 0]
+    for file in store.files[:2]:
+        file.write_bytes(file.read_bytes()[:-1])
+    found = store.load()
+    assert found is not None
+    assert found.round == 0
     store.clear()
-    assert list(tmp_path.iterdir()) == []
+    assert store.files == []
 
 
 @pytest.mark.parametrize("share", [Fraction(0), Fraction(1, 3), Fraction(99, 100)])

@@ -155,6 +155,25 @@ def test_a_run_survives_the_end_of_all_processes(tmp_path: Path, strategy: str) 
         assert "cannot be used" in made.server.communicate()[1]
 
 
+def test_without_a_sound_state_a_server_goes_on_from_what_the_workers_hold(tmp_path: Path) -> None:
+    with site(tmp_path, "--strategy=relay", f"--rounds={ROUNDS}") as made:
+        made.serve()
+        for name in NAMES:
+            made.work(name)
+        made.event("round", round=40)
+        made.server.kill()
+        made.server.communicate()
+        first, *later = sorted(made.checkpoints.glob("*.checkpoint"))
+        assert len(later) == 2
+        for file in later:
+            file.write_bytes(file.read_bytes()[:-20])
+        made.serve("--resume")
+        assert made.event("resumed")["round"] == 0
+        assert made.event("planned")["round"] >= 40
+        made.end(ROUNDS, "relay")
+    assert not first.exists()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_server_writes_down_where_it_stands(tmp_path: Path, number: int, code: int) -> None:
     with site(tmp_path, f"--rounds={ROUNDS}") as made:
