@@ -140,10 +140,12 @@ def _open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         file = getattr(sys, name)
-        if isinstance(file, io.TextIOWrapper) and isinstance(file.buffer, io.RawIOBase):
-            encoding, errors = file.encoding, file.errors
-            buffer = io.BufferedWriter(file.detach())
-            setattr(sys, name, io.TextIOWrapper(buffer, encoding, errors, line_buffering=True))
+        own = file is getattr(sys, f"__{name}__")
+        if own and isinstance(file, io.TextIOWrapper) and isinstance(file.buffer, io.RawIOBase):
+            buffer = io.BufferedWriter(io.FileIO(file.fileno(), "w", closefd=False))
+            whole = io.TextIOWrapper(buffer, file.encoding, file.errors, line_buffering=True)
+            setattr(sys, name, whole)
+            setattr(sys, f"__{name}__", whole)
 
 
 class _Current:

@@ -110,6 +110,7 @@ class WorkerSide:
         self._wanted = self._format.allocate(len(self._delivery.wanted))
         self._known_by_column: dict[int, Vectors] = {}
         self._vectors_by_task: list[list[Vectors]] = []
+        trainer.warm_up()
         reported = set(reported_by(plan.placement, worker))
         self._reported = [i for i, n in enumerate(self.trainer.own) if n in reported]
 

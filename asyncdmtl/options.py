@@ -204,7 +204,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     UsageError
         Names the option that breaks a rule, or is missing.
     """
-    if given.get("update") == "model" and defaults.get("tolerance"):
+    if given.get("update") == "model" and defaults.get("tolerance") and given.get("tolerance") is None:
         defaults = {**defaults, **_MODEL_DEFAULTS}
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     for name in ("coupling", "strength"):

@@ -328,7 +328,7 @@ def _words(report: Report) -> str:
     """What the numbers mean, without flattering them."""
     lines = []
     up, broadcast, wire = (report[key] for _, key in _DIRECTIONS)
-    travels = up["payload_bytes"] + wire["payload_bytes"] > 0
+    travels = any(Fraction(part["load"]) for part in (up, wire))
     lines.append(
         f"Uplink {_saving(report, up)} uncoded; a broadcast downlink {_saving(report, broadcast)} uncoded."
         if travels

@@ -207,7 +207,7 @@ def test_framing_that_is_much_beside_small_vectors_is_told(
 
 def test_where_nothing_travels_nothing_is_compared(report_of_a_run: dict[str, Any]) -> None:
     assert "No vector travels" not in report._words(report_of_a_run)
-    none = {"payload_bytes": 0}
+    none = {"payload_bytes": 0, "load": "0"}
     quiet = {
         key: {**report_of_a_run[key], **none} for key in ("uplink", "downlink_broadcast", "downlink_wire")
     }

@@ -1,7 +1,7 @@
 """Measure the server's memory against the bytes that it codes: `.venv/bin/python tools/measure_memory.py`.
 
 Runs `python -m asyncdmtl.server` and its workers as processes over TCP on the loopback, samples the resident
-memory of the server, and compares its peak in every round, over what it had before the first, with one
+memory of the server, and compares its peak in every round, over what it had before it planned, with one
 round's coded bytes: the uplink, and each row of the downlink once. With --slow one worker is behind a link of
 so many megabytes a second, with --tls all is encrypted. Linux only.
 """
@@ -134,7 +134,7 @@ async def events(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str,
 async def measure(
     placement: Placement, spec: str, options: list[str], slow: float | None, tls: bool
 ) -> tuple[dict[str, Any], list[int]]:
-    """A run's report; and the peak in each round in bytes, after what the server had before the first."""
+    """A run's report; and the peak in each round in bytes, after what the server had before it planned."""
     async with contextlib.AsyncExitStack() as stack:
         ours, theirs = stack.enter_context(certificate(tls))
         server = await start(
@@ -142,7 +142,7 @@ async def measure(
             "--workers", str(len(placement.workers)),
         )  # fmt: skip
         processes = [server]
-        watch, peaks = Watch(server.pid), []
+        watch, before, peaks = Watch(server.pid), 0, []
         stack.callback(kill, processes)
         stack.callback(watch.end)
         async for event in events(server):
@@ -163,14 +163,15 @@ async def measure(
                         ",".join(stored),
                     ]
                     processes.append(await start("worker", *own, *theirs))
+            elif event["event"] == "joined":
+                before = watch.resident()
             elif event["event"] == "planned":
                 watch.peak()
-                peaks.append(watch.resident())
             elif event["event"] == "round":
                 peaks.append(watch.peak())
             elif event["event"] == "finished":
                 await asyncio.gather(*(process.communicate() for process in processes))
-                return event["report"], peaks
+                return event["report"], [before, *peaks]
     raise click.ClickException("the server ended early")
 
 
@@ -182,7 +183,7 @@ def show(report: dict[str, Any], peaks: list[int], what: str) -> None:
     print(
         f"{report['strategy']}{what}: vectors of {vector / 1e6:.1f} MB, coded in a round {coded / 1e6:.1f} MB"
     )
-    print(f"  before the first round {before / 1e6:.1f} MB; at the peak of each round, more than that:")
+    print(f"  before the plan {before / 1e6:.1f} MB; at the peak of each round, more than that:")
     print("  " + " ".join(f"{(peak - before) / 1e6:.1f}" for peak in peaks[1:]))
     print(f"  the most is {(most - before) / coded:.2f} times one round's coded bytes")
 

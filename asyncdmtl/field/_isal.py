@@ -20,8 +20,8 @@ from asyncdmtl.field._rows import Bytes, Rows, address
 
 # Sources of a block together stay in a core's own cache, next to the tables and the results.
 PACKED_BYTES = 768 << 10
-# Few rows are as quick read again from the cache that cores share, if they fit it; many are quicker copied
-# once, since prefetchers do not follow so many.
+# Few rows are as quick read again from the cache that cores share, if they fit it (measured with one of
+# 32 MB); many are quicker copied once, since prefetchers do not follow so many.
 SHARED_BYTES = 20 << 20
 FEW, MANY = 16, 32
 # Few streams are best left to the hardware's prefetcher; blocks only keep a length within C's int.
@@ -50,16 +50,16 @@ class Encoder:
 
     def __call__(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
         """Write bytes `start`…`stop` of every row of `out` (r rows) from those of `sources` (k rows)."""
-        if self._packs(stop - start):
+        if self._packs(sources.length, stop - start):
             self._pack(sources, out, start, stop)
         else:
             self._stream(sources, out, start, stop)
 
-    def _packs(self, length: int) -> bool:
-        """Whether to copy blocks of rows of this length first."""
+    def _packs(self, length: int, part: int) -> bool:
+        """Whether to copy blocks first of `part` of the bytes of rows of this length."""
         r, k = self._shape
         again = r > 6 and (k > FEW or (r + k) * length > SHARED_BYTES)
-        return (k >= MANY or again) and length > 2 * self._block
+        return (k >= MANY or again) and part > 2 * self._block
 
     def prepared(self, sources: Rows, out: Rows) -> Callable[[], None]:
         """A call that writes all of `out`, of at most 1 MB a row, whose rows stay where they are."""

@@ -31,8 +31,8 @@ _LOOKUP_BLOCK_MIN = 1 << 12
 _LOOKUP_TOTAL = 1 << 21
 # Coefficients × bytes below which handing a part to another thread costs more than it saves.
 _WORK_PER_THREAD = 1 << 26
-# Bytes of sources and result up to which a product remembers the arrays of its last call: no more is kept in
-# memory for that, and more takes so long that looking at the arrays again does not count.
+# Bytes of sources and result up to which a product remembers the arrays of its last call: more takes so long
+# that looking at them again does not count.
 _REMEMBERED = 1 << 20
 
 _UINT8 = np.dtype(np.uint8)
@@ -117,8 +117,12 @@ def kernel_name() -> Literal["isa-l", "numpy"]:
 class Product:
     """A matrix over GF(2^8) made ready to be multiplied with rows of bytes, many times.
 
-    Immutable, and safe to share between threads. Structure is used rather than multiplied: columns of zeros
-    are not read, unit rows are copies, rows of zeros are fills, and equal rows are computed once.
+    The matrix never changes, and threads may share a product. Structure is used rather than multiplied: zero
+    columns are not read, unit rows are copies, rows of zeros are fills, and equal rows are computed once.
+
+    A call with the same two small arrays as the last one costs no more than that of the kernel; up to 1 MB of
+    them are kept in memory for that. Such an array must not be moved behind NumPy's back (its own `resize`
+    does that only with `refcheck=False`).
 
     Parameters
     ----------
@@ -199,7 +203,7 @@ class Product:
         if threads is not None and threads < 1:
             raise UsageError("threads", "must be at least 1", threads)
         call = self._remembered
-        if call is not None and sources is call.sources and out is call.out and call.unchanged():
+        if call is not None and sources is call.sources and out is call.out and call.suits(threads):
             call.compute()
             return call.out
         r, k = self.matrix.shape
@@ -225,15 +229,12 @@ class Product:
 
     def _remember(self, sources: Bytes, out: Bytes, read: Rows, written: Rows) -> None:
         """Have the next call with these arrays ready, if they are small."""
-        length = read.length
-        if sources.nbytes + out.nbytes > _REMEMBERED or self._work * length > _WORK_PER_THREAD:
-            return
-        dense = self._work == self.matrix.size > 0 and length > 0
-        if dense and isinstance(self._compute, _isal.Encoder):
-            compute = self._compute.prepared(read, written)
-        else:
-            compute = functools.partial(self._span, read, written, 0, length)
-        self._remembered = _Call(sources, out, compute)
+        kernel, length = self._compute, read.length
+        small = sources.nbytes + out.nbytes <= _REMEMBERED and self._work * length <= _WORK_PER_THREAD
+        # A view would keep all that it is a view of; and the kernel does not know of structure.
+        own, dense = sources.base is None is out.base, self._work == self.matrix.size > 0
+        if small and own and dense and length and isinstance(kernel, _isal.Encoder):
+            self._remembered = _Call(sources, out, kernel.prepared(read, written))
 
     def _in_threads(self, sources: Rows, out: Rows, threads: int | None) -> None:
         length = sources.length
@@ -275,11 +276,12 @@ class _Call:
         self.sources, self.out, self.compute = sources, out, compute
         self._seen = (sources.shape, sources.strides, out.shape, out.strides)
 
-    def unchanged(self) -> bool:
-        """Whether the arrays are as they were: NumPy lets some be changed in place."""
+    def suits(self, threads: int | None) -> bool:
+        """Whether it is for one thread, and the arrays are as they were: some can be changed in place."""
         sources, out = self.sources, self.out
         seen = (sources.shape, sources.strides, out.shape, out.strides)
-        return seen == self._seen and out.flags.writeable and sources.dtype is out.dtype is _UINT8
+        same = seen == self._seen and sources.dtype is out.dtype is _UINT8
+        return same and out.flags.writeable and (threads is None or threads == 1)
 
 
 class _Lookup:

@@ -34,7 +34,7 @@ Vectors = NDArray[np.floating[Any]]
 Columns = Callable[[slice], Sequence[Vectors]]
 """The aggregated updates `Z` in some columns: `T` vectors of that length."""
 
-# Numbers of all models, whole columns of them, that are worked on at a time.
+# Numbers of all models, whole columns of them, that are worked on at a time, if there are more.
 _BLOCK = 1 << 17
 
 # Models that change by no more than so many units in the last place have arrived as far as their dtype goes.
@@ -66,15 +66,14 @@ class Iterate:
         T, C = len(problem.tasks), problem.coupled
         self.residual = math.inf
         self.steps = 0
-        # Written here, so that no round waits for the memory.
-        self.W: Vectors = np.full((T, problem.d), 0, problem.dtype)
+        self.W: Vectors = np.zeros((T, problem.d), problem.dtype)
         for t, intercept in problem.fixed.items():
             self.W[t, problem.features] = intercept
         self._before: Vectors | None = self.W.copy() if problem.settings.accelerated else None
-        self._next = self.W.copy()
+        self._next = np.empty_like(self.W)
         # FISTA's t, 1 at a fresh start, and how far Y is ahead, in steps of the last size.
         self._t, self._momentum = 1.0, 0.0
-        width = max(1, C if T * C <= 2 * _BLOCK else _BLOCK // T)
+        width = max(1, C if T * C <= _BLOCK else _BLOCK // T)
         self._blocks = [slice(start, min(start + width, C)) for start in range(0, C, width)]
         # Of each block, and of free intercepts: how far uphill, how far at all, and the size of the models.
         self._sums = np.zeros((len(self._blocks) + 1, 3))
@@ -86,6 +85,11 @@ class Iterate:
         self._scratch = {name: np.empty(T * max(1, width), problem.dtype) for name in names}
         # Of which columns "ahead" is there.
         self._known: slice | None = None
+
+    def warm_up(self) -> None:
+        """Take all memory that steps need, so that no step waits for it."""
+        self.W += 0
+        self._next[:] = 0
 
     @property
     def Y(self) -> Vectors:  # noqa: N802 - the textbook's symbol

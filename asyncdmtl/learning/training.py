@@ -166,6 +166,10 @@ class Trainer:
         """`Problem.aggregate`."""
         return self.problem.aggregate(t, updates)
 
+    def warm_up(self) -> None:
+        """Take all memory that steps need, so that no round waits for it."""
+        self._iterate.warm_up()
+
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Compute what can be of the next step where columns of `Z` are `ready`, so that `step` is quick.
 

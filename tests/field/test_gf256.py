@@ -179,8 +179,6 @@ def test_isal_is_right_for_every_count_and_short_length(r: int, k: int) -> None:
         np.testing.assert_array_equal(isal(sources), plain(sources))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("structure", [False, True])
 def test_buffers_that_are_used_again_are_multiplied_again(kernel: Kernel, structure: bool) -> None:
@@ -218,6 +216,16 @@ def test_large_buffers_are_not_kept() -> None:
     assert kept() is None
 
 
+def test_what_a_small_view_is_a_view_of_is_not_kept() -> None:
+    product, whole = Product(dense(0, 2, 2)), np.zeros((2, 1 << 22), np.uint8)
+    kept = weakref.ref(whole)
+    product(whole[:, :100], np.zeros((2, 100), np.uint8))
+    del whole
+    assert kept() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_starts_threads_of_its_own() -> None:
     product, sources = Product(random(1, 3, 4)), random(2, 4, 1000)
     expected = product(sources, threads=2).tobytes()
