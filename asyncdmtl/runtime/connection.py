@@ -332,6 +332,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Cut the connection off without a word."""
+        self._stop_pulse()
         if self._transport is not None:
             self._transport.abort()
 

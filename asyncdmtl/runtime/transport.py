@@ -65,6 +65,11 @@ async def _opened(host: str, port: int, connection: Connection, end: float) -> C
     try:
         async with asyncio.timeout_at(end):
             await loop.create_connection(lambda: connection, host, port)
+    except BaseException:
+        # The event loop closes the socket; uvloop never tells the connection, which must not wait for that.
+        connection.abort()
+        raise
+    try:
         await connection.secured()
     except BaseException:
         await connection.close()
