@@ -124,13 +124,12 @@ class Muster:
 
     async def _assemble(self, patience: float) -> list[Member]:
         """Those who are present, once they hold every partition and a state that is not old."""
-        roster, progress = self._crew.roster, self._progress
+        roster = self._crew.roster
         clock = asyncio.get_running_loop().time
         end: float | None = None
         while True:
             members = roster.present()
-            ended = progress.over and members and self.lineup is not None and self.lineup.suits(members)
-            missing = [] if ended else self._missing(members)
+            missing = [] if self._ended(members) else self._missing(members)
             if not missing and self._up_to_date(members):
                 return members
             if end is None:
@@ -141,6 +140,11 @@ class Muster:
                     raise roster.nobody_holds(missing)
                 return members
             await roster.change(end - clock())
+
+    def _ended(self, members: Sequence[Member]) -> bool:
+        """Whether all is computed, and somebody of these has the end of it: then any of them will do."""
+        suited = bool(members) and self.lineup is not None and self.lineup.suits(members)
+        return suited and self._progress.over and self._base(members).over
 
     def _missing(self, members: Sequence[Member]) -> list[str]:
         distrusted = self._progress.distrusted
