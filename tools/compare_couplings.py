@@ -58,17 +58,25 @@ def strengths_for(prepared: loading.Prepared, settings: Settings, coupling: str,
 @click.option("--target", required=True)
 @click.option("--features")
 @click.option("--splits", default=10, show_default=True)
+@click.option("--first", default=0, show_default=True, help="The seed of the first split.")
 @click.option("--strengths", "count", default=13, show_default=True)
 @click.option("--test-fraction", default=0.25, show_default=True)
 def main(
-    file: str, task: str, target: str, features: str | None, splits: int, count: int, test_fraction: float
+    file: str,
+    task: str,
+    target: str,
+    features: str | None,
+    splits: int,
+    first: int,
+    count: int,
+    test_fraction: float,
 ) -> None:
     """Print the test metric of all rows together, by coupling, averaged over the splits."""
     given = {
         "data": file, "task": task, "target": target, "features": features, "weight": None, "parts": 1,
         "test_fraction": test_fraction,
     }  # fmt: skip
-    made = [split(given, seed) for seed in range(splits)]
+    made = [split(given, seed) for seed in range(first, first + splits)]
     metric = metrics_for(made[0][1].loss)[0]
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     print(f"{metric} of all test rows, mean of {splits} splits (± standard error), and share of one model's")
