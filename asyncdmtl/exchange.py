@@ -104,6 +104,9 @@ class WorkerSide:
         self._decode = plan.decoder(worker)
         self.ranges = self._format.ranges
         self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
+        # Of one range the array itself, which the encoder remembers.
+        whole = len(self.ranges) == 1
+        self._sources = [self._own if whole else self._own[:, cols] for cols in self.ranges]
         self._rows = tuple(np.empty((plan.uplink_rows[worker], n), np.uint8) for n in self._widths)
         relayed = plan.strategy == "relay"
         self._known = self._own if relayed else self._format.allocate(len(self._delivery.known))
@@ -128,8 +131,8 @@ class WorkerSide:
         self._known_by_column = {}
         own = self._vectors(self._own)
         losses = self.trainer.packed_updates(own)
-        for cols, rows in zip(self.ranges, self._rows, strict=True):
-            self._encode(self._own[:, cols], rows)
+        for packets, rows in zip(self._sources, self._rows, strict=True):
+            self._encode(packets, rows)
         return Sent(
             self._rows,
             sum(rows.nbytes for rows in self._rows),

@@ -12,6 +12,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
 from asyncdmtl.exchange import Sent, ServerSide, WorkerSide
+from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -196,3 +197,17 @@ def test_sizes_are_those_of_the_plan() -> None:
             exchange.server.check(0, wrong)
     with pytest.raises(CodingError, match="received 3 bytes of rows"):
         exchange.workers[0].receive(0, np.zeros(3, np.uint8))
+
+
+@pytest.mark.skipif(kernel_name() != "isa-l", reason="no ISA-L on this machine")
+def test_short_updates_are_encoded_by_calls_that_are_ready() -> None:
+    exchange = Exchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), "relay")
+    exchange.up()
+    ready = [worker._encode._product._remembered for worker in exchange.workers]
+    # A coefficient may be 0: structure is not remembered.
+    assert sum(call is not None for call in ready) >= len(ready) // 2
+    assert all(
+        call.sources is worker._own
+        for call, worker in zip(ready, exchange.workers, strict=True)
+        if call is not None
+    )

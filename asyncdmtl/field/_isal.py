@@ -62,15 +62,12 @@ class Encoder:
         return (k >= MANY or again) and part > 2 * self._block
 
     def prepared(self, sources: Rows, out: Rows) -> Callable[[], None]:
-        """A call that writes all of `out`, of at most 1 MB a row, whose rows stay where they are."""
+        """A call that writes all of `out`, of at most 1 MB a row, as long as both and this encoder live."""
         r, k = self._shape
         source, target = sources.addresses, out.addresses
-        call: Callable[[], None] = functools.partial(
+        return functools.partial(
             self._encode, sources.length, k, r, self._tables_at, address(source), address(target)
         )
-        # C holds none of what the addresses are of.
-        call.arrays = self._tables, source, target  # type: ignore[attr-defined]
-        return call
 
     def _stream(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
         r, k = self._shape

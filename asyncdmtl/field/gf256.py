@@ -234,7 +234,7 @@ class Product:
         # A view would keep all that it is a view of; and the kernel does not know of structure.
         own, dense = sources.base is None is out.base, self._work == self.matrix.size > 0
         if small and own and dense and length and isinstance(kernel, _isal.Encoder):
-            self._remembered = _Call(sources, out, kernel.prepared(read, written))
+            self._remembered = _Call(sources, out, kernel.prepared(read, written), (read, written))
 
     def _in_threads(self, sources: Rows, out: Rows, threads: int | None) -> None:
         length = sources.length
@@ -270,10 +270,14 @@ class Product:
 class _Call:
     """A product of arrays that were found to be in order, ready to be computed again."""
 
-    __slots__ = ("_seen", "compute", "out", "sources")
+    __slots__ = ("_rows", "_seen", "compute", "out", "sources")
 
-    def __init__(self, sources: Bytes, out: Bytes, compute: Callable[[], object]) -> None:
+    def __init__(
+        self, sources: Bytes, out: Bytes, compute: Callable[[], object], rows: tuple[Rows, Rows]
+    ) -> None:
         self.sources, self.out, self.compute = sources, out, compute
+        # Held here, since C holds none of what it has the addresses of.
+        self._rows = rows
         self._seen = (sources.shape, sources.strides, out.shape, out.strides)
 
     def suits(self, threads: int | None) -> bool:

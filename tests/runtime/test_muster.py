@@ -43,10 +43,11 @@ async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_en
         infos=[SimpleNamespace(id="p0"), SimpleNamespace(id="p1")], settings=SimpleNamespace(rounds=ROUNDS)
     )
     progress: Any = SimpleNamespace(
-        problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None, saved=None
-    )
+        run="run", problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None, saved=None,
+        emit=lambda event: None,
+    )  # fmt: skip
     crew: Any = SimpleNamespace(roster=Roster(member("a", "p0", over=over), member("b", "p1", over=over)))
     muster = Muster(crew, progress)
-    muster.lineup = SimpleNamespace(suits=lambda members: True, members=())  # type: ignore[assignment]
-    muster._tell_waiting = lambda missing, patience: None  # type: ignore[method-assign]
+    lineup: Any = SimpleNamespace(suits=lambda members: True, members=())
+    muster.lineup = lineup
     assert [found.name for found in await muster._assemble(60.0)] == expected

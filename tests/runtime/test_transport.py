@@ -13,59 +13,56 @@ from asyncdmtl.runtime.tls import Channel
 from asyncdmtl.runtime.transport import connect
 
 
+class Silent:
+    """A server that reads and never answers: `greeted` when something came, `ended` when a connection did."""
+
+    def __init__(self) -> None:
+        self.greeted, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def __aenter__(self) -> Silent:
+        self._server = await asyncio.start_server(self._read, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                self.greeted.set()
+        self.ended.set()
+        writer.close()
+
+
 def test_who_gives_up_when_just_connected_does_not_wait() -> None:
     run(asyncio.wait_for(give_up_when_just_connected(), 10))  # on uvloop, where workers run
 
 
 async def give_up_when_just_connected() -> None:
-    ended = asyncio.Event()
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while await reader.read(1 << 16):
-                pass
-        ended.set()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-
     def give_up(connection: Connection) -> None:
         connecting.cancel()
 
-    async with server:
-        connecting = asyncio.create_task(
-            connect("127.0.0.1", port, lambda: Connection("worker", Ledger(), 60.0, on_open=give_up), 60.0)
-        )
+    def make() -> Connection:
+        return Connection("worker", Ledger(), 60.0, on_open=give_up)
+
+    async with Silent() as server:
+        connecting = asyncio.create_task(connect("127.0.0.1", server.port, make, 60.0))
         await asyncio.wait([connecting])
         assert connecting.cancelled()
-        await ended.wait()
+        await server.ended.wait()
 
 
 async def test_who_gives_up_in_the_handshake_leaves_no_connection_open() -> None:
-    greeted, ended = asyncio.Event(), asyncio.Event()
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        greeted.set()
-        with contextlib.suppress(ConnectionError):
-            while await reader.read(1 << 16):
-                pass
-        ended.set()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-
     def make() -> Connection:
         context = ssl.create_default_context()
         return Connection("worker", Ledger(), 60.0, tls=lambda: Channel(context, "127.0.0.1"))
 
-    async with server:
-        connecting = asyncio.create_task(connect("127.0.0.1", port, make, 60.0))
-        await greeted.wait()
+    async with Silent() as server:
+        connecting = asyncio.create_task(connect("127.0.0.1", server.port, make, 60.0))
+        await server.greeted.wait()
         connecting.cancel()
         await asyncio.wait([connecting])
         assert connecting.cancelled()
         async with asyncio.timeout(10):
-            await ended.wait()
+            await server.ended.wait()
