@@ -1,0 +1,27 @@
+"""Nothing that users, peers or scripts rely on has changed since tools/freeze.py wrote it down."""
+
+from __future__ import annotations
+
+import freeze
+import pytest
+
+
+@pytest.mark.parametrize("part", freeze.PARTS)
+def test_behaviour_is_as_frozen(part: str) -> None:
+    if part in freeze.FLOATS and (reason := freeze.other_arithmetic()) is not None:
+        pytest.skip(reason)
+    assert freeze.changes(part) == []
+
+
+def test_differences_are_found_wherever_they_are() -> None:
+    then = {"a": {"b": 1, "gone": 2}, "list": ["x", "y"]}
+    now = {"a": {"b": 3, "new": 4}, "list": ["y", "z"]}
+    assert list(freeze.differences(then, now)) == [
+        "a / b: was 1, is 3",
+        "a / gone: is gone",
+        "a / new: is new",
+        "list: is gone: x",
+        "list: is new: z",
+    ]
+    assert list(freeze.differences(["x", "y"], ["y", "x"], "list")) == ["list: is in another order"]
+    assert list(freeze.differences(then, then)) == []

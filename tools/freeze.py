@@ -1,0 +1,120 @@
+"""Write down how the program behaves today, or compare with what was written.
+
+python tools/freeze.py            writes tests/vectors/frozen/*.json
+python tools/freeze.py --check    prints what differs from them, and exits with 1 if anything does
+
+Frozen are bytes on the wire, plans and codes, models of every strategy, options, help, JSON keys and exit
+codes. Whoever changes one of them on purpose writes the files again and says so in the commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from frozen_commands import frozen_exit_codes, frozen_help, frozen_keys, frozen_options
+from frozen_numbers import fingerprint, frozen_rounds, frozen_twins
+from frozen_wire import frozen_datagrams, frozen_plans, frozen_wire
+
+FOLDER = Path(__file__).resolve().parents[1] / "tests" / "vectors" / "frozen"
+
+PARTS: Mapping[str, Callable[[], Any]] = {
+    "wire": frozen_wire,
+    "datagrams": frozen_datagrams,
+    "plans": frozen_plans,
+    "twins": frozen_twins,
+    "rounds": frozen_rounds,
+    "options": frozen_options,
+    "help": frozen_help,
+    "exit_codes": frozen_exit_codes,
+    "keys": frozen_keys,
+}
+
+# These hold on machines with the same float arithmetic only.
+FLOATS = ("twins", "rounds")
+
+
+def recorded(part: str) -> Any:
+    """What was written of a part."""
+    return json.loads((FOLDER / f"{part}.json").read_text(encoding="utf-8"))
+
+
+def other_arithmetic() -> str | None:
+    """Why float parts cannot be compared here; None if they can."""
+    then, now = recorded("arithmetic")["sha256"], fingerprint()
+    if then == now:
+        return None
+    return f"float arithmetic has the fingerprint {now[:12]} here, and had {then[:12]} when this was frozen"
+
+
+def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
+    """One line for each place where two values of JSON differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            where = f"{path} / {key}" if path else key
+            if key not in now:
+                yield f"{where}: is gone"
+            elif key not in then:
+                yield f"{where}: is new"
+            else:
+                yield from differences(then[key], now[key], where)
+    elif isinstance(then, list) and isinstance(now, list):
+        yield from (f"{path}: is gone: {item}" for item in then if item not in now)
+        yield from (f"{path}: is new: {item}" for item in now if item not in then)
+        if sorted(map(str, then)) == sorted(map(str, now)) and then != now:
+            yield f"{path}: is in another order"
+    elif then != now:
+        yield f"{path}: was {then}, is {now}"
+
+
+def changes(part: str) -> list[str]:
+    """How a part differs from what was written."""
+    now = json.loads(json.dumps(PARTS[part]()))
+    return list(differences(recorded(part), now))
+
+
+def write(part: str, content: Any) -> None:
+    """Write a part down."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    (FOLDER / f"{part}.json").write_text(text, encoding="utf-8")
+
+
+def check(parts: list[str]) -> int:
+    """Print what differs; 1 if anything does."""
+    reason, found = other_arithmetic(), 0
+    for part in parts:
+        if part in FLOATS and reason is not None:
+            print(f"{part}: not compared: {reason}")
+            continue
+        for line in changes(part):
+            print(f"{part}: {line}")
+            found += 1
+    print(f"{found} differences")
+    return int(found > 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="only these; default: all")
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    given = parser.parse_args()
+    parts = given.parts or list(PARTS)
+    if given.check:
+        sys.exit(check(parts))
+    if set(FLOATS) & set(parts):
+        if not set(FLOATS) <= set(parts):
+            parser.error(f"{' and '.join(FLOATS)} share one fingerprint: write both")
+        write("arithmetic", {"sha256": fingerprint()})
+    for part in parts:
+        write(part, PARTS[part]())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""What users and their scripts see of the commands: options, help, JSON keys, events and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import click
+from click.testing import CliRunner
+
+from asyncdmtl.cli import main
+from asyncdmtl.command import execute
+
+Frozen = dict[str, Any]
+
+# Seconds that a process may take at the most.
+LIMIT = 120
+
+DATA = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=20"
+PLACEMENT = """
+[workers]
+a = ["p0", "p1", "p2"]
+b = ["p1", "p2", "p3"]
+c = ["p3", "p4", "p5"]
+d = ["p0", "p4", "p5"]
+
+[tasks]
+s = ["p0", "p1", "p2"]
+t = ["p3", "p4", "p5"]
+
+[prices]
+a = 1
+b = 2
+c = 3
+d = 4
+
+[speeds]
+a = 4
+b = 3
+c = 2
+d = 1
+"""
+MODULES = ("asyncdmtl", "asyncdmtl.server", "asyncdmtl.worker")
+
+# Each is refused before anything listens.
+MISUSES = (
+    "run --rounds=0",
+    "run --strength=-1",
+    "run --strategy=magic",
+    "run --no-such-option",
+    "run --data=nonsense",
+    "run --copies=9",
+    "run --report=/no/such/folder/report.json",
+    "run --config=/no/such/file.toml",
+    "plan",
+    "plan /no/such/file.toml",
+    "place --partitions=0 --workers=2",
+    "place --partitions=9 --capacities=a=1",
+    "predict /no/such/model.npz /no/such/rows.csv",
+    "worker --connect=127.0.0.1 --name=a --data=synthetic",
+    "worker --connect=127.0.0.1:1 --data=synthetic",
+    "worker --name=a --data=synthetic --partitions=p99",
+    "server --listen=0.0.0.0:0 --data=synthetic",
+    "server --listen=nowhere --data=synthetic",
+    "nonsense",
+)
+# Each is a process of its own, because it opens sockets.
+FAILURES = (
+    f"worker --connect=127.0.0.1:1 --name=a --max-wait=0 --data={DATA}",
+    f"server --listen=127.0.0.1:0 --join-timeout=0.1 --data={DATA}",
+)
+
+
+def frozen_options() -> Frozen:
+    """All that command lines and configuration files may say, command by command."""
+    context = click.Context(main)
+    commands = {
+        "asyncdmtl": main,
+        **{name: main.get_command(context, name) for name in main.list_commands(context)},
+    }
+    return {name: _options(command) for name, command in commands.items() if command is not None}
+
+
+def _options(command: click.Command) -> Frozen:
+    found = {}
+    for parameter in command.to_info_dict(click.Context(command))["params"]:
+        kept = (
+            "param_type_name",
+            "opts",
+            "secondary_opts",
+            "required",
+            "nargs",
+            "multiple",
+            "is_flag",
+            "hidden",
+        )
+        content = {name: parameter[name] for name in kept if name in parameter}
+        kind = parameter["type"]
+        content["type"] = kind.get("choices") or kind["name"]
+        content["default"] = _plain(parameter.get("default"))
+        found[parameter["name"]] = content
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON; what click calls "unset" is none."""
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def frozen_help() -> Frozen:
+    """The help of every command, as words: where lines end is up to click and the terminal."""
+    texts = {}
+    for name in ("asyncdmtl", *main.list_commands(click.Context(main))):
+        arguments = [] if name == "asyncdmtl" else [name]
+        shown = CliRunner().invoke(main, [*arguments, "--help"], prog_name="asyncdmtl", terminal_width=100)
+        assert shown.exit_code == 0, shown.output
+        texts[name] = _lines(shown.stdout)
+    with ThreadPoolExecutor(len(MODULES)) as pool:
+        for module, done in zip(MODULES, pool.map(lambda m: _process(m, "--help"), MODULES), strict=True):
+            texts[f"python -m {module}"] = _lines(done.stdout)
+    return texts
+
+
+def _lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def frozen_exit_codes() -> Frozen:
+    """With what the commands end when they are misused."""
+    codes = {words: _exit_code(words.split()) for words in MISUSES}
+    with ThreadPoolExecutor(len(FAILURES)) as pool:
+        done = pool.map(lambda words: _process("asyncdmtl", *words.split()), FAILURES)
+        return codes | {words: process.returncode for words, process in zip(FAILURES, done, strict=True)}
+
+
+def _exit_code(words: list[str]) -> int:
+    silent = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["asyncdmtl", *words]),
+        contextlib.redirect_stdout(silent),
+        contextlib.redirect_stderr(silent),
+    ):
+        try:
+            execute(main)
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+def frozen_keys() -> Frozen:
+    """The keys of all JSON that the commands print or write, as sorted paths."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "placement.toml").write_text(PLACEMENT)
+        with ThreadPoolExecutor(2) as pool:
+            run = pool.submit(_keys_of_run, folder)
+            events = pool.submit(_keys_of_events, folder)
+            frozen = {
+                "plan": _keys_printed("plan", str(folder / "placement.toml")),
+                "plan, central": _keys_printed(
+                    "plan", str(folder / "placement.toml"), "--strategy=central", "--silent=1"
+                ),
+                "plan, cost": _keys_printed("plan", str(folder / "placement.toml"), "--minimise=cost"),
+                "place": _keys_printed("place", "--partitions=9", "--capacities=a=9,b=7,c=2"),
+                "place, speeds": _keys_printed(
+                    "place", "--partitions=9", "--capacities=a=9,b=7,c=2", "--speeds=1,2,3"
+                ),
+            }
+            return frozen | run.result() | events.result()
+
+
+def _keys_printed(*arguments: str) -> list[str]:
+    done = CliRunner().invoke(main, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    return _paths(json.loads(done.stdout))
+
+
+def _keys_of_run(folder: Path) -> Frozen:
+    """Those of `run`, and of `predict` with its models."""
+    rows = ["site,ill,age,ward"]
+    rows += [f"{'ns'[i % 2]},{(i * 7) % 5},{20 + (i * 13) % 50},{'xyz'[i % 3]}" for i in range(40)]
+    (folder / "rows.csv").write_text("\n".join(rows))
+    placed = ["--data", DATA, "--placement", str(folder / "placement.toml")]
+    report = folder / "report.json"
+    of_run = _process("asyncdmtl", "run", *placed, "--rounds=3", "--json", "--report", str(report))
+    of_rows = ["--data", str(folder / "rows.csv"), "--task=site", "--target=ill", "--workers=2", "--copies=1"]
+    model = str(folder / "model.npz")
+    of_table = _process(
+        "asyncdmtl", "run", *of_rows, "--rounds=3", "--strength=0.1", "--json", "--save", model
+    )
+    for done in (of_run, of_table):
+        assert done.returncode == 0, done.stderr
+    return {
+        "run": _paths(json.loads(of_run.stdout)),
+        "run, report": _paths(json.loads(report.read_text())),
+        "run, table": _paths(json.loads(of_table.stdout)),
+        "predict": _paths(json.loads(_predicted(model, str(folder / "rows.csv"), str(folder / "out.csv")))),
+    }
+
+
+def _predicted(model: str, rows: str, output: str) -> str:
+    done = _process("asyncdmtl", "predict", model, rows, "--score", "--json", "--output", output)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _keys_of_events(folder: Path) -> Frozen:
+    """Those of a server that loses a worker, is stopped, resumed, and stopped; and of its workers."""
+    checkpoint = ["--checkpoint", str(folder / "checkpoints"), "--checkpoint-every=1"]
+    options = ["--data", DATA, "--rounds=1000000", "--workers=4", "--tolerance=0", *checkpoint]
+    seen: Frozen = {}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            _started("server", "--listen=127.0.0.1:0", "--health=127.0.0.1:0", *options)
+        )
+        address = _follow(server, seen, "server", "listening")
+        joined = ["--connect", f"{address['host']}:{address['port']}", "--data", DATA]
+        placed = ["--placement", str(folder / "placement.toml"), "--max-wait=60"]
+        workers = [
+            stack.enter_context(_started("worker", "--name", name, *joined, *placed)) for name in "abcd"
+        ]
+        _follow(server, seen, "server", "checkpointed")
+        workers[0].kill()
+        _follow(server, seen, "server", "incident")
+        _follow(server, seen, "server", "planned")
+        server.terminate()
+        _drain(server, seen, "server")
+        again = ["--listen", f"{address['host']}:{address['port']}", *options, "--resume"]
+        server = stack.enter_context(_started("server", *again))
+        _follow(server, seen, "server", "round")
+        server.send_signal(signal.SIGTERM)
+        _drain(server, seen, "server")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            _started("server", "--listen=127.0.0.1:0", "--data", DATA, "--rounds=2", "--workers=1")
+        )
+        address = _follow(server, seen, "server", "listening")
+        joined = ["--connect", f"{address['host']}:{address['port']}", "--data", DATA, "--name=a"]
+        worker = stack.enter_context(_started("worker", *joined))
+        _drain(worker, seen, "worker")
+        _drain(server, seen, "server")
+    return {name: seen[name] for name in sorted(seen)}
+
+
+@contextlib.contextmanager
+def _started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "asyncdmtl", *arguments, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _follow(process: subprocess.Popen[str], seen: Frozen, who: str, wanted: str | None) -> Frozen:
+    """Read events, note their keys, and return the first that is `wanted`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event: Frozen = json.loads(line)
+        name = f"{who}, {event['event']}"
+        seen[name] = sorted({*seen.get(name, ()), *_paths(event)})
+        if event["event"] == wanted:
+            return event
+    assert wanted is None, f"{who} ended without {wanted}"
+    return {}
+
+
+def _drain(process: subprocess.Popen[str], seen: Frozen, who: str) -> None:
+    _follow(process, seen, who, None)
+    process.wait(LIMIT)
+
+
+def _process(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def _paths(value: Any, path: str = "") -> list[str]:
+    """All paths of keys in a value of JSON, sorted; items of lists are `[]`."""
+    if isinstance(value, dict):
+        inner = [found for key, item in value.items() for found in _paths(item, f"{path}.{key}")]
+        return sorted({path, *inner} - {""})
+    if isinstance(value, list):
+        return sorted({path, *(found for item in value for found in _paths(item, f"{path}[]"))})
+    return [path]

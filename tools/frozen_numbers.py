@@ -1,0 +1,261 @@
+"""What is computed with floats: final models of the one-process twin, and rounds without sockets.
+
+The bits depend on the kernels of BLAS, LAPACK and NumPy, so `fingerprint` is kept with them: a digest of the
+same kinds of arithmetic. Where it differs, nothing can be said about the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from frozen_wire import PLACEMENTS, fixed_bytes, sha
+from numpy.typing import NDArray
+
+from asyncdmtl.exchange import Sent, ServerSide, WorkerSide
+from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.training import Trainer, single_threaded, train
+from asyncdmtl.linear_exchange import LinearServerSide, LinearWorkerSide
+from asyncdmtl.plan.linear import make_linear_plan
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan, rebuild_plan
+from asyncdmtl.plan.recipes import rebuild, recipe_and_digest
+
+Frozen = dict[str, Any]
+Floats = NDArray[np.float64]
+
+STRATEGIES = ("relay", "central", "personal", "uncoded")
+CLASSES = ("logistic", "squared_hinge")
+
+
+def fingerprint() -> str:
+    """SHA-256 of a fixed computation with each kind of arithmetic that training uses, on one thread."""
+    found: list[Any] = []
+    dtype: Any
+    with single_threaded():
+        for dtype in (np.float32, np.float64):
+            for n, m in ((3, 9), (12, 40), (65, 257)):
+                A: Any = fixed_floats(f"{n} by {m}", n, m).astype(dtype)
+                found += [A @ A.T, A.T @ A, A @ A[0], np.matmul(A[None], A.T[None]), np.dot(A[0], A[1])]
+                found += [
+                    np.exp(A),
+                    np.log1p(np.abs(A)),
+                    np.log(np.abs(A) + 1),
+                    np.tanh(A),
+                    np.sqrt(np.abs(A)),
+                ]
+                found += [A.sum(axis=0), A.sum(axis=1), A.sum(), np.hypot(A, 1), np.linalg.norm(A, axis=1)]
+                found += [np.median(A, axis=0), np.quantile(A, 0.3, axis=0), np.einsum("ij,kj->ik", A, A)]
+                found += [*np.linalg.svd(A, full_matrices=False), *np.linalg.eigh(A @ A.T)]
+                found += [np.linalg.pinv(A), np.linalg.solve(A @ A.T + np.eye(n, dtype=dtype), A)]
+                found += [*scipy.linalg.svd(A, full_matrices=False), *scipy.linalg.eigh(A @ A.T)]
+                found += [scipy.linalg.qr(A, mode="economic", pivoting=True)[0]]
+    return sha(*(np.asarray(part) for part in found))
+
+
+def fixed_floats(label: str, *shape: int) -> Floats:
+    """Multiples of 2**-14 between -2 and 2 that follow from `label` alone."""
+    raw = fixed_bytes(label, *shape, 2).astype(np.float64)
+    numbers: Floats = (raw[..., 0] * 256 + raw[..., 1] - 2**15) / 2**14
+    return numbers
+
+
+def make_partitions(
+    count: int, loss: str, *, per_task: int = 2, features: int = 9, weighted: bool = False
+) -> list[Partition]:
+    """Partitions `p0`, `p1`, … of unequal sizes."""
+    found = []
+    for n in range(count):
+        X = fixed_floats(f"rows {n}", 4 + n % 3, features)
+        y = X[:, :9] @ fixed_floats(f"model {n}", 9)
+        y = (y > 0).astype(float) if loss in CLASSES else y
+        weights = 1 + np.arange(len(X)) / 4 if weighted else None
+        found.append(Partition(f"p{n}", f"t{n // per_task}", X, y, weights))
+    return found
+
+
+def make_settings(**changes: Any) -> Settings:
+    """Settings for `make_partitions`, with some of them changed."""
+    settings: dict[str, Any] = {
+        "loss": "squared",
+        "aggregate": "mean",
+        "coupling": "nuclear",
+        "strength": 0.05,
+        "rounds": 4,
+        "dtype": "float32",
+        "intercept": "free",
+        "seed": 0,
+    }
+    if changes.get("coupling") == "graph":
+        settings["edges"] = (("t0", "t1", 1.0), ("t1", "t2", 0.5))
+    return Settings(**settings | changes)
+
+
+def frozen_twins() -> Frozen:
+    """Models, objectives and state at the end of trainings in one process."""
+    frozen = {
+        f"{coupling}, {loss}, {aggregate}": _frozen_twin(
+            make_partitions(12, loss, per_task=4),
+            make_settings(coupling=coupling, loss=loss, aggregate=aggregate),
+        )
+        for coupling, loss, aggregate in product(COUPLINGS, LOSSES, AGGREGATES)
+        # Its prox is an iteration that takes long, whatever the aggregate.
+        if coupling != "sparse-low-rank" or aggregate == "mean"
+    }
+    variants: dict[str, dict[str, Any]] = {
+        "float64": {"dtype": "float64"},
+        "plain": {"accelerated": False},
+        "no intercept": {"intercept": "none"},
+        "penalised intercept": {"intercept": "penalised"},
+        "tolerance": {"tolerance": 0.01, "rounds": 200},
+        "models": {"update": "model", "epochs": 2, "accelerated": False},
+        **{name: {"compression": name} for name in ("float16", "bfloat16", "int8")},
+    }
+    for name, changes in variants.items():
+        frozen[name] = _frozen_twin(make_partitions(12, "squared"), make_settings(**changes))
+    frozen["weighted"] = _frozen_twin(make_partitions(12, "squared", weighted=True), make_settings())
+    # Models so long that steps are taken block by block.
+    wide = make_partitions(12, "squared", features=24_000)
+    for coupling in ("nuclear", "l21", "chain"):
+        frozen[f"long, {coupling}"] = _frozen_twin(wide, make_settings(coupling=coupling, rounds=2))
+    return frozen
+
+
+def _frozen_twin(partitions: list[Partition], settings: Settings) -> Frozen:
+    states: list[Any] = [None]
+
+    def keep(round_: int, trainer: Trainer) -> None:
+        states[0] = trainer.state()
+
+    trained = train(partitions, settings, on_round=keep)
+    return {
+        "rounds": len(trained.objectives),
+        "objectives": sha(trained.objectives),
+        "models": _models(trained.models),
+        "state": sha(states[0]),
+    }
+
+
+def _models(models: TaskModels) -> str:
+    return sha("/".join(models.tasks).encode(), models.coef_, models.intercept_)
+
+
+@dataclass
+class _Hashes:
+    """What went over the wire in all rounds."""
+
+    uplink: list[Any] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+    told: list[float] = field(default_factory=list)
+    downlink: list[Any] = field(default_factory=list)
+    expected: list[bytes] = field(default_factory=list)
+
+
+def frozen_rounds() -> Frozen:
+    """All rows, digests and models of rounds of every strategy, with nothing between the sides."""
+    frozen = {}
+    for (name, placement), strategy in product(PLACEMENTS.items(), STRATEGIES):
+        for loss, dtype, aggregate, coupling in (
+            ("squared", "float32", "mean", "nuclear"),
+            ("logistic", "float64", "median", "l21"),
+            ("huber", "float32", "mean", "clustered"),
+        ):
+            settings = make_settings(loss=loss, dtype=dtype, aggregate=aggregate, coupling=coupling)
+            label = f"{name}, {strategy}, {loss}, {dtype}, {aggregate}, {coupling}"
+            frozen[label] = _frozen_rounds(placement, strategy, settings)
+    uneven = PLACEMENTS["uneven"]
+    for strategy in STRATEGIES:
+        frozen[f"long, {strategy}"] = _frozen_rounds(
+            uneven, strategy, make_settings(rounds=2), features=20_001
+        )
+        frozen[f"grouped, {strategy}"] = _frozen_rounds(uneven, strategy, make_settings(), grouped=True)
+    for strategy, compression in product(("relay", "uncoded"), ("float16", "bfloat16", "int8")):
+        settings = make_settings(compression=compression, dtype="float64")
+        frozen[f"{compression}, {strategy}"] = _frozen_rounds(uneven, strategy, settings)
+    for (name, placement), coupling in product(PLACEMENTS.items(), ("nuclear", "mean", "none")):
+        settings = make_settings(coupling=coupling, dtype="float64", intercept="none")
+        frozen[f"{name}, linear, {coupling}"] = _frozen_rounds(placement, "linear", settings)
+    return frozen
+
+
+def _frozen_rounds(
+    placement: Placement, strategy: Any, settings: Settings, *, features: int = 9, grouped: bool = False
+) -> Frozen:
+    partitions = make_partitions(len(placement.partitions), settings.loss, features=features)
+    with single_threaded():
+        problem = Problem(settings, [part.info(settings) for part in partitions])
+        trainers = [Trainer(problem, {n: partitions[n] for n in stored}) for stored in placement.stored]
+        server: Any
+        workers: list[Any]
+        if strategy == "linear":
+            linear = make_linear_plan(placement, problem.linear_target)
+            recipe, digest = recipe_and_digest(linear)
+            server = LinearServerSide(linear, problem)
+            workers = [
+                LinearWorkerSide(rebuild(recipe, digest), k, trainer)  # type: ignore[arg-type]
+                for k, trainer in enumerate(trainers)
+            ]
+        else:
+            plan = make_plan(placement, strategy, tasks=problem.task_of)
+            digest = plan.digest
+            server = ServerSide(plan, problem, grouped=grouped)
+            workers = [
+                WorkerSide(rebuild_plan(plan.recipe(), digest), k, trainer, grouped=grouped)
+                for k, trainer in enumerate(trainers)
+            ]
+        hashes = _Hashes()
+        for round_ in range(settings.rounds):
+            _round(server, workers, round_ + 1 == settings.rounds, hashes)
+        assert server.models_agree({k: worker.models_digest() for k, worker in enumerate(workers)})
+        return {
+            "plan": digest.hex(),
+            "ranges": len(server.ranges),
+            "vector_bytes": server.vector_bytes,
+            "uplink": sha(*hashes.uplink),
+            "digests": sha(*hashes.digests),
+            "told": sha(np.array(hashes.told)),
+            "downlink": sha(*hashes.downlink),
+            "expected": sha(*hashes.expected),
+            "models": sha(*(_models(worker.models()).encode() for worker in workers)),
+            "models_digests": sha(*(worker.models_digest() for worker in workers)),
+        }
+
+
+def _round(server: Any, workers: list[Any], last: bool, hashes: _Hashes) -> None:
+    """What a round of a run does, with all that is sent added to `hashes`."""
+    sent: list[Sent] = [worker.compute() for worker in workers]
+    for k, part in enumerate(sent):
+        server.check(k, part)
+        hashes.uplink += [rows.copy() for rows in part.rows]
+        hashes.digests += part.digests
+        hashes.told += [*part.losses, part.penalty, part.residual]
+    hashes.told += [server.objective(sent), server.residual(sent)]
+    server.begin(sent)
+    replies: list[list[NDArray[np.uint8]]] = [[] for _ in workers]
+    for i in range(len(server.ranges)):
+        server.put(i, [part.rows[i] for part in sent])
+        if server.streams:
+            _reply(server, i, replies)
+    if not server.streams:
+        server.finish(last)
+        for i in range(len(server.ranges)):
+            _reply(server, i, replies)
+    for k, (worker, reply) in enumerate(zip(workers, replies, strict=True)):
+        hashes.downlink += reply
+        hashes.expected.append(server.digest(k))
+        for i, rows in enumerate(reply):
+            worker.receive(i, rows)
+        worker.apply(server.digest(k))
+
+
+def _reply(server: Any, i: int, replies: list[list[NDArray[np.uint8]]]) -> None:
+    for k, reply in enumerate(replies):
+        reply.append(np.concatenate([np.empty(0, np.uint8), *server.rows(k, i)]))
