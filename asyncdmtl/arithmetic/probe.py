@@ -1,0 +1,139 @@
+"""A digest of fixed computations, by which two machines find out whether their arithmetic is the same.
+
+The numbers come from an integer generator, without NumPy's random streams, and reach into subnormals, which
+some libraries switch off for a whole process (`-ffast-math`), and over the sizes at which kernels change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic import elementary, products, solving, spectral, sums
+
+Floats = NDArray[np.float64]
+
+DIGEST_BYTES = 16
+"""Bytes of each digest."""
+
+_MULTIPLIER, _INCREMENT = 6364136223846793005, 1442695040888963407  # Knuth's MMIX generator, modulo 2⁶⁴
+
+
+def digest() -> bytes:
+    """`DIGEST_BYTES` bytes that are the same wherever arithmetic is."""
+    h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for name, value in digests().items():
+        h.update(name.encode() + value)
+    return h.digest()
+
+
+@cache
+def digests() -> Mapping[str, bytes]:
+    """The same for each part of the arithmetic by itself, to say which of them differs."""
+    return {name: _hashed(compute()) for name, compute in _PARTS.items()}
+
+
+def describe() -> dict[str, str]:
+    """What last bits may depend on here: versions of NumPy and BLAS, its kernel, and features of the CPU."""
+    return {"NumPy": np.__version__, "BLAS": _blas(), "CPU": _cpu()}
+
+
+def _hashed(results: list[NDArray[Any]]) -> bytes:
+    h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for result in results:
+        little = result.dtype.newbyteorder("<")
+        h.update(np.ascontiguousarray(result, dtype=little).data)
+    return h.digest()
+
+
+def _numbers(*shape: int) -> Floats:
+    """Fixed numbers between −1 and 1."""
+    size, state = int(np.prod(shape)), 1
+    values = np.empty(size)
+    for i in range(size):
+        state = (_MULTIPLIER * state + _INCREMENT) % 2**64
+        values[i] = (state >> 11) * 2.0**-52 - 1.0
+    return values.reshape(shape)
+
+
+def _ieee() -> list[NDArray[Any]]:
+    """One operation at a time, of normal and subnormal numbers of both sizes."""
+    results: list[NDArray[Any]] = []
+    for dtype, least in ((np.float64, -1060), (np.float32, -140)):
+        x: NDArray[Any] = _numbers(67).astype(dtype)
+        y = x[::-1].copy()
+        tiny = np.ldexp(x, least).astype(dtype)
+        results += [x + y, x * y, x / y, np.sqrt(np.abs(x)), tiny * y, tiny / y, tiny + tiny[::-1]]
+    results.append(_numbers(67).astype(np.float32))
+    return results
+
+
+def _sums() -> list[NDArray[Any]]:
+    x = _numbers(1001)
+    return [sums.total(x), sums.total(x.reshape(7, 143), 1), sums.mean(x), sums.norm(x)]
+
+
+def _products() -> list[NDArray[Any]]:
+    A, B = _numbers(60, 61), np.ldexp(_numbers(61, 59), np.arange(59, dtype=np.int32) - 30)
+    thin = A.astype(np.float32)
+    return [
+        products.matmul(A, B),
+        products.gram(A),
+        products.matmul(A, B[:, 0]),
+        products.matmul(A[0], B),
+        products.matmul(A[:5], B),
+        products.matmul(thin, thin[0]),
+        products.matmul(A.reshape(20, 3, 61), B[:, :2]),
+    ]
+
+
+def _elementary() -> list[NDArray[Any]]:
+    x = _numbers(500) * np.ldexp(1.0, np.arange(500, dtype=np.int32) % 60 - 50)
+    functions = (elementary.exp, elementary.expm1, elementary.log1p, elementary.expit, elementary.softplus)
+    return [*(f(x) for f in functions), elementary.log(np.abs(x))]
+
+
+def _spectral() -> list[NDArray[Any]]:
+    A = _numbers(13, 9)
+    return [*spectral.eigh(products.gram(A)), *spectral.svd(A), *spectral.svd(_numbers(3, 4, 6))]
+
+
+def _solving() -> list[NDArray[Any]]:
+    S = products.gram(_numbers(3, 9, 12))
+    return [solving.cholesky(S), solving.solve(S, _numbers(3, 9))]
+
+
+_PARTS: Mapping[str, Callable[[], list[NDArray[Any]]]] = {
+    "IEEE operations": _ieee,
+    "sums": _sums,
+    "products": _products,
+    "elementary functions": _elementary,
+    "spectral decompositions": _spectral,
+    "solving": _solving,
+}
+
+
+def _blas() -> str:
+    """The BLAS library that NumPy's products go through, of those loaded."""
+    from threadpoolctl import threadpool_info
+
+    found = [
+        " ".join(str(pool[key]) for key in ("internal_api", "version", "architecture") if pool.get(key))
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    ]
+    return "; ".join(found) or "unknown"
+
+
+def _cpu() -> str:
+    """The architecture, and which of the CPU's features NumPy makes use of."""
+    core: Any = getattr(np, "_core", None) or getattr(np, "core", None)
+    features: Mapping[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})
+    names = [name for name, there in features.items() if there]
+    return " ".join([platform.machine(), *sorted(names)])

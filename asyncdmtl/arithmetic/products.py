@@ -1,0 +1,150 @@
+"""Matrix products with the same bits under every BLAS library, kernel, number of threads and NumPy version.
+
+Small and thin products are made number by number and added up as halving trees (`sums`). Large ones are made
+by BLAS, exactly: both factors are split into slices of so few bits that products of slices, and sums of
+these, are integers below 2⁵³, which every order of additions gives alike. Reference: Ozaki, Ogita, Oishi,
+Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication and
+its applications", Numerical Algorithms 59(1), 2012.
+
+Which way is taken depends on shapes, and on whether all numbers are finite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.sums import fold
+from asyncdmtl.errors import UsageError
+
+Floats = NDArray[np.float64]
+Scalar = TypeVar("Scalar", np.float64, np.float32)
+
+# Numbers that are multiplied at a time before they are added up: as many as stay in the cache.
+_BLOCK = 1 << 15
+
+# Multiplications from which on exact slices are cheaper than products number by number, by measurement; and
+# the least that each dimension must have.
+_LARGE, _THICK = 1 << 17, 16
+
+# Slices of each factor. Of some 23 bits each, three hold all digits of every number that is not 2¹⁶ times
+# less than the largest of its row.
+_SLICES = 3
+
+
+def matmul(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
+    """`A·B` as `np.matmul` has it: of matrices, of stacks of them, or with a vector on either side.
+
+    Of float64 the error is at most some `ε·log₂(k)` times the sum of magnitudes where products are thin, and
+    `4 ε` times the product of the largest magnitudes of row and column, times `k`, where they are of slices.
+    Of float32 the result is that of float32 operations.
+
+    Parameters
+    ----------
+    A : (…, m, k) or (k,) array of float64 or float32
+    B : (…, k, n) or (k,) array of the same dtype
+
+    Raises
+    ------
+    UsageError
+        The arrays do not fit each other, or are of another dtype.
+    """
+    _check(A, B)
+    rows = A[None, :] if A.ndim == 1 else A
+    columns = B[:, None] if B.ndim == 1 else B
+    C = _product(rows, columns)
+    if A.ndim == 1:
+        C = C[..., 0, :]
+    if B.ndim == 1:
+        C = C[..., 0]
+    return C
+
+
+def dot(x: NDArray[Scalar], y: NDArray[Scalar]) -> float:
+    """`Σ x_i y_i` of two vectors (n,)."""
+    if x.ndim != 1 or y.ndim != 1:
+        raise UsageError("vectors", "must have one dimension each, as shapes", (x.shape, y.shape))
+    return float(matmul(x, y))
+
+
+def gram(A: NDArray[Scalar]) -> NDArray[Scalar]:
+    """`A·Aᵀ` (…, m, m) of (…, m, k), symmetric to the last bit."""
+    transposed = np.swapaxes(A, -1, -2)
+    _check(A, transposed)
+    return _product(A, transposed)
+
+
+def _check(A: NDArray[Scalar], B: NDArray[Scalar]) -> None:
+    if A.dtype != B.dtype or A.dtype not in (np.float64, np.float32):
+        raise UsageError("factors", "must both be float64 or float32", (A.dtype, B.dtype))
+    inner = B.shape[-2 if B.ndim > 1 else -1] if B.ndim else -1
+    if A.ndim == 0 or B.ndim == 0 or A.shape[-1] != inner:
+        raise UsageError("factors", "must fit each other, as shapes", (A.shape, B.shape))
+
+
+def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
+    """(…, m, k)·(…, k, n)."""
+    m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
+    batch: tuple[int, ...] = np.broadcast_shapes(A.shape[:-2], B.shape[:-2])
+    if k == 0 or 0 in (m, n, *batch):
+        return np.zeros((*batch, m, n), A.dtype)
+    large = m * k * n >= _LARGE and min(m, k, n) >= _THICK and A.dtype == np.float64
+    if large and np.isfinite(A).all() and np.isfinite(B).all():
+        return _sliced_product(A, B)  # type: ignore[return-value, arg-type] # float64
+    return _added_product(A, B, batch)
+
+
+def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...]) -> NDArray[Scalar]:
+    """Number by number: the terms with the same remainder of their index by a block added one after another,
+    these sums as a tree."""
+    m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
+    rows = np.moveaxis(_with_dimensions(A, len(batch) + 2), -1, 0)[..., None]
+    columns = np.moveaxis(_with_dimensions(B, len(batch) + 2), -2, 0)[..., None, :]
+    width = min(k, max(1, _BLOCK // (m * n * math.prod(batch))))
+    added = np.multiply(rows[:width], columns[:width], out=np.empty((width, *batch, m, n), A.dtype))
+    scratch = np.empty_like(added)
+    for start in range(width, k, width):
+        stop = min(start + width, k)
+        block = scratch[: stop - start]
+        np.multiply(rows[start:stop], columns[start:stop], out=block)
+        np.add(added[: stop - start], block, out=added[: stop - start])
+    return fold(added)
+
+
+def _with_dimensions(A: NDArray[Scalar], dimensions: int) -> NDArray[Scalar]:
+    return A.reshape(*(1,) * (dimensions - A.ndim), *A.shape)
+
+
+def _sliced_product(A: Floats, B: Floats) -> Floats:
+    """By BLAS, of slices of both factors that are integers."""
+    k = A.shape[-1]
+    # A sum of `3k` products of two signed slices must stay below 2⁵³.
+    bits = (55 - (_SLICES * k - 1).bit_length()) // 2
+    rows, row_exponents = _slices(A, bits, -1)
+    columns, column_exponents = _slices(B, bits, -2)
+    C: Floats | None = None
+    for order in reversed(range(_SLICES)):
+        left = np.concatenate(rows[: order + 1], axis=-1)
+        right = np.concatenate(columns[: order + 1][::-1], axis=-2)
+        exact = np.matmul(left, right)
+        C = exact if C is None else C * 2.0**-bits + exact
+    assert C is not None
+    result: Floats = np.ldexp(C, row_exponents + column_exponents - 2 * bits)
+    return result
+
+
+def _slices(A: Floats, bits: int, axis: int) -> tuple[list[Floats], NDArray[np.int32]]:
+    """Slices `A_i`, integers of at most `2^(bits − 1)`, with `A ≈ 2^(exponent) Σ_i 2^(−bits·(i + 1)) A_i`.
+
+    The exponents, one for each line of `A` along the axis, are those of its largest number.
+    """
+    exponents = np.frexp(np.abs(A).max(axis=axis, keepdims=True))[1].astype(np.int32) + 1
+    rest = np.ldexp(A, bits - exponents)
+    slices = []
+    for _ in range(_SLICES):
+        slices.append(np.rint(rest))
+        rest = (rest - slices[-1]) * 2.0**bits
+    return slices, exponents
