@@ -3,8 +3,8 @@
 python tools/freeze.py            writes tests/vectors/frozen/*.json
 python tools/freeze.py --check    prints what differs from them, and exits with 1 if anything does
 
-Frozen are bytes on the wire, plans and codes, models of every strategy, options, help, JSON keys and exit
-codes. Whoever changes one of them on purpose writes the files again and says so in the commit.
+Frozen are bytes on the wire, plans and codes, models of every strategy, public names, options, help, keys of
+JSON and exit codes. A change that is meant is written again, in the commit that makes it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from frozen_commands import frozen_exit_codes, frozen_help, frozen_keys, frozen_options
+from frozen_data import frozen_data, frozen_estimators, frozen_names
 from frozen_numbers import fingerprint, frozen_rounds, frozen_twins
 from frozen_wire import frozen_datagrams, frozen_plans, frozen_wire
 
@@ -28,6 +29,9 @@ PARTS: Mapping[str, Callable[[], Any]] = {
     "plans": frozen_plans,
     "twins": frozen_twins,
     "rounds": frozen_rounds,
+    "data": frozen_data,
+    "estimators": frozen_estimators,
+    "names": frozen_names,
     "options": frozen_options,
     "help": frozen_help,
     "exit_codes": frozen_exit_codes,
@@ -35,7 +39,7 @@ PARTS: Mapping[str, Callable[[], Any]] = {
 }
 
 # These hold on machines with the same float arithmetic only.
-FLOATS = ("twins", "rounds")
+FLOATS = ("twins", "rounds", "data", "estimators")
 
 
 def recorded(part: str) -> Any:
@@ -102,15 +106,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="only these; default: all")
+    parser.add_argument("parts", nargs="*", help=f"only these of {', '.join(PARTS)}")
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     given = parser.parse_args()
     parts = given.parts or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
     if given.check:
         sys.exit(check(parts))
     if set(FLOATS) & set(parts):
         if not set(FLOATS) <= set(parts):
-            parser.error(f"{' and '.join(FLOATS)} share one fingerprint: write both")
+            parser.error(f"{' and '.join(FLOATS)} share one fingerprint: write all of them")
         write("arithmetic", {"sha256": fingerprint()})
     for part in parts:
         write(part, PARTS[part]())

@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,7 +53,7 @@ b = 3
 c = 2
 d = 1
 """
-MODULES = ("asyncdmtl", "asyncdmtl.server", "asyncdmtl.worker")
+MODULES = ("asyncdmtl.server", "asyncdmtl.worker")
 
 # Each is refused before anything listens.
 MISUSES = (
@@ -84,27 +86,17 @@ FAILURES = (
 
 def frozen_options() -> Frozen:
     """All that command lines and configuration files may say, command by command."""
-    context = click.Context(main)
-    commands = {
-        "asyncdmtl": main,
-        **{name: main.get_command(context, name) for name in main.list_commands(context)},
-    }
-    return {name: _options(command) for name, command in commands.items() if command is not None}
+    commands = {"asyncdmtl": main, **main.commands}
+    return {name: _options(command) for name, command in commands.items()}
 
 
 def _options(command: click.Command) -> Frozen:
     found = {}
-    for parameter in command.to_info_dict(click.Context(command))["params"]:
-        kept = (
-            "param_type_name",
-            "opts",
-            "secondary_opts",
-            "required",
-            "nargs",
-            "multiple",
-            "is_flag",
-            "hidden",
-        )
+    # Click keeps the help option that it makes here: it must be made as in a run of the command.
+    above = None if command is main else click.Context(main, **main.context_settings)
+    context = click.Context(command, above, **command.context_settings)
+    kept = ("param_type_name", "opts", "secondary_opts", "required", "nargs", "multiple", "is_flag", "hidden")
+    for parameter in command.to_info_dict(context)["params"]:
         content = {name: parameter[name] for name in kept if name in parameter}
         kind = parameter["type"]
         content["type"] = kind.get("choices") or kind["name"]
@@ -121,7 +113,7 @@ def _plain(value: Any) -> Any:
 def frozen_help() -> Frozen:
     """The help of every command, as words: where lines end is up to click and the terminal."""
     texts = {}
-    for name in ("asyncdmtl", *main.list_commands(click.Context(main))):
+    for name in ("asyncdmtl", *main.commands):
         arguments = [] if name == "asyncdmtl" else [name]
         shown = CliRunner().invoke(main, [*arguments, "--help"], prog_name="asyncdmtl", terminal_width=100)
         assert shown.exit_code == 0, shown.output
@@ -163,21 +155,22 @@ def frozen_keys() -> Frozen:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "placement.toml").write_text(PLACEMENT)
-        with ThreadPoolExecutor(2) as pool:
-            run = pool.submit(_keys_of_run, folder)
-            events = pool.submit(_keys_of_events, folder)
+        file = str(folder / "placement.toml")
+        places = ["place", "--partitions=9", "--capacities=a=9,b=7,c=2"]
+        with ThreadPoolExecutor(3) as pool:
+            running = [
+                pool.submit(keys, folder) for keys in (_keys_of_stopped, _keys_of_run, _keys_of_finished)
+            ]
             frozen = {
-                "plan": _keys_printed("plan", str(folder / "placement.toml")),
-                "plan, central": _keys_printed(
-                    "plan", str(folder / "placement.toml"), "--strategy=central", "--silent=1"
-                ),
-                "plan, cost": _keys_printed("plan", str(folder / "placement.toml"), "--minimise=cost"),
-                "place": _keys_printed("place", "--partitions=9", "--capacities=a=9,b=7,c=2"),
-                "place, speeds": _keys_printed(
-                    "place", "--partitions=9", "--capacities=a=9,b=7,c=2", "--speeds=1,2,3"
-                ),
+                "plan": _keys_printed("plan", file),
+                "plan, central": _keys_printed("plan", file, "--strategy=central", "--silent=1"),
+                "plan, cost": _keys_printed("plan", file, "--minimise=cost"),
+                "place": _keys_printed(*places),
+                "place, speeds": _keys_printed(*places, "--speeds=1,2,3"),
             }
-            return frozen | run.result() | events.result()
+            for future in running:
+                frozen |= future.result()
+            return {name: frozen[name] for name in sorted(frozen)}
 
 
 def _keys_printed(*arguments: str) -> list[str]:
@@ -187,70 +180,92 @@ def _keys_printed(*arguments: str) -> list[str]:
 
 
 def _keys_of_run(folder: Path) -> Frozen:
-    """Those of `run`, and of `predict` with its models."""
+    """Those of `run`, and of `predict` with its models; and what is in the file of these."""
     rows = ["site,ill,age,ward"]
     rows += [f"{'ns'[i % 2]},{(i * 7) % 5},{20 + (i * 13) % 50},{'xyz'[i % 3]}" for i in range(40)]
     (folder / "rows.csv").write_text("\n".join(rows))
-    placed = ["--data", DATA, "--placement", str(folder / "placement.toml")]
-    report = folder / "report.json"
-    of_run = _process("asyncdmtl", "run", *placed, "--rounds=3", "--json", "--report", str(report))
-    of_rows = ["--data", str(folder / "rows.csv"), "--task=site", "--target=ill", "--workers=2", "--copies=1"]
-    model = str(folder / "model.npz")
-    of_table = _process(
-        "asyncdmtl", "run", *of_rows, "--rounds=3", "--strength=0.1", "--json", "--save", model
-    )
-    for done in (of_run, of_table):
-        assert done.returncode == 0, done.stderr
+    report, model = folder / "report.json", folder / "model.npz"
+    given = ["--data", str(folder / "rows.csv"), "--task=site", "--target=ill", "--workers=2", "--copies=1"]
+    kept = ["--report", str(report), "--save", str(model)]
+    done = _process("asyncdmtl", "run", *given, *kept, "--rounds=3", "--strength=0.1", "--json")
+    assert done.returncode == 0, done.stderr
+    scored = ["--score", "--output", str(folder / "predicted.csv")]
+    predicted = _keys_printed("predict", str(model), str(folder / "rows.csv"), *scored)
+    with zipfile.ZipFile(model) as archive:
+        members = sorted(archive.namelist())
+        told = [_paths(json.loads(archive.read(name))) for name in members if name.endswith(".json")]
     return {
-        "run": _paths(json.loads(of_run.stdout)),
+        "run": _paths(json.loads(done.stdout)),
         "run, report": _paths(json.loads(report.read_text())),
-        "run, table": _paths(json.loads(of_table.stdout)),
-        "predict": _paths(json.loads(_predicted(model, str(folder / "rows.csv"), str(folder / "out.csv")))),
+        "predict": predicted,
+        "model file": [*members, *told[0]],
     }
 
 
-def _predicted(model: str, rows: str, output: str) -> str:
-    done = _process("asyncdmtl", "predict", model, rows, "--score", "--json", "--output", output)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _keys_of_events(folder: Path) -> Frozen:
-    """Those of a server that loses a worker, is stopped, resumed, and stopped; and of its workers."""
+def _keys_of_stopped(folder: Path) -> Frozen:
+    """Those of the events of a server that loses a worker, is stopped, and is resumed; and of its HTTP."""
     checkpoint = ["--checkpoint", str(folder / "checkpoints"), "--checkpoint-every=1"]
-    options = ["--data", DATA, "--rounds=1000000", "--workers=4", "--tolerance=0", *checkpoint]
+    options = ["--data", DATA, "--rounds=1000000", "--workers=2", "--tolerance=0", *checkpoint]
     seen: Frozen = {}
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            _started("server", "--listen=127.0.0.1:0", "--health=127.0.0.1:0", *options)
-        )
+        watched = ["--listen=127.0.0.1:0", "--health=127.0.0.1:0", *options]
+        server = stack.enter_context(_started("server", *watched))
+        health = _follow(server, seen, "server", "health")
         address = _follow(server, seen, "server", "listening")
-        joined = ["--connect", f"{address['host']}:{address['port']}", "--data", DATA]
-        placed = ["--placement", str(folder / "placement.toml"), "--max-wait=60"]
-        workers = [
-            stack.enter_context(_started("worker", "--name", name, *joined, *placed)) for name in "abcd"
-        ]
+        joined = ["--connect", f"{address['host']}:{address['port']}", "--data", DATA, "--max-wait=60"]
+        workers = [stack.enter_context(_started("worker", "--name", name, *joined)) for name in "ab"]
         _follow(server, seen, "server", "checkpointed")
         workers[0].kill()
         _follow(server, seen, "server", "incident")
         _follow(server, seen, "server", "planned")
+        seen |= _answers(f"http://{health['host']}:{health['port']}")
         server.terminate()
         _drain(server, seen, "server")
         again = ["--listen", f"{address['host']}:{address['port']}", *options, "--resume"]
         server = stack.enter_context(_started("server", *again))
         _follow(server, seen, "server", "round")
-        server.send_signal(signal.SIGTERM)
+        server.terminate()
         _drain(server, seen, "server")
+    return seen
+
+
+def _answers(url: str) -> Frozen:
+    """What a server says over HTTP: names and types of its metrics, keys of where it stands, and refusals."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=LIMIT) as answer:
+        metrics = [line for line in answer.read().decode().splitlines() if line.startswith("# TYPE")]
+        kind = answer.headers["Content-Type"]
+    with urllib.request.urlopen(f"{url}/readyz", timeout=LIMIT) as answer:
+        stand = _paths(json.loads(answer.read()))
+    found = {"metrics": [kind, *sorted(metrics)], "readyz": stand}
+    for path in ("healthz", "nonsense"):
+        try:
+            with urllib.request.urlopen(f"{url}/{path}", timeout=LIMIT) as answer:
+                found[f"/{path}"] = [str(answer.status), answer.read().decode()]
+        except urllib.error.HTTPError as error:
+            found[f"/{path}"] = [str(error.code)]
+            error.close()
+    return found
+
+
+def _keys_of_finished(folder: Path) -> Frozen:
+    """Those of the events and of the logs of a server and a worker that come to their end."""
+    seen: Frozen = {}
+    logs = {name: folder / f"{name}.log" for name in ("server", "worker")}
+    logged = {name: ["--log-format=json", "--log-level=info", "--log-file", str(logs[name])] for name in logs}
+    linear = ["--strategy=linear", "--coupling=none", "--rounds=2", "--workers=1"]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
-            _started("server", "--listen=127.0.0.1:0", "--data", DATA, "--rounds=2", "--workers=1")
+            _started("server", "--listen=127.0.0.1:0", "--data", DATA, *linear, *logged["server"])
         )
         address = _follow(server, seen, "server", "listening")
         joined = ["--connect", f"{address['host']}:{address['port']}", "--data", DATA, "--name=a"]
-        worker = stack.enter_context(_started("worker", *joined))
+        worker = stack.enter_context(_started("worker", *joined, *logged["worker"]))
         _drain(worker, seen, "worker")
         _drain(server, seen, "server")
-    return {name: seen[name] for name in sorted(seen)}
+    for name, log in logs.items():
+        lines = [_paths(json.loads(line)) for line in log.read_text().splitlines()]
+        seen[f"{name}, log"] = sorted({path for line in lines for path in line})
+    return seen
 
 
 @contextlib.contextmanager

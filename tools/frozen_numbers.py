@@ -207,9 +207,9 @@ def _frozen_rounds(
             plan = make_plan(placement, strategy, tasks=problem.task_of)
             digest = plan.digest
             server = ServerSide(plan, problem, grouped=grouped)
+            received = rebuild_plan(plan.recipe(), digest)
             workers = [
-                WorkerSide(rebuild_plan(plan.recipe(), digest), k, trainer, grouped=grouped)
-                for k, trainer in enumerate(trainers)
+                WorkerSide(received, k, trainer, grouped=grouped) for k, trainer in enumerate(trainers)
             ]
         hashes = _Hashes()
         for round_ in range(settings.rounds):

@@ -21,6 +21,7 @@ from asyncdmtl.protocol.datagrams import Layout, Stream
 from asyncdmtl.protocol.framing import encode
 from asyncdmtl.protocol.messages import (
     KINDS,
+    VERSION,
     Assign,
     Behind,
     Challenge,
@@ -190,7 +191,7 @@ def _messages() -> dict[str, Message]:
     recipe = make_plan(PLACEMENTS["cyclic"], "relay").recipe()
     eight, sixteen, thirty_two = (bytes(range(n)) for n in (8, 16, 32))
     return {
-        "hello": Hello(4, "w0", 15.0),
+        "hello": Hello(VERSION, "w0", 15.0),
         "challenge": Challenge("run", thirty_two),
         "proof": Proof(thirty_two, thirty_two[::-1]),
         "welcome": Welcome("run", {"rounds": 3, "loss": "squared"}, 30.0, thirty_two),
