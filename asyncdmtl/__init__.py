@@ -10,16 +10,10 @@ For codes alone, without any network::
 The estimators for scikit-learn are described in `asyncdmtl.estimators`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-from asyncdmtl.plan.compare import compare
-from asyncdmtl.plan.design import design_placement
-from asyncdmtl.plan.linear import LinearPlan, make_linear_plan
-from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.planner import make_plan
+from asyncdmtl._version import __version__
 
 if TYPE_CHECKING:
     from asyncdmtl.estimators import (
@@ -28,6 +22,12 @@ if TYPE_CHECKING:
         CodedMultiTaskRegressor,
         CodedMultiTaskRegressorCV,
     )
+    from asyncdmtl.plan.compare import compare
+    from asyncdmtl.plan.design.search import design_placement
+    from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+    from asyncdmtl.plan.placement import Placement
+    from asyncdmtl.plan.plan import Plan
+    from asyncdmtl.plan.planner import make_plan
 
 __all__ = [
     "CodedMultiTaskClassifier",
@@ -37,20 +37,37 @@ __all__ = [
     "LinearPlan",
     "Placement",
     "Plan",
+    "__version__",
     "compare",
     "design_placement",
     "make_linear_plan",
     "make_plan",
 ]
 
+# Where each public name is defined. A name is imported when it is first asked for, so that importing one room
+# of this package loads no other: SciPy and scikit-learn take a second.
+_HOMES = {
+    "CodedMultiTaskClassifier": "asyncdmtl.estimators",
+    "CodedMultiTaskClassifierCV": "asyncdmtl.estimators",
+    "CodedMultiTaskRegressor": "asyncdmtl.estimators",
+    "CodedMultiTaskRegressorCV": "asyncdmtl.estimators",
+    "LinearPlan": "asyncdmtl.plan.linear.plan",
+    "Placement": "asyncdmtl.plan.placement",
+    "Plan": "asyncdmtl.plan.plan",
+    "compare": "asyncdmtl.plan.compare",
+    "design_placement": "asyncdmtl.plan.design.search",
+    "make_linear_plan": "asyncdmtl.plan.linear.plan",
+    "make_plan": "asyncdmtl.plan.planner",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """The estimators, when they are asked for: scikit-learn takes a second to import."""
-    if name.startswith("CodedMultiTask") and name in __all__:
-        from asyncdmtl import estimators
-
-        return getattr(estimators, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

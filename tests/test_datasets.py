@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_digits
 
-from asyncdmtl.data import list_recipes, load
+from asyncdmtl.data.recipes import list_recipes, load
 from asyncdmtl.plan.placement import Placement
 
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"

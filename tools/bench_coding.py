@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.field import _isal, linalg
-from asyncdmtl.field._rows import Bytes
 from asyncdmtl.field.gf256 import Product, kernel_name
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan

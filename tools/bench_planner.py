@@ -22,10 +22,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from asyncdmtl.plan.bounds import certificate_value, cost_bound, time_bound, violated_cut
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.rates import cheapest_rates, fastest_rates, integral_rates, uplink_optimum
+from asyncdmtl.plan.rates.bounds import certificate_value, cost_bound, time_bound, violated_cut
+from asyncdmtl.plan.rates.optimum import cheapest_rates, fastest_rates, integral_rates, uplink_optimum
 
 Result = TypeVar("Result")
 

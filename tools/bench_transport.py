@@ -27,9 +27,12 @@ from bench_coding import processor
 from numpy.typing import NDArray
 
 from asyncdmtl.learning.settings import Settings
+from asyncdmtl.net import event_loop
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.transport import connect, listen
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import (
+from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
     Declare,
@@ -40,11 +43,8 @@ from asyncdmtl.protocol.messages import (
     Uplink,
     Welcome,
 )
-from asyncdmtl.runtime import loop
-from asyncdmtl.runtime.connection import Connection
-from asyncdmtl.runtime.coordinator import Coordinator
-from asyncdmtl.runtime.records import RunOptions
-from asyncdmtl.runtime.transport import connect, listen
+from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.server import Server
 
 HERE = "127.0.0.1"
 SILENCE = 60.0
@@ -198,7 +198,7 @@ async def stall(megabytes: float, rounds: int) -> None:
     workers: list[asyncio.subprocess.Process] = []
     events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     run = asyncio.create_task(
-        Coordinator(RunOptions(settings, "relay", workers=K), events.put_nowait).run(HERE, 0)
+        Server(RunOptions(settings, "relay", workers=K), events.put_nowait).run(HERE, 0)
     )
     late: list[float] = []
     try:
@@ -239,15 +239,15 @@ async def stall(megabytes: float, rounds: int) -> None:
 def main(sizes: str, goes: int, megabytes: float, rounds: int) -> None:
     """Compare the runtime's connection with blocking sockets, and measure stalls of the event loop."""
     print(f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}", end=", ")
-    print(f"Python {platform.python_version()}, {loop.loop_name()}")
-    loop.run(bench([int(size) for size in sizes.split(",")], goes))
+    print(f"Python {platform.python_version()}, {event_loop.loop_name()}")
+    event_loop.run(bench([int(size) for size in sizes.split(",")], goes))
     if megabytes:
-        loop.run(stall(megabytes, rounds))
+        event_loop.run(stall(megabytes, rounds))
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["worker"]:
         first, second, count, *chosen = map(int, sys.argv[2:])
-        loop.run(work(first, second, chosen, count))
+        event_loop.run(work(first, second, chosen, count))
     else:
         main()

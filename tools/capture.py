@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import msgpack
 
 from asyncdmtl.protocol.framing import CHECK, PREFIX, bin_header, chunk_lengths
-from asyncdmtl.protocol.messages import KINDS
+from asyncdmtl.protocol.messages.registry import KINDS
 
 # The kernel's buffer for packets that were not read yet, and what <linux/if_packet.h> calls the options.
 ROOM = 1 << 29

@@ -25,7 +25,7 @@ from chaos_processes import Nursery
 from chaos_run import LIMIT, run_one
 from chaos_scenario import LIE, Fault, Scenario, draw, trial
 
-from asyncdmtl.runtime.loop import run
+from asyncdmtl.net.event_loop import run
 
 
 class Series:

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from asyncdmtl import server, worker
-from asyncdmtl.command import execute
+from asyncdmtl.cli import server, worker
+from asyncdmtl.cli.command import execute
 from asyncdmtl.learning.training import Trainer
-from asyncdmtl.runtime.multicast import Receiver
+from asyncdmtl.net.udp import Receiver
 
 COMMANDS = {"server": server.main, "worker": worker.main}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import trustme
 
-from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.learning.training import Trained
 
 

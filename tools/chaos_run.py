@@ -19,7 +19,7 @@ from chaos_processes import FORBIDDEN, Event, Nursery, Process, make_pipe
 from chaos_scenario import FOR_GOOD, GROUP, LIE, LOOPBACK, OTHERS, SERVER, Fault, Scenario
 
 from asyncdmtl.learning.training import Trained
-from asyncdmtl.runtime.credentials import VARIABLE
+from asyncdmtl.net.credentials import VARIABLE
 
 # Seconds: for a whole run; and how long workers may take to end after the server.
 LIMIT, LAST = 120.0, 5.0

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asyncdmtl import loading
+from asyncdmtl.cli.options import as_options
+from asyncdmtl.data import loading
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trained, train
-from asyncdmtl.options import as_options
 from asyncdmtl.plan.placement import natural_key
 
 STRATEGIES = ("relay", "central", "personal", "uncoded")

@@ -16,7 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl import loading
+from asyncdmtl.data import loading
 from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.metrics import metrics_for, score
 from asyncdmtl.learning.problem import Problem

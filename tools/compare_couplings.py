@@ -19,17 +19,15 @@ from collections.abc import Mapping
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
-from asyncdmtl import loading
+from asyncdmtl.arrays import Floats
+from asyncdmtl.data import loading
 from asyncdmtl.learning.baseline import pooled, single_task
 from asyncdmtl.learning.metrics import METRICS, metrics_for, score
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
-
-Floats = NDArray[np.float64]
 
 COUPLINGS = ("l21", "nuclear", "covariance", "mean-regularised")
 TOLERANCE = 1e-5

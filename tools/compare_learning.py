@@ -10,13 +10,13 @@ from typing import Any
 import click
 import numpy as np
 
-from asyncdmtl import data
+from asyncdmtl.data import recipes
+from asyncdmtl.data.loading import recipe_defaults
 from asyncdmtl.learning.baseline import single_task
 from asyncdmtl.learning.metrics import METRICS, score
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
-from asyncdmtl.loading import recipe_defaults
 
 # Enough for models that no longer depend on when training stopped.
 LONG = 1500
@@ -25,7 +25,7 @@ COLUMNS = ("alone, CV", "alone, logistic CV", "no coupling", "coupling", f"none,
 
 def scores(spec: str, seed: int) -> list[float]:
     """The mean test metric of each way to train, in the order of the columns."""
-    dataset = data.load(spec, seed=seed)
+    dataset = recipes.load(spec, seed=seed)
 
     def trained(**changes: object) -> TaskModels:
         options: dict[str, Any] = {**recipe_defaults(dataset), "seed": seed, **changes}
@@ -51,7 +51,7 @@ def main(specs: tuple[str, ...], seeds: tuple[int, int]) -> None:
     print(f"{'':14}" + "".join(f"{name:>20}" for name in COLUMNS) + f"{'better than alone':>20}")
     for spec in specs or ("digits", "digit-pairs"):
         table = np.array([scores(spec, seed) for seed in range(seeds[0], seeds[1] + 1)])
-        metric = METRICS[data.load(spec, seed=0, only=(), test=False).metric]
+        metric = METRICS[recipes.load(spec, seed=0, only=(), test=False).metric]
         sign = 1 if metric.higher_is_better else -1
         wins = int((sign * (table[:, 3] - table[:, 0]) > 0).sum())
         means = "".join(f"{value:20.4f}" for value in table.mean(axis=0))

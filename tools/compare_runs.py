@@ -17,7 +17,7 @@ import click
 from launch import PORT, SERVER, Processes, processes, train
 from namespaces import Counters, Host
 
-from asyncdmtl.learning.model_file import SavedModel
+from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.plan.placement import Placement
 
 TOOLS = Path(__file__).parent

@@ -27,7 +27,7 @@ from compare_runs import Case, Measured, run_own, run_peer
 from launch import SERVER
 from namespaces import Host, network
 
-from asyncdmtl import __version__
+from asyncdmtl._version import __version__
 
 OPEN = "open"
 RATES = {OPEN: None, "10mbit": 10e6 / 8, "100mbit": 100e6 / 8, "1gbit": 1e9 / 8}

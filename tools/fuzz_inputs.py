@@ -29,19 +29,21 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from asyncdmtl.learning.encoding import RawPartition, Survey, pool
+from asyncdmtl.data.encoding import RawPartition, Survey, pool
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import PartitionInfo
-from asyncdmtl.plan.linear import make_linear_plan
+from asyncdmtl.multicast.datagrams import KEY_BYTES, Layout, Stream
+from asyncdmtl.multicast.receiving import Heard, Reassembly
+from asyncdmtl.multicast.sending import Block, Broadcast
+from asyncdmtl.plan.codes.repair import Solver
+from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.recipes import recipe_and_digest
-from asyncdmtl.plan.repair import Solver
-from asyncdmtl.protocol import framing, messages
-from asyncdmtl.protocol.broadcast import Block, Broadcast
-from asyncdmtl.protocol.datagrams import KEY_BYTES, Layout, Stream
-from asyncdmtl.protocol.joining import NONCE_BYTES, PROOF_BYTES
-from asyncdmtl.protocol.messages import (
+from asyncdmtl.plan.serialization import recipe_and_digest
+from asyncdmtl.protocol import framing
+from asyncdmtl.protocol.messages import registry
+from asyncdmtl.protocol.messages.joining import NONCE_BYTES, PROOF_BYTES
+from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
     Behind,
@@ -50,26 +52,25 @@ from asyncdmtl.protocol.messages import (
     Done,
     Downlink,
     Failure,
+    Fallback,
     Finish,
-    Given,
     Heartbeat,
     Hello,
-    Lack,
+    JoinedGroup,
+    JoinGroup,
+    LossQuery,
+    LossReport,
     Message,
     More,
     Prepare,
     Proof,
-    Query,
     Ready,
     Restore,
     Snapshot,
-    Tune,
-    Tuned,
     Uplink,
     Welcome,
 )
-from asyncdmtl.protocol.reassembly import Heard, Reassembly
-from asyncdmtl.protocol.states import TRANSITIONS, State
+from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
 READERS = ("settings", "survey", "encoding", "plan")
 PARTS = 6
@@ -152,11 +153,11 @@ EXAMPLES: dict[str, Message] = {
         Finish(),
         Heartbeat(),
         Failure(3, "why", True),
-        Tune("239.1.2.3", 7701, bytes(KEY_BYTES), bytes(16), 1444),
-        Tuned(),
-        Query(0, 0, 1, 2),
-        Lack(0, 0, 1, b"\0\2", 40),
-        Given(0, 0, 1, (ROWS[:200], ROWS[200:])),
+        JoinGroup("239.1.2.3", 7701, bytes(KEY_BYTES), bytes(16), 1444),
+        JoinedGroup(),
+        LossQuery(0, 0, 1, 2),
+        LossReport(0, 0, 1, b"\0\2", 40),
+        Fallback(0, 0, 1, (ROWS[:200], ROWS[200:])),
     )
 }
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):
@@ -228,7 +229,7 @@ def honest(rng: random.Random, role: str) -> bytes:
 
 def wire(message: Message) -> bytes:
     """The frame of a message."""
-    return b"".join(map(bytes, framing.encode(messages.pack(message), message.rows())[0]))
+    return b"".join(map(bytes, framing.encode(registry.pack(message), message.rows())[0]))
 
 
 def in_two(message: Uplink | Downlink, rng: random.Random) -> bytes:
@@ -280,7 +281,7 @@ def corpus(rng: random.Random, sessions: int = 400) -> list[bytes]:
     """Inputs that break no rule, for every target."""
     inputs = [honest(rng, role) for role in ("server", "worker") for _ in range(sessions // 2)]
     inputs += [data for _ in range(1 + sessions // 20) for data in heard(rng)]
-    inputs += [b"h" + messages.pack(message) for message in EXAMPLES.values()]
+    inputs += [b"h" + registry.pack(message) for message in EXAMPLES.values()]
     inputs += [b"v" + bytes([READERS.index(name)]) + msgpack.packb(value) for name, value in VALUES]
     return inputs
 

@@ -26,11 +26,11 @@ from asyncdmtl.errors import AsyncDMTLError, LocalProtocolError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
+from asyncdmtl.net.udp import Group
 from asyncdmtl.protocol import framing
-from asyncdmtl.runtime.coordinator import Coordinator
-from asyncdmtl.runtime.multicast import Group
-from asyncdmtl.runtime.participant import Participant, WorkerOptions
-from asyncdmtl.runtime.records import MulticastOptions, RunOptions
+from asyncdmtl.server.records import MulticastOptions, RunOptions
+from asyncdmtl.server.server import Server
+from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 # Every partition but the last is held twice by honest workers: theirs is the majority, whoever lies.
 HONEST = {"w0": (0, 1, 2, 3, 4), "w1": (0, 1, 2), "w2": (3, 4), "w3": (1, 3, 5)}
@@ -173,7 +173,7 @@ class Run:
             SETTINGS, self._rng.choice(STRATEGIES), cover=tuple(p.id for p in self._partitions),
             join_timeout=LIMIT, round_timeout=5.0, silence_timeout=2.0, multicast=self._multicast,
         )  # fmt: skip
-        server = asyncio.create_task(Coordinator(options, self._note).run("127.0.0.1", 0))
+        server = asyncio.create_task(Server(options, self._note).run("127.0.0.1", 0))
         try:
             async with asyncio.timeout(LIMIT), contextlib.AsyncExitStack() as stack:
                 await self._until(lambda: self._seen["listening"] > 0, server)
@@ -221,7 +221,7 @@ class Run:
         options = WorkerOptions(
             name, max_wait=1.0, round_timeout=LIMIT, silence_timeout=2.0, interface=LOOPBACK
         )
-        worker = Participant(options, [self._partitions[n] for n in stored])
+        worker = Worker(options, [self._partitions[n] for n in stored])
         return asyncio.create_task(worker.run(*address))
 
     async def _stranger(self) -> None:

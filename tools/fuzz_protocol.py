@@ -43,17 +43,18 @@ if "atheris" in sys.argv:
 else:
     import fuzz_inputs
 
+from asyncdmtl.data.encoding import Encoding, Survey, pool
 from asyncdmtl.errors import PlanError, RemoteProtocolError, UsageError
-from asyncdmtl.learning.encoding import Encoding, Survey, pool
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.plan.recipes import _digest, rebuild
-from asyncdmtl.protocol import checks, messages
-from asyncdmtl.protocol.broadcast import MOST_REPAIRS
+from asyncdmtl.multicast.sending import MOST_REPAIRS
+from asyncdmtl.plan.serialization import _digest, rebuild
+from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import Failure, Heartbeat, Message
+from asyncdmtl.protocol.messages import registry
+from asyncdmtl.protocol.messages.registry import Failure, Heartbeat, Message
 from asyncdmtl.protocol.session import DECLARE_HEAD, Session
-from asyncdmtl.protocol.states import State
+from asyncdmtl.protocol.state_table import State
 
 # What may be raised for an input of each target; never LocalProtocolError, which is a fault of our own.
 PERMITTED: dict[str, tuple[type[Exception], ...]] = {
@@ -149,19 +150,19 @@ def _check_failed(ours: Session) -> None:
 def head(data: bytes) -> None:
     """A head of a frame, and what would be sent again."""
     try:
-        message = messages.unpack(data, BODY)
+        message = registry.unpack(data, BODY)
     except RemoteProtocolError:
-        message = messages.unpack(data, BODY[:0])
-    messages.unpack(messages.pack(message), BODY if message.has_body else BODY[:0])
+        message = registry.unpack(data, BODY[:0])
+    registry.unpack(registry.pack(message), BODY if message.has_body else BODY[:0])
 
 
 def group(data: bytes) -> None:
     """Datagrams that a worker hears in a round; what it makes of them is what was sent, or nothing."""
     worker, *datagrams = _list(data)
-    k = checks.integer(worker, "worker", 0, len(fuzz_inputs.AIR.solvers) - 1)
+    k = fields.integer(worker, "worker", 0, len(fuzz_inputs.AIR.solvers) - 1)
     end = fuzz_inputs.AIR.reassembly(k)
     for datagram in datagrams:
-        end.take(memoryview(checks.binary(datagram, "datagram", 1)))
+        end.take(memoryview(fields.binary(datagram, "datagram", 1)))
     for index in range(fuzz_inputs.AIR.layout.ranges):
         first, stop = fuzz_inputs.AIR.layout.pieces_of(index)
         if end.complete(index) and (end.lacks(index) or not fuzz_inputs.AIR.right(k, index, end)):
@@ -178,8 +179,8 @@ def answers(data: bytes) -> None:
             begun += 1
             sum(block.count for block in broadcast.send())
             continue
-        worker, *said = checks.exactly(told if type(told) is list else (), 4, "answer")
-        lack = messages.Lack.parse([0, 0, *said], BODY[:0])
+        worker, *said = fields.exactly(told if type(told) is list else (), 4, "answer")
+        lack = registry.LossReport.parse([0, 0, *said], BODY[:0])
         broadcast.answer(f"w{worker}", lack.index, lack.lacks, lack.seen)
         if (index := broadcast.due()) is not None:
             broadcast.hopeless(index)
@@ -233,7 +234,7 @@ def plan(value: dict[str, Any]) -> None:
 
 def bomb(data: bytes) -> None:
     """The largest head that a worker may send, full of one small thing."""
-    messages.unpack(fuzz_inputs.exploded(data, DECLARE_HEAD), BODY[:0])
+    registry.unpack(fuzz_inputs.exploded(data, DECLARE_HEAD), BODY[:0])
 
 
 BYTES: dict[str, Callable[[bytes], None]] = {
@@ -368,7 +369,7 @@ def _mapping(packed: bytes) -> dict[str, Any]:
         value = msgpack.unpackb(packed)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"not msgpack: {type(error).__name__}") from error
-    return checks.mapping(value, "field")
+    return fields.mapping(value, "field")
 
 
 def _resident() -> int:

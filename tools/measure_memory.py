@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from asyncdmtl import data
+from asyncdmtl.data import recipes
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 
@@ -209,7 +209,7 @@ def main(
 ) -> None:
     """Measure the server's memory over the rounds of a run."""
     spec = f"synthetic:tasks={partitions // 2},rows=2,parts=2,features={features},rank=2,test_rows=0"
-    names = data.load(spec.replace(f"features={features}", "features=2"), seed=0, only=(), test=False).ids
+    names = recipes.load(spec.replace(f"features={features}", "features=2"), seed=0, only=(), test=False).ids
     placement = Placement.cyclic(workers, len(names), copies)
     options = ["--strategy", strategy, "--coupling", "l21", "--dtype", "float32", "--rounds", str(rounds)]
     rate = None if slow is None else slow * 1e6

@@ -24,11 +24,11 @@ from launch import follow, processes
 from measure_memory import Watch
 from namespaces import HERE
 
-from asyncdmtl import data
+from asyncdmtl.data import recipes
+from asyncdmtl.net import event_loop
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
-from asyncdmtl.runtime import loop
-from asyncdmtl.runtime.participant import Participant, WorkerOptions
+from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 # Seconds that a run may take.
 LIMIT = 3600.0
@@ -67,9 +67,9 @@ async def take_part(host: str, port: int, spec: str, names: Sequence[str]) -> No
     patience = LIMIT
     sessions = []
     for name, _, stored in (word.partition("=") for word in names):
-        parts = data.load(spec, seed=0, only=stored.split(","), test=False).partitions
+        parts = recipes.load(spec, seed=0, only=stored.split(","), test=False).partitions
         options = WorkerOptions(name, patience, patience, patience, patience)
-        sessions.append(Participant(options, parts).run(host, port))
+        sessions.append(Worker(options, parts).run(host, port))
     await asyncio.gather(*sessions)
 
 
@@ -186,6 +186,6 @@ def main(
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["sessions"]:
-        loop.run(take_part(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]))
+        event_loop.run(take_part(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]))
     else:
         main()

@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from namespaces import obstacle
 from traffic import Counted, Row, by_round, layers, measure, network_of, rate_bytes
 
-from asyncdmtl import data
+from asyncdmtl.data import recipes
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 
@@ -194,7 +194,7 @@ def main(
     plot: Path | None,
 ) -> None:
     """Measure a run in network namespaces and compare kernel, ledger and plan."""
-    ids = data.load(spec, seed=0, only=(), test=False).ids
+    ids = recipes.load(spec, seed=0, only=(), test=False).ids
     placed = (
         Placement.read(placement) if placement is not None else Placement.cyclic(workers, len(ids), copies)
     )

@@ -6,14 +6,12 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.rows import task_names
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import Partition, TaskModels
-
-Floats = NDArray[np.float64]
 
 
 class Target(NamedTuple):

@@ -15,8 +15,9 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
-from asyncdmtl.estimators.base import CodedMultiTask, Floats, plain
+from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.learning.selection import Selection, select_strength
 from asyncdmtl.learning.settings import Settings

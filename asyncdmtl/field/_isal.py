@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from asyncdmtl.field._rows import Bytes, Rows, address
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.field._rows import Rows, address
 
 # Sources of a block together stay in a core's own cache, next to the tables and the results.
 PACKED_BYTES = 768 << 10

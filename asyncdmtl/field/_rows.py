@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
-
-Bytes: TypeAlias = NDArray[np.uint8]
 
 _UINT8 = np.dtype(np.uint8)
 

@@ -15,9 +15,10 @@ from typing import Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.field import _isal
-from asyncdmtl.field._rows import Bytes, Rows, check_apart, check_rows
+from asyncdmtl.field._rows import Rows, check_apart, check_rows
 
 POLYNOMIAL = 0x11D
 KERNEL_VARIABLE = "ASYNCDMTL_KERNEL"

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
-from asyncdmtl.field._rows import Bytes
 from asyncdmtl.field.gf256 import INVERSES, PRODUCTS, Product, elements
 
 PANEL = 16

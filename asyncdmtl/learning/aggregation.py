@@ -1,4 +1,4 @@
-"""ψ, within a task: from the updates of its partitions to one (theory, section 1).
+"""ψ, within a task: from the updates of its partitions to one (docs/theory.md, section 1).
 
 An aggregate is a function `(updates, weights) -> z`: (n, d) and (n,) float64 → (d,) float64, with the
 updates in ascending order of their partitions and the rows of each partition as its weight.
@@ -13,9 +13,9 @@ from fractions import Fraction
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from asyncdmtl.arrays import Floats
+
 Aggregate = Callable[[Floats, Floats], Floats]
 
 TRIMMED_SHARE = Fraction(1, 5)

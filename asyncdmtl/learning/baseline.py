@@ -14,16 +14,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.tasks import Partition, TaskModels, merged, whole_tasks
 from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.plan.placement import natural_key
-
-Floats = NDArray[np.float64]
 
 # In units of the mean non-zero eigenvalue of XᵀX, so that one grid fits data of any scale; from much to
 # little, since each fit starts from the one before.

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
-
-Floats = NDArray[np.float64]
 
 # Bytes of rows up to which a partition is copied to lie beside others; in larger ones their own work takes
 # the time.

@@ -19,8 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Vectors = NDArray[np.floating[Any]]
+from asyncdmtl.arrays import Bytes, Vectors
 
 # Numbers that share a scale in 8 bits.
 BLOCK = 1024

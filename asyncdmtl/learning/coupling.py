@@ -1,4 +1,4 @@
-"""φ, between tasks: what makes the models of all tasks learn from each other (theory, section 1).
+"""φ, between tasks: what makes the models of all tasks learn from each other (docs/theory.md, section 1).
 
 A coupling adds `λ R(W)` to the objective `Σ_t (1/n_t)·loss_t(w_t)`; a round applies its proximal operator
 `prox(W, step) = argmin_U ½ ‖U − W‖_F² + step·λ R(U)`. `W` is (T, features) float64, one row per task;
@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.laplacian import Edge, edge_rows, smooth_along_chain, spectrum
 from asyncdmtl.learning.proximal import (
@@ -31,8 +31,6 @@ from asyncdmtl.learning.proximal import (
     sparse_low_rank_split,
     squared_l1_threshold,
 )
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

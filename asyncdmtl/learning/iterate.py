@@ -23,13 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.coupling import SpectralCoupling
 from asyncdmtl.learning.problem import SCALAR_BYTES, Problem
 from asyncdmtl.learning.proximal import blocked_singular_values, spectral_factor
-
-Floats = NDArray[np.float64]
-Vectors = NDArray[np.floating[Any]]
 
 Columns = Callable[[slice], Sequence[Vectors]]
 """The aggregated updates `Z` in some columns: `T` vectors of that length."""

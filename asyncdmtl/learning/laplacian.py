@@ -10,12 +10,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 
-Floats = NDArray[np.float64]
 Edge = tuple[str, str, float]
 
 

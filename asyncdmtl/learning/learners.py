@@ -18,15 +18,13 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, Loss
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-
-Floats = NDArray[np.float64]
 
 # What the run decides, and by which of its settings.
 GOVERNED: Mapping[str, str] = MappingProxyType(

@@ -10,11 +10,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
-
-Floats = NDArray[np.float64]
 
 
 class Loss(Protocol):

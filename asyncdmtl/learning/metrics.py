@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.plan.placement import natural_key
 
-Floats = NDArray[np.float64]
 Rows = tuple[Floats, Floats]
 Decided = tuple[Floats, Floats]
 

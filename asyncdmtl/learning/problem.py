@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
 from asyncdmtl.learning.compression import Wire
@@ -18,9 +19,6 @@ from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.plan.placement import natural_key
-
-Floats = NDArray[np.float64]
-Vectors = NDArray[np.floating[Any]]
 
 # What a trainer's state has beside models: momentum, residual, steps.
 SCALAR_BYTES = 32

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-Floats = NDArray[np.float64]
+from asyncdmtl.arrays import Floats
 
 # Relative to the largest number of W: as near to the optimum as rounding lets an iteration come.
 _ACCURACY = 1e-12

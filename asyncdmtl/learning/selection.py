@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 from asyncdmtl.learning.training import Trainer, train
-
-Floats = NDArray[np.float64]
 
 # How near to the optimum a fit has to be to tell one λ from the next.
 _TOLERANCE = 1e-4

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import singular_values, sparse_low_rank_split
-
-Floats = NDArray[np.float64]
 
 # What is smaller than this fraction of the largest has been coupled away, but for rounding.
 NEGLIGIBLE = 1e-5

@@ -6,21 +6,17 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asyncdmtl.arrays import Floats
+from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.settings import Settings
 
-if TYPE_CHECKING:
-    from asyncdmtl.learning.encoding import Encoding
-
-Floats = NDArray[np.float64]
-
-DIGEST_BYTES = 16
 _SMOOTHNESS_BITS = 12
 
 
@@ -58,22 +54,16 @@ class PartitionInfo:
     classes: str = ""
 
 
-class Stored(Protocol):
-    """A partition as a worker stores it: of numbers (`Partition`), or as it came from a file."""
+class FeatureNames(Protocol):
+    """What a partition of numbers asks of an encoding: whether it is empty, and else its features."""
 
     @property
-    def id(self) -> str:
-        """Its name."""
+    def is_empty(self) -> bool:
+        """Whether rows are numbers already."""
 
     @property
-    def task(self) -> str:
-        """The task that owns it."""
-
-    def declaration(self) -> Declaration:
-        """What is told of it before the encoding is known."""
-
-    def encoded(self, encoding: Encoding) -> Partition:
-        """Its rows as numbers; DataError if the encoding is not for them."""
+    def features(self) -> Sequence[str]:
+        """Names of the features that the encoding makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +127,7 @@ class Partition:
 
     def digest(self) -> bytes:
         """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of the arrays."""
-        h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES)
         for name in (self.id, self.task):
             raw = name.encode()
             h.update(len(raw).to_bytes(8, "little") + raw)
@@ -198,7 +188,7 @@ class Partition:
         """What to declare of this partition; its rows are numbers, so there is nothing to survey."""
         return Declaration(self.id, self.task, self.digest(), self.rows, {})
 
-    def encoded(self, encoding: Encoding) -> Partition:
+    def encoded(self, encoding: FeatureNames) -> Partition:
         """This partition itself.
 
         Raises

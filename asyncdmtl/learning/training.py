@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
 from asyncdmtl.learning.compression import Feedback
@@ -25,9 +26,6 @@ from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
-
-Floats = NDArray[np.float64]
-Vectors = NDArray[np.floating[Any]]
 
 # Columns of a partition that are worked on at a time.
 _COLUMNS = 1 << 15

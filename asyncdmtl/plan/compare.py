@@ -1,4 +1,4 @@
-"""All strategies side by side for one placement, in the cost that the user declares (theory, section 2).
+"""All strategies side by side for one placement, in the cost that the user declares (docs/theory.md, 2).
 
 Loads follow from the placement without making matrices, so that comparing is quick where planning is not.
 """
@@ -11,13 +11,13 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.plan.arguments import a_placement, numbered_tasks, per_worker, rational, whole_number
-from asyncdmtl.plan.bounds import downlink_bound, lacking
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES, Strategy
 from asyncdmtl.plan.planner import plan_rates
-from asyncdmtl.plan.rates import uplink_optimum
-from asyncdmtl.plan.stragglers import silent_rates
+from asyncdmtl.plan.rates.bounds import downlink_bound, lacking
+from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.rates.stragglers import silent_rates
+from asyncdmtl.plan.validation import a_placement, numbered_tasks, per_worker, rational, whole_number
 
 Network = Literal["unicast", "multicast"]
 NETWORKS: tuple[Network, ...] = get_args(Network)

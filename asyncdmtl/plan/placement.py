@@ -1,7 +1,7 @@
 """Who stores what: the placement, an immutable and validated value.
 
 `M_k` is the set of partitions stored at worker `k`, `H_n` the set of holders of partition `n`
-(shared/theory.md, section 1).
+(docs/theory.md, section 1).
 """
 
 from __future__ import annotations

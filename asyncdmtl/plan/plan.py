@@ -16,16 +16,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import linalg
-from asyncdmtl.plan import matrices
-from asyncdmtl.plan.arguments import whole_number
-from asyncdmtl.plan.bounds import downlink_bound
-from asyncdmtl.plan.codec import Bytes, Decoder, Encoder, Recombiner, VectorFormat
-from asyncdmtl.plan.matrices import Delivery, Matrix
+from asyncdmtl.plan.codes import matrices
+from asyncdmtl.plan.codes.codec import Decoder, Encoder, Recombiner, VectorFormat
+from asyncdmtl.plan.codes.matrices import Delivery, Matrix
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates import UplinkOptimum, uplink_optimum
-from asyncdmtl.plan.stragglers import silent_rates
+from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
+from asyncdmtl.plan.rates.stragglers import silent_rates
+from asyncdmtl.plan.validation import whole_number
 
 Strategy = Literal["relay", "central", "personal", "uncoded"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

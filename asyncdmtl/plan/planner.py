@@ -12,20 +12,20 @@ import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
-from asyncdmtl.plan import matrices
-from asyncdmtl.plan.arguments import MOST, a_placement, numbered_tasks, per_worker, rational, whole_number
-from asyncdmtl.plan.matrices import Delivery
+from asyncdmtl.plan.codes import matrices
+from asyncdmtl.plan.codes.matrices import Delivery
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import RECIPE_VERSION, STRATEGIES, Plan, Strategy
-from asyncdmtl.plan.rates import (
+from asyncdmtl.plan.rates.optimum import (
     cheapest_rates,
     fastest_rates,
     integral_rates,
     smallest_subpackets,
     uplink_optimum,
 )
-from asyncdmtl.plan.senders import choose_senders
-from asyncdmtl.plan.stragglers import fewest_packets, responder_sets
+from asyncdmtl.plan.rates.senders import choose_senders
+from asyncdmtl.plan.rates.stragglers import fewest_packets, responder_sets
+from asyncdmtl.plan.validation import MOST, a_placement, numbered_tasks, per_worker, rational, whole_number
 
 # A random matrix fails one worker's check with probability about 1/255, so even a hundred workers
 # rarely need more than a few seeds.
@@ -59,7 +59,7 @@ def make_plan(
     ----------
     placement : Placement
     strategy : "relay", "central", "personal" or "uncoded"
-        Who aggregates, and what is coded (shared/theory.md, section 2).
+        Who aggregates, and what is coded (docs/theory.md, section 2).
     tasks : sequence of int, length N, optional
         The task, counted from 0, that owns each partition. Default: each partition is a task.
     max_overhead : Fraction, default 0

@@ -23,12 +23,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
 
 Buffer = bytes | memoryview
-Bytes = NDArray[np.uint8]
 
 LENGTHS = struct.Struct(">IQ")
 CHECK = struct.Struct(">BI")

@@ -17,27 +17,28 @@ from collections.abc import Callable
 from typing import Literal
 
 from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
-from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
 from asyncdmtl.protocol.ledger import Direction, Ledger
-from asyncdmtl.protocol.messages import (
-    Aside,
+from asyncdmtl.protocol.messages import registry
+from asyncdmtl.protocol.messages.registry import (
     Assign,
     Behind,
     Done,
     Downlink,
     Failure,
-    Given,
+    Fallback,
     Heartbeat,
     Hello,
-    Lack,
+    LossReport,
     Message,
     More,
+    MulticastControl,
     Snapshot,
     Uplink,
     Welcome,
 )
-from asyncdmtl.protocol.states import TRANSITIONS, State
+from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
 Role = Literal["server", "worker"]
 
@@ -137,7 +138,7 @@ class Session:
             raise LocalProtocolError(f"{self.role} may not send {message.kind} when {self._where()}")
         if (place := self._other_place(message) or self._out_of_turn(self.role, message)) is not None:
             raise LocalProtocolError(f"{self.role} may not send {message.kind} {place}")
-        buffers, size = framing.encode(messages.pack(message), message.rows())
+        buffers, size = framing.encode(registry.pack(message), message.rows())
         payload = sum(row.nbytes for row in message.rows())
         self._count(self.role, message, _counted(message), payload, size)
         self._advance(self.role, message, following, payload)
@@ -179,14 +180,14 @@ class Session:
         return [message for message in accepted if message is not None]
 
     def _accept(self, frame: Frame) -> Message | None:
-        message = messages.unpack(frame.head, frame.body)
+        message = registry.unpack(frame.head, frame.body)
         if message.sender not in (self.peer, "either"):
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
         if isinstance(message, Hello) and self.state is State.OPENED:
             self.worker = message.name
         late = False
         complaint: str | None
-        if isinstance(message, Answer | More | Lack) and message.plan < self.plan:
+        if isinstance(message, Answer | More | LossReport) and message.plan < self.plan:
             late, following, complaint = True, self._overtaken_by(message), None
         else:
             following = self._following(message)
@@ -203,9 +204,9 @@ class Session:
         self._advance(self.peer, message, following, len(frame.body))
         return message
 
-    def _overtaken_by(self, message: Answer | More | Lack) -> State | None:
+    def _overtaken_by(self, message: Answer | More | LossReport) -> State | None:
         """Where a message for an earlier plan leads, if it was on its way when the next was handed out."""
-        if isinstance(message, Lack):
+        if isinstance(message, LossReport):
             return self.state if self.state not in _SILENT else None
         if isinstance(message, More):
             self._late_rest -= len(message.body)
@@ -232,7 +233,7 @@ class Session:
                 if fits
                 else f"of {size} bytes of round {message.round} where {rest} of round {of} are to come"
             )
-        if rest and not isinstance(message, Heartbeat | Failure | Assign | Aside):
+        if rest and not isinstance(message, Heartbeat | Failure | Assign | MulticastControl):
             return f"where {rest} bytes of rows are to come"
         limit = self.body_limit
         if sender is self.peer and isinstance(message, Uplink | Downlink) and message.rest > limit:
@@ -241,9 +242,9 @@ class Session:
 
     def _other_place(self, message: Message) -> str | None:
         """How plan or round of a message differ from those in force, if they do."""
-        if isinstance(message, Answer | Downlink | More | Aside) and message.plan != self.plan:
+        if isinstance(message, Answer | Downlink | More | MulticastControl) and message.plan != self.plan:
             return f"of plan {message.plan} under plan {self.plan}"
-        if isinstance(message, Aside) and message.round >= self.round:
+        if isinstance(message, MulticastControl) and message.round >= self.round:
             return f"of round {message.round}, of which no rows are on their way"
         begun = isinstance(message, More)
         if not begun and (told := _round(message)) not in (None, self.round):
@@ -255,7 +256,7 @@ class Session:
             return None if self._told else State.FAILED
         if isinstance(message, Heartbeat):
             return self.state if self.beating else None
-        if isinstance(message, More | Aside):
+        if isinstance(message, More | MulticastControl):
             return self.state if self.state not in _SILENT else None
         return TRANSITIONS.get((self.state, message.event))
 
@@ -284,7 +285,7 @@ class Session:
 
     def _count(self, sender: Role, message: Message, round_: int | None, payload: int, size: int) -> None:
         direction: Direction = "up" if sender == "worker" else "down"
-        kind = f"{direction}link" if isinstance(message, More | Given) else message.kind
+        kind = f"{direction}link" if isinstance(message, More | Fallback) else message.kind
         self.ledger.count(self.worker, direction, kind, round_, payload=payload, size=size)
 
     def _where(self) -> str:
@@ -293,7 +294,7 @@ class Session:
 
 def _counted(message: Message) -> int | None:
     """The round to which the bytes of a message belong."""
-    return message.round if isinstance(message, Aside) else _round(message)
+    return message.round if isinstance(message, MulticastControl) else _round(message)
 
 
 def _round(message: Message) -> int | None:

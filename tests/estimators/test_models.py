@@ -30,8 +30,8 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
-from asyncdmtl.runtime.addresses import format_address
-from asyncdmtl.runtime.records import RunOptions
+from asyncdmtl.net.addresses import format_address
+from asyncdmtl.server.records import RunOptions
 
 X, Y, TASKS = make_rows()
 # With some chance in them, so that no hyperplane tells classes apart without error.

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.field import _isal, gf256
-from asyncdmtl.field._rows import Bytes
 from asyncdmtl.field.gf256 import Kernel, Product, inverse, kernel_name, matmul, multiply
 
 if TYPE_CHECKING:

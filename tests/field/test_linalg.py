@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
-from asyncdmtl.field._rows import Bytes
 from asyncdmtl.field.gf256 import matmul
 from asyncdmtl.field.linalg import independent_rows, invert, rank, solve
 

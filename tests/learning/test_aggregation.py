@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.aggregation import AGGREGATES
 
-Floats = NDArray[np.float64]
 ROBUST = [name for name in AGGREGATES if name != "mean"]
 
 

@@ -4,18 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning import baseline
 from asyncdmtl.learning.baseline import pooled, single_task
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.metrics import score
 from asyncdmtl.learning.tasks import Partition, TaskModels
-
-Floats = NDArray[np.float64]
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 4))

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.coupling import COUPLINGS, Coupling, make_coupling
 from asyncdmtl.learning.laplacian import Edge
-
-Floats = NDArray[np.float64]
 
 CONVEX = [name for name in COUPLINGS if name not in ("none", "mean")]
 NORMS = ["nuclear", "l21", "sparse-low-rank"]

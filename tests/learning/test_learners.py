@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from sklearn import linear_model
 from support.problems import make_settings
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.learners import CLASSIFIERS, REGRESSORS, check_learner, learner_spec, make_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import single_threaded
-
-Floats = NDArray[np.float64]
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((60, 5))

@@ -8,13 +8,12 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from support.problems import make_settings
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 
-Floats = NDArray[np.float64]
 T, F = 5, 4
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import (
     clustered_prox,
     map_singular_values,
@@ -18,8 +18,6 @@ from asyncdmtl.learning.proximal import (
     squared_l1_threshold,
 )
 from asyncdmtl.learning.training import single_threaded
-
-Floats = NDArray[np.float64]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (7, 3), (5, 5)])

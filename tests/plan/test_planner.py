@@ -13,11 +13,11 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 
 from asyncdmtl.errors import CodingError, PlanError, UsageError
 from asyncdmtl.field import linalg
-from asyncdmtl.plan import matrices
-from asyncdmtl.plan.bounds import certificate_value, downlink_bound, violated_cut
+from asyncdmtl.plan.codes import matrices
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES, Plan
 from asyncdmtl.plan.planner import make_plan, rebuild_plan
+from asyncdmtl.plan.rates.bounds import certificate_value, downlink_bound, violated_cut
 
 EDGES = [
     HOMOGENEOUS,

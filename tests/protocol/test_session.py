@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
-from asyncdmtl.protocol import framing, messages
+from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import (
+from asyncdmtl.protocol.messages import registry
+from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
     Behind,
@@ -18,26 +19,26 @@ from asyncdmtl.protocol.messages import (
     Done,
     Downlink,
     Failure,
+    Fallback,
     Finish,
-    Given,
     Heartbeat,
     Hello,
-    Lack,
+    JoinedGroup,
+    JoinGroup,
+    LossQuery,
+    LossReport,
     Message,
     More,
     Prepare,
     Proof,
-    Query,
     Ready,
     Restore,
     Snapshot,
-    Tune,
-    Tuned,
     Uplink,
     Welcome,
 )
 from asyncdmtl.protocol.session import FIRST_HEAD, Session
-from asyncdmtl.protocol.states import TRANSITIONS, State
+from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
 ROWS = np.arange(100, dtype=np.uint8)
 
@@ -82,8 +83,8 @@ def whole_run(rounds: int = 2) -> list[Message]:
         Declare(()),
         Prepare({}),
         Ready(()),
-        Tune("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
-        Tuned(),
+        JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
+        JoinedGroup(),
         Assign(0, 0, False, "take", {}, bytes(16), ()),
         Behind(0),
         Restore(bytes(8), ROWS),
@@ -146,7 +147,7 @@ def test_out_of_order_is_the_fault_of_the_sender(state: State) -> None:
             LocalProtocolError, match=rf"may not send {message.kind} when {state.name.lower()}"
         ):
             sender.send(message)
-        forged = joined(framing.encode(messages.pack(message), message.rows())[0])
+        forged = joined(framing.encode(registry.pack(message), message.rows())[0])
         with pytest.raises(RemoteProtocolError):
             receiver.receive(forged)
         assert receiver.state is State.FAILED
@@ -156,7 +157,7 @@ def test_nobody_speaks_for_the_other_side() -> None:
     pair = Pair()
     with pytest.raises(LocalProtocolError, match="a server does not send hello"):
         pair.server.send(Hello(VERSION, "w0"))
-    forged = joined(framing.encode(messages.pack(Welcome("run", {})))[0])
+    forged = joined(framing.encode(registry.pack(Welcome("run", {})))[0])
     with pytest.raises(RemoteProtocolError, match="a worker does not send welcome"):
         pair.server.receive(forged)
 
@@ -269,7 +270,7 @@ def test_tls_is_recognised() -> None:
 
 def uplink(plan: int, round_: int) -> bytes:
     message = Uplink(plan, round_, b"", (), 0.0, 0.0, ROWS)
-    return joined(framing.encode(messages.pack(message), message.rows())[0])
+    return joined(framing.encode(registry.pack(message), message.rows())[0])
 
 
 def overtaken() -> Pair:
@@ -315,7 +316,7 @@ def test_a_stranger_cannot_fill_the_ledger() -> None:
     for round_ in range(50):
         stranger = Session("server", Ledger())
         with pytest.raises(RemoteProtocolError, match="when opened"):
-            stranger.receive(joined(framing.encode(messages.pack(Uplink(0, round_, b"", (), 0.0, 0.0)))[0]))
+            stranger.receive(joined(framing.encode(registry.pack(Uplink(0, round_, b"", (), 0.0, 0.0)))[0]))
         ledger.merge(stranger.ledger, worker="(refused)")
     assert [(entry.kind, entry.round, entry.messages) for entry in ledger.entries()] == [("uplink", None, 50)]
 
@@ -373,7 +374,7 @@ def test_the_rest_of_the_rows_is_as_announced(message: Message, complaint: str) 
     begun(pair)
     with pytest.raises(LocalProtocolError, match=complaint.replace("sent", "may not send", 1)):
         pair.worker.send(message)
-    forged = joined(framing.encode(messages.pack(message), message.rows())[0])
+    forged = joined(framing.encode(registry.pack(message), message.rows())[0])
     with pytest.raises(RemoteProtocolError, match=complaint):
         pair.server.receive(forged)
 
@@ -417,8 +418,8 @@ def test_rows_that_a_group_brings_are_spoken_of_while_others_go_up() -> None:
     pair = advanced_to(State.COMPUTING)
     begun(pair)
     pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
-    lacks = Lack(0, 0, 0, b"\1", 3), Lack(0, 0, 1, b"", 9)
-    for message in (Query(0, 0, 0, 2), lacks[0], Given(0, 0, 0, (ROWS,)), lacks[1]):
+    lacks = LossReport(0, 0, 0, b"\1", 3), LossReport(0, 0, 1, b"", 9)
+    for message in (LossQuery(0, 0, 0, 2), lacks[0], Fallback(0, 0, 0, (ROWS,)), lacks[1]):
         (received,) = pair.pass_on(message)
         assert received.fields() == message.fields()
         assert (pair.worker.state, pair.server.state) == (State.COMPUTING, State.COMPUTING)
@@ -432,11 +433,11 @@ def test_rows_that_a_group_brings_are_spoken_of_while_others_go_up() -> None:
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (Query(0, 1, 0), "query of round 1, of which no rows are on their way"),
-        (Query(1, 0, 0), "query of plan 1 under plan 0"),
-        (Given(0, 1, 0, (ROWS,)), "given of round 1, of which no rows are on their way"),
-        (Lack(0, 1, 0, b"", 0), "lack of round 1, of which no rows are on their way"),
-        (Lack(1, 0, 0, b"", 0), "lack of plan 1 under plan 0"),
+        (LossQuery(0, 1, 0), "query of round 1, of which no rows are on their way"),
+        (LossQuery(1, 0, 0), "query of plan 1 under plan 0"),
+        (Fallback(0, 1, 0, (ROWS,)), "given of round 1, of which no rows are on their way"),
+        (LossReport(0, 1, 0, b"", 0), "lack of round 1, of which no rows are on their way"),
+        (LossReport(1, 0, 0, b"", 0), "lack of plan 1 under plan 0"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.kind,
 )
@@ -449,20 +450,20 @@ def test_only_rows_that_are_on_their_way_are_spoken_of(message: Message, complai
     with pytest.raises(LocalProtocolError, match=complaint):
         sender.send(message)
     with pytest.raises(RemoteProtocolError, match=complaint):
-        receiver.receive(joined(framing.encode(messages.pack(message), message.rows())[0]))
+        receiver.receive(joined(framing.encode(registry.pack(message), message.rows())[0]))
 
 
 def test_nothing_is_said_of_rows_before_there_are_any() -> None:
     pair = advanced_to(State.WELCOMED)
     with pytest.raises(LocalProtocolError, match="query"):
-        pair.server.send(Query(-1, 0, 0))
+        pair.server.send(LossQuery(-1, 0, 0))
 
 
 def test_what_is_lacked_of_an_overtaken_plan_is_dropped() -> None:
     pair = advanced_to(State.COMPUTING)
     begun(pair, rest=0)
     pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
-    crossing = joined(pair.worker.send(Lack(0, 0, 0, b"\1", 3)))
+    crossing = joined(pair.worker.send(LossReport(0, 0, 0, b"\1", 3)))
     pair.pass_on(Assign(1, 1, False, "keep", {}, bytes(16), ()))
     assert pair.server.receive(crossing) == []
     begun(pair, rest=0, round_=1, plan=1)

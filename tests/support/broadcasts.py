@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from asyncdmtl.plan.codec import Bytes
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.multicast.datagrams import Layout, Stream
+from asyncdmtl.multicast.receiving import Heard, Reassembly
+from asyncdmtl.multicast.sending import Block, Broadcast
+from asyncdmtl.plan.codes.repair import Solver
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.repair import Solver
-from asyncdmtl.protocol.broadcast import Block, Broadcast
-from asyncdmtl.protocol.datagrams import Layout, Stream
-from asyncdmtl.protocol.reassembly import Heard, Reassembly
 
 KEY = bytes(32)
 

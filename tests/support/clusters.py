@@ -6,18 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from asyncdmtl.learning.tasks import Stored, TaskModels
+from asyncdmtl.data.stored import Stored
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.net.authentication import UNGUARDED_SERVER, UNGUARDED_WORKER, ServerSecurity, WorkerSecurity
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.runtime.coordinator import Coordinator
-from asyncdmtl.runtime.participant import Participant, WorkerOptions
-from asyncdmtl.runtime.records import RunOptions, RunRecord
-from asyncdmtl.runtime.roster import Event
-from asyncdmtl.runtime.security import (
-    UNGUARDED_SERVER,
-    UNGUARDED_WORKER,
-    ServerSecurity,
-    WorkerSecurity,
-)
+from asyncdmtl.server.membership import Event
+from asyncdmtl.server.records import RunOptions, RunRecord
+from asyncdmtl.server.server import Server
+from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 Kept = TypeVar("Kept", bound=Stored)
 
@@ -31,7 +27,7 @@ class Cluster:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
         self.address = ("127.0.0.1", 0)
-        self._coordinator = Coordinator(options, self._note, security)
+        self._coordinator = Server(options, self._note, security)
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Cluster:
@@ -53,7 +49,7 @@ class Cluster:
         **options: Any,
     ) -> asyncio.Task[TaskModels]:
         """Start a worker."""
-        worker = Participant(WorkerOptions(name, **options), partitions, security)
+        worker = Worker(WorkerOptions(name, **options), partitions, security)
         task = asyncio.create_task(worker.run(*self.address))
         self._tasks.append(task)
         return task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from asyncdmtl.runtime.multicast import Group
+from asyncdmtl.net.udp import Group
 
 LOOPBACK = "127.0.0.1"
 

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
-from asyncdmtl.learning.encoding import Encoding
+from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages import (
+from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
     Declare,

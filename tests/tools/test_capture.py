@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncdmtl.protocol import framing, messages
-from asyncdmtl.protocol.messages import Downlink, Heartbeat, Uplink
+from asyncdmtl.protocol import framing
+from asyncdmtl.protocol.messages import registry
+from asyncdmtl.protocol.messages.registry import Downlink, Heartbeat, Uplink
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -31,7 +32,7 @@ def capture() -> Any:
 
 def encoded(message: Any) -> tuple[bytes, int]:
     """A message on the wire, and the bytes of its body."""
-    buffers, _ = framing.encode(messages.pack(message), message.rows())
+    buffers, _ = framing.encode(registry.pack(message), message.rows())
     return b"".join(bytes(buffer) for buffer in buffers), sum(row.nbytes for row in message.rows())
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from asyncdmtl.protocol import checks
+from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.framing import FrameReader
 from asyncdmtl.protocol.session import Session
-from asyncdmtl.protocol.states import State
+from asyncdmtl.protocol.state_table import State
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -90,7 +90,7 @@ def hunt(monkeypatch: pytest.MonkeyPatch, inputs: int = 3000) -> str:
 
 
 def test_a_field_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "text", lambda value, what, limit=200: value)
+    monkeypatch.setattr(fields, "text", lambda value, what, limit=200: value)
     assert "Error" in hunt(monkeypatch)
 
 

@@ -51,7 +51,7 @@ def check(updates: Sequence[Vector], round_: int) -> None:
             sys.exit(f"another update of worker {worker} came in round {round_}")
 
 
-class Coordinator:
+class Server:
     """Says when rounds begin and end; waits for the tool, which reads the kernel's counters meanwhile."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from systems.common import (
     NUMBERS,
     PORT,
     WORKERS,
-    Coordinator,
+    Server,
     Vector,
     check,
     checked,
@@ -30,7 +30,7 @@ def take(round_: int, *updates: Vector) -> int:
 
 
 def main() -> None:
-    coordinator = Coordinator()
+    coordinator = Server()
     with Client(f"tcp://{HOST}:{PORT}", set_as_default=False) as client:
         client.wait_for_workers(WORKERS)
         for round_ in ALL_ROUNDS:

@@ -28,7 +28,7 @@ from systems.common import (
     PORT,
     ROUNDS,
     WORKERS,
-    Coordinator,
+    Server,
     Vector,
     check,
     checked,
@@ -43,7 +43,7 @@ class Exchange(Strategy):  # type: ignore[misc]
     """Hands every client the updates of all."""
 
     def __init__(self) -> None:
-        self._coordinator = Coordinator()
+        self._coordinator = Server()
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters:
         """Wait for all workers; nobody has anything yet."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from mpi4py import MPI
-from systems.common import ALL_ROUNDS, NUMBERS, WORKERS, Coordinator, check, checked, update
+from systems.common import ALL_ROUNDS, NUMBERS, WORKERS, Server, check, checked, update
 
 everyone = MPI.COMM_WORLD
 rank = everyone.Get_rank()
-coordinator = Coordinator()
+coordinator = Server()
 received = np.empty((WORKERS, NUMBERS), np.float32)
 for round_ in ALL_ROUNDS:
     everyone.Allgather(update(rank, round_), received)

@@ -11,7 +11,7 @@ import sys
 
 import msgpack
 import numpy as np
-from systems.common import ALL_ROUNDS, HOST, NUMBERS, PORT, WORKERS, Coordinator, check, checked, update
+from systems.common import ALL_ROUNDS, HOST, NUMBERS, PORT, WORKERS, Server, check, checked, update
 
 LIMIT = 4 * NUMBERS + 1024
 
@@ -45,7 +45,7 @@ async def serve() -> None:
     server = await asyncio.start_server(join, HOST, int(PORT), limit=LIMIT)
     async with server:
         await complete.wait()
-        coordinator = Coordinator()
+        coordinator = Server()
         for round_ in ALL_ROUNDS:
             await asyncio.gather(*map(relay, range(WORKERS)))
             # All have all when they say so: a byte each.

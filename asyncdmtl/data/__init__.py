@@ -1,0 +1,1 @@
+"""From tables and recipes to partitions of numbers, the same at all sites."""

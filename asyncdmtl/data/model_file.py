@@ -1,0 +1,183 @@
+"""A trained model as a file: what predicting needs, and where the model comes from. No pickle anywhere.
+
+The file is an `.npz` (a zip archive) of `coef_.npy`, `intercept_.npy` and `model.json`, which holds all the
+rest. `np.load` reads it, and so does `unzip -p FILE model.json`. Equal models make equal files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl._version import __version__
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.settings import DTYPES, Settings
+from asyncdmtl.learning.tasks import TaskModels
+
+FORMAT, FORMAT_VERSION = "asyncdmtl model", 1
+
+_JSON = "model.json"
+
+
+def _versions() -> dict[str, str]:
+    return {"asyncdmtl": __version__, "numpy": np.__version__}
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A trained model with all that goes with it.
+
+    Attributes
+    ----------
+    models : TaskModels
+    encoding : Encoding
+        How the columns of a file become the features; empty where the model was trained on numbers.
+    settings : Settings or None
+        How it was trained, if that is known.
+    task_column : str
+        The column that names the task of a row.
+    traffic : mapping or None
+        The report of the run (`report.traffic`), with the ledger in it; plain JSON types.
+    versions : mapping of package to version
+        What it was saved with.
+
+    Raises
+    ------
+    DataError
+        The models are not for the features of the encoding.
+    """
+
+    models: TaskModels
+    encoding: Encoding
+    settings: Settings | None
+    task_column: str = "tasks"
+    traffic: Mapping[str, Any] | None = None
+    versions: Mapping[str, str] = field(default_factory=_versions)
+
+    def __post_init__(self) -> None:
+        if not self.encoding.is_empty and len(self.encoding.features) != self.models.features:
+            rule = f"must have a coefficient for each of the {len(self.encoding.features)} features"
+            raise DataError("models", rule, self.models.features)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features; `x0`, `x1`, … where the model was trained on numbers."""
+        if self.encoding.is_empty:
+            return tuple(f"x{f}" for f in range(self.models.features))
+        return self.encoding.features
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, under exactly this name: all of it or, if that fails, nothing.
+
+        Raises
+        ------
+        DataError
+            The file cannot be written.
+        UsageError
+            `traffic` is not of plain JSON types.
+        """
+        try:
+            content = json.dumps(self._content(), allow_nan=False, indent=1)
+        except (TypeError, ValueError) as error:
+            raise UsageError("traffic", f"must be of plain JSON types ({error})", self.traffic) from error
+        target = Path(path).resolve()
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+                # Of the user's usual permissions, which temporary files do not have.
+                with (Path(folder) / target.name).open("wb") as file:
+                    self._write(file, content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                (Path(folder) / target.name).replace(target)
+        except OSError as error:
+            raise DataError("model file", f"must be writable ({error.strerror})", str(path)) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> SavedModel:
+        """Read what `save` wrote, here or elsewhere; nothing in the file is trusted or run.
+
+        Raises
+        ------
+        DataError
+            The file cannot be read, holds something else, is damaged, or is of a later format.
+        """
+        try:
+            # Opened here: NumPy leaves a file open that it cannot make sense of.
+            with Path(path).open("rb") as raw, zipfile.ZipFile(raw) as archive:
+                content = json.loads(archive.read(_JSON))
+                _check_format(content)
+                arrays = {name: _read_array(archive, name) for name in ("coef_", "intercept_")}
+            return cls._made(content, arrays)
+        except UsageError as error:
+            raise DataError(f"model file {path}: {error.argument}", error.rule, error.value) from error
+        except OSError as error:
+            raise DataError("model file", f"must be readable ({error.strerror})", str(path)) from error
+        # Archives, JSON, arrays: each has its own ways to say that bytes make no sense.
+        except (
+            ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, RecursionError,
+            NotImplementedError, MemoryError, zipfile.BadZipFile,
+        ) as error:  # fmt: skip
+            raise DataError("model file", "must be as asyncdmtl saved it, undamaged", str(path)) from error
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "versions": dict(self.versions),
+            "task_column": self.task_column,
+            "tasks": list(self.models.tasks),
+            "loss": self.models.loss,
+            "encoding": self.encoding.as_dict(),
+            "settings": None if self.settings is None else self.settings.as_dict(),
+            "traffic": self.traffic,
+        }
+
+    def _write(self, file: IO[bytes], content: str) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            # A ZipInfo of its own carries no date, so that equal models make equal files.
+            for name, array in (("coef_", self.models.coef_), ("intercept_", self.models.intercept_)):
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(_JSON), content, zipfile.ZIP_DEFLATED)
+
+    @classmethod
+    def _made(cls, content: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SavedModel:
+        settings, traffic = content["settings"], content["traffic"]
+        names = [*content["tasks"], content["task_column"], *content["versions"].values()]
+        if not all(isinstance(name, str) for name in names) or not isinstance(traffic, dict | None):
+            raise TypeError
+        return cls(
+            TaskModels(tuple(content["tasks"]), arrays["coef_"], arrays["intercept_"], content["loss"]),
+            Encoding.from_dict(content["encoding"]),
+            # Settings that did not exist when the file was written have their defaults.
+            None if settings is None else Settings(**settings),
+            content["task_column"],
+            traffic,
+            dict(content["versions"]),
+        )
+
+
+def _check_format(content: Any) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError
+    if content["format_version"] > FORMAT_VERSION:
+        rule = f"must be at most {FORMAT_VERSION} for asyncdmtl {__version__}; the file is from a later one"
+        raise DataError("format version", rule, content["format_version"])
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    with archive.open(f"{name}.npy") as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+    if array.dtype not in tuple(map(np.dtype, DTYPES)) or not np.isfinite(array).all():
+        raise DataError(name, f"must be finite numbers of {' or '.join(DTYPES)}", array.dtype)
+    return array

@@ -1,0 +1,1 @@
+"""One round of both sides without a wire: what workers and server compute between messages."""

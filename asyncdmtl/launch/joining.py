@@ -1,0 +1,192 @@
+"""Workers of this process in the run of a server that is running somewhere, and what they saw of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import UsageError
+from asyncdmtl.exchange.coded import ServerSide, Upload, reported_by
+from asyncdmtl.exchange.linear import LinearServerSide
+from asyncdmtl.launch.threads import best_told, merged, run_apart
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Declaration, Partition, TaskModels
+from asyncdmtl.net.authentication import WorkerSecurity
+from asyncdmtl.plan.compare import compare
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server.records import RoundRecord, RunRecord
+from asyncdmtl.worker.state import WorkerState
+from asyncdmtl.worker.worker import Worker, WorkerOptions
+
+log = logging.getLogger(__name__)
+
+# What does not matter where all rows are numbers, and what follows from the server's strategy.
+_FREE = ("standardise", "accelerated")
+
+
+def join_server(
+    host: str,
+    port: int,
+    settings: Settings,
+    stored: Mapping[str, Sequence[Partition]],
+    free: Collection[str] = (),
+) -> tuple[RunRecord, TaskModels]:
+    """Take part in a server's run with all of these workers, and return when it is over.
+
+    Settings must be the server's, but for those that `free` names: these are left to it.
+
+    What `python -m asyncdmtl.worker` has options for is taken from the environment: ASYNCDMTL_SECRET,
+    ASYNCDMTL_SECRET_FILE, ASYNCDMTL_TLS_CA, _TLS_CERT, _TLS_KEY, _TLS_SERVER_NAME, ASYNCDMTL_INSECURE.
+
+    Returns
+    -------
+    record : RunRecord
+        As far as these workers saw it: their traffic; objectives and residuals if no other took part, and
+        not under `personal`, where the server computes them: else NaN.
+    models : TaskModels
+        Of all tasks that these workers have models of.
+
+    Raises
+    ------
+    UsageError
+        A setting differs from the server's; the first that does is the error's `argument`.
+    AsyncDMTLError
+        What ended the run.
+    """
+    expected = {name: value for name, value in vars(settings).items() if name not in (*_FREE, *free)}
+    return run_apart(_join(host, port, expected, stored))
+
+
+async def _join(
+    host: str, port: int, expected: Mapping[str, Any], stored: Mapping[str, Sequence[Partition]]
+) -> tuple[RunRecord, TaskModels]:
+    guests = [
+        _Guest(name, partitions, expected, _security(name, host)) for name, partitions in stored.items()
+    ]
+    tasks = [asyncio.create_task(guest.run(host, port)) for guest in guests]
+    try:
+        _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if pending:
+            raise best_told(tasks)
+        models = [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    record = _record(guests)
+    known = {task for own in models for task in own.tasks}
+    return record, merged(models, [task for task in record.problem.tasks if task in known])
+
+
+class _Witness(WorkerState):
+    """A replica that insists on its settings, and remembers what it told the server in each round."""
+
+    def __init__(self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any]) -> None:
+        super().__init__(name, stored)
+        self.told: dict[int, Upload] = {}
+        self.began: dict[int, float] = {}
+        self._expected = expected
+
+    def declare(self) -> tuple[Declaration, ...]:
+        assert self._settings is not None
+        for name, own in self._expected.items():
+            if own != (theirs := getattr(self._settings, name)):
+                raise UsageError(name, f"must be that of the server, {theirs!r}", own)
+        return super().declare()
+
+    def compute(self) -> Upload:
+        self.began[self.round] = time.perf_counter()
+        sent = super().compute()
+        self.told[self.round] = replace(sent, rows=())
+        return sent
+
+
+class _Guest(Worker):
+    """A worker whose replica bears witness."""
+
+    def __init__(
+        self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any], security: WorkerSecurity
+    ) -> None:
+        super().__init__(WorkerOptions(name), stored, security)
+        self.name = name
+        self._replica = self.witness = _Witness(name, stored, expected)
+
+    @property
+    def ledger(self) -> Ledger:
+        """All that this worker sent and received."""
+        return self._ledger
+
+
+def _record(guests: Sequence[_Guest]) -> RunRecord:
+    side = guests[0].witness.side
+    plan, problem = side.plan, side.trainer.problem
+    server = ServerSide(plan, problem) if isinstance(plan, Plan) else LinearServerSide(plan, problem)
+    ledger = Ledger()
+    for guest in guests:
+        ledger.merge(guest.ledger)
+    began = guests[0].witness.began | {guests[0].witness.round: time.perf_counter()}
+    rounds = []
+    for r in range(guests[0].witness.round):
+        objective, residual = _objective(server, guests, r)
+        up, down = ledger.round_bytes(r, "up"), ledger.round_bytes(r, "down")
+        seconds = began.get(r + 1, math.nan) - began.get(r, math.nan)
+        rounds.append(RoundRecord(r, objective, residual, up, down, seconds))
+    return RunRecord(
+        run=guests[0].witness.run or "",
+        settings=problem.settings,
+        encoding=Encoding.empty(),
+        plan=plan,
+        candidates=compare(plan.placement, problem.task_of),
+        problem=problem,
+        vector_bytes=server.vector_bytes,
+        broadcast_bytes=server.broadcast_bytes,
+        rounds=tuple(rounds),
+        converged=len(rounds) < problem.settings.rounds
+        or problem.converged(rounds[-1].objective, rounds[-1].residual),
+        ledger=ledger,
+        kernel={},
+        incidents=(),
+        seconds=sum(entry.seconds for entry in rounds),
+    )
+
+
+def _objective(
+    server: ServerSide | LinearServerSide, guests: Sequence[_Guest], round_: int
+) -> tuple[float, float]:
+    """Objective and residual of a round as the server finds them, if all that it needs was said here."""
+    told = {guest.name: guest.witness.told.get(round_) for guest in guests}
+    placement = server.plan.placement
+    sent = [part for name in placement.workers if (part := told.get(name)) is not None]
+    reported = [len(reported_by(placement, k)) for k in range(len(placement.workers))]
+    personal = isinstance(server.plan, Plan) and server.plan.strategy == "personal"
+    if personal or [len(part.losses) for part in sent] != reported:
+        return math.nan, math.nan
+    return server.objective(sent), server.residual(sent)
+
+
+def _security(name: str, host: str) -> WorkerSecurity:
+    """What the environment says, by the names that the command's options have there."""
+
+    def given(option: str) -> str | None:
+        return os.environ.get(f"ASYNCDMTL_{option}")
+
+    def file(option: str) -> Path | None:
+        path = given(option)
+        return None if path is None else Path(path)
+
+    security = WorkerSecurity.from_files(
+        name, file("SECRET_FILE"), file("TLS_CA"), file("TLS_CERT"), file("TLS_KEY"), given("TLS_SERVER_NAME")
+    )
+    insecure = (given("INSECURE") or "").lower() in ("1", "true", "yes", "on")
+    if (warning := security.check_exposure(host, insecure)) is not None:
+        log.warning("%s", warning)
+    return security

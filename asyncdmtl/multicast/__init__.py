@@ -1,0 +1,1 @@
+"""Broadcast in datagrams, without sockets or clocks: cutting, sealing, sending, receiving, repairing."""

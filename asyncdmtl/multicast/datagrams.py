@@ -1,0 +1,133 @@
+"""Coded rows in datagrams: cut, sealed, opened, and put together again in whatever order they come.
+
+A row is cut into *ranges*, all rows at the same places, and a range of a row into *pieces*, of which each
+fits a datagram::
+
+    name of the stream (6) | number of the row (2) | number of the piece (4) | sealed piece | tag (16)
+
+A *stream* is all datagrams of one round under one plan. Its name and its key follow from the run's key, which
+workers are told on their connections, and from the plan's number and digest and the round. So the name says
+all of these; an old datagram belongs to no stream that anyone listens to; and no two contents ever have the
+same 12 bytes of header under one key, which makes the header the nonce (AES-GCM, 256 bits).
+
+Rows of repair have numbers from the number of the broadcast's rows on (asyncdmtl.plan.codes.repair).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from asyncdmtl.errors import UsageError
+
+HEADER = struct.Struct(">6sHI")
+NAME_BYTES, TAG_BYTES, KEY_BYTES = 6, 16, 32
+OVERHEAD = HEADER.size + TAG_BYTES
+MOST_ROWS, MOST_PIECES = 1 << 16, 1 << 32
+
+_CONTEXT = struct.Struct(">QQ")
+
+
+class Stream:
+    """Name and cipher of the datagrams of one round.
+
+    Parameters
+    ----------
+    key : bytes
+        The run's, `KEY_BYTES` of them.
+    context : bytes
+        What sets this stream apart from all others under the key.
+    """
+
+    def __init__(self, key: bytes, context: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise UsageError("key", f"must have {KEY_BYTES} bytes", len(key))
+        # A keyed BLAKE2b is a pseudorandom function (RFC 7693): the name tells nothing of the cipher's key.
+        derived = hashlib.blake2b(
+            context, key=key, digest_size=NAME_BYTES + KEY_BYTES, person=b"asyncdmtl-group"
+        ).digest()
+        self.name = derived[:NAME_BYTES]
+        self._cipher = AESGCM(derived[NAME_BYTES:])
+
+    @classmethod
+    def of_round(cls, key: bytes, plan: int, digest: bytes, round_: int) -> Stream:
+        """The stream of a round under a plan."""
+        return cls(key, b"round" + _CONTEXT.pack(plan, round_) + digest)
+
+    @classmethod
+    def of_probe(cls, key: bytes, nonce: bytes) -> Stream:
+        """The stream by which one worker is asked whether it hears the group."""
+        return cls(key, b"probe" + nonce)
+
+    def seal(self, row: int, piece: int, content: memoryview, out: memoryview) -> None:
+        """Write a datagram of `OVERHEAD + len(content)` bytes to `out`."""
+        HEADER.pack_into(out, 0, self.name, row, piece)
+        self._cipher.encrypt_into(out[: HEADER.size], content, None, out[HEADER.size :])
+
+    def open(self, datagram: memoryview, out: memoryview) -> bool:
+        """Whether a datagram of this stream is genuine; its content is written to `out`, of that length."""
+        try:
+            self._cipher.decrypt_into(datagram[: HEADER.size], datagram[HEADER.size :], None, out)
+        except InvalidTag:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows of `row_bytes` are cut into ranges of `range_bytes` and these into pieces of `piece_bytes`.
+
+    The last piece of a range, and the last range of a row, are what is left. Pieces are numbered along a row.
+    """
+
+    row_bytes: int
+    range_bytes: int
+    piece_bytes: int
+
+    def __post_init__(self) -> None:
+        for name in ("row_bytes", "range_bytes", "piece_bytes"):
+            if getattr(self, name) < 1:
+                raise UsageError(name, "must be at least 1", getattr(self, name))
+
+    @property
+    def ranges(self) -> int:
+        """Ranges of a row."""
+        return -(-self.row_bytes // self.range_bytes)
+
+    @property
+    def pieces_per_range(self) -> int:
+        """Pieces of every range but perhaps the last."""
+        return -(-self.range_bytes // self.piece_bytes)
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of a row."""
+        return self.pieces_of(self.ranges - 1)[1]
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Where range `index` begins and ends in a row, in bytes."""
+        start = index * self.range_bytes
+        return start, min(start + self.range_bytes, self.row_bytes)
+
+    def pieces_of(self, index: int) -> tuple[int, int]:
+        """The first piece of range `index`, and the first after it."""
+        start, stop = self.span(index)
+        first = index * self.pieces_per_range
+        return first, first + -(-(stop - start) // self.piece_bytes)
+
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """Where each piece begins, and where it ends, in its range of a row, in bytes."""
+        starts: list[int] = []
+        stops: list[int] = []
+        for index in range(self.ranges):
+            begin, end = self.span(index)
+            found = range(0, end - begin, self.piece_bytes)
+            starts += found
+            stops += [*found[1:], end - begin]
+        return starts, stops

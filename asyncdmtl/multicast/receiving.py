@@ -1,0 +1,192 @@
+"""The rows that one worker needs in one round, put together from datagrams, in whatever order they come."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import UsageError
+from asyncdmtl.multicast.datagrams import HEADER, OVERHEAD, Layout, Stream
+from asyncdmtl.plan.codes.repair import Solver
+
+# How many rows a piece lacks is told in a byte.
+MOST_TOLD = 255
+
+
+@dataclass
+class Heard:
+    """Datagrams that a worker received, by what became of them.
+
+    `taken` were used, `repaired` of them in the stead of lost ones; `surplus` were not needed, and not
+    opened; `foreign` belong to no stream that is listened to: another program's, or another round's;
+    `malformed` have a wrong size or number; `forged` fail their seal.
+    """
+
+    taken: int = 0
+    repaired: int = 0
+    surplus: int = 0
+    foreign: int = 0
+    malformed: int = 0
+    forged: int = 0
+
+
+class Reassembly:
+    """What one worker has of the rows of one round.
+
+    Any rows that suffice are taken for a piece: the worker's own rows in their places, others in places that
+    are still empty; of these the lost own rows are made in the end. Memory is that of the own rows and some
+    bytes for each piece of them. What comes after a piece is complete is dropped unopened, replayed or not.
+
+    Parameters
+    ----------
+    stream : Stream
+    layout : Layout
+    solver : Solver
+    heard : Heard
+        Where datagrams are counted.
+
+    Attributes
+    ----------
+    reached : int
+        The last range of which anything was used; -1 at first.
+    """
+
+    def __init__(self, stream: Stream, layout: Layout, solver: Solver, heard: Heard) -> None:
+        self.stream = stream
+        self.layout = layout
+        self.heard = heard
+        self.reached = -1
+        self._solver = solver
+        self._rows: list[Bytes | None] = [None] * layout.ranges
+        self._views: list[list[memoryview]] = [[] for _ in range(layout.ranges)]
+        self._starts, self._stops = layout.places
+        self._place_of = {number: place for place, number in enumerate(solver.own)}
+        self._has = [bytearray(layout.pieces) for _ in solver.own]
+        self._lacking = [len(solver.own)] * layout.pieces
+        self._filled: dict[int, dict[int, int]] = {}
+        self._left = [0] * layout.ranges
+        self._seen = [0] * layout.ranges
+        if solver.own:
+            spans = map(layout.pieces_of, range(layout.ranges))
+            self._left = [stop - first for first, stop in spans]
+
+    def complete(self, index: int) -> bool:
+        """Whether all rows of a range are there."""
+        return not self._left[index]
+
+    def seen(self, index: int) -> int:
+        """Datagrams of a range that came, needed or not."""
+        return self._seen[index]
+
+    def lacks(self, index: int) -> bytes:
+        """How many rows each piece of a range lacks; empty if none does."""
+        if self.complete(index):
+            return b""
+        first, stop = self.layout.pieces_of(index)
+        return bytes(min(count, MOST_TOLD) for count in self._lacking[first:stop])
+
+    def take(self, datagram: memoryview) -> int | None:
+        """Take in a datagram that names this stream; the range that it completes, if it does."""
+        if len(datagram) <= OVERHEAD:
+            self.heard.malformed += 1
+            return None
+        _, number, piece = HEADER.unpack_from(datagram)
+        if piece >= len(self._starts):
+            self.heard.malformed += 1
+            return None
+        start, stop = self._starts[piece], self._stops[piece]
+        if len(datagram) != stop - start + OVERHEAD:
+            self.heard.malformed += 1
+            return None
+        index = piece // self.layout.pieces_per_range
+        self._seen[index] += 1
+        if not self._lacking[piece]:
+            self.heard.surplus += 1
+            return None
+        place = self._place_of.get(number)
+        if place is None or self._has[place][piece] or (place in self._filled.get(piece, ())):
+            place = self._empty_place(number, piece)
+            if place is None:
+                self.heard.surplus += 1
+                return None
+        if not self._views[index]:
+            self._make_room(index)
+        if not self.stream.open(datagram, self._views[index][place][start:stop]):
+            self.heard.forged += 1
+            return None
+        self.heard.taken += 1
+        if index > self.reached:
+            self.reached = index
+        if self._solver.own[place] == number:
+            self._has[place][piece] = 1
+        else:
+            self._filled.setdefault(piece, {})[place] = number
+            self.heard.repaired += 1
+        self._lacking[piece] -= 1
+        return None if self._lacking[piece] else self._settle(index, piece)
+
+    def fill(self, index: int, rows: Bytes) -> None:
+        """Take the own rows of a range as they came on the connection, (len(own), bytes of the range)."""
+        start, stop = self.layout.span(index)
+        if rows.shape != (len(self._solver.own), stop - start):
+            raise UsageError(
+                "rows", f"must have {(len(self._solver.own), stop - start)} as shape", rows.shape
+            )
+        if self.complete(index):
+            return
+        first, end = self.layout.pieces_of(index)
+        self._lacking[first:end] = [0] * (end - first)
+        for piece in range(first, end):
+            self._filled.pop(piece, None)
+        self._rows[index], self._left[index] = rows, 0
+
+    def hand_out(self, index: int, known: Bytes) -> Bytes:
+        """The own rows of a complete range, (len(own), bytes of the range); those that were lost are made.
+
+        They can be had once. `known` is the side information, (packets that are known, bytes of the range).
+        """
+        rows = self._rows[index]
+        if rows is None:
+            return np.empty((0, known.shape[1]), np.uint8)
+        first, end = self.layout.pieces_of(index)
+        # Neighbours that lost the same are made good together.
+        gaps = [tuple(sorted(self._filled.pop(piece, {}).items())) for piece in range(first, end)]
+        piece = first
+        for filled, alike in itertools.groupby(gaps):
+            last = piece + len(list(alike)) - 1
+            if filled:
+                cut = slice(self._starts[piece], self._stops[last])
+                self._solver.solve(filled, [row[cut] for row in rows], [row[cut] for row in known])
+            piece = last + 1
+        self._rows[index], self._views[index] = None, []
+        return rows
+
+    def _make_room(self, index: int) -> None:
+        """Memory for the own rows of a range, once the first of its datagrams is there."""
+        start, stop = self.layout.span(index)
+        rows = self._rows[index] = np.empty((len(self._solver.own), stop - start), np.uint8)
+        self._views[index] = [memoryview(row.data) for row in rows]
+
+    def _empty_place(self, number: int, piece: int) -> int | None:
+        """A place for a row that is not in its own, or None if it is here already or would tell nothing."""
+        filled = self._filled.get(piece, {})
+        own = self._place_of.get(number)
+        here = number in filled.values() or (own is not None and self._has[own][piece])
+        if here or not self._solver.useful(number):
+            return None
+        empty = (p for p, has in enumerate(self._has) if not has[piece] and p not in filled)
+        return next(empty)
+
+    def _settle(self, index: int, piece: int) -> int | None:
+        """A piece has as many rows as it needs: the range if that completes it."""
+        if (filled := self._filled.get(piece)) is not None:
+            for place in self._solver.redundant(tuple(filled.items())):
+                del filled[place]
+                self._lacking[piece] += 1
+            if self._lacking[piece]:
+                return None
+        self._left[index] -= 1
+        return None if self._left[index] else index

@@ -1,0 +1,332 @@
+"""Sockets of a group: one that sends to it, and one that listens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncdmtl.errors import LinkError, UsageError
+from asyncdmtl.multicast.datagrams import NAME_BYTES, OVERHEAD
+from asyncdmtl.multicast.receiving import Heard
+from asyncdmtl.multicast.sending import Block
+
+log = logging.getLogger(__name__)
+
+# Linux; the socket module does not know them (include/uapi/linux/udp.h, in.h, in6.h).
+UDP_SEGMENT, UDP_GRO = 103, 104
+IP_MTU, IPV6_MTU = 14, 24
+SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
+
+# Where the MTU of the interface cannot be asked for: that of Ethernet.
+USUAL_MTU = 1500
+# However large packets may be on the loopback, small pieces are lost one by one.
+LARGEST_PACKET = 9000
+
+# Bytes that may wait at a socket. A worker that computes does not read for a while.
+WAITING = 1 << 24
+LITTLE = 1 << 20
+
+# Reads before other things have their turn; and before it is told what is lacking, which must not count what
+# has come already, but not what goes on coming either.
+TURN, ALL = 64, 1 << 14
+
+
+@dataclass(frozen=True)
+class Group:
+    """Where a broadcast goes.
+
+    Attributes
+    ----------
+    address : str
+        IPv4 or IPv6, of the multicast range.
+    port : int
+    hops : int
+        Routers that a datagram may pass, and one: 1 stays in the network, 0 on the host.
+    """
+
+    address: str = "239.192.77.77"
+    port: int = 7701
+    hops: int = 1
+
+    def __post_init__(self) -> None:
+        try:
+            usable = ipaddress.ip_address(self.address).is_multicast
+        except ValueError:
+            usable = False
+        if not usable:
+            rule = "must be a multicast address: 224.0.0.0/4 or ff00::/8"
+            raise UsageError("--group", rule, self.address)
+        if not 1 <= self.port <= 65535:
+            raise UsageError("--group", "must have a port from 1 to 65535", self.port)
+        if not 0 <= self.hops <= 255:
+            raise UsageError("--hops", "must lie between 0 and 255", self.hops)
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """AF_INET or AF_INET6."""
+        return socket.AF_INET6 if ipaddress.ip_address(self.address).version == 6 else socket.AF_INET
+
+    @property
+    def headers(self) -> int:
+        """Bytes of a datagram's headers on the wire: UDP, IP and Ethernet."""
+        return 8 + (40 if self.family == socket.AF_INET6 else 20) + 18
+
+
+class Sender:
+    """Sends datagrams to a group.
+
+    Parameters
+    ----------
+    group : Group
+    interface : str
+        By which: a name, or an address of this host; empty leaves it to the kernel's table of routes.
+
+    Attributes
+    ----------
+    piece_bytes : int
+        Of coded rows, that fit a datagram.
+
+    Raises
+    ------
+    UsageError
+        There is no such interface.
+    LinkError
+        Nothing can be sent to the group.
+    """
+
+    def __init__(self, group: Group, interface: str) -> None:
+        self.group = group
+        self._loop = asyncio.get_running_loop()
+        self._segmented = sys.platform == "linux"
+        self._warned = False
+        self._socket = made = socket.socket(group.family, socket.SOCK_DGRAM)
+        try:
+            made.setblocking(False)
+            _make_room(made, socket.SO_SNDBUF, SO_SNDBUFFORCE, LITTLE)
+            _send_by(made, group, interface)
+            made.connect((group.address, group.port))
+        except UsageError:
+            made.close()
+            raise
+        except OSError as error:
+            made.close()
+            told = f"nothing can be sent to the group {group.address}: {error.strerror} (--interface)"
+            raise LinkError(told, peer=group.address) from error
+        self.piece_bytes = _payload(made, group) - OVERHEAD
+
+    async def send(self, block: Block) -> None:
+        """Send datagrams; those that the network does not take are lost, as others are further on."""
+        while True:
+            try:
+                self._send_now(block)
+                return
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                if not self._warned:
+                    log.warning("datagrams to %s are lost: %s", self.group.address, error.strerror)
+                    self._warned = True
+                return
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _send_now(self, block: Block) -> None:
+        if self._segmented and block.count > 1:
+            control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", block.size))]
+            try:
+                self._socket.sendmsg([block.datagrams], control)
+                return
+            except BlockingIOError:
+                raise
+            except OSError:
+                # A kernel before 4.18, or a network card that cannot have it: one by one, for good.
+                self._segmented = False
+        for at in range(0, len(block.datagrams), block.size):
+            self._socket.send(block.datagrams[at : at + block.size])
+
+    async def _writable(self) -> None:
+        ready = self._loop.create_future()
+
+        def done() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        self._loop.add_writer(self._socket.fileno(), done)
+        try:
+            await ready
+        finally:
+            self._loop.remove_writer(self._socket.fileno())
+
+
+class Receiver:
+    """Listens to a group, and hands each datagram to who listens to its stream.
+
+    Parameters
+    ----------
+    group : Group
+    interface : str
+        As for `Sender`.
+
+    Attributes
+    ----------
+    heard : Heard
+        What became of the datagrams.
+
+    Raises
+    ------
+    UsageError
+        There is no such interface.
+    LinkError
+        The group cannot be joined.
+    """
+
+    def __init__(self, group: Group, interface: str) -> None:
+        self.heard = Heard()
+        self._loop = asyncio.get_running_loop()
+        self._streams: dict[bytes, Callable[[memoryview], object]] = {}
+        self._buffer = memoryview(bytearray(1 << 16))
+        self._socket = made = socket.socket(group.family, socket.SOCK_DGRAM)
+        try:
+            made.setblocking(False)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _make_room(made, socket.SO_RCVBUF, SO_RCVBUFFORCE, WAITING)
+            made.bind((group.address if sys.platform == "linux" else "", group.port))
+            _join(made, group, interface)
+            if sys.platform == "linux":
+                with contextlib.suppress(OSError):
+                    made.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
+        except UsageError:
+            made.close()
+            raise
+        except OSError as error:
+            made.close()
+            told = f"the group {group.address} cannot be joined: {error.strerror} (--interface)"
+            raise LinkError(told, peer=group.address) from error
+        self._loop.add_reader(made.fileno(), self.read)
+
+    def listen(self, name: bytes, take: Callable[[memoryview], object]) -> None:
+        """Have the datagrams of a stream handed over, which are valid during the call only."""
+        self._streams[name] = take
+
+    def forget(self, name: bytes) -> None:
+        """Listen to a stream no more."""
+        self._streams.pop(name, None)
+
+    def read(self, most: int = TURN) -> None:
+        """Hand over what has come, but not too much at a time."""
+        for _ in range(most):
+            try:
+                length, control, _, _ = self._socket.recvmsg_into([self._buffer], 64)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.debug("the group's socket: %s", error)
+                return
+            size = length
+            for level, kind, content in control:
+                if (level, kind) == (socket.SOL_UDP, UDP_GRO):
+                    size = struct.unpack_from("=H", content)[0]
+            for at in range(0, length, size or 1):
+                self._hand_over(self._buffer[at : min(at + size, length)])
+
+    def close(self) -> None:
+        """Leave the group and close the socket."""
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+
+    def _hand_over(self, datagram: memoryview) -> None:
+        take = self._streams.get(bytes(datagram[:NAME_BYTES]))
+        if take is None:
+            self.heard.foreign += 1
+        else:
+            take(datagram)
+
+
+def _make_room(made: socket.socket, option: int, forced: int, size: int) -> None:
+    """Let so many bytes wait at a socket, if the kernel allows it."""
+    with contextlib.suppress(OSError):
+        made.setsockopt(socket.SOL_SOCKET, option, size)
+    if sys.platform == "linux" and made.getsockopt(socket.SOL_SOCKET, option) < size:
+        # More than the administrator's limit is for root only.
+        with contextlib.suppress(OSError):
+            made.setsockopt(socket.SOL_SOCKET, forced, size)
+
+
+def _send_by(made: socket.socket, group: Group, interface: str) -> None:
+    if group.family == socket.AF_INET:
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, group.hops)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, _membership(group, interface))
+    else:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, group.hops)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface_index(interface))
+
+
+def _join(made: socket.socket, group: Group, interface: str) -> None:
+    if group.family == socket.AF_INET:
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _membership(group, interface))
+    else:
+        membership = socket.inet_pton(socket.AF_INET6, group.address)
+        membership += struct.pack("=I", interface_index(interface))
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+
+
+def _membership(group: Group, interface: str) -> bytes:
+    """An `ip_mreqn`: group, address of the interface, index of the interface."""
+    local, index = socket.inet_aton("0.0.0.0"), 0
+    try:
+        # A server that listens on :: has the addresses of IPv4 like this.
+        local = socket.inet_aton(str(ipaddress.IPv4Address(interface.removeprefix("::ffff:"))))
+    except ValueError:
+        index = interface_index(interface)
+    return socket.inet_aton(group.address) + local + struct.pack("=i", index)
+
+
+def interface_index(interface: str) -> int:
+    """The number of an interface by its name, or one of its IPv6 addresses; 0 if it is empty.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if not interface:
+        return 0
+    names = {name: index for index, name in socket.if_nameindex()}
+    index = names.get(interface) or names.get(_name_by_address(interface) or "")
+    if index is None:
+        rule = f"must be one of the interfaces {', '.join(names)}, or the address of one"
+        raise UsageError("--interface", rule, interface)
+    return index
+
+
+def _name_by_address(address: str) -> str | None:
+    """The name of the interface that has an IPv6 address, where the kernel tells."""
+    try:
+        digits = ipaddress.IPv6Address(address.partition("%")[0]).exploded.replace(":", "")
+        with Path("/proc/net/if_inet6").open() as listed:
+            found = [line.split() for line in listed]
+    except (ValueError, OSError):
+        return None
+    return next((words[-1] for words in found if words[0] == digits), None)
+
+
+def _payload(connected: socket.socket, group: Group) -> int:
+    """The largest datagram that goes to the group in one packet of its interface."""
+    six = group.family == socket.AF_INET6
+    mtu = USUAL_MTU
+    if sys.platform == "linux":
+        level, option = (socket.IPPROTO_IPV6, IPV6_MTU) if six else (socket.IPPROTO_IP, IP_MTU)
+        mtu = connected.getsockopt(level, option)
+    return min(mtu, LARGEST_PACKET) - (40 if six else 20) - 8

@@ -1,0 +1,181 @@
+"""Repair of a broadcast: rows without end, and the rows of a worker from any that suffice.
+
+The first rows are those of the downlink matrix; all others are *fresh*: random combinations of these, and
+so of the uplink rows, of which any serves whoever lost one (docs/theory.md, section 4: any `N − |M_k|`
+independent rows decode). Their coefficients follow from the plan's seed and their numbers, so a number is all
+that travels.
+
+A worker that lost rows does not decode in another way: it first solves for the rows that it lost, and then
+has what it would have had without loss.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import CodingError
+from asyncdmtl.field import gf256, linalg
+from asyncdmtl.plan.codes.matrices import Delivery, Matrix, packets, random_matrix
+from asyncdmtl.plan.plan import Plan
+
+# Solutions that are kept, for as many sets of lost and fresh rows; the rarest are made anew.
+MOST_SOLUTIONS = 1 << 8
+
+
+class FreshRows:
+    """Combinations of the `rows` rows of a broadcast, numbered from `rows` on; the same at both ends."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows = rows
+        self._seed = seed
+
+    def coefficients(self, number: int) -> Matrix:
+        """Row `number` as a combination of the broadcast's: (rows,) uint8, a unit vector if it is one."""
+        if number < self.rows:
+            return np.eye(1, self.rows, number, dtype=np.uint8).reshape(-1)
+        return random_matrix(f"fresh/{number}", self._seed, 1, self.rows).reshape(-1)
+
+    def combine(self, numbers: Sequence[int], rows: Bytes | Sequence[Bytes]) -> Bytes:
+        """The rows of these numbers, (len(numbers), L), from all rows (rows, L) of the broadcast."""
+        return gf256.Product(np.stack([self.coefficients(number) for number in numbers]))(rows)
+
+
+class Solver:
+    """How one worker gets the rows that it lost from others that came, and from what it knows.
+
+    Parameters
+    ----------
+    G : uint8 array (R_down·P, columns)
+        The rows of the broadcast as combinations of packets (`Plan.combined`).
+    delivery : Delivery
+        The rows that this worker decodes from, called its own here, in their places; and what it knows.
+    subpackets : int
+    seed : int
+        The plan's.
+
+    Attributes
+    ----------
+    own : tuple of int
+        Numbers of the worker's own rows; it needs as many, these or others.
+    rows : int
+        Rows of the broadcast; the numbers from here on are those of fresh rows.
+
+    Raises
+    ------
+    CodingError
+        The own rows do not determine what the worker wants, or it neither wants nor knows some packets: of
+        these, fresh rows would be unknown.
+    """
+
+    def __init__(self, G: Matrix, delivery: Delivery, subpackets: int, seed: int) -> None:
+        self.own = delivery.rows
+        self.rows = len(G)
+        self._fresh = FreshRows(len(G), seed)
+        self._G = np.ascontiguousarray(G)
+        self._wanted = packets(delivery.wanted, subpackets)
+        self._known = packets(delivery.known, subpackets)
+        if len(self._wanted) + len(self._known) != self._G.shape[1]:
+            raise CodingError("fresh rows need a worker that wants or knows all that is combined in them")
+        own = self._G[list(delivery.rows)]
+        if len(own) != len(self._wanted):
+            raise CodingError(f"{len(own)} rows cannot be solved for {len(self._wanted)} packets")
+        self._inverse = linalg.invert(np.ascontiguousarray(own[:, self._wanted]))
+        self._own_known = np.ascontiguousarray(own[:, self._known])
+        foreign = gf256.matmul(np.ascontiguousarray(self._G[:, self._wanted]), self._inverse)
+        self._useless = set(np.flatnonzero(~foreign.any(axis=1)).tolist())
+        self._expressed: dict[int, Matrix] = {}
+        self._solutions: OrderedDict[tuple[tuple[int, int], ...], gf256.Product] = OrderedDict()
+
+    @classmethod
+    def of(cls, plan: Plan, worker: int) -> Solver:
+        """How a worker listens to the broadcast of a plan."""
+        return cls(plan.combined, heard_by(plan, worker), plan.subpackets, plan.seed)
+
+    def useful(self, number: int) -> bool:
+        """Whether a row may stand in for one that was lost: it tells something that is not known already."""
+        return number not in self._useless
+
+    def redundant(self, filled: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        """Which places hold rows that the others determine already, so that there is room for other rows.
+
+        `filled` are the places of own rows that were lost, each with the number of the row that came in
+        its stead; all other places hold their own rows.
+        """
+        key = tuple(sorted(filled))
+        if key in self._solutions:
+            return ()
+        lost = [place for place, _ in key]
+        block = np.stack([self._express(number)[lost] for _, number in key])
+        independent = set(linalg.independent_rows(block))
+        if len(independent) < len(key):
+            return tuple(place for i, place in enumerate(lost) if i not in independent)
+        self._solutions[key] = self._solution(key, linalg.invert(block))
+        if len(self._solutions) > MOST_SOLUTIONS:
+            self._solutions.popitem(last=False)
+        return ()
+
+    def solve(self, filled: Sequence[tuple[int, int]], rows: Sequence[Bytes], known: Sequence[Bytes]) -> None:
+        """Replace rows that came instead of own rows by those that were lost, in place.
+
+        Parameters
+        ----------
+        filled : sequence of (place, number)
+            As for `redundant`, which found nothing.
+        rows : sequence of uint8 arrays (L,), one for each place
+        known : sequence of uint8 arrays (L,), one for each packet of the vectors that the worker knows
+
+        Raises
+        ------
+        CodingError
+            The rows do not determine the lost ones.
+        """
+        key = tuple(sorted(filled))
+        if key not in self._solutions and self.redundant(key):
+            raise CodingError(
+                f"the rows {[number for _, number in key]} do not make up for those that were lost"
+            )
+        self._solutions.move_to_end(key)
+        lost = [place for place, _ in key]
+        for place, found in zip(lost, self._solutions[key]([*rows, *known]), strict=True):
+            rows[place][:] = found
+
+    def _express(self, number: int) -> Matrix:
+        """A row as a combination of the own rows and the known packets: (own + known,) uint8.
+
+        With `g` the row over packets: `a = g_wanted · G_own,wanted⁻¹` and `b = g_known − a · G_own,known`.
+        """
+        if number not in self._expressed:
+            if len(self._expressed) > MOST_SOLUTIONS:
+                self._expressed.clear()
+            g = gf256.matmul(self._fresh.coefficients(number)[None, :], self._G)
+            a = gf256.matmul(np.ascontiguousarray(g[:, self._wanted]), self._inverse)
+            b = g[:, self._known] ^ gf256.matmul(a, self._own_known)
+            self._expressed[number] = np.hstack([a, b])[0]
+        return self._expressed[number]
+
+    def _solution(self, key: tuple[tuple[int, int], ...], inverse: Matrix) -> gf256.Product:
+        """Lost rows from all places and the known packets: `A⁻¹ (y − a_S Y_S − b V_known)`."""
+        terms = np.stack([self._express(number) for _, number in key])
+        lost = [place for place, _ in key]
+        # A place of a lost row holds the row that came in its stead, which counts once.
+        terms[:, lost] = np.eye(len(key), dtype=np.uint8)
+        return gf256.Product(gf256.matmul(inverse, terms))
+
+
+def heard_by(plan: Plan, worker: int) -> Delivery:
+    """What a worker takes from the broadcast of a plan, in which everybody hears everything.
+
+    It knows what it stores (under `central` the aggregates of its tasks), and needs as many rows as over TCP;
+    but under `personal` all of them: a fresh row combines all models, and it knows none.
+    """
+    delivery = plan.deliveries[worker]
+    if plan.strategy == "uncoded":
+        return Delivery(delivery.rows, delivery.wanted, plan.placement.stored[worker])
+    if plan.strategy == "personal":
+        everything = tuple(range(len(plan.combined)))
+        return Delivery(everything, everything, ())
+    return delivery

@@ -1,0 +1,1 @@
+"""Placement design: who should store what, so that little need be sent."""

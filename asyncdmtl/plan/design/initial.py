@@ -1,0 +1,118 @@
+"""Stores to begin a placement design with: how large each is, and an even filling.
+
+Capacities `m_k` say how many partitions each worker may store. On links of speeds `b_k`, in vectors per unit
+of time both ways, the downlink takes `max_k (N − |M_k|)/b_k`: every worker is sent as many rows as it lacks.
+The uplink takes at least `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers: what `S` lacks,
+the others send.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from heapq import heapify, heappop, heapreplace
+
+from asyncdmtl.plan.design.swaps import Stores
+from asyncdmtl.plan.placement import Placement
+
+Rank = tuple[int, Fraction]
+
+SHARES = 8
+
+
+def sizes_of_least_load(m: Sequence[int], total: int) -> tuple[int, ...]:
+    """`|M_k| <= m_k` of sum `total <= Σ m_k`, the smallest as large as can be."""
+    return _filled(m, [(total, lambda k, size: (size, Fraction(0)))])
+
+
+def sizes_of_least_time(
+    m: Sequence[int], total: int, N: int, b: Sequence[Fraction], shares: int = SHARES
+) -> tuple[int, ...]:
+    """`|M_k| <= m_k` of sum `total <= Σ m_k` for which uplink and downlink may take little time together.
+
+    Copies at slow workers shorten the downlink, copies at fast ones the uplink; in how many `shares` to split
+    them is tried out. With a single share all go to the downlink, whose time is then the least possible.
+    """
+    if total == sum(m):
+        return tuple(m)
+    B = sum(b, Fraction(0))
+
+    def sends(k: int, size: int) -> Rank:
+        """First let everyone store what it has time to send, then nobody lack much of what others send."""
+        lacks = Fraction(size - N)
+        return (0, size / b[k]) if size < N * b[k] / B else (1, lacks / (B - b[k]))
+
+    def waits(k: int, size: int) -> Rank:
+        return 0, (size - N) / b[k]
+
+    def time(sizes: Sequence[int]) -> Fraction:
+        return least_uplink_time(sizes, b, N) + downlink_time(sizes, b, N)
+
+    uplink = [total * i // shares for i in range(shares)]
+    return min((_filled(m, [(up, sends), (total - up, waits)]) for up in uplink), key=time)
+
+
+def downlink_time(sizes: Sequence[int], b: Sequence[Fraction], N: int) -> Fraction:
+    """`max_k (N − |M_k|)/b_k`."""
+    return max((N - size) / speed for size, speed in zip(sizes, b, strict=True))
+
+
+def least_uplink_time(sizes: Sequence[int], b: Sequence[Fraction], N: int) -> Fraction:
+    """The largest `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` over non-empty proper subsets `S` of the workers.
+
+    Dinkelbach's method: at the largest quotient `τ` no `S` has a positive `N − |M|(S) − τ·b(others)`, and the
+    `S` that comes closest is that of the workers with `τ·b_k > |M_k|`.
+    """
+    K = len(sizes)
+    time = Fraction(0)
+    while K > 1:
+        surplus = [time * speed - size for size, speed in zip(sizes, b, strict=True)]
+        ranked = sorted(range(K), key=lambda k: surplus[k], reverse=True)
+        S = [ranked[0], *(k for k in ranked[1:-1] if surplus[k] > 0)]
+        proven = Fraction(N - sum(sizes[k] for k in S)) / sum(b[k] for k in range(K) if k not in S)
+        if proven <= time:
+            break
+        time = proven
+    return time
+
+
+def even_stores(sizes: Sequence[int], N: int, rng: random.Random, order: Sequence[int]) -> Stores:
+    """Stores of these sizes (none above `N`) in which the numbers of holders differ by at most one.
+
+    Every worker takes, in `order`, the partitions with the fewest holders so far.
+    """
+    held = [0] * N
+    stored: Stores = [set() for _ in sizes]
+    for k in order:
+        fewest_first = sorted(range(N), key=lambda n: (held[n], rng.random()))
+        stored[k] = set(fewest_first[: sizes[k]])
+        for n in stored[k]:
+            held[n] += 1
+    return stored
+
+
+def cyclic_stores(sizes: Sequence[int], N: int) -> Stores | None:
+    """Those of a cyclic placement, if one has these sizes: whole copies in all, no size two above another."""
+    copies, rest = divmod(sum(sizes), N)
+    if rest or max(sizes) - min(sizes) > 1:
+        return None
+    cyclic = Placement.cyclic(len(sizes), N, copies).stored
+    of_size = {size: iter([store for store in cyclic if len(store) == size]) for size in set(sizes)}
+    return [set(next(of_size[size])) for size in sizes]
+
+
+def _filled(m: Sequence[int], wishes: Sequence[tuple[int, Callable[[int, int], Rank]]]) -> tuple[int, ...]:
+    """Give out copies one by one, each to the worker with room whose `rank(worker, size)` is least."""
+    sizes = [0] * len(m)
+    for amount, rank in wishes:
+        queue = [(rank(k, size), k) for k, size in enumerate(sizes) if size < m[k]]
+        heapify(queue)
+        for _ in range(amount):
+            k = queue[0][1]
+            sizes[k] += 1
+            if sizes[k] < m[k]:
+                heapreplace(queue, (rank(k, sizes[k]), k))
+            else:
+                heappop(queue)
+    return tuple(sizes)

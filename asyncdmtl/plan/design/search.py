@@ -1,0 +1,366 @@
+"""Placement design: who should store what, so that `relay` sends the least.
+
+Capacities `m_k` say how many partitions each worker may store. Over all placements that respect them:
+
+- Downlink (docs/theory.md, section 3): `N − min_k |M_k|`, so what counts is the size of the smallest store.
+- Uplink: `R_CO >= max(Σ_k (N − |M_k|) / (K−1), max_k (N − |M_k|))`. The first is the certificate with all
+  workers apart, the second the one with a worker against all others, who must send it all that it lacks. No
+  other certificate proves more from the sizes alone. With `C = Σ_k |M_k|` copies this is
+
+      `R_CO >= N − min((C − N)/(K−1), min_k |M_k|)`,
+
+  and if `C − N < K − 1` it is `R_CO = N`: a placement is a hypergraph on the workers with partitions as
+  hyperedges, connecting `K` vertices takes hyperedges with `Σ_n (|H_n| − 1) >= K − 1`, and two groups of
+  workers without a common partition must tell each other everything.
+- Makespan, speeds `b_k`: `max_k R_k/b_k >= (N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers,
+  who are sent what they lack by the others. The `S` that proves the most is found by Dinkelbach's method.
+
+Equal capacities: the cyclic placement. If `K` divides `N`, any `s` of its workers store at least the share
+`min(1, (s + c − 1)/K)` of all partitions (`c` copies). So `q` blocks of workers that all lack something prove
+at most `N/K · (q(K−c+1) − K)/(q−1)`, which grows with `q`: all workers apart prove the most. Blocks that lack
+nothing prove no more than one worker against the others. Hence `R_CO` is the bound.
+
+Everything else starts from an even filling and is improved by swaps (see `swaps`) until the bound is met or
+the effort spent. What comes out is not trusted: its loads are those of `uplink_optimum` (or `fastest_rates`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.design.initial import (
+    cyclic_stores,
+    downlink_time,
+    even_stores,
+    least_uplink_time,
+    sizes_of_least_load,
+    sizes_of_least_time,
+)
+from asyncdmtl.plan.design.swaps import Stores, apply, replacement, swap, undo
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.optimum import fastest_rates, uplink_optimum
+
+# Swaps are tried until so many copies have been looked at: a second or two, whatever the size.
+EFFORT = 200_000
+MOST_STEPS = 400
+
+
+@dataclass(frozen=True)
+class LinkTimes:
+    """How long a round's vectors travel, on links of given speeds, beside the least time of any placement.
+
+    Attributes
+    ----------
+    uplink : Fraction
+        `max_k R_k / b_k`, the makespan of the uplink.
+    uplink_bound : Fraction
+        No placement with these capacities and copies has a faster uplink.
+    downlink : Fraction
+        `max_k (N − |M_k|) / b_k`: every worker is sent as many rows as it lacks, over its own link.
+    downlink_bound : Fraction
+        No placement with these capacities and copies has a faster downlink.
+    """
+
+    uplink: Fraction
+    uplink_bound: Fraction
+    downlink: Fraction
+    downlink_bound: Fraction
+
+
+@dataclass(frozen=True)
+class Design:
+    """A placement, what `relay` sends with it, and what it would send with any other.
+
+    Attributes
+    ----------
+    placement : Placement
+    uplink_rates : tuple of K Fractions
+        `R_k`, in vectors; they violate no cut.
+    uplink_load, downlink_load : Fraction
+        `Σ_k R_k` and the broadcast load `max_k (N − |M_k|)`, in vectors.
+    uplink_bound, downlink_bound : Fraction
+        Lower bounds on the loads over all placements with these capacities and copies.
+    times : LinkTimes or None
+        With link speeds, the times that were minimised instead of the loads.
+    """
+
+    placement: Placement
+    uplink_rates: tuple[Fraction, ...]
+    uplink_load: Fraction
+    downlink_load: Fraction
+    uplink_bound: Fraction
+    downlink_bound: Fraction
+    times: LinkTimes | None = None
+
+    @property
+    def gap(self) -> Fraction:
+        """How far what was minimised (total load; total time with speeds) is above its bound."""
+        if self.times is None:
+            return self.uplink_load + self.downlink_load - self.uplink_bound - self.downlink_bound
+        return self.times.uplink + self.times.downlink - self.times.uplink_bound - self.times.downlink_bound
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the bounds prove that no placement does better; if not, none may exist all the same."""
+        return self.gap == 0
+
+
+def design_placement(
+    capacities: Mapping[str, int] | Sequence[int],
+    partitions: int,
+    *,
+    copies: int | None = None,
+    speeds: Sequence[Fraction | int] | None = None,
+    seed: int = 0,
+) -> Design:
+    """A placement of least total load (of least time, given speeds) among those that respect `capacities`.
+
+    Parameters
+    ----------
+    capacities : mapping of worker name to int, or sequence of int
+        How many partitions each worker may store; more than there are is as good as all. Workers of a
+        sequence are named `w0`, `w1`, …
+    partitions : int
+        `N`; they are named `p0`, `p1`, …
+    copies : int, optional
+        The exact number of holders of every partition. Default: all capacities are used up, and holders are
+        spread as evenly as the loads permit.
+    speeds : sequence of K positive rationals, optional
+        `b_k`, in vectors per unit of time, both ways: minimise the makespan of the uplink plus the time of
+        the downlink (see `LinkTimes`) instead of the loads.
+    seed : int
+        Of the choices among equals; the same arguments give the same design.
+
+    Raises
+    ------
+    PlacementError
+        No worker or no partition, a negative capacity, capacities that cannot hold every partition once (or
+        `copies` times), or `copies` outside 1…K.
+    UsageError
+        As many speeds as workers are needed, all of them positive.
+    """
+    if partitions < 1:
+        raise PlacementError("partitions", "must be at least 1", partitions)
+    names, m = _checked_capacities(capacities, partitions)
+    total = _checked_copies(m, partitions, copies)
+    b = None if speeds is None else _checked_speeds(speeds, len(names))
+    even = sizes_of_least_load(m, total)
+    sizes = even if b is None else sizes_of_least_time(m, total, partitions, b)
+    uplink_bound = _uplink_bound(len(m), total, partitions, min(even))
+    target = uplink_bound
+    if b is not None:
+        target = max(uplink_bound / sum(b), least_uplink_time(m, b, partitions))
+    trial = _search(names, partitions, sizes, b, target, even=copies is not None, seed=seed)
+    times = None
+    if b is not None:
+        shortest = sizes_of_least_time(m, total, partitions, b, shares=1)
+        waits = (downlink_time(each, b, partitions) for each in (sizes, shortest))
+        times = LinkTimes(trial.uplink, target, *waits)
+    return Design(
+        trial.placement,
+        trial.rates,
+        sum(trial.rates, Fraction(0)),
+        Fraction(downlink_bound(trial.placement)),
+        uplink_bound,
+        Fraction(partitions - min(even)),
+        times,
+    )
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What a number of copies costs in storage and computation, and what it saves in traffic.
+
+    Attributes
+    ----------
+    copies : int
+        Holders of every partition.
+    storage : int
+        Partitions that a worker stores, at most.
+    computation : int
+        Local updates computed in a round by all workers together, `N·copies`.
+    uplink_load : Fraction
+        Of `relay`, in vectors.
+    uplink_bound : Fraction
+        Lower bound on it over all placements with this storage and these copies.
+    downlink_load : Fraction
+        Of `relay`, in vectors, as a broadcast; no placement with this storage needs less.
+    uncoded_uplink, uncoded_downlink : int
+        The same exchange without coding: what somebody lacks is sent up once and broadcast once.
+    unicast_downlink : int
+        `Σ_k (N − |M_k|)`: the downlink without multicast, coded or not.
+    """
+
+    copies: int
+    storage: int
+    computation: int
+    uplink_load: Fraction
+    uplink_bound: Fraction
+    downlink_load: Fraction
+    uncoded_uplink: int
+    uncoded_downlink: int
+    unicast_downlink: int
+
+
+def trade_off(
+    workers: int, partitions: int, copies: Iterable[int] | None = None, *, seed: int = 0
+) -> list[TradeOff]:
+    """Storage and computation against traffic: a design for each number of `copies`, on equal workers.
+
+    Parameters
+    ----------
+    workers, partitions : int
+        `K` and `N`.
+    copies : iterable of int, optional
+        Default: 1 to `K`.
+    seed : int
+        As in `design_placement`.
+
+    Raises
+    ------
+    PlacementError
+        `workers` or `partitions` is below 1, or a number of copies outside 1…K.
+    """
+    if workers < 1:
+        raise PlacementError("workers", "must be at least 1", workers)
+    rows = []
+    for c in range(1, workers + 1) if copies is None else copies:
+        storage = -(-partitions * c // workers)
+        design = design_placement([storage] * workers, partitions, copies=c, seed=seed)
+        lacked = 0 if c == workers else partitions
+        rows.append(
+            TradeOff(
+                copies=c,
+                storage=storage,
+                computation=partitions * c,
+                uplink_load=design.uplink_load,
+                uplink_bound=design.uplink_bound,
+                downlink_load=design.downlink_load,
+                uncoded_uplink=lacked,
+                uncoded_downlink=lacked,
+                unicast_downlink=partitions * (workers - c),
+            )
+        )
+    return rows
+
+
+def _checked_capacities(
+    capacities: Mapping[str, int] | Sequence[int], N: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names of the workers and how much each can use of its capacity."""
+    if not isinstance(capacities, Mapping):
+        capacities = {f"w{k}": capacity for k, capacity in enumerate(capacities)}
+    if not capacities:
+        raise PlacementError("capacities", "must be given for at least one worker", {})
+    for worker, capacity in capacities.items():
+        if not isinstance(capacity, int) or capacity < 0:
+            raise PlacementError(f"capacity of worker {worker!r}", "must be an integer, at least 0", capacity)
+    m = tuple(min(capacity, N) for capacity in capacities.values())
+    if sum(m) < N:
+        raise PlacementError("capacities", f"must hold each of {N} partitions once, so sum to {N}", list(m))
+    return tuple(capacities), m
+
+
+def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
+    """How many copies of partitions are stored in all."""
+    if copies is None:
+        return sum(m)
+    if not 1 <= copies <= len(m):
+        raise PlacementError("copies", f"must lie between 1 and the number of workers ({len(m)})", copies)
+    if sum(m) < N * copies:
+        raise PlacementError(
+            "capacities",
+            f"must hold {copies} copies of {N} partitions, so sum to {N * copies}, none above {N} counted",
+            list(m),
+        )
+    return N * copies
+
+
+def _checked_speeds(speeds: Sequence[Fraction | int], K: int) -> tuple[Fraction, ...]:
+    try:
+        b = tuple(map(Fraction, speeds))
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
+        raise UsageError("speeds", "must be rational numbers", speeds) from error
+    if len(b) != K:
+        raise UsageError("speeds", f"must be as many as workers ({K})", speeds)
+    if min(b) <= 0:
+        raise UsageError("speeds", "must be positive", [str(speed) for speed in b])
+    return b
+
+
+def _uplink_bound(K: int, total: int, N: int, smallest: int) -> Fraction:
+    """The bound on `R_CO` of `total` copies, when no more than `smallest` fit into every store."""
+    if K == 1:
+        return Fraction(0)
+    if total - N < K - 1:
+        return Fraction(N)
+    return N - min(Fraction(total - N, K - 1), Fraction(smallest))
+
+
+def _search(
+    names: Sequence[str],
+    N: int,
+    sizes: Sequence[int],
+    b: Sequence[Fraction] | None,
+    target: Fraction,
+    *,
+    even: bool,
+    seed: int,
+) -> _Trial:
+    """The best stores of these sizes that can be found; `even`: numbers of holders differ by at most one."""
+    rng = random.Random(seed)
+    stored = _first_stores(sizes, N, b, rng)
+    trial = _Trial.of(names, N, stored, b)
+    for propose in (swap,) if even else (swap, replacement):
+        for _ in range(min(MOST_STEPS, EFFORT // sum(sizes))):
+            if trial.uplink == target or not (changes := propose(stored, trial.blocks, rng)):
+                break
+            apply(stored, changes)
+            changed = _Trial.of(names, N, stored, b)
+            if changed.key <= trial.key:
+                trial = changed
+            else:
+                undo(stored, changes)
+    return trial
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A placement, measured.
+
+    `uplink` is what is to be minimised: the load, or the makespan; `blocks` are what limits it (see `swaps`).
+    `key` orders trials: of two with the same load the one with fewer blocks is closer to an improvement.
+    """
+
+    placement: Placement
+    rates: tuple[Fraction, ...]
+    uplink: Fraction
+    key: tuple[Fraction, Fraction]
+    blocks: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], N: int, stored: Stores, b: Sequence[Fraction] | None) -> _Trial:
+        placement = Placement(
+            {name: [f"p{n}" for n in store] for name, store in zip(names, stored, strict=True)},
+            [f"p{n}" for n in range(N)],
+        )
+        if b is None:
+            least = uplink_optimum(placement)
+            key = (least.load, Fraction(len(least.certificate)))
+            return cls(placement, least.rates, least.load, key, least.certificate)
+        fastest = fastest_rates(placement, b)
+        others = tuple(k for k in range(len(names)) if k not in fastest.certificate)
+        key = (fastest.time, sum(fastest.rates, Fraction(0)))
+        return cls(placement, fastest.rates, fastest.time, key, (others,))
+
+
+def _first_stores(sizes: Sequence[int], N: int, b: Sequence[Fraction] | None, rng: random.Random) -> Stores:
+    if b is None:
+        return cyclic_stores(sizes, N) or even_stores(sizes, N, rng, range(len(sizes)))
+    # The fastest first: then the slow ones are left with partitions that others hold too.
+    return even_stores(sizes, N, rng, sorted(range(len(sizes)), key=lambda k: -b[k]))

@@ -1,0 +1,111 @@
+"""Linear targets: the matrices of a plan, the best conditioned of a few random draws, all of them checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from asyncdmtl.errors import CodingError
+from asyncdmtl.field import real
+from asyncdmtl.field.real import Matrix
+from asyncdmtl.plan.linear.erasure import codes_of_lines, find_codes, uplink_from_codes
+from asyncdmtl.plan.linear.pieces import Flat, Pieces, assign_everything, candidate_flats
+from asyncdmtl.plan.linear.subspaces import RESIDUAL, draw_subspaces, find_pieces, uplink_from_subspaces
+from asyncdmtl.plan.linear.targets import Bound, Target
+
+_DRAWS = 6
+_GOOD_CONDITION = 100.0
+
+
+def build_uplink(
+    target: Target,
+    bound: Bound,
+    responders: Sequence[tuple[int, ...]],
+    rng: np.random.Generator,
+    P: int,
+    silent: int,
+) -> tuple[list[Matrix], float]:
+    """Uplink matrices (R_k·P, N·P), the best conditioned of a few draws."""
+    # Should the optimised choice fail in every draw, the one that cannot fail takes its place.
+    draws: list[Callable[[], tuple[list[Matrix], float]]]
+    if silent:
+        choices = (
+            find_codes(target, bound, responders, rng, subpackets=P, silent=silent),
+            codes_of_lines(target, subpackets=P, silent=silent),
+        )
+        draws = [partial(uplink_from_codes, target, codes, rng, subpackets=P) for codes in choices]
+    else:
+        flats = candidate_flats(target)
+        pieces = find_pieces(target, flats, bound, rng, subpackets=P), assign_everything(target, subpackets=P)
+        draws = [partial(_from_pieces, target, flats, choice, rng, P) for choice in pieces]
+    for draw in draws:
+        best: tuple[list[Matrix], float] | None = None
+        for _ in range(_DRAWS):
+            try:
+                drawn = _checked(target, responders, P, *draw())
+            except CodingError:
+                continue
+            if best is None or drawn[1] < best[1]:
+                best = drawn
+            if best[1] < _GOOD_CONDITION:
+                break
+        if best is not None:
+            return best
+    raise CodingError(
+        f"the target is too close to one of lower rank to decode it (residual above {RESIDUAL:g})"
+    )
+
+
+def _from_pieces(
+    target: Target, flats: Sequence[Flat], pieces: Pieces, rng: np.random.Generator, P: int
+) -> tuple[list[Matrix], float]:
+    return uplink_from_subspaces(target, draw_subspaces(target, flats, pieces, rng, subpackets=P), P)
+
+
+def _checked(
+    target: Target, responders: Sequence[tuple[int, ...]], P: int, W: list[Matrix], condition: float
+) -> tuple[list[Matrix], float]:
+    """The same rows, orthonormal within each worker; every set of responders is made to decode once.
+
+    The rows of a worker matter by their span only: orthonormal ones lose no digits, and none is wasted.
+    """
+    W = [_orthonormal_rows(matrix) for matrix in W]
+    for key in responders:
+        _, worst = solve_decoding(target.columns, [W[k] for k in key], P)
+        condition = max(condition, worst)
+    return W, condition
+
+
+def _orthonormal_rows(matrix: Matrix) -> Matrix:
+    return real.row_basis(real.unit_columns(matrix.T).T)
+
+
+def solve_decoding(columns: Matrix, W: Sequence[Matrix], P: int) -> tuple[Matrix, float]:
+    """D with `D · (W stacked) = columns ⊗ I_P`, and the condition number of the system."""
+    stacked, wanted = np.vstack(W), real.kron_identity(columns, P)
+    D = real.solve(stacked.T, wanted.T).T
+    miss = np.linalg.norm(D @ stacked - wanted, axis=1)
+    if np.any(miss > RESIDUAL * np.linalg.norm(wanted, axis=1)):
+        raise CodingError("these rows do not determine the target")
+    return np.ascontiguousarray(D), real.condition_number(stacked)
+
+
+def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Matrix, tuple[int, ...], float]:
+    """Random combinations of the row basis: every worker's leading rows suffice; the best of a few draws."""
+    missing = [target.placement.missing(k) for k in range(len(target.placement.workers))]
+    open_ = [real.column_basis(target.columns[:, columns]) for columns in missing]
+    ranks = tuple(basis.shape[1] for basis in open_)
+    best: tuple[Matrix, float] | None = None
+    for _ in range(_DRAWS):
+        Q = real.random_orthonormal(rng, max(ranks), target.rank)
+        worst = max(real.condition_number(Q[:rank] @ basis) for rank, basis in zip(ranks, open_, strict=True))
+        if best is None or worst < best[1]:
+            best = Q, worst
+        if best[1] < _GOOD_CONDITION:
+            break
+    assert best is not None
+    lift = target.lift / target.row_scale
+    inverse = real.solve(lift, np.eye(len(lift)))
+    return (best[0] @ inverse) / target.row_scale.T, ranks, max(best[1], real.condition_number(lift))

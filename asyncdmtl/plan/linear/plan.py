@@ -1,0 +1,355 @@
+"""Linear targets: plans by which the server and then all workers obtain `A·V` over the reals.
+
+`A` (C × N) is the target, `V` (N × d) the local updates (docs/theory.md, section 5). Worker `k` sends `R_k`
+combinations of the updates that it stores; the server solves for `A·V`; of the broadcast a worker needs as
+many rows as its own updates leave open: `rank(A restricted to the columns outside M_k)`.
+
+    plan = make_linear_plan(placement, A)
+    rows = {k: plan.encode(k, V[list(placement.stored[k])]) for k in range(K)}
+    AV = plan.aggregate(rows)
+    downlink = plan.broadcast(AV)
+    plan.recover(k, downlink, V[list(placement.stored[k])])      # equals AV, up to rounding
+
+Workers and partitions are indices into the placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.errors import CodingError, UsageError
+from asyncdmtl.field import real
+from asyncdmtl.field.real import Matrix
+from asyncdmtl.plan.linear.matrices import build_downlink, build_uplink, solve_decoding
+from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound, packet_columns
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
+from asyncdmtl.plan.validation import a_placement, rational, whole_number
+
+MOST_SUBPACKETS = 4096
+MAX_SUBPACKETS = 24
+"""The most packets that `max_overhead` tries."""
+
+Float = TypeVar("Float", np.float32, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPlan:
+    """How to obtain `A·V` at the server and at all workers; made by `make_linear_plan`.
+
+    Attributes
+    ----------
+    placement : Placement
+    target : (C, N) float64
+        `A`.
+    silent : int
+        How many workers may stay silent.
+    subpackets : int
+        P: every vector is cut into P equal packets (padded with zeros).
+    dimensions : tuple of Fraction
+        `R_k` in vectors; whole numbers if `subpackets` is 1.
+    uplink_matrices : tuple of (R_k·P, |M_k|·P) float64
+        Coefficients of the packets of the stored partitions, in the order of `placement.stored[k]`; packet
+        `p` of the i-th stored partition is column `i·P + p`.
+    uplink_bound : Fraction
+        The smallest load, in multiples of 1/P, that meets every cut constraint
+        `Σ_{k∈S} R_k ≥ rank(A on the columns that only S holds)`, for every S without any `silent` of its
+        workers. No linear scheme with P packets has a smaller load.
+    fractional_bound : Fraction
+        The same as a linear program: no linear scheme with any number of packets has a smaller load.
+    bound_complete : bool
+        False if, with many workers, the bounds rest on a search for cut constraints and not on all of them.
+        They are valid then too, but may be lower than necessary.
+    downlink_matrix : (R_down, C) float64
+        What the server multiplies `A·V` with.
+    missing_ranks : tuple of int
+        Per worker the rank of `A` on the columns outside `M_k`: the number of leading downlink rows that it
+        needs. `downlink_load = downlink_bound` is the largest of them: a worker cannot do with fewer.
+    condition : float
+        The worst condition number (largest over smallest non-zero singular value) of all systems solved: for
+        the uplink coefficients, for every set of responders, for every worker.
+    """
+
+    placement: Placement
+    target: Matrix
+    silent: int
+    subpackets: int
+    uplink_matrices: tuple[Matrix, ...]
+    uplink_bound: Fraction
+    fractional_bound: Fraction
+    bound_complete: bool
+    downlink_matrix: Matrix
+    missing_ranks: tuple[int, ...]
+    condition: float
+    _decoding: dict[tuple[int, ...], Matrix] = field(default_factory=dict, repr=False)
+    _recovery: dict[int, tuple[Matrix, Matrix]] = field(default_factory=dict, repr=False)
+
+    @property
+    def dimensions(self) -> tuple[Fraction, ...]:
+        """`R_k` in vectors."""
+        return tuple(Fraction(W.shape[0], self.subpackets) for W in self.uplink_matrices)
+
+    @property
+    def uplink_load(self) -> Fraction:
+        """`Σ R_k` in vectors."""
+        return sum(self.dimensions, Fraction(0))
+
+    @property
+    def gap(self) -> Fraction:
+        """`uplink_load − uplink_bound`: 0 means optimal among linear schemes with as many packets."""
+        return self.uplink_load - self.uplink_bound
+
+    @property
+    def downlink_load(self) -> Fraction:
+        """Rows of the broadcast, each counted once."""
+        return Fraction(self.downlink_matrix.shape[0])
+
+    @property
+    def downlink_bound(self) -> Fraction:
+        """`max_k rank(A on the columns outside M_k)`, a bound for every scheme that sends real vectors."""
+        return Fraction(max(self.missing_ranks))
+
+    def encode(self, worker: int, updates: NDArray[Float]) -> NDArray[Float]:
+        """What `worker` sends: (R_k·P, ⌈d/P⌉) from its updates (|M_k|, d), in their dtype.
+
+        Raises
+        ------
+        UsageError
+            No such worker, or updates of another shape or dtype.
+        """
+        stored = len(self.placement.stored[self._worker(worker)])
+        _check_rows("updates", updates, stored)
+        packets = _to_packets(updates, self.subpackets)
+        return real.product(self.uplink_matrices[worker], packets).astype(updates.dtype)
+
+    def decoding_matrix(self, responders: Sequence[int]) -> Matrix:
+        """What turns the rows of `responders`, stacked in ascending order, into `A·V`: (C·P, Σ R_k·P).
+
+        Computed once per set of responders.
+
+        Raises
+        ------
+        CodingError
+            The rows of these workers do not determine `A·V`.
+        """
+        key = tuple(sorted({self._worker(k) for k in responders}))
+        if (known := self._decoding.get(key)) is None:
+            known = self._decode_from(key)
+            known.flags.writeable = False
+            self._decoding[key] = known
+        return known
+
+    def aggregate(self, rows: Mapping[int, NDArray[Float]], *, length: int | None = None) -> NDArray[Float]:
+        """`A·V` (C, d) at the server, from the rows of the workers that responded.
+
+        `length` is d, needed only to cut off padding when `subpackets` does not divide d.
+
+        Raises
+        ------
+        UsageError
+            No rows at all, rows of an unknown worker, or of another shape than `encode` gives.
+        CodingError
+            Too few workers responded to determine `A·V`; the message names the silent ones.
+        """
+        if not isinstance(rows, Mapping) or not rows:
+            raise UsageError("rows", "must map at least one worker to its rows", rows)
+        responders = sorted(self._worker(k) for k in rows)
+        for k in responders:
+            _check_rows(
+                f"rows of worker {self.placement.workers[k]!r}", rows[k], self.uplink_matrices[k].shape[0]
+            )
+        if len({(rows[k].shape[1], rows[k].dtype) for k in responders}) > 1:
+            raise UsageError("rows", "must have equal length and dtype", [rows[k].shape for k in responders])
+        stacked = np.vstack([rows[k] for k in responders])
+        total = real.product(self.decoding_matrix(responders), stacked).astype(stacked.dtype)
+        result: NDArray[Float] = total.reshape(len(self.target), self.subpackets * stacked.shape[1])
+        return result if length is None else result[:, :length]
+
+    def broadcast(self, combined: NDArray[Float]) -> NDArray[Float]:
+        """What the server broadcasts: (R_down, d) from `A·V` (C, d)."""
+        _check_rows("combined", combined, len(self.target))
+        return real.product(self.downlink_matrix, combined).astype(combined.dtype)
+
+    def recover(self, worker: int, rows: NDArray[Float], updates: NDArray[Float]) -> NDArray[Float]:
+        """`A·V` (C, d) at `worker`, from broadcast rows and its own updates (|M_k|, d) as side information.
+
+        The first `missing_ranks[worker]` rows are used; more may be given.
+
+        Raises
+        ------
+        UsageError
+            No such worker, too few rows, or updates of another shape or dtype.
+        """
+        stored = self.placement.stored[self._worker(worker)]
+        needed = self.missing_ranks[worker]
+        _check_rows("updates", updates, len(stored))
+        if rows.ndim != 2 or len(rows) < needed or rows.shape[1] != updates.shape[1]:
+            raise UsageError(
+                "rows", f"must be at least {needed} rows of {updates.shape[1]} numbers", rows.shape
+            )
+        if (known := self._recovery.get(worker)) is None:
+            known = self._recover_with(worker)
+            self._recovery[worker] = known
+        from_rows, from_updates = known
+        total = real.product(from_rows, rows[:needed]) + real.product(from_updates, updates)
+        return total.astype(updates.dtype)
+
+    @cached_property
+    def _reduced(self) -> Target:
+        return Target(self.placement, self.target)
+
+    def _decode_from(self, responders: tuple[int, ...]) -> Matrix:
+        reduced, P = self._reduced, self.subpackets
+        W = []
+        for k in responders:
+            stored = list(self.placement.stored[k])
+            W.append(np.zeros((self.uplink_matrices[k].shape[0], self.target.shape[1] * P)))
+            # Per unit of a column, so that columns of any size are solved for with the same care.
+            unit = np.repeat(1.0 / np.where(reduced.scales > 0, reduced.scales, 1.0)[stored], P)
+            W[-1][:, packet_columns(stored, P)] = self.uplink_matrices[k] * unit
+        try:
+            D, _ = solve_decoding(reduced.columns, W, P)
+        except CodingError as error:
+            absent = [name for k, name in enumerate(self.placement.workers) if k not in responders]
+            raise CodingError(f"A·V cannot be decoded without the rows of {', '.join(absent)}") from error
+        return real.kron_identity(reduced.lift, P) @ D
+
+    def _recover_with(self, worker: int) -> tuple[Matrix, Matrix]:
+        """X and Z with `A·V = X · leading rows + Z · V_stored`."""
+        reduced, stored = self._reduced, list(self.placement.stored[worker])
+        leading = self.downlink_matrix[: self.missing_ranks[worker]]
+        missing = reduced.columns[:, list(self.placement.missing(worker))]
+        G = leading @ reduced.lift @ missing
+        X = reduced.lift @ real.solve(G.T, missing.T).T
+        return X, self.target[:, stored] - X @ (leading @ self.target[:, stored])
+
+    def _worker(self, worker: int) -> int:
+        return whole_number("worker", worker, 0, len(self.placement.workers) - 1)
+
+
+def make_linear_plan(
+    placement: Placement,
+    target: NDArray[np.float64],
+    *,
+    silent: int = 0,
+    seed: int = 0,
+    subpackets: int = 1,
+    max_overhead: float | Fraction | None = None,
+) -> LinearPlan:
+    """A checked plan for the target `A`.
+
+    Parameters
+    ----------
+    placement : Placement
+    target : (C, N) real matrix
+        Columns follow `placement.partitions`. Any rank; zero and repeated columns are welcome.
+    silent : int
+        The server decodes from any K − `silent` workers.
+    seed : int
+        Fixes all random choices. (LAPACK may still differ in last digits between machines: let one side make
+        the plan and hand over its matrices.)
+    subpackets : int
+        P.
+    max_overhead : float or Fraction, optional
+        Choose the smallest P up to `MAX_SUBPACKETS` whose bound exceeds that of the best scheme with any
+        number of packets by at most this fraction; 0 asks for none. `subpackets` is not used then.
+
+    Raises
+    ------
+    UsageError
+        An argument breaks a rule, or there are too many sets of responders to check.
+    PlanError
+        A partition has at most `silent` holders.
+    """
+    placement = a_placement(placement)
+    A = _check_target(placement, target)
+    silent, seed = whole_number("silent", silent), whole_number("seed", seed)
+    subpackets = whole_number("subpackets", subpackets, 1, MOST_SUBPACKETS)
+    if max_overhead is not None:
+        max_overhead = rational("max_overhead", max_overhead)
+    check_copies(placement, silent)
+    responders = list(responder_sets(len(placement.workers), silent))
+    reduced = Target(placement, A)
+    P, bound = _choose_subpackets(reduced, silent, subpackets, max_overhead)
+    uplink, uplink_condition = build_uplink(
+        reduced, bound, responders, np.random.default_rng(seed), P, silent
+    )
+    downlink, ranks, downlink_condition = build_downlink(reduced, np.random.default_rng([seed, 1]))
+    matrices = []
+    for M, W in zip(placement.stored, uplink, strict=True):
+        matrices.append(
+            np.ascontiguousarray(W[:, packet_columns(M, P)] * np.repeat(reduced.scales[list(M)], P))
+        )
+    for matrix in (A, downlink, *matrices):
+        matrix.flags.writeable = False
+    return LinearPlan(
+        placement=placement,
+        target=A,
+        silent=silent,
+        subpackets=P,
+        uplink_matrices=tuple(matrices),
+        uplink_bound=Fraction(bound.packets, P),
+        fractional_bound=bound.fractional,
+        bound_complete=bound.complete,
+        downlink_matrix=downlink,
+        missing_ranks=ranks,
+        condition=max(uplink_condition, downlink_condition),
+    )
+
+
+def _choose_subpackets(
+    target: Target, silent: int, subpackets: int, max_overhead: float | Fraction | None
+) -> tuple[int, Bound]:
+    if max_overhead is None:
+        return subpackets, cut_bound(target, subpackets=subpackets, silent=silent)
+    best: tuple[Fraction, int, Bound] | None = None
+    for P in range(1, MAX_SUBPACKETS + 1):
+        bound = cut_bound(target, subpackets=P, silent=silent)
+        load = Fraction(bound.packets, P)
+        if best is None or load < best[0]:
+            best = load, P, bound
+        if load <= bound.fractional * (1 + Fraction(max_overhead)):
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _to_packets(vectors: NDArray[Float], P: int) -> NDArray[Float]:
+    """(n, d) to (n·P, ⌈d/P⌉), padded with zeros."""
+    n, d = vectors.shape
+    length = -(-d // P)
+    if length * P == d:
+        return vectors.reshape(n * P, length)
+    padded = np.zeros((n, length * P), dtype=vectors.dtype)
+    padded[:, :d] = vectors
+    return padded.reshape(n * P, length)
+
+
+def _check_target(placement: Placement, target: NDArray[np.float64]) -> Matrix:
+    try:
+        given = np.asarray(target)
+    except ValueError as error:
+        raise UsageError("target", "must be a matrix of real numbers", target) from error
+    if given.ndim != 2 or given.shape[0] < 1 or given.shape[1] != len(placement.partitions):
+        raise UsageError(
+            "target",
+            f"must be a matrix with {len(placement.partitions)} columns, one per partition",
+            given.shape,
+        )
+    if given.dtype.kind not in "fiu" or not np.all(np.isfinite(given)):
+        raise UsageError("target", "must hold finite real numbers", target)
+    return given.astype(np.float64, order="C")
+
+
+def _check_rows(argument: str, rows: NDArray[Float], count: int) -> None:
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[0] != count:
+        raise UsageError(argument, f"must be an array of {count} rows", getattr(rows, "shape", rows))
+    if rows.dtype not in (np.float32, np.float64):
+        raise UsageError(argument, "must be float32 or float64", rows.dtype)

@@ -1,0 +1,92 @@
+"""What a placement file may say beside who stores what: tasks, prices and speeds of links."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.placement import Placement, natural_key, read_tables
+from asyncdmtl.plan.validation import rational
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The content of a placement file.
+
+    Attributes
+    ----------
+    placement : Placement
+    task_names : tuple of str
+    tasks : tuple of int, length N
+        The task of each partition; without a table `tasks`, each partition is a task of its own.
+    prices, speeds : tuple of K Fractions, or None
+        Per worker, from the tables `prices` and `speeds`: of an uplink vector, and of its uplink.
+    """
+
+    placement: Placement
+    task_names: tuple[str, ...]
+    tasks: tuple[int, ...]
+    prices: tuple[Fraction, ...] | None
+    speeds: tuple[Fraction, ...] | None
+
+
+def read_request(path: str | Path) -> PlanRequest:
+    """Read a placement file with all its tables.
+
+    Raises
+    ------
+    PlacementError
+        The file cannot be read, or a table breaks a rule, which the message names.
+    """
+    content = read_tables(path)
+    placement = Placement.read(path)
+    known = {"workers", "partitions", "tasks", "prices", "speeds"}
+    if unknown := sorted(set(content) - known):
+        raise PlacementError(
+            f"placement file {path}", f"may have {', '.join(sorted(known))}; unknown", unknown
+        )
+    task_names, tasks = _tasks(content.get("tasks"), placement, path)
+    prices, speeds = (
+        _numbers(content.get(key), placement, f"{key} in {path}") for key in ("prices", "speeds")
+    )
+    if speeds is not None and 0 in speeds:
+        raise PlacementError(f"speeds in {path}", "must be more than 0", [str(speed) for speed in speeds])
+    return PlanRequest(placement, task_names, tasks, prices, speeds)
+
+
+def _tasks(table: Any, placement: Placement, path: str | Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    if table is None:
+        return placement.partitions, tuple(range(len(placement.partitions)))
+    what = f"tasks in {path}"
+    if not isinstance(table, Mapping) or not all(isinstance(parts, list) for parts in table.values()):
+        raise PlacementError(what, "must be a table of lists of partitions", table)
+    owners: dict[str, str] = {}
+    for task, parts in table.items():
+        for part in parts:
+            if part not in placement.partitions:
+                raise PlacementError(f"{what}: {task}", "may own known partitions only; unknown", part)
+            if part in owners:
+                raise PlacementError(f"{what}: {task}", f"may not own what {owners[part]} owns", part)
+            owners[part] = task
+    if missing := [part for part in placement.partitions if part not in owners]:
+        raise PlacementError(what, "must own every partition; without task", missing)
+    names = tuple(sorted(set(owners.values()), key=natural_key))
+    return names, tuple(names.index(owners[part]) for part in placement.partitions)
+
+
+def _numbers(table: Any, placement: Placement, what: str) -> tuple[Fraction, ...] | None:
+    if table is None:
+        return None
+    if not isinstance(table, Mapping) or set(table) != set(placement.workers):
+        raise PlacementError(what, f"must be a table of the workers {', '.join(placement.workers)}", table)
+    values = []
+    for worker in placement.workers:
+        try:
+            values.append(rational(f"{what}: {worker}", table[worker]))
+        except UsageError as error:
+            raise PlacementError(error.argument, error.rule, error.value) from error
+    return tuple(values)

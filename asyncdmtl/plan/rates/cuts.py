@@ -1,0 +1,228 @@
+"""Cuts of the worker set, by flows: who answers for which packets.
+
+Every cut-set constraint of docs/theory.md, section 3, is a question about `|∪_{k∈S} M_k|`, and flows
+answer it: hand each packet of a partition to one of its holders, and Hall's theorem says that numbers `x_k`
+of packets can be handed out at once iff `x(S) <= |∪_{k∈S} M_k|` (in packets) for every set `S` of workers.
+All is counted in whole packets, so every answer is exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from asyncdmtl.plan.placement import Placement
+
+Blocks = list[frozenset[int]]
+
+
+@dataclass(frozen=True)
+class MergedPartitions:
+    """Partitions with the same holders, as one with a count; those that every worker stores are left out.
+
+    Nobody needs what all store, so no bound and no rate changes without them.
+
+    Attributes
+    ----------
+    workers : int
+        `K`.
+    holders : tuple of tuple of int
+        The distinct holder sets, each ascending.
+    counts : tuple of int
+        How many partitions have these holders.
+    stored : tuple of tuple of int
+        For every worker the merged partitions that it stores. Those that no later worker (in `order`) stores
+        come first, because packets of the others are the ones to leave for later workers.
+    """
+
+    workers: int
+    holders: tuple[tuple[int, ...], ...]
+    counts: tuple[int, ...]
+    stored: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, placement: Placement, order: Sequence[int] | None = None) -> MergedPartitions:
+        """Merge the partitions of `placement`, for workers that are served in `order` (default: by index)."""
+        K = len(placement.workers)
+        position = {k: i for i, k in enumerate(range(K) if order is None else order)}
+        merged = Counter(holders for holders in placement.holders if len(holders) < K)
+        last_first = sorted(merged, key=lambda holders: max(position[k] for k in holders))
+        stored: list[list[int]] = [[] for _ in range(K)]
+        for n, holders in enumerate(last_first):
+            for k in holders:
+                stored[k].append(n)
+        return cls(
+            K, tuple(last_first), tuple(merged[holders] for holders in last_first), tuple(map(tuple, stored))
+        )
+
+    @property
+    def total(self) -> int:
+        """The number of partitions that at least one worker lacks."""
+        return sum(self.counts)
+
+    def covered(self, workers: Iterable[int]) -> int:
+        """`|∪_{k∈S} M_k|` for the set `S` of `workers`."""
+        return sum(self.counts[n] for n in {n for k in workers for n in self.stored[k]})
+
+
+class PacketAssignment:
+    """Packets handed out to holders, `packets` for every partition; at first all are free.
+
+    `draw` never lowers what another worker has: it may only swap which packets these are.
+    """
+
+    def __init__(self, merged: MergedPartitions, packets: int) -> None:
+        self._stored = merged.stored
+        self._free = [packets * count for count in merged.counts]
+        self._shares: list[dict[int, int]] = [{} for _ in merged.counts]
+
+    @property
+    def free(self) -> int:
+        """The number of packets that no worker has."""
+        return sum(self._free)
+
+    def draw(self, worker: int, amount: int) -> int:
+        """Hand up to `amount` more packets to `worker`; returns how many it got.
+
+        Fewer than `amount` means that it can have no more while the others keep their numbers;
+        `dependents` then says why.
+        """
+        missing = amount
+        while missing and (gained := self._augment(worker, missing)):
+            missing -= gained
+        return amount - missing
+
+    def release(self, worker: int, amount: int) -> None:
+        """Take `amount` packets away from `worker`, which has that many, preferring those others may need."""
+        for n in reversed(self._stored[worker]):
+            if amount == 0:
+                return
+            if worker in self._shares[n]:
+                freed = min(amount, self._shares[n][worker])
+                self._take(n, worker, freed)
+                self._free[n] += freed
+                amount -= freed
+
+    def dependents(self, workers: Iterable[int]) -> set[int]:
+        """`workers` and everyone with packets that, swapped along, could end up with them.
+
+        When none of `workers` can draw more, this is the least set `S` that includes them and has all packets
+        of `∪_{k∈S} M_k`: that is why.
+        """
+        found = set(workers)
+        queue = list(found)
+        seen: set[int] = set()
+        for k in queue:
+            for n in self._stored[k]:
+                if n not in seen:
+                    seen.add(n)
+                    fresh = self._shares[n].keys() - found
+                    found |= fresh
+                    queue.extend(fresh)
+        return found
+
+    def _augment(self, root: int, missing: int) -> int:
+        """One breadth-first search from `root`, swapping along every path to a free packet that it meets."""
+        stored, shares, free = self._stored, self._shares, self._free
+        parents: dict[int, tuple[int, int]] = {root: (-1, -1)}
+        cut_off: set[int] = set()
+        queue = [root]
+        seen: set[int] = set()
+        gained = 0
+        for k in queue:
+            if parents[k][0] in cut_off:
+                # Not searched through yet: another path may still find it.
+                del parents[k]
+                continue
+            for n in stored[k]:
+                if n in seen:
+                    continue
+                if free[n]:
+                    gained += self._swap(parents, k, n, missing - gained, cut_off)
+                    if gained == missing:
+                        return gained
+                    if free[n]:
+                        cut_off.add(k)
+                        break
+                seen.add(n)
+                for holder in shares[n]:
+                    if holder not in parents:
+                        parents[holder] = (k, n)
+                        queue.append(holder)
+        return gained
+
+    def _swap(
+        self, parents: dict[int, tuple[int, int]], last: int, n: int, limit: int, cut_off: set[int]
+    ) -> int:
+        """Hand free packets of `n` to worker `last`, which hands others to its parent, and so on to the root.
+
+        Workers that have nothing left to hand to their parent are `cut_off`.
+        """
+        amount = min(limit, self._free[n])
+        path = []
+        k = last
+        while (step := parents[k])[0] >= 0:
+            amount = min(amount, self._shares[step[1]].get(k, 0))
+            path.append((k, *step))
+            k = step[0]
+        if amount:
+            self._free[n] -= amount
+            self._give(n, last, amount)
+            for child, parent, through in path:
+                self._take(through, child, amount)
+                self._give(through, parent, amount)
+                if child not in self._shares[through]:
+                    cut_off.add(child)
+        return amount
+
+    def _give(self, n: int, worker: int, amount: int) -> None:
+        self._shares[n][worker] = self._shares[n].get(worker, 0) + amount
+
+    def _take(self, n: int, worker: int, amount: int) -> None:
+        left = self._shares[n][worker] - amount
+        if left:
+            self._shares[n][worker] = left
+        else:
+            del self._shares[n][worker]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Rates in packets, and the blocks that prove that there can be no more: see `serve`."""
+
+    rates: list[int]
+    chain: list[Blocks]
+
+
+def serve(
+    merged: MergedPartitions,
+    packets: int,
+    slack: int,
+    order: Sequence[int],
+    limits: Sequence[int] | None = None,
+) -> Served:
+    """Edmonds' greedy algorithm: the workers, in `order`, get as much as the constraints let them.
+
+    All in packets: `R(C) <= packets·|∪_{k∈C} M_k| − slack` for every non-empty `C`, and `R_k <= limits[k]`.
+    `chain[i]` has the finest disjoint blocks that prove that the first `i + 1` workers can have no more:
+    their constraints hold with equality, and so do the limits of workers outside all blocks. A rate may be
+    negative if the constraints force it to be.
+    """
+    assignment = PacketAssignment(merged, packets)
+    everything = packets * merged.total
+    rates = [0] * merged.workers
+    blocks: Blocks = []
+    chain = []
+    for k in order:
+        wanted = everything if limits is None else limits[k] + slack
+        drawn = assignment.draw(k, wanted)
+        rates[k] = drawn - slack
+        if limits is None or drawn < wanted:
+            tight = assignment.dependents([k])
+            touched = [block for block in blocks if not block.isdisjoint(tight)]
+            blocks = [block for block in blocks if block.isdisjoint(tight)]
+            blocks.append(frozenset(tight.union(*touched)))
+        chain.append(blocks)
+        assignment.release(k, min(slack, drawn))
+    return Served(rates, chain)

@@ -1,0 +1,250 @@
+"""Tolerating silent workers: uplink rates from which any K − s responders let the server decode all updates.
+
+For `central`; `asyncdmtl.plan.linear` has its own rates for `linear`. The condition is Hall's, once for every
+set `A` of K − s responders (docs/theory.md, section 6):
+
+    Σ_{k∈A, M_k∩J≠∅} R_k ≥ |J|   for every set J of partitions
+
+It is a cut-set bound, so it holds for every scheme, and it suffices: rows with generic coefficients on
+`uplink_support` then decode from every `A`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
+
+MAX_RESPONDER_SETS = 5000
+"""More sets of responders than this are not checked one by one, and nothing is handed out unchecked."""
+
+FEW_SUBPACKETS, MOST_SUBPACKETS = 8, 256
+"""Packets that `fewest_packets` tries one by one, and the largest denominator that it tries beyond."""
+
+_CUTS_PER_ROUND = 8
+
+
+@dataclass(frozen=True)
+class SilentRates:
+    """Uplink rates that tolerate `silent` silent workers.
+
+    Attributes
+    ----------
+    rates : tuple of Fraction
+        `R_k` in vectors, multiples of 1/`subpackets`.
+    load, bound : Fraction
+        `Σ R_k`, and the smallest such sum with any number of packets: the linear program over all
+        responder sets, a lower bound for every scheme.
+    packet_bound : Fraction
+        The smallest sum in multiples of 1/`subpackets`. Equal to `load` unless the integer program met
+        its node limit.
+    price : Fraction
+        `load / N`: with nobody silent the load is `N`.
+    """
+
+    rates: tuple[Fraction, ...]
+    subpackets: int
+    silent: int
+    bound: Fraction
+    packet_bound: Fraction
+    price: Fraction
+
+    @property
+    def load(self) -> Fraction:
+        """`Σ R_k` in vectors."""
+        return sum(self.rates, Fraction(0))
+
+
+def check_copies(placement: Placement, silent: int) -> None:
+    """Every partition needs more than `silent` holders.
+
+    Raises
+    ------
+    UsageError
+        `silent` is not a whole number from 0 to K − 1.
+    PlanError
+        Partitions with at most `silent` holders; the message names them.
+    """
+    K = len(placement.workers)
+    if isinstance(silent, bool) or not isinstance(silent, int) or not 0 <= silent < K:
+        raise UsageError("silent", f"must be a whole number from 0 to {K - 1}", silent)
+    scarce = [
+        name for name, H in zip(placement.partitions, placement.holders, strict=True) if len(H) <= silent
+    ]
+    if scarce:
+        shown = ", ".join(scarce[:20]) + (f" and {len(scarce) - 20} more" if len(scarce) > 20 else "")
+        raise PlanError(
+            f"{silent} silent worker(s) cannot be tolerated: "
+            f"partitions with {silent} holder(s) or fewer would be lost: {shown}"
+        )
+
+
+def responder_sets(workers: int, silent: int) -> Iterator[tuple[int, ...]]:
+    """All sets of `workers − silent` workers, each ascending.
+
+    Raises
+    ------
+    UsageError
+        There are more than `MAX_RESPONDER_SETS`.
+    """
+    if (count := math.comb(workers, silent)) > MAX_RESPONDER_SETS:
+        raise UsageError(
+            "silent",
+            f"must leave at most {MAX_RESPONDER_SETS} sets of responders to check; "
+            f"{workers} workers have {count}",
+            silent,
+        )
+    return combinations(range(workers), workers - silent)
+
+
+def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> SilentRates:
+    """The smallest uplink rates that decode all N updates from any K − `silent` responders.
+
+    Cutting planes: rates that fail some responder set are met with the cut that fails (a minimum cut
+    between partitions and responders), until none does.
+
+    Raises
+    ------
+    UsageError
+        `silent` outside 0…K−1, `subpackets` below 1, or more than `MAX_RESPONDER_SETS` responder sets.
+    PlanError
+        A partition has at most `silent` holders.
+    """
+    check_copies(placement, silent)
+    if isinstance(subpackets, bool) or not isinstance(subpackets, int) or subpackets < 1:
+        raise UsageError("subpackets", "must be a whole number, at least 1", subpackets)
+    K, P, N = len(placement.workers), subpackets, len(placement.partitions)
+    groups = Counter(placement.holders)
+    network = Transport(K, list(groups), list(groups.values()))
+    responders = list(responder_sets(K, silent))
+    demands: dict[frozenset[int], int] = {}
+    scale = (1 << 28) // N  # SciPy's flows are 32-bit integers
+    while True:
+        fraction, bound = fractional_cover(K, demands, silent=silent)
+        # Rounding up by one unit keeps the solver's last digit from showing as a violated cut.
+        capacity = np.ceil(fraction * scale).astype(np.int64) + 1
+        if not _add_cuts(network, responders, np.minimum(capacity, 1 << 29), scale, demands):
+            break
+    while True:
+        packets, least = integer_cover(K, demands, subpackets=P, silent=silent)
+        if not _add_cuts(network, responders, np.array(packets), P, demands):
+            break
+    rates = tuple(Fraction(rows, P) for rows in packets)
+    return SilentRates(
+        rates=rates,
+        subpackets=P,
+        silent=silent,
+        bound=bound,
+        packet_bound=max(Fraction(least, P), bound),
+        price=sum(rates, Fraction(0)) / N,
+    )
+
+
+def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | int = 0) -> SilentRates:
+    """`silent_rates` with few packets, whose load exceeds the bound by at most the share `max_overhead`.
+
+    The smallest P up to `FEW_SUBPACKETS` that does it, else the denominator of the bound.
+
+    Raises
+    ------
+    UsageError, PlanError
+        As `silent_rates`; PlanError also if neither does it.
+    """
+    found = silent_rates(placement, silent)
+    # The denominator of the bound often does where no small number does.
+    tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, MOST_SUBPACKETS)]
+    for P in tried:
+        found = silent_rates(placement, silent, P)
+        if found.load <= (1 + max_overhead) * found.bound:
+            return found
+    raise PlanError(
+        f"rates near the bound {found.bound} need more packets per vector than were tried "
+        f"(with {found.subpackets} the load is {found.load}): allow a larger max_overhead"
+    )
+
+
+def uplink_support(placement: Placement, rates: SilentRates) -> NDArray[np.bool_]:
+    """Where the uplink matrix may be non-zero: (Σ R_k·P, N·P), rows by worker, columns by partition.
+
+    Column `n·P + p` is packet `p` of partition `n`. Generic coefficients on this support decode from every
+    K − s responders.
+    """
+    P = rates.subpackets
+    stored = np.zeros((len(placement.workers), len(placement.partitions)), dtype=np.bool_)
+    for k, M in enumerate(placement.stored):
+        stored[k, list(M)] = True
+    support: NDArray[np.bool_] = np.repeat(
+        np.repeat(stored, P, axis=1), [int(rate * P) for rate in rates.rates], axis=0
+    )
+    return support
+
+
+class Transport:
+    """Can these workers carry all that is demanded? Source → groups → their holders → sink, as a flow.
+
+    `holders[i]` are the workers that can carry group `i`, `sizes[i]` its number of vectors.
+    """
+
+    def __init__(self, workers: int, holders: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
+        self.workers, self.holders = workers, list(holders)
+        self.sizes = np.array(sizes, dtype=np.int64)
+        self._groups = np.repeat(np.arange(len(holders)), [len(H) for H in holders])
+        self._holders = np.array([k for H in holders for k in H], dtype=np.int64)
+
+    def cut(
+        self, responders: tuple[int, ...], capacity: NDArray[np.int64], unit: int = 1
+    ) -> list[int] | None:
+        """Groups that `responders` cannot carry together, or None: then all have a way to the server.
+
+        `capacity` per worker and `unit` per vector are in the same whole numbers.
+        """
+        G, K = len(self.holders), self.workers
+        source, sink = G + K, G + K + 1
+        open_ = np.zeros(K, dtype=np.int64)
+        open_[list(responders)] = capacity[list(responders)]
+        tails = np.concatenate([np.full(G, source), self._groups, G + np.arange(K)])
+        heads = np.concatenate([np.arange(G), G + self._holders, np.full(K, sink)])
+        flows = np.concatenate([self.sizes * unit, self.sizes[self._groups] * unit, open_]).astype(np.int32)
+        graph = csr_array((flows, (tails, heads)), shape=(sink + 1, sink + 1))
+        flow = maximum_flow(graph, source, sink)
+        if flow.flow_value == int(self.sizes.sum()) * unit:
+            return None
+        residual = csr_array(graph - flow.flow)
+        residual.eliminate_zeros()
+        reached = breadth_first_order(residual, source, return_predecessors=False)
+        return [int(node) for node in reached if node < G]
+
+
+def _add_cuts(
+    network: Transport,
+    responders: list[tuple[int, ...]],
+    capacity: NDArray[np.int64],
+    unit: int,
+    demands: dict[frozenset[int], int],
+) -> bool:
+    """Add cuts violated by `capacity` (per worker, in units of 1/`unit` vector); False if there are none."""
+    added = 0
+    for A in responders:
+        J = network.cut(A, capacity, unit)
+        if J is None:
+            continue
+        neighbours = frozenset(k for g in J for k in network.holders[g])
+        demand = int(network.sizes[J].sum())
+        if demands.get(neighbours, 0) < demand:
+            demands[neighbours] = demand
+            added += 1
+        if added >= _CUTS_PER_ROUND:
+            break
+    return added > 0

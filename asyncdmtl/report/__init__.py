@@ -1,0 +1,1 @@
+"""What a run was and cost: as a dict, as tables, as pictures."""

@@ -1,0 +1,147 @@
+"""How good the models of a run are: on test rows, beside what one gets without coupling, and round by round.
+
+For the one process that has all rows, as `asyncdmtl run` has; what comes out is plain JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.baseline import pooled, single_task
+from asyncdmtl.learning.metrics import METRICS, Decided, Rows, Scores, decide, measure, metrics_for, score
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.report.json_output import finite
+
+CURVE_POINTS = 60
+
+
+def evaluate(
+    partitions: Sequence[Partition],
+    test: Mapping[str, Rows],
+    models: TaskModels,
+    settings: Settings,
+    metric: str,
+) -> dict[str, Any]:
+    """Scores on test rows, beside those of every task trained alone and of one model for all.
+
+    Parameters
+    ----------
+    partitions : sequence of Partition
+        All rows that were trained on.
+    test : mapping of task to `X` (rows, features) and `y` (rows,)
+        Encoded as the partitions; tasks without test rows may be left out.
+    models : TaskModels
+        Those of the run.
+    settings : Settings
+    metric : str
+        A name in `METRICS`.
+
+    Returns
+    -------
+    dict
+        `name`, `higher_is_better`; `tasks`: for each with test rows the scores `coupled`, `single_task`,
+        `pooled`, and `rows`, `test_rows`; `mean`: over the tasks that have a score, each counting the same;
+        `all_rows`: of the test rows of all tasks together; `also`: `name`, `mean`, `all_rows` of a second
+        metric, or None; `objective`: at the models. What has no value is None.
+
+    Raises
+    ------
+    UsageError
+        A task without a model, or (as DataError) rows that do not fit.
+    """
+    intercept = settings.has_intercept
+    kinds = {
+        "coupled": models,
+        "single_task": single_task(partitions, settings.loss, intercept=intercept),
+        "pooled": pooled(partitions, settings.loss, intercept=intercept),
+    }
+    made = compare({name: decide(each, test) for name, each in kinds.items()}, settings.loss, metric)
+    rows = dict.fromkeys(made["tasks"], 0)
+    for partition in partitions:
+        if partition.task in rows:
+            rows[partition.task] += partition.rows
+    made["tasks"] = {task: {"rows": rows[task], **each} for task, each in made["tasks"].items()}
+    return {**made, "objective": finite(objective(partitions, models, settings))}
+
+
+def compare(kinds: Mapping[str, Mapping[str, Decided]], loss: str, metric: str) -> dict[str, Any]:
+    """What `evaluate` returns but for `rows` and `objective`, from what each kind of models decides."""
+    first, second = metrics_for(loss)
+    scores = {name: measure(decided, metric) for name, decided in kinds.items()}
+    also = None
+    if metric == first:
+        also = _summary({name: measure(decided, second) for name, decided in kinds.items()})
+    made = {
+        "name": metric,
+        "higher_is_better": METRICS[metric].higher_is_better,
+        "tasks": {
+            task: {"test_rows": len(y), **{name: each.tasks[task] for name, each in scores.items()}}
+            for task, (y, _) in next(iter(kinds.values())).items()
+        },
+        **_summary(scores),
+        "also": None if also is None else {"name": second, **also},
+    }
+    return dict(finite(made))
+
+
+def objective(partitions: Sequence[Partition], models: TaskModels, settings: Settings) -> float:
+    """`Σ_t (1/n_t)·loss_t(w_t) + λ R(W)` at the models of all tasks.
+
+    Raises
+    ------
+    DataError
+        The partitions do not fit each other or the loss, or are of other tasks than the models.
+    """
+    problem = Problem(settings, [partition.info(settings) for partition in partitions])
+    if set(models.tasks) != set(problem.tasks):
+        raise DataError("models", "must be of all tasks of the partitions", models.tasks)
+    trainer = Trainer(problem, dict(enumerate(partitions)))
+    rows = [models.tasks.index(task) for task in problem.tasks]
+    W = np.column_stack([models.coef_, models.intercept_])[rows]
+    trainer.place(range(len(rows)), W[:, : problem.d])
+    return trainer.objective(trainer.losses())
+
+
+def learning_curve(
+    partitions: Sequence[Partition], test: Mapping[str, Rows], settings: Settings, metric: str, rounds: int
+) -> list[dict[str, Any]]:
+    """The metric after some of the rounds of a run, from its one-process twin, which is bit for bit the same.
+
+    Parameters
+    ----------
+    partitions, test, settings, metric
+        As for `evaluate`.
+    rounds : int
+        How many the run made.
+
+    Returns
+    -------
+    list of dict
+        `rounds` (made so far), `mean` and `all_rows` for at most 60 points, the last round among them,
+        denser at the beginning. What has no value is None.
+    """
+    wanted = set(np.unique(np.geomspace(1, rounds, CURVE_POINTS).round().astype(int)).tolist())
+    curve: list[dict[str, Any]] = []
+
+    def note(round: int, trainer: Trainer) -> None:
+        if round + 1 in wanted:
+            scores = score(trainer.models(), test, metric)
+            curve.append({"rounds": round + 1, "mean": scores.mean, "all_rows": scores.all_rows})
+
+    train(partitions, replace(settings, rounds=rounds), on_round=note)
+    return list(finite(curve))
+
+
+def _summary(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+    return {
+        "mean": {name: each.mean for name, each in scores.items()},
+        "all_rows": {name: each.all_rows for name, each in scores.items()},
+    }

@@ -1,1 +1,0 @@
-"""The only rooms with asyncio: connections, the server's and the workers' side of a run."""

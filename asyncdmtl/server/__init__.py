@@ -1,0 +1,1 @@
+"""The server of a run: `python -m asyncdmtl.server`."""

@@ -1,0 +1,193 @@
+"""What a run is asked to be, and what it was: plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.multicast.sending import Reception
+from asyncdmtl.net.kernel import KernelCount
+from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
+from asyncdmtl.net.udp import Group
+from asyncdmtl.plan.compare import Candidate
+from asyncdmtl.plan.plan import CHOICES
+from asyncdmtl.plan.serialization import AnyPlan
+from asyncdmtl.protocol.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class MulticastOptions:
+    """How rows are sent to a group.
+
+    Attributes
+    ----------
+    group : Group
+    interface : str
+        A name, or an address of this host; empty: the one that the first worker's connection uses.
+    rate : float
+        Bits in a second, headers included, that are never exceeded.
+    """
+
+    group: Group
+    interface: str = ""
+    rate: float = 90e6
+
+    def __post_init__(self) -> None:
+        if not 1e4 <= self.rate <= 1e12:
+            raise UsageError(
+                "--multicast-rate", "must lie between 0.01 and 1,000,000 Mbit/s", self.rate / 1e6
+            )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a server is to run.
+
+    Attributes
+    ----------
+    settings : Settings
+    strategy : str
+        One of `CHOICES`: a strategy, or "auto" for the exact one that is cheapest by unicast.
+    workers : int or None
+        Start when so many have joined.
+    cover : tuple of str or None
+        The partitions that exist: start when each has a holder, and let nobody declare others.
+    join_timeout, round_timeout, silence_timeout : float
+        Seconds: for all to join, for a worker's uplink, and for a sign of life from a worker.
+    rejoin_timeout : float
+        Seconds to wait for a replacement when nobody is left who holds a partition; 0 does not wait.
+    checkpoint : Path or None
+        The directory of checkpoints.
+    checkpoint_every : int
+        Rounds from one checkpoint to the next.
+    resume : bool
+        Go on with the run that the checkpoints are of, if there are any.
+    multicast : MulticastOptions or None
+        Send rows to a group where that is less; None sends all over TCP.
+    """
+
+    settings: Settings
+    strategy: str
+    workers: int | None = None
+    cover: tuple[str, ...] | None = None
+    join_timeout: float = 300.0
+    round_timeout: float = 600.0
+    silence_timeout: float = 10.0
+    rejoin_timeout: float = 60.0
+    checkpoint: Path | None = None
+    checkpoint_every: int = 10
+    resume: bool = False
+    multicast: MulticastOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in CHOICES:
+            raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
+        if self.strategy == "linear" and self.settings.aggregate != "mean":
+            raise UsageError(
+                "--strategy linear", "needs --aggregate mean, which is linear", self.settings.aggregate
+            )
+        if self.settings.compression != "none" and self.strategy not in ("relay", "uncoded", "auto"):
+            rule = "is for strategies by which workers aggregate: relay, uncoded"
+            raise UsageError(f"--compression {self.settings.compression}", rule, self.strategy)
+        if self.workers is None and self.cover is None:
+            raise UsageError("--workers or --cover", "must say when to start", None)
+        if self.workers is not None and self.workers < 1:
+            raise UsageError("--workers", "must be at least 1", self.workers)
+        if not 0 <= self.rejoin_timeout <= LONGEST_WAIT:
+            rule = f"must lie between 0 and {LONGEST_WAIT:g} seconds"
+            raise UsageError("--rejoin-timeout", rule, self.rejoin_timeout)
+        if self.checkpoint_every < 1:
+            raise UsageError("--checkpoint-every", "must be at least 1", self.checkpoint_every)
+        if self.resume and self.checkpoint is None:
+            raise UsageError("--resume", "needs --checkpoint, which says from where", None)
+        check_positive(
+            join_timeout=self.join_timeout,
+            round_timeout=self.round_timeout,
+            silence_timeout=self.silence_timeout,
+        )
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What one round took: wire bytes up and down, objective and residual at its beginning, seconds.
+
+    `residual` is that of the step before (`Trainer.residual`).
+    """
+
+    round: int
+    objective: float
+    residual: float
+    up_bytes: int
+    down_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that went wrong in a round, was made good by a new plan, and cost that round's uplink.
+
+    `worker` is empty where it was nobody's fault in particular.
+    """
+
+    round: int
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class BroadcastRecord:
+    """What was sent to a group in a run.
+
+    Attributes
+    ----------
+    group : str
+    listeners : tuple of str
+        Those to whom the last plan sends by the group, and `reason` why these.
+    reason : str
+    deaf : mapping of worker to str
+        Who was served over TCP instead, and why.
+    receptions : mapping of worker to Reception
+    sent_bytes, repair_bytes : int
+        Of all datagrams, without the headers below them; and of those that repaired.
+    rate : float
+        Bits in a second, at the end.
+    """
+
+    group: str
+    listeners: tuple[str, ...]
+    reason: str
+    deaf: Mapping[str, str]
+    receptions: Mapping[str, Reception]
+    sent_bytes: int
+    repair_bytes: int
+    rate: float
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """What a finished run was and cost.
+
+    `plan` is the last, if there was more than one; `converged` says whether the run ended before it had made
+    all rounds that it might.
+    """
+
+    run: str
+    settings: Settings
+    encoding: Encoding
+    plan: AnyPlan
+    candidates: tuple[Candidate, ...]
+    problem: Problem
+    vector_bytes: int
+    broadcast_bytes: int
+    rounds: tuple[RoundRecord, ...]
+    converged: bool
+    ledger: Ledger
+    kernel: Mapping[str, KernelCount]
+    incidents: tuple[Incident, ...]
+    seconds: float
+    broadcast: BroadcastRecord | None = None

@@ -1,0 +1,1 @@
+"""A worker of a run: `python -m asyncdmtl.worker`."""

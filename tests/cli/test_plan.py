@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from asyncdmtl import Placement
+from asyncdmtl.cli import main
+from asyncdmtl.errors import PlacementError, PlanError, UsageError
+from asyncdmtl.plan.planner import rebuild_plan
+
+PLACEMENTS = Path(__file__).resolve().parents[2] / "datasets" / "placements"
+CYCLIC = str(PLACEMENTS / "cyclic-6x6x3.toml")
+
+
+def plan(*arguments: str) -> Result:
+    return CliRunner().invoke(main.main, ["plan", *arguments])
+
+
+def explained(*arguments: str) -> dict[str, Any]:
+    result = plan(*arguments, "--json")
+    assert result.exit_code == 0, result.exception
+    content: dict[str, Any] = json.loads(result.stdout)
+    return content
+
+
+def test_a_plan_is_explained_with_fractions_as_strings(tmp_path: Path) -> None:
+    found = explained(CYCLIC, "--output", str(tmp_path / "plan.json"), "--plot", str(tmp_path / "plan.png"))
+    assert (found["strategy"], found["uplink_load"], found["uplink_bound"]) == ("relay", "18/5", "18/5")
+    assert (found["downlink_load"], found["downlink_bound"]) == ("3", "3")
+    assert found["certificate"] == [[f"w{k}"] for k in range(6)]
+    assert found["certificate_value"] == "18/5"
+    assert list(found["strategies"]) == ["relay", "central", "personal", "uncoded", "linear"]
+    written = json.loads((tmp_path / "plan.json").read_text())
+    same = rebuild_plan(written["recipe"], bytes.fromhex(written["digest"]))
+    assert same.digest.hex() == found["digest"]
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("file", sorted(PLACEMENTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_person_sees_placement_strategies_and_reasons(file: Path) -> None:
+    result = plan(str(file))
+    assert result.exit_code == 0
+    for word in ("Placement: ", "relay", "central", "linear", "least uplink", "Planned: "):
+        assert word in " ".join(result.stdout.split())
+
+
+def test_the_network_and_the_tasks_matter(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(
+        '[workers]\na = ["p0", "p1", "p2"]\nb = ["p2", "p3", "p0"]\nc = ["p1", "p3"]\n'
+        '[tasks]\none = ["p0", "p1"]\ntwo = ["p2", "p3"]\n[prices]\na = 1\nb = 1\nc = 5\n'
+        "[speeds]\na = 1\nb = 1\nc = 1\n"
+    )
+    assert explained(str(file), "--network", "multicast")["strategies"]["central"]["downlink_load"] == "2"
+    cheap = explained(str(file), "--strategy", "relay", "--minimise", "cost")
+    assert cheap["uplink_loads"]["c"] == "0"
+    fast = explained(str(file), "--strategy", "relay", "--minimise", "makespan", "--max-overhead", "1/10")
+    assert fast["strategy"] == "relay"
+    assert fast["strategies"]["relay"]["uplink_load"] == fast["uplink_load"]
+    assert Fraction(fast["time_bound"]) > 0
+    assert Fraction(cheap["cost_bound"]) == sum(Fraction(cheap["uplink_loads"][w]) for w in "ab")
+
+
+def test_what_is_known_without_matrices_is_shown_where_they_would_be_too_large(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"workers": Placement.cyclic(100, 1000, 4).as_dict()}))
+    result = plan(str(file), "--network", "multicast")
+    assert isinstance(result.exception, PlanError)
+    assert "vectors are the least uplink" in " ".join(result.stdout.split())
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text('[workers]\n"[/x]" = ["a[b]"]\n"site[north]" = ["a[b]", ":smile:"]\n')
+    result = plan(str(file))
+    assert result.exit_code == 0
+    for name in ("[/x]", "site[north]", "a[b]", ":smile:"):
+        assert name in result.stdout
+
+
+def test_silence_has_its_price() -> None:
+    found = explained(CYCLIC, "--silent", "1")
+    assert list(found["strategies"]) == ["central", "linear"]
+    assert found["uplink_load"] == found["strategies"]["central"]["uplink_load"] == "36/5"
+
+
+def test_linear_combinations() -> None:
+    found = explained(CYCLIC, "--combinations", "2")
+    assert found["strategies"]["linear"]["downlink_load"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "complaint"),
+    [
+        (["no-such-file.toml"], PlacementError, "must be readable"),
+        ([CYCLIC, "--max-overhead", "much"], UsageError, "--max-overhead"),
+        ([CYCLIC, "--max-overhead", "-1"], UsageError, "--max-overhead"),
+        ([CYCLIC, "--minimise", "cost"], UsageError, "needs a table prices"),
+        ([CYCLIC, "--combinations", "0"], UsageError, "--combinations"),
+        ([CYCLIC, "--silent", "3"], PlanError, "cannot be tolerated"),
+        ([CYCLIC, "--silent", "1", "--strategy", "relay"], UsageError, "silent is for the strategy central"),
+        ([CYCLIC, "--output", "/no/such/folder/plan.json"], UsageError, "--output"),
+    ],
+)
+def test_bad_input_is_named(arguments: list[str], error: type[Exception], complaint: str) -> None:
+    result = plan(*arguments)
+    assert isinstance(result.exception, error)
+    assert complaint in str(result.exception)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.problems import make_settings
+
+from asyncdmtl.cli.options import make_settings as make_options
+from asyncdmtl.data.encoding import RawPartition
+from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.tasks import Partition
+
+NOTHING: dict[str, Any] = {
+    "task": None, "target": None, "features": None, "weight": None, "test_fraction": None, "parts": None,
+    "seed": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    file = tmp_path / "marks.csv"
+    rows = "".join(f"{'ab'[n % 2]},{n},{'xyz'[n % 3]},{n * 1.5}\n" for n in range(20))
+    file.write_text(f"school,age,ward,mark\n{rows}")
+    return file
+
+
+def given(data: object, **changes: Any) -> dict[str, Any]:
+    return {**NOTHING, "data": str(data), **changes}
+
+
+@pytest.mark.parametrize("spec", ["a.csv", "A.CSV", "a.csv.gz", "b.tsv", "x/*.parquet", "s3://b/k", "a.npz"])
+def test_files_are_tables(spec: str) -> None:
+    assert is_table(spec)
+
+
+@pytest.mark.parametrize("spec", ["digits", "digits:rows=3", "my.toml", "my.toml:rows=3", "./x/my.toml"])
+def test_recipes_are_not(spec: str) -> None:
+    assert not is_table(spec)
+
+
+def test_a_recipe_is_loaded_with_its_settings() -> None:
+    loaded = load(given("digits:rows=8"))
+    assert loaded.ids == tuple(f"p{n}" for n in range(20))
+    assert loaded.metric == "ROC AUC"
+    assert loaded.defaults["coupling"] == "l21"
+    assert (loaded.defaults["loss"], loaded.defaults["intercept"]) == ("squared", "free")
+    prepared = loaded.prepared(make_settings())
+    assert prepared.partitions == loaded.stored
+    assert prepared.encoding.is_empty
+    assert set(prepared.test) == {f"digit {t}" for t in range(10)}
+    assert load(given("digits"), test=False).test == {}
+
+
+def test_some_columns_may_be_omitted(table: Path) -> None:
+    own = {"task": "school", "target": "mark"}
+    (first, *_) = load(given(table, omit="ward", **own)).stored
+    assert isinstance(first, RawPartition)
+    assert list(first.columns) == ["age"]
+    for stored in load_stored(given(table, omit="ward", **own), None):
+        assert isinstance(stored, RawPartition)
+        assert list(stored.columns) == ["age"]
+    for changes, complaint in (
+        ({"omit": "wards"}, r"must have the columns to omit \['wards'\]"),
+        ({"omit": "mark"}, "omit must not include task, target or weight"),
+        ({"omit": "ward", "features": "age"}, "omit must not be given with features"),
+    ):
+        with pytest.raises(UsageError, match=complaint):
+            load(given(table, **own, **changes))
+
+
+def test_a_table_is_split_cut_and_encoded(table: Path) -> None:
+    loaded = load(given(table, task="school", target="mark", test_fraction=0.2, parts=2))
+    assert [(s.id, s.task) for s in loaded.stored] == [("p0", "a"), ("p1", "a"), ("p2", "b"), ("p3", "b")]
+    assert loaded.defaults == {**TABLE_DEFAULTS, "loss": "squared"}
+    assert loaded.task == "school"
+    prepared = loaded.prepared(make_settings(standardise=True))
+    X = np.concatenate([p.X for p in prepared.partitions])
+    assert prepared.encoding.features == ("age", "ward=x", "ward=y", "ward=z")
+    assert (X[:, 0].mean(), X[:, 0].std()) == pytest.approx((0.0, 1.0), abs=1e-12)
+    assert (X[:, 1:].sum(axis=1) == 1.0).all()
+    assert {task: len(y) for task, (_, y) in prepared.test.items()} == {"a": 2, "b": 2}
+
+
+def test_a_worker_stores_what_it_is_told_to(table: Path) -> None:
+    options = given(table, task="school", target="mark", parts=2)
+    stored = load_stored(options, ["p3", "p0"])
+    assert [s.id for s in stored] == ["p0", "p3"]
+    assert all(isinstance(s, RawPartition) for s in stored)
+    with pytest.raises(UsageError, match=r"has the partitions p0 to p3; unknown.*'p4'"):
+        load_stored(options, ["p4"])
+    (recipe,) = load_stored(given("digits"), ["p7"])
+    assert isinstance(recipe, Partition)
+
+
+def test_a_worker_that_is_told_what_to_store_does_not_warn_again(
+    table: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with table.open("a") as file:
+        file.write("a,1,x,\n")
+    options = given(table, task="school", target="mark")
+    load_stored(options, ["p0"])
+    assert caplog.text == ""
+    load(options)
+    assert "1 of 21 rows have no target" in caplog.text
+
+
+def test_files_of_numbers_are_trained_on_in_double_precision(table: Path) -> None:
+    options = {"strategy": "relay", "update": "gradient", "aggregate": "mean", "strength": 0.1}
+    options |= {"epochs": 1, "learner": "", "seed": 0, "compression": "none"}
+    files = load(given(table, task="school", target="mark"))
+    assert make_options(files.defaults, options).dtype == "float64"
+    assert make_options(load(given("digits")).defaults, options).dtype == "float32"
+
+
+def test_a_worker_without_names_stores_its_files(table: Path) -> None:
+    stored = load_stored(given(table, task="school", target="mark"), None)
+    assert [s.id for s in stored] == ["marks/a", "marks/b"]
+
+
+def test_what_does_not_fit_is_named(table: Path) -> None:
+    for missing in ("task", "target"):
+        with pytest.raises(UsageError, match=f"--{missing} must name a column"):
+            load(given(table, **{"task": "school", "target": "mark", missing: None}))
+    with pytest.raises(UsageError, match="--test-fraction is for data in files only"):
+        load(given("digits", test_fraction=0.5))
+    with pytest.raises(UsageError, match=r"--task is for data in files only \(\.csv, .*'marks.txt' is none"):
+        load(given("marks.txt", task="school"))

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import io
+import json
+import stat
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.problems import make_settings
+
+from asyncdmtl._version import __version__
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.features import CategoryColumn, NumberColumn
+from asyncdmtl.data.model_file import FORMAT_VERSION, SavedModel
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.tasks import TaskModels
+
+ENCODING = Encoding(
+    (NumberColumn("age", 40.0, 39.5, 12.25), CategoryColumn("ward", ("A", "B", "é"), True)),
+    {"site": "it is always 'north'"},
+    "ill",
+    ("no", "yes"),
+)
+COEF = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
+MODELS = TaskModels(("north\0", "süd"), COEF, COEF[:, 0], "logistic")
+MODEL = SavedModel(
+    MODELS,
+    ENCODING,
+    make_settings(loss="logistic", coupling="graph", edges=(("a", "b", 0.5),)),
+    "clinic",
+    {"rounds": [{"up_bytes": 12, "residual": None}], "ledger": []},
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_that_is_saved_is_read(tmp_path: Path, dtype: str) -> None:
+    models = replace(MODELS, coef_=COEF.astype(dtype), intercept_=COEF[:, 0].astype(dtype))
+    replace(MODEL, models=models).save(tmp_path / "model.npz")
+    read = SavedModel.load(tmp_path / "model.npz")
+    assert (read.models.tasks, read.models.loss) == (MODELS.tasks, "logistic")
+    for name in ("coef_", "intercept_"):
+        ours, theirs = getattr(read.models, name), getattr(models, name)
+        assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
+    assert read.encoding == ENCODING
+    assert read.settings == MODEL.settings
+    assert (read.task_column, read.traffic) == ("clinic", MODEL.traffic)
+    assert read.versions == {"asyncdmtl": __version__, "numpy": np.__version__}
+    assert read.features == ("age", "ward=A", "ward=B", "ward=é", "ward missing")
+
+
+def test_a_model_of_numbers_needs_no_encoding_settings_or_traffic(tmp_path: Path) -> None:
+    SavedModel(MODELS, Encoding.empty(), None).save(tmp_path / "model.npz")
+    read = SavedModel.load(tmp_path / "model.npz")
+    assert (read.encoding.is_empty, read.settings, read.traffic) == (True, None, None)
+    assert read.features == ("x0", "x1", "x2", "x3", "x4")
+
+
+def test_a_file_is_plain_arrays_and_json(tmp_path: Path) -> None:
+    MODEL.save(tmp_path / "model.npz")
+    with np.load(tmp_path / "model.npz", allow_pickle=False) as file:
+        assert file["coef_"].tobytes() == COEF.tobytes()
+        content = json.loads(file["model.json"])
+    assert content["format_version"] == FORMAT_VERSION
+    assert content["settings"]["edges"] == [["a", "b", 0.5]]
+
+
+def test_equal_models_make_equal_files_under_just_the_name_given(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        MODEL.save(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, link = tmp_path / "model.npz", tmp_path / "latest.npz"
+    MODEL.save(path)
+    link.symlink_to(path)
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "write_array", full)
+        with pytest.raises(DataError, match=r"must be writable .No space left"):
+            MODEL.save(link)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest.npz", "model.npz"]
+    replace(MODEL, task_column="other").save(link)
+    assert link.is_symlink()
+    assert SavedModel.load(path).task_column == "other"
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_models_fit_their_encoding() -> None:
+    with pytest.raises(DataError, match="models must have a coefficient for each of the 5 features, got 4"):
+        replace(MODEL, models=replace(MODELS, coef_=COEF[:, :4]))
+
+
+@pytest.mark.parametrize("traffic", [{"a": float("nan")}, {"a": float("inf")}, {"a": b"bytes"}])
+def test_traffic_is_plain(tmp_path: Path, traffic: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="traffic must be of plain JSON types"):
+        replace(MODEL, traffic=traffic).save(tmp_path / "model.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def changed(**changes: Any) -> bytes:
+    """The file of `MODEL` with other content; `...` takes an entry away."""
+    content = {**MODEL._content(), **changes}
+    arrays = {name: content.pop(name, getattr(MODELS, name)) for name in ("coef_", "intercept_")}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            raw = io.BytesIO()
+            np.lib.format.write_array(raw, array, allow_pickle=True)
+            archive.writestr(f"{name}.npy", raw.getvalue())
+        archive.writestr("model.json", json.dumps({k: v for k, v in content.items() if v is not ...}))
+    return buffer.getvalue()
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+WHOLE = changed()
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"", "as asyncdmtl saved it"),
+        (b"a,b\n1,2\n", "as asyncdmtl saved it"),
+        (WHOLE[:-30], "as asyncdmtl saved it"),
+        (WHOLE[: len(WHOLE) // 2], "as asyncdmtl saved it"),
+        (npz(coef_=COEF), "as asyncdmtl saved it"),
+        (changed(format="other"), "as asyncdmtl saved it"),
+        (changed(format=...), "as asyncdmtl saved it"),
+        (changed(format_version=FORMAT_VERSION + 1), "the file is from a later one"),
+        (changed(format_version="1"), "as asyncdmtl saved it"),
+        (changed(tasks=["a"]), "need 1 rows of coef_"),
+        (changed(tasks=[1, 2]), "as asyncdmtl saved it"),
+        (changed(tasks=...), "as asyncdmtl saved it"),
+        (changed(loss="cubic"), "loss of models must be one of"),
+        (changed(task_column=3), "as asyncdmtl saved it"),
+        (changed(traffic=[1]), "as asyncdmtl saved it"),
+        (changed(settings={"loss": "squared"}), "as asyncdmtl saved it"),
+        (changed(settings={**make_settings().as_dict(), "rounds": 0}), "rounds must be"),
+        (changed(settings={**make_settings().as_dict(), "magic": 0}), "as asyncdmtl saved it"),
+        (changed(encoding={"columns": []}), "encoding"),
+        (changed(encoding={**ENCODING.as_dict(), "columns": [["age", {"impute": 1.0}]]}), "of column 'age'"),
+        (changed(coef_=COEF[:, :4]), "a coefficient for each of the 5 features"),
+        (changed(coef_=COEF[0]), "need 2 rows of coef_"),
+        (changed(coef_=COEF.astype(int)), "must be finite numbers of float32 or float64"),
+        (changed(coef_=np.full((2, 5), np.nan)), "must be finite numbers of float32 or float64"),
+        (changed(coef_=np.array([print, print], dtype=object)), "as asyncdmtl saved it"),
+    ],
+)  # fmt: skip
+def test_foreign_and_damaged_files_are_refused(tmp_path: Path, content: bytes, rule: str) -> None:
+    path = tmp_path / "model.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rule) as caught:
+        SavedModel.load(path)
+    assert str(path) in str(caught.value)
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
+def test_a_flipped_byte_is_noticed_or_does_no_harm(tmp_path_factory: Any, at: int, by: int) -> None:
+    damaged = bytearray(WHOLE)
+    damaged[at] ^= by
+    path = tmp_path_factory.mktemp("damaged") / "model.npz"
+    path.write_bytes(damaged)
+    try:
+        read = SavedModel.load(path)
+    except DataError:
+        return
+    assert read.models.coef_.tobytes() == COEF.tobytes()
+    assert read.encoding == ENCODING
+
+
+def test_settings_that_came_later_have_their_defaults(tmp_path: Path) -> None:
+    older = make_settings().as_dict()
+    del older["tolerance"], older["standardise"]
+    (tmp_path / "model.npz").write_bytes(changed(settings=older))
+    assert SavedModel.load(tmp_path / "model.npz").settings == make_settings()
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"must be readable .*missing\.npz"):
+        SavedModel.load(tmp_path / "missing.npz")
+    with pytest.raises(DataError, match=r"must be writable .*nowhere"):
+        MODEL.save(tmp_path / "nowhere" / "model.npz")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.clusters import stored_at
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.errors import PeerError
+from asyncdmtl.launch.processes import run_in_processes
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.records import RunOptions
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+
+PLACEMENT = Placement.cyclic(3, 6, 2)
+
+
+def children() -> list[int]:
+    """The worker processes that this one has started."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in pids if b"asyncdmtl.launch.processes" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_killed_worker_changes_nothing_and_rows_stay_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    partitions = make_partitions(6, "squared")
+    weighted = [Partition(p.id, p.task, p.X, p.y, p.y**2) for p in partitions]
+    settings = make_settings(rounds=30)
+    files: set[int] = set()
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == 5:
+            (folder,) = tmp_path.iterdir()
+            files.update(
+                stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.glob("[0-9w]*[0-9].*")]
+            )
+            os.kill(children()[0], signal.SIGKILL)
+
+    options = RunOptions(settings, "relay", workers=3)
+    record, models = run_in_processes(options, dict(stored_at(PLACEMENT, weighted)), watch)
+    assert models.coef_.tobytes() == train(weighted, settings).models.coef_.tobytes()
+    assert len(record.incidents) == 1
+    assert len(record.plan.placement.workers) == 2
+    assert files == {0o700, 0o600}
+    assert list(tmp_path.iterdir()) == []
+    assert children() == []
+
+
+def test_a_worker_that_fails_says_why() -> None:
+    options = RunOptions(make_settings(loss="logistic"), "relay", workers=3)
+    with pytest.raises(PeerError, match=r"worker 'w\d': .*must be 0 or 1 for logistic loss") as caught:
+        run_in_processes(options, dict(stored_at(PLACEMENT, make_partitions(6, "squared"))))
+    assert caught.value.exit_code == 2
+    assert children() == []
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from runtime.test_processes import PLACEMENT, children
+from support.clusters import stored_at
+from support.problems import make_partitions, make_settings
+from asyncdmtl.runtime.processes import run_in_processes
+from asyncdmtl.runtime.records import RunOptions
+
+def tell(event):
+    if event["event"] == "round" and event["round"] == 0:
+        print(*children(), flush=True)
+
+options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)
+run_in_processes(options, stored_at(PLACEMENT, make_partitions(6, "squared")), tell)
+"""
+
+
+def test_workers_end_with_the_process_that_started_them(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(request.config.rootpath / "tests")]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        ends = [os.pidfd_open(pid) for pid in pids]
+        parent.kill()
+    assert len(pids) == 3
+    for end in ends:
+        poll = select.poll()
+        poll.register(end, select.POLLIN)
+        assert poll.poll(30_000)
+        os.close(end)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import stored_at
+from support.problems import make_partitions, make_settings
+from threadpoolctl import threadpool_info
+
+from asyncdmtl.errors import AuthenticationError, DataError, WaitError
+from asyncdmtl.launch.threads import run_in_threads
+from asyncdmtl.learning.tasks import Declaration, Partition
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.records import RunOptions
+from asyncdmtl.worker.worker import Worker, WorkerOptions
+
+PLACEMENT = Placement.cyclic(3, 6, 2)
+
+
+def options(strategy: str = "relay", **settings: Any) -> RunOptions:
+    return RunOptions(make_settings(**settings), strategy, workers=3)
+
+
+def stored(partitions: Sequence[Partition]) -> dict[str, Any]:
+    return dict(stored_at(PLACEMENT, partitions))
+
+
+@pytest.mark.parametrize("strategy", ["relay", "personal"])
+def test_a_run_in_this_process_is_the_twin(strategy: str) -> None:
+    partitions = make_partitions(6, "squared")
+    events: list[dict[str, Any]] = []
+    threads = threading.enumerate()
+    before = [pool["num_threads"] for pool in threadpool_info()]
+    record, models = run_in_threads(options(strategy), stored(partitions), events.append)
+    twin = train(partitions, options().settings)
+    assert models.tasks == twin.models.tasks
+    assert models.coef_.tobytes() == twin.models.coef_.tobytes()
+    assert models.intercept_.tobytes() == twin.models.intercept_.tobytes()
+    assert [entry.objective for entry in record.rounds] == twin.objectives.tolist()
+    assert record.ledger.round_bytes(0, "up") > 0
+    assert [event["event"] for event in events].count("round") == 3
+    assert threading.enumerate() == threads
+    assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+async def test_it_may_be_called_where_a_loop_is_running() -> None:
+    record, _ = run_in_threads(options(), stored(make_partitions(6, "squared")))
+    assert len(record.rounds) == 3
+
+
+def test_a_worker_that_cannot_begin_ends_the_run_with_its_own_error() -> None:
+    partitions = make_partitions(6, "squared")
+    with pytest.raises(DataError, match="must be 0 or 1 for logistic loss"):
+        run_in_threads(options(loss="logistic"), stored(partitions))
+
+
+def test_what_all_workers_fail_of_is_told_in_their_words() -> None:
+    partitions = [Partition(p.id, p.task, p.X, p.y * 1e39) for p in make_partitions(6, "squared")]
+    with pytest.raises(DataError, match="models must stay finite in float32"):
+        run_in_threads(options(), stored(partitions))
+
+
+class Patient(Partition):
+    """Declared when somebody says so."""
+
+    def declaration(self) -> Declaration:
+        assert go_on.wait(30.0)
+        return super().declaration()
+
+
+go_on = threading.Event()
+
+
+def test_nobody_else_may_take_part() -> None:
+    partitions = [Patient(p.id, p.task, p.X, p.y) for p in make_partitions(6, "squared")]
+    strangers: list[threading.Thread] = []
+    refusals: list[BaseException] = []
+
+    def come(host: str, port: int) -> None:
+        try:
+            asyncio.run(Worker(WorkerOptions("w9", max_wait=0.0), []).run(host, port))
+        except (AuthenticationError, WaitError) as error:
+            refusals.append(error)
+        go_on.set()
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["event"] == "listening":
+            strangers.append(threading.Thread(target=come, args=(event["host"], event["port"])))
+            strangers[0].start()
+
+    record, _ = run_in_threads(options(), stored(partitions), watch)
+    strangers[0].join()
+    assert isinstance(refusals[0], AuthenticationError)
+    assert record.plan.placement.workers == ("w0", "w1", "w2")
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+from support.clusters import stored_at
+from support.problems import make_partitions, make_settings
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.runtime.records import RunOptions
+from asyncdmtl.runtime.threads import run_in_threads
+
+def interrupt(event):
+    if event["event"] == "round" and event["round"] == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+
+options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)
+try:
+    run_in_threads(options, stored_at(Placement.cyclic(3, 6, 2), make_partitions(6, "squared")), interrupt)
+except KeyboardInterrupt:
+    print("interrupted", [thread.name for thread in threading.enumerate()])
+"""
+
+
+def test_ctrl_c_ends_the_run_and_leaves_nothing(request: pytest.FixtureRequest) -> None:
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", INTERRUPTED]
+    ended = subprocess.run(
+        [*command, str(request.config.rootpath / "tests")], capture_output=True, text=True, timeout=60
+    )
+    assert ended.stdout == "interrupted ['MainThread']\n"
+    assert "ResourceWarning" not in ended.stderr
+    assert ended.returncode == 0
+
+
+def test_workers_may_hold_nothing() -> None:
+    only = make_partitions(1, "squared")
+    record, models = run_in_threads(options(), {"w0": only, "w1": only, "w2": []})
+    assert record.plan.placement.stored == ((0,), (0,), ())
+    np.testing.assert_array_equal(models.coef_, train(only, options().settings).models.coef_)

@@ -1,0 +1,39 @@
+"""Work goes to a thread unless it was quick the last time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from asyncdmtl.net.event_loop import QUICK, Work
+
+
+def here() -> int:
+    return threading.get_ident()
+
+
+def slow() -> int:
+    until = time.thread_time() + 2 * QUICK
+    while time.thread_time() < until:
+        pass
+    return threading.get_ident()
+
+
+async def test_quick_work_holds_up_the_loop_and_slow_work_does_not() -> None:
+    work = Work()
+    assert await work.do(here) != here()  # nobody knows yet
+    assert await work.do(here) == here()
+    assert await work.do(slow) == here()  # once
+    assert await work.do(slow) != here()
+    assert await work.do(here) != here()
+    assert await work.do(here) == here()
+
+
+async def test_arguments_and_errors_pass() -> None:
+    work = Work()
+    for _ in range(2):
+        assert await work.do(divmod, 7, 3) == (2, 1)
+    with pytest.raises(ZeroDivisionError):
+        await work.do(divmod, 7, 0)

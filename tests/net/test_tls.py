@@ -1,0 +1,232 @@
+"""TLS in memory: both ends of a channel, without sockets."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives import serialization
+from support.certificates import Authority
+
+from asyncdmtl.errors import AuthenticationError, LinkError, UsageError
+from asyncdmtl.net.tls import SLICE, Channel, check_server_name, failure, server_context, worker_context
+from asyncdmtl.protocol.framing import Buffer
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("stranger"))
+
+
+def connect(server: Channel, worker: Channel) -> None:
+    """Pass on what both ends say until neither has anything to say; an error once the other end knows it."""
+    worker.handshake()
+    error: ssl.SSLError | None = None
+    ends = [(worker, server), (server, worker)]
+    quiet = 0
+    while quiet < 2:
+        source, target = ends[0]
+        ends.reverse()
+        sent = source.pending()
+        quiet = 0 if sent else quiet + 1
+        try:
+            if sent:
+                target.feed(sent)
+                target.read_into(memoryview(bytearray(1)))
+        except ssl.SSLError as problem:
+            error = error or problem
+    if error is not None:
+        raise error
+
+
+def channels(authority: Authority) -> tuple[Channel, Channel]:
+    server = Channel(server_context(*authority.issue("127.0.0.1")))
+    worker = Channel(worker_context(authority.ca), "127.0.0.1")
+    connect(server, worker)
+    assert server.open
+    assert worker.open
+    return server, worker
+
+
+def read(channel: Channel) -> bytes:
+    buffer = memoryview(bytearray(1 << 16))
+    parts = []
+    while count := channel.read_into(buffer):
+        parts.append(bytes(buffer[:count]))
+    return b"".join(parts)
+
+
+def test_what_goes_in_comes_out_and_every_byte_is_counted(authority: Authority) -> None:
+    server, worker = channels(authority)
+    handshake = server.overhead_in, server.overhead_out
+    assert handshake == (worker.overhead_out, worker.overhead_in)
+    body = np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8)
+    parts: list[Buffer] = [b"head", body[:1_500_000].data, body[1_500_000:].data, b"tail"]
+    ciphertext = b"".join(worker.encrypt(parts))
+    assert b"head" not in ciphertext
+    received = b""
+    for start in range(0, len(ciphertext), 10_007):
+        server.feed(ciphertext[start : start + 10_007])
+        received += read(server)
+    assert received == b"".join(map(bytes, parts))
+    overhead = len(ciphertext) - len(received)
+    assert 0 < overhead < 0.002 * len(received)
+    assert server.overhead_in - handshake[0] == worker.overhead_out - handshake[0] == overhead
+
+
+def test_small_buffers_share_a_record(authority: Authority) -> None:
+    _, worker = channels(authority)
+    assert len(b"".join(worker.encrypt([b"x"] * 100))) == 100 + 22
+
+
+def test_ciphertext_is_made_as_it_is_asked_for(authority: Authority) -> None:
+    _, worker = channels(authority)
+    begun = worker.overhead_out
+    body = np.zeros(8 * SLICE, np.uint8).data
+    ciphertext = worker.encrypt([body])
+    assert worker.overhead_out == begun
+    assert len(next(ciphertext)) == SLICE + worker.overhead_out - begun
+
+
+def test_only_tls_1_3_is_spoken(authority: Authority) -> None:
+    old = worker_context(authority.ca)
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError) as caught:
+        connect(Channel(server_context(*authority.issue("127.0.0.1"))), Channel(old, "127.0.0.1"))
+    assert isinstance(failure(caught.value, "w0"), LinkError)
+
+
+def test_the_binding_is_that_of_one_connection(authority: Authority) -> None:
+    bindings = []
+    for _ in range(2):
+        server, worker = channels(authority)
+        assert server.binding == worker.binding
+        bindings.append(server.binding)
+    assert bindings[0] != bindings[1]
+    assert all(len(binding) >= 32 for binding in bindings)
+
+
+def test_a_changed_byte_is_a_lost_connection(authority: Authority) -> None:
+    server, worker = channels(authority)
+    (ciphertext,) = worker.encrypt([b"hello"])
+    damaged = bytearray(ciphertext)
+    damaged[-1] ^= 1
+    server.feed(bytes(damaged))
+    with pytest.raises(ssl.SSLError) as caught:
+        read(server)
+    assert isinstance(failure(caught.value, "w0"), LinkError)
+    worker.feed(server.pending())
+    with pytest.raises(ssl.SSLError) as caught:
+        read(worker)
+    assert isinstance(failure(caught.value, "the server"), LinkError)
+
+
+def test_the_end_is_told(authority: Authority) -> None:
+    server, worker = channels(authority)
+    server.feed(worker.end())
+    assert read(server) == b""
+
+
+def test_the_server_must_be_who_the_worker_looks_for(authority: Authority, stranger: Authority) -> None:
+    good = authority.issue("127.0.0.1", "localhost")
+    cases = [
+        (good, authority.ca, "example.org", "Hostname mismatch"),
+        (good, authority.ca, "127.0.0.2", "IP address mismatch"),
+        (good, stranger.ca, "127.0.0.1", "unable to get local issuer certificate"),
+        (authority.issue("127.0.0.1", expired=True), authority.ca, "127.0.0.1", "has expired"),
+    ]
+    for files, ca, name, complaint in cases:
+        server, worker = Channel(server_context(*files)), Channel(worker_context(ca), name)
+        with pytest.raises(ssl.SSLError) as caught:
+            connect(server, worker)
+        error = failure(caught.value, "the server")
+        assert isinstance(error, AuthenticationError)
+        assert str(error).startswith("the certificate of the server is not accepted: ")
+        assert complaint in str(error)
+        assert not worker.open
+
+
+def test_workers_must_show_a_certificate_where_a_client_ca_is_given(
+    authority: Authority, stranger: Authority
+) -> None:
+    demanding = server_context(*authority.issue("127.0.0.1"), authority.ca)
+    cases = [
+        ((), "showed no certificate", "certificate required"),
+        (stranger.issue("w0"), "unable to get local issuer", "unknown ca"),
+        (authority.issue("w0", expired=True), "has expired", "certificate expired"),
+    ]
+    for files, seen_by_server, told_to_worker in cases:
+        server, worker = Channel(demanding), Channel(worker_context(authority.ca, *files), "127.0.0.1")
+        worker.handshake()
+        server.feed(worker.pending())
+        worker.feed(server.pending())
+        with pytest.raises(ssl.SSLError) as caught:
+            server.feed(worker.pending())
+        assert isinstance(failure(caught.value, "w0"), AuthenticationError)
+        assert seen_by_server in str(failure(caught.value, "w0"))
+        worker.feed(server.pending())
+        with pytest.raises(ssl.SSLError) as caught:
+            read(worker)
+        assert isinstance(failure(caught.value, "the server"), AuthenticationError)
+        assert told_to_worker in str(failure(caught.value, "the server"))
+
+
+def test_the_names_of_a_worker_are_those_of_its_certificate(authority: Authority) -> None:
+    own = authority.issue("w0.example.org", common_name="w0")
+    server = Channel(server_context(*authority.issue("127.0.0.1"), authority.ca))
+    connect(server, Channel(worker_context(authority.ca, *own), "127.0.0.1"))
+    assert server.peer_names == ("w0", "w0.example.org")
+    server, _ = channels(authority)
+    assert server.peer_names == ()
+
+
+def test_bad_files_are_named(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("127.0.0.1")
+    _, other_key = authority.issue("localhost")
+    text = tmp_path / "text"
+    text.write_text("no certificate")
+    text.chmod(0o600)
+    encrypted, shared = tmp_path / "encrypted", tmp_path / "shared"
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    encrypted.touch(mode=0o600)
+    encrypted.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    shared.write_bytes(key.read_bytes())
+    shared.chmod(0o640)
+    cases: list[tuple[Callable[[], ssl.SSLContext], str]] = [
+        (lambda: server_context(tmp_path / "absent", key), r"--tls-cert must be readable \(No such file"),
+        (lambda: server_context(certificate, tmp_path / "absent"), r"--tls-key must be readable"),
+        (lambda: server_context(text, key), "--tls-cert must be a certificate in PEM, got .*text"),
+        (lambda: server_context(certificate, text), "must be a certificate and its key in PEM"),
+        (lambda: server_context(certificate, other_key), "--tls-key must be the key of .*127.0.0.1"),
+        (lambda: server_context(certificate, shared), "--tls-key must be nobody's but its owner's"),
+        (lambda: server_context(certificate, encrypted), "--tls-key must not be encrypted"),
+        (lambda: server_context(certificate, key, text), "--tls-client-ca must be certificates in PEM"),
+        (lambda: worker_context(tmp_path / "absent"), "--tls-ca must be readable"),
+        (lambda: worker_context(text), "--tls-ca must be certificates in PEM, got .*text"),
+        (lambda: worker_context(authority.ca, certificate), "--tls-key must be given"),
+        (lambda: worker_context(authority.ca, None, key), "--tls-cert must be given"),
+    ]
+    for make, complaint in cases:
+        with pytest.raises(UsageError, match=complaint):
+            make()
+
+
+@pytest.mark.parametrize("name", ["", ".example.org", "a\0b", "x" * 300])
+def test_bad_server_names(name: str) -> None:
+    with pytest.raises(UsageError, match="--tls-server-name must name a host"):
+        check_server_name(name, "--tls-server-name")
+    assert check_server_name("example.org", "--tls-server-name") == "example.org"

@@ -1,0 +1,121 @@
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from support.linear_oracle import central_demands, fractional_minimum, integer_minimum, met
+
+from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.stragglers import responder_sets, silent_rates, uplink_support
+
+PRIME = 2_147_483_629
+
+
+def placement_of(holders: list[set[int]], workers: int) -> Placement:
+    stored = {f"w{k}": [f"p{n}" for n, H in enumerate(holders) if k in H] for k in range(workers)}
+    return Placement(stored, [f"p{n}" for n in range(len(holders))])
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> tuple[Placement, int]:
+    workers = draw(st.integers(1, 4))
+    silent = draw(st.integers(0, workers - 1))
+    holder_sets = st.sets(st.integers(0, workers - 1), min_size=silent + 1)
+    holders = draw(st.lists(holder_sets, min_size=1, max_size=5))
+    return placement_of(holders, workers), silent
+
+
+@settings(max_examples=60, deadline=None)
+@given(wishes(), st.integers(1, 2))
+@example((placement_of([{0}], 1), 0), 1)
+@example((placement_of([{0, 1, 2}] * 4, 3), 2), 2)
+@example((Placement.cyclic(4, 4, 2), 1), 2)
+def test_rates_are_the_smallest_that_decode(wish: tuple[Placement, int], subpackets: int) -> None:
+    placement, silent = wish
+    workers = len(placement.workers)
+    demands = central_demands(placement.holders, workers, silent)
+    rates = silent_rates(placement, silent, subpackets)
+    assert met(rates.rates, demands)
+    assert (
+        rates.load == sum(rates.rates) == Fraction(integer_minimum(workers, demands, subpackets), subpackets)
+    )
+    assert rates.packet_bound == rates.load
+    assert rates.bound == fractional_minimum(workers, demands)
+    assert rates.price == rates.load / len(placement.partitions)
+    assert all((rate * subpackets).denominator == 1 for rate in rates.rates)
+
+
+@settings(max_examples=30, deadline=None)
+@given(wishes(), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_generic_rows_on_the_support_decode_from_all_responders(
+    wish: tuple[Placement, int], subpackets: int, seed: int
+) -> None:
+    placement, silent = wish
+    rates = silent_rates(placement, silent, subpackets)
+    support = uplink_support(placement, rates)
+    owner = np.repeat(np.arange(len(rates.rates)), [int(rate * subpackets) for rate in rates.rates])
+    unknowns = len(placement.partitions) * subpackets
+    assert support.shape == (len(owner), unknowns)
+    for row, k in zip(support, owner, strict=True):
+        assert set(np.flatnonzero(row) // subpackets) == set(placement.stored[k])
+    generic = np.random.default_rng(seed).integers(1, PRIME, support.shape).astype(object) * support
+    for A in responder_sets(len(rates.rates), silent):
+        assert rank_modulo(generic[np.isin(owner, A)].tolist()) == unknowns
+
+
+def rank_modulo(rows: list[list[int]]) -> int:
+    rank = 0
+    for column in range(len(rows[0]) if rows else 0):
+        pivot = next((i for i in range(rank, len(rows)) if rows[i][column] % PRIME), None)
+        if pivot is None:
+            continue
+        rows[rank], rows[pivot] = rows[pivot], rows[rank]
+        inverse = pow(rows[rank][column], -1, PRIME)
+        for i in range(rank + 1, len(rows)):
+            factor = rows[i][column] * inverse % PRIME
+            rows[i] = [(x - factor * y) % PRIME for x, y in zip(rows[i], rows[rank], strict=True)]
+        rank += 1
+    return rank
+
+
+def test_nobody_silent_costs_nothing() -> None:
+    rates = silent_rates(Placement.cyclic(5, 13, 2), 0)
+    assert rates.load == rates.bound == 13
+    assert rates.price == 1
+
+
+def test_symmetric_price() -> None:
+    # K/(K − s) of the updates, since any K − s workers with equal rates must send as much as there is.
+    rates = silent_rates(Placement.cyclic(20, 200, 4), 2, subpackets=9)
+    assert rates.bound == rates.load == Fraction(200 * 20, 18)
+
+
+def test_partitions_with_too_few_holders_are_named() -> None:
+    placement = Placement({"a": ["x", "y", "z"], "b": ["y", "z"], "c": ["z"]})
+    with pytest.raises(PlanError, match=r"fewer would be lost: x, y$"):
+        silent_rates(placement, 2)
+    with pytest.raises(PlanError, match=r"lost: x$"):
+        silent_rates(placement, 1)
+
+
+@pytest.mark.parametrize("silent", [-1, 3, True, 1.0])
+def test_silent_must_leave_someone(silent: int) -> None:
+    with pytest.raises(UsageError, match="whole number from 0 to 2"):
+        silent_rates(Placement.cyclic(3, 3, 3), silent)
+
+
+def test_bad_packets_and_too_many_responder_sets() -> None:
+    with pytest.raises(UsageError, match="subpackets"):
+        silent_rates(Placement.cyclic(3, 3, 2), 1, 0)
+    with pytest.raises(UsageError, match="sets of responders"):
+        silent_rates(Placement.cyclic(40, 40, 20), 10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 5))
+def test_responder_sets(workers: int, silent: int) -> None:
+    assume(silent < workers)
+    assert list(responder_sets(workers, silent)) == list(combinations(range(workers), workers - silent))

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from asyncdmtl.errors import PlacementError
+from asyncdmtl.plan.placement_file import read_request
+
+WORKERS = '[workers]\na = ["x", "y"]\nb = ["y", "z"]\n'
+
+
+def test_all_tables_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(
+        WORKERS
+        + '[tasks]\nt10 = ["y"]\nt2 = ["z", "x"]\n[prices]\na = 0.1\nb = "1/3"\n[speeds]\nb = 2\na = 10\n'
+    )
+    request = read_request(file)
+    assert request.task_names == ("t2", "t10")
+    assert request.tasks == (0, 1, 0)
+    assert request.prices == (Fraction(1, 10), Fraction(1, 3))
+    assert request.speeds == (Fraction(10), Fraction(2))
+
+
+def test_partitions_are_tasks_of_their_own_unless_said_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(WORKERS)
+    request = read_request(file)
+    assert (request.task_names, request.tasks) == (("x", "y", "z"), (0, 1, 2))
+    assert request.prices is request.speeds is None
+
+
+@pytest.mark.parametrize(
+    ("tables", "complaint"),
+    [
+        ("[task]\nt = []\n", "unknown, got \\['task'\\]"),
+        ("[tasks]\nt = ['x', 'y']\n", "without task, got \\['z'\\]"),
+        ("[tasks]\nt = ['x', 'y', 'q']\n", "unknown, got 'q'"),
+        ("[tasks]\nt = ['x', 'y', 'z']\nu = ['z']\n", "may not own what t owns"),
+        ("[tasks]\nt = 3\n", "table of lists"),
+        ("[prices]\na = 1\n", "table of the workers a, b"),
+        ("[prices]\na = 1\nb = -1\n", "b must not be negative"),
+        ("[prices]\na = 1\nb = 'much'\n", "b must be a finite number"),
+        ("[prices]\na = 1\nb = nan\n", "b must be a finite number"),
+        ("[prices]\na = 1\nb = true\n", "b must be a number of moderate size"),
+        ("[prices]\na = 1\nb = '1e99999999'\n", "b must be a number of moderate size"),
+        ("[speeds]\na = 1\nb = 0\n", "speeds .* more than 0"),
+    ],
+)
+def test_a_broken_rule_is_named(tmp_path: Path, tables: str, complaint: str) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(WORKERS + tables)
+    with pytest.raises(PlacementError, match=complaint):
+        read_request(file)

@@ -1,0 +1,301 @@
+"""Workers that lose their connection, come back, or come later: the models are those of a run without."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from support.clusters import Cluster, stored_at
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+from support.proxies import Proxy
+
+from asyncdmtl.errors import LinkError, PeerError
+from asyncdmtl.exchange.coded import Upload, WorkerSide
+from asyncdmtl.exchange.linear import LinearWorkerSide
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import train
+from asyncdmtl.net import event_loop
+from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.server.records import RunOptions, RunRecord
+from asyncdmtl.worker.worker import Worker, WorkerOptions
+
+PARTITIONS = make_partitions(6, "squared", features=60)
+SETTINGS = make_settings(rounds=20, dtype="float64")
+TWIN = train(PARTITIONS, SETTINGS)
+OWN = stored_at(HOMOGENEOUS, PARTITIONS)
+
+
+def options(**changes: Any) -> RunOptions:
+    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 6, **changes})
+
+
+@pytest.fixture(autouse=True)
+def _all_work_is_done_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it can be held up, and the event loop cannot."""
+    monkeypatch.setattr(event_loop, "QUICK", 0.0)
+
+
+def check(record: RunRecord, models: Iterable[TaskModels]) -> None:
+    """That the run ended with what it would have ended with anyway."""
+    for found in models:
+        expected = TWIN.models.of([TWIN.models.tasks.index(task) for task in found.tasks])
+        assert found.coef_.tobytes() == expected.coef_.tobytes()
+        assert found.intercept_.tobytes() == expected.intercept_.tobytes()
+    assert [entry.round for entry in record.rounds] == list(range(SETTINGS.rounds))
+    assert [entry.objective for entry in record.rounds] == list(TWIN.objectives)
+
+
+def at_round(monkeypatch: pytest.MonkeyPatch, worker: str, round_: int, what: Callable[[], object]) -> None:
+    """Let something happen when a worker has computed a round for the first time, and is to send it."""
+    compute, steps = WorkerSide.compute, [0]
+    loop = asyncio.get_running_loop()
+
+    def watched(side: WorkerSide) -> Upload:
+        sent = compute(side)
+        if side.plan.placement.workers[side.worker] == worker:
+            if steps[0] == round_:
+                happened = threading.Event()
+
+                def happen() -> None:
+                    what()
+                    happened.set()
+
+                loop.call_soon_threadsafe(happen)
+                happened.wait()
+            steps[0] += 1
+        return sent
+
+    monkeypatch.setattr(WorkerSide, "compute", watched)
+
+
+class Network:
+    """A cluster with a proxy between each worker and the server."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.proxies: dict[str, Proxy] = {}
+        self.workers: dict[str, asyncio.Task[TaskModels]] = {}
+        self._stack = AsyncExitStack()
+
+    async def join(self, name: str, **changes: Any) -> asyncio.Task[TaskModels]:
+        self.proxies[name] = proxy = Proxy(self.cluster.address)
+        await self._stack.enter_async_context(proxy.running())
+        worker = Worker(WorkerOptions(name, **changes), OWN.get(name, PARTITIONS))
+        self.workers[name] = task = asyncio.create_task(worker.run(*proxy.address))
+        return task
+
+    async def end(self) -> RunRecord:
+        record = await self.cluster.server
+        check(record, await asyncio.gather(*self.workers.values()))
+        return record
+
+    async def close(self) -> None:
+        for task in self.workers.values():
+            task.cancel()
+        await asyncio.gather(*self.workers.values(), return_exceptions=True)
+        await self._stack.aclose()
+
+
+@asynccontextmanager
+async def network(**changes: Any) -> AsyncIterator[Network]:
+    async with asyncio.timeout(60), Cluster(options(**changes)) as cluster:
+        made = Network(cluster)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("round_", [0, 5, SETTINGS.rounds - 1])
+async def test_a_worker_whose_connection_is_cut_comes_back(
+    monkeypatch: pytest.MonkeyPatch, strategy: Any, round_: int
+) -> None:
+    async with network(strategy=strategy) as net:
+        at_round(monkeypatch, "w1", round_, lambda: net.proxies["w1"].cut())
+        for name in OWN:
+            await net.join(name)
+        record = await net.end()
+    assert net.proxies["w1"].connected == 2
+    assert {incident.worker for incident in record.incidents} == {"w1"}
+    assert "w1" in record.plan.placement.workers
+    (back,) = (event for event in net.cluster.events if event["event"] == "joined" and event["again"])
+    assert back["worker"] == "w1"
+
+
+async def test_over_the_reals_a_worker_comes_back_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings(rounds=20, dtype="float64", accelerated=False)
+    async with network(strategy="linear", settings=settings) as net:
+        compute, steps = LinearWorkerSide.compute, [0]
+        loop = asyncio.get_running_loop()
+
+        def watched(side: LinearWorkerSide) -> Upload:
+            steps[0] += side.worker == 1
+            if steps[0] == 5:
+                loop.call_soon_threadsafe(net.proxies["w1"].cut)
+            return compute(side)
+
+        monkeypatch.setattr(LinearWorkerSide, "compute", watched)
+        workers = [await net.join(name) for name in OWN]
+        record = await net.cluster.server
+        models = await asyncio.gather(*workers)
+    assert "w1" in {incident.worker for incident in record.incidents}
+    twin = train(PARTITIONS, settings).models
+    for found in models:
+        assert abs(found.coef_ - twin.coef_).max() < 1e-9
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+async def test_all_connections_may_be_cut_at_once(monkeypatch: pytest.MonkeyPatch, strategy: Any) -> None:
+    async with network(strategy=strategy) as net:
+
+        def cut() -> None:
+            for proxy in net.proxies.values():
+                proxy.cut()
+
+        at_round(monkeypatch, "w1", 5, cut)
+        for name in OWN:
+            await net.join(name)
+        record = await net.end()
+    assert {incident.worker for incident in record.incidents} - {""} == set(OWN)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("round_", [3, SETTINGS.rounds - 1])
+async def test_the_only_worker_may_lose_a_downlink(
+    monkeypatch: pytest.MonkeyPatch, strategy: Any, round_: int
+) -> None:
+    async with network(workers=1, strategy=strategy) as net:
+        cut_down = [False]
+
+        def drop(data: bytes) -> bytes:
+            if cut_down[0]:
+                cut_down[0] = False
+                net.proxies["all"].cut()
+                return b""
+            return data
+
+        def arm() -> None:
+            cut_down[0] = True
+
+        at_round(monkeypatch, "all", round_, arm)
+        await net.join("all")
+        net.proxies["all"].down = drop
+        record = await net.end()
+    assert net.proxies["all"].connected == 2
+    assert record.incidents[0].worker == "all"
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["w1", "late"])
+async def test_a_worker_may_come_later(monkeypatch: pytest.MonkeyPatch, strategy: Any, name: str) -> None:
+    first = ("w0", "w2", "w3", "w4", "w5")
+    async with network(workers=5, strategy=strategy) as net:
+        joined: list[asyncio.Task[object]] = []
+        joining = asyncio.Event()
+        release = threading.Event()
+        at_round(monkeypatch, "w0", 4, joining.set)
+        compute = WorkerSide.compute
+
+        def held(side: WorkerSide) -> Upload:
+            # The others go on when the latecomer is there: no run is so slow that it would always be in time.
+            if joining.is_set() and side.plan.placement.workers[side.worker] == "w0":
+                release.wait()
+            return compute(side)
+
+        monkeypatch.setattr(WorkerSide, "compute", held)
+        for worker in first:
+            await net.join(worker)
+        await joining.wait()
+        joined.append(await net.join(name))
+        await net.cluster.event("joined", worker=name)
+        release.set()
+        record = await net.end()
+    assert record.incidents == ()
+    assert name in record.plan.placement.workers
+    plans = [event for event in net.cluster.events if event["event"] == "planned"]
+    assert [name in plan["workers"] for plan in plans] == [False, True]
+    assert 4 <= plans[1]["round"] <= 7
+    states = {
+        entry.kind: entry.messages
+        for entry in record.ledger.entries()
+        if entry.kind in ("snapshot", "restore")
+    }
+    # The state comes from a worker, unless the server has it itself.
+    assert states == ({"restore": 1} if strategy == "personal" else {"snapshot": 1, "restore": 1})
+
+
+async def test_the_run_waits_for_a_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = asyncio.Event()
+    async with network(workers=2) as net:
+        at_round(monkeypatch, "only", 5, lost.set)
+        monkeypatch.setitem(OWN, "most", PARTITIONS[:5])
+        monkeypatch.setitem(OWN, "only", PARTITIONS[4:])
+        monkeypatch.setitem(OWN, "other", PARTITIONS[5:])
+        await net.join("most")
+        leaving = await net.join("only")
+        await lost.wait()
+        leaving.cancel()
+        waiting = await net.cluster.event("waiting")
+        assert waiting["partitions"] == ["p5"]
+        del net.workers["only"]
+        await net.join("other")
+        record = await net.end()
+    assert record.plan.placement.workers == ("most", "other")
+
+
+async def test_a_replacement_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = asyncio.Event()
+    async with network(workers=2, rejoin_timeout=0.3) as net:
+        at_round(monkeypatch, "w1", 5, lost.set)
+        monkeypatch.setitem(OWN, "w0", PARTITIONS[:5])
+        monkeypatch.setitem(OWN, "w1", PARTITIONS[5:])
+        other, leaving = await net.join("w0"), await net.join("w1")
+        await lost.wait()
+        leaving.cancel()
+        with pytest.raises(LinkError, match=r"who holds the partitions \['p5'\]: worker 'w1' held \['p5'\]"):
+            await net.cluster.server
+        with pytest.raises(PeerError, match="p5"):
+            await other
+
+
+async def test_an_unplugged_worker_comes_back_when_its_old_connection_has_fallen_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with network(silence_timeout=0.6) as net:
+        at_round(monkeypatch, "w1", 5, lambda: net.proxies["w1"].passing.clear())
+        for name in OWN:
+            # The worker notices before the server does, and is told that it is there already.
+            await net.join(name, silence_timeout=0.2 if name == "w1" else 10.0)
+        await net.cluster.event("incident", worker="w1")
+        net.proxies["w1"].passing.set()
+        record = await net.end()
+    assert "nothing was heard" in record.incidents[0].reason
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_corrupted_bytes_reach_no_model(
+    monkeypatch: pytest.MonkeyPatch, strategy: Any, direction: str
+) -> None:
+    async with network(strategy=strategy) as net:
+        sent = [0]
+
+        def corrupt(data: bytes) -> bytes:
+            # A bit now and then, anywhere: in lengths, heads, coded vectors, states, heartbeats.
+            changed = bytearray(data)
+            for place in range(-sent[0] % 9001, len(data), 9001):
+                changed[place] ^= 1 << (sent[0] + place) % 8
+            sent[0] += len(data)
+            return bytes(changed)
+
+        for name in OWN:
+            await net.join(name)
+        await net.cluster.event("round", round=0)
+        setattr(net.proxies["w1"], direction, corrupt)
+        await net.end()

@@ -1,0 +1,75 @@
+"""Peers that say nothing whole, or take nothing: they are cut off, and the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import Cluster
+from support.peers import Peer
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.learning.training import train
+from asyncdmtl.protocol.messages.registry import Behind, Heartbeat, Uplink
+from asyncdmtl.server.records import RunOptions
+
+PARTITIONS = make_partitions(4, "squared")
+SETTINGS = make_settings()
+SILENCE = 1.5
+
+
+def options(**changes: Any) -> RunOptions:
+    given = {"settings": SETTINGS, "strategy": "relay", "workers": 2, "silence_timeout": SILENCE}
+    return RunOptions(**{**given, "round_timeout": 50.0, **changes})
+
+
+async def repeated(peer: Peer, what: bytes | None) -> None:
+    """Send some bytes, or else heartbeats, again and again, a few in a second that nobody else uses."""
+    while not peer.writer.transport.is_closing():
+        peer.writer.write(peer.packed(Heartbeat()) if what is None else what)
+        await asyncio.sleep(SILENCE / 10)
+
+
+@pytest.mark.parametrize("trickle", [b"", b"\0"], ids=["half a frame", "byte by byte"])
+async def test_a_message_that_comes_to_no_end_costs_no_more_than_a_silent_worker(trickle: bytes) -> None:
+    async with Cluster(options()) as cluster, Peer.connected("w1", cluster.address) as peer:
+        honest = cluster.join("w0", PARTITIONS)
+        assign = await peer.join(PARTITIONS[:2], 60.0)
+        rows = np.zeros(100, np.uint8)
+        peer.writer.write(peer.packed(Uplink(assign.plan, 0, bytes(16), (), 0.0, 0.0, rows))[:100])
+        stalling = asyncio.create_task(repeated(peer, trickle))
+        incident = await cluster.event("incident", worker="w1")
+        assert "nothing more was heard" in incident["reason"]
+        assert (
+            "in the middle of a message, after 1.5 s (the limit is set by --silence-timeout)"
+            in incident["reason"]
+        )
+        await cluster.server
+        models = await honest
+        stalling.cancel()
+    assert models.coef_.tobytes() == train(PARTITIONS, SETTINGS).models.coef_.tobytes()
+
+
+async def test_who_takes_nothing_is_cut_off_and_the_rounds_go_on() -> None:
+    partitions = make_partitions(4, "squared", features=600_000)
+    settings = make_settings(coupling="l21", rounds=10**6)
+    async with Cluster(options(workers=1, settings=settings)) as cluster:
+        cluster.join("w0", partitions)
+        await cluster.event("round")
+        async with Peer.connected("late", cluster.address) as peer:
+            # It is told to take the state of the training, 9.6 MB, says that it will, and reads none of it.
+            assign = await peer.join(partitions[:2], 60.0)
+            assert assign.first == "take"
+            peer.say(Behind(assign.plan))
+            alive = asyncio.create_task(repeated(peer, None))
+            incident = await cluster.event("incident", worker="late")
+            assert "took nothing of what it was sent after 1.5 s" in incident["reason"]
+            alive.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await alive
+        await cluster.event("planned", number=2, workers=["w0"])
+        done = max(event["round"] for event in cluster.events if event["event"] == "round")
+        await cluster.event("round", round=done + 1)

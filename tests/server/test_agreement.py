@@ -1,0 +1,128 @@
+"""Holders that tell different things of a partition: most are believed, and the run goes on with them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import Cluster, stored_at
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.data.encoding import Encoding, RawPartition
+from asyncdmtl.errors import DataError, PeerError, UsageError
+from asyncdmtl.learning.tasks import Declaration, Partition
+from asyncdmtl.learning.training import train
+from asyncdmtl.server.agreement import Dissent, dissenters
+from asyncdmtl.server.records import RunOptions
+
+PARTITIONS = make_partitions(6, "squared")
+SETTINGS = make_settings()
+
+
+def options(**changes: Any) -> RunOptions:
+    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 7, **changes})
+
+
+@pytest.mark.parametrize(
+    ("claims", "odd"),
+    [
+        ({}, {}),
+        ({"w0": {"p": 1}, "w1": {"p": 1}, "w2": {"q": 5}}, {}),
+        ({"w0": {"p": 2}, "w1": {"p": 1}, "w2": {"p": 1}}, {"w0": ("p", ("w1", "w2"))}),
+        ({"w10": {"p": 2}, "w2": {"p": 1}}, {"w10": ("p", ("w2",))}),
+        # w0 is odd at q, so that nobody believes it at p, where it would come first.
+        (
+            {"w0": {"p": 2, "q": 2}, "w1": {"p": 1}, "w2": {"q": 1}, "w3": {"q": 1}},
+            {"w0": ("q", ("w2", "w3"))},
+        ),
+        (
+            {"w0": {"p": 1}, "w1": {"p": 2}, "w2": {"p": 2}, "w3": {"p": 1}},
+            {"w1": ("p", ("w0", "w3")), "w2": ("p", ("w0", "w3"))},
+        ),
+        ({"w0": {"p": {"a": [1]}}, "w1": {"p": {"a": [1]}}}, {}),
+    ],
+)
+def test_most_holders_are_believed_then_the_first(claims: Any, odd: Any) -> None:
+    assert dissenters(claims) == {worker: Dissent(*what) for worker, what in odd.items()}
+
+
+async def check(cluster: Cluster, workers: list[asyncio.Task[Any]]) -> None:
+    """The run ends with the honest workers, and with the models of the twin."""
+    record = await cluster.server
+    assert record.plan.placement.workers == HOMOGENEOUS.workers
+    expected = train(PARTITIONS, SETTINGS).models
+    for models in await asyncio.gather(*workers):
+        assert models.coef_.tobytes() == expected.coef_.tobytes()
+
+
+async def test_the_first_to_declare_is_not_believed_against_most() -> None:
+    async with Cluster(options()) as cluster:
+        liar = cluster.join("a", [replace(PARTITIONS[0], y=PARTITIONS[0].y + 1), *PARTITIONS[1:]])
+        await cluster.event("joined", worker="a")
+        own = stored_at(HOMOGENEOUS, PARTITIONS)
+        workers = [cluster.join(name, parts) for name, parts in own.items()]
+        with pytest.raises(
+            PeerError, match="partition 'p0' of worker 'a' must be the same data as at"
+        ) as told:
+            await liar
+        assert told.value.exit_code == UsageError.exit_code
+        refused = await cluster.event("refused", worker="a")
+        assert "must be the same data as at w0, w1, w2 (task t0, " in refused["reason"]
+        await check(cluster, workers)
+
+
+class Waiting:
+    """A partition that is encoded when it is time."""
+
+    def __init__(self, stored: Partition, encoded: Partition, time: threading.Event) -> None:
+        self.id, self.task = stored.id, stored.task
+        self._stored, self._encoded, self._time = stored, encoded, time
+
+    def declaration(self) -> Declaration:
+        return self._stored.declaration()
+
+    def encoded(self, encoding: Encoding) -> Partition:
+        self._time.wait(30)
+        return self._encoded
+
+
+async def test_the_first_to_be_ready_is_not_believed_against_most() -> None:
+    time, now = threading.Event(), threading.Event()
+    now.set()
+    async with Cluster(options()) as cluster:
+        odd = replace(PARTITIONS[0], X=2 * PARTITIONS[0].X)
+        liar = cluster.join("a", [Waiting(PARTITIONS[0], odd, now)])
+        own = stored_at(HOMOGENEOUS, [Waiting(part, part, time) for part in PARTITIONS])
+        workers = [cluster.join(name, parts) for name, parts in own.items()]
+        await cluster.event("joined", worker="w5")
+        membership = cluster._coordinator._membership
+        while len(membership.members) < 7 or not membership.members["a"].ready:
+            await membership.change(1.0)
+        time.set()
+        with pytest.raises(
+            PeerError, match="partition 'p0' of worker 'a' must be encoded as at its other holders"
+        ):
+            await liar
+        await check(cluster, workers)
+
+
+async def test_partitions_that_do_not_fit_each_other_are_named_with_their_holders() -> None:
+
+    def raw(name: str, *columns: str) -> RawPartition:
+        return RawPartition(name, "t", {column: np.arange(3.0) for column in columns}, np.arange(3.0))
+
+    async with Cluster(options(workers=3)) as cluster:
+        usual, odd = raw("p0", "age", "dose"), raw("p1", "age")
+        workers = [cluster.join("w0", [usual]), cluster.join("w1", [usual, odd]), cluster.join("w2", [odd])]
+        with pytest.raises(
+            DataError, match=r"column 'dose' must be in every partition; in 'p1' \('p1' is at w1, w2\)"
+        ):
+            await cluster.server
+        for worker in workers:
+            with pytest.raises(PeerError, match="'p1' is at w1, w2"):
+                await worker

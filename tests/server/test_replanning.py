@@ -1,0 +1,55 @@
+"""Who is waited for before a plan is made."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asyncdmtl.server.replanning import Replanner
+
+ROUNDS = 5
+
+
+def member(name: str, *partitions: str, over: bool) -> Any:
+    round_ = ROUNDS if over else ROUNDS - 1
+    return SimpleNamespace(
+        name=name, partitions=partitions, round=round_, over=over, state=b"", current=False, ended=False
+    )
+
+
+class Membership:
+    """One worker is there, another comes when it is waited for."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self._there, self._coming = [first], second
+
+    def present(self) -> list[Any]:
+        return list(self._there)
+
+    def hopeless(self, missing: list[str]) -> bool:
+        return False
+
+    async def change(self, seconds: float) -> None:
+        self._there.append(self._coming)
+
+
+@pytest.mark.parametrize(("over", "expected"), [(True, ["a"]), (False, ["a", "b"])])
+async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_end(
+    over: bool, expected: list[str]
+) -> None:
+    problem = SimpleNamespace(
+        infos=[SimpleNamespace(id="p0"), SimpleNamespace(id="p1")], settings=SimpleNamespace(rounds=ROUNDS)
+    )
+    progress: Any = SimpleNamespace(
+        run="run", problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None, saved=None,
+        emit=lambda event: None,
+    )  # fmt: skip
+    peers: Any = SimpleNamespace(
+        membership=Membership(member("a", "p0", over=over), member("b", "p1", over=over))
+    )
+    replanner = Replanner(peers, progress)
+    assignment: Any = SimpleNamespace(suits=lambda members: True, members=())
+    replanner.assignment = assignment
+    assert [found.name for found in await replanner._assemble(60.0)] == expected

@@ -1,0 +1,63 @@
+"""What a worker makes of a plan that a server sent; and what it does not even begin."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import pytest
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import PlanError, RemoteProtocolError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.serialization import recipe_and_digest
+from asyncdmtl.protocol.messages.registry import Assign
+from asyncdmtl.worker.state import WorkerState
+
+PARTITIONS = make_partitions(6, "squared")
+SETTINGS = make_settings()
+RECIPE, DIGEST = recipe_and_digest(make_plan(Placement.cyclic(3, 6, 2), tasks=(0, 0, 1, 1, 2, 2)))
+INFOS = tuple(part.info(SETTINGS) for part in PARTITIONS)
+
+
+def prepared(recipe: dict[str, Any]) -> Any:
+    stored = [PARTITIONS[n] for n in RECIPE["stored"][0]]
+    replica = WorkerState("w0", stored)
+    replica.enter("run", SETTINGS)
+    replica.encode(Encoding.empty())
+    return replica.prepare(Assign(0, 0, False, "keep", recipe, DIGEST, INFOS))
+
+
+def test_a_plan_for_this_worker_is_followed() -> None:
+    assert prepared(RECIPE).trainer.own == tuple(RECIPE["stored"][0])
+
+
+def coarse(packets: int) -> dict[str, Any]:
+    rows = [packets * len(stored) for stored in RECIPE["stored"]]
+    return {"subpackets": packets, "uplink_rows": rows}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "complaint"),
+    [
+        ({"workers": ["v0", "w1", "w2"]}, PlanError, "no worker 'w0'"),
+        ({"workers": "w0"}, PlanError, "no worker 'w0'"),
+        ({"partitions": RECIPE["partitions"][::-1]}, RemoteProtocolError, "do not fit each other"),
+        ({"partitions": None}, RemoteProtocolError, "do not fit each other"),
+        (coarse(4), PlanError, "into 4 packets for 3 workers"),
+        (coarse(256), PlanError, "into 256 packets for 3 workers"),
+        ({"subpackets": "many"}, PlanError, "'many' packets"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_before_it_costs_anything(
+    change: dict[str, Any], error: type[Exception], complaint: str
+) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(error, match=complaint):
+            prepared(RECIPE | change)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
