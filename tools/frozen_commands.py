@@ -21,8 +21,8 @@ from unittest import mock
 import click
 from click.testing import CliRunner
 
-from asyncdmtl.cli import main
-from asyncdmtl.command import execute
+from asyncdmtl.cli.command import execute
+from asyncdmtl.cli.main import main
 
 Frozen = dict[str, Any]
 

@@ -15,7 +15,8 @@ import scipy.linalg
 from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
-from asyncdmtl.exchange import Sent, ServerSide, WorkerSide
+from asyncdmtl.exchange.coded import ServerSide, Upload, WorkerSide
+from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.coupling import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
@@ -23,11 +24,10 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import Trainer, single_threaded, train
-from asyncdmtl.linear_exchange import LinearServerSide, LinearWorkerSide
-from asyncdmtl.plan.linear import make_linear_plan
+from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan, rebuild_plan
-from asyncdmtl.plan.recipes import rebuild, recipe_and_digest
+from asyncdmtl.plan.serialization import rebuild, recipe_and_digest
 
 Frozen = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -231,7 +231,7 @@ def _frozen_rounds(
 
 def _round(server: Any, workers: list[Any], last: bool, hashes: _Hashes) -> None:
     """What a round of a run does, with all that is sent added to `hashes`."""
-    sent: list[Sent] = [worker.compute() for worker in workers]
+    sent: list[Upload] = [worker.compute() for worker in workers]
     for k, part in enumerate(sent):
         server.check(k, part)
         hashes.uplink += [rows.copy() for rows in part.rows]

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
+from asyncdmtl.multicast.datagrams import Layout, Stream
+from asyncdmtl.multicast.sending import Block, Broadcast
+from asyncdmtl.plan.codes.repair import Solver
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.recipes import recipe_and_digest
-from asyncdmtl.plan.repair import Solver
-from asyncdmtl.protocol.broadcast import Block, Broadcast
-from asyncdmtl.protocol.datagrams import Layout, Stream
+from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.framing import encode
-from asyncdmtl.protocol.messages import (
+from asyncdmtl.protocol.messages.registry import (
     KINDS,
     VERSION,
     Assign,
@@ -29,21 +29,21 @@ from asyncdmtl.protocol.messages import (
     Done,
     Downlink,
     Failure,
+    Fallback,
     Finish,
-    Given,
     Heartbeat,
     Hello,
-    Lack,
+    JoinedGroup,
+    JoinGroup,
+    LossQuery,
+    LossReport,
     Message,
     More,
     Prepare,
     Proof,
-    Query,
     Ready,
     Restore,
     Snapshot,
-    Tune,
-    Tuned,
     Uplink,
     Welcome,
     pack,
@@ -198,8 +198,8 @@ def _messages() -> dict[str, Message]:
         "declare": Declare((declared,), 2, False, eight),
         "prepare": Prepare({"columns": {"age": [0.5, 2.0]}}),
         "ready": Ready((info,)),
-        "tune": Tune("239.1.2.3", 7701, thirty_two, sixteen, 1444),
-        "tuned": Tuned("nothing was heard"),
+        "tune": JoinGroup("239.1.2.3", 7701, thirty_two, sixteen, 1444),
+        "tuned": JoinedGroup("nothing was heard"),
         "assign": Assign(2, 5, False, "keep", recipe, sixteen, (info,), True),
         "snapshot": Snapshot(2, 5, eight, body),
         "behind": Behind(2),
@@ -210,9 +210,9 @@ def _messages() -> dict[str, Message]:
         "more": More(2, 5, (body[:100], body[100:])),
         "done": Done(2, eight),
         "finish": Finish(),
-        "query": Query(2, 5, 1, 4),
-        "lack": Lack(2, 5, 1, b"\0\2", 40),
-        "given": Given(2, 5, 1, (body[:100], body[100:])),
+        "query": LossQuery(2, 5, 1, 4),
+        "lack": LossReport(2, 5, 1, b"\0\2", 40),
+        "given": Fallback(2, 5, 1, (body[:100], body[100:])),
         "heartbeat": Heartbeat(),
         "failure": Failure(3, "why", True),
     }

@@ -1,7 +1,6 @@
 """`python -m asyncdmtl.worker`."""
 
-from asyncdmtl.cli.command import execute
-from asyncdmtl.cli.worker import main
+from asyncdmtl.cli.entry import start
 
 if __name__ == "__main__":
-    execute(main)
+    start("worker")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.clusters import stored_at
 from support.problems import make_partitions, make_settings
+from support.processes import children
 
 from asyncdmtl.errors import PeerError
 from asyncdmtl.launch.processes import run_in_processes
@@ -24,13 +25,6 @@ from asyncdmtl.server.records import RunOptions
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 
 PLACEMENT = Placement.cyclic(3, 6, 2)
-
-
-def children() -> list[int]:
-    """The worker processes that this one has started."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    pids = [int(pid) for task in tasks for pid in task.read_text().split()]
-    return [pid for pid in pids if b"asyncdmtl.launch.processes" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_killed_worker_changes_nothing_and_rows_stay_private(
@@ -71,18 +65,19 @@ def test_a_worker_that_fails_says_why() -> None:
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from runtime.test_processes import PLACEMENT, children
+from support.processes import children
 from support.clusters import stored_at
 from support.problems import make_partitions, make_settings
-from asyncdmtl.runtime.processes import run_in_processes
-from asyncdmtl.runtime.records import RunOptions
+from asyncdmtl.launch.processes import run_in_processes
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.records import RunOptions
 
 def tell(event):
     if event["event"] == "round" and event["round"] == 0:
         print(*children(), flush=True)
 
 options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)
-run_in_processes(options, stored_at(PLACEMENT, make_partitions(6, "squared")), tell)
+run_in_processes(options, stored_at(Placement.cyclic(3, 6, 2), make_partitions(6, "squared")), tell)
 """
 
 

@@ -107,8 +107,8 @@ sys.path.insert(0, sys.argv[1])
 from support.clusters import stored_at
 from support.problems import make_partitions, make_settings
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.runtime.records import RunOptions
-from asyncdmtl.runtime.threads import run_in_threads
+from asyncdmtl.server.records import RunOptions
+from asyncdmtl.launch.threads import run_in_threads
 
 def interrupt(event):
     if event["event"] == "round" and event["round"] == 3:
