@@ -13,7 +13,7 @@ The estimators for scikit-learn are described in `asyncdmtl.estimators`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from asyncdmtl._version import __version__
+from asyncdmtl._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from asyncdmtl.estimators import (
@@ -37,7 +37,6 @@ __all__ = [
     "LinearPlan",
     "Placement",
     "Plan",
-    "__version__",
     "compare",
     "design_placement",
     "make_linear_plan",

@@ -15,13 +15,13 @@ from frozen_numbers import fixed_floats, make_settings
 from frozen_wire import sha
 
 import asyncdmtl
+from asyncdmtl.data.loading import load, load_stored
 from asyncdmtl.estimators import (
     CodedMultiTaskClassifier,
     CodedMultiTaskClassifierCV,
     CodedMultiTaskRegressor,
     CodedMultiTaskRegressorCV,
 )
-from asyncdmtl.loading import load, load_stored
 
 Frozen = dict[str, Any]
 
