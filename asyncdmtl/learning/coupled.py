@@ -1,0 +1,270 @@
+"""Solves coupled quadratic problems (`quadratic`): the best way for every coupling, and a certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
+from asyncdmtl.arrays import Floats
+from asyncdmtl.learning import direct
+from asyncdmtl.learning.coupling import (
+    ChainLaplacian,
+    Clustered,
+    Coupling,
+    GraphLaplacian,
+    L21Norm,
+    MeanRegularised,
+    NoCoupling,
+    NuclearNorm,
+    PlainMean,
+    SparseLowRank,
+    TaskCovariance,
+)
+from asyncdmtl.learning.laplacian import spectrum
+from asyncdmtl.learning.penalties import (
+    Columns,
+    HalfSquaredNuclear,
+    Nuclear,
+    Pairs,
+    Penalty,
+    Smoothness,
+    SparsePlusLowRank,
+    squared_norm,
+)
+from asyncdmtl.learning.quadratic import Quadratics
+from asyncdmtl.learning.splitting import Split, iterate, residual_gap, split
+
+# Relative to the objective.
+TOLERANCE = 1e-10
+
+_PENALTIES: dict[type[Coupling], type[Penalty]] = {
+    NuclearNorm: Nuclear,
+    TaskCovariance: HalfSquaredNuclear,
+    L21Norm: Columns,
+    SparseLowRank: SparsePlusLowRank,
+}
+
+# Numbers that an elimination of a graph may hold at a time; 8 bytes each.
+_BLOCKS = 1 << 25
+
+# Numbers of what is split that are worked on at a time: acceleration remembers twenty times as many.
+_SPLIT = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Models of `K` data sets at `L` strengths.
+
+    Attributes
+    ----------
+    W : (K, L, T, C) float64 array
+    value : (K, L) float64 array
+        The objective, `f(W) + λ R(W)`.
+    gap : (K, L) float64 array
+        How far that is above the least at the most: the duality gap, or for quadratic penalties and
+        "clustered" the residual times `‖W‖`, which bounds it while `W` is no farther from the optimum than
+        from 0.
+    state : (K, L, …) float64 array or None
+        Where to begin with a problem like this one.
+    """
+
+    W: Floats
+    value: Floats
+    gap: Floats
+    state: Floats | None = None
+
+
+def solve(
+    coupling: Coupling,
+    quadratics: Quadratics,
+    strengths: Sequence[float] | Floats,
+    *,
+    tolerance: float = TOLERANCE,
+    start: Floats | None = None,
+) -> Solution:
+    """Solve a problem for each of its data sets and each λ.
+
+    Parameters
+    ----------
+    coupling : Coupling
+        Its own strength does not matter.
+    quadratics : Quadratics
+    strengths : (L,) sequence of float
+        λ, at least 0; they should be within a factor of ten.
+    tolerance : float
+        Relative to the objective. What rounding leaves is of the order of 1e-13.
+    start : array, optional
+        `Solution.state` of a problem like this one: (K, L, …), or (K, 1, …) for all λ alike.
+    """
+    lambdas = np.asarray(strengths, dtype=np.float64)
+    if isinstance(coupling, NoCoupling) or (not lambdas.any() and not isinstance(coupling, PlainMean)):
+        return _certified(quadratics, _for_all(direct.apart(quadratics), len(lambdas)), lambdas, ())
+    if isinstance(coupling, PlainMean):
+        W = _for_all(direct.together(quadratics), len(lambdas))
+        residual = mean(quadratics.products(W) - quadratics.b[:, None], 2)[:, :, None] + 0.0 * W
+        return Solution(W, quadratics.value(W), residual_gap(residual, W))
+    if not lambdas.all():
+        return _with_zeros(coupling, quadratics, lambdas, tolerance, start)
+    if isinstance(coupling, MeanRegularised):
+        return _certified(quadratics, direct.near_mean(quadratics, lambdas), lambdas, None)
+    if isinstance(coupling, ChainLaplacian | GraphLaplacian):
+        return _on_graph(coupling, quadratics, lambdas, tolerance, start)
+    if isinstance(coupling, Clustered):
+        pairs = quadratics.b.shape[1] * (quadratics.b.shape[1] - 1) // 2
+        if not pairs:
+            return _certified(quadratics, _for_all(direct.apart(quadratics), len(lambdas)), lambdas, ())
+        size = pairs * quadratics.b.shape[2]
+        return _in_groups(_clustered, quadratics, lambdas, tolerance, start, size)
+    penalty = _PENALTIES[type(coupling)]
+
+    def one(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
+        rho = _weight(penalty, quadratics, lambdas)
+        return split(quadratics, penalty(lambdas), rho, tolerance, start)
+
+    return _in_groups(one, quadratics, lambdas, tolerance, start)
+
+
+def _weight(penalty: type[Penalty], quadratics: Quadratics, lambdas: Floats) -> float:
+    """`ρ` of the splitting: grows with the root of λ; by trial on the school data."""
+    largest = float(np.abs(quadratics.b).max(initial=0.0))
+    if largest == 0.0:
+        return quadratics.scale
+    ones = penalty(np.ones(1))
+    middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
+    if penalty is HalfSquaredNuclear:
+        share = middle / quadratics.scale
+    else:
+        # Of a `Z` so large that the bound decides.
+        factor = 1e9 / largest
+        bounds, _ = ones.dual(quadratics.b[:, None] * factor)
+        share = 9.0 * middle * float(mean(bounds.reshape(-1))) * factor
+    return float(np.clip(np.sqrt(share), 0.02, 1.6)) * quadratics.scale
+
+
+def _for_all(W: Floats, strengths: int) -> Floats:
+    return np.repeat(W[:, None], strengths, axis=1)
+
+
+def _with_zeros(
+    coupling: Coupling, quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None
+) -> Solution:
+    """Strengths of which some are 0."""
+    tied = lambdas > 0.0
+    solved = solve(coupling, quadratics, lambdas[tied], tolerance=tolerance)
+    apart = solve(coupling, quadratics, np.zeros(1), tolerance=tolerance)
+    W, value, gap = (np.repeat(part, len(lambdas), axis=1) for part in (apart.W, apart.value, apart.gap))
+    W[:, tied], value[:, tied], gap[:, tied] = solved.W, solved.value, solved.gap
+    return Solution(W, value, gap)
+
+
+def _certified(
+    quadratics: Quadratics, W: Floats, lambdas: Floats, edges: Sequence[tuple[int, int, float]] | None
+) -> Solution:
+    """Value and residual under squares of differences along edges, or, without edges, from the mean."""
+    products = quadratics.products(W)
+    residual = products - quadratics.b[:, None]
+    value = quadratics.value(W, products)
+    pull = lambdas[:, None, None]
+    if edges is None:
+        offsets = W - mean(W, 2)[:, :, None]
+        residual = residual + pull * offsets
+        value = value + 0.5 * lambdas * squared_norm(offsets)
+    elif edges:
+        for s, t, weight in edges:
+            offset = W[:, :, s] - W[:, :, t]
+            value = value + 0.5 * weight * lambdas * sum_of_squares(offset, axis=2)
+            residual[:, :, s] += weight * pull[:, 0] * offset
+            residual[:, :, t] -= weight * pull[:, 0] * offset
+    return Solution(W, value, residual_gap(residual, W))
+
+
+def _on_graph(
+    coupling: ChainLaplacian | GraphLaplacian,
+    quadratics: Quadratics,
+    lambdas: Floats,
+    tolerance: float,
+    start: Floats | None,
+) -> Solution:
+    """By elimination where that leaves most pairs of tasks apart, else by splitting."""
+    K, T, C = quadratics.b.shape
+    if isinstance(coupling, GraphLaplacian):
+        edges = coupling.edges
+    else:
+        edges = tuple((t, t + 1, 1.0) for t in range(T - 1))
+    order = direct.elimination(T, edges)
+    if order.blocks * K * C * C <= _BLOCKS:
+        at_once = max(1, _BLOCKS // (order.blocks * K * C * C or 1))
+        parts = [lambdas[i : i + at_once] for i in range(0, len(lambdas), at_once)]
+        W = np.concatenate([direct.along_edges(quadratics, part, edges, order) for part in parts], axis=1)
+        return _certified(quadratics, W, lambdas, edges)
+
+    def one(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
+        penalty = Smoothness(lambdas, *spectrum(T, edges))
+        middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
+        rho = float(np.clip(np.sqrt(middle / quadratics.scale), 0.05, 1.6)) * quadratics.scale
+        return split(quadratics, penalty, rho, tolerance, start, residuals=True)
+
+    return _in_groups(one, quadratics, lambdas, tolerance, start)
+
+
+def _in_groups(
+    one: Callable[[Quadratics, Floats, float, Floats | None], Split],
+    quadratics: Quadratics,
+    lambdas: Floats,
+    tolerance: float,
+    start: Floats | None,
+    size: int = 0,
+) -> Solution:
+    """As many data sets and strengths at a time as memory is there for: all strengths of some data sets."""
+    K, T, C = quadratics.b.shape
+    at_once = max(1, _SPLIT // max(1, (size or T * C) * len(lambdas)))
+    found = []
+    for first in range(0, K, at_once):
+        chosen = slice(first, first + at_once)
+        begin = None if start is None else start[chosen]
+        if begin is not None and begin.shape[1] != len(lambdas):
+            begin = np.repeat(begin[:, -1:], len(lambdas), axis=1)
+        found.append(one(quadratics.of(chosen), lambdas, tolerance, begin))
+    return Solution(
+        *(np.concatenate([getattr(part, name) for part in found]) for name in ("W", "value", "gap", "S"))
+    )
+
+
+def _clustered(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
+    """By splitting between the models and the differences of all pairs."""
+    K, T, C = quadratics.b.shape
+    first, second = np.triu_indices(T, 1)
+    # No pair is pulled harder than λ/T.
+    middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
+    largest = float(np.abs(quadratics.b).max(initial=0.0)) or 1.0
+    rho = float(np.clip(np.sqrt(4.0 * middle / largest), 0.02, 1.6)) * quadratics.scale / T
+    system = direct.MeanSystem(quadratics, rho * T)
+
+    def differences(W: Floats) -> Floats:
+        return (W[:, :, first] - W[:, :, second])[:, :, None]
+
+    def gathered(V: Floats) -> Floats:
+        square = np.zeros((*V.shape[:2], T, T, C))
+        square[:, :, first, second] = V[:, :, 0]
+        square[:, :, second, first] = -V[:, :, 0]
+        return total(square, 3)
+
+    def models(X: Floats) -> Floats:
+        R = quadratics.b[:, None] + rho * gathered(X)
+        W = system.solve(R)
+        drawn = quadratics.products(W) + (rho * T) * (W - mean(W, 2)[:, :, None])
+        return W + system.solve(R - drawn)
+
+    def certify(H: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
+        W = models(2.0 * H - S)
+        V, Y = differences(W), rho * (S - H)
+        residual = quadratics.products(W) - quadratics.b[:, None] + gathered(Y)
+        cost = penalty.value(V)
+        gap = cost - total(total((Y * V)[:, :, 0], 3), 2) + residual_gap(residual, W)
+        return W, quadratics.value(W) + cost, gap
+
+    S = np.zeros((K, len(lambdas), 1, len(first), C)) if start is None else start
+    return iterate(lambda X: differences(models(X)), Pairs(lambdas, T), rho, S, tolerance, certify)

@@ -1,0 +1,192 @@
+"""Coupled quadratic problems whose penalty is a square, or none: one linear system, solved directly.
+
+`A_t w_t + λ Σ_s L_ts w_s = b_t` with the Laplacian `L` of a graph of tasks. Where rows are fewer than columns
+it may be singular. It is solved with `δ` added to the diagonal, and that is made good by refinement, which
+keeps models in the range of the data, where the shortest of all solutions are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import mean, total
+from asyncdmtl.arrays import Floats
+from asyncdmtl.learning.quadratic import Quadratics, apply, inverse
+
+Solver = Callable[[Floats], Floats]
+
+# `δ`, of the mean diagonal. What rounding leaves along directions of which the data say nothing is magnified
+# by its inverse; and directions of which they say less than this take many refinements.
+RIDGE = 1e-9
+
+# Refinements at the most; each leaves `δ / (δ + μ)` of the error along an eigenvector of eigenvalue `μ`.
+_REFINEMENTS = 20
+
+
+def apart(quadratics: Quadratics) -> Floats:
+    """Every task for itself: (K, T, C)."""
+    M = inverse(quadratics.A, RIDGE * quadratics.scale)
+    return _refined(quadratics, lambda R: apply(M, R), lambda W: np.zeros_like(W), 1)[:, 0]
+
+
+def together(quadratics: Quadratics) -> Floats:
+    """One model for all tasks, in every row: (K, T, C)."""
+    pooled = Quadratics(
+        total(quadratics.A, 1)[:, None], total(quadratics.b, 1)[:, None], total(quadratics.c, 1)[:, None]
+    )
+    return np.broadcast_to(apart(pooled), quadratics.b.shape).copy()
+
+
+def near_mean(quadratics: Quadratics, strengths: Floats) -> Floats:
+    """`½ λ Σ_t ‖w_t − w̄‖²`, of every λ > 0: (K, L, T, C)."""
+    found = []
+    for strength in strengths:
+        solve = MeanSystem(quadratics, float(strength)).solve
+
+        def spread(W: Floats, strength: float = float(strength)) -> Floats:
+            drawn: Floats = strength * (W - mean(W, 2)[:, :, None])
+            return drawn
+
+        found.append(_refined(quadratics, solve, spread, 1)[:, 0])
+    return np.stack(found, axis=1)
+
+
+class MeanSystem:
+    """`(A_t + δ) w_t + λ (w_t − w̄) = r_t`, by way of the mean, for one λ > 0.
+
+    `ridge` is `δ` in units of the mean diagonal of the `A_t`.
+    """
+
+    def __init__(self, quadratics: Quadratics, strength: float, ridge: float = RIDGE) -> None:
+        self._strength = strength
+        ridge *= quadratics.scale
+        self._M = inverse(quadratics.A, ridge + strength)
+        # `mean (A + δ) M`, which is `I − λ mean M` without its cancellation; made symmetric to the last bit.
+        kept = mean(matmul(quadratics.A, self._M) + ridge * self._M, 1)
+        self._means = inverse(0.5 * (kept + np.swapaxes(kept, -1, -2)), 0.0)
+
+    def solve(self, R: Floats) -> Floats:
+        """`W` of right-hand sides `R`, (K, L, T, C) both."""
+        alone = apply(self._M, R)
+        centre = apply(self._means[:, None], mean(alone, 2)[:, :, None])
+        moved: Floats = alone + self._strength * apply(self._M, np.broadcast_to(centre, R.shape))
+        return moved
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """An order in which the nodes of a graph are eliminated, each with those of its neighbours that are left.
+
+    `blocks` is the number of pairs of neighbours that are changed on the way: what all of it costs.
+    """
+
+    steps: tuple[tuple[int, tuple[int, ...]], ...]
+    blocks: int
+
+
+def elimination(tasks: int, edges: Sequence[tuple[int, int, float]]) -> Elimination:
+    """That in which the node with the fewest neighbours always comes next."""
+    near: list[set[int]] = [set() for _ in range(tasks)]
+    for s, t, _ in edges:
+        near[s].add(t)
+        near[t].add(s)
+    left, steps, blocks = set(range(tasks)), [], 0
+    while left:
+        v = min(left, key=lambda u: (len(near[u]), u))
+        left.remove(v)
+        around = tuple(sorted(near[v]))
+        for u in around:
+            near[u] |= near[v] - {u}
+            near[u].discard(v)
+        steps.append((v, around))
+        blocks += len(around) * (len(around) + 1) // 2
+    return Elimination(tuple(steps), blocks)
+
+
+def along_edges(
+    quadratics: Quadratics, strengths: Floats, edges: Sequence[tuple[int, int, float]], order: Elimination
+) -> Floats:
+    """`½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`, of every λ > 0: (K, L, T, C)."""
+    system = _EdgeSystem(quadratics, strengths, edges, order)
+
+    def drawn(W: Floats) -> Floats:
+        pulls = np.zeros_like(W)
+        for s, t, weight in edges:
+            pull = (weight * strengths)[:, None] * (W[:, :, s] - W[:, :, t])
+            pulls[:, :, s] += pull
+            pulls[:, :, t] -= pull
+        return pulls
+
+    return _refined(quadratics, system.solve, drawn, len(strengths))
+
+
+class _EdgeSystem:
+    """Block Cholesky without roots: `D_v⁻¹` of each node when its turn comes, and its neighbours' factors."""
+
+    def __init__(
+        self,
+        quadratics: Quadratics,
+        strengths: Floats,
+        edges: Sequence[tuple[int, int, float]],
+        order: Elimination,
+    ) -> None:
+        K, T, C = quadratics.b.shape
+        degrees = np.zeros(T)
+        for s, t, weight in edges:
+            degrees[s] += weight
+            degrees[t] += weight
+        pull = strengths[:, None, None] * np.eye(C)
+        # Pivots are what is left of terms as large as these.
+        ridge = RIDGE * (quadratics.scale + strengths[:, None, None] * degrees.max()) * np.eye(C)
+        D = [quadratics.A[:, None, v] + ridge + degrees[v] * pull for v in range(T)]
+        E = {}
+        for s, t, weight in edges:
+            E[s, t] = E[t, s] = np.broadcast_to(-weight * pull, (K, len(strengths), C, C))
+        self._steps: list[tuple[int, Floats, list[tuple[int, Floats]]]] = []
+        for v, around in order.steps:
+            inverted = inverse(D[v], 0.0)
+            factors = [(u, matmul(E[u, v], inverted)) for u in around]
+            for i, (u, factor) in enumerate(factors):
+                change = matmul(factor, E[v, u])
+                D[u] = D[u] - 0.5 * (change + np.swapaxes(change, -1, -2))
+                for w in around[i + 1 :]:
+                    change = matmul(factor, E[v, w])
+                    E[u, w] = E[u, w] - change if (u, w) in E else -change
+                    E[w, u] = np.swapaxes(E[u, w], -1, -2)
+            self._steps.append((v, inverted, factors))
+
+    def solve(self, R: Floats) -> Floats:
+        """`W` of right-hand sides `R`, (K, L, T, C) both."""
+        left = [R[:, :, v] for v in range(R.shape[2])]
+        for v, _, factors in self._steps:
+            for u, factor in factors:
+                left[u] = left[u] - matmul(factor, left[v][..., None])[..., 0]
+        W = np.empty_like(R)
+        for v, inverted, factors in reversed(self._steps):
+            w = matmul(inverted, left[v][..., None])[..., 0]
+            for u, factor in factors:
+                w = w - matmul(np.swapaxes(factor, -1, -2), W[:, :, u, :, None])[..., 0]
+            W[:, :, v] = w
+        return W
+
+
+def _refined(quadratics: Quadratics, solve: Solver, drawn: Solver, strengths: int) -> Floats:
+    """The solution of `A_t w_t + drawn(W) = b_t`, given one that `solve`s nearly; (K, L, T, C)."""
+    K, T, C = quadratics.b.shape
+    W = np.zeros((K, strengths, T, C))
+    residual = np.broadcast_to(quadratics.b[:, None], W.shape).copy()
+    size = float(np.abs(residual).max(initial=0.0))
+    for _ in range(_REFINEMENTS):
+        better = W + solve(residual)
+        after = quadratics.b[:, None] - quadratics.products(better) - drawn(better)
+        left = float(np.abs(after).max(initial=0.0))
+        if not left < size:
+            break
+        W, residual, done, size = better, after, left > 0.5 * size, left
+        if done or left == 0.0:
+            break
+    return W

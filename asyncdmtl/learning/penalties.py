@@ -1,0 +1,266 @@
+"""Penalties as splitting needs them: proximal operators and dual norms of many matrices at a time.
+
+A `Penalty` works on stacks (K, L, parts, N, C), a strength λ for each of the `L`. `parts` is 1 but for the
+sum of a sparse and a low-rank matrix; `N` is the number of tasks `T`, or of pairs of tasks where differences
+are penalised. What `coupling` says of one matrix holds here for each.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.spectral import eigh
+from asyncdmtl.arithmetic.sums import norm, sum_of_squares, total
+from asyncdmtl.arrays import Floats
+
+_TINY = 1e-300
+
+
+class Penalty(ABC):
+    """`R` of some matrices, its proximal operator, and what bounds the optimum from below.
+
+    Parameters
+    ----------
+    strengths : (L,) float64 array
+        λ.
+    """
+
+    parts = 1
+
+    def __init__(self, strengths: Floats) -> None:
+        self.strengths = strengths
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Go on with some of the `L` strengths only."""
+        self.strengths = self.strengths[chosen]
+
+    @abstractmethod
+    def prox(self, S: Floats, step: float) -> Floats:
+        """`argmin_U ½ ‖U − S‖² + step·λ R(U)`, (K, L, parts, N, C)."""
+
+    @abstractmethod
+    def value(self, H: Floats) -> Floats:
+        """`λ R` of what `prox` gave last, (K, L)."""
+
+    @abstractmethod
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """For `Z` (K, L, N, C) the largest `s ≤ 1` with a finite `(λR)*(s Z)`, and that; (K, L) each."""
+
+
+class Nuclear(Penalty):
+    """`‖W‖_*`."""
+
+    def __init__(self, strengths: Floats) -> None:
+        super().__init__(strengths)
+        self._spectrum = Spectrum()
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Go on with some of the strengths."""
+        super().keep(chosen)
+        self._spectrum.keep(chosen)
+
+    def prox(self, S: Floats, step: float) -> Floats:
+        """Singular values less `step·λ`."""
+        return self._spectrum.shrunk(S[:, :, 0], lambda sigma: self._take(sigma, step))[:, :, None]
+
+    def value(self, H: Floats) -> Floats:
+        """From the singular values that were left."""
+        return self.strengths * self._spectrum.norm
+
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """`λ / ‖Z‖₂`, and 0."""
+        spectral = singular_values(Z)[..., -1]
+        return np.minimum(1.0, self.strengths / np.maximum(spectral, _TINY)), np.zeros_like(spectral)
+
+    def _take(self, sigma: Floats, step: float) -> Floats:
+        return np.broadcast_to((step * self.strengths)[:, None], sigma.shape)
+
+
+class HalfSquaredNuclear(Nuclear):
+    """`½ ‖W‖_*²`."""
+
+    def value(self, H: Floats) -> Floats:
+        """From the singular values that were left."""
+        return 0.5 * self.strengths * self._spectrum.norm * self._spectrum.norm
+
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """1, and `‖Z‖₂² / 2λ`."""
+        spectral = singular_values(Z)[..., -1]
+        return np.ones_like(spectral), spectral * spectral / (2.0 * np.maximum(self.strengths, _TINY))
+
+    def _take(self, sigma: Floats, step: float) -> Floats:
+        descending = sigma[..., ::-1]
+        mu = (step * self.strengths)[:, None]
+        counts = np.arange(1, sigma.shape[-1] + 1)
+        thresholds = mu * np.cumsum(descending, axis=-1) / (1.0 + mu * counts)
+        positive = np.maximum((descending > thresholds).sum(axis=-1, keepdims=True), 1)
+        taken = np.take_along_axis(thresholds, positive - 1, axis=-1)
+        return np.broadcast_to(taken, sigma.shape)
+
+
+class Columns(Penalty):
+    """`Σ_f ‖W[:, f]‖₂`."""
+
+    def prox(self, S: Floats, step: float) -> Floats:
+        """Columns shortened by `step·λ`."""
+        off = (step * self.strengths)[:, None, None]
+        norms = norm(S, axis=3)
+        shrunk: Floats = S * np.maximum(1.0 - off / np.maximum(norms, _TINY), 0.0)[:, :, :, None, :]
+        return shrunk
+
+    def value(self, H: Floats) -> Floats:
+        """Lengths of columns, added up."""
+        return self.strengths * total(norm(H[:, :, 0], axis=2), 2)
+
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """`λ / max_f ‖Z[:, f]‖₂`, and 0."""
+        longest = norm(Z, axis=2).max(axis=2)
+        return np.minimum(1.0, self.strengths / np.maximum(longest, _TINY)), np.zeros_like(longest)
+
+
+class SparsePlusLowRank(Penalty):
+    """`ρ ‖P‖₁ + ‖Q‖_*` of two parts `P`, `Q`."""
+
+    parts = 2
+
+    def __init__(self, strengths: Floats) -> None:
+        super().__init__(strengths)
+        self._spectrum = Spectrum()
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Go on with some of the strengths."""
+        super().keep(chosen)
+        self._spectrum.keep(chosen)
+
+    def prox(self, S: Floats, step: float) -> Floats:
+        """Each part by itself."""
+        off = step * self.strengths
+        P, Q = S[:, :, 0], S[:, :, 1]
+        bound = (off * _rho(P))[:, None, None]
+        sparse = P - np.clip(P, -bound, bound)
+        taken = off[:, None]
+        low = self._spectrum.shrunk(Q, lambda sigma: np.broadcast_to(taken, sigma.shape))
+        return np.stack([sparse, low], axis=2)
+
+    def value(self, H: Floats) -> Floats:
+        """Of the split that the two parts are."""
+        P = H[:, :, 0]
+        absolute = total(total(np.abs(P), 3), 2)
+        return self.strengths * (_rho(P) * absolute + self._spectrum.norm)
+
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """`λ` by the larger of `‖Z‖₂` and `max |Z_ij| / ρ`, and 0."""
+        largest = np.maximum(singular_values(Z)[..., -1], np.abs(Z).max(axis=(2, 3)) / _rho(Z))
+        return np.minimum(1.0, self.strengths / np.maximum(largest, _TINY)), np.zeros_like(largest)
+
+
+class Pairs(Penalty):
+    """`(1/T) Σ ‖v_p‖₂` of the differences `v_p` of all pairs of tasks."""
+
+    def __init__(self, strengths: Floats, tasks: int) -> None:
+        super().__init__(strengths)
+        self._share = 1.0 / tasks
+
+    def prox(self, S: Floats, step: float) -> Floats:
+        """Vectors shortened by `step·λ/T`."""
+        off = (step * self._share * self.strengths)[:, None, None]
+        norms = norm(S, axis=4)
+        shrunk: Floats = S * np.maximum(1.0 - off / np.maximum(norms, _TINY), 0.0)[..., None]
+        return shrunk
+
+    def value(self, H: Floats) -> Floats:
+        """Lengths, added up."""
+        return self._share * self.strengths * total(norm(H[:, :, 0], axis=3), 2)
+
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """Of a vector for each pair: `λ/T` by the longest, and 0."""
+        longest = norm(Z, axis=3).max(axis=2)
+        bound = self._share * self.strengths
+        return np.minimum(1.0, bound / np.maximum(longest, _TINY)), np.zeros_like(longest)
+
+
+class Smoothness(Penalty):
+    """`½ tr(Wᵀ L W)` of the Laplacian `L = Q diag(values) Qᵀ` of a graph."""
+
+    def __init__(self, strengths: Floats, values: Floats, Q: Floats) -> None:
+        super().__init__(strengths)
+        self._values, self._Q = values, Q
+
+    def prox(self, S: Floats, step: float) -> Floats:
+        """`(I + step·λ L)⁻¹ S`."""
+        shrink = 1.0 / (1.0 + (step * self.strengths)[:, None] * self._values)
+        rotated = matmul(self._Q.T, S[:, :, 0])
+        return matmul(self._Q, shrink[:, :, None] * rotated)[:, :, None]
+
+    def value(self, H: Floats) -> Floats:
+        """In the basis of eigenvectors."""
+        rotated = matmul(self._Q.T, H[:, :, 0])
+        return 0.5 * self.strengths * squared_norm(np.sqrt(self._values)[:, None] * rotated)
+
+    def dual(self, Z: Floats) -> tuple[Floats, Floats]:
+        """0: only `Z` without a part along constants would do."""
+        shape = Z.shape[:2]
+        return np.zeros(shape), np.zeros(shape)
+
+
+class Spectrum:
+    """Singular values of matrices that change little from one time to the next, and shrinks them.
+
+    Eigenvectors of the smaller Gram matrix are kept: in their basis the next one is nearly diagonal, and
+    takes few rotations.
+
+    Attributes
+    ----------
+    norm : (K, L) float64 array
+        The sum of the singular values that were left the last time.
+    """
+
+    def __init__(self) -> None:
+        self._basis: Floats | None = None
+        self.norm: Floats = np.zeros((0, 0))
+
+    def keep(self, chosen: NDArray[np.bool_]) -> None:
+        """Go on with some of the `L`."""
+        if self._basis is not None:
+            self._basis = self._basis[:, chosen]
+            self.norm = self.norm[:, chosen]
+
+    def shrunk(self, W: Floats, take: Callable[[Floats], Floats]) -> Floats:
+        """`U max(Σ − take(σ), 0) Vᵀ` of (K, L, N, C) matrices; `take` is given `σ`, ascending."""
+        tall = W.shape[-2] >= W.shape[-1]
+        G = gram(np.swapaxes(W, -1, -2) if tall else W)
+        if self._basis is not None:
+            V = self._basis
+            G = matmul(np.swapaxes(V, -1, -2), matmul(G, V))
+        squares, V = eigh(G)
+        if self._basis is not None:
+            V = matmul(self._basis, V)
+        self._basis = V
+        sigma = np.sqrt(np.maximum(squares, 0.0))
+        left = np.maximum(sigma - take(sigma), 0.0)
+        self.norm = total(left, 2)
+        share = np.where(left > 0.0, left / np.maximum(sigma, _TINY), 0.0)
+        factor = matmul(V * share[..., None, :], np.swapaxes(V, -1, -2))
+        return matmul(W, factor) if tall else matmul(factor, W)
+
+
+def singular_values(W: Floats) -> Floats:
+    """`σ` (…, min(N, C)), ascending, from Gram matrices: small ones miss by up to `1e-8` of the largest."""
+    tall = W.shape[-2] >= W.shape[-1]
+    squares, _ = eigh(gram(np.swapaxes(W, -1, -2) if tall else W))
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
+def squared_norm(W: Floats) -> Floats:
+    """`‖W‖_F²` of each (…, N, C) matrix."""
+    return total(sum_of_squares(W, axis=W.ndim - 1), W.ndim - 2)
+
+
+def _rho(W: Floats) -> float:
+    return 1.0 / math.sqrt(max(W.shape[-2:]))

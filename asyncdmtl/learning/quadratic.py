@@ -1,0 +1,89 @@
+"""The coupled quadratic problem: least squares of all tasks under a coupling, solved where one stands.
+
+`min_W Σ_t (½ w_tᵀ A_t w_t − b_tᵀ w_t + ½ c_t) + λ R(W)` for every coupling of `coupling`, for several data
+sets (folds of cross-validation) and several λ at a time. Statistics of least squares make such a problem
+(`statistics`), and so does a step of Newton's method (`newton`).
+
+Quadratic penalties are solved directly (`direct`), all others by splitting (`splitting`). All arithmetic is
+that of `asyncdmtl.arithmetic`: everyone who solves a problem gets the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.solving import cholesky, solve_triangular
+from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratics:
+    """`K` data sets of the same `T` tasks: `f(W) = Σ_t (½ w_tᵀ A_t w_t − b_tᵀ w_t + ½ c_t)` of each.
+
+    Attributes
+    ----------
+    A : (K, T, C, C) float64 array
+        Symmetric and positive semidefinite.
+    b : (K, T, C) float64 array
+        Each in the range of its `A`.
+    c : (K, T) float64 array
+        At least `b_tᵀ A_t⁺ b_t`, as `yᵀy / n` is for least squares: `f` is then never negative.
+
+    Raises
+    ------
+    UsageError
+        Shapes that do not fit each other, or numbers that are not finite.
+    """
+
+    A: Floats
+    b: Floats
+    c: Floats
+
+    def __post_init__(self) -> None:
+        shape = self.b.shape
+        if self.A.shape != (*shape, shape[-1]) or self.c.shape != shape[:-1] or len(shape) != 3:
+            shapes = self.A.shape, shape, self.c.shape
+            raise UsageError("A, b and c", "must be (K, T, C, C), (K, T, C) and (K, T)", shapes)
+        if not all(np.isfinite(part).all() for part in (self.A, self.b, self.c)):
+            raise UsageError("A, b and c", "must be finite", shape)
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonals of all `A`; 1 where it is 0."""
+        diagonals = np.einsum("ktii->kti", self.A)
+        return float(total(diagonals.reshape(-1), 0)) / diagonals.size or 1.0
+
+    def of(self, chosen: Sequence[int] | slice) -> Quadratics:
+        """Some of the data sets."""
+        return Quadratics(self.A[chosen], self.b[chosen], self.c[chosen])
+
+    def products(self, W: Floats) -> Floats:
+        """`A_t w_t`, of models (K, L, T, C) for `L` strengths each."""
+        return apply(self.A, W)
+
+    def value(self, W: Floats, AW: Floats | None = None) -> Floats:
+        """`f` (K, L) of models (K, L, T, C), given their `products` if these are there already."""
+        AW = self.products(W) if AW is None else AW
+        terms = W * (0.5 * AW - self.b[:, None])
+        return total(total(terms, 3) + 0.5 * self.c[:, None, :], 2)
+
+
+def apply(M: Floats, W: Floats) -> Floats:
+    """`M_t w_t` of matrices (K, T, C, C) and models (K, L, T, C)."""
+    product = matmul(M, np.ascontiguousarray(W.transpose(0, 2, 3, 1)))
+    return np.ascontiguousarray(product.transpose(0, 3, 1, 2))
+
+
+def inverse(A: Floats, ridge: float | Floats) -> Floats:
+    """`(A_t + ridge·I)⁻¹` of (…, C, C) matrices; `ridge` may be one number for each matrix."""
+    C = A.shape[-1]
+    shift = np.asarray(ridge, dtype=np.float64)[..., None, None] * np.eye(C)
+    L = cholesky(A + shift)
+    half = solve_triangular(L, np.broadcast_to(np.eye(C), L.shape))
+    return matmul(np.swapaxes(half, -1, -2), half)
