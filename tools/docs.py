@@ -1,7 +1,7 @@
 """Build the documentation site from the pages in `asyncdmtl/docs/`: `python tools/docs.py`.
 
-The site is written to `build/site`; open `build/site/index.html`. It needs the extra `docs`. A warning, such as
-a link to a page that does not exist, fails the build.
+The site is written to `build/site`; open `build/site/index.html`. The extra `docs` has what this needs.
+Any warning, such as a link to a page that does not exist, fails the build.
 """
 
 from __future__ import annotations
