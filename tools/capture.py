@@ -28,7 +28,7 @@ ETHERNET, IP_4, TCP = 14, 0x0800, 6
 SYN = 0x02
 
 # Kinds of messages that carry the rows of a round; their heads say which: kind, plan, round.
-OF_ROUNDS = ("uplink", "downlink", "more")
+OF_ROUNDS = ("uplink", "downlink", "more-rows")
 
 # Round, or None for what belongs to none; bytes of payload; bytes of framing.
 Found = tuple[int | None, int, int]

@@ -28,7 +28,7 @@ import numpy as np
 from asyncdmtl.cli import server, worker
 from asyncdmtl.cli.command import execute
 from asyncdmtl.learning.training import Trainer
-from asyncdmtl.net.udp import Receiver
+from asyncdmtl.net.udp import GroupReceiver
 
 COMMANDS = {"server": server.main, "worker": worker.main}
 
@@ -121,9 +121,9 @@ def _plant(round_: int, partition: str) -> None:
 
 def _lose(share: float, seed: str) -> None:
     """Let a share of all datagrams be lost, and now and then all of a spell."""
-    hear, rng, deaf_until = Receiver._hand_over, random.Random(seed), 0.0
+    hear, rng, deaf_until = GroupReceiver._hand_over, random.Random(seed), 0.0
 
-    def hand_over(receiver: Receiver, datagram: memoryview) -> None:
+    def hand_over(receiver: GroupReceiver, datagram: memoryview) -> None:
         nonlocal deaf_until
         now = time.monotonic()
         if rng.random() < 2e-4:
@@ -131,7 +131,7 @@ def _lose(share: float, seed: str) -> None:
         if now > deaf_until and rng.random() > share:
             hear(receiver, datagram)
 
-    Receiver._hand_over = hand_over  # type: ignore[assignment, method-assign]
+    GroupReceiver._hand_over = hand_over  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.multicast.datagrams import Layout, Stream
-from asyncdmtl.multicast.sending import Block, Broadcast
+from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
 from asyncdmtl.plan.codes.repair import Solver
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
@@ -23,7 +23,7 @@ from asyncdmtl.protocol.messages.registry import (
     KINDS,
     VERSION,
     Assign,
-    Behind,
+    AwaitRestore,
     Challenge,
     Declare,
     Done,
@@ -38,7 +38,7 @@ from asyncdmtl.protocol.messages.registry import (
     LossQuery,
     LossReport,
     Message,
-    More,
+    MoreRows,
     Prepare,
     Proof,
     Ready,
@@ -108,10 +108,10 @@ def frozen_datagrams() -> Frozen:
         solvers = [Solver.of(plan, k) for k in range(len(plan.deliveries))]
         own = {w: s.own for w, s in zip(placement.workers, solvers, strict=True) if s.own}
         cast = Broadcast(Stream.of_round(key, 3, plan.digest, 7), layout, rows, plan.seed, own)
-        first = _datagrams(cast.send(spare=1))
+        first = _datagrams(cast.next_range(spare=1))
         pieces = layout.pieces_of(0)[1]
         for worker in own:
-            cast.answer(worker, 0, b"\1" * pieces, 0)
+            cast.take_report(worker, 0, b"\1" * pieces, 0)
         repair = _datagrams(cast.repair(0))
         frozen[name] = {
             "datagrams": {"count": len(first), "bytes": sum(map(len, first)), "sha256": sha(*first)},
@@ -174,7 +174,7 @@ def _downlink(plan: Plan, length: int) -> NDArray[np.uint8]:
     return plan.recombine([plan.encode(k, updates[list(s)]) for k, s in enumerate(plan.placement.stored)])
 
 
-def _datagrams(blocks: Iterator[Block]) -> list[bytes]:
+def _datagrams(blocks: Iterator[DatagramBlock]) -> list[bytes]:
     found = []
     for block in blocks:
         content = bytes(block.datagrams)
@@ -198,21 +198,21 @@ def _messages() -> dict[str, Message]:
         "declare": Declare((declared,), 2, False, eight),
         "prepare": Prepare({"columns": {"age": [0.5, 2.0]}}),
         "ready": Ready((info,)),
-        "tune": JoinGroup("239.1.2.3", 7701, thirty_two, sixteen, 1444),
-        "tuned": JoinedGroup("nothing was heard"),
+        "join-group": JoinGroup("239.1.2.3", 7701, thirty_two, sixteen, 1444),
+        "joined-group": JoinedGroup("nothing was heard"),
         "assign": Assign(2, 5, False, "keep", recipe, sixteen, (info,), True),
         "snapshot": Snapshot(2, 5, eight, body),
-        "behind": Behind(2),
+        "await-restore": AwaitRestore(2),
         "restore": Restore(eight, body),
         "uplink": Uplink(2, 5, sixteen, (0.5, 1.0), 0.25, 0.125, body, 7),
         "uplink, long": Uplink(2, 5, sixteen, (0.5, 1.0), 0.25, 0.125, long, 0),
         "downlink": Downlink(2, 5, "end", eight, (body[:100], body[100:]), rest=7),
-        "more": More(2, 5, (body[:100], body[100:])),
+        "more-rows": MoreRows(2, 5, (body[:100], body[100:])),
         "done": Done(2, eight),
         "finish": Finish(),
-        "query": LossQuery(2, 5, 1, 4),
-        "lack": LossReport(2, 5, 1, b"\0\2", 40),
-        "given": Fallback(2, 5, 1, (body[:100], body[100:])),
+        "loss-query": LossQuery(2, 5, 1, 4),
+        "loss-report": LossReport(2, 5, 1, b"\0\2", 40),
+        "fallback": Fallback(2, 5, 1, (body[:100], body[100:])),
         "heartbeat": Heartbeat(),
         "failure": Failure(3, "why", True),
     }

@@ -33,8 +33,8 @@ from asyncdmtl.data.encoding import RawPartition, Survey, pool
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.multicast.datagrams import KEY_BYTES, Layout, Stream
-from asyncdmtl.multicast.receiving import Heard, Reassembly
-from asyncdmtl.multicast.sending import Block, Broadcast
+from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
+from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
 from asyncdmtl.plan.codes.repair import Solver
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
@@ -46,7 +46,7 @@ from asyncdmtl.protocol.messages.joining import NONCE_BYTES, PROOF_BYTES
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
-    Behind,
+    AwaitRestore,
     Challenge,
     Declare,
     Done,
@@ -61,7 +61,7 @@ from asyncdmtl.protocol.messages.registry import (
     LossQuery,
     LossReport,
     Message,
-    More,
+    MoreRows,
     Prepare,
     Proof,
     Ready,
@@ -117,7 +117,7 @@ class Air:
 
     def reassembly(self, worker: int) -> Reassembly:
         """A worker's end."""
-        return Reassembly(self._stream(), self.layout, self.solvers[worker], Heard())
+        return Reassembly(self._stream(), self.layout, self.solvers[worker], DatagramCounts())
 
     def right(self, worker: int, index: int, end: Reassembly) -> bool:
         """Whether a range that is complete is what was sent."""
@@ -144,10 +144,10 @@ EXAMPLES: dict[str, Message] = {
         Ready(INFOS[:2]),
         *(Assign(0, 0, False, first, PLAN, DIGEST, INFOS[:2]) for first in ("keep", "give", "take")),
         Snapshot(0, 0, bytes(8), ROWS),
-        Behind(0),
+        AwaitRestore(0),
         Restore(bytes(8), ROWS),
         Uplink(0, 0, bytes(24), (0.5, 0.25), 0.125, math.inf, ROWS),
-        More(0, 0, (ROWS[200:],)),
+        MoreRows(0, 0, (ROWS[200:],)),
         *(Downlink(0, 0, then, bytes(8), (ROWS[:200], ROWS[200:])) for then in ("go on", "give", "end")),
         Done(0, bytes(8)),
         Finish(),
@@ -220,7 +220,7 @@ def honest(rng: random.Random, role: str) -> bytes:
                 stream += wire(Heartbeat())
                 moves += b"\0" if moves_of(role, after) else b""
             if plan >= 0 and round_ and after is not State.FINISHED and rng.random() < 0.1:
-                aside = rng.choice(("query", "given") if role == "worker" else ("lack",))
+                aside = rng.choice(("loss-query", "fallback") if role == "worker" else ("loss-report",))
                 stream += wire(numbered(aside, plan, round_ - 1)[0])
                 moves += b"\0" if moves_of(role, after) else b""
         state, welcomed = after, welcomed or after is State.WELCOMED
@@ -238,7 +238,7 @@ def in_two(message: Uplink | Downlink, rng: random.Random) -> bytes:
     rows = np.concatenate(message.rows())
     at = rng.randrange(len(rows))
     first = replace(message, rest=len(rows) - at, **({"body": rows[:at]} if up else {"parts": (rows[:at],)}))
-    return wire(first) + wire(More(message.plan, message.round, (rows[at:],)))
+    return wire(first) + wire(MoreRows(message.plan, message.round, (rows[at:],)))
 
 
 def heard(rng: random.Random) -> Iterator[bytes]:
@@ -248,7 +248,7 @@ def heard(rng: random.Random) -> Iterator[bytes]:
     told: list[list[bytes]] = [[] for _ in ends]
     answers: list[list[Any]] = []
 
-    def say(blocks: Iterator[Block]) -> None:
+    def say(blocks: Iterator[DatagramBlock]) -> None:
         for block in blocks:
             content = bytes(block.datagrams)
             for at in range(0, len(content), block.size):
@@ -261,14 +261,14 @@ def heard(rng: random.Random) -> Iterator[bytes]:
         for name in broadcast.waiting(index):
             k = int(name[1:])
             answers.append([k, index, ends[k].lacks(index), ends[k].seen(index)])
-            broadcast.answer(name, *answers[-1][1:])
+            broadcast.take_report(name, *answers[-1][1:])
 
     for index in range(AIR.layout.ranges):
         answers.append([])
-        say(broadcast.send())
+        say(broadcast.next_range())
         answer(index)
-        while (due := broadcast.due()) is not None:
-            broadcast.hopeless(due)
+        while (due := broadcast.range_to_repair()) is not None:
+            broadcast.take_unrepairable(due)
             if broadcast.lacking(due):
                 say(broadcast.repair(due))
                 answer(due)

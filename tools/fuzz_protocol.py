@@ -53,7 +53,7 @@ from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import Failure, Heartbeat, Message
-from asyncdmtl.protocol.session import DECLARE_HEAD, Session
+from asyncdmtl.protocol.session import WORKER_HEAD_LIMIT, Session
 from asyncdmtl.protocol.state_table import State
 
 # What may be raised for an input of each target; never LocalProtocolError, which is a fault of our own.
@@ -177,13 +177,13 @@ def answers(data: bytes) -> None:
     for told in _list(data):
         if told == [] and begun < fuzz_inputs.AIR.layout.ranges:
             begun += 1
-            sum(block.count for block in broadcast.send())
+            sum(block.count for block in broadcast.next_range())
             continue
         worker, *said = fields.exactly(told if type(told) is list else (), 4, "answer")
         lack = registry.LossReport.parse([0, 0, *said], BODY[:0])
-        broadcast.answer(f"w{worker}", lack.index, lack.lacks, lack.seen)
-        if (index := broadcast.due()) is not None:
-            broadcast.hopeless(index)
+        broadcast.take_report(f"w{worker}", lack.index, lack.lacks, lack.seen)
+        if (index := broadcast.range_to_repair()) is not None:
+            broadcast.take_unrepairable(index)
             if broadcast.lacking(index):
                 sum(block.count for block in broadcast.repair(index))
         if lack.index < begun and broadcast.sent(lack.index) > _most_datagrams(lack.index):
@@ -234,7 +234,7 @@ def plan(value: dict[str, Any]) -> None:
 
 def bomb(data: bytes) -> None:
     """The largest head that a worker may send, full of one small thing."""
-    registry.unpack(fuzz_inputs.exploded(data, DECLARE_HEAD), BODY[:0])
+    registry.unpack(fuzz_inputs.exploded(data, WORKER_HEAD_LIMIT), BODY[:0])
 
 
 BYTES: dict[str, Callable[[bytes], None]] = {
@@ -275,7 +275,7 @@ class Fuzzer:
             if self.count % 20 == 0:
                 faulthandler.dump_traceback_later(HANG, exit=True)
         self.count += 1
-        self._most = MOST_SWOLLEN * DECLARE_HEAD if data[:1] == b"b" else MOST_MEMORY
+        self._most = MOST_SWOLLEN * WORKER_HEAD_LIMIT if data[:1] == b"b" else MOST_MEMORY
         target, began, largest = _target(data), time.process_time(), _largest()
         traced = self.count % 499 == 0 and target != "bomb"
         if traced:

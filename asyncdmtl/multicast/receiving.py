@@ -17,7 +17,7 @@ MOST_TOLD = 255
 
 
 @dataclass
-class Heard:
+class DatagramCounts:
     """Datagrams that a worker received, by what became of them.
 
     `taken` were used, `repaired` of them in the stead of lost ones; `surplus` were not needed, and not
@@ -45,7 +45,7 @@ class Reassembly:
     stream : Stream
     layout : Layout
     solver : Solver
-    heard : Heard
+    heard : DatagramCounts
         Where datagrams are counted.
 
     Attributes
@@ -54,7 +54,7 @@ class Reassembly:
         The last range of which anything was used; -1 at first.
     """
 
-    def __init__(self, stream: Stream, layout: Layout, solver: Solver, heard: Heard) -> None:
+    def __init__(self, stream: Stream, layout: Layout, solver: Solver, heard: DatagramCounts) -> None:
         self.stream = stream
         self.layout = layout
         self.heard = heard

@@ -27,7 +27,7 @@ MOST_REPAIRS = 8
 
 
 @dataclass(frozen=True)
-class Block:
+class DatagramBlock:
     """Datagrams of `size` bytes one after the other, the last of which may be shorter; `count` of them.
 
     They carry pieces of one row, which is `fresh` if it repairs.
@@ -40,7 +40,7 @@ class Block:
 
 
 @dataclass
-class Reception:
+class ReceptionCounts:
     """What one worker had of a round, or of several.
 
     Datagrams that were `sent` at first, those of them that it `lost`, rows of pieces that it `lacked` then,
@@ -61,7 +61,7 @@ class Reception:
         self.lost += max(0, sent - seen)
         self.lacked += lacked
 
-    def add(self, other: Reception) -> None:
+    def add(self, other: ReceptionCounts) -> None:
         """Add another round's."""
         self.sent += other.sent
         self.lost += other.lost
@@ -101,7 +101,7 @@ class Broadcast:
 
     Attributes
     ----------
-    receptions : dict of worker to Reception
+    receptions : dict of worker to ReceptionCounts
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Broadcast:
         own: Mapping[str, Sequence[int]],
     ) -> None:
         self.layout = layout
-        self.receptions = {worker: Reception() for worker in own}
+        self.receptions = {worker: ReceptionCounts() for worker in own}
         self._stream = stream
         self._rows = rows
         self._needs = {worker: len(numbers) for worker, numbers in own.items()}
@@ -145,7 +145,7 @@ class Broadcast:
         """Whether all ranges were sent, and nobody lacks anything of them or has still to say so."""
         return self._begun == len(self._ranges) and not any(r.waiting or r.lacks for r in self._ranges)
 
-    def send(self, spare: int = 0) -> Iterator[Block]:
+    def next_range(self, spare: int = 0) -> Iterator[DatagramBlock]:
         """The datagrams of the next range, with so many fresh rows; each block is valid until the next.
 
         When they are sent, ask all listeners what they lack of it.
@@ -162,7 +162,7 @@ class Broadcast:
         for number, row in self._fresh_rows(sending, rows, spare):
             yield from self._sealed(sending, number, row, first, whole)
 
-    def repair(self, index: int) -> Iterator[Block]:
+    def repair(self, index: int) -> Iterator[DatagramBlock]:
         """Fresh rows of the pieces of a range that are lacked; each block is valid until the next.
 
         When they are sent, ask those who lacked something again.
@@ -175,7 +175,7 @@ class Broadcast:
         for i, (number, row) in enumerate(self._fresh_rows(sending, self._rows[index], int(lacked.max()))):
             yield from self._sealed(sending, number, row, first, first + np.flatnonzero(lacked > i))
 
-    def answer(self, worker: str, index: int, lacks: bytes, seen: int) -> bool:
+    def take_report(self, worker: str, index: int, lacks: bytes, seen: int) -> bool:
         """Take in what a listener lacks of a range; whether that was the last answer.
 
         Parameters
@@ -213,7 +213,7 @@ class Broadcast:
         """Datagrams of a range that were sent so far."""
         return self._ranges[index].datagrams
 
-    def due(self) -> int | None:
+    def range_to_repair(self) -> int | None:
         """The first range that all have answered for and some lack something of, if there is one."""
         return next((i for i, r in enumerate(self._ranges[: self._begun]) if r.lacks and not r.waiting), None)
 
@@ -237,7 +237,7 @@ class Broadcast:
         """Whether somebody who has answered lacks something of a range."""
         return bool(self._ranges[index].lacks)
 
-    def hopeless(self, index: int) -> list[str]:
+    def take_unrepairable(self, index: int) -> list[str]:
         """Those whom a repair of a range would not help: they are to be sent it on their connections."""
         sending = self._ranges[index]
         found = [
@@ -268,7 +268,7 @@ class Broadcast:
 
     def _sealed(
         self, sending: _Range, number: int, row: Bytes, first: int, pieces: NDArray[np.intp]
-    ) -> Iterator[Block]:
+    ) -> Iterator[DatagramBlock]:
         """Datagrams of some pieces of a row of a range, in blocks; all but the last of them have one size."""
         content, block, step = memoryview(row.data), self._block, self.layout.piece_bytes
         size = step + OVERHEAD
@@ -282,4 +282,4 @@ class Broadcast:
                 self._stream.seal(number, piece, part, block[begin:end])
             count = min(most, len(pieces) - at)
             sending.datagrams += count
-            yield Block(block[:end], size, count, number >= self._fresh.rows)
+            yield DatagramBlock(block[:end], size, count, number >= self._fresh.rows)

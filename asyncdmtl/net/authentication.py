@@ -17,9 +17,9 @@ from pathlib import Path
 
 from asyncdmtl.errors import AuthenticationError, UsageError
 from asyncdmtl.net.connection import Connection
-from asyncdmtl.net.credentials import OPTION, VARIABLE, Credentials, Greeting, find_credentials
+from asyncdmtl.net.credentials import OPTION, VARIABLE, Credentials, ProofTranscript, find_credentials
 from asyncdmtl.net.lockout import Lockout
-from asyncdmtl.net.tls import Channel, check_server_name, server_context, worker_context
+from asyncdmtl.net.tls import TLSChannel, check_server_name, server_context, worker_context
 from asyncdmtl.protocol.messages.joining import NONCE_BYTES
 from asyncdmtl.protocol.messages.registry import Challenge, Hello, Proof, Welcome
 
@@ -68,10 +68,10 @@ class ServerSecurity:
         return self.credentials is not None or self.wants_certificates
 
     @property
-    def channels(self) -> Callable[[], Channel] | None:
+    def channels(self) -> Callable[[], TLSChannel] | None:
         """What makes the TLS of each connection, if there is to be any."""
         context = self.tls
-        return None if context is None else lambda: Channel(context)
+        return None if context is None else lambda: TLSChannel(context)
 
     def check_exposure(self, host: str, insecure: bool) -> str | None:
         """A warning if listening on `host` lets others read or take part; UsageError unless `insecure`."""
@@ -129,13 +129,13 @@ class WorkerSecurity:
             check_server_name(tls_server_name, "--tls-server-name")
         return cls(secret, worker_context(tls_ca, tls_cert, tls_key), tls_server_name)
 
-    def channels(self, host: str) -> Callable[[], Channel] | None:
+    def channels(self, host: str) -> Callable[[], TLSChannel] | None:
         """What makes the TLS of each connection to `host`; UsageError if no certificate can be for that."""
         context = self.tls
         if context is None:
             return None
         name = self.server_name or check_server_name(host, "--connect")
-        return lambda: Channel(context, name)
+        return lambda: TLSChannel(context, name)
 
     def check_exposure(self, host: str, insecure: bool) -> str | None:
         """A warning if `host` is reached in plaintext; UsageError unless `insecure`."""
@@ -148,7 +148,7 @@ class WorkerSecurity:
         return f"connecting to {host} with --insecure: anyone on the network can read this run or change it"
 
 
-UNGUARDED_SERVER, UNGUARDED_WORKER = ServerSecurity(), WorkerSecurity()
+UNSECURED_SERVER, UNSECURED_WORKER = ServerSecurity(), WorkerSecurity()
 
 
 class Authenticator:
@@ -201,7 +201,7 @@ class Authenticator:
 
     def _check_wait(self, connection: Connection, name: str) -> None:
         if (wait := self._gate.wait(name, connection.host)) > 0:
-            connection.back = True
+            connection.worker_may_return = True
             raise _LockedOutError(f"the name {name!r} is locked out for {wait:.3g} s after failed attempts")
 
     def _check_certificate(self, connection: Connection, name: str) -> None:
@@ -219,13 +219,13 @@ class Authenticator:
         await connection.send(Challenge(self._run, nonce), end - loop.time(), LIMIT)
         answer = await connection.receive((Proof,), end - loop.time(), LIMIT)
         secret = self._security.credentials.expected_of(name)
-        greeting = Greeting(self._run, name, nonce, answer.nonce, connection.binding)
+        greeting = ProofTranscript(self._run, name, nonce, answer.nonce, connection.binding)
         if not hmac.compare_digest(greeting.proof(secret, "worker"), answer.proof):
             raise AuthenticationError(f"{connection.peer} did not prove that it knows the secret of its name")
         return greeting.proof(secret, "server")
 
 
-async def introduce(connection: Connection, hello: Hello, secret: bytes | None, seconds: float) -> Welcome:
+async def greet_server(connection: Connection, hello: Hello, secret: bytes | None, seconds: float) -> Welcome:
     """Greet a server, prove that this worker knows the secret, and see that the server does.
 
     Raises
@@ -246,7 +246,7 @@ async def introduce(connection: Connection, hello: Hello, secret: bytes | None, 
     if not isinstance(asked, Challenge):
         raise AuthenticationError(f"{connection.peer} does not ask for the secret that it should know")
     nonce = secrets.token_bytes(NONCE_BYTES)
-    greeting = Greeting(asked.run, hello.name, asked.nonce, nonce, connection.binding)
+    greeting = ProofTranscript(asked.run, hello.name, asked.nonce, nonce, connection.binding)
     await connection.send(Proof(nonce, greeting.proof(secret, "worker")), seconds, LIMIT)
     welcome = await connection.receive((Welcome,), seconds, LIMIT)
     if welcome.run != asked.run or not hmac.compare_digest(greeting.proof(secret, "server"), welcome.proof):

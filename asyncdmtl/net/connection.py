@@ -19,7 +19,7 @@ from asyncdmtl.errors import (
 )
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.kernel import KernelCount, kernel_count
-from asyncdmtl.net.tls import PLAIN_TYPE, Channel, failure
+from asyncdmtl.net.tls import PLAIN_TYPE, TLSChannel, failure
 from asyncdmtl.protocol.framing import SCRATCH, Buffer
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import (
@@ -73,11 +73,10 @@ class Connection(asyncio.BufferedProtocol):
         The peer's address, without port.
     on_lost : callable or None
         Called once when the connection ends or fails.
-    back : bool
-        What failures tell a worker: whether it is welcome to come back.
-    invited : bool
-        Whether the peer's failure said so.
-    on_aside : callable or None
+    worker_may_return : bool
+        Whether the worker may connect again after this connection has failed: at the server what its failures
+        tell the worker, at the worker what the server's failure told.
+    on_multicast_control : callable or None
         Called at once with what is said of rows that come from a group, whatever else is waited for; without
         it that is dropped.
     """
@@ -89,20 +88,19 @@ class Connection(asyncio.BufferedProtocol):
         silence: float,
         worker: str = "?",
         on_open: Callable[[Connection], None] | None = None,
-        tls: Callable[[], Channel] | None = None,
+        tls: Callable[[], TLSChannel] | None = None,
     ) -> None:
         self.session = Session(role, ledger, worker)
         self.host = "?"
         self.address = "?"
         self.on_lost: Callable[[], None] | None = None
-        self.on_aside: Callable[[MulticastControl], None] | None = None
-        self.back = False
-        self.invited = False
+        self.on_multicast_control: Callable[[MulticastControl], None] | None = None
+        self.worker_may_return = False
         self._silence = silence
         self._interval = min(PULSE, silence / 4)
         self._on_open = on_open
         self._tls = tls
-        self._channel: Channel | None = None
+        self._channel: TLSChannel | None = None
         self._ciphertext = memoryview(b"")
         self._secured = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -187,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
             )
         except RemoteProtocolError as error:
             # The peer is not to blame for a bad cable.
-            self.back = self.back or isinstance(error, CorruptionError)
+            self.worker_may_return = self.worker_may_return or isinstance(error, CorruptionError)
             self._fail(type(error)(f"{self.peer}: {error}"), tell=True)
             return
         except ssl.SSLError as error:
@@ -200,10 +198,10 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(message, Hello | Welcome):
                 self._beat_within(message.silence)
             if isinstance(message, Failure):
-                self.invited = message.back
+                self.worker_may_return = message.worker_may_return
                 self._fail(PeerError(f"{self.peer} ended it: {message.reason}", exit_code=message.exit_code))
             elif isinstance(message, MulticastControl):
-                self._hear_aside(message)
+                self._on_multicast_control(message)
             elif not isinstance(message, Heartbeat):
                 # A newer plan makes the one before it pointless; and nobody makes us keep many.
                 if isinstance(message, Assign) and self._inbox and isinstance(self._inbox[-1], Assign):
@@ -211,11 +209,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._inbox.append(message)
         self._arrival.set()
 
-    def _hear_aside(self, message: MulticastControl) -> None:
-        if self.on_aside is None or self._failure is not None:
+    def _on_multicast_control(self, message: MulticastControl) -> None:
+        if self.on_multicast_control is None or self._failure is not None:
             return
         try:
-            self.on_aside(message)
+            self.on_multicast_control(message)
         except RemoteProtocolError as error:
             self._fail(RemoteProtocolError(f"{self.peer}: {error}"), tell=True)
 
@@ -397,7 +395,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._channel is not None:
             self._count_tls(self._channel)
 
-    def _decrypt(self, channel: Channel, ciphertext: memoryview) -> list[Message]:
+    def _decrypt(self, channel: TLSChannel, ciphertext: memoryview) -> list[Message]:
         """The messages that ciphertext completes."""
         if not channel.overhead_in and ciphertext[0] == PLAIN_TYPE:
             self._refuse_plaintext()
@@ -429,7 +427,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(ciphertext)
         self._count_tls(self._channel)
 
-    def _count_tls(self, channel: Channel) -> None:
+    def _count_tls(self, channel: TLSChannel) -> None:
         self.session.count_overhead(received=channel.overhead_in, sent=channel.overhead_out)
 
     def _fail(self, error: AsyncDMTLError, tell: bool = False, linger: bool = False) -> None:
@@ -439,7 +437,7 @@ class Connection(asyncio.BufferedProtocol):
         tell = tell and self.session.failure_due and not self._outgoing
         if tell := tell and (self._channel is None or self._channel.open):
             self._writable.set()
-            self.write(Failure(error.exit_code, str(error), self.back))
+            self.write(Failure(error.exit_code, str(error), self.worker_may_return))
         self._failure = error
         self._outgoing.clear()
         self._arrival.set()
@@ -481,7 +479,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(self._silent(now), tell=True)
             return
         # What waits is a sign of life too, once the peer takes it.
-        if self.session.beating and not waiting and not self._outgoing:
+        if self.session.heartbeats_due and not waiting and not self._outgoing:
             self.write(Heartbeat())
         self._pulse = self._loop.call_later(min(self._interval, left), self._beat)
 

@@ -113,7 +113,7 @@ def read_private(file: Path, option: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Greeting:
+class ProofTranscript:
     """All that a proof is said for.
 
     Attributes

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 QUICK = 0.002
 
 
-class Work:
+class AdaptiveExecutor:
     """Work of one kind, done again and again: on the event loop as long as it is quick, else in a thread."""
 
     def __init__(self) -> None:

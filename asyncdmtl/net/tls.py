@@ -2,7 +2,7 @@
 
 asyncio's own TLS closes a connection whose handshake fails without sending the alert that says why, begins
 a handshake with whoever connects, and hides how many bytes it adds. Here the bytes of a connection pass
-through a `Channel`: a refused peer is told, limits hold before any cryptography, and every byte counts.
+through a `TLSChannel`: a refused peer is told, limits hold before any cryptography, and every byte counts.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def check_server_name(name: str, option: str) -> str:
     return name
 
 
-class Channel:
+class TLSChannel:
     """The TLS of one connection: ciphertext in, plaintext out, and the other way round.
 
     All methods may raise ssl.SSLError, of which `failure` makes an error of ours; `pending` then holds the

@@ -11,7 +11,7 @@ from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.connection import Connection
 
 # Seconds: between attempts to connect, and at the most for any wait.
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE = 0.05, 2.0
 LONGEST_WAIT = 1e9
 
 
@@ -41,10 +41,10 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + max_wait
-    pause = FIRST_PAUSE
+    pause = FIRST_RETRY_PAUSE
     while True:
         try:
-            return await _opened(host, port, make(), end + FIRST_PAUSE)
+            return await _opened(host, port, make(), end + FIRST_RETRY_PAUSE)
         except UnicodeError as error:
             raise UsageError("--connect", "must name a host", host) from error
         except (OSError, LinkError, WaitError) as error:
@@ -56,7 +56,7 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
                     peer=address,
                 ) from error
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, LONGEST_RETRY_PAUSE)
 
 
 async def _opened(host: str, port: int, connection: Connection, end: float) -> Connection:

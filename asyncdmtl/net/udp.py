@@ -15,8 +15,8 @@ from pathlib import Path
 
 from asyncdmtl.errors import LinkError, UsageError
 from asyncdmtl.multicast.datagrams import NAME_BYTES, OVERHEAD
-from asyncdmtl.multicast.receiving import Heard
-from asyncdmtl.multicast.sending import Block
+from asyncdmtl.multicast.receiving import DatagramCounts
+from asyncdmtl.multicast.sending import DatagramBlock
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Group:
         return 8 + (40 if self.family == socket.AF_INET6 else 20) + 18
 
 
-class Sender:
+class GroupSender:
     """Sends datagrams to a group.
 
     Parameters
@@ -122,7 +122,7 @@ class Sender:
             raise LinkError(told, peer=group.address) from error
         self.piece_bytes = _payload(made, group) - OVERHEAD
 
-    async def send(self, block: Block) -> None:
+    async def send(self, block: DatagramBlock) -> None:
         """Send datagrams; those that the network does not take are lost, as others are further on."""
         while True:
             try:
@@ -140,7 +140,7 @@ class Sender:
         """Close the socket."""
         self._socket.close()
 
-    def _send_now(self, block: Block) -> None:
+    def _send_now(self, block: DatagramBlock) -> None:
         if self._segmented and block.count > 1:
             control = [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", block.size))]
             try:
@@ -168,18 +168,18 @@ class Sender:
             self._loop.remove_writer(self._socket.fileno())
 
 
-class Receiver:
+class GroupReceiver:
     """Listens to a group, and hands each datagram to who listens to its stream.
 
     Parameters
     ----------
     group : Group
     interface : str
-        As for `Sender`.
+        As for `GroupSender`.
 
     Attributes
     ----------
-    heard : Heard
+    heard : DatagramCounts
         What became of the datagrams.
 
     Raises
@@ -191,7 +191,7 @@ class Receiver:
     """
 
     def __init__(self, group: Group, interface: str) -> None:
-        self.heard = Heard()
+        self.heard = DatagramCounts()
         self._loop = asyncio.get_running_loop()
         self._streams: dict[bytes, Callable[[memoryview], object]] = {}
         self._buffer = memoryview(bytearray(1 << 16))

@@ -23,7 +23,7 @@ from asyncdmtl.protocol.ledger import Direction, Ledger
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import (
     Assign,
-    Behind,
+    AwaitRestore,
     Done,
     Downlink,
     Failure,
@@ -32,7 +32,7 @@ from asyncdmtl.protocol.messages.registry import (
     Hello,
     LossReport,
     Message,
-    More,
+    MoreRows,
     MulticastControl,
     Snapshot,
     Uplink,
@@ -43,13 +43,13 @@ from asyncdmtl.protocol.state_table import TRANSITIONS, State
 Role = Literal["server", "worker"]
 
 # What a worker sends under a plan.
-Answer = Uplink | Snapshot | Behind | Done
+Answer = Uplink | Snapshot | AwaitRestore | Done
 
 # Bytes of a head: before a greeting; of what a worker declares, which is room for surveys of 200,000 columns
 # in all; and of what a server sends (the encoding, the plan).
-FIRST_HEAD = 1 << 12
-DECLARE_HEAD = 1 << 23
-ASSIGN_HEAD = 1 << 26
+GREETING_HEAD_LIMIT = 1 << 12
+WORKER_HEAD_LIMIT = 1 << 23
+SERVER_HEAD_LIMIT = 1 << 26
 
 
 # States in which no heartbeat is due: nobody is waited for yet, or any more.
@@ -98,7 +98,7 @@ class Session:
         self._late_rest = 0
         self._overhead: dict[Direction, int] = {"up": 0, "down": 0}
         self.ledger = ledger
-        self._reader = FrameReader(FIRST_HEAD, 0)
+        self._reader = FrameReader(GREETING_HEAD_LIMIT, 0)
 
     @property
     def body_limit(self) -> int:
@@ -120,7 +120,7 @@ class Session:
         return self._reader.progress
 
     @property
-    def beating(self) -> bool:
+    def heartbeats_due(self) -> bool:
         """True while heartbeats may be sent: from the welcome to the end."""
         return self.state not in _SILENT
 
@@ -187,7 +187,7 @@ class Session:
             self.worker = message.name
         late = False
         complaint: str | None
-        if isinstance(message, Answer | More | LossReport) and message.plan < self.plan:
+        if isinstance(message, Answer | MoreRows | LossReport) and message.plan < self.plan:
             late, following, complaint = True, self._overtaken_by(message), None
         else:
             following = self._following(message)
@@ -204,11 +204,11 @@ class Session:
         self._advance(self.peer, message, following, len(frame.body))
         return message
 
-    def _overtaken_by(self, message: Answer | More | LossReport) -> State | None:
+    def _overtaken_by(self, message: Answer | MoreRows | LossReport) -> State | None:
         """Where a message for an earlier plan leads, if it was on its way when the next was handed out."""
         if isinstance(message, LossReport):
             return self.state if self.state not in _SILENT else None
-        if isinstance(message, More):
+        if isinstance(message, MoreRows):
             self._late_rest -= len(message.body)
             return None if self._late_rest < 0 else self.state
         state, round_ = self._overtaken.get(message.plan, (State.FAILED, 0))
@@ -224,7 +224,7 @@ class Session:
     def _out_of_turn(self, sender: Role, message: Message) -> str | None:
         """Why this may not come now, if rows that `sender` announced and has not sent yet forbid it."""
         rest = self._rest[sender]
-        if isinstance(message, More):
+        if isinstance(message, MoreRows):
             size = sum(row.nbytes for row in message.rows()) or len(message.body)
             of = self._rest_of[sender]
             fits = 0 < size <= rest and message.round == of
@@ -242,11 +242,11 @@ class Session:
 
     def _other_place(self, message: Message) -> str | None:
         """How plan or round of a message differ from those in force, if they do."""
-        if isinstance(message, Answer | Downlink | More | MulticastControl) and message.plan != self.plan:
+        if isinstance(message, Answer | Downlink | MoreRows | MulticastControl) and message.plan != self.plan:
             return f"of plan {message.plan} under plan {self.plan}"
         if isinstance(message, MulticastControl) and message.round >= self.round:
             return f"of round {message.round}, of which no rows are on their way"
-        begun = isinstance(message, More)
+        begun = isinstance(message, MoreRows)
         if not begun and (told := _round(message)) not in (None, self.round):
             return f"of round {told} in round {self.round}"
         return None
@@ -255,8 +255,8 @@ class Session:
         if isinstance(message, Failure):
             return None if self._told else State.FAILED
         if isinstance(message, Heartbeat):
-            return self.state if self.beating else None
-        if isinstance(message, More | MulticastControl):
+            return self.state if self.heartbeats_due else None
+        if isinstance(message, MoreRows | MulticastControl):
             return self.state if self.state not in _SILENT else None
         return TRANSITIONS.get((self.state, message.event))
 
@@ -268,14 +268,14 @@ class Session:
             self._rest = {"server": 0, "worker": 0}
         elif isinstance(message, Uplink | Downlink):
             self._rest[sender], self._rest_of[sender] = message.rest, message.round
-        elif isinstance(message, More):
+        elif isinstance(message, MoreRows):
             self._rest[sender] -= payload
         self.state = following
         if isinstance(message, Failure):
             self._told = True
         # A server lets nobody send more than a greeting before it has welcomed him.
         if isinstance(message, Welcome if self.role == "server" else Hello):
-            self._reader.head_limit = DECLARE_HEAD if self.role == "server" else ASSIGN_HEAD
+            self._reader.head_limit = WORKER_HEAD_LIMIT if self.role == "server" else SERVER_HEAD_LIMIT
         if isinstance(message, Assign):
             self.plan, self.round = message.plan, message.round
         elif isinstance(message, Downlink):
@@ -285,11 +285,11 @@ class Session:
 
     def _count(self, sender: Role, message: Message, round_: int | None, payload: int, size: int) -> None:
         direction: Direction = "up" if sender == "worker" else "down"
-        kind = f"{direction}link" if isinstance(message, More | Fallback) else message.kind
+        kind = f"{direction}link" if isinstance(message, MoreRows | Fallback) else message.kind
         self.ledger.count(self.worker, direction, kind, round_, payload=payload, size=size)
 
     def _where(self) -> str:
-        return self.state.name.lower()
+        return self.state.name.lower().replace("_", " ")
 
 
 def _counted(message: Message) -> int | None:
@@ -299,4 +299,4 @@ def _counted(message: Message) -> int | None:
 
 def _round(message: Message) -> int | None:
     """The round whose coded rows these are."""
-    return message.round if isinstance(message, Uplink | Downlink | More) else None
+    return message.round if isinstance(message, Uplink | Downlink | MoreRows) else None

@@ -25,14 +25,14 @@ class State(Enum):
     DECLARED = auto()
     PREPARING = auto()
     READY = auto()
-    TUNING = auto()
-    TUNED = auto()
-    GIVING = auto()
-    TAKING = auto()
-    AWAITING = auto()
+    JOINING_GROUP = auto()
+    GROUP_CHECKED = auto()
+    GIVING_STATE = auto()
+    TAKING_STATE = auto()
+    AWAITING_STATE = auto()
     COMPUTING = auto()
-    SENT = auto()
-    CLOSING = auto()
+    UPLINK_SENT = auto()
+    ENDING = auto()
     DONE = auto()
     FINISHED = auto()
     FAILED = auto()
@@ -40,8 +40,8 @@ class State(Enum):
 
 # A worker that is ready gets a plan, and at any time before the end another one.
 _MAY_BE_ASSIGNED = (
-    *(State.READY, State.TUNED, State.GIVING, State.TAKING, State.AWAITING),
-    *(State.COMPUTING, State.SENT, State.CLOSING, State.DONE),
+    *(State.READY, State.GROUP_CHECKED, State.GIVING_STATE, State.TAKING_STATE, State.AWAITING_STATE),
+    *(State.COMPUTING, State.UPLINK_SENT, State.ENDING, State.DONE),
 )
 
 TRANSITIONS: Mapping[tuple[State, str], State] = {
@@ -53,19 +53,19 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.WELCOMED, "declare"): State.DECLARED,
     (State.DECLARED, "prepare"): State.PREPARING,
     (State.PREPARING, "ready"): State.READY,
-    (State.READY, "tune"): State.TUNING,
-    (State.TUNING, "tuned"): State.TUNED,
+    (State.READY, "join-group"): State.JOINING_GROUP,
+    (State.JOINING_GROUP, "joined-group"): State.GROUP_CHECKED,
     **{(state, "assign, keep"): State.COMPUTING for state in _MAY_BE_ASSIGNED},
-    **{(state, "assign, give"): State.GIVING for state in _MAY_BE_ASSIGNED},
-    **{(state, "assign, take"): State.TAKING for state in _MAY_BE_ASSIGNED},
-    (State.GIVING, "snapshot"): State.COMPUTING,
-    (State.TAKING, "behind"): State.AWAITING,
-    (State.AWAITING, "restore"): State.COMPUTING,
-    (State.COMPUTING, "uplink"): State.SENT,
-    (State.SENT, "downlink, go on"): State.COMPUTING,
-    (State.SENT, "downlink, give"): State.GIVING,
-    (State.SENT, "downlink, end"): State.CLOSING,
-    (State.CLOSING, "done"): State.DONE,
+    **{(state, "assign, give"): State.GIVING_STATE for state in _MAY_BE_ASSIGNED},
+    **{(state, "assign, take"): State.TAKING_STATE for state in _MAY_BE_ASSIGNED},
+    (State.GIVING_STATE, "snapshot"): State.COMPUTING,
+    (State.TAKING_STATE, "await-restore"): State.AWAITING_STATE,
+    (State.AWAITING_STATE, "restore"): State.COMPUTING,
+    (State.COMPUTING, "uplink"): State.UPLINK_SENT,
+    (State.UPLINK_SENT, "downlink, go on"): State.COMPUTING,
+    (State.UPLINK_SENT, "downlink, give"): State.GIVING_STATE,
+    (State.UPLINK_SENT, "downlink, end"): State.ENDING,
+    (State.ENDING, "done"): State.DONE,
     (State.COMPUTING, "done"): State.DONE,
     (State.DONE, "finish"): State.FINISHED,
 }

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 from typing import Protocol
 
-from asyncdmtl.multicast.rate import Pace
-from asyncdmtl.multicast.sending import Block, Broadcast, Reception
-from asyncdmtl.net.udp import Sender
+from asyncdmtl.multicast.rate import RateControl
+from asyncdmtl.multicast.sending import Broadcast, DatagramBlock, ReceptionCounts
+from asyncdmtl.net.udp import GroupSender
 
 # Fresh rows are sent before anybody asks for them if at least so much of each is needed on the average: what
 # is not needed serves nobody.
@@ -31,7 +31,7 @@ class Control(Protocol):
     def give_up(self, worker: str) -> None:
         """Take note of a listener that does not answer: it is not to be one of the next round."""
 
-    def count(self, block: Block) -> None:
+    def count(self, block: DatagramBlock) -> None:
         """Take note of datagrams that were sent."""
 
 
@@ -40,8 +40,8 @@ class Broadcaster:
 
     Parameters
     ----------
-    sender : Sender
-    pace : Pace
+    sender : GroupSender
+    pace : RateControl
     control : Control
     patience : float
         Seconds that listeners have to answer, once all of a round is sent.
@@ -50,14 +50,14 @@ class Broadcaster:
     ----------
     sent, repaired : int
         Bytes of all datagrams, without the headers below them; and of those that carried fresh rows.
-    receptions : dict of worker to Reception
+    receptions : dict of worker to ReceptionCounts
         What each listener had of all rounds.
     """
 
-    def __init__(self, sender: Sender, pace: Pace, control: Control, patience: float) -> None:
+    def __init__(self, sender: GroupSender, pace: RateControl, control: Control, patience: float) -> None:
         self.sent = 0
         self.repaired = 0
-        self.receptions: dict[str, Reception] = {}
+        self.receptions: dict[str, ReceptionCounts] = {}
         self.pace = pace
         self._sender = sender
         self._control = control
@@ -77,7 +77,7 @@ class Broadcaster:
         assert broadcast is not None
         try:
             while not broadcast.settled:
-                if (index := broadcast.due()) is not None:
+                if (index := broadcast.range_to_repair()) is not None:
                     await self._repair(broadcast, index)
                 elif broadcast.begun < self._ready:
                     await self._first(broadcast, broadcast.begun)
@@ -87,7 +87,7 @@ class Broadcaster:
             if self._broadcast is broadcast:
                 self._broadcast = None
             for worker, reception in broadcast.receptions.items():
-                self.receptions.setdefault(worker, Reception()).add(reception)
+                self.receptions.setdefault(worker, ReceptionCounts()).add(reception)
 
     def ready(self, count: int) -> None:
         """Tell that the first `count` ranges of the round may be sent."""
@@ -100,9 +100,9 @@ class Broadcaster:
             return
         reception = broadcast.receptions[worker]
         sent, lost = reception.sent, reception.lost
-        complete = broadcast.answer(worker, index, lacks, seen)
+        complete = broadcast.take_report(worker, index, lacks, seen)
         if not broadcast.repaired(index):
-            self.pace.heard(worker, reception.sent - sent, reception.lost - lost)
+            self.pace.report_loss(worker, reception.sent - sent, reception.lost - lost)
         if complete:
             self._changed.set()
 
@@ -133,14 +133,14 @@ class Broadcaster:
 
     async def _first(self, broadcast: Broadcast, index: int) -> None:
         spare = int(self.pace.lost * broadcast.count + 1 - NEEDED)
-        await self._send(broadcast.send(spare))
+        await self._send(broadcast.next_range(spare))
         if index + 1 == broadcast.layout.ranges or not (index + 1) % TOGETHER:
             first = index - index % TOGETHER
             for worker in broadcast.listeners:
                 self._control.ask(worker, first, index + 1 - first)
 
     async def _repair(self, broadcast: Broadcast, index: int) -> None:
-        for worker in broadcast.hopeless(index):
+        for worker in broadcast.take_unrepairable(index):
             self._control.deliver(worker, index)
         if not broadcast.lacking(index):
             return
@@ -148,7 +148,7 @@ class Broadcaster:
         for worker in broadcast.waiting(index):
             self._control.ask(worker, index, 1)
 
-    async def _send(self, blocks: Iterator[Block]) -> None:
+    async def _send(self, blocks: Iterator[DatagramBlock]) -> None:
         for block in blocks:
             size = len(block.datagrams)
             headers = block.count * self._sender.group.headers

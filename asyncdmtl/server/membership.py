@@ -224,7 +224,7 @@ class Membership:
         member.lost = error
         if excluded:
             self._excluded[member.name] = str(error)
-        member.connection.back = back
+        member.connection.worker_may_return = back
         self._changed.set()
         await member.connection.fail(error)
 
@@ -232,7 +232,7 @@ class Membership:
         """Let every member know that the run failed; or, if they may come `back`, that it will be resumed."""
         self._resumable = back
         for member in self.members.values():
-            member.connection.back = back
+            member.connection.worker_may_return = back
         await asyncio.gather(*(member.connection.fail(error) for member in self.members.values()))
 
     def kernel_counts(self) -> dict[str, KernelCount]:
@@ -270,7 +270,7 @@ class Membership:
             self._ledger.merge(connection.session.ledger, worker="(refused)")
             return
         except asyncio.CancelledError:
-            connection.back = self._resumable
+            connection.worker_may_return = self._resumable
             await connection.fail(AsyncDMTLError("the server ended"))
             raise
         except Exception as error:
@@ -300,7 +300,7 @@ class Membership:
         self._ledger.merge(connection.session.ledger, worker=member.name)
         connection.session.ledger = self._ledger
         connection.on_lost = partial(self._on_lost, member.name)
-        connection.back = True
+        connection.worker_may_return = True
         joined = {"worker": member.name, "partitions": len(member.declared), "again": before is not None}
         self._emit({"event": "joined", **joined})
         log.info(
@@ -338,7 +338,7 @@ class Membership:
             raise UsageError("worker", f"may not come back ({self._excluded[name]})", name)
         if name in self.members and not self.members[name].gone:
             # The connection there may have broken unnoticed: then it will be gone soon.
-            connection.back = True
+            connection.worker_may_return = True
             raise UsageError("--name", "must be unique; already joined", name)
 
     def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
@@ -366,7 +366,7 @@ class Membership:
     def _refuse(self, member: Member, error: AsyncDMTLError) -> None:
         """Send a member away before the start; it may be started again with what it should have."""
         self._report("refused", member.connection, "is refused:", error)
-        member.connection.back = False
+        member.connection.worker_may_return = False
         self._keep(asyncio.create_task(member.connection.fail(error)))
 
     async def _settle(self) -> None:

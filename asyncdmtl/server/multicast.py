@@ -14,9 +14,9 @@ from asyncdmtl.errors import LinkError
 from asyncdmtl.exchange.coded import ServerSide
 from asyncdmtl.exchange.linear import LinearServerSide
 from asyncdmtl.multicast.datagrams import KEY_BYTES, OVERHEAD, Layout, Stream
-from asyncdmtl.multicast.rate import Pace
-from asyncdmtl.multicast.sending import Block, Broadcast
-from asyncdmtl.net.udp import Sender
+from asyncdmtl.multicast.rate import RateControl
+from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
+from asyncdmtl.net.udp import GroupSender
 from asyncdmtl.plan.codes.repair import heard_by
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.multicast import (
@@ -74,7 +74,7 @@ class MulticastServer:
         self._ledger = ledger
         self._patience = min(patience, ANSWER)
         self._key = secrets.token_bytes(KEY_BYTES)
-        self._sender: Sender | None = None
+        self._sender: GroupSender | None = None
         self._broadcaster: Broadcaster | None = None
         self._task: asyncio.Task[None] | None = None
         self._round: _Round | None = None
@@ -140,7 +140,7 @@ class MulticastServer:
         blocks = [side.block(i) for i in range(len(side.ranges))]
         stream = Stream.of_round(self._key, number, side.plan.digest, round_)
         for name, member in made.listeners.items():
-            member.connection.on_aside = partial(self._hear, made, name)
+            member.connection.on_multicast_control = partial(self._hear, made, name)
         self._broadcaster.begin(Broadcast(stream, layout, blocks, side.plan.seed, own))
         self._task = asyncio.create_task(self._broadcaster.run())
 
@@ -232,7 +232,7 @@ class MulticastServer:
         member.hears = False
         self._note(member, f"did not tell what it lacked of round {made.round}")
 
-    def count(self, block: Block) -> None:
+    def count(self, block: DatagramBlock) -> None:
         """Count datagrams that were sent."""
         size = len(block.datagrams)
         kind = "repair" if block.fresh else "downlink"
@@ -254,20 +254,22 @@ class MulticastServer:
         assert self._round is not None
         return self._round
 
-    def _open(self, local: str) -> Sender:
+    def _open(self, local: str) -> GroupSender:
         """The sender, by the interface of the option or else by that of the first worker."""
         if self._sender is None:
-            self._sender = Sender(self._options.group, self._options.interface or local)
-            self._broadcaster = Broadcaster(self._sender, Pace(self._options.rate / 8), self, self._patience)
+            self._sender = GroupSender(self._options.group, self._options.interface or local)
+            self._broadcaster = Broadcaster(
+                self._sender, RateControl(self._options.rate / 8), self, self._patience
+            )
         return self._sender
 
-    async def _send_probes(self, sender: Sender, nonce: bytes) -> None:
+    async def _send_probes(self, sender: GroupSender, nonce: bytes) -> None:
         stream, content = Stream.of_probe(self._key, nonce), bytes(sender.piece_bytes)
         datagram = memoryview(bytearray(OVERHEAD + len(content)))
         for number, pause in enumerate(PROBES):
             await asyncio.sleep(pause)
             stream.seal(0, number, memoryview(content), datagram)
-            await sender.send(Block(datagram, len(datagram), 1))
+            await sender.send(DatagramBlock(datagram, len(datagram), 1))
 
     def _note(self, member: Member, reason: str) -> None:
         self._deaf[member.name] = reason

@@ -10,7 +10,7 @@ from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.multicast.sending import Reception
+from asyncdmtl.multicast.sending import ReceptionCounts
 from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 from asyncdmtl.net.udp import Group
@@ -151,7 +151,7 @@ class BroadcastRecord:
     reason : str
     deaf : mapping of worker to str
         Who was served over TCP instead, and why.
-    receptions : mapping of worker to Reception
+    receptions : mapping of worker to ReceptionCounts
     sent_bytes, repair_bytes : int
         Of all datagrams, without the headers below them; and of those that repaired.
     rate : float
@@ -162,7 +162,7 @@ class BroadcastRecord:
     listeners: tuple[str, ...]
     reason: str
     deaf: Mapping[str, str]
-    receptions: Mapping[str, Reception]
+    receptions: Mapping[str, ReceptionCounts]
     sent_bytes: int
     repair_bytes: int
     rate: float

@@ -13,7 +13,7 @@ from asyncdmtl.digests import digest
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.coded import ServerSide
 from asyncdmtl.plan.serialization import recipe_and_digest
-from asyncdmtl.protocol.messages.registry import Assign, Behind, Message, Restore, Snapshot
+from asyncdmtl.protocol.messages.registry import Assign, AwaitRestore, Message, Restore, Snapshot
 from asyncdmtl.protocol.state_table import State
 from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.member import Member
@@ -110,7 +110,7 @@ class Replanner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_STATE):
                 for member in assignment.members:
-                    computing = member.connection.session.state in (State.COMPUTING, State.SENT)
+                    computing = member.connection.session.state in (State.COMPUTING, State.UPLINK_SENT)
                     if computing and member.current and not member.gone:
                         self._progress.plans += 1
                         with contextlib.suppress(AsyncDMTLError):
@@ -218,7 +218,7 @@ class Replanner:
         return state
 
     async def _restore(self, taker: Member, restore: Restore) -> None:
-        await self._peers.receive(taker, Behind)
+        await self._peers.receive(taker, AwaitRestore)
         await self._peers.send(taker, restore)
 
     def _tell(self, assignment: Assignment) -> None:

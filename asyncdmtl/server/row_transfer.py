@@ -14,8 +14,8 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.coded import Upload
-from asyncdmtl.net.event_loop import Work
-from asyncdmtl.protocol.messages.registry import Downlink, Message, More, Uplink
+from asyncdmtl.net.event_loop import AdaptiveExecutor
+from asyncdmtl.protocol.messages.registry import Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast import MulticastServer
@@ -36,7 +36,7 @@ class RowTransfer:
         self._peers = peers
         self._station = station
         self._listeners: frozenset[Member] = frozenset()
-        self._putting, self._finishing = Work(), Work()
+        self._putting, self._finishing = AdaptiveExecutor(), AdaptiveExecutor()
 
     async def settle(self, seconds: float) -> None:
         """Wait until all who listen have the round that was begun last; but only so long."""
@@ -136,7 +136,7 @@ class RowTransfer:
         if not count:
             return np.empty((0, width), np.uint8)
         member = assignment.members[k]
-        more = await self._peers.receive(member, More)
+        more = await self._peers.receive(member, MoreRows)
         self._check_place(assignment, member, more, round_)
         return self._shaped(assignment, k, i, more.body)
 
@@ -159,7 +159,7 @@ class RowTransfer:
                     assignment.number, round_, then[member], side.digest(k), rows, rest=rest
                 )
             elif size:
-                message = More(assignment.number, round_, rows)
+                message = MoreRows(assignment.number, round_, rows)
             else:
                 continue
             self._peers.write(member, message)
@@ -167,7 +167,7 @@ class RowTransfer:
             self._station.ready(i + 1)
 
     @staticmethod
-    def _check_place(assignment: Assignment, member: Member, message: Uplink | More, round_: int) -> None:
+    def _check_place(assignment: Assignment, member: Member, message: Uplink | MoreRows, round_: int) -> None:
         if (message.plan, message.round) != (assignment.number, round_):
             raise RemoteProtocolError(
                 f"{member.connection.peer} sent round {message.round} of plan {message.plan} "

@@ -18,7 +18,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.net.addresses import format_address
-from asyncdmtl.net.authentication import UNGUARDED_SERVER, ServerSecurity
+from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity
 from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.assignment import Assignment
@@ -62,7 +62,7 @@ class Server:
         self,
         options: RunOptions,
         emit: Callable[[Event], None],
-        security: ServerSecurity = UNGUARDED_SERVER,
+        security: ServerSecurity = UNSECURED_SERVER,
     ) -> None:
         self._options = options
         self._emit = emit

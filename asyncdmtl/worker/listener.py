@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from asyncdmtl.multicast.datagrams import Layout, Stream
 from asyncdmtl.multicast.receiving import Reassembly
-from asyncdmtl.net.udp import ALL, Receiver
+from asyncdmtl.net.udp import ALL, GroupReceiver
 from asyncdmtl.plan.codes.repair import Solver
 
 
@@ -15,7 +15,7 @@ class Listener:
 
     Parameters
     ----------
-    receiver : Receiver
+    receiver : GroupReceiver
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class Listener:
         The round that it listens to.
     """
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: GroupReceiver) -> None:
         self.receiver = receiver
         self.round: Reassembly | None = None
 

@@ -11,9 +11,9 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError, UsageError
 from asyncdmtl.exchange.coded import WorkerSide
 from asyncdmtl.multicast.datagrams import OVERHEAD, Layout, Stream
-from asyncdmtl.multicast.receiving import Heard, Reassembly
+from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
 from asyncdmtl.net.connection import Connection
-from asyncdmtl.net.udp import Group, Receiver
+from asyncdmtl.net.udp import Group, GroupReceiver
 from asyncdmtl.plan.codes.repair import Solver
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinGroup, LossQuery, LossReport, MulticastControl
 from asyncdmtl.worker.listener import Listener
@@ -58,7 +58,7 @@ class MulticastClient:
         self._key = tune.key
         self._piece_bytes = tune.piece_bytes
         self._probe = Stream.of_probe(tune.key, tune.nonce)
-        self._listener = Listener(Receiver(group, interface or connection.local))
+        self._listener = Listener(GroupReceiver(group, interface or connection.local))
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._silent = False
@@ -66,10 +66,10 @@ class MulticastClient:
         self._number = -1
         self._followed: tuple[WorkerSide, Solver, Layout] | None = None
         self._before: tuple[int, Reassembly] | None = None
-        connection.on_aside = self._hear_aside
+        connection.on_multicast_control = self._on_multicast_control
 
     @property
-    def heard(self) -> Heard:
+    def heard(self) -> DatagramCounts:
         """What became of all datagrams so far."""
         return self._listener.receiver.heard
 
@@ -148,11 +148,11 @@ class MulticastClient:
 
     def close(self) -> None:
         """Hear no more."""
-        self._connection.on_aside = None
+        self._connection.on_multicast_control = None
         self._listener.end()
         self._listener.receiver.close()
 
-    def _hear_aside(self, message: MulticastControl) -> None:
+    def _on_multicast_control(self, message: MulticastControl) -> None:
         if self._followed is None or message.plan != self._plan:
             raise RemoteProtocolError(f"{message.kind} of plan {message.plan} came under plan {self._plan}")
         _, solver, layout = self._followed
@@ -191,7 +191,7 @@ class MulticastClient:
             # A newer plan may have come since, and not be followed yet, or the end with the question: nobody
             # waits for the answer any more.
             session = self._connection.session
-            if not self._connection.lost and session.beating and query.plan == session.plan:
+            if not self._connection.lost and session.heartbeats_due and query.plan == session.plan:
                 told = self._lacks(query.round, index)
                 self._connection.write(LossReport(query.plan, query.round, index, *told))
 

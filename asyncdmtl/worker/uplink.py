@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from asyncdmtl.multicast.rate import Lead
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.messages.registry import Message
 from asyncdmtl.worker.multicast import MulticastClient
+from asyncdmtl.worker.window import UplinkWindow
 
 # Ranges of a round that a worker may send before it hears the first of them from the group: more would only
 # wait in queues, and keep those of other workers waiting.
@@ -26,7 +26,7 @@ class UplinkSender:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._lead = Lead()
+        self._window = UplinkWindow()
         self._received = -1
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +46,7 @@ class UplinkSender:
         """
         await self.stop()
         self._received = -1
-        self._lead.begin()
+        self._window.begin()
         if len(messages) == 1 or not in_step:
             for message in messages:
                 connection.write(message)
@@ -57,7 +57,7 @@ class UplinkSender:
     def received(self, index: int) -> None:
         """Take note that a range has come down."""
         self._received = index
-        self._lead.received(asyncio.get_running_loop().time())
+        self._window.received(asyncio.get_running_loop().time())
         self._changed.set()
 
     async def stop(self) -> None:
@@ -76,8 +76,8 @@ class UplinkSender:
         for index, message in enumerate(messages):
             if ear is not None:
                 await ear.reached(index - AHEAD)
-            while ear is None and self._received < index - self._lead.ranges:
+            while ear is None and self._received < index - self._window.ranges:
                 self._changed.clear()
                 await self._changed.wait()
-            self._lead.sent(asyncio.get_running_loop().time())
+            self._window.sent(asyncio.get_running_loop().time())
             await connection.send(message, self._limit, "--round-timeout")

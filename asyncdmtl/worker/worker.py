@@ -24,16 +24,22 @@ from asyncdmtl.exchange.coded import WorkerSide
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import single_threaded
-from asyncdmtl.net.authentication import UNGUARDED_WORKER, WorkerSecurity, introduce
+from asyncdmtl.net.authentication import UNSECURED_WORKER, WorkerSecurity, greet_server
 from asyncdmtl.net.connection import Connection
-from asyncdmtl.net.event_loop import Work
-from asyncdmtl.net.tls import Channel
-from asyncdmtl.net.transport import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WAIT, check_positive, connect
+from asyncdmtl.net.event_loop import AdaptiveExecutor
+from asyncdmtl.net.tls import TLSChannel
+from asyncdmtl.net.transport import (
+    FIRST_RETRY_PAUSE,
+    LONGEST_RETRY_PAUSE,
+    LONGEST_WAIT,
+    check_positive,
+    connect,
+)
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
-    Behind,
+    AwaitRestore,
     Declare,
     Done,
     Downlink,
@@ -42,7 +48,7 @@ from asyncdmtl.protocol.messages.registry import (
     JoinedGroup,
     JoinGroup,
     Message,
-    More,
+    MoreRows,
     Prepare,
     Ready,
     Restore,
@@ -113,7 +119,7 @@ class Worker:
         self,
         options: WorkerOptions,
         partitions: Sequence[Stored],
-        security: WorkerSecurity = UNGUARDED_WORKER,
+        security: WorkerSecurity = UNSECURED_WORKER,
     ) -> None:
         self._security = security
         self._options = options
@@ -122,10 +128,14 @@ class Worker:
         self._end = 0.0
         self._welcomed = False
         self._losses = 0
-        self._pause = FIRST_PAUSE
+        self._pause = FIRST_RETRY_PAUSE
         self._ear: MulticastClient | None = None
         self._feed = UplinkSender(options.round_timeout)
-        self._computing, self._receiving, self._applying = Work(), Work(), Work()
+        self._computing, self._receiving, self._applying = (
+            AdaptiveExecutor(),
+            AdaptiveExecutor(),
+            AdaptiveExecutor(),
+        )
 
     async def run(self, host: str, port: int) -> TaskModels:
         """Join the server's run and return the models at its end: of all tasks, for `personal` of its own.
@@ -170,7 +180,7 @@ class Worker:
                     self._stop_hearing()
                     await connection.close()
                 await asyncio.sleep(self._pause)
-                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+                self._pause = min(2 * self._pause, LONGEST_RETRY_PAUSE)
 
     @property
     def trained_with(self) -> tuple[Encoding, Settings]:
@@ -180,7 +190,7 @@ class Worker:
     def _may_return(self, connection: Connection, error: AsyncDMTLError) -> bool:
         """Whether only the connection failed, or the server said that this worker may come back."""
         if isinstance(error, PeerError):
-            return connection.invited
+            return connection.worker_may_return
         if isinstance(error, LinkError):
             return True
         # Bytes were corrupted, or nothing was heard; but a stranger that never welcomed us is no server.
@@ -198,9 +208,9 @@ class Worker:
 
     def _made_progress(self) -> None:
         self._end = asyncio.get_running_loop().time() + self._options.max_wait
-        self._pause, self._losses = FIRST_PAUSE, 0
+        self._pause, self._losses = FIRST_RETRY_PAUSE, 0
 
-    def _connection(self, tls: Callable[[], Channel] | None) -> Connection:
+    def _connection(self, tls: Callable[[], TLSChannel] | None) -> Connection:
         options = self._options
         return Connection("worker", self._ledger, options.silence_timeout, options.name, tls=tls)
 
@@ -229,7 +239,7 @@ class Worker:
         """Greet the server, declare the partitions, and encode them when it is known how."""
         options, replica = self._options, self._replica
         hello = Hello(VERSION, options.name, options.silence_timeout)
-        welcome = await introduce(connection, hello, self._security.secret, options.silence_timeout)
+        welcome = await greet_server(connection, hello, self._security.secret, options.silence_timeout)
         self._welcomed = True
         if replica.run not in (None, welcome.run):
             log.warning(
@@ -282,7 +292,7 @@ class Worker:
         if self._ear is not None and isinstance(side, WorkerSide):
             await self._ear.follow(assign.plan, side)
         if assign.first == "take":
-            message = await self._ask(connection, [Behind(assign.plan)], Restore)
+            message = await self._ask(connection, [AwaitRestore(assign.plan)], Restore)
             if isinstance(message, Assign):
                 return message
             replica.take(side, assign, message)
@@ -310,7 +320,7 @@ class Worker:
         told, round_ = (sent.losses, sent.penalty, sent.residual), self._replica.round
         first, *others = (rows.reshape(-1) for rows in sent.rows)
         uplink = Uplink(plan, round_, b"".join(sent.digests), *told, first, sent.size - first.nbytes)
-        more = [More(plan, round_, (rows,)) for rows in others if rows.nbytes]
+        more = [MoreRows(plan, round_, (rows,)) for rows in others if rows.nbytes]
         if (newer := connection.take(Assign)) is not None:
             return newer
         side, ear = self._replica.side, self._ear
@@ -348,7 +358,9 @@ class Worker:
         for i in range(len(side.ranges)):
             if i and side.received_range(i):
                 limit = self._options.round_timeout
-                message: Assign | More = await connection.receive((More, Assign), limit, "--round-timeout")
+                message: Assign | MoreRows = await connection.receive(
+                    (MoreRows, Assign), limit, "--round-timeout"
+                )
                 if isinstance(message, Assign):
                     return message
                 rows = message.body

@@ -9,7 +9,7 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.multicast.datagrams import OVERHEAD
-from asyncdmtl.multicast.receiving import Heard, Reassembly
+from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
 from asyncdmtl.plan.placement import Placement
 
 
@@ -27,12 +27,12 @@ def made() -> Round:
 def whole(made: Round, spare: int = 0) -> list[bytes]:
     """All datagrams of a round."""
     broadcast = made.broadcast()
-    return [datagram for _ in made.rows for datagram in datagrams(broadcast.send(spare))]
+    return [datagram for _ in made.rows for datagram in datagrams(broadcast.next_range(spare))]
 
 
 def test_rows_come_together(made: Round) -> None:
     for k in range(len(made.workers)):
-        heard = Heard()
+        heard = DatagramCounts()
         reassembly = made.reassembly(k, heard)
         completed = give(reassembly, *whole(made))
         assert completed == list(range(made.layout.ranges))
@@ -56,7 +56,7 @@ def test_any_rows_make_up_for_lost_ones(placement: Placement) -> None:
     made = Round(placement, length=400, range_bytes=100, piece_bytes=30)
     chance = random.Random(4)
     for k in range(len(made.workers)):
-        heard = Heard()
+        heard = DatagramCounts()
         reassembly = made.reassembly(k, heard)
         sent = [datagram for datagram in whole(made, spare=40) if chance.random() < 0.6]
         chance.shuffle(sent)
@@ -67,7 +67,7 @@ def test_any_rows_make_up_for_lost_ones(placement: Placement) -> None:
 
 def test_a_row_that_comes_late_finds_another_place(made: Round) -> None:
     k = max(range(len(made.workers)), key=lambda worker: len(made.solvers[worker].own))
-    sent = datagrams(made.broadcast().send(2))
+    sent = datagrams(made.broadcast().next_range(2))
     reassembly = made.reassembly(k)
     # The second spare row comes first and takes the place of the first own row, which comes last.
     first, *others = (sent[at : at + 4] for at in range(0, len(sent), 4))
@@ -82,7 +82,7 @@ def test_what_is_lacking_is_told_piece_by_piece(made: Round) -> None:
     reassembly = made.reassembly(0)
     need = len(made.solvers[0].own)
     assert reassembly.lacks(0) == bytes([need] * 4)
-    sent = datagrams(made.broadcast().send())
+    sent = datagrams(made.broadcast().next_range())
     give(reassembly, sent[0], sent[4], sent[5])
     assert reassembly.lacks(0) == bytes([need - 2, need - 1, need, need])
     assert reassembly.seen(0) == 3
@@ -91,9 +91,9 @@ def test_what_is_lacking_is_told_piece_by_piece(made: Round) -> None:
 
 
 def test_strange_datagrams_are_counted_and_dropped(made: Round) -> None:
-    heard = Heard()
+    heard = DatagramCounts()
     reassembly = made.reassembly(0, heard)
-    sent = datagrams(made.broadcast().send())
+    sent = datagrams(made.broadcast().next_range())
     forged = bytearray(sent[0])
     forged[-1] ^= 1
     nowhere = sent[0][:8] + made.layout.pieces.to_bytes(4, "big") + sent[0][12:]
@@ -106,7 +106,7 @@ def test_strange_datagrams_are_counted_and_dropped(made: Round) -> None:
 
 
 def test_a_forged_datagram_spoils_nothing(made: Round) -> None:
-    heard = Heard()
+    heard = DatagramCounts()
     reassembly = made.reassembly(0, heard)
     for datagram in whole(made):
         forged = bytearray(datagram)
@@ -131,7 +131,7 @@ def test_a_range_may_come_on_the_connection(made: Round) -> None:
 
 def test_a_worker_that_stores_everything_needs_nothing() -> None:
     made = Round(Placement({"w0": ["a", "b"], "w1": ["a"], "w2": ["b"]}), 40, 20, 10)
-    heard = Heard()
+    heard = DatagramCounts()
     reassembly = made.reassembly(0, heard)
     give(reassembly, *whole(made))
     made.check(0, reassembly)

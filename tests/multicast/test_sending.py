@@ -31,7 +31,7 @@ def answer_all(made: Round, broadcast: Broadcast, index: int, ends: list[Reassem
     told = []
     for name, end in zip(made.workers, ends, strict=True):
         if name in asked:
-            told.append(broadcast.answer(name, index, end.lacks(index), end.seen(index)))
+            told.append(broadcast.take_report(name, index, end.lacks(index), end.seen(index)))
     assert not any(told[:-1])
     return told[-1]
 
@@ -42,11 +42,11 @@ def test_everybody_gets_everything(made: Round, loss: float) -> None:
     broadcast = made.broadcast()
     ends = [made.reassembly(k) for k in range(len(made.workers))]
     for index in range(made.layout.ranges):
-        hear(made, datagrams(broadcast.send(int(loss * broadcast.count))), ends, loss, chance)
+        hear(made, datagrams(broadcast.next_range(int(loss * broadcast.count))), ends, loss, chance)
         assert answer_all(made, broadcast, index, ends)
-        while broadcast.due() is not None:
-            assert broadcast.due() == index
-            for name in broadcast.hopeless(index):
+        while broadcast.range_to_repair() is not None:
+            assert broadcast.range_to_repair() == index
+            for name in broadcast.take_unrepairable(index):
                 k = made.workers.index(name)
                 ends[k].fill(index, made.own(k, index).copy())
             if broadcast.lacking(index):
@@ -60,7 +60,7 @@ def test_everybody_gets_everything(made: Round, loss: float) -> None:
 def test_one_fresh_row_serves_all_who_lost_one(made: Round) -> None:
     broadcast = made.broadcast()
     ends = [made.reassembly(k) for k in range(len(made.workers))]
-    sent = datagrams(broadcast.send())
+    sent = datagrams(broadcast.next_range())
     count = made.layout.pieces_per_range
     for k, end in enumerate(ends):
         # Each loses another row of the first piece, if it needs any.
@@ -69,14 +69,14 @@ def test_one_fresh_row_serves_all_who_lost_one(made: Round) -> None:
         kept = [d for i, d in enumerate(sent) if i != lost and i // count < need]
         hear(made, kept, [end], 0.0, random.Random())
     answer_all(made, broadcast, 0, ends)
-    assert broadcast.due() == 0
-    assert broadcast.hopeless(0) == []
+    assert broadcast.range_to_repair() == 0
+    assert broadcast.take_unrepairable(0) == []
     mended = datagrams(broadcast.repair(0))
     assert len(mended) == 1
     assert broadcast.repaired(0)
     hear(made, mended, ends, 0.0, random.Random())
     answer_all(made, broadcast, 0, ends)
-    assert broadcast.due() is None
+    assert broadcast.range_to_repair() is None
     lacked = [broadcast.receptions[name].lacked for name in made.workers]
     assert lacked == [1 if solver.own else 0 for solver in made.solvers]
 
@@ -84,12 +84,12 @@ def test_one_fresh_row_serves_all_who_lost_one(made: Round) -> None:
 def test_who_heard_nothing_is_served_on_its_connection(made: Round) -> None:
     broadcast = made.broadcast()
     ends = [made.reassembly(k) for k in range(len(made.workers))]
-    hear(made, datagrams(broadcast.send()), ends[1:], 0.0, random.Random())
+    hear(made, datagrams(broadcast.next_range()), ends[1:], 0.0, random.Random())
     answer_all(made, broadcast, 0, ends)
-    assert broadcast.due() == 0
-    assert broadcast.hopeless(0) == [made.workers[0]]
+    assert broadcast.range_to_repair() == 0
+    assert broadcast.take_unrepairable(0) == [made.workers[0]]
     assert not broadcast.lacking(0)
-    assert broadcast.due() is None
+    assert broadcast.range_to_repair() is None
     assert broadcast.receptions[made.workers[0]].ranges == 1
 
 
@@ -98,13 +98,13 @@ def test_repairs_come_to_an_end(made: Round) -> None:
     (name, *others) = [n for n, s in zip(made.workers, made.solvers, strict=True) if len(s.own) > 1]
     for other in [worker for worker in made.workers if worker != name]:
         broadcast.drop(other)
-    datagrams(broadcast.send())
+    datagrams(broadcast.next_range())
     for repairs in range(MOST_REPAIRS):
-        broadcast.answer(name, 0, bytes([0, 0, 0, 1]), 5)
-        assert broadcast.hopeless(0) == [], repairs
+        broadcast.take_report(name, 0, bytes([0, 0, 0, 1]), 5)
+        assert broadcast.take_unrepairable(0) == [], repairs
         assert len(datagrams(broadcast.repair(0))) == 1
-    broadcast.answer(name, 0, bytes([0, 0, 0, 1]), 5)
-    assert broadcast.hopeless(0) == [name]
+    broadcast.take_report(name, 0, bytes([0, 0, 0, 1]), 5)
+    assert broadcast.take_unrepairable(0) == [name]
     assert others
 
 
@@ -116,10 +116,10 @@ def test_who_asks_for_more_than_it_needs_is_served_on_its_connection(made: Round
     need, repaired = len(made.solvers[k].own), 0
     for index in range(made.layout.ranges):
         first, stop = made.layout.pieces_of(index)
-        datagrams(broadcast.send())
+        datagrams(broadcast.next_range())
         while True:
-            broadcast.answer(name, index, bytes([need - 1] * (stop - first)), 0)
-            if broadcast.hopeless(index):
+            broadcast.take_report(name, index, bytes([need - 1] * (stop - first)), 0)
+            if broadcast.take_unrepairable(index):
                 break
             repaired += len(datagrams(broadcast.repair(index)))
     assert repaired <= need * made.layout.pieces
@@ -130,8 +130,8 @@ def test_who_has_all_has_received_it(made: Round) -> None:
     """Whoever says otherwise slows nobody down."""
     broadcast = made.broadcast()
     k = max(range(len(made.workers)), key=lambda k: len(made.solvers[k].own))
-    sent, name = len(datagrams(broadcast.send())), made.workers[k]
-    broadcast.answer(name, 0, b"", 0)
+    sent, name = len(datagrams(broadcast.next_range())), made.workers[k]
+    broadcast.take_report(name, 0, b"", 0)
     first, stop = made.layout.pieces_of(0)
     assert broadcast.receptions[name].lost == sent - len(made.solvers[k].own) * (stop - first)
 
@@ -139,38 +139,38 @@ def test_who_has_all_has_received_it(made: Round) -> None:
 def test_a_listener_that_is_dropped_is_not_waited_for(made: Round) -> None:
     broadcast = made.broadcast()
     for _ in made.rows:
-        datagrams(broadcast.send())
+        datagrams(broadcast.next_range())
     assert not broadcast.settled
     for name in made.workers:
         broadcast.drop(name)
     assert broadcast.listeners == ()
     assert [broadcast.settled] == [True]
-    assert broadcast.answer(made.workers[0], 0, b"", 0) is False
+    assert broadcast.take_report(made.workers[0], 0, b"", 0) is False
 
 
 @pytest.mark.parametrize("lacks", [b"\0\0\0\0", b"\1", b"\xff\0\0\0"], ids=["nothing", "short", "too much"])
 def test_wrong_answers_are_refused(made: Round, lacks: bytes) -> None:
     broadcast = made.broadcast()
-    datagrams(broadcast.send())
+    datagrams(broadcast.next_range())
     with pytest.raises(RemoteProtocolError, match="lacks of range 0 what there is not"):
-        broadcast.answer(made.workers[0], 0, lacks, 0)
+        broadcast.take_report(made.workers[0], 0, lacks, 0)
 
 
 def test_nobody_answers_unasked(made: Round) -> None:
     broadcast = made.broadcast()
     for index in (0, -1, 99):
         with pytest.raises(RemoteProtocolError, match="unasked"):
-            broadcast.answer(made.workers[0], index, b"", 0)
-    datagrams(broadcast.send())
-    broadcast.answer(made.workers[0], 0, b"", 0)
+            broadcast.take_report(made.workers[0], index, b"", 0)
+    datagrams(broadcast.next_range())
+    broadcast.take_report(made.workers[0], 0, b"", 0)
     with pytest.raises(RemoteProtocolError, match="unasked"):
-        broadcast.answer(made.workers[0], 0, b"", 0)
+        broadcast.take_report(made.workers[0], 0, b"", 0)
 
 
 def test_what_was_lost_is_counted(made: Round) -> None:
     broadcast = made.broadcast()
-    sent = len(datagrams(broadcast.send()))
-    broadcast.answer(made.workers[0], 0, b"", sent - 3)
+    sent = len(datagrams(broadcast.next_range()))
+    broadcast.take_report(made.workers[0], 0, b"", sent - 3)
     reception = broadcast.receptions[made.workers[0]]
     assert (reception.sent, reception.lost, reception.lacked) == (sent, 3, 0)
 
@@ -178,7 +178,7 @@ def test_what_was_lost_is_counted(made: Round) -> None:
 def test_blocks_are_of_datagrams_of_one_size() -> None:
     made = Round(HETEROGENEOUS, length=300_000, range_bytes=100_000, piece_bytes=1444)
     broadcast = made.broadcast()
-    blocks = [(len(block.datagrams), block.size, block.count) for block in broadcast.send()]
+    blocks = [(len(block.datagrams), block.size, block.count) for block in broadcast.next_range()]
     assert all(size == 1444 + OVERHEAD and length <= BLOCK for length, size, _ in blocks)
     assert {-(-length // size) for length, size, count in blocks} == {c for _, _, c in blocks}
     assert broadcast.sent(0) == sum(count for _, _, count in blocks)
@@ -190,7 +190,7 @@ def test_no_header_is_used_twice(made: Round) -> None:
     broadcast, ends = made.broadcast(), [made.reassembly(k) for k in range(len(made.workers))]
     sent: list[bytes] = []
     for index in range(made.layout.ranges):
-        for blocks in (broadcast.send(2), *(broadcast.repair(index) for _ in range(3))):
+        for blocks in (broadcast.next_range(2), *(broadcast.repair(index) for _ in range(3))):
             part = datagrams(blocks)
             sent += part
             hear(made, part, ends, 0.6, chance)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.net.credentials import VARIABLE, Credentials, Greeting, find_credentials
+from asyncdmtl.net.credentials import VARIABLE, Credentials, ProofTranscript, find_credentials
 
 SECRET = "correct horse battery staple"
 OTHER = "a secret that is another one"
@@ -93,7 +93,7 @@ def test_credentials_do_not_show_what_they_hold(tmp_path: Path) -> None:
 
 
 def test_a_proof_holds_for_nothing_else() -> None:
-    said = Greeting("run", "w0", b"s" * 32, b"w" * 32, b"binding")
+    said = ProofTranscript("run", "w0", b"s" * 32, b"w" * 32, b"binding")
     others = [
         replace(said, run="r"),
         replace(said, name="w1"),

@@ -1,4 +1,4 @@
-"""Work goes to a thread unless it was quick the last time."""
+"""AdaptiveExecutor goes to a thread unless it was quick the last time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from asyncdmtl.net.event_loop import QUICK, Work
+from asyncdmtl.net.event_loop import QUICK, AdaptiveExecutor
 
 
 def here() -> int:
@@ -22,7 +22,7 @@ def slow() -> int:
 
 
 async def test_quick_work_holds_up_the_loop_and_slow_work_does_not() -> None:
-    work = Work()
+    work = AdaptiveExecutor()
     assert await work.do(here) != here()  # nobody knows yet
     assert await work.do(here) == here()
     assert await work.do(slow) == here()  # once
@@ -32,7 +32,7 @@ async def test_quick_work_holds_up_the_loop_and_slow_work_does_not() -> None:
 
 
 async def test_arguments_and_errors_pass() -> None:
-    work = Work()
+    work = AdaptiveExecutor()
     for _ in range(2):
         assert await work.do(divmod, 7, 3) == (2, 1)
     with pytest.raises(ZeroDivisionError):

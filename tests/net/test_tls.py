@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from support.certificates import Authority
 
 from asyncdmtl.errors import AuthenticationError, LinkError, UsageError
-from asyncdmtl.net.tls import SLICE, Channel, check_server_name, failure, server_context, worker_context
+from asyncdmtl.net.tls import SLICE, TLSChannel, check_server_name, failure, server_context, worker_context
 from asyncdmtl.protocol.framing import Buffer
 
 
@@ -26,7 +26,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("stranger"))
 
 
-def connect(server: Channel, worker: Channel) -> None:
+def connect(server: TLSChannel, worker: TLSChannel) -> None:
     """Pass on what both ends say until neither has anything to say; an error once the other end knows it."""
     worker.handshake()
     error: ssl.SSLError | None = None
@@ -47,16 +47,16 @@ def connect(server: Channel, worker: Channel) -> None:
         raise error
 
 
-def channels(authority: Authority) -> tuple[Channel, Channel]:
-    server = Channel(server_context(*authority.issue("127.0.0.1")))
-    worker = Channel(worker_context(authority.ca), "127.0.0.1")
+def channels(authority: Authority) -> tuple[TLSChannel, TLSChannel]:
+    server = TLSChannel(server_context(*authority.issue("127.0.0.1")))
+    worker = TLSChannel(worker_context(authority.ca), "127.0.0.1")
     connect(server, worker)
     assert server.open
     assert worker.open
     return server, worker
 
 
-def read(channel: Channel) -> bytes:
+def read(channel: TLSChannel) -> bytes:
     buffer = memoryview(bytearray(1 << 16))
     parts = []
     while count := channel.read_into(buffer):
@@ -100,7 +100,7 @@ def test_only_tls_1_3_is_spoken(authority: Authority) -> None:
     old = worker_context(authority.ca)
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError) as caught:
-        connect(Channel(server_context(*authority.issue("127.0.0.1"))), Channel(old, "127.0.0.1"))
+        connect(TLSChannel(server_context(*authority.issue("127.0.0.1"))), TLSChannel(old, "127.0.0.1"))
     assert isinstance(failure(caught.value, "w0"), LinkError)
 
 
@@ -144,7 +144,7 @@ def test_the_server_must_be_who_the_worker_looks_for(authority: Authority, stran
         (authority.issue("127.0.0.1", expired=True), authority.ca, "127.0.0.1", "has expired"),
     ]
     for files, ca, name, complaint in cases:
-        server, worker = Channel(server_context(*files)), Channel(worker_context(ca), name)
+        server, worker = TLSChannel(server_context(*files)), TLSChannel(worker_context(ca), name)
         with pytest.raises(ssl.SSLError) as caught:
             connect(server, worker)
         error = failure(caught.value, "the server")
@@ -164,7 +164,7 @@ def test_workers_must_show_a_certificate_where_a_client_ca_is_given(
         (authority.issue("w0", expired=True), "has expired", "certificate expired"),
     ]
     for files, seen_by_server, told_to_worker in cases:
-        server, worker = Channel(demanding), Channel(worker_context(authority.ca, *files), "127.0.0.1")
+        server, worker = TLSChannel(demanding), TLSChannel(worker_context(authority.ca, *files), "127.0.0.1")
         worker.handshake()
         server.feed(worker.pending())
         worker.feed(server.pending())
@@ -181,8 +181,8 @@ def test_workers_must_show_a_certificate_where_a_client_ca_is_given(
 
 def test_the_names_of_a_worker_are_those_of_its_certificate(authority: Authority) -> None:
     own = authority.issue("w0.example.org", common_name="w0")
-    server = Channel(server_context(*authority.issue("127.0.0.1"), authority.ca))
-    connect(server, Channel(worker_context(authority.ca, *own), "127.0.0.1"))
+    server = TLSChannel(server_context(*authority.issue("127.0.0.1"), authority.ca))
+    connect(server, TLSChannel(worker_context(authority.ca, *own), "127.0.0.1"))
     assert server.peer_names == ("w0", "w0.example.org")
     server, _ = channels(authority)
     assert server.peer_names == ()

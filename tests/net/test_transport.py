@@ -8,7 +8,7 @@ import ssl
 
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.event_loop import run
-from asyncdmtl.net.tls import Channel
+from asyncdmtl.net.tls import TLSChannel
 from asyncdmtl.net.transport import connect
 from asyncdmtl.protocol.ledger import Ledger
 
@@ -56,7 +56,7 @@ async def give_up_when_just_connected() -> None:
 async def test_who_gives_up_in_the_handshake_leaves_no_connection_open() -> None:
     def make() -> Connection:
         context = ssl.create_default_context()
-        return Connection("worker", Ledger(), 60.0, tls=lambda: Channel(context, "127.0.0.1"))
+        return Connection("worker", Ledger(), 60.0, tls=lambda: TLSChannel(context, "127.0.0.1"))
 
     async with Silent() as server:
         connecting = asyncio.create_task(connect("127.0.0.1", server.port, make, 60.0))

@@ -10,8 +10,8 @@ from support.groups import LOOPBACK, free_group
 
 from asyncdmtl.errors import LinkError, UsageError
 from asyncdmtl.multicast.datagrams import OVERHEAD
-from asyncdmtl.multicast.sending import Block
-from asyncdmtl.net.udp import Group, Receiver, Sender, interface_index
+from asyncdmtl.multicast.sending import DatagramBlock
+from asyncdmtl.net.udp import Group, GroupReceiver, GroupSender, interface_index
 
 NAME, OTHER = b"stream", b"others"
 
@@ -22,16 +22,16 @@ def group() -> Group:
 
 
 @pytest.fixture
-async def sender(group: Group) -> AsyncIterator[Sender]:
-    made = Sender(group, LOOPBACK)
+async def sender(group: Group) -> AsyncIterator[GroupSender]:
+    made = GroupSender(group, LOOPBACK)
     yield made
     made.close()
 
 
 @contextmanager
-def receiving(group: Group) -> Iterator[tuple[Receiver, asyncio.Queue[bytes]]]:
+def receiving(group: Group) -> Iterator[tuple[GroupReceiver, asyncio.Queue[bytes]]]:
     """A receiver that puts what it hears of a stream into a queue."""
-    receiver, heard = Receiver(group, LOOPBACK), asyncio.Queue[bytes]()
+    receiver, heard = GroupReceiver(group, LOOPBACK), asyncio.Queue[bytes]()
     receiver.listen(NAME, lambda datagram: heard.put_nowait(bytes(datagram)))
     try:
         yield receiver, heard
@@ -39,8 +39,8 @@ def receiving(group: Group) -> Iterator[tuple[Receiver, asyncio.Queue[bytes]]]:
         receiver.close()
 
 
-def block(*datagrams: bytes) -> Block:
-    return Block(memoryview(b"".join(datagrams)), len(datagrams[0]), len(datagrams))
+def block(*datagrams: bytes) -> DatagramBlock:
+    return DatagramBlock(memoryview(b"".join(datagrams)), len(datagrams[0]), len(datagrams))
 
 
 async def heard_of(queue: asyncio.Queue[bytes], count: int) -> list[bytes]:
@@ -49,7 +49,7 @@ async def heard_of(queue: asyncio.Queue[bytes], count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("segmented", [True, False], ids=["at once", "one by one"])
-async def test_all_who_listen_hear_every_datagram(group: Group, sender: Sender, segmented: bool) -> None:
+async def test_all_who_listen_hear_every_datagram(group: Group, sender: GroupSender, segmented: bool) -> None:
     sender._segmented = sender._segmented and segmented
     sent = [NAME + bytes([i]) * 500 for i in range(40)] + [NAME + b"last, and shorter"]
     with receiving(group) as (_, one), receiving(group) as (_, two):
@@ -59,7 +59,7 @@ async def test_all_who_listen_hear_every_datagram(group: Group, sender: Sender, 
 
 
 async def test_a_kernel_that_does_not_cut_blocks_is_helped(
-    group: Group, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    group: Group, sender: GroupSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asyncdmtl.net.udp.UDP_SEGMENT", 9999)
     sent = [NAME + b"1", NAME + b"2"]
@@ -69,7 +69,7 @@ async def test_a_kernel_that_does_not_cut_blocks_is_helped(
     assert not sender._segmented
 
 
-async def test_datagrams_of_other_streams_are_counted(group: Group, sender: Sender) -> None:
+async def test_datagrams_of_other_streams_are_counted(group: Group, sender: GroupSender) -> None:
     with receiving(group) as (receiver, heard):
         await sender.send(block(OTHER + b"1", OTHER + b"2", NAME + b"3"))
         assert await heard_of(heard, 1) == [NAME + b"3"]
@@ -83,7 +83,7 @@ async def test_datagrams_of_other_streams_are_counted(group: Group, sender: Send
         assert receiver.heard.foreign == 3
 
 
-async def test_what_waits_is_read_when_asked(group: Group, sender: Sender) -> None:
+async def test_what_waits_is_read_when_asked(group: Group, sender: GroupSender) -> None:
     with receiving(group) as (receiver, heard):
         for i in range(20):
             await sender.send(block(NAME + bytes([i])))
@@ -91,7 +91,7 @@ async def test_what_waits_is_read_when_asked(group: Group, sender: Sender) -> No
         assert heard.qsize() == 20
 
 
-async def test_empty_and_strange_datagrams_do_no_harm(group: Group, sender: Sender) -> None:
+async def test_empty_and_strange_datagrams_do_no_harm(group: Group, sender: GroupSender) -> None:
     with (
         receiving(group) as (receiver, heard),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
@@ -104,7 +104,7 @@ async def test_empty_and_strange_datagrams_do_no_harm(group: Group, sender: Send
         assert receiver.heard.foreign == 2
 
 
-async def test_pieces_fit_the_interface(sender: Sender) -> None:
+async def test_pieces_fit_the_interface(sender: GroupSender) -> None:
     size = sender.piece_bytes + OVERHEAD
     assert 500 < size <= 9000 - 28
     with receiving(sender.group) as (_, heard):
@@ -113,7 +113,7 @@ async def test_pieces_fit_the_interface(sender: Sender) -> None:
         assert await heard_of(heard, 1) == [content]
 
 
-async def test_a_sender_that_is_faster_than_the_network_waits(group: Group, sender: Sender) -> None:
+async def test_a_sender_that_is_faster_than_the_network_waits(group: Group, sender: GroupSender) -> None:
     sender._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     sent = [NAME + i.to_bytes(2, "big") * 700 for i in range(200)]
     with receiving(group) as (_, heard):
@@ -123,7 +123,7 @@ async def test_a_sender_that_is_faster_than_the_network_waits(group: Group, send
 
 
 async def test_what_the_network_refuses_is_lost(
-    group: Group, sender: Sender, caplog: pytest.LogCaptureFixture
+    group: Group, sender: GroupSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     too_large = NAME + bytes(70_000)
     await sender.send(block(too_large))
@@ -157,13 +157,13 @@ def test_families() -> None:
 
 
 async def test_interfaces_that_are_not_here(group: Group) -> None:
-    for end in (Sender, Receiver):
+    for end in (GroupSender, GroupReceiver):
         with pytest.raises(UsageError, match=r"--interface must be one of the interfaces .*lo.*'nowhere0'"):
             end(group, "nowhere0")
     with pytest.raises(LinkError, match="nothing can be sent to the group"):
-        Sender(group, "192.0.2.1")
+        GroupSender(group, "192.0.2.1")
     with pytest.raises(LinkError, match="cannot be joined"):
-        Receiver(group, "192.0.2.1")
+        GroupReceiver(group, "192.0.2.1")
 
 
 def test_interfaces_have_names_and_addresses() -> None:

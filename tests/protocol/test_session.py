@@ -13,7 +13,7 @@ from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
-    Behind,
+    AwaitRestore,
     Challenge,
     Declare,
     Done,
@@ -28,7 +28,7 @@ from asyncdmtl.protocol.messages.registry import (
     LossQuery,
     LossReport,
     Message,
-    More,
+    MoreRows,
     Prepare,
     Proof,
     Ready,
@@ -37,7 +37,7 @@ from asyncdmtl.protocol.messages.registry import (
     Uplink,
     Welcome,
 )
-from asyncdmtl.protocol.session import FIRST_HEAD, Session
+from asyncdmtl.protocol.session import GREETING_HEAD_LIMIT, Session
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
 ROWS = np.arange(100, dtype=np.uint8)
@@ -86,7 +86,7 @@ def whole_run(rounds: int = 2) -> list[Message]:
         JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
         JoinedGroup(),
         Assign(0, 0, False, "take", {}, bytes(16), ()),
-        Behind(0),
+        AwaitRestore(0),
         Restore(bytes(8), ROWS),
         *exchange,
         Done(0, bytes(8)),
@@ -144,7 +144,8 @@ def test_out_of_order_is_the_fault_of_the_sender(state: State) -> None:
             (pair.worker, pair.server) if message.sender == "worker" else (pair.server, pair.worker)
         )
         with pytest.raises(
-            LocalProtocolError, match=rf"may not send {message.kind} when {state.name.lower()}"
+            LocalProtocolError,
+            match=rf"may not send {message.kind} when {state.name.lower().replace('_', ' ')}",
         ):
             sender.send(message)
         forged = joined(framing.encode(registry.pack(message), message.rows())[0])
@@ -166,7 +167,7 @@ def test_heartbeats_come_between_any_two_messages_and_change_nothing() -> None:
     pair = Pair()
     for message in whole_run():
         pair.pass_on(message)
-        if pair.worker.beating:
+        if pair.worker.heartbeats_due:
             state = pair.worker.state
             (beat,) = pair.server.receive(joined(pair.worker.send(Heartbeat())))
             assert isinstance(beat, Heartbeat)
@@ -188,7 +189,7 @@ def test_an_uplink_for_an_old_plan_is_counted_and_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("first", "answer"),
-    [("take", Behind(0)), ("give", Snapshot(0, 0, bytes(8), ROWS))],
+    [("take", AwaitRestore(0)), ("give", Snapshot(0, 0, bytes(8), ROWS))],
     ids=["take", "give"],
 )
 def test_what_a_worker_does_first_is_dropped_if_a_new_plan_crosses_it(first: str, answer: Message) -> None:
@@ -197,9 +198,9 @@ def test_what_a_worker_does_first_is_dropped_if_a_new_plan_crosses_it(first: str
     crossing = joined(pair.worker.send(answer))
     pair.worker.receive(joined(pair.server.send(Assign(1, 0, False, "take", {}, bytes(16), ()))))
     assert pair.server.receive(crossing) == []
-    (current,) = pair.server.receive(joined(pair.worker.send(Behind(1))))
-    assert isinstance(current, Behind)
-    assert pair.server.state is pair.worker.state is State.AWAITING
+    (current,) = pair.server.receive(joined(pair.worker.send(AwaitRestore(1))))
+    assert isinstance(current, AwaitRestore)
+    assert pair.server.state is pair.worker.state is State.AWAITING_STATE
 
 
 def test_bodies_are_limited() -> None:
@@ -211,8 +212,8 @@ def test_bodies_are_limited() -> None:
 
 def test_a_stranger_cannot_make_the_server_hold_much() -> None:
     pair = Pair()
-    with pytest.raises(RemoteProtocolError, match=f"to {FIRST_HEAD}$"):
-        pair.server.receive(framing.PREFIX.pack(FIRST_HEAD + 1, 0))
+    with pytest.raises(RemoteProtocolError, match=f"to {GREETING_HEAD_LIMIT}$"):
+        pair.server.receive(framing.PREFIX.pack(GREETING_HEAD_LIMIT + 1, 0))
     assert pair.server.state is State.FAILED
 
 
@@ -242,8 +243,8 @@ def test_an_end_within_a_frame_is_an_error() -> None:
 def test_before_the_welcome_a_server_takes_no_more_than_a_greeting() -> None:
     pair = Pair()
     pair.pass_on(Hello(VERSION, "w0"))
-    long = framing.PREFIX.pack(FIRST_HEAD + 1, 0)
-    with pytest.raises(RemoteProtocolError, match=f"to {FIRST_HEAD}$"):
+    long = framing.PREFIX.pack(GREETING_HEAD_LIMIT + 1, 0)
+    with pytest.raises(RemoteProtocolError, match=f"to {GREETING_HEAD_LIMIT}$"):
         pair.server.receive(long)
     pair = Pair()
     pair.pass_on(Hello(VERSION, "w0"))
@@ -286,7 +287,7 @@ def overtaken() -> Pair:
         ([uplink(0, 0), uplink(0, 0)], "sent uplink when computing"),
         ([uplink(0, 0), uplink(0, 1)], "sent uplink when computing"),
         ([uplink(0, 7)], "sent uplink when computing"),
-        ([uplink(1, 0), uplink(0, 0)], "sent uplink when sent"),
+        ([uplink(1, 0), uplink(0, 0)], "sent uplink when uplink sent"),
         ([uplink(1, 5)], "sent uplink of round 5 in round 0"),
         ([uplink(2, 0)], "sent uplink of plan 2 under plan 1"),
     ],
@@ -343,11 +344,11 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
     # The server sends the first range down while the second one comes up, and lives meanwhile.
     pair.pass_on(Downlink(0, 0, "go on", bytes(8), (FIRST,), rest=40))
     for row in REST:
-        (up,) = pair.server.receive(joined(pair.worker.send(More(0, 0, (row,)))))
+        (up,) = pair.server.receive(joined(pair.worker.send(MoreRows(0, 0, (row,)))))
         pair.server.receive(joined(pair.worker.send(Heartbeat())))
-        (down,) = pair.worker.receive(joined(pair.server.send(More(0, 0, (row,)))))
-        assert isinstance(up, More)
-        assert isinstance(down, More)
+        (down,) = pair.worker.receive(joined(pair.server.send(MoreRows(0, 0, (row,)))))
+        assert isinstance(up, MoreRows)
+        assert isinstance(down, MoreRows)
         assert up.body.tobytes() == down.body.tobytes() == row.tobytes()
     pair.pass_on(Uplink(0, 1, b"", (), 0.0, 0.0, ROWS))
     for ledger in pair.ledgers.values():
@@ -360,12 +361,15 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (More(0, 0, (ROWS[:41],)), "sent more of 41 bytes of round 0 where 40 of round 0 are to come"),
-        (More(0, 0), "sent more of 0 bytes"),
-        (More(0, 1, (REST[0],)), "sent more of 20 bytes of round 1 where 40 of round 0 are to come"),
-        (More(1, 0, (REST[0],)), "sent more of plan 1 under plan 0"),
-        (Uplink(0, 0, b"", (), 0.0, 0.0, ROWS), "sent uplink when sent"),
-        (Done(0, bytes(8)), "sent done when sent"),
+        (
+            MoreRows(0, 0, (ROWS[:41],)),
+            "sent more-rows of 41 bytes of round 0 where 40 of round 0 are to come",
+        ),
+        (MoreRows(0, 0), "sent more-rows of 0 bytes"),
+        (MoreRows(0, 1, (REST[0],)), "sent more-rows of 20 bytes of round 1 where 40 of round 0 are to come"),
+        (MoreRows(1, 0, (REST[0],)), "sent more-rows of plan 1 under plan 0"),
+        (Uplink(0, 0, b"", (), 0.0, 0.0, ROWS), "sent uplink when uplink sent"),
+        (Done(0, bytes(8)), "sent done when uplink sent"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.kind,
 )
@@ -400,15 +404,15 @@ def test_a_new_plan_makes_the_rest_of_the_rows_pointless() -> None:
     pair = advanced_to(State.COMPUTING)
     begun(pair)
     pair.pass_on(Downlink(0, 0, "go on", bytes(8), (FIRST,), rest=40))
-    crossing = [joined(pair.worker.send(More(0, 0, (row,)))) for row in REST]
+    crossing = [joined(pair.worker.send(MoreRows(0, 0, (row,)))) for row in REST]
     pair.pass_on(Assign(1, 0, False, "keep", {}, bytes(16), ()))
     assert pair.server.receive(crossing[0]) == []
     with pytest.raises(LocalProtocolError, match="may not send more"):
-        pair.server.send(More(0, 0, (REST[0],)))
+        pair.server.send(MoreRows(0, 0, (REST[0],)))
     assert pair.server.receive(crossing[1]) == []
     begun(pair, plan=1)
-    (last,) = pair.server.receive(joined(pair.worker.send(More(1, 0, (ROWS[60:],)))))
-    assert isinstance(last, More)
+    (last,) = pair.server.receive(joined(pair.worker.send(MoreRows(1, 0, (ROWS[60:],)))))
+    assert isinstance(last, MoreRows)
     # No more than was announced may be late.
     with pytest.raises(RemoteProtocolError, match="sent more"):
         pair.server.receive(crossing[1])
@@ -423,21 +427,26 @@ def test_rows_that_a_group_brings_are_spoken_of_while_others_go_up() -> None:
         (received,) = pair.pass_on(message)
         assert received.fields() == message.fields()
         assert (pair.worker.state, pair.server.state) == (State.COMPUTING, State.COMPUTING)
-    (more,) = pair.server.receive(joined(pair.worker.send(More(0, 0, (ROWS[60:],)))))
-    assert isinstance(more, More)
+    (more,) = pair.server.receive(joined(pair.worker.send(MoreRows(0, 0, (ROWS[60:],)))))
+    assert isinstance(more, MoreRows)
     for ledger in pair.ledgers.values():
         counted = {(e.kind, e.round): e.payload for e in ledger.entries() if e.round is not None}
-        assert counted == {("uplink", 0): 100, ("downlink", 0): 100, ("query", 0): 0, ("lack", 0): 0}
+        assert counted == {
+            ("uplink", 0): 100,
+            ("downlink", 0): 100,
+            ("loss-query", 0): 0,
+            ("loss-report", 0): 0,
+        }
 
 
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (LossQuery(0, 1, 0), "query of round 1, of which no rows are on their way"),
-        (LossQuery(1, 0, 0), "query of plan 1 under plan 0"),
-        (Fallback(0, 1, 0, (ROWS,)), "given of round 1, of which no rows are on their way"),
-        (LossReport(0, 1, 0, b"", 0), "lack of round 1, of which no rows are on their way"),
-        (LossReport(1, 0, 0, b"", 0), "lack of plan 1 under plan 0"),
+        (LossQuery(0, 1, 0), "loss-query of round 1, of which no rows are on their way"),
+        (LossQuery(1, 0, 0), "loss-query of plan 1 under plan 0"),
+        (Fallback(0, 1, 0, (ROWS,)), "fallback of round 1, of which no rows are on their way"),
+        (LossReport(0, 1, 0, b"", 0), "loss-report of round 1, of which no rows are on their way"),
+        (LossReport(1, 0, 0, b"", 0), "loss-report of plan 1 under plan 0"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.kind,
 )
@@ -455,7 +464,7 @@ def test_only_rows_that_are_on_their_way_are_spoken_of(message: Message, complai
 
 def test_nothing_is_said_of_rows_before_there_are_any() -> None:
     pair = advanced_to(State.WELCOMED)
-    with pytest.raises(LocalProtocolError, match="query"):
+    with pytest.raises(LocalProtocolError, match="loss-query"):
         pair.server.send(LossQuery(-1, 0, 0))
 
 

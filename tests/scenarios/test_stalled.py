@@ -13,7 +13,7 @@ from support.peers import Peer
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.learning.training import train
-from asyncdmtl.protocol.messages.registry import Behind, Heartbeat, Uplink
+from asyncdmtl.protocol.messages.registry import AwaitRestore, Heartbeat, Uplink
 from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(4, "squared")
@@ -63,7 +63,7 @@ async def test_who_takes_nothing_is_cut_off_and_the_rounds_go_on() -> None:
             # It is told to take the state of the training, 9.6 MB, says that it will, and reads none of it.
             assign = await peer.join(partitions[:2], 60.0)
             assert assign.first == "take"
-            peer.say(Behind(assign.plan))
+            peer.say(AwaitRestore(assign.plan))
             alive = asyncio.create_task(repeated(peer, None))
             incident = await cluster.event("incident", worker="late")
             assert "took nothing of what it was sent after 1.5 s" in incident["reason"]

@@ -10,9 +10,9 @@ from support.broadcasts import Round
 from support.groups import LOOPBACK, free_group
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 
-from asyncdmtl.multicast.rate import Pace
-from asyncdmtl.multicast.sending import Block
-from asyncdmtl.net.udp import Group, Receiver, Sender
+from asyncdmtl.multicast.rate import RateControl
+from asyncdmtl.multicast.sending import DatagramBlock
+from asyncdmtl.net.udp import Group, GroupReceiver, GroupSender
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.broadcaster import Broadcaster
 from asyncdmtl.worker.listener import Listener
@@ -21,7 +21,7 @@ FAST = 1e9
 PATIENCE = 0.5
 
 
-class Wire(Sender):
+class Wire(GroupSender):
     """Loses, doubles and swaps datagrams before they are sent."""
 
     def __init__(self, group: Group, seed: int, loss: float, mixed: bool, burst: int = 1) -> None:
@@ -30,14 +30,14 @@ class Wire(Sender):
         self._loss, self._mixed, self._burst = loss, mixed, burst
         self._left = 0
 
-    async def send(self, block: Block) -> None:
+    async def send(self, block: DatagramBlock) -> None:
         cut = [block.datagrams[at : at + block.size] for at in range(0, len(block.datagrams), block.size)]
         kept = [datagram for datagram in cut if not self._lost()]
         if self._mixed:
             kept += kept[:3]
             self._chance.shuffle(kept)
         for datagram in kept:
-            await super().send(Block(datagram, len(datagram), 1))
+            await super().send(DatagramBlock(datagram, len(datagram), 1))
 
     def _lost(self) -> bool:
         if not self._left and self._chance.random() < self._loss / self._burst:
@@ -71,7 +71,7 @@ class Control:
     def give_up(self, worker: str) -> None:
         self.given_up.append(worker)
 
-    def count(self, block: Block) -> None:
+    def count(self, block: DatagramBlock) -> None:
         self.counted += len(block.datagrams)
 
     def _answer(self, worker: str, index: int) -> None:
@@ -83,11 +83,11 @@ class Control:
 class Hall:
     """A server and its listeners in one process, on real sockets."""
 
-    def __init__(self, made: Round, sender: Sender, group: Group, rate: float = FAST) -> None:
+    def __init__(self, made: Round, sender: GroupSender, group: Group, rate: float = FAST) -> None:
         self.made, self.sender = made, sender
-        self.listeners = {name: Listener(Receiver(group, LOOPBACK)) for name in made.workers}
+        self.listeners = {name: Listener(GroupReceiver(group, LOOPBACK)) for name in made.workers}
         self.control = Control(made, self.listeners)
-        self.pace = Pace(rate)
+        self.pace = RateControl(rate)
         self.broadcaster = self.control.broadcaster = Broadcaster(
             sender, self.pace, self.control, patience=PATIENCE
         )
@@ -114,7 +114,7 @@ class Hall:
 
 
 @contextmanager
-def hall(made: Round, sender: Sender, group: Group, rate: float = FAST) -> Iterator[Hall]:
+def hall(made: Round, sender: GroupSender, group: Group, rate: float = FAST) -> Iterator[Hall]:
     opened = Hall(made, sender, group, rate)
     try:
         yield opened
@@ -141,7 +141,7 @@ async def test_all_get_what_they_need(placement: Placement, loss: float) -> None
 
 async def test_without_loss_each_row_is_sent_once() -> None:
     group, made = free_group(), example()
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         await opened.run()
         opened.check()
         rows = sum(part.nbytes for part in made.rows)
@@ -160,7 +160,7 @@ async def test_bursts_are_repaired() -> None:
 async def test_one_repair_serves_all() -> None:
     """All lose a tenth, each its own; what is sent again is far less than the sum of that."""
     group, made = free_group(), example()
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         chance = random.Random(3)
         for listener in opened.listeners.values():
             lossy(listener.receiver, chance, 0.1)
@@ -170,7 +170,7 @@ async def test_one_repair_serves_all() -> None:
         assert opened.broadcaster.repaired < 0.75 * lost * made.layout.piece_bytes
 
 
-def lossy(receiver: Receiver, chance: random.Random, loss: float) -> None:
+def lossy(receiver: GroupReceiver, chance: random.Random, loss: float) -> None:
     """Have a receiver lose datagrams after the socket."""
     hand_over = receiver._hand_over
 
@@ -183,7 +183,7 @@ def lossy(receiver: Receiver, chance: random.Random, loss: float) -> None:
 
 async def test_who_hears_nothing_is_served_on_its_connection() -> None:
     group, made = free_group(), example()
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         deaf = made.workers[2]
         lossy(opened.listeners[deaf].receiver, random.Random(), 1.0)
         await opened.run()
@@ -194,7 +194,7 @@ async def test_who_hears_nothing_is_served_on_its_connection() -> None:
 
 async def test_who_begins_late_gets_all() -> None:
     group, made = free_group(), example()
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         late = opened.listeners[made.workers[0]]
         answer = opened.control._answer
 
@@ -217,7 +217,7 @@ async def test_who_begins_late_gets_all() -> None:
 
 async def test_who_is_lost_is_not_waited_for() -> None:
     group, made = free_group(), example()
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         lost, *others = made.workers
         opened.control.silent.add(lost)
         opened.begin()
@@ -249,12 +249,12 @@ async def test_who_does_not_answer_is_served_on_its_connection() -> None:
 
 async def test_replays_of_an_old_round_are_foreign() -> None:
     group, made = free_group(), example()
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         await opened.run()
         listener = opened.listeners[made.workers[0]]
         listener.end()
         before = listener.receiver.heard.taken
-        for block in made.broadcast().send():
+        for block in made.broadcast().next_range():
             await opened.sender.send(block)
         listener.receiver.read()
         assert listener.receiver.heard.taken == before
@@ -265,12 +265,12 @@ async def test_the_pace_is_asked_for_every_byte_with_its_headers() -> None:
     group, made = free_group(), example()
     asked = []
 
-    class Slow(Pace):
+    class Slow(RateControl):
         def wait(self, now: float, size: int) -> float:
             asked.append(size)
             return 1e-6
 
-    with hall(made, Sender(group, LOOPBACK), group) as opened:
+    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
         opened.broadcaster.pace = Slow(1.0)
         await opened.run()
         pieces = made.layout.pieces * len(made.rows[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import LinkError
-from asyncdmtl.net.authentication import UNGUARDED_SERVER
+from asyncdmtl.net.authentication import UNSECURED_SERVER
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.member import Member
@@ -15,7 +15,7 @@ from asyncdmtl.server.membership import Membership
 async def test_it_is_told_why_nobody_holds_partitions() -> None:
     membership = Membership(
         "run", make_settings(), workers=3, cover=None, join_timeout=1.0, silence_timeout=1.0,
-        ledger=Ledger(), emit=lambda event: None, security=UNGUARDED_SERVER,
+        ledger=Ledger(), emit=lambda event: None, security=UNSECURED_SERVER,
     )  # fmt: skip
     declared = tuple(partition.declaration() for partition in make_partitions(30, "squared"))
     for name, ready, lost in (

@@ -20,7 +20,7 @@ from asyncdmtl.errors import PeerError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange.coded import WorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
-from asyncdmtl.net.udp import Receiver
+from asyncdmtl.net.udp import GroupReceiver
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinGroup, LossQuery, LossReport, MulticastControl
@@ -64,15 +64,15 @@ def sent_to_group(record: RunRecord, kind: str) -> int:
     return record.ledger.total(lambda entry: entry.worker == GROUP and entry.kind == kind)[0]
 
 
-def losing(monkeypatch: pytest.MonkeyPatch, lost: Callable[[Receiver], float]) -> None:
+def losing(monkeypatch: pytest.MonkeyPatch, lost: Callable[[GroupReceiver], float]) -> None:
     """Have receivers lose a share of the datagrams that come."""
-    hand_over, chance = Receiver._hand_over, random.Random(0)
+    hand_over, chance = GroupReceiver._hand_over, random.Random(0)
 
-    def sometimes(receiver: Receiver, datagram: memoryview) -> None:
+    def sometimes(receiver: GroupReceiver, datagram: memoryview) -> None:
         if chance.random() >= lost(receiver):
             hand_over(receiver, datagram)
 
-    monkeypatch.setattr(Receiver, "_hand_over", sometimes)
+    monkeypatch.setattr(GroupReceiver, "_hand_over", sometimes)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -140,7 +140,7 @@ async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int)
 
 async def test_a_worker_to_which_no_probe_gets_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncdmtl.worker.multicast.PROBE_PATIENCE", 0.1)
-    first: dict[str, Receiver] = {}
+    first: dict[str, GroupReceiver] = {}
     losing(monkeypatch, lambda receiver: float(first.setdefault("deaf", receiver) is receiver))
     record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
     check(models)
@@ -149,9 +149,9 @@ async def test_a_worker_to_which_no_probe_gets_is_served_over_tcp(monkeypatch: p
 
 
 async def test_a_worker_that_falls_deaf_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: dict[Receiver, int] = {}
+    heard: dict[GroupReceiver, int] = {}
 
-    def lost(receiver: Receiver) -> float:
+    def lost(receiver: GroupReceiver) -> float:
         heard[receiver] = heard.get(receiver, 0) + 1
         return float(receiver is next(iter(heard)) and heard[receiver] > 20)
 
@@ -347,7 +347,7 @@ async def test_auto_takes_what_is_cheapest_over_the_group() -> None:
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (LossQuery(0, 0, 1000), "query of ranges to 1001 of round 0"),
+        (LossQuery(0, 0, 1000), "loss-query of ranges to 1001 of round 0"),
         (Fallback(0, 0, 0), "0 bytes of rows came for range 0"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.kind,

@@ -8,8 +8,8 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.multicast.datagrams import Layout, Stream
-from asyncdmtl.multicast.receiving import Heard, Reassembly
-from asyncdmtl.multicast.sending import Block, Broadcast
+from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
+from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
 from asyncdmtl.plan.codes.repair import Solver
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
@@ -40,9 +40,9 @@ class Round:
         own = {name: s.own for name, s in zip(self.workers, self.solvers, strict=True)}
         return Broadcast(self.stream(), self.layout, self.rows, self.plan.seed, own)
 
-    def reassembly(self, worker: int, heard: Heard | None = None) -> Reassembly:
+    def reassembly(self, worker: int, heard: DatagramCounts | None = None) -> Reassembly:
         """A worker's end."""
-        return Reassembly(self.stream(), self.layout, self.solvers[worker], heard or Heard())
+        return Reassembly(self.stream(), self.layout, self.solvers[worker], heard or DatagramCounts())
 
     def known(self, worker: int, index: int) -> Bytes:
         """A range of what a worker knows."""
@@ -60,7 +60,7 @@ class Round:
             assert np.array_equal(handed, self.own(worker, index))
 
 
-def datagrams(blocks: Iterator[Block]) -> list[bytes]:
+def datagrams(blocks: Iterator[DatagramBlock]) -> list[bytes]:
     """All datagrams of some blocks."""
     found = []
     for block in blocks:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.net.authentication import UNGUARDED_SERVER, UNGUARDED_WORKER, ServerSecurity, WorkerSecurity
+from asyncdmtl.net.authentication import UNSECURED_SERVER, UNSECURED_WORKER, ServerSecurity, WorkerSecurity
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.membership import Event
 from asyncdmtl.server.records import RunOptions, RunRecord
@@ -23,7 +23,7 @@ LIMIT = 60.0
 class Cluster:
     """A coordinator that is listening; workers join one by one."""
 
-    def __init__(self, options: RunOptions, security: ServerSecurity = UNGUARDED_SERVER) -> None:
+    def __init__(self, options: RunOptions, security: ServerSecurity = UNSECURED_SERVER) -> None:
         self.events: list[Event] = []
         self._changed = asyncio.Event()
         self.address = ("127.0.0.1", 0)
@@ -45,7 +45,7 @@ class Cluster:
         self,
         name: str,
         partitions: Sequence[Stored],
-        security: WorkerSecurity = UNGUARDED_WORKER,
+        security: WorkerSecurity = UNSECURED_WORKER,
         **options: Any,
     ) -> asyncio.Task[TaskModels]:
         """Start a worker."""
@@ -84,13 +84,13 @@ async def run_cluster(
     options: RunOptions,
     placement: Placement,
     partitions: Sequence[Stored],
-    security: ServerSecurity = UNGUARDED_SERVER,
+    security: ServerSecurity = UNSECURED_SERVER,
     securities: Mapping[str, WorkerSecurity] | None = None,
 ) -> tuple[RunRecord, list[TaskModels]]:
     """A whole run; the server's record and every worker's models."""
     async with asyncio.timeout(LIMIT), Cluster(options, security) as cluster:
         workers = [
-            cluster.join(name, own, (securities or {}).get(name, UNGUARDED_WORKER))
+            cluster.join(name, own, (securities or {}).get(name, UNSECURED_WORKER))
             for name, own in stored_at(placement, partitions).items()
         ]
         record = await cluster.server

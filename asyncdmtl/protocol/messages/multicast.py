@@ -24,7 +24,7 @@ class JoinGroup(Message):
     `key` is that of all datagrams of the run, which carry `piece_bytes` of coded rows each.
     """
 
-    number, kind, sender = 19, "tune", "server"
+    number, kind, sender = 19, "join-group", "server"
     address: str
     port: int
     key: bytes
@@ -50,7 +50,7 @@ class JoinGroup(Message):
 class JoinedGroup(Message):
     """Worker: I heard the probe; or the reason why not."""
 
-    number, kind, sender = 20, "tuned", "worker"
+    number, kind, sender = 20, "joined-group", "worker"
     reason: str = ""
 
     def fields(self) -> list[Any]:
@@ -88,7 +88,7 @@ class MulticastControl(Message):
 class LossQuery(MulticastControl):
     """Server: all datagrams of so many ranges from this one on are on their way; what do you lack?"""
 
-    number, kind, sender = 21, "query", "server"
+    number, kind, sender = 21, "loss-query", "server"
     count: int = 1
 
     def fields(self) -> list[Any]:
@@ -104,7 +104,7 @@ class LossQuery(MulticastControl):
 class LossReport(MulticastControl):
     """Worker: of this range `seen` datagrams came, and each piece lacks so many rows; empty: none does."""
 
-    number, kind, sender = 22, "lack", "worker"
+    number, kind, sender = 22, "loss-report", "worker"
     lacks: bytes
     seen: int
 
@@ -125,7 +125,7 @@ class Fallback(MulticastControl):
     `parts` (sending) are the row arrays; `body` (received) is their concatenation.
     """
 
-    number, kind, sender = 23, "given", "server"
+    number, kind, sender = 23, "fallback", "server"
     has_body = True
     parts: tuple[Bytes, ...] = ()
     body: Bytes = field(default_factory=lambda: NO_BODY)

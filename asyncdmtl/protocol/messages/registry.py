@@ -36,11 +36,11 @@ from asyncdmtl.protocol.messages.multicast import (
 )
 from asyncdmtl.protocol.messages.rounds import (
     Assign,
-    Behind,
+    AwaitRestore,
     Done,
     Downlink,
     Finish,
-    More,
+    MoreRows,
     Restore,
     Snapshot,
     Uplink,
@@ -50,7 +50,7 @@ __all__ = [
     "KINDS",
     "VERSION",
     "Assign",
-    "Behind",
+    "AwaitRestore",
     "Challenge",
     "Declare",
     "Done",
@@ -65,7 +65,7 @@ __all__ = [
     "LossQuery",
     "LossReport",
     "Message",
-    "More",
+    "MoreRows",
     "MulticastControl",
     "Prepare",
     "Proof",
@@ -99,28 +99,30 @@ class Heartbeat(Message):
 class Failure(Message):
     """Either side: this connection is over, and why.
 
-    `exit_code` is what the sender exits with. `back` says, from the server, that a worker is welcome to come
-    back: the run goes on, or will be resumed.
+    `exit_code` is the code that the sender exits with. From a server, `worker_may_return` says that the
+    worker may connect again: the run goes on, or will be resumed.
     """
 
     number, kind, sender = 15, "failure", "either"
     exit_code: int
     reason: str
-    back: bool = False
+    worker_may_return: bool = False
 
     def fields(self) -> list[Any]:
-        return [self.exit_code, self.reason[:TEXT_LENGTH], self.back]
+        return [self.exit_code, self.reason[:TEXT_LENGTH], self.worker_may_return]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Failure:
-        exit_code, reason, back = fields.exactly(values, 3, cls.kind)
+        exit_code, reason, worker_may_return = fields.exactly(values, 3, cls.kind)
         # The reason is shown on a terminal: nothing in it may steer one.
         shown = "".join(
             c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
             for c in fields.text(reason, "reason", TEXT_LENGTH)
         )
         return cls(
-            fields.integer(exit_code, "exit code", 1, MOST_EXIT_CODE), shown, fields.flag(back, "coming back")
+            fields.integer(exit_code, "exit code", 1, MOST_EXIT_CODE),
+            shown,
+            fields.flag(worker_may_return, "worker may return"),
         )
 
 
@@ -128,7 +130,7 @@ KINDS: Mapping[int, type[Message]] = {
     cls.number: cls
     for cls in (
         *(Hello, Challenge, Proof, Welcome, Declare, Prepare, Ready, JoinGroup, JoinedGroup),
-        *(Assign, Snapshot, Behind, Restore, Uplink, Downlink, More, Done, Finish),
+        *(Assign, Snapshot, AwaitRestore, Restore, Uplink, Downlink, MoreRows, Done, Finish),
         *(LossQuery, LossReport, Fallback),
         *(Heartbeat, Failure),
     )

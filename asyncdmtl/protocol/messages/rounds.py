@@ -91,17 +91,17 @@ class Snapshot(Message):
 
 
 @dataclass(frozen=True, eq=False)
-class Behind(Message):
+class AwaitRestore(Message):
     """Worker: I was told to take the state, and have made room for it."""
 
-    number, kind, sender = 8, "behind", "worker"
+    number, kind, sender = 8, "await-restore", "worker"
     plan: int
 
     def fields(self) -> list[Any]:
         return [self.plan]
 
     @classmethod
-    def parse(cls, values: Sequence[Any], body: Bytes) -> Behind:
+    def parse(cls, values: Sequence[Any], body: Bytes) -> AwaitRestore:
         (plan,) = fields.exactly(values, 1, cls.kind)
         return cls(fields.integer(plan, "plan number"))
 
@@ -133,7 +133,7 @@ class Uplink(Message):
 
     `digests` has 8 bytes for each stored partition, `losses` the mean loss of those that this worker
     reports; from the first worker `penalty` is the coupling's at the current models and `residual` that of
-    the last step; else both are 0. `body` is the first range of the rows; `rest` bytes follow as `More`.
+    the last step; else both are 0. `body` is the first range of the rows; `rest` bytes follow as `MoreRows`.
     """
 
     number, kind, sender = 10, "uplink", "worker"
@@ -177,7 +177,7 @@ class Downlink(Message):
     models that it gets from them: "go on" with the next round, "give" their state to the server and go on,
     or "end" with them.
     `parts` (sending) are the row arrays of the first range; `body` (received) is their concatenation. `rest`
-    bytes follow as `More`; or all rows come from the group, and none here, if it is `grouped`.
+    bytes follow as `MoreRows`; or all rows come from the group, and none here, if it is `grouped`.
     """
 
     number, kind, sender = 11, "downlink", "server"
@@ -217,13 +217,13 @@ class Downlink(Message):
 
 
 @dataclass(frozen=True, eq=False)
-class More(Message):
+class MoreRows(Message):
     """Either side: the next range of the rows of the uplink or downlink that I began to send.
 
     `parts` (sending) are the row arrays; `body` (received) is their concatenation.
     """
 
-    number, kind, sender = 18, "more", "either"
+    number, kind, sender = 18, "more-rows", "either"
     has_body = True
     plan: int
     round: int
@@ -237,7 +237,7 @@ class More(Message):
         return self.parts
 
     @classmethod
-    def parse(cls, values: Sequence[Any], body: Bytes) -> More:
+    def parse(cls, values: Sequence[Any], body: Bytes) -> MoreRows:
         plan, round_ = fields.exactly(values, 2, cls.kind)
         return cls(fields.integer(plan, "plan number"), fields.integer(round_, "round"), (), body)
 

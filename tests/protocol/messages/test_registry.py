@@ -17,7 +17,7 @@ from asyncdmtl.protocol.messages.registry import (
     MOST_CONTAINERS,
     VERSION,
     Assign,
-    Behind,
+    AwaitRestore,
     Challenge,
     Declare,
     Done,
@@ -32,7 +32,7 @@ from asyncdmtl.protocol.messages.registry import (
     LossQuery,
     LossReport,
     Message,
-    More,
+    MoreRows,
     Prepare,
     Proof,
     Ready,
@@ -41,7 +41,7 @@ from asyncdmtl.protocol.messages.registry import (
     Uplink,
     Welcome,
 )
-from asyncdmtl.protocol.session import DECLARE_HEAD
+from asyncdmtl.protocol.session import WORKER_HEAD_LIMIT
 
 EMPTY = np.empty(0, np.uint8)
 BODY = np.arange(6, dtype=np.uint8)
@@ -56,7 +56,7 @@ EXAMPLES: list[Message] = [
     Ready((INFO,)),
     Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,), True),
     Snapshot(0, 2, bytes(8), BODY),
-    Behind(0),
+    AwaitRestore(0),
     Restore(bytes(8), BODY),
     Uplink(0, 2, bytes(16), (0.5, 1.0), 0.25, 0.125, BODY, 7),
     Downlink(0, 2, "end", bytes(8), (BODY[:3], BODY[3:]), rest=7),
@@ -66,7 +66,7 @@ EXAMPLES: list[Message] = [
     Failure(3, "why", True),
     Challenge("run", bytes(32)),
     Proof(bytes(32), bytes(32)),
-    More(0, 2, (BODY[:3], BODY[3:])),
+    MoreRows(0, 2, (BODY[:3], BODY[3:])),
     JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
     JoinedGroup("nothing was heard"),
     LossQuery(0, 1, 8, 4),
@@ -182,7 +182,7 @@ def test_a_field_too_few_or_too_many_is_refused(message: Message) -> None:
         (EXAMPLES[10], 3, True, "what to do then"),
         (EXAMPLES[14], 1, 0, "exit code"),
         (EXAMPLES[14], 1, 130, "exit code"),
-        (EXAMPLES[14], 3, 1, "coming back"),
+        (EXAMPLES[14], 3, 1, "worker may return"),
     ],
 )
 def test_a_wrong_field_is_named(message: Message, position: int, value: Any, complaint: str | None) -> None:
@@ -216,12 +216,12 @@ def list_of(count: int, packed: bytes) -> bytes:
 @pytest.mark.parametrize("item", [b"\x90", b"\x81\xa2ab\xc0", b"\xa2ab"], ids=["lists", "maps", "texts"])
 def test_the_largest_head_takes_a_bounded_multiple_of_its_length(item: bytes) -> None:
     inner = list_of(100_000, item)
-    head = list_of(DECLARE_HEAD // len(inner), inner)
+    head = list_of(WORKER_HEAD_LIMIT // len(inner), inner)
     tracemalloc.start()
     try:
         with pytest.raises(RemoteProtocolError):
             registry.unpack(head, EMPTY)
-        assert tracemalloc.get_traced_memory()[1] < 25 * DECLARE_HEAD
+        assert tracemalloc.get_traced_memory()[1] < 25 * WORKER_HEAD_LIMIT
     finally:
         tracemalloc.stop()
 
@@ -252,5 +252,5 @@ def test_a_survey_of_a_hundred_thousand_columns_is_none_too_large() -> None:
     columns = [[f"column_{j}", {"count": 5, "mean": 1.5, "M2": 2.5}] for j in range(100_000)]
     declared = Declare((Declaration("p0", "t", bytes(16), 5, {"columns": columns}),))
     head = registry.pack(declared)
-    assert len(head) < DECLARE_HEAD
+    assert len(head) < WORKER_HEAD_LIMIT
     assert registry.unpack(head, EMPTY).fields() == declared.fields()
