@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from asyncdmtl.exchange.coded import ServerSide, Upload, WorkerSide
 from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
 from asyncdmtl.learning.aggregation import AGGREGATES
-from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings

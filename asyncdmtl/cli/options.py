@@ -14,7 +14,7 @@ from asyncdmtl.data import recipes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.compression import COMPRESSIONS
-from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import DTYPES, INTERCEPTS, UPDATES, Settings
 from asyncdmtl.net.addresses import parse_address

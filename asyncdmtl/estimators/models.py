@@ -130,7 +130,7 @@ class CodedMultiTaskRegressor(_Regressor):
     coupling : str
         R, what ties the tasks' models `W` together: "none", "nuclear", "l21", "mean", "mean-regularised",
         "chain" (of tasks in natural order of their text), "graph", "covariance", "sparse-low-rank",
-        "clustered"; see `asyncdmtl.learning.coupling`.
+        "clustered"; see `asyncdmtl.learning.couplings`.
     strength : float or None
         λ, at least 0. None takes 3 % of that from which on the coupling decides alone for these rows
         (`Coupling.critical_strength`): a middling one, whatever the scale of the target; with a server of

@@ -10,20 +10,12 @@ import numpy as np
 from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning import direct
-from asyncdmtl.learning.coupling import (
-    ChainLaplacian,
-    Clustered,
-    Coupling,
-    GraphLaplacian,
-    L21Norm,
-    MeanRegularised,
-    NoCoupling,
-    NuclearNorm,
-    PlainMean,
-    SparseLowRank,
-    TaskCovariance,
-)
-from asyncdmtl.learning.laplacian import spectrum
+from asyncdmtl.learning.couplings.base import Coupling, NoCoupling
+from asyncdmtl.learning.couplings.clustered import Clustered
+from asyncdmtl.learning.couplings.graphs import ChainLaplacian, GraphLaplacian, laplacian_spectrum
+from asyncdmtl.learning.couplings.group_sparse import L21Norm
+from asyncdmtl.learning.couplings.low_rank import NuclearNorm, SparseLowRank, TaskCovariance
+from asyncdmtl.learning.couplings.means import MeanRegularised, PlainMean
 from asyncdmtl.learning.penalties import (
     Columns,
     HalfSquaredNuclear,
@@ -202,7 +194,7 @@ def _on_graph(
         return _certified(quadratics, W, lambdas, edges)
 
     def one(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
-        penalty = Smoothness(lambdas, *spectrum(T, edges))
+        penalty = Smoothness(lambdas, *laplacian_spectrum(T, edges))
         middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
         rho = float(np.clip(np.sqrt(middle / quadratics.scale), 0.05, 1.6)) * quadratics.scale
         return split(quadratics, penalty, rho, tolerance, start, residuals=True)

@@ -14,7 +14,7 @@ from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
 from asyncdmtl.learning.compression import Wire
-from asyncdmtl.learning.coupling import make_coupling
+from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import PartitionInfo
@@ -52,8 +52,9 @@ class Problem:
         logistic loss. Such a loss has no least value: it vanishes, with its gradient, as the intercept grows.
         In that limit it is 0, the task's coefficients are what the coupling makes of the others', and its
         intercept is set by Laplace's rule of succession to the odds (n + 1) : 1 for n rows.
-    steps : (2,) float64 array
-        For what the coupling sees, and for a free intercept. Without one the first is `1/L` with
+    step_lengths : (float, float)
+        The lengths of a step for what the coupling sees, and for a free intercept; `epochs` times as long
+        where updates are models. Without a free intercept the first is `1/L` with
         `L = max_t Σ_{n ∈ S_t} (weight_n / n_t)·smoothness_n`, which no task's gradient outruns; `n_t` is the
         weight of the task. With one they are `1/(1.25·L)` and `1/(5·curvature)`: the block-diagonal matrix
         of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`, since
@@ -86,7 +87,9 @@ class Problem:
         self.coupling = make_coupling(settings.coupling, settings.strength, self.tasks, settings.edges)
         steepest = max(self._task_means([info.smoothness for info in infos])) or 1.0
         free = settings.intercept == "free"
-        self.steps: Floats = 1.0 / np.array([(1.25 if free else 1.0) * steepest, 5.0 * self.loss.curvature])
+        epochs = settings.epochs if settings.update == "model" else 1
+        bound = (1.25 if free else 1.0) * steepest
+        self.step_lengths = (epochs * (1.0 / bound), epochs * (1.0 / (5.0 * self.loss.curvature)))
 
     @property
     def state_bytes(self) -> int:

@@ -145,9 +145,9 @@ def critical_strength(partitions: Sequence[Partition], settings: Settings) -> fl
         trainer.place(range(len(problem.tasks)), _intercepts(partitions, settings))
     updates = np.empty((len(infos), problem.d), problem.dtype)
     trainer.local_updates(updates)
-    Z = np.array([trainer.aggregate(t, updates[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    Z = np.array([problem.aggregate(t, updates[list(S)]) for t, S in enumerate(problem.partitions_of)])
     gradients = Z[:, : problem.coupled].astype(np.float64)
-    return problem.coupling.critical_strength(gradients, 1.0 / float(problem.steps[0]))
+    return problem.coupling.critical_strength(gradients, 1.0 / float(problem.step_lengths[0]))
 
 
 def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[np.floating[Any]]:

@@ -10,8 +10,8 @@ from typing import Any
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.compression import COMPRESSIONS
-from asyncdmtl.learning.coupling import COUPLINGS
-from asyncdmtl.learning.laplacian import Edge
+from asyncdmtl.learning.couplings.graphs import Edge
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 
 DTYPES = ("float32", "float64")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.learning.proximal import singular_values, sparse_low_rank_split
+from asyncdmtl.learning.proximal import sparse_low_rank_split
+from asyncdmtl.learning.singular_values import singular_values
 
 # What is smaller than this fraction of the largest has been coupled away, but for rounding.
 NEGLIGIBLE = 1e-5

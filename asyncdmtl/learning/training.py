@@ -1,8 +1,9 @@
-"""The mathematics of a round, without a wire: what workers, the server and the one-process twin share.
+"""The mathematics of a round without a wire: shared by workers, the server and the one-process twin.
 
-A round of proximal gradient descent on `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)`: local updates `v_n` →
-`z_t = ψ(v_n : n ∈ S_t)` → a step of all models (`Iterate`). Vectors are kept and exchanged in the run's
-dtype; everything in between is computed in float64 and rounded once, so that all who take a step get the same
+A round of proximal gradient descent on `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)` has three parts: the local updates
+`v_n` of the partitions (`LocalUpdates`), their aggregates `z_t = ψ(v_n : n ∈ S_t)` (`Problem.aggregate`),
+and a step of all models (`ProximalStep`). Vectors are kept and exchanged in the run's dtype. Everything in
+between is computed in float64 and rounded once, so that every worker that takes the step gets the same
 bits.
 """
 
@@ -17,42 +18,27 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from asyncdmtl.arrays import Floats, Vectors
-from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.batches import Batch, make_batches
-from asyncdmtl.learning.compression import Feedback
-from asyncdmtl.learning.iterate import Columns, Iterate
-from asyncdmtl.learning.learners import make_learner
-from asyncdmtl.learning.losses import check_targets
+from asyncdmtl.learning.iterate import Iterate
+from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.step import Columns, ProximalStep
 from asyncdmtl.learning.tasks import Partition, TaskModels
-
-# Columns of a partition that are worked on at a time.
-_COLUMNS = 1 << 15
 
 
 class Trainer:
-    """The models of all tasks, and what one who holds some partitions does with them in a round.
+    """The models of all tasks, and what a holder of some partitions does with them in a round.
 
     Parameters
     ----------
     problem : Problem
     partitions : mapping of index `n` to Partition
-        Those that are stored here; may be none.
+        The partitions that are stored here. The mapping may be empty.
 
     Attributes
     ----------
     own : tuple of int
         Indices of the stored partitions, ascending.
-    W : (T, d) array of the run's dtype
-        The models, zero at first; the intercept, if any, is the last column.
-    Y : (T, d) array of the run's dtype
-        Where updates are computed: ahead of `W` in an accelerated run, else `W` itself.
-    residual : float
-        An estimate of how far the objective at `W` is above the least, made in the last step:
-        `‖G‖·‖W‖` for what the coupling sees plus the same for free intercepts, with the proximal gradient
-        `G = (Y − W⁺) / step`; it bounds that distance as long as `W` is no farther from the optimum than
-        from 0. Infinite before the first step, 0 if the step moved nothing that the dtype can tell.
 
     Raises
     ------
@@ -61,50 +47,38 @@ class Trainer:
     """
 
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
-        for n, partition in partitions.items():
-            if not 0 <= n < len(problem.infos) or problem.infos[n].id != partition.id:
-                raise DataError("partition", f"must be the one declared as number {n}", partition.id)
-            info = problem.infos[n]
-            declared = (info.task, info.rows, info.weight, info.features)
-            here = (partition.task, partition.rows, partition.weight, partition.features)
-            if declared != here:
-                raise DataError(
-                    f"partition {partition.id!r}",
-                    f"must have task, rows, weight and features as declared {declared}",
-                    here,
-                )
-            check_targets(problem.settings.loss, partition.y, f"partition {partition.id!r}")
         self.problem = problem
-        self.own = tuple(sorted(partitions))
-        self._stored = tuple(partitions[n] for n in self.own)
-        self._batches = make_batches(self._stored, [problem.task_of[n] for n in self.own])
         self._iterate = Iterate(problem)
-        self._feedback = Feedback(problem.wire, self.own, problem.settings.seed)
-        if problem.settings.update == "model":
-            self._learner = make_learner(
-                problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
-            )
+        self._step = ProximalStep(problem, self._iterate)
+        self._local = LocalUpdates(problem, partitions, self._iterate)
+        self.own = self._local.own
 
     @property
     def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol
-        """The models."""
+        """The models (T, d) in the run's dtype; the intercept, if there is one, is the last column."""
         return self._iterate.W
 
     @property
     def Y(self) -> Vectors:  # noqa: N802
-        """Where updates are computed."""
+        """The point (T, d) at which updates are computed: ahead of `W` in an accelerated run, else `W`."""
         return self._iterate.Y
 
     @property
     def residual(self) -> float:
-        """How far the objective is above the least, as estimated."""
+        """An estimate of how far the objective at `W` is above its minimum, made in the last step.
+
+        It is `‖G‖·‖W‖` for the columns that the coupling sees, plus the same for free intercepts, with the
+        proximal gradient `G = (Y − W⁺) / step`. It bounds the distance if `W` is no farther from the optimum
+        than from 0. It is infinite before the first step, and 0 if the step changed nothing that the dtype
+        can represent.
+        """
         return self._iterate.residual
 
     def local_updates(self, out: Vectors) -> Floats:
-        """Write `v_n`, computed from `Y`, for the stored partitions.
+        """Write `v_n`, computed at `Y`, for the stored partitions.
 
-        Under updates "gradient" it is that of the weighted mean loss over the rows; under "model" the model
-        that `epochs` local epochs make of the task's.
+        Where updates are gradients, that of a partition is the gradient of the weighted mean loss over its
+        rows. Where updates are models, it is what `epochs` local epochs make of the task's model.
 
         Parameters
         ----------
@@ -123,80 +97,53 @@ class Trainer:
         DataError
             The learner cannot train on a partition.
         """
-        expected = ((len(self.own), self.problem.d), self.problem.dtype)
-        if (out.shape, out.dtype) != expected:
-            raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
-        self._iterate.forget()
-        losses, gradients = np.empty(len(self.own)), self.problem.settings.update == "gradient"
-        # What overflows here is caught in `step`, where it is everybody's error and not one worker's.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for batch in self._batches:
-                values, derivatives = self._losses(batch)
-                losses[batch.places] = batch.means(values)
-                if gradients:
-                    self._gradients(batch, derivatives, out)
-            for i, n in enumerate(self.own):
-                if self.problem.task_of[n] in self.problem.fixed:
-                    losses[i] = 0.0
-                    out[i] = 0.0 if gradients else self._ahead_of(n)
-                elif not gradients:
-                    self._learn(n, self._stored[i], out[i])
-        return losses
+        self._step.forget()
+        return self._local.compute(out)
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
         """`local_updates` as they travel: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
-        if self.problem.wire.compression is None:
-            return self.local_updates(out)
-        updates = np.empty((len(self.own), self.problem.d), self.problem.dtype)
-        losses = self.local_updates(updates)
-        self._feedback.pack(updates, self._iterate.steps, out)
-        return losses
+        self._step.forget()
+        return self._local.pack(out)
 
     def losses(self) -> Floats:
-        """What `local_updates` returns, without the updates."""
-        losses = np.zeros(len(self.own))
-        for batch in self._batches:
-            losses[batch.places] = batch.means(self._losses(batch)[0])
-        losses[[self.problem.task_of[n] in self.problem.fixed for n in self.own]] = 0.0
-        return losses
-
-    def aggregate(self, t: int, updates: Vectors) -> Vectors:
-        """`Problem.aggregate`."""
-        return self.problem.aggregate(t, updates)
+        """The losses that `local_updates` returns, without the updates."""
+        return self._local.losses()
 
     def warm_up(self) -> None:
-        """Take all memory that steps need, so that no round waits for it."""
-        self._iterate.warm_up()
+        """Touch all memory that steps need, so that no round waits for it."""
+        self._step.warm_up()
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
-        """Compute what can be of the next step where columns of `Z` are `ready`, so that `step` is quick.
+        """Compute the part of the next step whose columns of `Z` are `ready`, so that `step` is quick.
 
-        Nothing changes until `step`, which must be given the same `Z`, or `local_updates`, which forgets it.
+        The models change only in `step`, which must be given the same `Z`. `local_updates` discards what
+        was computed in advance.
         """
-        self._iterate.advance(Z, ready)
+        self._step.advance(Z, ready)
 
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
-        """Take the models one step on, with the aggregated updates of all tasks, `Z`: T vectors (d,).
+        """Take a step with the aggregated updates of all tasks, `Z`: T vectors (d,).
 
-        `W ← prox(Y − step·Z)` for gradients; for models `W ← prox(Z)`, as strong as after `epochs` steps.
+        `W ← prox(Y − step·Z)` for gradients. For models `W ← prox(Z)`, as strong as after `epochs` steps.
 
         Raises
         ------
         DataError
-            The models outgrow the run's dtype; they are left as they were.
+            The models outgrow the run's dtype. They are left as they were.
         """
-        self._iterate.step(Z if callable(Z) else lambda cols: [z[cols] for z in Z])
+        self._step.take(Z if callable(Z) else lambda cols: [z[cols] for z in Z])
 
     def penalty(self) -> float:
         """`λ R(Y)`."""
-        return self._iterate.penalty()
+        return self._step.penalty()
 
     def objective(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t(y_t) + λ R(Y)`, given the mean losses of all `N` partitions at `Y`."""
         return self.problem.data_loss(losses) + self.penalty()
 
     def place(self, rows: Sequence[int], models: Vectors) -> None:
-        """Go on from these models of some tasks, which another has computed."""
+        """Continue from these models of some tasks, which another member of the run has computed."""
+        self._step.forget()
         self._iterate.place(rows, models)
 
     def models(self) -> TaskModels:
@@ -210,59 +157,19 @@ class Trainer:
         )
 
     def state(self) -> NDArray[np.uint8]:
-        """All that another must know to go on from here, as `problem.state_bytes` bytes."""
+        """All that another process needs to continue from here, as `problem.state_bytes` bytes."""
         return self._iterate.state()
 
     def restore(self, state: NDArray[np.uint8]) -> None:
-        """Go on from what `state` gave.
+        """Continue from what `state` returned.
 
         Raises
         ------
         UsageError
-            It is of another size, or not finite.
+            The state has another size, or numbers that are not finite or out of range.
         """
+        self._step.forget()
         self._iterate.restore(state)
-
-    def _losses(self, batch: Batch) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score at `Y`, row by row of a batch: (P, r) each."""
-        scores = np.zeros(batch.y.shape)
-        for cols in self._columns:
-            w = np.stack([self._iterate.ahead_of(t, cols) for t in batch.tasks]).astype(np.float64)
-            scores += np.matmul(batch.X[:, :, cols], w[:, :, None])[:, :, 0]
-        if self.problem.settings.has_intercept:
-            last = slice(self.problem.features, self.problem.d)
-            scores += np.stack([self._iterate.ahead_of(t, last) for t in batch.tasks]).astype(np.float64)
-        return self.problem.loss.value_and_derivative(scores, batch.y)
-
-    def _gradients(self, batch: Batch, derivatives: Floats, out: Vectors) -> None:
-        shares = batch.shares(derivatives)
-        for cols in self._columns:
-            out[batch.places, cols] = np.matmul(shares[:, None, :], batch.X[:, :, cols])[:, 0, :]
-        out[batch.places, self.problem.features :] = shares.sum(axis=1)[:, None]
-
-    def _ahead_of(self, n: int) -> Vectors:
-        """Where the update of partition `n` is computed, (d,)."""
-        return self._iterate.ahead_of(self.problem.task_of[n], slice(0, self.problem.d))
-
-    @property
-    def _columns(self) -> list[slice]:
-        """The features, in blocks that stay in the cache."""
-        F = self.problem.features
-        return [slice(start, min(start + _COLUMNS, F)) for start in range(0, F, _COLUMNS)]
-
-    def _learn(self, n: int, partition: Partition, out: Vectors) -> None:
-        settings, F = self.problem.settings, self.problem.features
-        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._iterate.steps)).generate_state(1)[0]
-        y = self._ahead_of(n).astype(np.float64)
-        w, b = y[:F], float(y[F]) if settings.has_intercept else 0.0
-        try:
-            out[:F], out[F:] = self._learner.fit(
-                partition.X, partition.y, partition.weights, w, b,
-                smoothness=self.problem.infos[n].smoothness, epochs=settings.epochs, seed=int(seed),
-            )  # fmt: skip
-        except DataError as error:
-            what = f"partition {partition.id!r}: {error.argument}"
-            raise DataError(what, error.rule, error.value) from error
 
 
 class Trained(NamedTuple):
@@ -314,7 +221,7 @@ def train(
                 update[:] = problem.wire.unpack(travelled)
             converged = problem.converged(objectives[-1], trainer.residual)
             for t, S in enumerate(problem.partitions_of):
-                Z[t] = trainer.aggregate(t, updates[list(S)])
+                Z[t] = problem.aggregate(t, updates[list(S)])
             trainer.step(Z)
             if on_round is not None:
                 on_round(len(objectives) - 1, trainer)

@@ -3,7 +3,7 @@ import pytest
 from support.quadratics import NORMS, SQUARES, coupling_of, least, make_quadratics
 
 from asyncdmtl.learning.coupled import solve
-from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 
 LAMBDAS = (0.5, 0.1, 0.02)
 

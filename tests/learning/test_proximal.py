@@ -6,41 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq, minimize
+from scipy.optimize import minimize
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import (
     clustered_prox,
-    map_singular_values,
-    singular_values,
     sparse_low_rank_prox,
     sparse_low_rank_split,
-    squared_l1_threshold,
 )
 from asyncdmtl.learning.training import single_threaded
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (7, 3), (5, 5)])
-def test_singular_values_are_mapped(shape: tuple[int, int]) -> None:
-    W = np.random.default_rng(0).standard_normal(shape)
-    U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
-    assert singular_values(W) == pytest.approx(sigma)
-    assert map_singular_values(W, lambda s: np.minimum(s, 1.0)) == pytest.approx(
-        (U * np.minimum(sigma, 1.0)) @ Vt
-    )
-    assert (map_singular_values(np.zeros(shape), lambda s: s) == 0).all()
-
-
-@given(
-    values=st.lists(st.floats(0, 1e3), min_size=1, max_size=8),
-    mu=st.one_of(st.floats(0, 10), st.sampled_from([1e-12, 1e17])),
-)
-def test_threshold_of_the_squared_norm_solves_its_equation(values: list[float], mu: float) -> None:
-    sigma = np.sort(values)[::-1]
-    tau = squared_l1_threshold(sigma, mu)
-    end = min(mu * sigma.sum(), sigma[0])  # where τ is at the most
-    root = brentq(lambda x: x - mu * np.maximum(sigma - x, 0.0).sum(), 0.0, end, xtol=1e-14, maxiter=1000)
-    assert tau == pytest.approx(root, rel=1e-9, abs=1e-9)
 
 
 def nearest_in_both(W: Floats, mu: float, rho: float) -> Floats:

@@ -98,7 +98,7 @@ def test_problem_derives_tasks_sets_and_step() -> None:
     assert problem.partitions_of == ((1,), (0, 2))
     assert (problem.features, problem.d) == (2, 2)
     # λ_max / rows: 9/2 for t2; for t10 (2·½ + 6·2)/8 < 9/2.
-    assert problem.steps[0] == pytest.approx(2 / 9, rel=2**-10)
+    assert problem.step_lengths[0] == pytest.approx(2 / 9, rel=2**-10)
     assert problem.data_loss([1.0, 10.0, 2.0]) == pytest.approx(10 + (2 * 1 + 6 * 2) / 8)
 
 
@@ -139,7 +139,7 @@ def test_aggregated_updates_are_the_gradient_of_the_mean_loss(loss: str, interce
     models = np.random.default_rng(1).standard_normal(trainer.W.shape)
     trainer.place(range(len(models)), models)
     V = updates_of(trainer)
-    Z = np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    Z = np.array([problem.aggregate(t, V[list(S)]) for t, S in enumerate(problem.partitions_of)])
     h = 1e-6
     for t, j in np.ndindex(models.shape):
         objectives = []
@@ -207,7 +207,9 @@ def test_nuclear_norm_reaches_a_point_that_is_optimal(loss: str, strength: float
     trainer = make_trainer(partitions, settings)
     trainer.place(range(len(trainer.W)), np.column_stack([trained.models.coef_, trained.models.intercept_]))
     V = updates_of(trainer)
-    G = np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(trainer.problem.partitions_of)])
+    G = np.array(
+        [trainer.problem.aggregate(t, V[list(S)]) for t, S in enumerate(trainer.problem.partitions_of)]
+    )
     # −G is a subgradient of λ‖W‖_*: its spectral norm is at most λ, and ⟨−G, W⟩ = λ‖W‖_*.
     W = trained.models.coef_
     assert np.linalg.norm(G[:, :-1], 2) <= strength * (1 + 1e-6)
@@ -310,7 +312,7 @@ def test_median_is_used_when_asked_for() -> None:
     one_task = [Partition(p.id, "t", p.X, p.y) for p in make_partitions(6, "squared")]
     trainer = make_trainer(one_task, make_settings(aggregate="median", dtype="float64"))
     V = updates_of(trainer)
-    assert (trainer.aggregate(0, V) == np.median(V, axis=0)).all()
+    assert (trainer.problem.aggregate(0, V) == np.median(V, axis=0)).all()
 
 
 def test_results_have_the_dtype_of_the_run_and_repeat() -> None:
@@ -420,7 +422,12 @@ def test_a_state_is_all_that_another_needs_to_go_on(accelerated: bool) -> None:
     def step(trainer: Trainer) -> None:
         V = updates_of(trainer)
         trainer.step(
-            np.array([trainer.aggregate(t, V[list(S)]) for t, S in enumerate(trainer.problem.partitions_of)])
+            np.array(
+                [
+                    trainer.problem.aggregate(t, V[list(S)])
+                    for t, S in enumerate(trainer.problem.partitions_of)
+                ]
+            )
         )
 
     with single_threaded():

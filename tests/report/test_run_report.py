@@ -20,7 +20,7 @@ from support.problems import make_partitions, make_settings
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train

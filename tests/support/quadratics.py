@@ -5,7 +5,8 @@ from __future__ import annotations
 import cvxpy as cp
 import numpy as np
 
-from asyncdmtl.learning.coupling import Coupling, make_coupling
+from asyncdmtl.learning.couplings.base import Coupling
+from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.quadratic import Quadratics
 
 EDGES = ((0, 1, 1.0), (0, 2, 2.0), (1, 3, 0.5), (2, 3, 1.5))

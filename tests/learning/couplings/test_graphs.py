@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from asyncdmtl.learning.laplacian import edge_rows, smooth_along_chain, spectrum
+from asyncdmtl.learning.couplings.graphs import edge_rows, laplacian_spectrum, smooth_along_chain
 
 
 def test_edges_are_put_in_the_order_of_the_tasks() -> None:
@@ -14,7 +14,7 @@ def test_edges_are_put_in_the_order_of_the_tasks() -> None:
 def test_the_spectrum_is_that_of_the_sum_over_edges() -> None:
     W = np.random.default_rng(0).standard_normal((5, 3))
     edges = ((0, 1, 2.0), (0, 4, 0.5), (2, 3, 1.0))
-    values, Q = spectrum(5, edges)
+    values, Q = laplacian_spectrum(5, edges)
     assert np.trace(W.T @ (Q * values) @ Q.T @ W) == pytest.approx(
         sum(a * ((W[s] - W[t]) ** 2).sum() for s, t, a in edges)
     )

@@ -10,11 +10,12 @@ import pytest
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning import iterate
-from asyncdmtl.learning.coupling import COUPLINGS
+from asyncdmtl.learning import step
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.proximal import blocked_singular_values, singular_values, spectral_factor
+from asyncdmtl.learning.step import ProximalStep
+from asyncdmtl.learning.training import Trainer
 
 FEATURES = 700
 
@@ -31,8 +32,8 @@ def updates(made: Problem, count: int) -> list[np.ndarray[Any, Any]]:
     return [rng.standard_normal((len(made.tasks), made.d)).astype(made.dtype) for _ in range(count)]
 
 
-def steps(made: Problem, count: int = 6, **changes: Any) -> Iterate:
-    at = Iterate(made)
+def steps(made: Problem, count: int = 6, **changes: Any) -> Trainer:
+    at = Trainer(made, {})
     for Z in updates(made, count):
         at.step(lambda cols, Z=Z: list(Z[:, cols]))  # type: ignore[misc]
     return at
@@ -45,7 +46,7 @@ def test_blocks_do_not_change_the_models(
 ) -> None:
     made = problem(coupling=coupling, intercept=intercept, strength=0.3)
     whole = steps(made)
-    monkeypatch.setattr(iterate, "_BLOCK", 150)
+    monkeypatch.setattr(step, "BLOCK_NUMBERS", 150)
     blocked = steps(made)
     np.testing.assert_allclose(blocked.W, whole.W, rtol=1e-9, atol=1e-12)
     assert blocked.residual == pytest.approx(whole.residual, rel=1e-9)
@@ -57,10 +58,10 @@ def test_blocks_do_not_change_the_models(
 def test_working_ahead_gives_the_same_bits(
     monkeypatch: pytest.MonkeyPatch, coupling: str, dtype: str
 ) -> None:
-    monkeypatch.setattr(iterate, "_BLOCK", 150)
+    monkeypatch.setattr(step, "BLOCK_NUMBERS", 150)
     settings = make_settings(dtype=dtype, coupling=coupling, strength=0.3)
     made = Problem(settings, [p.info(settings) for p in make_partitions(6, "squared", features=FEATURES)])
-    plain, ahead = steps(made), Iterate(made)
+    plain, ahead = steps(made), Trainer(made, {})
     for Z in updates(made, 6):
         there = np.full_like(Z, np.nan)
 
@@ -82,10 +83,11 @@ def test_what_was_computed_of_a_step_that_was_not_taken_is_forgotten() -> None:
     made = problem(coupling="l21", strength=0.3)
     Z, other = updates(made, 2)
     at = Iterate(made)
-    at.advance(lambda cols: list(other[:, cols]), lambda cols: True)
+    following = ProximalStep(made, at)
+    following.advance(lambda cols: list(other[:, cols]), lambda cols: True)
     assert not at.W.any()
-    at.forget()
-    at.step(lambda cols: list(Z[:, cols]))
+    following.forget()
+    following.take(lambda cols: list(Z[:, cols]))
     assert at.W.tobytes() == steps(made, 1).W.tobytes()
 
 
@@ -93,7 +95,7 @@ def test_what_was_computed_of_a_step_that_was_not_taken_is_forgotten() -> None:
 def test_models_that_outgrow_the_dtype_are_refused_and_left_as_they_were(
     monkeypatch: pytest.MonkeyPatch, coupling: str
 ) -> None:
-    monkeypatch.setattr(iterate, "_BLOCK", 150)
+    monkeypatch.setattr(step, "BLOCK_NUMBERS", 150)
     settings = make_settings(dtype="float32", coupling=coupling, strength=0.3)
     made = Problem(settings, [p.info(settings) for p in make_partitions(6, "squared", features=FEATURES)])
     at = steps(made)
@@ -113,62 +115,18 @@ def test_models_that_outgrow_the_dtype_are_refused_and_left_as_they_were(
 def test_large_models_whose_squares_are_no_float32_are_fine() -> None:
     settings = make_settings(dtype="float32", coupling="none", intercept="none", accelerated=False)
     made = Problem(settings, [p.info(settings) for p in make_partitions(6, "squared", features=FEATURES)])
-    at = Iterate(made)
-    Z = np.full((len(made.tasks), made.d), -1e20 / made.steps[0], np.float32)
+    at = Trainer(made, {})
+    Z = np.full((len(made.tasks), made.d), -1e20 / made.step_lengths[0], np.float32)
     at.step(lambda cols: list(Z[:, cols]))
     assert pytest.approx(1e20, rel=1e-6) == at.W
 
 
 def test_the_momentum_is_fistas() -> None:
     made = problem(coupling="none", intercept="none")
-    at, Z, t = Iterate(made), updates(made, 1)[0], 1.0
+    at, Z, t = Trainer(made, {}), updates(made, 1)[0], 1.0
     for _ in range(5):
         before = at.W.copy()
         # Always the same way, so that no step is uphill.
         at.step(lambda cols: list(Z[:, cols]))
         t, last = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * t * t)), t
         np.testing.assert_allclose(at.Y, at.W + (last - 1.0) / t * (at.W - before), rtol=1e-12)
-
-
-def wide(*sigma: float, rows: int = 5) -> np.ndarray[Any, Any]:
-    rng = np.random.default_rng(7)
-    U, _ = np.linalg.qr(rng.standard_normal((rows, len(sigma))))
-    V, _ = np.linalg.qr(rng.standard_normal((400, len(sigma))))
-    found: np.ndarray[Any, Any] = (U * np.array(sigma)) @ V.T
-    return found
-
-
-@pytest.mark.parametrize("off", [0.05, 0.5, 3.0, 20.0])
-def test_the_gram_matrix_is_enough_for_a_factor(off: float) -> None:
-    W = wide(10.0, 4.0, 1.0, 0.1, 1e-7)
-    factor = spectral_factor(W @ W.T, lambda sigma: np.maximum(sigma - off, 0.0))
-    assert factor is not None
-    U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
-    np.testing.assert_allclose(factor @ W, (U * np.maximum(sigma - off, 0.0)) @ Vt, atol=1e-9)
-
-
-def test_the_gram_matrix_is_not_enough_where_small_singular_values_are_kept() -> None:
-    W = wide(10.0, 4.0, 1e-3)
-    assert spectral_factor(W @ W.T, lambda sigma: np.maximum(sigma - 1e-4, 0.0)) is None
-
-
-@pytest.mark.parametrize("sigma", [(3.0, 2.0, 1.0), (1.0, 1e-5, 1e-9), (1e8, 1.0, 1e-4, 1e-7), (2.0,)])
-def test_singular_values_by_blocks_have_all_digits(sigma: tuple[float, ...]) -> None:
-    W = wide(*sigma)
-    found = blocked_singular_values(lambda: (W[:, at : at + 50] for at in range(0, 400, 50)))
-    assert found is not None
-    np.testing.assert_allclose(found, singular_values(W), rtol=1e-12, atol=1e-14 * sigma[0])
-
-
-def test_singular_values_of_one_pass_miss_by_little() -> None:
-    W = wide(3.0, 1.0, 1e-9)
-    found = blocked_singular_values(lambda: (W[:, at : at + 50] for at in range(0, 400, 50)), once=True)
-    assert found is not None
-    np.testing.assert_allclose(found, singular_values(W), atol=3.0 * 2e-8)
-
-
-def test_singular_values_of_nothing() -> None:
-    W = np.zeros((3, 100))
-    assert blocked_singular_values(lambda: iter([W])) == pytest.approx(np.zeros(3))
-    W[0, 0] = np.nan
-    assert blocked_singular_values(lambda: iter([W])) is None

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.coupling import COUPLINGS, Coupling, make_coupling
-from asyncdmtl.learning.laplacian import Edge
+from asyncdmtl.learning.couplings.base import Coupling
+from asyncdmtl.learning.couplings.graphs import Edge
+from asyncdmtl.learning.couplings.registry import COUPLINGS, make_coupling
 
 CONVEX = [name for name in COUPLINGS if name not in ("none", "mean")]
 NORMS = ["nuclear", "l21", "sparse-low-rank"]

@@ -1,0 +1,138 @@
+"""Laplacians of graphs of tasks: who is whose neighbour, and what that does to models.
+
+The Laplacian of weighted edges is `L = diag(A·1) − A` with the weights `a_st` in the symmetric `A` (T, T), so
+that `tr(Wᵀ L W) = Σ_{(s,t)} a_st ‖w_s − w_t‖²`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_strength
+
+Edge = tuple[str, str, float]
+
+
+class ChainLaplacian(Coupling):
+    """`R(W) = ½ Σ_t ‖w_{t+1} − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of the chain of tasks in their order.
+
+    For tasks that follow each other: ages, years, places along a road. The prox solves
+    `(I + step·λ·L)·U = W`. Reference: Evgeniou, Micchelli, Pontil, "Learning Multiple Tasks with Kernel
+    Methods", JMLR 6, 2005.
+    """
+
+    summary = "models of neighbouring tasks are near each other (graph Laplacian of a chain; linear)"
+    columnwise = True
+
+    def penalty(self, W: Floats) -> float:
+        """`½ λ Σ_t ‖w_{t+1} − w_t‖²`."""
+        return 0.5 * self.strength * float((np.diff(W, axis=0) ** 2).sum(dtype=np.float64))
+
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
+        """The solution of a (T, T) system of three diagonals."""
+        return smooth_along_chain(W, step * self.strength)
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness / (2 − 2 cos(π/T)), the least positive eigenvalue of `L`: as in other graphs."""
+        T = len(Z)
+        return (
+            quadratic_critical_strength(Z, smoothness) / (2.0 - 2.0 * math.cos(math.pi / T)) if T > 1 else 0.0
+        )
+
+
+@dataclass(frozen=True)
+class GraphLaplacian(Coupling):
+    """`R(W) = ½ Σ_{(s,t)} a_st ‖w_s − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of a weighted graph of tasks.
+
+    For tasks of which it is known who resembles whom; `edges` are `(s, t, a_st)` by the tasks' rows. The prox
+    solves `(I + step·λ·L)·U = W`. Reference: Evgeniou, Micchelli, Pontil, "Learning Multiple Tasks with
+    Kernel Methods", JMLR 6, 2005, section 3.1.
+    """
+
+    summary = "models of neighbouring tasks are near each other (graph Laplacian of given edges; linear)"
+    columnwise = True
+
+    tasks: int
+    edges: tuple[tuple[int, int, float], ...]
+
+    def penalty(self, W: Floats) -> float:
+        """`½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`."""
+        pulls = (a * float(((W[s] - W[t]) ** 2).sum(dtype=np.float64)) for s, t, a in self.edges)
+        return 0.5 * self.strength * math.fsum(pulls)
+
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
+        """By the eigenvectors of `L`, found once: two products of (T, T) and (T, features)."""
+        values, Q = self._spectrum
+        solved: Floats = Q @ ((Q.T @ W) / (1.0 + step * self.strength * values)[:, None])
+        return solved
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness / the least positive eigenvalue of `L`: as "mean-regularised" in connected parts."""
+        values, _ = self._spectrum
+        least = values[values > 1e-10 * values[-1]].min(initial=math.inf)
+        return quadratic_critical_strength(Z, smoothness) / float(least)
+
+    @cached_property
+    def _spectrum(self) -> tuple[Floats, Floats]:
+        return laplacian_spectrum(self.tasks, self.edges)
+
+
+def edge_rows(tasks: Sequence[str], edges: Sequence[Edge]) -> tuple[tuple[int, int, float], ...]:
+    """Edges `(task, task, weight)` as `(s, t, a_st)` with rows `s < t` of `tasks`, ascending.
+
+    Raises
+    ------
+    UsageError
+        No edge, an unknown task, a task with itself, a pair twice (in either order), a weight that is not
+        finite and above 0, or weights whose sum is not finite.
+    """
+    if not edges:
+        raise UsageError("edges", "must be given for the coupling graph", list(edges))
+    row = {task: t for t, task in enumerate(tasks)}
+    found: dict[tuple[int, int], float] = {}
+    for edge in edges:
+        one, other, weight = edge
+        if unknown := [task for task in (one, other) if task not in row]:
+            raise UsageError("edges", "must be between known tasks; unknown", unknown)
+        if one == other:
+            raise UsageError("edges", "must be between two different tasks", edge)
+        if not 0.0 < weight < math.inf:
+            raise UsageError("edges", "must have finite weights above 0", edge)
+        pair = (min(row[one], row[other]), max(row[one], row[other]))
+        if pair in found:
+            raise UsageError("edges", "must name each pair of tasks once; twice", edge)
+        found[pair] = float(weight)
+    # Twice: L has norm up to twice the largest degree.
+    if not 2.0 * sum(found.values()) < math.inf:
+        raise UsageError("edges", "must have weights with a finite sum", sum(found.values()))
+    return tuple((s, t, weight) for (s, t), weight in sorted(found.items()))
+
+
+def laplacian_spectrum(tasks: int, edges: Sequence[tuple[int, int, float]]) -> tuple[Floats, Floats]:
+    """Eigenvalues (T,), ascending and at least 0, and eigenvectors (T, T), by columns, of the Laplacian."""
+    A = np.zeros((tasks, tasks))
+    for s, t, weight in edges:
+        A[s, t] = A[t, s] = weight
+    values, Q = np.linalg.eigh(np.diag(A.sum(axis=1)) - A)
+    return np.maximum(values, 0.0), Q
+
+
+def smooth_along_chain(W: Floats, mu: float) -> Floats:
+    """The `U` with `(I + μ L)·U = W` for the chain of all tasks in their order: three diagonals."""
+    T = len(W)
+    if T == 1:
+        return W
+    diagonals = np.full((2, T), -mu)
+    diagonals[1] = 1.0 + 2.0 * mu
+    diagonals[1, [0, -1]] = 1.0 + mu
+    # Imported here: SciPy's linear algebra takes a tenth of a second, and only this coupling needs it.
+    from scipy.linalg import solveh_banded
+
+    return np.asarray(solveh_banded(diagonals, W), dtype=np.float64)

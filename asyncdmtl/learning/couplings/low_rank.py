@@ -1,0 +1,118 @@
+"""Couplings that look at the singular values of the models: tasks share a small subspace."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_strength
+from asyncdmtl.learning.proximal import sparse_low_rank_prox, sparse_low_rank_split
+from asyncdmtl.learning.singular_values import map_singular_values, singular_values, squared_l1_threshold
+
+
+class SpectralCoupling(Coupling):
+    """A penalty that depends on the singular values only, and whose prox changes nothing else."""
+
+    def penalty(self, W: Floats) -> float:
+        """`λ R(W)`, from the singular values."""
+        return self.penalty_of(singular_values(W))
+
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
+        """Singular values shrunk, at the cost of one QR of the long side."""
+        return map_singular_values(W, lambda sigma: self.shrunk(sigma, step))
+
+    @abstractmethod
+    def penalty_of(self, sigma: Floats) -> float:
+        """`λ R(W)` of a matrix with singular values `sigma`."""
+
+    @abstractmethod
+    def shrunk(self, sigma: Floats, step: float) -> Floats:
+        """The singular values of the prox, from those of `W`, largest first: between 0 and these."""
+
+
+class NuclearNorm(SpectralCoupling):
+    """`R(W) = ‖W‖_*`, the sum of singular values: models of all tasks lie near one small subspace.
+
+    The prox takes `step·λ` off every singular value, down to 0. Reference: Ji and Ye, "An Accelerated
+    Gradient Method for Trace Norm Minimization", ICML 2009; prox: Cai, Candès, Shen, "A Singular Value
+    Thresholding Algorithm for Matrix Completion", SIAM J. Optim. 20(4), 2010.
+    """
+
+    summary = "all models lie near one small subspace (nuclear norm)"
+
+    def penalty_of(self, sigma: Floats) -> float:
+        """`λ Σ_i σ_i(W)`."""
+        return self.strength * float(sigma.sum())
+
+    def shrunk(self, sigma: Floats, step: float) -> Floats:
+        """`max(σ_i − step·λ, 0)`."""
+        return np.maximum(sigma - step * self.strength, 0.0)
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """`‖Z‖₂`, the largest singular value."""
+        return float(singular_values(Z)[0])
+
+
+class TaskCovariance(SpectralCoupling):
+    """`R(W) = ½ ‖W‖_*²`: tasks learn from each other by a covariance `Ω` (T, T) that is learned with them.
+
+    It is the least of `½ tr(Wᵀ Ω⁻¹ W)` over all `Ω ⪰ 0` of trace 1, reached at `Ω = (WWᵀ)^½ / tr (WWᵀ)^½`:
+    multi-task relationship learning (MTRL) without alternating between `W` and `Ω`, which stalls above the
+    optimum once `Ω` loses rank. The prox takes `τ` off every singular value, down to 0, with
+    `τ = step·λ·Σ_i max(σ_i − τ, 0)`. Reference: Zhang and Yeung, "A Convex Formulation for Learning Task
+    Relationships in Multi-Task Learning", UAI 2010; the least over `Ω`: Argyriou, Evgeniou, Pontil, "Convex
+    Multi-Task Feature Learning", Machine Learning 73(3), 2008.
+    """
+
+    summary = "tasks share by a covariance that is learned (MTRL, half the squared nuclear norm)"
+
+    def penalty_of(self, sigma: Floats) -> float:
+        """`½ λ (Σ_i σ_i(W))²`."""
+        norm = float(sigma.sum())
+        return 0.5 * self.strength * norm * norm
+
+    def shrunk(self, sigma: Floats, step: float) -> Floats:
+        """`max(σ_i − τ, 0)`, exactly."""
+        return np.maximum(sigma - squared_l1_threshold(sigma, step * self.strength), 0.0)
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """10·smoothness, from which on `‖W‖_*` is at most about a tenth of `‖Z‖₂ / smoothness`.
+
+        No `λ` brings models to 0 altogether: this penalty is a square.
+        """
+        return quadratic_critical_strength(Z, smoothness)
+
+
+class SparseLowRank(Coupling):
+    """`R(W) = min_{P+Q=W} ρ ‖P‖₁ + ‖Q‖_*`, `ρ = 1/√max(T, features)`: one small subspace, and exceptions.
+
+    `W` is a low-rank `Q` that tasks share plus a sparse `P` that they do not, with `λ₁ = λρ` and `λ₂ = λ`.
+    Only the sum is trained, with the split left to the penalty: that keeps one model per task and gives the
+    same optimum as training `P` and `Q` apart. This `ρ` is where neither part swallows the other for want
+    of scale. Prox and penalty are found by iteration to a fixed accuracy, each iteration with a QR
+    of the long side: see `proximal.sparse_low_rank_prox`.
+    Reference: Chen, Liu, Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD
+    2010; `ρ`: Candès, Li, Ma, Wright, "Robust Principal Component Analysis?", Journal of the ACM 58(3), 2011.
+    """
+
+    summary = "models lie near one small subspace but for a few entries (sparse + low-rank)"
+
+    def penalty(self, W: Floats) -> float:
+        """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split, never less than its true value."""
+        P, Q = sparse_low_rank_split(W, self._rho(W))
+        return self.strength * float(self._rho(W) * np.abs(P).sum() + singular_values(Q).sum())
+
+    def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
+        """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""
+        return sparse_low_rank_prox(W, step * self.strength, self._rho(W))
+
+    def critical_strength(self, Z: Floats, smoothness: float) -> float:
+        """`max(‖Z‖₂, max |Z_ij| / ρ)`."""
+        return max(float(singular_values(Z)[0]), float(np.abs(Z).max()) / self._rho(Z))
+
+    @staticmethod
+    def _rho(W: Floats) -> float:
+        return 1.0 / math.sqrt(max(W.shape))

@@ -1,0 +1,152 @@
+"""The local updates `v_n` of the partitions that one worker stores, computed from the current models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.batches import Batch, make_batches
+from asyncdmtl.learning.compression import Feedback
+from asyncdmtl.learning.iterate import Iterate
+from asyncdmtl.learning.learners import make_learner
+from asyncdmtl.learning.losses import check_targets
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.tasks import Partition
+
+# Columns of a partition that are multiplied at a time: 256 KB of float64 for each row.
+_BLOCK_COLUMNS = 1 << 15
+
+
+class LocalUpdates:
+    """Computes the updates of some partitions at the `Y` of an iterate.
+
+    Parameters
+    ----------
+    problem : Problem
+    partitions : mapping of index `n` to Partition
+        The partitions that are stored here. The mapping may be empty.
+    iterate : Iterate
+        The models.
+
+    Attributes
+    ----------
+    own : tuple of int
+        Indices of the stored partitions, ascending.
+
+    Raises
+    ------
+    DataError
+        A partition is not the one declared under its index, or its targets do not suit the loss.
+    """
+
+    def __init__(self, problem: Problem, partitions: Mapping[int, Partition], iterate: Iterate) -> None:
+        for n, partition in partitions.items():
+            _check_declared(problem, n, partition)
+        self.own = tuple(sorted(partitions))
+        self._problem = problem
+        self._iterate = iterate
+        self._stored = tuple(partitions[n] for n in self.own)
+        self._batches = make_batches(self._stored, [problem.task_of[n] for n in self.own])
+        self._feedback = Feedback(problem.wire, self.own, problem.settings.seed)
+        if problem.settings.update == "model":
+            self._learner = make_learner(
+                problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
+            )
+
+    def compute(self, out: Vectors) -> Floats:
+        """Write the update of every stored partition, see `Trainer.local_updates`."""
+        expected = ((len(self.own), self._problem.d), self._problem.dtype)
+        if (out.shape, out.dtype) != expected:
+            raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
+        losses, gradients = np.empty(len(self.own)), self._problem.settings.update == "gradient"
+        # Overflow is found later, in the step, where it is the same error for every worker.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for batch in self._batches:
+                values, derivatives = self._loss_and_derivative(batch)
+                losses[batch.places] = batch.means(values)
+                if gradients:
+                    self._gradients(batch, derivatives, out)
+            for i, n in enumerate(self.own):
+                if self._problem.task_of[n] in self._problem.fixed:
+                    losses[i] = 0.0
+                    out[i] = 0.0 if gradients else self._start(n)
+                elif not gradients:
+                    self._learn(n, self._stored[i], out[i])
+        return losses
+
+    def pack(self, out: NDArray[Any]) -> Floats:
+        """`compute` and compress: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
+        if self._problem.wire.compression is None:
+            return self.compute(out)
+        updates = np.empty((len(self.own), self._problem.d), self._problem.dtype)
+        losses = self.compute(updates)
+        self._feedback.pack(updates, self._iterate.steps, out)
+        return losses
+
+    def losses(self) -> Floats:
+        """The losses that `compute` returns, without the updates."""
+        losses = np.zeros(len(self.own))
+        for batch in self._batches:
+            losses[batch.places] = batch.means(self._loss_and_derivative(batch)[0])
+        losses[[self._problem.task_of[n] in self._problem.fixed for n in self.own]] = 0.0
+        return losses
+
+    def _loss_and_derivative(self, batch: Batch) -> tuple[Floats, Floats]:
+        """Loss and its derivative by the score at `Y`, for the rows of a batch: (P, r) each."""
+        scores = np.zeros(batch.y.shape)
+        for cols in self._column_blocks:
+            w = np.stack([self._iterate.ahead_of(t, cols) for t in batch.tasks]).astype(np.float64)
+            scores += np.matmul(batch.X[:, :, cols], w[:, :, None])[:, :, 0]
+        if self._problem.settings.has_intercept:
+            last = slice(self._problem.features, self._problem.d)
+            scores += np.stack([self._iterate.ahead_of(t, last) for t in batch.tasks]).astype(np.float64)
+        return self._problem.loss.value_and_derivative(scores, batch.y)
+
+    def _gradients(self, batch: Batch, derivatives: Floats, out: Vectors) -> None:
+        shares = batch.shares(derivatives)
+        for cols in self._column_blocks:
+            out[batch.places, cols] = np.matmul(shares[:, None, :], batch.X[:, :, cols])[:, 0, :]
+        out[batch.places, self._problem.features :] = shares.sum(axis=1)[:, None]
+
+    def _start(self, n: int) -> Vectors:
+        """The model from which the update of partition `n` is computed, (d,)."""
+        return self._iterate.ahead_of(self._problem.task_of[n], slice(0, self._problem.d))
+
+    @property
+    def _column_blocks(self) -> list[slice]:
+        """The features, in blocks that stay in the cache."""
+        F = self._problem.features
+        return [slice(start, min(start + _BLOCK_COLUMNS, F)) for start in range(0, F, _BLOCK_COLUMNS)]
+
+    def _learn(self, n: int, partition: Partition, out: Vectors) -> None:
+        """Write the model that the learner makes of the task's model, for an update that is a model."""
+        settings, F = self._problem.settings, self._problem.features
+        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._iterate.steps)).generate_state(1)[0]
+        y = self._start(n).astype(np.float64)
+        w, b = y[:F], float(y[F]) if settings.has_intercept else 0.0
+        try:
+            out[:F], out[F:] = self._learner.fit(
+                partition.X, partition.y, partition.weights, w, b,
+                smoothness=self._problem.infos[n].smoothness, epochs=settings.epochs, seed=int(seed),
+            )  # fmt: skip
+        except DataError as error:
+            what = f"partition {partition.id!r}: {error.argument}"
+            raise DataError(what, error.rule, error.value) from error
+
+
+def _check_declared(problem: Problem, n: int, partition: Partition) -> None:
+    """Raise DataError unless a partition is the one that was declared under index `n`."""
+    if not 0 <= n < len(problem.infos) or problem.infos[n].id != partition.id:
+        raise DataError("partition", f"must be the one declared as number {n}", partition.id)
+    info = problem.infos[n]
+    declared = (info.task, info.rows, info.weight, info.features)
+    here = (partition.task, partition.rows, partition.weight, partition.features)
+    if declared != here:
+        rule = f"must have task, rows, weight and features as declared {declared}"
+        raise DataError(f"partition {partition.id!r}", rule, here)
+    check_targets(problem.settings.loss, partition.y, f"partition {partition.id!r}")
