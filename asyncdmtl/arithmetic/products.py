@@ -26,6 +26,12 @@ Scalar = TypeVar("Scalar", np.float64, np.float32)
 # Numbers that are multiplied at a time before they are added up: as many as stay in the cache.
 _BLOCK = 1 << 15
 
+# Numbers of several products that are worked on at a time.
+_TERMS = 1 << 17
+
+# Columns from which on it is worth while to go along these, not along the terms of one sum.
+_SHORT = 32
+
 # Multiplications from which on exact slices are cheaper than products number by number, by measurement; and
 # the least that each dimension must have.
 _LARGE, _THICK = 1 << 17, 16
@@ -98,19 +104,43 @@ def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
 
 
 def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...]) -> NDArray[Scalar]:
-    """Number by number: the terms with the same remainder of their index by a block added one after another,
-    these sums as a tree."""
+    """Number by number: the terms with the same remainder of their index by a width added one after another,
+    these sums as a tree.
+
+    The width depends on the shape of one product, not on how many there are. In which order axes lie in
+    memory makes a difference to time only.
+    """
     m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
-    rows = np.moveaxis(_with_dimensions(A, len(batch) + 2), -1, 0)[..., None]
-    columns = np.moveaxis(_with_dimensions(B, len(batch) + 2), -2, 0)[..., None, :]
-    width = min(k, max(1, _BLOCK // (m * n * math.prod(batch))))
-    added = np.multiply(rows[:width], columns[:width], out=np.empty((width, *batch, m, n), A.dtype))
-    scratch = np.empty_like(added)
-    for start in range(width, k, width):
-        stop = min(start + width, k)
-        block = scratch[: stop - start]
-        np.multiply(rows[start:stop], columns[start:stop], out=block)
-        np.add(added[: stop - start], block, out=added[: stop - start])
+    width = min(k, max(1, _BLOCK // (m * n)))
+    dimensions = len(batch) + 2
+    rows, columns = _with_dimensions(A, dimensions), _with_dimensions(B, dimensions)
+    if n < _SHORT and width > n:
+        left, right, axis = rows[..., :, None, :], np.swapaxes(columns, -1, -2)[..., None, :, :], -1
+    else:
+        left, right, axis = rows[..., :, :, None], columns[..., None, :, :], -2
+    if not batch or math.prod(batch) * m * n * width <= _TERMS:
+        return _added_terms(left, right, axis, width)
+    C = np.empty((*batch, m, n), A.dtype)
+    size = max(1, _TERMS // (m * n * width * math.prod(batch[1:])))
+    for start in range(0, batch[0], size):
+        part = slice(start, start + size)
+        one, other = (factor[part] if len(factor) > 1 else factor for factor in (left, right))
+        C[part] = _added_terms(one, other, axis, width)
+    return C
+
+
+def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width: int) -> NDArray[Scalar]:
+    """The sum over an axis of the products of two arrays that are broadcast against each other."""
+    k = left.shape[axis]
+    left, right = np.moveaxis(left, axis, 0), np.moveaxis(right, axis, 0)
+    added = np.multiply(left[:width], right[:width])
+    if width < k:
+        scratch = np.empty_like(added)
+        for start in range(width, k, width):
+            stop = min(start + width, k)
+            head, here = added[: stop - start], scratch[: stop - start]
+            np.multiply(left[start:stop], right[start:stop], out=here)
+            np.add(head, here, out=head)
     return fold(added)
 
 
