@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from asyncdmtl.arrays import Floats
 
 # fdlibm: ln 2 in two parts, the first with 32 zero bits at its end: its multiples by exponents are exact.
 _LN2_HIGH = 6.93147180369123816490e-01

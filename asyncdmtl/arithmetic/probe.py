@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import elementary, products, solving, spectral, sums
-
-Floats = NDArray[np.float64]
+from asyncdmtl.arrays import Floats
 
 DIGEST_BYTES = 16
 """Bytes of each digest."""

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.sums import fold
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 
-Floats = NDArray[np.float64]
 Scalar = TypeVar("Scalar", np.float64, np.float32)
 
 # Numbers that are multiplied at a time before they are added up: as many as stay in the cache.

@@ -6,11 +6,9 @@ Reference: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, section
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 
 def cholesky(S: Floats) -> Floats:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arithmetic.tridiagonal import diagonalised, reflected
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 # Singular values below this share of the largest are found anew from what is left without the larger ones: a
 # Gram matrix holds the squares, and so a value of share s to within ε/s of the largest.

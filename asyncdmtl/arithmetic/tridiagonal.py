@@ -15,13 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import fold, sum_of_squares, total
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.intp]
+from asyncdmtl.arrays import Floats
 
 # A column whose squares are below this is as good as 0 beside a matrix of norm 1; its squares have few bits.
 _NOTHING = 2.0**-960
