@@ -6,9 +6,11 @@ import contextlib
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 import zipfile
@@ -27,7 +29,7 @@ from asyncdmtl.cli.main import main
 Frozen = dict[str, Any]
 
 # Seconds that a process may take at the most.
-LIMIT = 120
+LIMIT = 60
 
 DATA = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=20"
 PLACEMENT = """
@@ -203,7 +205,7 @@ def _keys_of_run(folder: Path) -> Frozen:
 
 
 def _keys_of_stopped(folder: Path) -> Frozen:
-    """Those of the events of a server that loses a worker, is stopped, and is resumed; and of its HTTP."""
+    """Those of the events of a server that loses workers, is stopped and resumed; and its answers over HTTP."""
     checkpoint = ["--checkpoint", str(folder / "checkpoints"), "--checkpoint-every=1"]
     options = ["--data", DATA, "--rounds=1000000", "--workers=2", "--tolerance=0", *checkpoint]
     seen: Frozen = {}
@@ -219,11 +221,16 @@ def _keys_of_stopped(folder: Path) -> Frozen:
         _follow(server, seen, "server", "incident")
         _follow(server, seen, "server", "planned")
         seen |= _answers(f"http://{health['host']}:{health['port']}")
+        with socket.create_connection((address["host"], address["port"]), LIMIT) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            _follow(server, seen, "server", "refused")
         server.terminate()
         _drain(server, seen, "server")
         again = ["--listen", f"{address['host']}:{address['port']}", *options, "--resume"]
         server = stack.enter_context(_started("server", *again))
         _follow(server, seen, "server", "round")
+        workers[1].kill()
+        _follow(server, seen, "server", "waiting")
         server.terminate()
         _drain(server, seen, "server")
     return seen
@@ -272,9 +279,13 @@ def _keys_of_finished(folder: Path) -> Frozen:
 def _started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "asyncdmtl", *arguments, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        # An event that never comes must not be waited for.
+        too_long = threading.Timer(LIMIT, process.kill)
+        too_long.start()
         try:
             yield process
         finally:
+            too_long.cancel()
             process.kill()
 
 
