@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.field import _isal, linalg
+from asyncdmtl.field import isal, linalg
 from asyncdmtl.field.gf256 import Product, kernel_name
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
@@ -73,7 +73,7 @@ def best_time(call: Callable[[], object], seconds: float) -> float:
 
 def bare_isal(matrix: Bytes, sources: Bytes | list[Bytes], out: Bytes) -> Callable[[], object] | None:
     """A call of `ec_encode_data` with everything prepared: what a C program would do."""
-    if (library := _isal.library()) is None:
+    if (library := isal.library()) is None:
         return None
     r, k = matrix.shape
     tables = np.empty(32 * r * k, dtype=np.uint8)
@@ -137,10 +137,10 @@ def show_plan(plan: Plan, seconds: float, rng: np.random.Generator) -> None:
     V[:] = rng.integers(0, 256, V.shape, dtype=np.uint8)
     P = plan.subpackets
     own = [np.concatenate([V[n * P : (n + 1) * P] for n in stored]) for stored in plan.placement.stored]
-    rows = [row for k, packets in enumerate(own) for row in plan.encoder(k)(packets)]
-    down = plan.recombiner(rows)
+    rows = [row for k, packets in enumerate(own) for row in plan.coders.encoder(k)(packets)]
+    down = plan.coders.recombiner(rows)
     received = [*down[list(plan.deliveries[0].rows)]]
-    encode, recombine, decode = plan.encoder(0), plan.recombiner, plan.decoder(0)
+    encode, recombine, decode = plan.coders.encoder(0), plan.coders.recombiner, plan.coders.decoder(0)
     steps = (
         ("encode", encode._product.matrix, [*own[0]], partial(encode, own[0])),
         ("recombine", plan.downlink_matrix, rows, partial(recombine, rows)),
@@ -186,7 +186,7 @@ def main() -> None:
 
     print(f"{processor()}, {os.cpu_count()} cores, {platform.platform()}")
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, kernel {kernel_name()}", end="")
-    print(f", pyeclib {version('pyeclib')}" if _isal.library() else ", no ISA-L")
+    print(f", pyeclib {version('pyeclib')}" if isal.library() else ", no ISA-L")
     print("\nGB/s of coefficients × bytes; ratio = Product with one thread / bare ISA-L\n")
     print(f"{'r × k':>10} {'L':>8} {'1 thread':>9} {'2 threads':>9} {'bare':>9} {'NumPy':>7} {'ratio':>6}")
     rng = np.random.default_rng(0)

@@ -25,7 +25,10 @@ import numpy as np
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates.bounds import certificate_value, cost_bound, time_bound, violated_cut
-from asyncdmtl.plan.rates.optimum import cheapest_rates, fastest_rates, integral_rates, uplink_optimum
+from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.integral import integral_rates
+from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 Result = TypeVar("Result")
 

@@ -26,7 +26,8 @@ from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import Trainer, single_threaded, train
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.planner import make_plan, rebuild_plan
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.recipe import rebuild_plan
 from asyncdmtl.plan.serialization import rebuild, recipe_and_digest
 
 Frozen = dict[str, Any]

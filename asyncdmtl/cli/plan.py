@@ -22,7 +22,9 @@ from asyncdmtl.plan.placement_file import PlanRequest, read_request
 from asyncdmtl.plan.plan import STRATEGIES, Plan
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates.bounds import certificate_value
-from asyncdmtl.plan.rates.optimum import cheapest_rates, fastest_rates, uplink_optimum
+from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.validation import rational
 from asyncdmtl.report.pictures import plot_plan
 from asyncdmtl.report.run_report import make_console

@@ -85,8 +85,8 @@ class WorkerSide:
         self._delivery = plan.deliveries[worker]
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         self._own = self._format.allocate(len(trainer.own))
-        self._encode = plan.encoder(worker)
-        self._decode = plan.decoder(worker)
+        self._encode = plan.coders.encoder(worker)
+        self._decode = plan.coders.decoder(worker)
         self.ranges = self._format.ranges
         self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
         # Of one range the array itself, which the encoder remembers.
@@ -151,7 +151,7 @@ class WorkerSide:
             self.trainer.advance(self._aggregates, lambda at: self._format.reaches(at, cols.stop))
 
     def side_information(self, i: int) -> Bytes:
-        """Range `i` of the packets that this worker knows of a broadcast (`plan.repair.heard_by`)."""
+        """Range `i` of the packets that this worker knows of a broadcast (see `codes.repair`)."""
         self._prepare()
         if self._personal:
             return np.empty((0, self._widths[i]), np.uint8)
@@ -282,13 +282,13 @@ class ServerSide:
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         self.ranges = self._format.ranges
         self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
-        self._recombine = plan.recombiner
+        self._recombine = plan.coders.recombiner
         self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in self._widths]
         self._digests: list[bytes] = []
         self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
         self._told = self.trainer.penalty(), self.trainer.residual
         if not self.streams:
-            self._collected, self._collect = plan.collector()
+            self._collected, self._collect = plan.coders.collector()
             self._updates = self._format.allocate(len(plan.tasks))
             self._results = self._format.allocate(len(problem.tasks))
 

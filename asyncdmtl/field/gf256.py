@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
-from asyncdmtl.field import _isal
-from asyncdmtl.field._rows import Rows, check_apart, check_rows
+from asyncdmtl.field import isal
+from asyncdmtl.field.byte_rows import ByteRows, check_apart, check_rows
 
 POLYNOMIAL = 0x11D
 KERNEL_VARIABLE = "ASYNCDMTL_KERNEL"
@@ -228,16 +228,16 @@ class Product:
         r, k = self.matrix.shape
         return f"<Product: {r} × {k} over GF(2^8), {self.kernel}>"
 
-    def _remember(self, sources: Bytes, out: Bytes, read: Rows, written: Rows) -> None:
+    def _remember(self, sources: Bytes, out: Bytes, read: ByteRows, written: ByteRows) -> None:
         """Have the next call with these arrays ready, if they are small."""
         kernel, length = self._compute, read.length
         small = sources.nbytes + out.nbytes <= _REMEMBERED and self._work * length <= _WORK_PER_THREAD
         # A view would keep all that it is a view of; and the kernel does not know of structure.
         own, dense = sources.base is None is out.base, self._work == self.matrix.size > 0
-        if small and own and dense and length and isinstance(kernel, _isal.Encoder):
+        if small and own and dense and length and isinstance(kernel, isal.IsalKernel):
             self._remembered = _Call(sources, out, kernel.prepared(read, written), (read, written))
 
-    def _in_threads(self, sources: Rows, out: Rows, threads: int | None) -> None:
+    def _in_threads(self, sources: ByteRows, out: ByteRows, threads: int | None) -> None:
         length = sources.length
         if threads is None:
             threads = self._work * length // _WORK_PER_THREAD
@@ -257,7 +257,7 @@ class Product:
         for other in others:
             other.result()
 
-    def _span(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+    def _span(self, sources: ByteRows, out: ByteRows, start: int, stop: int) -> None:
         for i in self._zeros:
             out.views[i][start:stop] = 0
         for i, j in self._units:
@@ -274,7 +274,7 @@ class _Call:
     __slots__ = ("_rows", "_seen", "compute", "out", "sources")
 
     def __init__(
-        self, sources: Bytes, out: Bytes, compute: Callable[[], object], rows: tuple[Rows, Rows]
+        self, sources: Bytes, out: Bytes, compute: Callable[[], object], rows: tuple[ByteRows, ByteRows]
     ) -> None:
         self.sources, self.out, self.compute = sources, out, compute
         # Held here, since C holds none of what it has the addresses of.
@@ -296,7 +296,7 @@ class _Lookup:
         self._matrix = matrix
         self._block = min(_LOOKUP_BLOCK, max(_LOOKUP_BLOCK_MIN, _LOOKUP_TOTAL // max(matrix.shape[1], 1)))
 
-    def __call__(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+    def __call__(self, sources: ByteRows, out: ByteRows, start: int, stop: int) -> None:
         for at in range(start, stop, self._block):
             end = min(at + self._block, stop)
             # Converted once here rather than in every look-up.
@@ -328,12 +328,12 @@ def elements(argument: str, value: Bytes) -> Bytes:
     return array
 
 
-def _kernel(name: Literal["isa-l", "numpy"], matrix: Bytes) -> _isal.Encoder | _Lookup:
-    library = _isal.library() if name == "isa-l" else None
+def _kernel(name: Literal["isa-l", "numpy"], matrix: Bytes) -> isal.IsalKernel | _Lookup:
+    library = isal.library() if name == "isa-l" else None
     # C counts the tables' bytes in an int; an empty matrix is never computed.
-    if library is None or not 0 < 32 * matrix.size <= _isal.MAX_TABLES:
+    if library is None or not 0 < 32 * matrix.size <= isal.MAX_TABLES:
         return _Lookup(matrix)
-    return _isal.Encoder(library, matrix)
+    return isal.IsalKernel(library, matrix)
 
 
 def _resolve(argument: str, kernel: str) -> Literal["isa-l", "numpy"]:
@@ -354,7 +354,7 @@ def _isal_works() -> bool:
 
     All coefficients times all bytes, and row counts and lengths that reach its special cases.
     """
-    if (library := _isal.library()) is None:
+    if (library := isal.library()) is None:
         return False
     byte = np.arange(256, dtype=np.uint8)
     for r, k, length in ((256, 1, 256), (7, 5, 255), (13, 300, 67), (1, 2, 1)):
@@ -363,7 +363,7 @@ def _isal_works() -> bool:
         result = np.empty((r, length), dtype=np.uint8)
         expected = np.empty_like(result)
         read = check_rows("sources", sources, k, length)
-        _isal.Encoder(library, matrix)(read, check_rows("out", result, r, length), 0, length)
+        isal.IsalKernel(library, matrix)(read, check_rows("out", result, r, length), 0, length)
         _Lookup(matrix)(read, check_rows("out", expected, r, length), 0, length)
         if not np.array_equal(result, expected):
             return False

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES, Strategy
-from asyncdmtl.plan.planner import plan_rates
 from asyncdmtl.plan.rates.bounds import downlink_bound, lacking
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.rates.rounding import plan_rates
 from asyncdmtl.plan.rates.stragglers import silent_rates
 from asyncdmtl.plan.validation import a_placement, numbered_tasks, per_worker, rational, whole_number
 

@@ -1,7 +1,7 @@
 """The plan: an immutable value that says what every worker sends, is sent, and decodes.
 
-A plan is made without data (asyncdmtl.plan.planner) and serves every round. It travels as a recipe, from
-which both ends build the same matrices, and a digest, by which they know that they did.
+`asyncdmtl.plan.planner` makes a plan without data, and one plan serves every round. A plan travels as a
+recipe and a digest: both ends build the same matrices from the recipe, and compare the digest.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import CodingError, UsageError
-from asyncdmtl.field import linalg
-from asyncdmtl.plan.codes import matrices
-from asyncdmtl.plan.codes.codec import Decoder, Encoder, Recombiner, VectorFormat
-from asyncdmtl.plan.codes.matrices import Delivery, Matrix
+from asyncdmtl.errors import UsageError
+from asyncdmtl.field import gf256
+from asyncdmtl.plan.codes.codec import VectorFormat
+from asyncdmtl.plan.codes.coders import Coders
+from asyncdmtl.plan.codes.matrices import Delivery
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
@@ -31,10 +31,14 @@ from asyncdmtl.plan.validation import whole_number
 Strategy = Literal["relay", "central", "personal", "uncoded"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-# What a run may ask for: auto chooses among the exact ones; linear is exact up to rounding only.
+# The strategies that a run may ask for. `auto` chooses among the exact ones; `linear` is exact up to
+# rounding.
 CHOICES = ("auto", *STRATEGIES, "linear")
 
-Vectors = Literal["updates", "aggregates", "models"]
+# What the columns of `Plan.combined` stand for.
+BroadcastKind = Literal["updates", "aggregates", "models"]
+
+# Version of a recipe's format: a peer refuses a recipe of another version.
 RECIPE_VERSION = 1
 
 
@@ -51,22 +55,23 @@ class Plan:
     tasks : tuple of int, length N
         The task that owns each partition.
     strategy : "relay", "central", "personal" or "uncoded"
+        Where updates are aggregated, and what is coded (docs/theory.md, section 2).
     subpackets : int
-        `P`.
+        `P`: the packets that every vector is cut into.
     seed : int
-        Of the random entries of both matrices.
+        The seed of the random entries of both matrices.
     uplink_rows : tuple of int, length K
         Packets that each worker sends: `R_k·P`.
     senders : tuple of int
-        Where updates go up uncoded, the worker that sends each of them; else empty.
+        The worker that sends each update, where updates go up uncoded; else empty.
     uplink_matrix : uint8 array (R_up·P, N·P)
         `E`; rows in the order of the workers, zero outside a worker's stored columns.
     downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) where the server aggregates
         `D`; it combines uplink rows, for `central` the tasks' aggregates, for `personal` their models.
+    deliveries : tuple of Delivery, length K
+        The rows of the downlink that each worker is sent, the vectors it wants, and those it knows.
     silent : int
         How many workers may stay silent (`central`).
-    deliveries : tuple of Delivery, length K
-        Which rows of the downlink each worker is sent, what it wants and what it knows.
     """
 
     placement: Placement
@@ -76,15 +81,15 @@ class Plan:
     seed: int
     uplink_rows: tuple[int, ...]
     senders: tuple[int, ...]
-    uplink_matrix: Matrix
-    downlink_matrix: Matrix
+    uplink_matrix: Bytes
+    downlink_matrix: Bytes
     deliveries: tuple[Delivery, ...]
     silent: int = 0
 
     @property
-    def broadcasts(self) -> Vectors:
-        """What the columns of `combined` are: what the downlink is made of."""
-        kinds: dict[Strategy, Vectors] = {"central": "aggregates", "personal": "models"}
+    def broadcasts(self) -> BroadcastKind:
+        """The kind of vectors that the downlink combines: the columns of `combined`."""
+        kinds: dict[Strategy, BroadcastKind] = {"central": "aggregates", "personal": "models"}
         return kinds.get(self.strategy, "updates")
 
     @property
@@ -103,8 +108,14 @@ class Plan:
         return Fraction(sum(len(delivery.rows) for delivery in self.deliveries), self.subpackets)
 
     def __getstate__(self) -> dict[str, object]:
-        """Without what was computed from the plan: coders hold pointers that mean nothing to a copy."""
+        """Leave out what was computed from the plan: coders hold pointers that mean nothing to a copy."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take over the state of a pickled or copied plan; its matrices are read-only again."""
+        self.__dict__.update(state)
+        for matrix in (self.uplink_matrix, self.downlink_matrix):
+            matrix.flags.writeable = False
 
     @cached_property
     def optimum(self) -> UplinkOptimum:
@@ -118,7 +129,7 @@ class Plan:
 
     @property
     def uplink_bound(self) -> Fraction:
-        """The least that any scheme sends up: `N` if the server aggregates, `R_CO` if workers do."""
+        """The least uplink load of any scheme: `N` if the server aggregates, `R_CO` if workers do."""
         if self.silent:
             return silent_rates(self.placement, self.silent).bound
         if self.broadcasts != "updates":
@@ -127,7 +138,7 @@ class Plan:
 
     @property
     def downlink_bound(self) -> Fraction:
-        """The least that any scheme broadcasts: what the neediest worker lacks; all models if `personal`."""
+        """The least downlink load of any scheme: what one worker lacks at most; `T` under `personal`."""
         if self.broadcasts == "updates":
             return Fraction(downlink_bound(self.placement))
         if self.broadcasts == "models":
@@ -135,11 +146,11 @@ class Plan:
         return Fraction(max(len(delivery.wanted) for delivery in self.deliveries))
 
     @cached_property
-    def combined(self) -> Matrix:
-        """`G`: each downlink row as a combination of what workers decode: updates, or aggregates."""
+    def combined(self) -> Bytes:
+        """`G`: each downlink row as a combination of the vectors that workers decode (see `broadcasts`)."""
         if self.broadcasts != "updates":
             return self.downlink_matrix
-        return matrices.product(self.downlink_matrix, self.uplink_matrix)
+        return gf256.matmul(self.downlink_matrix, self.uplink_matrix)
 
     @cached_property
     def digest(self) -> bytes:
@@ -152,7 +163,7 @@ class Plan:
         return hasher.digest()
 
     def recipe(self) -> dict[str, Any]:
-        """What `planner.rebuild_plan` needs to build this plan again, in plain msgpack and JSON types."""
+        """All that `asyncdmtl.plan.recipe.rebuild_plan` needs, in plain msgpack and JSON types."""
         return {
             "version": RECIPE_VERSION,
             "strategy": self.strategy,
@@ -167,70 +178,25 @@ class Plan:
             "silent": self.silent,
         }
 
-    def collector(self, responders: Sequence[int] | None = None) -> tuple[tuple[int, ...], Decoder]:
-        """How the server decodes all updates, where it aggregates: which uplink rows it takes, and a decoder.
-
-        Parameters
-        ----------
-        responders : sequence of int, optional
-            The workers whose rows are there; default all. Prepared once for each set.
-
-        Raises
-        ------
-        CodingError
-            The rows of these workers do not determine all updates.
-        """
-        present = tuple(range(len(self.uplink_rows)) if responders is None else sorted(set(responders)))
-        if present not in self._collectors:
-            owners = np.repeat(np.arange(len(self.uplink_rows)), self.uplink_rows)
-            there = np.flatnonzero(np.isin(owners, present))
-            chosen = there[list(linalg.independent_rows(self.uplink_matrix[there]))]
-            columns = self.uplink_matrix.shape[1]
-            if len(chosen) < columns:
-                absent = [name for k, name in enumerate(self.placement.workers) if k not in present]
-                raise CodingError(f"the updates cannot be decoded without the rows of {', '.join(absent)}")
-            rows = tuple(map(int, chosen))
-            everything = Delivery(rows, tuple(range(columns // self.subpackets)), ())
-            self._collectors[present] = rows, Decoder(self.uplink_matrix, everything, self.subpackets)
-        return self._collectors[present]
-
     @cached_property
-    def recombiner(self) -> Recombiner:
-        """The prepared product with the downlink matrix."""
-        return Recombiner(self.downlink_matrix)
-
-    def encoder(self, worker: int) -> Encoder:
-        """The prepared encoder of one worker, made once."""
-        if worker not in self._encoders:
-            first = sum(self.uplink_rows[:worker])
-            rows = self.uplink_matrix[first : first + self.uplink_rows[worker]]
-            self._encoders[worker] = Encoder(rows, self.placement.stored[worker], self.subpackets)
-        return self._encoders[worker]
-
-    def decoder(self, worker: int) -> Decoder:
-        """The prepared decoder of one worker, made once."""
-        if worker not in self._decoders:
-            self._decoders[worker] = Decoder(self.combined, self.deliveries[worker], self.subpackets)
-        return self._decoders[worker]
-
-    @cached_property
-    def _collectors(self) -> dict[tuple[int, ...], tuple[tuple[int, ...], Decoder]]:
-        return {}
-
-    @cached_property
-    def _encoders(self) -> dict[int, Encoder]:
-        return {}
-
-    @cached_property
-    def _decoders(self) -> dict[int, Decoder]:
-        return {}
+    def coders(self) -> Coders:
+        """The prepared encoders, decoders and recombiner, each made when it is first asked for."""
+        return Coders(
+            self.placement,
+            self.subpackets,
+            self.uplink_rows,
+            self.uplink_matrix,
+            self.downlink_matrix,
+            self.combined,
+            self.deliveries,
+        )
 
     def vector_format(self, length: int, dtype: DTypeLike, *, grouped: bool = False) -> VectorFormat:
-        """How vectors of `length` numbers of `dtype` are cut into this plan's packets, for a group or not."""
+        """How vectors of `length` numbers are cut into packets; `grouped` if rows go to a multicast group."""
         return VectorFormat.of(length, dtype, self.subpackets, grouped=grouped)
 
     def encode(self, worker: int, updates: NDArray[Any]) -> Bytes:
-        """What `worker` sends up.
+        """The coded rows that `worker` sends up.
 
         Parameters
         ----------
@@ -246,17 +212,17 @@ class Plan:
         _check_array("updates", updates)
         if updates.ndim != 2 or len(updates) != expected:
             raise UsageError("updates", f"must have the shape ({expected}, d)", updates.shape)
-        return self.encoder(worker)(self.vector_format(updates.shape[1], updates.dtype).pack(updates))
+        return self.coders.encoder(worker)(self.vector_format(updates.shape[1], updates.dtype).pack(updates))
 
     def collect(self, uplink: Mapping[int, Bytes], length: int, dtype: DTypeLike) -> NDArray[Any]:
-        """All updates, at a server that aggregates, from the rows of the workers that responded.
+        """Decode all updates, at a server that aggregates, from the rows of the workers that responded.
 
         Parameters
         ----------
-        uplink : mapping of worker to what `encode` gave it
+        uplink : mapping of worker to its rows, as `encode` returned them
             All workers, or all but `silent` of them.
         length, dtype
-            Of one update.
+            The numbers of one update and their dtype.
 
         Returns
         -------
@@ -272,34 +238,39 @@ class Plan:
             _check_array(f"rows of worker {k}", part)
             if part.shape != shape:
                 raise UsageError(f"rows of worker {k}", f"must have the shape {shape}", part.shape)
-        chosen, decoder = self.collector(tuple(uplink))
+        chosen, decoder = self.coders.collector(tuple(uplink))
         firsts = np.concatenate([[0], np.cumsum(self.uplink_rows)])
         rows = {int(firsts[k]) + i: row for k, part in uplink.items() for i, row in enumerate(part)}
         return self.vector_format(length, dtype).vectors(decoder([rows[i] for i in chosen], ()))
 
     def recombine(self, uplink: Sequence[Bytes]) -> Bytes:
-        """What the server broadcasts, from the rows of all workers in their order.
+        """The rows that the server broadcasts, from the rows of all workers in their order.
 
-        Where the server aggregates, the rows to combine are the results' packets, not the uplink.
-        Returns a uint8 array (len(downlink_matrix), packet bytes); worker `k` is sent the rows
-        `deliveries[k].rows` of it.
+        Where the server aggregates, it combines the packets of its results instead of the uplink. Returns a
+        uint8 array (len(downlink_matrix), packet bytes); worker `k` is sent its rows `deliveries[k].rows`.
+
+        Raises
+        ------
+        UsageError
+            The parts are not 2-D arrays of uint8, or have too few or too many rows.
         """
         parts = list(uplink)
         for part in parts:
             _check_array("uplink", part)
         if not parts or any(part.ndim != 2 for part in parts):
             raise UsageError("uplink", "must be 2-D arrays of rows, one from each worker", len(parts))
-        return self.recombiner([row for rows in parts for row in rows] or parts[0])
+        return self.coders.recombiner([row for rows in parts for row in rows] or parts[0])
 
     def decode(self, worker: int, rows: Bytes, known: NDArray[Any]) -> NDArray[Any]:
-        """What `worker` makes of the rows that it was sent.
+        """The vectors that `worker` decodes from the rows that it was sent.
 
         Parameters
         ----------
         worker : int
         rows : uint8 array (len(deliveries[worker].rows), packet bytes)
         known : array (len(deliveries[worker].known), d)
-            Its side information, ascending: its local updates, or its tasks' aggregates for `central`.
+            The worker's side information, in ascending order: its local updates, or under `central` the
+            aggregates of the tasks that it stores whole.
 
         Returns
         -------
@@ -314,10 +285,10 @@ class Plan:
         if rows.shape != (len(delivery.rows), layout.packet_bytes):
             shape = (len(delivery.rows), layout.packet_bytes)
             raise UsageError("rows", f"must have the shape {shape}", rows.shape)
-        return layout.vectors(self.decoder(worker)(rows, layout.pack(known)))
+        return layout.vectors(self.coders.decoder(worker)(rows, layout.pack(known)))
 
     def _checked(self, worker: int) -> int:
-        """`worker`, if it is the index of one; else UsageError."""
+        """Return `worker`, if it is the index of a worker; else raise UsageError."""
         return whole_number("worker", worker, 0, len(self.placement.workers) - 1)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.linear.plan import LinearPlan
 from asyncdmtl.plan.plan import RECIPE_VERSION, Plan
-from asyncdmtl.plan.planner import rebuild_plan, recipe_placement, whole
+from asyncdmtl.plan.recipe import rebuild_plan, recipe_placement, whole
 
 AnyPlan = Plan | LinearPlan
 

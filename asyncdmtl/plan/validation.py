@@ -11,19 +11,24 @@ from typing import Any
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import Placement
 
-MOST = 2**53
-# `Fraction("1e99999999")` would take for ever.
+# The largest whole number that an argument may be: every smaller one is exact as a float, too.
+LARGEST_WHOLE_NUMBER = 2**53
+
+# Characters of a number that is read as a fraction.
 _DIGITS = 400
 
+# Digits of its exponent: reading `Fraction("1e99999999")` would take for ever.
+_EXPONENT_DIGITS = 3
 
-def whole_number(argument: str, value: Any, low: int = 0, high: int = MOST) -> int:
+
+def whole_number(argument: str, value: Any, low: int = 0, high: int = LARGEST_WHOLE_NUMBER) -> int:
     """`value` as an int, if it is a whole number (NumPy's too) from `low` to `high`; else UsageError."""
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not low <= number <= high:
-        limit = f"from {low} to {high}" if high < MOST else f"from {low} on"
+        limit = f"from {low} to {high}" if high < LARGEST_WHOLE_NUMBER else f"from {low} on"
         raise UsageError(argument, f"must be a whole number {limit}", value)
     return number
 
@@ -32,7 +37,7 @@ def rational(argument: str, value: Any, low: int = 0) -> Fraction:
     """`value` as an exact fraction of at least `low`; a float means the decimal that it is written as."""
     text = str(value)
     exponent = re.search(r"[eE][+-]?0*(\d+)", text)
-    if isinstance(value, bool) or len(text) > _DIGITS or (exponent and len(exponent[1]) > 3):
+    if isinstance(value, bool) or len(text) > _DIGITS or (exponent and len(exponent[1]) > _EXPONENT_DIGITS):
         raise UsageError(argument, "must be a number of moderate size", value)
     try:
         number = Fraction(text)
@@ -86,3 +91,15 @@ def per_worker(
     if positive and min(numbers) <= 0:
         raise UsageError(argument, "must be positive", values)
     return numbers
+
+
+def check_combination(strategy: str, prices: object, speeds: object, silent: int) -> None:
+    """UsageError if a strategy does not know an option, or if two options exclude each other."""
+    if prices is not None and speeds is not None:
+        raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
+    if speeds is not None and strategy != "relay":
+        raise UsageError("speeds", "are for the strategy relay", strategy)
+    if silent and strategy != "central":
+        raise UsageError("silent", "is for the strategy central", strategy)
+    if silent and prices is not None:
+        raise UsageError("prices", "cannot be given with silent", prices)

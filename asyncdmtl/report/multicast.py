@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from asyncdmtl.plan.codes.repair import heard_by
+from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.server.records import RunRecord
 
@@ -16,7 +16,8 @@ def wire_load(record: RunRecord) -> Fraction:
     if not isinstance(plan, Plan):
         return Fraction(sum(plan.missing_ranks))
     heard = () if record.broadcast is None else record.broadcast.listeners
-    grouped = {number for name in heard for number in heard_by(plan, placement.workers.index(name)).rows}
+    places = [placement.workers.index(name) for name in heard]
+    grouped = {number for k in places for number in multicast_delivery(plan, k).rows}
     alone = [d for name, d in zip(placement.workers, plan.deliveries, strict=True) if name not in heard]
     return Fraction(len(grouped) + sum(len(delivery.rows) for delivery in alone), plan.subpackets)
 

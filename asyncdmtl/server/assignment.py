@@ -10,7 +10,7 @@ from typing import Any
 from asyncdmtl.exchange.coded import ServerSide
 from asyncdmtl.exchange.linear import LinearServerSide
 from asyncdmtl.multicast.datagrams import MOST_ROWS
-from asyncdmtl.plan.codes.repair import heard_by
+from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.compare import Candidate, compare
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
@@ -94,7 +94,7 @@ def choose_listeners(plan: Plan, hearing: Sequence[int]) -> tuple[tuple[str, ...
     """Who is sent rows by a group under a plan, of those who hear one; and why, in words."""
     if not hearing:
         return (), ""
-    rows = {number for k in hearing for number in heard_by(plan, k).rows}
+    rows = {number for k in hearing for number in multicast_delivery(plan, k).rows}
     copies = sum(len(plan.deliveries[k].rows) for k in hearing)
     told = f"{Fraction(len(rows), plan.subpackets)} vectors to the group"
     if len(plan.combined) > MOST_ROWS // 2:

@@ -17,7 +17,7 @@ from asyncdmtl.multicast.datagrams import KEY_BYTES, OVERHEAD, Layout, Stream
 from asyncdmtl.multicast.rate import RateControl
 from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
 from asyncdmtl.net.udp import GroupSender
-from asyncdmtl.plan.codes.repair import heard_by
+from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.multicast import (
     NONCE_BYTES,
@@ -135,7 +135,7 @@ class MulticastServer:
             return
         made = self._round = _Round(number, round_, side, {member.name: member for member in listeners})
         made.positions.update({member.name: k for member, k in listeners.items()})
-        own = {name: heard_by(side.plan, k).rows for name, k in made.positions.items()}
+        own = {name: multicast_delivery(side.plan, k).rows for name, k in made.positions.items()}
         layout = Layout(side.ranges[-1].stop, side.ranges[0].stop, self._open("").piece_bytes)
         blocks = [side.block(i) for i in range(len(side.ranges))]
         stream = Stream.of_round(self._key, number, side.plan.digest, round_)

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from asyncdmtl import Placement
 from asyncdmtl.cli import main
 from asyncdmtl.errors import PlacementError, PlanError, UsageError
-from asyncdmtl.plan.planner import rebuild_plan
+from asyncdmtl.plan.recipe import rebuild_plan
 
 PLACEMENTS = Path(__file__).resolve().parents[2] / "datasets" / "placements"
 CYCLIC = str(PLACEMENTS / "cyclic-6x6x3.toml")

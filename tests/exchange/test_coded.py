@@ -19,7 +19,8 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import Trainer, single_threaded, train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
-from asyncdmtl.plan.planner import make_plan, rebuild_plan
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.recipe import rebuild_plan
 
 
 class Exchange:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
-from asyncdmtl.field import _isal, gf256
+from asyncdmtl.field import gf256, isal
 from asyncdmtl.field.gf256 import Kernel, Product, inverse, kernel_name, matmul, multiply
 
 if TYPE_CHECKING:
     import galois
 
-KERNELS: tuple[Kernel, ...] = ("numpy", "isa-l") if _isal.library() else ("numpy",)
+KERNELS: tuple[Kernel, ...] = ("numpy", "isa-l") if isal.library() else ("numpy",)
 LENGTHS = (0, 1, 2, 15, 16, 31, 32, 33, 63, 64, 65, 127, 128, 200)
 
 
@@ -337,9 +337,9 @@ def test_the_environment_chooses_what_auto_means(monkeypatch: pytest.MonkeyPatch
 def test_isal_that_is_absent_or_wrong_is_not_used(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ASYNCDMTL_KERNEL", raising=False)
     if broken == "absent":
-        monkeypatch.setattr(_isal, "library", lambda: None)
+        monkeypatch.setattr(isal, "library", lambda: None)
     else:
-        monkeypatch.setattr(_isal, "library", WrongLibrary)
+        monkeypatch.setattr(isal, "library", WrongLibrary)
     gf256._isal_works.cache_clear()
     try:
         assert kernel_name() == "numpy"

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.field import real
 
 
@@ -30,7 +31,7 @@ def test_rank_ignores_rounding_and_no_more() -> None:
 
 
 def test_random_orthonormal_is_fixed_by_its_seed() -> None:
-    def draw(seed: int, rows: int, columns: int) -> real.Matrix:
+    def draw(seed: int, rows: int, columns: int) -> Floats:
         return real.random_orthonormal(np.random.default_rng(seed), rows, columns)
 
     tall, wide = draw(1, 7, 3), draw(1, 3, 7)

@@ -16,8 +16,9 @@ from asyncdmtl.field import linalg
 from asyncdmtl.plan.codes import matrices
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES, Plan
-from asyncdmtl.plan.planner import make_plan, rebuild_plan
+from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates.bounds import certificate_value, downlink_bound, violated_cut
+from asyncdmtl.plan.recipe import rebuild_plan
 
 EDGES = [
     HOMOGENEOUS,

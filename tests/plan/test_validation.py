@@ -12,7 +12,7 @@ from support.placements import HOMOGENEOUS
 
 from asyncdmtl import Placement, compare, design_placement, make_linear_plan, make_plan
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.plan.planner import rebuild_plan
+from asyncdmtl.plan.recipe import rebuild_plan
 from asyncdmtl.plan.serialization import rebuild
 from asyncdmtl.plan.validation import rational, whole_number
 

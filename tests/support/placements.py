@@ -36,3 +36,8 @@ HETEROGENEOUS = Placement(
     },
     [f"p{n}" for n in range(12)],
 )
+
+LARGE = [
+    Placement.cyclic(60, 250, 4),
+    *(random_placement(random.Random(seed), most_workers=40, most_partitions=200) for seed in range(6)),
+]

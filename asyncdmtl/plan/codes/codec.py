@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import gf256, linalg
-from asyncdmtl.plan.codes.matrices import Delivery, Matrix, packets
+from asyncdmtl.plan.codes.matrices import Delivery, packets
 
 # A packet is coded and sent in ranges: so many at the most, of so many bytes at the least. Each costs every
 # worker and the server a message or two, whatever its size; and the more packets to a vector, the more there
@@ -101,7 +101,7 @@ class VectorFormat:
 class Encoder:
     """One worker's coded uplink rows: its rows of `E` times the packets that it stores."""
 
-    def __init__(self, rows: Matrix, stored: Sequence[int], subpackets: int) -> None:
+    def __init__(self, rows: Bytes, stored: Sequence[int], subpackets: int) -> None:
         self._product = gf256.Product(np.ascontiguousarray(rows[:, packets(stored, subpackets)]))
 
     def __call__(self, stored: Bytes, out: Bytes | None = None) -> Bytes:
@@ -116,7 +116,7 @@ class Decoder:
     plan (docs/theory.md, section 4). Raises CodingError if `G_w` is singular.
     """
 
-    def __init__(self, G: Matrix, delivery: Delivery, subpackets: int) -> None:
+    def __init__(self, G: Bytes, delivery: Delivery, subpackets: int) -> None:
         received = G[list(delivery.rows)]
         wanted = np.ascontiguousarray(received[:, packets(delivery.wanted, subpackets)])
         known = np.ascontiguousarray(received[:, packets(delivery.known, subpackets)])
@@ -135,7 +135,7 @@ class Decoder:
 class Recombiner:
     """The server's part: the downlink matrix times what it received or computed; nothing is decoded."""
 
-    def __init__(self, D: Matrix) -> None:
+    def __init__(self, D: Bytes) -> None:
         self._product = gf256.Product(D)
 
     def __call__(self, rows: Sequence[Bytes] | Bytes, out: Bytes | None = None) -> Bytes:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.field import gf256, linalg
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.field import linalg
 from asyncdmtl.plan.placement import Placement
-
-Matrix = NDArray[np.uint8]
 
 
 def packets(indices: Sequence[int], subpackets: int) -> NDArray[np.intp]:
@@ -40,13 +39,13 @@ class Delivery:
     known: tuple[int, ...]
 
 
-def random_matrix(label: str, seed: int, rows: int, columns: int) -> Matrix:
+def random_matrix(label: str, seed: int, rows: int, columns: int) -> Bytes:
     """A (rows, columns) uint8 matrix of uniform field elements that `label` and `seed` determine."""
     stream = hashlib.shake_256(f"asyncdmtl/{label}/{seed}/{rows}x{columns}".encode())
     return np.frombuffer(stream.digest(rows * columns), dtype=np.uint8).reshape(rows, columns)
 
 
-def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: int, seed: int) -> Matrix:
+def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: int, seed: int) -> Bytes:
     """`E`, of shape (Σ uplink_rows, N·P): random where a worker stores the column, zero elsewhere.
 
     Row blocks follow the order of the workers; worker `k` owns `uplink_rows[k]` of them.
@@ -61,18 +60,18 @@ def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: i
     return E
 
 
-def plain_uplink(placement: Placement, senders: Sequence[int]) -> Matrix:
+def plain_uplink(placement: Placement, senders: Sequence[int]) -> Bytes:
     """`E` for uncoded sending: partition `n` goes up once, as it is, from worker `senders[n]`."""
     order = [n for k in range(len(placement.workers)) for n, sender in enumerate(senders) if sender == k]
     return np.eye(len(senders), dtype=np.uint8)[order]
 
 
-def coded_downlink(rows: int, columns: int, seed: int) -> Matrix:
+def coded_downlink(rows: int, columns: int, seed: int) -> Bytes:
     """`D`, of shape (rows, columns): every row combines everything that the server has."""
     return random_matrix("downlink", seed, rows, columns)
 
 
-def undecodable(G: Matrix, deliveries: Sequence[Delivery], subpackets: int) -> list[int]:
+def undecodable(G: Bytes, deliveries: Sequence[Delivery], subpackets: int) -> list[int]:
     """The workers that cannot decode what they want from the rows they are sent; exact.
 
     Worker `k` decodes iff the wanted columns of its rows of `G` are linearly independent and the columns
@@ -87,8 +86,3 @@ def undecodable(G: Matrix, deliveries: Sequence[Delivery], subpackets: int) -> l
         if received[:, foreign].any() or linalg.rank(wanted) < wanted.shape[1]:
             failing.append(k)
     return failing
-
-
-def product(D: Matrix, E: Matrix) -> Matrix:
-    """`G = D·E` over GF(2^8)."""
-    return gf256.matmul(D, E)

@@ -19,7 +19,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import gf256, linalg
-from asyncdmtl.plan.codes.matrices import Delivery, Matrix, packets, random_matrix
+from asyncdmtl.plan.codes.matrices import Delivery, packets, random_matrix
 from asyncdmtl.plan.plan import Plan
 
 # Solutions that are kept, for as many sets of lost and fresh rows; the rarest are made anew.
@@ -33,7 +33,7 @@ class FreshRows:
         self.rows = rows
         self._seed = seed
 
-    def coefficients(self, number: int) -> Matrix:
+    def coefficients(self, number: int) -> Bytes:
         """Row `number` as a combination of the broadcast's: (rows,) uint8, a unit vector if it is one."""
         if number < self.rows:
             return np.eye(1, self.rows, number, dtype=np.uint8).reshape(-1)
@@ -71,7 +71,7 @@ class Solver:
         these, fresh rows would be unknown.
     """
 
-    def __init__(self, G: Matrix, delivery: Delivery, subpackets: int, seed: int) -> None:
+    def __init__(self, G: Bytes, delivery: Delivery, subpackets: int, seed: int) -> None:
         self.own = delivery.rows
         self.rows = len(G)
         self._fresh = FreshRows(len(G), seed)
@@ -87,13 +87,13 @@ class Solver:
         self._own_known = np.ascontiguousarray(own[:, self._known])
         foreign = gf256.matmul(np.ascontiguousarray(self._G[:, self._wanted]), self._inverse)
         self._useless = set(np.flatnonzero(~foreign.any(axis=1)).tolist())
-        self._expressed: dict[int, Matrix] = {}
+        self._expressed: dict[int, Bytes] = {}
         self._solutions: OrderedDict[tuple[tuple[int, int], ...], gf256.Product] = OrderedDict()
 
     @classmethod
     def of(cls, plan: Plan, worker: int) -> Solver:
         """How a worker listens to the broadcast of a plan."""
-        return cls(plan.combined, heard_by(plan, worker), plan.subpackets, plan.seed)
+        return cls(plan.combined, multicast_delivery(plan, worker), plan.subpackets, plan.seed)
 
     def useful(self, number: int) -> bool:
         """Whether a row may stand in for one that was lost: it tells something that is not known already."""
@@ -143,7 +143,7 @@ class Solver:
         for place, found in zip(lost, self._solutions[key]([*rows, *known]), strict=True):
             rows[place][:] = found
 
-    def _express(self, number: int) -> Matrix:
+    def _express(self, number: int) -> Bytes:
         """A row as a combination of the own rows and the known packets: (own + known,) uint8.
 
         With `g` the row over packets: `a = g_wanted · G_own,wanted⁻¹` and `b = g_known − a · G_own,known`.
@@ -157,7 +157,7 @@ class Solver:
             self._expressed[number] = np.hstack([a, b])[0]
         return self._expressed[number]
 
-    def _solution(self, key: tuple[tuple[int, int], ...], inverse: Matrix) -> gf256.Product:
+    def _solution(self, key: tuple[tuple[int, int], ...], inverse: Bytes) -> gf256.Product:
         """Lost rows from all places and the known packets: `A⁻¹ (y − a_S Y_S − b V_known)`."""
         terms = np.stack([self._express(number) for _, number in key])
         lost = [place for place, _ in key]
@@ -166,7 +166,7 @@ class Solver:
         return gf256.Product(gf256.matmul(inverse, terms))
 
 
-def heard_by(plan: Plan, worker: int) -> Delivery:
+def multicast_delivery(plan: Plan, worker: int) -> Delivery:
     """What a worker takes from the broadcast of a plan, in which everybody hears everything.
 
     It knows what it stores (under `central` the aggregates of its tasks), and needs as many rows as over TCP;

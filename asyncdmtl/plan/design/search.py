@@ -43,7 +43,8 @@ from asyncdmtl.plan.design.initial import (
 from asyncdmtl.plan.design.swaps import Stores, apply, replacement, swap, undo
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import downlink_bound
-from asyncdmtl.plan.rates.optimum import fastest_rates, uplink_optimum
+from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 # Swaps are tried until so many copies have been looked at: a second or two, whatever the size.
 EFFORT = 200_000

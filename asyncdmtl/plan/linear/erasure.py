@@ -22,14 +22,14 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import real
-from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.linear.pieces import MAX_VARIABLES
 from asyncdmtl.plan.linear.subspaces import RESIDUAL
 from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
-from asyncdmtl.plan.rates.covering import Rows, integer_cover, minimise
-from asyncdmtl.plan.rates.stragglers import Transport
+from asyncdmtl.plan.rates.covering import Constraints, integer_cover, minimise
+from asyncdmtl.plan.rates.stragglers import ResponderNetwork
 
 _ROUNDS = 25
 _FEW_LINES = 12
@@ -42,7 +42,7 @@ class Code:
     """One code: packets per worker, the subspace that it serves (r, ρ), its unknowns and extra columns."""
 
     rows: tuple[int, ...]
-    space: Matrix
+    space: Floats
     unknowns: tuple[Need, ...]
     extra: int
 
@@ -96,7 +96,7 @@ def total(codes: Sequence[Code]) -> int:
 
 def uplink_from_codes(
     target: Target, codes: Sequence[Code], rng: np.random.Generator, *, subpackets: int
-) -> tuple[list[Matrix], float]:
+) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P), and the worst condition number among the solves.
 
     Raises
@@ -112,10 +112,10 @@ def uplink_from_codes(
 
 def _draw_codes(
     target: Target, codes: Sequence[Code], rng: np.random.Generator, P: int
-) -> tuple[list[Matrix], float, set[Need]]:
+) -> tuple[list[Floats], float, set[Need]]:
     """Uplink matrices, condition, and the lines that some holders do not reach."""
     K, N = len(target.placement.workers), len(target.placement.partitions)
-    parts: list[list[Matrix]] = [[np.zeros((0, N * P))] for _ in range(K)]
+    parts: list[list[Floats]] = [[np.zeros((0, N * P))] for _ in range(K)]
     remaining, condition = dict(target.partitions_of_holders), 1.0
     for code in codes:
         owner = np.repeat(np.arange(K), code.rows)
@@ -142,7 +142,7 @@ def _draw_codes(
     return [np.vstack(part) for part in parts], condition, missed
 
 
-def _codewords(system: Matrix, wanted: Matrix, P: int) -> tuple[Matrix, NDArray[np.bool_]]:
+def _codewords(system: Floats, wanted: Floats, P: int) -> tuple[Floats, NDArray[np.bool_]]:
     """x with `system @ x = [0; wanted]`, and which partitions (P columns each) have one of fair size."""
     right = np.vstack([np.zeros((len(system) - len(wanted), wanted.shape[1])), wanted])
     x = real.solve(system, right)
@@ -154,7 +154,7 @@ def _codewords(system: Matrix, wanted: Matrix, P: int) -> tuple[Matrix, NDArray[
 
 def _draw(
     target: Target, code: Code, owner: NDArray[np.int64], rng: np.random.Generator, P: int
-) -> tuple[Matrix, Matrix]:
+) -> tuple[Floats, Floats]:
     """S and Λ of a code."""
     size = code.space.shape[1] * P
     S, Lambda = [], []
@@ -171,7 +171,7 @@ def _overloaded(code: Code, responders: Sequence[tuple[int, ...]], P: int) -> se
     """Sets of workers that some responder set leaves with more unknowns than rows (Hall's condition)."""
     K = len(code.rows)
     holders = [tuple(sorted(T)) for _, T in code.unknowns] + [tuple(range(K))]
-    network = Transport(K, holders, [P] * len(code.unknowns) + [code.extra])
+    network = ResponderNetwork(K, holders, [P] * len(code.unknowns) + [code.extra])
     found = set()
     for A in responders:
         J = network.cut(A, np.array(code.rows, dtype=np.int64))
@@ -194,7 +194,7 @@ class CodeProgram:
     def __init__(self, target: Target, bound: Bound, *, subpackets: int, silent: int) -> None:
         K = len(target.placement.workers)
         self.target, self.subpackets, self.silent = target, subpackets, silent
-        self._rows, self._upper = Rows(), list[float]()
+        self._rows, self._upper = Constraints(), list[float]()
         self._through_extra: dict[Need, int] = {}
         self._most = float((silent + 1) * target.rank * subpackets)
         self._common = [self._variable(self._most) for _ in range(K)]

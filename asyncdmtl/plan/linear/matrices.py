@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import real
-from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.linear.erasure import codes_of_lines, find_codes, uplink_from_codes
 from asyncdmtl.plan.linear.pieces import Flat, Pieces, assign_everything, candidate_flats
 from asyncdmtl.plan.linear.subspaces import RESIDUAL, draw_subspaces, find_pieces, uplink_from_subspaces
@@ -26,10 +26,10 @@ def build_uplink(
     rng: np.random.Generator,
     P: int,
     silent: int,
-) -> tuple[list[Matrix], float]:
+) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P), the best conditioned of a few draws."""
     # Should the optimised choice fail in every draw, the one that cannot fail takes its place.
-    draws: list[Callable[[], tuple[list[Matrix], float]]]
+    draws: list[Callable[[], tuple[list[Floats], float]]]
     if silent:
         choices = (
             find_codes(target, bound, responders, rng, subpackets=P, silent=silent),
@@ -41,7 +41,7 @@ def build_uplink(
         pieces = find_pieces(target, flats, bound, rng, subpackets=P), assign_everything(target, subpackets=P)
         draws = [partial(_from_pieces, target, flats, choice, rng, P) for choice in pieces]
     for draw in draws:
-        best: tuple[list[Matrix], float] | None = None
+        best: tuple[list[Floats], float] | None = None
         for _ in range(_DRAWS):
             try:
                 drawn = _checked(target, responders, P, *draw())
@@ -60,13 +60,13 @@ def build_uplink(
 
 def _from_pieces(
     target: Target, flats: Sequence[Flat], pieces: Pieces, rng: np.random.Generator, P: int
-) -> tuple[list[Matrix], float]:
+) -> tuple[list[Floats], float]:
     return uplink_from_subspaces(target, draw_subspaces(target, flats, pieces, rng, subpackets=P), P)
 
 
 def _checked(
-    target: Target, responders: Sequence[tuple[int, ...]], P: int, W: list[Matrix], condition: float
-) -> tuple[list[Matrix], float]:
+    target: Target, responders: Sequence[tuple[int, ...]], P: int, W: list[Floats], condition: float
+) -> tuple[list[Floats], float]:
     """The same rows, orthonormal within each worker; every set of responders is made to decode once.
 
     The rows of a worker matter by their span only: orthonormal ones lose no digits, and none is wasted.
@@ -78,11 +78,11 @@ def _checked(
     return W, condition
 
 
-def _orthonormal_rows(matrix: Matrix) -> Matrix:
+def _orthonormal_rows(matrix: Floats) -> Floats:
     return real.row_basis(real.unit_columns(matrix.T).T)
 
 
-def solve_decoding(columns: Matrix, W: Sequence[Matrix], P: int) -> tuple[Matrix, float]:
+def solve_decoding(columns: Floats, W: Sequence[Floats], P: int) -> tuple[Floats, float]:
     """D with `D · (W stacked) = columns ⊗ I_P`, and the condition number of the system."""
     stacked, wanted = np.vstack(W), real.kron_identity(columns, P)
     D = real.solve(stacked.T, wanted.T).T
@@ -92,12 +92,12 @@ def solve_decoding(columns: Matrix, W: Sequence[Matrix], P: int) -> tuple[Matrix
     return np.ascontiguousarray(D), real.condition_number(stacked)
 
 
-def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Matrix, tuple[int, ...], float]:
+def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Floats, tuple[int, ...], float]:
     """Random combinations of the row basis: every worker's leading rows suffice; the best of a few draws."""
     missing = [target.placement.missing(k) for k in range(len(target.placement.workers))]
     open_ = [real.column_basis(target.columns[:, columns]) for columns in missing]
     ranks = tuple(basis.shape[1] for basis in open_)
-    best: tuple[Matrix, float] | None = None
+    best: tuple[Floats, float] | None = None
     for _ in range(_DRAWS):
         Q = real.random_orthonormal(rng, max(ranks), target.rank)
         worst = max(real.condition_number(Q[:rank] @ basis) for rank, basis in zip(ranks, open_, strict=True))

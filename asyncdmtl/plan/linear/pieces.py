@@ -17,10 +17,10 @@ from functools import cached_property
 
 import numpy as np
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.field import real
-from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.linear.targets import Bound, Target, bit_set, members
-from asyncdmtl.plan.rates.covering import Rows, integer_cover, minimise
+from asyncdmtl.plan.rates.covering import Constraints, integer_cover, minimise
 
 MAX_VARIABLES = 1500
 """Larger integer programs are not tried: simpler plans take their place."""
@@ -33,7 +33,7 @@ _MAX_SPANS = 40
 class Flat:
     """A span of columns in the target space: orthonormal `basis` (r, rank), `lines` in it (bit set)."""
 
-    basis: Matrix
+    basis: Floats
     lines: int
 
     @property
@@ -107,7 +107,7 @@ class PieceProgram:
     def __init__(self, target: Target, flats: Sequence[Flat], bound: Bound, *, subpackets: int) -> None:
         K = len(target.placement.workers)
         self.target, self.flats, self.subpackets = target, flats, subpackets
-        self._rows, self._upper = Rows(), list[float]()
+        self._rows, self._upper = Constraints(), list[float]()
         self._capped: dict[tuple[int, frozenset[int]], int] = {}
         self._pieces = {
             (k, f): self._variable(flat.rank * subpackets)
@@ -142,7 +142,7 @@ class PieceProgram:
             return None
         return {key: int(n) for key, v in self._pieces.items() if (n := outcome.values[v]) > 0}
 
-    def exclude(self, line: int, H: frozenset[int], reached: Matrix) -> None:
+    def exclude(self, line: int, H: frozenset[int], reached: Floats) -> None:
         """Demand more of `H`: what its pieces span (orthonormal `reached`, (r·P, j)) misses `line`.
 
         Some piece outside that span is needed. Either a flat that closes the gap on its own, or enough
@@ -199,7 +199,7 @@ class PieceProgram:
         ]
 
 
-def _clean(matrix: Matrix) -> Matrix:
+def _clean(matrix: Floats) -> Floats:
     """Rounding noise of a projection set to zero, lest it counts as a direction."""
     matrix[:, np.linalg.norm(matrix, axis=0) < 1e-9] = 0.0
     return matrix

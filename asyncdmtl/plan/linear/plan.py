@@ -24,9 +24,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
-from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.linear.matrices import build_downlink, build_uplink, solve_decoding
 from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound, packet_columns
 from asyncdmtl.plan.placement import Placement
@@ -78,18 +78,18 @@ class LinearPlan:
     """
 
     placement: Placement
-    target: Matrix
+    target: Floats
     silent: int
     subpackets: int
-    uplink_matrices: tuple[Matrix, ...]
+    uplink_matrices: tuple[Floats, ...]
     uplink_bound: Fraction
     fractional_bound: Fraction
     bound_complete: bool
-    downlink_matrix: Matrix
+    downlink_matrix: Floats
     missing_ranks: tuple[int, ...]
     condition: float
-    _decoding: dict[tuple[int, ...], Matrix] = field(default_factory=dict, repr=False)
-    _recovery: dict[int, tuple[Matrix, Matrix]] = field(default_factory=dict, repr=False)
+    _decoding: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False)
+    _recovery: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
 
     @property
     def dimensions(self) -> tuple[Fraction, ...]:
@@ -108,7 +108,7 @@ class LinearPlan:
 
     @property
     def downlink_load(self) -> Fraction:
-        """Rows of the broadcast, each counted once."""
+        """Constraints of the broadcast, each counted once."""
         return Fraction(self.downlink_matrix.shape[0])
 
     @property
@@ -129,7 +129,7 @@ class LinearPlan:
         packets = _to_packets(updates, self.subpackets)
         return real.product(self.uplink_matrices[worker], packets).astype(updates.dtype)
 
-    def decoding_matrix(self, responders: Sequence[int]) -> Matrix:
+    def decoding_matrix(self, responders: Sequence[int]) -> Floats:
         """What turns the rows of `responders`, stacked in ascending order, into `A·V`: (C·P, Σ R_k·P).
 
         Computed once per set of responders.
@@ -205,7 +205,7 @@ class LinearPlan:
     def _reduced(self) -> Target:
         return Target(self.placement, self.target)
 
-    def _decode_from(self, responders: tuple[int, ...]) -> Matrix:
+    def _decode_from(self, responders: tuple[int, ...]) -> Floats:
         reduced, P = self._reduced, self.subpackets
         W = []
         for k in responders:
@@ -221,7 +221,7 @@ class LinearPlan:
             raise CodingError(f"A·V cannot be decoded without the rows of {', '.join(absent)}") from error
         return real.kron_identity(reduced.lift, P) @ D
 
-    def _recover_with(self, worker: int) -> tuple[Matrix, Matrix]:
+    def _recover_with(self, worker: int) -> tuple[Floats, Floats]:
         """X and Z with `A·V = X · leading rows + Z · V_stored`."""
         reduced, stored = self._reduced, list(self.placement.stored[worker])
         leading = self.downlink_matrix[: self.missing_ranks[worker]]
@@ -332,7 +332,7 @@ def _to_packets(vectors: NDArray[Float], P: int) -> NDArray[Float]:
     return padded.reshape(n * P, length)
 
 
-def _check_target(placement: Placement, target: NDArray[np.float64]) -> Matrix:
+def _check_target(placement: Placement, target: NDArray[np.float64]) -> Floats:
     try:
         given = np.asarray(target)
     except ValueError as error:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import real
-from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.linear.pieces import Flat, PieceProgram, Pieces, assign_everything, fill_everything
 from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
 
@@ -74,9 +74,9 @@ def repair(
 
 def draw_subspaces(
     target: Target, flats: Sequence[Flat], pieces: Pieces, rng: np.random.Generator, *, subpackets: int
-) -> list[Matrix]:
+) -> list[Floats]:
     """Per worker an orthonormal basis of random subspaces of its flats: (r·P, R_k) each."""
-    parts: list[list[Matrix]] = [[] for _ in target.placement.workers]
+    parts: list[list[Floats]] = [[] for _ in target.placement.workers]
     for (k, f), dimension in sorted(pieces.items()):
         space = real.kron_identity(flats[f].basis, subpackets)
         parts[k].append(space @ real.random_orthonormal(rng, space.shape[1], dimension))
@@ -84,7 +84,7 @@ def draw_subspaces(
     return [real.column_basis(np.hstack([nothing, *part])) for part in parts]
 
 
-def unreached(target: Target, U: Sequence[Matrix], subpackets: int) -> Iterator[Need]:
+def unreached(target: Target, U: Sequence[Floats], subpackets: int) -> Iterator[Need]:
     """The needs whose line lies outside `Σ_{k∈H} U_k`."""
     by_holders = defaultdict(list)
     for line, H in target.needs:
@@ -96,7 +96,7 @@ def unreached(target: Target, U: Sequence[Matrix], subpackets: int) -> Iterator[
         yield from ((line, H) for line, miss in zip(lines, left.max(axis=1), strict=True) if miss > RESIDUAL)
 
 
-def uplink_from_subspaces(target: Target, U: Sequence[Matrix], subpackets: int) -> tuple[list[Matrix], float]:
+def uplink_from_subspaces(target: Target, U: Sequence[Floats], subpackets: int) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P) and the worst condition number among the solves.
 
     Raises
@@ -122,5 +122,5 @@ def uplink_from_subspaces(target: Target, U: Sequence[Matrix], subpackets: int) 
     return W, condition
 
 
-def _span(U: Sequence[Matrix], H: frozenset[int]) -> Matrix:
+def _span(U: Sequence[Floats], H: frozenset[int]) -> Floats:
     return real.column_basis(np.hstack([U[k] for k in sorted(H)]))

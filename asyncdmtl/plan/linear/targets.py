@@ -14,10 +14,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.field import real
-from asyncdmtl.field.real import Matrix
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.covering import Rows, fractional_cover, integer_cover, minimise
+from asyncdmtl.plan.rates.covering import Constraints, fractional_cover, integer_cover, minimise
 
 MAX_UNIONS = 2048
 """Sets of workers whose cut constraints are listed one by one; beyond, the violated ones are searched for."""
@@ -50,16 +50,16 @@ class Target:
         Which workers must reach which line; a need that follows from another is left out.
     """
 
-    def __init__(self, placement: Placement, matrix: Matrix) -> None:
+    def __init__(self, placement: Placement, matrix: Floats) -> None:
         self.placement = placement
         largest = np.max(np.abs(matrix), axis=1, keepdims=True)
-        self.row_scale: Matrix = np.where(largest > 0, largest, 1.0)
+        self.row_scale: Floats = np.where(largest > 0, largest, 1.0)
         rows = matrix / self.row_scale
         basis = real.row_basis(real.unit_columns(rows.T).T)
         self.rank = basis.shape[0]
-        self.lift: Matrix = self.row_scale * (rows @ basis.T)
+        self.lift: Floats = self.row_scale * (rows @ basis.T)
         self.columns = real.unit_columns(np.where(np.abs(matrix).max(axis=0) > 0, basis, 0.0))
-        self.scales: Matrix = np.sum(self.columns * basis, axis=0)
+        self.scales: Floats = np.sum(self.columns * basis, axis=0)
         self.lines, self.line_of = _directions(self.columns)
         self.needs = self._needs()
 
@@ -193,7 +193,7 @@ def _searched_demands(target: Target, subpackets: int, silent: int) -> tuple[dic
     return demands, False
 
 
-def _grown(target: Target, rates: Matrix, silent: int) -> dict[frozenset[int], int]:
+def _grown(target: Target, rates: Floats, silent: int) -> dict[frozenset[int], int]:
     """Violated sets grown greedily from each need: always by the holders that cost the least."""
     sets = list(dict.fromkeys(H for _, H in target.needs))
     holds = np.zeros((len(sets), len(rates)), dtype=np.bool_)
@@ -215,7 +215,7 @@ def _grown(target: Target, rates: Matrix, silent: int) -> dict[frozenset[int], i
     return found
 
 
-def _violated(target: Target, rates: Matrix) -> tuple[frozenset[int] | None, bool]:
+def _violated(target: Target, rates: Floats) -> tuple[frozenset[int] | None, bool]:
     """The set S whose rates fall furthest below its rank, were the lines in general position.
 
     Integer program: workers in S at the price of their rates; a line counts once all holders of one of its
@@ -223,7 +223,7 @@ def _violated(target: Target, rates: Matrix) -> tuple[frozenset[int] | None, boo
     """
     K, L = len(rates), target.lines.shape[1]
     lines, needs = range(K, K + L), range(K + L, K + L + len(target.needs))
-    rows = Rows()
+    rows = Constraints()
     for need, (_, H) in zip(needs, target.needs, strict=True):
         rows.add([*((k, 1.0) for k in H), (need, -float(len(H)))], 0.0)
     of_line: list[list[tuple[int, float]]] = [[] for _ in lines]
@@ -267,7 +267,7 @@ def _lines_within(target: Target, S: int) -> int:
     return bit_set(line for line, H in target.need_bits if H | S == S)
 
 
-def _directions(columns: Matrix) -> tuple[Matrix, tuple[int, ...]]:
+def _directions(columns: Floats) -> tuple[Floats, tuple[int, ...]]:
     found: list[int] = []
     line_of = []
     for n, column in enumerate(columns.T):

@@ -5,8 +5,10 @@
 `f` maps sets of workers to whole numbers of vectors; `s` is the number of silent workers. Rates are whole
 numbers of packets, that is, multiples of 1/P of a vector.
 
-The worst B holds the s largest rates of S, and their sum is the least of `s·τ + Σ_{k∈S} max(R_k − τ, 0)`
-over τ: so one τ and |S| excesses stand for all B at once.
+The worst `B` holds the `s` largest rates of `S`, and their sum is the least value of
+`s·τ + Σ_{k∈S} max(R_k − τ, 0)` over `τ`. So one variable `τ` and |S| excesses stand for all `B` at once.
+
+SciPy is loaded only when a program is solved: a worker that builds a plan again never solves one.
 """
 
 from __future__ import annotations
@@ -15,22 +17,30 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import csr_array
+
+from asyncdmtl.arrays import Floats
 
 Demands = Mapping[frozenset[int], int]
 
+# Nodes × variables² that an integer program may cost: some ten seconds at most. Unlike a limit in seconds it
+# ends the search at the same place on every machine.
 SEARCH_EFFORT = 20_000_000
-"""Nodes × variables² that an integer program may cost: unlike a time limit, the same everywhere."""
 
+# Nodes of the search tree that an integer program may visit, however small it is.
+MOST_NODES = 2_000
 
+# The largest denominator of a dual variable: a solver's float this close to a fraction is taken for it.
+_DUAL_DENOMINATOR = 100_000
+
+# The largest denominator of a bound: beyond it the bound is rounded down, so that it can be read and sent.
 _LARGEST_DENOMINATOR = 1_000_000
 
 
-class Rows:
+class Constraints:
     """Linear constraints `Σ coefficient · variable ≥ least`, collected one by one."""
 
     def __init__(self) -> None:
@@ -47,13 +57,15 @@ class Rows:
             self._columns.append(variable)
         self.least.append(least)
 
-    def matrix(self, variables: int) -> csr_array:
-        """The coefficients: (constraints, variables)."""
+    def matrix(self, variables: int) -> Any:
+        """The coefficients as a sparse array of SciPy: (constraints, variables)."""
+        from scipy.sparse import csr_array
+
         return csr_array((self._data, (self._rows, self._columns)), shape=(len(self.least), variables))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class IntegerSolution:
     """Values of the variables, and a proven lower bound of the objective (rounded up to a whole number)."""
 
     values: NDArray[np.int64]
@@ -61,22 +73,27 @@ class Outcome:
     optimal: bool
 
 
-def minimise(costs: NDArray[np.float64], rows: Rows, upper: NDArray[np.float64]) -> Outcome | None:
-    """Smallest `costs @ x` over whole numbers 0 ≤ x ≤ upper under `rows`; None if none was found.
+def minimise(costs: Floats, constraints: Constraints, upper: Floats) -> IntegerSolution | None:
+    """Smallest `costs @ x` over whole numbers 0 ≤ x ≤ upper under `constraints`; None if none was found.
 
     The search ends after `SEARCH_EFFORT`, so the values need not be optimal: compare with `proven`.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     outcome = milp(
         costs,
-        constraints=LinearConstraint(rows.matrix(len(costs)), rows.least, np.inf),
+        constraints=LinearConstraint(constraints.matrix(len(costs)), constraints.least, np.inf),
         integrality=np.ones(len(costs)),
         bounds=Bounds(0, upper),
-        options={"node_limit": max(2, min(2000, SEARCH_EFFORT // len(costs) ** 2)), "mip_rel_gap": 0.0},
+        options={
+            "node_limit": max(2, min(MOST_NODES, SEARCH_EFFORT // len(costs) ** 2)),
+            "mip_rel_gap": 0.0,
+        },
     )
     if outcome.x is None:
         return None
     proven = outcome.mip_dual_bound
-    return Outcome(
+    return IntegerSolution(
         values=np.rint(outcome.x).astype(np.int64),
         proven=int(np.ceil(proven - 1e-6)) if proven is not None and np.isfinite(proven) else 0,
         optimal=outcome.status == 0,
@@ -90,47 +107,52 @@ def integer_cover(
 
     `most` caps the packets of each worker. Every single demand must be within reach of it.
     """
-    rows, sets = _cover_rows(workers, demands, subpackets, silent)
+    constraints, sets = _cover_constraints(workers, demands, subpackets, silent)
     variables = _variables(workers, sets, silent)
     largest = max(demands.values(), default=0) * subpackets
-    # More than the largest demand is of no use to anyone: with s silent, another worker of S makes up for it.
+    # A rate above the largest demand is of no use: with s silent, another worker of S makes up for it.
     upper = np.full(variables, float(largest if most is None else most))
-    outcome = minimise(_costs(workers, variables), rows, upper) if demands else None
-    if outcome is None:
+    solution = minimise(_costs(workers, variables), constraints, upper) if demands else None
+    if solution is None:
         rates = [
             max((min(f * subpackets, int(upper[k])) for S, f in demands.items() if k in S), default=0)
             for k in range(workers)
         ]
         return tuple(rates), largest
-    return tuple(int(rate) for rate in outcome.values[:workers]), max(outcome.proven, largest)
+    return tuple(int(rate) for rate in solution.values[:workers]), max(solution.proven, largest)
 
 
-def fractional_cover(
-    workers: int, demands: Demands, *, silent: int = 0
-) -> tuple[NDArray[np.float64], Fraction]:
+def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tuple[Floats, Fraction]:
     """Rates (vectors, float) of the linear program, and its value as an exact fraction.
 
     The fraction is proven, not rounded: it is the value of a rational dual solution whose feasibility is
     restored exactly, hence a lower bound whatever the solver's last digits are. (Where its denominator would
     exceed a million, it is rounded down to millionths.)
     """
+    from scipy.optimize import linprog
+
     if not demands:
         return np.zeros(workers), Fraction(0)
-    rows, sets = _cover_rows(workers, demands, 1, silent)
+    constraints, sets = _cover_constraints(workers, demands, 1, silent)
     variables = _variables(workers, sets, silent)
     outcome = linprog(
         _costs(workers, variables),
-        A_ub=-rows.matrix(variables),
-        b_ub=-np.array(rows.least),
+        A_ub=-constraints.matrix(variables),
+        b_ub=-np.array(constraints.least),
         bounds=(0, None),
         method="highs",
     )
-    dual = iter([Fraction(max(0.0, -float(y))).limit_denominator(100_000) for y in outcome.ineqlin.marginals])
+    dual = iter(
+        [
+            Fraction(max(0.0, -float(y))).limit_denominator(_DUAL_DENOMINATOR)
+            for y in outcome.ineqlin.marginals
+        ]
+    )
     prices, value = [Fraction(0)] * workers, Fraction(0)
     for S in sets:
         weight = next(dual)
         relief = [min(next(dual), weight) for _ in S] if silent else [Fraction(0)] * len(S)
-        # At most s workers' worth of relief in total: that is what "s of them may be silent" means.
+        # The relief may sum to `s` times the weight at most, because at most s workers of S are silent.
         share = min(Fraction(1), silent * weight / total) if (total := sum(relief)) else Fraction(0)
         value += weight * demands[frozenset(S)]
         for k, less in zip(S, relief, strict=True):
@@ -141,27 +163,27 @@ def fractional_cover(
     return np.asarray(outcome.x[:workers], dtype=np.float64), value
 
 
-def _cover_rows(
+def _cover_constraints(
     workers: int, demands: Demands, subpackets: int, silent: int
-) -> tuple[Rows, list[tuple[int, ...]]]:
-    rows, sets = Rows(), [tuple(sorted(S)) for S in demands]
+) -> tuple[Constraints, list[tuple[int, ...]]]:
+    constraints, sets = Constraints(), [tuple(sorted(S)) for S in demands]
     tau = workers
     for S in sets:
         least = demands[frozenset(S)] * subpackets
         if not silent:
-            rows.add([(k, 1.0) for k in S], least)
+            constraints.add([(k, 1.0) for k in S], least)
             continue
         excess = range(tau + 1, tau + 1 + len(S))
-        rows.add([*((k, 1.0) for k in S), (tau, -float(silent)), *((e, -1.0) for e in excess)], least)
+        constraints.add([*((k, 1.0) for k in S), (tau, -float(silent)), *((e, -1.0) for e in excess)], least)
         for k, e in zip(S, excess, strict=True):
-            rows.add([(e, 1.0), (tau, 1.0), (k, -1.0)], 0.0)
+            constraints.add([(e, 1.0), (tau, 1.0), (k, -1.0)], 0.0)
         tau += 1 + len(S)
-    return rows, sets
+    return constraints, sets
 
 
 def _variables(workers: int, sets: list[tuple[int, ...]], silent: int) -> int:
     return workers + (sum(1 + len(S) for S in sets) if silent else 0)
 
 
-def _costs(workers: int, variables: int) -> NDArray[np.float64]:
+def _costs(workers: int, variables: int) -> Floats:
     return np.concatenate([np.ones(workers), np.zeros(variables - workers)])

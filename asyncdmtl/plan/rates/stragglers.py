@@ -5,8 +5,8 @@ set `A` of K − s responders (docs/theory.md, section 6):
 
     Σ_{k∈A, M_k∩J≠∅} R_k ≥ |J|   for every set J of partitions
 
-It is a cut-set bound, so it holds for every scheme, and it suffices: rows with generic coefficients on
-`uplink_support` then decode from every `A`.
+It is a cut-set bound, so it holds for every scheme. It suffices, too: with rows that have generic
+coefficients at the stored partitions, the server decodes from every `A`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
 
+# The most sets of responders that are checked one by one: a few minutes. A plan with more of them is refused,
+# because no plan is handed out unchecked.
 MAX_RESPONDER_SETS = 5000
-"""More sets of responders than this are not checked one by one, and nothing is handed out unchecked."""
 
-FEW_SUBPACKETS, MOST_SUBPACKETS = 8, 256
-"""Packets that `fewest_packets` tries one by one, and the largest denominator that it tries beyond."""
+# Packets per vector up to which `fewest_packets` tries every number.
+FEW_SUBPACKETS = 8
 
+# The largest denominator of the bound that `fewest_packets` tries as the number of packets.
+LARGEST_DENOMINATOR = 256
+
+# Cuts that are added before the program is solved again: more would slow it down without need.
 _CUTS_PER_ROUND = 8
+
+# SciPy's flows are 32-bit integers: capacities of all partitions together stay below this.
+_FLOW_SCALE = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,6 @@ class SilentRates:
     packet_bound : Fraction
         The smallest sum in multiples of 1/`subpackets`. Equal to `load` unless the integer program met
         its node limit.
-    price : Fraction
-        `load / N`: with nobody silent the load is `N`.
     """
 
     rates: tuple[Fraction, ...]
@@ -59,7 +63,6 @@ class SilentRates:
     silent: int
     bound: Fraction
     packet_bound: Fraction
-    price: Fraction
 
     @property
     def load(self) -> Fraction:
@@ -112,8 +115,8 @@ def responder_sets(workers: int, silent: int) -> Iterator[tuple[int, ...]]:
 def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> SilentRates:
     """The smallest uplink rates that decode all N updates from any K − `silent` responders.
 
-    Cutting planes: rates that fail some responder set are met with the cut that fails (a minimum cut
-    between partitions and responders), until none does.
+    Cutting planes: where rates fail some set of responders, the cut that fails (a minimum cut between
+    partitions and responders) becomes a constraint, until no set fails.
 
     Raises
     ------
@@ -127,15 +130,15 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
         raise UsageError("subpackets", "must be a whole number, at least 1", subpackets)
     K, P, N = len(placement.workers), subpackets, len(placement.partitions)
     groups = Counter(placement.holders)
-    network = Transport(K, list(groups), list(groups.values()))
+    network = ResponderNetwork(K, list(groups), list(groups.values()))
     responders = list(responder_sets(K, silent))
     demands: dict[frozenset[int], int] = {}
-    scale = (1 << 28) // N  # SciPy's flows are 32-bit integers
+    scale = _FLOW_SCALE // N
     while True:
         fraction, bound = fractional_cover(K, demands, silent=silent)
         # Rounding up by one unit keeps the solver's last digit from showing as a violated cut.
         capacity = np.ceil(fraction * scale).astype(np.int64) + 1
-        if not _add_cuts(network, responders, np.minimum(capacity, 1 << 29), scale, demands):
+        if not _add_cuts(network, responders, np.minimum(capacity, 2 * _FLOW_SCALE), scale, demands):
             break
     while True:
         packets, least = integer_cover(K, demands, subpackets=P, silent=silent)
@@ -148,23 +151,22 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
         silent=silent,
         bound=bound,
         packet_bound=max(Fraction(least, P), bound),
-        price=sum(rates, Fraction(0)) / N,
     )
 
 
 def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | int = 0) -> SilentRates:
     """`silent_rates` with few packets, whose load exceeds the bound by at most the share `max_overhead`.
 
-    The smallest P up to `FEW_SUBPACKETS` that does it, else the denominator of the bound.
+    The smallest number up to `FEW_SUBPACKETS` that suffices, else the denominator of the bound.
 
     Raises
     ------
     UsageError, PlanError
-        As `silent_rates`; PlanError also if neither does it.
+        As `silent_rates`; PlanError also if no number that was tried suffices.
     """
     found = silent_rates(placement, silent)
-    # The denominator of the bound often does where no small number does.
-    tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, MOST_SUBPACKETS)]
+    # The denominator of the bound often suffices where no small number does.
+    tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, LARGEST_DENOMINATOR)]
     for P in tried:
         found = silent_rates(placement, silent, P)
         if found.load <= (1 + max_overhead) * found.bound:
@@ -175,26 +177,11 @@ def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | i
     )
 
 
-def uplink_support(placement: Placement, rates: SilentRates) -> NDArray[np.bool_]:
-    """Where the uplink matrix may be non-zero: (Σ R_k·P, N·P), rows by worker, columns by partition.
+class ResponderNetwork:
+    """The flow network that tells whether workers can send all that is demanded.
 
-    Column `n·P + p` is packet `p` of partition `n`. Generic coefficients on this support decode from every
-    K − s responders.
-    """
-    P = rates.subpackets
-    stored = np.zeros((len(placement.workers), len(placement.partitions)), dtype=np.bool_)
-    for k, M in enumerate(placement.stored):
-        stored[k, list(M)] = True
-    support: NDArray[np.bool_] = np.repeat(
-        np.repeat(stored, P, axis=1), [int(rate * P) for rate in rates.rates], axis=0
-    )
-    return support
-
-
-class Transport:
-    """Can these workers carry all that is demanded? Source → groups → their holders → sink, as a flow.
-
-    `holders[i]` are the workers that can carry group `i`, `sizes[i]` its number of vectors.
+    It runs from a source to groups of partitions, to their holders, and to a sink. `holders[i]` are the
+    workers that can send group `i`, `sizes[i]` is its number of vectors.
     """
 
     def __init__(self, workers: int, holders: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
@@ -206,10 +193,13 @@ class Transport:
     def cut(
         self, responders: tuple[int, ...], capacity: NDArray[np.int64], unit: int = 1
     ) -> list[int] | None:
-        """Groups that `responders` cannot carry together, or None: then all have a way to the server.
+        """Groups that `responders` cannot send together, or None if they can send everything.
 
         `capacity` per worker and `unit` per vector are in the same whole numbers.
         """
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
         G, K = len(self.holders), self.workers
         source, sink = G + K, G + K + 1
         open_ = np.zeros(K, dtype=np.int64)
@@ -228,7 +218,7 @@ class Transport:
 
 
 def _add_cuts(
-    network: Transport,
+    network: ResponderNetwork,
     responders: list[tuple[int, ...]],
     capacity: NDArray[np.int64],
     unit: int,

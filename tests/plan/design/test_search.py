@@ -14,7 +14,8 @@ from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.design.search import Design, design_placement, trade_off
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import downlink_bound, violated_cut
-from asyncdmtl.plan.rates.optimum import fastest_rates, uplink_optimum
+from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 
 def all_placements(m: Sequence[int], N: int, copies: int | None) -> Iterator[Placement]:

@@ -17,7 +17,7 @@ _UINT8 = np.dtype(np.uint8)
 
 
 @dataclass
-class Rows:
+class ByteRows:
     """`count` rows of `length` bytes each; a row is contiguous, its neighbours may lie anywhere.
 
     `blocks` are the rows, 2-D arrays of several and 1-D arrays of one; `addresses` is intp, shape (count,).
@@ -42,7 +42,7 @@ class Rows:
         """Number of rows."""
         return len(self.addresses)
 
-    def take(self, index: NDArray[np.intp]) -> Rows:
+    def take(self, index: NDArray[np.intp]) -> ByteRows:
         """Select the rows that `index` names, in its order."""
         if len(index) == self.count:  # callers pass ascending, distinct indices: these are all rows
             return self
@@ -61,7 +61,7 @@ class Rows:
             np.concatenate(self.cut(start, stop), out=into.reshape(-1))
 
 
-def check_rows(argument: str, rows: Bytes | Sequence[Bytes], count: int, length: int | None) -> Rows:
+def check_rows(argument: str, rows: Bytes | Sequence[Bytes], count: int, length: int | None) -> ByteRows:
     """Check `argument`: `count` contiguous rows of uint8, all of `length` bytes (None: of any one length).
 
     In a sequence, a 1-D array is a row and a 2-D array several.
@@ -82,7 +82,7 @@ def check_rows(argument: str, rows: Bytes | Sequence[Bytes], count: int, length:
     return found
 
 
-def check_apart(sources: Rows, out: Rows) -> None:
+def check_apart(sources: ByteRows, out: ByteRows) -> None:
     """Raise UsageError unless no row of `out` overlaps another one or a row of `sources`."""
     if out.count == 0 or out.length == 0:
         return
@@ -103,7 +103,7 @@ def check_apart(sources: Rows, out: Rows) -> None:
         raise UsageError("out", "must not overlap the sources", "a row that does")
 
 
-def _from_matrix(argument: str, rows: Bytes) -> Rows:
+def _from_matrix(argument: str, rows: Bytes) -> ByteRows:
     if rows.ndim != 2 or rows.dtype != _UINT8:
         raise UsageError(argument, "must be a 2-D array of uint8", f"{rows.ndim}-D {rows.dtype}")
     count, length = rows.shape
@@ -113,10 +113,10 @@ def _from_matrix(argument: str, rows: Bytes) -> Rows:
     first = address(rows)
     last = first + stride * max(count - 1, 0)
     addresses = np.arange(first, first + stride * count, stride) if stride else np.full(count, first)
-    return Rows((rows,), addresses, length, min(first, last), max(first, last))
+    return ByteRows((rows,), addresses, length, min(first, last), max(first, last))
 
 
-def _from_sequence(argument: str, rows: Sequence[Bytes], length: int | None) -> Rows:
+def _from_sequence(argument: str, rows: Sequence[Bytes], length: int | None) -> ByteRows:
     blocks = [_block(f"{argument}[{i}]", row) for i, row in enumerate(rows)]
     if length is None and blocks:
         length = blocks[0].length
@@ -128,10 +128,10 @@ def _from_sequence(argument: str, rows: Sequence[Bytes], length: int | None) -> 
     there = [block for block in blocks if block.count]
     addresses = np.concatenate([block.addresses for block in there]) if there else np.empty(0, np.intp)
     low, high = min((b.low for b in there), default=0), max((b.high for b in there), default=0)
-    return Rows([block.blocks[0] for block in there], addresses, length, low, high)
+    return ByteRows([block.blocks[0] for block in there], addresses, length, low, high)
 
 
-def _block(argument: str, rows: Bytes) -> Rows:
+def _block(argument: str, rows: Bytes) -> ByteRows:
     if isinstance(rows, np.ndarray) and rows.ndim == 2:
         return _from_matrix(argument, rows)
     if not isinstance(rows, np.ndarray) or rows.dtype != _UINT8 or rows.ndim != 1:
@@ -139,7 +139,7 @@ def _block(argument: str, rows: Bytes) -> Rows:
     if len(rows) > 1 and rows.strides[0] != 1:
         raise UsageError(argument, "must be contiguous", f"stride {rows.strides[0]}")
     at = address(rows)
-    return Rows((rows,), np.array([at], np.intp), len(rows), at, at)
+    return ByteRows((rows,), np.array([at], np.intp), len(rows), at, at)
 
 
 def address(rows: NDArray[Any]) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.field._rows import Rows, address
+from asyncdmtl.field.byte_rows import ByteRows, address
 
 # Sources of a block together stay in a core's own cache, next to the tables and the results.
 PACKED_BYTES = 768 << 10
@@ -30,7 +30,7 @@ STREAMED_BYTES = 1 << 20
 MAX_TABLES = (1 << 31) - 1
 
 
-class Encoder:
+class IsalKernel:
     """One matrix (r, k), r and k at least 1, expanded into ISA-L's tables: 32 bytes per coefficient.
 
     ISA-L walks all k rows at once, 64 bytes at a time, and again for every six rows of the result. From
@@ -49,7 +49,7 @@ class Encoder:
         # An odd number of cache lines apart, packed rows spread over all cache sets.
         self._block = max(PACKED_BYTES // k // 128, 8) * 128 + 64
 
-    def __call__(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+    def __call__(self, sources: ByteRows, out: ByteRows, start: int, stop: int) -> None:
         """Write bytes `start`…`stop` of every row of `out` (r rows) from those of `sources` (k rows)."""
         if self._packs(sources.length, stop - start):
             self._pack(sources, out, start, stop)
@@ -62,7 +62,7 @@ class Encoder:
         again = r > 6 and (k > FEW or (r + k) * length > SHARED_BYTES)
         return (k >= MANY or again) and part > 2 * self._block
 
-    def prepared(self, sources: Rows, out: Rows) -> Callable[[], None]:
+    def prepared(self, sources: ByteRows, out: ByteRows) -> Callable[[], None]:
         """A call that writes all of `out`, of at most 1 MB a row, as long as both and this encoder live."""
         r, k = self._shape
         source, target = sources.addresses, out.addresses
@@ -70,14 +70,14 @@ class Encoder:
             self._encode, sources.length, k, r, self._tables_at, address(source), address(target)
         )
 
-    def _stream(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+    def _stream(self, sources: ByteRows, out: ByteRows, start: int, stop: int) -> None:
         r, k = self._shape
         for at in range(start, stop, STREAMED_BYTES):
             n = min(STREAMED_BYTES, stop - at)
             source, target = sources.addresses + at, out.addresses + at
             self._encode(n, k, r, self._tables_at, address(source), address(target))
 
-    def _pack(self, sources: Rows, out: Rows, start: int, stop: int) -> None:
+    def _pack(self, sources: ByteRows, out: ByteRows, start: int, stop: int) -> None:
         r, k = self._shape
         packed = np.empty(k * self._block, dtype=np.uint8)
         for at in range(start, stop, self._block):

@@ -1,0 +1,84 @@
+"""The prepared encoders and decoders of one plan: each is made when it is first asked for, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import CodingError
+from asyncdmtl.field import linalg
+from asyncdmtl.plan.codes.codec import Decoder, Encoder, Recombiner
+from asyncdmtl.plan.codes.matrices import Delivery
+from asyncdmtl.plan.placement import Placement
+
+
+@dataclass(eq=False)
+class Coders:
+    """Encoders, decoders and the recombiner of a plan. Its attributes are those of `Plan`.
+
+    `placement` says which vectors each worker encodes, `combined` are the downlink rows as combinations of
+    what workers decode.
+    """
+
+    placement: Placement
+    subpackets: int
+    uplink_rows: tuple[int, ...]
+    uplink_matrix: Bytes
+    downlink_matrix: Bytes
+    combined: Bytes
+    deliveries: tuple[Delivery, ...]
+    _encoders: dict[int, Encoder] = field(default_factory=dict, init=False)
+    _decoders: dict[int, Decoder] = field(default_factory=dict, init=False)
+    _collectors: dict[tuple[int, ...], tuple[tuple[int, ...], Decoder]] = field(
+        default_factory=dict, init=False
+    )
+
+    def encoder(self, worker: int) -> Encoder:
+        """The encoder of one worker: from the packets that it stores to its uplink rows."""
+        if worker not in self._encoders:
+            first = sum(self.uplink_rows[:worker])
+            rows = self.uplink_matrix[first : first + self.uplink_rows[worker]]
+            self._encoders[worker] = Encoder(rows, self.placement.stored[worker], self.subpackets)
+        return self._encoders[worker]
+
+    def decoder(self, worker: int) -> Decoder:
+        """The decoder of one worker: from the rows it is sent and the packets it knows to those it wants."""
+        if worker not in self._decoders:
+            self._decoders[worker] = Decoder(self.combined, self.deliveries[worker], self.subpackets)
+        return self._decoders[worker]
+
+    @cached_property
+    def recombiner(self) -> Recombiner:
+        """The server's product with the downlink matrix."""
+        return Recombiner(self.downlink_matrix)
+
+    def collector(self, responders: Sequence[int] | None = None) -> tuple[tuple[int, ...], Decoder]:
+        """How the server decodes all vectors, where it aggregates: the uplink rows it takes, and a decoder.
+
+        Parameters
+        ----------
+        responders : sequence of int, optional
+            The workers whose rows are there; default all. Prepared once for each set.
+
+        Raises
+        ------
+        CodingError
+            The rows of these workers do not determine all vectors.
+        """
+        present = tuple(range(len(self.uplink_rows)) if responders is None else sorted(set(responders)))
+        if present not in self._collectors:
+            owners = np.repeat(np.arange(len(self.uplink_rows)), self.uplink_rows)
+            there = np.flatnonzero(np.isin(owners, present))
+            chosen = there[list(linalg.independent_rows(self.uplink_matrix[there]))]
+            columns = self.uplink_matrix.shape[1]
+            if len(chosen) < columns:
+                absent = [name for k, name in enumerate(self.placement.workers) if k not in present]
+                raise CodingError(f"the updates cannot be decoded without the rows of {', '.join(absent)}")
+            rows = tuple(map(int, chosen))
+            everything = Delivery(rows, tuple(range(columns // self.subpackets)), ())
+            self._collectors[present] = rows, Decoder(self.uplink_matrix, everything, self.subpackets)
+        return self._collectors[present]
