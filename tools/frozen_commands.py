@@ -205,7 +205,7 @@ def _keys_of_run(folder: Path) -> Frozen:
 
 
 def _keys_of_stopped(folder: Path) -> Frozen:
-    """Those of the events of a server that loses workers, is stopped and resumed; and its answers over HTTP."""
+    """Those of the events of a server that loses workers, is stopped and resumed; and its HTTP answers."""
     checkpoint = ["--checkpoint", str(folder / "checkpoints"), "--checkpoint-every=1"]
     options = ["--data", DATA, "--rounds=1000000", "--workers=2", "--tolerance=0", *checkpoint]
     seen: Frozen = {}
