@@ -21,7 +21,7 @@ class ByteRows:
     """`count` rows of `length` bytes each; a row is contiguous, its neighbours may lie anywhere.
 
     `blocks` are the rows, 2-D arrays of several and 1-D arrays of one; `addresses` is intp, shape (count,).
-    The first and the last of them in memory start at `low` and `high`.
+    The first row in memory starts at `low`, the last one at `high`.
     """
 
     blocks: Sequence[Bytes]
@@ -44,7 +44,7 @@ class ByteRows:
 
     def take(self, index: NDArray[np.intp]) -> ByteRows:
         """Select the rows that `index` names, in its order."""
-        if len(index) == self.count:  # callers pass ascending, distinct indices: these are all rows
+        if len(index) == self.count:  # indices are ascending and distinct, so these are all rows
             return self
         views = self.views
         return replace(self, blocks=[views[i] for i in index], addresses=self.addresses[index])
@@ -93,7 +93,7 @@ def check_apart(sources: ByteRows, out: ByteRows) -> None:
     if not apart:
         raise UsageError("out", "must have rows that do not overlap", "two that do")
     if out.high + out.length <= sources.low or sources.high + sources.length <= out.low:
-        return  # the common case, decided without looking at single rows
+        return  # the common case needs no look at single rows
     starts = np.sort(out.addresses)
     after = np.searchsorted(starts, sources.addresses, side="right")
     hits_before = (after > 0) & (sources.addresses - starts[after - 1] < out.length)
@@ -143,6 +143,6 @@ def _block(argument: str, rows: Bytes) -> ByteRows:
 
 
 def address(rows: NDArray[Any]) -> int:
-    """Where it begins; `ctypes.data` takes ten times as long to tell."""
+    """The address of an array's first byte; `ctypes.data` would take ten times as long."""
     at: int = rows.__array_interface__["data"][0]
     return at

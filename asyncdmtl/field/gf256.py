@@ -25,15 +25,21 @@ KERNEL_VARIABLE = "ASYNCDMTL_KERNEL"
 
 Kernel: TypeAlias = Literal["auto", "isa-l", "numpy"]
 
-# A row's block (8 bytes per source byte) stays in the cache, and those of all sources within some 16 MB,
-# yet is long enough to be worth the tables that are made for it.
+# Bytes of a row that the NumPy kernel takes at a time, at the most: their sums (8 bytes each) stay in the
+# cache.
 _LOOKUP_BLOCK = 1 << 15
+
+# The least bytes of such a block: shorter ones are not worth the tables that are made for them.
 _LOOKUP_BLOCK_MIN = 1 << 12
+
+# Bytes of the blocks of all sources together; as indices of 8 bytes each they take 16 MB.
 _LOOKUP_TOTAL = 1 << 21
+
 # Coefficients × bytes below which handing a part to another thread costs more than it saves.
 _WORK_PER_THREAD = 1 << 26
-# Bytes of sources and result up to which a product remembers the arrays of its last call: more takes so long
-# that looking at them again does not count.
+
+# Bytes of sources and result up to which a product remembers the arrays of its last call: with more, checking
+# them again takes no noticeable share of the time.
 _REMEMBERED = 1 << 20
 
 _UINT8 = np.dtype(np.uint8)
@@ -103,7 +109,7 @@ def matmul(a: Bytes, b: Bytes) -> Bytes:
 
 
 def kernel_name() -> Literal["isa-l", "numpy"]:
-    """What kernel "auto" means here: "isa-l" where the library loads and computes rightly, else "numpy".
+    """The kernel that "auto" means here: "isa-l" where the library is found and correct, else "numpy".
 
     The environment variable ASYNCDMTL_KERNEL ("auto", "isa-l" or "numpy") forces it.
 
@@ -130,7 +136,7 @@ class Product:
     matrix : uint8 array (r, k)
         Either may be 0.
     kernel : "auto", "isa-l" or "numpy"
-        Who multiplies; `kernel_name()` says what "auto" means. Results are the same.
+        The kernel that multiplies; `kernel_name()` says what "auto" means. Results are the same.
 
     Attributes
     ----------
@@ -269,7 +275,7 @@ class Product:
 
 
 class _Call:
-    """A product of arrays that were found to be in order, ready to be computed again."""
+    """A product of arrays that were checked before, ready to be computed again."""
 
     __slots__ = ("_rows", "_seen", "compute", "out", "sources")
 
@@ -277,12 +283,12 @@ class _Call:
         self, sources: Bytes, out: Bytes, compute: Callable[[], object], rows: tuple[ByteRows, ByteRows]
     ) -> None:
         self.sources, self.out, self.compute = sources, out, compute
-        # Held here, since C holds none of what it has the addresses of.
+        # Held here, because C has only addresses and keeps no array alive.
         self._rows = rows
         self._seen = (sources.shape, sources.strides, out.shape, out.strides)
 
     def suits(self, threads: int | None) -> bool:
-        """Whether it is for one thread, and the arrays are as they were: some can be changed in place."""
+        """Whether one thread suffices and the arrays are as before: shapes can be changed in place."""
         sources, out = self.sources, self.out
         seen = (sources.shape, sources.strides, out.shape, out.strides)
         same = seen == self._seen and sources.dtype is out.dtype is _UINT8
@@ -350,9 +356,10 @@ def _resolve(argument: str, kernel: str) -> Literal["isa-l", "numpy"]:
 
 @functools.cache
 def _isal_works() -> bool:
-    """Whether ISA-L is there and agrees with the tables: nobody checks a foreign build but us.
+    """Whether ISA-L is found and agrees with the tables, which a foreign build need not do.
 
-    All coefficients times all bytes, and row counts and lengths that reach its special cases.
+    The check covers all coefficients times all bytes, and counts of rows and lengths that reach special
+    cases.
     """
     if (library := isal.library()) is None:
         return False
@@ -378,7 +385,7 @@ def _cores() -> int:
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """Threads for everyone in this process, started when first needed."""
+    """The threads of all products in this process, started when first needed."""
     return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="asyncdmtl-gf256")
 
 

@@ -19,23 +19,32 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.field.byte_rows import ByteRows, address
 
-# Sources of a block together stay in a core's own cache, next to the tables and the results.
+# Bytes of all sources in a block: together with tables and results they stay in a core's own cache.
 PACKED_BYTES = 768 << 10
-# Few rows are as quick read again from the cache that cores share, if they fit it (measured with one of
-# 32 MB); many are quicker copied once, since prefetchers do not follow so many.
+
+# Bytes of sources and results that fit the cache that cores share (measured with one of 32 MB): these are
+# read again as quickly as they are copied.
 SHARED_BYTES = 20 << 20
-FEW, MANY = 16, 32
-# Few streams are best left to the hardware's prefetcher; blocks only keep a length within C's int.
+
+# Source rows up to which the hardware's prefetcher follows all rows, so that copying them does not pay.
+FEW_ROWS = 16
+
+# Source rows from which copying a block always pays: prefetchers do not follow so many.
+MANY_ROWS = 32
+
+# Bytes of a row per call without copying: keeps a length within C's int.
 STREAMED_BYTES = 1 << 20
+
+# The most bytes of tables: ISA-L counts them in C's int.
 MAX_TABLES = (1 << 31) - 1
 
 
 class IsalKernel:
     """One matrix (r, k), r and k at least 1, expanded into ISA-L's tables: 32 bytes per coefficient.
 
-    ISA-L walks all k rows at once, 64 bytes at a time, and again for every six rows of the result. From
-    memory that is slow: with many rows the prefetcher loses track, and rows a power of two apart fight for
-    the same cache sets. So a block of every source is copied side by side first, if that pays.
+    ISA-L reads all k rows at once, 64 bytes at a time, and again for every six rows of the result. From
+    memory that is slow: the prefetcher does not follow many rows, and rows a power of two apart compete for
+    the same cache sets. So a block of every source is copied side by side first, where that is faster.
     """
 
     def __init__(self, library: ctypes.CDLL, matrix: Bytes) -> None:
@@ -57,13 +66,13 @@ class IsalKernel:
             self._stream(sources, out, start, stop)
 
     def _packs(self, length: int, part: int) -> bool:
-        """Whether to copy blocks first of `part` of the bytes of rows of this length."""
+        """Whether `part` bytes of rows of this length are coded faster after copying blocks."""
         r, k = self._shape
-        again = r > 6 and (k > FEW or (r + k) * length > SHARED_BYTES)
-        return (k >= MANY or again) and part > 2 * self._block
+        again = r > 6 and (k > FEW_ROWS or (r + k) * length > SHARED_BYTES)
+        return (k >= MANY_ROWS or again) and part > 2 * self._block
 
     def prepared(self, sources: ByteRows, out: ByteRows) -> Callable[[], None]:
-        """A call that writes all of `out`, of at most 1 MB a row, as long as both and this encoder live."""
+        """A call that writes all of `out`, at most 1 MB a row, while both arrays and this kernel exist."""
         r, k = self._shape
         source, target = sources.addresses, out.addresses
         return functools.partial(
@@ -105,7 +114,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def _candidates() -> Iterator[str]:
-    """Where ISA-L may be, best guess first."""
+    """Paths where ISA-L may be, the best guess first."""
     try:
         files = importlib.metadata.files("pyeclib") or []
     except importlib.metadata.PackageNotFoundError:

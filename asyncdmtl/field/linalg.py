@@ -1,9 +1,9 @@
 """Linear algebra over GF(2^8): rank, inverse, solution, independent rows. Exact.
 
-All of it is Gauss–Jordan elimination by panels of a few columns. A panel is *swept*: exchanging one variable
-for one equation at a time turns the pivots' block S into S⁻¹ and the block F below or above into F S⁻¹
-(Tucker's principal pivot transform; signs vanish in characteristic 2). What lies beside the panel is then
-updated by one product with the swept columns, and `Product` does nearly all of the work.
+All functions use Gauss–Jordan elimination by panels of a few columns. A panel is *swept*: exchanging one
+variable for one equation at a time turns the pivots' block S into S⁻¹ and the block F below or above it into
+F S⁻¹ (Tucker's principal pivot transform; signs vanish in characteristic 2). One product with the swept
+columns then updates the columns beside the panel, so `Product` does nearly all of the work.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field.gf256 import INVERSES, PRODUCTS, Product, elements
 
+# Columns that are swept at a time: few enough that sweeping costs little, many enough that products are
+# large.
 PANEL = 16
 
 

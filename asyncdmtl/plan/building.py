@@ -55,7 +55,7 @@ def _most_rows(deliveries: tuple[Delivery, ...]) -> int:
 
 
 def _missing(placement: Placement, subpackets: int) -> tuple[Delivery, ...]:
-    """Every worker is sent as many rows as it lacks packets: any that many would do, so the first."""
+    """Every worker is sent the first rows, as many as it lacks packets: any that many would suffice."""
     return tuple(
         Delivery(tuple(range(len(missing) * subpackets)), missing, stored)
         for missing, stored in zip(_each_missing(placement), placement.stored, strict=True)
@@ -63,7 +63,7 @@ def _missing(placement: Placement, subpackets: int) -> tuple[Delivery, ...]:
 
 
 def _missing_tasks(placement: Placement, tasks: tuple[int, ...], subpackets: int) -> tuple[Delivery, ...]:
-    """Every worker computes the aggregates of the tasks that it stores whole, and is sent the rest."""
+    """Every worker computes the aggregates of the tasks that it stores whole, and is sent the others."""
     owned: list[set[int]] = [set() for _ in range(max(tasks) + 1)]
     for n, task in enumerate(tasks):
         owned[task].add(n)

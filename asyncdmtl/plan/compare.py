@@ -37,11 +37,11 @@ class Candidate:
         The downlink with every worker's copy counted, as on links without multicast.
     subpackets : int
     limits : str
-        What keeps the loads from being lower, in words.
+        Why the loads are not lower, in words.
     uplink_cost, unicast_cost : Fraction
-        `Σ_k c_k` times what goes over worker `k`'s link, up, and down by unicast; the loads if all `c_k = 1`.
+        `Σ_k c_k·(load on worker k's link)`, up, and down by unicast; the loads if all `c_k = 1`.
     unicast_costs : tuple of Fraction, length K
-        The parts of `unicast_cost`, by worker; empty where they are not known.
+        The share of each worker in `unicast_cost`; empty where it is not known.
     """
 
     strategy: str
@@ -57,11 +57,11 @@ class Candidate:
     unicast_costs: tuple[Fraction, ...] = ()
 
     def cost(self, network: Network) -> Fraction:
-        """What a round costs, both ways together; a row of a multicast downlink costs 1."""
+        """The cost of a round, uplink and downlink; a row of a multicast downlink costs 1."""
         return self.uplink_cost + (self.downlink_load if network == "multicast" else self.unicast_cost)
 
     def mixed_cost(self, listeners: Collection[int]) -> Fraction:
-        """What a round costs where these workers hear a multicast, if that is less, and others do not."""
+        """The cost of a round in which these workers receive a multicast, where that is cheaper for them."""
         heard = sum((self.unicast_costs[k] for k in listeners), Fraction(0))
         return self.uplink_cost + self.unicast_cost - heard + min(heard, self.downlink_load)
 
@@ -80,7 +80,7 @@ def compare(
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
 ) -> tuple[Candidate, ...]:
-    """The exact strategies for `placement`, each with its loads and what limits them.
+    """The exact strategies for `placement`, each with its loads and their bounds.
 
     Parameters
     ----------
@@ -90,11 +90,11 @@ def compare(
     max_overhead : Fraction
         As for `make_plan`.
     prices : sequence of K numbers, optional
-        `c_k`: what a vector costs on the link of worker `k`, either way. Default: 1.
+        `c_k`: the cost of a vector on the link of worker `k`, in either direction. Default: 1.
     speeds : sequence of K numbers, optional
-        As for `make_plan`: of `relay`, the time of the uplink is minimised.
+        As for `make_plan`: `relay` minimises the time of its uplink.
     silent : int
-        How many workers may stay silent: more than 0 leaves only strategies that tolerate it.
+        The number of workers that may stay silent. Above 0 only strategies that tolerate it are compared.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def compare(
 
 
 def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
-    """The candidate of least cost; of equals the first.
+    """The candidate of least cost; the first of several equals.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
 
 
 def certificate_in_words(placement: Placement, certificate: Sequence[Sequence[int]]) -> str:
-    """Why no scheme sends less up: the groups of the certificate, and what each of them lacks."""
+    """The proof that no scheme has a smaller uplink: the groups of a certificate, and what each lacks."""
     if len(certificate) < 2:
         return "a single worker lacks nothing"
     lacks = [lacking(placement, block) for block in certificate]
@@ -188,6 +188,7 @@ def certificate_in_words(placement: Placement, certificate: Sequence[Sequence[in
     )
 
 
+# Names, and groups of workers, that a sentence lists before it says how many more there are.
 _SHOWN = 8
 
 
@@ -198,7 +199,7 @@ def _names(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _View:
-    """What a strategy sends down, and why not less; `uplink_bound` is None where it is `R_CO`."""
+    """The downlink of a strategy and the reason for its load; `uplink_bound` is None where it is `R_CO`."""
 
     uplink_bound: Fraction | None
     downlink: int
@@ -258,7 +259,7 @@ def _missing(placement: Placement) -> list[int]:
 
 
 def _whole_tasks(stored: Sequence[int], tasks: Sequence[int]) -> int:
-    """How many tasks have all their partitions among `stored`."""
+    """The number of tasks with all their partitions among `stored`."""
     held = set(stored)
     broken = {task for n, task in enumerate(tasks) if n not in held}
     return len(set(tasks) - broken)

@@ -25,7 +25,7 @@ MOST_NAMES = 2**14
 
 
 def check_size(placement: Placement, subpackets: int, uplink_rows: Sequence[int]) -> None:
-    """PlanError rather than hours of waiting, where the exact optimum takes very many packets."""
+    """Raise PlanError at once for a plan that would take hours to check."""
     partitions = len(placement.partitions)
     missing = [subpackets * (partitions - len(stored)) for stored in placement.stored]
     columns, rows = subpackets * partitions, sum(uplink_rows)

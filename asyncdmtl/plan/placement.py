@@ -1,4 +1,4 @@
-"""Who stores what: the placement, an immutable and validated value.
+"""The placement: which worker stores which partitions, an immutable and validated value.
 
 `M_k` is the set of partitions stored at worker `k`, `H_n` the set of holders of partition `n`
 (docs/theory.md, section 1).
@@ -35,12 +35,12 @@ class Placement:
         Any sizes and any overlaps; a worker may store nothing.
     partitions : sequence of str, optional
         All partitions, in order. Default: those stored anywhere, in natural order.
-        Given, it is a promise: every partition must have a holder, and no other may be stored.
+        If given, every one of them must have a holder, and no other partition may be stored.
 
     Attributes
     ----------
     workers, partitions : tuple of str
-        Names; everything else refers to them by index.
+        Names; all other attributes refer to them by index.
     stored : tuple of tuple of int
         `stored[k]` is `M_k`, ascending.
     holders : tuple of tuple of int
@@ -49,7 +49,7 @@ class Placement:
     Raises
     ------
     PlacementError
-        No worker, no partition, a name twice, a partition without a holder, or one that is unknown.
+        No worker, no partition, a name given twice, a partition without a holder, or an unknown partition.
     """
 
     workers: tuple[str, ...]
@@ -183,7 +183,7 @@ class Placement:
 
 
 def read_tables(path: str | Path) -> dict[str, Any]:
-    """What a placement file says, TOML or JSON; PlacementError if it cannot be read or does not parse."""
+    """The content of a placement file, TOML or JSON; PlacementError if it cannot be read or parsed."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -201,7 +201,7 @@ def read_tables(path: str | Path) -> dict[str, Any]:
 
 
 def _names(what: str, names: Any) -> list[str]:
-    """`names` as a list. One string is no list of names, though it could be taken for one of letters."""
+    """`names` as a list. A single string is refused: it would become a list of its letters."""
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise PlacementError(what, "must be a list of names", names)
     return list(names)

@@ -1,4 +1,4 @@
-"""What a placement file may say beside who stores what: tasks, prices and speeds of links."""
+"""Placement files: a placement, and optional tables of tasks, prices and speeds of links."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class PlanRequest:
     placement : Placement
     task_names : tuple of str
     tasks : tuple of int, length N
-        The task of each partition; without a table `tasks`, each partition is a task of its own.
+        The task of each partition; without a table `tasks` each partition is a task of its own.
     prices, speeds : tuple of K Fractions, or None
-        Per worker, from the tables `prices` and `speeds`: of an uplink vector, and of its uplink.
+        From the tables of these names: the price of a vector on each worker's link, and the link's speed in
+        vectors per unit of time.
     """
 
     placement: Placement

@@ -48,20 +48,20 @@ def make_plan(
     ----------
     placement : Placement
     strategy : "relay", "central", "personal" or "uncoded"
-        Who aggregates, and what is coded (docs/theory.md, section 2).
+        Where updates are aggregated, and what is coded (docs/theory.md, section 2).
     tasks : sequence of int, length N, optional
         The task, counted from 0, that owns each partition. Default: each partition is a task.
     max_overhead : Fraction, default 0
         The smallest number of packets per vector is taken whose uplink exceeds the optimum by at most this
         share; 0 meets the optimum exactly.
     prices : sequence of K numbers, optional
-        The uplink's cost, `Σ c_k R_k`, is minimised instead of its load.
+        `c_k`, the cost of a vector from worker `k`: `Σ c_k R_k` is minimised instead of the load.
     speeds : sequence of K numbers, optional
-        `relay` minimises how long the uplink takes, `max_k R_k / b_k`.
+        `b_k`, in vectors per unit of time: `relay` minimises the time of the uplink, `max_k R_k / b_k`.
     silent : int, default 0
-        `central`: the server decodes all updates without the rows of any so many workers.
+        Under `central` the server decodes all updates even if any so many workers send nothing.
     seed : int
-        Of the first random matrices that are tried.
+        The first seed of random matrices that is tried.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def make_plan(
 
 
 def _collects(plan: Plan) -> bool:
-    """Whether a server that aggregates decodes all updates, whoever of those that may stay silent does."""
+    """Whether a server that aggregates decodes all updates from every set of responders."""
     if plan.broadcasts == "updates":
         return True
     E, owners = plan.uplink_matrix, np.repeat(np.arange(len(plan.uplink_rows)), plan.uplink_rows)

@@ -1,7 +1,7 @@
-"""How plans of either kind travel: a recipe in plain msgpack types, and a digest that both ends compare.
+"""Plans on the wire: a recipe in plain msgpack types, and a digest that both ends compare.
 
-A plan over GF(2^8) is its seed: both ends draw the same matrices. A linear plan is its matrices, because
-LAPACK may differ in last digits between machines.
+The recipe of a plan over GF(2^8) has a seed, from which both ends draw the same matrices. The recipe of a
+linear plan has the matrices themselves, because LAPACK's last digits differ between machines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import PlanError
-from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.linear.plan import MOST_LINEAR_SUBPACKETS, LinearPlan
 from asyncdmtl.plan.plan import RECIPE_VERSION, Plan
 from asyncdmtl.plan.recipe import rebuild_plan, recipe_placement, whole
 
@@ -23,7 +23,7 @@ AnyPlan = Plan | LinearPlan
 
 
 def recipe_and_digest(plan: AnyPlan) -> tuple[dict[str, Any], bytes]:
-    """What `rebuild` takes; floats of a linear plan are little-endian float64 in bytes."""
+    """The arguments of `rebuild`; matrices of a linear plan are little-endian float64 in bytes."""
     if isinstance(plan, Plan):
         return plan.recipe(), plan.digest
     recipe: dict[str, Any] = {
@@ -61,7 +61,7 @@ def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
         raise PlanError("linear plan of another version, or with another digest than announced")
     try:
         placement = recipe_placement(recipe)
-        P = whole(recipe["subpackets"], 1, 4096)
+        P = whole(recipe["subpackets"], 1, MOST_LINEAR_SUBPACKETS)
         target = _unpack(recipe["target"], columns=len(placement.partitions))
         uplink_bound, fractional_bound = map(_fraction, recipe["bounds"])
         ranks = tuple(whole(rank, 0, len(target)) for rank in recipe["missing_ranks"])
@@ -101,7 +101,7 @@ def _unpack(packed: Any, columns: int) -> NDArray[np.float64]:
 
 
 def _fraction(text: Any) -> Fraction:
-    # Whoever may write 1e999999999 can make the reader compute for ever.
+    # Exponents are refused: reading 1e999999999 would take for ever.
     if type(text) is not str or len(text) > 1000 or not text.replace("/", "", 1).isdecimal():
         raise ValueError(f"{text!r} is no fraction")
     return Fraction(text)

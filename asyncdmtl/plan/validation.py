@@ -1,4 +1,4 @@
-"""Checks of what callers hand in: what is wrong is named before any work is done."""
+"""Checks of arguments: an error names the argument and the rule it breaks, before any work is done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXPONENT_DIGITS = 3
 
 
 def whole_number(argument: str, value: Any, low: int = 0, high: int = LARGEST_WHOLE_NUMBER) -> int:
-    """`value` as an int, if it is a whole number (NumPy's too) from `low` to `high`; else UsageError."""
+    """`value` as an int; UsageError unless it is a whole number (of NumPy, too) from `low` to `high`."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -34,7 +34,7 @@ def whole_number(argument: str, value: Any, low: int = 0, high: int = LARGEST_WH
 
 
 def rational(argument: str, value: Any, low: int = 0) -> Fraction:
-    """`value` as an exact fraction of at least `low`; a float means the decimal that it is written as."""
+    """`value` as an exact fraction, at least `low`; a float stands for the decimal that Python prints."""
     text = str(value)
     exponent = re.search(r"[eE][+-]?0*(\d+)", text)
     if isinstance(value, bool) or len(text) > _DIGITS or (exponent and len(exponent[1]) > _EXPONENT_DIGITS):
@@ -49,19 +49,19 @@ def rational(argument: str, value: Any, low: int = 0) -> Fraction:
 
 
 def a_placement(value: Any) -> Placement:
-    """`value`, if it is a Placement; else UsageError."""
+    """Return `value`; raise UsageError unless it is a Placement."""
     if not isinstance(value, Placement):
         raise UsageError("placement", "must be a Placement, such as Placement({'w0': ['a', 'b']})", value)
     return value
 
 
 def numbered_tasks(placement: Placement, tasks: Any) -> tuple[int, ...]:
-    """The task of each partition, counted from 0 without gaps; None makes each partition a task.
+    """The task of each partition, counted from 0 without gaps; with None each partition is a task.
 
     Raises
     ------
     UsageError
-        Not as many as partitions, not whole numbers, or with gaps.
+        There are not as many as partitions, they are not whole numbers, or there are gaps.
     """
     partitions = len(placement.partitions)
     if tasks is None:
@@ -80,7 +80,7 @@ def numbered_tasks(placement: Placement, tasks: Any) -> tuple[int, ...]:
 def per_worker(
     argument: str, values: Any, placement: Placement, *, positive: bool = False
 ) -> tuple[Fraction, ...]:
-    """One exact number for every worker, not negative, or `positive`; else UsageError."""
+    """One exact number for every worker; UsageError if one is negative, or zero and `positive` is set."""
     try:
         given: Sequence[Any] = list(values)
     except TypeError:

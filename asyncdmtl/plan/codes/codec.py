@@ -18,20 +18,28 @@ from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import gf256, linalg
 from asyncdmtl.plan.codes.matrices import Delivery, packets
 
-# A packet is coded and sent in ranges: so many at the most, of so many bytes at the least. Each costs every
-# worker and the server a message or two, whatever its size; and the more packets to a vector, the more there
-# are, as a rule, of workers and of rows in a message. So ranges are wider by the square of that, as long as
-# there are some to send while others come. Not so where rows go to a group: there what goes down takes little
-# longer than what comes up, and waiting counts most.
-MOST_RANGES, LEAST_RANGE = 32, 32 << 10
-SOME_RANGES, LEAST_SQUARE = 4, 3 << 10
+# The most ranges that a packet is coded and sent in. Each range costs the server and every worker a message
+# or two, whatever its size.
+MOST_RANGES = 32
+
+# The least bytes of a range, except for the last one.
+LEAST_RANGE = 32 << 10
+
+# Where vectors have many packets, a packet is cut into at least so many ranges, so that some are sent on
+# while others come.
+SOME_RANGES = 4
+
+# Bytes by which ranges grow, times the square of the packets per vector: with more packets there are, as a
+# rule, more workers and more rows per message. Ranges of rows for a multicast group do not grow, because
+# there the downlink takes about as long as the uplink, and waiting for a range costs the most.
+LEAST_SQUARE = 3 << 10
 
 
 @dataclass(frozen=True)
 class VectorFormat:
-    """How vectors of `length` numbers of `dtype` are laid out as `subpackets` packets of bytes.
+    """The layout of vectors of `length` numbers of `dtype` as `subpackets` packets of bytes.
 
-    `grouped` says whether rows go to a group of workers.
+    `grouped` says whether rows go to a multicast group of workers.
     """
 
     length: int
@@ -60,8 +68,8 @@ class VectorFormat:
     def ranges(self) -> tuple[slice, ...]:
         """The bytes of a packet, cut into the ranges in which packets are coded and sent.
 
-        Coding combines bytes at the same place only, so one range can be combined and sent on while the next
-        one comes.
+        Coding combines only bytes at the same place, so the server combines and sends one range while the
+        next one arrives.
         """
         width = max(LEAST_RANGE, self._share(MOST_RANGES))
         if not self.grouped:
@@ -70,20 +78,20 @@ class VectorFormat:
         return tuple(slice(start, min(start + width, self.packet_bytes)) for start in starts)
 
     def _share(self, count: int) -> int:
-        """Bytes of a packet cut into so many ranges, in whole cache lines."""
+        """Bytes of a range if a packet is cut into `count` ranges, in whole cache lines."""
         return -(-self.packet_bytes // (64 * count)) * 64
 
     def reaches(self, cols: slice, size: int) -> bool:
         """Whether the first `size` bytes of every packet hold these numbers of a vector."""
-        numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize
-        last: int = cols.stop - 1
-        if last // numbers > cols.start // numbers:  # up to the end of a packet, and some of the next one
+        numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize last: int =
+        cols.stop - 1 if last // numbers > cols.start // numbers:  # numbers up to the end of a packet, and
+        some of the next one
             return bool(done >= numbers)
         return bool(last % numbers < done)
 
     def allocate(self, vectors: int) -> Bytes:
         """Zeroed packets for so many vectors: a C-contiguous (vectors·P, packet_bytes) uint8 array."""
-        # Not np.zeros: that takes the memory only when a round needs it, and keeps the round waiting.
+        # np.zeros would take the memory only when a round first writes to it, and delay that round.
         return np.full((vectors * self.subpackets, self.packet_bytes), 0, dtype=np.uint8)
 
     def vectors(self, packed: Bytes) -> NDArray[np.generic]:
@@ -99,7 +107,7 @@ class VectorFormat:
 
 
 class Encoder:
-    """One worker's coded uplink rows: its rows of `E` times the packets that it stores."""
+    """The encoder of one worker: its rows of `E` times the packets that it stores."""
 
     def __init__(self, rows: Bytes, stored: Sequence[int], subpackets: int) -> None:
         self._product = gf256.Product(np.ascontiguousarray(rows[:, packets(stored, subpackets)]))
@@ -110,7 +118,7 @@ class Encoder:
 
 
 class Decoder:
-    """One worker's decoding of what it lacks from what it is sent and what it has.
+    """The decoder of one worker: from the rows it is sent and the packets it knows to those it wants.
 
     `V_wanted = [G_w⁻¹ | G_w⁻¹·G_known] · [Y ; V_known]`, one product with a matrix that is made once per
     plan (docs/theory.md, section 4). Raises CodingError if `G_w` is singular.
@@ -133,7 +141,7 @@ class Decoder:
 
 
 class Recombiner:
-    """The server's part: the downlink matrix times what it received or computed; nothing is decoded."""
+    """The recombiner of the server: the downlink matrix times the rows it received or computed."""
 
     def __init__(self, D: Bytes) -> None:
         self._product = gf256.Product(D)
@@ -144,5 +152,5 @@ class Recombiner:
 
 
 def _blocks(rows: Bytes | Sequence[Bytes]) -> Sequence[Bytes]:
-    """Rows as a sequence of arrays, each of one or of several."""
+    """Rows as a sequence of arrays, each of one row or of several."""
     return (rows,) if isinstance(rows, np.ndarray) else rows

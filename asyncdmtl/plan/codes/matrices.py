@@ -1,4 +1,4 @@
-"""Uplink and downlink matrices over GF(2^8), checked for every worker before anyone uses them.
+"""Uplink and downlink matrices over GF(2^8), and their check for every worker.
 
 Entries are random on the support that the placement allows (docs/theory.md, section 4): whenever the
 loads meet the cut-set bounds, generic entries let every worker decode, and a failed check costs a retry
@@ -28,10 +28,16 @@ def packets(indices: Sequence[int], subpackets: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What one worker is sent, and what it makes of it.
+    """The downlink of one worker.
 
-    `rows` are the rows of the downlink matrix it is sent, in packets; `wanted` the vectors it decodes
-    from them; `known` the vectors that it has already and uses as side information.
+    Attributes
+    ----------
+    rows : tuple of int
+        The rows of the downlink matrix that the worker is sent, in packets.
+    wanted : tuple of int
+        The vectors that it decodes from them.
+    known : tuple of int
+        The vectors that it has already and uses as side information.
     """
 
     rows: tuple[int, ...]
@@ -67,7 +73,7 @@ def plain_uplink(placement: Placement, senders: Sequence[int]) -> Bytes:
 
 
 def coded_downlink(rows: int, columns: int, seed: int) -> Bytes:
-    """`D`, of shape (rows, columns): every row combines everything that the server has."""
+    """`D`, of shape (rows, columns): every row combines all rows that the server has."""
     return random_matrix("downlink", seed, rows, columns)
 
 

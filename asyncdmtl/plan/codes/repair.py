@@ -1,12 +1,11 @@
-"""Repair of a broadcast: rows without end, and the rows of a worker from any that suffice.
+"""Repair of a broadcast: more rows than the downlink matrix has, and lost rows from any that suffice.
 
-The first rows are those of the downlink matrix; all others are *fresh*: random combinations of these, and
-so of the uplink rows, of which any serves whoever lost one (docs/theory.md, section 4: any `N − |M_k|`
-independent rows decode). Their coefficients follow from the plan's seed and their numbers, so a number is all
-that travels.
+The first rows of a broadcast are those of the downlink matrix. All further rows are *fresh*: random
+combinations of these. A fresh row replaces any lost one (docs/theory.md, section 4: any `N − |M_k|`
+independent rows decode). Its coefficients follow from the plan's seed and its number, so the number alone
+travels.
 
-A worker that lost rows does not decode in another way: it first solves for the rows that it lost, and then
-has what it would have had without loss.
+A worker that lost rows first solves for them, and then decodes as if no row had been lost.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from asyncdmtl.field import gf256, linalg
 from asyncdmtl.plan.codes.matrices import Delivery, packets, random_matrix
 from asyncdmtl.plan.plan import Plan
 
-# Solutions that are kept, for as many sets of lost and fresh rows; the rarest are made anew.
+# Solutions that a worker keeps, one for each set of lost and fresh rows; the one unused for longest goes
+# first.
 MOST_SOLUTIONS = 1 << 8
 
 
@@ -34,7 +34,7 @@ class FreshRows:
         self._seed = seed
 
     def coefficients(self, number: int) -> Bytes:
-        """Row `number` as a combination of the broadcast's: (rows,) uint8, a unit vector if it is one."""
+        """Coefficients of row `number` on the rows of the broadcast: (rows,) uint8; a unit vector for one."""
         if number < self.rows:
             return np.eye(1, self.rows, number, dtype=np.uint8).reshape(-1)
         return random_matrix(f"fresh/{number}", self._seed, 1, self.rows).reshape(-1)
@@ -45,14 +45,14 @@ class FreshRows:
 
 
 class Solver:
-    """How one worker gets the rows that it lost from others that came, and from what it knows.
+    """Solves for the rows that one worker lost, from others that came and from vectors it knows.
 
     Parameters
     ----------
     G : uint8 array (R_down·P, columns)
         The rows of the broadcast as combinations of packets (`Plan.combined`).
     delivery : Delivery
-        The rows that this worker decodes from, called its own here, in their places; and what it knows.
+        The rows that this worker decodes from, called its own rows here, and the vectors that it knows.
     subpackets : int
     seed : int
         The plan's.
@@ -67,8 +67,8 @@ class Solver:
     Raises
     ------
     CodingError
-        The own rows do not determine what the worker wants, or it neither wants nor knows some packets: of
-        these, fresh rows would be unknown.
+        The own rows do not determine the wanted vectors, or the worker neither wants nor knows some packet:
+        it could not use a fresh row, which combines all packets.
     """
 
     def __init__(self, G: Bytes, delivery: Delivery, subpackets: int, seed: int) -> None:
@@ -92,18 +92,18 @@ class Solver:
 
     @classmethod
     def of(cls, plan: Plan, worker: int) -> Solver:
-        """How a worker listens to the broadcast of a plan."""
+        """The solver of one worker for the broadcast of a plan."""
         return cls(plan.combined, multicast_delivery(plan, worker), plan.subpackets, plan.seed)
 
     def useful(self, number: int) -> bool:
-        """Whether a row may stand in for one that was lost: it tells something that is not known already."""
+        """Whether a row may replace a lost one: it is no combination of packets that the worker knows."""
         return number not in self._useless
 
     def redundant(self, filled: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-        """Which places hold rows that the others determine already, so that there is room for other rows.
+        """The places whose rows follow from the rows at the other places: they have room for other rows.
 
-        `filled` are the places of own rows that were lost, each with the number of the row that came in
-        its stead; all other places hold their own rows.
+        `filled` are the places of own rows that were lost, each with the number of the row that replaces it;
+        all other places hold their own rows.
         """
         key = tuple(sorted(filled))
         if key in self._solutions:
@@ -119,12 +119,12 @@ class Solver:
         return ()
 
     def solve(self, filled: Sequence[tuple[int, int]], rows: Sequence[Bytes], known: Sequence[Bytes]) -> None:
-        """Replace rows that came instead of own rows by those that were lost, in place.
+        """Compute the lost rows, and write them over the rows that replaced them.
 
         Parameters
         ----------
         filled : sequence of (place, number)
-            As for `redundant`, which found nothing.
+            As for `redundant`, which returned nothing.
         rows : sequence of uint8 arrays (L,), one for each place
         known : sequence of uint8 arrays (L,), one for each packet of the vectors that the worker knows
 
@@ -161,16 +161,17 @@ class Solver:
         """Lost rows from all places and the known packets: `A⁻¹ (y − a_S Y_S − b V_known)`."""
         terms = np.stack([self._express(number) for _, number in key])
         lost = [place for place, _ in key]
-        # A place of a lost row holds the row that came in its stead, which counts once.
+        # The place of a lost row holds the row that replaces it, which counts once.
         terms[:, lost] = np.eye(len(key), dtype=np.uint8)
         return gf256.Product(gf256.matmul(inverse, terms))
 
 
 def multicast_delivery(plan: Plan, worker: int) -> Delivery:
-    """What a worker takes from the broadcast of a plan, in which everybody hears everything.
+    """The delivery of a worker in a multicast group, where every worker receives all rows.
 
-    It knows what it stores (under `central` the aggregates of its tasks), and needs as many rows as over TCP;
-    but under `personal` all of them: a fresh row combines all models, and it knows none.
+    The worker knows the vectors that it stores (under `central` the aggregates of its tasks), and needs as
+    many rows as over TCP. Under `personal` it needs all rows, because a fresh row combines all models and the
+    worker knows none of them.
     """
     delivery = plan.deliveries[worker]
     if plan.strategy == "uncoded":

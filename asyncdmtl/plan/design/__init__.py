@@ -1,1 +1,1 @@
-"""Placement design: who should store what, so that little need be sent."""
+"""Placement design: stores for workers of given capacities, so that little need be sent."""

@@ -1,9 +1,9 @@
-"""Stores to begin a placement design with: how large each is, and an even filling.
+"""Stores to begin a placement design with: the size of each, and an even filling.
 
 Capacities `m_k` say how many partitions each worker may store. On links of speeds `b_k`, in vectors per unit
 of time both ways, the downlink takes `max_k (N − |M_k|)/b_k`: every worker is sent as many rows as it lacks.
-The uplink takes at least `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers: what `S` lacks,
-the others send.
+The uplink takes at least `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers: the others send
+the partitions that `S` lacks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from asyncdmtl.plan.placement import Placement
 
 Rank = tuple[int, Fraction]
 
+# Splits of the copies between a faster uplink and a faster downlink that are tried.
 SHARES = 8
 
 
@@ -31,15 +32,15 @@ def sizes_of_least_time(
 ) -> tuple[int, ...]:
     """`|M_k| <= m_k` of sum `total <= Σ m_k` for which uplink and downlink may take little time together.
 
-    Copies at slow workers shorten the downlink, copies at fast ones the uplink; in how many `shares` to split
-    them is tried out. With a single share all go to the downlink, whose time is then the least possible.
+    Copies at slow workers shorten the downlink, copies at fast ones the uplink. Splits into `shares` equal
+    parts are tried. With a single share all copies go to the downlink, whose time is then the least possible.
     """
     if total == sum(m):
         return tuple(m)
     B = sum(b, Fraction(0))
 
     def sends(k: int, size: int) -> Rank:
-        """First let everyone store what it has time to send, then nobody lack much of what others send."""
+        """First every worker stores what it has time to send, then those that lack the most of the others."""
         lacks = Fraction(size - N)
         return (0, size / b[k]) if size < N * b[k] / B else (1, lacks / (B - b[k]))
 
@@ -93,7 +94,7 @@ def even_stores(sizes: Sequence[int], N: int, rng: random.Random, order: Sequenc
 
 
 def cyclic_stores(sizes: Sequence[int], N: int) -> Stores | None:
-    """Those of a cyclic placement, if one has these sizes: whole copies in all, no size two above another."""
+    """The stores of a cyclic placement, if one has these sizes: they differ by at most one."""
     copies, rest = divmod(sum(sizes), N)
     if rest or max(sizes) - min(sizes) > 1:
         return None
@@ -103,7 +104,7 @@ def cyclic_stores(sizes: Sequence[int], N: int) -> Stores | None:
 
 
 def _filled(m: Sequence[int], wishes: Sequence[tuple[int, Callable[[int, int], Rank]]]) -> tuple[int, ...]:
-    """Give out copies one by one, each to the worker with room whose `rank(worker, size)` is least."""
+    """Give out copies one by one, each to a worker with room whose `rank(worker, size)` is least."""
     sizes = [0] * len(m)
     for amount, rank in wishes:
         queue = [(rank(k, size), k) for k, size in enumerate(sizes) if size < m[k]]

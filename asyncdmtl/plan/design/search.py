@@ -1,10 +1,10 @@
-"""Placement design: who should store what, so that `relay` sends the least.
+"""Placement design: which worker should store which partitions, so that `relay` sends the least.
 
 Capacities `m_k` say how many partitions each worker may store. Over all placements that respect them:
 
 - Downlink (docs/theory.md, section 3): `N − min_k |M_k|`, so what counts is the size of the smallest store.
 - Uplink: `R_CO >= max(Σ_k (N − |M_k|) / (K−1), max_k (N − |M_k|))`. The first is the certificate with all
-  workers apart, the second the one with a worker against all others, who must send it all that it lacks. No
+  workers apart, the second that of one worker against all others, which send it all that it lacks. No
   other certificate proves more from the sizes alone. With `C = Σ_k |M_k|` copies this is
 
       `R_CO >= N − min((C − N)/(K−1), min_k |M_k|)`,
@@ -13,15 +13,15 @@ Capacities `m_k` say how many partitions each worker may store. Over all placeme
   hyperedges, connecting `K` vertices takes hyperedges with `Σ_n (|H_n| − 1) >= K − 1`, and two groups of
   workers without a common partition must tell each other everything.
 - Makespan, speeds `b_k`: `max_k R_k/b_k >= (N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers,
-  who are sent what they lack by the others. The `S` that proves the most is found by Dinkelbach's method.
+  because the others send the partitions that `S` lacks. Dinkelbach's method finds the best `S`.
 
 Equal capacities: the cyclic placement. If `K` divides `N`, any `s` of its workers store at least the share
 `min(1, (s + c − 1)/K)` of all partitions (`c` copies). So `q` blocks of workers that all lack something prove
 at most `N/K · (q(K−c+1) − K)/(q−1)`, which grows with `q`: all workers apart prove the most. Blocks that lack
 nothing prove no more than one worker against the others. Hence `R_CO` is the bound.
 
-Everything else starts from an even filling and is improved by swaps (see `swaps`) until the bound is met or
-the effort spent. What comes out is not trusted: its loads are those of `uplink_optimum` (or `fastest_rates`).
+All other designs start from an even filling; swaps (see `swaps`) improve it until the bound is met or the
+effort is spent. The loads of a design are computed by `uplink_optimum` (or `fastest_rates`), not assumed.
 """
 
 from __future__ import annotations
@@ -46,14 +46,16 @@ from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 
-# Swaps are tried until so many copies have been looked at: a second or two, whatever the size.
+# Copies of partitions that all swaps together may look at: a second or two, whatever the size.
 EFFORT = 200_000
+
+# Swaps that are tried at the most, however small the placement is.
 MOST_STEPS = 400
 
 
 @dataclass(frozen=True)
 class LinkTimes:
-    """How long a round's vectors travel, on links of given speeds, beside the least time of any placement.
+    """The time that a round's vectors travel on links of given speeds, and its lower bound.
 
     Attributes
     ----------
@@ -75,7 +77,7 @@ class LinkTimes:
 
 @dataclass(frozen=True)
 class Design:
-    """A placement, what `relay` sends with it, and what it would send with any other.
+    """A placement, the loads of `relay` on it, and their lower bounds over all placements.
 
     Attributes
     ----------
@@ -87,7 +89,7 @@ class Design:
     uplink_bound, downlink_bound : Fraction
         Lower bounds on the loads over all placements with these capacities and copies.
     times : LinkTimes or None
-        With link speeds, the times that were minimised instead of the loads.
+        The times that were minimised instead of the loads, where link speeds were given.
     """
 
     placement: Placement
@@ -100,14 +102,14 @@ class Design:
 
     @property
     def gap(self) -> Fraction:
-        """How far what was minimised (total load; total time with speeds) is above its bound."""
+        """The total load (with speeds the total time) minus its bound."""
         if self.times is None:
             return self.uplink_load + self.downlink_load - self.uplink_bound - self.downlink_bound
         return self.times.uplink + self.times.downlink - self.times.uplink_bound - self.times.downlink_bound
 
     @property
     def optimal(self) -> bool:
-        """Whether the bounds prove that no placement does better; if not, none may exist all the same."""
+        """Whether the bounds prove that no placement is better. False does not prove that one is."""
         return self.gap == 0
 
 
@@ -124,7 +126,7 @@ def design_placement(
     Parameters
     ----------
     capacities : mapping of worker name to int, or sequence of int
-        How many partitions each worker may store; more than there are is as good as all. Workers of a
+        The number of partitions that each worker may store; numbers above `N` count as `N`. Workers of a
         sequence are named `w0`, `w1`, …
     partitions : int
         `N`; they are named `p0`, `p1`, …
@@ -135,7 +137,7 @@ def design_placement(
         `b_k`, in vectors per unit of time, both ways: minimise the makespan of the uplink plus the time of
         the downlink (see `LinkTimes`) instead of the loads.
     seed : int
-        Of the choices among equals; the same arguments give the same design.
+        The seed of random choices; the same arguments give the same design.
 
     Raises
     ------
@@ -175,7 +177,7 @@ def design_placement(
 
 @dataclass(frozen=True)
 class TradeOff:
-    """What a number of copies costs in storage and computation, and what it saves in traffic.
+    """The cost of a number of copies in storage and computation, and the traffic that remains.
 
     Attributes
     ----------
@@ -192,7 +194,7 @@ class TradeOff:
     downlink_load : Fraction
         Of `relay`, in vectors, as a broadcast; no placement with this storage needs less.
     uncoded_uplink, uncoded_downlink : int
-        The same exchange without coding: what somebody lacks is sent up once and broadcast once.
+        The same exchange without coding: every partition that some worker lacks goes up once and down once.
     unicast_downlink : int
         `Σ_k (N − |M_k|)`: the downlink without multicast, coded or not.
     """
@@ -253,7 +255,7 @@ def trade_off(
 def _checked_capacities(
     capacities: Mapping[str, int] | Sequence[int], N: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names of the workers and how much each can use of its capacity."""
+    """Names of the workers, and the part of its capacity that each can use."""
     if not isinstance(capacities, Mapping):
         capacities = {f"w{k}": capacity for k, capacity in enumerate(capacities)}
     if not capacities:
@@ -268,7 +270,7 @@ def _checked_capacities(
 
 
 def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
-    """How many copies of partitions are stored in all."""
+    """The number of copies of partitions that are stored in all."""
     if copies is None:
         return sum(m)
     if not 1 <= copies <= len(m):
@@ -334,8 +336,8 @@ def _search(
 class _Trial:
     """A placement, measured.
 
-    `uplink` is what is to be minimised: the load, or the makespan; `blocks` are what limits it (see `swaps`).
-    `key` orders trials: of two with the same load the one with fewer blocks is closer to an improvement.
+    `uplink` is to be minimised: the load, or the makespan. `blocks` limit it (see `swaps`). `key` orders
+    trials: of two with the same load, the one with fewer blocks is closer to an improvement.
     """
 
     placement: Placement
@@ -363,5 +365,5 @@ class _Trial:
 def _first_stores(sizes: Sequence[int], N: int, b: Sequence[Fraction] | None, rng: random.Random) -> Stores:
     if b is None:
         return cyclic_stores(sizes, N) or even_stores(sizes, N, rng, range(len(sizes)))
-    # The fastest first: then the slow ones are left with partitions that others hold too.
+    # The fastest workers choose first: then slow ones store partitions that others hold, too.
     return even_stores(sizes, N, rng, sorted(range(len(sizes)), key=lambda k: -b[k]))

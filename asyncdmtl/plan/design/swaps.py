@@ -1,8 +1,8 @@
-"""Small changes of a placement that loosen what limits its loads; no store changes its size.
+"""Small changes of a placement that may lower its loads; no store changes its size.
 
-What limits a placement is a set of disjoint groups of workers, the blocks: the uplink load cannot fall unless
-one of them stores more different partitions. So a change is worth trying if `Σ_S |∪_{k∈S} M_k|` over the
-blocks `S` grows. Which of those to try is left to chance.
+Disjoint groups of workers, the blocks, limit the loads of a placement: the uplink load cannot fall unless one
+of them stores more different partitions. So a change is worth trying if `Σ_S |∪_{k∈S} M_k|` over the blocks
+`S` grows. One such change is drawn at random.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+# `M_k` for every worker, while a design still changes it.
 Stores = list[set[int]]
-"""`M_k` for every worker, while it is still open."""
 
+# A worker, a partition that it drops, and one that it takes instead.
 Change = tuple[int, int, int]
-"""A worker, a partition that it drops, and one that it takes instead."""
 
 
 def swap(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Random) -> list[Change]:
-    """Two workers that swap partitions, whose numbers of holders stay; empty if no swap helps the blocks."""
+    """A swap of partitions between two workers; numbers of holders stay. Empty if no swap helps."""
     hits = _Hits(stored, blocks)
     for k, n in _spare(stored, hits, rng):
         takers = [j for j, store in enumerate(stored) if n not in store and hits.gain(n, k, j) > 0]
@@ -32,7 +32,7 @@ def swap(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Random) ->
 
 
 def replacement(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Random) -> list[Change]:
-    """A worker that drops a copy its block can do without for a partition new to the block; empty if none."""
+    """A worker's exchange of a copy that its block has twice for a partition new to it; empty if none."""
     hits = _Hits(stored, blocks)
     holders = Counter(n for store in stored for n in store)
     for k, n in _spare(stored, hits, rng):
@@ -42,7 +42,7 @@ def replacement(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Ran
 
 
 def apply(stored: Stores, changes: Sequence[Change]) -> None:
-    """Carry out `changes`, in place."""
+    """Make `changes`, in place."""
     for k, dropped, taken in changes:
         stored[k].remove(dropped)
         stored[k].add(taken)
@@ -54,7 +54,7 @@ def undo(stored: Stores, changes: Sequence[Change]) -> None:
 
 
 class _Hits:
-    """How many workers of every block hold each partition."""
+    """The number of workers in every block that hold each partition."""
 
     def __init__(self, stored: Stores, blocks: Sequence[Sequence[int]]) -> None:
         self._block = {k: i for i, block in enumerate(blocks) for k in block}
@@ -65,18 +65,18 @@ class _Hits:
         return k in self._block and self._count[n, self._block[k]] == 1
 
     def new(self, n: int, k: int) -> bool:
-        """Whether `k` is in a block and nobody there holds `n`."""
+        """Whether `k` is in a block without a holder of `n`."""
         return k in self._block and not self._count[n, self._block[k]]
 
     def gain(self, n: int, giver: int, taker: int) -> int:
-        """How many more different partitions the blocks hold, summed, when `n` goes to `taker`."""
+        """By how much `Σ_S |∪_{k∈S} M_k|` over the blocks grows when `n` goes from `giver` to `taker`."""
         if self._block.get(giver) == self._block.get(taker):
             return 0
         return int(self.new(n, taker)) - int(self.last(n, giver))
 
 
 def _spare(stored: Stores, hits: _Hits, rng: random.Random) -> list[tuple[int, int]]:
-    """Workers and partitions whose copy there no block needs, in random order."""
+    """Workers and partitions whose copy no block needs, in random order."""
     found = [(k, n) for k, store in enumerate(stored) for n in sorted(store) if not hits.last(n, k)]
     rng.shuffle(found)
     return found

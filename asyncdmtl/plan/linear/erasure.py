@@ -1,16 +1,16 @@
 """Linear targets with s silent workers: erasure codes whose rows respect the placement.
 
-A code has `rows[k]` rows at worker `k`, a matrix `S` of which what is left after any s silent workers has
-full column rank L, and a map `Λ` from ℝ^L into the target space. The coefficients of partition `n` are a
-codeword `S·x_n` that vanishes outside H_n and has `Λ·x_n = A_n`. Any K − s responders then determine
-`Σ_n x_n·v_n`, and `Λ` of that is the target.
+A code has `rows[k]` rows at worker `k`, a matrix `S` that keeps its full column rank L without the rows of
+any s workers, and a map `Λ` from ℝ^L into the target space. The coefficients of partition `n` are a codeword
+`S·x_n` that vanishes outside H_n and has `Λ·x_n = A_n`. Any K − s responders then determine `Σ_n x_n·v_n`,
+whose image under `Λ` is the target.
 
-The columns of `S` are of two sorts. An *unknown* (a line and a set T of workers) is generic on the rows of T;
-`Λ` maps it to the line, so all partitions on that line whose holders include T may use it. The other `extra`
-columns are generic everywhere, with generic images: a set of workers H reaches the whole target space through
-them as soon as `L − (rows outside H) ≥ r`.
+`S` has two kinds of columns. An *unknown* (a line and a set T of workers) is generic on the rows of T; `Λ`
+maps it to the line, so all partitions on that line whose holders include T may use it. The other `extra`
+columns are generic in all rows and have generic images: a set of workers H reaches the whole target space
+through them if `L − (rows outside H) ≥ r`.
 
-A plan is one code for the whole target space, and one (all extra) for each line that is better off alone.
+A plan is one code for the whole target space, and one (all extra) for each line that costs less alone.
 """
 
 from __future__ import annotations
@@ -31,9 +31,16 @@ from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
 from asyncdmtl.plan.rates.covering import Constraints, integer_cover, minimise
 from asyncdmtl.plan.rates.stragglers import ResponderNetwork
 
-_ROUNDS = 25
+# Solutions of the integer program that are drawn and corrected, at the most.
+_CODE_ROUNDS = 25
+
+# Lines up to which each may have a code of its own; with more, only lines with several needs may.
 _FEW_LINES = 12
+
+# Intersections of holder sets that are candidate unknowns of a line, beside the holder sets themselves.
 _MAX_SHARED = 30
+
+# The largest coefficient of a codeword: a larger one would lose too many digits.
 _LARGEST_COEFFICIENT = 1e5
 
 
@@ -56,10 +63,10 @@ def find_codes(
     subpackets: int,
     silent: int,
 ) -> list[Code]:
-    """Codes with the fewest rows, as far as the search gets."""
+    """The codes with the fewest rows that the search finds."""
     best = codes_of_lines(target, subpackets=subpackets, silent=silent)
     program = CodeProgram(target, bound, subpackets=subpackets, silent=silent)
-    for _ in range(_ROUNDS):
+    for _ in range(_CODE_ROUNDS):
         codes = program.solve()
         if codes is None or total(codes) >= total(best):
             break
@@ -77,7 +84,7 @@ def find_codes(
 
 
 def codes_of_lines(target: Target, *, subpackets: int, silent: int) -> list[Code]:
-    """The plan that is always valid: for every line a code of its own, s + 1 of its workers at every need."""
+    """A plan that is always valid: a code for every line, with s + 1 workers at each of its needs."""
     K, codes = len(target.placement.workers), []
     for line, holders in target.needs_of_line.items():
         if len(holders) == 1:
@@ -168,7 +175,7 @@ def _draw(
 
 
 def _overloaded(code: Code, responders: Sequence[tuple[int, ...]], P: int) -> set[frozenset[int]]:
-    """Sets of workers that some responder set leaves with more unknowns than rows (Hall's condition)."""
+    """Sets of workers with more unknowns than rows at some set of responders (Hall's condition)."""
     K = len(code.rows)
     holders = [tuple(sorted(T)) for _, T in code.unknowns] + [tuple(range(K))]
     network = ResponderNetwork(K, holders, [P] * len(code.unknowns) + [code.extra])
@@ -217,7 +224,7 @@ class CodeProgram:
         self._costs = everything
 
     def require(self, S: frozenset[int]) -> None:
-        """Whichever s workers are silent, the others of `S` have a row for every unknown within `S`."""
+        """Without any s silent workers, the others of `S` must have a row for every unknown within `S`."""
         mine = [self._common[k] for k in sorted(S)]
         terms = [(v, 1.0) for v in mine] + [(v, -c) for v, c in self._lost(mine)]
         terms += [(v, -float(self.subpackets)) for (_, T), v in self._unknowns.items() if T <= S]
@@ -226,9 +233,10 @@ class CodeProgram:
         self._rows.add(terms, 0.0)
 
     def forbid_extra(self, missed: Need) -> None:
-        """The images of lines that depend on each other are not generic: the holders of `missed` fell short.
+        """Forbid that `missed` is met by extra columns, because a draw showed that they do not suffice.
 
-        It is met otherwise, which costs at most optimality.
+        The images of lines that depend on each other are not generic. Another choice meets the need, which
+        costs at most optimality.
         """
         line, H = missed
         for (other, smaller), choice in self._through_extra.items():
@@ -289,7 +297,7 @@ class CodeProgram:
 
 
 def _candidates(target: Target, silent: int) -> list[Need]:
-    """Every need, and what several needs of a line have in common, as long as s silent workers leave some."""
+    """Every need, and intersections of a line's needs that s silent workers do not empty."""
     found = []
     for line, holders in target.needs_of_line.items():
         sets = set(holders)

@@ -1,4 +1,4 @@
-"""Linear targets: the matrices of a plan, the best conditioned of a few random draws, all of them checked."""
+"""Linear targets: the matrices of a plan, the best conditioned of a few random draws, each checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from asyncdmtl.plan.linear.pieces import Flat, Pieces, assign_everything, candid
 from asyncdmtl.plan.linear.subspaces import RESIDUAL, draw_subspaces, find_pieces, uplink_from_subspaces
 from asyncdmtl.plan.linear.targets import Bound, Target
 
+# Random draws of matrices, of which the best conditioned is taken.
 _DRAWS = 6
+
+# Condition number below which no further draw is made: it costs two of sixteen digits.
 _GOOD_CONDITION = 100.0
 
 
@@ -28,7 +31,7 @@ def build_uplink(
     silent: int,
 ) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P), the best conditioned of a few draws."""
-    # Should the optimised choice fail in every draw, the one that cannot fail takes its place.
+    # If the optimised choice fails in every draw, the choice that cannot fail takes its place.
     draws: list[Callable[[], tuple[list[Floats], float]]]
     if silent:
         choices = (
@@ -67,9 +70,9 @@ def _from_pieces(
 def _checked(
     target: Target, responders: Sequence[tuple[int, ...]], P: int, W: list[Floats], condition: float
 ) -> tuple[list[Floats], float]:
-    """The same rows, orthonormal within each worker; every set of responders is made to decode once.
+    """The same rows, made orthonormal within each worker, after every set of responders decoded once.
 
-    The rows of a worker matter by their span only: orthonormal ones lose no digits, and none is wasted.
+    Only the span of a worker's rows matters. Orthonormal rows lose no digits, and none is superfluous.
     """
     W = [_orthonormal_rows(matrix) for matrix in W]
     for key in responders:
@@ -93,7 +96,10 @@ def solve_decoding(columns: Floats, W: Sequence[Floats], P: int) -> tuple[Floats
 
 
 def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Floats, tuple[int, ...], float]:
-    """Random combinations of the row basis: every worker's leading rows suffice; the best of a few draws."""
+    """Downlink matrix, ranks by worker, and condition: random combinations of the row basis.
+
+    The leading rows, as many as its rank, suffice for every worker. The best of a few draws is taken.
+    """
     missing = [target.placement.missing(k) for k in range(len(target.placement.workers))]
     open_ = [real.column_basis(target.columns[:, columns]) for columns in missing]
     ranks = tuple(basis.shape[1] for basis in open_)

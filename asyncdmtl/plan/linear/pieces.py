@@ -1,4 +1,4 @@
-"""Linear targets: how many combinations each worker sends, and in which subspaces of the target space.
+"""Linear targets: the number of combinations that each worker sends, and their subspaces.
 
 Worker `k` owns a subspace `U_k` of the r-dimensional target space and sends `R_k = dim U_k` combinations.
 That works iff every column `A_n` lies in `Σ_{k∈H_n} U_k` (docs/theory.md, section 5).
@@ -6,7 +6,8 @@ That works iff every column `A_n` lies in `Σ_{k∈H_n} U_k` (docs/theory.md, se
 Subspaces are composed of generic pieces of *flats*: the lines through single columns, the whole space, and
 some spans of several columns in between. A column is within reach of its holders if their pieces of some flat
 that contains it fill that flat. Choosing the pieces is an integer program. With packets, everything happens
-in the target space ⊗ ℝ^P. Nobody is silent here; see `asyncdmtl.plan.linear.erasure` for that.
+in the target space ⊗ ℝ^P. No worker is silent here; `asyncdmtl.plan.linear.erasure` has plans for
+silent workers.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from asyncdmtl.field import real
 from asyncdmtl.plan.linear.targets import Bound, Target, bit_set, members
 from asyncdmtl.plan.rates.covering import Constraints, integer_cover, minimise
 
+# Variables of the largest integer program that is tried; simpler plans take the place of larger ones.
 MAX_VARIABLES = 1500
-"""Larger integer programs are not tried: simpler plans take their place."""
 
-_SMALL = 5
+# Lines up to which the span of every set of lines is a candidate flat.
+_FEW_LINES_FOR_ALL_SPANS = 5
+
+# Spans of several lines that are candidate flats, at the most.
 _MAX_SPANS = 40
 
 
@@ -42,8 +46,8 @@ class Flat:
         return int(self.basis.shape[1])
 
 
+# (worker, index of a flat) → dimensions that the worker takes in that flat, in packets.
 Pieces = dict[tuple[int, int], int]
-"""(worker, index of a flat) → dimensions that the worker takes in that flat, in packets."""
 
 
 def candidate_flats(target: Target) -> list[Flat]:
@@ -52,7 +56,7 @@ def candidate_flats(target: Target) -> list[Flat]:
     flats = [Flat(target.lines[:, [line]], 1 << line) for line in range(L)]
     everything = (1 << L) - 1
     spans = {everything} | set(target.stored_lines)
-    if L <= _SMALL:
+    if L <= _FEW_LINES_FOR_ALL_SPANS:
         spans |= set(range(1, everything + 1))
     else:
         by_holders: dict[frozenset[int], int] = {}
@@ -145,8 +149,8 @@ class PieceProgram:
     def exclude(self, line: int, H: frozenset[int], reached: Floats) -> None:
         """Demand more of `H`: what its pieces span (orthonormal `reached`, (r·P, j)) misses `line`.
 
-        Some piece outside that span is needed. Either a flat that closes the gap on its own, or enough
-        to fill the whole space; the rare way in between is given up, which costs at most optimality.
+        Some piece outside that span is needed: either a flat that closes the gap alone, or pieces that fill
+        the whole space. Rare solutions in between are excluded, too, which costs at most optimality.
         """
         P, dimension = self.subpackets, self.target.rank * self.subpackets
         rest = np.eye(dimension) - reached @ reached.T
@@ -176,11 +180,11 @@ class PieceProgram:
         self._rows.add(choices, 1.0)
 
     def _contribution(self, f: int, H: frozenset[int], *, alone: bool) -> list[tuple[int, float]]:
-        """Terms for what the pieces of `H` in a flat add up to, in a larger flat unless `alone`."""
+        """Terms for the dimensions of `H`'s pieces in a flat, counted in a larger flat unless `alone`."""
         terms = [(v, 1.0) for k in sorted(H) if (v := self._pieces.get((k, f))) is not None]
         if alone or len(terms) < 2 or f not in self._repeated:
             return terms
-        # A line that several workers send is one dimension all the same.
+        # A line that several workers send counts as one dimension.
         if (f, H) not in self._capped:
             cap = self._capped[f, H] = self._variable(self.subpackets)
             self._rows.add([*terms, (cap, -1.0)], 0.0)
@@ -188,7 +192,7 @@ class PieceProgram:
 
     @cached_property
     def _repeated(self) -> frozenset[int]:
-        """Lines with more than one need: only those may be worth sending twice."""
+        """Lines with more than one need: no other line is worth sending twice."""
         return frozenset(line for line, H in self.target.needs_of_line.items() if len(H) > 1)
 
     @cached_property
@@ -200,6 +204,6 @@ class PieceProgram:
 
 
 def _clean(matrix: Floats) -> Floats:
-    """Rounding noise of a projection set to zero, lest it counts as a direction."""
+    """Set the rounding noise of a projection to zero, so that it does not count as a direction."""
     matrix[:, np.linalg.norm(matrix, axis=0) < 1e-9] = 0.0
     return matrix

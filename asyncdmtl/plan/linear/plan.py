@@ -33,16 +33,18 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
 from asyncdmtl.plan.validation import a_placement, rational, whole_number
 
-MOST_SUBPACKETS = 4096
-MAX_SUBPACKETS = 24
-"""The most packets that `max_overhead` tries."""
+# The most packets per vector of a linear plan: the systems solved grow with their square.
+MOST_LINEAR_SUBPACKETS = 4096
+
+# The largest number of packets per vector that `max_overhead` tries: each costs an integer program.
+MOST_TRIED_SUBPACKETS = 24
 
 Float = TypeVar("Float", np.float32, np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class LinearPlan:
-    """How to obtain `A·V` at the server and at all workers; made by `make_linear_plan`.
+    """A plan by which the server and all workers obtain `A·V`; made by `make_linear_plan`.
 
     Attributes
     ----------
@@ -50,7 +52,7 @@ class LinearPlan:
     target : (C, N) float64
         `A`.
     silent : int
-        How many workers may stay silent.
+        The number of workers that may stay silent.
     subpackets : int
         P: every vector is cut into P equal packets (padded with zeros).
     dimensions : tuple of Fraction
@@ -65,13 +67,13 @@ class LinearPlan:
     fractional_bound : Fraction
         The same as a linear program: no linear scheme with any number of packets has a smaller load.
     bound_complete : bool
-        False if, with many workers, the bounds rest on a search for cut constraints and not on all of them.
-        They are valid then too, but may be lower than necessary.
+        False if, with many workers, the bounds rest on cut constraints that a search found. They are valid
+        then, too, but a larger bound may hold.
     downlink_matrix : (R_down, C) float64
-        What the server multiplies `A·V` with.
+        The matrix that the server multiplies with `A·V`.
     missing_ranks : tuple of int
         Per worker the rank of `A` on the columns outside `M_k`: the number of leading downlink rows that it
-        needs. `downlink_load = downlink_bound` is the largest of them: a worker cannot do with fewer.
+        needs. `downlink_load = downlink_bound` is the largest of them: no worker can decode from fewer.
     condition : float
         The worst condition number (largest over smallest non-zero singular value) of all systems solved: for
         the uplink coefficients, for every set of responders, for every worker.
@@ -117,7 +119,7 @@ class LinearPlan:
         return Fraction(max(self.missing_ranks))
 
     def encode(self, worker: int, updates: NDArray[Float]) -> NDArray[Float]:
-        """What `worker` sends: (R_k·P, ⌈d/P⌉) from its updates (|M_k|, d), in their dtype.
+        """The rows that `worker` sends: (R_k·P, ⌈d/P⌉) from its updates (|M_k|, d), in their dtype.
 
         Raises
         ------
@@ -130,7 +132,7 @@ class LinearPlan:
         return real.product(self.uplink_matrices[worker], packets).astype(updates.dtype)
 
     def decoding_matrix(self, responders: Sequence[int]) -> Floats:
-        """What turns the rows of `responders`, stacked in ascending order, into `A·V`: (C·P, Σ R_k·P).
+        """The matrix from the rows of `responders`, stacked in ascending order, to `A·V`: (C·P, Σ R_k·P).
 
         Computed once per set of responders.
 
@@ -173,7 +175,7 @@ class LinearPlan:
         return result if length is None else result[:, :length]
 
     def broadcast(self, combined: NDArray[Float]) -> NDArray[Float]:
-        """What the server broadcasts: (R_down, d) from `A·V` (C, d)."""
+        """The rows that the server broadcasts: (R_down, d) from `A·V` (C, d)."""
         _check_rows("combined", combined, len(self.target))
         return real.product(self.downlink_matrix, combined).astype(combined.dtype)
 
@@ -211,7 +213,7 @@ class LinearPlan:
         for k in responders:
             stored = list(self.placement.stored[k])
             W.append(np.zeros((self.uplink_matrices[k].shape[0], self.target.shape[1] * P)))
-            # Per unit of a column, so that columns of any size are solved for with the same care.
+            # Columns are divided by their lengths, so that all are solved for with the same accuracy.
             unit = np.repeat(1.0 / np.where(reduced.scales > 0, reduced.scales, 1.0)[stored], P)
             W[-1][:, packet_columns(stored, P)] = self.uplink_matrices[k] * unit
         try:
@@ -249,17 +251,17 @@ def make_linear_plan(
     ----------
     placement : Placement
     target : (C, N) real matrix
-        Columns follow `placement.partitions`. Any rank; zero and repeated columns are welcome.
+        Columns follow `placement.partitions`. Any rank; columns may be zero or repeated.
     silent : int
         The server decodes from any K − `silent` workers.
     seed : int
-        Fixes all random choices. (LAPACK may still differ in last digits between machines: let one side make
-        the plan and hand over its matrices.)
+        The seed of all random choices. LAPACK's last digits differ between machines, so one side makes the
+        plan and sends its matrices.
     subpackets : int
         P.
     max_overhead : float or Fraction, optional
-        Choose the smallest P up to `MAX_SUBPACKETS` whose bound exceeds that of the best scheme with any
-        number of packets by at most this fraction; 0 asks for none. `subpackets` is not used then.
+        The smallest P up to `MOST_TRIED_SUBPACKETS` is chosen whose bound exceeds that of schemes with any
+        number of packets by at most this share. `subpackets` is not used then.
 
     Raises
     ------
@@ -271,7 +273,7 @@ def make_linear_plan(
     placement = a_placement(placement)
     A = _check_target(placement, target)
     silent, seed = whole_number("silent", silent), whole_number("seed", seed)
-    subpackets = whole_number("subpackets", subpackets, 1, MOST_SUBPACKETS)
+    subpackets = whole_number("subpackets", subpackets, 1, MOST_LINEAR_SUBPACKETS)
     if max_overhead is not None:
         max_overhead = rational("max_overhead", max_overhead)
     check_copies(placement, silent)
@@ -310,7 +312,7 @@ def _choose_subpackets(
     if max_overhead is None:
         return subpackets, cut_bound(target, subpackets=subpackets, silent=silent)
     best: tuple[Fraction, int, Bound] | None = None
-    for P in range(1, MAX_SUBPACKETS + 1):
+    for P in range(1, MOST_TRIED_SUBPACKETS + 1):
         bound = cut_bound(target, subpackets=P, silent=silent)
         load = Fraction(bound.packets, P)
         if best is None or load < best[0]:

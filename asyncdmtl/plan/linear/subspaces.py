@@ -1,4 +1,4 @@
-"""Linear targets with nobody silent: from pieces of flats to uplink matrices that are checked.
+"""Linear targets without silent workers: from pieces of flats to uplink matrices that are checked.
 
 Worker `k` gets a random basis `U_k` of its pieces, and the coefficients of partition `n` solve
 `Σ_{k∈H_n} U_k w_{kn} = A_n`.
@@ -17,17 +17,20 @@ from asyncdmtl.field import real
 from asyncdmtl.plan.linear.pieces import Flat, PieceProgram, Pieces, assign_everything, fill_everything
 from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
 
+# The largest distance of a solution from a unit vector that counts as reaching it.
 RESIDUAL = 1e-9
-"""What a solution may miss of a unit vector before it counts as no solution."""
 
+# Solutions of the integer program that are drawn and corrected, at the most.
 _ROUNDS = 10
-_CUTS_PER_ROUND = 12
+
+# Corrections that are added to the program before it is solved again.
+_CORRECTIONS_PER_ROUND = 12
 
 
 def find_pieces(
     target: Target, flats: Sequence[Flat], bound: Bound, rng: np.random.Generator, *, subpackets: int
 ) -> Pieces:
-    """Pieces of smallest sum, as far as the search gets; they reach every need, whatever happens."""
+    """Pieces of the smallest sum that the search finds; they reach every need in any case."""
     program = PieceProgram(target, flats, bound, subpackets=subpackets)
     best = assign_everything(target, subpackets=subpackets)
     filled = repair(
@@ -43,7 +46,7 @@ def find_pieces(
         best = min(best, repair(target, flats, pieces, rng, subpackets=subpackets), key=total)
         if total(best) <= bound.packets:
             break
-        for line, H in missed[:_CUTS_PER_ROUND]:
+        for line, H in missed[:_CORRECTIONS_PER_ROUND]:
             program.exclude(line, H, _span(U, H))
         pieces = program.solve()
     return best
@@ -66,7 +69,7 @@ def repair(
             return mended
         for line, H in missed:
             if not any(mended.get((k, line), 0) == subpackets for k in H):
-                # The holder with the most needs left: its line may serve them all.
+                # The holder with the most open needs: the line at this worker may meet several.
                 mended[max(sorted(H), key=lambda k: sum(k in other for _, other in missed)), line] = (
                     subpackets
                 )

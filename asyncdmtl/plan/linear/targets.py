@@ -19,14 +19,17 @@ from asyncdmtl.field import real
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import Constraints, fractional_cover, integer_cover, minimise
 
+# Sets of workers up to which all cut constraints are listed; with more, violated ones are searched for.
 MAX_UNIONS = 2048
-"""Sets of workers whose cut constraints are listed one by one; beyond, the violated ones are searched for."""
 
+# Rounds of the search for violated constraints: each solves a program.
 _SEARCH_ROUNDS = 20
+
+# Workers up to which the programs of the search are solved in whole numbers.
 _MAX_INTEGER = 30
 
+# A line (its index) and a set of workers that must reach it.
 Need = tuple[int, frozenset[int]]
-"""A line (its index) and a set of workers that must reach it."""
 
 
 class Target:
@@ -47,7 +50,7 @@ class Target:
     line_of : tuple of int
         Per partition the index of its direction, −1 for a zero column.
     needs : tuple of Need
-        Which workers must reach which line; a need that follows from another is left out.
+        Lines, each with workers that must reach it; a need that follows from another is left out.
     """
 
     def __init__(self, placement: Placement, matrix: Floats) -> None:
@@ -169,7 +172,7 @@ def _all_demands(target: Target) -> dict[frozenset[int], int] | None:
 
 
 def _searched_demands(target: Target, subpackets: int, silent: int) -> tuple[dict[frozenset[int], int], bool]:
-    """Demands of the holder sets, and of the sets that the integer optimum of those known violates."""
+    """Demands of the holder sets, and of further sets that the optimum under known demands violates."""
     K = len(target.placement.workers)
     everyone = (1 << K) - 1
     start = {bit_set(H) for _, H in target.needs} | {everyone}
@@ -194,7 +197,7 @@ def _searched_demands(target: Target, subpackets: int, silent: int) -> tuple[dic
 
 
 def _grown(target: Target, rates: Floats, silent: int) -> dict[frozenset[int], int]:
-    """Violated sets grown greedily from each need: always by the holders that cost the least."""
+    """Violated sets, grown greedily from each need by the holders whose rates are smallest."""
     sets = list(dict.fromkeys(H for _, H in target.needs))
     holds = np.zeros((len(sets), len(rates)), dtype=np.bool_)
     for i, H in enumerate(sets):
@@ -216,7 +219,7 @@ def _grown(target: Target, rates: Floats, silent: int) -> dict[frozenset[int], i
 
 
 def _violated(target: Target, rates: Floats) -> tuple[frozenset[int] | None, bool]:
-    """The set S whose rates fall furthest below its rank, were the lines in general position.
+    """The set S whose rates are furthest below its rank, if the lines were in general position.
 
     Integer program: workers in S at the price of their rates; a line counts once all holders of one of its
     needs are in S, and at most r lines count.
@@ -243,7 +246,7 @@ def _violated(target: Target, rates: Floats) -> tuple[frozenset[int] | None, boo
 
 
 def packet_columns(partitions: Sequence[int], P: int) -> NDArray[np.int64]:
-    """Where the packets of these partitions are among N·P columns."""
+    """The columns of the packets of these partitions, among N·P columns."""
     return (np.array(partitions, dtype=np.int64)[:, None] * P + np.arange(P)).ravel()
 
 

@@ -1,6 +1,6 @@
-"""What must be sent at the least in `relay`, whatever the scheme (docs/theory.md, section 3).
+"""Lower bounds of `relay`, for every scheme (docs/theory.md, section 3).
 
-The functions that check a certificate are hand-simple on purpose: they trust nothing but the placement.
+The functions that check a certificate are simple on purpose: they rely on the placement alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asyncdmtl.plan.rates.cuts import MergedPartitions, PacketAssignment
 
 
 def downlink_bound(placement: Placement) -> int:
-    """`max_k (N − |M_k|)`: the load of any broadcast from which every worker learns what it lacks."""
+    """`max_k (N − |M_k|)`: the least load of a broadcast from which every worker learns what it lacks."""
     return len(placement.partitions) - min(map(len, placement.stored))
 
 
@@ -25,7 +25,7 @@ def lacking(placement: Placement, workers: Iterable[int]) -> int:
 
 
 def exclusive(placement: Placement, workers: Iterable[int]) -> int:
-    """`ex(S) = N − |∪_{k∉S} M_k|`: the number of partitions that only `workers` store."""
+    """`ex(S) = N − |∪_{k∉S} M_k|`: the number of partitions that no other workers store."""
     return lacking(placement, set(range(len(placement.workers))).difference(workers))
 
 
@@ -120,8 +120,9 @@ def violated_cut(
     scale = lcm(*(rate.denominator for rate in R))
     merged = MergedPartitions.of(placement)
     assignment = PacketAssignment(merged, subpackets * scale)
-    # For the complement C of a cut, R(C) + slack <= |∪_{k∈C} M_k| must hold; slack is what nobody sends.
-    # Rates that sum to more than everything leave none, and will do iff all packets can be handed out.
+    # For the complement C of a cut, R(C) + slack <= |∪_{k∈C} M_k| must hold, where slack is the number of
+    # packets that no worker sends. Rates whose sum exceeds the number of packets leave no slack; they suffice
+    # iff all packets can be handed out.
     slack = max(0, int(scale * (subpackets * merged.total - sum(R))))
     short = set()
     for k in range(K):
@@ -144,7 +145,7 @@ def rationals(
     signed: bool = False,
     positive: bool = False,
 ) -> tuple[Fraction, ...]:
-    """One exact rational for every worker; UsageError otherwise, or if one is negative (or zero)."""
+    """One exact rational for every worker, `positive` or at least not negative unless `signed`."""
     try:
         exact = tuple(Fraction(value) for value in values)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:

@@ -50,8 +50,8 @@ def cheapest_rates(placement: Placement, costs: Sequence[Fraction | int]) -> Wei
     Notes
     -----
     For a fixed sum of the rates, serving the workers from the cheapest to the dearest is optimal (Edmonds).
-    The cost is a convex, piecewise linear function of the sum, and the blocks that stopped the greedy
-    algorithm give the piece; the minimum is where a falling piece meets one that rises.
+    The cost is a convex, piecewise linear function of that sum, and the blocks that stopped the greedy
+    algorithm give the line at a sum. The minimum is where a falling line meets a rising one.
     """
     c = rationals("costs", costs, placement)
     K = len(placement.workers)
@@ -70,7 +70,7 @@ def cheapest_rates(placement: Placement, costs: Sequence[Fraction | int]) -> Wei
 
     rates, falling = serve_cheapest_first(optimum.load)
     if falling.slope >= 0:
-        # Sending more than R_CO in all does not pay: what proves R_CO makes up for the slope.
+        # A larger sum than R_CO does not pay: the certificate of R_CO makes up for the slope.
         least = {
             everyone.difference(block): Fraction(1, optimum.denominator) for block in optimum.certificate
         }
@@ -107,7 +107,7 @@ class _CostLine:
     def of(
         cls, merged: MergedPartitions, c: Sequence[Fraction], order: Sequence[int], chain: Sequence[Blocks]
     ) -> _CostLine:
-        """The piece that the blocks found after each worker in `order` (ascending cost) prove.
+        """The line that follows from the blocks found after each worker in `order` (ascending cost).
 
         By Abel's summation `Σ_k c_k R_k = c_last·R_up − Σ_i (c_{i+1} − c_i)·R(first i workers)`, and the
         blocks split the last factor: `R(C) = R_up − R(complement of C)`.
@@ -133,7 +133,7 @@ def _weighted(
     rates: tuple[Fraction, ...],
     proofs: Sequence[tuple[Fraction, dict[frozenset[int], Fraction]]],
 ) -> WeightedOptimum:
-    """The optimum, proven by a weighted sum of multipliers."""
+    """The optimum with its proof, a weighted sum of multipliers."""
     proof: dict[frozenset[int], Fraction] = {}
     for weight, multipliers in proofs:
         for cut, y in multipliers.items():

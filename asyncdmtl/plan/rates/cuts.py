@@ -1,9 +1,9 @@
-"""Cuts of the worker set, by flows: who answers for which packets.
+"""Cuts of the worker set, found by flows that hand out packets to their holders.
 
-Every cut-set constraint of docs/theory.md, section 3, is a question about `|∪_{k∈S} M_k|`, and flows
-answer it: hand each packet of a partition to one of its holders, and Hall's theorem says that numbers `x_k`
-of packets can be handed out at once iff `x(S) <= |∪_{k∈S} M_k|` (in packets) for every set `S` of workers.
-All is counted in whole packets, so every answer is exact.
+Every cut-set constraint of docs/theory.md, section 3, is a question about `|∪_{k∈S} M_k|`, and flows answer
+it: each packet of a partition goes to one of its holders, and Hall's theorem says that every worker `k` can
+have `x_k` packets at once iff `x(S) <= |∪_{k∈S} M_k|` (in packets) for every set `S` of workers. All numbers
+are whole packets, so every answer is exact.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Blocks = list[frozenset[int]]
 
 @dataclass(frozen=True)
 class MergedPartitions:
-    """Partitions with the same holders, as one with a count; those that every worker stores are left out.
+    """Partitions with the same holders, as one with a count.
 
-    Nobody needs what all store, so no bound and no rate changes without them.
+    Partitions that every worker stores are left out: no worker needs them, so no bound and no rate changes.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class MergedPartitions:
         How many partitions have these holders.
     stored : tuple of tuple of int
         For every worker the merged partitions that it stores. Those that no later worker (in `order`) stores
-        come first, because packets of the others are the ones to leave for later workers.
+        come first, so that packets of the others are left for later workers.
     """
 
     workers: int
@@ -69,7 +69,7 @@ class MergedPartitions:
 class PacketAssignment:
     """Packets handed out to holders, `packets` for every partition; at first all are free.
 
-    `draw` never lowers what another worker has: it may only swap which packets these are.
+    `draw` never lowers the number of packets that another worker has; it may swap them for other packets.
     """
 
     def __init__(self, merged: MergedPartitions, packets: int) -> None:
@@ -85,7 +85,7 @@ class PacketAssignment:
     def draw(self, worker: int, amount: int) -> int:
         """Hand up to `amount` more packets to `worker`; returns how many it got.
 
-        Fewer than `amount` means that it can have no more while the others keep their numbers;
+        Fewer than `amount` means that it can have no more while the other workers keep their numbers;
         `dependents` then says why.
         """
         missing = amount
@@ -94,7 +94,7 @@ class PacketAssignment:
         return amount - missing
 
     def release(self, worker: int, amount: int) -> None:
-        """Take `amount` packets away from `worker`, which has that many, preferring those others may need."""
+        """Take `amount` packets away from `worker`, which has that many; first those that others may need."""
         for n in reversed(self._stored[worker]):
             if amount == 0:
                 return
@@ -105,10 +105,10 @@ class PacketAssignment:
                 amount -= freed
 
     def dependents(self, workers: Iterable[int]) -> set[int]:
-        """`workers` and everyone with packets that, swapped along, could end up with them.
+        """`workers`, and all workers whose packets could reach them by swaps.
 
         When none of `workers` can draw more, this is the least set `S` that includes them and has all packets
-        of `∪_{k∈S} M_k`: that is why.
+        of `∪_{k∈S} M_k`: it proves that there are no more to draw.
         """
         found = set(workers)
         queue = list(found)
@@ -123,7 +123,7 @@ class PacketAssignment:
         return found
 
     def _augment(self, root: int, missing: int) -> int:
-        """One breadth-first search from `root`, swapping along every path to a free packet that it meets."""
+        """Search breadth-first from `root`, and swap along every path to a free packet."""
         stored, shares, free = self._stored, self._shares, self._free
         parents: dict[int, tuple[int, int]] = {root: (-1, -1)}
         cut_off: set[int] = set()
@@ -132,7 +132,7 @@ class PacketAssignment:
         gained = 0
         for k in queue:
             if parents[k][0] in cut_off:
-                # Not searched through yet: another path may still find it.
+                # This worker was not searched through: another path may still find it.
                 del parents[k]
                 continue
             for n in stored[k]:
@@ -157,7 +157,7 @@ class PacketAssignment:
     ) -> int:
         """Hand free packets of `n` to worker `last`, which hands others to its parent, and so on to the root.
 
-        Workers that have nothing left to hand to their parent are `cut_off`.
+        A worker with nothing left to hand to its parent joins `cut_off`.
         """
         amount = min(limit, self._free[n])
         path = []
@@ -189,7 +189,7 @@ class PacketAssignment:
 
 @dataclass(frozen=True)
 class Served:
-    """Rates in packets, and the blocks that prove that there can be no more: see `serve`."""
+    """Rates in packets, and the blocks that prove that no rate can be larger (see `serve`)."""
 
     rates: list[int]
     chain: list[Blocks]
@@ -202,12 +202,12 @@ def serve(
     order: Sequence[int],
     limits: Sequence[int] | None = None,
 ) -> Served:
-    """Edmonds' greedy algorithm: the workers, in `order`, get as much as the constraints let them.
+    """Edmonds' greedy algorithm: each worker, in `order`, gets as much as the constraints allow.
 
     All in packets: `R(C) <= packets·|∪_{k∈C} M_k| − slack` for every non-empty `C`, and `R_k <= limits[k]`.
     `chain[i]` has the finest disjoint blocks that prove that the first `i + 1` workers can have no more:
-    their constraints hold with equality, and so do the limits of workers outside all blocks. A rate may be
-    negative if the constraints force it to be.
+    their constraints hold with equality, and so do the limits of workers outside all blocks. A rate is
+    negative where the constraints leave no other choice.
     """
     assignment = PacketAssignment(merged, packets)
     everything = packets * merged.total

@@ -13,20 +13,20 @@ from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
 def integral_rates(
     placement: Placement, subpackets: int, optimum: UplinkOptimum | None = None
 ) -> tuple[int, ...]:
-    """How many packets each worker sends up, when a vector has `subpackets`: as few as can be, and even.
+    """The number of packets that each worker sends, for `subpackets` packets per vector: few, and balanced.
 
     Parameters
     ----------
     subpackets : int
         `P`.
     optimum : UplinkOptimum, optional
-        That of `placement`, to save computing it again.
+        The optimum of `placement`, if it is known already.
 
     Returns
     -------
     tuple of K ints
-        Rates in packets that violate no cut, of sum `⌈P·R_CO⌉`. Of all such it is decreasingly minimal: the
-        largest rate is as small as possible, then the second largest, and so on.
+        Rates in packets that violate no cut, of sum `⌈P·R_CO⌉`. They are decreasingly minimal: the largest
+        rate is as small as possible, then the second largest, and so on.
 
     Raises
     ------
@@ -35,8 +35,8 @@ def integral_rates(
 
     Notes
     -----
-    All rates rise together; a worker stops where a cut stops it. For the bases of an integral polymatroid
-    this is optimal (Federgruen, Groenevelt 1986; Frank, Murota, arXiv:1808.07600).
+    All rates rise together, and a worker stops where a cut allows it no more. For the bases of an integral
+    polymatroid this is optimal (Federgruen, Groenevelt 1986; Frank, Murota, arXiv:1808.07600).
     """
     check_subpackets(subpackets)
     K = len(placement.workers)
@@ -74,7 +74,7 @@ def _raise_together(
     everyone = set(range(merged.workers))
 
     def highest(workers: set[int]) -> int:
-        """The level at which these workers hold as much as their cut lets them."""
+        """The highest common level that the cut of these workers allows."""
         room = packets * merged.covered(workers) - slack - sum(rates[k] for k in workers - rising)
         return room // len(workers & rising)
 

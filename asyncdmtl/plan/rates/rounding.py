@@ -52,10 +52,10 @@ def plan_rates(
 def _rounded_up(
     rates: Sequence[Fraction], cost: Callable[[Sequence[Fraction]], Fraction], max_overhead: Fraction
 ) -> tuple[int, tuple[int, ...]]:
-    """The fewest packets with which `rates`, rounded up, cost at most `max_overhead` more than they do.
+    """The fewest packets for which `rates`, rounded up, cost at most the share `max_overhead` more.
 
-    Rates that are rounded up stay feasible: every cut asks for at least so much. (Other optimal rates may
-    do with fewer packets.)
+    Rates that are rounded up violate no cut, because no cut has an upper limit. (Other optimal rates may need
+    fewer packets.)
     """
     allowed = (1 + max_overhead) * cost(rates)
     for P in range(1, MOST_SUBPACKETS + 1):
@@ -72,5 +72,5 @@ def _dot(prices: Sequence[Fraction], rates: Sequence[Fraction]) -> Fraction:
 
 
 def longest(rates: Sequence[Fraction], speeds: Sequence[Fraction]) -> Fraction:
-    """`max_k R_k / b_k`: how long the uplink takes."""
+    """`max_k R_k / b_k`: the time that the uplink takes."""
     return max(rate / Fraction(speed) for rate, speed in zip(rates, speeds, strict=True))

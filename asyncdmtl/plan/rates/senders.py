@@ -1,4 +1,4 @@
-"""Who sends a partition's update when every update goes up once and uncoded."""
+"""The choice of a sender for every partition, where updates go up once and uncoded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from asyncdmtl.plan.placement import Placement
 
 
 def choose_senders(placement: Placement, prices: Sequence[Fraction | int] | None = None) -> tuple[int, ...]:
-    """One holder for every partition: the cheapest, and among equals so that the work is balanced.
+    """Choose one holder for every partition: the cheapest, and among equals one that balances the work.
 
-    The most loaded worker is loaded as little as possible. That is an optimal semi-matching (Harvey, Ladner,
-    Lovász, Tamir, *Semi-matchings for bipartite graphs and load balancing*, 2006): start greedily, then move
-    partitions along paths of holders from a worker to one with at least two fewer, until there is no such
-    path. Deterministic.
+    The load of the most loaded worker is as small as possible. This is an optimal semi-matching (Harvey,
+    Ladner, Lovász, Tamir, *Semi-matchings for bipartite graphs and load balancing*, 2006): start greedily,
+    then move partitions along paths of holders from a worker to one with at least two fewer, until there is
+    no such path. The same arguments give the same senders.
 
     Parameters
     ----------
     placement : Placement
     prices : sequence of K numbers, optional
-        Of a vector that a worker sends. Default: all alike.
+        The price of a vector that worker `k` sends. Default: all prices are equal.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def choose_senders(placement: Placement, prices: Sequence[Fraction | int] | None
 def _relief(
     holders: tuple[tuple[int, ...], ...], senders: list[int], loads: list[int]
 ) -> list[tuple[int, int]]:
-    """Moves (partition, new sender) that unload a worker onto one with at least two fewer, or none."""
+    """Moves (partition, new sender) that shift one partition to a worker with at least two fewer, or none."""
     sent: list[list[int]] = [[] for _ in loads]
     for n, sender in enumerate(senders):
         sent[sender].append(n)
