@@ -29,7 +29,9 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from asyncdmtl.data.encoding import RawPartition, Survey, pool
+from asyncdmtl.data.pooling import pool
+from asyncdmtl.data.raw_partition import RawPartition
+from asyncdmtl.data.surveys import Survey
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.multicast.datagrams import KEY_BYTES, Layout, Stream

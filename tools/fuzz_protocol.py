@@ -43,7 +43,9 @@ if "atheris" in sys.argv:
 else:
     import fuzz_inputs
 
-from asyncdmtl.data.encoding import Encoding, Survey, pool
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.pooling import pool
+from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import PlanError, RemoteProtocolError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings

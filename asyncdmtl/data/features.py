@@ -12,7 +12,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.data.columns import Column, to_numbers, to_text
-from asyncdmtl.data.surveys import read_fields, read_names
+from asyncdmtl.data.fields import read_fields, read_names
 from asyncdmtl.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)

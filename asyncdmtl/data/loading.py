@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.data import recipes, tables
-from asyncdmtl.data.encoding import Encoding, RawPartition, pool
+from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.files import ENDINGS
+from asyncdmtl.data.pooling import pool
+from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import UsageError

@@ -17,8 +17,8 @@ import numpy as np
 
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.data.columns import Column, Texts, as_text, is_missing, is_numeric, to_numbers, to_text
-from asyncdmtl.data.encoding import RawPartition
 from asyncdmtl.data.files import Source, find_files, read_columns
+from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.surveys import check_categories
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.plan.placement import natural_key

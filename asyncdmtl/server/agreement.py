@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncdmtl.data.encoding import Encoding, Survey, pool
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.pooling import pool
+from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration

@@ -8,8 +8,8 @@ import pytest
 from support.problems import make_settings
 
 from asyncdmtl.cli.options import make_settings as make_options
-from asyncdmtl.data.encoding import RawPartition
 from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored
+from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.tasks import Partition
 

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 import asyncdmtl
 from asyncdmtl.data.columns import as_column
-from asyncdmtl.data.encoding import Encoding, RawPartition, Survey, pool
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.pooling import pool
+from asyncdmtl.data.raw_partition import RawPartition
+from asyncdmtl.data.surveys import Survey
 from asyncdmtl.data.tables import TableData, TableSpec, load_partitions, load_table, read_table, suggest_loss
 from asyncdmtl.errors import DataError, UsageError
 

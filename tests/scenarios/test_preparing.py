@@ -12,7 +12,10 @@ from support.clusters import Cluster, run_cluster, stored_at
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.data.encoding import Encoding, RawPartition, Survey, pool
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.pooling import pool
+from asyncdmtl.data.raw_partition import RawPartition
+from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import DataError, LinkError, PeerError
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train

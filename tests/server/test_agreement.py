@@ -13,7 +13,8 @@ from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.data.encoding import Encoding, RawPartition
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train

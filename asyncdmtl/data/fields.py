@@ -1,0 +1,51 @@
+"""Plain types that came over the wire or from a file: fields, names and pairs, checked before use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from asyncdmtl.errors import UsageError
+
+
+def read_fields(what: str, content: Any, **types: type) -> list[Any]:
+    """The values of a mapping that must have exactly these keys and types, and finite numbers only.
+
+    Parameters
+    ----------
+    what : str
+        Names the mapping in errors.
+    content : object
+        The supposed mapping.
+    types : type
+        For each key its exact type (`True` is no int).
+
+    Raises
+    ------
+    UsageError
+        It is no mapping, has other keys, or names the value that breaks a rule.
+    """
+    if not isinstance(content, Mapping) or set(content) != set(types):
+        raise UsageError(what, f"must have exactly {', '.join(types)}", content)
+    for name, kind in types.items():
+        value = content[name]
+        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+            raise UsageError(f"{name} of {what}", f"must be of type {kind.__name__}, and finite", value)
+    return [content[name] for name in types]
+
+
+def read_names(what: str, names: Any) -> tuple[str, ...]:
+    """A list of different texts as a tuple. Anything else raises UsageError about `what`."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(what, "must be a list of texts", names)
+    if len(set(names)) != len(names):
+        raise UsageError(what, "must be different", names)
+    return tuple(names)
+
+
+def read_pairs(what: str, pairs: list[Any]) -> list[tuple[str, Any]]:
+    """A list of pairs with different names in front. Anything else raises UsageError about `what`."""
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise UsageError(what, "must be pairs", pairs)
+    return list(zip(read_names(what, [name for name, _ in pairs]), [rest for _, rest in pairs], strict=True))

@@ -1,0 +1,105 @@
+"""Count, mean and sum of squared deviations of a column of numbers; pooled over partitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.data.fields import read_fields
+from asyncdmtl.errors import DataError, UsageError
+
+# Rows that a partition may claim to have: the largest count that a float64 holds exactly.
+MAX_ROWS = 2**53
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A column of numbers: their count, their mean, and `M2`, the sum of their squared deviations from it."""
+
+    count: int
+    mean: float
+    M2: float
+
+    @classmethod
+    def of(cls, values: Floats) -> Moments:
+        """The moments of numbers (rows,) without NaN. Equal numbers give equal bits on every CPU.
+
+        A column in which all numbers are equal has an `M2` of exactly 0, and that number as its mean.
+
+        Raises
+        ------
+        DataError
+            A number that is not finite, or too large to be squared.
+        """
+        if not np.isfinite(values).all():
+            raise DataError("values", "must be finite", float(values[~np.isfinite(values)][0]))
+        if not len(values):
+            return cls(0, 0.0, 0.0)
+        mean = float(values[0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(2):  # the second pass corrects the rounding of the first
+                mean += _sum(values - mean) / len(values)
+            M2 = _sum((values - mean) ** 2)
+        if not math.isfinite(M2):
+            raise DataError("values", "has numbers too large to be squared", float(np.abs(values).max()))
+        return cls(len(values), mean, M2)
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Moments]) -> Moments:
+        """The moments of all rows, from those of disjoint parts. Their order changes the last bit only.
+
+        `M2 = Σ M2_i + Σ n_i (mean_i − mean)²`: Chan, Golub, LeVeque, "Algorithms for Computing the Sample
+        Variance", The American Statistician 37(3), 1983.
+
+        Raises
+        ------
+        DataError
+            Sums that are too large for a float64.
+        """
+        parts = [part for part in parts if part.count]
+        if not parts:
+            return cls(0, 0.0, 0.0)
+        n, mean = sum(part.count for part in parts), parts[0].mean
+        try:
+            for _ in range(2):
+                mean += math.fsum(part.count * (part.mean - mean) for part in parts) / n
+            M2 = math.fsum(part.M2 + part.count * (part.mean - mean) * (part.mean - mean) for part in parts)
+        except (OverflowError, ValueError):
+            M2 = math.inf
+        if not math.isfinite(M2):
+            raise DataError(
+                "values", "has numbers too large to be squared", max(abs(part.mean) for part in parts)
+            )
+        return cls(n, mean, M2)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, which `from_dict` reads."""
+        return {"count": self.count, "mean": self.mean, "M2": self.M2}
+
+    @classmethod
+    def from_dict(cls, what: str, content: Any) -> Moments:
+        """Read what `as_dict` returned. UsageError, which calls it `what`, if it is malformed."""
+        count, mean, M2 = read_fields(what, content, count=int, mean=float, M2=float)
+        if not 0 <= count <= MAX_ROWS or M2 < 0.0 or (count == 0 and (mean, M2) != (0.0, 0.0)):
+            raise UsageError(what, "must have a count and an M2 of at least 0", content)
+        return cls(count, mean, M2)
+
+
+NO_MOMENTS = Moments(0, 0.0, 0.0)
+"""The moments of a column without numbers."""
+
+
+def _sum(values: Floats) -> float:
+    """The sum by adding halves: its error grows with log₂ of the rows, and no CPU changes its order."""
+    while len(values) > 1:
+        half = len(values) // 2
+        halves = values[:half] + values[half : 2 * half]
+        if len(values) % 2:
+            halves[0] += values[-1]
+        values = halves
+    return float(values[0])

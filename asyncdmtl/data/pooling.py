@@ -1,0 +1,141 @@
+"""One encoding from the surveys of all partitions.
+
+- Numbers: a missing value becomes the mean over all sites. With `standardise`, the mean is subtracted and the
+  difference divided by the standard deviation, as scikit-learn's `StandardScaler` does (missing values do not
+  count).
+- Text, and true and false: each category becomes a column of 0 and 1; two categories become one column. If
+  values are missing, the missing value is a category of its own. A category that no site had becomes zeros.
+- A column that is the same in all rows adds nothing to an intercept. It is left out with a warning.
+- A target that is a number is centred: its mean over all sites is subtracted, and added back to predictions.
+  A free intercept makes up for any shift; a penalised intercept is drawn to that mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+from asyncdmtl.data.columns import as_text
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.features import CategoryColumn, EncodedColumn, NumberColumn
+from asyncdmtl.data.moments import Moments
+from asyncdmtl.data.surveys import Categories, ColumnSurvey, Survey, check_categories, common_classes
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.plan.placement import natural_key
+
+log = logging.getLogger(__name__)
+
+
+def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre: bool = False) -> Encoding:
+    """The encoding that follows from the surveys of all partitions, in whatever order they were declared.
+
+    Parameters
+    ----------
+    surveys : mapping of partition id to Survey
+    loss : str
+        A name in `LOSSES`.
+    standardise : bool
+        Whether columns of numbers are scaled to mean 0 and standard deviation 1 over all partitions.
+    centre : bool
+        Whether a target that is a number is shifted to mean 0.
+
+    Returns
+    -------
+    Encoding
+        Columns are in the order of the first partition. The encoding is empty if all surveys are.
+
+    Raises
+    ------
+    DataError
+        Partitions disagree on the columns, on the kind of a column, or on the target; all features are
+        constant; a column has too many categories; or the target does not suit the loss. The error names the
+        column and a partition.
+    """
+    if loss not in LOSSES:
+        raise UsageError("loss", f"must be one of {', '.join(LOSSES)}", loss)
+    ordered = {id_: surveys[id_] for id_ in sorted(surveys, key=natural_key)}
+    from_files = [id_ for id_, survey in ordered.items() if not survey.is_empty]
+    if not from_files:
+        return Encoding.empty()
+    if len(from_files) < len(ordered):
+        prepared = [id_ for id_ in ordered if ordered[id_].is_empty]
+        rule = f"must come from files, as {from_files[0]!r}, or all be of numbers"
+        raise DataError("partitions", rule, prepared)
+    targets = {id_: survey.target for id_, survey in ordered.items() if survey.target}
+    target, classes = common_classes(targets, loss)
+    offset = 0.0
+    if centre and classes is None:
+        offset = Moments.pooled([labels.moments for labels in targets.values()]).mean
+    names = _common_columns(ordered)
+    columns: list[EncodedColumn] = []
+    dropped: dict[str, str] = {}
+    for name in names:
+        made = _column(
+            name, {id_: survey.columns[name] for id_, survey in ordered.items()}, ordered, standardise
+        )
+        if isinstance(made, str):
+            dropped[name] = made
+        else:
+            columns.append(made)
+    if not columns:
+        raise DataError("features", "must not all be constant", dropped)
+    _warn(dropped)
+    return Encoding(tuple(columns), dropped, target, classes, offset)
+
+
+def _warn(dropped: Mapping[str, str]) -> None:
+    """Warn of the columns that are left out, in one line for each reason."""
+    for reason in dict.fromkeys(dropped.values()):
+        names = [name for name, own in dropped.items() if own == reason]
+        if len(names) == 1:
+            log.warning("column %r is left out: %s", *names, reason)
+        else:
+            log.warning("columns %s are left out: each %s", names, reason.removeprefix("it "))
+
+
+def _common_columns(surveys: Mapping[str, Survey]) -> tuple[str, ...]:
+    """The names of the columns, which every partition must have, in the order of the first partition."""
+    all_names = dict.fromkeys(name for survey in surveys.values() for name in survey.columns)
+    for id_, survey in surveys.items():
+        for name in all_names:
+            if name not in survey.columns:
+                rule = f"must be in every partition; in {id_!r}"
+                raise DataError(f"column {name!r}", rule, list(survey.columns))
+    return tuple(all_names)
+
+
+def _column(
+    name: str, surveys: Mapping[str, ColumnSurvey], partitions: Mapping[str, Survey], standardise: bool
+) -> EncodedColumn | str:
+    """The encoding of a column, or the reason why it is left out."""
+    text = {id_: survey for id_, survey in surveys.items() if isinstance(survey, Categories)}
+    numbers = {id_: survey for id_, survey in surveys.items() if isinstance(survey, Moments)}
+    counted = [id_ for id_, moments in numbers.items() if moments.count]
+    if text and counted:
+        id_, other = next(iter(text)), counted[0]
+        rule = f"must be of one kind: it has numbers in partition {other!r}, and text in {id_!r}"
+        raise DataError(f"column {name!r}", rule, text[id_].values[-1])
+    try:
+        if not text:
+            return _number_column(name, Moments.pooled(list(numbers.values())), standardise)
+        values = {value for survey in text.values() for value in survey.values}
+        rows = sum(partitions[id_].rows - survey.missing for id_, survey in text.items())
+        check_categories(values, rows)
+    except DataError as error:
+        raise DataError(f"column {name!r}", error.rule, error.value) from error
+    missing = rows < sum(survey.rows for survey in partitions.values())
+    if len(values) == 1 and not missing:
+        return f"it is always {next(iter(values))!r}"
+    return CategoryColumn(name, tuple(sorted(values, key=natural_key)), missing)
+
+
+def _number_column(name: str, moments: Moments, standardise: bool) -> NumberColumn | str:
+    if not moments.count:
+        return "it never has a value"
+    if (scale := math.sqrt(moments.M2 / moments.count)) == 0.0:
+        return f"it is always {as_text(moments.mean)}"
+    if not standardise:
+        return NumberColumn(name, moments.mean, 0.0, 1.0)
+    return NumberColumn(name, moments.mean, moments.mean, scale)
