@@ -83,9 +83,9 @@ class VectorFormat:
 
     def reaches(self, cols: slice, size: int) -> bool:
         """Whether the first `size` bytes of every packet hold these numbers of a vector."""
-        numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize last: int =
-        cols.stop - 1 if last // numbers > cols.start // numbers:  # numbers up to the end of a packet, and
-        some of the next one
+        numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize
+        last: int = cols.stop - 1
+        if last // numbers > cols.start // numbers:  # numbers of two packets, up to the end of the first
             return bool(done >= numbers)
         return bool(last % numbers < done)
 
