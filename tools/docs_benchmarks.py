@@ -1,8 +1,8 @@
 """Make the tables of the benchmark page from what the benchmarks wrote: `python tools/docs_benchmarks.py`.
 
 The page has a place for each table, between `<!-- table NAME -->` and `<!-- end -->`. The results are the
-JSON files in `asyncdmtl/docs/results/`, written with a benchmark's `--results`. `--check` changes nothing, and
-exits with 1 if the page is not what the results say.
+JSON files in `asyncdmtl/docs/results/`, written with a benchmark's `--results`. With `--check` nothing is
+changed, and the exit code is 1 if the page is not what the results say.
 """
 
 from __future__ import annotations
