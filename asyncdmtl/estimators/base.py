@@ -23,8 +23,9 @@ from asyncdmtl.estimators.rows import TaskRows
 from asyncdmtl.launch.joining import join_server
 from asyncdmtl.launch.processes import run_in_processes
 from asyncdmtl.launch.threads import run_in_threads
-from asyncdmtl.learning.learners import check_learner, learner_spec
+from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.scikit_learner import learner_spec
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
