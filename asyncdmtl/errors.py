@@ -4,20 +4,22 @@
 
     AsyncDMTLError                 exit code 1
     ├── UsageError (ValueError)         2   an argument, option or file breaks a rule
-    │   ├── PlacementError              2   who stores what makes no sense
+    │   ├── PlacementError              2   a placement breaks a rule
     │   └── DataError                   2   data that cannot be read or trained on
     ├── PlanError                       1   no plan exists for what was asked
     ├── CodingError                     6   vectors that cannot be decoded, or decoded to something else
     │   └── IntegrityError              6   digests differ: bytes were corrupted, models differ
-    │       └── DisagreementError       6   replicas disagree: holders computed different updates
+    │       └── DisagreementError       6   workers computed different updates from the same partition
     ├── LinkError                       3   a connection could not be made or was lost
-    ├── AuthenticationError             4   a peer could not prove who it is
+    ├── AuthenticationError             4   a peer could not prove its identity
     ├── WaitError                       5   a wait reached its limit; names the option that sets it
     ├── ProtocolError                   1
     │   ├── LocalProtocolError          1   ours: this side called the session wrongly
     │   └── RemoteProtocolError         1   theirs: the peer sent something that is not allowed
-    │       └── CorruptionError         1   what came is not what was sent
+    │       └── CorruptionError         1   the bytes that arrived are not those that were sent
     └── PeerError                       1   the peer said that it failed, and why
+
+    Terminated (BaseException)        143   a signal other than Ctrl-C asked this process to end
 
 Facts that a program may want (which worker, which partition) are attributes, not only words.
 """
@@ -49,7 +51,7 @@ class UsageError(AsyncDMTLError, ValueError):
 
 
 class PlacementError(UsageError):
-    """Who stores what makes no sense."""
+    """A placement breaks a rule: a partition without a worker, a name twice, too little storage."""
 
 
 class DataError(UsageError):
@@ -67,7 +69,7 @@ class CodingError(AsyncDMTLError):
 
 
 class IntegrityError(CodingError):
-    """Digests differ: replicas of `partitions` disagree among `workers`, or bytes were corrupted."""
+    """Digests differ: copies of `partitions` disagree among `workers`, or bytes were corrupted."""
 
     def __init__(self, message: str, *, partitions: Sequence[str], workers: Sequence[str]) -> None:
         self.partitions = tuple(partitions)
@@ -76,10 +78,10 @@ class IntegrityError(CodingError):
 
 
 class DisagreementError(IntegrityError):
-    """Holders computed different updates from the same partition.
+    """Workers computed different updates from the same partition.
 
-    `odd` tells for each worker in the minority the partitions that it differs in. Where no group of holders
-    is the largest, the one with the first worker is believed.
+    `odd` maps each worker in the minority to the partitions on which it differs. If no group of agreeing
+    workers is the largest, the group with the first worker counts as the majority.
     """
 
     def __init__(self, message: str, *, odd: Mapping[str, Sequence[str]]) -> None:
@@ -99,7 +101,7 @@ class LinkError(AsyncDMTLError):
 
 
 class AuthenticationError(AsyncDMTLError):
-    """A peer could not prove who it is."""
+    """A peer could not prove its identity."""
 
     exit_code = 4
 
@@ -120,15 +122,15 @@ class ProtocolError(AsyncDMTLError):
 
 
 class LocalProtocolError(ProtocolError):
-    """Ours: this side used the session wrongly."""
+    """The fault is ours: this side used the session wrongly."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """Theirs: the peer sent something that is not allowed."""
+    """The fault is theirs: the peer sent something that is not allowed."""
 
 
 class CorruptionError(RemoteProtocolError):
-    """What came is not what the peer sent, or the peer speaks another protocol."""
+    """The bytes that arrived are not those that the peer sent, or the peer speaks another protocol."""
 
 
 class PeerError(AsyncDMTLError):
@@ -137,6 +139,10 @@ class PeerError(AsyncDMTLError):
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         self.exit_code = exit_code
         super().__init__(message)
+
+
+class Terminated(BaseException):
+    """SIGTERM, SIGHUP or the end of standard input asked this process to end, and it has cleaned up."""
 
 
 def _short(value: object, limit: int = 200) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.cli import server, worker
-from asyncdmtl.cli.command import execute
+from asyncdmtl.cli.failure import execute
 from asyncdmtl.learning.training import Trainer
 from asyncdmtl.net.udp import GroupReceiver
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asyncdmtl.cli.options import as_options
 from asyncdmtl.data import loading
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trained, train
@@ -68,6 +67,20 @@ class Fault:
     def __str__(self) -> str:
         moment = f"{self.event} {self.count} + {self.delay * 1e3:.0f} ms"
         return f"{self.kind}{' of ' + self.who if self.who else ''} at {moment} ({self.seconds:.2f} s)"
+
+
+def settings_options(settings: Settings) -> list[str]:
+    """The training options by which a server gets just these settings, which have no edges."""
+    assert not settings.edges
+    words = []
+    for name, value in settings.as_dict().items():
+        if name == "accelerated":
+            words.append("--accelerated" if value else "--plain")
+        elif name == "standardise":
+            words.append("--standardise" if value else "--raw")
+        elif name != "edges":
+            words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
+    return words
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,7 @@ class Scenario:
 
     def server_words(self, folder: Path) -> list[str]:
         """The options of the server; those that it is started with again are the same."""
-        words = as_options(self.settings, {"strategy": self.strategy})
+        words = [*settings_options(self.settings), "--strategy", self.strategy]
         words += ["--data", self.data] if self.data else []
         if self.cover:
             words += ["--cover", str(folder / "placement.toml")]

@@ -23,8 +23,8 @@ from unittest import mock
 import click
 from click.testing import CliRunner
 
-from asyncdmtl.cli.command import execute
-from asyncdmtl.cli.main import main
+from asyncdmtl.cli.failure import execute
+from asyncdmtl.cli.main import COMMANDS, main
 
 Frozen = dict[str, Any]
 
@@ -88,7 +88,11 @@ FAILURES = (
 
 def frozen_options() -> Frozen:
     """All that command lines and configuration files may say, command by command."""
-    commands = {"asyncdmtl": main, **main.commands}
+    commands: dict[str, click.Command] = {"asyncdmtl": main}
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        commands[name] = command
     return {name: _options(command) for name, command in commands.items()}
 
 
@@ -115,7 +119,7 @@ def _plain(value: Any) -> Any:
 def frozen_help() -> Frozen:
     """The help of every command, as words: where lines end is up to click and the terminal."""
     texts = {}
-    for name in ("asyncdmtl", *main.commands):
+    for name in ("asyncdmtl", *COMMANDS):
         arguments = [] if name == "asyncdmtl" else [name]
         shown = CliRunner().invoke(main, [*arguments, "--help"], prog_name="asyncdmtl", terminal_width=100)
         assert shown.exit_code == 0, shown.output

@@ -1,4 +1,4 @@
-"""How a command starts as a program: Ctrl-C ends it quietly from its first moment, imports included."""
+"""How a command starts as a program, which Ctrl-C and SIGTERM end quietly even while it imports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from importlib import import_module
 
 def start(command: str) -> None:
     """Import a module of `asyncdmtl.cli`, run its `main`, and end the process with its exit code."""
-    # Imports take a moment, in which Ctrl-C should end this as quietly as later.
+    # Imports take a moment. A signal that comes meanwhile ends the process as quietly as one that comes
+    # later. As process 1 of a container, a process without a handler would ignore SIGTERM.
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     main = import_module(f"asyncdmtl.cli.{command}").main
-    execute = import_module("asyncdmtl.cli.command").execute
+    execute = import_module("asyncdmtl.cli.failure").execute
     signal.signal(signal.SIGINT, signal.default_int_handler)
     execute(main)

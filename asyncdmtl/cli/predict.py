@@ -23,9 +23,10 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.report.console import make_console
 from asyncdmtl.report.evaluation import compare
 from asyncdmtl.report.json_output import emit
-from asyncdmtl.report.run_report import make_console, show_metrics
+from asyncdmtl.report.metric_tables import show_metrics
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from asyncdmtl.report.run_report import human
+from asyncdmtl.report.units import human_bytes
 
 
 class RunProgress:
@@ -54,5 +54,5 @@ class RunProgress:
     def _round(self, event: dict[str, Any]) -> None:
         self._bytes += event["up_bytes"] + event["down_bytes"]
         objective = "?" if event["objective"] is None else f"{event['objective']:.4g}"
-        detail = f"objective {objective}, {human(self._bytes)}"
+        detail = f"objective {objective}, {human_bytes(self._bytes)}"
         self._bar.update(self._task, completed=event["round"] + 1, detail=detail)

@@ -1,10 +1,11 @@
-"""`asyncdmtl run`: a server and workers on this machine, and what came of it."""
+"""`asyncdmtl run`: a server and workers on this machine, and a report of the run."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import click
 import numpy as np
 
 from asyncdmtl.cli.command import command
-from asyncdmtl.cli.options import as_options, data_options, downlink_options, make_settings, training_options
+from asyncdmtl.cli.data_options import data_options
+from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.progress_bar import RunProgress
+from asyncdmtl.cli.training_options import make_settings, training_options
 from asyncdmtl.data import loading
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.tables import TASK
 from asyncdmtl.errors import CodingError, UsageError
-from asyncdmtl.launch.commands import LocalCluster
+from asyncdmtl.launch.processes import worker_process
+from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import select_strength
@@ -26,24 +30,56 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement, natural_key
-from asyncdmtl.report import run_report
+from asyncdmtl.plan.placement_file import write_placement
 from asyncdmtl.report.evaluation import evaluate, learning_curve
-from asyncdmtl.report.json_output import emit
+from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
-from asyncdmtl.report.pictures import plot as draw
+from asyncdmtl.report.run_pictures import plot_run
+from asyncdmtl.report.run_report import report_run
+from asyncdmtl.report.run_tables import show_run
+from asyncdmtl.server.records import RunOptions, RunRecord
 
-DEFAULT_WORKERS, DEFAULT_COPIES = 5, 3
+# Worker processes that are started if neither --workers nor --placement is given.
+DEFAULT_WORKERS = 5
 
-# How tables are cut where nothing is said.
-OF_TABLES = {"test_fraction": 0.2, "parts": 2}
+# Workers that store each partition if neither --copies nor --placement is given.
+DEFAULT_COPIES = 3
 
-# Folds of the cross-validation that chooses λ, and rounds that a fit for it may take.
-FOLDS, FIT_ROUNDS = 3, 1000
+# How the rows of files are cut if the options do not say it: the share that is kept for tests, and the
+# partitions that each task's training rows make.
+TABLE_CUT = {"test_fraction": 0.2, "parts": 2}
 
-# Of these cross-validation chooses for tables where nothing is said: models near one small subspace, or near
-# their mean. On nine of ten tables the one of less held-out loss had the better test score, in the mean of
-# two splits.
+# Folds of the cross-validation that chooses λ.
+FOLDS = 3
+
+# The most rounds of one fit of the cross-validation. Held-out losses differ little after that.
+FIT_ROUNDS = 1000
+
+# Cross-validation chooses among these couplings for files if --coupling is not given: models near one small
+# subspace, or near their mean. On nine of ten tables the coupling with less held-out loss had the better test
+# score as well, in the mean of two splits.
 TABLE_COUPLINGS = ("nuclear", "mean-regularised")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that a run writes; None where one is not wanted."""
+
+    report: Path | None
+    picture: Path | None
+    model: Path | None
+
+    def check(self) -> None:
+        """Find out before hours of training whether each file can be written.
+
+        Raises
+        ------
+        UsageError
+            Names the option whose file cannot be written.
+        """
+        for path, option in ((self.report, "--report"), (self.picture, "--plot"), (self.model, "--save")):
+            check_writable(path, option)
+        check_picture(self.picture)
 
 
 @command("run")
@@ -58,7 +94,7 @@ TABLE_COUPLINGS = ("nuclear", "mean-regularised")
 @click.option(
     "--placement",
     type=click.Path(path_type=Path),
-    help="TOML or JSON file that says who stores what; instead of --workers and --copies.",
+    help="TOML or JSON file with the partitions that each worker stores; instead of --workers and --copies.",
 )
 @training_options
 @downlink_options
@@ -85,43 +121,33 @@ def main(
     uncoded exchange. Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout,
     6 decoding or integrity, 130 interrupted, 143 terminated.
     """
-    for path, option in ((report_file, "--report"), (plot_file, "--plot"), (save, "--save")):
-        _check_output(path, option)
-    check_picture(plot_file)
+    outputs = Outputs(report_file, plot_file, save)
+    outputs.check()
     if loading.is_table(given["data"]):
-        given = given | {name: OF_TABLES[name] for name in OF_TABLES if given[name] is None}
+        given = given | {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
     loaded = loading.load(given)
     chosen = _placement(loaded, workers, copies, placement)
     settings, prepared = _prepare(loaded, given)
-    with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as folder:
-        finished = _train(chosen, settings, given, Path(folder))
-        saved = [Path(folder) / f"{k}.npz" for k in range(len(chosen.workers))]
-        present = [file for file in saved if file.exists()]
-        models, spread = _agreed_models(present, exact=given["strategy"] != "linear")
-    made = finished["report"]
-    made["models_spread"] = spread
+    record, models, spread = _train(chosen, settings, given)
+    report = report_run(record)
+    report["models_spread"] = spread
     if prepared.test:
-        metric = loaded.metric or metrics_for(settings.loss)[0]
-        rows = prepared.partitions, prepared.test
-        made["metrics"] = evaluate(*rows, models, settings, metric)
-        # A replay of the whole training: only for those who will look at it.
-        if report_file is not None or plot_file is not None:
-            made["learning_curve"] = learning_curve(*rows, settings, metric, len(made["rounds"]))
-    model = SavedModel(models, prepared.encoding, settings, loaded.task or TASK, made)
+        report |= _scored(prepared, models, settings, loaded.metric, len(record.rounds), outputs)
+    model = SavedModel(models, prepared.encoding, settings, loaded.task or TASK, report)
     if format == "json":
-        emit({"event": "finished", "report": made})
+        emit({"event": "finished", "report": report})
     else:
-        run_report.show(made)
-    if save is not None:
-        model.save(save)
-    if report_file is not None:
-        run_report.write(made, report_file)
-    if plot_file is not None:
-        draw(made, plot_file, model)
+        show_run(report)
+    if outputs.model is not None:
+        model.save(outputs.model)
+    if outputs.report is not None:
+        write_report(report, outputs.report)
+    if outputs.picture is not None:
+        plot_run(report, outputs.picture, model)
 
 
-def _check_output(path: Path | None, option: str) -> None:
-    """Find out before hours of training whether a result can be written where it should be."""
+def check_writable(path: Path | None, option: str) -> None:
+    """Raise UsageError, which names `option`, unless a file can be written at `path`; None is fine."""
     if path is None:
         return
     if not path.absolute().parent.is_dir():
@@ -133,7 +159,7 @@ def _check_output(path: Path | None, option: str) -> None:
 def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, loading.Prepared]:
     """The settings of the run and its rows as numbers.
 
-    If nothing says what λ is, it is chosen by cross-validation, and so is the coupling of a table.
+    If neither option nor recipe says what λ is, cross-validation chooses it, and for files the coupling too.
     """
     if given["strength"] is not None or "strength" in loaded.defaults:
         settings = make_settings(loaded.defaults, given)
@@ -143,8 +169,15 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     if len(prepared.tasks) == sum(p.rows for p in prepared.partitions):
         rule = "must be given: with a single row to train on for each task, cross-validation cannot choose it"
         raise UsageError("--strength", rule, None)
+    couplings: Sequence[str] = (settings.coupling,)
+    if loading.is_table(given["data"]) and given["coupling"] is None and len(prepared.tasks) > 1:
+        couplings = TABLE_COUPLINGS
+    return _cross_validated(settings, prepared, couplings), prepared
+
+
+def _cross_validated(settings: Settings, prepared: loading.Prepared, couplings: Sequence[str]) -> Settings:
+    """The settings with the coupling and the λ of least held-out loss. Tells on stderr what was chosen."""
     fits = replace(settings, rounds=min(settings.rounds, FIT_ROUNDS))
-    open_ = loading.is_table(given["data"]) and given["coupling"] is None and len(prepared.tasks) > 1
     with RunProgress(None) as progress:
         selections = {
             coupling: select_strength(
@@ -153,19 +186,18 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
                 folds=FOLDS,
                 on_strength=progress.note_strength,
             )
-            for coupling in (TABLE_COUPLINGS if open_ else (settings.coupling,))
+            for coupling in couplings
         }
     coupling, selection = min(selections.items(), key=lambda item: item[1].loss)
     if len(selection.strengths) > 1:
-        chosen = (
-            f"coupling {coupling}, λ = {selection.strength:.4g}" if open_ else f"λ = {selection.strength:.4g}"
-        )
-        click.echo(f"{chosen}, by cross-validation ({FOLDS} folds)", err=True)
-    return replace(settings, coupling=coupling, strength=selection.strength), prepared
+        named = f"coupling {coupling}, " if len(couplings) > 1 else ""
+        words = f"{named}λ = {selection.strength:.4g}, by cross-validation ({FOLDS} folds)"
+        click.echo(words, err=True)
+    return replace(settings, coupling=coupling, strength=selection.strength)
 
 
 def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
-    # The server will pool the same surveys, and then warn of columns that are left out.
+    # The server pools the same surveys later, and warns then of columns that are left out.
     with loading.unwarned():
         prepared = loaded.prepared(settings)
     if settings.learner:
@@ -176,6 +208,7 @@ def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
 def _placement(
     dataset: loading.Loaded, workers: int | None, copies: int | None, file: Path | None
 ) -> Placement:
+    """The placement that the options ask for, checked against the partitions of the data."""
     if file is None:
         workers = DEFAULT_WORKERS if workers is None else workers
         copies = min(DEFAULT_COPIES, workers) if copies is None else copies
@@ -195,31 +228,41 @@ def _placement(
 
 
 def _train(
-    placement: Placement,
-    settings: Settings,
-    given: dict[str, Any],
-    folder: Path,
-) -> dict[str, Any]:
-    """Run server and workers to the end; the server's last event."""
-    shared = _words(given, "log_level", "log_format", "log_file")
-    rows = _words(
-        given, "data", "task", "target", "features", "omit", "weight", "test_fraction", "parts", "seed"
+    placement: Placement, settings: Settings, given: dict[str, Any]
+) -> tuple[RunRecord, TaskModels, float]:
+    """Run the server here and a process for each worker.
+
+    Returns the record of the run, the models of all tasks, and how far the models of any two workers differ.
+    """
+    options = RunOptions(
+        settings,
+        given["strategy"],
+        len(placement.workers),
+        # No other worker is started in the place of one that was lost.
+        rejoin_timeout=0.0,
+        multicast=make_multicast(given),
     )
-    heard = _words(given, "interface")
-    server_options = [
-        *shared, *as_options(settings, given), "--workers", str(len(placement.workers)),
-        *_words(given, "downlink", "group", "interface", "hops", "multicast_rate"),
-    ]  # fmt: skip
-    worker_options = {
-        name: [*shared, *rows, *heard, "--partitions", ",".join(stored), "--save", str(folder / f"{k}.npz")]
-        for k, (name, stored) in enumerate(placement.as_dict().items())
-    }
-    with RunProgress(settings.rounds) as progress:
-        cluster = LocalCluster(server_options, worker_options, progress.note)
-        try:
-            return run(cluster.run())
-        finally:
-            cluster.kill()
+    with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
+        folder = Path(name)
+        write_placement(placement, folder / "placement.json")
+        words = [*_words(given, *_WORKER_OPTIONS), "--placement", str(folder / "placement.json")]
+        files = [folder / f"{k}.npz" for k in range(len(placement.workers))]
+        workers = {
+            worker: worker_process(worker, words, file)
+            for worker, file in zip(placement.workers, files, strict=True)
+        }
+        with RunProgress(settings.rounds) as progress:
+            record, _ = run(serve(options, workers, progress.note))
+        exact = given["strategy"] != "linear"
+        models, spread = _agreed_models([file for file in files if file.exists()], exact=exact)
+    return record, models, spread
+
+
+# Options of `run` that are options of `worker` as well, and go on to every worker.
+_WORKER_OPTIONS = (
+    "log_level", "log_format", "log_file", "interface",
+    "data", "task", "target", "features", "omit", "weight", "test_fraction", "parts", "seed",
+)  # fmt: skip
 
 
 def _words(given: dict[str, Any], *names: str) -> list[str]:
@@ -233,9 +276,9 @@ def _words(given: dict[str, Any], *names: str) -> list[str]:
 
 
 def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:
-    """The models of all tasks, from what the workers saved, and how far any two of them are apart.
+    """The models of all tasks, from the files of the workers, and how far the models of any two differ.
 
-    The distance is the largest difference relative to the largest coefficient; CodingError if it is not 0
+    The distance is the largest difference relative to the largest coefficient. CodingError if it is not 0
     where the strategy is `exact`.
     """
     found: dict[str, TaskModels] = {}
@@ -254,3 +297,21 @@ def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:
         np.concatenate([getattr(found[task], name) for task in tasks]) for name in ("coef_", "intercept_")
     )
     return TaskModels(tasks, coef, intercept, found[tasks[0]].loss), spread
+
+
+def _scored(
+    prepared: loading.Prepared,
+    models: TaskModels,
+    settings: Settings,
+    metric: str | None,
+    rounds: int,
+    outputs: Outputs,
+) -> dict[str, Any]:
+    """The parts of the report that need test rows: scores, and how they grew if a file will show that."""
+    metric = metric or metrics_for(settings.loss)[0]
+    scored = {"metrics": evaluate(prepared.partitions, prepared.test, models, settings, metric)}
+    if outputs.report is None and outputs.picture is None:
+        # The curve takes a replay of the whole training.
+        return scored
+    curve = learning_curve(prepared.partitions, prepared.test, settings, metric, rounds)
+    return scored | {"learning_curve": curve}

@@ -9,21 +9,99 @@ from typing import Any
 
 import click
 
-from asyncdmtl.cli.command import command
-from asyncdmtl.cli.options import downlink_options, make_multicast, make_settings, training_options
+from asyncdmtl.cli.command import command, together
+from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
+from asyncdmtl.cli.training_options import make_settings, training_options
 from asyncdmtl.data import loading, recipes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import format_address, parse_address
 from asyncdmtl.net.authentication import ServerSecurity, is_loopback
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.report import run_report
-from asyncdmtl.report.json_output import emit
+from asyncdmtl.report.json_output import emit, write_report
+from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 
-# By name: run as a program, this module is called __main__.
 log = logging.getLogger("asyncdmtl.server")
+
+_wait_options = together(
+    click.option(
+        "--join-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="Wait this long for all workers to join.",
+    ),
+    click.option(
+        "--round-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="Wait this long for a worker's uplink.",
+    ),
+    click.option(
+        "--silence-timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="Give a worker up that is silent for longer.",
+    ),
+    click.option(
+        "--rejoin-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="Wait this long for a replacement when no worker is left that holds a partition.",
+    ),
+)
+
+_checkpoint_options = together(
+    click.option(
+        "--checkpoint",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Save the state of the training in this directory, so that --resume can continue from it.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        type=int,
+        default=10,
+        metavar="ROUNDS",
+        help="Rounds from one checkpoint to the next.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Continue the run in the directory of --checkpoint, under the options that it was started with; "
+        "if the directory has no checkpoint yet, start a run.",
+    ),
+)
+
+_security_options = together(
+    click.option(
+        "--secret-file",
+        type=click.Path(path_type=Path),
+        help="Workers must prove knowledge of the secret in this file: one line for all workers, or in "
+        "FILE.toml a table [workers] with a secret for each name. Also: ASYNCDMTL_SECRET in the environment.",
+    ),
+    click.option(
+        "--tls-cert", type=click.Path(path_type=Path), help="Speak TLS with this certificate (chain), PEM."
+    ),
+    click.option(
+        "--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted."
+    ),
+    click.option(
+        "--tls-client-ca",
+        type=click.Path(path_type=Path),
+        help="Workers must show a certificate for their name that this CA signed, PEM.",
+    ),
+    click.option(
+        "--insecure",
+        is_flag=True,
+        help="Listen beyond this machine without TLS, or without proof of the workers' identity.",
+    ),
+)
 
 
 @command("server")
@@ -34,74 +112,24 @@ log = logging.getLogger("asyncdmtl.server")
 @click.option(
     "--cover",
     type=click.Path(path_type=Path),
-    help="Placement file: start when each of its partitions has a holder; nobody may store others. "
-    "Without --workers and --cover, the partitions of --data must be covered.",
+    help="Placement file: start when each of its partitions has a worker that stores it; no worker may store "
+    "others. Without --workers and --cover, the partitions of --data must be covered.",
 )
 @click.option(
     "--data",
     "recipe",
     show_default="digits, unless --loss is given",
-    help="The recipe that the workers train on. The server makes no row of it: this only gives loss and "
-    "defaults. For data in files give --loss, --strength and --workers instead.",
+    help="The recipe that the workers train on. The server makes no row of it, and takes only loss and "
+    "defaults from it. For data in files give --loss, --strength and --workers instead.",
 )
 @training_options
 @downlink_options
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
 )
-@click.option(
-    "--join-timeout", type=float, default=300.0, metavar="SECONDS", help="Wait this long for workers."
-)
-@click.option(
-    "--round-timeout", type=float, default=600.0, metavar="SECONDS", help="Wait this long for an uplink."
-)
-@click.option(
-    "--silence-timeout",
-    type=float,
-    default=10.0,
-    metavar="SECONDS",
-    help="A worker silent for longer is lost.",
-)
-@click.option(
-    "--rejoin-timeout",
-    type=float,
-    default=60.0,
-    metavar="SECONDS",
-    help="Wait this long for a replacement when nobody is left who holds a partition.",
-)
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write down here where the training stands, so that --resume can go on with it.",
-)
-@click.option(
-    "--checkpoint-every", type=int, default=10, metavar="ROUNDS", help="From one checkpoint to the next."
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on with the run that --checkpoint is of, with the options that it was started with; "
-    "if there is none yet, start one.",
-)
-@click.option(
-    "--secret-file",
-    type=click.Path(path_type=Path),
-    help="Workers must prove that they know the secret in this file: one for all in a line, or in FILE.toml "
-    "a table [workers] of one for each name. Also: ASYNCDMTL_SECRET in the environment.",
-)
-@click.option(
-    "--tls-cert", type=click.Path(path_type=Path), help="Speak TLS with this certificate (chain), PEM."
-)
-@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted.")
-@click.option(
-    "--tls-client-ca",
-    type=click.Path(path_type=Path),
-    help="Workers must show a certificate for their name that this CA signed, PEM.",
-)
-@click.option(
-    "--insecure", is_flag=True, help="Listen beyond this machine without TLS or without proof who takes part."
-)
+@_wait_options
+@_checkpoint_options
+@_security_options
 @click.option(
     "--health",
     metavar="HOST:PORT",
@@ -140,7 +168,7 @@ def main(
     security = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
-    observers = _check_health(health, insecure)
+    health_address = _health_address(health, insecure)
     partitions = Placement.read(cover).partitions if cover is not None else None
     defaults = loading.TABLE_DEFAULTS
     if recipe is not None or given["loss"] is None:
@@ -162,48 +190,55 @@ def main(
         resume,
         make_multicast(given),
     )
-    as_json = format == "json"
-    # Where the log is JSON, nothing else may be said on the same file.
-    tell = emit if as_json else _say if given["log_format"] == "text" else _keep_quiet
-    record = run(_serve(options, security, (host, port), tell, observers), until_eof=until_eof)
-    made = run_report.traffic(record)
-    if report_file is not None:
-        run_report.write(made, report_file)
-    if as_json:
-        emit({"event": "finished", "report": made})
-    else:
-        run_report.show(made)
+    # stderr that carries a log of JSON lines must carry nothing else.
+    on_event = emit if format == "json" else _say if given["log_format"] == "text" else _ignore
+    record = run(_serve(options, security, (host, port), on_event, health_address), until_eof=until_eof)
+    _print_report(record, format, report_file)
 
 
 async def _serve(
     options: RunOptions,
     security: ServerSecurity,
     address: tuple[str, int],
-    tell: Callable[[dict[str, Any]], None],
-    observers: tuple[str, int] | None,
+    on_event: Callable[[dict[str, Any]], None],
+    health_address: tuple[str, int] | None,
 ) -> RunRecord:
-    if observers is None:
-        return await Server(options, tell, security).run(*address)
-    # Here and not above: only those who ask for metrics wait for what makes them to be imported.
+    """Run the server, and beside it the one that answers health probes if an address is given for it."""
+    if health_address is None:
+        return await Server(options, on_event, security).run(*address)
+    # Here and not above: the client library of Prometheus takes a moment to import.
     from asyncdmtl.server.health import Health, Metrics
 
     def note(event: dict[str, Any]) -> None:
         metrics.note(event)
-        tell(event)
+        on_event(event)
 
-    coordinator = Server(options, note, security)
-    metrics = Metrics(options.settings.rounds, coordinator.ledger)
+    server = Server(options, note, security)
+    metrics = Metrics(options.settings.rounds, server.ledger)
     health = Health(metrics)
-    host, port = await health.listen(*observers)
-    tell({"event": "health", "host": host, "port": port})
+    host, port = await health.listen(*health_address)
+    on_event({"event": "health", "host": host, "port": port})
     try:
-        return await coordinator.run(*address)
+        return await server.run(*address)
     finally:
         await health.close()
 
 
-def _check_health(health: str | None, insecure: bool) -> tuple[str, int] | None:
-    """Where health and metrics are to be had; in plaintext, and for everybody who gets there."""
+def _print_report(record: RunRecord, format: str, file: Path | None) -> None:
+    report = report_run(record)
+    if file is not None:
+        write_report(report, file)
+    if format == "json":
+        emit({"event": "finished", "report": report})
+    else:
+        # Here and not above: a server that reports in JSON needs no tables.
+        from asyncdmtl.report.run_tables import show_run
+
+        show_run(report)
+
+
+def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | None:
+    """Host and port of --health, which answers everyone in plaintext; None if it is not given."""
     if health is None:
         return None
     host, port = parse_address(health, "--health")
@@ -214,12 +249,12 @@ def _check_health(health: str | None, insecure: bool) -> tuple[str, int] | None:
     return host, port
 
 
-def _keep_quiet(event: dict[str, Any]) -> None:
-    """Tell nobody."""
+def _ignore(event: dict[str, Any]) -> None:
+    """Print nothing: the log has the event."""
 
 
 def _say(event: dict[str, Any]) -> None:
-    """Tell a person on stderr what an operator must know to go on; the rest is in the log."""
+    """Print on stderr what an operator needs in order to go on. All other events are in the log."""
     if event["event"] == "listening":
         address = format_address(event["host"], event["port"])
         click.echo(f"run {event['run']}: listening on {address}", err=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from asyncdmtl.cli.command import command
-from asyncdmtl.cli.options import data_options
+from asyncdmtl.cli.command import command, together
+from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.data import loading
 from asyncdmtl.data.model_file import SavedModel
+from asyncdmtl.data.partition_file import read_partition
+from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.tables import TASK
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.event_loop import run
@@ -22,78 +24,107 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.worker.worker import Worker, WorkerOptions
 
-# By name: run as a program, this module is called __main__.
 log = logging.getLogger("asyncdmtl.worker")
+
+_wait_options = together(
+    click.option(
+        "--max-wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="Wait this long for the server to be up, at the start and whenever the connection is lost.",
+    ),
+    click.option(
+        "--start-timeout",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="Wait this long for the start of the training.",
+    ),
+    click.option(
+        "--round-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="Wait this long for the downlink of a round.",
+    ),
+    click.option(
+        "--silence-timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="Give a server up that is silent for longer.",
+    ),
+)
+
+_security_options = together(
+    click.option(
+        "--secret-file",
+        type=click.Path(path_type=Path),
+        help="Prove knowledge of the secret in this file, and have the server prove it too: one line, or in "
+        "FILE.toml the secret of --name in the table [workers]. Also: ASYNCDMTL_SECRET in the environment.",
+    ),
+    click.option(
+        "--tls-ca",
+        type=click.Path(path_type=Path),
+        help="Speak TLS with a server whose certificate this CA signed, PEM; or that certificate itself.",
+    ),
+    click.option(
+        "--tls-cert", type=click.Path(path_type=Path), help="Show this certificate for --name, PEM."
+    ),
+    click.option(
+        "--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted."
+    ),
+    click.option(
+        "--tls-server-name",
+        metavar="NAME",
+        show_default="the host of --connect",
+        help="The name that the server's certificate must have.",
+    ),
+    click.option("--insecure", is_flag=True, help="Permit a plaintext connection to another host."),
+)
 
 
 @command("worker")
 @click.option("--connect", default="127.0.0.1:7700", metavar="HOST:PORT", help="The server.")
-@click.option("--name", required=True, help="Unique in the run.")
+@click.option("--name", required=True, help="The worker's name, unique in the run.")
 @data_options
 @click.option("--seed", type=int, default=0, help="Of the data; the same at every worker.")
 @click.option("--partitions", metavar="ID,ID…", help="The partitions that are stored here.")
 @click.option(
     "--placement",
     type=click.Path(path_type=Path),
-    help="Placement file: store what it says of --name. Without --placement and --partitions: everything; "
-    "and in files each file's rows of a task are a partition, FILE/TASK.",
+    help="Placement file: store the partitions that it lists for --name. Without --placement and "
+    "--partitions, the worker stores everything; each file's rows of a task are then a partition, FILE/TASK.",
+)
+@click.option(
+    "--partition-file",
+    "partition_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    hidden=True,
+    help="A partition as asyncdmtl wrote it, instead of --data; may be given several times.",
 )
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write the models of all tasks here at the end (.npz)."
 )
-@click.option(
-    "--max-wait",
-    type=float,
-    default=60.0,
-    metavar="SECONDS",
-    help="Wait this long for the server to be up, at the start and whenever the connection is lost.",
-)
-@click.option(
-    "--start-timeout", type=float, default=3600.0, metavar="SECONDS", help="Wait this long for the start."
-)
-@click.option(
-    "--round-timeout", type=float, default=600.0, metavar="SECONDS", help="Wait this long for a downlink."
-)
-@click.option(
-    "--silence-timeout",
-    type=float,
-    default=10.0,
-    metavar="SECONDS",
-    help="A server silent for longer is lost.",
-)
-@click.option(
-    "--secret-file",
-    type=click.Path(path_type=Path),
-    help="Prove to know the secret in this file, and have the server prove it: one line, or in FILE.toml "
-    "that of --name in the table [workers]. Also: ASYNCDMTL_SECRET in the environment.",
-)
-@click.option(
-    "--tls-ca",
-    type=click.Path(path_type=Path),
-    help="Speak TLS with a server whose certificate this CA signed, PEM; it may be that certificate itself.",
-)
-@click.option("--tls-cert", type=click.Path(path_type=Path), help="Show this certificate for --name, PEM.")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted.")
-@click.option(
-    "--tls-server-name",
-    metavar="NAME",
-    show_default="the host of --connect",
-    help="What the server's certificate must be for.",
-)
+@_wait_options
+@_security_options
 @click.option(
     "--interface",
     metavar="NAME",
     default="",
     show_default="that of the connection",
-    help="By which datagrams come if the server sends to a group: its name, or an address of it.",
+    help="The network interface that hears datagrams, if the server sends to a group: its name, or one of "
+    "its addresses.",
 )
-@click.option("--insecure", is_flag=True, help="Permit a plaintext connection to another host.")
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     connect: str,
     name: str,
     partitions: str | None,
     placement: Path | None,
+    partition_files: Sequence[Path],
     save: Path | None,
     max_wait: float,
     start_timeout: float,
@@ -120,11 +151,15 @@ def main(
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
     options = WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout, interface)
-    stored = loading.load_stored(given, _stored(name, partitions, placement))
-    participant = Worker(options, stored, security)
-    models = run(_take_part(participant, host, port), until_eof=until_eof)
+    stored: Sequence[Stored]
+    if partition_files:
+        stored = [read_partition(file) for file in partition_files]
+    else:
+        stored = loading.load_stored(given, _stored_names(name, partitions, placement))
+    worker = Worker(options, stored, security)
+    models = run(worker.run(host, port), until_eof=until_eof)
     if save is not None:
-        SavedModel(models, *participant.trained_with, given["task"] or TASK).save(save)
+        SavedModel(models, *worker.trained_with, given["task"] or TASK).save(save)
     if format == "json":
         emit({"event": "finished", "worker": name, "models": str(save) if save else None})
     else:
@@ -133,12 +168,8 @@ def main(
         )
 
 
-async def _take_part(participant: Worker, host: str, port: int) -> TaskModels:
-    return await participant.run(host, port)
-
-
-def _stored(name: str, partitions: str | None, placement: Path | None) -> list[str] | None:
-    """The partitions that this worker stores; None for all."""
+def _stored_names(name: str, partitions: str | None, placement: Path | None) -> list[str] | None:
+    """The names of the partitions that this worker stores; None for all."""
     if partitions is not None and placement is not None:
         raise UsageError("--partitions and --placement", "cannot both be given", (partitions, str(placement)))
     if partitions is not None:

@@ -23,15 +23,14 @@ from asyncdmtl.estimators.rows import TaskRows
 from asyncdmtl.launch.joining import join_server
 from asyncdmtl.launch.processes import run_in_processes
 from asyncdmtl.launch.threads import run_in_threads
-from asyncdmtl.learning.learners import check_learner
+from asyncdmtl.learning.learners import check_learner, learner_spec
 from asyncdmtl.learning.losses import LOSSES
-from asyncdmtl.learning.scikit_learner import learner_spec
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.plan.placement import Placement, natural_key
-from asyncdmtl.report import run_report
+from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.records import RunOptions, RunRecord
 
 # What the rooms below call the parameters of an estimator.
@@ -179,7 +178,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = len(record.rounds)
         self.converged_ = record.converged
         self.history_ = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
-        self.traffic_ = run_report.traffic(record)
+        self.traffic_ = report_run(record)
         # A copy, without what the plan has cached meanwhile and cannot be pickled.
         self.plan_ = replace(record.plan)
         if not record.converged and settings.tolerance > 0.0:

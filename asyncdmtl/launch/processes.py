@@ -1,12 +1,14 @@
-"""A whole run on this machine: the server in this process, every worker in one of its own.
+"""A whole run on this machine: the server in this process, and every worker in a process of its own.
 
-Rows travel to the workers in files that nobody else may read, models back in others; both go when the run is
-over. `python -m asyncdmtl.launch.processes FOLDER NAME` is a worker.
+A worker process is `python -m asyncdmtl.worker`, the command that users call too. Its standard input ends
+with this process, however this process ends, and the worker ends with its standard input. All of them share a
+secret, so that no other process on this machine can take part.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,18 +18,22 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from asyncdmtl.data.model_file import SavedModel
-from asyncdmtl.errors import AsyncDMTLError, LinkError, PeerError
-from asyncdmtl.launch.threads import GRACE, OnEvent, WorkerData, run_apart, serve
+from asyncdmtl.data.partition_file import write_partition
+from asyncdmtl.errors import LinkError, PeerError
+from asyncdmtl.launch.threads import ENDING_SECONDS, OnEvent, TakePart, run_apart, serve
 from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.net.authentication import WorkerSecurity
-from asyncdmtl.net.event_loop import Terminated, run
+from asyncdmtl.net.addresses import format_address
+from asyncdmtl.net.credentials import VARIABLE
 from asyncdmtl.server.records import RunOptions, RunRecord
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+
+# The longest line, in bytes, that is read from a worker process. Its lines are events of some hundred bytes.
+LONGEST_LINE = 1 << 20
+
+# The directory that holds this package.
+_ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def run_in_processes(
@@ -35,99 +41,114 @@ def run_in_processes(
 ) -> tuple[RunRecord, TaskModels]:
     """Make a run with worker processes on this machine and return when it is over.
 
-    The workers end with this process, however it ends. Returns and raises as `threads.run_in_threads`.
+    Rows travel to the workers in files that only this user may read, and models travel back in others. All
+    files are deleted when the run is over. Parameters, result and errors are those of
+    `threads.run_in_threads`, except that the limits on waits count.
     """
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)
-        files: dict[str, str] = {}
+        files: dict[str, Path] = {}
         for partition in (partition for own in stored.values() for partition in own):
             if partition.id not in files:
-                files[partition.id] = f"{len(files)}.npz"
-                _write(partition, folder / files[partition.id])
+                files[partition.id] = folder / f"{len(files)}.npz"
+                descriptor = os.open(files[partition.id], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    write_partition(partition, file)
         workers = {
-            name: _worker(folder, f"worker-{k}", name, [files[partition.id] for partition in own])
+            name: worker_process(
+                name,
+                [word for partition in own for word in ("--partition-file", str(files[partition.id]))],
+                folder / f"models-{k}.npz",
+            )
             for k, (name, own) in enumerate(stored.items())
         }
-        # Nobody starts another worker in the place of one that was lost.
+        # No other worker is started in the place of one that was lost.
         return run_apart(serve(replace(options, rejoin_timeout=0.0), workers, on_event))
 
 
-def _worker(folder: Path, stem: str, name: str, files: Sequence[str]) -> WorkerData:
+def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
+    """A worker for `threads.serve` that is a process of its own.
+
+    Parameters
+    ----------
+    name : str
+        The worker's name in the run.
+    options : sequence of str
+        Further options of `python -m asyncdmtl.worker`, such as those that say what it stores.
+    models : Path
+        The file in which it saves the models of all tasks.
+
+    Returns
+    -------
+    callable
+        Takes part in a run and returns the models. It raises PeerError, with the message and the exit code of
+        the process, if the process failed, and LinkError if a signal killed it.
+    """
+
     async def take_part(host: str, port: int, secret: bytes) -> TaskModels:
-        job = {"host": host, "port": port, "name": name, "secret": secret.hex(), "partitions": files}
-        with _private(folder / f"{stem}.json") as file:
-            file.write(json.dumps(job).encode())
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__, str(folder), stem,
-            stdin=PIPE, stdout=PIPE, start_new_session=True,
-        )  # fmt: skip
+        process = await _start(
+            secret, "--connect", format_address(host, port), "--name", name, "--save", str(models), *options
+        )
         try:
-            assert process.stdout is not None
-            told = await process.stdout.read()
-            _check(name, await process.wait(), told)
+            while (await _next_event(name, process))["event"] != "finished":
+                pass
+            await process.wait()
         finally:
             await asyncio.shield(_stop(process))
-        return SavedModel.load(folder / f"{stem}-models.npz").models
+        return SavedModel.load(models).models
 
     return take_part
 
 
-def _check(name: str, code: int, told: bytes) -> None:
-    """Raise what a worker that ended with this exit code and these last words failed of."""
-    if code < 0:
-        raise LinkError(f"worker {name!r} was killed by {signal.Signals(-code).name}", peer=name)
-    if code > 0:
-        error = f"worker {name!r}: {told.decode(errors='replace') or 'failed'}"
-        raise LinkError(error, peer=name) if code == LinkError.exit_code else PeerError(error, exit_code=code)
+async def _start(secret: bytes, *options: str) -> Process:
+    """Start a worker process that prints its events as JSON and ends with its standard input."""
+    # Options in the environment are meant for the command that the user called, which passes on what it will.
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
+    }
+    environment[VARIABLE] = secret.decode()
+    # With -P, Python imports nothing from the current directory, where there may be a file random.py. If the
+    # package itself lies in the current directory, the process finds it by this path.
+    if os.getcwd() == _ROOT:  # noqa: PTH109
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), _ROOT)))
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "asyncdmtl.worker", *options, "--format", "json", "--until-eof",
+        stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE, start_new_session=True, env=environment,
+    )  # fmt: skip
+
+
+async def _next_event(name: str, process: Process) -> dict[str, Any]:
+    """The next event of a worker process; an error if it reports that it failed, or ends without a report."""
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        code = await process.wait()
+        if code < 0:
+            raise LinkError(f"worker {name!r} was killed by {signal.Signals(-code).name}", peer=name)
+        message = f"worker {name!r} ended with exit code {code} before it had finished"
+        raise PeerError(message, exit_code=max(code, 1))
+    event: dict[str, Any] = json.loads(line)
+    if event["event"] == "failed":
+        await process.wait()
+        raise PeerError(f"worker {name!r}: {event['error']}", exit_code=event["exit_code"])
+    return event
 
 
 async def _stop(process: Process) -> None:
-    if process.returncode is None:
+    """End a process if it still runs: first by SIGTERM, after a while by SIGKILL."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
         process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), GRACE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
-def _private(path: Path) -> BinaryIO:
-    """A new file that nobody else may read."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-def _write(partition: Partition, path: Path) -> None:
-    arrays: dict[str, Any] = {"names": np.array([partition.id, partition.task])}
-    arrays |= {"X": partition.X, "y": partition.y}
-    if partition.weights is not None:
-        arrays["weights"] = partition.weights
-    with _private(path) as file:
-        np.savez(file, **arrays)
-
-
-def _read(path: Path) -> Partition:
-    with np.load(path, allow_pickle=False) as file:
-        id_, task = map(str, file["names"])
-        return Partition(id_, task, file["X"], file["y"], file.get("weights"))
-
-
-def main(folder: Path, stem: str) -> int:
-    """Take part in a run as the job file says; the exit code, after the last words of one who failed."""
-    job: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-    partitions = [_read(folder / name) for name in job["partitions"]]
-    security = WorkerSecurity(bytes.fromhex(job["secret"]))
-    participant = Worker(WorkerOptions(job["name"]), partitions, security)
     try:
-        models = run(participant.run(job["host"], job["port"]), until_eof=True)
-        SavedModel(models, *participant.trained_with).save(folder / f"{stem}-models.npz")
-    except AsyncDMTLError as error:
-        sys.stdout.write(str(error))
-        # What the server said is known here: that it was lost is all that this worker can add.
-        return LinkError.exit_code if isinstance(error, PeerError) else error.exit_code
-    except Terminated:
-        return 143
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+        async with asyncio.timeout(ENDING_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    await process.wait()

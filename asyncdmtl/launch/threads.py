@@ -1,6 +1,6 @@
 """A whole run in this process: server and workers on an event loop in a thread of its own, over real TCP.
 
-They share a secret, so that nobody else on this machine can take part.
+They share a secret, so that no other process on this machine can take part.
 """
 
 from __future__ import annotations
@@ -34,16 +34,19 @@ except ImportError:  # no wheel for this platform
 Result = TypeVar("Result")
 OnEvent = Callable[[ServerEvent], None]
 
-# Takes part in the run of the server at this host and port, whose secret is this.
-WorkerData = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels]]
+# One worker of `serve`: takes part in the run of the server at a host and port, with a secret, and returns
+# its models.
+TakePart = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels]]
 
-HERE = "127.0.0.1"
+# The address at which the server of a run on this machine listens.
+LOOPBACK = "127.0.0.1"
 
-# Seconds. Who runs in this very process cannot vanish from it, and may compute, or be suspended, for long.
-PATIENCE = 7 * 86400.0
+# Seconds: the limit of every wait for a thread of this process. A thread cannot vanish as a machine can, and
+# may compute, or be suspended with a notebook's computer, for days.
+THREAD_PATIENCE = 7 * 86400.0
 
-# Seconds for workers to end once the server has.
-GRACE = 5.0
+# Seconds that workers get to end by themselves after the server has ended; then they are stopped.
+ENDING_SECONDS = 5.0
 
 
 def run_in_threads(
@@ -51,14 +54,15 @@ def run_in_threads(
 ) -> tuple[RunRecord, TaskModels]:
     """Make a run in this process and return when it is over.
 
-    May be called where an event loop runs already, as in a notebook, which then waits. Ctrl-C ends the run.
+    May be called where an event loop runs already, as in a notebook; that loop then waits. Ctrl-C ends the
+    run.
 
     Parameters
     ----------
     options : RunOptions
         Its limits on waits do not count here.
     stored : mapping of worker to sequence of Stored
-        Who takes part, and with what.
+        The workers and the partitions that each of them stores.
     on_event : callable, optional
         Called with every event of the server, in the thread of the run.
 
@@ -71,41 +75,42 @@ def run_in_threads(
     Raises
     ------
     AsyncDMTLError
-        What ended the run, from whoever knows most of it.
+        What ended the run: the error of the side on which the cause lies, if several sides failed.
     """
     options = replace(
         options,
-        join_timeout=PATIENCE,
-        round_timeout=PATIENCE,
-        silence_timeout=PATIENCE,
+        join_timeout=THREAD_PATIENCE,
+        round_timeout=THREAD_PATIENCE,
+        silence_timeout=THREAD_PATIENCE,
         rejoin_timeout=0.0,
     )
-    workers = {name: _participant(name, partitions) for name, partitions in stored.items()}
+    workers = {name: _worker_here(name, partitions) for name, partitions in stored.items()}
     return run_apart(serve(options, workers, on_event))
 
 
 async def serve(
-    options: RunOptions, workers: Mapping[str, WorkerData], on_event: OnEvent | None = None
+    options: RunOptions, workers: Mapping[str, TakePart], on_event: OnEvent | None = None
 ) -> tuple[RunRecord, TaskModels]:
     """Serve a run on the loopback in which `workers` take part.
 
-    A worker that fails before training has begun ends the run; later it is the server's affair, which goes on
-    if it can. Returns and raises as `run_in_threads`.
+    A worker that fails before training has begun ends the run. After that the server decides, and goes on
+    without the worker if it can. Returns and raises as `run_in_threads`.
     """
     address = asyncio.get_running_loop().create_future()
-    begun = False
+    training = False
 
     def note(event: ServerEvent) -> None:
-        nonlocal begun
-        begun = begun or event["event"] == "planned"
+        nonlocal training
+        training = training or event["event"] == "planned"
         if event["event"] == "listening":
             address.set_result((event["host"], event["port"]))
         if on_event is not None:
             on_event(event)
 
-    secret = secrets.token_bytes(32)
+    # As text: worker processes get it in their environment.
+    secret = secrets.token_hex(32).encode()
     security = ServerSecurity(Credentials(secret, {}, "this run"))
-    server = asyncio.create_task(Server(options, note, security).run(HERE, 0))
+    server = asyncio.create_task(Server(options, note, security).run(LOOPBACK, 0))
     tasks: dict[str, asyncio.Task[TaskModels]] = {}
     try:
         await asyncio.wait([server, address], return_when=asyncio.FIRST_COMPLETED)
@@ -113,12 +118,12 @@ async def serve(
             host, port = address.result()
             tasks = {name: asyncio.create_task(join(host, port, secret)) for name, join in workers.items()}
         pending: set[asyncio.Task[Any]] = {server, *tasks.values()}
-        while not server.done() and (begun or not failed(tasks.values())):
+        while not server.done() and (training or not failures(tasks.values())):
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         if server.done():
-            await _end(server, tasks)
+            await _let_end(server, tasks)
         if not server.done() or server.exception():
-            raise best_told([server, *tasks.values()])
+            raise _cause(server, tasks.values(), training)
     finally:
         for task in (server, *tasks.values()):
             task.cancel()
@@ -128,7 +133,11 @@ async def serve(
 
 
 def merged(models: Iterable[TaskModels | None], tasks: Sequence[str]) -> TaskModels:
-    """The models of `tasks`, each from the first who has it: under `personal` a worker has but its own."""
+    """The models of `tasks`, each from the first item that has it.
+
+    Under the strategy `personal` a worker has the models of its own tasks only. None stands for a worker
+    without models.
+    """
     first: dict[str, tuple[TaskModels, int]] = {}
     for own in models:
         for t, task in enumerate(own.tasks if own else ()):
@@ -144,7 +153,7 @@ def merged(models: Iterable[TaskModels | None], tasks: Sequence[str]) -> TaskMod
 def run_apart(main: Coroutine[Any, Any, Result]) -> Result:
     """Run `main` on an event loop in a thread of its own, and wait for it.
 
-    What interrupts the wait, such as Ctrl-C, cancels `main`, and is raised when that has cleaned up.
+    What interrupts the wait, such as Ctrl-C, cancels `main`, and is raised when `main` has cleaned up.
     """
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
     loop = runner.get_loop()
@@ -154,17 +163,18 @@ def run_apart(main: Coroutine[Any, Any, Result]) -> Result:
 
     def work() -> None:
         try:
-            with runner, contextlib.suppress(BaseException):  # the task keeps it for the caller
+            with runner, contextlib.suppress(BaseException):  # the task keeps the error for the caller
                 loop.run_until_complete(task)
         finally:
             ended.set()
 
-    # All who take part limit BLAS to one thread; around them, it does not matter who lets go of it first.
+    # Server and workers each limit BLAS to one thread while they run, and restore what they found, in any
+    # order. The limit around all of them makes sure that what is restored in the end is the caller's.
     with single_threaded():
         thread = Thread(target=work, name="asyncdmtl")
         thread.start()
         try:
-            # Not `join`: until Python 3.13, a thread counts as ended when that was interrupted.
+            # Not `join`: until Python 3.13, a thread counts as ended when its `join` was interrupted.
             ended.wait()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
@@ -176,28 +186,45 @@ def run_apart(main: Coroutine[Any, Any, Result]) -> Result:
     return task.result()
 
 
-async def _end(server: asyncio.Task[RunRecord], tasks: Mapping[str, asyncio.Task[TaskModels]]) -> None:
-    """Let the workers end that the server has said goodbye to; if it failed, all who were told so."""
-    staying = tasks if server.exception() else server.result().plan.placement.workers
-    if waited := [tasks[name] for name in staying]:
-        await asyncio.wait(waited, timeout=GRACE)
-
-
-def failed(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException]:
-    """The errors of tasks that have failed."""
+def failures(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException]:
+    """The errors of those tasks that have failed."""
     ended = [task for task in tasks if task.done() and not task.cancelled()]
     return [error for task in ended if (error := task.exception()) is not None]
 
 
 def best_told(tasks: Iterable[asyncio.Task[Any]]) -> BaseException:
-    """The error of who knows most: not of who was told, or only lost somebody, if there is another."""
+    """The error that says most: one with a cause, else one from a peer, else a lost connection."""
     return min(
-        failed(tasks), key=lambda error: isinstance(error, PeerError) + 2 * isinstance(error, LinkError)
+        failures(tasks), key=lambda error: isinstance(error, PeerError) + 2 * isinstance(error, LinkError)
     )
 
 
-def _participant(name: str, partitions: Sequence[Stored]) -> WorkerData:
-    options = WorkerOptions(name, start_timeout=PATIENCE, round_timeout=PATIENCE, silence_timeout=PATIENCE)
+def _cause(server: asyncio.Task[Any], workers: Iterable[asyncio.Task[Any]], training: bool) -> BaseException:
+    """The error of a failed run: that of the worker on whose side the cause lies, else the server's.
+
+    In training, the workers of a server that gives up repeat what it told them. Before, it is the server that
+    repeats what the workers told it.
+    """
+    own, others = failures([server]), failures(workers)
+    if training and own and all(isinstance(error, PeerError | LinkError) for error in others):
+        return own[0]
+    return best_told([server, *workers])
+
+
+async def _let_end(server: asyncio.Task[RunRecord], tasks: Mapping[str, asyncio.Task[TaskModels]]) -> None:
+    """Wait for the workers that the server has dismissed: those of its last plan, or all if it failed."""
+    staying = tasks if server.exception() else server.result().plan.placement.workers
+    if waited := [tasks[name] for name in staying]:
+        await asyncio.wait(waited, timeout=ENDING_SECONDS)
+
+
+def _worker_here(name: str, partitions: Sequence[Stored]) -> TakePart:
+    options = WorkerOptions(
+        name,
+        start_timeout=THREAD_PATIENCE,
+        round_timeout=THREAD_PATIENCE,
+        silence_timeout=THREAD_PATIENCE,
+    )
 
     async def take_part(host: str, port: int, secret: bytes) -> TaskModels:
         return await Worker(options, partitions, WorkerSecurity(secret)).run(host, port)

@@ -1,8 +1,8 @@
-"""Compression of updates: rounded numbers travel, and rounding errors are added to the next updates.
+"""Updates that travel in fewer bytes than they have: rounded, with what is lost added to the next ones.
 
-Codes work on the compressed vectors and decode them exactly, so every worker that takes a step has the same
-updates, bit for bit. All holders of a partition keep the same rounding errors of its updates (error
-feedback). With a new plan, all holders start again without them.
+Coding then works on the compressed vectors, and decodes them exactly: all who take a step get the same
+updates, bit for bit. What rounding took off an update (error feedback) is kept by all holders of a partition
+alike, from the plan that they follow on: with a new plan, all begin anew.
 
 Error feedback: Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD and other Gradient
 Compression Schemes", ICML 2019; stochastic rounding to blocks of 8 bits: Alistarh, Grubic, Li, Tomioka,
@@ -21,30 +21,30 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes, Vectors
 
-# Numbers that share a scale in 8 bits. The scale, 4 bytes, then adds 0.4 % to their size.
+# Numbers that share a scale in 8 bits.
 BLOCK = 1024
 
 
 class Compression(ABC):
-    """A format in which a vector of numbers travels."""
+    """How one vector of numbers becomes bytes, and numbers again."""
 
     summary: ClassVar[str]
 
     @abstractmethod
     def size(self, d: int) -> int:
-        """The number of bytes for a vector of `d` numbers."""
+        """Bytes of a vector of `d` numbers."""
 
     @abstractmethod
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """The bytes of a vector (d,). The same state of `draw` gives the same bytes."""
+        """The bytes of a vector (d,); the same for the same state of `draw`."""
 
     @abstractmethod
     def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
-        """The vector (d,) that these bytes represent."""
+        """The vector (d,) that these bytes stand for."""
 
 
 class Float16(Compression):
-    """IEEE half precision, rounded to nearest: 11 bits. What exceeds 65504 is fed back to the next update."""
+    """IEEE half precision, rounded to nearest: 11 bits, up to 65504; the rest of larger ones comes later."""
 
     summary = "half precision, 2 bytes a number"
 
@@ -63,7 +63,7 @@ class Float16(Compression):
 
 
 class BFloat16(Compression):
-    """The upper half of a float32, rounded to nearest: 8 bits, with the range of float32."""
+    """The upper half of a float32, rounded to nearest: 8 bits, of any size."""
 
     summary = "the upper half of float32, 2 bytes a number"
 
@@ -84,24 +84,24 @@ class BFloat16(Compression):
 
 
 class Int8(Compression):
-    """Integers from -127 to 127, rounded up or down at random, times a scale for each 1,024 numbers.
+    """Whole numbers from -127 to 127, rounded up or down at random, times a scale for each 1,024 numbers.
 
-    The rounding is unbiased: its error has mean 0.
+    On average, rounding changes nothing.
     """
 
     summary = "8 bits, rounded at random, 1.004 bytes a number"
 
     def size(self, d: int) -> int:
-        """d, plus 4 for each block."""
+        """d, and 4 for each block."""
         return d + 4 * -(-d // BLOCK)
 
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """Rounded down after a random number from [0, 1) was added."""
+        """Rounded down after adding a number that is drawn from [0, 1)."""
         d = len(v)
         blocks = np.zeros((-(-d // BLOCK), BLOCK), np.float32)
         blocks.reshape(-1)[:d] = v
         scales = np.abs(blocks).max(axis=1) / np.float32(127)
-        # An update that is not finite makes a scale that is not finite, so that it stays so when unpacked.
+        # Updates that are not finite make scales that are not: whoever unpacks them gets such numbers, too.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             blocks /= np.where(scales > 0, scales, np.float32(1))[:, None]
             blocks += draw.random(blocks.shape, np.float32)
@@ -110,7 +110,7 @@ class Int8(Compression):
         return np.concatenate([scales.astype("<f4").view(np.uint8), whole.reshape(-1)[:d].view(np.uint8)])
 
     def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
-        """Integer times scale, rounded to float32."""
+        """Whole number times scale, rounded to float32."""
         scales, whole = packed[:-d].copy().view("<f4"), packed[-d:].view(np.int8)
         with np.errstate(invalid="ignore"):
             unpacked: NDArray[np.float32] = whole * np.repeat(scales, BLOCK)[:d]
@@ -123,23 +123,21 @@ COMPRESSIONS: Mapping[str, Compression | None] = MappingProxyType(
 
 
 class Wire:
-    """The format of the updates of a run as they travel: numbers of the run's dtype, or compressed.
+    """How the updates of a run travel: as numbers of the run's dtype, or compressed.
 
     Parameters
     ----------
     compression : str
         A name in `COMPRESSIONS`.
     d : int
-        Numbers per update.
+        Numbers of an update.
     dtype : numpy dtype
-        The dtype of the run.
+        Of the run.
 
     Attributes
     ----------
-    length : int
-        Items of an update as it travels.
-    dtype : numpy dtype
-        Their type: the run's dtype, or uint8 if they are compressed.
+    length, dtype : int, numpy dtype
+        Of an update as it travels: (d,) of the run's dtype, or so many uint8.
     """
 
     def __init__(self, compression: str, d: int, dtype: np.dtype[np.floating[Any]]) -> None:
@@ -155,16 +153,16 @@ class Wire:
         return self.compression.unpack(packed, self._d).astype(self._dtype, copy=False)
 
 
-class ErrorFeedback:
-    """Packs the updates of some partitions, and adds the rounding errors to their next updates.
+class Feedback:
+    """Packs the updates of some partitions, and keeps what that took off them for the next time.
 
     Parameters
     ----------
     wire : Wire
     partitions : sequence of int
-        Indices of the partitions.
+        Their indices.
     seed : int
-        The seed of the run.
+        Of the run.
     """
 
     def __init__(self, wire: Wire, partitions: tuple[int, ...], seed: int) -> None:
@@ -176,7 +174,7 @@ class ErrorFeedback:
     def pack(self, updates: Vectors, step: int, out: Bytes) -> None:
         """Pack the updates (len(partitions), d) of a step into `out`, (len(partitions), length).
 
-        `updates` are overwritten.
+        `updates` serve as work space.
         """
         compression = self._wire.compression
         assert compression is not None

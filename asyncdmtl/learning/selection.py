@@ -1,4 +1,4 @@
-"""Choice of λ by cross-validation over a path of strengths, in one process that has all rows."""
+"""Choosing λ: cross-validation over a path of strengths, in one process, on rows that are all here."""
 
 from __future__ import annotations
 
@@ -18,39 +18,30 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 from asyncdmtl.learning.training import Trainer, train
 
-# Relative distance from the optimum at which a fit ends. It is small enough to tell one λ from the next.
+# How near to the optimum a fit has to be to tell one λ from the next.
 _TOLERANCE = 1e-4
 
-# Ratio of each λ of a path to the one before it: three to a factor of ten.
-_RATIO = 10 ** (-1 / 3)
+# From one λ to the next, and after how many that are no better than the best the search ends.
+_RATIO, _PATIENCE, _MOST = 10 ** (-1 / 3), 3, 20
 
-# Strengths in a row without improvement after which the search ends.
-_STRENGTHS_WITHOUT_GAIN = 3
-
-# Strengths of a path, at most: six and a half factors of ten.
-_MAX_STRENGTHS = 20
-
-# Fraction by which a held-out loss must be lower to count as an improvement, once λ has had an effect.
-_GAIN = 1e-3
-
-# Fraction by which the best loss must be below the first one of the path for λ to have had an effect. A path
-# begins where λ is so large that its size does not matter.
-_EFFECT = 1e-2
+# A loss that is lower by less than this fraction is hardly better: where λ does too little to matter, once it
+# has mattered (a path may begin where λ does too much to).
+_HARDLY, _MATTERED = 1e-3, 1e-2
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The result of cross-validation.
+    """What cross-validation found.
 
     Attributes
     ----------
     strength : float
-        The λ with the smallest mean held-out loss.
+        The λ of the least mean held-out loss.
     strengths : (count,) float64 array
-        All strengths that were tried, descending.
+        All that were tried, descending.
     losses : (count, folds) float64 array
-        The mean loss per held-out row, averaged over tasks, for each strength and fold; NaN for a fold
-        without held-out rows.
+        Mean loss per held-out row, averaged over tasks, for each strength and fold; NaN for a fold that
+        holds out nothing.
     """
 
     strength: float
@@ -59,7 +50,7 @@ class Selection:
 
     @property
     def loss(self) -> float:
-        """The mean held-out loss at `strength`, which is the smallest."""
+        """The mean held-out loss at `strength`: the least."""
         return float(np.nanmean(self.losses, axis=1).min())
 
 
@@ -71,34 +62,32 @@ def select_strength(
     folds: int = 5,
     on_strength: Callable[[float, float], None] | None = None,
 ) -> Selection:
-    """Choose λ by cross-validation.
+    """Cross-validate λ: fits on all but a fold of every task's rows, from coupled to free with warm starts.
 
-    For each strength of the path, largest first, models are fitted to all rows but those of a fold, and
-    their loss is measured on the rows of that fold. Each fit starts from the models of the strength before.
-    The rows of a task are assigned to folds at random (by the seed), with its two classes spread evenly. A
-    task with a single row is always trained on. Every fit ends within 1e-4 of the minimum of the objective,
-    or after `settings.rounds`.
+    Rows of a task are dealt to the folds at random (by the seed), its two classes evenly; a task of one row
+    is always trained on. Every fit goes on until it is within 1e-4 of the least objective, or for
+    `settings.rounds`.
 
     Parameters
     ----------
     partitions : sequence of Partition
         All rows of all tasks.
     settings : Settings
-        The settings of the run to come; their strength is ignored.
+        Of the run to come; its strength does not matter.
     strengths : sequence of float, optional
-        The path. Default: from `Coupling.critical_strength` downwards, three to a factor of ten, until three
-        in a row are not better (by 0.1 %) than an earlier one.
+        Default: from `Coupling.critical_strength` down, three to a factor of ten, until three in a row are
+        no better (by 0.1 %) than one before them.
     folds : int
         At least 2.
     on_strength : callable, optional
-        Called with each strength and its mean held-out loss as soon as they are known.
+        Called with each strength that has been tried and its mean held-out loss.
 
     Raises
     ------
     UsageError
-        There are fewer than 2 folds or no strengths, or a strength is negative or not finite.
+        Fewer than 2 folds, no strength, or one that is negative or not finite.
     DataError
-        No task has two rows, so that no row can be held out.
+        No task has two rows, so that nothing could be held out.
     """
     if folds < 2:
         raise UsageError("folds", "must be at least 2", folds)
@@ -130,7 +119,7 @@ def _path(
 ) -> Sequence[float]:
     if strengths is None:
         first = critical_strength(whole, settings)
-        return [first * _RATIO**i for i in range(_MAX_STRENGTHS)] if first > 0.0 else [0.0]
+        return [first * _RATIO**i for i in range(_MOST)] if first > 0.0 else [0.0]
     path = np.sort(np.asarray(strengths, dtype=np.float64))[::-1]
     if path.ndim != 1 or not len(path) or not np.isfinite(path).all() or path[-1] < 0.0:
         raise UsageError("strengths", "must be finite numbers, at least 0", strengths)
@@ -138,16 +127,16 @@ def _path(
 
 
 def _is_over(means: Floats) -> bool:
-    """Whether to stop, given the mean losses of the strengths tried so far."""
-    before, least = means[:-_STRENGTHS_WITHOUT_GAIN], float(means.min())
+    """Whether smaller strengths are not worth trying, from the mean losses of those tried."""
+    before, least = means[:-_PATIENCE], float(means.min())
     if not len(before):
         return False
-    limit = least * (1.0 + _GAIN) if means[0] > least * (1.0 + _EFFECT) else least
+    limit = least * (1.0 + _HARDLY) if means[0] > least * (1.0 + _MATTERED) else least
     return bool(before.min() <= limit)
 
 
 def critical_strength(partitions: Sequence[Partition], settings: Settings) -> float:
-    """`Coupling.critical_strength` for these rows: the first λ of a path."""
+    """`Coupling.critical_strength` for these rows: where a path over λ starts."""
     settings = replace(settings, update="gradient", learner="", epochs=1)
     infos = [partition.info(settings) for partition in partitions]
     problem = Problem(settings, infos)
@@ -162,7 +151,7 @@ def critical_strength(partitions: Sequence[Partition], settings: Settings) -> fl
 
 
 def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[np.floating[Any]]:
-    """Models (T, d) with fitted free intercepts and coefficients of 0."""
+    """Models (T, d) of nothing but a free intercept."""
     blank = [replace(p, X=np.zeros((p.rows, 1))) for p in partitions]
     plain = replace(
         settings, coupling="none", edges=(), update="gradient", learner="", epochs=1, accelerated=True,
@@ -175,7 +164,7 @@ def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[
 
 
 def _deal(task: Partition, t: int, folds: int, settings: Settings) -> NDArray[np.int64]:
-    """The fold that holds out each row of a task; −1 for a row that is never held out."""
+    """The fold that holds out each row of a task; −1 if none does."""
     if task.rows < 2:
         return np.full(task.rows, -1)
     rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(t,)))
@@ -183,7 +172,7 @@ def _deal(task: Partition, t: int, folds: int, settings: Settings) -> NDArray[np
     if LOSSES[settings.loss].classification:
         order = order[np.argsort(task.y[order], kind="stable")]
     into = np.empty(task.rows, dtype=np.int64)
-    # Each task begins at a different fold, so that small tasks together fill all folds.
+    # Each task begins at another fold, so that small tasks fill all of them.
     into[order] = (np.arange(task.rows) + t) % folds
     return into
 

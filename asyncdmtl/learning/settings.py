@@ -1,4 +1,4 @@
-"""The settings of a run: loss, coupling, rounds and the rest, equal at the server and at every worker."""
+"""What is trained, and how: the same at the server and at every worker."""
 
 from __future__ import annotations
 
@@ -15,13 +15,8 @@ from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 
 DTYPES = ("float32", "float64")
-"""Number formats of models and updates."""
-
 INTERCEPTS = ("free", "penalised", "none")
-"""Kinds of intercepts."""
-
 UPDATES = ("gradient", "model")
-"""Kinds of local updates."""
 
 
 @dataclass(frozen=True)
@@ -37,30 +32,30 @@ class Settings:
     edges : tuple of (task, task, weight)
         Which tasks are neighbours; for the coupling "graph" only.
     rounds : int
-        The number of rounds, at most.
+        Rounds at the most.
     tolerance : float
-        The run ends when the objective exceeds its minimum by at most this fraction, as `Trainer.residual`
-        estimates, or when the models no longer change in their dtype. 0 makes all rounds.
+        The run ends when the objective is estimated to be within this fraction of itself above the least
+        (`Trainer.residual`), or when the models no longer change in their dtype; 0 makes all rounds.
     update : str
-        The update of a partition: its "gradient" at the current models, or the "model" that `epochs` local
-        epochs make of the task's model.
+        What is computed from a partition: its "gradient" at the models so far, or the "model" that `epochs`
+        local epochs make of them.
     epochs : int
-        Local epochs of a round, for updates "model".
+        For updates "model".
     learner : str
-        The learner of updates "model" (`learners.make_learner`); "" is gradient descent on the partition.
+        What computes updates "model" (`learners.make_learner`); "" is gradient descent on the partition.
     accelerated : bool
-        Whether updates are computed ahead of the models (FISTA with restart); for updates "gradient" only.
+        Whether updates are taken ahead of the models (FISTA with restart); for updates "gradient" only.
     dtype : str
-        The number format of models and updates, one of `DTYPES`.
+        Of models and updates.
     intercept : str
-        "free" of the coupling, "penalised" like a feature that is always 1, or "none".
+        "free" of the coupling, "penalised" as one more feature that is 1, or "none".
     standardise : bool
-        Whether columns of files are scaled to mean 0 and standard deviation 1 over all partitions, and a
-        target that is a number is shifted to mean 0 if there is an intercept.
+        Whether columns of files are brought to mean 0 and standard deviation 1 over all partitions, and a
+        target that is a number to mean 0 if there is an intercept.
     seed : int
-        The seed of the data, and of learners and compressions that draw random numbers.
+        Of the data, and of learners and compression that draw at random.
     compression : str
-        The format in which updates travel, a name in `COMPRESSIONS`; only where workers aggregate.
+        How updates travel, a name in `COMPRESSIONS`; where workers aggregate only.
 
     Raises
     ------
@@ -119,17 +114,17 @@ class Settings:
 
     @property
     def centred(self) -> bool:
-        """Whether targets from files that are numbers are shifted to mean 0; the intercept holds the mean."""
+        """Whether targets from files that are numbers are brought to mean 0: the intercept holds the mean."""
         return self.standardise and self.has_intercept
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON and msgpack, which `from_dict` reads."""
+        """Plain types, for JSON and msgpack; `from_dict` reads them."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         return content | {"edges": [list(edge) for edge in self.edges]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """Read what `as_dict` returned, after any transport; nothing in it is trusted.
+        """Read what `as_dict` gave, wherever it has been since.
 
         Raises
         ------
@@ -153,7 +148,7 @@ class Settings:
 
 
 def _edges(edges: object) -> tuple[Edge, ...]:
-    """Edges from the plain types of Python, TOML or msgpack."""
+    """Edges of plain types, as they come from Python, TOML or msgpack."""
     if not isinstance(edges, tuple | list):
         raise UsageError("edges", "must be a list of (task, task, weight)", edges)
     checked = []

@@ -1,4 +1,4 @@
-"""Tasks, their partitions, and the linear models that are trained: one per task."""
+"""Tasks, their partitions, and the linear models that are learned: one per task."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.settings import Settings
 
-# Significant bits of a smoothness bound. CPUs whose last bits differ agree on so few.
 _SMOOTHNESS_BITS = 12
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """A worker's declaration of a partition that it stores, made before the encoding is known.
+    """What a worker tells of a partition that it stores, before anyone knows how rows become numbers.
 
-    `digest` is the 16-byte digest of the raw content. `survey` is `Survey.as_dict()`, empty if the rows are
-    numbers already. The rows themselves never leave the site.
+    `digest` has 16 bytes, of the raw content; `survey` is `Survey.as_dict()`, empty if the rows are numbers
+    already. The rows themselves never leave the site.
     """
 
     id: str
@@ -38,11 +37,11 @@ class Declaration:
 
 @dataclass(frozen=True)
 class PartitionInfo:
-    """The facts about a partition of numbers that every worker knows; equal at all its holders.
+    """What all know of a partition once its rows are numbers; equal at all holders.
 
-    `weight` is the sum of the weights of its rows (the number of rows, if they have no weights).
-    `smoothness` is `Partition.smoothness` for the columns that the coupling sees. `classes` names the labels
-    of the partition under a loss for classification: "0", "1", or "01" for both; else it is empty.
+    `weight` is the sum of the weights of its rows (their number, if they have none), `smoothness` the value
+    of `Partition.smoothness`, for all that the coupling sees. `classes` says which labels it has, where the
+    loss is one for classes: "0", "1", or both, as "01"; else it is empty.
     """
 
     id: str
@@ -56,15 +55,15 @@ class PartitionInfo:
 
 
 class FeatureNames(Protocol):
-    """The part of an encoding that a partition of numbers looks at."""
+    """What a partition of numbers asks of an encoding: whether it is empty, and else its features."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether the encoding is for rows that are numbers already."""
+        """Whether rows are numbers already."""
 
     @property
     def features(self) -> Sequence[str]:
-        """Names of the encoded features."""
+        """Names of the features that the encoding makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +75,17 @@ class Partition:
     id, task : str
         Names of the partition and of the task that owns it.
     X : (rows, features) array-like
-        Converted to a C-contiguous float64 array, so that a local update has the same bits at every holder.
+        Kept as a C-contiguous float64 array, whatever was given: a local update then has
+        the same bits at every holder.
     y : (rows,) array-like
-        Converted to float64. Labels of a classification are 0 and 1.
+        Kept as float64. Labels of a classification are 0 and 1.
     weights : (rows,) array-like, optional
-        The weight of each row: at least 0, and not all 0. A weight of 2 equals a row that occurs twice.
+        How much each row counts: at least 0, not all 0. A weight of 2 is as two equal rows.
 
     Raises
     ------
     DataError
-        Shapes do not fit, there is no row or no feature, or a value is not finite.
+        Shapes that do not fit, no row, no feature, or a value that is not finite.
     """
 
     id: str
@@ -112,7 +112,7 @@ class Partition:
 
     @property
     def weight(self) -> float:
-        """The sum of the weights, or the number of rows if there are no weights."""
+        """The sum of the weights; without weights the number of rows."""
         return float(self.rows if self.weights is None else self.weights.sum())
 
     @property
@@ -138,16 +138,17 @@ class Partition:
         return h.digest()
 
     def smoothness(self, loss: str, *, intercept: bool) -> float:
-        """An upper bound on the Lipschitz constant of the gradient of the weighted mean loss over the rows.
+        """Bound on how fast the gradient of the weighted mean loss over the rows changes with the model.
 
-        `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`. It is
-        computed from the smaller Gram matrix and rounded up to 12 significant bits, so that CPUs whose last
-        bits differ agree on it. A margin of 1e-9 before the rounding keeps exact powers of two off the edge.
+        `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`, from
+        the smaller Gram matrix and rounded up to 12 significant bits. That rounding (and a margin of
+        1e-9 before it, which keeps exact powers of two off its edge) makes CPUs agree whose last
+        bits differ, and keeps it an upper bound.
 
         Raises
         ------
         DataError
-            Numbers in `X` are so large that their squares overflow.
+            `X` is so large that its square overflows.
         """
         roots = np.ones(self.rows) if self.weights is None else np.sqrt(self.weights)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -166,7 +167,7 @@ class Partition:
         return math.ldexp(math.ceil(mantissa * 2**_SMOOTHNESS_BITS), exponent - _SMOOTHNESS_BITS)
 
     def info(self, settings: Settings) -> PartitionInfo:
-        """The facts about this partition that all workers know in a run with these settings.
+        """What all know of this partition in a run with these settings.
 
         Raises
         ------
@@ -175,8 +176,7 @@ class Partition:
         """
         check_targets(settings.loss, self.y, f"partition {self.id!r}")
         loss = LOSSES[settings.loss]
-        # Local epochs step a free intercept with the other columns. Gradients have a separate step length for
-        # it.
+        # Local epochs step a free intercept along with the rest; gradients have a step of their own for it.
         stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
         smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
         classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
@@ -185,11 +185,11 @@ class Partition:
         )
 
     def declaration(self) -> Declaration:
-        """The declaration of this partition. Its rows are numbers, so there is nothing to survey."""
+        """What to declare of this partition; its rows are numbers, so there is nothing to survey."""
         return Declaration(self.id, self.task, self.digest(), self.rows, {})
 
     def encoded(self, encoding: FeatureNames) -> Partition:
-        """This partition itself, as it needs no encoding.
+        """This partition itself.
 
         Raises
         ------
@@ -215,12 +215,12 @@ class TaskModels:
     intercept_ : (T,) float32 or float64 array
         Zeros if the run had no intercept.
     loss : str
-        A name in `LOSSES`. It determines whether `predict` returns values or labels.
+        A name in `LOSSES`; says whether `predict` gives values or labels.
 
     Raises
     ------
     DataError
-        Shapes do not fit each other, or the loss is unknown.
+        Shapes that do not fit each other, or an unknown loss.
     """
 
     tasks: tuple[str, ...]
@@ -245,13 +245,13 @@ class TaskModels:
         return int(self.coef_.shape[1])
 
     def of(self, rows: Sequence[int]) -> TaskModels:
-        """The models of some tasks, chosen by their rows."""
+        """The models of some of the tasks, by their row."""
         chosen = list(rows)
         names = tuple(self.tasks[t] for t in chosen)
         return TaskModels(names, self.coef_[chosen], self.intercept_[chosen], self.loss)
 
     def decision_function(self, X: ArrayLike, task: str) -> Floats:
-        """Scores `X·coef_ + intercept_` of the model of `task`: (rows, features) → (rows,) float64.
+        """Scores `X·coef_ + intercept_` under the model of `task`: (rows, features) → (rows,) float64.
 
         Raises
         ------
@@ -295,7 +295,7 @@ class TaskModels:
 def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:
     """All rows of each task as one partition, in the order of the partitions.
 
-    If only some partitions of a task have weights, rows without weights get weight 1.
+    Rows without weights count 1 where others of their task have some.
     """
     found: dict[str, list[Partition]] = {}
     for partition in partitions:
@@ -304,7 +304,7 @@ def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:
 
 
 def merged(task: str, partitions: Sequence[Partition]) -> Partition:
-    """The rows of some partitions, concatenated into one partition that has the name of the task."""
+    """The rows of some partitions, one below the other, as one: of the task, and called so too."""
     weights = None
     if any(p.weights is not None for p in partitions):
         weights = np.concatenate([np.ones(p.rows) if p.weights is None else p.weights for p in partitions])

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from asyncdmtl.errors import Terminated
+
 try:
     import uvloop
 except ImportError:  # no wheel for this platform
@@ -41,10 +43,6 @@ class AdaptiveExecutor:
             return work(*arguments)
         finally:
             self._seconds = time.thread_time() - begun
-
-
-class Terminated(BaseException):
-    """Something other than Ctrl-C asked this process to stop, and it has cleaned up."""
 
 
 def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result:

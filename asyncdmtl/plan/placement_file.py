@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -57,6 +58,42 @@ def read_request(path: str | Path) -> PlanRequest:
     if speeds is not None and 0 in speeds:
         raise PlacementError(f"speeds in {path}", "must be more than 0", [str(speed) for speed in speeds])
     return PlanRequest(placement, task_names, tasks, prices, speeds)
+
+
+def write_placement(placement: Placement, path: Path, speeds: Mapping[str, str] | None = None) -> None:
+    """Write a file that `Placement.read` reads: JSON if `path` ends in .json, else TOML.
+
+    `speeds` of the workers' links become a table of their own, which `read_request` reads.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written.
+    """
+    content: dict[str, Any] = {"partitions": list(placement.partitions), "workers": placement.as_dict()}
+    if speeds is not None:
+        content["speeds"] = dict(speeds)
+    text = json.dumps(content) + "\n" if path.suffix == ".json" else _toml(content)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError("--output", f"must be writable ({error.strerror})", str(path)) from error
+
+
+def _toml(content: Mapping[str, Any]) -> str:
+    """TOML of lists and tables of lists: their JSON is TOML as well, names are quoted to be keys."""
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]"]
+            lines += [f"{_quoted(name)} = {_quoted(entry)}" for name, entry in value.items()]
+        else:
+            lines.append(f"{key} = {_quoted(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _tasks(table: Any, placement: Placement, path: str | Path) -> tuple[tuple[str, ...], tuple[int, ...]]:

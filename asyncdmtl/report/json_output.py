@@ -1,20 +1,23 @@
-"""JSON as this package writes it: one object a line, with null for what JSON cannot say."""
+"""JSON as this package writes it: one object a line, with null for numbers that JSON cannot express."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from asyncdmtl.errors import UsageError
 
-def emit(event: dict[str, Any]) -> None:
-    """Print one event as a JSON line on stdout, at once. What is not a number (NaN) becomes null."""
+
+def emit(event: Mapping[str, Any]) -> None:
+    """Print one event as a JSON line on stdout, at once. NaN and infinity become null."""
     print(json.dumps(finite(event), allow_nan=False), flush=True)
 
 
 def finite(value: Any) -> Any:
-    """`value` with null for every number that JSON cannot say."""
+    """`value` with None in the place of every NaN and infinity; tuples become lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -22,3 +25,17 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Write a report as JSON. NaN and infinity become null.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(finite(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError("--report", f"must be writable ({error.strerror})", str(path)) from error

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from asyncdmtl.cli.place import main, write_placement
+from asyncdmtl.cli.place import main
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.design.search import design_placement
 from asyncdmtl.plan.placement import Placement
@@ -59,18 +59,6 @@ def test_speeds_are_told_to_the_plan(tmp_path: Path) -> None:
     request = read_request(tmp_path / "p.toml")
     assert request.speeds == (Fraction(1, 10), Fraction(10), Fraction(1, 2))
     assert request.placement.as_dict() == by_name["placement"]
-
-
-@pytest.mark.parametrize("name", ["p.toml", "p.json"])
-def test_a_written_placement_is_read_back(tmp_path: Path, name: str) -> None:
-    placement = Placement({'a "b" \\ = c': ["x", "ü #"], "[w.1]": [], "w": ["ü #", "z"]}, ["z", "x", "ü #"])
-    write_placement(placement, tmp_path / name)
-    assert Placement.read(tmp_path / name) == placement
-
-
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--output must be writable"):
-        write_placement(Placement.cyclic(2, 2, 1), tmp_path / "no" / "p.toml")
 
 
 def test_what_a_person_sees(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_folder_for_predictions_must_be_there(tmp_path: Path) -> None:
 
 
 def test_as_a_program(tmp_path: Path) -> None:
-    code = "from asyncdmtl.cli import command, predict; command.execute(predict.main)"
+    code = "from asyncdmtl.cli import failure, predict; failure.execute(predict.main)"
     words = [sys.executable, "-W", "error", "-c", code, saved(tmp_path), rows_in(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

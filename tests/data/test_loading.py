@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
-from asyncdmtl.cli.options import make_settings as make_options
+from asyncdmtl.cli.training_options import make_settings as make_options
 from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import UsageError

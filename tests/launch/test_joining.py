@@ -11,7 +11,7 @@ from asyncdmtl.errors import AuthenticationError, UsageError
 from asyncdmtl.launch.joining import join_server
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.report import run_report
+from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
@@ -35,7 +35,7 @@ async def test_workers_know_what_the_server_knows(strategy: str) -> None:
             assert math.isnan(seen.objective)
         else:
             assert (seen.objective, seen.residual) == (known.objective, known.residual)
-    ours, theirs = run_report.traffic(record), run_report.traffic(served)
+    ours, theirs = report_run(record), report_run(served)
     for key in (
         "run",
         "strategy",

@@ -26,7 +26,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Challenge, Failure, Hello, Message, Proof, Welcome
-from asyncdmtl.report import run_report
+from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.records import RunOptions
 
 SECRET, OTHER = b"a secret of 24 bytes ...", b"another secret ........."
@@ -87,7 +87,7 @@ async def test_all_prove_who_they_are_and_the_result_is_the_same(
         assert kinds[name, "challenge", "down"].messages == kinds[name, "proof", "up"].messages == 1
         for direction in ("up", "down"):
             assert kinds[name, "tls", direction].framing > 0
-    assert run_report.traffic(record)["kernel_ledger_difference"] == {"up": 0, "down": 0}
+    assert report_run(record)["kernel_ledger_difference"] == {"up": 0, "down": 0}
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -110,7 +110,7 @@ def test_large_bodies_pass_through_tls(
         )
     twin = train(partitions, settings).models
     assert all(found.coef_.tobytes() == twin.coef_.tobytes() for found in models)
-    assert run_report.traffic(record)["kernel_ledger_difference"] == {"up": 0, "down": 0}
+    assert report_run(record)["kernel_ledger_difference"] == {"up": 0, "down": 0}
     payload, _ = record.ledger.total()
     overhead = sum(entry.framing for entry in record.ledger.entries() if entry.kind == "tls")
     assert 0 < overhead < 0.002 * payload

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncdmtl.errors import PlacementError
-from asyncdmtl.plan.placement_file import read_request
+from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.placement_file import read_request, write_placement
 
 WORKERS = '[workers]\na = ["x", "y"]\nb = ["y", "z"]\n'
 
@@ -54,3 +55,15 @@ def test_a_broken_rule_is_named(tmp_path: Path, tables: str, complaint: str) -> 
     file.write_text(WORKERS + tables)
     with pytest.raises(PlacementError, match=complaint):
         read_request(file)
+
+
+@pytest.mark.parametrize("name", ["p.toml", "p.json"])
+def test_a_written_placement_is_read_back(tmp_path: Path, name: str) -> None:
+    placement = Placement({'a "b" \\ = c': ["x", "ü #"], "[w.1]": [], "w": ["ü #", "z"]}, ["z", "x", "ü #"])
+    write_placement(placement, tmp_path / name)
+    assert Placement.read(tmp_path / name) == placement
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--output must be writable"):
+        write_placement(Placement.cyclic(2, 2, 1), tmp_path / "no" / "p.toml")

@@ -24,7 +24,7 @@ from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Failure, Hello
-from asyncdmtl.report import run_report
+from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
@@ -49,7 +49,7 @@ async def test_a_distributed_run_equals_its_twin_and_its_plan(placement: Placeme
         assert own.coef_.tobytes() == expected.coef_.tobytes()
         assert own.intercept_.tobytes() == expected.intercept_.tobytes()
     assert [entry.objective for entry in record.rounds] == list(twin.objectives)
-    made = run_report.traffic(record)
+    made = report_run(record)
     for part in ("uplink", "downlink_broadcast", "downlink_wire"):
         assert made[part]["measured_load"] == made[part]["load"]
     assert Fraction(made["uplink"]["load"]) == record.plan.uplink_load
@@ -75,7 +75,7 @@ async def test_a_run_with_linear_targets_equals_its_twin_up_to_rounding(
     for own in models:
         assert abs(own.coef_ - twin.coef_).max() <= 1e-9 * abs(twin.coef_).max()
         assert abs(own.intercept_ - twin.intercept_).max() <= 1e-9
-    made = run_report.traffic(record)
+    made = report_run(record)
     for part in ("uplink", "downlink_broadcast", "downlink_wire"):
         assert made[part]["measured_load"] == made[part]["load"]
     if coupling == "mean":
@@ -84,7 +84,7 @@ async def test_a_run_with_linear_targets_equals_its_twin_up_to_rounding(
 
 async def test_auto_takes_the_cheapest_exact_strategy() -> None:
     record, models = await run_cluster(options(strategy="auto"), HOMOGENEOUS, PARTITIONS)
-    chosen = run_report.traffic(record)
+    chosen = report_run(record)
     costs = {name: Fraction(row["unicast_cost"]) for name, row in chosen["strategies"].items()}
     assert costs[chosen["strategy"]] == min(costs.values())
     twin = train(PARTITIONS, SETTINGS).models

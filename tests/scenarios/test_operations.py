@@ -148,7 +148,7 @@ def test_a_log_file_that_cannot_be_written_is_named_in_the_log() -> None:
 # Prints a long line when told to, and tells of a signal that cuts a write short.
 _LONG_LINE = """
 import os, signal, sys, click
-from asyncdmtl.cli.command import execute
+from asyncdmtl.cli.failure import execute
 
 def alarm(*_):
     os.write(2, b"interrupted\\n")

@@ -25,7 +25,9 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinGroup, LossQuery, LossReport, MulticastControl
 from asyncdmtl.protocol.state_table import State
-from asyncdmtl.report import run_report
+from asyncdmtl.report.console import make_console
+from asyncdmtl.report.run_report import report_run
+from asyncdmtl.report.run_tables import show_run
 from asyncdmtl.server.multicast import GROUP, MulticastServer
 from asyncdmtl.server.peers import MOST_OFFENCES
 from asyncdmtl.server.records import BroadcastRecord, MulticastOptions, RunOptions, RunRecord
@@ -84,7 +86,7 @@ async def test_a_run_over_a_group_equals_its_twin(placement: Placement, strategy
     assert told(record).listeners == placement.workers
     assert not told(record).deaf
     assert sent_to_group(record, "repair") == told(record).repair_bytes == 0
-    made = run_report.traffic(record)
+    made = report_run(record)
     assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
     assert made["downlink_wire"]["load"] == made["downlink_broadcast"]["load"]
     assert made["kernel_ledger_difference"] == {"up": 0, "down": 0}
@@ -109,9 +111,9 @@ PARTITIONS_12 = make_partitions(12, "squared", features=12_000)
 
 
 def report_words(record: RunRecord) -> str:
-    console = run_report.make_console()
+    console = make_console()
     with console.capture() as captured:
-        run_report.show(run_report.traffic(record), console)
+        show_run(report_run(record), console)
     return " ".join(captured.get().split())
 
 
@@ -128,7 +130,7 @@ async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int)
     hearing = [] if deaf >= 5 else list(OWN)[deaf:]
     assert planned["listeners"] == list(told(record).listeners) == hearing
     assert set(told(record).deaf) == set(list(OWN)[:deaf])
-    made = run_report.traffic(record)
+    made = report_run(record)
     assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
     each = record.plan.downlink_load
     copies = deaf if hearing else 6
@@ -339,7 +341,7 @@ async def test_linear_rounds_stay_on_tcp() -> None:
 async def test_auto_takes_what_is_cheapest_over_the_group() -> None:
     record, models = await run_cluster(options(strategy="auto"), HOMOGENEOUS, PARTITIONS)
     check(models)
-    chosen = run_report.traffic(record)
+    chosen = report_run(record)
     costs = {name: Fraction(row["multicast_cost"]) for name, row in chosen["strategies"].items()}
     assert costs[chosen["strategy"]] == min(costs.values())
 

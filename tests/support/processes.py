@@ -9,4 +9,4 @@ def children() -> list[int]:
     """Process numbers of the workers that this process has started."""
     tasks = Path("/proc/self/task").glob("*/children")
     pids = [int(pid) for task in tasks for pid in task.read_text().split()]
-    return [pid for pid in pids if b"asyncdmtl.launch.processes" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"asyncdmtl.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -11,7 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
+from support.problems import make_settings
+
+from asyncdmtl.cli.training_options import make_settings as settings_of_options
+from asyncdmtl.cli.training_options import training_options
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -50,6 +56,35 @@ def test_two_seeds() -> None:
     faults = re.search(r"faults: (\d+)", done.stdout)
     assert faults is not None
     assert int(faults[1]) >= 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "coupling": "l21",
+            "dtype": "float64",
+            "intercept": "none",
+            "standardise": True,
+            "accelerated": True,
+        },
+        {"update": "model", "epochs": 3, "learner": "SGDRegressor(eta0=0.001)", "seed": 5},
+        {"strength": 0.1 + 0.2, "tolerance": 1e-3},
+    ],
+)
+def test_a_server_gets_just_the_settings_of_its_scenario(changes: dict[str, Any]) -> None:
+    given: dict[str, Any] = {}
+
+    @click.command()
+    @training_options
+    def command(**values: Any) -> None:
+        given.update(values)
+
+    settings = make_settings(**changes)
+    words = tool("scenario").settings_options(settings)
+    CliRunner().invoke(command, words, catch_exceptions=False)
+    assert settings_of_options({}, given) == settings
 
 
 async def test_a_seed_in_which_the_server_dies_twice() -> None:

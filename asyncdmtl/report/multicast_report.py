@@ -1,4 +1,4 @@
-"""What of a run went to a group, for the report."""
+"""The part of a run's report that tells what went to a multicast group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncdmtl.server.records import RunRecord
 
 
 def wire_load(record: RunRecord) -> Fraction:
-    """Vectors sent down in a round as planned: a copy for each worker, but one for all who hear the group."""
+    """Vectors sent down in a round as planned: one copy for the whole group, one for each other worker."""
     plan, placement = record.plan, record.plan.placement
     if not isinstance(plan, Plan):
         return Fraction(sum(plan.missing_ranks))
@@ -22,11 +22,12 @@ def wire_load(record: RunRecord) -> Fraction:
     return Fraction(len(grouped) + sum(len(delivery.rows) for delivery in alone), plan.subpackets)
 
 
-def multicast(record: RunRecord) -> dict[str, Any] | None:
-    """What went to the group and what became of it, in plain JSON types; None if there was none.
+def report_multicast(record: RunRecord) -> dict[str, Any] | None:
+    """What went to the group, in plain JSON types; None if there was no group.
 
-    Of each worker: datagrams `sent` at first, those of them `lost`, pieces of rows that were `repaired`, and
-    `ranges` that it was sent over TCP instead. `rate` is in bits a second.
+    Each worker has `sent`: datagrams at first; `lost`: those of them that did not arrive; `repaired`: pieces
+    of rows that needed repair; and `ranges` of rows that went to it over TCP instead. `rate` is in bits a
+    second.
     """
     told = record.broadcast
     if told is None:

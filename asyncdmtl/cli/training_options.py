@@ -1,0 +1,161 @@
+"""The options that say how models are trained, and the settings that they make."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asyncdmtl.cli.command import together
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.compression import COMPRESSIONS
+from asyncdmtl.learning.couplings.registry import COUPLINGS
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.settings import DTYPES, INTERCEPTS, UPDATES, Settings
+from asyncdmtl.plan.plan import CHOICES
+
+# What the help shows as the default of an option that follows from the data.
+_SUITS = "the one that suits the data"
+
+# Rounds and tolerance for --update model. Models that are averaged after local epochs come to rest, if at
+# all, away from the least objective, so that no tolerance would be reached; 100 rounds do what such epochs
+# can do.
+_MODEL_DEFAULTS: Mapping[str, Any] = {"rounds": 100, "tolerance": 0.0}
+
+training_options = together(
+    click.option(
+        "--strategy",
+        type=click.Choice(CHOICES),
+        default="relay",
+        help="Where updates are aggregated: by the workers (relay; uncoded, the baseline) or by the server "
+        "(central, personal). linear: only linear combinations travel, over the reals. auto: the cheapest "
+        "exact one.",
+    ),
+    click.option("--loss", type=click.Choice(tuple(LOSSES)), show_default=_SUITS, help="The loss of a row."),
+    click.option(
+        "--coupling",
+        type=click.Choice(tuple(COUPLINGS)),
+        show_default="that of the recipe; for files, run chooses nuclear or mean-regularised with λ",
+        help="What ties the tasks' models together.",
+    ),
+    click.option(
+        "--strength",
+        type=float,
+        show_default="that of the recipe; for files, run chooses it by cross-validation",
+        help="λ, the weight of the coupling.",
+    ),
+    click.option(
+        "--graph",
+        type=click.Path(path_type=Path),
+        help='TOML or JSON file with `edges`, a list of ["task", "task", weight]; for --coupling graph.',
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(tuple(AGGREGATES)),
+        default="mean",
+        help="How the updates of a task's partitions become one.",
+    ),
+    click.option(
+        "--update",
+        type=click.Choice(UPDATES),
+        default="gradient",
+        help="The result of a partition in a round: its gradient, or the model that local epochs make.",
+    ),
+    click.option("--epochs", type=int, default=1, help="Local epochs a round, for --update model."),
+    click.option(
+        "--learner",
+        default="",
+        show_default="gradient descent",
+        help="A linear model of scikit-learn for --update model, such as SGDRegressor(eta0=0.001).",
+    ),
+    click.option(
+        "--accelerated/--plain",
+        default=None,
+        help="Whether gradients are taken ahead of the models (FISTA).  [default: where that is possible]",
+    ),
+    click.option(
+        "--intercept",
+        type=click.Choice(INTERCEPTS),
+        show_default=_SUITS,
+        help="free: the coupling does not see it; penalised: it is one more feature; none: there is none.",
+    ),
+    click.option(
+        "--standardise/--raw",
+        default=None,
+        help="Whether columns of files get mean 0 and deviation 1, by moments that the sites pool.  "
+        "[default: standardise]",
+    ),
+    click.option("--rounds", type=int, show_default=_SUITS, help="The most rounds that are made."),
+    click.option(
+        "--tolerance",
+        type=float,
+        show_default="1e-6 for gradients of files, else 0",
+        help="End when the objective is estimated to be within this relative distance of the least; "
+        "0 makes all --rounds.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        show_default="float64 for files, float32 for recipes",
+        help="The type of models and exchanged vectors; float32 halves the bytes, and may end short of "
+        "--tolerance.",
+    ),
+    click.option(
+        "--compression",
+        type=click.Choice(tuple(COMPRESSIONS)),
+        default="none",
+        help="Round updates so that they take fewer bytes; what rounding takes off an update is added to the "
+        "next. For strategies by which workers aggregate.",
+    ),
+    click.option("--seed", type=int, default=0, help="Decides which rows train and which test."),
+)
+
+
+def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """Settings from the training options, with `defaults` where one was not given.
+
+    Raises
+    ------
+    UsageError
+        Names the option that breaks a rule, or is missing.
+    """
+    if given.get("update") == "model" and defaults.get("tolerance") and given.get("tolerance") is None:
+        defaults = {**defaults, **_MODEL_DEFAULTS}
+    chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    for name in ("coupling", "strength"):
+        if chosen.get(name) is None:
+            raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)
+    if chosen.get("accelerated") is None:
+        chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] == "gradient"
+    if chosen["coupling"] == "graph" and given.get("graph") is None:
+        raise UsageError("--graph", "must be given for the coupling graph", None)
+    chosen["edges"] = () if given.get("graph") is None else read_edges(given["graph"])
+    chosen["standardise"] = bool(chosen.get("standardise"))
+    chosen.setdefault("tolerance", 0.0)
+    chosen.setdefault("dtype", "float32")
+    return Settings(**{name: chosen[name] for name in Settings.__dataclass_fields__})
+
+
+def read_edges(path: Path) -> tuple[Any, ...]:
+    """The `edges` of a TOML or JSON file. `Settings` checks their shape, and the coupling their tasks.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UsageError("--graph", f"must be readable ({error.strerror})", str(path)) from error
+    except ValueError as error:
+        raise UsageError("--graph", f"must be TOML or JSON ({error})", str(path)) from error
+    if not isinstance(content, dict) or set(content) != {"edges"} or not isinstance(content["edges"], list):
+        raise UsageError("--graph", "must hold just `edges`, a list", str(path))
+    return tuple(content["edges"])

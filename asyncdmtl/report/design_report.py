@@ -1,0 +1,55 @@
+"""The report of `asyncdmtl place`: a placement of small load, and what more or fewer copies cost and save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+from asyncdmtl.plan.design.search import Design, TradeOff
+
+DesignReport = dict[str, Any]
+
+
+def report_design(
+    design: Design,
+    capacities: Mapping[str, int],
+    speeds: Sequence[Fraction] | None,
+    rows: Sequence[TradeOff],
+) -> DesignReport:
+    """A design and the trade-off in plain JSON types, fractions as strings.
+
+    Parameters
+    ----------
+    design : Design
+    capacities : mapping of worker to int
+        Partitions that each worker may store.
+    speeds : sequence of K Fractions, or None
+        Of the workers' links, if time was minimised instead of the load.
+    rows : sequence of TradeOff
+        Loads for several numbers of copies.
+    """
+    placement = design.placement
+    N = len(placement.partitions)
+    lacked = sum(len(holders) < len(placement.workers) for holders in placement.holders)
+    return {
+        "placement": placement.as_dict(),
+        "partitions": list(placement.partitions),
+        "capacities": dict(capacities),
+        "copies": str(Fraction(sum(map(len, placement.stored)), N)),
+        "uplink_loads": dict(zip(placement.workers, map(str, design.uplink_rates), strict=True)),
+        "uplink_load": str(design.uplink_load),
+        "uplink_bound": str(design.uplink_bound),
+        "downlink_load": str(design.downlink_load),
+        "downlink_bound": str(design.downlink_bound),
+        "uncoded_load": str(lacked),
+        "speeds": None if speeds is None else dict(zip(placement.workers, map(str, speeds), strict=True)),
+        "times": design.times and {key: str(value) for key, value in asdict(design.times).items()},
+        "gap": str(design.gap),
+        "optimal": design.optimal,
+        "trade_off": [
+            {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(row).items()}
+            for row in rows
+        ],
+    }

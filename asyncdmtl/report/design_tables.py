@@ -1,0 +1,113 @@
+"""The report of `asyncdmtl place` as a person wants to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from rich.console import Console
+from rich.table import Table
+
+from asyncdmtl.report.console import make_console
+from asyncdmtl.report.design_report import DesignReport
+
+# The most cells, in characters, that show which partitions a worker stores: what fits beside the other
+# columns of a line of 80 characters.
+MOST_CELLS = 48
+
+
+def show_design(report: DesignReport, console: Console | None = None) -> None:
+    """Print a report as text, on stdout unless a console is given."""
+    console = console or make_console()
+    console.print(_store_table(report))
+    console.print(_load_table(report))
+    console.print(_verdict(report))
+    console.print(_trade_off_table(report))
+
+
+def _store_table(report: DesignReport) -> Table:
+    partitions = report["partitions"]
+    N = len(partitions)
+    per_cell = -(-N // MOST_CELLS)
+    each = "a cell is a partition" if per_cell == 1 else f"a cell is {per_cell} partitions, darker if stored"
+    table = Table(
+        title=f"{N} partitions, {float(Fraction(report['copies'])):g} copies of each",
+        caption=f"{partitions[0]} to {partitions[-1]}: {each}",
+    )
+    for heading, justify in (("worker", "left"), ("stores", "right"), ("uplink", "right")):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("stored partitions", no_wrap=True)
+    for worker, stored in report["placement"].items():
+        table.add_row(
+            worker,
+            f"{len(stored)} of {report['capacities'][worker]}",
+            report["uplink_loads"][worker],
+            _cells(set(stored), partitions, per_cell),
+        )
+    return table
+
+
+def _cells(stored: set[str], partitions: Sequence[str], per_cell: int) -> str:
+    cells = []
+    for first in range(0, len(partitions), per_cell):
+        cell = partitions[first : first + per_cell]
+        held = sum(name in stored for name in cell)
+        # Rounded up, so that a single stored partition is seen.
+        cells.append("·░▒▓█"[-(-4 * held // len(cell))])
+    return "".join(cells)
+
+
+def _load_table(report: DesignReport) -> Table:
+    table = Table(title="Load of relay: vectors per round")
+    table.add_column("")
+    for heading in ("this placement", "least of all placements", "uncoded"):
+        table.add_column(heading, justify="right")
+    uncoded = report["uncoded_load"]
+    for name, key in (("uplink", "uplink"), ("downlink, broadcast", "downlink")):
+        table.add_row(name, report[f"{key}_load"], f"≥ {report[f'{key}_bound']}", uncoded)
+    if times := report["times"]:
+        table.add_section()
+        for key in ("uplink", "downlink"):
+            table.add_row(f"time of the {key}", times[key], f"≥ {times[f'{key}_bound']}", "-")
+    return table
+
+
+def _verdict(report: DesignReport) -> str:
+    what = "load" if report["times"] is None else "time"
+    if report["optimal"]:
+        return f"Optimal: no placement with this storage has a smaller total {what}."
+    gap = Fraction(report["gap"])
+    return (
+        f"The total {what} is {float(gap):.3g} above what is known to be needed; "
+        "whether any placement with this storage does better is open."
+    )
+
+
+def _trade_off_table(report: DesignReport) -> Table:
+    table = Table(
+        title=f"Storage and computation against traffic, on {len(report['placement'])} equal workers"
+    )
+    for heading in (
+        "copies",
+        "stored",
+        "computed",
+        "uplink",
+        "bound",
+        "downlink",
+        "uncoded up, down",
+        "unicast down",
+    ):
+        table.add_column(heading, justify="right")
+    for row in report["trade_off"]:
+        table.add_row(
+            str(row["copies"]),
+            str(row["storage"]),
+            str(row["computation"]),
+            row["uplink_load"],
+            row["uplink_bound"],
+            row["downlink_load"],
+            f"{row['uncoded_uplink']}, {row['uncoded_downlink']}",
+            str(row["unicast_downlink"]),
+        )
+    table.caption = "stored: partitions a worker; computed: updates a round by all; the rest: vectors a round"
+    return table

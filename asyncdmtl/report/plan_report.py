@@ -1,0 +1,166 @@
+"""The report of `asyncdmtl plan`: loads of every strategy, their bounds, the proof of these, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.compare import Candidate, certificate_in_words
+from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.placement_file import PlanRequest
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.rates.bounds import certificate_value
+from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.optimum import uplink_optimum
+
+PlanReport = dict[str, Any]
+
+
+def linear_candidate(
+    request: PlanRequest,
+    combinations: int | None = None,
+    silent: int = 0,
+    seed: int = 0,
+    prices: Sequence[Fraction] | None = None,
+) -> Candidate:
+    """Loads of the strategy linear, by which workers learn only linear combinations of the updates.
+
+    Parameters
+    ----------
+    request : PlanRequest
+    combinations : int or None
+        The number of generic combinations that every worker wants; None for the mean update of each task.
+    silent : int
+        Workers that may stay silent.
+    seed : int
+        Of the generic combinations, and of the plan's matrices.
+    prices : sequence of K Fractions, or None
+        Of an uplink vector of each worker; None for 1 each.
+
+    Raises
+    ------
+    UsageError
+        `combinations` is below 1.
+    """
+    N = len(request.placement.partitions)
+    if combinations is None:
+        target = np.zeros((len(request.task_names), N))
+        target[list(request.tasks), range(N)] = 1.0
+        wanted = "the mean update of each task"
+    else:
+        if combinations < 1:
+            raise UsageError("--combinations", "must be at least 1", combinations)
+        target = np.random.default_rng(seed).standard_normal((combinations, N))
+        wanted = f"{combinations} generic combinations of the updates"
+    plan = make_linear_plan(request.placement, target, silent=silent, seed=seed)
+    costs = prices or [Fraction(1)] * len(request.placement.workers)
+    return Candidate(
+        "linear",
+        plan.uplink_load,
+        plan.uplink_bound,
+        plan.downlink_load,
+        plan.downlink_bound,
+        Fraction(sum(plan.missing_ranks)),
+        plan.subpackets,
+        f"wanted: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition number "
+        f"{plan.condition:.3g}.",
+        sum((c * R for c, R in zip(costs, plan.dimensions, strict=True)), Fraction(0)),
+        sum((c * rank for c, rank in zip(costs, plan.missing_ranks, strict=True)), Fraction(0)),
+    )
+
+
+def report_strategies(
+    request: PlanRequest,
+    candidates: list[Candidate],
+    network: Any,
+    chosen: str,
+    weights: dict[str, Any],
+) -> PlanReport:
+    """What follows from a placement without matrices, in plain JSON types, fractions as strings.
+
+    Parameters
+    ----------
+    request : PlanRequest
+    candidates : list of Candidate
+        The strategies to compare.
+    network : str
+        One of `NETWORKS`: how the downlink travels.
+    chosen : str
+        The strategy that is planned.
+    weights : dict
+        `prices` or `speeds` of the workers, if cost or time is minimised instead of the load.
+    """
+    placement = request.placement
+    optimum = uplink_optimum(placement)
+    many = len(optimum.certificate) > 1
+    ranked = sorted(candidates, key=lambda candidate: candidate.cost(network))
+    return {
+        "placement": placement.as_dict(),
+        "partitions": list(placement.partitions),
+        "tasks": {
+            name: [
+                part for part, owner in zip(placement.partitions, request.tasks, strict=True) if owner == t
+            ]
+            for t, name in enumerate(request.task_names)
+        },
+        "network": network,
+        "strategy": chosen,
+        "priced": "prices" in weights,
+        "certificate": [[placement.workers[k] for k in block] for block in optimum.certificate],
+        "certificate_value": str(certificate_value(placement, optimum.certificate)) if many else "0",
+        "certificate_in_words": certificate_in_words(placement, optimum.certificate),
+        **_weighted_bound(placement, weights),
+        "strategies": {
+            candidate.strategy: {
+                "uplink_load": str(candidate.uplink_load),
+                "uplink_bound": str(candidate.uplink_bound),
+                "downlink_load": str(candidate.downlink_load),
+                "downlink_bound": str(candidate.downlink_bound),
+                "unicast_load": str(candidate.unicast_load),
+                "subpackets": candidate.subpackets,
+                "overhead": str(candidate.overhead),
+                "cost": str(candidate.cost(network)),
+                "limits": candidate.limits,
+            }
+            for candidate in candidates
+        },
+        "cheapest": [candidate.strategy for candidate in ranked],
+    }
+
+
+def report_plan(plan: Plan) -> PlanReport:
+    """What follows from the plan itself: its loads, bounds, subpacketization, seed and digest."""
+    rows = zip(plan.placement.workers, plan.uplink_rows, strict=True)
+    return {
+        "uplink_load": str(plan.uplink_load),
+        "uplink_bound": str(plan.uplink_bound),
+        "downlink_load": str(plan.downlink_load),
+        "downlink_bound": str(plan.downlink_bound),
+        "unicast_load": str(plan.wire_downlink_load),
+        "subpackets": plan.subpackets,
+        "uplink_loads": {worker: str(Fraction(count, plan.subpackets)) for worker, count in rows},
+        "seed": plan.seed,
+        "digest": plan.digest.hex(),
+    }
+
+
+def _weighted_bound(placement: Placement, weights: dict[str, Any]) -> PlanReport:
+    """The least cost or time of a relay's uplink, with its proof; empty if the load is minimised."""
+    if "prices" in weights:
+        cheap = cheapest_rates(placement, weights["prices"])
+        proof = [{"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in cheap.certificate]
+        return {"cost_bound": str(cheap.cost), "cost_certificate": proof}
+    if "speeds" in weights:
+        fast = fastest_rates(placement, weights["speeds"])
+        return {"time_bound": str(fast.time), "time_certificate": _named(placement, fast.certificate)}
+    return {}
+
+
+def _named(placement: Placement, workers: Sequence[int]) -> list[str]:
+    return [placement.workers[k] for k in workers]

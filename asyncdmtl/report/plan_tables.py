@@ -1,0 +1,80 @@
+"""The report of `asyncdmtl plan` as a person wants to see it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from rich.console import Console
+from rich.table import Table
+
+from asyncdmtl.report.console import make_console
+from asyncdmtl.report.plan_report import PlanReport
+
+# The most partitions of one worker that the table lists; the rest is counted.
+MOST_LISTED = 12
+
+
+def show_plan(report: PlanReport, console: Console | None = None) -> None:
+    """Print a report as text, on stdout unless a console is given."""
+    console = console or make_console()
+    partitions = report["partitions"]
+    table = Table(title=f"Placement: {len(report['placement'])} workers, {len(partitions)} partitions")
+    for heading in ("worker", "stores", "uplink"):
+        table.add_column(heading, justify="right" if heading == "uplink" else "left")
+    for worker, stored in report["placement"].items():
+        more = f" and {len(stored) - MOST_LISTED} more" if len(stored) > MOST_LISTED else ""
+        shown = " ".join(stored[:MOST_LISTED]) + more
+        table.add_row(
+            worker,
+            f"{len(stored)}: {shown}" if stored else "nothing",
+            report.get("uplink_loads", {}).get(worker, "-"),
+        )
+    console.print(table)
+    console.print(_strategy_table(report))
+    for strategy, row in report["strategies"].items():
+        console.print(f"{strategy}: {row['limits']}")
+    if "cost_bound" in report:
+        console.print(f"A relay's uplink costs at least {report['cost_bound']}.")
+    if "time_bound" in report:
+        slowest = ", ".join(report["time_certificate"])
+        console.print(
+            f"A relay's uplink takes at least {report['time_bound']}, the time of what only {slowest} hold."
+        )
+    console.print(_verdict(report))
+
+
+def _verdict(report: PlanReport) -> str:
+    """The planned strategy, and its cost beside the next best and beside uncoded exchange."""
+    chosen, rivals = report["strategy"], report["strategies"]
+    if chosen not in rivals:
+        return f"Planned: {chosen}."
+    cost = Fraction(rivals[chosen]["cost"])
+    unit = "in cost" if report["priced"] else "vectors"
+    words = [f"Planned: {chosen}, {cost} {unit} a round by {report['network']}"]
+    others = [name for name in report["cheapest"] if name != chosen]
+    for name in dict.fromkeys([*others[:1], *(name for name in others if name == "uncoded")]):
+        other = Fraction(rivals[name]["cost"])
+        if other:
+            share = float(1 - cost / other)
+            words.append(f"{abs(share):.0%} {'less' if share >= 0 else 'more'} than {name}")
+    return ", ".join(words) + "."
+
+
+def _strategy_table(report: PlanReport) -> Table:
+    table = Table(title="Vectors per round: up, down (each row once), copies (of what goes down, by unicast)")
+    headings = ("up", "bound", "down", "bound", "copies", "packets", "cost")
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for strategy, row in report["strategies"].items():
+        table.add_row(
+            f"→ {strategy}" if strategy == report["strategy"] else f"  {strategy}",
+            row["uplink_load"],
+            row["uplink_bound"],
+            row["downlink_load"],
+            row["downlink_bound"],
+            row["unicast_load"],
+            str(row["subpackets"]),
+            row["cost"],
+        )
+    return table

@@ -1,0 +1,179 @@
+"""A run as a person wants to see it: tables of loads and bytes, and sentences that say what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from asyncdmtl.report.console import make_console
+from asyncdmtl.report.metric_tables import advice, show_metrics
+from asyncdmtl.report.run_report import Report
+from asyncdmtl.report.units import decimal, human_bytes
+
+# Rows of the tables: heading, and key in the report.
+_DIRECTIONS = (
+    ("uplink", "uplink"),
+    ("downlink, each row once (broadcast)", "downlink_broadcast"),
+    ("downlink, all copies (wire)", "downlink_wire"),
+)
+
+# The share of the uplink's payload beyond which its framing is worth a sentence.
+_MUCH_FRAMING = 0.1
+
+
+def show_run(report: Report, console: Console | None = None) -> None:
+    """Print a report as text, on stdout unless a console is given."""
+    console = console or make_console()
+    vector, plan = report["vector"], report["strategy"]
+    console.print(
+        f"{plan}: {report['workers']} workers, {report['tasks']} tasks in {report['partitions']} partitions, "
+        f"{decimal(report['copies'])} copies; vectors of {vector['numbers']} {vector['dtype']}"
+        + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
+    )
+    settings = report["settings"]
+    coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
+    console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
+    if "metrics" in report:
+        show_metrics(report["metrics"], console)
+        if words := advice(report["metrics"], settings):
+            console.print(words)
+    console.print(_load_table(report))
+    console.print(_byte_table(report))
+    console.print(_traffic_words(report))
+    console.print(_training_words(report))
+
+
+def _training_words(report: Report) -> str:
+    """How training ended."""
+    training, settings = report["training"], report["settings"]
+    value = report.get("metrics", {}).get("objective", training["objective"])
+    words = f"{training['rounds']} rounds in {report['seconds']:.2f} s"
+    if value is None:
+        return words
+    words += f"; objective {value:.6g}"
+    if not settings["tolerance"]:
+        return f"{words}."
+    if not training["converged"]:
+        return f"{words}; --tolerance was not reached."
+    residual, last = training["residual"], training["objective"]
+    if not residual or not last:
+        further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
+        return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
+    return f"{words}; converged: by estimate within {residual / abs(last):.1g} of itself of the least."
+
+
+def _load_table(report: Report) -> Table:
+    table = Table(title="Load: vectors per round")
+    table.add_column("")
+    for heading in ("measured", "planned", "lower bound", "uncoded"):
+        table.add_column(heading, justify="right")
+    for name, key in _DIRECTIONS:
+        part = report[key]
+        table.add_row(name, part["measured_load"], part["load"], part.get("bound", "-"), part["uncoded_load"])
+    return table
+
+
+def _byte_table(report: Report) -> Table:
+    table = Table(title="Bytes in the whole run")
+    table.add_column("")
+    for heading in ("payload", "framing", "uncoded payload"):
+        table.add_column(heading, justify="right")
+    for name, key in _DIRECTIONS:
+        part = report[key]
+        uncoded = _uncoded_bytes(report, part)
+        framing = human_bytes(part["framing_bytes"]) if "framing_bytes" in part else "-"
+        table.add_row(name, human_bytes(part["payload_bytes"]), framing, human_bytes(uncoded))
+    table.add_row("joining, plan, heartbeats", "-", human_bytes(report["other"]["framing_bytes"]), "-")
+    return table
+
+
+def _traffic_words(report: Report) -> str:
+    """What the numbers mean, the costs as well as the savings."""
+    lines = []
+    up, broadcast, wire = (report[key] for _, key in _DIRECTIONS)
+    travels = any(Fraction(part["load"]) for part in (up, wire))
+    lines.append(
+        f"Uplink {_saving(report, up)} uncoded; a broadcast downlink {_saving(report, broadcast)} uncoded."
+        if travels
+        else "No vector travels: every worker has all partitions."
+    )
+    if 0 < _MUCH_FRAMING * up["payload_bytes"] < up["framing_bytes"]:
+        lines.append(_framing_words(report))
+    heard = bool(report["multicast"] and report["multicast"]["listeners"])
+    if travels:
+        held = f"every partition is held {decimal(report['copies'])} times"
+        lines.append(
+            f"{'' if heard else 'TCP has no broadcast: '}{'O' if heard else 'o'}n the wire the downlink "
+            f"{_saving(report, wire)} uncoded{' over TCP' if heard else ''}. "
+            f"The price is storage and computation: {held}."
+        )
+    if report["multicast"] is not None:
+        lines.append(_multicast_words(report["multicast"]))
+    lines.append(_by_strategy(report))
+    for incident in report["incidents"]:
+        lines.append(f"Round {incident['round']}: worker {incident['worker']}: {incident['reason']}")
+    difference = report["kernel_ledger_difference"]
+    if difference is not None:
+        off = f"differ by {difference['up']} B up and {difference['down']} B down from"
+        verdict = off if any(difference.values()) else "agree with"
+        lines.append(f"The kernel's TCP counters {verdict} all bytes counted here.")
+    return "\n".join(lines)
+
+
+def _framing_words(report: Report) -> str:
+    """What coding saves of all bytes up. Except for linear, framing is the same without coding."""
+    up = report["uplink"]
+    share = up["framing_bytes"] / up["payload_bytes"]
+    told = f"Vectors are small: framing is {share:.0%} of the uplink's payload"
+    whole = up["payload_bytes"] + up["framing_bytes"]
+    uncoded = _uncoded_bytes(report, up) + up["framing_bytes"]
+    if report["strategy"] == "linear" or whole == uncoded:
+        return f"{told}."
+    change = "less" if whole < uncoded else "more"
+    return f"{told}; with it, the uplink costs {abs(1 - whole / uncoded):.0%} {change} than uncoded."
+
+
+def _multicast_words(told: Mapping[str, Any]) -> str:
+    """Which workers heard the group, how many datagrams were lost, and what repairing them took."""
+    count = len(told["listeners"])
+    words = [f"Multicast {told['group']}: {count} workers hear it; {told['reason']}."]
+    counts = [sum(row[key] for row in told["workers"].values()) for key in ("sent", "lost", "repaired")]
+    sent, lost, repaired = counts
+    if sent:
+        words.append(
+            "No datagram was lost."
+            if not lost
+            else f"{lost} of {sent} datagrams to workers were lost ({lost / sent:.2%}), {repaired} needed "
+            f"repair, which took {human_bytes(told['repair_bytes'])} of "
+            f"{human_bytes(told['datagram_bytes'])}; "
+            f"rate {told['rate'] / 1e6:.3g} Mbit/s."
+        )
+    words += [f"{name} was served over TCP: {why}." for name, why in told["served_over_tcp"].items()]
+    return " ".join(words)
+
+
+def _by_strategy(report: Report) -> str:
+    """What each strategy costs here on links without multicast."""
+    costs = {name: Fraction(row["unicast_cost"]) for name, row in report["strategies"].items()}
+    listed = ", ".join(f"{name} {cost}" for name, cost in costs.items())
+    return f"Vectors a round on the wire, both ways, by strategy: {listed}."
+
+
+def _uncoded_bytes(report: Report, part: Mapping[str, Any]) -> int:
+    """Bytes of the whole run if vectors travelled without coding, and so without padding."""
+    whole = len(report["rounds"]) * report["vector"]["uncoded_bytes"]
+    return int(Fraction(part["uncoded_load"]) * whole)
+
+
+def _saving(report: Report, part: Mapping[str, Any]) -> str:
+    payload, uncoded = part["payload_bytes"], _uncoded_bytes(report, part)
+    if payload == uncoded:
+        return "costs as much as"
+    if not uncoded:
+        return "costs more than"
+    share = abs(1 - payload / uncoded)
+    return f"costs {share:.0%} {'less' if payload < uncoded else 'more'} than"

@@ -1,0 +1,36 @@
+"""Numbers as a person reads them: bytes with units, fractions as decimals, scores with few digits."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+
+def human_bytes(count: int) -> str:
+    """Bytes with a decimal unit (1 kB is 1000 B) and three digits."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
+def decimal(fraction: str) -> str:
+    """A fraction as a decimal number: `"3/2"` is `"1.5"`."""
+    return f"{float(Fraction(fraction)):g}"
+
+
+def score_text(value: float | None) -> str:
+    """A score with four decimals; "-" if there is none."""
+    return "-" if value is None or math.isnan(value) else _fixed(value, "")
+
+
+def gain_text(value: float | None) -> str:
+    """A difference of scores, with its sign; "-" if there is none."""
+    return "-" if value is None else _fixed(value, "+")
+
+
+def _fixed(value: float, sign: str) -> str:
+    """Four decimals, or three digits if four decimals would show too little of the value."""
+    return f"{value:{sign}.4f}" if value == 0.0 or abs(value) >= 1e-3 else f"{value:{sign}.2e}"

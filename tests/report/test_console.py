@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+
+from asyncdmtl.report.console import FILE_WIDTH, make_console
+
+
+def test_results_for_a_file_are_wide_enough_for_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console()
+    assert console.width == FILE_WIDTH
+    console.print("[bold] stays as it is, and so does :smile:")
+    assert capsys.readouterr().out == "[bold] stays as it is, and so does :smile:\n"
+    make_console(stderr=True).print("apart")
+    assert capsys.readouterr().err == "apart\n"

@@ -1,0 +1,80 @@
+"""Runs as a person sees them: tables, and sentences about traffic and training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.problems import make_settings
+from support.reports import PARTITIONS, TEST, full_report, make_report, shown
+
+from asyncdmtl.learning.training import train
+from asyncdmtl.report import run_tables
+from asyncdmtl.report.evaluation import evaluate
+from asyncdmtl.report.run_tables import show_run
+
+
+@pytest.fixture(scope="module")
+def report_of_a_run() -> dict[str, Any]:
+    return full_report()
+
+
+async def test_a_report_of_a_run_that_converged() -> None:
+    settings = make_settings(rounds=5000, tolerance=1e-2)
+    made, models = await make_report(settings)
+    twin = train(PARTITIONS, settings)
+    training = made["training"]
+    assert (training["rounds"], training["converged"]) == (len(twin.objectives), True)
+    assert training["residual"] <= 1e-2 * training["objective"]
+    made["metrics"] = evaluate(PARTITIONS, TEST, models, settings, "RMSE")
+    text = " ".join(shown(show_run, made).split())
+    expected = f"objective {made['metrics']['objective']:.6g}; converged: by estimate within"
+    assert expected in text
+    assert "of itself of the least." in text
+    made["training"]["residual"] = 0.0
+    text = " ".join(shown(show_run, made).split())
+    assert "ended: the models no longer change in float32; --dtype float64 may bring them further." in text
+    made["settings"]["dtype"] = "float64"
+    assert "ended: the models no longer change in float64." in " ".join(shown(show_run, made).split())
+
+
+async def test_a_report_of_a_run_that_should_have_converged() -> None:
+    made, _ = await make_report(make_settings(rounds=2, tolerance=1e-9))
+    assert "--tolerance was not reached" in " ".join(shown(show_run, made).split())
+
+
+@pytest.mark.parametrize(
+    ("payload", "strategy", "words"),
+    [
+        (
+            960,
+            "relay",
+            "framing is 52% of the uplink's payload; with it, the uplink costs 40% less than uncoded.",
+        ),
+        (1920, "uncoded", "framing is 26% of the uplink's payload."),
+        (0, "relay", None),
+        (960, "linear", "framing is 52% of the uplink's payload."),
+        (50_000, "relay", None),
+    ],
+)
+def test_framing_that_is_much_beside_small_vectors_is_told(
+    report_of_a_run: dict[str, Any], payload: int, strategy: str, words: str | None
+) -> None:
+    up = {**report_of_a_run["uplink"], "payload_bytes": payload, "framing_bytes": 500, "uncoded_load": "6"}
+    vector = {**report_of_a_run["vector"], "uncoded_bytes": 40}
+    made = {**report_of_a_run, "uplink": up, "vector": vector, "strategy": strategy}
+    made["rounds"] = report_of_a_run["rounds"][:8]
+    text = run_tables._traffic_words(made)
+    assert ("framing" in text) == (words is not None)
+    assert words is None or words in text
+
+
+def test_where_nothing_travels_nothing_is_compared(report_of_a_run: dict[str, Any]) -> None:
+    assert "No vector travels" not in run_tables._traffic_words(report_of_a_run)
+    none = {"payload_bytes": 0, "load": "0"}
+    quiet = {
+        key: {**report_of_a_run[key], **none} for key in ("uplink", "downlink_broadcast", "downlink_wire")
+    }
+    text = run_tables._traffic_words({**report_of_a_run, **quiet})
+    assert text.startswith("No vector travels: every worker has all partitions.\n")
+    assert "uncoded." not in text
