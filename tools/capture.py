@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import msgpack
 
-from asyncdmtl.protocol.framing import CHECK, PREFIX, bin_header, chunk_lengths
+from asyncdmtl.protocol.framing import CHECK_BYTES, PREFIX_BYTES, bin_header, chunk_lengths, unpack_prefix
 from asyncdmtl.protocol.messages.registry import KINDS
 
 # The kernel's buffer for packets that were not read yet, and what <linux/if_packet.h> calls the options.
@@ -59,18 +59,18 @@ class Frames:
 
     def _lacking(self) -> int:
         """Bytes until the head is complete."""
-        if len(self._start) < PREFIX.size:
-            return PREFIX.size - len(self._start)
-        return PREFIX.size + PREFIX.unpack_from(memoryview(self._start))[0] - len(self._start)
+        if len(self._start) < PREFIX_BYTES:
+            return PREFIX_BYTES - len(self._start)
+        return PREFIX_BYTES + unpack_prefix(memoryview(self._start))[0] - len(self._start)
 
     def _begin(self) -> None:
         """A head is there: note what it says, and skip the body."""
-        head_length, body_length = PREFIX.unpack_from(memoryview(self._start))
-        head = msgpack.unpackb(bytes(self._start[PREFIX.size : -CHECK.size]))
+        head_length, body_length = unpack_prefix(memoryview(self._start))
+        head = msgpack.unpackb(bytes(self._start[PREFIX_BYTES:-CHECK_BYTES]))
         round_ = int(head[2]) if KINDS[head[0]].kind in OF_ROUNDS else None
         bins = sum(len(bin_header(length)) for length in chunk_lengths(body_length))
         self._body_left = body_length + bins
-        self._found = (round_, body_length, PREFIX.size + head_length + bins)
+        self._found = (round_, body_length, PREFIX_BYTES + head_length + bins)
         self._start.clear()
 
 

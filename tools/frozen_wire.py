@@ -18,7 +18,6 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest
-from asyncdmtl.protocol.framing import encode
 from asyncdmtl.protocol.messages.registry import (
     KINDS,
     VERSION,
@@ -46,7 +45,7 @@ from asyncdmtl.protocol.messages.registry import (
     Snapshot,
     Uplink,
     Welcome,
-    pack,
+    frame_message,
 )
 
 Frozen = dict[str, Any]
@@ -91,7 +90,7 @@ def frozen_wire() -> Frozen:
     """The frame of every message with fixed contents: its length and SHA-256."""
     frames = {}
     for name, message in _messages().items():
-        buffers, size = encode(pack(message), message.rows())
+        buffers, size = frame_message(message)
         frames[name] = {"number": message.number, "bytes": size, "sha256": sha(*buffers)}
     assert {content["number"] for content in frames.values()} == set(KINDS)
     return frames

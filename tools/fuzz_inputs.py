@@ -44,7 +44,7 @@ from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.messages import registry
-from asyncdmtl.protocol.messages.joining import NONCE_BYTES, PROOF_BYTES
+from asyncdmtl.protocol.messages.joining import PROOF_BYTES, PROOF_NONCE_BYTES
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
@@ -72,7 +72,7 @@ from asyncdmtl.protocol.messages.registry import (
     Uplink,
     Welcome,
 )
-from asyncdmtl.protocol.state_table import TRANSITIONS, State
+from asyncdmtl.protocol.state_table import STATELESS_KINDS, TRANSITIONS, State
 
 READERS = ("settings", "survey", "encoding", "plan")
 PARTS = 6
@@ -138,8 +138,8 @@ EXAMPLES: dict[str, Message] = {
     message.event: message
     for message in (
         Hello(VERSION, "w0"),
-        Challenge("run", bytes(NONCE_BYTES)),
-        Proof(bytes(NONCE_BYTES), bytes(PROOF_BYTES)),
+        Challenge("run", bytes(PROOF_NONCE_BYTES)),
+        Proof(bytes(PROOF_NONCE_BYTES), bytes(PROOF_BYTES)),
         Welcome("run", SETTINGS.as_dict(), 10.0, bytes(PROOF_BYTES)),
         Declare(DECLARATIONS[:2], 2, False, bytes(8)),
         Prepare(ENCODING.as_dict()),
@@ -165,9 +165,13 @@ EXAMPLES: dict[str, Message] = {
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):
     raise SystemExit(f"fuzz_inputs.EXAMPLES needs a message for each of {missing}")
 
-# What each side may send in each state, and where that leads.
+# The messages by which a run goes on from each state, and where each leads.
 MOVES: dict[State, list[tuple[str, State]]] = {
-    state: [(event, after) for (before, event), after in TRANSITIONS.items() if before is state]
+    state: [
+        (event, after)
+        for (before, event), after in TRANSITIONS.items()
+        if before is state and event != "failure" and event not in STATELESS_KINDS
+    ]
     for state in State
 }
 VALUES: list[tuple[str, Any]] = [
@@ -231,7 +235,7 @@ def honest(rng: random.Random, role: str) -> bytes:
 
 def wire(message: Message) -> bytes:
     """The frame of a message."""
-    return b"".join(map(bytes, framing.encode(registry.pack(message), message.rows())[0]))
+    return b"".join(map(bytes, registry.frame_message(message)[0]))
 
 
 def in_two(message: Uplink | Downlink, rng: random.Random) -> bytes:
@@ -317,25 +321,25 @@ def frames(stream: bytes) -> Iterator[bytes]:
 
 def frame_size(stream: bytes) -> int | None:
     """Bytes of the first frame of a stream, or None if they are not all there."""
-    if len(stream) < framing.PREFIX.size:
+    if len(stream) < framing.PREFIX_BYTES:
         return None
-    head, body = framing.PREFIX.unpack_from(stream)
+    head, body = framing.unpack_prefix(stream)
     if head + body > len(stream):
         return None
-    size: int = framing.PREFIX.size + head + body
+    size: int = framing.PREFIX_BYTES + head + body
     size += sum(len(framing.bin_header(length)) for length in framing.chunk_lengths(body))
     return size if size <= len(stream) else None
 
 
 def _parts(frame: bytes) -> tuple[bytes, int, bytes] | None:
     """Head, announced length of the body, and what follows the head; None if there is no whole head."""
-    if len(frame) < framing.PREFIX.size:
+    if len(frame) < framing.PREFIX_BYTES:
         return None
-    length, body = framing.PREFIX.unpack_from(frame)
-    end = framing.PREFIX.size + length
-    if length <= framing.CHECK.size or end > len(frame):
+    length, body = framing.unpack_prefix(frame)
+    end = framing.PREFIX_BYTES + length
+    if length <= framing.CHECK_BYTES or end > len(frame):
         return None
-    return frame[framing.PREFIX.size : end - framing.CHECK.size], body, frame[end:]
+    return frame[framing.PREFIX_BYTES : end - framing.CHECK_BYTES], body, frame[end:]
 
 
 class Mutator:
@@ -412,7 +416,7 @@ class Mutator:
             return self._break_frame(cut, i)
         head, body, rest = parts
         bent = self._bend(head) if self._rng.random() < 0.8 else self._rng.choice(self._on_bytes)(head)
-        cut[i] = framing.sealed(bent, body) + rest
+        cut[i] = framing.frame_start(bent, body) + rest
         return cut
 
     def _break_frame(self, cut: list[bytes], i: int) -> list[bytes]:
@@ -427,10 +431,10 @@ class Mutator:
         head, body, rest = parts
         if self._rng.random() < 0.5:
             lie = self._rng.choice((0, body + 1, body - 1, 1 << self._rng.randrange(64), -1))
-            cut[i] = framing.sealed(head, lie % (1 << 64)) + rest
+            cut[i] = framing.frame_start(head, lie % (1 << 64)) + rest
         else:
             length = len(head) + self._rng.choice((-1, 0, 1, 1 << self._rng.randrange(32), -len(head)))
-            cut[i] = framing.PREFIX.pack(length % (1 << 32), body) + cut[i][framing.PREFIX.size :]
+            cut[i] = framing.pack_prefix(length % (1 << 32), body) + cut[i][framing.PREFIX_BYTES :]
         return cut
 
     def _drop(self, cut: list[bytes], i: int) -> list[bytes]:

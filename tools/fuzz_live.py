@@ -233,8 +233,8 @@ class Run:
                 rng.randbytes(rng.randrange(1, 5000)),
                 self._mutator(honest)[20:],
                 honest[4 + honest[3] :][: rng.randrange(1, 60)],
-                framing.PREFIX.pack(4096, 0) + rng.randbytes(100),
-                framing.PREFIX.pack(rng.randrange(1 << 32), rng.randrange(1 << 64)),
+                framing.pack_prefix(4096, 0) + rng.randbytes(100),
+                framing.pack_prefix(rng.randrange(1 << 32), rng.randrange(1 << 64)),
                 b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
                 b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(200),
             )

@@ -28,7 +28,7 @@ from asyncdmtl.errors import UsageError
 HEADER = struct.Struct(">6sHI")
 NAME_BYTES, TAG_BYTES, KEY_BYTES = 6, 16, 32
 OVERHEAD = HEADER.size + TAG_BYTES
-MOST_ROWS, MOST_PIECES = 1 << 16, 1 << 32
+MAX_ROW_NUMBERS, MAX_PIECE_NUMBERS = 1 << 16, 1 << 32
 
 _CONTEXT = struct.Struct(">QQ")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
-from asyncdmtl.multicast.datagrams import MOST_ROWS, OVERHEAD, Layout, Stream
+from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS, OVERHEAD, Layout, Stream
 from asyncdmtl.plan.codes.repair import FreshRows
 
 # Bytes of the datagrams that are handed to the kernel at once: with all their headers below 64 KiB, which is
@@ -261,7 +261,7 @@ class Broadcast:
 
     def _fresh_rows(self, sending: _Range, rows: Bytes, count: int) -> Iterator[tuple[int, Bytes]]:
         """So many rows that nobody has yet, with their numbers."""
-        numbers = range(sending.fresh, min(sending.fresh + count, MOST_ROWS))
+        numbers = range(sending.fresh, min(sending.fresh + count, MAX_ROW_NUMBERS))
         sending.fresh = numbers.stop
         if len(numbers):
             yield from zip(numbers, self._fresh.combine(numbers, rows), strict=True)

@@ -20,7 +20,7 @@ from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.credentials import OPTION, VARIABLE, Credentials, ProofTranscript, find_credentials
 from asyncdmtl.net.lockout import Lockout
 from asyncdmtl.net.tls import TLSChannel, check_server_name, server_context, worker_context
-from asyncdmtl.protocol.messages.joining import NONCE_BYTES
+from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES
 from asyncdmtl.protocol.messages.registry import Challenge, Hello, Proof, Welcome
 
 LIMIT = "--silence-timeout"
@@ -215,7 +215,7 @@ class Authenticator:
         if self._security.credentials is None:
             return b""
         loop = asyncio.get_running_loop()
-        nonce = secrets.token_bytes(NONCE_BYTES)
+        nonce = secrets.token_bytes(PROOF_NONCE_BYTES)
         await connection.send(Challenge(self._run, nonce), end - loop.time(), LIMIT)
         answer = await connection.receive((Proof,), end - loop.time(), LIMIT)
         secret = self._security.credentials.expected_of(name)
@@ -245,7 +245,7 @@ async def greet_server(connection: Connection, hello: Hello, secret: bytes | Non
         )
     if not isinstance(asked, Challenge):
         raise AuthenticationError(f"{connection.peer} does not ask for the secret that it should know")
-    nonce = secrets.token_bytes(NONCE_BYTES)
+    nonce = secrets.token_bytes(PROOF_NONCE_BYTES)
     greeting = ProofTranscript(asked.run, hello.name, asked.nonce, nonce, connection.binding)
     await connection.send(Proof(nonce, greeting.proof(secret, "worker")), seconds, LIMIT)
     welcome = await connection.receive((Welcome,), seconds, LIMIT)

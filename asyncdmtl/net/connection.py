@@ -20,8 +20,10 @@ from asyncdmtl.errors import (
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.kernel import KernelCount, kernel_count
 from asyncdmtl.net.tls import PLAIN_TYPE, TLSChannel, failure
-from asyncdmtl.protocol.framing import SCRATCH, Buffer
+from asyncdmtl.protocol.frame_reader import SCRATCH_BYTES
+from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.base import Role
 from asyncdmtl.protocol.messages.registry import (
     Assign,
     Failure,
@@ -31,7 +33,7 @@ from asyncdmtl.protocol.messages.registry import (
     MulticastControl,
     Welcome,
 )
-from asyncdmtl.protocol.session import Role, Session
+from asyncdmtl.protocol.session import Session
 
 Wanted = TypeVar("Wanted", bound=Message)
 
@@ -164,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
             self._secured.set()
         elif not self._transport.is_closing():
             self._channel = self._tls()
-            self._ciphertext = memoryview(bytearray(SCRATCH))
+            self._ciphertext = memoryview(bytearray(SCRATCH_BYTES))
             if self.session.role == "worker":
                 self._channel.handshake()
                 self._say_for_tls()
@@ -428,7 +430,7 @@ class Connection(asyncio.BufferedProtocol):
         self._count_tls(self._channel)
 
     def _count_tls(self, channel: TLSChannel) -> None:
-        self.session.count_overhead(received=channel.overhead_in, sent=channel.overhead_out)
+        self.session.count_encryption(received=channel.overhead_in, sent=channel.overhead_out)
 
     def _fail(self, error: AsyncDMTLError, tell: bool = False, linger: bool = False) -> None:
         if self._failure is not None:

@@ -18,8 +18,8 @@ from pathlib import Path
 import msgpack
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.protocol.messages.joining import NONCE_BYTES, VERSION
-from asyncdmtl.protocol.session import Role
+from asyncdmtl.protocol.messages.base import Role
+from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES, VERSION
 
 VARIABLE = "ASYNCDMTL_SECRET"
 OPTION = "--secret-file"
@@ -53,7 +53,7 @@ class Credentials:
         self._shared = shared
         self._by_name = dict(by_name)
         self._source = source
-        self._decoy = secrets.token_bytes(NONCE_BYTES)
+        self._decoy = secrets.token_bytes(PROOF_NONCE_BYTES)
 
     def __repr__(self) -> str:
         return f"Credentials from {self._source}"

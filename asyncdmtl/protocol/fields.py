@@ -1,4 +1,7 @@
-"""Checks of single fields of a message: each gives the value back, or RemoteProtocolError names the field."""
+"""Checks of the fields of a received message.
+
+Each function gives the value back, or raises RemoteProtocolError, which names the field and the rule.
+"""
 
 from __future__ import annotations
 
@@ -8,84 +11,88 @@ from typing import Any
 
 from asyncdmtl.errors import RemoteProtocolError
 
-MAX_COUNT = 2**53
-NAME_LENGTH = 200
+# The largest whole number that a field may have unless its message says otherwise. Floats hold every whole
+# number up to here, so that no reader of a report loses a digit.
+MAX_INTEGER = 2**53
+
+# Characters of the name of a worker, a partition, a task or a run: enough for any name that people read.
+MAX_NAME_LENGTH = 200
 
 
-def integer(value: Any, what: str, low: int = 0, high: int = MAX_COUNT) -> int:
-    """A whole number within bounds, both included."""
+def integer(value: Any, field: str, low: int = 0, high: int = MAX_INTEGER) -> int:
+    """A whole number from `low` to `high`, both included."""
     if type(value) is not int or not low <= value <= high:
-        raise RemoteProtocolError(f"{what} must be an integer from {low} to {high}")
+        raise RemoteProtocolError(f"{field} must be an integer from {low} to {high}")
     return value
 
 
-def real(value: Any, what: str) -> float:
-    """Any float: a run that diverges has losses that are not finite."""
+def real(value: Any, field: str) -> float:
+    """Any float: the losses of a run that diverges are not finite."""
     if type(value) is not float:
-        raise RemoteProtocolError(f"{what} must be a float")
+        raise RemoteProtocolError(f"{field} must be a float")
     return value
 
 
-def text(value: Any, what: str, limit: int = NAME_LENGTH) -> str:
+def finite(value: Any, field: str, low: float, *, above: bool = False) -> float:
+    """A finite float of at least `low`, or of more than `low` if `above`."""
+    if not low <= real(value, field) < math.inf or (above and value == low):
+        raise RemoteProtocolError(
+            f"{field} must be a finite float, {'more than' if above else 'at least'} {low:g}"
+        )
+    return float(value)
+
+
+def text(value: Any, field: str, limit: int = MAX_NAME_LENGTH) -> str:
     """Text of at most `limit` characters."""
     if type(value) is not str or len(value) > limit:
-        raise RemoteProtocolError(f"{what} must be text of at most {limit} characters")
+        raise RemoteProtocolError(f"{field} must be text of at most {limit} characters")
     return value
 
 
-def name(value: Any, what: str) -> str:
-    """A name: text that is not empty and can be printed."""
-    if not text(value, what) or not value.isprintable():
-        raise RemoteProtocolError(f"{what} must be 1 to {NAME_LENGTH} printable characters")
+def name(value: Any, field: str) -> str:
+    """A name: text of at least one character, all of which can be printed."""
+    if not text(value, field) or not value.isprintable():
+        raise RemoteProtocolError(f"{field} must be 1 to {MAX_NAME_LENGTH} printable characters")
     return str(value)
 
 
-def binary(value: Any, what: str, unit: int, count: int | None = None) -> bytes:
-    """Bytes in units of `unit`: `count` of them, or any number."""
-    if type(value) is not bytes or len(value) % unit or (count is not None and len(value) != unit * count):
-        raise RemoteProtocolError(f"{what} must be {'some' if count is None else count} × {unit} bytes")
+def choice(value: Any, field: str, known: Collection[str]) -> str:
+    """One of the words in `known`."""
+    if type(value) is not str or value not in known:
+        raise RemoteProtocolError(f"{field} must be one of {', '.join(known)}")
     return value
 
 
-def sequence(value: Any, what: str) -> list[Any]:
-    """A list, of anything."""
-    if type(value) is not list:
-        raise RemoteProtocolError(f"{what} must be a list")
-    return value
-
-
-def mapping(value: Any, what: str) -> dict[str, Any]:
-    """A map with text as keys, of anything."""
-    if type(value) is not dict or not all(type(key) is str for key in value):
-        raise RemoteProtocolError(f"{what} must be a map with names as keys")
-    return value
-
-
-def flag(value: Any, what: str) -> bool:
+def flag(value: Any, field: str) -> bool:
     """True or false."""
     if type(value) is not bool:
-        raise RemoteProtocolError(f"{what} must be true or false")
+        raise RemoteProtocolError(f"{field} must be true or false")
     return value
 
 
-def choice(value: Any, what: str, known: Collection[str]) -> str:
-    """One of the words that are `known`."""
-    if type(value) is not str or value not in known:
-        raise RemoteProtocolError(f"{what} must be one of {', '.join(known)}")
+def binary(value: Any, field: str, unit: int, count: int | None = None) -> bytes:
+    """Bytes in units of `unit` bytes: `count` units, or any number of them."""
+    if type(value) is not bytes or len(value) % unit or (count is not None and len(value) != unit * count):
+        raise RemoteProtocolError(f"{field} must be {'some' if count is None else count} × {unit} bytes")
     return value
 
 
-def exactly(values: Sequence[Any], count: int, what: str) -> Sequence[Any]:
-    """A list of `count` values."""
+def sequence(value: Any, field: str) -> list[Any]:
+    """A list; its items are not checked."""
+    if type(value) is not list:
+        raise RemoteProtocolError(f"{field} must be a list")
+    return value
+
+
+def mapping(value: Any, field: str) -> dict[str, Any]:
+    """A map whose keys are text; its values are not checked."""
+    if type(value) is not dict or not all(type(key) is str for key in value):
+        raise RemoteProtocolError(f"{field} must be a map with names as keys")
+    return value
+
+
+def exactly(values: Sequence[Any], count: int, message: str) -> Sequence[Any]:
+    """The fields of a message, or of a part of one, if there are `count` of them."""
     if len(values) != count:
-        raise RemoteProtocolError(f"{what} has {len(values)} fields instead of {count}")
+        raise RemoteProtocolError(f"{message} has {len(values)} fields instead of {count}")
     return values
-
-
-def finite(value: Any, what: str, low: float, *, open_: bool = False) -> float:
-    """A finite float, at least `low`; more than it, if `open_`."""
-    if not low <= real(value, what) < math.inf or (open_ and value == low):
-        raise RemoteProtocolError(
-            f"{what} must be a finite float, {'more than' if open_ else 'at least'} {low:g}"
-        )
-    return float(value)

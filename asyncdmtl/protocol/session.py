@@ -4,63 +4,52 @@
 
     session = Session("worker", ledger)
     buffers = session.send(Hello(VERSION, "w0"))       # write these to the peer
-    messages = session.receive(data)                   # hand on what was received
+    messages = session.receive(data)                   # hand on received bytes
 
-Order is checked by the table in `states`, sizes by limits, fields by `messages`, and every byte is
-counted. Misuse by this side raises LocalProtocolError; by the peer RemoteProtocolError, and the session is
-failed for good: all that may still be sent is one `failure` that tells the peer why.
+The order of messages follows the tables in `state_table`; sizes are checked against limits, and fields by the
+messages. Every byte is counted in the ledger. Misuse by this end raises LocalProtocolError. An error of the
+peer raises RemoteProtocolError and fails the session for good: the only message that may still be sent is one
+`failure`, which tells the peer the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
-from asyncdmtl.protocol import framing
-from asyncdmtl.protocol.framing import Buffer, Frame, FrameReader
+from asyncdmtl.protocol.frame_reader import Frame, FrameReader
+from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.ledger import Direction, Ledger
 from asyncdmtl.protocol.messages import registry
+from asyncdmtl.protocol.messages.base import Message, Role
 from asyncdmtl.protocol.messages.registry import (
     Assign,
-    AwaitRestore,
-    Done,
     Downlink,
-    Failure,
     Fallback,
-    Heartbeat,
     Hello,
     LossReport,
-    Message,
     MoreRows,
     MulticastControl,
-    Snapshot,
     Uplink,
     Welcome,
 )
+from asyncdmtl.protocol.plan_state import PlanReply, PlanState
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
-Role = Literal["server", "worker"]
-
-# What a worker sends under a plan.
-Answer = Uplink | Snapshot | AwaitRestore | Done
-
-# Bytes of a head: before a greeting; of what a worker declares, which is room for surveys of 200,000 columns
-# in all; and of what a server sends (the encoding, the plan).
+# Bytes of a head that a server takes before it has welcomed the worker: a greeting has some hundred.
 GREETING_HEAD_LIMIT = 1 << 12
+
+# Bytes of a head that a server takes from a worker that it has welcomed: room for surveys of 200,000 columns
+# in one declaration.
 WORKER_HEAD_LIMIT = 1 << 23
+
+# Bytes of a head that a worker takes from a server: room for the encoding of as many columns, and for plans
+# of many workers.
 SERVER_HEAD_LIMIT = 1 << 26
 
 
-# States in which no heartbeat is due: nobody is waited for yet, or any more.
-_SILENT = (
-    *(State.OPENED, State.GREETED, State.CHALLENGED, State.PROVEN),
-    *(State.FINISHED, State.FAILED),
-)
-
-
 class Session:
-    """The state of one connection.
+    """The protocol of one connection.
 
     Parameters
     ----------
@@ -69,40 +58,43 @@ class Session:
     ledger : Ledger
         Where bytes are counted, under the worker's name.
     worker : str, optional
-        The worker's name, if known; the server learns it from the greeting.
+        The worker's name, if it is known; a server learns it from the greeting.
 
     Attributes
     ----------
-    state : State
-    worker : str
-    plan, round : int
-        Number of the plan in force, and the round that is made under it. What a worker had sent for an
-        earlier plan before it knew of this one is counted and dropped.
-    body_limit : int
-        The largest body, in bytes, that the peer may send; 0 until this side sets it.
+    peer : "server" or "worker"
+        Which end the other one is.
     """
 
     def __init__(self, role: Role, ledger: Ledger, worker: str = "?") -> None:
-        self.role = role
+        self.role: Role = role
         self.peer: Role = "worker" if role == "server" else "server"
-        self.state = State.OPENED
         self.worker = worker
-        self.plan = -1
-        self.round = 0
-        # Where earlier plans stood, and in which round, when the next one was handed out.
-        self._overtaken: dict[int, tuple[State, int]] = {}
-        self._told = False
-        # Bytes of rows that each end has announced and not sent yet, and of which round; late ones apart.
-        self._rest: dict[Role, int] = {"server": 0, "worker": 0}
-        self._rest_of: dict[Role, int] = {"server": 0, "worker": 0}
-        self._late_rest = 0
-        self._overhead: dict[Direction, int] = {"up": 0, "down": 0}
         self.ledger = ledger
+        self._current = PlanState()
+        # Plans that a server has replaced, by number. The worker's messages for them may still arrive.
+        self._replaced: dict[int, PlanState] = {}
+        self._encryption: dict[Direction, int] = {"up": 0, "down": 0}
         self._reader = FrameReader(GREETING_HEAD_LIMIT, 0)
 
     @property
+    def state(self) -> State:
+        """Where the connection stands."""
+        return self._current.state
+
+    @property
+    def plan(self) -> int:
+        """The number of the plan in force; -1 before the first plan."""
+        return self._current.plan
+
+    @property
+    def round(self) -> int:
+        """The round that is made under the plan."""
+        return self._current.round
+
+    @property
     def body_limit(self) -> int:
-        """The largest body, in bytes, that the peer may send."""
+        """The largest body, in bytes, that the peer may send; 0 until this end sets it."""
         return self._reader.body_limit
 
     @body_limit.setter
@@ -111,37 +103,40 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """True while no frame has begun to come."""
+        """True while no frame has begun to arrive."""
         return self._reader.idle
 
     @property
     def progress(self) -> int:
-        """Grows with what the peer sends, if that leads anywhere."""
+        """Grows with what the peer sends: with each message, and with each good piece of a long one."""
         return self._reader.progress
 
     @property
     def heartbeats_due(self) -> bool:
         """True while heartbeats may be sent: from the welcome to the end."""
-        return self.state not in _SILENT
+        return (self.state, "heartbeat") in TRANSITIONS
 
     @property
     def failure_due(self) -> bool:
         """True while the peer may still be told of a failure."""
-        return not self._told and self.state is not State.FINISHED
+        return self.state not in (State.FINISHED, State.CLOSED)
 
     def send(self, message: Message) -> list[Buffer]:
-        """The buffers that carry `message`, to be written in order; bodies are not copied."""
+        """The buffers that carry a message, to be written in their order; rows are not copied.
+
+        Raises
+        ------
+        LocalProtocolError
+            This end may not send the message now.
+        """
         if message.sender not in (self.role, "either"):
             raise LocalProtocolError(f"a {self.role} does not send {message.kind}")
-        following = self._following(message)
-        if following is None:
-            raise LocalProtocolError(f"{self.role} may not send {message.kind} when {self._where()}")
-        if (place := self._other_place(message) or self._out_of_turn(self.role, message)) is not None:
-            raise LocalProtocolError(f"{self.role} may not send {message.kind} {place}")
-        buffers, size = framing.encode(registry.pack(message), message.rows())
-        payload = sum(row.nbytes for row in message.rows())
-        self._count(self.role, message, _counted(message), payload, size)
-        self._advance(self.role, message, following, payload)
+        size = sum(row.nbytes for row in message.rows())
+        if (complaint := self._current.complaint(self.role, message, size)) is not None:
+            raise LocalProtocolError(f"{self.role} may not send {message.kind} {complaint}")
+        buffers, wire_size = registry.frame_message(message)
+        self._count(self.role, message, _round_of(message), size, wire_size)
+        self._advance(self.role, message, size)
         return buffers
 
     def get_buffer(self) -> memoryview:
@@ -149,154 +144,108 @@ class Session:
         return self._reader.get_buffer()
 
     def buffer_updated(self, count: int) -> list[Message]:
-        """Take note of `count` received bytes; return the messages that they complete."""
+        """Take in `count` bytes that are in the buffer given last; return the messages that they complete.
+
+        Raises
+        ------
+        RemoteProtocolError
+            The peer broke a rule; the session has failed.
+        """
         return self._received(lambda: self._reader.buffer_updated(count))
 
     def receive(self, data: Buffer) -> list[Message]:
-        """Take in received bytes of any length; return the messages that they complete."""
+        """Take in received bytes of any length; return the messages that they complete.
+
+        Raises as `buffer_updated`.
+        """
         return self._received(lambda: self._reader.feed(data))
 
-    def count_overhead(self, *, received: int, sent: int) -> None:
-        """Count bytes that encryption has added so far to all that was received and sent."""
+    def receive_eof(self) -> None:
+        """The peer has closed its side; CorruptionError if a frame has begun and is not complete."""
+        if self.state is not State.FAILED and not self._reader.idle:
+            self._current.state = State.FAILED
+            raise CorruptionError("the connection ended within a frame")
+
+    def count_encryption(self, *, received: int, sent: int) -> None:
+        """Count the bytes that encryption has added so far to all that was received and sent."""
         up, down = (received, sent) if self.role == "server" else (sent, received)
         totals: dict[Direction, int] = {"up": up, "down": down}
         for direction, total in totals.items():
-            if more := total - self._overhead[direction]:
-                self.ledger.add(self.worker, direction, "tls", more)
-                self._overhead[direction] = total
-
-    def receive_eof(self) -> None:
-        """The peer closed its side; CorruptionError if the rest of a frame is missing."""
-        if self.state is not State.FAILED and not self._reader.idle:
-            self.state = State.FAILED
-            raise CorruptionError("the connection ended within a frame")
+            if added := total - self._encryption[direction]:
+                self.ledger.add(self.worker, direction, "tls", added)
+                self._encryption[direction] = total
 
     def _received(self, read: Callable[[], list[Frame]]) -> list[Message]:
         try:
             accepted = [self._accept(frame) for frame in read()]
         except RemoteProtocolError:
-            self.state = State.FAILED
+            self._current.state = State.FAILED
             raise
         return [message for message in accepted if message is not None]
 
     def _accept(self, frame: Frame) -> Message | None:
-        message = registry.unpack(frame.head, frame.body)
+        """The message in a frame, checked and counted; None if it is for a plan that was replaced."""
+        message, size = registry.unpack(frame.head, frame.body), len(frame.body)
         if message.sender not in (self.peer, "either"):
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
         if isinstance(message, Hello) and self.state is State.OPENED:
             self.worker = message.name
-        late = False
-        complaint: str | None
-        if isinstance(message, Answer | MoreRows | LossReport) and message.plan < self.plan:
-            late, following, complaint = True, self._overtaken_by(message), None
-        else:
-            following = self._following(message)
-            complaint = self._other_place(message) or self._out_of_turn(self.peer, message)
-        if following is None:
-            complaint = f"when {self._where()}"
+        late = isinstance(message, PlanReply | MoreRows | LossReport) and message.plan < self.plan
+        complaint = self._late_complaint(message, size) if late else self._complaint(message, size)
         # Of a message that is refused, no field is believed.
-        round_ = _counted(message) if complaint is None else None
-        self._count(self.peer, message, round_, len(frame.body), frame.size)
-        if following is None or complaint is not None:
+        self._count(self.peer, message, None if complaint else _round_of(message), size, frame.size)
+        if complaint is not None:
             raise RemoteProtocolError(f"{self.peer} sent {message.kind} {complaint}")
         if late:
+            self._advance_late(message, size)
             return None
-        self._advance(self.peer, message, following, len(frame.body))
+        self._advance(self.peer, message, size)
         return message
 
-    def _overtaken_by(self, message: Answer | MoreRows | LossReport) -> State | None:
-        """Where a message for an earlier plan leads, if it was on its way when the next was handed out."""
+    def _complaint(self, message: Message, size: int) -> str | None:
+        """Why the peer may not send a message now; None if it may."""
+        return self._current.complaint(self.peer, message, size) or self._excess(message)
+
+    def _late_complaint(self, message: Message, size: int) -> str | None:
+        """Why a message for an earlier plan was not on its way when this plan was sent; None if it was."""
         if isinstance(message, LossReport):
-            return self.state if self.state not in _SILENT else None
-        if isinstance(message, MoreRows):
-            self._late_rest -= len(message.body)
-            return None if self._late_rest < 0 else self.state
-        state, round_ = self._overtaken.get(message.plan, (State.FAILED, 0))
-        following = TRANSITIONS.get((state, message.event))
-        if following is None or (isinstance(message, Uplink) and message.round != round_):
-            return None
-        self._overtaken = {plan: where for plan, where in self._overtaken.items() if plan > message.plan}
-        self._overtaken[message.plan] = following, round_
-        if isinstance(message, Uplink):
-            self._late_rest += min(message.rest, self.body_limit)
-        return following
+            return None if (self.state, message.event) in TRANSITIONS else self._current.where
+        if isinstance(message, PlanReply | MoreRows) and (replaced := self._replaced.get(message.plan)):
+            return replaced.complaint(self.peer, message, size) or self._excess(message)
+        return self._current.where
 
-    def _out_of_turn(self, sender: Role, message: Message) -> str | None:
-        """Why this may not come now, if rows that `sender` announced and has not sent yet forbid it."""
-        rest = self._rest[sender]
-        if isinstance(message, MoreRows):
-            size = sum(row.nbytes for row in message.rows()) or len(message.body)
-            of = self._rest_of[sender]
-            fits = 0 < size <= rest and message.round == of
-            return (
-                None
-                if fits
-                else f"of {size} bytes of round {message.round} where {rest} of round {of} are to come"
-            )
-        if rest and not isinstance(message, Heartbeat | Failure | Assign | MulticastControl):
-            return f"where {rest} bytes of rows are to come"
-        limit = self.body_limit
-        if sender is self.peer and isinstance(message, Uplink | Downlink) and message.rest > limit:
-            return f"with {message.rest} more bytes of rows, permitted are at most {limit}"
+    def _excess(self, message: Message) -> str | None:
+        """By how much the rows that a message announces exceed the limit; None if they do not."""
+        if isinstance(message, Uplink | Downlink) and message.rest > self.body_limit:
+            return f"with {message.rest} more bytes of rows, permitted are at most {self.body_limit}"
         return None
 
-    def _other_place(self, message: Message) -> str | None:
-        """How plan or round of a message differ from those in force, if they do."""
-        if isinstance(message, Answer | Downlink | MoreRows | MulticastControl) and message.plan != self.plan:
-            return f"of plan {message.plan} under plan {self.plan}"
-        if isinstance(message, MulticastControl) and message.round >= self.round:
-            return f"of round {message.round}, of which no rows are on their way"
-        begun = isinstance(message, MoreRows)
-        if not begun and (told := _round(message)) not in (None, self.round):
-            return f"of round {told} in round {self.round}"
-        return None
-
-    def _following(self, message: Message) -> State | None:
-        if isinstance(message, Failure):
-            return None if self._told else State.FAILED
-        if isinstance(message, Heartbeat):
-            return self.state if self.heartbeats_due else None
-        if isinstance(message, MoreRows | MulticastControl):
-            return self.state if self.state not in _SILENT else None
-        return TRANSITIONS.get((self.state, message.event))
-
-    def _advance(self, sender: Role, message: Message, following: State, payload: int) -> None:
-        if isinstance(message, Assign):
-            if self.role == "server":
-                self._overtaken[self.plan] = self.state, self.round
-                self._late_rest += self._rest["worker"]
-            self._rest = {"server": 0, "worker": 0}
-        elif isinstance(message, Uplink | Downlink):
-            self._rest[sender], self._rest_of[sender] = message.rest, message.round
-        elif isinstance(message, MoreRows):
-            self._rest[sender] -= payload
-        self.state = following
-        if isinstance(message, Failure):
-            self._told = True
-        # A server lets nobody send more than a greeting before it has welcomed him.
+    def _advance(self, sender: Role, message: Message, size: int) -> None:
+        """Take in a message, sent or received, of which there is no complaint."""
+        before, self._current = self._current, self._current.advance(sender, message, size)
+        if isinstance(message, Assign) and self.role == "server":
+            self._replaced[before.plan] = before
+        elif isinstance(message, PlanReply):
+            # Messages arrive in the order in which they were sent: nothing for an earlier plan follows.
+            self._replaced.clear()
+        # A server takes no more than a greeting from a worker that it has not welcomed.
         if isinstance(message, Welcome if self.role == "server" else Hello):
             self._reader.head_limit = WORKER_HEAD_LIMIT if self.role == "server" else SERVER_HEAD_LIMIT
-        if isinstance(message, Assign):
-            self.plan, self.round = message.plan, message.round
-        elif isinstance(message, Downlink):
-            self.round += 1
-        if isinstance(message, Answer):
-            self._overtaken.clear()
+
+    def _advance_late(self, message: Message, size: int) -> None:
+        """Take in a message for a plan that was replaced; nothing for plans before that follows."""
+        if isinstance(message, PlanReply | MoreRows):
+            self._replaced[message.plan].advance(self.peer, message, size)
+            self._replaced = {n: state for n, state in self._replaced.items() if n >= message.plan}
 
     def _count(self, sender: Role, message: Message, round_: int | None, payload: int, size: int) -> None:
         direction: Direction = "up" if sender == "worker" else "down"
         kind = f"{direction}link" if isinstance(message, MoreRows | Fallback) else message.kind
         self.ledger.count(self.worker, direction, kind, round_, payload=payload, size=size)
 
-    def _where(self) -> str:
-        return self.state.name.lower().replace("_", " ")
 
-
-def _counted(message: Message) -> int | None:
-    """The round to which the bytes of a message belong."""
-    return message.round if isinstance(message, MulticastControl) else _round(message)
-
-
-def _round(message: Message) -> int | None:
-    """The round whose coded rows these are."""
-    return message.round if isinstance(message, Uplink | Downlink | MoreRows) else None
+def _round_of(message: Message) -> int | None:
+    """The round to which the bytes of a message belong; None if they belong to no round."""
+    if isinstance(message, Uplink | Downlink | MoreRows | MulticastControl):
+        return message.round
+    return None

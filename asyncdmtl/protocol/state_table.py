@@ -1,48 +1,58 @@
-"""The order of messages: one table of transitions, which both ends of a connection follow.
+"""The order of messages: two tables of transitions, which both ends of a connection follow.
 
-Each end advances on what it sends and on what it receives. A pair that is missing is an error of whoever
-sent the message. Heartbeats and failures may come at any time and are not in the table; nor is what goes on
-within a state: more rows, and what is said of rows that come from a group.
+`TRANSITIONS` says which message may come in which state of a connection, and `ROW_TRANSITIONS` how the coded
+rows of one sender may be cut into ranges. Each end advances on the messages that it sends and on those that
+it receives. A pair that is missing from a table is an error of the end that sent the message.
 
-A new plan (`assign`) may cross what a worker sends for the old one; the session drops that by its plan
-number before it gets here.
+Events of the first table are the kinds of messages, with the order that a message carries where the state
+after it depends on that ("assign, give").
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum, auto
+from enum import Enum
 
 
 class State(Enum):
-    """Where a connection stands."""
+    """Where a connection stands; the value describes it."""
 
-    OPENED = auto()
-    GREETED = auto()
-    CHALLENGED = auto()
-    PROVEN = auto()
-    WELCOMED = auto()
-    DECLARED = auto()
-    PREPARING = auto()
-    READY = auto()
-    JOINING_GROUP = auto()
-    GROUP_CHECKED = auto()
-    GIVING_STATE = auto()
-    TAKING_STATE = auto()
-    AWAITING_STATE = auto()
-    COMPUTING = auto()
-    UPLINK_SENT = auto()
-    ENDING = auto()
-    DONE = auto()
-    FINISHED = auto()
-    FAILED = auto()
+    OPENED = "The connection is open."
+    GREETED = "The worker has said its name."
+    CHALLENGED = "The server has asked for a proof."
+    PROVEN = "The worker has sent its proof."
+    WELCOMED = "The worker knows the run and its settings."
+    DECLARED = "The server knows the worker's partitions."
+    PREPARING = "The worker encodes its rows."
+    READY = "The worker has encoded its rows and waits for a plan."
+    JOINING_GROUP = "The worker tries whether it receives the multicast group."
+    GROUP_CHECKED = "The worker has said whether it receives the group, and waits for a plan."
+    GIVING_STATE = "The worker is to send the state of the training."
+    TAKING_STATE = "The worker makes room for the state of the training."
+    AWAITING_STATE = "The server is to send the state of the training."
+    COMPUTING = "The worker computes its rows of the round."
+    UPLINK_SENT = "The worker has sent rows of the round, and waits for the server's."
+    ENDING = "The worker receives the last round."
+    DONE = "The worker has the final models and waits for the other workers."
+    FINISHED = "The run is over."
+    FAILED = "This end found an error, of which it may tell the other end."
+    CLOSED = "One end has told the other of a failure."
 
 
-# A worker that is ready gets a plan, and at any time before the end another one.
+# A worker whose rows are encoded gets a plan, and may get another one at any time before the end.
 _MAY_BE_ASSIGNED = (
     *(State.READY, State.GROUP_CHECKED, State.GIVING_STATE, State.TAKING_STATE, State.AWAITING_STATE),
     *(State.COMPUTING, State.UPLINK_SENT, State.ENDING, State.DONE),
 )
+
+# Neither end waits for the other yet, or no longer: there are no heartbeats.
+_WITHOUT_HEARTBEATS = (
+    *(State.OPENED, State.GREETED, State.CHALLENGED, State.PROVEN),
+    *(State.FINISHED, State.FAILED, State.CLOSED),
+)
+
+# These leave the state as it is, from the welcome to the end.
+STATELESS_KINDS = ("heartbeat", "more-rows", "loss-query", "loss-report", "fallback")
 
 TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.OPENED, "hello"): State.GREETED,
@@ -68,4 +78,40 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.ENDING, "done"): State.DONE,
     (State.COMPUTING, "done"): State.DONE,
     (State.DONE, "finish"): State.FINISHED,
+    **{(state, "failure"): State.CLOSED for state in State if state is not State.CLOSED},
+    **{
+        (state, kind): state
+        for state in State
+        if state not in _WITHOUT_HEARTBEATS
+        for kind in STATELESS_KINDS
+    },
+}
+
+
+class RowState(Enum):
+    """Where the coded rows of one sender stand; the value describes it."""
+
+    COMPLETE = "All announced rows have been sent."
+    PARTIAL = "Rows that were announced are to follow."
+
+
+class RowEvent(Enum):
+    """What a message means for the coded rows of its sender; the value describes it."""
+
+    ALL = "An uplink or downlink with all its rows."
+    FIRST = "An uplink or downlink that announces further rows."
+    MORE = "Rows that were announced, but not the last of them."
+    LAST = "The last rows that were announced."
+    BESIDE = "A heartbeat, a failure, a new plan, or a message about multicast rows."
+    OTHER = "Any other message."
+
+
+ROW_TRANSITIONS: Mapping[tuple[RowState, RowEvent], RowState] = {
+    (RowState.COMPLETE, RowEvent.ALL): RowState.COMPLETE,
+    (RowState.COMPLETE, RowEvent.FIRST): RowState.PARTIAL,
+    (RowState.COMPLETE, RowEvent.BESIDE): RowState.COMPLETE,
+    (RowState.COMPLETE, RowEvent.OTHER): RowState.COMPLETE,
+    (RowState.PARTIAL, RowEvent.MORE): RowState.PARTIAL,
+    (RowState.PARTIAL, RowEvent.LAST): RowState.COMPLETE,
+    (RowState.PARTIAL, RowEvent.BESIDE): RowState.PARTIAL,
 }

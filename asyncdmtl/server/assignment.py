@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncdmtl.exchange.coded import ServerSide
 from asyncdmtl.exchange.linear import LinearServerSide
-from asyncdmtl.multicast.datagrams import MOST_ROWS
+from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS
 from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.compare import Candidate, compare
 from asyncdmtl.plan.linear.plan import make_linear_plan
@@ -97,7 +97,7 @@ def choose_listeners(plan: Plan, hearing: Sequence[int]) -> tuple[tuple[str, ...
     rows = {number for k in hearing for number in multicast_delivery(plan, k).rows}
     copies = sum(len(plan.deliveries[k].rows) for k in hearing)
     told = f"{Fraction(len(rows), plan.subpackets)} vectors to the group"
-    if len(plan.combined) > MOST_ROWS // 2:
+    if len(plan.combined) > MAX_ROW_NUMBERS // 2:
         return (), f"{len(plan.combined)} rows are more than datagrams can number"
     if len(rows) >= copies:
         return (), f"{told} are no less than {Fraction(copies, plan.subpackets)} over TCP"

@@ -20,7 +20,7 @@ from asyncdmtl.net.udp import GroupSender
 from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.multicast import (
-    NONCE_BYTES,
+    PROBE_NONCE_BYTES,
     Fallback,
     JoinedGroup,
     JoinGroup,
@@ -101,7 +101,7 @@ class MulticastServer:
         except LinkError as error:
             self._note(member, str(error))
             return
-        nonce, group = secrets.token_bytes(NONCE_BYTES), self._options.group
+        nonce, group = secrets.token_bytes(PROBE_NONCE_BYTES), self._options.group
         tune = JoinGroup(group.address, group.port, self._key, nonce, sender.piece_bytes)
         await connection.send(tune, ANSWER, "--silence-timeout")
         probing = asyncio.create_task(self._send_probes(sender, nonce))

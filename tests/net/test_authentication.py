@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from support.certificates import Authority
 from support.clusters import Cluster, run_cluster, stored_at
+from support.messages import wire_bytes
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import AuthenticationError, LinkError, PeerError, UsageError
@@ -24,6 +25,7 @@ from asyncdmtl.net.lockout import PATIENCE, Lockout
 from asyncdmtl.net.tls import server_context, worker_context
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol import framing
+from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Challenge, Failure, Hello, Message, Proof, Welcome
 from asyncdmtl.report.run_report import report_run
@@ -149,14 +151,10 @@ async def test_a_worker_with_a_secret_leaves_a_server_that_does_not_ask() -> Non
 
 
 async def read_messages(reader: asyncio.StreamReader) -> AsyncIterator[Message]:
-    frames = framing.FrameReader(1 << 20, 0)
+    frames = FrameReader(1 << 20, 0)
     while data := await reader.read(1 << 16):
         for frame in frames.feed(data):
             yield registry.unpack(frame.head, frame.body)
-
-
-def packed(message: Message) -> bytes:
-    return b"".join(map(bytes, framing.encode(registry.pack(message))[0]))
 
 
 async def test_a_server_that_only_pretends_to_know_the_secret_is_left() -> None:
@@ -166,10 +164,10 @@ async def test_a_server_that_only_pretends_to_know_the_secret_is_left() -> None:
         async for message in read_messages(reader):
             heard.append(message)
             if isinstance(message, Hello):
-                writer.write(packed(Challenge("run", bytes(32))))
+                writer.write(wire_bytes(Challenge("run", bytes(32))))
             if isinstance(message, Proof):
                 # The best it can do is to give back what it was given.
-                writer.write(packed(Welcome("run", make_settings().as_dict(), proof=message.proof)))
+                writer.write(wire_bytes(Welcome("run", make_settings().as_dict(), proof=message.proof)))
         writer.close()
 
     async with await asyncio.start_server(pretend, "127.0.0.1", 0) as server:
@@ -230,12 +228,12 @@ async def test_what_was_overheard_cannot_be_said_again() -> None:
             first.cancel()
             await cluster.event("left", worker="w0")
         assert SECRET not in wire.said
-        greeting = len(packed(Hello(VERSION, "w0")))
+        greeting = len(wire_bytes(Hello(VERSION, "w0")))
         reader, writer = await asyncio.open_connection(*cluster.address)
         answers = aiter(read_messages(reader))
         writer.write(wire.said[:greeting])
         assert isinstance(await anext(answers), Challenge)
-        writer.write(wire.said[greeting : greeting + len(packed(Proof(bytes(32), bytes(32))))])
+        writer.write(wire.said[greeting : greeting + len(wire_bytes(Proof(bytes(32), bytes(32))))])
         failure = await anext(answers)
         assert isinstance(failure, Failure)
         assert failure.exit_code == AuthenticationError.exit_code
@@ -253,7 +251,7 @@ async def test_a_proof_cannot_be_passed_on_over_another_tls_connection(
         async with wiretapped(cluster, at_worker=between, at_server=trusting) as wire:
             with pytest.raises(PeerError, match="did not prove"):
                 await cluster.join("w0", PARTITIONS, security=security)
-            assert packed(Hello(VERSION, "w0"))[:20] in wire.said
+            assert wire_bytes(Hello(VERSION, "w0"))[:20] in wire.said
         await finish(cluster, security)
 
 
@@ -328,7 +326,7 @@ async def test_who_fails_too_often_is_not_heard_for_a_while_and_members_do_not_n
                 await cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
         locked = [record.message for record in caplog.records if "locked out" in record.message]
         assert [line.split(" is ")[0] for line in locked] == ["address 127.0.0.1", "name w1"]
-        assert await answer_to(cluster, packed(Hello(VERSION, "w1"))) is None
+        assert await answer_to(cluster, wire_bytes(Hello(VERSION, "w1"))) is None
         now[0] += 1.0
         late = cluster.join("w1", PARTITIONS, security=WorkerSecurity(OTHER))
         await asyncio.gather(cluster.server, member, late)
@@ -340,7 +338,7 @@ async def test_a_name_is_locked_out_at_other_addresses_too(monkeypatch: pytest.M
     for number in range(PATIENCE):
         gate.failed("w0", f"10.0.0.{number}")
     async with Cluster(options(workers=2), security=SHARED) as cluster:
-        answer = await answer_to(cluster, packed(Hello(VERSION, "w0")))
+        answer = await answer_to(cluster, wire_bytes(Hello(VERSION, "w0")))
         assert answer is not None
         assert "the name 'w0' is locked out for 1 s" in answer.reason
         cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
@@ -364,7 +362,7 @@ async def answer_to(cluster: Cluster, data: bytes) -> Failure | None:
 async def test_who_greets_byte_by_byte_is_cut_off(encrypted: bool, tls: ssl.SSLContext) -> None:
     security = ServerSecurity(SHARED.credentials, tls if encrypted else None)
     # The beginning of a handshake record, or of a frame.
-    first = b"\x16\x03\x01\x02\x00\x01" if encrypted else packed(Hello(VERSION, "x" * 100))
+    first = b"\x16\x03\x01\x02\x00\x01" if encrypted else wire_bytes(Hello(VERSION, "x" * 100))
     async with Cluster(options(silence_timeout=0.5, join_timeout=30), security=security) as cluster:
         reader, writer = await asyncio.open_connection(*cluster.address)
         ended = asyncio.create_task(reader.read())
@@ -381,7 +379,7 @@ async def test_who_greets_byte_by_byte_is_cut_off(encrypted: bool, tls: ssl.SSLC
 async def test_a_stranger_may_send_no_more_than_a_greeting() -> None:
     async with Cluster(options(), security=SHARED) as cluster:
         reader, writer = await asyncio.open_connection(*cluster.address)
-        writer.write(packed(Hello(VERSION, "w0")) + framing.PREFIX.pack(1 << 13, 0))
+        writer.write(wire_bytes(Hello(VERSION, "w0")) + framing.pack_prefix(1 << 13, 0))
         answers = [message async for message in read_messages(reader)]
         writer.close()
         assert isinstance(answers[-1], Failure)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.clusters import Cluster, run_cluster, stored_at
+from support.messages import wire_bytes
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
@@ -22,6 +23,7 @@ from asyncdmtl.learning.training import Trainer, train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol import framing
+from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Failure, Hello
 from asyncdmtl.report.run_report import report_run
@@ -271,7 +273,7 @@ async def test_heartbeats_go_on_while_a_worker_computes(
 async def test_a_peer_that_falls_silent_is_lost() -> None:
     async with Cluster(options(workers=1, silence_timeout=0.2, join_timeout=30)) as cluster:
         reader, writer = await asyncio.open_connection(*cluster.address)
-        writer.writelines(framing.encode(registry.pack(Hello(VERSION, "mute")))[0])
+        writer.write(wire_bytes(Hello(VERSION, "mute")))
         await reader.read()
         refused = await cluster.event("refused", worker="mute")
         assert "--silence-timeout" in refused["reason"]
@@ -350,7 +352,7 @@ async def answer_to(address: tuple[str, int], data: bytes) -> Failure:
     writer.write(data)
     reply = await reader.read()
     writer.close()
-    session_reader = framing.FrameReader(1 << 16, 0)
+    session_reader = FrameReader(1 << 16, 0)
     (frame,) = session_reader.feed(reply)
     failure = registry.unpack(frame.head, frame.body)
     assert isinstance(failure, Failure)
@@ -360,11 +362,11 @@ async def answer_to(address: tuple[str, int], data: bytes) -> Failure:
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (b"".join(map(bytes, framing.encode(registry.pack(Hello(99, "w0")))[0])), "protocol version 99"),
+        (wire_bytes(Hello(99, "w0")), "protocol version 99"),
         (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", "does not match its check"),
-        (framing.sealed(b"\xc1\xc1\xc1", 0), "head is not msgpack"),
-        (framing.PREFIX.pack(8, 0) + b"\xc1\xc1\xc1\xce1234", "does not match its check"),
-        (framing.PREFIX.pack(2**32 - 1, 2**64 - 1), "frame announces a head"),
+        (framing.frame_start(b"\xc1\xc1\xc1", 0), "head is not msgpack"),
+        (framing.pack_prefix(8, 0) + b"\xc1\xc1\xc1\xce1234", "does not match its check"),
+        (framing.pack_prefix(2**32 - 1, 2**64 - 1), "frame announces a head"),
     ],
     ids=["version", "http", "garbage", "check", "lengths"],
 )

@@ -292,10 +292,10 @@ async def test_a_question_that_comes_with_the_end_is_not_answered(monkeypatch: p
     asked, ended = MulticastClient._asked, list[int]()
 
     def once_more(ear: MulticastClient, query: LossQuery) -> None:
-        session = ear._connection.session
-        state, session.state = session.state, State.FAILED
+        current = ear._connection.session._current
+        state, current.state = current.state, State.FAILED
         ear._answer(query, range(query.index, query.index + query.count))
-        session.state = state
+        current.state = state
         ended.append(query.round)
         asked(ear, query)
 

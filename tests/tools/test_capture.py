@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import Downlink, Heartbeat, Uplink
 
@@ -32,7 +31,7 @@ def capture() -> Any:
 
 def encoded(message: Any) -> tuple[bytes, int]:
     """A message on the wire, and the bytes of its body."""
-    buffers, _ = framing.encode(registry.pack(message), message.rows())
+    buffers, _ = registry.frame_message(message)
     return b"".join(bytes(buffer) for buffer in buffers), sum(row.nbytes for row in message.rows())
 
 

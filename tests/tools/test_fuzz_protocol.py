@@ -16,7 +16,7 @@ import msgpack
 import pytest
 
 from asyncdmtl.protocol import fields
-from asyncdmtl.protocol.framing import FrameReader
+from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.session import Session
 from asyncdmtl.protocol.state_table import State
 
@@ -90,18 +90,18 @@ def hunt(monkeypatch: pytest.MonkeyPatch, inputs: int = 3000) -> str:
 
 
 def test_a_field_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fields, "text", lambda value, what, limit=200: value)
+    monkeypatch.setattr(fields, "text", lambda value, field, limit=200: value)
     assert "Error" in hunt(monkeypatch)
 
 
 def test_a_length_that_is_not_limited_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = FrameReader._begin
+    checked = FrameReader._checked_lengths
 
-    def unlimited(reader: FrameReader, head: int, body: int) -> None:
+    def unlimited(reader: FrameReader, prefix: bytes) -> tuple[int, int]:
         reader.body_limit = 1 << 62
-        begin(reader, head, body)
+        return checked(reader, prefix)
 
-    monkeypatch.setattr(FrameReader, "_begin", unlimited)
+    monkeypatch.setattr(FrameReader, "_checked_lengths", unlimited)
     assert "MemoryError" in hunt(monkeypatch)
 
 
@@ -113,7 +113,8 @@ def test_a_session_that_goes_on_after_an_error_is_found(monkeypatch: pytest.Monk
         try:
             return received(session, read)
         except Exception:
-            session.state = before if before is not State.OPENED else session.state
+            if before is not State.OPENED:
+                session._current.state = before
             raise
 
     monkeypatch.setattr(Session, "_received", forgiving)

@@ -1,10 +1,10 @@
-"""What all messages have in common, and how partitions are written in them."""
+"""The base of all messages, and how partitions are written in them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -14,34 +14,58 @@ from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol import fields
 
-MOST_ROWS = 2**48
-MOST_FEATURES = 2**34
-MOST_PARTITIONS = 2**14
+Role = Literal["server", "worker"]
 
-# Which labels a partition may have.
-CLASSES = ("", "0", "1", "01")
+# Rows that a partition may be declared to have: more than any site stores, and few enough that sums over all
+# partitions stay exact in a float.
+MAX_PARTITION_ROWS = 2**48
+
+# Columns that a partition may have once it is encoded: a model of so many numbers fits no memory.
+MAX_FEATURES = 2**34
+
+# Partitions that one message may list: planning takes minutes for some thousand.
+MAX_PARTITIONS = 2**14
+
+# The labels of the rows of a partition: none where targets are numbers, only 0, only 1, or both.
+LABELS = ("", "0", "1", "01")
 
 Described = TypeVar("Described", Declaration, PartitionInfo)
 
+# The body of a message that has none.
 NO_BODY: Bytes = np.empty(0, dtype=np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """Base of all messages; `number` is its kind on the wire and `sender` who may send it."""
+    """Base of all messages.
+
+    A subclass is a frozen dataclass of the message's fields, in the order in which they follow the number in
+    the head. `parts` and `body` are not among those: a sender gives the rows of a body as `parts`, and a
+    receiver gets their concatenation as `body`.
+
+    Attributes
+    ----------
+    number : int
+        The kind of the message on the wire.
+    kind : str
+        The kind in words: in ledgers, reports and errors.
+    sender : "server", "worker" or "either"
+        Which end may send it.
+    has_body : bool
+    """
 
     number: ClassVar[int]
     kind: ClassVar[str]
-    sender: ClassVar[str]
+    sender: ClassVar[Literal["server", "worker", "either"]]
     has_body: ClassVar[bool] = False
 
     @property
     def event(self) -> str:
-        """What the table of states calls it."""
+        """The event of the table of states that this message is."""
         return self.kind
 
     def fields(self) -> list[Any]:
-        """What follows the kind in the head."""
+        """The fields as they follow the number in the head, of plain types."""
         return []
 
     def rows(self) -> Sequence[Bytes]:
@@ -50,38 +74,48 @@ class Message:
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Message:
-        """The message with these fields, checked; RemoteProtocolError names the field that is wrong."""
+        """The message with these fields, each checked; RemoteProtocolError names a field that is wrong."""
         fields.exactly(values, 0, cls.kind)
         return cls()
 
 
 def pack_info(info: PartitionInfo) -> list[Any]:
-    """What travels of a PartitionInfo."""
+    """A PartitionInfo as a list of plain types."""
     identity = [info.id, info.task, info.digest, info.rows]
     return [*identity, info.weight, info.features, info.smoothness, info.classes]
 
 
 def parse_info(item: Any) -> PartitionInfo:
-    """The PartitionInfo that came, checked."""
+    """The PartitionInfo in a received list, with every field checked."""
     name, task, digest, rows, weight, features, smoothness, classes = _partition(item, 8)
     return PartitionInfo(
         *_identity(name, task, digest, rows),
-        fields.finite(weight, "weight", 0.0, open_=True),
-        fields.integer(features, "features", 1, MOST_FEATURES),
+        fields.finite(weight, "weight", 0.0, above=True),
+        fields.integer(features, "features", 1, MAX_FEATURES),
         fields.finite(smoothness, "smoothness", 0.0),
-        fields.choice(classes, "classes", CLASSES),
+        fields.choice(classes, "classes", LABELS),
     )
 
 
 def pack_declaration(part: Declaration) -> list[Any]:
-    """What travels of a Declaration."""
+    """A Declaration as a list of plain types."""
     return [part.id, part.task, part.digest, part.rows, dict(part.survey)]
 
 
 def parse_declaration(item: Any) -> Declaration:
-    """The Declaration that came, checked but for its survey, which the server reads."""
+    """The Declaration in a received list, with every field checked but the survey, which the server reads."""
     name, task, digest, rows, survey = _partition(item, 5)
     return Declaration(*_identity(name, task, digest, rows), fields.mapping(survey, "survey"))
+
+
+def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described, ...]:
+    """All partitions of a received list, each of which `parse` checks and none of which may come twice."""
+    if len(fields.sequence(items, "partitions")) > MAX_PARTITIONS:
+        raise RemoteProtocolError(f"partitions must be at most {MAX_PARTITIONS}, not {len(items)}")
+    found = tuple(parse(item) for item in items)
+    if len({item.id for item in found}) != len(found):
+        raise RemoteProtocolError("a partition is declared twice")
+    return found
 
 
 def _partition(item: Any, count: int) -> Sequence[Any]:
@@ -93,15 +127,5 @@ def _identity(name: Any, task: Any, digest: Any, rows: Any) -> tuple[str, str, b
         fields.name(name, "partition name"),
         fields.name(task, "task name"),
         fields.binary(digest, "partition digest", CONTENT_DIGEST_BYTES, 1),
-        fields.integer(rows, "rows", 1, MOST_ROWS),
+        fields.integer(rows, "rows", 1, MAX_PARTITION_ROWS),
     )
-
-
-def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described, ...]:
-    """All partitions of a list, each once."""
-    if len(fields.sequence(items, "partitions")) > MOST_PARTITIONS:
-        raise RemoteProtocolError(f"partitions must be at most {MOST_PARTITIONS}, not {len(items)}")
-    found = tuple(parse(item) for item in items)
-    if len({item.id for item in found}) != len(found):
-        raise RemoteProtocolError("a partition is declared twice")
-    return found

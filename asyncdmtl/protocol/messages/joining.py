@@ -1,4 +1,4 @@
-"""The messages by which workers and server come together."""
+"""The messages by which a worker joins a run."""
 
 from __future__ import annotations
 
@@ -20,22 +20,37 @@ from asyncdmtl.protocol.messages.base import (
     parse_info,
 )
 
+# The version of the protocol. A server refuses workers of another one.
 VERSION = 4
 
-NONCE_BYTES = PROOF_BYTES = 32
+# Bytes of the random numbers that both ends draw for a proof: no number is ever drawn twice.
+PROOF_NONCE_BYTES = 32
 
-# Seconds of silence after which a peer gives up, where it does not say so itself.
-SILENCE = 10.0
+# Bytes of a proof, which is an HMAC-SHA256.
+PROOF_BYTES = 32
+
+# Seconds after which an end gives up a silent peer, where it does not say so itself.
+DEFAULT_SILENCE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class Hello(Message):
-    """Worker: who I am, which version I speak, and after how many seconds of silence I give up."""
+    """Greets the server.
+
+    Attributes
+    ----------
+    version : int
+        The protocol's version, which the worker speaks.
+    name : str
+        The worker's name.
+    silence : float
+        Seconds of silence after which the worker gives the server up.
+    """
 
     number, kind, sender = 1, "hello", "worker"
     version: int
     name: str
-    silence: float = SILENCE
+    silence: float = DEFAULT_SILENCE
 
     def fields(self) -> list[Any]:
         return [self.version, self.name, self.silence]
@@ -49,13 +64,21 @@ class Hello(Message):
         return cls(
             version,
             fields.name(values[1], "worker name"),
-            fields.finite(values[2], "seconds of silence", 0.0, open_=True),
+            fields.finite(values[2], "seconds of silence", 0.0, above=True),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Challenge(Message):
-    """Server: prove that you know the secret of your name, for this run and this nonce."""
+    """Asks the worker to prove that it knows the secret of its name.
+
+    Attributes
+    ----------
+    run : str
+        The run for which the proof holds.
+    nonce : bytes
+        The server's random number, for which the proof holds.
+    """
 
     number, kind, sender = 16, "challenge", "server"
     run: str
@@ -67,12 +90,19 @@ class Challenge(Message):
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Challenge:
         run, nonce = fields.exactly(values, 2, cls.kind)
-        return cls(fields.name(run, "run"), fields.binary(nonce, "nonce", NONCE_BYTES, 1))
+        return cls(fields.name(run, "run"), fields.binary(nonce, "nonce", PROOF_NONCE_BYTES, 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Proof(Message):
-    """Worker: the proof; and a nonce, for which the server is to prove the same."""
+    """Proves that the worker knows the secret of its name, and asks the server to prove the same.
+
+    Attributes
+    ----------
+    nonce : bytes
+        The worker's random number, for which both proofs hold.
+    proof : bytes
+    """
 
     number, kind, sender = 17, "proof", "worker"
     nonce: bytes
@@ -85,21 +115,30 @@ class Proof(Message):
     def parse(cls, values: Sequence[Any], body: Bytes) -> Proof:
         nonce, proof = fields.exactly(values, 2, cls.kind)
         return cls(
-            fields.binary(nonce, "nonce", NONCE_BYTES, 1), fields.binary(proof, "proof", PROOF_BYTES, 1)
+            fields.binary(nonce, "nonce", PROOF_NONCE_BYTES, 1), fields.binary(proof, "proof", PROOF_BYTES, 1)
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Welcome(Message):
-    """Server: the run, the settings of its training, and after how many seconds of silence I give up.
+    """Lets the worker take part.
 
-    `proof` is the server's, for a worker that gave one; else empty.
+    Attributes
+    ----------
+    run : str
+        The run's name.
+    settings : mapping
+        The settings of the training.
+    silence : float
+        Seconds of silence after which the server gives the worker up.
+    proof : bytes
+        The server's proof, for a worker that gave one; else empty.
     """
 
     number, kind, sender = 2, "welcome", "server"
     run: str
     settings: Mapping[str, Any]
-    silence: float = SILENCE
+    silence: float = DEFAULT_SILENCE
     proof: bytes = b""
 
     def fields(self) -> list[Any]:
@@ -111,17 +150,25 @@ class Welcome(Message):
         return cls(
             fields.name(run, "run"),
             fields.mapping(settings, "settings"),
-            fields.finite(silence, "seconds of silence", 0.0, open_=True),
+            fields.finite(silence, "seconds of silence", 0.0, above=True),
             fields.binary(proof, "proof", PROOF_BYTES, 1 if proof else 0),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Declare(Message):
-    """Worker: the partitions that I store, and where I stand in this run.
+    """Declares the worker's partitions, and which state of the training it has.
 
-    `round` is that at the beginning of which I hold the state of the training, `over` says that the training
-    ended before it, and `state` is the state's digest. Who is new stands at round 0 with an empty digest.
+    Attributes
+    ----------
+    partitions : tuple of Declaration
+        The partitions that the worker stores.
+    round : int
+        The round at whose beginning the worker stands; 0 if it is new.
+    over : bool
+        The training ended before that round.
+    state : bytes
+        The digest of the worker's state of the training; empty if it has none that others have.
     """
 
     number, kind, sender = 3, "declare", "worker"
@@ -146,7 +193,12 @@ class Declare(Message):
 
 @dataclass(frozen=True, eq=False)
 class Prepare(Message):
-    """Server: how rows become numbers, from what all workers declared."""
+    """Says how rows become numbers, which follows from the declarations of all workers.
+
+    Attributes
+    ----------
+    encoding : mapping
+    """
 
     number, kind, sender = 4, "prepare", "server"
     encoding: Mapping[str, Any]
@@ -162,7 +214,13 @@ class Prepare(Message):
 
 @dataclass(frozen=True, eq=False)
 class Ready(Message):
-    """Worker: what my partitions are, encoded; in the order in which I declared them."""
+    """Says that the worker has encoded its rows.
+
+    Attributes
+    ----------
+    partitions : tuple of PartitionInfo
+        The encoded partitions, in the order in which they were declared.
+    """
 
     number, kind, sender = 5, "ready", "worker"
     partitions: tuple[PartitionInfo, ...]

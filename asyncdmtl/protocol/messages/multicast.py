@@ -1,4 +1,4 @@
-"""The messages that a broadcast in datagrams needs beside its datagrams: small ones, on the connections."""
+"""The messages about multicast rows: whether a worker receives the group, and what it lacks of a round."""
 
 from __future__ import annotations
 
@@ -7,21 +7,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.multicast.datagrams import KEY_BYTES, MOST_PIECES
+from asyncdmtl.multicast.datagrams import KEY_BYTES, MAX_PIECE_NUMBERS
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message
 
-NONCE_BYTES = 16
-MOST_PIECE = 1 << 16
-MOST_RANGE = 1 << 20
-REASON_LENGTH = 200
+# Bytes of the random number of a probe: no two probes of a run are alike.
+PROBE_NONCE_BYTES = 16
+
+# The largest piece of a row in a datagram, in bytes: UDP carries no more.
+MAX_PIECE_BYTES = 1 << 16
+
+# Ranges of a round: rows are cut into some hundred at the most.
+MAX_RANGES = 1 << 20
+
+# Characters of the reason why a worker does not receive the group.
+MAX_JOIN_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, eq=False)
 class JoinGroup(Message):
-    """Server: listen to this group, in which you will soon hear a probe of this nonce.
+    """Asks the worker to join a multicast group, and to try whether it receives a probe.
 
-    `key` is that of all datagrams of the run, which carry `piece_bytes` of coded rows each.
+    Attributes
+    ----------
+    address : str
+        The group's IP address.
+    port : int
+    key : bytes
+        The key of all datagrams of the run.
+    nonce : bytes
+        The random number of the probe.
+    piece_bytes : int
+        Bytes of coded rows in a datagram.
     """
 
     number, kind, sender = 19, "join-group", "server"
@@ -41,20 +58,26 @@ class JoinGroup(Message):
             fields.name(address, "group"),
             fields.integer(port, "port", 1, 65535),
             fields.binary(key, "key", KEY_BYTES, 1),
-            fields.binary(nonce, "nonce", NONCE_BYTES, 1),
-            fields.integer(piece_bytes, "bytes of a piece", 1, MOST_PIECE),
+            fields.binary(nonce, "nonce", PROBE_NONCE_BYTES, 1),
+            fields.integer(piece_bytes, "bytes of a piece", 1, MAX_PIECE_BYTES),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class JoinedGroup(Message):
-    """Worker: I heard the probe; or the reason why not."""
+    """Says whether the worker received the probe.
+
+    Attributes
+    ----------
+    reason : str
+        Why the worker does not receive the group; empty if it does.
+    """
 
     number, kind, sender = 20, "joined-group", "worker"
     reason: str = ""
 
     def fields(self) -> list[Any]:
-        return [self.reason[:REASON_LENGTH]]
+        return [self.reason[:MAX_JOIN_REASON_LENGTH]]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> JoinedGroup:
@@ -64,7 +87,15 @@ class JoinedGroup(Message):
 
 @dataclass(frozen=True, eq=False)
 class MulticastControl(Message):
-    """Base of what is said of a range of the downlink of a round while its rows are on their way."""
+    """Base of the messages about one range of a round's downlink whose rows are on their way.
+
+    Attributes
+    ----------
+    plan, round : int
+        The plan's number, and the round.
+    index : int
+        The range.
+    """
 
     plan: int
     round: int
@@ -74,19 +105,25 @@ class MulticastControl(Message):
         return [self.plan, self.round, self.index]
 
     @classmethod
-    def place(cls, values: Sequence[Any]) -> tuple[int, int, int]:
-        """Plan, round and range, checked."""
+    def parse_place(cls, values: Sequence[Any]) -> tuple[int, int, int]:
+        """Plan, round and range, each checked."""
         plan, round_, index = values
         return (
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
-            fields.integer(index, "range", 0, MOST_RANGE),
+            fields.integer(index, "range", 0, MAX_RANGES),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class LossQuery(MulticastControl):
-    """Server: all datagrams of so many ranges from this one on are on their way; what do you lack?"""
+    """Says that all datagrams of some ranges have been sent, and asks what the worker lacks of them.
+
+    Attributes
+    ----------
+    count : int
+        Ranges from `index` on.
+    """
 
     number, kind, sender = 21, "loss-query", "server"
     count: int = 1
@@ -97,12 +134,20 @@ class LossQuery(MulticastControl):
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> LossQuery:
         *place, count = fields.exactly(values, 4, cls.kind)
-        return cls(*cls.place(place), fields.integer(count, "ranges", 1, MOST_RANGE))
+        return cls(*cls.parse_place(place), fields.integer(count, "ranges", 1, MAX_RANGES))
 
 
 @dataclass(frozen=True, eq=False)
 class LossReport(MulticastControl):
-    """Worker: of this range `seen` datagrams came, and each piece lacks so many rows; empty: none does."""
+    """Says what the worker lacks of one range.
+
+    Attributes
+    ----------
+    lacks : bytes
+        One byte for each piece of the range: how many rows of it are lacking. Empty if none is.
+    seen : int
+        Datagrams of the range that were received.
+    """
 
     number, kind, sender = 22, "loss-report", "worker"
     lacks: bytes
@@ -114,16 +159,16 @@ class LossReport(MulticastControl):
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> LossReport:
         *place, lacks, seen = fields.exactly(values, 5, cls.kind)
-        told = fields.binary(lacks, "lacking rows", 1)
-        return cls(*cls.place(place), told, fields.integer(seen, "datagrams", 0, MOST_PIECES))
+        return cls(
+            *cls.parse_place(place),
+            fields.binary(lacks, "lacking rows", 1),
+            fields.integer(seen, "datagrams", 0, MAX_PIECE_NUMBERS),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Fallback(MulticastControl):
-    """Server: your rows of this range, since the group does not bring them.
-
-    `parts` (sending) are the row arrays; `body` (received) is their concatenation.
-    """
+    """Sends the worker its rows of one range over TCP, because the group does not bring them."""
 
     number, kind, sender = 23, "fallback", "server"
     has_body = True
@@ -135,4 +180,4 @@ class Fallback(MulticastControl):
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Fallback:
-        return cls(*cls.place(fields.exactly(values, 3, cls.kind)), (), body)
+        return cls(*cls.parse_place(fields.exactly(values, 3, cls.kind)), (), body)

@@ -1,20 +1,19 @@
-"""The messages: immutable values, with every field checked when one arrives.
+"""All kinds of messages, and how a message becomes a frame and a frame a message.
 
-A head is the msgpack array `[kind, field, field, …]`. Sizes that depend on the plan (rows of a body,
-number of digests) are checked by the two sides of a run; types and ranges are checked here.
+A head is the msgpack array `[number, field, field, …]`. Types and ranges of fields are checked here. Sizes
+that depend on the plan, such as the rows of a body or the count of digests, are checked by the ends of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgpack
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
-from asyncdmtl.protocol import fields
+from asyncdmtl.protocol.framing import Buffer, encode_frame
 from asyncdmtl.protocol.messages.base import Message
 from asyncdmtl.protocol.messages.joining import (
     VERSION,
@@ -26,6 +25,7 @@ from asyncdmtl.protocol.messages.joining import (
     Ready,
     Welcome,
 )
+from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import (
     Fallback,
     JoinedGroup,
@@ -35,6 +35,7 @@ from asyncdmtl.protocol.messages.multicast import (
     MulticastControl,
 )
 from asyncdmtl.protocol.messages.rounds import (
+    AfterRound,
     Assign,
     AwaitRestore,
     Done,
@@ -43,12 +44,14 @@ from asyncdmtl.protocol.messages.rounds import (
     MoreRows,
     Restore,
     Snapshot,
+    StateTransfer,
     Uplink,
 )
 
 __all__ = [
     "KINDS",
     "VERSION",
+    "AfterRound",
     "Assign",
     "AwaitRestore",
     "Challenge",
@@ -72,59 +75,23 @@ __all__ = [
     "Ready",
     "Restore",
     "Snapshot",
+    "StateTransfer",
     "Uplink",
     "Welcome",
+    "frame_message",
     "pack",
     "unpack",
 ]
 
-TEXT_LENGTH = 4_000
-MOST_EXIT_CODE = 6
+# Lists and maps in one head. An empty list is one byte on the wire and seventy in memory; a column of an
+# honest survey takes two of them.
+MAX_CONTAINERS = 400_000
 
-# What one head may hold. An empty list is one byte on the wire and seventy in memory; a column of an honest
-# survey takes forty bytes and two containers.
-MOST_CONTAINERS = 400_000
-MOST_ITEMS = 200_000
-MOST_KEYS = 256
+# Items of one list: a survey lists at most so many columns.
+MAX_ITEMS = 200_000
 
-
-@dataclass(frozen=True, eq=False)
-class Heartbeat(Message):
-    """Either side: I am alive."""
-
-    number, kind, sender = 14, "heartbeat", "either"
-
-
-@dataclass(frozen=True, eq=False)
-class Failure(Message):
-    """Either side: this connection is over, and why.
-
-    `exit_code` is the code that the sender exits with. From a server, `worker_may_return` says that the
-    worker may connect again: the run goes on, or will be resumed.
-    """
-
-    number, kind, sender = 15, "failure", "either"
-    exit_code: int
-    reason: str
-    worker_may_return: bool = False
-
-    def fields(self) -> list[Any]:
-        return [self.exit_code, self.reason[:TEXT_LENGTH], self.worker_may_return]
-
-    @classmethod
-    def parse(cls, values: Sequence[Any], body: Bytes) -> Failure:
-        exit_code, reason, worker_may_return = fields.exactly(values, 3, cls.kind)
-        # The reason is shown on a terminal: nothing in it may steer one.
-        shown = "".join(
-            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
-            for c in fields.text(reason, "reason", TEXT_LENGTH)
-        )
-        return cls(
-            fields.integer(exit_code, "exit code", 1, MOST_EXIT_CODE),
-            shown,
-            fields.flag(worker_may_return, "worker may return"),
-        )
-
+# Keys of one map: settings, recipes and surveys have some ten.
+MAX_KEYS = 256
 
 KINDS: Mapping[int, type[Message]] = {
     cls.number: cls
@@ -138,19 +105,33 @@ KINDS: Mapping[int, type[Message]] = {
 
 
 def pack(message: Message) -> bytes:
-    """The head of `message`."""
+    """The head of a message."""
     packed: bytes = msgpack.packb([message.number, *message.fields()])
     return packed
 
 
-def unpack(head: bytes, body: Bytes) -> Message:
-    """The message in a frame; RemoteProtocolError says what is wrong with it.
+def frame_message(message: Message) -> tuple[list[Buffer], int]:
+    """The buffers of the frame of a message, to be written in their order, and the sum of their bytes."""
+    return encode_frame(pack(message), message.rows())
 
-    Whatever is in the head, this takes at the most some 25 times its length of memory.
+
+def unpack(head: bytes, body: Bytes) -> Message:
+    """The message in a frame.
+
+    Parameters
+    ----------
+    head : bytes
+        Reading it takes at most some 25 times its length of memory, whatever is in it.
+    body : uint8 array (payload bytes,)
+
+    Raises
+    ------
+    RemoteProtocolError
+        The frame holds no message, or a field is wrong; the error says which.
     """
     values = _values(head)
     if type(values) is not list or not values or type(values[0]) is not int or values[0] not in KINDS:
-        raise RemoteProtocolError("head must be a list that begins with a known kind of message")
+        raise RemoteProtocolError("head must be a list that begins with the number of a kind of message")
     cls = KINDS[values[0]]
     if len(body) and not cls.has_body:
         raise RemoteProtocolError(f"{cls.kind} has no body, but {len(body)} bytes of it came")
@@ -158,14 +139,14 @@ def unpack(head: bytes, body: Bytes) -> Message:
 
 
 def _values(head: bytes) -> Any:
-    """What a head says, in plain types."""
-    left = MOST_CONTAINERS
+    """The msgpack value in a head, in plain types."""
+    left = MAX_CONTAINERS
 
     def counted(container: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
-            raise RemoteProtocolError(f"head has more than {MOST_CONTAINERS} lists and maps")
+            raise RemoteProtocolError(f"head has more than {MAX_CONTAINERS} lists and maps")
         return container
 
     unpackb: Callable[..., Any] = msgpack.unpackb
@@ -176,9 +157,10 @@ def _values(head: bytes) -> Any:
             list_hook=counted,
             object_hook=counted,
             ext_hook=_no_extension,
-            # Room for all items is made before they come. (The longest lists have the longest items.)
-            max_array_len=min(1000 + len(head) // 16, MOST_ITEMS),
-            max_map_len=MOST_KEYS,
+            # msgpack takes memory for all announced items before it reads the first. Items of the longest
+            # honest lists are longer than 16 bytes each.
+            max_array_len=min(1000 + len(head) // 16, MAX_ITEMS),
+            max_map_len=MAX_KEYS,
             max_ext_len=0,
         )
     except (ValueError, TypeError, msgpack.UnpackException) as error:

@@ -1,9 +1,10 @@
-"""The messages of the rounds: plans, coded rows, and the state of the training for whoever lacks it."""
+"""The messages of the rounds: plans, coded rows, and the state of the training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
@@ -12,20 +13,49 @@ from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message, pack_info, parse_each, parse_info
 
-PLAN_DIGEST = 16
+# Bytes of the digest by which a worker finds out whether it has built the server's plan.
+PLAN_DIGEST_BYTES = 16
 
-# What a worker does with the state of the training: with a new plan, and after a round.
-FIRST = ("keep", "give", "take")
-THEN = ("go on", "give", "end")
+
+class StateTransfer(StrEnum):
+    """What a worker does with the state of the training before it follows a new plan."""
+
+    KEEP = "keep"
+    GIVE = "give"
+    TAKE = "take"
+
+
+class AfterRound(StrEnum):
+    """What a worker does after it has applied a round."""
+
+    GO_ON = "go on"
+    GIVE = "give"
+    END = "end"
 
 
 @dataclass(frozen=True, eq=False)
 class Assign(Message):
-    """Server: the plan from `round` on, and all partitions in its order.
+    """Assigns the worker a part of a new plan.
 
-    `first` is what a worker does with the state of the training before it computes: "keep" it, "give" it to
-    the server, or "take" it from there. `over` says that there is nothing left to compute, `grouped` that
-    some workers are sent their rows by a group.
+    Attributes
+    ----------
+    plan : int
+        The plan's number: each plan has a larger one than the plan before.
+    round : int
+        The first round under this plan.
+    over : bool
+        All rounds are made: nothing is left to compute.
+    first : str
+        What the worker does with its state of the training: "keep" it, "give" it to the server and keep it,
+        or "take" the server's.
+    recipe : mapping
+        From which the worker builds the plan.
+    digest : bytes
+        The plan's digest.
+    partitions : tuple of PartitionInfo
+        All partitions, in the order of the plan.
+    grouped : bool
+        Some workers receive their rows from a multicast group.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -54,9 +84,9 @@ class Assign(Message):
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
             fields.flag(over, "over"),
-            fields.choice(first, "what to do first", FIRST),
+            fields.choice(first, "what to do first", tuple(StateTransfer)),
             fields.mapping(recipe, "plan recipe"),
-            fields.binary(digest, "plan digest", PLAN_DIGEST, 1),
+            fields.binary(digest, "plan digest", PLAN_DIGEST_BYTES, 1),
             parse_each(partitions, parse_info),
             fields.flag(grouped, "grouped"),
         )
@@ -64,7 +94,17 @@ class Assign(Message):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot(Message):
-    """Worker: the state of the training at the beginning of a round, as I was told to give it."""
+    """Gives the server the state of the training, which is the body.
+
+    Attributes
+    ----------
+    plan : int
+        The plan's number.
+    round : int
+        The round at whose beginning this is the state.
+    digest : bytes
+        The state's digest.
+    """
 
     number, kind, sender = 7, "snapshot", "worker"
     has_body = True
@@ -92,7 +132,13 @@ class Snapshot(Message):
 
 @dataclass(frozen=True, eq=False)
 class AwaitRestore(Message):
-    """Worker: I was told to take the state, and have made room for it."""
+    """Says that the worker has made room for the state of the training, which it was told to take.
+
+    Attributes
+    ----------
+    plan : int
+        The plan's number.
+    """
 
     number, kind, sender = 8, "await-restore", "worker"
     plan: int
@@ -108,7 +154,13 @@ class AwaitRestore(Message):
 
 @dataclass(frozen=True, eq=False)
 class Restore(Message):
-    """Server: the state of the training at the beginning of the round of the plan."""
+    """Gives the worker the state of the training at the beginning of the plan's round, which is the body.
+
+    Attributes
+    ----------
+    digest : bytes
+        The state's digest.
+    """
 
     number, kind, sender = 9, "restore", "server"
     has_body = True
@@ -129,11 +181,22 @@ class Restore(Message):
 
 @dataclass(frozen=True, eq=False)
 class Uplink(Message):
-    """Worker: my coded rows of a round.
+    """Sends the server the worker's coded rows of a round; the body is their first range.
 
-    `digests` has 8 bytes for each stored partition, `losses` the mean loss of those that this worker
-    reports; from the first worker `penalty` is the coupling's at the current models and `residual` that of
-    the last step; else both are 0. `body` is the first range of the rows; `rest` bytes follow as `MoreRows`.
+    Attributes
+    ----------
+    plan, round : int
+        The plan's number, and the round.
+    digests : bytes
+        One digest for the update of each stored partition.
+    losses : tuple of float
+        The mean losses of the partitions for which this worker reports them.
+    penalty : float
+        The coupling's penalty at the models of this round, from the first worker; else 0.
+    residual : float
+        How far the last step moved the models, from the first worker; else 0.
+    rest : int
+        Bytes of further ranges, which follow in more-rows messages.
     """
 
     number, kind, sender = 10, "uplink", "worker"
@@ -171,13 +234,21 @@ class Uplink(Message):
 
 @dataclass(frozen=True, eq=False)
 class Downlink(Message):
-    """Server: the rows of the broadcast that this worker needs.
+    """Sends the worker the rows of the broadcast that it needs; the body is their first range.
 
-    `digest` is that of all vectors that the worker is to decode, ascending; `then` is what it does with the
-    models that it gets from them: "go on" with the next round, "give" their state to the server and go on,
-    or "end" with them.
-    `parts` (sending) are the row arrays of the first range; `body` (received) is their concatenation. `rest`
-    bytes follow as `MoreRows`; or all rows come from the group, and none here, if it is `grouped`.
+    Attributes
+    ----------
+    plan, round : int
+        The plan's number, and the round.
+    then : str
+        What the worker does with the models after this round: "go on" with them, "give" their state to the
+        server and go on, or "end" with them.
+    digest : bytes
+        The digest of the digests of all vectors that the worker decodes, in ascending order.
+    rest : int
+        Bytes of further ranges, which follow in more-rows messages.
+    grouped : bool
+        All rows come from the multicast group, and none in messages.
     """
 
     number, kind, sender = 11, "downlink", "server"
@@ -207,7 +278,7 @@ class Downlink(Message):
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
-            fields.choice(then, "what to do then", THEN),
+            fields.choice(then, "what to do then", tuple(AfterRound)),
             fields.binary(digest, "downlink digest", VECTOR_DIGEST_BYTES, 1),
             (),
             body,
@@ -218,9 +289,12 @@ class Downlink(Message):
 
 @dataclass(frozen=True, eq=False)
 class MoreRows(Message):
-    """Either side: the next range of the rows of the uplink or downlink that I began to send.
+    """Sends the next range of the rows of an uplink or a downlink, which is the body.
 
-    `parts` (sending) are the row arrays; `body` (received) is their concatenation.
+    Attributes
+    ----------
+    plan, round : int
+        The plan's number, and the round.
     """
 
     number, kind, sender = 18, "more-rows", "either"
@@ -244,7 +318,15 @@ class MoreRows(Message):
 
 @dataclass(frozen=True, eq=False)
 class Done(Message):
-    """Worker: the last round is applied; the digest of my models."""
+    """Says that the worker has the final models.
+
+    Attributes
+    ----------
+    plan : int
+        The plan's number.
+    digest : bytes
+        The digest of the models.
+    """
 
     number, kind, sender = 12, "done", "worker"
     plan: int
@@ -263,6 +345,6 @@ class Done(Message):
 
 @dataclass(frozen=True, eq=False)
 class Finish(Message):
-    """Server: all workers are done and agree."""
+    """Says that all workers have the same final models."""
 
     number, kind, sender = 13, "finish", "server"

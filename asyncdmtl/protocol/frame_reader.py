@@ -1,0 +1,262 @@
+"""Received bytes become frames.
+
+Lengths are checked before memory is taken for them, and large bodies are received in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import CorruptionError, RemoteProtocolError
+from asyncdmtl.protocol.framing import (
+    CHECK_BYTES,
+    CHUNK_BYTES,
+    PREFIX_BYTES,
+    Buffer,
+    bin_header,
+    frame_start,
+    pack_prefix,
+    unpack_prefix,
+)
+
+# Bytes that are received at once where heads and short bodies are read; from this size on, what is left of a
+# body is received in its place. The kernel rarely has more than this for one read.
+SCRATCH_BYTES = 1 << 16
+
+# Bytes of an unfinished frame that count as progress of the peer. A peer that sends single bytes to stay
+# connected makes none.
+PROGRESS_BYTES = 1 << 14
+
+# The first two bytes of a TLS handshake. Read as the length of a head, they are above every limit.
+_TLS_HANDSHAKE = b"\x16\x03"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One received frame.
+
+    Attributes
+    ----------
+    head : bytes
+        Without its check.
+    body : uint8 array (payload bytes,)
+    size : int
+        All bytes of the frame on the wire.
+    """
+
+    head: bytes
+    body: Bytes
+    size: int
+
+
+class FrameReader:
+    """Turns received bytes into frames.
+
+    Bytes are given through `get_buffer` and `buffer_updated`, as asyncio's buffered protocols do, or through
+    `feed`. After an error the reader stays failed.
+
+    Attributes
+    ----------
+    head_limit, body_limit : int
+        Bytes. A frame that announces more raises RemoteProtocolError before memory is taken for it. A new
+        limit holds from the next frame on.
+    progress : int
+        Grows with each frame, and with each `PROGRESS_BYTES` of a long one; not with single bytes of one.
+    """
+
+    def __init__(self, head_limit: int, body_limit: int) -> None:
+        self.head_limit = head_limit
+        self.body_limit = body_limit
+        self.progress = 0
+        self._unreported = 0
+        self._scratch = _Scratch()
+        self._frame: _PartialFrame | None = None
+        self._failure: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """True between frames: all received bytes have been handed out."""
+        return self._frame is None and not self._scratch.waiting
+
+    def get_buffer(self) -> memoryview:
+        """Where the next received bytes belong; never empty."""
+        direct = self._direct()
+        return self._scratch.room() if direct is None else direct
+
+    def buffer_updated(self, count: int) -> list[Frame]:
+        """Take in `count` bytes that are in the buffer given last; return the frames that they complete.
+
+        Raises
+        ------
+        RemoteProtocolError
+            The bytes are no frames, or announce more than is permitted.
+        CorruptionError
+            A check does not match.
+        """
+        if self._failure is not None:
+            raise RemoteProtocolError(self._failure)
+        try:
+            if self._frame is not None and self._direct() is not None:
+                self._frame.received(count)
+            else:
+                self._scratch.end += count
+            frames = list(self._frames())
+        except RemoteProtocolError as error:
+            self._failure = str(error)
+            raise
+        self._unreported += count
+        if frames or self._unreported >= PROGRESS_BYTES:
+            self.progress, self._unreported = self.progress + 1, 0
+        return frames
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """Take in `data` of any length; return the frames that it completes. Raises as `buffer_updated`."""
+        frames = []
+        rest = memoryview(data)
+        while rest:
+            buffer = self.get_buffer()
+            count = min(len(buffer), len(rest))
+            buffer[:count] = rest[:count]
+            frames += self.buffer_updated(count)
+            rest = rest[count:]
+        return frames
+
+    def _direct(self) -> memoryview | None:
+        """The place of the next bytes in the body, if enough of it is missing for a read of its own."""
+        if self._frame is None or self._scratch.waiting or self._frame.chunk_left < SCRATCH_BYTES:
+            return None
+        return self._frame.place()
+
+    def _frames(self) -> Iterator[Frame]:
+        """All frames that are complete."""
+        while True:
+            if self._frame is None:
+                prefix = self._scratch.take(PREFIX_BYTES)
+                if prefix is None:
+                    return
+                self._frame = _PartialFrame(*self._checked_lengths(prefix))
+            if not self._frame.fill(self._scratch):
+                return
+            yield self._frame.complete()
+            self._frame = None
+
+    def _checked_lengths(self, prefix: bytes) -> tuple[int, int]:
+        """The lengths in a prefix, once they match their check and their limits."""
+        head_length, body_length = unpack_prefix(prefix)
+        if prefix[:2] == _TLS_HANDSHAKE:
+            raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)")
+        if pack_prefix(head_length, body_length) != prefix:
+            raise CorruptionError(f"a frame begins with {prefix!r}, which does not match its check")
+        if not CHECK_BYTES < head_length <= self.head_limit:
+            raise RemoteProtocolError(
+                f"frame announces a head of {head_length} bytes, "
+                f"permitted are {CHECK_BYTES + 1} to {self.head_limit}"
+            )
+        if body_length > self.body_limit:
+            raise RemoteProtocolError(
+                f"frame announces a body of {body_length} bytes, permitted are at most {self.body_limit}"
+            )
+        return head_length, body_length
+
+
+class _Scratch:
+    """Received bytes that have no place yet, in one buffer that is used again and again."""
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(SCRATCH_BYTES))
+        self._start = 0
+        self.end = 0
+
+    @property
+    def waiting(self) -> int:
+        """Count of bytes that were received and not taken."""
+        return self.end - self._start
+
+    def room(self) -> memoryview:
+        """Where further bytes may be received; never empty."""
+        if self._start == self.end:
+            self._start = self.end = 0
+        elif self.end == SCRATCH_BYTES:
+            left = self.waiting
+            self._view[:left] = bytes(self._view[self._start : self.end])
+            self._start, self.end = 0, left
+        return self._view[self.end :]
+
+    def take(self, count: int) -> bytes | None:
+        """The next `count` bytes, or None while fewer are there."""
+        return bytes(self.take_some(count)) if self.waiting >= count else None
+
+    def take_some(self, most: int) -> memoryview:
+        """The next bytes, at most `most` of them; valid until more are received."""
+        count = min(most, self.waiting)
+        self._start += count
+        return self._view[self._start - count : self._start]
+
+
+class _PartialFrame:
+    """A frame that is being received. Its head grows with what arrives: an announcement costs no memory."""
+
+    def __init__(self, head_length: int, body_length: int) -> None:
+        self.chunk_left = 0
+        self._head_length = head_length
+        self._head = bytearray()
+        self._body = np.empty(body_length, dtype=np.uint8)
+        self._filled = 0
+        self._framing = PREFIX_BYTES + head_length
+
+    def place(self) -> memoryview:
+        """Where the rest of the chunk belongs."""
+        return self._body.data[self._filled : self._filled + self.chunk_left]
+
+    def received(self, count: int) -> None:
+        """Take note of `count` bytes that were received in their place."""
+        self._filled += count
+        self.chunk_left -= count
+
+    def fill(self, scratch: _Scratch) -> bool:
+        """Take what is there of head and body; return whether the frame is complete."""
+        return self._fill_head(scratch) and self._fill_body(scratch)
+
+    def complete(self) -> Frame:
+        """The frame, once it is complete."""
+        return Frame(bytes(self._head[:-CHECK_BYTES]), self._body, self._framing + self._body.nbytes)
+
+    def _fill_head(self, scratch: _Scratch) -> bool:
+        missing = self._head_length - len(self._head)
+        if not missing:
+            return True
+        self._head += scratch.take_some(missing)
+        if len(self._head) < self._head_length:
+            return False
+        start = frame_start(bytes(self._head[:-CHECK_BYTES]), self._body.nbytes)
+        if start[PREFIX_BYTES:] != self._head:
+            raise CorruptionError(f"a head of {self._head_length} bytes does not match its check")
+        return True
+
+    def _fill_body(self, scratch: _Scratch) -> bool:
+        while self._filled < self._body.nbytes:
+            if not self.chunk_left and not self._begin_chunk(scratch):
+                return False
+            found = scratch.take_some(self.chunk_left)
+            if not found:
+                return False
+            self._body.data[self._filled : self._filled + len(found)] = found
+            self.received(len(found))
+        return True
+
+    def _begin_chunk(self, scratch: _Scratch) -> bool:
+        """Read the msgpack header of the next chunk; return whether it is there."""
+        length = min(CHUNK_BYTES, self._body.nbytes - self._filled)
+        expected = bin_header(length)
+        header = scratch.take(len(expected))
+        if header is None:
+            return False
+        if header != expected:
+            raise RemoteProtocolError(f"body must go on with {length} bytes of msgpack binary")
+        self._framing += len(expected)
+        self.chunk_left = length
+        return True

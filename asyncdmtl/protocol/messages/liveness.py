@@ -1,0 +1,60 @@
+"""The messages that either end may send at almost any time: a sign of life, and the reason of the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.protocol import fields
+from asyncdmtl.protocol.messages.base import Message
+
+# Characters of a reason: errors name at most some hundred workers and partitions.
+MAX_REASON_LENGTH = 4_000
+
+# The largest exit code that a failure may carry: those above are for signals, which no peer may claim.
+MAX_EXIT_CODE = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Heartbeat(Message):
+    """Says that the sender is alive."""
+
+    number, kind, sender = 14, "heartbeat", "either"
+
+
+@dataclass(frozen=True, eq=False)
+class Failure(Message):
+    """Ends the connection and says why.
+
+    Attributes
+    ----------
+    exit_code : int
+        The code that the sender exits with.
+    reason : str
+        Shown to people; characters that could steer a terminal are replaced.
+    worker_may_return : bool
+        From a server: the worker may connect again, because the run goes on or will be resumed.
+    """
+
+    number, kind, sender = 15, "failure", "either"
+    exit_code: int
+    reason: str
+    worker_may_return: bool = False
+
+    def fields(self) -> list[Any]:
+        return [self.exit_code, self.reason[:MAX_REASON_LENGTH], self.worker_may_return]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Failure:
+        exit_code, reason, worker_may_return = fields.exactly(values, 3, cls.kind)
+        shown = "".join(
+            c if c.isprintable() else "\N{REPLACEMENT CHARACTER}"
+            for c in fields.text(reason, "reason", MAX_REASON_LENGTH)
+        )
+        return cls(
+            fields.integer(exit_code, "exit code", 1, MAX_EXIT_CODE),
+            shown,
+            fields.flag(worker_may_return, "worker may return"),
+        )

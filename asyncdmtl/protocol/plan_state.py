@@ -1,0 +1,126 @@
+"""Where one plan stands on a connection: its state, its round, and the coded rows that are still to come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asyncdmtl.protocol.messages.base import Message, Role
+from asyncdmtl.protocol.messages.registry import (
+    Assign,
+    AwaitRestore,
+    Done,
+    Downlink,
+    Failure,
+    Heartbeat,
+    MoreRows,
+    MulticastControl,
+    Snapshot,
+    Uplink,
+)
+from asyncdmtl.protocol.state_table import ROW_TRANSITIONS, TRANSITIONS, RowEvent, RowState, State
+
+# What a worker answers under a plan.
+PlanReply = Uplink | Snapshot | AwaitRestore | Done
+
+
+@dataclass
+class RowStream:
+    """The coded rows of one sender in one round, which may come in several messages.
+
+    Attributes
+    ----------
+    state : RowState
+    round : int
+        The round of the rows that were sent last.
+    missing : int
+        Bytes that were announced and have not been sent.
+    """
+
+    state: RowState = RowState.COMPLETE
+    round: int = 0
+    missing: int = 0
+
+    def event(self, message: Message, size: int) -> RowEvent:
+        """What a message with `size` bytes of rows means for this stream."""
+        if isinstance(message, Uplink | Downlink):
+            return RowEvent.FIRST if message.rest else RowEvent.ALL
+        if isinstance(message, MoreRows):
+            return RowEvent.LAST if size == self.missing else RowEvent.MORE
+        beside = isinstance(message, Heartbeat | Failure | Assign | MulticastControl)
+        return RowEvent.BESIDE if beside else RowEvent.OTHER
+
+    def complaint(self, message: Message, size: int) -> str | None:
+        """Why a message with `size` bytes of rows may not come now; None if it may."""
+        follows = (self.state, self.event(message, size)) in ROW_TRANSITIONS
+        if isinstance(message, MoreRows):
+            if follows and 0 < size <= self.missing and message.round == self.round:
+                return None
+            return (
+                f"of {size} bytes of round {message.round} "
+                f"where {self.missing} of round {self.round} are to come"
+            )
+        return None if follows else f"where {self.missing} bytes of rows are to come"
+
+    def advance(self, message: Message, size: int) -> None:
+        """Take in a message of which there is no complaint."""
+        self.state = ROW_TRANSITIONS[self.state, self.event(message, size)]
+        if isinstance(message, Uplink | Downlink):
+            self.round, self.missing = message.round, message.rest
+        elif isinstance(message, MoreRows):
+            self.missing -= size
+
+
+@dataclass
+class PlanState:
+    """The progress of both ends under one plan.
+
+    Attributes
+    ----------
+    plan : int
+        The plan's number; -1 before the first plan.
+    round : int
+        The round that is made.
+    state : State
+    rows : dict of Role to RowStream
+        The coded rows of each end.
+    """
+
+    plan: int = -1
+    round: int = 0
+    state: State = State.OPENED
+    rows: dict[Role, RowStream] = field(
+        default_factory=lambda: {"server": RowStream(), "worker": RowStream()}
+    )
+
+    @property
+    def where(self) -> str:
+        """The state in words, for errors."""
+        return f"when {self.state.name.lower().replace('_', ' ')}"
+
+    def complaint(self, sender: Role, message: Message, size: int) -> str | None:
+        """Why `sender` may not send a message with `size` bytes of rows now; None if it may."""
+        if (self.state, message.event) not in TRANSITIONS:
+            return self.where
+        return self._other_place(message) or self.rows[sender].complaint(message, size)
+
+    def advance(self, sender: Role, message: Message, size: int) -> PlanState:
+        """Take in a message of which there is no complaint; return the state of the plan that then holds."""
+        following = TRANSITIONS[self.state, message.event]
+        if isinstance(message, Assign):
+            return PlanState(message.plan, message.round, following)
+        self.rows[sender].advance(message, size)
+        self.state = following
+        if isinstance(message, Downlink):
+            self.round += 1
+        return self
+
+    def _other_place(self, message: Message) -> str | None:
+        """How plan or round of a message differ from this plan and its round; None if they do not."""
+        of_plan = PlanReply | Downlink | MoreRows | MulticastControl
+        if isinstance(message, of_plan) and message.plan != self.plan:
+            return f"of plan {message.plan} under plan {self.plan}"
+        if isinstance(message, MulticastControl) and message.round >= self.round:
+            return f"of round {message.round}, of which no rows are on their way"
+        if isinstance(message, Uplink | Downlink) and message.round != self.round:
+            return f"of round {message.round} in round {self.round}"
+        return None

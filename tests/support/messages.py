@@ -1,0 +1,78 @@
+"""Messages for tests: one of every kind, and the bytes of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from asyncdmtl.learning.tasks import Declaration, PartitionInfo
+from asyncdmtl.protocol.framing import Buffer
+from asyncdmtl.protocol.messages.base import Message
+from asyncdmtl.protocol.messages.joining import (
+    VERSION,
+    Challenge,
+    Declare,
+    Hello,
+    Prepare,
+    Proof,
+    Ready,
+    Welcome,
+)
+from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
+from asyncdmtl.protocol.messages.multicast import Fallback, JoinedGroup, JoinGroup, LossQuery, LossReport
+from asyncdmtl.protocol.messages.registry import frame_message
+from asyncdmtl.protocol.messages.rounds import (
+    Assign,
+    AwaitRestore,
+    Done,
+    Downlink,
+    Finish,
+    MoreRows,
+    Restore,
+    Snapshot,
+    Uplink,
+)
+
+BODY = np.arange(6, dtype=np.uint8)
+INFO = PartitionInfo("p0", "task", bytes(16), 3, 3.0, 4, 0.5)
+DECLARATION = Declaration("p0", "task", bytes(16), 3, {"age": [1.5, "x"]})
+
+EXAMPLES: dict[str, Message] = {
+    message.kind: message
+    for message in (
+        Hello(VERSION, "w0"),
+        Challenge("run", bytes(32)),
+        Proof(bytes(32), bytes(32)),
+        Welcome("run", {"rounds": 3, "loss": "squared"}),
+        Declare((DECLARATION,), 2, False, bytes(8)),
+        Prepare({"columns": {}}),
+        Ready((INFO,)),
+        JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
+        JoinedGroup("nothing was received"),
+        Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,), True),
+        Snapshot(0, 2, bytes(8), BODY),
+        AwaitRestore(0),
+        Restore(bytes(8), BODY),
+        Uplink(0, 2, bytes(16), (0.5, 1.0), 0.25, 0.125, BODY, 7),
+        Downlink(0, 2, "end", bytes(8), (BODY[:3], BODY[3:]), rest=7),
+        MoreRows(0, 2, (BODY[:3], BODY[3:])),
+        LossQuery(0, 1, 8, 4),
+        LossReport(0, 1, 8, b"\0\2", 40),
+        Fallback(0, 1, 8, (BODY[:3], BODY[3:])),
+        Done(0, bytes(8)),
+        Finish(),
+        Heartbeat(),
+        Failure(3, "why", True),
+    )
+}
+
+
+def joined(buffers: Iterable[Buffer]) -> bytes:
+    """The concatenation of some buffers."""
+    return b"".join(map(bytes, buffers))
+
+
+def wire_bytes(message: Message) -> bytes:
+    """The frame of a message."""
+    return joined(frame_message(message)[0])
