@@ -34,15 +34,18 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
+    AfterRound,
     Assign,
     Declare,
     Downlink,
     Hello,
     Prepare,
     Ready,
+    StateTransfer,
     Uplink,
     Welcome,
 )
+from asyncdmtl.server.events import Listening, Planned, ServerEvent
 from asyncdmtl.server.records import RunOptions
 from asyncdmtl.server.server import Server
 
@@ -58,7 +61,7 @@ async def joined_server(connection: Connection) -> None:
     await connection.receive((Declare,), *LIMIT)
     await connection.send(Prepare({}), *LIMIT)
     await connection.receive((Ready,), *LIMIT)
-    await connection.send(Assign(0, 0, False, "keep", {}, bytes(16), ()), *LIMIT)
+    await connection.send(Assign(0, 0, False, StateTransfer.KEEP, {}, bytes(16), ()), *LIMIT)
     await connection.receive((Uplink,), *LIMIT)
 
 
@@ -153,7 +156,7 @@ async def compare(connection: Connection, plain: socket.socket, sizes: list[int]
             return back
 
         async def ours(sent: Any = sent, round_: int = round_) -> Any:
-            await connection.send(Downlink(0, round_, "go on", bytes(8), (sent,)), *LIMIT)
+            await connection.send(Downlink(0, round_, AfterRound.GO_ON, bytes(8), (sent,)), *LIMIT)
             return (await connection.receive((Uplink,), *LIMIT)).body
 
         for go in range(goes):
@@ -196,18 +199,20 @@ async def stall(megabytes: float, rounds: int) -> None:
     spec = f"synthetic:tasks={K},rows=2,parts=1,features={features},rank=1,test_rows=0"
     settings = Settings(loss="squared", coupling="l21", strength=0.1, rounds=rounds, dtype="float32")
     workers: list[asyncio.subprocess.Process] = []
-    events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    events: asyncio.Queue[ServerEvent] = asyncio.Queue()
     run = asyncio.create_task(
         Server(RunOptions(settings, "relay", workers=K), events.put_nowait).run(HERE, 0)
     )
     late: list[float] = []
     try:
-        address = f"{HERE}:{(await events.get())['port']}"
+        listening = await events.get()
+        assert isinstance(listening, Listening)
+        address = f"{HERE}:{listening.port}"
         for name, stored in placement.as_dict().items():
             words = ("--connect", address, "--name", name, "--data", spec, "--partitions", ",".join(stored))
             command = (sys.executable, "-m", "asyncdmtl.worker", "--log-level", "error", *words)
             workers.append(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL))
-        while (await events.get())["event"] != "planned":
+        while not isinstance(await events.get(), Planned):
             pass
         watching = asyncio.create_task(watch(late))
         record = await run

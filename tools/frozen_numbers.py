@@ -15,8 +15,8 @@ import scipy.linalg
 from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
-from asyncdmtl.exchange.coded import ServerSide, Upload, WorkerSide
-from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
+from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide
+from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
@@ -27,8 +27,7 @@ from asyncdmtl.learning.training import Trainer, single_threaded, train
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.recipe import rebuild_plan
-from asyncdmtl.plan.serialization import rebuild, recipe_and_digest
+from asyncdmtl.plan.serialization import AnyPlan, rebuild, recipe_and_digest
 
 Frozen = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -194,24 +193,18 @@ def _frozen_rounds(
     with single_threaded():
         problem = Problem(settings, [part.info(settings) for part in partitions])
         trainers = [Trainer(problem, {n: partitions[n] for n in stored}) for stored in placement.stored]
-        server: Any
-        workers: list[Any]
+        plan: AnyPlan
         if strategy == "linear":
-            linear = make_linear_plan(placement, problem.linear_target)
-            recipe, digest = recipe_and_digest(linear)
-            server = LinearServerSide(linear, problem)
-            workers = [
-                LinearWorkerSide(rebuild(recipe, digest), k, trainer)  # type: ignore[arg-type]
-                for k, trainer in enumerate(trainers)
-            ]
+            plan = make_linear_plan(placement, problem.linear_target)
         else:
             plan = make_plan(placement, strategy, tasks=problem.task_of)
-            digest = plan.digest
-            server = ServerSide(plan, problem, grouped=grouped)
-            received = rebuild_plan(plan.recipe(), digest)
-            workers = [
-                WorkerSide(received, k, trainer, grouped=grouped) for k, trainer in enumerate(trainers)
-            ]
+        recipe, digest = recipe_and_digest(plan)
+        server = strategy_of(plan).server_side(plan, problem, grouped=grouped)
+        received = rebuild(recipe, digest)
+        workers = [
+            strategy_of(received).worker_side(received, k, trainer, grouped=grouped)
+            for k, trainer in enumerate(trainers)
+        ]
         hashes = _Hashes()
         for round_ in range(settings.rounds):
             _round(server, workers, round_ + 1 == settings.rounds, hashes)
@@ -230,7 +223,7 @@ def _frozen_rounds(
         }
 
 
-def _round(server: Any, workers: list[Any], last: bool, hashes: _Hashes) -> None:
+def _round(server: ServerSide, workers: list[WorkerSide], last: bool, hashes: _Hashes) -> None:
     """What a round of a run does, with all that is sent added to `hashes`."""
     sent: list[Upload] = [worker.compute() for worker in workers]
     for k, part in enumerate(sent):
@@ -238,8 +231,8 @@ def _round(server: Any, workers: list[Any], last: bool, hashes: _Hashes) -> None
         hashes.uplink += [rows.copy() for rows in part.rows]
         hashes.digests += part.digests
         hashes.told += [*part.losses, part.penalty, part.residual]
-    hashes.told += [server.objective(sent), server.residual(sent)]
-    server.begin(sent)
+    hashes.told += server.convergence(sent)[:2]
+    server.agree(sent)
     replies: list[list[NDArray[np.uint8]]] = [[] for _ in workers]
     for i in range(len(server.ranges)):
         server.put(i, [part.rows[i] for part in sent])
@@ -257,6 +250,6 @@ def _round(server: Any, workers: list[Any], last: bool, hashes: _Hashes) -> None
         worker.apply(server.digest(k))
 
 
-def _reply(server: Any, i: int, replies: list[list[NDArray[np.uint8]]]) -> None:
+def _reply(server: ServerSide, i: int, replies: list[list[NDArray[np.uint8]]]) -> None:
     for k, reply in enumerate(replies):
         reply.append(np.concatenate([np.empty(0, np.uint8), *server.rows(k, i)]))

@@ -28,6 +28,7 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.udp import Group
 from asyncdmtl.protocol import framing
+from asyncdmtl.server.events import Joined, Listening, ServerEvent
 from asyncdmtl.server.records import MulticastOptions, RunOptions
 from asyncdmtl.server.server import Server
 from asyncdmtl.worker.worker import Worker, WorkerOptions
@@ -262,14 +263,14 @@ class Run:
             await asyncio.wait([news, server], timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
 
-    def _note(self, event: dict[str, Any]) -> None:
-        self._seen[event["event"]] += 1
-        if event["event"] == "listening":
-            self._address = (event["host"], event["port"])
-        elif event["event"] == "joined":
-            self._joined.add(event["worker"])
-        if "internal error" in str(event.get("reason")):
-            raise AssertionError(event["reason"])
+    def _note(self, event: ServerEvent) -> None:
+        self._seen[event.name] += 1
+        if isinstance(event, Listening):
+            self._address = (event.host, event.port)
+        elif isinstance(event, Joined):
+            self._joined.add(event.worker)
+        if "internal error" in str(event):
+            raise AssertionError(str(event))
         self._news.set()
 
 

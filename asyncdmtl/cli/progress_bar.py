@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from asyncdmtl.report.units import human_bytes
+from asyncdmtl.server.events import IncidentNoted, Joined, Planned, ServerEvent
+from asyncdmtl.server.records import RoundRecord
 
 
 class RunProgress:
@@ -35,15 +36,19 @@ class RunProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def note(self, event: dict[str, Any]) -> None:
+    def note(self, event: ServerEvent) -> None:
         """Show what an event of the server means for the progress."""
-        handlers: dict[str, Callable[[], None]] = {
-            "joined": lambda: self._bar.update(self._task, description="joining"),
-            "planned": lambda: self._bar.update(self._task, description="training"),
-            "incident": lambda: self._bar.console.print(f"worker {event['worker']}: {event['reason']}"),
-            "round": lambda: self._round(event),
-        }
-        handlers.get(event["event"], lambda: None)()
+        match event:
+            case Joined():
+                self._bar.update(self._task, description="joining")
+            case Planned():
+                self._bar.update(self._task, description="training")
+            case IncidentNoted():
+                self._bar.console.print(f"worker {event.worker}: {event.reason}")
+            case RoundRecord():
+                self._round(event)
+            case _:
+                pass
 
     def note_strength(self, strength: float, loss: float) -> None:
         """Show a strength that cross-validation has tried."""
@@ -51,8 +56,8 @@ class RunProgress:
             self._task, description="choosing λ", detail=f"{strength:.4g}: held-out loss {loss:.4g}"
         )
 
-    def _round(self, event: dict[str, Any]) -> None:
-        self._bytes += event["up_bytes"] + event["down_bytes"]
-        objective = "?" if event["objective"] is None else f"{event['objective']:.4g}"
+    def _round(self, record: RoundRecord) -> None:
+        self._bytes += record.up_bytes + record.down_bytes
+        objective = f"{record.objective:.4g}" if math.isfinite(record.objective) else "?"
         detail = f"objective {objective}, {human_bytes(self._bytes)}"
-        self._bar.update(self._task, completed=event["round"] + 1, detail=detail)
+        self._bar.update(self._task, completed=record.round + 1, detail=detail)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.run_report import report_run
+from asyncdmtl.server.events import HealthListening, Joined, Listening, OnEvent, ServerEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 
@@ -191,7 +191,7 @@ def main(
         make_multicast(given),
     )
     # stderr that carries a log of JSON lines must carry nothing else.
-    on_event = emit if format == "json" else _say if given["log_format"] == "text" else _ignore
+    on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
     record = run(_serve(options, security, (host, port), on_event, health_address), until_eof=until_eof)
     _print_report(record, format, report_file)
 
@@ -200,7 +200,7 @@ async def _serve(
     options: RunOptions,
     security: ServerSecurity,
     address: tuple[str, int],
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: OnEvent,
     health_address: tuple[str, int] | None,
 ) -> RunRecord:
     """Run the server, and beside it the one that answers health probes if an address is given for it."""
@@ -209,7 +209,7 @@ async def _serve(
     # Here and not above: the client library of Prometheus takes a moment to import.
     from asyncdmtl.server.health import Health, Metrics
 
-    def note(event: dict[str, Any]) -> None:
+    def note(event: ServerEvent) -> None:
         metrics.note(event)
         on_event(event)
 
@@ -217,7 +217,7 @@ async def _serve(
     metrics = Metrics(options.settings.rounds, server.ledger)
     health = Health(metrics)
     host, port = await health.listen(*health_address)
-    on_event({"event": "health", "host": host, "port": port})
+    on_event(HealthListening(host, port))
     try:
         return await server.run(*address)
     finally:
@@ -249,14 +249,19 @@ def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | Non
     return host, port
 
 
-def _ignore(event: dict[str, Any]) -> None:
+def _emit(event: ServerEvent) -> None:
+    """Print an event as a JSON line."""
+    emit(event.as_json())
+
+
+def _ignore(event: ServerEvent) -> None:
     """Print nothing: the log has the event."""
 
 
-def _say(event: dict[str, Any]) -> None:
+def _say(event: ServerEvent) -> None:
     """Print on stderr what an operator needs in order to go on. All other events are in the log."""
-    if event["event"] == "listening":
-        address = format_address(event["host"], event["port"])
-        click.echo(f"run {event['run']}: listening on {address}", err=True)
-    elif event["event"] == "joined":
-        click.echo(f"worker {event['worker']} joined with {event['partitions']} partitions", err=True)
+    if isinstance(event, Listening):
+        address = format_address(event.host, event.port)
+        click.echo(f"run {event.run}: listening on {address}", err=True)
+    elif isinstance(event, Joined):
+        click.echo(f"worker {event.worker} joined with {event.partitions} partitions", err=True)

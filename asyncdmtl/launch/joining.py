@@ -14,14 +14,13 @@ from typing import Any
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
-from asyncdmtl.exchange.coded import ServerSide, Upload, reported_by
-from asyncdmtl.exchange.linear import LinearServerSide
+from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload, reported_by
+from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.launch.threads import best_told, merged, run_apart
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, Partition, TaskModels
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.plan.compare import compare
-from asyncdmtl.plan.plan import Plan
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.records import RoundRecord, RunRecord
 from asyncdmtl.worker.state import WorkerState
@@ -129,14 +128,14 @@ class _Guest(Worker):
 def _record(guests: Sequence[_Guest]) -> RunRecord:
     side = guests[0].witness.side
     plan, problem = side.plan, side.trainer.problem
-    server = ServerSide(plan, problem) if isinstance(plan, Plan) else LinearServerSide(plan, problem)
+    server = strategy_of(plan).server_side(plan, problem)
     ledger = Ledger()
     for guest in guests:
         ledger.merge(guest.ledger)
     began = guests[0].witness.began | {guests[0].witness.round: time.perf_counter()}
     rounds = []
     for r in range(guests[0].witness.round):
-        objective, residual = _objective(server, guests, r)
+        objective, residual, _ = _convergence(server, guests, r)
         up, down = ledger.round_bytes(r, "up"), ledger.round_bytes(r, "down")
         seconds = began.get(r + 1, math.nan) - began.get(r, math.nan)
         rounds.append(RoundRecord(r, objective, residual, up, down, seconds))
@@ -159,18 +158,16 @@ def _record(guests: Sequence[_Guest]) -> RunRecord:
     )
 
 
-def _objective(
-    server: ServerSide | LinearServerSide, guests: Sequence[_Guest], round_: int
-) -> tuple[float, float]:
+def _convergence(server: ServerSide, guests: Sequence[_Guest], round_: int) -> Convergence:
     """Objective and residual of a round as the server finds them, if all that it needs was said here."""
     told = {guest.name: guest.witness.told.get(round_) for guest in guests}
     placement = server.plan.placement
     sent = [part for name in placement.workers if (part := told.get(name)) is not None]
     reported = [len(reported_by(placement, k)) for k in range(len(placement.workers))]
-    personal = isinstance(server.plan, Plan) and server.plan.strategy == "personal"
-    if personal or [len(part.losses) for part in sent] != reported:
-        return math.nan, math.nan
-    return server.objective(sent), server.residual(sent)
+    trains = strategy_of(server.plan).server_trains
+    if trains or [len(part.losses) for part in sent] != reported:
+        return Convergence(math.nan, math.nan, False)
+    return server.convergence(sent)
 
 
 def _security(name: str, host: str) -> WorkerSecurity:

@@ -23,10 +23,11 @@ from typing import Any
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import write_partition
 from asyncdmtl.errors import LinkError, PeerError
-from asyncdmtl.launch.threads import ENDING_SECONDS, OnEvent, TakePart, run_apart, serve
+from asyncdmtl.launch.threads import ENDING_SECONDS, TakePart, run_apart, serve
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.credentials import VARIABLE
+from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 
 # The longest line, in bytes, that is read from a worker process. Its lines are events of some hundred bytes.

@@ -21,7 +21,7 @@ from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.credentials import Credentials
-from asyncdmtl.server.membership import Event as ServerEvent
+from asyncdmtl.server.events import Listening, OnEvent, Planned, ServerEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 from asyncdmtl.worker.worker import Worker, WorkerOptions
@@ -32,7 +32,6 @@ except ImportError:  # no wheel for this platform
     uvloop = None
 
 Result = TypeVar("Result")
-OnEvent = Callable[[ServerEvent], None]
 
 # One worker of `serve`: takes part in the run of the server at a host and port, with a secret, and returns
 # its models.
@@ -101,9 +100,9 @@ async def serve(
 
     def note(event: ServerEvent) -> None:
         nonlocal training
-        training = training or event["event"] == "planned"
-        if event["event"] == "listening":
-            address.set_result((event["host"], event["port"]))
+        training = training or isinstance(event, Planned)
+        if isinstance(event, Listening):
+            address.set_result((event.host, event.port))
         if on_event is not None:
             on_event(event)
 

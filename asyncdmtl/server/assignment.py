@@ -1,45 +1,50 @@
-"""Who takes part from some round on, and under which plan."""
+"""An assignment: a plan, and the workers that follow it from some round on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
-from asyncdmtl.exchange.coded import ServerSide
-from asyncdmtl.exchange.linear import LinearServerSide
+from asyncdmtl.errors import UsageError
+from asyncdmtl.exchange.sides import ServerSide
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, ExchangeStrategy, strategy_of
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS
 from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.compare import Candidate, compare
-from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.progress import Progress
 
-# The strategies by which workers aggregate.
-RELAYED = ("relay", "uncoded")
-
-# With more packets than these in all, coding would cost more than the last percent of the load is worth.
-MOST_PACKETS, OVERHEAD = 256, Fraction(1, 100)
-
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """Who takes part under which plan; `number` counts the plans of a run.
+    """A plan, and the workers that follow it.
 
-    `listeners` are the members that are sent their rows by a group, and `network` says why these.
+    Attributes
+    ----------
+    number : int
+        Counts the plans of a run.
+    members : tuple of Member
+        In the order of the plan.
+    plan : Plan or LinearPlan
+    candidates : tuple of Candidate
+        What each strategy would cost with these workers.
+    side : ServerSide
+    listeners : tuple of str
+        The members that are sent their rows by the group.
+    network : str
+        Why these members; empty if no member hears the group.
     """
 
     number: int
     members: tuple[Member, ...]
     plan: AnyPlan
     candidates: tuple[Candidate, ...]
-    side: ServerSide | LinearServerSide
+    side: ServerSide
     listeners: tuple[str, ...] = ()
     network: str = ""
 
@@ -52,47 +57,59 @@ class Assignment:
         return {member.name for member in members} <= set(self.plan.placement.workers)
 
     @property
-    def strategy(self) -> str:
-        """The plan's: a word of `CHOICES`, but not "auto"."""
-        return self.plan.strategy if isinstance(self.plan, Plan) else "linear"
+    def strategy(self) -> ExchangeStrategy:
+        """The strategy of the plan."""
+        return strategy_of(self.plan)
 
 
 def make_assignment(number: int, members: Sequence[Member], progress: Progress) -> Assignment:
-    """Plan for these workers, who hold every partition even where they are not distrusted.
+    """Plan for these workers, which hold every partition even where they are distrusted.
 
-    "auto" is the strategy of least cost where those who hear a group are sent each row once, together.
+    Parameters
+    ----------
+    number : int
+        The number of the plan.
+    members : sequence of Member
+    progress : Progress
+        Its strategy is followed. Under "auto" that is the exact strategy of least cost, where members that
+        hear the group are sent each row once, together.
     """
     problem, distrusted = progress.problem, progress.distrusted
     stored = {m.name: [name for name in m.partitions if (m.name, name) not in distrusted] for m in members}
     placement = Placement(stored, [info.id for info in problem.infos])
     candidates = compare(placement, problem.task_of)
-    if progress.strategy == "linear":
-        linear = make_linear_plan(placement, problem.linear_target)
-        return Assignment(number, tuple(members), linear, candidates, LinearServerSide(linear, problem))
     hearing = [k for k, member in enumerate(members) if member.hears]
-    auto = progress.strategy == "auto"
-    # A server that aggregates would have to unpack what is compressed.
-    possible = [c for c in candidates if problem.settings.compression == "none" or c.strategy in RELAYED]
-    strategy: Any = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy if auto else progress.strategy
-    plan = make_plan(placement, strategy, tasks=problem.task_of, max_overhead=affordable(placement))
+    if progress.strategy == "auto":
+        possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
+        strategy = EXCHANGE_STRATEGIES[min(possible, key=lambda c: c.mixed_cost(hearing)).strategy]
+    else:
+        strategy = EXCHANGE_STRATEGIES[progress.strategy]
+    plan = strategy.make_plan(placement, problem)
     listeners, reason = choose_listeners(plan, hearing)
-    side = ServerSide(plan, problem, progress.trainer, grouped=bool(listeners))
+    side = strategy.server_side(plan, problem, progress.trainer, grouped=bool(listeners))
     return Assignment(number, tuple(members), plan, candidates, side, listeners, reason)
 
 
-def affordable(placement: Placement) -> Fraction:
-    """By what share a run's uplink may exceed the least: by none if that takes few packets, else by 1 %.
+def _serves(strategy: ExchangeStrategy, settings: Settings) -> bool:
+    """Whether a strategy can serve these settings."""
+    try:
+        strategy.check(settings)
+    except UsageError:
+        return False
+    return True
 
-    With cyclic placements the least takes one packet for each worker but one, and 20 workers × 60 partitions
-    matrices of 1,140 columns; within 1 % of it is a plan of two packets for each vector.
+
+def choose_listeners(plan: AnyPlan, hearing: Sequence[int]) -> tuple[tuple[str, ...], str]:
+    """The names of the workers that are sent their rows by the group under a plan, and why these, in words.
+
+    Parameters
+    ----------
+    plan : Plan or LinearPlan
+        The rows of a linear plan never go to a group.
+    hearing : sequence of int
+        The workers that hear the group.
     """
-    packets = uplink_optimum(placement).load.denominator * len(placement.partitions)
-    return Fraction(0) if packets <= MOST_PACKETS else OVERHEAD
-
-
-def choose_listeners(plan: Plan, hearing: Sequence[int]) -> tuple[tuple[str, ...], str]:
-    """Who is sent rows by a group under a plan, of those who hear one; and why, in words."""
-    if not hearing:
+    if not hearing or not isinstance(plan, Plan):
         return (), ""
     rows = {number for k in hearing for number in multicast_delivery(plan, k).rows}
     copies = sum(len(plan.deliveries[k].rows) for k in hearing)

@@ -27,6 +27,20 @@ from prometheus_client.registry import Collector
 from asyncdmtl.errors import DisagreementError, LinkError
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server.events import (
+    Checkpointed,
+    IncidentNoted,
+    Joined,
+    Left,
+    Listening,
+    LockedOut,
+    Planned,
+    Refused,
+    Resumed,
+    ServerEvent,
+    Waiting,
+)
+from asyncdmtl.server.records import RoundRecord
 
 log = logging.getLogger(__name__)
 
@@ -95,18 +109,18 @@ class Metrics:
         self._incidents = counter("incidents", "What went wrong and was made good, by kind.", "kind")
         registry.register(_Traffic(ledger))
         ProcessCollector(registry=registry)
-        self._handlers: dict[str, Callable[[dict[str, Any]], None]] = {
-            "listening": self._on_listening,
-            "joined": self._on_joined,
-            "left": self._on_left,
-            "resumed": self._on_resumed,
-            "planned": self._on_planned,
-            "waiting": self._on_waiting,
-            "checkpointed": self._on_checkpointed,
-            "round": self._on_round,
-            "incident": self._on_incident,
-            "refused": lambda event: self._refused.inc(),
-            "lockout": lambda event: self._lockouts.inc(),
+        self._handlers: dict[type[ServerEvent], Callable[[Any], None]] = {
+            Listening: self._on_listening,
+            Joined: self._on_joined,
+            Left: self._on_left,
+            Resumed: self._on_resumed,
+            Planned: self._on_planned,
+            Waiting: self._on_waiting,
+            Checkpointed: self._on_checkpointed,
+            RoundRecord: self._on_round,
+            IncidentNoted: self._on_incident,
+            Refused: lambda event: self._refused.inc(),
+            LockedOut: lambda event: self._lockouts.inc(),
         }
 
     @property
@@ -114,9 +128,9 @@ class Metrics:
         """Whether workers may connect."""
         return self.phase != "starting"
 
-    def note(self, event: dict[str, Any]) -> None:
-        """Take in an event of the run; those that are of no interest here are ignored."""
-        handler = self._handlers.get(event["event"])
+    def note(self, event: ServerEvent) -> None:
+        """Take in an event of the run. Kinds of events that no metric depends on are ignored."""
+        handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
 
@@ -124,46 +138,46 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _on_listening(self, event: dict[str, Any]) -> None:
-        self.run = event["run"]
+    def _on_listening(self, event: Listening) -> None:
+        self.run = event.run
         self.phase = "joining"
 
-    def _on_joined(self, event: dict[str, Any]) -> None:
-        self.workers.add(event["worker"])
+    def _on_joined(self, event: Joined) -> None:
+        self.workers.add(event.worker)
         self._joined.inc()
-        if event.get("again"):
+        if event.again:
             self._reconnects.inc()
 
-    def _on_left(self, event: dict[str, Any]) -> None:
-        self.workers.discard(event["worker"])
+    def _on_left(self, event: Left) -> None:
+        self.workers.discard(event.worker)
 
-    def _on_resumed(self, event: dict[str, Any]) -> None:
-        self.round = event["round"]
+    def _on_resumed(self, event: Resumed) -> None:
+        self.round = event.round
 
-    def _on_waiting(self, event: dict[str, Any]) -> None:
+    def _on_waiting(self, event: Waiting) -> None:
         self.phase = "waiting"
 
-    def _on_checkpointed(self, event: dict[str, Any]) -> None:
+    def _on_checkpointed(self, event: Checkpointed) -> None:
         self._checkpoints.inc()
-        self._checkpointed.set(event["round"])
+        self._checkpointed.set(event.round)
 
-    def _on_planned(self, event: dict[str, Any]) -> None:
+    def _on_planned(self, event: Planned) -> None:
         self.phase = "training"
-        self.round = event["round"]
-        self.workers = set(event["workers"])
+        self.round = event.round
+        self.workers = set(event.workers)
         self._plans.inc()
 
-    def _on_round(self, event: dict[str, Any]) -> None:
-        self.round = event["round"] + 1
-        self._objective.set(event["objective"])
-        self._residual.set(event["residual"])
-        self._seconds.observe(event["seconds"])
+    def _on_round(self, event: RoundRecord) -> None:
+        self.round = event.round + 1
+        self._objective.set(event.objective)
+        self._residual.set(event.residual)
+        self._seconds.observe(event.seconds)
 
-    def _on_incident(self, event: dict[str, Any]) -> None:
-        self._incidents.labels(event["kind"]).inc()
+    def _on_incident(self, event: IncidentNoted) -> None:
+        self._incidents.labels(event.kind).inc()
         # A worker that disagrees stays; if it has done so too often, the next plan is without it.
-        if event["kind"] != DisagreementError.__name__:
-            self.workers.discard(event["worker"])
+        if event.kind != DisagreementError.__name__:
+            self.workers.discard(event.worker)
 
 
 class _Traffic(Collector):

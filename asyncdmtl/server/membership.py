@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import (
@@ -29,12 +28,11 @@ from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_surveys, dissenters, pooled
+from asyncdmtl.server.events import Joined, Left, LockedOut, OnEvent, Refused
 from asyncdmtl.server.member import Member, check_prepared, is_final, other_data, other_encoding
 from asyncdmtl.server.multicast import MulticastServer
 
 log = logging.getLogger(__name__)
-
-Event = dict[str, Any]
 
 
 class Membership:
@@ -57,7 +55,7 @@ class Membership:
         Called with events.
     security : ServerSecurity
         What workers must prove.
-    station : MulticastServer, optional
+    multicast : MulticastServer, optional
         The group that workers are to listen to.
 
     Attributes
@@ -78,9 +76,9 @@ class Membership:
         join_timeout: float,
         silence_timeout: float,
         ledger: Ledger,
-        emit: Callable[[Event], None],
+        emit: OnEvent,
         security: ServerSecurity,
-        station: MulticastServer | None = None,
+        multicast: MulticastServer | None = None,
     ) -> None:
         self.members: dict[str, Member] = {}
         self.infos: dict[str, PartitionInfo] = {}
@@ -98,7 +96,7 @@ class Membership:
         self._ledger = ledger
         self._emit = emit
         self._security = security
-        self._station = station
+        self._multicast = multicast
         self._gate = Lockout(asyncio.get_running_loop().time)
         self._gate.on_lockout = self._on_lockout
         self._doorman = Authenticator(run, security, self._gate, silence_timeout)
@@ -265,7 +263,7 @@ class Membership:
         try:
             member = await self._greet(connection)
         except AsyncDMTLError as error:
-            self._report("refused", connection, "is refused:", error)
+            self._report(Refused, connection, "is refused:", error)
             await connection.fail(error)
             self._ledger.merge(connection.session.ledger, worker="(refused)")
             return
@@ -301,8 +299,7 @@ class Membership:
         connection.session.ledger = self._ledger
         connection.on_lost = partial(self._on_lost, member.name)
         connection.worker_may_return = True
-        joined = {"worker": member.name, "partitions": len(member.declared), "again": before is not None}
-        self._emit({"event": "joined", **joined})
+        self._emit(Joined(member.name, len(member.declared), before is not None))
         log.info(
             "run %s: %s joined with %d partitions", self._run, connection.peer, len(member.declared),
             extra=self._about(connection),
@@ -321,10 +318,10 @@ class Membership:
             ready = await member.connection.receive((Ready,), limit, option)
             known = self.infos if self._settled else {}
             check_prepared(member.name, member.declared, ready.partitions, encoding, known)
-            if self._station is not None:
-                await self._station.probe(member)
+            if self._multicast is not None:
+                await self._multicast.probe(member)
         except AsyncDMTLError as error:
-            self._report("left", member.connection, "cannot take part:", error)
+            self._report(Left, member.connection, "cannot take part:", error)
             # Unless only the connection failed, what it declared cannot be had from it.
             await self.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
             return
@@ -365,7 +362,7 @@ class Membership:
 
     def _refuse(self, member: Member, error: AsyncDMTLError) -> None:
         """Send a member away before the start; it may be started again with what it should have."""
-        self._report("refused", member.connection, "is refused:", error)
+        self._report(Refused, member.connection, "is refused:", error)
         member.connection.worker_may_return = False
         self._keep(asyncio.create_task(member.connection.fail(error)))
 
@@ -379,7 +376,7 @@ class Membership:
         self._settled = True
         for name, dissent in odd.items():
             error = other_encoding(name, made[name][dissent.partition], self.infos[dissent.partition])
-            self._report("left", here[name].connection, "cannot take part:", error)
+            self._report(Left, here[name].connection, "cannot take part:", error)
             await self.lose(here[name], error, back=False)
 
     def _declared(self) -> dict[str, Declaration]:
@@ -407,30 +404,30 @@ class Membership:
     def _drop_lost(self) -> None:
         """Forget workers that left before the start; they may come again."""
         for member in [member for member in self.members.values() if member.connection.lost]:
-            self._report("left", member.connection, "left", "before the start")
+            self._report(Left, member.connection, "left", "before the start")
             _add(self._past, member)
             del self.members[member.name]
 
     def _on_lost(self, name: str) -> None:
         self._changed.set()
-        if self._station is None:
+        if self._multicast is None:
             return
-        self._station.drop(name)
+        self._multicast.drop(name)
         # Who is refused before the start is no member any more.
         member = self.members.get(name)
         failure = None if member is None or not member.hears else member.connection.failure
         if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
-            self._station.mislead(name)
+            self._multicast.mislead(name)
 
     def _on_lockout(self, kind: str, value: str, seconds: float) -> None:
-        self._emit({"event": "lockout", "kind": kind, "locked_out": value, "seconds": seconds})
+        self._emit(LockedOut(kind, value, seconds))
 
-    def _report(self, event: str, connection: Connection, what: str, reason: object) -> None:
+    def _report(self, event: type[Left | Refused], connection: Connection, what: str, reason: object) -> None:
         """One line, and one event, on somebody who does not take part."""
         log.warning(
             "run %s: %s %s %s", self._run, connection.peer, what, reason, extra=self._about(connection)
         )
-        self._emit({"event": event, "worker": connection.session.worker, "reason": str(reason)})
+        self._emit(event(connection.session.worker, str(reason)))
 
     def _about(self, connection: Connection) -> dict[str, str]:
         """What a log line on a worker carries as fields."""

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from asyncdmtl.errors import LinkError
-from asyncdmtl.exchange.coded import ServerSide
-from asyncdmtl.exchange.linear import LinearServerSide
+from asyncdmtl.exchange.sides import ServerSide
 from asyncdmtl.multicast.datagrams import KEY_BYTES, OVERHEAD, Layout, Stream
 from asyncdmtl.multicast.rate import RateControl
 from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
@@ -117,7 +116,7 @@ class MulticastServer:
             self._deaf.pop(member.name, None)
 
     async def begin(
-        self, number: int, round_: int, side: ServerSide | LinearServerSide, listeners: Mapping[Member, int]
+        self, number: int, round_: int, side: ServerSide, listeners: Mapping[Member, int]
     ) -> None:
         """Begin to send a round, of which nothing is `ready` yet.
 
@@ -125,23 +124,24 @@ class MulticastServer:
         ----------
         number, round_ : int
             Of the plan, and of the round.
-        side : ServerSide or LinearServerSide
-            Whose blocks are sent; of linear plans there are no listeners.
+        side : ServerSide
+            Whose blocks are sent. Without `side.group_plan` there are no listeners.
         listeners : mapping of Member to int
             Those who are sent the round by the group, and their positions in the plan.
         """
-        await self.hush()
-        if not listeners or not isinstance(side, ServerSide) or self._broadcaster is None:
+        await self.stop()
+        plan = side.group_plan
+        if not listeners or plan is None or self._broadcaster is None:
             return
         made = self._round = _Round(number, round_, side, {member.name: member for member in listeners})
         made.positions.update({member.name: k for member, k in listeners.items()})
-        own = {name: multicast_delivery(side.plan, k).rows for name, k in made.positions.items()}
+        own = {name: multicast_delivery(plan, k).rows for name, k in made.positions.items()}
         layout = Layout(side.ranges[-1].stop, side.ranges[0].stop, self._open("").piece_bytes)
         blocks = [side.block(i) for i in range(len(side.ranges))]
-        stream = Stream.of_round(self._key, number, side.plan.digest, round_)
+        stream = Stream.of_round(self._key, number, plan.digest, round_)
         for name, member in made.listeners.items():
             member.connection.on_multicast_control = partial(self._hear, made, name)
-        self._broadcaster.begin(Broadcast(stream, layout, blocks, side.plan.seed, own))
+        self._broadcaster.begin(Broadcast(stream, layout, blocks, plan.seed, own))
         self._task = asyncio.create_task(self._broadcaster.run())
 
     def ready(self, count: int) -> None:
@@ -163,7 +163,7 @@ class MulticastServer:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
 
-    async def hush(self) -> None:
+    async def stop(self) -> None:
         """Send no more of the round that was begun: all have it, or it is given up."""
         task, self._task = self._task, None
         if task is None:
@@ -192,7 +192,7 @@ class MulticastServer:
 
     async def close(self) -> None:
         """Stop sending."""
-        await self.hush()
+        await self.stop()
         if self._sender is not None:
             self._sender.close()
 

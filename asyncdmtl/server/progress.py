@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import digest
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import Trainer
 from asyncdmtl.server.checkpoint import Checkpoint
-from asyncdmtl.server.membership import Event
+from asyncdmtl.server.events import IncidentNoted, OnEvent
 from asyncdmtl.server.records import Incident, RoundRecord
 from asyncdmtl.server.training_state import TrainingState
 
@@ -49,7 +49,7 @@ class Progress:
     run: str
     problem: Problem
     strategy: str
-    emit: Callable[[Event], None]
+    emit: OnEvent
     round: int = 0
     over: bool = False
     plans: int = 0
@@ -79,7 +79,7 @@ class Progress:
         if len(checkpoint.state):
             trainer.restore(checkpoint.state)
             self.keep(checkpoint.state)
-        self.trainer = trainer if self.strategy == "personal" else None
+        self.trainer = trainer if EXCHANGE_STRATEGIES[self.strategy].server_trains else None
 
     def keep(self, state: Bytes) -> None:
         """Remember a state of the training, which is written down."""
@@ -98,7 +98,7 @@ class Progress:
     def record(self, record: RoundRecord) -> None:
         """Take down what a round took."""
         self.records.append(record)
-        self.emit({"event": "round", **vars(record)})
+        self.emit(record)
         log.info(
             "run %s round %d: %d bytes up, %d bytes down, %.3f s, objective %.9g",
             self.run, record.round, record.up_bytes, record.down_bytes, record.seconds, record.objective,
@@ -108,9 +108,8 @@ class Progress:
     def note(self, worker: str, kind: str, reason: str) -> None:
         """Take down what went wrong, of which kind, with which worker; "" if it was nobody's fault."""
         self.incidents.append(Incident(self.round, worker, reason))
-        facts = {"round": self.round, "worker": worker, "kind": kind}
-        self.emit({"event": "incident", **facts, "reason": reason})
+        self.emit(IncidentNoted(self.round, worker, kind, reason))
         log.warning(
             "run %s round %d: %s%s", self.run, self.round, f"worker {worker}: " if worker else "", reason,
-            extra={"run": self.run, **facts},
+            extra={"run": self.run, "round": self.round, "worker": worker, "kind": kind},
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.multicast.sending import ReceptionCounts
@@ -18,6 +19,7 @@ from asyncdmtl.plan.compare import Candidate
 from asyncdmtl.plan.plan import CHOICES
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server.events import ServerEvent
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.strategy not in CHOICES:
             raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
-        if self.strategy == "linear" and self.settings.aggregate != "mean":
-            raise UsageError(
-                "--strategy linear", "needs --aggregate mean, which is linear", self.settings.aggregate
-            )
-        if self.settings.compression != "none" and self.strategy not in ("relay", "uncoded", "auto"):
-            rule = "is for strategies by which workers aggregate: relay, uncoded"
-            raise UsageError(f"--compression {self.settings.compression}", rule, self.strategy)
+        if self.strategy != "auto":
+            EXCHANGE_STRATEGIES[self.strategy].check(self.settings)
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
         if self.workers is not None and self.workers < 1:
@@ -113,12 +110,22 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class RoundRecord:
-    """What one round took: wire bytes up and down, objective and residual at its beginning, seconds.
+class RoundRecord(ServerEvent):
+    """What one round took, which is also the event that the round was made.
 
-    `residual` is that of the step before (`Trainer.residual`).
+    Attributes
+    ----------
+    round : int
+    objective : float
+        At the models at the beginning of the round.
+    residual : float
+        `Trainer.residual` of the step before the round.
+    up_bytes, down_bytes : int
+        Bytes on the wire.
+    seconds : float
     """
 
+    name = "round"
     round: int
     objective: float
     residual: float

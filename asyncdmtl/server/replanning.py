@@ -11,11 +11,18 @@ from dataclasses import replace
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import digest
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
-from asyncdmtl.exchange.coded import ServerSide
 from asyncdmtl.plan.serialization import recipe_and_digest
-from asyncdmtl.protocol.messages.registry import Assign, AwaitRestore, Message, Restore, Snapshot
+from asyncdmtl.protocol.messages.registry import (
+    Assign,
+    AwaitRestore,
+    Message,
+    Restore,
+    Snapshot,
+    StateTransfer,
+)
 from asyncdmtl.protocol.state_table import State
 from asyncdmtl.server.assignment import Assignment, make_assignment
+from asyncdmtl.server.events import Planned, Waiting
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.progress import Progress
@@ -64,9 +71,8 @@ class Replanner:
             progress.go_on_from(base)
             assignment = await self._planned(members)
             progress.plans += 1
-            self.assignment, progress.strategy = assignment, assignment.strategy
-            if isinstance(assignment.side, ServerSide) and assignment.strategy == "personal":
-                progress.trainer = assignment.side.trainer
+            self.assignment, progress.strategy = assignment, assignment.strategy.name
+            progress.trainer = assignment.side.trainer
             self._tell(assignment)
             try:
                 await self._hand_out(assignment, base)
@@ -114,7 +120,7 @@ class Replanner:
                     if computing and member.current and not member.gone:
                         self._progress.plans += 1
                         with contextlib.suppress(AsyncDMTLError):
-                            await self._assign(assignment, {member: "give"})
+                            await self._assign(assignment, {member: StateTransfer.GIVE})
                             return await self.snapshot(member)
         return None
 
@@ -173,11 +179,12 @@ class Replanner:
 
     async def _hand_out(self, assignment: Assignment, base: TrainingState) -> None:
         """Let all know the plan, and have the state; ReplanError if one of them is lost."""
-        first = {member: "keep" if member in base.keepers else "take" for member in assignment.members}
-        takers = [member for member, what in first.items() if what == "take"]
+        keep, take = StateTransfer.KEEP, StateTransfer.TAKE
+        first = {member: keep if member in base.keepers else take for member in assignment.members}
+        takers = [member for member, what in first.items() if what is take]
         giver = base.keepers[0] if takers and base.state is None else None
         if giver is not None:
-            first[giver] = "give"
+            first[giver] = StateTransfer.GIVE
         await self._assign(assignment, first)
         state = base.state
         if giver is not None:
@@ -189,7 +196,7 @@ class Replanner:
         for member in assignment.members:
             member.current = True
 
-    async def _assign(self, assignment: Assignment, first: Mapping[Member, str]) -> None:
+    async def _assign(self, assignment: Assignment, first: Mapping[Member, StateTransfer]) -> None:
         """Hand out the plan, under the number of the last that was made, with what to do first."""
         progress = self._progress
         recipe, plan_digest = recipe_and_digest(assignment.plan)
@@ -223,31 +230,28 @@ class Replanner:
 
     def _tell(self, assignment: Assignment) -> None:
         self._progress.emit(
-            {
-                "event": "planned",
-                "number": assignment.number,
-                "round": self._progress.round,
-                "workers": [member.name for member in assignment.members],
-                "strategy": assignment.strategy,
-                "uplink_load": str(assignment.plan.uplink_load),
-                "downlink_load": str(assignment.plan.downlink_load),
-                "subpackets": assignment.plan.subpackets,
-                "listeners": list(assignment.listeners),
-                "network": assignment.network,
-            }
+            Planned(
+                number=assignment.number,
+                round=self._progress.round,
+                workers=tuple(member.name for member in assignment.members),
+                strategy=assignment.strategy.name,
+                uplink_load=str(assignment.plan.uplink_load),
+                downlink_load=str(assignment.plan.downlink_load),
+                subpackets=assignment.plan.subpackets,
+                listeners=assignment.listeners,
+                network=assignment.network,
+            )
         )
         log.info(
             "run %s round %d: plan %d, %s, for %d workers",
-            self._progress.run, self._progress.round, assignment.number, assignment.strategy,
+            self._progress.run, self._progress.round, assignment.number, assignment.strategy.name,
             len(assignment.members),
             extra={"run": self._progress.run, "round": self._progress.round, "plan": assignment.number},
         )  # fmt: skip
 
     def _tell_waiting(self, missing: Sequence[str], patience: float) -> None:
         run, round_ = self._progress.run, self._progress.round
-        self._progress.emit(
-            {"event": "waiting", "round": round_, "partitions": list(missing), "seconds": patience}
-        )
+        self._progress.emit(Waiting(round_, tuple(missing), patience))
         log.warning(
             "run %s round %d: waiting up to %g s for %s", run, round_, patience,
             f"holders of {list(missing)}" if missing else "those who have the state of the training",

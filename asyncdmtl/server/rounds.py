@@ -1,4 +1,4 @@
-"""The rounds of a run, as the server makes them: what comes up is checked, combined, and sent down.
+"""The rounds of a run, as the server makes them.
 
 The server assigns a plan to the workers that are present, makes rounds until a worker is lost or comes, and
 assigns a new plan, until the training is over. A worker that lacks the state of the training is given it when
@@ -8,15 +8,15 @@ an assignment begins, so each worker applies every round once, whatever has beco
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import DisagreementError, IntegrityError
-from asyncdmtl.exchange.coded import Upload
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import Done, Finish
+from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast import MulticastServer
@@ -26,9 +26,10 @@ from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.server.replanning import Replanner
 from asyncdmtl.server.row_transfer import RowTransfer
 
-# A worker whose updates differ from those of other holders so often is done without; and a run is given up
-# when updates are corrupted on their way so many times in a row.
+# A worker whose updates differ from those of other holders in so many rounds is excluded from the run.
 MOST_DISAGREEMENTS = 3
+
+# A run ends with an error when updates were corrupted on their way in so many rounds in a row.
 MOST_CORRUPTED = 10
 
 # Seconds in which a worker that was lost shortly before the end may come back for its models.
@@ -45,9 +46,9 @@ class Rounds:
     peers : Peers
     ledger : Ledger
     save : callable, optional
-        Awaited when where the training stands should be written down, with its state; None if that is the
-        one before the first round.
-    station : MulticastServer, optional
+        Awaited when a checkpoint is due, with the state of the training, or with None for the state before
+        the first round. Without it there are no checkpoints.
+    multicast : MulticastServer, optional
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Rounds:
         peers: Peers,
         ledger: Ledger,
         save: Callable[[Bytes | None], Awaitable[None]] | None,
-        station: MulticastServer | None = None,
+        multicast: MulticastServer | None = None,
     ) -> None:
         self._options = options
         self._progress = progress
@@ -65,23 +66,23 @@ class Rounds:
         self._ledger = ledger
         self._save = save
         self._replanner = Replanner(peers, progress)
-        self._transfer = RowTransfer(peers, station)
+        self._transfer = RowTransfer(peers, multicast)
         self._disagreements: dict[str, int] = {}
         self._corrupted = 0
         self._combining = False
 
     async def make(self, patience: float) -> Assignment:
-        """Make all rounds that are left; the last assignment.
+        """Make all rounds that are left, and return the last assignment.
 
         Parameters
         ----------
         patience : float
-            Seconds to wait until those who are present hold every partition, the first time.
+            Seconds to wait, before the first plan, for workers that together hold every partition.
 
         Raises
         ------
         LinkError
-            Nobody is left who holds some partition, and nobody came.
+            No worker is left that holds some partition, and none came in time.
         IntegrityError
             Workers ended with different models, or updates were corrupted again and again.
         """
@@ -95,7 +96,7 @@ class Rounds:
             try:
                 while not progress.over and not self._peers.membership.newcomers():
                     await self._round(assignment)
-                # A new plan is for those who have this round; over TCP it comes after the rows.
+                # A new plan is for workers that have this round; over TCP it comes after the round's rows.
                 await self._transfer.settle(self._options.round_timeout)
                 if progress.over:
                     await self._finish(assignment)
@@ -103,10 +104,10 @@ class Rounds:
             except ReplanError:
                 continue
             finally:
-                await self._transfer.hush()
+                await self._transfer.stop_multicast()
 
     async def stop(self) -> None:
-        """Give up the round that is being made, and have the state of the training written down."""
+        """Give up the round that is being made, and write a last checkpoint."""
         if self._save is None or self._combining:
             return
         trainer = self._progress.trainer
@@ -115,38 +116,32 @@ class Rounds:
             await self._save(state)
 
     async def _round(self, assignment: Assignment) -> None:
+        """Make one round; ReplanError if it must be made again under another plan."""
         began, side, progress = time.perf_counter(), assignment.side, self._progress
-        made = progress.round
-        sent = await self._transfer.begin(assignment, made)
-        objective, residual = side.objective(sent), side.residual(sent)
-        last = side.converged(sent) or made + 1 == self._options.settings.rounds
-        due = self._save is not None and (made + 1) % self._options.checkpoint_every == 0 and not last
-        giver = assignment.members[0] if due and progress.trainer is None else None
-        await self._carry(assignment, sent, last, giver)
-        up, down = (self._ledger.round_bytes(made, direction) for direction in ("up", "down"))
-        progress.record(RoundRecord(made, objective, residual, up, down, time.perf_counter() - began))
+        number = progress.round
+        async with self._repeatable(assignment), self._transfer.round(assignment, number) as transfer:
+            objective, residual, reached = side.convergence(transfer.uploads)
+            last = reached or number + 1 == self._options.settings.rounds
+            due = self._save is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
+            giver = assignment.members[0] if due and progress.trainer is None else None
+            then = {member: _after_round(last, member is giver) for member in assignment.members}
+            # If the server is stopped while it aggregates, it cannot tell where its models stand.
+            self._combining = not side.streams
+            async for i in transfer.ranges(last):
+                if i + 1 == len(side.ranges):
+                    # The result is certain now, and no worker has been told all of it.
+                    progress.round, progress.over, self._combining = number + 1, last, False
+                transfer.send(i, then)
+        up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
+        progress.record(RoundRecord(number, objective, residual, up, down, time.perf_counter() - began))
         if self._save is not None and due:
-            if giver is not None:
-                (state,) = await self._peers.ask_all({giver: self._replanner.snapshot(giver)})
-            else:
-                assert progress.trainer is not None
-                state = progress.trainer.state()
-            await self._save(state)
+            await self._save(await self._state(giver))
 
-    async def _carry(
-        self, assignment: Assignment, sent: Sequence[Upload], last: bool, giver: Member | None
-    ) -> None:
-        """Let all members have what comes of the round; ReplanError if updates differ or were corrupted."""
-        progress, made = self._progress, self._progress.round
-
-        def end() -> None:
-            progress.round, progress.over, self._combining = made + 1, last, False
-
-        then = {member: _then(last, member is giver) for member in assignment.members}
-        # If the server is stopped while it aggregates, nobody knows where its models stand.
-        self._combining = not assignment.side.streams
+    @contextlib.asynccontextmanager
+    async def _repeatable(self, assignment: Assignment) -> AsyncIterator[None]:
+        """Turn updates that differ or were corrupted into a ReplanError, after what follows for workers."""
         try:
-            await self._transfer.carry(assignment, made, sent, then, last, end)
+            yield
             self._corrupted = 0
             return
         except DisagreementError as error:
@@ -160,8 +155,16 @@ class Rounds:
             self._combining = False
         raise ReplanError
 
+    async def _state(self, giver: Member | None) -> Bytes:
+        """The state of the training, from a member that was told to give it, or from the server's trainer."""
+        if giver is not None:
+            (state,) = await self._peers.ask_all({giver: self._replanner.snapshot(giver)})
+            return state
+        assert self._progress.trainer is not None
+        return self._progress.trainer.state()
+
     async def _distrust(self, assignment: Assignment, error: DisagreementError) -> None:
-        """Treat odd holders as not holding what they differ in; a worker that differs often is lost."""
+        """Treat odd holders as not holding what they differ in; exclude a worker that differs often."""
         members = {member.name: member for member in assignment.members}
         for worker, partitions in error.odd.items():
             self._progress.distrusted.update((worker, partition) for partition in partitions)
@@ -172,12 +175,12 @@ class Rounds:
                 await self._peers.lose(members[worker], error)
 
     async def _finish(self, assignment: Assignment) -> None:
-        """See that all have the same models, and let them go; ReplanError if somebody still lacks them."""
+        """Check that all members have the same models, and end; ReplanError if a worker still lacks them."""
         done = await self._peers.hear(
             {member: self._peers.receive(member, Done) for member in assignment.members}
         )
         digests = {assignment.position(member): message.digest for member, message in done.items()}
-        if await self._somebody_returns() or not digests:
+        if await self._returning() or not digests:
             raise ReplanError
         if not assignment.side.models_agree(digests):
             raise IntegrityError(
@@ -187,8 +190,8 @@ class Rounds:
             )
         await self._peers.send_all({member: Finish() for member in done})
 
-    async def _somebody_returns(self) -> bool:
-        """Whether a worker is there that lacks the models; one lost just now may come back for them."""
+    async def _returning(self) -> bool:
+        """Whether a worker is present that lacks the models; one lost just now may come back for them."""
         membership, clock = self._peers.membership, asyncio.get_running_loop().time
         while not membership.newcomers():
             absent = (member for member in membership.members.values() if not member.current)
@@ -199,6 +202,6 @@ class Rounds:
         return True
 
 
-def _then(last: bool, gives: bool) -> str:
-    """What a worker does after a round."""
-    return "end" if last else "give" if gives else "go on"
+def _after_round(last: bool, gives: bool) -> AfterRound:
+    """What a worker does after a round that is the `last`, or after which it `gives` its state."""
+    return AfterRound.END if last else AfterRound.GIVE if gives else AfterRound.GO_ON

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,7 +23,8 @@ from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.checkpoint import Checkpoint, Store
-from asyncdmtl.server.membership import Event, Membership
+from asyncdmtl.server.events import Checkpointed, Listening, OnEvent, Resumed
+from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast import MulticastServer
 from asyncdmtl.server.peers import Peers
 from asyncdmtl.server.progress import Progress
@@ -48,7 +49,7 @@ class Server:
     ----------
     options : RunOptions
     emit : callable
-        Called with an event, a dict with the key "event", for each thing that an operator wants to know.
+        Called with each `ServerEvent`.
     security : ServerSecurity
         What workers must prove; by default nothing.
 
@@ -61,7 +62,7 @@ class Server:
     def __init__(
         self,
         options: RunOptions,
-        emit: Callable[[Event], None],
+        emit: OnEvent,
         security: ServerSecurity = UNSECURED_SERVER,
     ) -> None:
         self._options = options
@@ -71,7 +72,7 @@ class Server:
         self._run = secrets.token_hex(4) if self._resumed is None else self._resumed.run
         self._ledger = Ledger()
         self._rounds: Rounds | None = None
-        self._station = (
+        self._multicast = (
             None
             if options.multicast is None
             # Others wait for a worker that does not answer: they must not be taken for those who are late.
@@ -87,7 +88,7 @@ class Server:
             ledger=self._ledger,
             emit=emit,
             security=security,
-            station=self._station,
+            multicast=self._multicast,
         )
 
     @property
@@ -118,7 +119,7 @@ class Server:
             raise
         try:
             address = server.sockets[0].getsockname()[:2]
-            self._emit({"event": "listening", "run": self._run, "host": address[0], "port": address[1]})
+            self._emit(Listening(self._run, *address))
             log.info("run %s: listening on %s", self._run, format_address(*address), extra={"run": self._run})
             with single_threaded():
                 return await (self._start() if self._resumed is None else self._resume(self._resumed))
@@ -137,8 +138,8 @@ class Server:
         finally:
             server.close()
             await self._membership.close()
-            if self._station is not None:
-                await self._station.close()
+            if self._multicast is not None:
+                await self._multicast.close()
             self._unlock()
 
     def _unlock(self) -> None:
@@ -153,7 +154,7 @@ class Server:
     async def _resume(self, checkpoint: Checkpoint) -> RunRecord:
         self._ledger.merge(checkpoint.ledger)
         self._membership.resume(checkpoint.encoding, checkpoint.declared, checkpoint.infos)
-        self._emit({"event": "resumed", "run": self._run, "round": checkpoint.round})
+        self._emit(Resumed(self._run, checkpoint.round))
         log.info(
             "run %s: resumed from the checkpoint of round %d", self._run, checkpoint.round,
             extra={"run": self._run, "round": checkpoint.round},
@@ -182,7 +183,7 @@ class Server:
             await self._save(progress, encoding, declared, state)
 
         rounds = Rounds(
-            options, progress, peers, self._ledger, None if self._store is None else save, self._station
+            options, progress, peers, self._ledger, None if self._store is None else save, self._multicast
         )
         self._rounds = rounds
         began = time.perf_counter()
@@ -194,7 +195,7 @@ class Server:
     def _recorded(
         self, progress: Progress, encoding: Encoding, assignment: Assignment, seconds: float
     ) -> RunRecord:
-        station = self._station
+        multicast = self._multicast
         return RunRecord(
             run=self._run,
             settings=self._options.settings,
@@ -212,7 +213,9 @@ class Server:
             kernel={} if self._resumed is not None else self._membership.kernel_counts(),
             incidents=tuple(progress.incidents),
             seconds=seconds,
-            broadcast=None if station is None else station.record(assignment.listeners, assignment.network),
+            broadcast=None
+            if multicast is None
+            else multicast.record(assignment.listeners, assignment.network),
         )
 
     async def _encoded(self, declared: Sequence[Declaration]) -> None:
@@ -263,11 +266,11 @@ class Server:
             return
         if state is not None:
             progress.keep(state)
-        facts = {"round": progress.round, "bytes": size, "seconds": time.perf_counter() - began}
-        self._emit({"event": "checkpointed", **facts})
+        checkpointed = Checkpointed(progress.round, size, time.perf_counter() - began)
+        self._emit(checkpointed)
         log.info(
             "run %s round %d: checkpoint of %d bytes", self._run, progress.round, size,
-            extra={"run": self._run, **facts},
+            extra={"run": self._run, **vars(checkpointed)},
         )  # fmt: skip
 
     async def _write_last(self) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError, UsageError
-from asyncdmtl.exchange.coded import WorkerSide
+from asyncdmtl.exchange.sides import WorkerSide
 from asyncdmtl.multicast.datagrams import OVERHEAD, Layout, Stream
 from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.udp import Group, GroupReceiver
 from asyncdmtl.plan.codes.repair import Solver
+from asyncdmtl.plan.plan import Plan
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinGroup, LossQuery, LossReport, MulticastControl
 from asyncdmtl.worker.listener import Listener
 
@@ -28,6 +30,26 @@ GRACE = 0.005
 
 # Seconds without anything from the group after which rows are sent without regard to it.
 STALLED = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """The plan that a worker follows, as far as the group is concerned."""
+
+    side: WorkerSide
+    plan: Plan
+    solver: Solver
+    layout: Layout
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The numbers of the rows that this worker decodes from."""
+        return self.plan.deliveries[self.side.worker].rows
+
+    @property
+    def places(self) -> list[int]:
+        """The places of these rows among those that the worker takes from the group."""
+        return [self.solver.own.index(number) for number in self.rows]
 
 
 class MulticastClient:
@@ -64,7 +86,7 @@ class MulticastClient:
         self._silent = False
         self._plan = -1
         self._number = -1
-        self._followed: tuple[WorkerSide, Solver, Layout] | None = None
+        self._followed: Followed | None = None
         self._before: tuple[int, Reassembly] | None = None
         connection.on_multicast_control = self._on_multicast_control
 
@@ -74,9 +96,14 @@ class MulticastClient:
         return self._listener.receiver.heard
 
     @property
+    def follows_plan(self) -> bool:
+        """Whether the plan in force is one whose rows may come from the group."""
+        return self._followed is not None
+
+    @property
     def follows(self) -> bool:
-        """Whether there is a plan under which something may come from the group."""
-        return self._followed is not None and bool(self._followed[1].own)
+        """Whether rows of the plan in force may come from the group, and this worker needs some."""
+        return self._followed is not None and bool(self._followed.solver.own)
 
     async def hears(self) -> bool:
         """Whether the probe gets here."""
@@ -101,20 +128,22 @@ class MulticastClient:
         """Hear what is sent under a plan from now on."""
         self._listener.end()
         self._before, self._followed = None, None
-        solver = await asyncio.to_thread(Solver.of, side.plan, side.worker)
+        if side.group_plan is None:
+            return
+        solver = await asyncio.to_thread(Solver.of, side.group_plan, side.worker)
         layout = Layout(side.ranges[-1].stop, side.ranges[0].stop, self._piece_bytes)
-        self._plan, self._number, self._followed = plan, -1, (side, solver, layout)
+        self._plan, self._number, self._followed = plan, -1, Followed(side, side.group_plan, solver, layout)
 
     def begin(self, round_: int) -> None:
         """Hear a round; to be called before the server can send it."""
         if self._followed is None:
             return
-        side, solver, layout = self._followed
         if self._listener.round is not None:
             self._before = self._number, self._listener.round
         self._number, self._silent = round_, False
-        stream = Stream.of_round(self._key, self._plan, side.plan.digest, round_)
-        self._listener.begin(stream, layout, solver, self._changed.set)
+        followed = self._followed
+        stream = Stream.of_round(self._key, self._plan, followed.plan.digest, round_)
+        self._listener.begin(stream, followed.layout, followed.solver, self._changed.set)
 
     def has(self, index: int) -> bool:
         """Whether all rows of a range are there."""
@@ -139,11 +168,10 @@ class MulticastClient:
     def hand_out(self, index: int) -> Bytes:
         """The rows of a complete range, one after the other, as `WorkerSide.receive` wants them."""
         assert self._followed is not None
-        side, solver, _ = self._followed
-        rows = self._round().hand_out(index, side.side_information(index))
-        if side.plan.deliveries[side.worker].rows != solver.own:
-            places = [solver.own.index(number) for number in side.plan.deliveries[side.worker].rows]
-            rows = rows[places]
+        followed = self._followed
+        rows = self._round().hand_out(index, followed.side.side_information(index))
+        if followed.rows != followed.solver.own:
+            rows = rows[followed.places]
         return rows.reshape(-1)
 
     def close(self) -> None:
@@ -155,7 +183,7 @@ class MulticastClient:
     def _on_multicast_control(self, message: MulticastControl) -> None:
         if self._followed is None or message.plan != self._plan:
             raise RemoteProtocolError(f"{message.kind} of plan {message.plan} came under plan {self._plan}")
-        _, solver, layout = self._followed
+        layout = self._followed.layout
         last = message.index + (message.count if isinstance(message, LossQuery) else 1)
         if last > layout.ranges or message.round > self._number:
             raise RemoteProtocolError(
@@ -166,16 +194,15 @@ class MulticastClient:
             self._asked(message)
         elif isinstance(message, Fallback) and message.round == self._number:
             start, stop = layout.span(message.index)
-            self._given(message, solver, stop - start)
+            self._given(message, stop - start)
 
-    def _given(self, message: Fallback, solver: Solver, width: int) -> None:
+    def _given(self, message: Fallback, width: int) -> None:
         assert self._followed is not None
-        side = self._followed[0]
-        rows = side.plan.deliveries[side.worker].rows
+        rows, own = self._followed.rows, self._followed.solver.own
         if message.body.nbytes != len(rows) * width:
             raise RemoteProtocolError(f"{message.body.nbytes} bytes of rows came for range {message.index}")
-        whole = np.zeros((len(solver.own), width), np.uint8)
-        whole[[solver.own.index(number) for number in rows]] = message.body.reshape(len(rows), width)
+        whole = np.zeros((len(own), width), np.uint8)
+        whole[self._followed.places] = message.body.reshape(len(rows), width)
         self._round().fill(message.index, whole)
         self._changed.set()
 

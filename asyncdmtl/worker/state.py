@@ -9,17 +9,15 @@ from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.digests import digest
 from asyncdmtl.errors import IntegrityError, PlanError, RemoteProtocolError, UsageError
-from asyncdmtl.exchange.coded import Upload, WorkerSide
-from asyncdmtl.exchange.linear import LinearWorkerSide
+from asyncdmtl.exchange.sides import Upload, WorkerSide
+from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo, TaskModels
 from asyncdmtl.learning.training import Trainer
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import rebuild
-from asyncdmtl.protocol.messages.registry import Assign, Downlink, Restore
-
-Side = WorkerSide | LinearWorkerSide
+from asyncdmtl.protocol.messages.registry import AfterRound, Assign, Downlink, Restore
 
 
 class WorkerState:
@@ -51,7 +49,7 @@ class WorkerState:
         self._settings: Settings | None = None
         self._encoded: tuple[Encoding, Settings, tuple[PartitionInfo, ...]] | None = None
         self._partitions: Mapping[str, Partition] = {}
-        self._side: Side | None = None
+        self._side: WorkerSide | None = None
 
     def enter(self, run: str, settings: Settings) -> None:
         """Take part in this run; if it is another than before, from its beginning."""
@@ -66,14 +64,8 @@ class WorkerState:
         return self._declared
 
     def standing(self) -> tuple[int, bool, bytes]:
-        """Where the models stand, and the digest of their state; empty if others have it otherwise.
-
-        Under `personal` a worker has some tasks' models only; under `linear` all have their own last bits.
-        """
-        side = self._side
-        if side is None or not isinstance(side, WorkerSide) or side.plan.strategy == "personal":
-            return self.round, self.over, b""
-        return self.round, self.over, digest(self.state())
+        """Round and `over`, and the digest of the state of the training; empty if workers' states differ."""
+        return self.round, self.over, b"" if self._side is None else self._side.state_digest()
 
     def encode(self, encoding: Encoding) -> tuple[PartitionInfo, ...]:
         """Encode the rows, and tell what all may know of that.
@@ -98,7 +90,7 @@ class WorkerState:
         assert self._encoded is not None
         return self._encoded[:2]
 
-    def prepare(self, assign: Assign) -> Side:
+    def prepare(self, assign: Assign) -> WorkerSide:
         """All that a plan determines: matrices, tables, buffers; the models are those before the first round.
 
         Raises
@@ -120,9 +112,7 @@ class WorkerState:
         if isinstance(plan, Plan) and problem.task_of != plan.tasks:
             raise RemoteProtocolError("plan and tasks do not fit each other")
         trainer = Trainer(problem, {n: self._partitions[name] for n, name in own.items()})
-        if isinstance(plan, Plan):
-            return WorkerSide(plan, worker, trainer, grouped=assign.grouped)
-        return LinearWorkerSide(plan, worker, trainer)
+        return strategy_of(plan).worker_side(plan, worker, trainer, grouped=assign.grouped)
 
     def _check_recipe(self, assign: Assign) -> None:
         """What is known already limits what matrices may cost: the partitions, and the workers."""
@@ -135,7 +125,7 @@ class WorkerState:
         if not isinstance(packets, int) or packets > len(workers):
             raise PlanError(f"the plan cuts vectors into {packets!r} packets for {len(workers)} workers")
 
-    def keep(self, side: Side, assign: Assign) -> None:
+    def keep(self, side: WorkerSide, assign: Assign) -> None:
         """Follow a plan from here on, with the models so far.
 
         Raises
@@ -149,7 +139,7 @@ class WorkerState:
             side.trainer.restore(self._side.trainer.state())
         self._side = side
 
-    def take(self, side: Side, assign: Assign, restore: Restore) -> None:
+    def take(self, side: WorkerSide, assign: Assign, restore: Restore) -> None:
         """Follow a plan from here on, with the models that the server sent.
 
         Raises
@@ -177,7 +167,7 @@ class WorkerState:
         return self.side.compute()
 
     @property
-    def side(self) -> Side:
+    def side(self) -> WorkerSide:
         """What this worker does under the plan that it follows."""
         assert self._side is not None
         return self._side
@@ -193,7 +183,7 @@ class WorkerState:
             The models outgrow the dtype.
         """
         self.side.apply(downlink.digest)
-        self.round, self.over = self.round + 1, downlink.then == "end"
+        self.round, self.over = self.round + 1, downlink.then == AfterRound.END
 
     def models(self) -> TaskModels:
         """The models at the end: of all tasks, for `personal` of this worker's."""

@@ -20,7 +20,6 @@ from asyncdmtl.errors import (
     UsageError,
     WaitError,
 )
-from asyncdmtl.exchange.coded import WorkerSide
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import single_threaded
@@ -38,6 +37,7 @@ from asyncdmtl.net.transport import (
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
+    AfterRound,
     Assign,
     AwaitRestore,
     Declare,
@@ -53,6 +53,7 @@ from asyncdmtl.protocol.messages.registry import (
     Ready,
     Restore,
     Snapshot,
+    StateTransfer,
     Uplink,
 )
 from asyncdmtl.worker.multicast import MulticastClient
@@ -289,9 +290,9 @@ class Worker:
         await self._feed.stop()
         side = await asyncio.to_thread(replica.prepare, assign)
         session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
-        if self._ear is not None and isinstance(side, WorkerSide):
+        if self._ear is not None:
             await self._ear.follow(assign.plan, side)
-        if assign.first == "take":
+        if assign.first == StateTransfer.TAKE:
             message = await self._ask(connection, [AwaitRestore(assign.plan)], Restore)
             if isinstance(message, Assign):
                 return message
@@ -299,7 +300,7 @@ class Worker:
             self._made_progress()
             return None
         replica.keep(side, assign)
-        return await self._give(connection, assign.plan) if assign.first == "give" else None
+        return await self._give(connection, assign.plan) if assign.first == StateTransfer.GIVE else None
 
     async def _give(self, connection: Connection, plan: int) -> Assign | None:
         """Tell the server the state of the training; or the newer plan that came meanwhile."""
@@ -343,7 +344,7 @@ class Worker:
         await self._applying.do(replica.apply, downlink)
         self._made_progress()
         log.debug("worker %s: round %d done", self._options.name, downlink.round, extra=self._about())
-        return await self._give(connection, plan) if downlink.then == "give" else None
+        return await self._give(connection, plan) if downlink.then == AfterRound.GIVE else None
 
     async def _receive_rows(self, connection: Connection, downlink: Downlink) -> Assign | None:
         """Take in all rows of a round, range by range; or the newer plan that came meanwhile."""
@@ -371,7 +372,7 @@ class Worker:
     async def _hear_rows(self, connection: Connection) -> Assign | None:
         """Take in all rows of a round that come from the group; or the newer plan that came meanwhile."""
         side, ear = self._replica.side, self._ear
-        if ear is None or not isinstance(side, WorkerSide):
+        if ear is None or not ear.follows_plan:
             raise RemoteProtocolError(f"{connection.peer} sends rows to a group that is not listened to")
         limit = self._options.round_timeout
         newer = asyncio.create_task(connection.receive((Assign,), limit, "--round-timeout"))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.clusters import stored_at
@@ -20,7 +19,8 @@ from asyncdmtl.launch.processes import run_in_processes
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.events import ServerEvent
+from asyncdmtl.server.records import RoundRecord, RunOptions
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 
@@ -36,8 +36,8 @@ def test_a_killed_worker_changes_nothing_and_rows_stay_private(
     settings = make_settings(rounds=30)
     files: set[int] = set()
 
-    def watch(event: dict[str, Any]) -> None:
-        if event["event"] == "round" and event["round"] == 5:
+    def watch(event: ServerEvent) -> None:
+        if isinstance(event, RoundRecord) and event.round == 5:
             (folder,) = tmp_path.iterdir()
             files.update(stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.glob("[0-9]*.npz")])
             os.kill(children()[0], signal.SIGKILL)
@@ -68,10 +68,10 @@ from support.clusters import stored_at
 from support.problems import make_partitions, make_settings
 from asyncdmtl.launch.processes import run_in_processes
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.records import RoundRecord, RunOptions
 
 def tell(event):
-    if event["event"] == "round" and event["round"] == 0:
+    if isinstance(event, RoundRecord) and event.round == 0:
         print(*children(), flush=True)
 
 options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)

@@ -18,7 +18,8 @@ from asyncdmtl.launch.threads import run_in_threads
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.events import Listening, ServerEvent
+from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 PLACEMENT = Placement.cyclic(3, 6, 2)
@@ -35,7 +36,7 @@ def stored(partitions: Sequence[Partition]) -> dict[str, Any]:
 @pytest.mark.parametrize("strategy", ["relay", "personal"])
 def test_a_run_in_this_process_is_the_twin(strategy: str) -> None:
     partitions = make_partitions(6, "squared")
-    events: list[dict[str, Any]] = []
+    events: list[ServerEvent] = []
     threads = threading.enumerate()
     before = [pool["num_threads"] for pool in threadpool_info()]
     record, models = run_in_threads(options(strategy), stored(partitions), events.append)
@@ -45,7 +46,7 @@ def test_a_run_in_this_process_is_the_twin(strategy: str) -> None:
     assert models.intercept_.tobytes() == twin.models.intercept_.tobytes()
     assert [entry.objective for entry in record.rounds] == twin.objectives.tolist()
     assert record.ledger.round_bytes(0, "up") > 0
-    assert [event["event"] for event in events].count("round") == 3
+    assert sum(isinstance(event, RoundRecord) for event in events) == 3
     assert threading.enumerate() == threads
     assert [pool["num_threads"] for pool in threadpool_info()] == before
 
@@ -90,9 +91,9 @@ def test_nobody_else_may_take_part() -> None:
             refusals.append(error)
         go_on.set()
 
-    def watch(event: dict[str, Any]) -> None:
-        if event["event"] == "listening":
-            strangers.append(threading.Thread(target=come, args=(event["host"], event["port"])))
+    def watch(event: ServerEvent) -> None:
+        if isinstance(event, Listening):
+            strangers.append(threading.Thread(target=come, args=(event.host, event.port)))
             strangers[0].start()
 
     record, _ = run_in_threads(options(), stored(partitions), watch)
@@ -107,11 +108,11 @@ sys.path.insert(0, sys.argv[1])
 from support.clusters import stored_at
 from support.problems import make_partitions, make_settings
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.launch.threads import run_in_threads
 
 def interrupt(event):
-    if event["event"] == "round" and event["round"] == 3:
+    if isinstance(event, RoundRecord) and event.round == 3:
         os.kill(os.getpid(), signal.SIGINT)
 
 options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)

@@ -29,7 +29,8 @@ from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Challenge, Failure, Hello, Message, Proof, Welcome
 from asyncdmtl.report.run_report import report_run
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.events import Joined, Left, Refused
+from asyncdmtl.server.records import RoundRecord, RunOptions
 
 SECRET, OTHER = b"a secret of 24 bytes ...", b"another secret ........."
 PARTITIONS = make_partitions(4, "squared")
@@ -68,7 +69,7 @@ async def finish(cluster: Cluster, security: WorkerSecurity) -> None:
     async with asyncio.timeout(30):
         worker = cluster.join("w0", PARTITIONS, security=security)
         await asyncio.gather(cluster.server, worker)
-    assert [event["worker"] for event in cluster.events if event["event"] == "joined"] == ["w0"]
+    assert [event.worker for event in cluster.events if isinstance(event, Joined)] == ["w0"]
 
 
 async def test_all_prove_who_they_are_and_the_result_is_the_same(
@@ -132,7 +133,7 @@ async def test_who_cannot_prove_its_name_is_refused(server: ServerSecurity, name
         with pytest.raises(PeerError, match="did not prove that it knows the secret of its name") as caught:
             await cluster.join(name, PARTITIONS, security=WorkerSecurity(secret))
         assert caught.value.exit_code == AuthenticationError.exit_code
-        await cluster.event("refused", worker=name)
+        await cluster.event(Refused, worker=name)
         await finish(cluster, WorkerSecurity(SECRET))
 
 
@@ -224,9 +225,9 @@ async def test_what_was_overheard_cannot_be_said_again() -> None:
     async with Cluster(options(workers=2), security=SHARED) as cluster:
         async with wiretapped(cluster) as wire:
             first = cluster.join("w0", PARTITIONS, security=WorkerSecurity(SECRET))
-            await cluster.event("joined", worker="w0")
+            await cluster.event(Joined, worker="w0")
             first.cancel()
-            await cluster.event("left", worker="w0")
+            await cluster.event(Left, worker="w0")
         assert SECRET not in wire.said
         greeting = len(wire_bytes(Hello(VERSION, "w0")))
         reader, writer = await asyncio.open_connection(*cluster.address)
@@ -266,7 +267,7 @@ async def test_a_server_whose_certificate_is_not_accepted_is_left(
         for security, complaint in cases:
             with pytest.raises(AuthenticationError, match=complaint):
                 await cluster.join("w0", PARTITIONS, security=security)
-            assert "does not accept this certificate" in (await cluster.event("refused"))["reason"]
+            assert "does not accept this certificate" in (await cluster.event(Refused)).reason
             cluster.events.clear()
         await finish(cluster, WorkerSecurity(tls=trusting))
     expired = ServerSecurity(tls=server_context(*authority.issue("127.0.0.1", expired=True)))
@@ -291,7 +292,7 @@ async def test_a_worker_must_show_a_certificate_for_its_name(
             with pytest.raises((AuthenticationError, PeerError), match=complaint) as caught:
                 await cluster.join("w0", PARTITIONS, security=WorkerSecurity(tls=shown))
             assert caught.value.exit_code == AuthenticationError.exit_code
-            await cluster.event("refused")
+            await cluster.event(Refused)
             await finish(cluster, WorkerSecurity(tls=context(*authority.issue(common_name="w0"))))
 
 
@@ -309,7 +310,7 @@ async def test_a_worker_that_speaks_tls_to_a_server_that_does_not(trusting: ssl.
     async with Cluster(options()) as cluster:
         with pytest.raises(AuthenticationError, match="does not speak TLS, which --tls-ca asks for"):
             await cluster.join("w0", PARTITIONS, security=WorkerSecurity(tls=trusting))
-        assert "--tls-cert" in (await cluster.event("refused"))["reason"]
+        assert "--tls-cert" in (await cluster.event(Refused)).reason
         await finish(cluster, WorkerSecurity())
 
 
@@ -320,7 +321,7 @@ async def test_who_fails_too_often_is_not_heard_for_a_while_and_members_do_not_n
     monkeypatch.setattr("asyncdmtl.server.membership.Lockout", lambda clock: Lockout(lambda: now[0]))
     async with Cluster(options(workers=2), security=BY_NAME) as cluster:
         member = cluster.join("w0", PARTITIONS, security=WorkerSecurity(SECRET))
-        await cluster.event("joined", worker="w0")
+        await cluster.event(Joined, worker="w0")
         for _ in range(PATIENCE):
             with pytest.raises(PeerError, match="did not prove"):
                 await cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
@@ -342,7 +343,7 @@ async def test_a_name_is_locked_out_at_other_addresses_too(monkeypatch: pytest.M
         assert answer is not None
         assert "the name 'w0' is locked out for 1 s" in answer.reason
         cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
-        await cluster.event("joined", worker="w1")
+        await cluster.event(Joined, worker="w1")
 
 
 async def answer_to(cluster: Cluster, data: bytes) -> Failure | None:
@@ -371,8 +372,8 @@ async def test_who_greets_byte_by_byte_is_cut_off(encrypted: bool, tls: ssl.SSLC
             writer.write(first[sent : sent + 1] if sent < len(first) - 1 else b"")
             sent += 1
             await asyncio.wait([ended], timeout=0.05)
-        refused = await cluster.event("refused")
-        assert "after 0.5 s (the limit is set by --silence-timeout)" in refused["reason"]
+        refused = await cluster.event(Refused)
+        assert "after 0.5 s (the limit is set by --silence-timeout)" in refused.reason
         writer.close()
 
 
@@ -395,7 +396,7 @@ async def test_strangers_beyond_the_limit_are_cut_off(monkeypatch: pytest.Monkey
         assert await reader.read() == b""
         for _, writer in (*strangers, (reader, third)):
             writer.close()
-        await cluster.event("refused")
+        await cluster.event(Refused)
         await finish(cluster, WorkerSecurity())
 
 
@@ -468,7 +469,7 @@ async def test_refusals_are_in_the_log_without_secrets(caplog: pytest.LogCapture
         async with Cluster(options(), security=SHARED) as cluster:
             with pytest.raises(PeerError):
                 await cluster.join("w0", PARTITIONS, security=WorkerSecurity(OTHER))
-            await cluster.event("refused")
+            await cluster.event(Refused)
     assert "did not prove" in caplog.text
     assert SECRET.decode() not in caplog.text
     assert OTHER.decode() not in caplog.text
@@ -502,13 +503,13 @@ async def test_a_worker_that_was_cut_off_proves_itself_again(
         own = stored_at(PLACEMENT, PARTITIONS)
         async with wiretapped(cluster) as wire:
             first = cluster.join("w0", own["w0"], security=WorkerSecurity(SECRET, trusting))
-            await cluster.event("joined", worker="w0")
+            await cluster.event(Joined, worker="w0")
             second = cluster.join("w1", own["w1"], security=WorkerSecurity(OTHER, trusting))
-            await cluster.event("round", round=3)
+            await cluster.event(RoundRecord, round=3)
             for writer in wire.writers:
                 writer.transport.abort()
             # Without it, nobody holds p1: the run waits.
-            await cluster.event("joined", worker="w0", again=True)
+            await cluster.event(Joined, worker="w0", again=True)
             await cluster.server
             found = await asyncio.gather(first, second)
     twin = train(PARTITIONS, settings).models

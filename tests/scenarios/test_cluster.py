@@ -16,8 +16,9 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError, LinkError, PeerError, PlacementError, UsageError, WaitError
-from asyncdmtl.exchange.coded import Upload, WorkerSide
+from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
+from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import Trainer, train
 from asyncdmtl.plan.placement import Placement
@@ -27,6 +28,7 @@ from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Failure, Hello
 from asyncdmtl.report.run_report import report_run
+from asyncdmtl.server.events import Joined, Left, Planned, Refused
 from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
@@ -136,7 +138,7 @@ async def test_a_worker_that_does_not_fit_is_told_why_and_the_run_goes_on(
     own = stored_at(HOMOGENEOUS, PARTITIONS)
     async with Cluster(options(workers=2, cover=HOMOGENEOUS.partitions)) as cluster:
         first = cluster.join("w0", own["w0"])
-        await cluster.event("joined", worker="w0")
+        await cluster.event(Joined, worker="w0")
         with pytest.raises(PeerError, match=complaint) as caught:
             await cluster.join(name, partitions, max_wait=0.2)
         assert caught.value.exit_code == UsageError.exit_code
@@ -172,9 +174,9 @@ async def test_those_who_join_must_cover_all_partitions() -> None:
 async def test_a_worker_that_left_before_the_start_may_come_again() -> None:
     async with Cluster(options(workers=2)) as cluster:
         first = cluster.join("w0", PARTITIONS)
-        await cluster.event("joined", worker="w0")
+        await cluster.event(Joined, worker="w0")
         first.cancel()
-        await cluster.event("left", worker="w0")
+        await cluster.event(Left, worker="w0")
         again = [cluster.join("w0", PARTITIONS), cluster.join("w1", PARTITIONS[:2])]
         await asyncio.gather(cluster.server, *again)
 
@@ -208,7 +210,7 @@ async def test_losing_the_only_holder_ends_the_run_with_names(monkeypatch: pytes
 async def test_the_others_go_on_without_a_lost_worker(
     monkeypatch: pytest.MonkeyPatch, strategy: Any, round_: int
 ) -> None:
-    compute, calls, leave = WorkerSide.compute, [0], asyncio.Event()
+    compute, calls, leave = CodedWorkerSide.compute, [0], asyncio.Event()
     loop = asyncio.get_running_loop()
     linear_compute = LinearWorkerSide.compute
 
@@ -219,7 +221,7 @@ async def test_the_others_go_on_without_a_lost_worker(
                 loop.call_soon_threadsafe(leave.set)
         return linear_compute(side) if isinstance(side, LinearWorkerSide) else compute(side)
 
-    monkeypatch.setattr(WorkerSide, "compute", counted)
+    monkeypatch.setattr(CodedWorkerSide, "compute", counted)
     monkeypatch.setattr(LinearWorkerSide, "compute", counted)
     settings = make_settings(rounds=6, dtype="float64", accelerated=strategy != "linear")
     own = stored_at(HOMOGENEOUS, PARTITIONS)
@@ -243,14 +245,14 @@ async def test_the_others_go_on_without_a_lost_worker(
 
 def hold_back(monkeypatch: pytest.MonkeyPatch, worker: int, before: Callable[[], object]) -> None:
     """Let something happen in one worker's thread before it computes."""
-    compute = WorkerSide.compute
+    compute = CodedWorkerSide.compute
 
-    def held(side: WorkerSide) -> Upload:
+    def held(side: CodedWorkerSide) -> Upload:
         if side.worker == worker:
             before()
         return compute(side)
 
-    monkeypatch.setattr(WorkerSide, "compute", held)
+    monkeypatch.setattr(CodedWorkerSide, "compute", held)
 
 
 @pytest.mark.parametrize(("server", "own"), [(0.4, 0.4), (0.4, 60.0), (60.0, 0.4)])
@@ -261,7 +263,7 @@ async def test_heartbeats_go_on_while_a_worker_computes(
     hold_back(monkeypatch, 0, release.wait)
     async with Cluster(options(workers=1, silence_timeout=server)) as cluster:
         worker = cluster.join("w0", PARTITIONS, silence_timeout=own)
-        await cluster.event("planned")
+        await cluster.event(Planned)
         # Four times the shorter limit: without heartbeats in time, that side would have given up.
         passed = asyncio.Event()
         asyncio.get_running_loop().call_later(1.6, passed.set)
@@ -275,8 +277,8 @@ async def test_a_peer_that_falls_silent_is_lost() -> None:
         reader, writer = await asyncio.open_connection(*cluster.address)
         writer.write(wire_bytes(Hello(VERSION, "mute")))
         await reader.read()
-        refused = await cluster.event("refused", worker="mute")
-        assert "--silence-timeout" in refused["reason"]
+        refused = await cluster.event(Refused, worker="mute")
+        assert "--silence-timeout" in refused.reason
         writer.close()
 
 
@@ -302,16 +304,16 @@ async def test_the_slowest_worker_is_waited_for_only_so_long(monkeypatch: pytest
 async def test_a_holder_that_computes_other_updates_is_outvoted(
     monkeypatch: pytest.MonkeyPatch, strategy: Any
 ) -> None:
-    local_updates = Trainer.local_updates
+    packed_updates = Trainer.packed_updates
 
     def disturbed(trainer: Trainer, out: Any) -> Any:
-        losses = local_updates(trainer, out)
+        losses = packed_updates(trainer, out)
         # w2 is the one that holds p0, p1 and p2: its first update of the run is a little off.
         if trainer.own == (0, 1, 2):
             out[0, 0] += 1
         return losses
 
-    monkeypatch.setattr(Trainer, "local_updates", disturbed)
+    monkeypatch.setattr(Trainer, "packed_updates", disturbed)
     own = stored_at(HOMOGENEOUS, PARTITIONS)
     async with Cluster(options(strategy=strategy)) as cluster:
         workers = [cluster.join(name, parts) for name, parts in own.items()]
@@ -328,14 +330,14 @@ async def test_a_holder_that_computes_other_updates_is_outvoted(
 
 
 async def test_a_worker_that_always_differs_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    compute = WorkerSide.compute
+    compute = CodedWorkerSide.compute
 
-    def disagree(side: WorkerSide) -> Upload:
+    def disagree(side: CodedWorkerSide) -> Upload:
         sent = compute(side)
         odd = side.plan.placement.workers[side.worker] == "w2"
         return replace(sent, digests=(bytes(8), *sent.digests[1:])) if odd and sent.digests else sent
 
-    monkeypatch.setattr(WorkerSide, "compute", disagree)
+    monkeypatch.setattr(CodedWorkerSide, "compute", disagree)
     own = stored_at(HOMOGENEOUS, PARTITIONS)
     async with Cluster(options()) as cluster:
         workers = {name: cluster.join(name, parts) for name, parts in own.items()}
@@ -384,7 +386,7 @@ async def test_a_port_in_use_is_named() -> None:
         with pytest.raises(
             LinkError, match=rf"cannot listen on 127.0.0.1:{cluster.address[1]}: address already in use"
         ):
-            await second._coordinator.run(*cluster.address)
+            await second.instance.run(*cluster.address)
 
 
 async def test_a_server_that_is_not_there_is_waited_for_and_given_up() -> None:
@@ -403,5 +405,5 @@ async def test_a_server_that_comes_late_is_found() -> None:
     late = Cluster(options(workers=1))
     late.address = address
     worker = late.join("w0", PARTITIONS, max_wait=30.0)
-    late.server = asyncio.create_task(late._coordinator.run(*address))
+    late.server = asyncio.create_task(late.instance.run(*address))
     await asyncio.gather(late.server, worker)

@@ -20,6 +20,7 @@ from asyncdmtl.errors import DataError, LinkError, PeerError
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.server.events import Left, Planned
 from asyncdmtl.server.records import RunOptions
 
 SETTINGS = make_settings(standardise=True, dtype="float64")
@@ -81,8 +82,8 @@ async def test_the_others_go_on_without_a_worker_that_cannot_encode() -> None:
     async with Cluster(options()) as cluster:
         workers = [cluster.join(name, parts) for name, parts in own.items() if name != "w1"]
         unable = cluster.join("w1", [Forgetful(part) for part in own["w1"]])
-        left = await cluster.event("left", worker="w1")
-        assert "must be readable" in left["reason"]
+        left = await cluster.event(Left, worker="w1")
+        assert "must be readable" in left.reason
         with pytest.raises(DataError, match="must be readable"):
             await unable
         record = await cluster.server
@@ -96,9 +97,9 @@ async def test_a_worker_that_could_not_encode_may_be_started_again() -> None:
     async with Cluster(lasting) as cluster:
         cluster.join("w0", RAW)
         cluster.join("w1", [Forgetful(part) for part in RAW])
-        await cluster.event("left", worker="w1")
+        await cluster.event(Left, worker="w1")
         cluster.join("w1", RAW)
-        await cluster.event("planned", workers=["w0", "w1"])
+        await cluster.event(Planned, workers=("w0", "w1"))
 
 
 async def test_a_partition_that_no_holder_can_encode_ends_the_run_with_its_name() -> None:

@@ -15,13 +15,15 @@ from support.problems import make_partitions, make_settings
 from support.proxies import Proxy
 
 from asyncdmtl.errors import LinkError, PeerError
-from asyncdmtl.exchange.coded import Upload, WorkerSide
+from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
+from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.net import event_loop
 from asyncdmtl.plan.plan import STRATEGIES
-from asyncdmtl.server.records import RunOptions, RunRecord
+from asyncdmtl.server.events import IncidentNoted, Joined, Planned, Waiting
+from asyncdmtl.server.records import RoundRecord, RunOptions, RunRecord
 from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 PARTITIONS = make_partitions(6, "squared", features=60)
@@ -52,10 +54,10 @@ def check(record: RunRecord, models: Iterable[TaskModels]) -> None:
 
 def at_round(monkeypatch: pytest.MonkeyPatch, worker: str, round_: int, what: Callable[[], object]) -> None:
     """Let something happen when a worker has computed a round for the first time, and is to send it."""
-    compute, steps = WorkerSide.compute, [0]
+    compute, steps = CodedWorkerSide.compute, [0]
     loop = asyncio.get_running_loop()
 
-    def watched(side: WorkerSide) -> Upload:
+    def watched(side: CodedWorkerSide) -> Upload:
         sent = compute(side)
         if side.plan.placement.workers[side.worker] == worker:
             if steps[0] == round_:
@@ -70,7 +72,7 @@ def at_round(monkeypatch: pytest.MonkeyPatch, worker: str, round_: int, what: Ca
             steps[0] += 1
         return sent
 
-    monkeypatch.setattr(WorkerSide, "compute", watched)
+    monkeypatch.setattr(CodedWorkerSide, "compute", watched)
 
 
 class Network:
@@ -124,8 +126,8 @@ async def test_a_worker_whose_connection_is_cut_comes_back(
     assert net.proxies["w1"].connected == 2
     assert {incident.worker for incident in record.incidents} == {"w1"}
     assert "w1" in record.plan.placement.workers
-    (back,) = (event for event in net.cluster.events if event["event"] == "joined" and event["again"])
-    assert back["worker"] == "w1"
+    (back,) = (event for event in net.cluster.events if isinstance(event, Joined) and event.again)
+    assert back.worker == "w1"
 
 
 async def test_over_the_reals_a_worker_comes_back_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,27 +202,27 @@ async def test_a_worker_may_come_later(monkeypatch: pytest.MonkeyPatch, strategy
         joining = asyncio.Event()
         release = threading.Event()
         at_round(monkeypatch, "w0", 4, joining.set)
-        compute = WorkerSide.compute
+        compute = CodedWorkerSide.compute
 
-        def held(side: WorkerSide) -> Upload:
+        def held(side: CodedWorkerSide) -> Upload:
             # The others go on when the latecomer is there: no run is so slow that it would always be in time.
             if joining.is_set() and side.plan.placement.workers[side.worker] == "w0":
                 release.wait()
             return compute(side)
 
-        monkeypatch.setattr(WorkerSide, "compute", held)
+        monkeypatch.setattr(CodedWorkerSide, "compute", held)
         for worker in first:
             await net.join(worker)
         await joining.wait()
         joined.append(await net.join(name))
-        await net.cluster.event("joined", worker=name)
+        await net.cluster.event(Joined, worker=name)
         release.set()
         record = await net.end()
     assert record.incidents == ()
     assert name in record.plan.placement.workers
-    plans = [event for event in net.cluster.events if event["event"] == "planned"]
-    assert [name in plan["workers"] for plan in plans] == [False, True]
-    assert 4 <= plans[1]["round"] <= 7
+    plans = [event for event in net.cluster.events if isinstance(event, Planned)]
+    assert [name in plan.workers for plan in plans] == [False, True]
+    assert 4 <= plans[1].round <= 7
     states = {
         entry.kind: entry.messages
         for entry in record.ledger.entries()
@@ -241,8 +243,8 @@ async def test_the_run_waits_for_a_replacement(monkeypatch: pytest.MonkeyPatch) 
         leaving = await net.join("only")
         await lost.wait()
         leaving.cancel()
-        waiting = await net.cluster.event("waiting")
-        assert waiting["partitions"] == ["p5"]
+        waiting = await net.cluster.event(Waiting)
+        assert waiting.partitions == ("p5",)
         del net.workers["only"]
         await net.join("other")
         record = await net.end()
@@ -272,7 +274,7 @@ async def test_an_unplugged_worker_comes_back_when_its_old_connection_has_fallen
         for name in OWN:
             # The worker notices before the server does, and is told that it is there already.
             await net.join(name, silence_timeout=0.2 if name == "w1" else 10.0)
-        await net.cluster.event("incident", worker="w1")
+        await net.cluster.event(IncidentNoted, worker="w1")
         net.proxies["w1"].passing.set()
         record = await net.end()
     assert "nothing was heard" in record.incidents[0].reason
@@ -296,6 +298,6 @@ async def test_corrupted_bytes_reach_no_model(
 
         for name in OWN:
             await net.join(name)
-        await net.cluster.event("round", round=0)
+        await net.cluster.event(RoundRecord, round=0)
         setattr(net.proxies["w1"], direction, corrupt)
         await net.end()

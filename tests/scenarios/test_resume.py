@@ -28,7 +28,8 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trainer, train
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.server.checkpoint import Store
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.events import Checkpointed
+from asyncdmtl.server.records import RoundRecord, RunOptions
 
 LIMIT = 60
 SPEC = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=0"
@@ -228,11 +229,11 @@ async def test_workers_wait_for_a_server_that_will_be_resumed(tmp_path: Path, st
     twin = train(PARTITIONS, chosen.settings)
     async with Cluster(chosen) as cluster:
         workers = [cluster.join(name, parts) for name, parts in OWN.items()]
-        await cluster.event("round", round=20)
+        await cluster.event(RoundRecord, round=20)
         cluster.server.cancel()
         await asyncio.wait([cluster.server])
         again = Cluster(replace(chosen, resume=True))
-        again.server = asyncio.create_task(again._coordinator.run(*cluster.address))
+        again.server = asyncio.create_task(again.instance.run(*cluster.address))
         record = await again.server
         models = await asyncio.gather(*workers)
     for found in models:
@@ -246,7 +247,7 @@ async def test_workers_wait_for_a_server_that_will_be_resumed(tmp_path: Path, st
 async def test_without_checkpoints_workers_end_with_a_server_that_is_stopped() -> None:
     async with Cluster(options(settings=make_settings(rounds=10**6))) as cluster:
         workers = [cluster.join(name, parts) for name, parts in OWN.items()]
-        await cluster.event("round", round=3)
+        await cluster.event(RoundRecord, round=3)
         cluster.server.cancel()
         for worker in workers:
             with pytest.raises(PeerError, match="the server was stopped"):
@@ -258,7 +259,7 @@ async def test_options_must_be_those_of_the_run_that_is_resumed(tmp_path: Path) 
     async with Cluster(replace(chosen, resume=True)) as cluster:  # nothing to resume: a new run
         for name, parts in OWN.items():
             cluster.join(name, parts)
-        await cluster.event("checkpointed")
+        await cluster.event(Checkpointed)
     for changes, complaint in (
         ({}, "--checkpoint must be a directory without checkpoints, unless --resume"),
         ({"resume": True, "settings": make_settings()}, "--resume needs the options of the run"),

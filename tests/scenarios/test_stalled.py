@@ -13,8 +13,9 @@ from support.peers import Peer
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.learning.training import train
-from asyncdmtl.protocol.messages.registry import AwaitRestore, Heartbeat, Uplink
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.protocol.messages.registry import AwaitRestore, Heartbeat, StateTransfer, Uplink
+from asyncdmtl.server.events import IncidentNoted, Planned
+from asyncdmtl.server.records import RoundRecord, RunOptions
 
 PARTITIONS = make_partitions(4, "squared")
 SETTINGS = make_settings()
@@ -41,11 +42,11 @@ async def test_a_message_that_comes_to_no_end_costs_no_more_than_a_silent_worker
         rows = np.zeros(100, np.uint8)
         peer.writer.write(peer.packed(Uplink(assign.plan, 0, bytes(16), (), 0.0, 0.0, rows))[:100])
         stalling = asyncio.create_task(repeated(peer, trickle))
-        incident = await cluster.event("incident", worker="w1")
-        assert "nothing more was heard" in incident["reason"]
+        incident = await cluster.event(IncidentNoted, worker="w1")
+        assert "nothing more was heard" in incident.reason
         assert (
             "in the middle of a message, after 1.5 s (the limit is set by --silence-timeout)"
-            in incident["reason"]
+            in incident.reason
         )
         await cluster.server
         models = await honest
@@ -58,18 +59,18 @@ async def test_who_takes_nothing_is_cut_off_and_the_rounds_go_on() -> None:
     settings = make_settings(coupling="l21", rounds=10**6)
     async with Cluster(options(workers=1, settings=settings)) as cluster:
         cluster.join("w0", partitions)
-        await cluster.event("round")
+        await cluster.event(RoundRecord)
         async with Peer.connected("late", cluster.address) as peer:
             # It is told to take the state of the training, 9.6 MB, says that it will, and reads none of it.
             assign = await peer.join(partitions[:2], 60.0)
-            assert assign.first == "take"
+            assert assign.first == StateTransfer.TAKE
             peer.say(AwaitRestore(assign.plan))
             alive = asyncio.create_task(repeated(peer, None))
-            incident = await cluster.event("incident", worker="late")
-            assert "took nothing of what it was sent after 1.5 s" in incident["reason"]
+            incident = await cluster.event(IncidentNoted, worker="late")
+            assert "took nothing of what it was sent after 1.5 s" in incident.reason
             alive.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await alive
-        await cluster.event("planned", number=2, workers=["w0"])
-        done = max(event["round"] for event in cluster.events if event["event"] == "round")
-        await cluster.event("round", round=done + 1)
+        await cluster.event(Planned, number=2, workers=("w0",))
+        done = max(event.round for event in cluster.events if isinstance(event, RoundRecord))
+        await cluster.event(RoundRecord, round=done + 1)

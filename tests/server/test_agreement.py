@@ -19,6 +19,7 @@ from asyncdmtl.errors import DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.server.agreement import Dissent, dissenters
+from asyncdmtl.server.events import Joined, Refused
 from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
@@ -64,7 +65,7 @@ async def check(cluster: Cluster, workers: list[asyncio.Task[Any]]) -> None:
 async def test_the_first_to_declare_is_not_believed_against_most() -> None:
     async with Cluster(options()) as cluster:
         liar = cluster.join("a", [replace(PARTITIONS[0], y=PARTITIONS[0].y + 1), *PARTITIONS[1:]])
-        await cluster.event("joined", worker="a")
+        await cluster.event(Joined, worker="a")
         own = stored_at(HOMOGENEOUS, PARTITIONS)
         workers = [cluster.join(name, parts) for name, parts in own.items()]
         with pytest.raises(
@@ -72,8 +73,8 @@ async def test_the_first_to_declare_is_not_believed_against_most() -> None:
         ) as told:
             await liar
         assert told.value.exit_code == UsageError.exit_code
-        refused = await cluster.event("refused", worker="a")
-        assert "must be the same data as at w0, w1, w2 (task t0, " in refused["reason"]
+        refused = await cluster.event(Refused, worker="a")
+        assert "must be the same data as at w0, w1, w2 (task t0, " in refused.reason
         await check(cluster, workers)
 
 
@@ -100,8 +101,8 @@ async def test_the_first_to_be_ready_is_not_believed_against_most() -> None:
         liar = cluster.join("a", [Waiting(PARTITIONS[0], odd, now)])
         own = stored_at(HOMOGENEOUS, [Waiting(part, part, time) for part in PARTITIONS])
         workers = [cluster.join(name, parts) for name, parts in own.items()]
-        await cluster.event("joined", worker="w5")
-        membership = cluster._coordinator._membership
+        await cluster.event(Joined, worker="w5")
+        membership = cluster.instance._membership
         while len(membership.members) < 7 or not membership.members["a"].ready:
             await membership.change(1.0)
         time.set()

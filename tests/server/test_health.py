@@ -14,13 +14,27 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import LinkError
-from asyncdmtl.exchange.coded import WorkerSide
+from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server import health
+from asyncdmtl.server.events import (
+    Checkpointed,
+    HealthListening,
+    IncidentNoted,
+    Joined,
+    Left,
+    Listening,
+    LockedOut,
+    Planned,
+    Refused,
+    Resumed,
+    ServerEvent,
+    Waiting,
+)
 from asyncdmtl.server.health import MOST_CONNECTIONS, MOST_HEADER, Health, Metrics
 from asyncdmtl.server.records import RunOptions
 
-LISTENING = {"event": "listening", "run": "r1", "host": "127.0.0.1", "port": 7700}
+LISTENING = Listening("r1", "127.0.0.1", 7700)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -71,7 +85,7 @@ async def test_alive_and_ready(asker: Asker) -> None:
     status, _, body = await asker.get("/readyz")
     assert (status, json.loads(body)["ready"]) == (503, False)
     asker.metrics.note(LISTENING)
-    asker.metrics.note({"event": "joined", "worker": "w1", "partitions": 2})
+    asker.metrics.note(Joined("w1", 2))
     status, headers, body = await asker.get("/readyz?verbose=1")
     assert status == 200
     assert headers["Content-Type"] == "application/json"
@@ -143,16 +157,16 @@ async def test_an_address_that_is_taken_is_named(asker: Asker) -> None:
 
 def test_events_are_counted() -> None:
     metrics = Metrics(9, Ledger())
-    events: list[dict[str, Any]] = [
+    events: list[ServerEvent] = [
         LISTENING,
-        {"event": "refused", "worker": "?", "reason": "nonsense"},
-        {"event": "joined", "worker": "w0", "partitions": 1},
-        {"event": "joined", "worker": "w1", "partitions": 1},
-        {"event": "left", "worker": "w1", "reason": "before the start"},
-        {"event": "joined", "worker": "w1", "partitions": 1, "again": True},
-        {"event": "joined", "worker": "w2", "partitions": 1},
-        {"event": "lockout", "kind": "name", "locked_out": "w9", "seconds": 1.0},
-        {"event": "something", "new": 1},
+        Refused("?", "nonsense"),
+        Joined("w0", 1),
+        Joined("w1", 1),
+        Left("w1", "before the start"),
+        Joined("w1", 1, True),
+        Joined("w2", 1),
+        LockedOut("name", "w9", 1.0),
+        HealthListening("127.0.0.1", 9),
     ]
     for event in events:
         metrics.note(event)
@@ -163,38 +177,38 @@ def test_events_are_counted() -> None:
         "reconnects_total": 1,
     }
     assert (found["refused_total",], found["lockouts_total",], found["ready",]) == (1, 1, 1)
-    metrics.note({"event": "planned", "round": 4, "workers": ["w0", "w1", "w2"]})
+    metrics.note(Planned(0, 4, ("w0", "w1", "w2"), "relay", "1", "1", 1, (), ""))
     assert samples(metrics)["rounds_done",] == 4
     for kind, worker in (("WaitError", "w0"), ("DisagreementError", "w1"), ("WaitError", "w2")):
-        metrics.note({"event": "incident", "round": 4, "worker": worker, "kind": kind, "reason": "…"})
+        metrics.note(IncidentNoted(4, worker, kind, "…"))
     found = samples(metrics)
     assert found["incidents_total", "WaitError"] == 2
     assert found["incidents_total", "DisagreementError"] == 1
-    # Who disagrees is still there.
+    # A worker that disagrees is still there.
     assert metrics.workers == {"w1"}
-    metrics.note({"event": "waiting", "round": 4, "partitions": ["p0"], "seconds": 60.0})
+    metrics.note(Waiting(4, ("p0",), 60.0))
     assert (metrics.phase, metrics.ready) == ("waiting", True)
 
 
 def test_a_resumed_run_goes_on_counting_where_it_was() -> None:
     metrics = Metrics(9, Ledger())
     metrics.note(LISTENING)
-    metrics.note({"event": "resumed", "run": "r1", "round": 5})
+    metrics.note(Resumed("r1", 5))
     assert samples(metrics)["rounds_done",] == 5
-    metrics.note({"event": "checkpointed", "round": 6, "bytes": 10, "seconds": 0.1})
+    metrics.note(Checkpointed(6, 10, 0.1))
     found = samples(metrics)
     assert (found["checkpoints_total",], found["checkpoint_round",]) == (1, 6)
 
 
 async def test_a_run_with_a_lost_worker_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    compute, leave, loop = WorkerSide.compute, asyncio.Event(), asyncio.get_running_loop()
+    compute, leave, loop = CodedWorkerSide.compute, asyncio.Event(), asyncio.get_running_loop()
 
-    def leaving(side: WorkerSide) -> Any:
+    def leaving(side: CodedWorkerSide) -> Any:
         if side.plan.placement.workers[side.worker] == "w1":
             loop.call_soon_threadsafe(leave.set)
         return compute(side)
 
-    monkeypatch.setattr(WorkerSide, "compute", leaving)
+    monkeypatch.setattr(CodedWorkerSide, "compute", leaving)
     partitions = make_partitions(6, "squared")
     options = RunOptions(make_settings(rounds=4), "relay", workers=6)
     async with Cluster(options) as cluster:

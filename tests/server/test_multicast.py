@@ -17,7 +17,7 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import PeerError, RemoteProtocolError, UsageError
-from asyncdmtl.exchange.coded import WorkerSide
+from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.udp import GroupReceiver
@@ -28,9 +28,10 @@ from asyncdmtl.protocol.state_table import State
 from asyncdmtl.report.console import make_console
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
+from asyncdmtl.server.events import IncidentNoted, Joined, Left, Planned
 from asyncdmtl.server.multicast import GROUP, MulticastServer
 from asyncdmtl.server.peers import MOST_OFFENCES
-from asyncdmtl.server.records import BroadcastRecord, MulticastOptions, RunOptions, RunRecord
+from asyncdmtl.server.records import BroadcastRecord, MulticastOptions, RoundRecord, RunOptions, RunRecord
 from asyncdmtl.worker.multicast import MulticastClient
 
 SETTINGS = make_settings(dtype="float64", rounds=4)
@@ -124,11 +125,11 @@ async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int)
             cluster.join(name, own, interface=NOWHERE if k < deaf else LOOPBACK)
             for k, (name, own) in enumerate(OWN.items())
         ]
-        planned = await cluster.event("planned")
+        planned = await cluster.event(Planned)
         record = await cluster.server
         check([await worker for worker in workers])
-    hearing = [] if deaf >= 5 else list(OWN)[deaf:]
-    assert planned["listeners"] == list(told(record).listeners) == hearing
+    hearing = () if deaf >= 5 else tuple(OWN)[deaf:]
+    assert planned.listeners == told(record).listeners == hearing
     assert set(told(record).deaf) == set(list(OWN)[:deaf])
     made = report_run(record)
     assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
@@ -215,7 +216,7 @@ async def test_a_worker_that_is_lost_does_not_keep_the_others_from_repair(
     monkeypatch.setattr(MulticastClient, "_asked", vanish)
     async with Cluster(options()) as cluster:
         workers = [cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()]
-        await cluster.event("incident", worker="w0")
+        await cluster.event(IncidentNoted, worker="w0")
         await cluster.server
         check([await worker for worker in workers])
     assert cut == ["w0"]
@@ -251,8 +252,8 @@ async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: p
         told, seen = lacks(ear, round_, index)
         if ear._connection.session.worker != "w0" or ear._followed is None:
             return told, seen
-        _, solver, layout = ear._followed
-        first, stop = layout.pieces_of(index)
+        solver = ear._followed.solver
+        first, stop = ear._followed.layout.pieces_of(index)
         return bytes([len(solver.own)] * (stop - first - 1) + [len(solver.own) - 1]), 0
 
     monkeypatch.setattr(MulticastClient, "_lacks", greedy)
@@ -269,7 +270,7 @@ async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answere
 ) -> None:
     follow, answered = MulticastClient.follow, list[int]()
 
-    async def after_an_answer(ear: MulticastClient, plan: int, side: WorkerSide) -> None:
+    async def after_an_answer(ear: MulticastClient, plan: int, side: CodedWorkerSide) -> None:
         if ear._plan >= 0:
             answered.append(plan)
             ear._answer(LossQuery(ear._plan, ear._number, 0, 1), range(1))
@@ -279,7 +280,7 @@ async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answere
     late, *others = OWN
     async with Cluster(options(settings=make_settings(dtype="float64", rounds=40), workers=5)) as cluster:
         workers = [cluster.join(name, OWN[name], interface=LOOPBACK) for name in others]
-        await cluster.event("round", round=1)
+        await cluster.event(RoundRecord, round=1)
         workers.append(cluster.join(late, OWN[late], interface=LOOPBACK))
         record = await cluster.server
         models = [await worker for worker in workers]
@@ -312,18 +313,18 @@ async def test_a_new_plan_that_comes_before_the_rows_are_decoded_costs_no_connec
     monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setattr("asyncdmtl.plan.codes.codec.LEAST_RANGE", width)
-    receive = WorkerSide.receive
+    receive = CodedWorkerSide.receive
 
-    def slowly(side: WorkerSide, i: int, rows: Any) -> None:
+    def slowly(side: CodedWorkerSide, i: int, rows: Any) -> None:
         time.sleep(0.02)
         receive(side, i, rows)
 
-    monkeypatch.setattr(WorkerSide, "receive", slowly)
+    monkeypatch.setattr(CodedWorkerSide, "receive", slowly)
     settings = make_settings(dtype="float64", rounds=6)
     late, *others = OWN
     async with Cluster(options(settings=settings, workers=5)) as cluster:
         workers = [cluster.join(name, OWN[name], interface=LOOPBACK) for name in others]
-        await cluster.event("round", round=1)
+        await cluster.event(RoundRecord, round=1)
         workers.append(cluster.join(late, OWN[late], interface=LOOPBACK))
         record = await cluster.server
         models = [await worker for worker in workers]
@@ -369,8 +370,8 @@ async def test_what_a_server_says_out_of_order_is_refused(
     monkeypatch.setattr(MulticastServer, "ask", ask)
     async with Cluster(options()) as cluster:
         workers = [cluster.join(name, own, interface=LOOPBACK, max_wait=1.0) for name, own in OWN.items()]
-        incident = await cluster.event("incident")
-        assert complaint in incident["reason"]
+        incident = await cluster.event(IncidentNoted)
+        assert complaint in incident.reason
         await cluster.server
         check([await worker for worker in workers])
 
@@ -441,7 +442,7 @@ async def test_who_is_refused_before_the_start_is_told_so() -> None:
     async with Cluster(options(workers=3)) as cluster:
         for name in ("w0", "w1"):
             cluster.join(name, [right], interface=LOOPBACK)
-        await cluster.event("joined", worker="w1")
+        await cluster.event(Joined, worker="w1")
         odd = cluster.join("w2", [wrong], interface=LOOPBACK)
         async with asyncio.timeout(5):
             with pytest.raises(PeerError, match="must be the same data"):
@@ -455,7 +456,7 @@ async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.
     late, *others = OWN
     async with Cluster(options(settings=settings, workers=5)) as cluster:
         workers = [cluster.join(name, OWN[name], interface=LOOPBACK) for name in others]
-        await cluster.event("round", round=1)
+        await cluster.event(RoundRecord, round=1)
         workers.append(cluster.join(late, OWN[late], interface=LOOPBACK))
         record = await cluster.server
         models = [await worker for worker in workers]
@@ -471,7 +472,7 @@ async def test_a_server_that_names_no_group_is_left(monkeypatch: pytest.MonkeyPa
     )
     async with Cluster(options(workers=1)) as cluster:
         worker = cluster.join("w0", PARTITIONS, max_wait=0.5)
-        left = await cluster.event("left", worker="w0")
-        assert "named a group that is none: --group must be a multicast address" in left["reason"]
+        left = await cluster.event(Left, worker="w0")
+        assert "named a group that is none: --group must be a multicast address" in left.reason
         with pytest.raises(RemoteProtocolError, match="named a group that is none"):
             await worker

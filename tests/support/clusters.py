@@ -10,30 +10,31 @@ from asyncdmtl.data.stored import Stored
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import UNSECURED_SERVER, UNSECURED_WORKER, ServerSecurity, WorkerSecurity
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.membership import Event
+from asyncdmtl.server.events import Listening, ServerEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 Kept = TypeVar("Kept", bound=Stored)
+Wanted = TypeVar("Wanted", bound=ServerEvent)
 
 LIMIT = 60.0
 
 
 class Cluster:
-    """A coordinator that is listening; workers join one by one."""
+    """A server that is listening; workers join one by one."""
 
     def __init__(self, options: RunOptions, security: ServerSecurity = UNSECURED_SERVER) -> None:
-        self.events: list[Event] = []
+        self.events: list[ServerEvent] = []
         self._changed = asyncio.Event()
         self.address = ("127.0.0.1", 0)
-        self._coordinator = Server(options, self._note, security)
+        self.instance = Server(options, self._note, security)
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def __aenter__(self) -> Cluster:
-        self.server = asyncio.create_task(self._coordinator.run("127.0.0.1", 0))
-        listening = await self.event("listening")
-        self.address = (listening["host"], listening["port"])
+        self.server = asyncio.create_task(self.instance.run("127.0.0.1", 0))
+        listening = await self.event(Listening)
+        self.address = (listening.host, listening.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,22 +55,22 @@ class Cluster:
         self._tasks.append(task)
         return task
 
-    async def event(self, kind: str, **facts: Any) -> Event:
-        """Wait for an event of this kind with these facts; what ended the server, if it ended before."""
+    async def event(self, kind: type[Wanted], **facts: Any) -> Wanted:
+        """Wait for an event of this kind with these facts, or raise the error that ended the server."""
         async with asyncio.timeout(LIMIT):
             while True:
                 for event in self.events:
-                    if event["event"] == kind and facts.items() <= event.items():
+                    if isinstance(event, kind) and facts.items() <= vars(event).items():
                         return event
                 if self.server.done():
                     self.server.result()
-                    raise AssertionError(f"the server ended without the event {kind}")
+                    raise AssertionError(f"the server ended without the event {kind.name}")
                 self._changed.clear()
                 changed = asyncio.create_task(self._changed.wait())
                 await asyncio.wait([changed, self.server], return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: ServerEvent) -> None:
         self.events.append(event)
         self._changed.set()
 

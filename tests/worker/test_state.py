@@ -13,7 +13,7 @@ from asyncdmtl.errors import PlanError, RemoteProtocolError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest
-from asyncdmtl.protocol.messages.registry import Assign
+from asyncdmtl.protocol.messages.registry import Assign, StateTransfer
 from asyncdmtl.worker.state import WorkerState
 
 PARTITIONS = make_partitions(6, "squared")
@@ -27,7 +27,7 @@ def prepared(recipe: dict[str, Any]) -> Any:
     replica = WorkerState("w0", stored)
     replica.enter("run", SETTINGS)
     replica.encode(Encoding.empty())
-    return replica.prepare(Assign(0, 0, False, "keep", recipe, DIGEST, INFOS))
+    return replica.prepare(Assign(0, 0, False, StateTransfer.KEEP, recipe, DIGEST, INFOS))
 
 
 def test_a_plan_for_this_worker_is_followed() -> None:

@@ -11,7 +11,9 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
-from asyncdmtl.exchange.coded import ServerSide, Upload, WorkerSide
+from asyncdmtl.exchange.coded_worker import CodedWorkerSide
+from asyncdmtl.exchange.sides import Upload, WorkerSide
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, strategy_of
 from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -32,9 +34,10 @@ class Exchange:
         infos = [part.info(settings) for part in partitions]
         self.problem = Problem(settings, infos)
         self.plan = make_plan(placement, strategy, tasks=self.problem.task_of)
-        self.server = ServerSide(self.plan, self.problem)
-        self.workers = [
-            WorkerSide(
+        made = strategy_of(self.plan)
+        self.server = made.server_side(self.plan, self.problem)
+        self.workers: list[WorkerSide] = [
+            made.worker_side(
                 rebuild_plan(self.plan.recipe(), self.plan.digest),
                 k,
                 Trainer(self.problem, {n: partitions[n] for n in stored}),
@@ -51,7 +54,7 @@ class Exchange:
     def combine(self, sent: list[Upload], last: bool) -> list[list[Bytes]]:
         """Range by range, what each worker is sent."""
         server = self.server
-        server.begin(sent)
+        server.agree(sent)
         replies: list[list[Bytes]] = [[] for _ in self.workers]
         for i in range(len(server.ranges)):
             server.put(i, [part.rows[i] for part in sent])
@@ -114,7 +117,7 @@ def check_against_twin(
         for expected in twin.objectives:
             sent = exchange.up()
             payload += sum(part.size for part in sent)
-            assert exchange.server.objective(sent) == float(expected)
+            assert exchange.server.convergence(sent).objective == float(expected)
             round_ += 1
             replies = exchange.combine(sent, round_ == settings.rounds)
             exchange.down(replies)
@@ -139,7 +142,9 @@ def test_replicas_that_disagree_are_named(strategy: Any) -> None:
     odd = partitions[1]
     stored = {n: partitions[n] for n in HOMOGENEOUS.stored[3]}
     stored[1] = Partition(odd.id, odd.task, odd.X, odd.y + 1)
-    exchange.workers[3] = WorkerSide(exchange.plan, 3, Trainer(exchange.problem, stored))
+    exchange.workers[3] = EXCHANGE_STRATEGIES[strategy].worker_side(
+        exchange.plan, 3, Trainer(exchange.problem, stored)
+    )
     with pytest.raises(DisagreementError, match="'p1': w1, w2 against w3") as caught:
         exchange.combine(exchange.up(), False)
     assert caught.value.partitions == ("p1",)
@@ -151,7 +156,7 @@ def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
     partitions = make_partitions(2, "squared")
     exchange = Exchange(placement, partitions, make_settings(), "relay")
     other = replace(partitions[0], y=partitions[0].y + 1)
-    exchange.workers[0] = WorkerSide(
+    exchange.workers[0] = EXCHANGE_STRATEGIES["relay"].worker_side(
         exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]})
     )
     with pytest.raises(DisagreementError) as caught:
@@ -178,10 +183,11 @@ def test_corrupted_rows_do_not_reach_the_servers_aggregates(strategy: Any) -> No
     sent = exchange.up()
     (rows,) = (part.copy() for part in sent[2].rows)
     rows.reshape(-1)[5] ^= 1
-    before = exchange.server.trainer.W.copy()
+    trainer = exchange.server.trainer or Trainer(exchange.problem, {})
+    before = trainer.W.copy()
     with pytest.raises(IntegrityError, match=r"the server decoded other updates of \['p\d'"):
         exchange.combine([*sent[:2], replace(sent[2], rows=(rows,)), *sent[3:]], False)
-    assert np.array_equal(exchange.server.trainer.W, before)
+    assert np.array_equal(trainer.W, before)
 
 
 def test_sizes_are_those_of_the_plan() -> None:
@@ -202,11 +208,10 @@ def test_sizes_are_those_of_the_plan() -> None:
 def test_short_updates_are_encoded_by_calls_that_are_ready() -> None:
     exchange = Exchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), "relay")
     exchange.up()
-    ready = [worker._encode._product._remembered for worker in exchange.workers]
+    sides = [worker for worker in exchange.workers if isinstance(worker, CodedWorkerSide)]
+    ready = [worker._encode._product._remembered for worker in sides]
     # A coefficient may be 0: structure is not remembered.
     assert sum(call is not None for call in ready) >= len(ready) // 2
     assert all(
-        call.sources is worker._own
-        for call, worker in zip(ready, exchange.workers, strict=True)
-        if call is not None
+        call.sources is worker._own for call, worker in zip(ready, sides, strict=True) if call is not None
     )

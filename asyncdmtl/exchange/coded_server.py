@@ -1,0 +1,207 @@
+"""The server's side of a round under a plan over GF(2^8), for each strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes, Vectors
+from asyncdmtl.digests import combined_digest, digest
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
+from asyncdmtl.exchange.sides import ServerSide, Upload
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.training import Trainer
+from asyncdmtl.plan.plan import Plan
+
+
+class CodedServerSide(ServerSide):
+    """What the server does in every round under one plan: compare digests, and combine rows.
+
+    Parameters
+    ----------
+    plan : Plan
+    problem : Problem
+    grouped : bool
+        Whether some workers are sent their rows by a multicast group.
+    """
+
+    plan: Plan
+
+    def __init__(self, plan: Plan, problem: Problem, *, grouped: bool = False) -> None:
+        super().__init__(plan, problem)
+        self.group_plan = plan
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
+        self.ranges = self._format.ranges
+        self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
+        self._recombine = plan.coders.recombiner
+        self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in self._widths]
+        self._digests: list[bytes] = []
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one vector as it is coded, padding included: the unit of the loads."""
+        return self._format.padded_bytes
+
+    @property
+    def broadcast_bytes(self) -> int:
+        """Bytes of the downlink of a round, with each row counted once."""
+        return sum(rows.nbytes for rows in self._down)
+
+    def uplink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` sends in a round."""
+        return self.plan.uplink_rows[worker] * self._format.packet_bytes
+
+    def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
+        """The shape of the rows that `worker` sends in range `i`: their number, and bytes of each."""
+        return self.plan.uplink_rows[worker], self._widths[i]
+
+    def downlink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` is sent in a round."""
+        return len(self.plan.deliveries[worker].rows) * self._format.packet_bytes
+
+    def check(self, worker: int, upload: Upload) -> None:
+        """Compare what `worker` sent with the plan."""
+        counts = {
+            "bytes of rows": (upload.size, self.uplink_bytes(worker)),
+            "digests": (len(upload.digests), len(self.plan.placement.stored[worker])),
+            "losses": (len(upload.losses), len(self._reported[worker])),
+        }
+        for what, (got, expected) in counts.items():
+            if got != expected:
+                name = self.plan.placement.workers[worker]
+                raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
+
+    def agree(self, uploads: Sequence[Upload]) -> None:
+        """Begin a round: compare the digests in the uploads of all workers, in their order."""
+        placement = self.plan.placement
+        claims: list[dict[bytes, list[str]]] = [{} for _ in placement.partitions]
+        for worker, stored, upload in zip(placement.workers, placement.stored, uploads, strict=True):
+            for n, claim in zip(stored, upload.digests, strict=True):
+                claims[n].setdefault(claim, []).append(worker)
+        odd: dict[str, list[str]] = {}
+        told = []
+        for name, groups in zip(placement.partitions, claims, strict=True):
+            if len(groups) > 1:
+                # Groups are in the order of their first workers, and of equals max takes the first.
+                trusted = max(groups.values(), key=len)
+                for group in groups.values():
+                    for worker in group if group is not trusted else ():
+                        odd.setdefault(worker, []).append(name)
+                told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
+        if odd:
+            raise DisagreementError(
+                f"holders computed different updates from the same partition: {'; '.join(told)}", odd=odd
+            )
+        self._digests = [next(iter(groups)) for groups in claims]
+
+    def digest(self, worker: int) -> bytes:
+        """The combined digest of the vectors that `worker` will decode."""
+        return combined_digest([self._digests[column] for column in self.plan.deliveries[worker].wanted])
+
+    def block(self, i: int) -> Bytes:
+        """Range `i` of all rows of the downlink, (R_down·P, bytes), valid until the next round."""
+        return self._down[i]
+
+    def rows(self, worker: int, i: int) -> tuple[Bytes, ...]:
+        """Range `i` of the rows that `worker` is sent: contiguous arrays, valid until the next round."""
+        rows, down = self.plan.deliveries[worker].rows, self._down[i]
+        if rows == tuple(range(len(rows))):
+            return (down[: len(rows)].reshape(-1),)
+        return tuple(down[row] for row in rows)
+
+    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
+        """Whether all workers ended with the same models."""
+        return len(set(digests.values())) <= 1
+
+
+class RelayServerSide(CodedServerSide):
+    """The server under `relay` and `uncoded`: it combines rows as they come, and decodes nothing."""
+
+    streams = True
+
+    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+        """Combine range `i` of the rows of all workers into that of the downlink."""
+        self._recombine(rows, self._down[i])
+
+    def finish(self, last: bool) -> None:
+        """Nothing is left to do when all ranges were put."""
+
+
+class CentralServerSide(CodedServerSide):
+    """The server under `central`: it decodes the updates of all partitions, and aggregates them by task."""
+
+    def __init__(self, plan: Plan, problem: Problem, *, grouped: bool = False) -> None:
+        super().__init__(plan, problem, grouped=grouped)
+        self._chosen_rows, self._collect = plan.coders.collector()
+        self._updates = self._format.allocate(len(plan.tasks))
+        self._results = self._format.allocate(len(problem.tasks))
+
+    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+        """Decode range `i` of the updates of all partitions."""
+        each = [row for part in rows for row in part]
+        self._collect([each[r] for r in self._chosen_rows], (), self._updates[:, self.ranges[i]])
+
+    def finish(self, last: bool) -> None:
+        """Check the digests of the decoded updates, aggregate them, and combine the results."""
+        updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
+        self._check_decoded(updates)
+        results: Vectors = self._format.vectors(self._results)  # type: ignore[assignment]
+        for t, partitions in enumerate(self.problem.partitions_of):
+            results[t] = self.problem.aggregate(t, updates[list(partitions)])
+        self._use(results, last)
+        self._digests = [digest(result) for result in results]
+        for cols, down in zip(self.ranges, self._down, strict=True):
+            self._recombine(self._results[:, cols], down)
+
+    def _use(self, results: Vectors, last: bool) -> None:
+        """Replace the aggregates by what goes down; here these are the aggregates themselves."""
+
+    def _check_decoded(self, updates: Vectors) -> None:
+        claims = zip(self.plan.placement.partitions, updates, self._digests, strict=True)
+        odd = [name for name, update, claim in claims if digest(update) != claim]
+        if odd:
+            raise IntegrityError(
+                f"the server decoded other updates of {odd} than their holders computed: "
+                "bytes were corrupted on their way",
+                partitions=odd,
+                workers=[],
+            )
+
+
+class PersonalServerSide(CentralServerSide):
+    """The server under `personal`: it takes the steps itself, and sends each worker its tasks' models.
+
+    Parameters
+    ----------
+    plan : Plan
+    problem : Problem
+    trainer : Trainer, optional
+        The models so far; default: those before the first round.
+    grouped : bool
+        Whether some workers are sent their rows by a multicast group.
+    """
+
+    trainer: Trainer
+
+    def __init__(
+        self, plan: Plan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+    ) -> None:
+        super().__init__(plan, problem, grouped=grouped)
+        self.trainer = trainer or Trainer(problem, {})
+        self._measured = self.trainer.penalty(), self.trainer.residual
+
+    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
+        """Whether each worker ended with its tasks' models as the server has them."""
+        W, deliveries = self.trainer.W, self.plan.deliveries
+        return all(claim == digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
+
+    def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
+        """The server's own, measured after the last step."""
+        return self._measured
+
+    def _use(self, results: Vectors, last: bool) -> None:
+        self.trainer.step(results)
+        self._measured = self.trainer.penalty(), self.trainer.residual
+        # Workers compute their next updates at what they are sent; the last of it are their models.
+        results[:] = self.trainer.W if last else self.trainer.Y

@@ -1,0 +1,284 @@
+"""A worker's side of a round under a plan over GF(2^8), for each strategy.
+
+Every vector has a short digest. By the digests the server finds holders whose updates differ, and a worker
+finds bytes that were corrupted on their way, before a model has changed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes, Vectors
+from asyncdmtl.digests import combined_digest, digest
+from asyncdmtl.errors import IntegrityError
+from asyncdmtl.exchange.sides import Upload, WorkerSide, reported_by
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import Trainer
+from asyncdmtl.plan.plan import Plan
+
+
+class CodedWorkerSide(WorkerSide):
+    """What worker `k` does in every round under one plan; buffers and matrices are made once.
+
+    Parameters
+    ----------
+    plan : Plan
+    worker : int
+    trainer : Trainer
+        The models so far, and exactly the partitions that the plan says this worker stores.
+    grouped : bool
+        Whether some workers are sent their rows by a multicast group; the same for all workers and the
+        server, because it decides how rows are cut into ranges.
+    """
+
+    plan: Plan
+
+    def __init__(self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False) -> None:
+        self.plan = self.group_plan = plan
+        self.worker = worker
+        self.trainer = trainer
+        self._problem = problem = trainer.problem
+        self._delivery = plan.deliveries[worker]
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
+        self._own = self._format.allocate(len(trainer.own))
+        self._encode = plan.coders.encoder(worker)
+        self._decode = plan.coders.decoder(worker)
+        self.ranges = self._format.ranges
+        self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
+        # Where there is one range, it is the array itself and not a view: the encoder remembers arrays.
+        whole = len(self.ranges) == 1
+        self._sources = [self._own if whole else self._own[:, cols] for cols in self.ranges]
+        self._rows = tuple(np.empty((plan.uplink_rows[worker], n), np.uint8) for n in self._widths)
+        self._known = self._known_packets()
+        self._wanted = self._format.allocate(len(self._delivery.wanted))
+        self._prepared = False
+        trainer.warm_up()
+        reported = set(reported_by(plan.placement, worker))
+        self._reported = [i for i, n in enumerate(trainer.own) if n in reported]
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the rows that this worker is sent in a round."""
+        return len(self._delivery.rows) * self._format.packet_bytes
+
+    def received_range(self, i: int) -> int:
+        """Bytes of the rows that this worker is sent in range `i`."""
+        return len(self._delivery.rows) * self._widths[i]
+
+    def compute(self) -> Upload:
+        """Compute local updates at the current models and encode them."""
+        self._prepared = False
+        own = self._vectors(self._own)
+        losses = self.trainer.packed_updates(own)
+        for packets, rows in zip(self._sources, self._rows, strict=True):
+            self._encode(packets, rows)
+        return Upload(
+            self._rows,
+            sum(rows.nbytes for rows in self._rows),
+            tuple(digest(update) for update in own),
+            tuple(float(losses[i]) for i in self._reported),
+            *self._penalty_and_residual(),
+        )
+
+    def receive(self, i: int, rows: Bytes) -> None:
+        """Decode the rows that came down in range `i`, and begin with the step where that is possible."""
+        self._check_size(i, rows)
+        self._prepare()
+        cols = self.ranges[i]
+        received = rows.reshape(len(self._delivery.rows), self._widths[i])
+        self._decode(received, self._known[:, cols], self._wanted[:, cols])
+        if i + 1 < len(self.ranges):
+            self._advance(cols.stop)
+
+    def side_information(self, i: int) -> Bytes:
+        """Range `i` of the packets from which this worker decodes a multicast, (packets, bytes)."""
+        self._prepare()
+        return self._known[:, self.ranges[i]]
+
+    def apply(self, expected: bytes) -> None:
+        """Check the digest of the decoded vectors, and take the step to the next models."""
+        decoded = self._vectors(self._wanted)
+        if combined_digest([digest(vector) for vector in decoded]) != expected:
+            raise self._corrupted()
+        self._prepare()
+        self._step(decoded)
+
+    def models_digest(self) -> bytes:
+        """The digest of the models of all tasks."""
+        return digest(self.trainer.W)
+
+    def state_digest(self) -> bytes:
+        """The digest of the state of the training, which is the same at all workers."""
+        return digest(self.trainer.state())
+
+    @abstractmethod
+    def _known_packets(self) -> Bytes:
+        """The array for the packets that help this worker to decode, whose content is made in each round."""
+
+    def _prepare(self) -> None:
+        """Make what decoding needs of this round's own updates, once in a round."""
+        if not self._prepared:
+            self._collect_known()
+            self._prepared = True
+
+    @abstractmethod
+    def _collect_known(self) -> None:
+        """Fill the packets that help this worker to decode."""
+
+    @abstractmethod
+    def _advance(self, stop: int) -> None:
+        """Begin with the step, of whose vectors the packets up to byte `stop` were decoded."""
+
+    @abstractmethod
+    def _step(self, decoded: Vectors) -> None:
+        """Take the step, with all wanted vectors `decoded`."""
+
+    @abstractmethod
+    def _names(self) -> Sequence[str]:
+        """The names of what the columns of the downlink matrix stand for."""
+
+    def _penalty_and_residual(self) -> tuple[float, float]:
+        """Penalty and residual, which are the same at all workers: the server takes the first worker's."""
+        return (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
+
+    def _vectors(self, packed: Bytes) -> Vectors:
+        vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]
+        return vectors
+
+    def _corrupted(self) -> IntegrityError:
+        wanted = [self._names()[column] for column in self._delivery.wanted]
+        worker = self.plan.placement.workers[self.worker]
+        return IntegrityError(
+            f"worker {worker!r} decoded other vectors of {wanted} than their holders computed: "
+            "bytes were corrupted on their way",
+            partitions=wanted,
+            workers=[worker],
+        )
+
+
+class AggregatingWorkerSide(CodedWorkerSide):
+    """A worker that takes the step itself, with the aggregates of all tasks."""
+
+    def __init__(self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False) -> None:
+        super().__init__(plan, worker, trainer, grouped=grouped)
+        self._vectors_by_task: list[list[Vectors]] = []
+
+    @abstractmethod
+    def _known_vectors(self) -> dict[int, Vectors]:
+        """The vectors that this worker has by itself, by their columns in the downlink matrix."""
+
+    @abstractmethod
+    def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
+        """The vectors of each task, from those of all columns."""
+
+    def _collect_known(self) -> None:
+        vectors = self._known_vectors()
+        vectors |= zip(self._delivery.wanted, self._vectors(self._wanted), strict=True)
+        self._vectors_by_task = self._by_task(vectors)
+
+    def _advance(self, stop: int) -> None:
+        if self._problem.columnwise:
+            self.trainer.advance(self._aggregates, lambda cols: self._format.reaches(cols, stop))
+
+    def _step(self, decoded: Vectors) -> None:
+        if self._problem.columnwise:
+            self.trainer.step(self._aggregates)
+        else:
+            self.trainer.step(self._aggregates(slice(None)))
+
+    def _aggregates(self, cols: slice) -> list[Vectors]:
+        """The aggregates of all tasks in some columns, as far as their vectors were decoded."""
+        return [self._aggregate(t, vectors, cols) for t, vectors in enumerate(self._vectors_by_task)]
+
+    def _aggregate(self, t: int, vectors: Sequence[Vectors], cols: slice) -> Vectors:
+        """The aggregate of one task from its updates as they travel, or from itself."""
+        if len(vectors) == 1:
+            return self._problem.wire.unpack(vectors[0])[cols]
+        return self._problem.aggregate(t, np.stack([self._problem.wire.unpack(v)[cols] for v in vectors]))
+
+
+class RelayWorkerSide(AggregatingWorkerSide):
+    """A worker under `relay`: it decodes the updates of all partitions with the help of its own."""
+
+    streams = True
+
+    def side_information(self, i: int) -> Bytes:
+        """Range `i` of the packets of this worker's own updates, (packets, bytes)."""
+        return self._own[:, self.ranges[i]]
+
+    def _known_packets(self) -> Bytes:
+        return self._own
+
+    def _known_vectors(self) -> dict[int, Vectors]:
+        return dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
+
+    def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
+        return [[vectors[n] for n in S] for S in self._problem.partitions_of]
+
+    def _names(self) -> Sequence[str]:
+        return self.plan.placement.partitions
+
+
+class UncodedWorkerSide(RelayWorkerSide):
+    """A worker under `uncoded`: updates come down as they are, and its own do not help to decode them."""
+
+    def _known_packets(self) -> Bytes:
+        return self._format.allocate(0)
+
+
+class CentralWorkerSide(AggregatingWorkerSide):
+    """A worker under `central`: it decodes the aggregates of the tasks that it does not store whole."""
+
+    def _known_packets(self) -> Bytes:
+        return self._format.allocate(len(self._delivery.known))
+
+    def _known_vectors(self) -> dict[int, Vectors]:
+        own = dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
+        known = self._vectors(self._known)
+        for i, t in enumerate(self._delivery.known):
+            known[i] = self._aggregate(t, [own[n] for n in self._problem.partitions_of[t]], slice(None))
+        return dict(zip(self._delivery.known, known, strict=True))
+
+    def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
+        return [[vectors[t]] for t in range(len(self._problem.tasks))]
+
+    def _names(self) -> Sequence[str]:
+        return self._problem.tasks
+
+
+class PersonalWorkerSide(CodedWorkerSide):
+    """A worker under `personal`: it decodes the models of its own tasks, which the server made."""
+
+    def models(self) -> TaskModels:
+        """The models of the tasks of this worker's partitions."""
+        return super().models().of(self._delivery.wanted)
+
+    def models_digest(self) -> bytes:
+        """The digest of the models of this worker's tasks."""
+        return digest(self.trainer.W[list(self._delivery.wanted)])
+
+    def state_digest(self) -> bytes:
+        """Empty: each worker has the models of other tasks."""
+        return b""
+
+    def _known_packets(self) -> Bytes:
+        return self._format.allocate(0)
+
+    def _collect_known(self) -> None:
+        """A worker knows nothing of the models that the server makes."""
+
+    def _advance(self, stop: int) -> None:
+        """There is no step to begin with."""
+
+    def _step(self, decoded: Vectors) -> None:
+        self.trainer.place(self._delivery.wanted, decoded)
+
+    def _names(self) -> Sequence[str]:
+        return self._problem.tasks
+
+    def _penalty_and_residual(self) -> tuple[float, float]:
+        """Zero: the server has both itself."""
+        return 0.0, 0.0

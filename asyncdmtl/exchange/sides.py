@@ -1,0 +1,284 @@
+"""What both sides of a round can do under every strategy, and what a worker sends up."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import CodingError
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import Trainer
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.serialization import AnyPlan
+
+
+def reported_by(placement: Placement, worker: int) -> tuple[int, ...]:
+    """The partitions whose loss `worker` reports: those that no worker before it stores."""
+    return tuple(n for n in placement.stored[worker] if placement.holders[n][0] == worker)
+
+
+@dataclass(frozen=True, eq=False)
+class Upload:
+    """What one worker sends up in a round.
+
+    Attributes
+    ----------
+    rows : tuple of uint8 array (rows, bytes)
+        The coded rows, one array for each range. At the server, the ranges that have arrived.
+    size : int
+        Bytes of the rows of all ranges.
+    digests : tuple of bytes
+        One for the update of each stored partition (coded strategies), or one for the rows (linear).
+    losses : tuple of float
+        The mean losses of the partitions that this worker reports (`reported_by`).
+    penalty : float
+        The coupling's penalty at the current models; 0 from all but the first worker.
+    residual : float
+        `Trainer.residual` of the last step; 0 from all but the first worker.
+    """
+
+    rows: tuple[Bytes, ...]
+    size: int
+    digests: tuple[bytes, ...]
+    losses: tuple[float, ...]
+    penalty: float
+    residual: float
+
+
+class Convergence(NamedTuple):
+    """How far training has come at the beginning of a round: `reached` if the run may end with it."""
+
+    objective: float
+    residual: float
+    reached: bool
+
+
+class WorkerSide(ABC):
+    """What one worker does in every round under one plan.
+
+    A round is `compute`, then `receive` for each range of the rows that come down, then `apply`.
+
+    Attributes
+    ----------
+    plan : Plan or LinearPlan
+    worker : int
+        The worker's index in the plan.
+    trainer : Trainer
+        The models, and the partitions that the plan says this worker stores.
+    ranges : tuple of slice
+        The bytes of a row, range by range. Rows travel range by range in both directions.
+    streams : bool
+        Whether the rows of a range may come down before those of the next range went up.
+    group_plan : Plan or None
+        The plan, if rows under it may come from a multicast group.
+    """
+
+    plan: AnyPlan
+    worker: int
+    trainer: Trainer
+    ranges: tuple[slice, ...]
+    streams: bool = False
+    group_plan: Plan | None = None
+
+    @property
+    @abstractmethod
+    def received_bytes(self) -> int:
+        """Bytes of the rows that this worker is sent in a round."""
+
+    @abstractmethod
+    def received_range(self, i: int) -> int:
+        """Bytes of the rows that this worker is sent in range `i`."""
+
+    @abstractmethod
+    def compute(self) -> Upload:
+        """Compute local updates at the current models and encode them.
+
+        The rows in the result stay valid until the next call.
+        """
+
+    @abstractmethod
+    def receive(self, i: int, rows: Bytes) -> None:
+        """Take in the rows that came down in range `i`; ranges come in their order.
+
+        Parameters
+        ----------
+        i : int
+        rows : uint8 array, one-dimensional
+            The rows of this worker in this range, one after the other.
+
+        Raises
+        ------
+        CodingError
+            The plan says another number of bytes.
+        """
+
+    @abstractmethod
+    def apply(self, expected: bytes) -> None:
+        """Check what came down, and take the step to the next models. If this raises, no model has changed.
+
+        Parameters
+        ----------
+        expected : bytes
+            The digest that the server sent (`ServerSide.digest`).
+
+        Raises
+        ------
+        IntegrityError
+            What this worker received or decoded has another digest.
+        DataError
+            The models outgrow the run's dtype.
+        """
+
+    def side_information(self, i: int) -> Bytes:
+        """Range `i` of the packets from which this worker decodes a multicast, (packets, bytes)."""
+        return np.empty((0, self.ranges[i].stop - self.ranges[i].start), np.uint8)
+
+    def models(self) -> TaskModels:
+        """The models that this worker has: those of all tasks, under `personal` of its own tasks."""
+        return self.trainer.models()
+
+    @abstractmethod
+    def models_digest(self) -> bytes:
+        """The digest of the models that this worker has."""
+
+    @abstractmethod
+    def state_digest(self) -> bytes:
+        """The digest of the state of the training, if it is the same at all workers; else empty."""
+
+    def _check_size(self, i: int, rows: Bytes) -> None:
+        if rows.nbytes != self.received_range(i):
+            raise CodingError(
+                f"received {rows.nbytes} bytes of rows in a range, the plan says {self.received_range(i)}"
+            )
+
+
+class ServerSide(ABC):
+    """What the server does in every round under one plan.
+
+    A round is `agree`, then `put` for each range of the rows that came up, then `finish`. Where `streams` is
+    true, the rows of a range may be sent down as soon as that range was put; else after `finish`.
+
+    Attributes
+    ----------
+    plan : Plan or LinearPlan
+    problem : Problem
+    trainer : Trainer or None
+        The models, under strategies whose server takes the steps.
+    ranges : tuple of slice
+        The bytes of a row, range by range.
+    streams : bool
+    group_plan : Plan or None
+        The plan, if rows under it may be sent to a multicast group.
+    """
+
+    plan: AnyPlan
+    problem: Problem
+    trainer: Trainer | None = None
+    ranges: tuple[slice, ...]
+    streams: bool = False
+    group_plan: Plan | None = None
+
+    def __init__(self, plan: AnyPlan, problem: Problem) -> None:
+        self.plan = plan
+        self.problem = problem
+        self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
+
+    @property
+    @abstractmethod
+    def vector_bytes(self) -> int:
+        """Bytes of one vector as it is coded, padding included: the unit of the loads."""
+
+    @property
+    @abstractmethod
+    def broadcast_bytes(self) -> int:
+        """Bytes of the downlink of a round, with each row counted once."""
+
+    @abstractmethod
+    def uplink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` sends in a round."""
+
+    @abstractmethod
+    def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
+        """The shape of the rows that `worker` sends in range `i`: their number, and bytes of each."""
+
+    @abstractmethod
+    def downlink_bytes(self, worker: int) -> int:
+        """Bytes of the rows that `worker` is sent in a round."""
+
+    @abstractmethod
+    def check(self, worker: int, upload: Upload) -> None:
+        """Compare what `worker` sent with the plan.
+
+        Raises
+        ------
+        CodingError
+            The plan says another number of bytes, digests or losses.
+        IntegrityError
+            The rows have another digest than the worker says.
+        """
+
+    @abstractmethod
+    def agree(self, uploads: Sequence[Upload]) -> None:
+        """Begin a round: compare the digests in the uploads of all workers, in their order.
+
+        Raises
+        ------
+        DisagreementError
+            Holders of a partition computed different updates; the error names partitions and workers.
+        """
+
+    @abstractmethod
+    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+        """Take in range `i` of the rows of all workers, in their order: uint8 arrays (rows, bytes)."""
+
+    @abstractmethod
+    def finish(self, last: bool) -> None:
+        """End a round of which all ranges were put; `last` says that it ends the run.
+
+        Raises
+        ------
+        IntegrityError
+            The updates that the server decoded are not those that were computed. No model has changed.
+        """
+
+    @abstractmethod
+    def digest(self, worker: int) -> bytes:
+        """The digest by which `worker` checks what it received or decoded (`WorkerSide.apply`)."""
+
+    @abstractmethod
+    def block(self, i: int) -> Bytes:
+        """Range `i` of all rows of the downlink, (rows, bytes), valid until the next round."""
+
+    @abstractmethod
+    def rows(self, worker: int, i: int) -> tuple[Bytes, ...]:
+        """Range `i` of the rows that `worker` is sent: contiguous arrays, valid until the next round."""
+
+    def convergence(self, uploads: Sequence[Upload]) -> Convergence:
+        """How far training has come where these updates were computed; to be asked before `finish`."""
+        losses = losses_by_partition(self._reported, uploads)
+        penalty, residual = self._penalty_and_residual(uploads)
+        objective = self.problem.data_loss(losses) + penalty
+        return Convergence(objective, residual, self.problem.converged(objective, residual))
+
+    @abstractmethod
+    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
+        """Whether the models with these digests, by worker, are those that the workers should have."""
+
+    def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
+        return uploads[0].penalty, uploads[0].residual
+
+
+def losses_by_partition(reported: Sequence[Sequence[int]], uploads: Sequence[Upload]) -> NDArray[np.float64]:
+    """The mean loss of every partition, (N,), from the losses that each worker reports."""
+    losses = np.empty(sum(map(len, reported)))
+    for partitions, upload in zip(reported, uploads, strict=True):
+        losses[list(partitions)] = upload.losses
+    return losses

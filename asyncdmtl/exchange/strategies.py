@@ -1,0 +1,218 @@
+"""One object for each strategy: it says which settings the strategy can serve, and makes plans and sides.
+
+Planning is imported where it is done: a worker, which needs the sides alone, does not load SciPy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.exchange.coded_server import (
+    CentralServerSide,
+    CodedServerSide,
+    PersonalServerSide,
+    RelayServerSide,
+)
+from asyncdmtl.exchange.coded_worker import (
+    CentralWorkerSide,
+    CodedWorkerSide,
+    PersonalWorkerSide,
+    RelayWorkerSide,
+    UncodedWorkerSide,
+)
+from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
+from asyncdmtl.exchange.sides import ServerSide, WorkerSide
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.training import Trainer
+from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import Plan, Strategy
+from asyncdmtl.plan.serialization import AnyPlan
+
+# The most packets, of all partitions together, with which a plan takes the least uplink load there is. With
+# more packets, the matrices cost more time than the last percent of the load is worth.
+MOST_PACKETS = 256
+
+# By what share the uplink load may exceed the least where that would take more than `MOST_PACKETS`.
+LOAD_OVERHEAD = Fraction(1, 100)
+
+
+def affordable_overhead(placement: Placement) -> Fraction:
+    """By what share the uplink load of a run may exceed the least: 0 if that takes few packets, else 1 %.
+
+    With cyclic placements the least load takes one packet for each worker but one: for 20 workers and 60
+    partitions, matrices of 1,140 columns. A plan of two packets for each vector is within 1 % of it.
+    """
+    from asyncdmtl.plan.rates.optimum import uplink_optimum
+
+    packets = uplink_optimum(placement).load.denominator * len(placement.partitions)
+    return Fraction(0) if packets <= MOST_PACKETS else LOAD_OVERHEAD
+
+
+class ExchangeStrategy(ABC):
+    """What is particular to one strategy.
+
+    Attributes
+    ----------
+    name : str
+    server_trains : bool
+        Whether the server has the models and takes the steps.
+    exact : bool
+        Whether all workers end with the same bits as the one-process twin.
+    """
+
+    name: str
+    server_trains: bool = False
+    exact: bool = True
+
+    @abstractmethod
+    def check(self, settings: Settings) -> None:
+        """Raise UsageError if the strategy cannot serve these settings."""
+
+    @abstractmethod
+    def make_plan(self, placement: Placement, problem: Problem) -> AnyPlan:
+        """A plan for this placement.
+
+        Raises
+        ------
+        PlanError
+            There is none.
+        """
+
+    @abstractmethod
+    def worker_side(
+        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False
+    ) -> WorkerSide:
+        """The side of one worker under a plan of this strategy; `grouped` if rows go to a multicast group."""
+
+    @abstractmethod
+    def server_side(
+        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+    ) -> ServerSide:
+        """The server's side under a plan of this strategy.
+
+        Parameters
+        ----------
+        plan : Plan or LinearPlan
+        problem : Problem
+        trainer : Trainer, optional
+            The models so far, if `server_trains`; default: those before the first round.
+        grouped : bool
+            Whether some workers are sent their rows by a multicast group.
+        """
+
+
+class _Coded(ExchangeStrategy):
+    """A strategy whose plans combine bytes over GF(2^8)."""
+
+    def __init__(
+        self,
+        name: Strategy,
+        worker_side: type[CodedWorkerSide],
+        server_side: type[CodedServerSide],
+    ) -> None:
+        self.name = self._strategy = name
+        self._worker_side = worker_side
+        self._server_side = server_side
+
+    def check(self, settings: Settings) -> None:
+        """Compressed updates can be aggregated by workers only: a server would have to unpack them."""
+        if settings.compression != "none" and not self._server_side.streams:
+            rule = "is for strategies by which workers aggregate: relay, uncoded"
+            raise UsageError(f"--compression {settings.compression}", rule, self.name)
+
+    def make_plan(self, placement: Placement, problem: Problem) -> Plan:
+        """A plan whose uplink load exceeds the least by `affordable_overhead` at the most."""
+        from asyncdmtl.plan.planner import make_plan
+
+        overhead = affordable_overhead(placement)
+        return make_plan(placement, self._strategy, tasks=problem.task_of, max_overhead=overhead)
+
+    def worker_side(
+        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False
+    ) -> WorkerSide:
+        """The side of one worker under a plan of this strategy."""
+        assert isinstance(plan, Plan)
+        return self._worker_side(plan, worker, trainer, grouped=grouped)
+
+    def server_side(
+        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+    ) -> ServerSide:
+        """The server's side under a plan of this strategy."""
+        assert isinstance(plan, Plan)
+        return self._server_side(plan, problem, grouped=grouped)
+
+
+class _Personal(_Coded):
+    """The strategy whose server takes the steps."""
+
+    server_trains = True
+
+    def server_side(
+        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+    ) -> ServerSide:
+        """The server's side, which goes on with the models of `trainer`."""
+        assert isinstance(plan, Plan)
+        return PersonalServerSide(plan, problem, trainer, grouped=grouped)
+
+
+class _Linear(ExchangeStrategy):
+    """The strategy whose plans combine real numbers."""
+
+    name = "linear"
+    exact = False
+
+    def check(self, settings: Settings) -> None:
+        """A linear plan sends the aggregates only if they are linear in the updates, and numbers only."""
+        if settings.aggregate != "mean":
+            raise UsageError(
+                "--strategy linear", "needs --aggregate mean, which is linear", settings.aggregate
+            )
+        if settings.compression != "none":
+            rule = "is for strategies by which workers aggregate: relay, uncoded"
+            raise UsageError(f"--compression {settings.compression}", rule, self.name)
+
+    def make_plan(self, placement: Placement, problem: Problem) -> LinearPlan:
+        """A plan for the problem's linear target."""
+        from asyncdmtl.plan.linear.plan import make_linear_plan
+
+        return make_linear_plan(placement, problem.linear_target)
+
+    def worker_side(
+        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False
+    ) -> WorkerSide:
+        """The side of one worker; its rows never come from a group."""
+        assert isinstance(plan, LinearPlan)
+        return LinearWorkerSide(plan, worker, trainer)
+
+    def server_side(
+        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+    ) -> ServerSide:
+        """The server's side, whose rows never go to a group."""
+        assert isinstance(plan, LinearPlan)
+        return LinearServerSide(plan, problem)
+
+
+# All strategies by their names, as the option --strategy and plan recipes have them.
+EXCHANGE_STRATEGIES: Mapping[str, ExchangeStrategy] = MappingProxyType(
+    {
+        strategy.name: strategy
+        for strategy in (
+            _Coded("relay", RelayWorkerSide, RelayServerSide),
+            _Coded("uncoded", UncodedWorkerSide, RelayServerSide),
+            _Coded("central", CentralWorkerSide, CentralServerSide),
+            _Personal("personal", PersonalWorkerSide, PersonalServerSide),
+            _Linear(),
+        )
+    }
+)
+
+
+def strategy_of(plan: AnyPlan) -> ExchangeStrategy:
+    """The strategy of a plan."""
+    return EXCHANGE_STRATEGIES[plan.strategy if isinstance(plan, Plan) else "linear"]
