@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
@@ -133,7 +132,7 @@ class _Regularised:
         """Newton's method from `u`, halving steps that do not lower `f`; the Hessian at its end as well."""
         value, gradient, hessian = self._at(u, alpha)
         for _ in range(_STEPS):
-            step = -cho_solve(cho_factor(hessian, check_finite=False), gradient, check_finite=False)
+            step = -_solved(hessian, gradient)
             promised = -float(gradient @ step)
             shorter = 1.0
             moved = self._at(u + step, alpha)
@@ -165,11 +164,20 @@ class _Regularised:
         """The weighted loss of every row under the model of all others, one Newton step from `u`."""
         s, loss = self.A @ u, LOSSES[self.loss]
         _, derivatives = loss.value_and_derivative(s, self.y)
-        leverages = self.weights * (cho_solve(cho_factor(hessian), self.A.T).T * self.A).sum(axis=1)
+        leverages = self.weights * (_solved(hessian, self.A.T).T * self.A).sum(axis=1)
         curvatures = _curvatures(self.loss, s - self.y, derivatives)
         kept = np.maximum(1.0 - leverages * curvatures, 1e-10)
         values, _ = loss.value_and_derivative(s + leverages * derivatives / kept, self.y)
         return float(self.weights @ values)
+
+
+def _solved(matrix: Floats, right: Floats) -> Floats:
+    """The solution of a system with a symmetric positive definite matrix."""
+    # Imported here, so that commands start without SciPy.
+    from scipy.linalg import cho_factor, cho_solve
+
+    solution: Floats = cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False)
+    return solution
 
 
 def _curvatures(loss: str, r: Floats, derivatives: Floats) -> Floats:

@@ -20,9 +20,6 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from asyncdmtl.errors import UsageError
 
 HEADER = struct.Struct(">6sHI")
@@ -52,6 +49,11 @@ class Stream:
             context, key=key, digest_size=NAME_BYTES + KEY_BYTES, person=b"asyncdmtl-group"
         ).digest()
         self.name = derived[:NAME_BYTES]
+        # Imported here, so that only runs with a group load the cipher.
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._forged: type[Exception] = InvalidTag
         self._cipher = AESGCM(derived[NAME_BYTES:])
 
     @classmethod
@@ -73,7 +75,7 @@ class Stream:
         """Whether a datagram of this stream is genuine; its content is written to `out`, of that length."""
         try:
             self._cipher.decrypt_into(datagram[: HEADER.size], datagram[HEADER.size :], None, out)
-        except InvalidTag:
+        except self._forged:
             return False
         return True
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
+from asyncdmtl.data import sources
 from asyncdmtl.data.loading import recipe_defaults
 from asyncdmtl.data.recipes import load
 from asyncdmtl.learning.baseline import single_task
@@ -84,3 +86,15 @@ def test_suggested_coupling_beats_single_tasks(spec: str) -> None:
         gains.append(coupled - single if METRICS[dataset.metric].higher_is_better else single - coupled)
     assert min(gains) > 0
     assert np.mean(gains) > (0.002 if spec.startswith("digit") else 0.04)
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["from the file", "from scikit-learn"])
+def test_digits_are_those_of_scikit_learn(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not found:
+        monkeypatch.setattr(sources, "find_spec", lambda name: None)
+    sources._digits.cache_clear()
+    pixels, digits = sources._digits()
+    sources._digits.cache_clear()
+    theirs = load_digits(return_X_y=True)
+    assert (pixels * 16.0).tobytes() == theirs[0].tobytes()
+    assert digits.tobytes() == theirs[1].tobytes()
