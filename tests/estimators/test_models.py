@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 from support.clusters import Cluster
 from support.multitask import make_rows
+from support.problems import run_options
 
 import asyncdmtl
 from asyncdmtl import (
@@ -31,7 +32,6 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.addresses import format_address
-from asyncdmtl.server.records import RunOptions
 
 X, Y, TASKS = make_rows()
 # With some chance in them, so that no hyperplane tells classes apart without error.
@@ -109,7 +109,7 @@ def test_everywhere_the_same_models(cluster: str, strategy: str) -> None:
 async def test_with_a_server_that_is_running() -> None:
     model = CodedMultiTaskRegressor(max_iter=10, tol=0.0, strength=0.01).fit(X, Y, TASKS)
     settings = Settings("squared", "nuclear", 0.01, 10, dtype="float64")
-    async with Cluster(RunOptions(settings, "central", workers=3)) as cluster:
+    async with Cluster(run_options(settings=settings, strategy="central", workers=3)) as cluster:
         away = clone(model).set_params(cluster=format_address(*cluster.address))
         with pytest.raises(UsageError, match="max_iter must be that of the server, 10, got 11"):
             await asyncio.to_thread(clone(away).set_params(max_iter=11).fit, X, Y, TASKS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.clusters import stored_at
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 from support.processes import children
 
 from asyncdmtl.errors import PeerError
@@ -20,7 +20,7 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import ServerEvent
-from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.records import RoundRecord
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 
@@ -42,7 +42,7 @@ def test_a_killed_worker_changes_nothing_and_rows_stay_private(
             files.update(stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.glob("[0-9]*.npz")])
             os.kill(children()[0], signal.SIGKILL)
 
-    options = RunOptions(settings, "relay", workers=3)
+    options = run_options(settings=settings, workers=3)
     record, models = run_in_processes(options, dict(stored_at(PLACEMENT, weighted)), watch)
     assert models.coef_.tobytes() == train(weighted, settings).models.coef_.tobytes()
     assert len(record.incidents) == 1
@@ -53,7 +53,7 @@ def test_a_killed_worker_changes_nothing_and_rows_stay_private(
 
 
 def test_a_worker_that_fails_says_why() -> None:
-    options = RunOptions(make_settings(loss="logistic"), "relay", workers=3)
+    options = run_options(settings=make_settings(loss="logistic"), workers=3)
     with pytest.raises(PeerError, match=r"worker 'w\d': .*must be 0 or 1 for logistic loss") as caught:
         run_in_processes(options, dict(stored_at(PLACEMENT, make_partitions(6, "squared"))))
     assert caught.value.exit_code == 2
@@ -65,16 +65,16 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from support.processes import children
 from support.clusters import stored_at
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.launch.processes import run_in_processes
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.records import RoundRecord
 
 def tell(event):
     if isinstance(event, RoundRecord) and event.round == 0:
         print(*children(), flush=True)
 
-options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)
+options = run_options(settings=make_settings(rounds=10**6), workers=3)
 run_in_processes(options, stored_at(Placement.cyclic(3, 6, 2), make_partitions(6, "squared")), tell)
 """
 

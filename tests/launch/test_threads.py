@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.clusters import stored_at
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 from threadpoolctl import threadpool_info
 
 from asyncdmtl.errors import AuthenticationError, DataError, WaitError
@@ -26,7 +26,8 @@ PLACEMENT = Placement.cyclic(3, 6, 2)
 
 
 def options(strategy: str = "relay", **settings: Any) -> RunOptions:
-    return RunOptions(make_settings(**settings), strategy, workers=3)
+    """Options of a run of three workers, with some settings changed."""
+    return run_options(settings=make_settings(**settings), strategy=strategy, workers=3)
 
 
 def stored(partitions: Sequence[Partition]) -> dict[str, Any]:
@@ -106,16 +107,16 @@ INTERRUPTED = """
 import os, signal, sys, threading
 sys.path.insert(0, sys.argv[1])
 from support.clusters import stored_at
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.launch.threads import run_in_threads
 
 def interrupt(event):
     if isinstance(event, RoundRecord) and event.round == 3:
         os.kill(os.getpid(), signal.SIGINT)
 
-options = RunOptions(make_settings(rounds=10**6), "relay", workers=3)
+options = run_options(settings=make_settings(rounds=10**6), workers=3)
 try:
     run_in_threads(options, stored_at(Placement.cyclic(3, 6, 2), make_partitions(6, "squared")), interrupt)
 except KeyboardInterrupt:

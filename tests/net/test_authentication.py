@@ -15,7 +15,7 @@ import uvloop
 from support.certificates import Authority
 from support.clusters import Cluster, run_cluster, stored_at
 from support.messages import wire_bytes
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.errors import AuthenticationError, LinkError, PeerError, UsageError
 from asyncdmtl.learning.training import train
@@ -30,7 +30,7 @@ from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Challenge, Failure, Hello, Message, Proof, Welcome
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.events import Joined, Left, Refused
-from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.records import RoundRecord
 
 SECRET, OTHER = b"a secret of 24 bytes ...", b"another secret ........."
 PARTITIONS = make_partitions(4, "squared")
@@ -40,8 +40,7 @@ SHARED = ServerSecurity(Credentials(SECRET, {}, "test"))
 BY_NAME = ServerSecurity(Credentials(None, {"w0": SECRET, "w1": OTHER}, "test"))
 
 
-def options(**changes: Any) -> RunOptions:
-    return RunOptions(**{"settings": make_settings(), "strategy": "relay", "workers": 1, **changes})
+options = partial(run_options, workers=1)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,12 @@ import json
 from dataclasses import replace
 
 from support.clusters import run_cluster
-from support.problems import make_settings
+from support.problems import make_settings, run_options
 from support.reports import PARTITIONS, make_report, shown
 
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
-from asyncdmtl.server.records import RunOptions
 
 
 async def test_a_report_tells_how_training_ended() -> None:
@@ -31,7 +30,7 @@ async def test_a_report_tells_how_training_ended() -> None:
 
 
 async def test_a_report_of_a_server_that_was_resumed_when_all_rounds_were_made() -> None:
-    options = RunOptions(make_settings(rounds=4), "relay", workers=3)
+    options = run_options(settings=make_settings(rounds=4), workers=3)
     record, _ = await run_cluster(options, Placement.cyclic(3, 6, 2), PARTITIONS)
     made = report_run(replace(record, rounds=()))
     assert made["training"]["objective"] is made["training"]["residual"] is None

@@ -14,6 +14,7 @@ from support.clusters import Cluster, run_cluster, stored_at
 from support.messages import wire_bytes
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
+from support.problems import run_options as options
 
 from asyncdmtl.errors import DataError, LinkError, PeerError, PlacementError, UsageError, WaitError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
@@ -29,14 +30,9 @@ from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.registry import VERSION, Failure, Hello
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.events import Joined, Left, Planned, Refused
-from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
 SETTINGS = make_settings()
-
-
-def options(**changes: Any) -> RunOptions:
-    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 6, **changes})
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

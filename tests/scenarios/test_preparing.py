@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from support.clusters import Cluster, run_cluster, stored_at
 from support.placements import HOMOGENEOUS
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
@@ -21,7 +22,6 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.server.events import Left, Planned
-from asyncdmtl.server.records import RunOptions
 
 SETTINGS = make_settings(standardise=True, dtype="float64")
 
@@ -44,8 +44,7 @@ def raw_partitions() -> list[RawPartition]:
 RAW = raw_partitions()
 
 
-def options(**changes: Any) -> RunOptions:
-    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 6, **changes})
+options = partial(run_options, settings=SETTINGS)
 
 
 def encoded() -> tuple[Encoding, list[Partition]]:

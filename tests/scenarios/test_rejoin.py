@@ -6,12 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 from support.proxies import Proxy
 
 from asyncdmtl.errors import LinkError, PeerError
@@ -23,7 +24,7 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.net import event_loop
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.server.events import IncidentNoted, Joined, Planned, Waiting
-from asyncdmtl.server.records import RoundRecord, RunOptions, RunRecord
+from asyncdmtl.server.records import RoundRecord, RunRecord
 from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 PARTITIONS = make_partitions(6, "squared", features=60)
@@ -32,8 +33,7 @@ TWIN = train(PARTITIONS, SETTINGS)
 OWN = stored_at(HOMOGENEOUS, PARTITIONS)
 
 
-def options(**changes: Any) -> RunOptions:
-    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 6, **changes})
+options = partial(run_options, settings=SETTINGS)
 
 
 @pytest.fixture(autouse=True)

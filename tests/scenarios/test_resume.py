@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data import recipes
 from asyncdmtl.data.model_file import SavedModel
@@ -29,7 +30,7 @@ from asyncdmtl.learning.training import Trainer, train
 from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.server.checkpoint import Store
 from asyncdmtl.server.events import Checkpointed
-from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.records import RoundRecord
 
 LIMIT = 60
 SPEC = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=0"
@@ -218,9 +219,7 @@ PARTITIONS = make_partitions(6, "squared")
 OWN = stored_at(HOMOGENEOUS, PARTITIONS)
 
 
-def options(**changes: Any) -> RunOptions:
-    settings = make_settings(rounds=60, dtype="float64")
-    return RunOptions(**{"settings": settings, "strategy": "relay", "workers": 6, **changes})
+options = partial(run_options, settings=make_settings(rounds=60, dtype="float64"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

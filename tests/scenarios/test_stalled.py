@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pytest
 from support.clusters import Cluster
 from support.peers import Peer
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol.messages.registry import AwaitRestore, Heartbeat, StateTransfer, Uplink
 from asyncdmtl.server.events import IncidentNoted, Planned
-from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.records import RoundRecord
 
 PARTITIONS = make_partitions(4, "squared")
 SETTINGS = make_settings()
 SILENCE = 1.5
 
 
-def options(**changes: Any) -> RunOptions:
-    given = {"settings": SETTINGS, "strategy": "relay", "workers": 2, "silence_timeout": SILENCE}
-    return RunOptions(**{**given, "round_timeout": 50.0, **changes})
+options = partial(run_options, workers=2, silence_timeout=SILENCE, round_timeout=50.0)
 
 
 async def repeated(peer: Peer, what: bytes | None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.raw_partition import RawPartition
@@ -20,14 +21,12 @@ from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.server.agreement import Dissent, dissenters
 from asyncdmtl.server.events import Joined, Refused
-from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
 SETTINGS = make_settings()
 
 
-def options(**changes: Any) -> RunOptions:
-    return RunOptions(**{"settings": SETTINGS, "strategy": "relay", "workers": 7, **changes})
+options = partial(run_options, workers=7)
 
 
 @pytest.mark.parametrize(

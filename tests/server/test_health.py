@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.errors import LinkError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
@@ -32,7 +32,6 @@ from asyncdmtl.server.events import (
     Waiting,
 )
 from asyncdmtl.server.health import MOST_CONNECTIONS, MOST_HEADER, Health, Metrics
-from asyncdmtl.server.records import RunOptions
 
 LISTENING = Listening("r1", "127.0.0.1", 7700)
 
@@ -210,7 +209,7 @@ async def test_a_run_with_a_lost_worker_adds_up(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(CodedWorkerSide, "compute", leaving)
     partitions = make_partitions(6, "squared")
-    options = RunOptions(make_settings(rounds=4), "relay", workers=6)
+    options = run_options(settings=make_settings(rounds=4), workers=6)
     async with Cluster(options) as cluster:
         own = stored_at(HOMOGENEOUS, partitions)
         workers = {name: cluster.join(name, parts) for name, parts in own.items()}

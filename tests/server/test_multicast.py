@@ -14,7 +14,7 @@ import pytest
 from support.clusters import Cluster, run_cluster, stored_at
 from support.groups import LOOPBACK, free_group
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.errors import PeerError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
@@ -43,10 +43,9 @@ NOWHERE = "nowhere0"
 
 
 def options(**changes: Any) -> RunOptions:
+    """Options of a run that sends to a group of its own, as fast as it can."""
     fast = MulticastOptions(free_group(), LOOPBACK, 1e10)
-    return RunOptions(
-        **{"settings": SETTINGS, "strategy": "relay", "workers": 6, "multicast": fast, **changes}
-    )
+    return run_options(**{"settings": SETTINGS, "multicast": fast, **changes})
 
 
 def told(record: RunRecord) -> BroadcastRecord:

@@ -8,6 +8,7 @@ import numpy as np
 
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.server.records import RunOptions
 
 
 def make_partitions(count: int, loss: str, features: int = 9, seed: int = 0) -> list[Partition]:
@@ -36,3 +37,9 @@ def make_settings(**changes: Any) -> Settings:
         "seed": 0,
     }
     return Settings(**settings | changes)
+
+
+def run_options(**changes: Any) -> RunOptions:
+    """Options of a run of six workers under `make_settings`, with some of them changed."""
+    options: dict[str, Any] = {"settings": make_settings(), "strategy": "relay", "workers": 6}
+    return RunOptions(**options | changes)

@@ -9,14 +9,13 @@ from typing import Any
 
 from rich.console import Console
 from support.clusters import run_cluster
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.evaluation import evaluate, learning_curve
 from asyncdmtl.report.run_report import report_run
-from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(6, "squared")
 
@@ -26,7 +25,7 @@ TEST = {p.task: (p.X, p.y) for p in make_partitions(6, "squared", seed=1)[::2]}
 
 async def make_report(settings: Settings) -> tuple[dict[str, Any], TaskModels]:
     """The report of a run over `PARTITIONS` with three workers, and the models of all tasks."""
-    options = RunOptions(settings, "relay", workers=3)
+    options = run_options(settings=settings, workers=3)
     record, models = await run_cluster(options, Placement.cyclic(3, 6, 2), PARTITIONS)
     return report_run(record), models[0]
 
