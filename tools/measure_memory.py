@@ -23,8 +23,8 @@ from typing import Any
 import click
 
 from asyncdmtl.data import recipes
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 
 PAGE = 4096
 SAMPLE = 0.002

@@ -26,8 +26,8 @@ from namespaces import HERE
 
 from asyncdmtl.data import recipes
 from asyncdmtl.net import event_loop
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.worker.worker import Worker, WorkerOptions
 
 # Seconds that a run may take.

@@ -26,8 +26,8 @@ from namespaces import obstacle
 from traffic import Counted, Row, by_round, layers, measure, network_of, rate_bytes
 
 from asyncdmtl.data import recipes
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 
 WAYS = ("up", "down")
 

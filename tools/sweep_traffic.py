@@ -26,8 +26,8 @@ from matplotlib.ticker import MaxNLocator
 from namespaces import obstacle
 from traffic import Counted, measure
 
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 
 OPEN = "open"
 

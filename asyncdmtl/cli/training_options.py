@@ -17,7 +17,7 @@ from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import DTYPES, INTERCEPTS, UPDATES, Settings
-from asyncdmtl.plan.plan import CHOICES
+from asyncdmtl.plan.parameters import CHOICES
 
 # What the help shows as the default of an option that follows from the data.
 _SUITS = "the one that suits the data"

@@ -31,7 +31,8 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import Plan, Strategy
+from asyncdmtl.plan.parameters import Strategy
+from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 
 # The most packets, of all partitions together, with which a plan takes the least uplink load there is. With

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Literal, TypeAlias, overload
 
 import numpy as np
@@ -19,6 +19,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.field import isal
 from asyncdmtl.field.byte_rows import ByteRows, check_apart, check_rows
+from asyncdmtl.field.threads import WORK_PER_THREAD, in_threads
 
 POLYNOMIAL = 0x11D
 KERNEL_VARIABLE = "ASYNCDMTL_KERNEL"
@@ -34,9 +35,6 @@ _LOOKUP_BLOCK_MIN = 1 << 12
 
 # Bytes of the blocks of all sources together; as indices of 8 bytes each they take 16 MB.
 _LOOKUP_TOTAL = 1 << 21
-
-# Coefficients × bytes below which handing a part to another thread costs more than it saves.
-_WORK_PER_THREAD = 1 << 26
 
 # Bytes of sources and result up to which a product remembers the arrays of its last call: with more, checking
 # them again takes no noticeable share of the time.
@@ -106,6 +104,16 @@ def matmul(a: Bytes, b: Bytes) -> Bytes:
         Not matrices of uint8, or shapes that do not fit.
     """
     return Product(a)(np.ascontiguousarray(elements("b", b)))
+
+
+def dense_product(a: Bytes, b: Bytes) -> Bytes:
+    """`matmul` for a matrix `a` that is used once: its structure is not searched for, nothing is checked."""
+    out = np.zeros((len(a), b.shape[1]), dtype=np.uint8)
+    if a.size and b.size:
+        b = np.ascontiguousarray(b)
+        sources, results = check_rows("b", b, len(b), None), check_rows("out", out, len(out), None)
+        in_threads(partial(_kernel(kernel_name(), a), sources, results), a.size, b.shape[1])
+    return out
 
 
 def kernel_name() -> Literal["isa-l", "numpy"]:
@@ -225,7 +233,7 @@ class Product:
             if not all(row.flags.writeable for row in ([out] if isinstance(out, np.ndarray) else out)):
                 raise UsageError("out", "must be writeable", "a read-only array")
             check_apart(read, written)
-        self._in_threads(read, written, threads)
+        in_threads(partial(self._span, read, written), self._work, read.length, threads)
         if isinstance(sources, np.ndarray) and isinstance(out, np.ndarray):
             self._remember(sources, out, read, written)
         return result
@@ -237,31 +245,11 @@ class Product:
     def _remember(self, sources: Bytes, out: Bytes, read: ByteRows, written: ByteRows) -> None:
         """Have the next call with these arrays ready, if they are small."""
         kernel, length = self._compute, read.length
-        small = sources.nbytes + out.nbytes <= _REMEMBERED and self._work * length <= _WORK_PER_THREAD
+        small = sources.nbytes + out.nbytes <= _REMEMBERED and self._work * length <= WORK_PER_THREAD
         # A view would keep all that it is a view of; and the kernel does not know of structure.
         own, dense = sources.base is None is out.base, self._work == self.matrix.size > 0
         if small and own and dense and length and isinstance(kernel, isal.IsalKernel):
             self._remembered = _Call(sources, out, kernel.prepared(read, written), (read, written))
-
-    def _in_threads(self, sources: ByteRows, out: ByteRows, threads: int | None) -> None:
-        length = sources.length
-        if threads is None:
-            threads = self._work * length // _WORK_PER_THREAD
-            threads = threads if threads <= 1 else min(_cores(), threads)
-        threads = min(threads, length // 64)
-        if threads <= 1:
-            self._span(sources, out, 0, length)
-            return
-        # Multiples of 64: only the last part ends within a machine word.
-        step = -(-length // (64 * threads)) * 64
-        spans = [(start, min(start + step, length)) for start in range(0, length, step)]
-        others = [_pool().submit(self._span, sources, out, *span) for span in spans[1:]]
-        try:
-            self._span(sources, out, *spans[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
 
     def _span(self, sources: ByteRows, out: ByteRows, start: int, stop: int) -> None:
         for i in self._zeros:
@@ -375,20 +363,3 @@ def _isal_works() -> bool:
         if not np.array_equal(result, expected):
             return False
     return True
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    """The threads of all products in this process, started when first needed."""
-    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="asyncdmtl-gf256")
-
-
-if hasattr(os, "register_at_fork"):
-    # Threads do not survive a fork; the child starts its own.
-    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,23 +1,29 @@
-"""Linear algebra over GF(2^8): rank, inverse, solution, independent rows. Exact.
+"""Linear algebra over GF(2^8): rank, inverse, solution, null space, independent rows. Exact.
 
 All functions use Gauss–Jordan elimination by panels of a few columns. A panel is *swept*: exchanging one
 variable for one equation at a time turns the pivots' block S into S⁻¹ and the block F below or above it into
 F S⁻¹ (Tucker's principal pivot transform; signs vanish in characteristic 2). One product with the swept
-columns then updates the columns beside the panel, so `Product` does nearly all of the work.
+columns then updates the columns beside the panel, so products do nearly all of the work.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
-from asyncdmtl.field.gf256 import INVERSES, PRODUCTS, Product, elements
+from asyncdmtl.field.gf256 import INVERSES, PRODUCTS, dense_product, elements
 
 # Columns that are swept at a time: few enough that sweeping costs little, many enough that products are
 # large.
 PANEL = 16
+
+# Columns that are eliminated before the rest of a large matrix is updated: each update reads all of it once.
+BLOCK = 128
 
 
 def rank(matrix: Bytes) -> int:
@@ -65,7 +71,7 @@ def invert(matrix: Bytes) -> Bytes:
         rows, pivots = _sweep(panel, free)
         if len(rows) < panel.shape[1]:
             raise CodingError(f"matrix of shape {n} × {n} is singular: it has no inverse over GF(2^8)")
-        update = Product(panel)(work[rows])
+        update = dense_product(panel, work[rows])
         work ^= update
         work[rows] = update[rows]
         work[:, start : start + PANEL] = panel
@@ -90,23 +96,80 @@ def solve(a: Bytes, b: Bytes) -> Bytes:
     inverse = invert(a)
     if len(b) != len(inverse):
         raise UsageError("b", f"must have {len(inverse)} rows", len(b))
-    return Product(inverse)(np.ascontiguousarray(b))
+    return dense_product(inverse, b)
+
+
+def null_space(matrix: Bytes) -> Bytes:
+    """A basis of the vectors `x` with `matrix` x = 0: uint8 (c, c − rank) for a uint8 matrix (r, c).
+
+    Raises
+    ------
+    UsageError
+        Not a matrix of uint8.
+    """
+    matrix = _matrix("matrix", matrix)
+    steps = list(_eliminate(matrix))
+    pivots = np.concatenate([np.empty(0, dtype=np.intp), *(step.pivots for step in steps)])
+    free = np.delete(np.arange(matrix.shape[1]), pivots)
+    basis = np.zeros((matrix.shape[1], len(free)), dtype=np.uint8)
+    basis[free, np.arange(len(free))] = 1
+    for step in reversed(steps):
+        if step.pivots.size and free.size:
+            basis[step.pivots] = dense_product(step.rest, basis[step.columns])
+    return basis
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One block of elimination: variables `pivots` are `rest` times the later variables `columns`."""
+
+    pivots: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    rest: Bytes
 
 
 def _pivot_columns(matrix: Bytes) -> list[int]:
     """Columns that are not combinations of those before them, ascending."""
-    rest = np.ascontiguousarray(matrix)
-    found: list[int] = []
-    start = 0
-    while rest.size:
-        panel, beside = rest[:, :PANEL].copy(), rest[:, PANEL:]
-        rows, pivots = _sweep(panel, np.ones(len(panel), dtype=np.bool_))
-        found += (start + pivots).tolist()
-        start += PANEL
+    return [column for step in _eliminate(matrix, solve=False) for column in step.pivots.tolist()]
+
+
+def _eliminate(matrix: Bytes, *, solve: bool = True) -> Iterator[_Step]:
+    """Forward elimination by blocks of columns; without `solve` the steps have no `rest`."""
+    left = np.ascontiguousarray(matrix)
+    start, end = 0, matrix.shape[1]
+    while left.size:
+        panel, beside = left[:, :BLOCK].copy(), left[:, BLOCK:]
+        rows, pivots = _sweep_block(panel)
         others = np.delete(np.arange(len(panel)), rows)
-        rest = beside[others]
-        rest ^= Product(panel[np.ix_(others, pivots)])(beside[rows])
-    return found
+        rest, columns = np.empty((len(rows), 0), dtype=np.uint8), np.empty(0, dtype=np.intp)
+        if solve:
+            unused = np.delete(np.arange(panel.shape[1]), pivots)
+            columns = np.concatenate([start + unused, np.arange(start + panel.shape[1], end)])
+            solved = dense_product(panel[np.ix_(rows, pivots)], beside[rows])
+            rest = np.hstack([panel[np.ix_(rows, unused)], solved])
+        yield _Step(start + pivots, columns, rest)
+        start += panel.shape[1]
+        left = beside[others]
+        if rows.size and left.size:
+            left ^= dense_product(panel[np.ix_(others, pivots)], beside[rows])
+
+
+def _sweep_block(panel: Bytes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Sweep a block (r, c) of several panels in place; return rows and columns of its pivots, paired."""
+    free = np.ones(len(panel), dtype=np.bool_)
+    all_rows, all_columns = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
+    for start in range(0, panel.shape[1], PANEL):
+        swept = panel[:, start : start + PANEL].copy()
+        rows, columns = _sweep(swept, free)
+        if rows.size:
+            update = dense_product(swept[:, columns], panel[rows])
+            panel ^= update
+            panel[rows] = update[rows]
+            free[rows] = False
+        panel[:, start : start + PANEL] = swept
+        all_rows.append(rows)
+        all_columns.append(start + columns)
+    return np.concatenate(all_rows), np.concatenate(all_columns)
 
 
 def _sweep(panel: Bytes, free: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

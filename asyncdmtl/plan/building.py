@@ -1,75 +1,89 @@
-"""From rates to a plan: the matrices and deliveries that a strategy, its rates and a seed determine."""
+"""From parameters to a plan: the matrices and deliveries that both ends build alike."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
 from asyncdmtl.plan.codes import matrices
 from asyncdmtl.plan.codes.matrices import Delivery
-from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import Plan, Strategy
+from asyncdmtl.plan.parameters import PlanParameters
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.units import Units, whole_holders
 
 
-def build_plan(
-    placement: Placement,
-    tasks: tuple[int, ...],
-    strategy: Strategy,
-    subpackets: int,
-    uplink_rows: tuple[int, ...],
-    senders: tuple[int, ...],
-    seed: int,
-    silent: int,
-) -> Plan:
-    """The matrices and deliveries that the arguments determine, not yet checked."""
-    if strategy == "relay":
-        deliveries = _missing(placement, subpackets)
-        E = matrices.coded_uplink(placement, uplink_rows, subpackets, seed)
-        D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed)
-    elif strategy == "central":
-        deliveries = _missing_tasks(placement, tasks, subpackets)
-        if silent:
-            E = matrices.coded_uplink(placement, uplink_rows, subpackets, seed)
-        else:
-            E = matrices.plain_uplink(placement, senders)
-        D = matrices.coded_downlink(_most_rows(deliveries), (max(tasks) + 1) * subpackets, seed)
-    elif strategy == "personal":
-        hosted = [tuple(sorted({tasks[n] for n in stored})) for stored in placement.stored]
-        deliveries = tuple(Delivery(own, own, ()) for own in hosted)
-        E = matrices.plain_uplink(placement, senders)
-        D = np.eye(max(tasks) + 1, dtype=np.uint8)
+def build_plan(parameters: PlanParameters) -> Plan:
+    """The plan with these parameters; whether every worker can decode is not checked here."""
+    units, P, seed = parameters.units, parameters.subpackets, parameters.seed
+    tasks = max(parameters.tasks) + 1
+    if parameters.strategy == "relay" or parameters.silent:
+        E = matrices.coded_uplink(units.blocks, parameters.uplink_rows, P, seed)
     else:
-        deliveries = tuple(Delivery(missing, missing, ()) for missing in _each_missing(placement))
-        E = matrices.plain_uplink(placement, senders)
+        E = matrices.plain_uplink(parameters.senders)
+    if parameters.strategy == "relay":
+        deliveries = _missing(units, P)
+        D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed, parameters.last_row)
+    elif parameters.strategy == "central":
+        deliveries = _missing_tasks(parameters, P)
+        D = matrices.coded_downlink(_most_rows(deliveries), tasks * P, seed, parameters.last_row)
+    elif parameters.strategy == "personal":
+        placement = parameters.placement
+        hosted = [tuple(sorted({parameters.tasks[n] for n in stored})) for stored in placement.stored]
+        deliveries = tuple(Delivery(own, own, ()) for own in hosted)
+        D = np.eye(tasks, dtype=np.uint8)
+    else:
+        each = _each_missing(units)
+        deliveries = tuple(Delivery(missing, missing, ()) for missing in each)
         D = E.T.copy()
-    for matrix in (E, D):
-        matrix.flags.writeable = False
-    return Plan(placement, tasks, strategy, subpackets, seed, uplink_rows, senders, E, D, deliveries, silent)
+    deliveries = _with_replaced_rows(deliveries, parameters.replaced)
+    given = {field.name: getattr(parameters, field.name) for field in fields(PlanParameters)}
+    return Plan(**given, uplink_matrix=E, downlink_matrix=D, deliveries=deliveries)
 
 
-def _each_missing(placement: Placement) -> list[tuple[int, ...]]:
-    return [placement.missing(k) for k in range(len(placement.workers))]
+def _each_missing(units: Units) -> list[tuple[int, ...]]:
+    """For every worker the units that it lacks, ascending."""
+    everything = tuple(range(len(units.holders)))
+    held = [set(own) for own in units.held]
+    return [tuple(unit for unit in everything if unit not in own) for own in held]
 
 
-def _most_rows(deliveries: tuple[Delivery, ...]) -> int:
+def _most_rows(deliveries: Sequence[Delivery]) -> int:
     return max(len(delivery.rows) for delivery in deliveries)
 
 
-def _missing(placement: Placement, subpackets: int) -> tuple[Delivery, ...]:
+def _missing(units: Units, subpackets: int) -> tuple[Delivery, ...]:
     """Every worker is sent the first rows, as many as it lacks packets: any that many would suffice."""
+    # Slices of one tuple share its numbers: with 1,000 workers that is 80 MB instead of 400.
+    rows = tuple(range(len(units.holders) // units.merged * subpackets))
     return tuple(
-        Delivery(tuple(range(len(missing) * subpackets)), missing, stored)
-        for missing, stored in zip(_each_missing(placement), placement.stored, strict=True)
+        Delivery(rows[: len(missing) // units.merged * subpackets], missing, held)
+        for missing, held in zip(_each_missing(units), units.held, strict=True)
     )
 
 
-def _missing_tasks(placement: Placement, tasks: tuple[int, ...], subpackets: int) -> tuple[Delivery, ...]:
+def _missing_tasks(parameters: PlanParameters, subpackets: int) -> tuple[Delivery, ...]:
     """Every worker computes the aggregates of the tasks that it stores whole, and is sent the others."""
-    owned: list[set[int]] = [set() for _ in range(max(tasks) + 1)]
-    for n, task in enumerate(tasks):
-        owned[task].add(n)
+    whole: list[list[int]] = [[] for _ in parameters.placement.workers]
+    holders = whole_holders(parameters.placement, parameters.tasks)
+    for task, workers in enumerate(holders):
+        for k in workers:
+            whole[k].append(task)
     deliveries = []
-    for stored in placement.stored:
-        whole = tuple(task for task, parts in enumerate(owned) if parts <= set(stored))
-        wanted = tuple(task for task in range(len(owned)) if task not in whole)
-        deliveries.append(Delivery(tuple(range(len(wanted) * subpackets)), wanted, whole))
+    for known in map(set, whole):
+        wanted = tuple(task for task in range(len(holders)) if task not in known)
+        deliveries.append(Delivery(tuple(range(len(wanted) * subpackets)), wanted, tuple(sorted(known))))
     return tuple(deliveries)
+
+
+def _with_replaced_rows(
+    deliveries: tuple[Delivery, ...], replaced: Sequence[tuple[int, int]]
+) -> tuple[Delivery, ...]:
+    """The deliveries with another last row for some workers."""
+    changed = list(deliveries)
+    for worker, row in replaced:
+        before = changed[worker]
+        if before.rows:
+            changed[worker] = Delivery((*before.rows[:-1], row), before.wanted, before.known)
+    return tuple(changed)

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES, Strategy
 from asyncdmtl.plan.rates.bounds import downlink_bound, lacking
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.rates.rounding import plan_rates

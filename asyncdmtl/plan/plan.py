@@ -7,84 +7,53 @@ recipe and a digest: both ends build the same matrices from the recipe, and comp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
-from asyncdmtl.field import gf256
 from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.codes.coders import Coders
-from asyncdmtl.plan.codes.matrices import Delivery
-from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.codes.matrices import ColumnDelivery, Delivery, combined_rows, packets
+from asyncdmtl.plan.parameters import PlanParameters, Strategy
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
 from asyncdmtl.plan.rates.stragglers import silent_rates
-from asyncdmtl.plan.validation import whole_number
-
-Strategy = Literal["relay", "central", "personal", "uncoded"]
-STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
-
-# The strategies that a run may ask for. `auto` chooses among the exact ones; `linear` is exact up to
-# rounding.
-CHOICES = ("auto", *STRATEGIES, "linear")
+from asyncdmtl.plan.validation import check_byte_rows, check_vectors, numeric_dtype, whole_number
 
 # What the columns of `Plan.combined` stand for.
 BroadcastKind = Literal["updates", "aggregates", "models"]
 
-# Version of a recipe's format: a peer refuses a recipe of another version.
-RECIPE_VERSION = 1
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan(PlanParameters):
+    """Matrices, loads and bounds of one strategy for one placement; made by `make_plan`.
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Matrices, loads and bounds of one strategy for one placement.
-
-    All loads count vectors of the size of one local update, as exact fractions. `K`, `N`, `T`, `P` are the
-    numbers of workers, partitions, tasks and packets per vector.
+    All loads count vectors of the size of one local update, as exact fractions. Vectors are numbered by
+    `units` (the partitions, unless tasks are aggregated). The attributes of `PlanParameters` come first.
 
     Attributes
     ----------
-    placement : Placement
-    tasks : tuple of int, length N
-        The task that owns each partition.
-    strategy : "relay", "central", "personal" or "uncoded"
-        Where updates are aggregated, and what is coded (docs/theory.md, section 2).
-    subpackets : int
-        `P`: the packets that every vector is cut into.
-    seed : int
-        The seed of the random entries of both matrices.
-    uplink_rows : tuple of int, length K
-        Packets that each worker sends: `R_k·P`.
-    senders : tuple of int
-        The worker that sends each update, where updates go up uncoded; else empty.
-    uplink_matrix : uint8 array (R_up·P, N·P)
-        `E`; rows in the order of the workers, zero outside a worker's stored columns.
-    downlink_matrix : uint8 array (R_down·P, R_up·P), or (R_down·P, T·P) where the server aggregates
+    uplink_matrix : uint8 array (Σ uplink_rows, columns)
+        `E`; rows in the order of the workers, zero outside the columns of units that the worker holds.
+    downlink_matrix : uint8 array (R_down·P, Σ uplink_rows), or (R_down·P, T·P) where the server aggregates
         `D`; it combines uplink rows, for `central` the tasks' aggregates, for `personal` their models.
     deliveries : tuple of Delivery, length K
         The rows of the downlink that each worker is sent, the vectors it wants, and those it knows.
-    silent : int
-        How many workers may stay silent (`central`).
     """
 
-    placement: Placement
-    tasks: tuple[int, ...]
-    strategy: Strategy
-    subpackets: int
-    seed: int
-    uplink_rows: tuple[int, ...]
-    senders: tuple[int, ...]
     uplink_matrix: Bytes
     downlink_matrix: Bytes
     deliveries: tuple[Delivery, ...]
-    silent: int = 0
+
+    def __post_init__(self) -> None:
+        self._protect()
 
     @property
     def broadcasts(self) -> BroadcastKind:
@@ -95,17 +64,17 @@ class Plan:
     @property
     def uplink_load(self) -> Fraction:
         """`R_up`: vectors sent up by all workers together."""
-        return Fraction(sum(self.uplink_rows), self.subpackets)
+        return sum(self.uplink_rows) * self.packet_load
 
     @property
     def downlink_load(self) -> Fraction:
         """`R_down`: vectors broadcast, each coded row counted once."""
-        return Fraction(len(self.downlink_matrix), self.subpackets)
+        return len(self.downlink_matrix) * self.packet_load
 
     @property
     def wire_downlink_load(self) -> Fraction:
         """Vectors sent down when every worker is sent its own copy, as over TCP."""
-        return Fraction(sum(len(delivery.rows) for delivery in self.deliveries), self.subpackets)
+        return sum(len(delivery.rows) for delivery in self.deliveries) * self.packet_load
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out what was computed from the plan: coders hold pointers that mean nothing to a copy."""
@@ -114,6 +83,9 @@ class Plan:
     def __setstate__(self, state: dict[str, object]) -> None:
         """Take over the state of a pickled or copied plan; its matrices are read-only again."""
         self.__dict__.update(state)
+        self._protect()
+
+    def _protect(self) -> None:
         for matrix in (self.uplink_matrix, self.downlink_matrix):
             matrix.flags.writeable = False
 
@@ -150,50 +122,62 @@ class Plan:
         """`G`: each downlink row as a combination of the vectors that workers decode (see `broadcasts`)."""
         if self.broadcasts != "updates":
             return self.downlink_matrix
-        return gf256.matmul(self.downlink_matrix, self.uplink_matrix)
+        return combined_rows(
+            self.downlink_matrix, self.uplink_matrix, self.units.blocks, self.uplink_rows, self.subpackets
+        )
+
+    def in_columns(self, delivery: Delivery) -> ColumnDelivery:
+        """A delivery with columns of `combined` in place of vectors."""
+        known, wanted = self.packed_order(delivery.known), self.packed_order(delivery.wanted)
+        if self.broadcasts != "updates":
+            return ColumnDelivery(
+                delivery.rows, packets(wanted, self.subpackets), packets(known, self.subpackets)
+            )
+        columns = self.units.columns
+        return ColumnDelivery(
+            delivery.rows, columns(wanted, self.subpackets), columns(known, self.subpackets)
+        )
+
+    def packed_order(self, vectors: Sequence[int]) -> tuple[int, ...]:
+        """Vectors of a delivery in the order in which their packets lie in memory."""
+        return tuple(vectors) if self.broadcasts != "updates" else self.units.in_layout(vectors)
 
     @cached_property
     def digest(self) -> bytes:
         """16 bytes that agree iff both matrices, the deliveries and the placement do."""
         hasher = hashlib.blake2b(digest_size=16)
-        hasher.update(repr((self.recipe(), self.deliveries)).encode())
+        hasher.update(repr(self.recipe()).encode())
+        for delivery in self.deliveries:
+            for numbers in (delivery.rows, delivery.wanted, delivery.known):
+                hasher.update(np.array([len(numbers), *numbers], dtype="<i8").data)
         for matrix in (self.uplink_matrix, self.downlink_matrix):
             hasher.update(repr(matrix.shape).encode())
             hasher.update(matrix.reshape(-1).data)
         return hasher.digest()
 
-    def recipe(self) -> dict[str, Any]:
-        """All that `asyncdmtl.plan.recipe.rebuild_plan` needs, in plain msgpack and JSON types."""
-        return {
-            "version": RECIPE_VERSION,
-            "strategy": self.strategy,
-            "workers": list(self.placement.workers),
-            "partitions": list(self.placement.partitions),
-            "stored": [list(stored) for stored in self.placement.stored],
-            "tasks": list(self.tasks),
-            "subpackets": self.subpackets,
-            "uplink_rows": list(self.uplink_rows),
-            "senders": list(self.senders),
-            "seed": self.seed,
-            "silent": self.silent,
-        }
-
     @cached_property
     def coders(self) -> Coders:
         """The prepared encoders, decoders and recombiner, each made when it is first asked for."""
         return Coders(
-            self.placement,
-            self.subpackets,
+            self.placement.workers,
+            tuple(self.units.columns(held, self.subpackets) for held in self.units.held),
             self.uplink_rows,
             self.uplink_matrix,
             self.downlink_matrix,
             self.combined,
-            self.deliveries,
+            tuple(map(self.in_columns, self.deliveries)),
         )
 
     def vector_format(self, length: int, dtype: DTypeLike, *, grouped: bool = False) -> VectorFormat:
-        """How vectors of `length` numbers are cut into packets; `grouped` if rows go to a multicast group."""
-        return VectorFormat.of(length, dtype, self.subpackets, grouped=grouped)
+        """How vectors of `length` numbers are cut into packets; `grouped` if rows go to a multicast group.
+
+        Raises
+        ------
+        UsageError
+            `length` is no whole number from 1 on, or `dtype` no dtype of numbers.
+        """
+        length, dtype = whole_number("length", length, 1), numeric_dtype(dtype)
+        return VectorFormat.of(length, dtype, self.subpackets, grouped=grouped, merged=self.merged)
 
     def encode(self, worker: int, updates: NDArray[Any]) -> Bytes:
         """The coded rows that `worker` sends up.
@@ -201,47 +185,58 @@ class Plan:
         Parameters
         ----------
         worker : int
-        updates : array (|M_k|, d) of any dtype
-            The local updates of the partitions that the worker stores, in ascending order.
+        updates : array (len(units.held[worker]), d) of any numeric dtype
+            The vectors of the units that the worker holds, ascending: without aggregated tasks the local
+            updates of its partitions.
 
         Returns
         -------
         uint8 array (uplink_rows[worker], packet bytes)
+
+        Raises
+        ------
+        UsageError
+            No such worker, or vectors of another number or kind.
         """
-        expected = len(self.placement.stored[self._checked(worker)])
-        _check_array("updates", updates)
-        if updates.ndim != 2 or len(updates) != expected:
-            raise UsageError("updates", f"must have the shape ({expected}, d)", updates.shape)
-        return self.coders.encoder(worker)(self.vector_format(updates.shape[1], updates.dtype).pack(updates))
+        held = self.units.held[self._checked(worker)]
+        check_vectors("updates", updates, len(held))
+        packed = self._pack(held, updates, self.units.in_layout(held))
+        return self.coders.encoder(worker)(packed)
 
     def collect(self, uplink: Mapping[int, Bytes], length: int, dtype: DTypeLike) -> NDArray[Any]:
-        """Decode all updates, at a server that aggregates, from the rows of the workers that responded.
+        """Decode all units, at a server that aggregates, from the rows of the workers that responded.
 
         Parameters
         ----------
         uplink : mapping of worker to its rows, as `encode` returned them
             All workers, or all but `silent` of them.
         length, dtype
-            The numbers of one update and their dtype.
+            The numbers of one vector and their dtype.
 
         Returns
         -------
-        array (N, length)
+        array (units, length)
+            Without aggregated tasks the updates of all N partitions.
 
         Raises
         ------
+        UsageError
+            Rows of no such worker, or of another shape or dtype than `encode` returns.
         CodingError
-            The rows of these workers do not determine all updates.
+            The rows of these workers do not determine all units.
         """
-        for k, part in uplink.items():
-            shape = (self.uplink_rows[self._checked(k)], self.vector_format(length, dtype).packet_bytes)
-            _check_array(f"rows of worker {k}", part)
-            if part.shape != shape:
-                raise UsageError(f"rows of worker {k}", f"must have the shape {shape}", part.shape)
-        chosen, decoder = self.coders.collector(tuple(uplink))
+        layout = self.vector_format(length, dtype)
+        if not isinstance(uplink, Mapping):
+            raise UsageError("uplink", "must map workers to their rows", type(uplink).__name__)
+        parts = {self._checked(k): part for k, part in uplink.items()}
+        for k, part in parts.items():
+            check_byte_rows(f"rows of worker {k}", part, (self.uplink_rows[k], layout.packet_bytes))
+        chosen, decoder = self.coders.collector(tuple(parts))
         firsts = np.concatenate([[0], np.cumsum(self.uplink_rows)])
-        rows = {int(firsts[k]) + i: row for k, part in uplink.items() for i, row in enumerate(part)}
-        return self.vector_format(length, dtype).vectors(decoder([rows[i] for i in chosen], ()))
+        rows = {int(firsts[k]) + i: row for k, part in parts.items() for i, row in enumerate(part)}
+        everything = tuple(range(len(self.units.holders)))
+        packed = decoder([rows[i] for i in chosen], ())
+        return _reordered(layout.vectors(packed), self.units.in_layout(everything), everything)
 
     def recombine(self, uplink: Sequence[Bytes]) -> Bytes:
         """The rows that the server broadcasts, from the rows of all workers in their order.
@@ -252,13 +247,18 @@ class Plan:
         Raises
         ------
         UsageError
-            The parts are not 2-D arrays of uint8, or have too few or too many rows.
+            The parts are not 2-D arrays of uint8 with rows of one length, or have too few or too many rows.
         """
+        if isinstance(uplink, Mapping) or not isinstance(uplink, Iterable):
+            raise UsageError("uplink", "must be arrays of rows, one from each worker", type(uplink).__name__)
         parts = list(uplink)
+        lengths = {part.shape[1] for part in parts if isinstance(part, np.ndarray) and part.ndim == 2}
         for part in parts:
-            _check_array("uplink", part)
-        if not parts or any(part.ndim != 2 for part in parts):
-            raise UsageError("uplink", "must be 2-D arrays of rows, one from each worker", len(parts))
+            check_byte_rows("uplink", part, None)
+        count, expected = sum(map(len, parts)), self.downlink_matrix.shape[1]
+        if len(lengths) != 1 or count != expected:
+            rule = f"must have {expected} rows of equal length in all, from the workers in their order"
+            raise UsageError("uplink", rule, [part.shape for part in parts])
         return self.coders.recombiner([row for rows in parts for row in rows] or parts[0])
 
     def decode(self, worker: int, rows: Bytes, known: NDArray[Any]) -> NDArray[Any]:
@@ -275,23 +275,34 @@ class Plan:
         Returns
         -------
         array (len(deliveries[worker].wanted), d) of the dtype of `known`
+            In ascending order.
+
+        Raises
+        ------
+        UsageError
+            No such worker, or arrays of another shape or dtype.
         """
         delivery = self.deliveries[self._checked(worker)]
-        _check_array("known", known)
-        _check_array("rows", rows)
-        if known.ndim != 2 or len(known) != len(delivery.known):
-            raise UsageError("known", f"must have the shape ({len(delivery.known)}, d)", known.shape)
+        check_vectors("known", known, len(delivery.known))
         layout = self.vector_format(known.shape[1], known.dtype)
-        if rows.shape != (len(delivery.rows), layout.packet_bytes):
-            shape = (len(delivery.rows), layout.packet_bytes)
-            raise UsageError("rows", f"must have the shape {shape}", rows.shape)
-        return layout.vectors(self.coders.decoder(worker)(rows, layout.pack(known)))
+        check_byte_rows("rows", rows, (len(delivery.rows), layout.packet_bytes))
+        packed = self._pack(delivery.known, known, self.packed_order(delivery.known))
+        decoded = layout.vectors(self.coders.decoder(worker)(rows, packed))
+        return _reordered(decoded, self.packed_order(delivery.wanted), delivery.wanted)
+
+    def _pack(self, numbers: Sequence[int], vectors: NDArray[Any], order: Sequence[int]) -> Bytes:
+        """Packets of vectors that are given in ascending order."""
+        layout = self.vector_format(vectors.shape[1], vectors.dtype)
+        return layout.pack(_reordered(vectors, numbers, order))
 
     def _checked(self, worker: int) -> int:
         """Return `worker`, if it is the index of a worker; else raise UsageError."""
         return whole_number("worker", worker, 0, len(self.placement.workers) - 1)
 
 
-def _check_array(argument: str, value: object) -> None:
-    if not isinstance(value, np.ndarray) or value.dtype.hasobject:
-        raise UsageError(argument, "must be a NumPy array of numbers", type(value).__name__)
+def _reordered(vectors: NDArray[Any], before: Sequence[int], after: Sequence[int]) -> NDArray[Any]:
+    """Rows of `vectors`, numbered by `before`, in the order of `after`."""
+    if tuple(before) == tuple(after):
+        return vectors
+    place = {number: i for i, number in enumerate(before)}
+    return vectors[[place[number] for number in after]]

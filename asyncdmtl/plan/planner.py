@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
-from asyncdmtl.plan.building import build_plan
-from asyncdmtl.plan.codes import matrices
+from asyncdmtl.plan.codes.matrices import unit_columns
 from asyncdmtl.plan.limits import check_size
+from asyncdmtl.plan.mending import decodable_plan
+from asyncdmtl.plan.parameters import CODED, STRATEGIES, PlanParameters, Strategy
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES, Plan, Strategy
+from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.rounding import plan_rates
 from asyncdmtl.plan.rates.senders import choose_senders
 from asyncdmtl.plan.rates.stragglers import responder_sets
@@ -26,8 +28,8 @@ from asyncdmtl.plan.validation import (
     whole_number,
 )
 
-# Seeds that are tried for decodable matrices. A random matrix fails one worker's check with a probability of
-# about 1/255, so even a hundred workers rarely need more than a few.
+# Seeds that are tried for decodable matrices. A draw that fails a few workers is mended, so more than a few
+# seeds are hardly ever needed.
 ATTEMPTS = 256
 
 
@@ -88,19 +90,32 @@ def make_plan(
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:
         senders = choose_senders(placement, prices and per_worker("prices", prices, placement))
-    check_size(placement, subpackets, uplink_rows)
+    parameters = PlanParameters(
+        placement=placement,
+        tasks=owners,
+        strategy=strategy,
+        subpackets=subpackets,
+        uplink_rows=uplink_rows,
+        seed=seed,
+        senders=senders,
+        silent=silent,
+    )
+    check_size(parameters.units, subpackets, uplink_rows, coded=strategy in CODED)
     for attempt in range(seed, seed + ATTEMPTS):
-        plan = build_plan(placement, owners, strategy, subpackets, uplink_rows, senders, attempt, silent)
-        if not matrices.undecodable(plan.combined, plan.deliveries, subpackets) and _collects(plan):
+        plan = decodable_plan(replace(parameters, seed=attempt))
+        if plan is not None and _collects(plan):
             return plan
     raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; this is a defect")
 
 
 def _collects(plan: Plan) -> bool:
-    """Whether a server that aggregates decodes all updates from every set of responders."""
+    """Whether a server that aggregates decodes all units from every set of responders."""
     if plan.broadcasts == "updates":
         return True
     E, owners = plan.uplink_matrix, np.repeat(np.arange(len(plan.uplink_rows)), plan.uplink_rows)
+    plain = unit_columns(E)
+    if plain is not None and not plan.silent:
+        return bool(len(np.unique(plain)) == E.shape[1])
     return all(
         linalg.rank(E[np.isin(owners, present)]) == E.shape[1]
         for present in responder_sets(len(plan.uplink_rows), plan.silent)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.building import build_plan
-from asyncdmtl.plan.limits import MOST_NAMES, MOST_SUBPACKETS, check_size
+from asyncdmtl.plan.limits import MOST_LAST_ROWS, MOST_NAMES, MOST_SUBPACKETS, check_size
+from asyncdmtl.plan.parameters import CODED, RECIPE_VERSION, STRATEGIES, PlanParameters
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import RECIPE_VERSION, STRATEGIES, Plan
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.units import Units
 from asyncdmtl.plan.validation import LARGEST_WHOLE_NUMBER, check_combination, numbered_tasks
 
 
@@ -31,16 +34,21 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
         if recipe["strategy"] not in STRATEGIES:
             raise PlanError(f"plan recipe with the unknown strategy {recipe['strategy']!r}")
         _check_recipe(recipe, placement)
-        owners = numbered_tasks(placement, recipe["tasks"])
         plan = build_plan(
-            placement,
-            owners,
-            recipe["strategy"],
-            int(recipe["subpackets"]),
-            tuple(map(int, recipe["uplink_rows"])),
-            tuple(map(int, recipe["senders"])),
-            int(recipe["seed"]),
-            int(recipe["silent"]),
+            PlanParameters(
+                placement=placement,
+                tasks=numbered_tasks(placement, recipe["tasks"]),
+                strategy=recipe["strategy"],
+                subpackets=int(recipe["subpackets"]),
+                uplink_rows=tuple(map(int, recipe["uplink_rows"])),
+                senders=tuple(map(int, recipe["senders"])),
+                seed=int(recipe["seed"]),
+                silent=int(recipe["silent"]),
+                aggregated=tuple(map(int, recipe["aggregated"])),
+                merged=int(recipe["merged"]),
+                last_row=int(recipe["last_row"]),
+                replaced=tuple((int(k), int(row)) for k, row in recipe["replaced"]),
+            )
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise PlanError(f"malformed plan recipe: {error!r}") from error
@@ -69,30 +77,54 @@ def whole(value: Any, low: int, high: int) -> int:
 
 def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     """Raise PlanError or ValueError, before any matrix is made, where `make_plan` makes no such plan."""
-    P = whole(recipe["subpackets"], 1, max(MOST_SUBPACKETS, len(placement.workers)))
-    rows = [
-        whole(count, 0, len(stored) * P)
-        for count, stored in zip(recipe["uplink_rows"], placement.stored, strict=True)
-    ]
-    whole(recipe["seed"], 0, LARGEST_WHOLE_NUMBER)
-    silent = whole(recipe["silent"], 0, len(placement.workers) - 1)
+    K, N = len(placement.workers), len(placement.partitions)
     for task in recipe["tasks"]:
-        whole(task, 0, len(placement.partitions) - 1)
+        whole(task, 0, N - 1)
+    tasks = numbered_tasks(placement, recipe["tasks"])
+    silent = whole(recipe["silent"], 0, K - 1)
+    whole(recipe["seed"], 0, LARGEST_WHOLE_NUMBER)
+    whole(recipe["last_row"], 0, MOST_LAST_ROWS)
     check_combination(recipe["strategy"], None, None, silent)
-    check_size(placement, P, rows)
-    senders = [whole(sender, 0, len(placement.workers) - 1) for sender in recipe["senders"]]
+    units = _checked_units(recipe, placement, tasks)
+    P = whole(recipe["subpackets"], 1, max(MOST_SUBPACKETS, K))
+    rows = [
+        whole(count, 0, len(held) // units.merged * P)
+        for count, held in zip(recipe["uplink_rows"], units.held, strict=True)
+    ]
+    coded = recipe["strategy"] in CODED
+    check_size(units, P, rows, coded=coded)
+    blocks = len(units.holders) // units.merged
+    senders = [whole(sender, 0, K - 1) for sender in recipe["senders"]]
     if recipe["strategy"] == "relay" or silent:
-        needed = (
-            len(placement.partitions)
-            if silent
-            else len(placement.partitions) - min(map(len, placement.stored))
-        )
+        missing = len(units.holders) - min(map(len, units.held))
+        needed = blocks if silent else missing // units.merged
         if senders or sum(rows) < needed * P:
             raise ValueError(f"{sum(rows)} coded rows for {needed * P} packets")
-    elif P > 1 or not _hold(placement, senders) or Counter(senders) != Counter(dict(enumerate(rows))):
-        raise ValueError("a sender must store the update that it sends")
+    elif P > 1 or not _hold(units, senders) or Counter(senders) != Counter(dict(enumerate(rows))):
+        raise ValueError("a sender must hold the vector that it sends")
+    for worker, row in recipe["replaced"]:
+        whole(worker, 0, K - 1)
+        # Only coded rows are interchangeable, and a worker without rows has no last one to replace.
+        if not coded or not (recipe["strategy"] == "central" or len(units.held[worker]) < len(units.holders)):
+            raise ValueError(f"worker {worker} has no row to replace")
+        whole(row, 1, len(units.holders) * P)
 
 
-def _hold(placement: Placement, senders: Sequence[int]) -> bool:
-    """Whether each partition has a sender that stores it."""
-    return all(sender in H for sender, H in zip(senders, placement.holders, strict=True))
+def _checked_units(recipe: Mapping[str, Any], placement: Placement, tasks: tuple[int, ...]) -> Units:
+    """The units of a recipe; ValueError unless some worker holds each, and blocks fill."""
+    T = max(tasks) + 1
+    aggregated = [whole(task, 0, T - 1) for task in recipe["aggregated"]]
+    if aggregated and recipe["strategy"] not in CODED:
+        raise ValueError(f"aggregated tasks under {recipe['strategy']}")
+    units = Units.of(placement, tasks, aggregated)
+    merged = whole(recipe["merged"], 1, len(placement.partitions))
+    if len(set(aggregated)) < len(aggregated) or not all(units.holders):
+        raise ValueError(f"aggregated tasks {aggregated} that are stored nowhere whole, or named twice")
+    if merged > 1 and (recipe["strategy"] != "relay" or units.largest_merge() % merged):
+        raise ValueError(f"blocks of {merged} units do not fill")
+    return replace(units, merged=merged)
+
+
+def _hold(units: Units, senders: Sequence[int]) -> bool:
+    """Whether each unit has a sender that holds it."""
+    return all(sender in H for sender, H in zip(senders, units.holders, strict=True))

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.linear.plan import MOST_LINEAR_SUBPACKETS, LinearPlan
-from asyncdmtl.plan.plan import RECIPE_VERSION, Plan
+from asyncdmtl.plan.parameters import RECIPE_VERSION
+from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.recipe import rebuild_plan, recipe_placement, whole
 
 AnyPlan = Plan | LinearPlan

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import Placement
 
@@ -103,3 +105,32 @@ def check_combination(strategy: str, prices: object, speeds: object, silent: int
         raise UsageError("silent", "is for the strategy central", strategy)
     if silent and prices is not None:
         raise UsageError("prices", "cannot be given with silent", prices)
+
+
+def numeric_dtype(dtype: Any) -> np.dtype[np.generic]:
+    """`dtype` as a NumPy dtype; UsageError unless it is one of numbers."""
+    try:
+        known: np.dtype[np.generic] = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise UsageError("dtype", "must be a NumPy dtype of numbers, such as float32", dtype) from None
+    if known.kind not in "biufc":
+        raise UsageError("dtype", "must be a NumPy dtype of numbers, such as float32", dtype)
+    return known
+
+
+def check_vectors(argument: str, value: object, count: int) -> None:
+    """UsageError unless `value` is an array of numbers of shape (count, d), d at least 1."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biufc":
+        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise UsageError(argument, "must be a NumPy array of numbers", kind)
+    if value.ndim != 2 or len(value) != count or value.shape[1] < 1:
+        raise UsageError(argument, f"must have the shape ({count}, d)", value.shape)
+
+
+def check_byte_rows(argument: str, value: object, shape: tuple[int, int] | None) -> None:
+    """UsageError unless `value` is a 2-D array of uint8, of this shape if one is given."""
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype != np.uint8:
+        kind = f"{value.ndim}-D {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise UsageError(argument, "must be a 2-D array of uint8", kind)
+    if shape is not None and value.shape != shape:
+        raise UsageError(argument, f"must have the shape {shape}", value.shape)

@@ -16,7 +16,7 @@ from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 from asyncdmtl.net.udp import Group
 from asyncdmtl.plan.compare import Candidate
-from asyncdmtl.plan.plan import CHOICES
+from asyncdmtl.plan.parameters import CHOICES
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.events import ServerEvent

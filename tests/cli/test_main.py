@@ -23,8 +23,8 @@ from asyncdmtl.data import recipes
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import train
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.plan.planner import make_plan
 
 LIMIT = 90

@@ -19,8 +19,8 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import Trainer, single_threaded, train
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.recipe import rebuild_plan
 

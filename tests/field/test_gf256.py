@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
-from asyncdmtl.field import gf256, isal
+from asyncdmtl.field import gf256, isal, threads
 from asyncdmtl.field.gf256 import Kernel, Product, inverse, kernel_name, matmul, multiply
 
 if TYPE_CHECKING:
@@ -156,15 +156,15 @@ def test_strided_out_is_written_in_place(kernel: Kernel) -> None:
 def test_blocks_and_threads_do_not_change_the_result(
     kernel: Kernel, r: int, k: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gf256, "_WORK_PER_THREAD", 1 << 10)
-    monkeypatch.setattr(gf256, "_cores", lambda: 4)
+    monkeypatch.setattr(threads, "WORK_PER_THREAD", 1 << 10)
+    monkeypatch.setattr(threads, "cores", lambda: 4)
     matrix, sources = structured(r, r, k), random(k, k, length)
     expected = np.zeros((r, length), dtype=np.uint8)
     for i, j in zip(*np.nonzero(matrix), strict=True):
         expected[i] ^= multiply(matrix[i, j], sources[j])
     product = Product(matrix, kernel)
-    for threads in (None, 1, 2, 5):
-        np.testing.assert_array_equal(product(sources, threads=threads), expected)
+    for count in (None, 1, 2, 5):
+        np.testing.assert_array_equal(product(sources, threads=count), expected)
     np.testing.assert_array_equal(product(list(sources)), expected)
 
 

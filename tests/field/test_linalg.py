@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError, UsageError
+from asyncdmtl.field import linalg
 from asyncdmtl.field.gf256 import matmul
 from asyncdmtl.field.linalg import independent_rows, invert, rank, solve
 
@@ -146,3 +147,29 @@ IDENTITY = np.eye(3, dtype=np.uint8)
 def test_wrong_arguments_are_named(wrong: Callable[[], object], rule: str) -> None:
     with pytest.raises(UsageError, match=rule):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "rank_"),
+    [(0, 5, 0), (5, 0, 0), (3, 9, 3), (40, 60, 25), (200, 300, 140), (300, 200, 190)],
+)
+def test_null_space_is_all_that_a_matrix_maps_to_zero(rows: int, columns: int, rank_: int) -> None:
+    rng = np.random.default_rng(rows)
+    left = rng.integers(0, 256, (rows, rank_), dtype=np.uint8)
+    matrix = matmul(left, rng.integers(0, 256, (rank_, columns), dtype=np.uint8))
+    basis = linalg.null_space(matrix)
+    assert basis.shape == (columns, columns - linalg.rank(matrix))
+    assert linalg.rank(basis) == basis.shape[1]
+    assert not matmul(matrix, basis).any()
+
+
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    matrix = matmul(
+        rng.integers(0, 256, (70, 30), dtype=np.uint8), rng.integers(0, 256, (30, 90), dtype=np.uint8)
+    )
+    before = linalg.rank(matrix), linalg.independent_rows(matrix), linalg.null_space(matrix)
+    monkeypatch.setattr(linalg, "BLOCK", 7)
+    monkeypatch.setattr(linalg, "PANEL", 3)
+    assert (linalg.rank(matrix), linalg.independent_rows(matrix)) == before[:2]
+    assert np.array_equal(linalg.null_space(matrix), before[2])

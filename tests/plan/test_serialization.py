@@ -90,7 +90,7 @@ def wide(partitions: int, workers: int, packets: int) -> dict[str, Any]:
     [
         wide(3, 2, 4096),
         wide(200, 3, 256),
-        wide(500, 15_000, 1),
+        wide(5000, 15_000, 1),
         wide(1, 20_000, 1),
         wide(20_000, 1, 1),
         RELAY | {"uplink_rows": [0] * 4},

@@ -22,8 +22,8 @@ from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.messages import registry

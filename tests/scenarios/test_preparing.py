@@ -20,7 +20,7 @@ from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import DataError, LinkError, PeerError
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
-from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.server.events import Left, Planned
 
 SETTINGS = make_settings(standardise=True, dtype="float64")

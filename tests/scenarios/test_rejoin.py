@@ -22,7 +22,7 @@ from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.net import event_loop
-from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.server.events import IncidentNoted, Joined, Planned, Waiting
 from asyncdmtl.server.records import RoundRecord, RunRecord
 from asyncdmtl.worker.worker import Worker, WorkerOptions

@@ -27,7 +27,7 @@ from asyncdmtl.errors import PeerError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trainer, train
-from asyncdmtl.plan.plan import STRATEGIES
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.server.checkpoint import Store
 from asyncdmtl.server.events import Checkpointed
 from asyncdmtl.server.records import RoundRecord

@@ -21,8 +21,8 @@ from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.udp import GroupReceiver
+from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import STRATEGIES
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinGroup, LossQuery, LossReport, MulticastControl
 from asyncdmtl.protocol.state_table import State
 from asyncdmtl.report.console import make_console

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from asyncdmtl.arrays import Bytes
+from asyncdmtl.arrays import Bytes, Indices
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import gf256, linalg
-from asyncdmtl.plan.codes.matrices import Delivery, packets
+from asyncdmtl.plan.codes.matrices import ColumnDelivery
 
 # The most ranges that a packet is coded and sent in. Each range costs the server and every worker a message
 # or two, whatever its size.
@@ -37,32 +38,37 @@ LEAST_SQUARE = 3 << 10
 
 @dataclass(frozen=True)
 class VectorFormat:
-    """The layout of vectors of `length` numbers of `dtype` as `subpackets` packets of bytes.
+    """The layout of vectors of `length` numbers of `dtype` in packets of bytes.
 
-    `grouped` says whether rows go to a multicast group of workers.
+    A block of `merged` vectors, side by side, is cut into `subpackets` packets. `grouped` says whether rows
+    go to a multicast group of workers.
     """
 
     length: int
     dtype: np.dtype[np.generic]
     subpackets: int
     grouped: bool = False
+    merged: int = 1
 
     @classmethod
-    def of(cls, length: int, dtype: DTypeLike, subpackets: int, *, grouped: bool = False) -> VectorFormat:
+    def of(
+        cls, length: int, dtype: DTypeLike, subpackets: int, *, grouped: bool = False, merged: int = 1
+    ) -> VectorFormat:
         """The format for vectors of `length` ≥ 1 numbers; the wire is little-endian."""
         if length < 1:
             raise UsageError("length", "must be at least 1", length)
-        return cls(length, np.dtype(dtype).newbyteorder("<"), subpackets, grouped)
+        return cls(length, np.dtype(dtype).newbyteorder("<"), subpackets, grouped, merged)
 
     @property
     def packet_bytes(self) -> int:
-        """Bytes of one packet; `subpackets` of them hold a vector and its padding."""
-        return -(-self.length // self.subpackets) * self.dtype.itemsize
+        """Bytes of one packet; `subpackets` of them hold a block of vectors and their padding."""
+        return self.padded_bytes * self.merged // self.subpackets
 
     @property
     def padded_bytes(self) -> int:
-        """Bytes of one vector as it is coded: the unit of every load."""
-        return self.packet_bytes * self.subpackets
+        """Bytes of one vector as it is coded, with padding so that a block is cut evenly."""
+        step = self.subpackets // gcd(self.subpackets, self.merged)
+        return -(-self.length // step) * step * self.dtype.itemsize
 
     @property
     def ranges(self) -> tuple[slice, ...]:
@@ -82,17 +88,21 @@ class VectorFormat:
         return -(-self.packet_bytes // (64 * count)) * 64
 
     def reaches(self, cols: slice, size: int) -> bool:
-        """Whether the first `size` bytes of every packet hold these numbers of a vector."""
+        """Whether the first `size` bytes of every packet hold these numbers of every vector."""
         numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize
-        last: int = cols.stop - 1
-        if last // numbers > cols.start // numbers:  # numbers of two packets, up to the end of the first
-            return bool(done >= numbers)
-        return bool(last % numbers < done)
+        vector = self.padded_bytes // self.dtype.itemsize
+        for start in range(0, vector * self.merged, vector):
+            first, last = start + cols.start, start + cols.stop - 1
+            # Numbers of two packets reach up to the end of the first one.
+            needed = numbers if last // numbers > first // numbers else last % numbers + 1
+            if done < needed:
+                return False
+        return True
 
     def allocate(self, vectors: int) -> Bytes:
-        """Zeroed packets for so many vectors: a C-contiguous (vectors·P, packet_bytes) uint8 array."""
+        """Zeroed packets for vectors in whole blocks: a C-contiguous (packets, packet_bytes) array."""
         # np.zeros would take the memory only when a round first writes to it, and delay that round.
-        return np.full((vectors * self.subpackets, self.packet_bytes), 0, dtype=np.uint8)
+        return np.full((vectors * self.subpackets // self.merged, self.packet_bytes), 0, dtype=np.uint8)
 
     def vectors(self, packed: Bytes) -> NDArray[np.generic]:
         """The (vectors, length) view of packets as numbers; writing to it writes the packets."""
@@ -107,10 +117,10 @@ class VectorFormat:
 
 
 class Encoder:
-    """The encoder of one worker: its rows of `E` times the packets that it stores."""
+    """The encoder of one worker: its rows of `E` times the packets at the columns `stored`."""
 
-    def __init__(self, rows: Bytes, stored: Sequence[int], subpackets: int) -> None:
-        self._product = gf256.Product(np.ascontiguousarray(rows[:, packets(stored, subpackets)]))
+    def __init__(self, rows: Bytes, stored: Indices) -> None:
+        self._product = gf256.Product(np.ascontiguousarray(rows[:, stored]))
 
     def __call__(self, stored: Bytes, out: Bytes | None = None) -> Bytes:
         """Encode the (|M_k|·P, packet_bytes) packets of the stored vectors, ascending, into R_k·P rows."""
@@ -124,10 +134,10 @@ class Decoder:
     plan (docs/theory.md, section 4). Raises CodingError if `G_w` is singular.
     """
 
-    def __init__(self, G: Bytes, delivery: Delivery, subpackets: int) -> None:
+    def __init__(self, G: Bytes, delivery: ColumnDelivery) -> None:
         received = G[list(delivery.rows)]
-        wanted = np.ascontiguousarray(received[:, packets(delivery.wanted, subpackets)])
-        known = np.ascontiguousarray(received[:, packets(delivery.known, subpackets)])
+        wanted = np.ascontiguousarray(received[:, delivery.wanted])
+        known = np.ascontiguousarray(received[:, delivery.known])
         if wanted.shape[0] != wanted.shape[1]:
             raise CodingError(f"{wanted.shape[0]} rows cannot be solved for {wanted.shape[1]} packets")
         inverse = linalg.invert(wanted)

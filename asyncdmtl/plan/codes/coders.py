@@ -8,29 +8,28 @@ from functools import cached_property
 
 import numpy as np
 
-from asyncdmtl.arrays import Bytes
+from asyncdmtl.arrays import Bytes, Indices
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import linalg
 from asyncdmtl.plan.codes.codec import Decoder, Encoder, Recombiner
-from asyncdmtl.plan.codes.matrices import Delivery
-from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.codes.matrices import ColumnDelivery
 
 
 @dataclass(eq=False)
 class Coders:
-    """Encoders, decoders and the recombiner of a plan. Its attributes are those of `Plan`.
+    """Encoders, decoders and the recombiner of a plan, made from its matrices.
 
-    `placement` says which vectors each worker encodes, `combined` are the downlink rows as combinations of
-    what workers decode.
+    `stored` are the columns of the packets that each worker encodes, `combined` the downlink rows as
+    combinations of the packets that workers decode.
     """
 
-    placement: Placement
-    subpackets: int
+    workers: tuple[str, ...]
+    stored: tuple[Indices, ...]
     uplink_rows: tuple[int, ...]
     uplink_matrix: Bytes
     downlink_matrix: Bytes
     combined: Bytes
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[ColumnDelivery, ...]
     _encoders: dict[int, Encoder] = field(default_factory=dict, init=False)
     _decoders: dict[int, Decoder] = field(default_factory=dict, init=False)
     _collectors: dict[tuple[int, ...], tuple[tuple[int, ...], Decoder]] = field(
@@ -42,13 +41,13 @@ class Coders:
         if worker not in self._encoders:
             first = sum(self.uplink_rows[:worker])
             rows = self.uplink_matrix[first : first + self.uplink_rows[worker]]
-            self._encoders[worker] = Encoder(rows, self.placement.stored[worker], self.subpackets)
+            self._encoders[worker] = Encoder(rows, self.stored[worker])
         return self._encoders[worker]
 
     def decoder(self, worker: int) -> Decoder:
         """The decoder of one worker: from the rows it is sent and the packets it knows to those it wants."""
         if worker not in self._decoders:
-            self._decoders[worker] = Decoder(self.combined, self.deliveries[worker], self.subpackets)
+            self._decoders[worker] = Decoder(self.combined, self.deliveries[worker])
         return self._decoders[worker]
 
     @cached_property
@@ -76,9 +75,9 @@ class Coders:
             chosen = there[list(linalg.independent_rows(self.uplink_matrix[there]))]
             columns = self.uplink_matrix.shape[1]
             if len(chosen) < columns:
-                absent = [name for k, name in enumerate(self.placement.workers) if k not in present]
+                absent = [name for k, name in enumerate(self.workers) if k not in present]
                 raise CodingError(f"the updates cannot be decoded without the rows of {', '.join(absent)}")
             rows = tuple(map(int, chosen))
-            everything = Delivery(rows, tuple(range(columns // self.subpackets)), ())
-            self._collectors[present] = rows, Decoder(self.uplink_matrix, everything, self.subpackets)
+            everything = ColumnDelivery(rows, np.arange(columns), np.arange(0))
+            self._collectors[present] = rows, Decoder(self.uplink_matrix, everything)
         return self._collectors[present]

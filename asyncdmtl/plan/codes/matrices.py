@@ -1,4 +1,4 @@
-"""Uplink and downlink matrices over GF(2^8), and their check for every worker.
+"""Uplink and downlink matrices over GF(2^8).
 
 Entries are random on the support that the placement allows (docs/theory.md, section 4): whenever the
 loads meet the cut-set bounds, generic entries let every worker decode, and a failed check costs a retry
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arrays import Bytes
-from asyncdmtl.field import linalg
+from asyncdmtl.arrays import Bytes, Indices
+from asyncdmtl.field.gf256 import dense_product
 from asyncdmtl.plan.placement import Placement
 
 
@@ -30,19 +30,30 @@ def packets(indices: Sequence[int], subpackets: int) -> NDArray[np.intp]:
 class Delivery:
     """The downlink of one worker.
 
+    Vectors are units, or tasks where the server aggregates (`Plan.broadcasts`).
+
     Attributes
     ----------
     rows : tuple of int
         The rows of the downlink matrix that the worker is sent, in packets.
     wanted : tuple of int
-        The vectors that it decodes from them.
+        The vectors that it decodes from them, ascending.
     known : tuple of int
-        The vectors that it has already and uses as side information.
+        The vectors that it has already and uses as side information, ascending.
     """
 
     rows: tuple[int, ...]
     wanted: tuple[int, ...]
     known: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnDelivery:
+    """A delivery with matrix columns (of packets) in place of vectors, in the order of packed vectors."""
+
+    rows: tuple[int, ...]
+    wanted: Indices
+    known: Indices
 
 
 def random_matrix(label: str, seed: int, rows: int, columns: int) -> Bytes:
@@ -52,7 +63,7 @@ def random_matrix(label: str, seed: int, rows: int, columns: int) -> Bytes:
 
 
 def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: int, seed: int) -> Bytes:
-    """`E`, of shape (Σ uplink_rows, N·P): random where a worker stores the column, zero elsewhere.
+    """`E`, of shape (Σ uplink_rows, N·P): random, not 0, where a worker stores the column, zero elsewhere.
 
     Row blocks follow the order of the workers; worker `k` owns `uplink_rows[k]` of them.
     """
@@ -61,34 +72,46 @@ def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: i
     first = 0
     for k, rows in enumerate(uplink_rows):
         support = packets(placement.stored[k], subpackets)
-        E[first : first + rows, support] = random_matrix(f"uplink/{k}", seed, rows, len(support))
+        entries = random_matrix(f"uplink/{k}", seed, rows, len(support))
+        # No entry is 0: where a worker stores little, one lost entry would keep all others from decoding.
+        E[first : first + rows, support] = np.maximum(entries, 1)
         first += rows
     return E
 
 
-def plain_uplink(placement: Placement, senders: Sequence[int]) -> Bytes:
+def plain_uplink(senders: Sequence[int]) -> Bytes:
     """`E` for uncoded sending: partition `n` goes up once, as it is, from worker `senders[n]`."""
-    order = [n for k in range(len(placement.workers)) for n, sender in enumerate(senders) if sender == k]
-    return np.eye(len(senders), dtype=np.uint8)[order]
+    return np.eye(len(senders), dtype=np.uint8)[np.argsort(senders, kind="stable")]
 
 
-def coded_downlink(rows: int, columns: int, seed: int) -> Bytes:
-    """`D`, of shape (rows, columns): every row combines all rows that the server has."""
-    return random_matrix("downlink", seed, rows, columns)
+def coded_downlink(rows: int, columns: int, seed: int, last_row: int = 0) -> Bytes:
+    """`D`, of shape (rows, columns): every row combines all rows that the server has.
 
-
-def undecodable(G: Bytes, deliveries: Sequence[Delivery], subpackets: int) -> list[int]:
-    """The workers that cannot decode what they want from the rows they are sent; exact.
-
-    Worker `k` decodes iff the wanted columns of its rows of `G` are linearly independent and the columns
-    that it neither wants nor knows are zero (docs/theory.md, section 4).
+    `last_row` is the number of the draw of the last row: 0 takes it with all others.
     """
-    failing = []
-    for k, delivery in enumerate(deliveries):
-        received = G[list(delivery.rows)]
-        wanted = received[:, packets(delivery.wanted, subpackets)]
-        foreign = np.ones(G.shape[1], dtype=bool)
-        foreign[packets(delivery.wanted + delivery.known, subpackets)] = False
-        if received[:, foreign].any() or linalg.rank(wanted) < wanted.shape[1]:
-            failing.append(k)
-    return failing
+    D = random_matrix("downlink", seed, rows, columns)
+    if last_row and rows:
+        D = np.vstack([D[:-1], random_matrix(f"downlink/last/{last_row}", seed, 1, columns)])
+    return D
+
+
+def combined_rows(
+    D: Bytes, E: Bytes, blocks: Placement, uplink_rows: Sequence[int], subpackets: int
+) -> Bytes:
+    """`G = D·E`, computed worker by worker: a worker's rows are zero outside its stored columns."""
+    G = np.zeros((len(D), E.shape[1]), dtype=np.uint8)
+    first = 0
+    for stored, rows in zip(blocks.stored, uplink_rows, strict=True):
+        support, own = packets(stored, subpackets), slice(first, first + rows)
+        if rows and support.size:
+            G[:, support] ^= dense_product(D[:, own], E[own, support])
+        first += rows
+    return G
+
+
+def unit_columns(matrix: Bytes) -> NDArray[np.intp] | None:
+    """The column of the single 1 in each row, or None unless every row is a unit vector."""
+    if not matrix.size or (np.count_nonzero(matrix, axis=1) != 1).any():
+        return None
+    columns = matrix.argmax(axis=1)
+    return columns if (matrix[np.arange(len(matrix)), columns] == 1).all() else None

@@ -18,7 +18,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import gf256, linalg
-from asyncdmtl.plan.codes.matrices import Delivery, packets, random_matrix
+from asyncdmtl.plan.codes.matrices import ColumnDelivery, Delivery, random_matrix
 from asyncdmtl.plan.plan import Plan
 
 # Solutions that a worker keeps, one for each set of lost and fresh rows; the one unused for longest goes
@@ -51,9 +51,8 @@ class Solver:
     ----------
     G : uint8 array (R_down·P, columns)
         The rows of the broadcast as combinations of packets (`Plan.combined`).
-    delivery : Delivery
-        The rows that this worker decodes from, called its own rows here, and the vectors that it knows.
-    subpackets : int
+    delivery : ColumnDelivery
+        The rows that this worker decodes from, called its own rows here, and the packets that it knows.
     seed : int
         The plan's.
 
@@ -71,13 +70,12 @@ class Solver:
         it could not use a fresh row, which combines all packets.
     """
 
-    def __init__(self, G: Bytes, delivery: Delivery, subpackets: int, seed: int) -> None:
+    def __init__(self, G: Bytes, delivery: ColumnDelivery, seed: int) -> None:
         self.own = delivery.rows
         self.rows = len(G)
         self._fresh = FreshRows(len(G), seed)
         self._G = np.ascontiguousarray(G)
-        self._wanted = packets(delivery.wanted, subpackets)
-        self._known = packets(delivery.known, subpackets)
+        self._wanted, self._known = delivery.wanted, delivery.known
         if len(self._wanted) + len(self._known) != self._G.shape[1]:
             raise CodingError("fresh rows need a worker that wants or knows all that is combined in them")
         own = self._G[list(delivery.rows)]
@@ -93,7 +91,7 @@ class Solver:
     @classmethod
     def of(cls, plan: Plan, worker: int) -> Solver:
         """The solver of one worker for the broadcast of a plan."""
-        return cls(plan.combined, multicast_delivery(plan, worker), plan.subpackets, plan.seed)
+        return cls(plan.combined, plan.in_columns(multicast_delivery(plan, worker)), plan.seed)
 
     def useful(self, number: int) -> bool:
         """Whether a row may replace a lost one: it is no combination of packets that the worker knows."""
@@ -175,7 +173,7 @@ def multicast_delivery(plan: Plan, worker: int) -> Delivery:
     """
     delivery = plan.deliveries[worker]
     if plan.strategy == "uncoded":
-        return Delivery(delivery.rows, delivery.wanted, plan.placement.stored[worker])
+        return Delivery(delivery.rows, delivery.wanted, plan.units.held[worker])
     if plan.strategy == "personal":
         everything = tuple(range(len(plan.combined)))
         return Delivery(everything, everything, ())

@@ -11,7 +11,7 @@ from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import gf256
 from asyncdmtl.plan.codes import codec
 from asyncdmtl.plan.codes.codec import VectorFormat
-from asyncdmtl.plan.codes.matrices import Delivery
+from asyncdmtl.plan.codes.matrices import ColumnDelivery
 
 
 @given(st.integers(1, 3_000_000), st.sampled_from(["float32", "float64"]), st.integers(1, 300), st.booleans())
@@ -65,11 +65,11 @@ def test_encoder_recombiner_and_decoder_undo_each_other() -> None:
     rng = np.random.default_rng(0)
     E = rng.integers(1, 256, (3, 3), dtype=np.uint8)
     packets = rng.integers(0, 256, (3, 16), dtype=np.uint8)
-    rows = codec.Encoder(E, (0, 1, 2), 1)(packets)
+    rows = codec.Encoder(E, np.arange(3))(packets)
     D = rng.integers(1, 256, (2, 3), dtype=np.uint8)
     down = codec.Recombiner(D)(rows)
-    decode = codec.Decoder(gf256.matmul(D, E), Delivery((0, 1), (0, 2), (1,)), 1)
+    decode = codec.Decoder(gf256.matmul(D, E), ColumnDelivery((0, 1), np.array([0, 2]), np.array([1])))
     assert np.array_equal(decode(down, packets[1:2]), packets[[0, 2]])
     assert np.array_equal(decode([down[0], down[1]], [packets[1]]), packets[[0, 2]])
     with pytest.raises(CodingError, match="1 rows cannot be solved for 2 packets"):
-        codec.Decoder(D, Delivery((0,), (0, 1), (2,)), 1)
+        codec.Decoder(D, ColumnDelivery((0,), np.array([0, 1]), np.array([2])))

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from support.placements import HETEROGENEOUS
 
+from asyncdmtl.field import gf256
 from asyncdmtl.plan.codes import matrices
-from asyncdmtl.plan.codes.matrices import Delivery
 
 
 def test_entries_come_from_shake_256() -> None:
@@ -28,7 +28,7 @@ def test_rows_are_zero_outside_a_workers_stored_columns() -> None:
 
 
 def test_uncoded_rows_follow_the_senders() -> None:
-    E = matrices.plain_uplink(HETEROGENEOUS, [0, 1, 0, 0, 3, 3, 0, 1, 2, 4, 4, 4])
+    E = matrices.plain_uplink([0, 1, 0, 0, 3, 3, 0, 1, 2, 4, 4, 4])
     assert [int(row.argmax()) for row in E] == [0, 2, 3, 6, 1, 7, 8, 4, 5, 9, 10, 11]
     assert (E.sum(axis=1) == 1).all()
 
@@ -38,9 +38,23 @@ def test_packets_of_vectors_lie_side_by_side() -> None:
     assert matrices.packets([], 3).tolist() == []
 
 
-def test_workers_that_cannot_decode_are_named() -> None:
-    G = np.array([[1, 2, 0], [2, 4, 0]], dtype=np.uint8)
-    both, one = Delivery((0, 1), (0, 1), ()), Delivery((0,), (0,), (1,))
-    assert matrices.undecodable(G, [both, one], 1) == [0]
-    unknown = Delivery((0,), (0,), (2,))
-    assert matrices.undecodable(G, [one, unknown], 1) == [1]
+def test_the_product_of_the_matrices_is_computed_worker_by_worker() -> None:
+    rows = (3, 0, 2, 1, 1, 0)
+    E = matrices.coded_uplink(HETEROGENEOUS, rows, 2, 1)
+    D = matrices.coded_downlink(4, 7, 1)
+    G = matrices.combined_rows(D, E, HETEROGENEOUS, rows, 2)
+    assert np.array_equal(G, gf256.matmul(D, E))
+
+
+def test_the_last_row_can_be_drawn_again() -> None:
+    first, again = matrices.coded_downlink(4, 7, 1), matrices.coded_downlink(4, 7, 1, 3)
+    assert np.array_equal(first[:3], again[:3])
+    assert not np.array_equal(first[3], again[3])
+
+
+def test_unit_rows_are_recognised() -> None:
+    columns = matrices.unit_columns(np.eye(3, dtype=np.uint8)[[2, 0]])
+    assert columns is not None
+    assert columns.tolist() == [2, 0]
+    assert matrices.unit_columns(2 * np.eye(2, dtype=np.uint8)) is None
+    assert matrices.unit_columns(np.ones((2, 2), dtype=np.uint8)) is None

@@ -9,13 +9,18 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import gf256
-from asyncdmtl.plan.codes.matrices import Delivery
+from asyncdmtl.plan.codes.matrices import ColumnDelivery
 from asyncdmtl.plan.codes.repair import MOST_SOLUTIONS, FreshRows, Solver
+from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.plan import Plan, Strategy
+from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan
 
 LENGTH = 24
+
+
+def columns(rows: tuple[int, ...], wanted: tuple[int, ...]) -> ColumnDelivery:
+    return ColumnDelivery(rows, np.array(wanted), np.arange(0))
 
 
 def rows_of(plan: Plan, packets: Bytes) -> Bytes:
@@ -100,11 +105,11 @@ def test_rows_of_what_a_worker_knows_do_not_serve_it() -> None:
 def test_rows_that_do_not_determine_what_is_wanted_are_refused() -> None:
     G = np.array([[1, 2], [2, 4]], dtype=np.uint8)
     with pytest.raises(CodingError, match="singular"):
-        Solver(G, Delivery((0, 1), (0, 1), ()), 1, 0)
+        Solver(G, columns((0, 1), (0, 1)), 0)
     with pytest.raises(CodingError, match="1 rows cannot be solved for 2 packets"):
-        Solver(G, Delivery((0,), (0, 1), ()), 1, 0)
+        Solver(G, columns((0,), (0, 1)), 0)
     with pytest.raises(CodingError, match="wants or knows all"):
-        Solver(G, Delivery((0,), (0,), ()), 1, 0)
+        Solver(G, columns((0,), (0,)), 0)
 
 
 def test_solutions_do_not_pile_up() -> None:

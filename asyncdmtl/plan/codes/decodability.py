@@ -1,0 +1,95 @@
+"""The exact check that every worker can decode, with one elimination for all workers.
+
+Worker `k` gets the first `r_k` rows of `G` and decodes iff no vector other than 0 lies in the null space of
+these rows and is zero at every column that the worker knows. With a basis `B` of that null space, the rows of
+`B` at the known columns must be a non-singular matrix. It is as small as the worker's store, and the null
+spaces of more and more rows follow from each other, so one elimination of `G` serves all workers. A worker
+that stores more than it lacks is checked by the rank of its own system, which is smaller then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes, Indices
+from asyncdmtl.field import linalg
+from asyncdmtl.field.gf256 import dense_product
+from asyncdmtl.plan.codes.matrices import ColumnDelivery, unit_columns
+
+
+def undecodable(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> list[int]:
+    """The workers that cannot decode what they want from the rows they are sent; exact.
+
+    Parameters
+    ----------
+    G : uint8 array (R_down·P, columns)
+        The rows of the downlink as combinations of packets.
+    deliveries : sequence of ColumnDelivery
+
+    Notes
+    -----
+    Worker `k` decodes iff the wanted columns of its rows of `G` are linearly independent and the columns
+    that it neither wants nor knows are zero (docs/theory.md, section 4).
+    """
+    plain = unit_columns(G)
+    if plain is not None:
+        received = [np.sort(plain[list(delivery.rows)]) for delivery in deliveries]
+        return [k for k, got in enumerate(received) if not np.array_equal(got, deliveries[k].wanted)]
+    everything = tuple(range(len(G)))
+    by_null_space = {
+        k: delivery
+        for k, delivery in enumerate(deliveries)
+        if len(delivery.known) < len(delivery.wanted) == len(delivery.rows)
+        and delivery.rows == everything[: len(delivery.rows)]
+        and len(delivery.known) + len(delivery.wanted) == G.shape[1]
+    }
+    failing = {
+        k for k, delivery in enumerate(deliveries) if k not in by_null_space and not _decodes(G, delivery)
+    }
+    for rows, basis in null_spaces(G, [len(delivery.rows) for delivery in by_null_space.values()]):
+        for k, delivery in by_null_space.items():
+            if len(delivery.rows) == rows:
+                known = basis[delivery.known]
+                if known.shape[0] != known.shape[1] or linalg.rank(known) < len(known):
+                    failing.add(k)
+    return sorted(failing)
+
+
+def null_spaces(G: Bytes, counts: Sequence[int]) -> Iterator[tuple[int, Bytes]]:
+    """For each of `counts`, ascending and once, bases of the null space of so many leading rows of `G`."""
+    basis: Bytes | None = None
+    before = 0
+    for count in sorted(set(counts)):
+        rows = G[before:count]
+        fresh = linalg.null_space(rows if basis is None else dense_product(rows, basis))
+        basis = fresh if basis is None else dense_product(basis, fresh)
+        before = count
+        yield count, basis
+
+
+def _decodes(G: Bytes, delivery: ColumnDelivery) -> bool:
+    received = G[list(delivery.rows)]
+    wanted = np.ascontiguousarray(received[:, delivery.wanted])
+    foreign = np.ones(G.shape[1], dtype=bool)
+    foreign[delivery.wanted] = foreign[delivery.known] = False
+    return not received[:, foreign].any() and linalg.rank(wanted) == wanted.shape[1]
+
+
+def later_row_for(G: Bytes, basis: Bytes, known: Indices, first: int) -> int | None:
+    """The first row of `G` from `first` on that replaces a worker's last row so that it decodes.
+
+    Parameters
+    ----------
+    basis : uint8 array (columns, ·)
+        Of the null space of the worker's other rows.
+    known : array of int
+        The columns that the worker knows.
+    """
+    own = basis[known]
+    if own.shape[0] != basis.shape[1] - 1 or linalg.rank(own) < len(own):
+        return None
+    open_vector = dense_product(basis, linalg.null_space(own))
+    useful = np.flatnonzero(dense_product(G[first:], open_vector).any(axis=1))
+    return first + int(useful[0]) if useful.size else None
