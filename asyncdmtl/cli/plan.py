@@ -12,8 +12,8 @@ import click
 from asyncdmtl.cli.command import command
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
-from asyncdmtl.plan.placement_file import PlanRequest, read_request
 from asyncdmtl.plan.parameters import STRATEGIES
+from asyncdmtl.plan.placement_file import PlanRequest, read_request
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.validation import rational
 from asyncdmtl.report.plan_pictures import plot_plan

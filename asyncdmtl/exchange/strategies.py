@@ -30,8 +30,8 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
-from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.parameters import Strategy
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 
