@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
 
@@ -36,10 +37,9 @@ class Batch(NamedTuple):
     def means(self, values: Floats) -> Floats:
         """The mean of values (P, r) over the rows of each partition, by their weights: (P,)."""
         if self.weights is None:
-            means: Floats = values.mean(axis=1)
-            return means
-        sums: Floats = np.matmul(values[:, None, :], self.weights[:, :, None])[:, 0, 0]
-        return sums / self.weight
+            return mean(values, 1)
+        weighted: Floats = total(values * self.weights, 1) / self.weight
+        return weighted
 
     def shares(self, values: Floats) -> Floats:
         """Values (P, r) times the share that each row has in the mean of its partition."""

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, Loss
@@ -107,15 +109,15 @@ class GradientDescent:
     ) -> tuple[Floats, float]:  # fmt: skip
         """As `Learner.fit`; draws nothing at random."""
         step = 1.0 / smoothness if smoothness > 0.0 else 1.0
-        total = float(len(y)) if weights is None else float(weights.sum())
+        weight = float(len(y)) if weights is None else float(total(weights))
         for _ in range(epochs):
-            scores = X @ w + b
+            scores = matmul(X, w) + b
             _, derivatives = self._loss.value_and_derivative(scores, y)
             if weights is not None:
                 derivatives = derivatives * weights
-            w = w - step / total * (derivatives @ X)
+            w = w - step / weight * matmul(derivatives, X)
             if self._intercept:
-                b -= step / total * float(derivatives.sum())
+                b -= step / weight * float(total(derivatives))
         return w, b
 
     def check(self, y: Floats, weights: Floats | None) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
@@ -101,7 +103,7 @@ class LocalUpdates:
         scores = np.zeros(batch.y.shape)
         for cols in self._column_blocks:
             w = np.stack([self._iterate.ahead_of(t, cols) for t in batch.tasks]).astype(np.float64)
-            scores += np.matmul(batch.X[:, :, cols], w[:, :, None])[:, :, 0]
+            scores += matmul(batch.X[:, :, cols], w[:, :, None])[:, :, 0]
         if self._problem.settings.has_intercept:
             last = slice(self._problem.features, self._problem.d)
             scores += np.stack([self._iterate.ahead_of(t, last) for t in batch.tasks]).astype(np.float64)
@@ -110,8 +112,8 @@ class LocalUpdates:
     def _gradients(self, batch: Batch, derivatives: Floats, out: Vectors) -> None:
         shares = batch.shares(derivatives)
         for cols in self._column_blocks:
-            out[batch.places, cols] = np.matmul(shares[:, None, :], batch.X[:, :, cols])[:, 0, :]
-        out[batch.places, self._problem.features :] = shares.sum(axis=1)[:, None]
+            out[batch.places, cols] = matmul(shares[:, None, :], batch.X[:, :, cols])[:, 0, :]
+        out[batch.places, self._problem.features :] = total(shares, 1)[:, None]
 
     def _start(self, n: int) -> Vectors:
         """The model from which the update of partition `n` is computed, (d,)."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from asyncdmtl.arithmetic.elementary import expit, softplus
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
 
@@ -52,8 +53,7 @@ class Logistic:
         """Loss and its derivative by the score, row by row; no overflow for any margin."""
         sign = 2.0 * y - 1.0
         m = sign * s
-        # 1/(1 + exp(m)) written as exp(−log(1 + exp(m))), which cannot overflow.
-        return np.logaddexp(0.0, -m), -sign * np.exp(-np.logaddexp(0.0, m))
+        return softplus(-m), -sign * expit(-m)
 
 
 class SquaredHinge:

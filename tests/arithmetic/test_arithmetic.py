@@ -29,6 +29,7 @@ def test_imports_are_few(module: Path) -> None:
     names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     outside = {name for name in names if not name.startswith("asyncdmtl.arithmetic")}
     assert outside - {
+        "asyncdmtl.arrays",
         "asyncdmtl.errors",
         "numpy",
         "numpy.typing",
