@@ -105,7 +105,7 @@ def _spectral() -> list[NDArray[Any]]:
 
 def _solving() -> list[NDArray[Any]]:
     S = products.gram(_numbers(3, 9, 12))
-    return [solving.cholesky(S), solving.solve(S, _numbers(3, 9))]
+    return [solving.cholesky(S), solving.solve(S, _numbers(3, 9)), solving.triangular_factor(_numbers(40, 6))]
 
 
 _PARTS: Mapping[str, Callable[[], list[NDArray[Any]]]] = {

@@ -1,12 +1,15 @@
-"""Symmetric systems by Cholesky's factor, of whole stacks at once: the same bits everywhere.
+"""Triangular factors, and the symmetric systems that they solve, of whole stacks at once.
 
-Reference: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, section 4.2 (outer products).
+Reference: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, sections 4.2 (Cholesky's factor, by
+outer products) and 5.2 (reflections).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 
@@ -70,3 +73,36 @@ def solve(S: Floats, B: Floats) -> Floats:
     L = cholesky(S)
     X = solve_triangular(L, solve_triangular(L, B[..., None] if vectors else B), transposed=True)
     return X[..., 0] if vectors else X
+
+
+def triangular_factor(A: Floats) -> Floats:
+    """`R` (r, n), upper triangular, with `RᵀR = AᵀA`, of a matrix (m, n); `r = min(m, n)`.
+
+    By reflections: every column keeps its digits, however long others are. Squares may over- or underflow.
+
+    Raises
+    ------
+    UsageError
+        `A` has another number of dimensions.
+    """
+    if A.ndim != 2:
+        raise UsageError("matrix", "must have two dimensions, as shape", A.shape)
+    r = min(A.shape)
+    # Columns as rows: those are long, and lie in one piece.
+    B = A.T.copy()
+    for j in range(r):
+        x = B[j, j:]
+        length = float(norm(x))
+        if length == 0.0:
+            continue
+        first = float(x[0])
+        signed = length if first >= 0.0 else -length
+        v = x.copy()
+        v[0] += signed
+        beta = 1.0 / (length * (length + abs(first)))
+        rest = B[j + 1 :, j:]
+        along = matmul(rest, v) * beta
+        for row, share in zip(rest, along.tolist(), strict=True):
+            row -= share * v
+        x[0], x[1:] = -signed, 0.0
+    return B[:, :r].T

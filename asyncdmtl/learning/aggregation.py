@@ -14,6 +14,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from asyncdmtl.arithmetic import sums
+from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.solving import triangular_factor
+from asyncdmtl.arithmetic.spectral import eigh
 from asyncdmtl.arrays import Floats
 
 Aggregate = Callable[[Floats, Floats], Floats]
@@ -35,7 +39,7 @@ def mean(updates: Floats, weights: Floats) -> Floats:
     z: Floats = updates[0] * weights[0]
     for v, weight in zip(updates[1:], weights[1:], strict=True):
         z += v * weight
-    z /= weights.sum()
+    z /= float(sums.total(weights))
     return z
 
 
@@ -82,15 +86,16 @@ def geometric_median(updates: Floats, weights: Floats) -> Floats:
     Banach spaces", Bernoulli 21(4), 2015.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        usable = np.linalg.norm(updates, axis=1) < _TOO_LONG
-    if 2.0 * weights[usable].sum() <= weights.sum():
+        usable = sums.norm(updates, 1) < _TOO_LONG
+    all_weights, usable_weights = float(sums.total(weights)), float(sums.total(weights[usable]))
+    if 2.0 * usable_weights <= all_weights:
         return np.full(updates.shape[1], np.nan)
-    kept, shares = updates[usable], weights[usable] / weights[usable].sum()
+    kept, shares = updates[usable], weights[usable] / usable_weights
     base = _weighted_median(kept, weights[usable])
     differences = kept - base
     # R of a QR has the columns' lengths and angles, each to its own precision beside any outlier.
-    points: Floats = np.transpose(np.linalg.qr(differences.T, mode="r"))
-    z: Floats = base + _weiszfeld(points, shares) @ differences
+    points = np.ascontiguousarray(triangular_factor(differences.T).T)
+    z: Floats = base + matmul(_weiszfeld(points, shares), differences)
     return z
 
 
@@ -114,11 +119,11 @@ def krum(updates: Floats, weights: Floats) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):
         for i in range(n - 1):
             differences = updates[i + 1 :] - updates[i]
-            squared[i, i + 1 :] = squared[i + 1 :, i] = np.einsum("nd,nd->n", differences, differences)
+            squared[i, i + 1 :] = squared[i + 1 :, i] = sums.sum_of_squares(differences, 1)
     squared[np.isnan(squared)] = np.inf
     np.fill_diagonal(squared, np.inf)
     # Summed in ascending order, so that equal distances give equal scores.
-    scores = np.sort(squared, axis=1)[:, : n - f - 2].sum(axis=1)
+    scores = sums.total(np.sort(squared, axis=1)[:, : n - f - 2], 1)
     z: Floats = updates[int(np.argmin(scores))].copy()
     return z
 
@@ -127,18 +132,18 @@ def _inner_mean(updates: Floats, k: int) -> Floats:
     """The mean of every coordinate without its `k` least and largest values."""
     with np.errstate(over="ignore", invalid="ignore"):
         # Sorted, so that the order of the updates cannot show; NaN sorts as the largest and is dropped so.
-        z: Floats = np.sort(updates, axis=0)[k : len(updates) - k].mean(axis=0)
-    return z
+        # Of 0 and −0, which are equal, either may come first: adding 0 leaves 0 alone.
+        return sums.mean(np.sort(updates + 0.0, axis=0)[k : len(updates) - k])
 
 
 def _weighted_median(updates: Floats, weights: Floats) -> Floats:
     """Of every coordinate, where half the weight is passed; the middle of both values if met exactly."""
-    order = np.argsort(updates, axis=0)
+    order = np.argsort(updates, axis=0, kind="stable")
     ascending = np.take_along_axis(updates, order, axis=0)
     passed = 2.0 * np.cumsum(weights[order], axis=0)
     lower, upper = (
         np.take_along_axis(ascending, at.argmax(axis=0)[None], axis=0)[0]
-        for at in (passed >= weights.sum(), passed > weights.sum())
+        for at in (passed >= float(sums.total(weights)), passed > float(sums.total(weights)))
     )
     z: Floats = 0.5 * lower + 0.5 * upper
     return z
@@ -156,12 +161,12 @@ def _weiszfeld(points: Floats, shares: Floats) -> Floats:
         return coefficients
     medians = np.array([_Pulls(points, shares, x).left <= _STATIONARY for x in points])
     if medians.any():
-        coefficients[medians] = shares[medians] / shares[medians].sum()
+        coefficients[medians] = shares[medians] / float(sums.total(shares[medians]))
         return coefficients
     least = here.left
     for _ in range(_ITERATIONS):
         hold = here.held / max(here.pull, here.held) if here.held else 0.0
-        coefficients = hold * coefficients + (1.0 - hold) * here.inverse / here.inverse.sum()
+        coefficients = hold * coefficients + (1.0 - hold) * here.inverse / here.weight
         if here.left <= _STATIONARY:
             break
         # Near an update Weiszfeld's steps grow short. Newton's are taken if they halve what is left of the
@@ -170,7 +175,7 @@ def _weiszfeld(points: Floats, shares: Floats) -> Floats:
         if newton.left <= 0.5 * least:
             here, least = newton, newton.left
         else:
-            here = _Pulls(points, shares, coefficients @ points)
+            here = _Pulls(points, shares, matmul(coefficients, points))
         y = here.y
     return coefficients
 
@@ -181,22 +186,25 @@ class _Pulls:
     def __init__(self, points: Floats, shares: Floats, y: Floats) -> None:
         self.y = y
         self._offsets = points - y
-        self._distances = np.linalg.norm(self._offsets, axis=1)
+        self._distances = sums.norm(self._offsets, 1)
         # What differs by rounding is at the same place.
-        away = self._distances > 1e-13 * (np.linalg.norm(points, axis=1) + np.linalg.norm(y))
+        away = self._distances > 1e-13 * (sums.norm(points, 1) + sums.norm(y))
         self._distances[~away] = 1.0
         self.inverse = np.where(away, shares, 0.0) / self._distances
-        self._sum = self.inverse @ self._offsets
-        self.pull = float(np.linalg.norm(self._sum))
-        self.held = float(shares[~away].sum())
+        self.weight = float(sums.total(self.inverse))
+        self._sum = matmul(self.inverse, self._offsets)
+        self.pull = float(sums.norm(self._sum))
+        self.held = float(sums.total(shares[~away]))
         self.left = self.pull - self.held
 
     def newton_step(self) -> Floats:
         """Newton's step for the sum of distances to the points that are not at `y`."""
         directions = self._offsets / self._distances[:, None]
-        hessian = self.inverse.sum() * np.eye(len(self.y)) - (directions.T * self.inverse) @ directions
-        step: Floats = np.linalg.lstsq(hessian, self._sum, rcond=None)[0]
-        return step
+        weighted = np.sqrt(self.inverse)[:, None] * directions
+        values, V = eigh(self.weight * np.eye(len(self.y)) - gram(weighted.T))
+        along = matmul(V.T, self._sum)
+        some = values > len(values) * float(np.finfo(np.float64).eps) * values[-1]
+        return matmul(V, np.where(some, along, 0.0) / np.where(some, values, 1.0))
 
 
 AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(

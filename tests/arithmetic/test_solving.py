@@ -58,3 +58,22 @@ def test_what_cannot_be_solved_is_refused() -> None:
         solving.cholesky(np.ones((2, 3)))
     with pytest.raises(UsageError, match="right-hand side"):
         solving.solve_triangular(np.eye(2), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 5), (200, 7), (3, 8), (10_000, 3)])
+def test_triangular_factors_have_the_same_gram_matrix(shape: tuple[int, int]) -> None:
+    A = np.random.default_rng(shape).normal(size=shape) * 10.0 ** np.arange(shape[1])
+    R = solving.triangular_factor(A)
+    assert R.shape == (min(shape), shape[1])
+    assert np.array_equal(R, np.triu(R))
+    lengths = np.linalg.norm(A, axis=0)
+    np.testing.assert_allclose(
+        R.T @ R / np.outer(lengths, lengths), A.T @ A / np.outer(lengths, lengths), atol=1e-14
+    )
+
+
+def test_triangular_factors_of_columns_that_are_zero() -> None:
+    A = np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 2.0]])
+    np.testing.assert_allclose(np.abs(solving.triangular_factor(A)[:, 1]), [1.0, np.sqrt(8.0)])
+    with pytest.raises(UsageError, match="two dimensions"):
+        solving.triangular_factor(np.ones(3))
