@@ -7,6 +7,7 @@ outer products) and 5.2 (reflections).
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import norm
@@ -22,19 +23,15 @@ def cholesky(S: Floats) -> Floats:
     UsageError
         A matrix is not square, or not positive definite to rounding.
     """
-    if S.ndim < 2 or S.shape[-1] != S.shape[-2]:
-        raise UsageError("matrix", "must be square, as shape", S.shape)
-    L = np.tril(S)
-    n = S.shape[-1]
-    for j in range(n):
-        pivots = L[..., j, j]
-        if not (pivots > 0.0).all() or not np.isfinite(pivots).all():
-            raise UsageError("matrix", "must be positive definite, with pivots above 0", float(pivots.min()))
-        L[..., j, j] = np.sqrt(pivots)
-        L[..., j + 1 :, j] /= L[..., j, j][..., None]
-        column = L[..., j + 1 :, j]
-        L[..., j + 1 :, j + 1 :] -= column[..., :, None] * column[..., None, :]
-    return np.tril(L)
+    L, least = _factored(S)
+    if not (least > 0.0).all():
+        raise UsageError("matrix", "must be positive definite, with pivots above 0", float(least.min()))
+    return L
+
+
+def positive_definite(S: Floats) -> NDArray[np.bool_]:
+    """Whether symmetric matrices (…, n, n) have a Cholesky factor; UsageError if they are not square."""
+    return _factored(S)[1] > 0.0
 
 
 def solve_triangular(L: Floats, B: Floats, *, transposed: bool = False) -> Floats:
@@ -75,34 +72,71 @@ def solve(S: Floats, B: Floats) -> Floats:
     return X[..., 0] if vectors else X
 
 
-def triangular_factor(A: Floats) -> Floats:
-    """`R` (r, n), upper triangular, with `RᵀR = AᵀA`, of a matrix (m, n); `r = min(m, n)`.
-
-    By reflections: every column keeps its digits, however long others are. Squares may over- or underflow.
+def qr(A: Floats) -> tuple[Floats, Floats]:
+    """`Q` (m, r) with orthonormal columns and `R` (r, n), upper triangular, with `Q·R = A`; `r = min(m, n)`.
 
     Raises
     ------
     UsageError
         `A` has another number of dimensions.
     """
+    R, reflectors = _reflected(A)
+    # Columns as rows, as in `_reflected`.
+    Q = np.eye(len(reflectors), len(A))
+    for j, (v, beta) in reversed(list(enumerate(reflectors))):
+        _reflect(Q[j:, j:], v, beta)
+    return Q.T, R
+
+
+def triangular_factor(A: Floats) -> Floats:
+    """`R` of `qr`: `RᵀR = AᵀA`.
+
+    Every column keeps its digits, however long others are. Squares may over- or underflow.
+    """
+    return _reflected(A)[0]
+
+
+def _factored(S: Floats) -> tuple[Floats, Floats]:
+    """Cholesky's factor, and the least pivot of each matrix: not above 0 where there is no such factor."""
+    if S.ndim < 2 or S.shape[-1] != S.shape[-2]:
+        raise UsageError("matrix", "must be square, as shape", S.shape)
+    L, least = np.tril(S), np.full(S.shape[:-2], np.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for j in range(S.shape[-1]):
+            pivots = L[..., j, j]
+            # Of NaN and infinity, too, there is no root to divide by.
+            sound = (pivots > 0.0) & (pivots < np.inf)
+            least = np.where(sound, np.minimum(least, pivots), np.where(least > 0.0, 0.0, least))
+            roots = np.sqrt(np.where(sound, pivots, 1.0))
+            L[..., j, j] = roots
+            L[..., j + 1 :, j] /= roots[..., None]
+            column = L[..., j + 1 :, j]
+            L[..., j + 1 :, j + 1 :] -= column[..., :, None] * column[..., None, :]
+    return np.tril(L), least
+
+
+def _reflected(A: Floats) -> tuple[Floats, list[tuple[Floats, float]]]:
+    """`R` of a QR, and the reflections `I − β v vᵀ` that lead to it, each from its own row on."""
     if A.ndim != 2:
         raise UsageError("matrix", "must have two dimensions, as shape", A.shape)
     r = min(A.shape)
+    reflectors: list[tuple[Floats, float]] = []
     # Columns as rows: those are long, and lie in one piece.
     B = A.T.copy()
     for j in range(r):
-        x = B[j, j:]
-        length = float(norm(x))
-        if length == 0.0:
-            continue
-        first = float(x[0])
+        v = B[j, j:].copy()
+        length, first = float(norm(v)), float(v[0])
         signed = length if first >= 0.0 else -length
-        v = x.copy()
         v[0] += signed
-        beta = 1.0 / (length * (length + abs(first)))
-        rest = B[j + 1 :, j:]
-        along = matmul(rest, v) * beta
-        for row, share in zip(rest, along.tolist(), strict=True):
-            row -= share * v
-        x[0], x[1:] = -signed, 0.0
-    return B[:, :r].T
+        beta = 1.0 / (length * (length + abs(first))) if length > 0.0 else 0.0
+        _reflect(B[j + 1 :, j:], v, beta)
+        B[j, j], B[j, j + 1 :] = -signed, 0.0
+        reflectors.append((v, beta))
+    return B[:, :r].T, reflectors
+
+
+def _reflect(rows: Floats, v: Floats, beta: float) -> None:
+    """Each of some rows becomes its reflection."""
+    along = matmul(rows, v) * beta
+    for row, share in zip(rows, along.tolist(), strict=True):
+        row -= share * v

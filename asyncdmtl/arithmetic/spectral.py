@@ -39,9 +39,9 @@ def eigh(S: Floats) -> tuple[Floats, Floats]:
         raise UsageError("matrix", "must be square, as shape", S.shape)
     _check_finite(S)
     n = S.shape[-1]
-    stack = S.reshape(-1, n, n)
-    if n == 0 or len(stack) == 0:
+    if S.size == 0:
         return np.zeros(S.shape[:-1]), np.zeros(S.shape)
+    stack = S.reshape(-1, n, n)
     lower = np.tril(stack)
     scale = _powers_of_two(np.abs(lower).max(axis=(1, 2)))
     A = np.ldexp(lower, -scale[:, None, None])
@@ -100,23 +100,23 @@ def svd(A: Floats) -> tuple[Floats, Floats, Floats]:
     if m > n:
         V, sigma, Ut = svd(np.swapaxes(A, -1, -2))
         return np.swapaxes(Ut, -1, -2), sigma, np.swapaxes(V, -1, -2)
-    stack = A.reshape(-1, m, n)
-    U, sigma, Vt = np.empty((len(stack), m, m)), np.empty((len(stack), m)), np.empty((len(stack), m, n))
-    for i, matrix in enumerate(stack):
-        U[i], sigma[i] = left_svd(matrix)
-        Vt[i] = matmul(np.ascontiguousarray(U[i].T), matrix)
-        Vt[i] /= np.where(sigma[i] > 0.0, sigma[i], 1.0)[:, None]
     batch = A.shape[:-2]
-    return U.reshape(*batch, m, m), sigma.reshape(*batch, m), Vt.reshape(*batch, m, n)
+    U, sigma, Vt = np.empty((*batch, m, m)), np.empty((*batch, m)), np.empty((*batch, m, n))
+    for place in np.ndindex(batch):
+        U[place], sigma[place] = left_svd(A[place])
+        Vt[place] = matmul(np.ascontiguousarray(U[place].T), A[place])
+        Vt[place] /= np.where(sigma[place] > 0.0, sigma[place], 1.0)[:, None]
+    return U, sigma, Vt
 
 
 def singular_values(A: Floats) -> Floats:
     """`σ` (…, min(m, n)), largest first, of (…, m, n) matrices; UsageError if one is not finite."""
     m, n = A.shape[-2:]
     wide = np.swapaxes(A, -1, -2) if m > n else A
-    stack = wide.reshape(-1, *wide.shape[-2:])
-    sigma = np.array([left_svd(matrix)[1] for matrix in stack])
-    return sigma.reshape(*A.shape[:-2], min(m, n))
+    sigma = np.empty((*A.shape[:-2], min(m, n)))
+    for place in np.ndindex(A.shape[:-2]):
+        sigma[place] = left_svd(wide[place])[1]
+    return sigma
 
 
 def _decomposed(A: Floats) -> tuple[Floats, Floats]:
@@ -145,5 +145,7 @@ def _powers_of_two(x: Floats) -> NDArray[np.int32]:
 
 def _signs(rows: Floats) -> Floats:
     """(…, n): 1 or −1, the sign of the first of the largest magnitudes of every row."""
+    if rows.shape[-1] == 0:
+        return np.ones(rows.shape[:-1])
     at = np.argmax(np.abs(rows), axis=-1)[..., None]
     return np.where(np.take_along_axis(rows, at, axis=-1)[..., 0] < 0.0, -1.0, 1.0)

@@ -61,7 +61,7 @@ class Reflected:
         for k in reversed(range(n - 2)):
             v = self.reflectors[:, k, k + 1 :, None]
             below = X[:, k + 1 :]
-            along = fold(np.moveaxis(below * v, 1, 0))
+            along = fold((below * v).swapaxes(0, 1))
             along *= self.betas[:, k, None]
             below -= v * along[:, None, :]
         return X
@@ -82,7 +82,7 @@ def reflected(S: Floats) -> Reflected:
         v[:, 0] += signed
         v[~some] = 0.0
         beta = np.where(some, 1.0 / np.where(some, squares + np.abs(first) * length, 1.0), 0.0)
-        p = fold(np.moveaxis(rest * v[:, :, None], 1, 0))
+        p = fold((rest * v[:, :, None]).swapaxes(0, 1))
         p *= beta[:, None]
         half = total(p * v, 1)
         half *= 0.5 * beta
@@ -176,7 +176,7 @@ def _secular(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     apart[:, diagonal, diagonal] = 1.0
     factors = np.divide(distance, apart)
     np.negative(factors, out=factors)
-    squares = _product_of(np.moveaxis(factors, 2, 0))
+    squares = _product_of(factors.transpose(2, 0, 1))
     weights = np.where(z < 0.0, -1.0, 1.0) * np.sqrt(np.abs(squares))
     V = weights[:, :, None] / distance
     V /= np.sqrt(sum_of_squares(V, 1))[:, None, :]
@@ -209,7 +209,7 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     gaps = np.concatenate([d[:, 1:] - d[:, :-1], 1.0001 * rho[:, None]], axis=1)
     nu = 0.5 * gaps
     apart = d[:, :, None] - d[:, None, :]
-    f = 1.0 + fold(np.moveaxis(weights[:, :, None] / (apart - nu[:, None, :]), 1, 0))
+    f = 1.0 + fold((weights[:, :, None] / (apart - nu[:, None, :])).swapaxes(0, 1))
     left = (f >= 0.0) | (np.arange(n) == n - 1)
     following = np.minimum(np.arange(n) + 1, n - 1)
     weights_after = np.concatenate([weights[:, 1:], np.zeros_like(rho)[:, None]], axis=1)
@@ -232,11 +232,11 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
             break
         terms = weights[:, :, None] / distance
         slopes = terms / distance
-        below = fold(np.moveaxis(slopes * lower, 1, 0))
-        above = fold(np.moveaxis(np.multiply(slopes, upper, out=slopes), 1, 0))
+        below = fold((slopes * lower).swapaxes(0, 1))
+        above = fold((np.multiply(slopes, upper, out=slopes)).swapaxes(0, 1))
         own, other = np.where(left, below, above), np.where(left, above, below)
         f = 1.0 + total(terms, 1)
-        rounding = 4.0 * 2.0**-53 * (1.0 + fold(np.moveaxis(np.abs(terms, out=terms), 1, 0)))
+        rounding = 4.0 * 2.0**-53 * (1.0 + fold((np.abs(terms, out=terms)).swapaxes(0, 1)))
         step = _root_of_two(sign * f, own * (nu * nu), other * ((gaps - nu) * (gaps - nu)), nu, gaps)
         found |= np.abs(f) <= rounding
     return distance, np.where(left, d, d[:, following]) + sign * nu

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.problem import SCALAR_BYTES, Problem
@@ -93,11 +94,11 @@ class Iterate:
         lengths = np.array(self._problem.step_lengths)
         moved, size = np.sqrt(sums[:, 1]), np.sqrt(sums[:, 2])
         still = bool((moved <= _ULPS * float(np.finfo(self.W.dtype).eps) * size).all())
-        self.residual = 0.0 if still else float((moved * size / lengths).sum())
+        self.residual = 0.0 if still else float(total(moved * size / lengths))
         self.steps += 1
         free = self.W
         if self._before is not None:
-            self._momentum = self._next_momentum(float((sums[:, 0] / lengths).sum()))
+            self._momentum = self._next_momentum(float(total(sums[:, 0] / lengths)))
             free, self._before = self._before, self.W
         self.W = following
         return free

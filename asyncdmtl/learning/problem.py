@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from asyncdmtl.arithmetic.elementary import log1p
+from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.solving import solve
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
@@ -128,17 +132,17 @@ class Problem:
         """
         shares = np.zeros((len(self.tasks), len(self.infos)))
         for t, S in enumerate(self.partitions_of):
-            shares[t, list(S)] = self.weights[list(S)] / self.weights[list(S)].sum()
-        return shares if self.coupled < self.d else self.coupling.mixing(len(self.tasks)) @ shares
+            shares[t, list(S)] = self.weights[list(S)] / float(total(self.weights[list(S)]))
+        return shares if self.coupled < self.d else matmul(self.coupling.mixing(len(self.tasks)), shares)
 
     def spread(self, combined: Vectors) -> Vectors:
         """Aggregates (T, d) that a step cannot tell from those that `combined` = `A·V` (C, d) came from."""
         if len(combined) == len(self.tasks):
             return combined
-        spread: Vectors = (np.linalg.pinv(self.coupling.mixing(len(self.tasks))) @ combined).astype(
-            self.dtype
-        )
-        return spread
+        mixing = self.coupling.mixing(len(self.tasks))
+        # The pseudoinverse of a matrix of full rank with more columns than rows.
+        solved = solve(gram(mixing), combined.astype(np.float64, copy=False))
+        return matmul(mixing.T, solved).astype(self.dtype)
 
     def data_loss(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t` from the weighted mean loss of each of the `N` partitions."""
@@ -155,7 +159,7 @@ class Problem:
         for t, S in enumerate(self.partitions_of):
             classes = {self.infos[n].classes for n in S}
             if classes in ({"0"}, {"1"}):
-                size = math.log1p(float(self.weights[list(S)].sum()))
+                size = float(log1p(total(self.weights[list(S)])))
                 fixed[t] = size if classes == {"1"} else -size
         return fixed
 
@@ -163,7 +167,7 @@ class Problem:
         """Per task, the weighted mean of a value per partition."""
         weighted = np.asarray(values, dtype=np.float64) * self.weights
         sets = [list(S) for S in self.partitions_of]
-        return [float(weighted[S].sum() / self.weights[S].sum()) for S in sets]
+        return [float(total(weighted[S]) / total(self.weights[S])) for S in sets]
 
 
 def _check_infos(infos: Sequence[PartitionInfo]) -> None:

@@ -10,12 +10,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.solving import positive_definite, qr, solve
+from asyncdmtl.arithmetic.spectral import eigh, singular_values
+from asyncdmtl.arithmetic.sums import norm, sum_of_all, sum_of_squares, total
 from asyncdmtl.arrays import Floats
-from asyncdmtl.learning.singular_values import singular_values
 
 # Relative to the largest number of W: as near to the optimum as rounding lets an iteration come.
 _ACCURACY = 1e-12
@@ -78,19 +80,22 @@ def sparse_low_rank_split(W: Floats, rho: float) -> tuple[Floats, Floats]:
         H = np.clip(S, -rho, rho)
         # At the optimum it is the sparse part: what the box pushes back.
         P = beta * (S - H)
-        value = float(rho * np.abs(P).sum() + singular_values(W - P).sum())
+        value = rho * sum_of_all(np.abs(P)) + sum_of_all(singular_values(W - P))
         if value < upper:
             upper, best = value, P
-        lower = max(lower, float((H * W).sum()) / max(1.0, float(singular_values(H)[0])))
+        lower = max(lower, sum_of_all(H * W) / max(1.0, float(singular_values(H)[0])))
         if upper - lower <= _GAP * upper or not step.any():
             break
     return best * scale, (W - best) * scale
 
 
 def pair_differences(W: Floats) -> Floats:
-    """`w_s − w_t` for all `s < t`: (T(T−1)/2, features)."""
-    s, t = np.triu_indices(len(W), 1)
-    differences: Floats = W[s] - W[t]
+    """`w_s − w_t` for all `s < t`, one after another: (features, T(T−1)/2)."""
+    T, features = W.shape
+    models = np.ascontiguousarray(W.T)
+    differences = np.empty((features, T * (T - 1) // 2))
+    for s, pairs in enumerate(_pairs(T)):
+        np.subtract(models[:, s, None], models[:, s + 1 :], out=differences[:, pairs])
     return differences
 
 
@@ -108,39 +113,42 @@ def clustered_prox(W: Floats, mu: float) -> Floats:
         return W
     if features > T:
         # Lengths do not change with the basis, and T directions hold all models.
-        Q, R = np.linalg.qr(W.T)
-        rotated: Floats = clustered_prox(R.T, mu) @ Q.T
-        return rotated
-    spread = _spread_of_pairs(T)
+        Q, R = qr(W.T)
+        return matmul(clustered_prox(R.T, mu), Q.T)
     tolerance = _ACCURACY * float(np.abs(W).max()) / T
-    Z = Y = np.zeros((spread.shape[1], features))
+    Z = Y = np.zeros((features, T * (T - 1) // 2))
     momentum = 1.0
     for _ in range(_ITERATIONS):
         # 1/T: the inverse of the largest eigenvalue of the complete graph's Laplacian.
-        moved = Y + pair_differences(W - spread @ Y) / T
-        lengths = np.sqrt(np.einsum("pf,pf->p", moved, moved))
-        moved *= np.minimum(1.0, mu / np.maximum(lengths, mu))[:, None]
+        moved = Y + pair_differences(W - _of_tasks(Y, T)) / T
+        moved *= np.minimum(1.0, mu / np.maximum(norm(moved), mu))
         if np.abs(moved - Y).max() <= tolerance:
             Z = moved
             break
-        if np.vdot(Y - moved, moved - Z) > 0.0:
+        if sum_of_all((Y - moved) * (moved - Z)) > 0.0:
             momentum = 1.0
         following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum * momentum))
         Y = moved + (momentum - 1.0) / following * (moved - Z)
         Z, momentum = moved, following
-    prox: Floats = W - spread @ Z
+    prox: Floats = W - _of_tasks(Z, T)
     return prox
 
 
-def _spread_of_pairs(T: int) -> Any:
-    """(T, T(T−1)/2): adds the vector of the pair `(s, t)` to `s` and takes it off `t`."""
-    s, t = np.triu_indices(T, 1)
-    pairs = np.arange(len(s))
-    signs = np.repeat([1.0, -1.0], len(s))
-    # Imported here: sparse matrices take a tenth of a second, and only this coupling needs them.
-    from scipy.sparse import csr_matrix
+def _of_tasks(pairs: Floats, tasks: int) -> Floats:
+    """(T, features): the vector of each pair `(s, t)` added to `s` and taken off `t`."""
+    added = np.zeros((len(pairs), tasks))
+    for s, own in enumerate(_pairs(tasks)):
+        added[:, s] += total(pairs[:, own], 1)
+        added[:, s + 1 :] -= pairs[:, own]
+    return np.ascontiguousarray(added.T)
 
-    return csr_matrix((signs, (np.concatenate([s, t]), np.tile(pairs, 2))), shape=(T, len(s)))
+
+def _pairs(tasks: int) -> Iterator[slice]:
+    """For every task where its pairs with all later tasks are."""
+    start = 0
+    for s in range(tasks):
+        yield slice(start, start + tasks - 1 - s)
+        start += tasks - 1 - s
 
 
 def _meeting(W: Floats, gamma: float, radius: float, rho: float, beta: float) -> Callable[[Floats], Floats]:
@@ -166,11 +174,11 @@ def _into_ball(M: Floats, radius: float) -> Floats:
     values, and these stay as they are.
     """
     wide = len(M) < M.shape[1]
-    squares, V = np.linalg.eigh(M @ M.T if wide else M.T @ M)
+    squares, V = eigh(gram(M if wide else M.T))
     large = squares > radius * radius
     V = V[:, large]
     excess = V * (1.0 - radius / np.sqrt(squares[large]))
-    projected: Floats = M - excess @ (V.T @ M) if wide else M - (M @ V) @ excess.T
+    projected: Floats = M - (matmul(excess, matmul(V.T, M)) if wide else matmul(matmul(M, V), excess.T))
     return projected
 
 
@@ -189,7 +197,7 @@ def _accelerated(move: Callable[[Floats], Floats], x: Floats) -> Iterator[tuple[
         result = move(x)
         step = result - x
         yield x, step
-        before, length = length, float(np.linalg.norm(step))
+        before, length = length, float(norm(step.reshape(-1)))
         if length > before and len(steps) > 1:
             x, length = results[-1], np.inf
             results.clear()
@@ -204,12 +212,13 @@ def _cancelling(results: Sequence[Floats], steps: Sequence[Floats]) -> Floats:
     """The affine combination of `results` for which that of `steps` is nearly the shortest."""
     F = np.array([step.ravel() for step in steps])
     changes = np.diff(F, axis=0)
-    gram = changes @ changes.T
+    products = gram(changes)
     # Where steps differ by little more than rounding, so does their combination from the last result.
-    gram[np.diag_indices_from(gram)] += 1e-14 * np.trace(gram) + 1e-24 * np.vdot(F[-1], F[-1])
-    if not gram.any():
+    diagonal = np.diag_indices_from(products)
+    products[diagonal] += 1e-14 * float(total(products[diagonal])) + 1e-24 * float(sum_of_squares(F[-1]))
+    if not products.any() or not positive_definite(products):
         return results[-1]
-    weights = np.linalg.solve(gram, changes @ F[-1])
+    weights = solve(products, matmul(changes, F[-1]))
     x = results[-1].copy()
     for weight, earlier, later in zip(weights, results, islice(results, 1, None), strict=False):
         x -= weight * (later - earlier)

@@ -10,47 +10,45 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.solving import cholesky, positive_definite
+from asyncdmtl.arithmetic.spectral import eigh, left_svd, singular_values
 from asyncdmtl.arrays import Floats
 
 # Of the largest singular value: below it, those of a Gram matrix have too few digits.
 _SMALL = 1e-3
 
 
-def singular_values(W: Floats) -> Floats:
-    """`σ(W)`, (min(T, features),), largest first."""
-    _, sigma = _right_factor(W if len(W) >= W.shape[1] else W.T)
-    return sigma
-
-
 def map_singular_values(W: Floats, f: Callable[[Floats], Floats]) -> Floats:
     """`U f(Σ) Vᵀ` of `W = U Σ Vᵀ`, for an `f` that is given all `σ` and has `0 ≤ f(σ) ≤ σ`."""
-    wide = len(W) < W.shape[1]
-    V, sigma = _right_factor(W.T if wide else W)
-    mapped = f(sigma)
-    kept = mapped > 0.0
-    # W = U Σ Vᵀ becomes W·V·diag(f(σ)/σ)·Vᵀ: the long factor U is never formed, and since the small
-    # factor has norm ≤ 1 and nothing is magnified, rounding stays that of the QR.
-    factor = (V[:, kept] * (mapped[kept] / sigma[kept])) @ V[:, kept].T
-    product: Floats = factor @ W if wide else W @ factor
-    return product
+    wide = W if len(W) <= W.shape[1] else W.T
+    # W = U Σ Vᵀ becomes U·diag(f(σ)/σ)·Uᵀ·W: the long factor V is never formed, and since the small
+    # factor has norm ≤ 1, nothing is magnified.
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = gram(wide)
+    factor = spectral_factor(squared, f) if np.isfinite(squared).all() else None
+    if factor is None:
+        U, sigma = left_svd(wide)
+        factor = _factor(U, sigma, f(sigma))
+    product = matmul(factor, wide)
+    return product if wide is W else product.T
 
 
-def spectral_factor(gram: Floats, f: Callable[[Floats], Floats]) -> Floats | None:
+def spectral_factor(squared: Floats, f: Callable[[Floats], Floats]) -> Floats | None:
     """`A` (T, T) with `A·W = U f(Σ) Vᵀ` of a wide `W = U Σ Vᵀ`, from its Gram matrix `W Wᵀ` alone.
 
     The Gram matrix has the squares of singular values, and so only half of the digits of small ones. Rounding
     moves `f(σ)/σ` by no more than `ε σ₁² / 2σ²`, if `f` takes the same off every `σ`: None unless that is
     below 1e-10 for every `σ` that is kept.
     """
-    squares, U = np.linalg.eigh(gram)
+    squares, U = eigh(squared)
     squares, U = squares[::-1], U[:, ::-1]
     sigma = np.sqrt(np.maximum(squares, 0.0))
     mapped = f(sigma)
     kept = mapped > 0.0
     if kept.any() and sigma[kept].min() < _SMALL * sigma[0]:
         return None
-    factor: Floats = (U[:, kept] * (mapped[kept] / sigma[kept])) @ U[:, kept].T
-    return factor
+    return _factor(U, sigma, mapped)
 
 
 def blocked_singular_values(blocks: Callable[[], Iterator[Floats]], *, once: bool = False) -> Floats | None:
@@ -63,23 +61,22 @@ def blocked_singular_values(blocks: Callable[[], Iterator[Floats]], *, once: boo
     that a QR would give. Reference for such grading: Drmač and Veselić, "New Fast and Accurate Jacobi SVD
     Algorithm I", SIAM J. Matrix Anal. Appl. 29(4), 2008.
     """
-    gram = _gram(blocks())
-    if not np.isfinite(gram).all():
+    whole = _gram(blocks())
+    if not np.isfinite(whole).all():
         return None
-    squares, U = np.linalg.eigh(gram)
+    squares, U = eigh(whole)
     if once:
         rough: Floats = np.sqrt(np.maximum(squares[::-1], 0.0))
         return rough
-    gram = _gram(U.T @ W for W in blocks())
-    norms = np.sqrt(np.diag(gram))
+    turned = _gram(matmul(U.T, W) for W in blocks())
+    norms = np.sqrt(np.diag(turned))
     there = norms > 0.0
     D = norms[there]
-    try:
-        L = np.linalg.cholesky(gram[np.ix_(there, there)] / np.outer(D, D))
-    except np.linalg.LinAlgError:  # rows that are nothing but rounding
+    graded = turned[np.ix_(there, there)] / (D[:, None] * D)
+    if not positive_definite(graded):  # some rows are nothing but rounding
         return None
     sigma = np.zeros(len(norms))
-    sigma[: len(D)] = np.linalg.svd(D[:, None] * L, compute_uv=False)
+    sigma[: len(D)] = singular_values(D[:, None] * cholesky(graded))
     return sigma
 
 
@@ -95,15 +92,12 @@ def squared_l1_threshold(sigma: Floats, mu: float) -> float:
     return float(thresholds[max(positive, 1) - 1])
 
 
-def _right_factor(tall: Floats) -> tuple[Floats, Floats]:
-    """`V` (n, n) and singular values (n,) of a tall (m, n) matrix `U Σ Vᵀ`, m ≥ n.
-
-    By way of `R` of its QR, not of the Gram matrix, which would square the condition number.
-    """
-    _, sigma, Vt = np.linalg.svd(np.linalg.qr(tall, mode="r"))
-    return Vt.T, sigma
+def _factor(U: Floats, sigma: Floats, mapped: Floats) -> Floats:
+    """`U diag(f(σ)/σ) Uᵀ`, of the `σ` that are not mapped to 0."""
+    kept = mapped > 0.0
+    return matmul(U[:, kept] * (mapped[kept] / sigma[kept]), U[:, kept].T)
 
 
 def _gram(blocks: Iterator[Floats]) -> Floats:
     """`W Wᵀ` of a matrix that is had in blocks of columns."""
-    return functools.reduce(np.add, (W @ W.T for W in blocks))
+    return functools.reduce(np.add, map(gram, blocks))

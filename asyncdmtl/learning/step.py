@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import dot, gram, matmul
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.couplings.low_rank import SpectralCoupling
@@ -105,7 +107,7 @@ class ProximalStep:
                 self._check_size(Z)
         finally:
             self.forget()
-        sums = np.stack([self._sums[:-1].sum(axis=0), self._sums[-1]])
+        sums = np.stack([total(self._sums[:-1]), self._sums[-1]])
         self._next = self._iterate.move(self._next, sums)
 
     def penalty(self) -> float:
@@ -161,7 +163,7 @@ class ProximalStep:
             self._settle(index, cols, prox)
         else:
             wide = self._target(Z, cols, self._next[:, cols]).astype(np.float64)
-            np.matmul(wide, wide.T, out=self._grams[index])
+            self._grams[index] = gram(wide)
 
     def _settle(self, index: int, cols: slice, prox: Vectors) -> None:
         """Keep a block of the next models, and measure how far they are from `Y` and `W`.
@@ -178,7 +180,7 @@ class ProximalStep:
         self._known = None
         np.subtract(here, self._iterate.W[:, cols], out=moved)
         here, back, moved = (array.reshape(-1) for array in (here, back, moved))
-        self._sums[index] = np.dot(back, moved), np.dot(back, back), np.dot(here, here)
+        self._sums[index] = dot(back, moved), dot(back, back), dot(here, here)
 
     def _settle_whole(self, prox: Floats) -> None:
         for index, cols in enumerate(self._blocks):
@@ -197,17 +199,16 @@ class ProximalStep:
         """A step of a spectral coupling: singular values from the Gram matrix, then block by block again."""
         assert self._spectral is not None
         assert self._grams is not None
-        coupling, length, gram = self._spectral, self._problem.step_lengths[0], self._grams.sum(axis=0)
+        coupling, length, squared = self._spectral, self._problem.step_lengths[0], total(self._grams)
         factor = None
-        if np.isfinite(gram).all():
-            factor = spectral_factor(gram, lambda sigma: coupling.shrunk(sigma, length))
+        if np.isfinite(squared).all():
+            factor = spectral_factor(squared, lambda sigma: coupling.shrunk(sigma, length))
         if factor is None:
             self._settle_whole(coupling.prox(self._whole(Z), length))
             return
-        factor = factor.astype(self._next.dtype)
+        turn: Vectors = factor.astype(self._next.dtype)
         for index, cols in enumerate(self._blocks):
-            out = self._scratched("target", cols.stop - cols.start)
-            self._settle(index, cols, np.matmul(factor, self._next[:, cols], out=out))
+            self._settle(index, cols, matmul(turn, self._next[:, cols]))
 
     def _check_size(self, Z: Columns) -> None:
         """Raise DataError unless the next models are finite; in float32, their squares need not be."""

@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from asyncdmtl.arithmetic.products import gram
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.settings import Settings
-
-_SMOOTHNESS_BITS = 12
+from asyncdmtl.learning.smoothness import largest_eigenvalue_bound
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,13 @@ class Partition:
         if self.weights is not None:
             if self.weights.shape != self.y.shape:
                 raise DataError(f"weights of {what}", f"must have shape {self.y.shape}", self.weights.shape)
-            if self.weights.min() < 0.0 or not 0.0 < self.weights.sum() < math.inf:
+            if self.weights.min() < 0.0 or not 0.0 < self.weight < math.inf:
                 raise DataError(f"weights of {what}", "must be at least 0, and not all 0", self.weights)
 
     @property
     def weight(self) -> float:
         """The sum of the weights; without weights the number of rows."""
-        return float(self.rows if self.weights is None else self.weights.sum())
+        return float(self.rows if self.weights is None else total(self.weights))
 
     @property
     def rows(self) -> int:
@@ -141,9 +142,7 @@ class Partition:
         """Bound on how fast the gradient of the weighted mean loss over the rows changes with the model.
 
         `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`, from
-        the smaller Gram matrix and rounded up to 12 significant bits. That rounding (and a margin of
-        1e-9 before it, which keeps exact powers of two off its edge) makes CPUs agree whose last
-        bits differ, and keeps it an upper bound.
+        the smaller Gram matrix and rounded up to 12 significant bits: see `smoothness`.
 
         Raises
         ------
@@ -153,18 +152,13 @@ class Partition:
         roots = np.ones(self.rows) if self.weights is None else np.sqrt(self.weights)
         with np.errstate(over="ignore", invalid="ignore"):
             X = self.X if self.weights is None else self.X * roots[:, None]
-            if self.rows < self.features:
-                gram = X @ X.T + (np.outer(roots, roots) if intercept else 0.0)
-            else:
-                X = np.column_stack([X, roots]) if intercept else X
-                gram = X.T @ X
-        if not np.isfinite(gram).all():
+            X = np.column_stack([X, roots]) if intercept else X
+            squared = gram(X if self.rows < self.features else X.T)
+        if not np.isfinite(squared).all():
             raise DataError(
                 f"X of partition {self.id!r}", "is too large to be squared", float(np.abs(X).max())
             )
-        largest = max(float(np.linalg.eigvalsh(gram)[-1]), 0.0)
-        mantissa, exponent = math.frexp(largest / self.weight * LOSSES[loss].curvature * (1.0 + 1e-9))
-        return math.ldexp(math.ceil(mantissa * 2**_SMOOTHNESS_BITS), exponent - _SMOOTHNESS_BITS)
+        return largest_eigenvalue_bound(squared, LOSSES[loss].curvature / self.weight)
 
     def info(self, settings: Settings) -> PartitionInfo:
         """What all know of this partition in a run with these settings.

@@ -65,6 +65,10 @@ def test_triangular_factors_have_the_same_gram_matrix(shape: tuple[int, int]) ->
     A = np.random.default_rng(shape).normal(size=shape) * 10.0 ** np.arange(shape[1])
     R = solving.triangular_factor(A)
     assert R.shape == (min(shape), shape[1])
+    Q, same = solving.qr(A)
+    assert np.array_equal(R, same)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(min(shape)), atol=1e-13)
+    np.testing.assert_allclose(Q @ R / np.linalg.norm(A, axis=0), A / np.linalg.norm(A, axis=0), atol=1e-14)
     assert np.array_equal(R, np.triu(R))
     lengths = np.linalg.norm(A, axis=0)
     np.testing.assert_allclose(
@@ -77,3 +81,8 @@ def test_triangular_factors_of_columns_that_are_zero() -> None:
     np.testing.assert_allclose(np.abs(solving.triangular_factor(A)[:, 1]), [1.0, np.sqrt(8.0)])
     with pytest.raises(UsageError, match="two dimensions"):
         solving.triangular_factor(np.ones(3))
+
+
+def test_definiteness_is_told_of_each_matrix() -> None:
+    S = np.stack([np.eye(3), -np.eye(3), np.diag([1.0, 0.0, 1.0]), np.full((3, 3), np.nan), definite(3)])
+    assert solving.positive_definite(S).tolist() == [True, False, False, False, True]

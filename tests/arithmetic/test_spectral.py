@@ -97,3 +97,9 @@ def test_bad_matrices_are_refused() -> None:
         spectral.eigh(np.array([[np.nan]]))
     with pytest.raises(UsageError, match="finite, got inf"):
         spectral.svd(np.array([[np.inf]]))
+
+
+def test_matrices_without_rows() -> None:
+    assert spectral.eigh(np.zeros((2, 0, 0)))[0].shape == (2, 0)
+    assert spectral.singular_values(np.zeros((0, 0))).shape == (0,)
+    assert [part.shape for part in spectral.svd(np.zeros((3, 0)))] == [(3, 0), (0,), (0, 0)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from asyncdmtl.arithmetic.sums import norm, sum_of_all
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.proximal import clustered_prox, pair_differences
@@ -24,7 +23,7 @@ class Clustered(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`(λ/T) Σ_{s<t} ‖w_s − w_t‖₂`."""
-        return self.strength / len(W) * float(np.linalg.norm(pair_differences(W), axis=1).sum())
+        return self.strength / len(W) * sum_of_all(norm(pair_differences(W)))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Differences shortened so that they still fit together; the mean of the models stays."""
@@ -35,4 +34,4 @@ class Clustered(Coupling):
 
         Enough and not always needed: the pairs can then hold what pulls tasks apart, `(z_s − z_t)/T` each.
         """
-        return float(np.linalg.norm(pair_differences(Z), axis=1).max(initial=0.0))
+        return float(norm(pair_differences(Z)).max(initial=0.0))

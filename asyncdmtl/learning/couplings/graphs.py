@@ -13,6 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.spectral import eigh
+from asyncdmtl.arithmetic.sums import sum_of_all, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_strength
@@ -33,7 +36,7 @@ class ChainLaplacian(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_t ‖w_{t+1} − w_t‖²`."""
-        return 0.5 * self.strength * float((np.diff(W, axis=0) ** 2).sum(dtype=np.float64))
+        return 0.5 * self.strength * sum_of_all(np.diff(W, axis=0) ** 2)
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """The solution of a (T, T) system of three diagonals."""
@@ -64,14 +67,15 @@ class GraphLaplacian(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`."""
-        pulls = (a * float(((W[s] - W[t]) ** 2).sum(dtype=np.float64)) for s, t, a in self.edges)
+        pulls = (a * sum_of_all((W[s] - W[t]) ** 2) for s, t, a in self.edges)
         return 0.5 * self.strength * math.fsum(pulls)
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """By the eigenvectors of `L`, found once: two products of (T, T) and (T, features)."""
         values, Q = self._spectrum
-        solved: Floats = Q @ ((Q.T @ W) / (1.0 + step * self.strength * values)[:, None])
-        return solved
+        shrunk = matmul(Q.T, W.astype(np.float64, copy=False))
+        shrunk /= (1.0 + step * self.strength * values)[:, None]
+        return matmul(Q, shrunk)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """10·smoothness / the least positive eigenvalue of `L`: as "mean-regularised" in connected parts."""
@@ -120,8 +124,10 @@ def laplacian_spectrum(tasks: int, edges: Sequence[tuple[int, int, float]]) -> t
     A = np.zeros((tasks, tasks))
     for s, t, weight in edges:
         A[s, t] = A[t, s] = weight
-    values, Q = np.linalg.eigh(np.diag(A.sum(axis=1)) - A)
-    return np.maximum(values, 0.0), Q
+    values, Q = eigh(np.diag(total(A)) - A)
+    # One eigenvalue of every connected part is 0, and found but for rounding.
+    rounding = tasks * float(np.finfo(np.float64).eps) * values[-1]
+    return np.where(values > rounding, values, 0.0), Q
 
 
 def smooth_along_chain(W: Floats, mu: float) -> Floats:
@@ -129,10 +135,14 @@ def smooth_along_chain(W: Floats, mu: float) -> Floats:
     T = len(W)
     if T == 1:
         return W
-    diagonals = np.full((2, T), -mu)
-    diagonals[1] = 1.0 + 2.0 * mu
-    diagonals[1, [0, -1]] = 1.0 + mu
-    # Imported here: SciPy's linear algebra takes a tenth of a second, and only this coupling needs it.
-    from scipy.linalg import solveh_banded
-
-    return np.asarray(solveh_banded(diagonals, W), dtype=np.float64)
+    solved = W.astype(np.float64)
+    # The factors of I + μ L = R D Rᵀ: what is beside the diagonal of R, and D.
+    pivots, besides = [1.0 + mu], [0.0]
+    for t in range(1, T):
+        besides.append(-mu / pivots[-1])
+        pivots.append(1.0 + (mu if t == T - 1 else 2.0 * mu) + mu * besides[-1])
+        solved[t] -= besides[t] * solved[t - 1]
+    solved /= np.array(pivots)[:, None]
+    for t in reversed(range(T - 1)):
+        solved[t] -= besides[t + 1] * solved[t + 1]
+    return solved

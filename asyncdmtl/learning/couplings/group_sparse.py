@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from asyncdmtl.arithmetic.sums import norm, sum_of_all
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.couplings.base import Coupling
 
@@ -22,20 +23,15 @@ class L21Norm(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ Σ_f ‖W[:, f]‖₂`."""
-        return self.strength * float(_column_norms(W).sum(dtype=np.float64))
+        return self.strength * sum_of_all(norm(W))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Columns shortened by `step·λ`."""
-        norms, off = _column_norms(W), step * self.strength
+        norms, off = norm(W), step * self.strength
         # Where a column is 0 it stays 0, whatever it is multiplied by.
         shrink = off / np.maximum(norms, max(off, np.finfo(W.dtype).tiny))
         return np.multiply(W, np.subtract(1.0, shrink, out=shrink), out=out)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """`max_f ‖Z[:, f]‖₂`."""
-        return float(np.linalg.norm(Z, axis=0).max())
-
-
-def _column_norms(W: Floats) -> Floats:
-    norms: Floats = np.add.reduce(W * W, axis=0)
-    return np.sqrt(norms, out=norms)
+        return float(norm(Z).max())

@@ -7,10 +7,12 @@ from abc import abstractmethod
 
 import numpy as np
 
+from asyncdmtl.arithmetic.spectral import singular_values
+from asyncdmtl.arithmetic.sums import sum_of_all, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_strength
 from asyncdmtl.learning.proximal import sparse_low_rank_prox, sparse_low_rank_split
-from asyncdmtl.learning.singular_values import map_singular_values, singular_values, squared_l1_threshold
+from asyncdmtl.learning.singular_values import map_singular_values, squared_l1_threshold
 
 
 class SpectralCoupling(Coupling):
@@ -21,7 +23,7 @@ class SpectralCoupling(Coupling):
         return self.penalty_of(singular_values(W))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """Singular values shrunk, at the cost of one QR of the long side."""
+        """Singular values shrunk, at the cost of a Gram matrix of the shorter side or two."""
         return map_singular_values(W, lambda sigma: self.shrunk(sigma, step))
 
     @abstractmethod
@@ -45,7 +47,7 @@ class NuclearNorm(SpectralCoupling):
 
     def penalty_of(self, sigma: Floats) -> float:
         """`λ Σ_i σ_i(W)`."""
-        return self.strength * float(sigma.sum())
+        return self.strength * float(total(sigma))
 
     def shrunk(self, sigma: Floats, step: float) -> Floats:
         """`max(σ_i − step·λ, 0)`."""
@@ -71,7 +73,7 @@ class TaskCovariance(SpectralCoupling):
 
     def penalty_of(self, sigma: Floats) -> float:
         """`½ λ (Σ_i σ_i(W))²`."""
-        norm = float(sigma.sum())
+        norm = float(total(sigma))
         return 0.5 * self.strength * norm * norm
 
     def shrunk(self, sigma: Floats, step: float) -> Floats:
@@ -92,8 +94,8 @@ class SparseLowRank(Coupling):
     `W` is a low-rank `Q` that tasks share plus a sparse `P` that they do not, with `λ₁ = λρ` and `λ₂ = λ`.
     Only the sum is trained, with the split left to the penalty: that keeps one model per task and gives the
     same optimum as training `P` and `Q` apart. This `ρ` is where neither part swallows the other for want
-    of scale. Prox and penalty are found by iteration to a fixed accuracy, each iteration with a QR
-    of the long side: see `proximal.sparse_low_rank_prox`.
+    of scale. Prox and penalty are found by iteration to a fixed accuracy, each iteration with a
+    Gram matrix of the shorter side: see `proximal.sparse_low_rank_prox`.
     Reference: Chen, Liu, Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD
     2010; `ρ`: Candès, Li, Ma, Wright, "Robust Principal Component Analysis?", Journal of the ACM 58(3), 2011.
     """
@@ -103,7 +105,7 @@ class SparseLowRank(Coupling):
     def penalty(self, W: Floats) -> float:
         """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split, never less than its true value."""
         P, Q = sparse_low_rank_split(W, self._rho(W))
-        return self.strength * float(self._rho(W) * np.abs(P).sum() + singular_values(Q).sum())
+        return self.strength * (self._rho(W) * sum_of_all(np.abs(P)) + sum_of_all(singular_values(Q)))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from asyncdmtl.arithmetic.sums import mean, sum_of_all
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_strength
 
@@ -24,7 +25,7 @@ class PlainMean(Coupling):
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Every row replaced by the mean of all."""
-        return np.broadcast_to(W.mean(axis=0), W.shape)
+        return np.broadcast_to(mean(W), W.shape)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """0: no `λ` does anything."""
@@ -43,14 +44,14 @@ class MeanRegularised(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`½ λ Σ_t ‖w_t − w̄‖²`."""
-        return 0.5 * self.strength * float(((W - W.mean(axis=0)) ** 2).sum(dtype=np.float64))
+        return 0.5 * self.strength * sum_of_all((W - mean(W)) ** 2)
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`w̄ + (w_t − w̄) / (1 + step·λ)`."""
-        mean = W.mean(axis=0)
-        drawn: Floats = np.subtract(W, mean, out=out)
+        middle = mean(W)
+        drawn: Floats = np.subtract(W, middle, out=out)
         drawn /= 1.0 + step * self.strength
-        drawn += mean
+        drawn += middle
         return drawn
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
