@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from asyncdmtl.arithmetic import elementary, products, solving, spectral, sums
 from asyncdmtl.arrays import Floats
@@ -24,23 +26,62 @@ DIGEST_BYTES = 16
 _MULTIPLIER, _INCREMENT = 6364136223846793005, 1442695040888963407  # Knuth's MMIX generator, modulo 2⁶⁴
 
 
-def digest() -> bytes:
-    """`DIGEST_BYTES` bytes that are the same wherever arithmetic is."""
+KINDS = ("reproducible", "fast")
+"""Kinds of arithmetic: that of this package, and with LAPACK's decompositions in it."""
+
+
+def digest(kind: str = "reproducible") -> bytes:
+    """`DIGEST_BYTES` bytes that are the same wherever arithmetic of that kind is."""
     h = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for name, value in digests().items():
+    for name, value in digests(kind).items():
         h.update(name.encode() + value)
     return h.digest()
 
 
 @cache
-def digests() -> Mapping[str, bytes]:
+def digests(kind: str = "reproducible") -> Mapping[str, bytes]:
     """The same for each part of the arithmetic by itself, to say which of them differs."""
-    return {name: _hashed(compute()) for name, compute in _PARTS.items()}
+    parts = _PARTS | _FAST_PARTS if kind == "fast" else _PARTS
+    return {name: _hashed(compute()) for name, compute in parts.items()}
 
 
 def describe() -> dict[str, str]:
     """What last bits may depend on here: versions of NumPy and BLAS, its kernel, and features of the CPU."""
     return {"NumPy": np.__version__, "BLAS": _blas(), "CPU": _cpu()}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine's arithmetic: its `digests` by part, and how it `describe`s itself."""
+
+    digests: Mapping[str, bytes]
+    about: Mapping[str, str]
+
+    @classmethod
+    def here(cls, kind: str = "reproducible") -> Machine:
+        """This machine with one of the `KINDS` of arithmetic."""
+        return cls(digests(kind), describe())
+
+    def differences(self, other: Machine) -> str:
+        """In words, what the other machine computes otherwise, and what it has otherwise; or nothing."""
+        parts = [name for name, value in self.digests.items() if other.digests.get(name) != value]
+        if not parts:
+            return ""
+        found = []
+        for name, here in self.about.items():
+            there = other.about.get(name, "unknown")
+            if here != there:
+                found.append(f"{name} {_without(there, here)} there and {_without(here, there)} here")
+        return f"other bits in {', '.join(parts)} ({'; '.join(found) or 'NumPy, BLAS and CPU are the same'})"
+
+
+UNKNOWN_MACHINE = Machine({}, {})
+"""A machine of which nothing is known."""
+
+
+def _without(text: str, other: str) -> str:
+    """The words of a description that the other one does not have."""
+    return " ".join(word for word in text.split() if word not in other.split()) or "less"
 
 
 def _hashed(results: list[NDArray[Any]]) -> bytes:
@@ -108,7 +149,15 @@ def _solving() -> list[NDArray[Any]]:
     return [solving.cholesky(S), solving.solve(S, _numbers(3, 9)), solving.triangular_factor(_numbers(40, 6))]
 
 
-_PARTS: Mapping[str, Callable[[], list[NDArray[Any]]]] = {
+def _lapack() -> list[NDArray[Any]]:
+    """What couplings of a run with fast arithmetic go through, on one thread as in a run."""
+    A = _numbers(60, 61)
+    with threadpool_limits(limits=1):
+        S = np.matmul(A, A.T)
+        return [S, *np.linalg.eigh(S), *np.linalg.svd(A), np.linalg.qr(A, mode="r")]
+
+
+_PARTS: dict[str, Callable[[], list[NDArray[Any]]]] = {
     "IEEE operations": _ieee,
     "sums": _sums,
     "products": _products,
@@ -117,11 +166,11 @@ _PARTS: Mapping[str, Callable[[], list[NDArray[Any]]]] = {
     "solving": _solving,
 }
 
+_FAST_PARTS: dict[str, Callable[[], list[NDArray[Any]]]] = {"BLAS and LAPACK": _lapack}
+
 
 def _blas() -> str:
     """The BLAS library that NumPy's products go through, of those loaded."""
-    from threadpoolctl import threadpool_info
-
     found = [
         " ".join(str(pool[key]) for key in ("internal_api", "version", "architecture") if pool.get(key))
         for pool in threadpool_info()

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.cli.command import together
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
@@ -111,6 +112,13 @@ training_options = together(
         default="none",
         help="Round updates so that they take fewer bytes; what rounding takes off an update is added to the "
         "next. For strategies by which workers aggregate.",
+    ),
+    click.option(
+        "--arithmetic",
+        type=click.Choice(tuple(ARITHMETICS)),
+        default="reproducible",
+        help="reproducible: the same bits on every machine. fast: singular values, for couplings that look "
+        "at these, by LAPACK; all machines must have the same NumPy, BLAS and kind of CPU.",
     ),
     click.option("--seed", type=int, default=0, help="Decides which rows train and which test."),
 )

@@ -88,7 +88,9 @@ class Problem:
         self.wire = Wire(settings.compression, self.d, self.dtype)
         self.loss = LOSSES[settings.loss]
         self.fixed = self._fixed_intercepts()
-        self.coupling = make_coupling(settings.coupling, settings.strength, self.tasks, settings.edges)
+        self.coupling = make_coupling(
+            settings.coupling, settings.strength, self.tasks, settings.edges, settings.arithmetic
+        )
         steepest = max(self._task_means([info.smoothness for info in infos])) or 1.0
         free = settings.intercept == "free"
         epochs = settings.epochs if settings.update == "model" else 1

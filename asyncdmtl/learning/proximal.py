@@ -13,11 +13,12 @@ from itertools import islice
 
 import numpy as np
 
+from asyncdmtl.arithmetic.kinds import REPRODUCIBLE, Arithmetic
 from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.solving import positive_definite, qr, solve
-from asyncdmtl.arithmetic.spectral import eigh, singular_values
 from asyncdmtl.arithmetic.sums import norm, sum_of_all, sum_of_squares, total
 from asyncdmtl.arrays import Floats
+from asyncdmtl.learning.singular_values import singular_values
 
 # Relative to the largest number of W: as near to the optimum as rounding lets an iteration come.
 _ACCURACY = 1e-12
@@ -34,7 +35,7 @@ _GAP = 1e-6
 _MEMORY = 6
 
 
-def sparse_low_rank_prox(W: Floats, mu: float, rho: float) -> Floats:
+def sparse_low_rank_prox(W: Floats, mu: float, rho: float, arithmetic: Arithmetic = REPRODUCIBLE) -> Floats:
     """`argmin_U ½ ‖U − W‖_F² + μ min_{P+Q=U} (ρ ‖P‖₁ + ‖Q‖_*)`.
 
     By Moreau's identity it is `W − G` with `G` the point nearest to `W` in the intersection of
@@ -48,13 +49,13 @@ def sparse_low_rank_prox(W: Floats, mu: float, rho: float) -> Floats:
     if mu * rho <= 1e-17 * largest or largest == 0.0:
         return W
     V, radius = W / largest, mu / largest
-    spectral = float(singular_values(V)[0])
+    spectral = float(singular_values(V, arithmetic)[0])
     if spectral <= radius and rho * radius >= 1.0:
         return np.zeros_like(W)
     # The best weight by trial: the geometric mean of what large and small singular values ask for.
     beta = max(1.0, math.sqrt(spectral / radius))
     H = np.zeros_like(V)
-    for S, step in islice(_accelerated(_meeting(V, 1.0, radius, rho, beta), H), _STEPS):
+    for S, step in islice(_accelerated(_meeting(V, 1.0, radius, rho, beta, arithmetic), H), _STEPS):
         H = np.clip(S, -rho * radius, rho * radius)
         if beta * np.abs(step).max() <= _PROX_ACCURACY:
             break
@@ -62,28 +63,30 @@ def sparse_low_rank_prox(W: Floats, mu: float, rho: float) -> Floats:
     return prox
 
 
-def sparse_low_rank_split(W: Floats, rho: float) -> tuple[Floats, Floats]:
+def sparse_low_rank_split(
+    W: Floats, rho: float, arithmetic: Arithmetic = REPRODUCIBLE
+) -> tuple[Floats, Floats]:
     """`P`, `Q` with `P + Q = W` and `ρ ‖P‖₁ + ‖Q‖_*` nearly the least.
 
     Iterated until that value is within 1e-6 of itself from the lower bound `⟨G, W⟩` of its dual, the
     maximum over `‖G‖₂ ≤ 1`, `|G_ij| ≤ ρ`: after 20 to 500 iterations, where it ends in any case. Where `W` is
     large and its split far from unique, 1e-5 may be left.
     """
-    scale = float(singular_values(W)[0])
+    scale = float(singular_values(W, arithmetic)[0])
     if scale == 0.0:
         return W, W
     W = W / scale
     upper, lower, best = np.inf, 0.0, W
     beta = _SPLIT_WEIGHT * float(np.abs(W).max())
-    steps = _accelerated(_meeting(W, 0.0, 1.0, rho, beta), np.zeros_like(W))
+    steps = _accelerated(_meeting(W, 0.0, 1.0, rho, beta, arithmetic), np.zeros_like(W))
     for S, step in islice(steps, 0, _SPLIT_STEPS, _SPLIT_EVERY):
         H = np.clip(S, -rho, rho)
         # At the optimum it is the sparse part: what the box pushes back.
         P = beta * (S - H)
-        value = rho * sum_of_all(np.abs(P)) + sum_of_all(singular_values(W - P))
+        value = rho * sum_of_all(np.abs(P)) + sum_of_all(singular_values(W - P, arithmetic))
         if value < upper:
             upper, best = value, P
-        lower = max(lower, sum_of_all(H * W) / max(1.0, float(singular_values(H)[0])))
+        lower = max(lower, sum_of_all(H * W) / max(1.0, float(singular_values(H, arithmetic)[0])))
         if upper - lower <= _GAP * upper or not step.any():
             break
     return best * scale, (W - best) * scale
@@ -151,7 +154,9 @@ def _pairs(tasks: int) -> Iterator[slice]:
         start += tasks - 1 - s
 
 
-def _meeting(W: Floats, gamma: float, radius: float, rho: float, beta: float) -> Callable[[Floats], Floats]:
+def _meeting(
+    W: Floats, gamma: float, radius: float, rho: float, beta: float, arithmetic: Arithmetic
+) -> Callable[[Floats], Floats]:
     """A non-expansive map `S → S + G − H`, still where `H` has the largest `⟨H, W⟩ − ½ γ ‖H‖²`.
 
     That is over the `H` in both the ball `‖H‖₂ ≤ radius` and the box `|H_ij| ≤ ρ·radius`: Douglas and
@@ -161,24 +166,25 @@ def _meeting(W: Floats, gamma: float, radius: float, rho: float, beta: float) ->
 
     def move(S: Floats) -> Floats:
         H = np.clip(S, -rho * radius, rho * radius)
-        moved: Floats = S - H + _into_ball((W + beta * (2.0 * H - S)) / (gamma + beta), radius)
+        moved: Floats = S - H + _into_ball((W + beta * (2.0 * H - S)) / (gamma + beta), radius, arithmetic)
         return moved
 
     return move
 
 
-def _into_ball(M: Floats, radius: float) -> Floats:
+def _into_ball(M: Floats, radius: float, arithmetic: Arithmetic) -> Floats:
     """The matrix with `‖·‖₂ ≤ radius` nearest to `M`: larger singular values are cut off.
 
     By way of the smaller Gram matrix: it squares the condition number, but that shows in small singular
     values, and these stay as they are.
     """
     wide = len(M) < M.shape[1]
-    squares, V = eigh(gram(M if wide else M.T))
+    squares, V = arithmetic.eigh(arithmetic.gram(M if wide else M.T))
     large = squares > radius * radius
     V = V[:, large]
     excess = V * (1.0 - radius / np.sqrt(squares[large]))
-    projected: Floats = M - (matmul(excess, matmul(V.T, M)) if wide else matmul(matmul(M, V), excess.T))
+    product = arithmetic.matmul
+    projected: Floats = M - (product(excess, product(V.T, M)) if wide else product(product(M, V), excess.T))
     return projected
 
 

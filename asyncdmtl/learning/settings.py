@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.compression import COMPRESSIONS
@@ -56,6 +57,9 @@ class Settings:
         Of the data, and of learners and compression that draw at random.
     compression : str
         How updates travel, a name in `COMPRESSIONS`; where workers aggregate only.
+    arithmetic : str
+        "reproducible", the same bits on every machine, or "fast", singular values by LAPACK: then all
+        machines must have the same NumPy, BLAS and kind of CPU.
 
     Raises
     ------
@@ -79,11 +83,13 @@ class Settings:
     standardise: bool = False
     seed: int = 0
     compression: str = "none"
+    arithmetic: str = "reproducible"
 
     def __post_init__(self) -> None:
         choices = {
             "loss": LOSSES, "aggregate": AGGREGATES, "coupling": COUPLINGS, "dtype": DTYPES,
             "intercept": INTERCEPTS, "update": UPDATES, "compression": COMPRESSIONS,
+            "arithmetic": ARITHMETICS,
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in tuple(known):

@@ -1,6 +1,6 @@
 """Singular values of the models, and matrices with other singular values in their place.
 
-All matrices are (T, features) float64.
+All matrices are (T, features) float64. The arithmetic is by default that which has the same bits everywhere.
 """
 
 from __future__ import annotations
@@ -10,48 +10,58 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.kinds import REPRODUCIBLE, Arithmetic
 from asyncdmtl.arithmetic.solving import cholesky, positive_definite
-from asyncdmtl.arithmetic.spectral import eigh, left_svd, singular_values
 from asyncdmtl.arrays import Floats
 
 # Of the largest singular value: below it, those of a Gram matrix have too few digits.
 _SMALL = 1e-3
 
 
-def map_singular_values(W: Floats, f: Callable[[Floats], Floats]) -> Floats:
+def singular_values(W: Floats, arithmetic: Arithmetic = REPRODUCIBLE) -> Floats:
+    """`σ(W)`, (min(T, features),), largest first."""
+    return arithmetic.left_svd(W if len(W) <= W.shape[1] else W.T)[1]
+
+
+def map_singular_values(
+    W: Floats, f: Callable[[Floats], Floats], arithmetic: Arithmetic = REPRODUCIBLE
+) -> Floats:
     """`U f(Σ) Vᵀ` of `W = U Σ Vᵀ`, for an `f` that is given all `σ` and has `0 ≤ f(σ) ≤ σ`."""
     wide = W if len(W) <= W.shape[1] else W.T
     # W = U Σ Vᵀ becomes U·diag(f(σ)/σ)·Uᵀ·W: the long factor V is never formed, and since the small
     # factor has norm ≤ 1, nothing is magnified.
     with np.errstate(over="ignore", invalid="ignore"):
-        squared = gram(wide)
-    factor = spectral_factor(squared, f) if np.isfinite(squared).all() else None
+        squared = arithmetic.gram(wide)
+    factor = spectral_factor(squared, f, arithmetic) if np.isfinite(squared).all() else None
     if factor is None:
-        U, sigma = left_svd(wide)
-        factor = _factor(U, sigma, f(sigma))
-    product = matmul(factor, wide)
+        U, sigma = arithmetic.left_svd(wide)
+        factor = _factor(U, sigma, f(sigma), arithmetic)
+    product = arithmetic.matmul(factor, wide)
     return product if wide is W else product.T
 
 
-def spectral_factor(squared: Floats, f: Callable[[Floats], Floats]) -> Floats | None:
+def spectral_factor(
+    squared: Floats, f: Callable[[Floats], Floats], arithmetic: Arithmetic = REPRODUCIBLE
+) -> Floats | None:
     """`A` (T, T) with `A·W = U f(Σ) Vᵀ` of a wide `W = U Σ Vᵀ`, from its Gram matrix `W Wᵀ` alone.
 
     The Gram matrix has the squares of singular values, and so only half of the digits of small ones. Rounding
     moves `f(σ)/σ` by no more than `ε σ₁² / 2σ²`, if `f` takes the same off every `σ`: None unless that is
     below 1e-10 for every `σ` that is kept.
     """
-    squares, U = eigh(squared)
+    squares, U = arithmetic.eigh(squared)
     squares, U = squares[::-1], U[:, ::-1]
     sigma = np.sqrt(np.maximum(squares, 0.0))
     mapped = f(sigma)
     kept = mapped > 0.0
     if kept.any() and sigma[kept].min() < _SMALL * sigma[0]:
         return None
-    return _factor(U, sigma, mapped)
+    return _factor(U, sigma, mapped, arithmetic)
 
 
-def blocked_singular_values(blocks: Callable[[], Iterator[Floats]], *, once: bool = False) -> Floats | None:
+def blocked_singular_values(
+    blocks: Callable[[], Iterator[Floats]], *, once: bool = False, arithmetic: Arithmetic = REPRODUCIBLE
+) -> Floats | None:
     """`σ(W)`, largest first, of a wide `W` that is had in blocks of columns, twice; None if it cannot be so.
 
     Had only `once`, small ones miss by up to `√ε σ₁`, 1.5e-8 of the largest, as they come from `W Wᵀ`.
@@ -61,14 +71,14 @@ def blocked_singular_values(blocks: Callable[[], Iterator[Floats]], *, once: boo
     that a QR would give. Reference for such grading: Drmač and Veselić, "New Fast and Accurate Jacobi SVD
     Algorithm I", SIAM J. Matrix Anal. Appl. 29(4), 2008.
     """
-    whole = _gram(blocks())
+    whole = _gram(blocks(), arithmetic)
     if not np.isfinite(whole).all():
         return None
-    squares, U = eigh(whole)
+    squares, U = arithmetic.eigh(whole)
     if once:
         rough: Floats = np.sqrt(np.maximum(squares[::-1], 0.0))
         return rough
-    turned = _gram(matmul(U.T, W) for W in blocks())
+    turned = _gram((arithmetic.matmul(U.T, W) for W in blocks()), arithmetic)
     norms = np.sqrt(np.diag(turned))
     there = norms > 0.0
     D = norms[there]
@@ -76,7 +86,7 @@ def blocked_singular_values(blocks: Callable[[], Iterator[Floats]], *, once: boo
     if not positive_definite(graded):  # some rows are nothing but rounding
         return None
     sigma = np.zeros(len(norms))
-    sigma[: len(D)] = singular_values(D[:, None] * cholesky(graded))
+    sigma[: len(D)] = arithmetic.left_svd(D[:, None] * cholesky(graded))[1]
     return sigma
 
 
@@ -92,12 +102,12 @@ def squared_l1_threshold(sigma: Floats, mu: float) -> float:
     return float(thresholds[max(positive, 1) - 1])
 
 
-def _factor(U: Floats, sigma: Floats, mapped: Floats) -> Floats:
+def _factor(U: Floats, sigma: Floats, mapped: Floats, arithmetic: Arithmetic) -> Floats:
     """`U diag(f(σ)/σ) Uᵀ`, of the `σ` that are not mapped to 0."""
     kept = mapped > 0.0
-    return matmul(U[:, kept] * (mapped[kept] / sigma[kept]), U[:, kept].T)
+    return arithmetic.matmul(U[:, kept] * (mapped[kept] / sigma[kept]), U[:, kept].T)
 
 
-def _gram(blocks: Iterator[Floats]) -> Floats:
+def _gram(blocks: Iterator[Floats], arithmetic: Arithmetic) -> Floats:
     """`W Wᵀ` of a matrix that is had in blocks of columns."""
-    return functools.reduce(np.add, map(gram, blocks))
+    return functools.reduce(np.add, map(arithmetic.gram, blocks))

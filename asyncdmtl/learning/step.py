@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncdmtl.arithmetic.products import dot, gram, matmul
+from asyncdmtl.arithmetic.products import dot, matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
@@ -116,7 +116,7 @@ class ProximalStep:
         if self._spectral is not None:
             # For float32 models, further digits would be those of rounding.
             once = self._problem.dtype == np.float32
-            sigma = blocked_singular_values(self._wide_blocks, once=once)
+            sigma = blocked_singular_values(self._wide_blocks, once=once, arithmetic=coupling.arithmetic)
             if sigma is not None:
                 return self._spectral.penalty_of(sigma)
         if coupling.columnwise:
@@ -163,7 +163,7 @@ class ProximalStep:
             self._settle(index, cols, prox)
         else:
             wide = self._target(Z, cols, self._next[:, cols]).astype(np.float64)
-            self._grams[index] = gram(wide)
+            self._grams[index] = self._problem.coupling.arithmetic.gram(wide)
 
     def _settle(self, index: int, cols: slice, prox: Vectors) -> None:
         """Keep a block of the next models, and measure how far they are from `Y` and `W`.
@@ -202,7 +202,9 @@ class ProximalStep:
         coupling, length, squared = self._spectral, self._problem.step_lengths[0], total(self._grams)
         factor = None
         if np.isfinite(squared).all():
-            factor = spectral_factor(squared, lambda sigma: coupling.shrunk(sigma, length))
+            factor = spectral_factor(
+                squared, lambda sigma: coupling.shrunk(sigma, length), coupling.arithmetic
+            )
         if factor is None:
             self._settle_whole(coupling.prox(self._whole(Z), length))
             return

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.spectral import singular_values
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import sparse_low_rank_split
+from asyncdmtl.learning.singular_values import singular_values
 
 # What is smaller than this fraction of the largest has been coupled away, but for rounding.
 NEGLIGIBLE = 1e-5

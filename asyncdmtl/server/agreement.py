@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.surveys import Survey
-from asyncdmtl.errors import DataError
+from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
@@ -65,6 +66,34 @@ def _ordered(camps: Sequence[Camp], without: Mapping[str, Dissent] | tuple[()]) 
     """The camps as they are without some workers."""
     left = [[worker for worker in camp if worker not in without] for camp in camps]
     return sorted(filter(None, left), key=lambda camp: (-len(camp), natural_key(camp[0])))
+
+
+def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
+    """Compare a worker's arithmetic with that of the server.
+
+    Parameters
+    ----------
+    worker : str
+    machine : Machine
+        What the worker says of its own.
+    arithmetic : str
+        The setting of the run.
+
+    Raises
+    ------
+    UsageError
+        It computes other bits than the server, and so would hold other models after the first round.
+    """
+    here = Machine.here(arithmetic)
+    if found := here.differences(machine):
+        advice = {
+            "reproducible": "compare what `python -m asyncdmtl.arithmetic` prints on both machines,"
+            " and see the documentation's page on reproducibility",
+            "fast": "install the same NumPy on both, or choose --arithmetic reproducible,"
+            " for which they need not have the same",
+        }[arithmetic]
+        rule = f"must give the same bits as the server's; it gives {found}: {advice}"
+        raise UsageError(f"arithmetic of worker {worker!r}", rule, machine.about.get("NumPy", "nothing"))
 
 
 def check_surveys(declared: Iterable[Declaration]) -> None:

@@ -27,7 +27,7 @@ from asyncdmtl.net.lockout import Lockout
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
-from asyncdmtl.server.agreement import check_surveys, dissenters, pooled
+from asyncdmtl.server.agreement import check_machine, check_surveys, dissenters, pooled
 from asyncdmtl.server.events import Joined, Left, LockedOut, OnEvent, Refused
 from asyncdmtl.server.member import Member, check_prepared, is_final, other_data, other_encoding
 from asyncdmtl.server.multicast import MulticastServer
@@ -285,6 +285,7 @@ class Membership:
         welcome = Welcome(self._run, self._settings.as_dict(), self._silence_timeout, proof)
         await connection.send(welcome, self._silence_timeout, "--silence-timeout")
         declare = await connection.receive((Declare,), self._join_timeout, "--join-timeout")
+        await asyncio.to_thread(check_machine, hello.name, declare.machine, self._settings.arithmetic)
         await asyncio.to_thread(check_surveys, declare.partitions)
         self._check_name(connection, hello.name)
         self._check_declared(hello.name, declare.partitions)

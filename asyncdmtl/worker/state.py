@@ -85,6 +85,12 @@ class WorkerState:
         return self._encoded[2]
 
     @property
+    def arithmetic(self) -> str:
+        """The arithmetic of the run that it takes part in."""
+        assert self._settings is not None
+        return self._settings.arithmetic
+
+    @property
     def trained_with(self) -> tuple[Encoding, Settings]:
         """How rows are encoded, and what is trained; known once they are encoded."""
         assert self._encoded is not None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.digests import digest
@@ -254,7 +255,8 @@ class Worker:
                 f"{connection.peer} sent settings that break a rule: {error}"
             ) from error
         declared = await asyncio.to_thread(replica.declare)
-        await self._send(connection, Declare(declared, *replica.standing()))
+        machine = await asyncio.to_thread(Machine.here, replica.arithmetic)
+        await self._send(connection, Declare(declared, *replica.standing(), machine))
         prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
         try:
             encoding = Encoding.from_dict(prepare.encoding)

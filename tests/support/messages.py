@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.messages.base import Message
@@ -45,7 +46,7 @@ EXAMPLES: dict[str, Message] = {
         Challenge("run", bytes(32)),
         Proof(bytes(32), bytes(32)),
         Welcome("run", {"rounds": 3, "loss": "squared"}),
-        Declare((DECLARATION,), 2, False, bytes(8)),
+        Declare((DECLARATION,), 2, False, bytes(8), Machine({"sums": bytes(16)}, {"NumPy": "2.4.6"})),
         Prepare({"columns": {}}),
         Ready((INFO,)),
         JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),

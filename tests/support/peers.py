@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
+from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -87,7 +88,8 @@ class Peer:
         """Do as an honest worker does until the first plan."""
         self.say(Hello(VERSION, self._name, silence))
         settings = Settings.from_dict((await self.hear(Welcome)).settings)
-        self.say(Declare(tuple(part.declaration() for part in partitions)))
+        declared = tuple(part.declaration() for part in partitions)
+        self.say(Declare(declared, machine=Machine.here(settings.arithmetic)))
         encoding = Encoding.from_dict((await self.hear(Prepare)).encoding)
         self.say(Ready(tuple(part.encoded(encoding).info(settings) for part in partitions)))
         return await self.hear(Assign)

@@ -9,11 +9,12 @@ and a line in `registry.COUPLINGS`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from asyncdmtl.arithmetic.kinds import REPRODUCIBLE, Arithmetic
 from asyncdmtl.arrays import Floats
 
 
@@ -21,6 +22,7 @@ from asyncdmtl.arrays import Floats
 class Coupling(ABC):
     """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0.
 
+    `arithmetic` is what singular values are found with, where they are.
     Where `R` is a sum over columns (features) it is `columnwise`: penalty and prox may then be taken of some
     columns at a time, and of float32, too.
     """
@@ -29,6 +31,7 @@ class Coupling(ABC):
     columnwise: ClassVar[bool] = False
 
     strength: float
+    arithmetic: Arithmetic = field(default=REPRODUCIBLE, kw_only=True)
 
     def mixing(self, tasks: int) -> Floats:
         """`Φ` (C, T): all that a step needs of the tasks' aggregates `Z` is `Φ·Z`, spread again by `Φ⁺`."""

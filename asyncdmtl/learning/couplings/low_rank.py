@@ -7,12 +7,11 @@ from abc import abstractmethod
 
 import numpy as np
 
-from asyncdmtl.arithmetic.spectral import singular_values
 from asyncdmtl.arithmetic.sums import sum_of_all, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_strength
 from asyncdmtl.learning.proximal import sparse_low_rank_prox, sparse_low_rank_split
-from asyncdmtl.learning.singular_values import map_singular_values, squared_l1_threshold
+from asyncdmtl.learning.singular_values import map_singular_values, singular_values, squared_l1_threshold
 
 
 class SpectralCoupling(Coupling):
@@ -20,11 +19,11 @@ class SpectralCoupling(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ R(W)`, from the singular values."""
-        return self.penalty_of(singular_values(W))
+        return self.penalty_of(singular_values(W, self.arithmetic))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """Singular values shrunk, at the cost of a Gram matrix of the shorter side or two."""
-        return map_singular_values(W, lambda sigma: self.shrunk(sigma, step))
+        return map_singular_values(W, lambda sigma: self.shrunk(sigma, step), self.arithmetic)
 
     @abstractmethod
     def penalty_of(self, sigma: Floats) -> float:
@@ -104,12 +103,14 @@ class SparseLowRank(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split, never less than its true value."""
-        P, Q = sparse_low_rank_split(W, self._rho(W))
-        return self.strength * (self._rho(W) * sum_of_all(np.abs(P)) + sum_of_all(singular_values(Q)))
+        P, Q = sparse_low_rank_split(W, self._rho(W), self.arithmetic)
+        return self.strength * (
+            self._rho(W) * sum_of_all(np.abs(P)) + sum_of_all(singular_values(Q, self.arithmetic))
+        )
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""
-        return sparse_low_rank_prox(W, step * self.strength, self._rho(W))
+        return sparse_low_rank_prox(W, step * self.strength, self._rho(W), self.arithmetic)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """`max(‖Z‖₂, max |Z_ij| / ρ)`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.couplings.base import Coupling, NoCoupling
 from asyncdmtl.learning.couplings.clustered import Clustered
@@ -30,7 +31,11 @@ COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
 
 
 def make_coupling(
-    name: str, strength: float, tasks: Sequence[str] | None = None, edges: Sequence[Edge] = ()
+    name: str,
+    strength: float,
+    tasks: Sequence[str] | None = None,
+    edges: Sequence[Edge] = (),
+    arithmetic: str = "reproducible",
 ) -> Coupling:
     """The coupling called `name` with λ = `strength`.
 
@@ -40,6 +45,8 @@ def make_coupling(
         Names of the `T` tasks, in the order of the rows of `W`; only the coupling "graph" asks.
     edges : sequence of (task, task, weight)
         For the coupling "graph": each pair once, in either order, with its weight `a_st > 0`.
+    arithmetic : str
+        What singular values are found with, a name in `ARITHMETICS`.
 
     Raises
     ------
@@ -52,4 +59,4 @@ def make_coupling(
         return GraphLaplacian(strength, len(tasks or ()), edge_rows(tasks or (), edges))
     if edges:
         raise UsageError("edges", "are for the coupling graph only", name)
-    return COUPLINGS[name](strength)
+    return COUPLINGS[name](strength, arithmetic=ARITHMETICS[arithmetic])

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
+from asyncdmtl.arithmetic.probe import DIGEST_BYTES as PROBE_BYTES
+from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
@@ -25,6 +27,12 @@ MAX_FEATURES = 2**34
 
 # Partitions that one message may list: planning takes minutes for some thousand.
 MAX_PARTITIONS = 2**14
+
+# Parts of arithmetic of which a machine may give digests, and components that it may describe.
+MAX_MACHINE_PARTS = 32
+
+# Characters in which a machine may describe one component; the features of a CPU take some 600.
+MAX_COMPONENT_TEXT = 4000
 
 # The labels of the rows of a partition: none where targets are numbers, only 0, only 1, or both.
 LABELS = ("", "0", "1", "01")
@@ -116,6 +124,26 @@ def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described
     if len({item.id for item in found}) != len(found):
         raise RemoteProtocolError("a partition is declared twice")
     return found
+
+
+def pack_machine(machine: Machine) -> list[Any]:
+    """What travels of a Machine."""
+    return [dict(machine.digests), dict(machine.about)]
+
+
+def parse_machine(item: Any) -> Machine:
+    """The Machine that came, checked."""
+    parts, texts = fields.exactly(fields.sequence(item, "machine"), 2, "machine")
+    digests, about = fields.mapping(parts, "digests"), fields.mapping(texts, "description")
+    if max(len(digests), len(about)) > MAX_MACHINE_PARTS:
+        raise RemoteProtocolError(f"a machine must have at most {MAX_MACHINE_PARTS} digests and components")
+    return Machine(
+        {fields.name(k, "part"): fields.binary(v, "digest", PROBE_BYTES, 1) for k, v in digests.items()},
+        {
+            fields.name(k, "component"): fields.text(v, "component", MAX_COMPONENT_TEXT)
+            for k, v in about.items()
+        },
+    )
 
 
 def _partition(item: Any, count: int) -> Sequence[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asyncdmtl.arithmetic.probe import UNKNOWN_MACHINE, Machine
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
@@ -15,13 +16,15 @@ from asyncdmtl.protocol.messages.base import (
     Message,
     pack_declaration,
     pack_info,
+    pack_machine,
     parse_declaration,
     parse_each,
     parse_info,
+    parse_machine,
 )
 
 # The version of the protocol. A server refuses workers of another one.
-VERSION = 4
+VERSION = 5
 
 # Bytes of the random numbers that both ends draw for a proof: no number is ever drawn twice.
 PROOF_NONCE_BYTES = 32
@@ -157,7 +160,7 @@ class Welcome(Message):
 
 @dataclass(frozen=True, eq=False)
 class Declare(Message):
-    """Declares the worker's partitions, and which state of the training it has.
+    """Declares the worker's partitions, which state of the training it has, and its arithmetic.
 
     Attributes
     ----------
@@ -169,6 +172,8 @@ class Declare(Message):
         The training ended before that round.
     state : bytes
         The digest of the worker's state of the training; empty if it has none that others have.
+    machine : Machine
+        What the worker computes with, for the server to compare.
     """
 
     number, kind, sender = 3, "declare", "worker"
@@ -176,18 +181,21 @@ class Declare(Message):
     round: int = 0
     over: bool = False
     state: bytes = b""
+    machine: Machine = UNKNOWN_MACHINE
 
     def fields(self) -> list[Any]:
-        return [[pack_declaration(part) for part in self.partitions], self.round, self.over, self.state]
+        partitions = [pack_declaration(part) for part in self.partitions]
+        return [partitions, self.round, self.over, self.state, pack_machine(self.machine)]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Declare:
-        partitions, round_, over, state = fields.exactly(values, 4, cls.kind)
+        partitions, round_, over, state, machine = fields.exactly(values, 5, cls.kind)
         return cls(
             parse_each(partitions, parse_declaration),
             fields.integer(round_, "round"),
             fields.flag(over, "over"),
             fields.binary(state, "state digest", VECTOR_DIGEST_BYTES, 1 if state else 0),
+            parse_machine(machine),
         )
 
 

@@ -32,7 +32,7 @@ def test_a_message_is_parsed_from_its_fields(cls: type[Any]) -> None:
 
 def test_defaults() -> None:
     assert Hello(VERSION, "w0").silence == Welcome("run", {}).silence == DEFAULT_SILENCE
-    assert Declare(()).fields() == [[], 0, False, b""]
+    assert Declare(()).fields() == [[], 0, False, b"", [{}, {}]]
     assert Welcome.parse(["run", {}, 1.0, b""], BODY[:0]).proof == b""
 
 

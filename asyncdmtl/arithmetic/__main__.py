@@ -1,0 +1,19 @@
+"""`python -m asyncdmtl.arithmetic`: what this machine computes with, and digests to compare with others."""
+
+from __future__ import annotations
+
+from asyncdmtl.arithmetic.probe import describe, digest, digests
+
+
+def main() -> None:
+    """Print the description and the digests of both kinds of arithmetic."""
+    for name, value in describe().items():
+        print(f"{name}: {value}")
+    for kind in ("reproducible", "fast"):
+        print(f"{kind}: {digest(kind).hex()}")
+        for part, found in digests(kind).items():
+            print(f"  {part}: {found.hex()}")
+
+
+if __name__ == "__main__":
+    main()
