@@ -385,7 +385,7 @@ class Membership:
 
     def _holders(self, partition: str) -> str:
         holders = [member.name for member in self.members.values() if partition in member.partitions]
-        return ", ".join(holders) or "the start of the run"
+        return ", ".join(sorted(holders, key=natural_key)) or "the start of the run"
 
     def _enough(self) -> bool:
         if self._workers is not None:
