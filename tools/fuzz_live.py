@@ -31,7 +31,8 @@ from asyncdmtl.protocol import framing
 from asyncdmtl.server.events import Joined, Listening, ServerEvent
 from asyncdmtl.server.records import MulticastOptions, RunOptions
 from asyncdmtl.server.server import Server
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 # Every partition but the last is held twice by honest workers: theirs is the majority, whoever lies.
 HONEST = {"w0": (0, 1, 2, 3, 4), "w1": (0, 1, 2), "w2": (3, 4), "w3": (1, 3, 5)}

@@ -28,7 +28,8 @@ from asyncdmtl.data import recipes
 from asyncdmtl.net import event_loop
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 # Seconds that a run may take.
 LIMIT = 3600.0

@@ -22,7 +22,8 @@ from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.json_output import emit
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 log = logging.getLogger("asyncdmtl.worker")
 

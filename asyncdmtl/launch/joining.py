@@ -18,13 +18,14 @@ from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload, reported_b
 from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.launch.threads import best_told, merged, run_apart
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Declaration, Partition, TaskModels
+from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.plan.compare import compare
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.records import RoundRecord, RunRecord
-from asyncdmtl.worker.state import WorkerState
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.observer import WorkerObserver
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -86,61 +87,62 @@ async def _join(
     return record, merged(models, [task for task in record.problem.tasks if task in known])
 
 
-class _Witness(WorkerState):
-    """A replica that insists on its settings, and remembers what it told the server in each round."""
+class _RunLog(WorkerObserver):
+    """Checks that the server's settings are the expected ones, and keeps what a worker sends in each round.
 
-    def __init__(self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any]) -> None:
-        super().__init__(name, stored)
-        self.told: dict[int, Upload] = {}
+    Attributes
+    ----------
+    uploads : dict of round to Upload
+        Without their rows.
+    began : dict of round to float
+        When the worker began to compute, in seconds of `time.perf_counter`.
+    """
+
+    def __init__(self, expected: Mapping[str, Any]) -> None:
+        self.uploads: dict[int, Upload] = {}
         self.began: dict[int, float] = {}
         self._expected = expected
 
-    def declare(self) -> tuple[Declaration, ...]:
-        assert self._settings is not None
+    def on_settings(self, settings: Settings) -> None:
         for name, own in self._expected.items():
-            if own != (theirs := getattr(self._settings, name)):
+            if own != (theirs := getattr(settings, name)):
                 raise UsageError(name, f"must be that of the server, {theirs!r}", own)
-        return super().declare()
 
-    def compute(self) -> Upload:
-        self.began[self.round] = time.perf_counter()
-        sent = super().compute()
-        self.told[self.round] = replace(sent, rows=())
-        return sent
+    def before_compute(self, round_: int) -> None:
+        self.began[round_] = time.perf_counter()
+
+    def after_compute(self, round_: int, upload: Upload) -> None:
+        self.uploads[round_] = replace(upload, rows=())
 
 
 class _Guest(Worker):
-    """A worker whose replica bears witness."""
+    """A worker in the run of a server elsewhere, with a log of what it saw of the run."""
 
     def __init__(
         self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any], security: WorkerSecurity
     ) -> None:
-        super().__init__(WorkerOptions(name), stored, security)
         self.name = name
-        self._replica = self.witness = _Witness(name, stored, expected)
-
-    @property
-    def ledger(self) -> Ledger:
-        """All that this worker sent and received."""
-        return self._ledger
+        self.log = _RunLog(expected)
+        super().__init__(WorkerOptions(name), stored, security, self.log)
 
 
 def _record(guests: Sequence[_Guest]) -> RunRecord:
-    side = guests[0].witness.side
+    state, began = guests[0].state, guests[0].log.began
+    side = state.side
     plan, problem = side.plan, side.trainer.problem
     server = strategy_of(plan).server_side(plan, problem)
     ledger = Ledger()
     for guest in guests:
         ledger.merge(guest.ledger)
-    began = guests[0].witness.began | {guests[0].witness.round: time.perf_counter()}
+    began = began | {state.round: time.perf_counter()}
     rounds = []
-    for r in range(guests[0].witness.round):
+    for r in range(state.round):
         objective, residual, _ = _convergence(server, guests, r)
         up, down = ledger.round_bytes(r, "up"), ledger.round_bytes(r, "down")
         seconds = began.get(r + 1, math.nan) - began.get(r, math.nan)
         rounds.append(RoundRecord(r, objective, residual, up, down, seconds))
     return RunRecord(
-        run=guests[0].witness.run or "",
+        run=state.run or "",
         settings=problem.settings,
         encoding=Encoding.empty(),
         plan=plan,
@@ -160,7 +162,7 @@ def _record(guests: Sequence[_Guest]) -> RunRecord:
 
 def _convergence(server: ServerSide, guests: Sequence[_Guest], round_: int) -> Convergence:
     """Objective and residual of a round as the server finds them, if all that it needs was said here."""
-    told = {guest.name: guest.witness.told.get(round_) for guest in guests}
+    told = {guest.name: guest.log.uploads.get(round_) for guest in guests}
     placement = server.plan.placement
     sent = [part for name in placement.workers if (part := told.get(name)) is not None]
     reported = [len(reported_by(placement, k)) for k in range(len(placement.workers))]

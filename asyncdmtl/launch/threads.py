@@ -24,7 +24,8 @@ from asyncdmtl.net.credentials import Credentials
 from asyncdmtl.server.events import Listening, OnEvent, Planned, ServerEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 try:
     import uvloop

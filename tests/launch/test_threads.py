@@ -20,7 +20,8 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Listening, ServerEvent
 from asyncdmtl.server.records import RoundRecord, RunOptions
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 PLACEMENT = Placement.cyclic(3, 6, 2)
 

@@ -25,7 +25,8 @@ from asyncdmtl.net import event_loop
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.server.events import IncidentNoted, Joined, Planned, Waiting
 from asyncdmtl.server.records import RoundRecord, RunRecord
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 PARTITIONS = make_partitions(6, "squared", features=60)
 SETTINGS = make_settings(rounds=20, dtype="float64")

@@ -15,7 +15,7 @@ from asyncdmtl.multicast.sending import DatagramBlock
 from asyncdmtl.net.udp import Group, GroupReceiver, GroupSender
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.broadcaster import Broadcaster
-from asyncdmtl.worker.listener import Listener
+from asyncdmtl.worker.multicast_receiver import MulticastReceiver
 
 FAST = 1e9
 PATIENCE = 0.5
@@ -49,7 +49,7 @@ class Wire(GroupSender):
 class Control:
     """Connections that take a turn of the loop."""
 
-    def __init__(self, made: Round, listeners: dict[str, Listener]) -> None:
+    def __init__(self, made: Round, listeners: dict[str, MulticastReceiver]) -> None:
         self.made, self.listeners = made, listeners
         self.broadcaster: Broadcaster | None = None
         self.delivered: list[tuple[str, int]] = []
@@ -85,7 +85,7 @@ class Hall:
 
     def __init__(self, made: Round, sender: GroupSender, group: Group, rate: float = FAST) -> None:
         self.made, self.sender = made, sender
-        self.listeners = {name: Listener(GroupReceiver(group, LOOPBACK)) for name in made.workers}
+        self.listeners = {name: MulticastReceiver(GroupReceiver(group, LOOPBACK)) for name in made.workers}
         self.control = Control(made, self.listeners)
         self.pace = RateControl(rate)
         self.broadcaster = self.control.broadcaster = Broadcaster(

@@ -32,7 +32,7 @@ from asyncdmtl.server.events import IncidentNoted, Joined, Left, Planned
 from asyncdmtl.server.multicast import GROUP, MulticastServer
 from asyncdmtl.server.peers import MOST_OFFENCES
 from asyncdmtl.server.records import BroadcastRecord, MulticastOptions, RoundRecord, RunOptions, RunRecord
-from asyncdmtl.worker.multicast import MulticastClient
+from asyncdmtl.worker.multicast_client import MulticastClient
 
 SETTINGS = make_settings(dtype="float64", rounds=4)
 PARTITIONS = make_partitions(6, "squared", features=12_000)
@@ -141,7 +141,7 @@ async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int)
 
 
 async def test_a_worker_to_which_no_probe_gets_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncdmtl.worker.multicast.PROBE_PATIENCE", 0.1)
+    monkeypatch.setattr("asyncdmtl.worker.multicast_client.PROBE_SECONDS", 0.1)
     first: dict[str, GroupReceiver] = {}
     losing(monkeypatch, lambda receiver: float(first.setdefault("deaf", receiver) is receiver))
     record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
@@ -202,17 +202,17 @@ async def test_a_worker_that_is_lost_does_not_keep_the_others_from_repair(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losing(monkeypatch, lambda receiver: 0.1)
-    asked, cut = MulticastClient._asked, list[str]()
+    asked, cut = MulticastClient._on_query, list[str]()
 
-    def vanish(ear: MulticastClient, query: LossQuery) -> None:
-        worker = ear._connection.session.worker
+    def vanish(client: MulticastClient, query: LossQuery) -> None:
+        worker = client._connection.session.worker
         if worker == "w0" and query.round == 1 and not cut:
             cut.append(worker)
-            ear._connection.abort()
+            client._connection.abort()
         elif not (worker == "w0" and query.round == 1):
-            asked(ear, query)
+            asked(client, query)
 
-    monkeypatch.setattr(MulticastClient, "_asked", vanish)
+    monkeypatch.setattr(MulticastClient, "_on_query", vanish)
     async with Cluster(options()) as cluster:
         workers = [cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()]
         await cluster.event(IncidentNoted, worker="w0")
@@ -225,13 +225,13 @@ async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losing(monkeypatch, lambda receiver: 0.1)
-    asked = MulticastClient._asked
+    asked = MulticastClient._on_query
 
-    def mute(ear: MulticastClient, query: LossQuery) -> None:
-        if ear._connection.session.worker != "w0":
-            asked(ear, query)
+    def mute(client: MulticastClient, query: LossQuery) -> None:
+        if client._connection.session.worker != "w0":
+            asked(client, query)
 
-    monkeypatch.setattr(MulticastClient, "_asked", mute)
+    monkeypatch.setattr(MulticastClient, "_on_query", mute)
     record, models = await run_cluster(options(round_timeout=8.0), HOMOGENEOUS, PARTITIONS)
     check(models)
     assert record.incidents == ()
@@ -244,15 +244,15 @@ async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
 
 async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncdmtl.server.multicast.JUDGED", 10)
-    monkeypatch.setattr("asyncdmtl.worker.multicast.GRACE", 0.0)
+    monkeypatch.setattr("asyncdmtl.worker.multicast_client.LATE_DATAGRAM_SECONDS", 0.0)
     lacks = MulticastClient._lacks
 
-    def greedy(ear: MulticastClient, round_: int, index: int) -> tuple[bytes, int]:
-        told, seen = lacks(ear, round_, index)
-        if ear._connection.session.worker != "w0" or ear._followed is None:
+    def greedy(client: MulticastClient, round_: int, index: int) -> tuple[bytes, int]:
+        told, seen = lacks(client, round_, index)
+        if client._connection.session.worker != "w0" or client._followed is None:
             return told, seen
-        solver = ear._followed.solver
-        first, stop = ear._followed.layout.pieces_of(index)
+        solver = client._followed.solver
+        first, stop = client._followed.layout.pieces_of(index)
         return bytes([len(solver.own)] * (stop - first - 1) + [len(solver.own) - 1]), 0
 
     monkeypatch.setattr(MulticastClient, "_lacks", greedy)
@@ -269,11 +269,11 @@ async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answere
 ) -> None:
     follow, answered = MulticastClient.follow, list[int]()
 
-    async def after_an_answer(ear: MulticastClient, plan: int, side: CodedWorkerSide) -> None:
-        if ear._plan >= 0:
+    async def after_an_answer(client: MulticastClient, plan: int, side: CodedWorkerSide) -> None:
+        if client._plan >= 0:
             answered.append(plan)
-            ear._answer(LossQuery(ear._plan, ear._number, 0, 1), range(1))
-        await follow(ear, plan, side)
+            client._report(LossQuery(client._plan, client._round, 0, 1), range(1))
+        await follow(client, plan, side)
 
     monkeypatch.setattr(MulticastClient, "follow", after_an_answer)
     late, *others = OWN
@@ -289,17 +289,17 @@ async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answere
 
 
 async def test_a_question_that_comes_with_the_end_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, ended = MulticastClient._asked, list[int]()
+    asked, ended = MulticastClient._on_query, list[int]()
 
-    def once_more(ear: MulticastClient, query: LossQuery) -> None:
-        current = ear._connection.session._current
+    def once_more(client: MulticastClient, query: LossQuery) -> None:
+        current = client._connection.session._current
         state, current.state = current.state, State.FAILED
-        ear._answer(query, range(query.index, query.index + query.count))
+        client._report(query, range(query.index, query.index + query.count))
         current.state = state
         ended.append(query.round)
-        asked(ear, query)
+        asked(client, query)
 
-    monkeypatch.setattr(MulticastClient, "_asked", once_more)
+    monkeypatch.setattr(MulticastClient, "_on_query", once_more)
     partitions = make_partitions(len(HOMOGENEOUS.partitions), "squared", features=6000)
     record, models = await run_cluster(options(strategy="relay"), HOMOGENEOUS, partitions)
     check(models, partitions)
@@ -376,15 +376,15 @@ async def test_what_a_server_says_out_of_order_is_refused(
 
 
 async def test_what_a_worker_says_unasked_costs_it_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, said = MulticastClient._answer, list[str]()
+    answer, said = MulticastClient._report, list[str]()
 
-    def twice(ear: MulticastClient, query: LossQuery, asked: range) -> None:
-        answer(ear, query, asked)
-        if ear._connection.session.worker == "w0" and not said:
+    def twice(client: MulticastClient, query: LossQuery, asked: range) -> None:
+        answer(client, query, asked)
+        if client._connection.session.worker == "w0" and not said:
             said.append("w0")
-            ear._connection.write(LossReport(query.plan, query.round, query.index, b"", 0))
+            client._connection.write(LossReport(query.plan, query.round, query.index, b"", 0))
 
-    monkeypatch.setattr(MulticastClient, "_answer", twice)
+    monkeypatch.setattr(MulticastClient, "_report", twice)
     async with Cluster(options()) as cluster:
         workers = [cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()]
         record = await cluster.server
@@ -396,15 +396,15 @@ async def test_what_a_worker_says_unasked_costs_it_its_connection(monkeypatch: p
 async def test_a_worker_that_talks_nonsense_again_and_again_is_done_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answer = MulticastClient._answer
+    answer = MulticastClient._report
 
-    def nonsense(ear: MulticastClient, query: LossQuery, asked: range) -> None:
-        if ear._connection.session.worker == "w0":
-            ear._connection.write(LossReport(query.plan, query.round, query.index, b"\xff", 0))
+    def nonsense(client: MulticastClient, query: LossQuery, asked: range) -> None:
+        if client._connection.session.worker == "w0":
+            client._connection.write(LossReport(query.plan, query.round, query.index, b"\xff", 0))
         else:
-            answer(ear, query, asked)
+            answer(client, query, asked)
 
-    monkeypatch.setattr(MulticastClient, "_answer", nonsense)
+    monkeypatch.setattr(MulticastClient, "_report", nonsense)
     settings = make_settings(dtype="float64", rounds=300)
     async with Cluster(options(settings=settings)) as cluster:
         workers = {name: cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()}
@@ -422,8 +422,8 @@ async def test_a_worker_to_which_others_send_forged_rows_is_served_over_tcp(
     """Every worker has the key of the group; digests tell what is right."""
     hand_out = MulticastClient.hand_out
 
-    def forged(ear: MulticastClient, index: int) -> Any:
-        return hand_out(ear, index) ^ (ear._connection.session.worker == "w0")
+    def forged(client: MulticastClient, index: int) -> Any:
+        return hand_out(client, index) ^ (client._connection.session.worker == "w0")
 
     monkeypatch.setattr(MulticastClient, "hand_out", forged)
     settings = make_settings(dtype="float64", rounds=60)

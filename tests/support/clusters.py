@@ -13,7 +13,8 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Listening, ServerEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
-from asyncdmtl.worker.worker import Worker, WorkerOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
 
 Kept = TypeVar("Kept", bound=Stored)
 Wanted = TypeVar("Wanted", bound=ServerEvent)

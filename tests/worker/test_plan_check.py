@@ -1,4 +1,4 @@
-"""What a worker makes of a plan that a server sent; and what it does not even begin."""
+"""A worker follows a plan that is made for it, and refuses another before that costs anything."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import PlanError, RemoteProtocolError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import Assign, StateTransfer
-from asyncdmtl.worker.state import WorkerState
+from asyncdmtl.worker.plan_check import make_worker_side
 
 PARTITIONS = make_partitions(6, "squared")
 SETTINGS = make_settings()
@@ -23,11 +22,9 @@ INFOS = tuple(part.info(SETTINGS) for part in PARTITIONS)
 
 
 def prepared(recipe: dict[str, Any]) -> Any:
-    stored = [PARTITIONS[n] for n in RECIPE["stored"][0]]
-    replica = WorkerState("w0", stored)
-    replica.enter("run", SETTINGS)
-    replica.encode(Encoding.empty())
-    return replica.prepare(Assign(0, 0, False, StateTransfer.KEEP, recipe, DIGEST, INFOS))
+    stored = {PARTITIONS[n].id: PARTITIONS[n] for n in RECIPE["stored"][0]}
+    assign = Assign(0, 0, False, StateTransfer.KEEP, recipe, DIGEST, INFOS)
+    return make_worker_side(assign, "w0", SETTINGS, stored)
 
 
 def test_a_plan_for_this_worker_is_followed() -> None:

@@ -1,4 +1,4 @@
-"""A worker's side of one broadcast round: datagrams come from the group and become rows."""
+"""How a worker receives the rows of one round after another from a multicast group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asyncdmtl.net.udp import ALL, GroupReceiver
 from asyncdmtl.plan.codes.repair import Solver
 
 
-class Listener:
+class MulticastReceiver:
     """Receives one round at a time from a group.
 
     Parameters
@@ -19,8 +19,9 @@ class Listener:
 
     Attributes
     ----------
+    receiver : GroupReceiver
     round : Reassembly or None
-        The round that it listens to.
+        What is here of the round that is being received.
     """
 
     def __init__(self, receiver: GroupReceiver) -> None:
@@ -34,9 +35,15 @@ class Listener:
         solver: Solver,
         on_progress: Callable[[], None],
     ) -> Reassembly:
-        """Listen to a round, and to none before it any more.
+        """Receive a round from now on, and no earlier round any more.
 
-        `on_progress` is called when a range begins to come, or is complete.
+        Parameters
+        ----------
+        stream : Stream
+        layout : Layout
+        solver : Solver
+        on_progress : callable
+            Called when a range begins to arrive, or is complete.
         """
         begun = Reassembly(stream, layout, solver, self.receiver.heard)
 
@@ -46,20 +53,20 @@ class Listener:
                 on_progress()
 
         self.receiver.listen(stream.name, take)
-        # What has come of the round before, needed or not, was not lost.
+        # Datagrams of the round before that wait in the socket were not lost, whether needed or not.
         self.receiver.read(ALL)
         self.end()
         self.round = begun
         return begun
 
     def lacks(self, index: int) -> tuple[bytes, int]:
-        """What is lacking of a range, for each piece of it, and how many datagrams of it came."""
+        """What is lacking of each piece of a range, and how many datagrams of the range have arrived."""
         assert self.round is not None
         self.receiver.read(ALL)
         return self.round.lacks(index), self.round.seen(index)
 
     def end(self) -> None:
-        """Listen to nothing."""
+        """Receive no round any more."""
         if self.round is not None:
             self.receiver.forget(self.round.stream.name)
             self.round = None

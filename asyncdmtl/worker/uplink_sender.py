@@ -1,4 +1,4 @@
-"""A worker's rows of a round on their way up, in step with what comes down of them."""
+"""A worker's rows of a round on their way up, in step with the rows that come down."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.messages.registry import Message
-from asyncdmtl.worker.multicast import MulticastClient
+from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.window import UplinkWindow
 
-# Ranges of a round that a worker may send before it hears the first of them from the group: more would only
-# wait in queues, and keep those of other workers waiting.
-AHEAD = 3
+# Ranges of a round that a worker may send before the first of them arrives from the multicast group. More
+# would wait in queues, and delay the rows of other workers.
+RANGES_AHEAD_OF_GROUP = 3
 
 
 class UplinkSender:
-    """Sends the ranges of rounds, none too far ahead of what came down.
+    """Sends the ranges of rounds, none too far ahead of the ranges that come down.
 
     Parameters
     ----------
     limit : float
-        Seconds in which each message must be taken; the option --round-timeout sets it.
+        Seconds in which the server must take each message; the option --round-timeout sets it.
     """
 
     def __init__(self, limit: float) -> None:
@@ -35,14 +35,22 @@ class UplinkSender:
         self,
         connection: Connection,
         messages: Sequence[Message],
-        ear: MulticastClient | None,
+        group: MulticastClient | None,
         *,
         in_step: bool,
     ) -> None:
-        """Begin to send a round, whose ranges are these messages.
+        """Begin to send the ranges of a round.
 
-        They are sent `in_step` with what is heard, or else received, of the round; or as fast as they go,
-        which they must be if nothing comes down before all is up.
+        Parameters
+        ----------
+        connection : Connection
+        messages : sequence of Message
+            One for each range, in their order.
+        group : MulticastClient or None
+            The group from which the rows of the round come; if None, they come over the connection.
+        in_step : bool
+            Whether ranges go up in step with those that come down. Else they go up as fast as they can, which
+            they must where nothing comes down before all is up.
         """
         await self.stop()
         self._received = -1
@@ -52,31 +60,31 @@ class UplinkSender:
                 connection.write(message)
             await connection.drain(self._limit, "--round-timeout")
         else:
-            self._task = asyncio.create_task(self._send(connection, messages, ear))
+            self._task = asyncio.create_task(self._send(connection, messages, group))
 
     def received(self, index: int) -> None:
-        """Take note that a range has come down."""
+        """Note that a range has come down."""
         self._received = index
         self._window.received(asyncio.get_running_loop().time())
         self._changed.set()
 
     async def stop(self) -> None:
-        """Send no more."""
+        """Send no more of the round."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
             if not task.cancelled():
-                # Who lost the connection is told so where it receives.
+                # That the connection was lost is raised where messages are received.
                 task.exception()
 
     async def _send(
-        self, connection: Connection, messages: Sequence[Message], ear: MulticastClient | None
+        self, connection: Connection, messages: Sequence[Message], group: MulticastClient | None
     ) -> None:
         for index, message in enumerate(messages):
-            if ear is not None:
-                await ear.reached(index - AHEAD)
-            while ear is None and self._received < index - self._window.ranges:
+            if group is not None:
+                await group.reached(index - RANGES_AHEAD_OF_GROUP)
+            while group is None and self._received < index - self._window.ranges:
                 self._changed.clear()
                 await self._changed.wait()
             self._window.sent(asyncio.get_running_loop().time())

@@ -1,0 +1,101 @@
+"""How a worker joins a run over one connection: greeting, declaration, encoding, multicast group."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from asyncdmtl.arithmetic.probe import Machine
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import LinkError, RemoteProtocolError, UsageError
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.net.authentication import greet_server
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.protocol.messages.registry import (
+    VERSION,
+    Declare,
+    Hello,
+    JoinedGroup,
+    JoinGroup,
+    Prepare,
+    Ready,
+    Welcome,
+)
+from asyncdmtl.worker.multicast_client import MulticastClient
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.own_partitions import OwnPartitions
+from asyncdmtl.worker.state import WorkerState
+
+log = logging.getLogger(__name__)
+
+
+async def be_welcomed(connection: Connection, options: WorkerOptions, secret: bytes | None) -> Welcome:
+    """Greet the server, each side proving itself to the other if there is a secret.
+
+    Raises
+    ------
+    AuthenticationError
+        The server could not prove itself, or asks for a proof that this worker cannot give.
+    """
+    hello = Hello(VERSION, options.name, options.silence_timeout)
+    return await greet_server(connection, hello, secret, options.silence_timeout)
+
+
+def read_settings(connection: Connection, welcome: Welcome) -> Settings:
+    """The settings of the run; RemoteProtocolError if they break a rule."""
+    try:
+        return Settings.from_dict(welcome.settings)
+    except UsageError as error:
+        raise RemoteProtocolError(f"{connection.peer} sent settings that break a rule: {error}") from error
+
+
+async def declare_and_encode(
+    connection: Connection,
+    options: WorkerOptions,
+    settings: Settings,
+    partitions: OwnPartitions,
+    state: WorkerState,
+) -> None:
+    """Declare the partitions, where this worker stands and how it computes; then encode the rows.
+
+    Raises
+    ------
+    DataError
+        The rows cannot be encoded, or do not suit the loss.
+    RemoteProtocolError
+        The server's encoding breaks a rule.
+    """
+    limit = options.round_timeout, "--round-timeout"
+    declared = await asyncio.to_thread(partitions.declare)
+    digest = await asyncio.to_thread(state.state_digest)
+    machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
+    await connection.send(Declare(declared, state.round, state.over, digest, machine), *limit)
+    prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
+    try:
+        encoding = Encoding.from_dict(prepare.encoding)
+    except UsageError as error:
+        raise RemoteProtocolError(
+            f"{connection.peer} sent an encoding that breaks a rule: {error}"
+        ) from error
+    infos = await asyncio.to_thread(partitions.encode, encoding, settings)
+    await connection.send(Ready(infos), *limit)
+
+
+async def join_group(
+    connection: Connection, options: WorkerOptions, state: WorkerState, message: JoinGroup
+) -> MulticastClient | None:
+    """Join the multicast group, and tell the server whether a probe arrived; None if it did not."""
+    client, reason = None, ""
+    try:
+        client = MulticastClient(connection, message, options.interface)
+        if not await client.receives_probe():
+            reason = f"nothing was heard of the group {message.address} at {connection.local}"
+    except (LinkError, UsageError) as error:
+        reason = str(error)
+    if reason:
+        log.warning("worker %s: %s", options.name, reason, extra=state.log_fields())
+        if client is not None:
+            client.close()
+            client = None
+    await connection.send(JoinedGroup(reason), options.round_timeout, "--round-timeout")
+    return client

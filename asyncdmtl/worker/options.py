@@ -1,0 +1,57 @@
+"""How a worker takes part in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
+
+# Characters of a worker's name: the protocol carries no longer ones.
+LONGEST_WORKER_NAME = 200
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker takes part in a run.
+
+    Attributes
+    ----------
+    name : str
+        Unique among the workers of the run.
+    max_wait : float
+        Seconds to wait for a server that is not up yet, or whose connection was lost.
+    start_timeout : float
+        Seconds to wait for the first plan.
+    round_timeout : float
+        Seconds to wait for the server's rows in a round, and for the server to take what it is sent.
+    silence_timeout : float
+        Seconds after which a server that sends nothing at all is taken for lost.
+    interface : str
+        The interface on which datagrams of a multicast group arrive: its name, or an address of this host.
+        If empty, the interface of the connection.
+
+    Raises
+    ------
+    UsageError
+        An option breaks a rule.
+    """
+
+    name: str
+    max_wait: float = 60.0
+    start_timeout: float = 3600.0
+    round_timeout: float = 600.0
+    silence_timeout: float = 10.0
+    interface: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():
+            rule = f"must be 1 to {LONGEST_WORKER_NAME} printable characters"
+            raise UsageError("--name", rule, self.name)
+        if not 0 <= self.max_wait <= LONGEST_WAIT:
+            raise UsageError("--max-wait", f"must lie between 0 and {LONGEST_WAIT:g} seconds", self.max_wait)
+        check_positive(
+            start_timeout=self.start_timeout,
+            round_timeout=self.round_timeout,
+            silence_timeout=self.silence_timeout,
+        )

@@ -1,0 +1,285 @@
+"""A worker's part in a run over one connection: it joins, and then makes round after round.
+
+A new plan may come at any time, and makes all that the worker is doing under the old one pointless. Wherever
+the worker waits for the server, a new plan raises `NewPlan`, and the worker begins anew with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TypeVar
+
+from asyncdmtl.digests import digest
+from asyncdmtl.errors import RemoteProtocolError
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.event_loop import AdaptiveExecutor
+from asyncdmtl.protocol.messages.registry import (
+    AfterRound,
+    Assign,
+    AwaitRestore,
+    Done,
+    Downlink,
+    Finish,
+    JoinGroup,
+    Message,
+    MoreRows,
+    Restore,
+    Snapshot,
+    StateTransfer,
+    Uplink,
+)
+from asyncdmtl.worker.joining import be_welcomed, declare_and_encode, join_group, read_settings
+from asyncdmtl.worker.multicast_client import MulticastClient
+from asyncdmtl.worker.observer import WorkerObserver
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.own_partitions import OwnPartitions
+from asyncdmtl.worker.plan_check import make_worker_side
+from asyncdmtl.worker.reconnection import Reconnection
+from asyncdmtl.worker.state import WorkerState
+from asyncdmtl.worker.uplink_sender import UplinkSender
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer", bound=Message)
+
+
+class NewPlan(Exception):  # noqa: N818 - no error
+    """The server has assigned a new plan, which replaces the one that the worker follows."""
+
+    def __init__(self, assign: Assign) -> None:
+        self.assign = assign
+        super().__init__(f"plan {assign.plan} replaces the plan before it")
+
+
+class Participation:
+    """A worker's part in a run over one connection.
+
+    Parameters
+    ----------
+    connection : Connection
+    options : WorkerOptions
+    partitions : OwnPartitions
+    state : WorkerState
+        Where the worker stands, which outlasts the connection.
+    reconnection : Reconnection
+        Is told of what the worker has achieved.
+    observer : WorkerObserver
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: WorkerOptions,
+        partitions: OwnPartitions,
+        state: WorkerState,
+        reconnection: Reconnection,
+        observer: WorkerObserver,
+    ) -> None:
+        self._connection = connection
+        self._options = options
+        self._partitions = partitions
+        self._state = state
+        self._reconnection = reconnection
+        self._observer = observer
+        self._round_limit = options.round_timeout, "--round-timeout"
+        self._plan = -1
+        self._multicast: MulticastClient | None = None
+        self._uplink = UplinkSender(options.round_timeout)
+        # Each kind of work is timed by itself, and done in a thread where it takes long.
+        self._computing, self._receiving, self._applying = (AdaptiveExecutor() for _ in range(3))
+
+    async def run(self, secret: bytes | None) -> TaskModels:
+        """Join the run, make all its rounds, and return the models at its end.
+
+        Parameters
+        ----------
+        secret : bytes or None
+            What worker and server prove to each other that they know.
+
+        Raises
+        ------
+        AsyncDMTLError
+            The connection failed, or the server refused this worker, or what it sent cannot be used.
+        """
+        assign = await self._join(secret)
+        while True:
+            try:
+                await self._follow(assign)
+                while not self._state.over:
+                    downlink = await self._send_round()
+                    await self._apply_round(downlink)
+                await self._leave()
+                return self._state.side.models()
+            except NewPlan as replaced:
+                assign = replaced.assign
+
+    async def close(self) -> None:
+        """Stop all that goes on beside the messages: rows on their way up, and the multicast group."""
+        await self._uplink.stop()
+        if self._multicast is not None:
+            log.info(
+                "worker %s: datagrams of the group: %s", self._options.name, self._multicast.counts,
+                extra=self._state.log_fields(),
+            )  # fmt: skip
+            self._multicast.close()
+            self._multicast = None
+
+    async def _join(self, secret: bytes | None) -> Assign:
+        """Join the run, and wait for the first plan."""
+        connection, options, state = self._connection, self._options, self._state
+        welcome = await be_welcomed(connection, options, secret)
+        self._reconnection.note_welcome()
+        settings = read_settings(connection, welcome)
+        self._observer.on_settings(settings)
+        if state.run not in (None, welcome.run):
+            log.warning(
+                "worker %s: the server makes another run now, %s: starting anew", options.name, welcome.run,
+                extra=self._state.log_fields(),
+            )  # fmt: skip
+        state.enter(welcome.run)
+        await declare_and_encode(connection, options, settings, self._partitions, state)
+        limit = options.start_timeout, "--start-timeout"
+        message: JoinGroup | Assign = await connection.receive((JoinGroup, Assign), *limit)
+        if isinstance(message, JoinGroup):
+            self._multicast = await join_group(connection, options, state, message)
+            message = await connection.receive((Assign,), *limit)
+        return message
+
+    async def _follow(self, assign: Assign) -> None:
+        """Follow a plan, with the state of the training that the server says."""
+        state, connection, self._plan = self._state, self._connection, assign.plan
+        await self._uplink.stop()
+        _, settings = self._partitions.encoded_with
+        side = await asyncio.to_thread(
+            make_worker_side, assign, self._options.name, settings, self._partitions.encoded
+        )
+        connection.session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
+        if self._multicast is not None:
+            await self._multicast.follow(assign.plan, side)
+        if assign.first == StateTransfer.TAKE:
+            state.take(side, assign, await self._ask(AwaitRestore(assign.plan), Restore))
+            self._reconnection.note_progress()
+            return
+        state.keep(side, assign)
+        if assign.first == StateTransfer.GIVE:
+            await self._give()
+
+    async def _send_round(self) -> Downlink:
+        """Compute this worker's part of a round, begin to send it, and wait for the server's answer.
+
+        Heartbeats go on while threads compute.
+        """
+        state, connection, round_ = self._state, self._connection, self._state.round
+        self._observer.before_compute(round_)
+        upload = await self._computing.do(state.side.compute)
+        self._observer.after_compute(round_, upload)
+        if self._multicast is not None:
+            self._multicast.begin(round_)
+        first, *others = (rows.reshape(-1) for rows in upload.rows)
+        uplink = Uplink(
+            self._plan, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
+            first, upload.size - first.nbytes,
+        )  # fmt: skip
+        more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
+        self._check_plan()
+        group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
+        # Where nothing comes down before all is up, rows go up as fast as they can.
+        in_step = state.side.streams and (group is not None or state.side.received_bytes > 0)
+        await self._uplink.begin(connection, [uplink, *more], group, in_step=in_step)
+        return await self._receive(Downlink)
+
+    async def _apply_round(self, downlink: Downlink) -> None:
+        """Receive the rows of a round, apply them, and give the server the new state if it wants that."""
+        state = self._state
+        if (downlink.plan, downlink.round) != (self._plan, state.round):
+            raise RemoteProtocolError(
+                f"{self._connection.peer} sent round {downlink.round} of plan {downlink.plan} "
+                f"in round {state.round} of plan {self._plan}"
+            )
+        await (self._receive_from_group() if downlink.grouped else self._receive_rows(downlink))
+        await self._applying.do(state.apply, downlink)
+        self._reconnection.note_progress()
+        log.debug("worker %s: round %d done", state.name, downlink.round, extra=state.log_fields())
+        if downlink.then == AfterRound.GIVE:
+            await self._give()
+
+    async def _receive_rows(self, downlink: Downlink) -> None:
+        """Receive all rows of a round from the server, range by range, and decode them."""
+        side, rows = self._state.side, downlink.body
+        if rows.nbytes + downlink.rest != side.received_bytes:
+            raise RemoteProtocolError(
+                f"{self._connection.peer} sends {rows.nbytes + downlink.rest} bytes of rows, "
+                f"the plan says {side.received_bytes}"
+            )
+        for i in range(len(side.ranges)):
+            if i and side.received_range(i):
+                rows = (await self._receive(MoreRows)).body
+            self._uplink.received(i)
+            await self._receiving.do(side.receive, i, rows)
+
+    async def _receive_from_group(self) -> None:
+        """Receive all rows of a round from the multicast group, range by range, and decode them.
+
+        A new plan may come while datagrams still arrive. If the plan says that the round counts, and all of
+        the round's rows are here, the round is applied before the new plan is followed.
+        """
+        side, group, connection = self._state.side, self._multicast, self._connection
+        if group is None or not group.follows_plan:
+            raise RemoteProtocolError(f"{connection.peer} sends rows to a group that is not listened to")
+        count = len(side.ranges)
+        newer = asyncio.create_task(connection.receive((Assign,), *self._round_limit))
+        try:
+            for i in range(count):
+                if not group.has(i):
+                    arrival = asyncio.create_task(group.complete(i))
+                    await asyncio.wait((newer, arrival), return_when=asyncio.FIRST_COMPLETED)
+                    arrival.cancel()
+                if newer.done():
+                    assign = newer.result()
+                    if not self._counts_under(assign) or not all(map(group.has, range(i, count))):
+                        raise NewPlan(assign)
+                await self._receiving.do(side.receive, i, group.hand_out(i))
+        finally:
+            newer.cancel()
+            await asyncio.wait([newer])
+        if newer.cancelled():
+            return
+        assign = newer.result()
+        if not self._counts_under(assign):
+            raise NewPlan(assign)
+        connection.put_back(assign)
+
+    def _counts_under(self, newer: Assign) -> bool:
+        """Whether a new plan begins after the round in progress, so that this round is to be applied."""
+        return newer.round > self._state.round
+
+    async def _give(self) -> None:
+        """Send the server the state of the training."""
+        self._check_plan()
+        state = self._state.side.trainer.state()
+        snapshot = Snapshot(self._plan, self._state.round, digest(state), state)
+        await self._connection.send(snapshot, *self._round_limit)
+
+    async def _leave(self) -> None:
+        """Send the digest of the final models, and wait until the server says that all workers are done."""
+        await self._ask(Done(self._plan, self._state.side.models_digest()), Finish)
+
+    async def _ask(self, message: Message, answer: type[Answer]) -> Answer:
+        """Send a message, and wait for the answer."""
+        self._check_plan()
+        await self._connection.send(message, *self._round_limit)
+        return await self._receive(answer)
+
+    async def _receive(self, wanted: type[Answer]) -> Answer:
+        """The next message, which is a `wanted` one; or it is a new plan, which raises NewPlan."""
+        message: Answer | Assign = await self._connection.receive((wanted, Assign), *self._round_limit)
+        if isinstance(message, Assign):
+            raise NewPlan(message)
+        return message
+
+    def _check_plan(self) -> None:
+        """Raise NewPlan if a new plan is here already: nothing may be sent under the old one."""
+        if (newer := self._connection.take(Assign)) is not None:
+            raise NewPlan(newer)

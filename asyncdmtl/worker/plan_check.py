@@ -1,0 +1,69 @@
+"""What a worker makes of a plan that the server sent, after it has checked that the plan is one for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from asyncdmtl.errors import PlanError, RemoteProtocolError
+from asyncdmtl.exchange.sides import WorkerSide
+from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import Trainer
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.serialization import rebuild
+from asyncdmtl.protocol.messages.registry import Assign
+
+
+def make_worker_side(
+    assign: Assign, name: str, settings: Settings, partitions: Mapping[str, Partition]
+) -> WorkerSide:
+    """The side of worker `name` under an assigned plan, with the models before the first round.
+
+    Matrices, tables and buffers of the plan are made here, which may take seconds.
+
+    Parameters
+    ----------
+    assign : Assign
+    name : str
+        The worker's.
+    settings : Settings
+        Of the run.
+    partitions : mapping of name to Partition
+        The worker's encoded partitions.
+
+    Raises
+    ------
+    PlanError
+        The plan is malformed, or not one for this worker.
+    RemoteProtocolError
+        Plan, partitions and tasks do not fit each other.
+    """
+    _check_recipe(assign, name)
+    plan = rebuild(assign.recipe, assign.digest)
+    placement = plan.placement
+    worker = placement.workers.index(name)
+    own = {n: placement.partitions[n] for n in placement.stored[worker]}
+    if unknown := [partition for partition in own.values() if partition not in partitions]:
+        raise PlanError(f"the plan has partitions at {name!r} that are not here: {unknown}")
+    problem = Problem(settings, assign.partitions)
+    if isinstance(plan, Plan) and problem.task_of != plan.tasks:
+        raise RemoteProtocolError("plan and tasks do not fit each other")
+    trainer = Trainer(problem, {n: partitions[partition] for n, partition in own.items()})
+    return strategy_of(plan).worker_side(plan, worker, trainer, grouped=assign.grouped)
+
+
+def _check_recipe(assign: Assign, name: str) -> None:
+    """Check the size of the plan before its matrices are made.
+
+    The worker knows already which partitions there are, and that it is itself one of the workers. The
+    denominator of an optimal load is less than the number of workers, so more packets are not to be believed.
+    """
+    workers, packets = assign.recipe.get("workers"), assign.recipe.get("subpackets")
+    if not isinstance(workers, list) or name not in workers:
+        raise PlanError(f"the plan has no worker {name!r}")
+    if assign.recipe.get("partitions") != [info.id for info in assign.partitions]:
+        raise RemoteProtocolError("plan and partitions do not fit each other")
+    if not isinstance(packets, int) or packets > len(workers):
+        raise PlanError(f"the plan cuts vectors into {packets!r} packets for {len(workers)} workers")

@@ -1,0 +1,93 @@
+"""When a worker that lost its server connects again, and when it gives up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from asyncdmtl.errors import (
+    AsyncDMTLError,
+    IntegrityError,
+    LinkError,
+    PeerError,
+    RemoteProtocolError,
+    WaitError,
+)
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.transport import FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE
+
+# Connections that may be lost in a row, without a round in between, before --max-wait is not begun anew.
+MOST_LOSSES = 20
+
+
+class Reconnection:
+    """How long a worker goes on trying, with growing pauses.
+
+    The time of `max_wait` begins anew with each round that is made, and whenever a server is lost that had
+    welcomed the worker, up to `MOST_LOSSES` times in a row.
+
+    Parameters
+    ----------
+    max_wait : float
+        Seconds.
+    clock : callable
+        Seconds of a clock that never runs backwards.
+    """
+
+    def __init__(self, max_wait: float, clock: Callable[[], float]) -> None:
+        self._max_wait = max_wait
+        self._clock = clock
+        self._end = clock() + max_wait
+        self._pause = FIRST_RETRY_PAUSE
+        self._losses = 0
+        self._welcomed = False
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds in which a connection must be made."""
+        return max(0.0, self._end - self._clock())
+
+    def note_welcome(self) -> None:
+        """Note that the server has welcomed the worker."""
+        self._welcomed = True
+
+    def note_progress(self) -> None:
+        """Note that the run has moved on: a round was made, or the state of the training was received."""
+        self._end = self._clock() + self._max_wait
+        self._pause, self._losses = FIRST_RETRY_PAUSE, 0
+
+    def permits(self, connection: Connection, error: AsyncDMTLError, *, joined: bool) -> bool:
+        """Whether the worker connects again after `error` ended `connection`.
+
+        Parameters
+        ----------
+        connection : Connection
+        error : AsyncDMTLError
+        joined : bool
+            Whether a server has welcomed this worker before, in this connection or an earlier one.
+        """
+        return _may_return(connection, error, joined=joined) and not self._gives_up(error)
+
+    async def pause(self) -> None:
+        """Wait before the next attempt, each time longer."""
+        await asyncio.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_RETRY_PAUSE)
+
+    def _gives_up(self, error: AsyncDMTLError) -> bool:
+        """Whether no time is left for another attempt."""
+        if self._welcomed and not isinstance(error, PeerError) and self._losses < MOST_LOSSES:
+            self._losses += 1
+            self._end = self._clock() + self._max_wait
+        self._welcomed = False
+        return self._clock() + self._pause > self._end
+
+
+def _may_return(connection: Connection, error: AsyncDMTLError, *, joined: bool) -> bool:
+    """Whether only the connection failed, or the server said that this worker may come back."""
+    if isinstance(error, PeerError):
+        return connection.worker_may_return
+    if isinstance(error, LinkError):
+        return True
+    # Bytes were corrupted, or the server was silent. A peer that has never welcomed the worker is no server.
+    silent = isinstance(error, WaitError) and error.option == "--silence-timeout"
+    return joined and (silent or isinstance(error, RemoteProtocolError | IntegrityError))
