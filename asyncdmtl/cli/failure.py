@@ -70,7 +70,7 @@ def report_failure(message: str, exit_code: int, error: Exception) -> None:
 
 
 def open_standard_files() -> None:
-    """Make sure that standard input, output and error exist, and that a write is completed after a signal.
+    """Make sure that standard files exist, complete a write after a signal, and print any character somehow.
 
     If the caller closed one of them, a socket would otherwise get its number. Under PYTHONUNBUFFERED, which
     many containers set, the rest of a write that a signal cut short would be lost.
@@ -85,9 +85,12 @@ def open_standard_files() -> None:
         original = file is getattr(sys, f"__{name}__")
         if original and isinstance(file, io.TextIOWrapper) and isinstance(file.buffer, io.RawIOBase):
             buffer = io.BufferedWriter(io.FileIO(file.fileno(), "w", closefd=False))
-            whole = io.TextIOWrapper(buffer, file.encoding, file.errors, line_buffering=True)
-            setattr(sys, name, whole)
-            setattr(sys, f"__{name}__", whole)
+            file = io.TextIOWrapper(buffer, file.encoding, file.errors, line_buffering=True)
+            setattr(sys, name, file)
+            setattr(sys, f"__{name}__", file)
+        if original and isinstance(file, io.TextIOWrapper) and file.errors == "strict":
+            # A terminal that knows no λ gets a question mark: no result is lost over that.
+            file.reconfigure(errors="replace")
 
 
 def _say_last(message: str, exit_code: int, label: str = "") -> None:

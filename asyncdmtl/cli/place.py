@@ -11,11 +11,13 @@ from typing import TypeVar
 import click
 
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.design.search import design_placement, trade_off
 from asyncdmtl.plan.placement_file import write_placement
 from asyncdmtl.report.design_report import report_design
 from asyncdmtl.report.design_tables import show_design
+from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_pictures import plot_design
 
 Number = TypeVar("Number", int, Fraction)
@@ -75,6 +77,8 @@ def main(
     Shows the partitions of each worker, the loads of relay, and what more or fewer copies would cost and
     save.
     """
+    check_outputs({"--output": output, "--plot": plot_file})
+    check_picture(plot_file)
     room = _capacities(partitions, capacities, workers, capacity, copies)
     b = None if speeds is None else _in_order("--speeds", _listed("--speeds", speeds, Fraction), list(room))
     design = design_placement(room, partitions, copies=copies, speeds=b, seed=seed)

@@ -10,12 +10,14 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement_file import PlanRequest, read_request
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.validation import rational
+from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_pictures import plot_plan
 from asyncdmtl.report.plan_report import PlanReport, linear_candidate, report_plan, report_strategies
 from asyncdmtl.report.plan_tables import show_plan
@@ -82,6 +84,8 @@ def main(
     FILE is TOML or JSON: a table `workers` of lists of partitions; optionally a table `tasks` of lists of
     partitions, and tables `prices` and `speeds` of a number for each worker.
     """
+    check_outputs({"--output": output, "--plot": plot_file})
+    check_picture(plot_file)
     request = read_request(file)
     weights = _weights(request, minimise)
     candidates = list(

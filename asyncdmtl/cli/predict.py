@@ -1,4 +1,4 @@
-"""`asyncdmtl predict`: a saved model and a table of rows → a prediction for every row."""
+"""`asyncdmtl predict`: a prediction for every row of a table, by a saved model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.data.columns import as_text, is_missing
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.features import NumberColumn
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+# The column of the predictions.
 PREDICTION = "prediction"
+
+# Endings of the files that predictions can be written to.
 ENDINGS = (".csv", ".csv.gz", ".parquet")
+
+# What can be done with the rows of a task without a model.
 UNKNOWN = ("error", "mean", "empty")
 
 
@@ -42,7 +48,7 @@ UNKNOWN = ("error", "mean", "empty")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--task", show_default="that of training", help="The column that names the task of each row.")
 @click.option("--target", show_default="that of training", help="The column to compare with, for --score.")
-@click.option("--keep", metavar="COL,COL", help="Columns to write beside the predictions, such as an id.")
+@click.option("--keep", metavar="COL,COL", help="Columns to write beside the predictions, such as a name.")
 @click.option("--proba", is_flag=True, help="Write the probability of each class too; for logistic loss.")
 @click.option(
     "--unknown",
@@ -80,7 +86,8 @@ def main(
     Metrics of --score are printed on stderr if predictions are printed on stdout. Exit codes: 0 done,
     1 failed, 2 usage.
     """
-    _check_output(output)
+    _check_ending(output)
+    check_outputs({"--output": output})
     saved = SavedModel.load(model)
     kept = [name.strip() for name in (keep or "").split(",") if name.strip()]
     predictor = Predictor(saved, unknown)
@@ -91,7 +98,7 @@ def main(
     metrics = predictor.metrics(table, scores, goal) if score else None
     if output is not None:
         _write(frame, output)
-    _tell(frame, metrics, output, format)
+    _print(frame, metrics, output, format)
 
 
 class Predictor:
@@ -162,13 +169,13 @@ class Predictor:
         chosen = np.where(np.isnan(scores), 2, scores > 0.0)
         columns: dict[str, NDArray[Any]] = {PREDICTION: labels[chosen]}
         if proba:
-            with np.errstate(invalid="ignore"):  # NumPy complains of what is empty
+            with np.errstate(invalid="ignore"):  # NumPy warns of empty predictions
                 for name, sign in zip(names, (1.0, -1.0), strict=True):
                     columns[f"probability_{name}"] = np.exp(-np.logaddexp(0.0, sign * scores))
         return columns
 
     def metrics(self, table: Table, scores: Floats, target: str) -> dict[str, Any]:
-        """How good scores are where there is a target: as `evaluation.compare`.
+        """Metrics of scores over the rows that have a target, as `evaluation.compare` makes them.
 
         Raises
         ------
@@ -184,7 +191,7 @@ class Predictor:
 
     @property
     def _mean(self) -> TaskModels:
-        """The mean of all tasks' models, as the model of a task "mean"."""
+        """The mean of all tasks' models, as the model of a task called "mean"."""
         coef, intercept = (
             part.astype(np.float64).mean(axis=0) for part in (self.models.coef_, self.models.intercept_)
         )
@@ -197,7 +204,7 @@ def _of_numbers(features: Sequence[str]) -> Encoding:
 
 
 def _label(name: str | None) -> Any:
-    """A value as it was in the data: a number if its text is how a number is written."""
+    """A class or value as it was in the data: a number if its text is that of the number."""
     try:
         number = float(name or "")
     except ValueError:
@@ -208,7 +215,7 @@ def _label(name: str | None) -> Any:
 
 
 def _frame(task: str, table: Table, kept: Sequence[str], predicted: Mapping[str, NDArray[Any]]) -> DataFrame:
-    # Here and not above: pandas takes a second to import.
+    # Here and not above: pandas takes a second to import, which --help shall not.
     from pandas import DataFrame
 
     names = [task, *kept, *predicted]
@@ -219,12 +226,12 @@ def _frame(task: str, table: Table, kept: Sequence[str], predicted: Mapping[str,
 
 
 def _as_read(texts: Sequence[str | None]) -> Sequence[Any]:
-    """A column that was read as text: numbers again if all of it are."""
+    """A column that was read as text, as numbers if every value of it is one."""
     values = [_label(text) for text in texts]
     return texts if any(isinstance(value, str) for value in values) else values
 
 
-def _check_output(path: Path | None) -> None:
+def _check_ending(path: Path | None) -> None:
     if path is not None and not path.name.lower().endswith(ENDINGS):
         raise UsageError("--output", f"must end in one of {', '.join(ENDINGS)}", str(path))
 
@@ -242,15 +249,26 @@ def _write(frame: DataFrame, path: Path) -> None:
         raise UsageError("--output", f"must be writable ({error.strerror or error})", str(path)) from error
 
 
-def _tell(frame: DataFrame, metrics: dict[str, Any] | None, output: Path | None, format: str) -> None:
-    """Print predictions that go to no file, metrics, and where the rest is."""
+def _print_csv(frame: DataFrame) -> None:
+    """Print predictions as CSV; UsageError if the encoding of stdout lacks one of the characters."""
+    text, encoding = frame.to_csv(index=False), sys.stdout.encoding
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError as error:
+        rule = f"must name a file: stdout is {encoding}, which has no"
+        raise UsageError("--output", rule, text[error.start]) from error
+    sys.stdout.write(text)
+
+
+def _print(frame: DataFrame, metrics: dict[str, Any] | None, output: Path | None, format: str) -> None:
+    """Print predictions unless they are in a file, and metrics."""
     if format == "json":
         event = {"event": "finished", "rows": len(frame), "output": None, "predictions": None}
-        told = {"predictions": frame.to_dict("records")} if output is None else {"output": str(output)}
-        emit({**event, **told, "metrics": metrics})
+        found = {"predictions": frame.to_dict("records")} if output is None else {"output": str(output)}
+        emit({**event, **found, "metrics": metrics})
         return
     if output is None:
-        frame.to_csv(sys.stdout, index=False)
+        _print_csv(frame)
     else:
         click.echo(f"{len(frame)} predictions in {output}")
     if metrics is not None:

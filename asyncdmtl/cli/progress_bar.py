@@ -14,7 +14,13 @@ from asyncdmtl.server.records import RoundRecord
 
 
 class RunProgress:
-    """A bar on stderr for a person; nothing where nobody watches."""
+    """A bar on stderr that shows the rounds of a run; nothing is printed where stderr is no terminal.
+
+    Parameters
+    ----------
+    rounds : int or None
+        The most rounds that the run may take; None if it is not known.
+    """
 
     def __init__(self, rounds: int | None) -> None:
         self._bar = Progress(
@@ -37,7 +43,7 @@ class RunProgress:
         self._bar.stop()
 
     def note(self, event: ServerEvent) -> None:
-        """Show what an event of the server means for the progress."""
+        """Update the bar after an event of the server."""
         match event:
             case Joined():
                 self._bar.update(self._task, description="joining")

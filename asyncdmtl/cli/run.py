@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
+from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.progress_bar import RunProgress
 from asyncdmtl.cli.training_options import make_settings, training_options
 from asyncdmtl.data import loading
@@ -61,27 +61,6 @@ FIT_ROUNDS = 1000
 TABLE_COUPLINGS = ("nuclear", "mean-regularised")
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """The files that a run writes; None where one is not wanted."""
-
-    report: Path | None
-    picture: Path | None
-    model: Path | None
-
-    def check(self) -> None:
-        """Find out before hours of training whether each file can be written.
-
-        Raises
-        ------
-        UsageError
-            Names the option whose file cannot be written.
-        """
-        for path, option in ((self.report, "--report"), (self.picture, "--plot"), (self.model, "--save")):
-            check_writable(path, option)
-        check_picture(self.picture)
-
-
 @command("run")
 @data_options
 @click.option("--workers", type=int, show_default=str(DEFAULT_WORKERS), help="Worker processes to start.")
@@ -121,8 +100,8 @@ def main(
     uncoded exchange. Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout,
     6 decoding or integrity, 130 interrupted, 143 terminated.
     """
-    outputs = Outputs(report_file, plot_file, save)
-    outputs.check()
+    check_outputs({"--report": report_file, "--plot": plot_file, "--save": save})
+    check_picture(plot_file)
     if loading.is_table(given["data"]):
         given = given | {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
     loaded = loading.load(given)
@@ -132,28 +111,24 @@ def main(
     report = report_run(record)
     report["models_spread"] = spread
     if prepared.test:
-        report |= _scored(prepared, models, settings, loaded.metric, len(record.rounds), outputs)
+        metric = loaded.metric or metrics_for(settings.loss)[0]
+        rows = prepared.partitions, prepared.test
+        report["metrics"] = evaluate(*rows, models, settings, metric)
+        if report_file is not None or plot_file is not None:
+            # The curve takes a replay of the whole training, which only a file shows.
+            report["learning_curve"] = learning_curve(*rows, settings, metric, len(record.rounds))
     model = SavedModel(models, prepared.encoding, settings, loaded.task or TASK, report)
+    # Files first: nothing that goes wrong with the terminal may lose them.
+    if save is not None:
+        model.save(save)
+    if report_file is not None:
+        write_report(report, report_file)
+    if plot_file is not None:
+        plot_run(report, plot_file, model)
     if format == "json":
         emit({"event": "finished", "report": report})
     else:
         show_run(report)
-    if outputs.model is not None:
-        model.save(outputs.model)
-    if outputs.report is not None:
-        write_report(report, outputs.report)
-    if outputs.picture is not None:
-        plot_run(report, outputs.picture, model)
-
-
-def check_writable(path: Path | None, option: str) -> None:
-    """Raise UsageError, which names `option`, unless a file can be written at `path`; None is fine."""
-    if path is None:
-        return
-    if not path.absolute().parent.is_dir():
-        raise UsageError(option, "must be in a directory that exists", str(path))
-    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise UsageError(option, "must be a writable file", str(path))
 
 
 def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, loading.Prepared]:
@@ -297,21 +272,3 @@ def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:
         np.concatenate([getattr(found[task], name) for task in tasks]) for name in ("coef_", "intercept_")
     )
     return TaskModels(tasks, coef, intercept, found[tasks[0]].loss), spread
-
-
-def _scored(
-    prepared: loading.Prepared,
-    models: TaskModels,
-    settings: Settings,
-    metric: str | None,
-    rounds: int,
-    outputs: Outputs,
-) -> dict[str, Any]:
-    """The parts of the report that need test rows: scores, and how they grew if a file will show that."""
-    metric = metric or metrics_for(settings.loss)[0]
-    scored = {"metrics": evaluate(prepared.partitions, prepared.test, models, settings, metric)}
-    if outputs.report is None and outputs.picture is None:
-        # The curve takes a replay of the whole training.
-        return scored
-    curve = learning_curve(prepared.partitions, prepared.test, settings, metric, rounds)
-    return scored | {"learning_curve": curve}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
+from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.training_options import make_settings, training_options
 from asyncdmtl.data import loading, recipes
 from asyncdmtl.errors import UsageError
@@ -164,6 +166,7 @@ def main(
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
     """
+    check_outputs({"--report": report_file})
     host, port = parse_address(listen, "--listen")
     security = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
     if (risk := security.check_exposure(host, insecure)) is not None:
@@ -242,6 +245,8 @@ def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | Non
     if health is None:
         return None
     host, port = parse_address(health, "--health")
+    if find_spec("prometheus_client") is None:
+        raise UsageError("--health", "needs: pip install 'asyncdmtl[metrics]'", health)
     if not is_loopback(host):
         if not insecure:
             raise UsageError("--health", "must be a loopback address unless --insecure is given", host)

@@ -11,6 +11,7 @@ import click
 
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.data_options import data_options
+from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.data import loading
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import read_partition
@@ -147,6 +148,7 @@ def main(
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
     """
+    check_outputs({"--save": save})
     host, port = parse_address(connect, "--connect")
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -424,3 +425,12 @@ def test_help_and_version(command: list[str]) -> None:
     for option in ("-V", "--version"):
         shown = CliRunner().invoke(main.main, [*command, option])
         assert shown.stdout.split() == ["asyncdmtl,", "version", __version__]
+
+
+def test_the_help_of_the_group_shows_the_first_words_of_every_command() -> None:
+    context = click.Context(main.main)
+    for name, text in main.COMMANDS.items():
+        command = main.main.get_command(context, name)
+        assert command is not None
+        assert command.get_short_help_str(1000) == click.Command(name, help=text).get_short_help_str(1000)
+    assert main.main.get_command(context, "nonsense") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,8 +76,21 @@ def test_no_rows_have_no_predictions(tmp_path: Path) -> None:
 
 
 def test_a_folder_for_predictions_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--output must be writable \(Cannot save file"):
+    with pytest.raises(UsageError, match="--output must be in a directory that exists"):
         run(saved(tmp_path), rows_in(tmp_path), "--output", str(tmp_path / "none" / "p.csv"))
+
+
+def test_a_terminal_that_lacks_a_character_gets_no_other_one(tmp_path: Path) -> None:
+    rows = ROWS.assign(clinic=["Zürich", *ROWS["clinic"][1:]])
+    words = [saved(tmp_path), rows_in(tmp_path, rows), "--unknown=mean"]
+    code = "from asyncdmtl.cli import failure, predict; failure.execute(predict.main)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--output must name a file: stdout is ascii, which has no, got" in done.stderr
 
 
 def test_as_a_program(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import freeze
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("part", freeze.PARTS)
 def test_behaviour_is_as_frozen(part: str) -> None:

@@ -16,7 +16,11 @@ from asyncdmtl.plan.placement import Placement
 
 REASON = namespaces.obstacle()
 
-pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.skipif(REASON is not None, reason=str(REASON)),
+]
 
 FEATURES = 200_000
 

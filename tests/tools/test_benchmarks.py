@@ -17,6 +17,8 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
+pytestmark = pytest.mark.slow
+
 APART = os.geteuid() == 0 and shutil.which("ip") is not None
 
 
@@ -79,6 +81,7 @@ def test_scale_of_sessions_that_share_a_process(tmp_path: Path) -> None:
     assert scale["memory"] < 50e6
 
 
+@pytest.mark.root
 @pytest.mark.skipif(not APART, reason="network namespaces need root and iproute2")
 def test_systems_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compare = tool("compare_systems")

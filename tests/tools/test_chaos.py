@@ -19,6 +19,8 @@ from support.problems import make_settings
 from asyncdmtl.cli.training_options import make_settings as settings_of_options
 from asyncdmtl.cli.training_options import training_options
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).parents[2] / "tools"
 
 

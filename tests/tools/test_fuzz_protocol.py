@@ -20,6 +20,8 @@ from asyncdmtl.protocol.frame_reader import FrameReader
 from asyncdmtl.protocol.session import Session
 from asyncdmtl.protocol.state_table import State
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).parents[2] / "tools"
 
 

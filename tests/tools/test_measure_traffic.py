@@ -16,8 +16,10 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
+pytestmark = pytest.mark.slow
+
 APART = os.geteuid() == 0 and shutil.which("ip") is not None and shutil.which("tc") is not None
-ROOT = pytest.mark.skipif(not APART, reason="network namespaces need root and iproute2")
+APART_ONLY = pytest.mark.skipif(not APART, reason="network namespaces need root and iproute2")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,8 @@ def run(name: str, *options: str, path: str | None = None) -> str:
     return done.stdout
 
 
-@ROOT
+@pytest.mark.root
+@APART_ONLY
 def test_hosts_are_apart_and_gone_in_the_end() -> None:
     namespaces = tool("namespaces")
     with namespaces.network(["here", "there"], "10mbit") as hosts:
@@ -84,7 +87,8 @@ with socket.create_connection((sys.argv[1], 7000)) as peer:
 """
 
 
-@ROOT
+@pytest.mark.root
+@APART_ONLY
 def test_plan_ledger_kernel_and_packets_agree(tmp_path: Path) -> None:
     report, plot = tmp_path / "report.json", tmp_path / "plot.png"
     spec = "synthetic:tasks=3,rows=2,parts=1,features=20000,test_rows=0"
