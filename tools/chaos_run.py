@@ -19,7 +19,7 @@ from chaos_processes import FORBIDDEN, Event, Nursery, Process, make_pipe
 from chaos_scenario import FOR_GOOD, GROUP, LIE, LOOPBACK, OTHERS, SERVER, Fault, Scenario
 
 from asyncdmtl.learning.training import Trained
-from asyncdmtl.net.credentials import VARIABLE
+from asyncdmtl.net.credentials import SECRET_VARIABLE
 
 # Seconds: for a whole run; and how long workers may take to end after the server.
 LIMIT, LAST = 120.0, 5.0
@@ -126,7 +126,7 @@ class Run:
     async def _start(
         self, module: str, words: Sequence[str], out: Path, *, secret: str = SECRET, lie: Any = None
     ) -> Process:
-        environment = {VARIABLE: secret} if self._scenario.secret else {}
+        environment = {SECRET_VARIABLE: secret} if self._scenario.secret else {}
         process = self._nursery.start(
             module, words, out, environment=environment, fresh=self._scenario.fresh, lie=lie,
             loss=self._scenario.loss if module == "worker" else 0.0,

@@ -26,7 +26,7 @@ from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.launch.threads import ENDING_SECONDS, TakePart, run_apart, serve
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.addresses import format_address
-from asyncdmtl.net.credentials import VARIABLE
+from asyncdmtl.net.credentials import SECRET_VARIABLE
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 
@@ -109,7 +109,7 @@ async def _start(secret: bytes, *options: str) -> Process:
         for key, value in os.environ.items()
         if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
     }
-    environment[VARIABLE] = secret.decode()
+    environment[SECRET_VARIABLE] = secret.decode()
     # With -P, Python imports nothing from the current directory, where there may be a file random.py. If the
     # package itself lies in the current directory, the process finds it by this path.
     if os.getcwd() == _ROOT:  # noqa: PTH109

@@ -1,7 +1,7 @@
-"""Who may take part: both ends of a greeting prove who they are.
+"""Proofs of identity: workers prove their names to a server, and the server proves itself to them.
 
-A worker proves that it knows the secret of its name, that its certificate is for its name, or both; the
-server that its certificate is for its host, that it knows the secret, or both.
+A worker proves that it knows the secret of its name, that its certificate is for its name, or both. A server
+proves that its certificate is for its host, that it knows the secret, or both.
 """
 
 from __future__ import annotations
@@ -17,25 +17,32 @@ from pathlib import Path
 
 from asyncdmtl.errors import AuthenticationError, UsageError
 from asyncdmtl.net.connection import Connection
-from asyncdmtl.net.credentials import OPTION, VARIABLE, Credentials, ProofTranscript, find_credentials
+from asyncdmtl.net.credentials import (
+    SECRET_OPTION,
+    SECRET_VARIABLE,
+    Credentials,
+    ProofTranscript,
+    find_credentials,
+)
 from asyncdmtl.net.lockout import Lockout
 from asyncdmtl.net.tls import TLSChannel, check_server_name, server_context, worker_context
 from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES
 from asyncdmtl.protocol.messages.registry import Challenge, Hello, Proof, Welcome
 
-LIMIT = "--silence-timeout"
+# The option that limits each wait of a greeting.
+GREETING_OPTION = "--silence-timeout"
 
 
 @dataclass(frozen=True)
 class ServerSecurity:
-    """What a server shows, and what it wants to see; by default nothing.
+    """Which proofs a server gives and asks for; by default none.
 
     Attributes
     ----------
     credentials : Credentials or None
-        The secrets of those who may take part.
+        The secrets of the workers that may take part.
     tls : ssl.SSLContext or None
-        From `server_context`; it says whether workers must show a certificate.
+        From `server_context`, which also decides whether workers must show a certificate.
     """
 
     credentials: Credentials | None = None
@@ -49,7 +56,15 @@ class ServerSecurity:
         tls_key: Path | None = None,
         tls_client_ca: Path | None = None,
     ) -> ServerSecurity:
-        """From the options of the same names, and the environment; UsageError names what cannot be used."""
+        """The security that the options of the same names ask for.
+
+        The secret may also come from the environment variable ASYNCDMTL_SECRET.
+
+        Raises
+        ------
+        UsageError
+            A file cannot be used, or an option needs another one; the error names the option.
+        """
         credentials = find_credentials(secret_file)
         if tls_cert is None and tls_key is None:
             if tls_client_ca is not None:
@@ -64,17 +79,23 @@ class ServerSecurity:
 
     @property
     def authenticates(self) -> bool:
-        """Whether workers must prove who they are."""
+        """Whether workers must prove their names."""
         return self.credentials is not None or self.wants_certificates
 
     @property
     def channels(self) -> Callable[[], TLSChannel] | None:
-        """What makes the TLS of each connection, if there is to be any."""
+        """Makes the TLS of one connection; None for plaintext."""
         context = self.tls
         return None if context is None else lambda: TLSChannel(context)
 
     def check_exposure(self, host: str, insecure: bool) -> str | None:
-        """A warning if listening on `host` lets others read or take part; UsageError unless `insecure`."""
+        """A warning if strangers could read the run or take part in it when the server listens on `host`.
+
+        Raises
+        ------
+        UsageError
+            They could, and `insecure` does not permit it.
+        """
         if is_loopback(host) or (self.tls is not None and self.authenticates):
             return None
         if not insecure:
@@ -91,16 +112,16 @@ class ServerSecurity:
 
 @dataclass(frozen=True)
 class WorkerSecurity:
-    """What a worker shows, and what it wants to see; by default nothing.
+    """Which proofs a worker gives and asks for; by default none.
 
     Attributes
     ----------
     secret : bytes or None
-        What the server must know as well.
+        The secret of the worker's name, which the server must know as well.
     tls : ssl.SSLContext or None
         From `worker_context`.
     server_name : str or None
-        What the server's certificate must be for; None for the host that the worker connects to.
+        The name that the server's certificate must have; None for the host that the worker connects to.
     """
 
     secret: bytes | None = field(default=None, repr=False)
@@ -117,7 +138,15 @@ class WorkerSecurity:
         tls_key: Path | None = None,
         tls_server_name: str | None = None,
     ) -> WorkerSecurity:
-        """From the options of the same names, and the environment; UsageError names what cannot be used."""
+        """The security that the options of the same names ask for, for the worker `name`.
+
+        The secret may also come from the environment variable ASYNCDMTL_SECRET.
+
+        Raises
+        ------
+        UsageError
+            A file cannot be used, or an option needs another one; the error names the option.
+        """
         credentials = find_credentials(secret_file)
         secret = None if credentials is None else credentials.of(name)
         if tls_ca is None:
@@ -130,7 +159,13 @@ class WorkerSecurity:
         return cls(secret, worker_context(tls_ca, tls_cert, tls_key), tls_server_name)
 
     def channels(self, host: str) -> Callable[[], TLSChannel] | None:
-        """What makes the TLS of each connection to `host`; UsageError if no certificate can be for that."""
+        """Makes the TLS of one connection to `host`; None for plaintext.
+
+        Raises
+        ------
+        UsageError
+            No certificate can be for `host`.
+        """
         context = self.tls
         if context is None:
             return None
@@ -138,7 +173,13 @@ class WorkerSecurity:
         return lambda: TLSChannel(context, name)
 
     def check_exposure(self, host: str, insecure: bool) -> str | None:
-        """A warning if `host` is reached in plaintext; UsageError unless `insecure`."""
+        """A warning if the worker would speak plaintext to `host` over a network.
+
+        Raises
+        ------
+        UsageError
+            It would, and `insecure` does not permit it.
+        """
         if is_loopback(host) or self.tls is not None:
             return None
         if not insecure:
@@ -148,43 +189,54 @@ class WorkerSecurity:
         return f"connecting to {host} with --insecure: anyone on the network can read this run or change it"
 
 
-UNSECURED_SERVER, UNSECURED_WORKER = ServerSecurity(), WorkerSecurity()
+# A server that gives and asks for no proof.
+UNSECURED_SERVER = ServerSecurity()
+
+# A worker that gives and asks for no proof.
+UNSECURED_WORKER = WorkerSecurity()
 
 
 class Authenticator:
-    """Finds out who the workers are that come to a server.
+    """Verifies the names of the workers that connect to a server.
 
     Parameters
     ----------
     run : str
         The run's name.
     security : ServerSecurity
-    gate : Lockout
-        What keeps out those who failed too often.
+    lockout : Lockout
+        Where failed proofs are counted, and which names and addresses must wait.
     seconds : float
-        For a whole greeting, TLS handshake included.
+        The limit of a whole greeting, with the TLS handshake.
     """
 
-    def __init__(self, run: str, security: ServerSecurity, gate: Lockout, seconds: float) -> None:
+    def __init__(self, run: str, security: ServerSecurity, lockout: Lockout, seconds: float) -> None:
         self._run = run
         self._security = security
-        self._gate = gate
+        self._lockout = lockout
         self._seconds = seconds
 
     async def identify(self, connection: Connection) -> tuple[Hello, bytes]:
-        """The greeting of a worker that is who it says; and the server's own proof, for its welcome.
+        """Let a worker greet the server and prove its name.
+
+        Returns
+        -------
+        hello : Hello
+            The worker's greeting.
+        proof : bytes
+            The server's own proof, for its welcome; empty if there is no secret.
 
         Raises
         ------
         AuthenticationError
-            The worker could not prove who it is; or others could not so often that it has to wait.
+            The worker did not prove its name, or too many proofs for the name failed before.
         WaitError, LinkError, RemoteProtocolError, PeerError
             The greeting came to no end.
         """
         end = asyncio.get_running_loop().time() + self._seconds
         name: str | None = None
         try:
-            hello = await connection.receive((Hello,), self._seconds, LIMIT)
+            hello = await connection.receive((Hello,), self._seconds, GREETING_OPTION)
             name = hello.name
             if not self._security.authenticates:
                 return hello, b""
@@ -194,68 +246,68 @@ class Authenticator:
         except _LockedOutError:
             raise
         except AuthenticationError:
-            self._gate.failed(name, connection.host)
+            self._lockout.failed(name, connection.link.host)
             raise
-        self._gate.succeeded(name, connection.host)
+        self._lockout.succeeded(name, connection.link.host)
         return hello, own
 
     def _check_wait(self, connection: Connection, name: str) -> None:
-        if (wait := self._gate.wait(name, connection.host)) > 0:
+        if (wait := self._lockout.wait(name, connection.link.host)) > 0:
             connection.worker_may_return = True
-            raise _LockedOutError(f"the name {name!r} is locked out for {wait:.3g} s after failed attempts")
+            raise _LockedOutError(f"the name {name!r} is locked out for {wait:.3g} s after failed proofs")
 
     def _check_certificate(self, connection: Connection, name: str) -> None:
-        if self._security.wants_certificates and name not in connection.certified:
-            raise AuthenticationError(
-                f"{connection.peer} showed a certificate for {', '.join(connection.certified) or 'nobody'}"
-            )
+        certified = connection.link.certified
+        if self._security.wants_certificates and name not in certified:
+            shown = ", ".join(certified) or "no name"
+            raise AuthenticationError(f"{connection.peer} showed a certificate for {shown}")
 
     async def _challenge(self, connection: Connection, name: str, end: float) -> bytes:
-        """Let a worker prove that it knows the secret of its name; the proof that this server does."""
+        """Let a worker prove that it knows the secret of its name; return the server's proof of the same."""
         if self._security.credentials is None:
             return b""
         loop = asyncio.get_running_loop()
         nonce = secrets.token_bytes(PROOF_NONCE_BYTES)
-        await connection.send(Challenge(self._run, nonce), end - loop.time(), LIMIT)
-        answer = await connection.receive((Proof,), end - loop.time(), LIMIT)
+        await connection.send(Challenge(self._run, nonce), end - loop.time(), GREETING_OPTION)
+        answer = await connection.receive((Proof,), end - loop.time(), GREETING_OPTION)
         secret = self._security.credentials.expected_of(name)
-        greeting = ProofTranscript(self._run, name, nonce, answer.nonce, connection.binding)
-        if not hmac.compare_digest(greeting.proof(secret, "worker"), answer.proof):
+        transcript = ProofTranscript(self._run, name, nonce, answer.nonce, connection.link.binding)
+        if not hmac.compare_digest(transcript.proof(secret, "worker"), answer.proof):
             raise AuthenticationError(f"{connection.peer} did not prove that it knows the secret of its name")
-        return greeting.proof(secret, "server")
+        return transcript.proof(secret, "server")
 
 
 async def greet_server(connection: Connection, hello: Hello, secret: bytes | None, seconds: float) -> Welcome:
-    """Greet a server, prove that this worker knows the secret, and see that the server does.
+    """Greet a server, and let both ends prove that they know the secret, if there is one.
 
     Raises
     ------
     AuthenticationError
-        The server did not prove it, or did not ask; or it asks and there is no secret.
+        The server did not prove that it knows the secret, did not ask for a proof, or asks for one and there
+        is no secret.
     WaitError, LinkError, RemoteProtocolError, PeerError
         The greeting came to no end.
     """
-    await connection.send(hello, seconds, LIMIT)
-    asked = await connection.receive((Welcome, Challenge), seconds, LIMIT)
+    await connection.send(hello, seconds, GREETING_OPTION)
+    asked = await connection.receive((Welcome, Challenge), seconds, GREETING_OPTION)
     if secret is None:
         if isinstance(asked, Welcome):
             return asked
-        raise AuthenticationError(
-            f"{connection.peer} asks for a secret: give {OPTION}, or {VARIABLE} in the environment"
-        )
+        places = f"{SECRET_OPTION}, or {SECRET_VARIABLE} in the environment"
+        raise AuthenticationError(f"{connection.peer} asks for a secret: give {places}")
     if not isinstance(asked, Challenge):
         raise AuthenticationError(f"{connection.peer} does not ask for the secret that it should know")
     nonce = secrets.token_bytes(PROOF_NONCE_BYTES)
-    greeting = ProofTranscript(asked.run, hello.name, asked.nonce, nonce, connection.binding)
-    await connection.send(Proof(nonce, greeting.proof(secret, "worker")), seconds, LIMIT)
-    welcome = await connection.receive((Welcome,), seconds, LIMIT)
-    if welcome.run != asked.run or not hmac.compare_digest(greeting.proof(secret, "server"), welcome.proof):
+    transcript = ProofTranscript(asked.run, hello.name, asked.nonce, nonce, connection.link.binding)
+    await connection.send(Proof(nonce, transcript.proof(secret, "worker")), seconds, GREETING_OPTION)
+    welcome = await connection.receive((Welcome,), seconds, GREETING_OPTION)
+    if welcome.run != asked.run or not hmac.compare_digest(transcript.proof(secret, "server"), welcome.proof):
         raise AuthenticationError(f"{connection.peer} did not prove that it knows the secret")
     return welcome
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach `host`, or be reached under that name."""
+    """Whether `host` is this machine under an address that no other machine can reach."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -263,4 +315,4 @@ def is_loopback(host: str) -> bool:
 
 
 class _LockedOutError(AuthenticationError):
-    """Not one more failed attempt."""
+    """A refusal without a proof, which does not count as one more failed proof."""

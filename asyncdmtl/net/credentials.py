@@ -1,7 +1,7 @@
-"""Secrets: where they come from, and how one proves to know one without telling it.
+"""Secrets: where they come from, and how an end proves that it knows one without telling it.
 
-A secret is read from a file that only its owner may read, or from the environment. It is in no option, and
-nothing here shows it: errors and representations name where it came from.
+A secret is read from a file that only its owner may read, or from the environment. It is in no option, and no
+error shows it: errors name the place that it came from.
 """
 
 from __future__ import annotations
@@ -21,31 +21,44 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.protocol.messages.base import Role
 from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES, VERSION
 
-VARIABLE = "ASYNCDMTL_SECRET"
-OPTION = "--secret-file"
+# The environment variable that holds the secret of all workers.
+SECRET_VARIABLE = "ASYNCDMTL_SECRET"
 
-# Bytes. A proof that was overheard lets one try out secrets at home: a secret must be too long for that.
-LEAST_SECRET = 16
-MOST_FILE = 1 << 20
+# The option that names a file of secrets.
+SECRET_OPTION = "--secret-file"
+
+# Bytes of the shortest secret. An attacker with a recorded proof can try secrets without the server: there
+# must be too many to try.
+MIN_SECRET_BYTES = 16
+
+# Bytes of the largest file with secrets or a key that is read.
+MAX_FILE_BYTES = 1 << 20
 
 
 class Credentials:
-    """Who knows which secret: one for all, or one for each name.
+    """The secrets of workers: one for all names, or one for each.
 
     Parameters
     ----------
     shared : bytes or None
         The secret of every name.
     by_name : mapping of name to bytes
-        If there is no shared one: the secrets of the names that may take part.
+        Without a shared secret: the secrets of the names that may take part.
     source : str
-        Where they are from, for errors.
+        The place that they came from, for errors.
+
+    Raises
+    ------
+    UsageError
+        A secret is too short, or two names have the same.
     """
 
     def __init__(self, shared: bytes | None, by_name: Mapping[str, bytes], source: str) -> None:
         for secret in (*by_name.values(), *([] if shared is None else [shared])):
-            if len(secret) < LEAST_SECRET:
-                raise UsageError(source, f"must have at least {LEAST_SECRET} bytes in a secret", len(secret))
+            if len(secret) < MIN_SECRET_BYTES:
+                raise UsageError(
+                    source, f"must have at least {MIN_SECRET_BYTES} bytes in a secret", len(secret)
+                )
         owners: dict[bytes, str] = {}
         for name, secret in by_name.items():
             if (other := owners.setdefault(secret, name)) != name:
@@ -67,24 +80,30 @@ class Credentials:
         return self._by_name[name]
 
     def expected_of(self, name: str) -> bytes:
-        """The secret that a stranger of this name must know; one that nobody knows if the name has none.
+        """The secret that a worker of this name must know.
 
-        Thus strangers cannot find out which names there are.
+        For a name without a secret it is a random one that no worker knows: so the server's answers do not
+        tell which names exist.
         """
         return self._by_name.get(name, self._decoy) if self._shared is None else self._shared
 
 
 def find_credentials(file: Path | None) -> Credentials | None:
-    """The credentials in `file`, else in the environment (ASYNCDMTL_SECRET, one for all), else None.
+    """The credentials in `file`, else in the environment variable ASYNCDMTL_SECRET, else None.
 
-    A file whose name ends in .toml has a table `workers` of names and their secrets; any other has one line,
-    the secret of all. UsageError if a file cannot be read, can be read by others, or makes no sense.
+    A file whose name ends in .toml has a table `workers` of names and their secrets. Any other file has one
+    line, the secret of all workers, as has the environment variable.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, others may read it, or its content breaks a rule.
     """
     if file is None:
-        secret = os.environ.get(VARIABLE)
-        return None if secret is None else Credentials(os.fsencode(secret), {}, VARIABLE)
-    content = read_private(file, OPTION)
-    source = f"{OPTION} {file}"
+        secret = os.environ.get(SECRET_VARIABLE)
+        return None if secret is None else Credentials(os.fsencode(secret), {}, SECRET_VARIABLE)
+    content = read_private(file, SECRET_OPTION)
+    source = f"{SECRET_OPTION} {file}"
     if file.suffix == ".toml":
         return Credentials(None, _by_name(content, source), source)
     secret_line = content.strip()
@@ -94,36 +113,42 @@ def find_credentials(file: Path | None) -> Credentials | None:
 
 
 def read_private(file: Path, option: str) -> bytes:
-    """The content of a file that only its owner may read or write; else UsageError, naming `option`."""
+    """The content of a file that only its owner may read or write.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, others may read it, or it is too large; the error names `option`.
+    """
     try:
         with file.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
-            content = opened.read(MOST_FILE + 1)
+            content = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise UsageError(option, f"must be readable ({error.strerror})", str(file)) from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise UsageError(
             option,
-            f"must be nobody's but its owner's: chmod 600 (its mode is {stat.S_IMODE(mode):03o})",
+            f"must be readable by its owner only: chmod 600 (its mode is {stat.S_IMODE(mode):03o})",
             str(file),
         )
-    if len(content) > MOST_FILE:
-        raise UsageError(option, f"must be at most {MOST_FILE} bytes long", str(file))
+    if len(content) > MAX_FILE_BYTES:
+        raise UsageError(option, f"must be at most {MAX_FILE_BYTES} bytes long", str(file))
     return content
 
 
 @dataclass(frozen=True)
 class ProofTranscript:
-    """All that a proof is said for.
+    """The facts for which a proof holds.
 
     Attributes
     ----------
     run, name : str
-        Of the run, and of the worker.
+        The run's name, and the worker's.
     server_nonce, worker_nonce : bytes
-        What each end drew by chance, so that a proof holds but once.
+        Random numbers of both ends, so that a proof is accepted once.
     binding : bytes
-        Of the TLS connection, so that nobody can pass a proof on over another; empty without TLS.
+        The channel binding of the TLS connection, so that a proof is refused on any other; empty without TLS.
     """
 
     run: str
@@ -133,9 +158,9 @@ class ProofTranscript:
     binding: bytes
 
     def proof(self, secret: bytes, prover: Role) -> bytes:
-        """What only one who knows `secret` can say (32 bytes): HMAC-SHA256 (RFC 2104) of all this.
+        """The proof that the `prover` knows `secret`: HMAC-SHA256 (RFC 2104) of all facts, 32 bytes.
 
-        The role of the `prover` is in it, so that neither end can give back what the other said.
+        The role of the prover is one of the facts, so that neither end can send the other's proof back.
         """
         facts: bytes = msgpack.packb(
             [
@@ -153,7 +178,7 @@ class ProofTranscript:
 
 
 def _by_name(content: bytes, source: str) -> dict[str, bytes]:
-    # What the parser has to say about a line might show a part of a secret.
+    # The parser's own error would show a line of the file, and with it a secret.
     rule = 'must be TOML with a table "workers" of names and secrets'
     try:
         table = tomllib.loads(content.decode())

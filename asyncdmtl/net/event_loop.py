@@ -1,4 +1,4 @@
-"""The event loop: uvloop where it installs, plain asyncio elsewhere."""
+"""The event loop: uvloop where there is a package of it, plain asyncio elsewhere."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ except ImportError:  # no wheel for this platform
 
 Result = TypeVar("Result")
 
-# Seconds of work that may hold up the event loop: a thread would cost more than it is worth.
-QUICK = 0.002
+# Seconds of processor time that work may take on the event loop. Handing it to a thread costs about a tenth
+# of that, and heartbeats may be late by as much.
+QUICK_SECONDS = 0.002
 
 
 class AdaptiveExecutor:
-    """Work of one kind, done again and again: on the event loop as long as it is quick, else in a thread."""
+    """Runs work of one kind again and again: on the event loop while it is quick, else in a thread."""
 
     def __init__(self) -> None:
         self._seconds = math.inf
 
     async def do(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Do it with these arguments."""
-        if self._seconds < QUICK:
+        """The result of `work` with these arguments."""
+        if self._seconds < QUICK_SECONDS:
             return self._timed(work, *arguments)
         return await asyncio.to_thread(self._timed, work, *arguments)
 
     def _timed(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        # Of this thread: what others do meanwhile says nothing of the work.
+        # Processor time of this thread: other threads may run meanwhile.
         begun = time.thread_time()
         try:
             return work(*arguments)
@@ -48,8 +49,13 @@ class AdaptiveExecutor:
 def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result:
     """Run `main` to its end on a new event loop and return its result.
 
-    Ctrl-C, SIGTERM and SIGHUP cancel it, and with `until_eof` the end of standard input, that is of the
-    process that started this one. When it has cleaned up, KeyboardInterrupt or Terminated is raised.
+    Ctrl-C, SIGTERM and SIGHUP cancel it. With `until_eof` the end of standard input does, too, which is the
+    end of the process that started this one.
+
+    Raises
+    ------
+    KeyboardInterrupt, Terminated
+        `main` was cancelled and has cleaned up.
     """
     terminated = False
 
@@ -83,5 +89,5 @@ def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result
 
 
 def loop_name() -> str:
-    """What `run` uses: "uvloop" or "asyncio"."""
+    """The library whose event loop `run` uses: "uvloop" or "asyncio"."""
     return "uvloop" if uvloop else "asyncio"

@@ -1,8 +1,9 @@
 """TLS without sockets: contexts from files, and the ciphertext of one connection.
 
-asyncio's own TLS closes a connection whose handshake fails without sending the alert that says why, begins
-a handshake with whoever connects, and hides how many bytes it adds. Here the bytes of a connection pass
-through a `TLSChannel`: a refused peer is told, limits hold before any cryptography, and every byte counts.
+asyncio's own TLS closes a connection whose handshake fails without sending the alert that says why, starts a
+handshake before the program may refuse the connection, and does not tell how many bytes it adds. Here the
+bytes of a connection pass through a `TLSChannel`: the alert is sent, limits hold before any cryptography, and
+every byte is counted.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, LinkError, Usa
 from asyncdmtl.net.credentials import read_private
 from asyncdmtl.protocol.framing import Buffer
 
-# Bytes that are encrypted at once; shorter buffers are joined, so that they share a TLS record.
-SLICE = 1 << 20
-RECORD = 1 << 14
+# Bytes that are encrypted at once: the memory that ciphertext takes before the socket takes it.
+ENCRYPTED_BYTES = 1 << 20
 
-# What a record of TLS begins with: alert, handshake. A frame of ours begins with a zero.
-TLS_TYPES = (0x15, 0x16)
+# Bytes of a full TLS record. Shorter buffers are joined before they are encrypted, so that they share one.
+RECORD_BYTES = 1 << 14
+
+# The first byte of a frame in plaintext, which no TLS record begins with.
 PLAIN_TYPE = 0x00
 
-# Alerts (RFC 8446, 6.2) that speak of who the peer is. Others come from bytes that were damaged on their way.
-_WHO = ("certificate", "unknown ca", "access denied")
+# Words of TLS alerts about the peer's identity (RFC 8446, section 6.2). Other alerts come from bytes that
+# were damaged on their way.
+_IDENTITY_ALERTS = ("certificate", "unknown ca", "access denied")
 
 
 def server_context(
@@ -34,10 +37,13 @@ def server_context(
 ) -> ssl.SSLContext:
     """TLS 1.3 for a server; with `client_ca`, workers must show a certificate that it signed.
 
-    UsageError names the option whose file cannot be used, and what is wrong with it.
+    Raises
+    ------
+    UsageError
+        A file cannot be used; the error names its option and the rule that it breaks.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER)
-    # Nobody resumes a session: one without tickets is new, and so is its binding.
+    # Without tickets no session is resumed: every handshake is a full one, with a channel binding of its own.
     context.num_tickets = 0
     _load_certificate(context, certificate, key)
     if client_ca is not None:
@@ -47,9 +53,12 @@ def server_context(
 
 
 def worker_context(ca: Path, certificate: Path | None = None, key: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.3 for a worker that trusts servers whose certificate `ca` signed, and may show its own.
+    """TLS 1.3 for a worker that trusts certificates which `ca` signed, and may show its own.
 
-    UsageError names the option whose file cannot be used, and what is wrong with it.
+    Raises
+    ------
+    UsageError
+        A file cannot be used; the error names its option and the rule that it breaks.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     _load_ca(context, ca, "--tls-ca")
@@ -59,7 +68,7 @@ def worker_context(ca: Path, certificate: Path | None = None, key: Path | None =
 
 
 def check_server_name(name: str, option: str) -> str:
-    """`name` if a certificate can be checked against it; else UsageError."""
+    """The name, if a certificate can be verified for it; else UsageError, which names `option`."""
     try:
         if not name.isprintable():
             raise ValueError("not printable")
@@ -72,21 +81,21 @@ def check_server_name(name: str, option: str) -> str:
 class TLSChannel:
     """The TLS of one connection: ciphertext in, plaintext out, and the other way round.
 
-    All methods may raise ssl.SSLError, of which `failure` makes an error of ours; `pending` then holds the
-    alert that tells the peer.
+    All methods may raise ssl.SSLError, which `tls_error` translates; `pending` then gives the alert for the
+    peer.
 
     Parameters
     ----------
     context : ssl.SSLContext
     server_name : str or None
-        What the server's certificate must be for, at the worker's end; None at the server's.
+        At the worker's end, the name that the server's certificate must have; None at the server's end.
 
     Attributes
     ----------
     open : bool
         True once the handshake is done, and plaintext may pass.
     overhead_in, overhead_out : int
-        Bytes of ciphertext that came and went, less those of plaintext.
+        Bytes of received and of sent ciphertext, less those of the plaintext in it.
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
@@ -99,14 +108,14 @@ class TLSChannel:
         self.overhead_out = 0
 
     def feed(self, ciphertext: Buffer) -> None:
-        """Take in received bytes, and go on with the handshake if it is not done."""
+        """Take in received ciphertext, and go on with the handshake if it is not done."""
         self._incoming.write(ciphertext)
         self.overhead_in += len(ciphertext)
         if not self.open:
             self.handshake()
 
     def handshake(self) -> None:
-        """Go on with the handshake, as far as it goes with what was received."""
+        """Go on with the handshake as far as the received bytes allow."""
         try:
             self._object.do_handshake()
             self.open = True
@@ -114,7 +123,7 @@ class TLSChannel:
             pass
 
     def read_into(self, buffer: memoryview) -> int:
-        """Decrypt into `buffer`; the count of bytes, 0 if no more can be had."""
+        """Decrypt into `buffer`; return the count of decrypted bytes, 0 if more ciphertext is needed."""
         try:
             count = cast(Any, self._object).read(len(buffer), buffer)
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
@@ -123,10 +132,10 @@ class TLSChannel:
         return int(count)
 
     def encrypt(self, buffers: Iterable[Buffer]) -> Iterator[Buffer]:
-        """The ciphertext of `buffers`, in order, made as it is asked for."""
+        """The ciphertext of some buffers, in their order; each piece is encrypted when it is asked for."""
         short = bytearray()
         for buffer in buffers:
-            if len(buffer) < RECORD and len(short) < SLICE:
+            if len(buffer) < RECORD_BYTES and len(short) < ENCRYPTED_BYTES:
                 short += buffer
                 continue
             yield from self._encrypt(memoryview(short))
@@ -135,30 +144,41 @@ class TLSChannel:
         yield from self._encrypt(memoryview(short))
 
     def pending(self) -> bytes:
-        """Ciphertext that TLS itself has to send: handshake, alerts."""
+        """Ciphertext of TLS's own messages that are to be sent: handshakes and alerts."""
         ciphertext = self._outgoing.read()
         self.overhead_out += len(ciphertext)
         return ciphertext
 
     def end(self) -> bytes:
-        """The last ciphertext: it says that no more comes."""
-        # Nobody waits for what the peer has to say to this.
+        """The last ciphertext, which says that no more follows."""
+        # The peer's answer to this is not waited for.
         with contextlib.suppress(ssl.SSLError):
             self._object.unwrap()
         return self.pending()
 
     @property
     def binding(self) -> bytes:
-        """Bytes that only the two ends of this very connection know, equal at both: the worker's Finished.
+        """The channel binding: bytes that are equal at the two ends of this connection and at no other.
 
-        It is an HMAC of the whole handshake, certificates included, under a key of this connection (RFC 8446,
-        4.4.4): one who sits in between and speaks TLS with both has two different ones.
+        They are the Finished message of the worker, an HMAC of the whole handshake, certificates included,
+        under a key of this connection (RFC 8446, section 4.4.4). An attacker in between, who speaks TLS with
+        both ends, gets two different ones. OpenSSL gives that message under the name "tls-unique", which is
+        defined for TLS up to 1.2 only (RFC 5929): for TLS 1.3 no standard covers this binding. The binding of
+        RFC 9266, tls-exporter, is not offered by Python's ssl module.
+
+        Raises
+        ------
+        AuthenticationError
+            There is no binding, as before the handshake: a proof must not be sent without one.
         """
-        return self._object.get_channel_binding("tls-unique") or b""
+        binding = self._object.get_channel_binding("tls-unique")
+        if not binding:
+            raise AuthenticationError("TLS gives no channel binding, without which no proof is sent")
+        return binding
 
     @property
     def peer_names(self) -> tuple[str, ...]:
-        """The names in the peer's checked certificate: common name and DNS names; none if it showed none."""
+        """The names in the peer's verified certificate: common name and DNS names; none without one."""
         certificate = cast("dict[str, Any]", self._object.getpeercert() or {})
         names = [
             value
@@ -170,23 +190,23 @@ class TLSChannel:
         return tuple(dict.fromkeys(names))
 
     def _encrypt(self, plaintext: memoryview) -> Iterator[Buffer]:
-        for start in range(0, len(plaintext), SLICE):
-            part = plaintext[start : start + SLICE]
+        for start in range(0, len(plaintext), ENCRYPTED_BYTES):
+            part = plaintext[start : start + ENCRYPTED_BYTES]
             self._object.write(part)
             ciphertext = self._outgoing.read()
             self.overhead_out += len(ciphertext) - len(part)
             yield ciphertext
 
 
-def failure(error: ssl.SSLError, peer: str) -> AsyncDMTLError:
-    """What a failure of TLS means: AuthenticationError if it is about who the peer is, else LinkError."""
+def tls_error(error: ssl.SSLError, peer: str) -> AsyncDMTLError:
+    """The error that a failure of TLS means: AuthenticationError about an identity, else LinkError."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return AuthenticationError(f"the certificate of {peer} is not accepted: {error.verify_message}")
     reason = (error.reason or str(error)).lower().replace("_", " ")
     _, alert, told = reason.rpartition("alert ")
-    if alert and any(word in told for word in _WHO):
+    if alert and any(word in told for word in _IDENTITY_ALERTS):
         return AuthenticationError(f"{peer} does not accept this certificate: {told}")
-    # What we refuse before there is a certificate to verify is who the peer is, too.
+    # A missing certificate is about the peer's identity, too, though no certificate was verified.
     if reason == "peer did not return a certificate":
         return AuthenticationError(f"{peer} showed no certificate, which --tls-client-ca asks for")
     return LinkError(f"TLS with {peer} failed: {reason}", peer=peer)
@@ -207,7 +227,11 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path | None, key: Pa
     read_private(key, "--tls-key")
 
     def ask() -> str:
-        raise UsageError("--tls-key", "must not be encrypted: there is nobody to ask", str(key))
+        raise UsageError(
+            "--tls-key",
+            "must not be encrypted: a process without a terminal cannot ask for its password",
+            str(key),
+        )
 
     try:
         context.load_cert_chain(certificate, key, password=ask)

@@ -1,4 +1,4 @@
-"""Listening and connecting over TCP, and how long one waits for anything."""
+"""Listening and connecting over TCP, and the limits of waits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from asyncdmtl.errors import LinkError, UsageError, WaitError
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.connection import Connection
 
-# Seconds: between attempts to connect, and at the most for any wait.
-FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE = 0.05, 2.0
+# Seconds between the first attempt to connect and the second; each further pause is twice as long.
+FIRST_RETRY_PAUSE = 0.05
+
+# Seconds of the longest pause between attempts to connect: a server that is up again is found within it.
+LONGEST_RETRY_PAUSE = 2.0
+
+# Seconds of the longest limit of a wait, some 30 years: event loops cannot measure any time whatever.
 LONGEST_WAIT = 1e9
+
+# Connections that the kernel keeps until the server accepts them: all workers of a run may come at once.
+BACKLOG = 1024
 
 
 def check_positive(**seconds: float) -> None:
-    """UsageError, naming the option, unless every limit is more than 0 seconds."""
+    """Check that every limit is more than 0 seconds; UsageError names the option of one that is not."""
     for name, value in seconds.items():
         if not 0 < value <= LONGEST_WAIT:
             option = "--" + name.replace("_", "-")
@@ -24,9 +32,26 @@ def check_positive(**seconds: float) -> None:
 
 
 async def listen(host: str, port: int, make: Callable[[], Connection]) -> asyncio.Server:
-    """Accept connections on an address; port 0 takes a free one. LinkError if that cannot be."""
+    """Accept connections on an address; port 0 takes a free port.
+
+    Parameters
+    ----------
+    host : str
+    port : int
+    make : callable
+        Makes the Connection of each peer that connects.
+
+    Raises
+    ------
+    UsageError
+        `host` is no name of a host.
+    LinkError
+        The address cannot be listened on.
+    """
     try:
-        return await asyncio.get_running_loop().create_server(make, host, port, backlog=1024)
+        return await asyncio.get_running_loop().create_server(
+            lambda: make().link, host, port, backlog=BACKLOG
+        )
     except UnicodeError as error:
         raise UsageError("--listen", "must name a host", host) from error
     except OSError as error:
@@ -35,9 +60,25 @@ async def listen(host: str, port: int, make: Callable[[], Connection]) -> asynci
 
 
 async def connect(host: str, port: int, make: Callable[[], Connection], max_wait: float) -> Connection:
-    """Connect to a server, which may not be up yet.
+    """Connect to a server, which may not be up yet: try again, with growing pauses.
 
-    Tries again with growing pauses for `max_wait` seconds, which the option --max-wait sets; then LinkError.
+    Parameters
+    ----------
+    host : str
+    port : int
+    make : callable
+        Makes the Connection of each attempt.
+    max_wait : float
+        Seconds, which the option --max-wait sets.
+
+    Raises
+    ------
+    UsageError
+        `host` is no name of a host.
+    AuthenticationError
+        One end does not accept the other's certificate, or the server does not speak TLS.
+    LinkError
+        No attempt led to a connection within `max_wait`.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + max_wait
@@ -60,13 +101,13 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
 
 
 async def _opened(host: str, port: int, connection: Connection, end: float) -> Connection:
-    """Open a connection until `end`, TLS included; whatever comes between, nothing is left open."""
+    """Open a connection before the time `end`, with TLS; after an error nothing is left open."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout_at(end):
-            await loop.create_connection(lambda: connection, host, port)
+            await loop.create_connection(lambda: connection.link, host, port)
     except BaseException:
-        # The event loop closes the socket; uvloop never tells the connection, which must not wait for that.
+        # The event loop closes the socket. uvloop does not tell the connection so: it must not wait for that.
         connection.abort()
         raise
     try:
@@ -78,7 +119,7 @@ async def _opened(host: str, port: int, connection: Connection, end: float) -> C
 
 
 def _reason(error: OSError | LinkError | WaitError) -> str:
-    """The kernel's words for an error, without those that the event loop wraps around them."""
+    """The kernel's words for an error, without those that the event loop adds to them."""
     if isinstance(error, LinkError | WaitError):
         return str(error)
     if isinstance(error, TimeoutError):

@@ -249,7 +249,7 @@ class Membership:
         await asyncio.gather(*(member.connection.close() for member in self.members.values()))
 
     def _opened(self, connection: Connection) -> None:
-        if not self._gate.enter(connection.host):
+        if not self._gate.enter(connection.link.host):
             connection.abort()
             return
         self._keep(asyncio.create_task(self._admit(connection)))
@@ -276,7 +276,7 @@ class Membership:
             await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
             return
         finally:
-            self._gate.leave(connection.host)
+            self._gate.leave(connection.link.host)
         await self._prepare(member)
 
     async def _greet(self, connection: Connection) -> Member:
@@ -437,7 +437,7 @@ class Membership:
 
 def _add(counts: dict[str, KernelCount], member: Member) -> None:
     """Add what the kernel counted on the connection of `member`, if it did."""
-    found, before = member.connection.kernel_count(), counts.get(member.name)
+    found, before = member.connection.link.kernel_count(), counts.get(member.name)
     if found is not None:
         counts[member.name] = found if before is None else before + found
 

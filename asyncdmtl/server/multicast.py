@@ -96,7 +96,7 @@ class MulticastServer:
             self._note(member, "what it heard was not what was sent")
             return
         try:
-            sender = self._open(connection.local)
+            sender = self._open(connection.link.local)
         except LinkError as error:
             self._note(member, str(error))
             return

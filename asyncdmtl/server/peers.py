@@ -58,7 +58,7 @@ class Peers:
     async def send(self, member: Member, message: Message) -> None:
         """Send one member a message; if it is a plan, forget what came for the plan before."""
         if isinstance(message, Assign):
-            member.connection.clear()
+            member.connection.inbox.clear()
         await member.connection.send(message, self._seconds, OPTION)
 
     async def send_all(self, messages: Mapping[Member, Message]) -> None:
@@ -72,7 +72,7 @@ class Peers:
 
     async def drain(self, members: Iterable[Member]) -> None:
         """Wait until members have taken what was written. Who cannot is lost, which shows later."""
-        waiting = (member.connection for member in members if not member.connection.drained)
+        waiting = (member.connection for member in members if not member.connection.link.drained)
         await _despite_losses(connection.drain(self._seconds, OPTION) for connection in waiting)
 
     async def ask_all(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:

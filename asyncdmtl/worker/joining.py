@@ -89,7 +89,7 @@ async def join_group(
     try:
         client = MulticastClient(connection, message, options.interface)
         if not await client.receives_probe():
-            reason = f"nothing was heard of the group {message.address} at {connection.local}"
+            reason = f"nothing was heard of the group {message.address} at {connection.link.local}"
     except (LinkError, UsageError) as error:
         reason = str(error)
     if reason:

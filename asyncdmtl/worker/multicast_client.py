@@ -87,7 +87,7 @@ class MulticastClient:
         self._key = message.key
         self._piece_bytes = message.piece_bytes
         self._probe = Stream.of_probe(message.key, message.nonce)
-        self._receiver = MulticastReceiver(GroupReceiver(group, interface or connection.local))
+        self._receiver = MulticastReceiver(GroupReceiver(group, interface or connection.link.local))
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._silent = False

@@ -249,7 +249,7 @@ class Participation:
         assign = newer.result()
         if not self._counts_under(assign):
             raise NewPlan(assign)
-        connection.put_back(assign)
+        connection.inbox.put_back(assign)
 
     def _counts_under(self, newer: Assign) -> bool:
         """Whether a new plan begins after the round in progress, so that this round is to be applied."""
@@ -281,5 +281,5 @@ class Participation:
 
     def _check_plan(self) -> None:
         """Raise NewPlan if a new plan is here already: nothing may be sent under the old one."""
-        if (newer := self._connection.take(Assign)) is not None:
+        if (newer := self._connection.inbox.take(Assign)) is not None:
             raise NewPlan(newer)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.net.credentials import VARIABLE, Credentials, ProofTranscript, find_credentials
+from asyncdmtl.net.credentials import SECRET_VARIABLE, Credentials, ProofTranscript, find_credentials
 
 SECRET = "correct horse battery staple"
 OTHER = "a secret that is another one"
@@ -39,16 +39,16 @@ def test_one_secret_for_each(tmp_path: Path) -> None:
 def test_the_environment_is_asked_where_there_is_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
     assert find_credentials(None) is None
-    monkeypatch.setenv(VARIABLE, SECRET)
+    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
     found = find_credentials(None)
     assert found is not None
     assert found.of("w0") == SECRET.encode()
     found = find_credentials(write(tmp_path / "secret", OTHER))
     assert found is not None
     assert found.of("w0") == OTHER.encode()
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(SECRET_VARIABLE, "")
     with pytest.raises(UsageError, match="ASYNCDMTL_SECRET must have at least 16 bytes"):
         find_credentials(None)
 

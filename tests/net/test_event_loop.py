@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from asyncdmtl.net.event_loop import QUICK, AdaptiveExecutor
+from asyncdmtl.net.event_loop import QUICK_SECONDS, AdaptiveExecutor
 
 
 def here() -> int:
@@ -15,7 +15,7 @@ def here() -> int:
 
 
 def slow() -> int:
-    until = time.thread_time() + 2 * QUICK
+    until = time.thread_time() + 2 * QUICK_SECONDS
     while time.thread_time() < until:
         pass
     return threading.get_ident()

@@ -12,7 +12,14 @@ from cryptography.hazmat.primitives import serialization
 from support.certificates import Authority
 
 from asyncdmtl.errors import AuthenticationError, LinkError, UsageError
-from asyncdmtl.net.tls import SLICE, TLSChannel, check_server_name, failure, server_context, worker_context
+from asyncdmtl.net.tls import (
+    ENCRYPTED_BYTES,
+    TLSChannel,
+    check_server_name,
+    server_context,
+    tls_error,
+    worker_context,
+)
 from asyncdmtl.protocol.framing import Buffer
 
 
@@ -90,10 +97,10 @@ def test_small_buffers_share_a_record(authority: Authority) -> None:
 def test_ciphertext_is_made_as_it_is_asked_for(authority: Authority) -> None:
     _, worker = channels(authority)
     begun = worker.overhead_out
-    body = np.zeros(8 * SLICE, np.uint8).data
+    body = np.zeros(8 * ENCRYPTED_BYTES, np.uint8).data
     ciphertext = worker.encrypt([body])
     assert worker.overhead_out == begun
-    assert len(next(ciphertext)) == SLICE + worker.overhead_out - begun
+    assert len(next(ciphertext)) == ENCRYPTED_BYTES + worker.overhead_out - begun
 
 
 def test_only_tls_1_3_is_spoken(authority: Authority) -> None:
@@ -101,7 +108,7 @@ def test_only_tls_1_3_is_spoken(authority: Authority) -> None:
     old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError) as caught:
         connect(TLSChannel(server_context(*authority.issue("127.0.0.1"))), TLSChannel(old, "127.0.0.1"))
-    assert isinstance(failure(caught.value, "w0"), LinkError)
+    assert isinstance(tls_error(caught.value, "w0"), LinkError)
 
 
 def test_the_binding_is_that_of_one_connection(authority: Authority) -> None:
@@ -122,11 +129,11 @@ def test_a_changed_byte_is_a_lost_connection(authority: Authority) -> None:
     server.feed(bytes(damaged))
     with pytest.raises(ssl.SSLError) as caught:
         read(server)
-    assert isinstance(failure(caught.value, "w0"), LinkError)
+    assert isinstance(tls_error(caught.value, "w0"), LinkError)
     worker.feed(server.pending())
     with pytest.raises(ssl.SSLError) as caught:
         read(worker)
-    assert isinstance(failure(caught.value, "the server"), LinkError)
+    assert isinstance(tls_error(caught.value, "the server"), LinkError)
 
 
 def test_the_end_is_told(authority: Authority) -> None:
@@ -147,7 +154,7 @@ def test_the_server_must_be_who_the_worker_looks_for(authority: Authority, stran
         server, worker = TLSChannel(server_context(*files)), TLSChannel(worker_context(ca), name)
         with pytest.raises(ssl.SSLError) as caught:
             connect(server, worker)
-        error = failure(caught.value, "the server")
+        error = tls_error(caught.value, "the server")
         assert isinstance(error, AuthenticationError)
         assert str(error).startswith("the certificate of the server is not accepted: ")
         assert complaint in str(error)
@@ -170,13 +177,13 @@ def test_workers_must_show_a_certificate_where_a_client_ca_is_given(
         worker.feed(server.pending())
         with pytest.raises(ssl.SSLError) as caught:
             server.feed(worker.pending())
-        assert isinstance(failure(caught.value, "w0"), AuthenticationError)
-        assert seen_by_server in str(failure(caught.value, "w0"))
+        assert isinstance(tls_error(caught.value, "w0"), AuthenticationError)
+        assert seen_by_server in str(tls_error(caught.value, "w0"))
         worker.feed(server.pending())
         with pytest.raises(ssl.SSLError) as caught:
             read(worker)
-        assert isinstance(failure(caught.value, "the server"), AuthenticationError)
-        assert told_to_worker in str(failure(caught.value, "the server"))
+        assert isinstance(tls_error(caught.value, "the server"), AuthenticationError)
+        assert told_to_worker in str(tls_error(caught.value, "the server"))
 
 
 def test_the_names_of_a_worker_are_those_of_its_certificate(authority: Authority) -> None:
@@ -212,7 +219,7 @@ def test_bad_files_are_named(authority: Authority, tmp_path: Path) -> None:
         (lambda: server_context(text, key), "--tls-cert must be a certificate in PEM, got .*text"),
         (lambda: server_context(certificate, text), "must be a certificate and its key in PEM"),
         (lambda: server_context(certificate, other_key), "--tls-key must be the key of .*127.0.0.1"),
-        (lambda: server_context(certificate, shared), "--tls-key must be nobody's but its owner's"),
+        (lambda: server_context(certificate, shared), "--tls-key must be readable by its owner only"),
         (lambda: server_context(certificate, encrypted), "--tls-key must not be encrypted"),
         (lambda: server_context(certificate, key, text), "--tls-client-ca must be certificates in PEM"),
         (lambda: worker_context(tmp_path / "absent"), "--tls-ca must be readable"),

@@ -40,7 +40,7 @@ options = partial(run_options, settings=SETTINGS)
 @pytest.fixture(autouse=True)
 def _all_work_is_done_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that it can be held up, and the event loop cannot."""
-    monkeypatch.setattr(event_loop, "QUICK", 0.0)
+    monkeypatch.setattr(event_loop, "QUICK_SECONDS", 0.0)
 
 
 def check(record: RunRecord, models: Iterable[TaskModels]) -> None:

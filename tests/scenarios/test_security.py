@@ -17,7 +17,7 @@ from support.certificates import Authority
 
 from asyncdmtl.cli import main
 from asyncdmtl.errors import UsageError
-from asyncdmtl.net.credentials import VARIABLE
+from asyncdmtl.net.credentials import SECRET_VARIABLE
 
 LIMIT = 60
 SPEC = ["--data", "synthetic:tasks=2,rows=8,features=5,parts=1"]
@@ -121,9 +121,9 @@ def test_tls_and_secrets_from_files(tmp_path: Path) -> None:
 
 
 def test_a_secret_from_the_environment_is_shown_nowhere(tmp_path: Path) -> None:
-    secret = {VARIABLE: SECRETS["w0"]}
+    secret = {SECRET_VARIABLE: SECRETS["w0"]}
     with serving("--workers=1", "--rounds=1", **secret) as (server, address):
-        refused = run("worker", "--connect", address, "--name=w0", *SPEC, **{VARIABLE: SECRETS["w1"]})
+        refused = run("worker", "--connect", address, "--name=w0", *SPEC, **{SECRET_VARIABLE: SECRETS["w1"]})
         assert refused.returncode == 4
         done = run("worker", "--connect", address, "--name=w0", *SPEC, **secret)
         assert done.returncode == 0, done.stderr
@@ -167,7 +167,7 @@ def test_client_certificates_are_for_names(tmp_path: Path) -> None:
 def test_a_local_run_is_for_its_own_workers_only(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     arguments = ("run", *SPEC, "--workers=2", "--rounds=2", "--report", str(report))
-    done = run("", *arguments, **{VARIABLE: "not for this"})
+    done = run("", *arguments, **{SECRET_VARIABLE: "not for this"})
     assert done.returncode == 0, done.stderr
     kinds = [entry["kind"] for entry in json.loads(report.read_text())["ledger"]]
     assert kinds.count("challenge") == kinds.count("proof") == 2
@@ -179,7 +179,7 @@ def test_a_local_run_is_for_its_own_workers_only(tmp_path: Path) -> None:
         ("server", ["--listen=0.0.0.0:0"], "--listen must be a loopback address unless --insecure"),
         ("server", ["--listen=0.0.0.0:0", "--secret-file=secret"], "must be a loopback address unless"),
         ("server", ["--secret-file=absent"], "--secret-file must be readable"),
-        ("server", ["--secret-file=open"], "--secret-file must be nobody's but its owner's: chmod 600"),
+        ("server", ["--secret-file=open"], "--secret-file must be readable by its owner only: chmod 600"),
         ("server", ["--secret-file=short"], "at least 16 bytes"),
         ("server", ["--tls-cert=secret"], "--tls-key must be given"),
         ("server", ["--tls-client-ca=secret"], "--tls-client-ca needs --tls-cert and --tls-key"),

@@ -1,0 +1,62 @@
+"""Messages that have arrived on a connection and have not been received yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TypeVar, cast
+
+from asyncdmtl.protocol.messages.base import Message
+from asyncdmtl.protocol.messages.rounds import Assign
+
+Wanted = TypeVar("Wanted", bound=Message)
+
+
+class Inbox:
+    """A queue of messages, in the order in which they arrived."""
+
+    def __init__(self) -> None:
+        self._messages: deque[Message] = deque()
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: Message) -> None:
+        """Add a message that has arrived.
+
+        A new plan replaces a plan at the end of the queue, which nobody needs any more: so a server cannot
+        make a worker keep many.
+        """
+        if isinstance(message, Assign) and self._messages and isinstance(self._messages[-1], Assign):
+            self._messages.pop()
+        self._messages.append(message)
+        self._changed.set()
+
+    def put_back(self, message: Message) -> None:
+        """Put a message that was received before all others."""
+        self._messages.appendleft(message)
+        self._changed.set()
+
+    def take(self, wanted: type[Wanted]) -> Wanted | None:
+        """The first message if it is here already and of the kind `wanted`; else None."""
+        if self._messages and isinstance(self._messages[0], wanted):
+            return cast(Wanted, self._messages.popleft())
+        return None
+
+    def take_any(self) -> Message:
+        """The first message, of any kind."""
+        return self._messages.popleft()
+
+    def clear(self) -> None:
+        """Drop all messages."""
+        self._messages.clear()
+
+    def wake(self) -> None:
+        """Wake up the task that waits in `changed`, though no message has arrived."""
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait until a message arrives or `wake` is called."""
+        self._changed.clear()
+        await self._changed.wait()

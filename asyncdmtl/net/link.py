@@ -1,0 +1,247 @@
+"""The bytes of one TCP connection, with TLS or without: what the event loop calls, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, RemoteProtocolError
+from asyncdmtl.net.addresses import format_address
+from asyncdmtl.net.kernel import KernelCount, kernel_count
+from asyncdmtl.net.tls import TLSChannel, tls_error
+from asyncdmtl.net.tls_pump import PlaintextError, TLSPump
+from asyncdmtl.protocol.framing import Buffer
+from asyncdmtl.protocol.messages.base import Message
+from asyncdmtl.protocol.session import Session
+
+# Bytes that may wait unsent before a sender waits, too. A body is written whole, so that more may wait.
+HIGH_WATER_BYTES = 1 << 20
+
+
+class LinkOwner(Protocol):
+    """The connection that a link belongs to."""
+
+    @property
+    def peer(self) -> str:
+        """The peer in words, for errors."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection has failed."""
+
+    def opened(self) -> None:
+        """The link is open; TLS, if there is to be any, begins after this."""
+
+    def handshake_done(self) -> None:
+        """TLS has begun."""
+
+    def received(self, messages: list[Message]) -> None:
+        """Messages have arrived."""
+
+    def link_failed(self, error: AsyncDMTLError, *, tell: bool = False, linger: bool = False) -> None:
+        """The connection cannot go on; `tell` the peer why, or `linger` until it has read what was said."""
+
+    def link_closed(self, reason: str) -> None:
+        """The TCP connection is closed."""
+
+
+class Link(asyncio.BufferedProtocol):
+    """One TCP connection.
+
+    Received bytes go straight from the socket into the session's buffers. Rows go from their arrays to the
+    socket without a copy (on uvloop), or through TLS a piece at a time.
+
+    Parameters
+    ----------
+    session : Session
+    owner : LinkOwner
+    tls : callable or None
+        Makes the TLS of the connection; None for plaintext.
+
+    Attributes
+    ----------
+    host : str
+        The peer's address, without port.
+    address : str
+        The peer's address, with port.
+    secured : asyncio.Event
+        Set once all that is sent and received is encrypted, if it is to be; or the connection has failed.
+    closed : asyncio.Event
+        Set once the TCP connection is closed.
+    """
+
+    def __init__(self, session: Session, owner: LinkOwner, tls: Callable[[], TLSChannel] | None) -> None:
+        self.host = "?"
+        self.address = "?"
+        self.secured = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._session = session
+        self._owner = owner
+        self._tls = tls
+        self._pump: TLSPump | None = None
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._counted: KernelCount | None = None
+
+    @property
+    def made(self) -> bool:
+        """True once the connection was made, whatever became of it."""
+        return self._transport is not None
+
+    @property
+    def open(self) -> bool:
+        """True from when the connection is made until it is closed or is being closed."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def local(self) -> str:
+        """This end's address, without port."""
+        name = None if self._transport is None else self._transport.get_extra_info("sockname")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    @property
+    def binding(self) -> bytes:
+        """Bytes that only the two ends of this TLS connection know; empty without TLS."""
+        return b"" if self._pump is None else self._pump.channel.binding
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """The names in the peer's verified certificate."""
+        return () if self._pump is None else self._pump.channel.peer_names
+
+    @property
+    def drained(self) -> bool:
+        """Whether little of what was written still waits for the socket."""
+        return self._writable.is_set() and (self._pump is None or self._pump.idle)
+
+    @property
+    def may_tell(self) -> bool:
+        """Whether another message can be sent now: the handshake is done, and no message is half sent."""
+        return self._pump is None or (self._pump.channel.open and self._pump.idle)
+
+    def unsent_bytes(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._transport.get_write_buffer_size() if self._transport is not None and self.open else 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        made = self._transport = cast(asyncio.Transport, transport)
+        made.set_write_buffer_limits(HIGH_WATER_BYTES)
+        peer = made.get_extra_info("peername")
+        self.host = peer[0] if isinstance(peer, tuple) else str(peer)
+        self.address = format_address(*peer[:2]) if isinstance(peer, tuple) else str(peer)
+        self._writable.set()
+        self._owner.opened()
+        if self._tls is None:
+            self.secured.set()
+        elif self.open:
+            self._pump = TLSPump(self._tls(), self._session, made, self._writable.is_set)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Called by the event loop."""
+        return self._session.get_buffer() if self._pump is None else self._pump.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by the event loop."""
+        if self._owner.lost:
+            return
+        try:
+            if self._pump is None:
+                messages = self._session.buffer_updated(nbytes)
+            else:
+                messages = self._pump.received(nbytes)
+                if self._pump.channel.open and not self.secured.is_set():
+                    self._owner.handshake_done()
+                    self.secured.set()
+        except RemoteProtocolError as error:
+            self._owner.link_failed(type(error)(f"{self._owner.peer}: {error}"), tell=True)
+        except PlaintextError:
+            self._refuse_plaintext()
+        except ssl.SSLError as error:
+            assert self._pump is not None
+            self._pump.send_pending()
+            self._owner.link_failed(tls_error(error, self._owner.peer), linger=True)
+        else:
+            self._owner.received(messages)
+
+    def eof_received(self) -> None:
+        """Called by the event loop; the transport then closes by itself."""
+        self.kernel_count()
+        try:
+            self._session.receive_eof()
+        except RemoteProtocolError as error:
+            self._owner.link_failed(type(error)(f"{self._owner.peer}: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._owner.link_closed(str(exc) if exc else "the peer closed it")
+        self.closed.set()
+
+    def pause_writing(self) -> None:
+        """Called by the event loop."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._writable.set()
+        if self._pump is not None:
+            self._pump.pump()
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Begin to send some buffers, which must not change until they are sent."""
+        assert self._transport is not None
+        if self._pump is None:
+            self._transport.writelines(buffers)
+        else:
+            self._pump.write(buffers)
+
+    async def writable(self) -> None:
+        """Wait until the socket takes more."""
+        await self._writable.wait()
+
+    def release(self) -> None:
+        """Wake up all tasks that wait for this link; what they write is sent at once, room or not."""
+        self._writable.set()
+        self.secured.set()
+
+    def kernel_count(self) -> KernelCount | None:
+        """The kernel's counters of this connection, as long as it is open; after that the last ones."""
+        if self._transport is not None and self.open:
+            socket = self._transport.get_extra_info("socket")
+            if socket is not None and socket.fileno() >= 0:
+                self._counted = kernel_count(socket) or self._counted
+        return self._counted
+
+    def hang_up(self, *, linger: bool) -> None:
+        """End the connection, at once or when the peer has read what was sent last.
+
+        What the peer still sends is read and dropped meanwhile: the kernel answers bytes that no program
+        reads with a reset, which may overtake what was sent last.
+        """
+        if self._pump is not None:
+            self._pump.drop()
+        if self._transport is None or not self.open:
+            return
+        if self._pump is not None:
+            self._pump.end()
+        if linger:
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _refuse_plaintext(self) -> None:
+        """Fail because the peer does not speak TLS; a server says so in the way in which the peer speaks."""
+        if self._session.role == "server":
+            self._pump = None
+            reason = "does not speak TLS, which this server does: --tls-ca"
+        else:
+            reason = "does not speak TLS, which --tls-ca asks for"
+        error = AuthenticationError(f"{self._owner.peer} {reason}")
+        self._owner.link_failed(error, tell=self._session.role == "server")
