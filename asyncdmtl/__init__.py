@@ -43,8 +43,8 @@ __all__ = [
     "make_plan",
 ]
 
-# Where each public name is defined. A name is imported when it is first asked for, so that importing one room
-# of this package loads no other: SciPy and scikit-learn take a second.
+# The module that defines each public name. A name is imported when it is first used, because SciPy and
+# scikit-learn, which some of these modules need, take a second to import.
 _HOMES = {
     "CodedMultiTaskClassifier": "asyncdmtl.estimators",
     "CodedMultiTaskClassifierCV": "asyncdmtl.estimators",
@@ -61,7 +61,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

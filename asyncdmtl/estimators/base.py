@@ -1,4 +1,4 @@
-"""What regressors and classifiers share: parameters, the run, and tasks in and out."""
+"""The base of regressors and classifiers: parameters, the training run, and predictions."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.rows import TaskRows
-from asyncdmtl.launch.joining import join_server
-from asyncdmtl.launch.processes import run_in_processes
-from asyncdmtl.launch.threads import run_in_threads
+from asyncdmtl.estimators.running import is_remote, run_on
 from asyncdmtl.learning.learners import check_learner, learner_spec
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.report.run_report import report_run
-from asyncdmtl.server.records import RunOptions, RunRecord
+from asyncdmtl.server.records import RunRecord
 
-# What the rooms below call the parameters of an estimator.
+# Names of settings and options in errors, and the parameters of an estimator that set them.
 _PARAMETERS: Mapping[str, str] = {
     "rounds": "max_iter", "tolerance": "tol", "intercept": "fit_intercept", "seed": "random_state",
     "folds": "cv", "accelerated": "strategy", "--strategy": "strategy",
     "--strategy linear": "strategy linear",
 }  # fmt: skip
 
-# Of the strength from which on the coupling decides alone, where none is given.
+# λ where none is given, as a share of the critical strength, from which on the coupling decides alone. A
+# middling coupling, whatever the scale of the target.
 DEFAULT_SHARE = 0.03
 
+# Values of `fit_intercept`, and the words of `Settings.intercept` for them.
 _INTERCEPTS: Mapping[object, str] = {True: "free", False: "none", "penalised": "penalised"}
+# Facts of each round that `history_` has.
 _HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
-    """What regressors and classifiers share: parameters, the run, tasks in and out."""
+    """The base of regressors and classifiers: parameters, the training run, and predictions."""
 
     coupling: str = "nuclear"
     loss: str = "squared"
@@ -78,17 +78,17 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         X : (n, features) array-like or DataFrame; or a list of arrays, one per task
         y : (n,) array-like; or a list of arrays
         tasks : array-like of n labels, or the name of a column of `X`, or None
-            The task of each row: text, numbers, anything hashable. A column is no feature, and need not be
-            named again later. With lists, one label per array, by default 0, 1, …. None is one task.
+            The task of each row: text, numbers, anything hashable. A column of tasks is no feature, and need
+            not be named again later. With lists, one label per array, by default 0, 1, …. None is one task.
         sample_weight : (n,) array-like, or a list of arrays, or None
-            A weight of 2 is as two equal rows, one of 0 as none.
+            A row of weight 2 counts as two equal rows, a row of weight 0 as none.
 
         Raises
         ------
         ValueError
             Names the parameter, task or column that breaks a rule.
         """
-        with _own_words():
+        with _parameter_names():
             self._check_loss()
             frames, y = self._read(X, y, tasks, sample_weight)
             self._fit(frames, y)
@@ -109,17 +109,17 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             A task without a model, which the error names, or rows that do not fit.
         """
         rows, index, scores = self._scores(X, tasks)
-        return self._given_out(rows, index, self._predicted(scores))
+        return self._returned(rows, index, self._predicted(scores))
 
     def set_output(self, *, transform: str | None = None) -> Self:
-        """Say what `predict` and its kin give: "default" for arrays, "pandas" for a Series or DataFrame.
+        """Choose what `predict` returns: "default" for arrays, "pandas" for a Series or DataFrame.
 
         Other predictors of scikit-learn have no such choice. The index is that of `X`, if it has one.
 
         Raises
         ------
         UsageError
-            Another word.
+            `transform` is another word.
         """
         if transform not in (None, "default", "pandas"):
             raise UsageError("transform", "must be default or pandas", transform)
@@ -139,7 +139,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             raise UsageError("loss", f"must be one of {', '.join(suited)}", self.loss)
 
     def _read(self, X: Any, y: Any, tasks: Any, sample_weight: Any) -> tuple[TaskFrames, NDArray[Any]]:
-        """What `fit` was given, but for rows of weight 0."""
+        """The rows and targets of `fit`, without rows of weight 0."""
         rows = TaskRows.gather(X, tasks)
         y = rows.flat(y, "y")
         shape: tuple[int, ...] = getattr(y, "shape", ())
@@ -167,7 +167,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         return frames, y
 
     def _train(self, frames: TaskFrames, targets: Sequence[Target]) -> tuple[Floats, Floats]:
-        """Run, keep what it was and cost, and return coefficients and intercepts, a row for each target."""
+        """Train, set the fitted attributes of the run, and return coefficients and intercepts by target."""
         settings = self._settings(self._edges(frames.names))
         partitions = sorted(frames.partitions(targets), key=lambda partition: natural_key(partition.id))
         if settings.learner:
@@ -179,7 +179,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         self.converged_ = record.converged
         self.history_ = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
         self.traffic_ = report_run(record)
-        # A copy, without what the plan has cached meanwhile and cannot be pickled.
+        # A copy, because the plan of the run has cached values that cannot be pickled.
         self.plan_ = replace(record.plan)
         if not record.converged and settings.tolerance > 0.0:
             warnings.warn(
@@ -191,7 +191,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         return frames.models_as_given(models, targets)
 
     def _edges(self, names: Mapping[Hashable, str]) -> list[tuple[str, str, float]]:
-        """The edges by what the run calls tasks."""
+        """The edges, with the names that tasks have in the run."""
         for edge in self.edges:
             if not isinstance(edge, tuple | list) or len(edge) != 3:
                 raise UsageError("edges", "must each be (task, task, weight)", edge)
@@ -219,8 +219,8 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         )
 
     def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
-        """The settings to train with."""
-        if self._strength_is_open and not self._remote:
+        """The settings to train with; here with λ where none is given."""
+        if self._strength_is_open and not is_remote(self.cluster):
             strength = DEFAULT_SHARE * critical_strength(partitions, settings)
             settings = replace(settings, strength=strength)
         return settings
@@ -230,25 +230,10 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         """Whether `strength` is None; estimators that choose it themselves have no such parameter."""
         return getattr(self, "strength", 0.0) is None
 
-    @property
-    def _remote(self) -> bool:
-        return isinstance(self.cluster, str) and ":" in self.cluster
-
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
-        stored = {
-            worker: [partitions[n] for n in held]
-            for worker, held in zip(placement.workers, placement.stored, strict=True)
-        }
-        options = RunOptions(settings, self.strategy, len(stored))
-        if self.cluster == "threads":
-            return run_in_threads(options, stored)
-        if self.cluster == "processes":
-            return run_in_processes(options, stored)
-        if not self._remote:
-            raise UsageError("cluster", "must be threads, processes or HOST:PORT of a server", self.cluster)
-        free = ("strength",) if self._strength_is_open else ()
-        return join_server(*parse_address(self.cluster, "cluster"), settings, stored, free)
+        left_to_server = ("strength",) if self._strength_is_open else ()
+        return run_on(self.cluster, settings, self.strategy, partitions, placement, left_to_server)
 
     def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:
         """Scores of rows under the models of their tasks: (n,), or (n, classes) where there are many."""
@@ -257,7 +242,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         index = rows.X.index if hasattr(rows.X, "index") else None
         X = validate_data(self, rows.X, dtype=np.float64, reset=False)
         if rows.labels is None and len(self.tasks_) > 1:
-            raise UsageError("tasks", f"must be said: there are models of {len(self.tasks_)} tasks", None)
+            raise UsageError("tasks", f"must be given: there are models of {len(self.tasks_)} tasks", None)
         t_of = {task: t for t, task in enumerate(self.tasks_)}
         labels = self.tasks_ * len(X) if rows.labels is None else rows.of_each(len(X))
         if unknown := [label for label in dict.fromkeys(labels) if label not in t_of]:
@@ -275,8 +260,8 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         weights = rows.flat(sample_weight, "sample_weight")
         return float(metric(rows.flat(y, "y"), self._predicted(scores), sample_weight=weights))
 
-    def _given_out(self, rows: TaskRows, index: Any, values: NDArray[Any], columns: Any = None) -> Any:
-        """Values in the form that is wanted: an array or what `set_output` says, or a list of these."""
+    def _returned(self, rows: TaskRows, index: Any, values: NDArray[Any], columns: Any = None) -> Any:
+        """Values as an array, or as `set_output` chose, or as a list of these if `X` was a list."""
         parts = rows.like_given(values)
         if getattr(self, "_sklearn_output_config", {}).get("transform") != "pandas":
             return parts
@@ -295,11 +280,11 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
     @abstractmethod
     def _predicted(self, scores: Floats) -> NDArray[Any]:
-        """What is predicted where these are the scores."""
+        """The predictions that follow from scores."""
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy, as grids are made of, as one of Python."""
+    """A number as a plain Python number: grid searches give NumPy scalars."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -310,8 +295,8 @@ def _seed(random_state: Any) -> int:
 
 
 @contextmanager
-def _own_words() -> Iterator[None]:
-    """Errors of the rooms below name parameters as estimators do."""
+def _parameter_names() -> Iterator[None]:
+    """Let errors name the parameters of an estimator in the place of settings and options."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""From rows as given to partitions that train well, and from their models back to the columns as given."""
+"""Centred and scaled partitions made of rows as given, and models for rows as given made of theirs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncdmtl.learning.tasks import Partition, TaskModels
 
 
 class Target(NamedTuple):
-    """What one model is trained on: its name, the task `t` whose rows it has, and `y` for these (n_t,)."""
+    """The target of one model: its name, the number `t` of its task, and `y` (n_t,) of the task's rows."""
 
     name: str
     t: int
@@ -23,16 +23,16 @@ class Target(NamedTuple):
 
 
 class TaskFrames:
-    """The rows of every task, in the frame in which its models are trained.
+    """The rows of every task, centred and scaled as they are trained on.
 
-    With a free intercept, rows and real targets are centred within each task: that changes intercepts only,
-    since no coupling sees these, and lets training converge in far fewer rounds.
+    With a free intercept, rows and real targets are centred within each task. No coupling sees a free
+    intercept, so that centring changes only intercepts, and training converges in far fewer rounds.
 
     Parameters
     ----------
     X : (n, features) float64 array
     weights : (n,) float64 array or None
-        More than 0.
+        Each more than 0.
     labels : sequence of n labels
         The task of each row.
     loss : str
@@ -42,7 +42,7 @@ class TaskFrames:
     standardise : bool
         Whether columns are divided by their (weighted) standard deviation over all rows.
     parts : int
-        Partitions per task, at the most.
+        The most partitions of a task.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class TaskFrames:
     Raises
     ------
     UsageError
-        `parts` is no whole number, or below 1; or (as DataError) labels do not do (`task_names`).
+        `parts` is no whole number, or below 1; or, as DataError, a label breaks a rule of `task_names`.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class TaskFrames:
         if self._free:
             for t in range(T):
                 self._means[t] = np.average(X[self.rows[t]], axis=0, weights=self._weights_of(t))
-        # Score that is added to a model's, by name.
+        # The part of each model's intercept that centring took away, by the name of the target.
         self._offsets: dict[str, float] = {}
         self._t_of: dict[str, int] = {}
 
     def partitions(self, targets: Sequence[Target]) -> list[Partition]:
-        """The rows of each target in parts, every so-manieth row to each."""
+        """The partitions of all targets. Rows are dealt to the parts of a task in turn."""
         made = []
         for target in targets:
             if target.name in self._t_of:
@@ -112,7 +112,8 @@ class TaskFrames:
     def _cut(self, target: Target) -> list[Partition]:
         rows, y, weights = self.rows[target.t], target.y, self._weights_of(target.t)
         if self._free and not LOSSES[self._loss].classification:
-            # The mean is the intercept itself under squared loss, the median nearly so under Huber's.
+            # Without features, the best intercept is the mean under squared loss, and close to the median
+            # under Huber's.
             mean = float(np.average(y, weights=weights) if self._loss == "squared" else np.median(y))
             self._offsets[target.name] = mean
             y = y - mean
@@ -133,7 +134,7 @@ class TaskFrames:
 
 
 def _scale(X: Floats, weights: Floats | None) -> Floats:
-    """Standard deviation of each column; 1 for one that is constant but for rounding."""
+    """Standard deviation of each column; 1 for a column that is constant up to rounding."""
     mean = np.average(X, axis=0, weights=weights)
     deviation = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
     constant = deviation <= 10.0 * np.finfo(np.float64).eps * np.abs(mean)

@@ -1,4 +1,4 @@
-"""The estimators: regression and classification, with λ given or found."""
+"""The estimators: regression and classification, with λ given or chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ class _Regressor(RegressorMixin, CodedMultiTask):  # type: ignore[misc]
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
-    """One target for each task, or of more than two classes for each class of each task."""
+    """One target for each task or, if there are more than two classes, for each class of each task."""
 
     loss: str = "logistic"
 
     def decision_function(self, X: Any, tasks: Any = None) -> Any:
-        """Scores of rows: (n,), positive for `classes_[1]`; or (n, classes), the largest for the class.
+        """Scores of rows: (n,), positive for `classes_[1]`; or (n, classes), largest for the predicted class.
 
         Parameters and errors as for `predict`.
         """
         rows, index, scores = self._scores(X, tasks)
-        return self._given_out(rows, index, scores, self.classes_ if scores.ndim == 2 else None)
+        return self._returned(rows, index, scores, self.classes_ if scores.ndim == 2 else None)
 
     @available_if(lambda self: self.loss == "logistic")  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any, tasks: Any = None) -> Any:
-        """Probabilities of classes, (n, classes); of more than two, those of each against the rest, scaled.
+        """Probabilities of classes, (n, classes): of more than two, each against the rest, with sum 1.
 
         Only under logistic loss. Parameters and errors as for `predict`.
         """
         rows, index, scores = self._scores(X, tasks)
         both = scores if scores.ndim == 2 else np.column_stack([-scores, scores])
-        return self._given_out(rows, index, softmax(log_expit(both), axis=1), self.classes_)
+        return self._returned(rows, index, softmax(log_expit(both), axis=1), self.classes_)
 
     def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
         """Accuracy of `predict` over the rows of all tasks; parameters as for `fit`."""
@@ -101,7 +101,7 @@ class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _CrossValidated:
-    """λ from a path, by held-out loss."""
+    """Chooses λ from a path, by held-out loss."""
 
     strengths: Sequence[float] | None = None
     cv: int = 5
@@ -123,7 +123,7 @@ class CodedMultiTaskRegressor(_Regressor):
 
     Minimises `Σ_t (1/n_t) Σ_i loss(y_i, x_i·w_t + b_t) + λ R(W)`, `n_t` the rows (or weight) of task `t`, by
     accelerated proximal gradients until it is estimated to be within `tol` of the least. Workers hold the
-    rows, some of them several times, and talk over TCP; what that costs is measured.
+    rows, some rows several times, and talk over TCP; the bytes of that are counted.
 
     Parameters
     ----------
@@ -132,50 +132,51 @@ class CodedMultiTaskRegressor(_Regressor):
         "chain" (of tasks in natural order of their text), "graph", "covariance", "sparse-low-rank",
         "clustered"; see `asyncdmtl.learning.couplings`.
     strength : float or None
-        λ, at least 0. None takes 3 % of that from which on the coupling decides alone for these rows
-        (`Coupling.critical_strength`): a middling one, whatever the scale of the target; with a server of
-        yours that server's. `…CV` choose it.
+        λ, at least 0. None takes 3 % of the critical strength, from which on the coupling decides alone for
+        these rows (`Coupling.critical_strength`); with a server elsewhere, the λ of that server. The
+        estimators with CV in their name choose it.
     loss : str
         "squared" (half the square) or "huber" (the same up to a residual of 1, then linear).
     edges : sequence of (task, task, weight)
-        Which tasks resemble each other, for the coupling "graph".
+        Pairs of tasks that resemble each other, for the coupling "graph".
     aggregate : str
-        How the updates of a task's `parts` become one: "mean", or one that withstands outliers; see
+        How the updates of a task's `parts` become one: "mean", or a rule that withstands outliers; see
         `asyncdmtl.learning.aggregation`.
     update : str
-        What is computed from a partition in a round: the "gradient", or the "model" that `epochs` local
-        epochs of `learner` make; only the former reaches the optimum exactly.
+        The result of a partition in a round: its "gradient", or the "model" that `epochs` local epochs of
+        `learner` make. Only gradients reach the optimum exactly.
     epochs : int
     learner : linear estimator of scikit-learn, or its text, or None for gradient descent
     fit_intercept : bool or "penalised"
-        "penalised": as one more feature that is always 1, which the coupling sees.
+        "penalised" adds a feature that is always 1, and that the coupling sees.
     standardise : bool
-        Whether columns are divided by their standard deviation over all rows before λ R(W) sees their
-        coefficients. The attributes are for rows as given either way.
+        Whether columns are divided by their standard deviation over all rows in training. The attributes are
+        for rows as given either way.
     max_iter : int
-        Rounds at the most.
+        The most rounds that are made.
     tol : float
-        Part of the objective that the models may be above the least; 0 makes all rounds.
+        How far the objective may be above the least, as a share of itself; 0 makes all rounds.
     dtype : str
-        "float64" or "float32", of models and of what is exchanged.
+        "float64" or "float32": the type of models and of exchanged vectors.
     strategy : str
-        "relay", "central", "personal", "linear", "uncoded" or "auto": who aggregates, and what is sent.
+        "relay", "central", "personal", "linear", "uncoded" or "auto": where updates are aggregated, and what
+        is sent.
     workers, copies : int
         How many workers there are, and how many of them hold each partition.
     parts : int
-        Partitions that the rows of a task are cut into, at the most.
+        The most partitions that the rows of a task are cut into.
     cluster : str
         Where it runs: in "threads" of this process, in "processes" on this machine, or with the server at
-        "HOST:PORT" (`python -m asyncdmtl.server --workers …`), whose strategy counts and whose settings must
-        be these. What its workers need to be let in is taken from the environment: ASYNCDMTL_SECRET and the
-        other options of `python -m asyncdmtl.worker`.
+        "HOST:PORT" (`python -m asyncdmtl.server --workers …`). Such a server has its own strategy, and its
+        settings must equal these. Secrets and certificates for it are taken from the environment:
+        ASYNCDMTL_SECRET and the other variables of `python -m asyncdmtl.worker`.
     random_state : int, RandomState or None
         For learners that draw at random.
 
     Attributes
     ----------
     tasks_ : list of length T
-        The labels of the tasks, in natural order of their text; 0 if nothing was said of tasks.
+        The labels of the tasks, in natural order of their text; [0] if `fit` was given no tasks.
     coef_ : (T, features) float64 array
     intercept_ : (T,) float64 array
     strength_ : float
@@ -185,19 +186,19 @@ class CodedMultiTaskRegressor(_Regressor):
     converged_ : bool
         Whether `tol` was reached; if not, there was a ConvergenceWarning.
     history_ : dict of (n_iter_,) arrays
-        By round: "objective", "residual" (the estimate of how far that is above the least), "up_bytes",
-        "down_bytes", "seconds". Of a server elsewhere, objective and residual may be NaN.
+        A value for each round: "objective", "residual" (an estimate of how far the objective is above the
+        least), "up_bytes", "down_bytes", "seconds". With a server elsewhere, the first two may be NaN.
     traffic_ : dict
-        What travelled, in the form of the reports of `asyncdmtl run`.
+        Loads and bytes of the run, in the form of the reports of `asyncdmtl run`.
     plan_ : Plan or LinearPlan
-        Why: matrices, loads, their lower bounds and the certificate.
+        The plan behind the traffic: matrices, loads, their lower bounds and the certificate.
     n_features_in_, feature_names_in_
-        As in all of scikit-learn; the column of tasks is not among them.
+        As in all estimators of scikit-learn. The column of tasks is no feature.
 
     Notes
     -----
-    With an intercept, rows and targets are centred within each task while training, which changes nothing but
-    the number of rounds. Several outputs (a 2-D `y`) are refused: give the rows once for each, as tasks.
+    With an intercept, rows and targets are centred within each task in training. That changes only the number
+    of rounds. Several outputs (a 2-D `y`) are refused: give the rows once for each, as tasks.
 
     With scikit-learn's metadata routing, `set_fit_request(tasks=True)` and `set_score_request(tasks=True)`
     let meta-estimators pass tasks on. Where they cannot (a scorer does not pass anything to `predict`), name
@@ -211,14 +212,14 @@ class CodedMultiTaskRegressor(_Regressor):
 class CodedMultiTaskClassifier(_Classifier):
     """A linear classifier for each task, all trained together in a coded distributed run.
 
-    Of two classes, a task has one model. Of K > 2, each class of each task is a task of its own in training,
-    with the name `TASK=CLASS`: this class against the rest. A class that a task has no rows of is never
-    predicted there unless what it shares with other tasks suggests it.
+    With two classes, each task has one model. With K > 2, each class of each task is a task of its own in
+    training, named `TASK=CLASS`: this class against the rest. A class without rows in a task is predicted
+    there only if the models of other tasks suggest it.
 
     Parameters
     ----------
     loss : str
-        "logistic" or "squared_hinge". Only the former gives probabilities.
+        "logistic" or "squared_hinge". Only logistic loss gives probabilities.
     all others
         As in `CodedMultiTaskRegressor`.
 
@@ -233,9 +234,10 @@ class CodedMultiTaskClassifier(_Classifier):
 
     Notes
     -----
-    If all rows of a task are of one class (or none is of a class), logistic loss would drive its intercept
-    to infinity. It is set by Laplace's rule of succession instead, to odds of n + 1 for n rows at their mean,
-    and the coefficients to what other tasks suggest: the limit of training, in which its loss is 0.
+    If all rows of a task are of one class, or none is, logistic loss would drive the task's intercept to
+    infinity. The intercept is set by Laplace's rule of succession instead, to odds of n + 1 for n rows at
+    their mean. The coefficients are those that other tasks suggest: the limit of training, in which the loss
+    of the task is 0.
     """
 
     strength: float | None = None
@@ -250,7 +252,7 @@ class CodedMultiTaskRegressorCV(_CrossValidated, _Regressor):
     Parameters
     ----------
     strengths : sequence of float, or None
-        The values of λ to try; None takes a path from where λ is overwhelming down.
+        The values of λ to try; None takes a path that falls from the critical strength.
     cv : int
         Folds. The rows of each task are dealt to them at random, by `random_state`.
     all others
@@ -289,13 +291,13 @@ class CodedMultiTaskClassifierCV(_CrossValidated, _Classifier):
 
 
 def _labels(codes: NDArray[np.intp], positive: int) -> Floats:
-    """1.0 for rows of this class, 0.0 for others."""
+    """1.0 for rows of the class `positive`, 0.0 for all others."""
     labels: Floats = (codes == positive).astype(np.float64)
     return labels
 
 
 def _results(selection: Selection) -> dict[str, NDArray[Any]]:
-    """In the manner of GridSearchCV's `cv_results_`."""
+    """The losses of a selection, in the form of `GridSearchCV.cv_results_`."""
     mean = np.nanmean(selection.losses, axis=1)
     folds = {f"split{i}_test_loss": column for i, column in enumerate(selection.losses.T)}
     return {

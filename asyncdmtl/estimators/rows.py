@@ -1,4 +1,4 @@
-"""What users give to an estimator: rows and the task of each, in any of the forms that are at hand."""
+"""Rows and the task of each row, as users give them to an estimator: arrays, DataFrames, or lists of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.plan.placement import natural_key
 
-# Room for a class and a part beside it, in the 200 characters that a partition's name may have.
+# The most characters of a task's text. A partition's name may have 200, and has a class and a part beside it.
 _LONGEST_NAME = 120
 
-# How NumPy and pandas spell what is missing.
+# The texts of missing values in NumPy and pandas.
 _MISSING = ("nan", "NaT", "<NA>")
 
 
@@ -28,11 +28,11 @@ class TaskRows:
     X : array-like or DataFrame
         `n` rows, without the column of tasks.
     labels : list or None
-        The task of each row; None if it was not said.
+        The task of each row; None if no tasks were given.
     lengths : tuple of int or None
         If a list of arrays was given, the rows of each.
     column : str or None
-        The column that the labels came from.
+        The column that has the labels.
     """
 
     X: Any
@@ -42,20 +42,20 @@ class TaskRows:
 
     @classmethod
     def gather(cls, X: Any, tasks: Any, column: str | None = None) -> TaskRows:
-        """Bring what was given into one form.
+        """Bring rows and tasks into one form.
 
         Parameters
         ----------
         X : (n, features) array-like or DataFrame, or list of one of them per task
         tasks : array-like of n labels, or one per item of a list; or the name of a column; or None
-            Items of a list are tasks 0, 1, … unless something else is said.
+            By default, items of a list are the tasks 0, 1, ….
         column : str or None
-            The column that says the task if `tasks` does not; no feature if it is there.
+            The column with the tasks if `tasks` is None. It is no feature.
 
         Raises
         ------
         UsageError
-            No such column, another number of labels, or one that is missing.
+            The column does not exist, the number of labels is wrong, or a label is missing.
         """
         lengths = None
         if is_by_task(X):
@@ -78,13 +78,13 @@ class TaskRows:
             X = X[[name for name in names if name != column]]
         return cls(X, labels, lengths, column)
 
-    def flat(self, values: Any, what: str) -> Any:
-        """`values`, one per row; a list of arrays if `X` was one becomes a single array."""
+    def flat(self, values: Any, name: str) -> Any:
+        """`values` as a single array, one per row; errors call them `name`."""
         if self.lengths is None or values is None:
             return values
         arrays = [np.asarray(part) for part in values]
         if tuple(map(len, arrays)) != self.lengths:
-            raise DataError(what, f"must be a list of arrays of {self.lengths}", [len(a) for a in arrays])
+            raise DataError(name, f"must be a list of arrays of {self.lengths}", [len(a) for a in arrays])
         return np.concatenate(arrays)
 
     def like_given(self, values: NDArray[Any]) -> Any:
@@ -94,7 +94,7 @@ class TaskRows:
         return np.split(values, np.cumsum(self.lengths)[:-1])
 
     def of_each(self, n: int) -> list[Hashable]:
-        """The label of each of `n` rows; 0 where there is one task, of which nothing was said."""
+        """The label of each of `n` rows; 0 for all if no tasks were given."""
         if self.labels is None:
             return [0] * n
         if len(self.labels) != n:
@@ -118,7 +118,7 @@ def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
     names: dict[Hashable, str] = {}
     for label in dict.fromkeys(labels):
         if label is None or (not isinstance(label, str) and str(label) in _MISSING):
-            raise DataError("tasks", "must be said of every row", label)
+            raise DataError("tasks", "must be given for every row", label)
         name = str(label)
         if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
             raise DataError("tasks", f"must have a text of 1 to {_LONGEST_NAME} printable characters", label)
@@ -130,7 +130,7 @@ def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
 
 
 def _labels(tasks: Any) -> list[Hashable]:
-    """Labels as plain Python values, so that 3 is 3 whichever array it comes from."""
+    """Labels as plain Python values, so that a 3 of any array is the same label."""
     labels = [label.item() if isinstance(label, np.generic) else label for label in tasks]
     for label in labels:
         if not isinstance(label, Hashable):
@@ -145,7 +145,7 @@ def _per_item(labels: list[Hashable], lengths: tuple[int, ...]) -> list[Hashable
 
 
 def _stacked(parts: Sequence[Any]) -> Any:
-    """The rows of all parts; a DataFrame, with its names, if they are."""
+    """The rows of all parts as one array, or as one DataFrame if all parts are DataFrames."""
     if all(hasattr(part, "iloc") for part in parts):
         import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Workers of this process in the run of a server that is running somewhere, and what they saw of it."""
+"""Workers of this process in the run of a server elsewhere, and a record of what they saw of the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from asyncdmtl.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-# What does not matter where all rows are numbers, and what follows from the server's strategy.
+# Settings that need not equal the server's: rows of numbers are not standardised by a run, and acceleration
+# follows from the server's strategy.
 _FREE = ("standardise", "accelerated")
 
 
@@ -42,23 +43,32 @@ def join_server(
 ) -> tuple[RunRecord, TaskModels]:
     """Take part in a server's run with all of these workers, and return when it is over.
 
-    Settings must be the server's, but for those that `free` names: these are left to it.
+    Secrets and certificates are taken from the variables that `python -m asyncdmtl.worker` reads:
+    ASYNCDMTL_SECRET, ASYNCDMTL_SECRET_FILE, ASYNCDMTL_TLS_CA, ASYNCDMTL_TLS_CERT, ASYNCDMTL_TLS_KEY,
+    ASYNCDMTL_TLS_SERVER_NAME, ASYNCDMTL_INSECURE.
 
-    What `python -m asyncdmtl.worker` has options for is taken from the environment: ASYNCDMTL_SECRET,
-    ASYNCDMTL_SECRET_FILE, ASYNCDMTL_TLS_CA, _TLS_CERT, _TLS_KEY, _TLS_SERVER_NAME, ASYNCDMTL_INSECURE.
+    Parameters
+    ----------
+    host, port
+        The address of the server.
+    settings : Settings
+        They must equal the server's, except for those that `free` names.
+    stored : mapping of worker to sequence of Partition
+    free : collection of str
+        Settings that are left to the server.
 
     Returns
     -------
     record : RunRecord
-        As far as these workers saw it: their traffic; objectives and residuals if no other took part, and
-        not under `personal`, where the server computes them: else NaN.
+        What these workers saw. Its traffic is theirs. Objectives and residuals are NaN if other workers took
+        part too, and under `personal`, where only the server computes them.
     models : TaskModels
-        Of all tasks that these workers have models of.
+        The models that these workers have at the end.
 
     Raises
     ------
     UsageError
-        A setting differs from the server's; the first that does is the error's `argument`.
+        A setting differs from the server's; the error's `argument` is the first of them.
     AsyncDMTLError
         What ended the run.
     """
@@ -69,10 +79,11 @@ def join_server(
 async def _join(
     host: str, port: int, expected: Mapping[str, Any], stored: Mapping[str, Sequence[Partition]]
 ) -> tuple[RunRecord, TaskModels]:
-    guests = [
-        _Guest(name, partitions, expected, _security(name, host)) for name, partitions in stored.items()
+    workers = [
+        _LoggedWorker(name, partitions, expected, _security(name, host))
+        for name, partitions in stored.items()
     ]
-    tasks = [asyncio.create_task(guest.run(host, port)) for guest in guests]
+    tasks = [asyncio.create_task(worker.run(host, port)) for worker in workers]
     try:
         _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         if pending:
@@ -82,7 +93,7 @@ async def _join(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    record = _record(guests)
+    record = _record(workers)
     known = {task for own in models for task in own.tasks}
     return record, merged(models, [task for task in record.problem.tasks if task in known])
 
@@ -115,7 +126,7 @@ class _RunLog(WorkerObserver):
         self.uploads[round_] = replace(upload, rows=())
 
 
-class _Guest(Worker):
+class _LoggedWorker(Worker):
     """A worker in the run of a server elsewhere, with a log of what it saw of the run."""
 
     def __init__(
@@ -126,18 +137,18 @@ class _Guest(Worker):
         super().__init__(WorkerOptions(name), stored, security, self.log)
 
 
-def _record(guests: Sequence[_Guest]) -> RunRecord:
-    state, began = guests[0].state, guests[0].log.began
+def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
+    state, began = workers[0].state, workers[0].log.began
     side = state.side
     plan, problem = side.plan, side.trainer.problem
     server = strategy_of(plan).server_side(plan, problem)
     ledger = Ledger()
-    for guest in guests:
-        ledger.merge(guest.ledger)
+    for worker in workers:
+        ledger.merge(worker.ledger)
     began = began | {state.round: time.perf_counter()}
     rounds = []
     for r in range(state.round):
-        objective, residual, _ = _convergence(server, guests, r)
+        objective, residual, _ = _convergence(server, workers, r)
         up, down = ledger.round_bytes(r, "up"), ledger.round_bytes(r, "down")
         seconds = began.get(r + 1, math.nan) - began.get(r, math.nan)
         rounds.append(RoundRecord(r, objective, residual, up, down, seconds))
@@ -160,11 +171,11 @@ def _record(guests: Sequence[_Guest]) -> RunRecord:
     )
 
 
-def _convergence(server: ServerSide, guests: Sequence[_Guest], round_: int) -> Convergence:
-    """Objective and residual of a round as the server finds them, if all that it needs was said here."""
-    told = {guest.name: guest.log.uploads.get(round_) for guest in guests}
+def _convergence(server: ServerSide, workers: Sequence[_LoggedWorker], round_: int) -> Convergence:
+    """Objective and residual of a round as the server computed them; NaN if other workers took part."""
+    uploads = {worker.name: worker.log.uploads.get(round_) for worker in workers}
     placement = server.plan.placement
-    sent = [part for name in placement.workers if (part := told.get(name)) is not None]
+    sent = [part for name in placement.workers if (part := uploads.get(name)) is not None]
     reported = [len(reported_by(placement, k)) for k in range(len(placement.workers))]
     trains = strategy_of(server.plan).server_trains
     if trains or [len(part.losses) for part in sent] != reported:
@@ -173,7 +184,7 @@ def _convergence(server: ServerSide, guests: Sequence[_Guest], round_: int) -> C
 
 
 def _security(name: str, host: str) -> WorkerSecurity:
-    """What the environment says, by the names that the command's options have there."""
+    """The worker's secret and certificates, from the environment variables of the command's options."""
 
     def given(option: str) -> str | None:
         return os.environ.get(f"ASYNCDMTL_{option}")

@@ -1,6 +1,6 @@
-"""How good the models of a run are: on test rows, beside what one gets without coupling, and round by round.
+"""Scores of the models of a run: on test rows, beside models without coupling, and round by round.
 
-For the one process that has all rows, as `asyncdmtl run` has; what comes out is plain JSON.
+Only a process that has all rows can compute them, as `asyncdmtl run` does. Results are plain JSON types.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import Trainer, train
 from asyncdmtl.report.json_output import finite
 
+# The most points of a learning curve: more would not be told apart in a picture.
 CURVE_POINTS = 60
 
 
@@ -39,7 +40,7 @@ def evaluate(
     test : mapping of task to `X` (rows, features) and `y` (rows,)
         Encoded as the partitions; tasks without test rows may be left out.
     models : TaskModels
-        Those of the run.
+        The models of the run.
     settings : Settings
     metric : str
         A name in `METRICS`.
@@ -47,10 +48,11 @@ def evaluate(
     Returns
     -------
     dict
-        `name`, `higher_is_better`; `tasks`: for each with test rows the scores `coupled`, `single_task`,
-        `pooled`, and `rows`, `test_rows`; `mean`: over the tasks that have a score, each counting the same;
-        `all_rows`: of the test rows of all tasks together; `also`: `name`, `mean`, `all_rows` of a second
-        metric, or None; `objective`: at the models. What has no value is None.
+        `name`, `higher_is_better`; `tasks`: for each task with test rows its scores `coupled`, `single_task`
+        and `pooled`, and its counts `rows` and `test_rows`; `mean`: the mean over the tasks that have a
+        score; `all_rows`: the scores of the test rows of all tasks together; `also`: `name`, `mean` and
+        `all_rows` of a second metric, or None; `objective`: at the models. A score that does not exist is
+        None.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def evaluate(
 
 
 def compare(kinds: Mapping[str, Mapping[str, Decided]], loss: str, metric: str) -> dict[str, Any]:
-    """What `evaluate` returns but for `rows` and `objective`, from what each kind of models decides."""
+    """The result of `evaluate` without `rows` and `objective`, from the decisions of each kind of models."""
     first, second = metrics_for(loss)
     scores = {name: measure(decided, metric) for name, decided in kinds.items()}
     also = None
@@ -113,20 +115,20 @@ def objective(partitions: Sequence[Partition], models: TaskModels, settings: Set
 def learning_curve(
     partitions: Sequence[Partition], test: Mapping[str, Rows], settings: Settings, metric: str, rounds: int
 ) -> list[dict[str, Any]]:
-    """The metric after some of the rounds of a run, from its one-process twin, which is bit for bit the same.
+    """The metric after some rounds of a run, from the run's one-process twin, which has the same bits.
 
     Parameters
     ----------
     partitions, test, settings, metric
         As for `evaluate`.
     rounds : int
-        How many the run made.
+        The number of rounds that the run made.
 
     Returns
     -------
     list of dict
-        `rounds` (made so far), `mean` and `all_rows` for at most 60 points, the last round among them,
-        denser at the beginning. What has no value is None.
+        `rounds` (made so far), `mean` and `all_rows` at no more than `CURVE_POINTS` points, which are denser
+        at the beginning and include the last round. A score that does not exist is None.
     """
     wanted = set(np.unique(np.geomspace(1, rounds, CURVE_POINTS).round().astype(int)).tolist())
     curve: list[dict[str, Any]] = []

@@ -1,0 +1,64 @@
+"""Where the training run of an estimator takes place: threads, processes, or a server elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.launch.joining import join_server
+from asyncdmtl.launch.processes import run_in_processes
+from asyncdmtl.launch.threads import run_in_threads
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.net.addresses import parse_address
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.records import RunOptions, RunRecord
+
+
+def is_remote(cluster: object) -> bool:
+    """Whether `cluster` is the address of a server, HOST:PORT."""
+    return isinstance(cluster, str) and ":" in cluster
+
+
+def run_on(
+    cluster: str,
+    settings: Settings,
+    strategy: str,
+    partitions: Sequence[Partition],
+    placement: Placement,
+    left_to_server: Collection[str] = (),
+) -> tuple[RunRecord, TaskModels]:
+    """Train with the workers of a placement.
+
+    Parameters
+    ----------
+    cluster : str
+        "threads", "processes", or HOST:PORT of a server.
+    settings : Settings
+    strategy : str
+        Of a run on this machine; a server elsewhere has its own.
+    partitions : sequence of N Partitions
+        In the order of the placement's partitions.
+    placement : Placement
+    left_to_server : collection of str
+        Names of settings that a server elsewhere decides.
+
+    Raises
+    ------
+    UsageError
+        `cluster` is none of these, or a setting breaks a rule.
+    AsyncDMTLError
+        What ended the run.
+    """
+    stored = {
+        worker: [partitions[n] for n in held]
+        for worker, held in zip(placement.workers, placement.stored, strict=True)
+    }
+    options = RunOptions(settings, strategy, len(stored))
+    if cluster == "threads":
+        return run_in_threads(options, stored)
+    if cluster == "processes":
+        return run_in_processes(options, stored)
+    if not is_remote(cluster):
+        raise UsageError("cluster", "must be threads, processes or HOST:PORT of a server", cluster)
+    return join_server(*parse_address(cluster, "cluster"), settings, stored, left_to_server)
