@@ -15,12 +15,15 @@ from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import downlink_bound, lacking
 from asyncdmtl.plan.rates.optimum import uplink_optimum
-from asyncdmtl.plan.rates.rounding import plan_rates
+from asyncdmtl.plan.rates.rounding import PacketRates, plan_rates
 from asyncdmtl.plan.rates.stragglers import silent_rates
 from asyncdmtl.plan.validation import a_placement, numbered_tasks, per_worker, rational, whole_number
 
 Network = Literal["unicast", "multicast"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
+
+# Shares by which a candidate's cost or time may exceed the least, where the least takes too many packets.
+_WIDER = (Fraction(1, 1000), Fraction(1, 100), Fraction(1, 10), Fraction(1), Fraction(1000))
 
 
 @dataclass(frozen=True)
@@ -111,15 +114,15 @@ def compare(
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
     candidates = []
     for strategy in strategies:
-        P, rows = plan_rates(
+        found = _affordable_rates(
             placement,
             strategy,
-            max_overhead=overhead,
+            overhead,
             prices=None if prices is None else costs,
             speeds=speeds if strategy == "relay" else None,
             silent=silent,
         )
-        rates = [Fraction(count, P) for count in rows]
+        rates = [Fraction(count, found.subpackets) for count in found.rows]
         view = _VIEWS[strategy](placement, tasks)
         bound = uplink_optimum(placement).load if view.uplink_bound is None else view.uplink_bound
         limits = view.limits
@@ -136,7 +139,7 @@ def compare(
                 Fraction(view.downlink),
                 Fraction(view.downlink_bound),
                 Fraction(sum(view.copies)),
-                P,
+                found.subpackets,
                 limits,
                 sum((c * rate for c, rate in zip(costs, rates, strict=True)), Fraction(0)),
                 sum((c * copies for c, copies in zip(costs, view.copies, strict=True)), Fraction(0)),
@@ -144,6 +147,27 @@ def compare(
             )
         )
     return tuple(candidates)
+
+
+def _affordable_rates(
+    placement: Placement,
+    strategy: Strategy,
+    overhead: Fraction,
+    *,
+    prices: Sequence[Fraction] | None,
+    speeds: Sequence[Fraction | int] | None,
+    silent: int,
+) -> PacketRates:
+    """Rates within `overhead` of the least cost or time, or within more where that takes too many packets."""
+    for allowed in (overhead, *(wider for wider in _WIDER if wider > overhead)):
+        try:
+            return plan_rates(
+                placement, strategy, max_overhead=allowed, prices=prices, speeds=speeds, silent=silent
+            )
+        except PlanError:
+            if silent or (prices is None and speeds is None) or allowed >= _WIDER[-1]:
+                raise
+    raise AssertionError("the last overhead returns or raises")
 
 
 def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:

@@ -13,12 +13,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from asyncdmtl.arrays import Bytes
+from asyncdmtl.arrays import Bytes, Indices
 from asyncdmtl.field import linalg
 from asyncdmtl.field.gf256 import dense_product
 from asyncdmtl.plan.building import build_plan
-from asyncdmtl.plan.codes.decodability import later_row_for, null_spaces, undecodable
-from asyncdmtl.plan.codes.matrices import random_matrix
+from asyncdmtl.plan.codes.decodability import (
+    later_row_for,
+    null_space_bases,
+    null_space_counts,
+    undecodable,
+)
+from asyncdmtl.plan.codes.matrices import random_matrix, unit_columns
 from asyncdmtl.plan.limits import MOST_LAST_ROWS
 from asyncdmtl.plan.parameters import PlanParameters
 from asyncdmtl.plan.plan import Plan
@@ -30,35 +35,51 @@ _CANDIDATES = 64
 def decodable_plan(parameters: PlanParameters) -> Plan | None:
     """The plan with these parameters, mended where a worker cannot decode; None if that does not help."""
     plan = build_plan(parameters)
-    failing = undecodable(plan.combined, list(map(plan.in_columns, plan.deliveries)))
+    deliveries = list(map(plan.in_columns, plan.deliveries))
+    if unit_columns(plan.combined) is not None:
+        return None if undecodable(plan.combined, deliveries) else plan
+    counts = null_space_counts(plan.combined, deliveries)
+    # Mending needs the null spaces of all rows but a worker's last one: all come from one elimination.
+    wanted = {count - less for count in counts.values() for less in (0, 1)}
+    bases = null_space_bases(plan.combined, wanted)
+    failing = undecodable(plan.combined, deliveries, bases)
     if not failing:
         return plan
-    everything = len(plan.downlink_matrix)
-    last_row = 0
-    if any(len(plan.deliveries[k].rows) == everything for k in failing):
-        if (last_row := _last_row(plan)) == 0:
-            return None
-        parameters = replace(parameters, last_row=last_row)
-        plan = build_plan(parameters)
-    replaced = _replacements(plan, [k for k in failing if len(plan.deliveries[k].rows) < everything])
-    if replaced is None:
+    if not counts.keys() >= set(failing):
         return None
-    mended = build_plan(replace(parameters, replaced=replaced))
-    return None if undecodable(mended.combined, list(map(mended.in_columns, mended.deliveries))) else mended
-
-
-def _last_row(plan: Plan) -> int:
-    """The number of the first draw of the last downlink row that serves all workers sent all rows; or 0."""
     everything = len(plan.downlink_matrix)
-    ((_, basis),) = null_spaces(plan.combined, [everything - 1])
+    if any(counts[k] == everything for k in failing):
+        sent_all = [deliveries[k].known for k, count in counts.items() if count == everything]
+        # A worker that is sent all rows, but checked by its own system, could fail with another last row.
+        if len(sent_all) < sum(len(delivery.rows) == everything for delivery in deliveries):
+            return None
+        if (last_row := _last_row(plan, bases[everything - 1], sent_all)) == 0:
+            return None
+        plan = build_plan(replace(parameters, last_row=last_row))
+    replaced = []
+    for k in failing:
+        if (rows := counts[k]) < everything:
+            row = later_row_for(plan.combined, bases[rows - 1], deliveries[k].known, rows)
+            if row is None:
+                return None
+            replaced.append((k, row))
+    if not replaced:
+        return plan
+    return build_plan(replace(parameters, last_row=plan.last_row, replaced=tuple(replaced)))
+
+
+def _last_row(plan: Plan, basis: Bytes, known: Sequence[Indices]) -> int:
+    """The number of the first draw of the last downlink row by which all these workers decode; or 0.
+
+    `basis` is one of the null space of all other rows, `known` the columns that each worker knows. A worker
+    decodes iff its other rows leave one vector open, and the last row does not map it to 0.
+    """
     open_vectors = []
-    for delivery in plan.deliveries:
-        if len(delivery.rows) == everything:
-            own = basis[plan.in_columns(delivery).known]
-            if linalg.rank(own) < basis.shape[1] - 1:
-                return 0
-            open_vectors.append(dense_product(basis, linalg.null_space(own)))
-    # What the server combines, times the vectors that each worker's other rows leave open.
+    for columns in known:
+        own = basis[columns]
+        if not len(own) == basis.shape[1] - 1 == linalg.rank(own):
+            return 0
+        open_vectors.append(dense_product(basis, linalg.null_space(own)))
     open_rows = np.hstack(open_vectors)
     if plan.broadcasts == "updates":
         open_rows = dense_product(plan.uplink_matrix, open_rows)
@@ -70,16 +91,3 @@ def _last_row(plan: Plan) -> int:
         if serves_all.any():
             return numbers[int(serves_all.argmax())]
     return 0
-
-
-def _replacements(plan: Plan, failing: Sequence[int]) -> tuple[tuple[int, int], ...] | None:
-    """For each of these workers a later row in place of its last one; None if one has no such row."""
-    G, found = plan.combined, []
-    bases: dict[int, Bytes] = dict(null_spaces(G, [len(plan.deliveries[k].rows) - 1 for k in failing]))
-    for k in failing:
-        rows = len(plan.deliveries[k].rows)
-        row = later_row_for(G, bases[rows - 1], plan.in_columns(plan.deliveries[k]).known, rows)
-        if row is None:
-            return None
-        found.append((k, row))
-    return tuple(found)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import tomllib
 from collections import Counter
@@ -60,7 +61,10 @@ class Placement:
         if not isinstance(stored, Mapping):
             raise PlacementError("placement", "must map worker names to lists of partition names", stored)
         by_worker = {
-            worker: _names(f"partitions of worker {worker!r}", held) for worker, held in stored.items()
+            str(worker) if isinstance(worker, str) else worker: _names(
+                f"partitions of worker {worker!r}", held
+            )
+            for worker, held in stored.items()
         }
         if not by_worker:
             raise PlacementError("placement", "must have at least one worker", {})
@@ -100,9 +104,7 @@ class Placement:
 
     def missing(self, worker: int) -> tuple[int, ...]:
         """The partitions that `worker` (an index) does not store, ascending."""
-        if not 0 <= worker < len(self.workers):
-            raise PlacementError("worker", f"must be an index from 0 to {len(self.workers) - 1}", worker)
-        stored = set(self.stored[worker])
+        stored = set(self.stored[counted("worker", worker, 0, len(self.workers) - 1)])
         return tuple(n for n in range(len(self.partitions)) if n not in stored)
 
     def as_dict(self) -> dict[str, list[str]]:
@@ -124,9 +126,8 @@ class Placement:
         PlacementError
             `workers` or `partitions` below 1, or `copies` outside 1…workers.
         """
-        for name, value in (("workers", workers), ("partitions", partitions), ("copies", copies)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise PlacementError(name, "must be a whole number, at least 1", value)
+        workers, partitions = counted("workers", workers), counted("partitions", partitions)
+        copies = counted("copies", copies)
         if not 1 <= copies <= workers:
             raise PlacementError(
                 "copies", f"must lie between 1 and the number of workers ({workers})", copies
@@ -182,6 +183,28 @@ class Placement:
         return f"<Placement: {len(self.workers)} workers, {len(self.partitions)} partitions, {copies} copies>"
 
 
+def listed(argument: str, values: Any) -> list[Any]:
+    """`values` as a list; PlacementError if they are none, or a string, which would become its letters."""
+    try:
+        if not isinstance(values, str | bytes):
+            return list(values)
+    except TypeError:
+        pass
+    raise PlacementError(argument, "must be a list", values)
+
+
+def counted(argument: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """`value` as an int; PlacementError unless it is a whole number (of NumPy, too) from `low` to `high`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low or (high is not None and number > high):
+        limit = f", at least {low}" if high is None else f" from {low} to {high}"
+        raise PlacementError(argument, f"must be a whole number{limit}", value)
+    return number
+
+
 def read_tables(path: str | Path) -> dict[str, Any]:
     """The content of a placement file, TOML or JSON; PlacementError if it cannot be read or parsed."""
     path = Path(path)
@@ -202,9 +225,9 @@ def read_tables(path: str | Path) -> dict[str, Any]:
 
 def _names(what: str, names: Any) -> list[str]:
     """`names` as a list. A single string is refused: it would become a list of its letters."""
-    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
-        raise PlacementError(what, "must be a list of names", names)
-    return list(names)
+    given = listed(what, names)
+    # Names of NumPy are strings, too; plain ones go into recipes and files.
+    return [str(name) if isinstance(name, str) else name for name in given]
 
 
 def _is_names(value: object) -> bool:

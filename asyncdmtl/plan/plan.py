@@ -7,7 +7,7 @@ recipe and a digest: both ends build the same matrices from the recipe, and comp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -24,6 +24,7 @@ from asyncdmtl.plan.codes.matrices import ColumnDelivery, Delivery, combined_row
 from asyncdmtl.plan.parameters import PlanParameters, Strategy
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
+from asyncdmtl.plan.rates.rounding import UplinkObjective
 from asyncdmtl.plan.rates.stragglers import silent_rates
 from asyncdmtl.plan.validation import check_byte_rows, check_vectors, numeric_dtype, whole_number
 
@@ -46,11 +47,15 @@ class Plan(PlanParameters):
         `D`; it combines uplink rows, for `central` the tasks' aggregates, for `personal` their models.
     deliveries : tuple of Delivery, length K
         The rows of the downlink that each worker is sent, the vectors it wants, and those it knows.
+    objective : UplinkObjective or None
+        The cost or time of the uplink with its proof, where prices or speeds were given to `make_plan`. It is
+        not part of the recipe.
     """
 
     uplink_matrix: Bytes
     downlink_matrix: Bytes
     deliveries: tuple[Delivery, ...]
+    objective: UplinkObjective | None = None
 
     def __post_init__(self) -> None:
         self._protect()
@@ -198,7 +203,8 @@ class Plan(PlanParameters):
         UsageError
             No such worker, or vectors of another number or kind.
         """
-        held = self.units.held[self._checked(worker)]
+        worker = self._checked(worker)
+        held = self.units.held[worker]
         check_vectors("updates", updates, len(held))
         packed = self._pack(held, updates, self.units.in_layout(held))
         return self.coders.encoder(worker)(packed)
@@ -249,8 +255,8 @@ class Plan(PlanParameters):
         UsageError
             The parts are not 2-D arrays of uint8 with rows of one length, or have too few or too many rows.
         """
-        if isinstance(uplink, Mapping) or not isinstance(uplink, Iterable):
-            raise UsageError("uplink", "must be arrays of rows, one from each worker", type(uplink).__name__)
+        if not isinstance(uplink, list | tuple):
+            raise UsageError("uplink", "must be a list of arrays, one per worker", type(uplink).__name__)
         parts = list(uplink)
         lengths = {part.shape[1] for part in parts if isinstance(part, np.ndarray) and part.ndim == 2}
         for part in parts:
@@ -282,7 +288,8 @@ class Plan(PlanParameters):
         UsageError
             No such worker, or arrays of another shape or dtype.
         """
-        delivery = self.deliveries[self._checked(worker)]
+        worker = self._checked(worker)
+        delivery = self.deliveries[worker]
         check_vectors("known", known, len(delivery.known))
         layout = self.vector_format(known.shape[1], known.dtype)
         check_byte_rows("rows", rows, (len(delivery.rows), layout.packet_bytes))

@@ -73,13 +73,13 @@ def make_plan(
         No such plan exists, or none of a size that can be checked without some `max_overhead`.
     """
     placement = a_placement(placement)
-    if strategy not in STRATEGIES:
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise UsageError("strategy", f"must be one of {', '.join(STRATEGIES)}", strategy)
     owners = numbered_tasks(placement, tasks)
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
     seed = whole_number("seed", seed, high=LARGEST_WHOLE_NUMBER - ATTEMPTS)
-    subpackets, uplink_rows = plan_rates(
+    rates = plan_rates(
         placement,
         strategy,
         max_overhead=overhead,
@@ -89,22 +89,24 @@ def make_plan(
     )
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:
-        senders = choose_senders(placement, prices and per_worker("prices", prices, placement))
+        senders = choose_senders(
+            placement, None if prices is None else per_worker("prices", prices, placement)
+        )
     parameters = PlanParameters(
         placement=placement,
         tasks=owners,
-        strategy=strategy,
-        subpackets=subpackets,
-        uplink_rows=uplink_rows,
+        strategy=STRATEGIES[STRATEGIES.index(strategy)],
+        subpackets=rates.subpackets,
+        uplink_rows=rates.rows,
         seed=seed,
         senders=senders,
         silent=silent,
     )
-    check_size(parameters.units, subpackets, uplink_rows, coded=strategy in CODED)
+    check_size(parameters.units, rates.subpackets, rates.rows, coded=strategy in CODED)
     for attempt in range(seed, seed + ATTEMPTS):
         plan = decodable_plan(replace(parameters, seed=attempt))
         if plan is not None and _collects(plan):
-            return plan
+            return replace(plan, objective=rates.objective)
     raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; this is a defect")
 
 

@@ -93,3 +93,13 @@ def test_costs_add_both_ways() -> None:
     relay = compare(HOMOGENEOUS, range(6))[0]
     assert relay.cost("multicast") == Fraction(18, 5) + 3
     assert relay.cost("unicast") == Fraction(18, 5) + 18
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_speeds_can_be_compared(seed: int) -> None:
+    rng = random.Random(seed)
+    placement = random_placement(rng)
+    speeds = [Fraction(rng.randint(1, 997), rng.randint(1, 97)) for _ in placement.workers]
+    relay = compare(placement, speeds=speeds)[0]
+    assert relay.strategy == "relay"
+    assert relay.uplink_load >= relay.uplink_bound

@@ -17,9 +17,9 @@ from asyncdmtl.plan.recipe import rebuild_plan
 
 
 def parameters(placement: Placement, seed: int) -> PlanParameters:
-    subpackets, rows = plan_rates(placement, "relay", max_overhead=Fraction(1, 2))
+    rates = plan_rates(placement, "relay", max_overhead=Fraction(1, 2))
     tasks = tuple(range(len(placement.partitions)))
-    return PlanParameters(placement, tasks, "relay", subpackets, rows, seed)
+    return PlanParameters(placement, tasks, "relay", rates.subpackets, rates.rows, seed)
 
 
 def check(plan: Plan) -> None:

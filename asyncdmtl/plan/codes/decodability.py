@@ -9,7 +9,7 @@ that stores more than it lacks is checked by the rank of its own system, which i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from asyncdmtl.field.gf256 import dense_product
 from asyncdmtl.plan.codes.matrices import ColumnDelivery, unit_columns
 
 
-def undecodable(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> list[int]:
+def undecodable(
+    G: Bytes, deliveries: Sequence[ColumnDelivery], bases: Mapping[int, Bytes] | None = None
+) -> list[int]:
     """The workers that cannot decode what they want from the rows they are sent; exact.
 
     Parameters
@@ -27,6 +29,8 @@ def undecodable(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> list[int]:
     G : uint8 array (R_down·P, columns)
         The rows of the downlink as combinations of packets.
     deliveries : sequence of ColumnDelivery
+    bases : mapping of int to uint8 array, optional
+        `null_space_bases` for the numbers of rows in `null_space_counts`, if they are known already.
 
     Notes
     -----
@@ -37,28 +41,36 @@ def undecodable(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> list[int]:
     if plain is not None:
         received = [np.sort(plain[list(delivery.rows)]) for delivery in deliveries]
         return [k for k, got in enumerate(received) if not np.array_equal(got, deliveries[k].wanted)]
+    counts = null_space_counts(G, deliveries)
+    if bases is None:
+        bases = null_space_bases(G, counts.values())
+    failing = []
+    for k, delivery in enumerate(deliveries):
+        if k not in counts:
+            decodes = _decodes(G, delivery)
+        else:
+            known = bases[counts[k]][delivery.known]
+            decodes = known.shape[0] == known.shape[1] == linalg.rank(known)
+        if not decodes:
+            failing.append(k)
+    return failing
+
+
+def null_space_counts(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> dict[int, int]:
+    """The number of leading rows for each worker that is checked by a null space."""
     everything = tuple(range(len(G)))
-    by_null_space = {
-        k: delivery
+    return {
+        k: len(delivery.rows)
         for k, delivery in enumerate(deliveries)
         if len(delivery.known) < len(delivery.wanted) == len(delivery.rows)
         and delivery.rows == everything[: len(delivery.rows)]
         and len(delivery.known) + len(delivery.wanted) == G.shape[1]
     }
-    failing = {
-        k for k, delivery in enumerate(deliveries) if k not in by_null_space and not _decodes(G, delivery)
-    }
-    for rows, basis in null_spaces(G, [len(delivery.rows) for delivery in by_null_space.values()]):
-        for k, delivery in by_null_space.items():
-            if len(delivery.rows) == rows:
-                known = basis[delivery.known]
-                if known.shape[0] != known.shape[1] or linalg.rank(known) < len(known):
-                    failing.add(k)
-    return sorted(failing)
 
 
-def null_spaces(G: Bytes, counts: Sequence[int]) -> Iterator[tuple[int, Bytes]]:
-    """For each of `counts`, ascending and once, bases of the null space of so many leading rows of `G`."""
+def null_space_bases(G: Bytes, counts: Iterable[int]) -> dict[int, Bytes]:
+    """For each of `counts` a basis of the null space of so many leading rows of `G`."""
+    bases: dict[int, Bytes] = {}
     basis: Bytes | None = None
     before = 0
     for count in sorted(set(counts)):
@@ -66,7 +78,8 @@ def null_spaces(G: Bytes, counts: Sequence[int]) -> Iterator[tuple[int, Bytes]]:
         fresh = linalg.null_space(rows if basis is None else dense_product(rows, basis))
         basis = fresh if basis is None else dense_product(basis, fresh)
         before = count
-        yield count, basis
+        bases[count] = basis
+    return bases
 
 
 def _decodes(G: Bytes, delivery: ColumnDelivery) -> bool:

@@ -41,10 +41,11 @@ from asyncdmtl.plan.design.initial import (
     sizes_of_least_time,
 )
 from asyncdmtl.plan.design.swaps import Stores, apply, replacement, swap, undo
-from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.placement import Placement, counted, listed
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.validation import rational
 
 # Copies of partitions that all swaps together may look at: a second or two, whatever the size.
 EFFORT = 200_000
@@ -147,8 +148,7 @@ def design_placement(
     UsageError
         As many speeds as workers are needed, all of them positive.
     """
-    if partitions < 1:
-        raise PlacementError("partitions", "must be at least 1", partitions)
+    partitions, seed = counted("partitions", partitions), counted("seed", seed, 0)
     names, m = _checked_capacities(capacities, partitions)
     total = _checked_copies(m, partitions, copies)
     b = None if speeds is None else _checked_speeds(speeds, len(names))
@@ -229,10 +229,10 @@ def trade_off(
     PlacementError
         `workers` or `partitions` is below 1, or a number of copies outside 1…K.
     """
-    if workers < 1:
-        raise PlacementError("workers", "must be at least 1", workers)
+    workers, partitions = counted("workers", workers), counted("partitions", partitions)
     rows = []
-    for c in range(1, workers + 1) if copies is None else copies:
+    for each in range(1, workers + 1) if copies is None else listed("copies", copies):
+        c = counted("copies", each)
         storage = -(-partitions * c // workers)
         design = design_placement([storage] * workers, partitions, copies=c, seed=seed)
         lacked = 0 if c == workers else partitions
@@ -257,13 +257,14 @@ def _checked_capacities(
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names of the workers, and the part of its capacity that each can use."""
     if not isinstance(capacities, Mapping):
-        capacities = {f"w{k}": capacity for k, capacity in enumerate(capacities)}
+        given = listed("capacities", capacities)
+        capacities = {f"w{k}": capacity for k, capacity in enumerate(given)}
     if not capacities:
         raise PlacementError("capacities", "must be given for at least one worker", {})
-    for worker, capacity in capacities.items():
-        if not isinstance(capacity, int) or capacity < 0:
-            raise PlacementError(f"capacity of worker {worker!r}", "must be an integer, at least 0", capacity)
-    m = tuple(min(capacity, N) for capacity in capacities.values())
+    m = tuple(
+        min(counted(f"capacity of worker {worker!r}", capacity, 0), N)
+        for worker, capacity in capacities.items()
+    )
     if sum(m) < N:
         raise PlacementError("capacities", f"must hold each of {N} partitions once, so sum to {N}", list(m))
     return tuple(capacities), m
@@ -273,6 +274,7 @@ def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
     """The number of copies of partitions that are stored in all."""
     if copies is None:
         return sum(m)
+    copies = counted("copies", copies)
     if not 1 <= copies <= len(m):
         raise PlacementError("copies", f"must lie between 1 and the number of workers ({len(m)})", copies)
     if sum(m) < N * copies:
@@ -286,7 +288,7 @@ def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
 
 def _checked_speeds(speeds: Sequence[Fraction | int], K: int) -> tuple[Fraction, ...]:
     try:
-        b = tuple(map(Fraction, speeds))
+        b = tuple(rational("speeds", speed) for speed in speeds)
     except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UsageError("speeds", "must be rational numbers", speeds) from error
     if len(b) != K:

@@ -16,7 +16,7 @@ Workers and partitions are indices into the placement.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeVar
@@ -90,8 +90,18 @@ class LinearPlan:
     downlink_matrix: Floats
     missing_ranks: tuple[int, ...]
     condition: float
-    _decoding: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False)
-    _recovery: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
+    _decoding: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False, init=False)
+    _recovery: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False, init=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what was computed from the plan."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Take over the state of a pickled or copied plan; its matrices are read-only again."""
+        self.__dict__.update(state, _decoding={}, _recovery={})
+        for matrix in (self.target, self.downlink_matrix, *self.uplink_matrices):
+            matrix.flags.writeable = False
 
     @property
     def dimensions(self) -> tuple[Fraction, ...]:
@@ -141,6 +151,8 @@ class LinearPlan:
         CodingError
             The rows of these workers do not determine `A·V`.
         """
+        if not isinstance(responders, Sequence) or not responders:
+            raise UsageError("responders", "must be a sequence of workers, at least one", responders)
         key = tuple(sorted({self._worker(k) for k in responders}))
         if (known := self._decoding.get(key)) is None:
             known = self._decode_from(key)
@@ -151,18 +163,21 @@ class LinearPlan:
     def aggregate(self, rows: Mapping[int, NDArray[Float]], *, length: int | None = None) -> NDArray[Float]:
         """`A·V` (C, d) at the server, from the rows of the workers that responded.
 
-        `length` is d, needed only to cut off padding when `subpackets` does not divide d.
+        `length` is d, at most `subpackets` times the length of a row: it cuts off padding when `subpackets`
+        does not divide d.
 
         Raises
         ------
         UsageError
-            No rows at all, rows of an unknown worker, or of another shape than `encode` gives.
+            No rows at all, rows of an unknown worker, or of another shape than `encode` gives; or a `length`
+            that the rows cannot have.
         CodingError
             Too few workers responded to determine `A·V`; the message names the silent ones.
         """
         if not isinstance(rows, Mapping) or not rows:
             raise UsageError("rows", "must map at least one worker to its rows", rows)
-        responders = sorted(self._worker(k) for k in rows)
+        rows = {self._worker(k): part for k, part in rows.items()}
+        responders = sorted(rows)
         for k in responders:
             _check_rows(
                 f"rows of worker {self.placement.workers[k]!r}", rows[k], self.uplink_matrices[k].shape[0]
@@ -170,6 +185,8 @@ class LinearPlan:
         if len({(rows[k].shape[1], rows[k].dtype) for k in responders}) > 1:
             raise UsageError("rows", "must have equal length and dtype", [rows[k].shape for k in responders])
         stacked = np.vstack([rows[k] for k in responders])
+        if length is not None:
+            length = whole_number("length", length, 1, self.subpackets * stacked.shape[1])
         total = real.product(self.decoding_matrix(responders), stacked).astype(stacked.dtype)
         result: NDArray[Float] = total.reshape(len(self.target), self.subpackets * stacked.shape[1])
         return result if length is None else result[:, :length]
@@ -192,7 +209,8 @@ class LinearPlan:
         stored = self.placement.stored[self._worker(worker)]
         needed = self.missing_ranks[worker]
         _check_rows("updates", updates, len(stored))
-        if rows.ndim != 2 or len(rows) < needed or rows.shape[1] != updates.shape[1]:
+        _check_rows("rows", rows, None)
+        if len(rows) < needed or rows.shape[1] != updates.shape[1]:
             raise UsageError(
                 "rows", f"must be at least {needed} rows of {updates.shape[1]} numbers", rows.shape
             )
@@ -350,8 +368,11 @@ def _check_target(placement: Placement, target: NDArray[np.float64]) -> Floats:
     return given.astype(np.float64, order="C")
 
 
-def _check_rows(argument: str, rows: NDArray[Float], count: int) -> None:
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[0] != count:
-        raise UsageError(argument, f"must be an array of {count} rows", getattr(rows, "shape", rows))
+def _check_rows(argument: str, rows: NDArray[Float], count: int | None) -> None:
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or count not in (None, rows.shape[0]):
+        wanted = "rows" if count is None else f"{count} rows"
+        raise UsageError(argument, f"must be an array of {wanted}", getattr(rows, "shape", rows))
+    if rows.shape[1] < 1:
+        raise UsageError(argument, "must have rows of at least one number", rows.shape)
     if rows.dtype not in (np.float32, np.float64):
         raise UsageError(argument, "must be float32 or float64", rows.dtype)

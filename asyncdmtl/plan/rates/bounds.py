@@ -5,6 +5,7 @@ The functions that check a certificate are simple on purpose: they rely on the p
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import lcm
@@ -161,7 +162,11 @@ def rationals(
 
 def check_subpackets(subpackets: int) -> None:
     """UsageError unless `subpackets` is a positive integer."""
-    if not isinstance(subpackets, int) or subpackets < 1:
+    try:
+        positive = operator.index(subpackets) > 0
+    except TypeError:
+        positive = False
+    if not positive:
         raise UsageError("subpackets", "must be a positive integer", subpackets)
 
 

@@ -1,21 +1,66 @@
-"""Rates of every strategy in whole packets: packets per vector, and how many each worker sends."""
+"""Rates of every strategy in whole packets: packets per vector, and how many each worker sends.
+
+Where the uplink's cost or time is to be the least, the smallest number of packets is found exactly. For a
+time `t` and `P` packets, worker `k` may send `⌊P·t·b_k⌋` packets, and rates exist iff these limits violate no
+cut. The least cost in whole packets is a convex function of the number of packets in all, and for a given
+number the greedy algorithm is optimal; so its minimum is next to that of the fractional optimum.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.bounds import violated_cut
 from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.cuts import MergedPartitions, serve
 from asyncdmtl.plan.rates.integral import integral_rates
 from asyncdmtl.plan.rates.makespan import fastest_rates
-from asyncdmtl.plan.rates.optimum import smallest_subpackets, uplink_optimum
+from asyncdmtl.plan.rates.optimum import least_sum, smallest_subpackets, uplink_optimum
 from asyncdmtl.plan.rates.senders import choose_senders
 from asyncdmtl.plan.rates.stragglers import fewest_packets
 from asyncdmtl.plan.validation import check_combination, per_worker
+
+# A cut with its multiplier in a proof of a cost.
+WeightedCut = tuple[tuple[int, ...], Fraction]
+
+
+@dataclass(frozen=True)
+class UplinkObjective:
+    """The cost or the time of an uplink, where it was minimised instead of the load.
+
+    Attributes
+    ----------
+    kind : "cost" or "time"
+        `Σ_k c_k R_k` for prices `c`, or `max_k R_k / b_k` for speeds `b`.
+    weights : tuple of K Fractions
+        The prices or the speeds.
+    value, bound : Fraction
+        Its value with the plan's rates, and the least value of any rates.
+    certificate : tuple of (cut, multiplier) pairs
+        Proof of the bound: `bounds.cost_bound` of all pairs is the least cost, `bounds.time_bound` of the one
+        cut the least time. Empty where units go up uncoded: every unit has a cheapest holder.
+    """
+
+    kind: str
+    weights: tuple[Fraction, ...]
+    value: Fraction
+    bound: Fraction
+    certificate: tuple[WeightedCut, ...]
+
+
+@dataclass(frozen=True)
+class PacketRates:
+    """Packets that a vector is cut into, the packets that each worker sends, and what they minimise."""
+
+    subpackets: int
+    rows: tuple[int, ...]
+    objective: UplinkObjective | None = None
 
 
 def plan_rates(
@@ -26,44 +71,89 @@ def plan_rates(
     prices: Sequence[Fraction | int] | None = None,
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
-) -> tuple[int, tuple[int, ...]]:
-    """Packets per vector, and how many of them each worker sends up; arguments as for `make_plan`."""
+) -> PacketRates:
+    """The rates of a plan; arguments as for `make_plan`, partitions of `placement` are what is coded."""
     check_combination(strategy, prices, speeds, silent)
     overhead = Fraction(max_overhead)
     if silent:
         tolerant = fewest_packets(placement, silent, overhead)
-        return tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
+        return PacketRates(
+            tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
+        )
     costs = None if prices is None else per_worker("prices", prices, placement)
     if strategy != "relay":
         senders = choose_senders(placement, costs)
-        return 1, tuple(senders.count(k) for k in range(len(placement.workers)))
+        rows = tuple(senders.count(k) for k in range(len(placement.workers)))
+        if costs is None:
+            return PacketRates(1, rows)
+        value = _dot(costs, [Fraction(count) for count in rows])
+        return PacketRates(1, rows, UplinkObjective("cost", costs, value, value, ()))
     if costs is not None:
-        cheapest = cheapest_rates(placement, costs)
-        return _rounded_up(cheapest.rates, lambda rates: _dot(costs, rates), overhead)
+        return cheapest_packets(placement, costs, overhead)
     if speeds is not None:
-        quick = per_worker("speeds", speeds, placement, positive=True)
-        fastest = fastest_rates(placement, quick)
-        return _rounded_up(fastest.rates, lambda rates: longest(rates, quick), overhead)
+        return fastest_packets(placement, per_worker("speeds", speeds, placement, positive=True), overhead)
     optimum = uplink_optimum(placement)
     subpackets = smallest_subpackets(optimum, overhead)
-    return subpackets, integral_rates(placement, subpackets, optimum)
+    return PacketRates(subpackets, integral_rates(placement, subpackets, optimum))
 
 
-def _rounded_up(
-    rates: Sequence[Fraction], cost: Callable[[Sequence[Fraction]], Fraction], max_overhead: Fraction
-) -> tuple[int, tuple[int, ...]]:
-    """The fewest packets for which `rates`, rounded up, cost at most the share `max_overhead` more.
+def cheapest_packets(placement: Placement, costs: Sequence[Fraction], max_overhead: Fraction) -> PacketRates:
+    """The smallest number of packets whose cheapest rates cost at most the share `max_overhead` more.
 
-    Rates that are rounded up violate no cut, because no cut has an upper limit. (Other optimal rates may need
-    fewer packets.)
+    Raises
+    ------
+    PlanError
+        More than `MOST_SUBPACKETS` packets are needed.
     """
-    allowed = (1 + max_overhead) * cost(rates)
+    cheapest = cheapest_rates(placement, costs)
+    load = sum(cheapest.rates, Fraction(0))
+    least = uplink_optimum(placement).load
+    order = sorted(range(len(costs)), key=lambda k: costs[k])
+    merged = MergedPartitions.of(placement, order)
     for P in range(1, MOST_SUBPACKETS + 1):
-        rows = tuple(ceil(P * rate) for rate in rates)
-        if cost([Fraction(count, P) for count in rows]) <= allowed:
-            return P, rows
-    raise PlanError(
-        f"the optimal rates need more than {MOST_SUBPACKETS} packets per vector: allow some max_overhead"
+        found = []
+        for total in sorted({max(floor(P * load), ceil(P * least)), ceil(P * load)}):
+            rows = serve(merged, P, P * merged.total - total, order).rates
+            found.append((_dot(costs, [Fraction(count, P) for count in rows]), tuple(rows)))
+        value, cheapest_rows = min(found)
+        if value <= (1 + max_overhead) * cheapest.cost:
+            objective = UplinkObjective("cost", tuple(costs), value, cheapest.cost, cheapest.certificate)
+            return PacketRates(P, cheapest_rows, objective)
+    raise _too_many_packets("cost")
+
+
+def fastest_packets(placement: Placement, speeds: Sequence[Fraction], max_overhead: Fraction) -> PacketRates:
+    """The smallest number of packets whose fastest rates take at most the share `max_overhead` longer.
+
+    Of all such rates these have the least sum.
+
+    Raises
+    ------
+    PlanError
+        More than `MOST_SUBPACKETS` packets are needed.
+    """
+    fastest = fastest_rates(placement, speeds)
+    allowed = (1 + max_overhead) * fastest.time
+    merged = MergedPartitions.of(placement)
+    blocks = [frozenset(block) for block in uplink_optimum(placement).certificate]
+    for P in range(1, MOST_SUBPACKETS + 1):
+        limits = [floor(P * allowed * speed) for speed in speeds]
+        if violated_cut(placement, limits, P) is None:
+            rows = tuple(limits)
+            if len(speeds) > 1:
+                least = least_sum(merged, blocks, [Fraction(limit, P) for limit in limits])[0]
+                slack = P * merged.total - ceil(P * least)
+                rows = tuple(serve(merged, P, slack, range(len(speeds)), limits).rates)
+            value = longest([Fraction(count, P) for count in rows], speeds)
+            cut = ((fastest.certificate, Fraction(1)),) if fastest.certificate else ()
+            return PacketRates(P, rows, UplinkObjective("time", tuple(speeds), value, fastest.time, cut))
+    raise _too_many_packets("time")
+
+
+def _too_many_packets(what: str) -> PlanError:
+    return PlanError(
+        f"rates of the least {what} need more than {MOST_SUBPACKETS} packets per vector: "
+        "allow some max_overhead"
     )
 
 

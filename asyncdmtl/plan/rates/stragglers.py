@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
+from asyncdmtl.plan.validation import whole_number
 
 # The most sets of responders that are checked one by one: a few minutes. A plan with more of them is refused,
 # because no plan is handed out unchecked.
@@ -81,8 +82,7 @@ def check_copies(placement: Placement, silent: int) -> None:
         Partitions with at most `silent` holders; the message names them.
     """
     K = len(placement.workers)
-    if isinstance(silent, bool) or not isinstance(silent, int) or not 0 <= silent < K:
-        raise UsageError("silent", f"must be a whole number from 0 to {K - 1}", silent)
+    whole_number("silent", silent, 0, K - 1)
     scarce = [
         name for name, H in zip(placement.partitions, placement.holders, strict=True) if len(H) <= silent
     ]

@@ -200,15 +200,15 @@ def test_names_and_seeds() -> None:
     ("call", "complaint"),
     [
         (lambda: design_placement([], 3), "capacities must be given for at least one worker"),
-        (lambda: design_placement([3], 0), "partitions must be at least 1, got 0"),
+        (lambda: design_placement([3], 0), "partitions must be a whole number, at least 1, got 0"),
         (lambda: design_placement({"a": 3, "b": -1}, 3), "capacity of worker 'b' must be .*, got -1"),
-        (lambda: design_placement([2.5], 3), "capacity of worker 'w0' must be an integer"),  # type: ignore[list-item]
+        (lambda: design_placement([2.5], 3), "capacity of worker 'w0' must be a whole number"),  # type: ignore[list-item]
         (lambda: design_placement([2, 2], 5), r"each of 5 partitions once, so sum to 5, got \[2, 2\]"),
         (lambda: design_placement([9, 0], 5, copies=2), r"2 copies of 5 partitions.*got \[5, 0\]"),
         (lambda: design_placement([9, 9], 5, copies=3), r"copies must lie between 1 and .*\(2\), got 3"),
         (lambda: design_placement([9, 9], 5, copies=0), "copies must lie between 1"),
-        (lambda: trade_off(0, 3), "workers must be at least 1, got 0"),
-        (lambda: trade_off(3, 0), "partitions must be at least 1, got 0"),
+        (lambda: trade_off(0, 3), "workers must be a whole number, at least 1, got 0"),
+        (lambda: trade_off(3, 0), "partitions must be a whole number, at least 1, got 0"),
         (lambda: trade_off(3, 3, [4]), "copies must lie between 1"),
     ],
 )
