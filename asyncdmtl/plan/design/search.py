@@ -274,9 +274,7 @@ def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
     """The number of copies of partitions that are stored in all."""
     if copies is None:
         return sum(m)
-    copies = counted("copies", copies)
-    if not 1 <= copies <= len(m):
-        raise PlacementError("copies", f"must lie between 1 and the number of workers ({len(m)})", copies)
+    copies = counted("copies", copies, 1, len(m))
     if sum(m) < N * copies:
         raise PlacementError(
             "capacities",
