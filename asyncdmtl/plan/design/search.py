@@ -274,7 +274,8 @@ def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
     """The number of copies of partitions that are stored in all."""
     if copies is None:
         return sum(m)
-    copies = counted("copies", copies, 1, len(m))
+    if not 1 <= counted("copies", copies, 0) <= len(m):
+        raise PlacementError("copies", f"must lie between 1 and the number of workers ({len(m)})", copies)
     if sum(m) < N * copies:
         raise PlacementError(
             "capacities",

@@ -205,11 +205,11 @@ def test_names_and_seeds() -> None:
         (lambda: design_placement([2.5], 3), "capacity of worker 'w0' must be a whole number"),  # type: ignore[list-item]
         (lambda: design_placement([2, 2], 5), r"each of 5 partitions once, so sum to 5, got \[2, 2\]"),
         (lambda: design_placement([9, 0], 5, copies=2), r"2 copies of 5 partitions.*got \[5, 0\]"),
-        (lambda: design_placement([9, 9], 5, copies=3), r"copies must be a whole number from 1 to and .*\(2\), got 3"),
-        (lambda: design_placement([9, 9], 5, copies=0), "copies must be a whole number from 1 to"),
+        (lambda: design_placement([9, 9], 5, copies=3), r"copies must lie between 1 and .*\(2\), got 3"),
+        (lambda: design_placement([9, 9], 5, copies=0), "copies must lie between 1"),
         (lambda: trade_off(0, 3), "workers must be a whole number, at least 1, got 0"),
         (lambda: trade_off(3, 0), "partitions must be a whole number, at least 1, got 0"),
-        (lambda: trade_off(3, 3, [4]), "copies must be a whole number from 1 to"),
+        (lambda: trade_off(3, 3, [4]), "copies must lie between 1"),
     ],
 )
 def test_infeasible_wishes(call: Callable[[], object], complaint: str) -> None:
