@@ -91,7 +91,9 @@ class CodedServerSide(ServerSide):
                 told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
         if odd:
             raise DisagreementError(
-                f"holders computed different updates from the same partition: {'; '.join(told)}", odd=odd
+                f"holders computed other bits from the same partition: {'; '.join(told)}"
+                " (python -m asyncdmtl.arithmetic shows whether their machines are to blame)",
+                odd=odd,
             )
         self._digests = [next(iter(groups)) for groups in claims]
 

@@ -168,7 +168,10 @@ class Rounds:
         members = {member.name: member for member in assignment.members}
         for worker, partitions in error.odd.items():
             self._progress.distrusted.update((worker, partition) for partition in partitions)
-            reason = f"computed other updates of {list(partitions)} than their other holders"
+            reason = (
+                f"computed other bits of {list(partitions)} than their other holders;"
+                " python -m asyncdmtl.arithmetic shows whether its machine is to blame"
+            )
             self._progress.note(worker, type(error).__name__, reason)
             self._disagreements[worker] = self._disagreements.get(worker, 0) + 1
             if self._disagreements[worker] >= MOST_DISAGREEMENTS:

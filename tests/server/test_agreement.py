@@ -14,12 +14,13 @@ from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 
+from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
-from asyncdmtl.server.agreement import Dissent, dissenters
+from asyncdmtl.server.agreement import Dissent, check_machine, dissenters
 from asyncdmtl.server.events import Joined, Refused
 
 PARTITIONS = make_partitions(6, "squared")
@@ -127,3 +128,37 @@ async def test_partitions_that_do_not_fit_each_other_are_named_with_their_holder
         for worker in workers:
             with pytest.raises(PeerError, match="'p1' is at w1, w2"):
                 await worker
+
+
+class Elsewhere:
+    """Another machine, in place of the one that workers are on."""
+
+    @staticmethod
+    def here(kind: str) -> Machine:
+        here = Machine.here(kind)
+        return Machine(dict(here.digests) | {"sums": bytes(16)}, dict(here.about) | {"NumPy": "1.0"})
+
+
+async def test_a_machine_that_computes_other_bits_is_refused_at_joining(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Cluster(options(workers=6)) as cluster:
+        with monkeypatch.context() as patched:
+            patched.setattr("asyncdmtl.worker.worker.Machine", Elsewhere)
+            with pytest.raises(PeerError, match="arithmetic of worker 'odd'") as told:
+                await cluster.join("odd", PARTITIONS[:1])
+        assert f"other bits in sums (NumPy 1.0 there and {np.__version__} here)" in str(told.value)
+        assert told.value.exit_code == UsageError.exit_code
+        await cluster.event(Refused)
+        own = stored_at(HOMOGENEOUS, PARTITIONS)
+        await check(cluster, [cluster.join(name, parts) for name, parts in own.items()])
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "advice"),
+    [("reproducible", "python -m asyncdmtl.arithmetic"), ("fast", "--arithmetic reproducible")],
+)
+def test_a_machine_is_told_what_to_do(arithmetic: str, advice: str) -> None:
+    check_machine("w0", Machine.here(arithmetic), arithmetic)
+    with pytest.raises(UsageError, match=advice):
+        check_machine("w0", Machine({}, {}), arithmetic)
