@@ -6,7 +6,7 @@
     ├── UsageError (ValueError)         2   an argument, option or file breaks a rule
     │   ├── PlacementError              2   a placement breaks a rule
     │   └── DataError                   2   data that cannot be read or trained on
-    ├── PlanError                       1   no plan exists for what was asked
+    ├── PlanError                       1   no plan exists for the request
     ├── CodingError                     6   vectors that cannot be decoded, or decoded to something else
     │   └── IntegrityError              6   digests differ: bytes were corrupted, models differ
     │       └── DisagreementError       6   workers computed different updates from the same partition
@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 
 
 class AsyncDMTLError(Exception):
-    """Base of all errors; `exit_code` is what a command that fails with it exits with."""
+    """Base of all errors; `exit_code` is the exit code of a command that fails by it."""
 
     exit_code = 1
 
@@ -38,7 +38,7 @@ class AsyncDMTLError(Exception):
 class UsageError(AsyncDMTLError, ValueError):
     """An argument, option or file breaks a rule.
 
-    `argument` names it, `rule` says what must hold, `value` is what was given.
+    `argument` names it, `rule` is the rule, and `value` is the value that breaks it.
     """
 
     exit_code = 2
@@ -59,7 +59,7 @@ class DataError(UsageError):
 
 
 class PlanError(AsyncDMTLError):
-    """No plan exists for what was asked."""
+    """No plan exists for the request."""
 
 
 class CodingError(AsyncDMTLError):

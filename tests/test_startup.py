@@ -1,4 +1,4 @@
-"""What a command imports before it does its work. Modules are counted, not seconds."""
+"""The modules that a command imports before its work; seconds are not measured."""
 
 from __future__ import annotations
 

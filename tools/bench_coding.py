@@ -72,7 +72,7 @@ def best_time(call: Callable[[], object], seconds: float) -> float:
 
 
 def bare_isal(matrix: Bytes, sources: Bytes | list[Bytes], out: Bytes) -> Callable[[], object] | None:
-    """A call of `ec_encode_data` with everything prepared: what a C program would do."""
+    """A call of `ec_encode_data` with everything prepared, as a C program would make it."""
     if (library := isal.library()) is None:
         return None
     r, k = matrix.shape

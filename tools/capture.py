@@ -1,4 +1,4 @@
-"""What crossed an interface, packet by packet: `python capture.py SERVER PORT`, in the server's namespace.
+"""Record the packets of an interface, one by one: `python capture.py SERVER PORT`, in the server's namespace.
 
 Reads every packet of eth0 until standard input ends; then prints one JSON object. TCP streams are put
 together again and read as frames, so that each byte is known to be payload or framing of a round, a header
@@ -30,12 +30,12 @@ SYN = 0x02
 # Kinds of messages that carry the rows of a round; their heads say which: kind, plan, round.
 OF_ROUNDS = ("uplink", "downlink", "more-rows")
 
-# Round, or None for what belongs to none; bytes of payload; bytes of framing.
+# Round, or None for a frame that belongs to no round; bytes of payload; bytes of framing.
 Found = tuple[int | None, int, int]
 
 
 class Frames:
-    """Finds the frames in one direction of a connection; `feed` tells of each that ends."""
+    """Finds the frames in one direction of a connection; `feed` returns those that end."""
 
     def __init__(self) -> None:
         self._start = bytearray()
@@ -43,7 +43,7 @@ class Frames:
         self._found: Found = (None, 0, 0)
 
     def feed(self, data: memoryview) -> Iterator[Found]:
-        """What the frames were that end within these bytes."""
+        """The frames that end within these bytes."""
         while data:
             if self._body_left:
                 count = min(self._body_left, len(data))
@@ -64,7 +64,7 @@ class Frames:
         return PREFIX_BYTES + unpack_prefix(memoryview(self._start))[0] - len(self._start)
 
     def _begin(self) -> None:
-        """A head is there: note what it says, and skip the body."""
+        """Note the content of a complete head, and skip the body."""
         head_length, body_length = unpack_prefix(memoryview(self._start))
         head = msgpack.unpackb(bytes(self._start[PREFIX_BYTES:-CHECK_BYTES]))
         round_ = int(head[2]) if KINDS[head[0]].kind in OF_ROUNDS else None

@@ -1,11 +1,12 @@
-"""Runs in which everything goes wrong that can: `tools/chaos.py --runs 300 --jobs 4`.
+"""Runs under random faults of processes and of the network: `tools/chaos.py --runs 300 --jobs 4`.
 
-Each seed draws a small problem, real server and worker processes with a bad network between them, and what
-goes wrong when: see `chaos_scenario`. Whatever it is, the models of all workers that end must be those of the
-one-process twin, bit for bit; or, if nobody is left who holds some partition, the server must say so. A wrong
-result, a hang, an internal error, a traceback or something left behind is a bug; its seed is printed.
+Each seed draws a small problem, real server and worker processes with a bad network between them, and faults
+with their moments: see `chaos_scenario`. Under all faults, the models of all workers that end must be those
+of the one-process twin, bit for bit; or, if no worker is left that holds some partition, the server must
+report that. A wrong result, a hang, an internal error, a traceback or a leftover is a bug; its seed is
+printed.
 
-In about half of the runs rows go to a group: then some workers lose datagrams, and somebody forges them.
+In about half of the runs rows go to a group. There some workers lose datagrams, and another host forges some.
 
 Processes are forked from an interpreter that has imported all; in a tenth of the runs each starts its own.
 Moments are rounds and other events of the server, so that `--seed N` replays a run as far as timing allows.
@@ -21,7 +22,7 @@ import traceback
 from collections import Counter
 
 from chaos_outcome import ChaosError, Outcome
-from chaos_processes import Nursery
+from chaos_processes import ForkServer
 from chaos_run import LIMIT, run_one
 from chaos_scenario import LIE, Fault, Scenario, draw, trial
 
@@ -29,14 +30,14 @@ from asyncdmtl.net.event_loop import run
 
 
 class Series:
-    """Runs of many seeds, some at a time; sums up what happened.
+    """Runs of many seeds, several at a time, and a summary of them.
 
     Parameters
     ----------
     seconds : float
         No run is begun later than this.
     verbose : bool
-        Whether to tell what each run is.
+        Whether to print a line for each run.
     """
 
     def __init__(self, seconds: float, verbose: bool) -> None:
@@ -49,20 +50,20 @@ class Series:
         """Make all these runs."""
         left = iter(scenarios)
 
-        async def work(nursery: Nursery) -> None:
+        async def work(fork_server: ForkServer) -> None:
             for scenario in left:
                 if time.monotonic() > self._end:
                     return
-                await self._one(scenario, nursery, limit)
+                await self._one(scenario, fork_server, limit)
 
-        async with Nursery() as nursery:
-            await asyncio.gather(*(work(nursery) for _ in range(jobs)))
+        async with ForkServer() as fork_server:
+            await asyncio.gather(*(work(fork_server) for _ in range(jobs)))
 
-    async def _one(self, scenario: Scenario, nursery: Nursery, limit: float) -> None:
+    async def _one(self, scenario: Scenario, fork_server: ForkServer, limit: float) -> None:
         if self._verbose:
             print(f"seed {scenario.seed}: {scenario}", *scenario.faults, sep="\n  ", flush=True)
         try:
-            outcome = await run_one(scenario, nursery, limit)
+            outcome = await run_one(scenario, fork_server, limit)
         except Exception as error:
             self.bugs.append(scenario.seed)
             notes = "; ".join(getattr(error, "__notes__", ()))
@@ -76,7 +77,7 @@ class Series:
             print(f"seed {scenario.seed}: {outcome}", flush=True)
 
     def summary(self) -> str:
-        """What happened in all runs."""
+        """A summary of all runs."""
         lines = [f"{len(self.outcomes) + len(self.bugs)} runs, {len(self.bugs)} bugs {self.bugs or ''}"]
         endings = Counter(outcome.ending for outcome in self.outcomes)
         lines += [f"  ended: {ending} {count}" for ending, count in endings.most_common()]
@@ -98,7 +99,8 @@ class Series:
         return "\n".join(lines)
 
 
-# What is measured, and how long it lasts: longer than silence is borne by default, which is 10 s.
+# Faults whose cost is measured, and how long each lasts, in seconds: longer than the default
+# --silence-timeout, which is 10 s.
 TRIALS = {"kill": 0.0, "reset": 0.0, "stop": 12.0, "unplug": 12.0, "kill server": 0.0, LIE: 0.0}
 
 
@@ -106,7 +108,8 @@ def measure(times: int, jobs: int) -> int:
     """Print how long after a fault the next round is complete, under default limits; the exit code."""
     for kind, seconds in TRIALS.items():
         series = Series(float("inf"), verbose=False)
-        # The liar is never the first holder of what it lies about.
+        # The worker with the wrong update is never the first holder of the partition, which would be
+        # believed.
         who, place = ("w3", 1) if kind == LIE else ("" if kind == "kill server" else "w1", 0)
         fault = Fault(kind, who, "round", 40, seconds=seconds, place=place)
         run(series.make([trial(fault)] * times, jobs, LIMIT))

@@ -11,8 +11,11 @@ from random import Random
 
 Address = tuple[str, int]
 
-# What a pipe hands on at a time; and how much of what a worker says first is remembered, to be said again.
-CHUNK, REMEMBERED = 1 << 16, 1 << 14
+# Bytes that a pipe passes on at a time.
+CHUNK = 1 << 16
+
+# Bytes from the beginning of a worker's connection that are kept, so that they can be replayed.
+REMEMBERED = 1 << 14
 
 
 class Link:
@@ -70,17 +73,17 @@ class Link:
             pipe.finish()
 
     def half_close(self, up: bool) -> None:
-        """One end of all connections gets an end, and may still send."""
+        """Close one direction of all connections; the other direction stays open."""
         for pipe in self._pipes:
             pipe.half_close(up)
 
     def lose_track(self) -> None:
-        """Nothing passes on the connections that there are, ever again, and nobody is told."""
+        """Drop everything on the present connections from now on, without telling either end."""
         for pipe in self._pipes:
             pipe.dead = True
 
     def flip(self, up: bool, after: int) -> None:
-        """Change a bit of the byte that comes after so many more in one direction of each connection."""
+        """Flip a bit of the byte that follows the next `after` bytes in one direction of each connection."""
         for pipe in self._pipes:
             pipe.flips[up] = after
 
@@ -89,12 +92,12 @@ class Link:
         self.chunk, self.latency = chunk, latency
 
     def heal(self) -> None:
-        """What is plugged out or slow is so no more."""
+        """Plug all connections in again, at full speed."""
         self.plugged.set()
         self.chunk, self.latency = CHUNK, self._usual
 
     async def repeat(self) -> None:
-        """Say on another connection what the worker said on its last one, as one who overheard it."""
+        """Replay on another connection what the worker sent on its last one, as an eavesdropper might."""
         server = self._server()
         if server is None:
             return
@@ -180,7 +183,7 @@ class Pipe:
         self._writers = {False: worker, True: server}
 
     def bend(self, data: bytes, up: bool) -> bytes:
-        """What becomes of bytes on their way."""
+        """Bytes as the fault leaves them on their way."""
         if up not in self.flips:
             return data
         self.flips[up] -= len(data)
@@ -190,7 +193,7 @@ class Pipe:
         return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
 
     def reset(self) -> None:
-        """Both ends get a reset, whatever was on its way."""
+        """Reset both ends; bytes on their way are lost."""
         for writer in self._writers.values():
             taken = writer.get_extra_info("socket")
             if not writer.transport.is_closing() and taken is not None:
@@ -198,45 +201,45 @@ class Pipe:
         self.abort()
 
     def finish(self) -> None:
-        """Both ends get an end."""
+        """Close both ends in order."""
         for writer in self._writers.values():
             writer.close()
 
     def half_close(self, up: bool) -> None:
-        """The server, or else the worker, gets an end."""
+        """Close the direction to the server (`up`) or to the worker."""
         with contextlib.suppress(OSError, RuntimeError):
             self._writers[up].write_eof()
 
     def abort(self) -> None:
-        """Be done with both."""
+        """Drop both ends."""
         for writer in self._writers.values():
             writer.transport.abort()
 
 
 async def forge(group: Address, interface: str, seconds: float, rng: Random) -> None:
-    """Send a group what it heard once more, and things that look like it, for so long."""
+    """For some seconds, send heard datagrams to the group again, and forged ones that resemble them."""
     loop = asyncio.get_running_loop()
     member = socket.inet_aton(group[0]) + socket.inet_aton(interface)
     with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
-        ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        ear.bind(group)
-        ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-        mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
-        mouth.connect(group)
-        for end in (ear, mouth):
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        receiver.bind(group)
+        receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface))
+        sender.connect(group)
+        for end in (receiver, sender):
             end.setblocking(False)
         kept = [rng.randbytes(100)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    kept.append(await loop.sock_recv(ear, CHUNK))
-                    # It hears itself, too.
+                    kept.append(await loop.sock_recv(receiver, CHUNK))
+                    # The receiver gets what is sent here, too.
                     if rng.random() < 0.3:
                         with contextlib.suppress(OSError):
-                            mouth.send(_forged(rng.choice(kept), rng))
+                            sender.send(_forged(rng.choice(kept), rng))
                     del kept[:-200]
 
 

@@ -1,4 +1,4 @@
-"""How a run of `tools/chaos.py` ended, and whether it may."""
+"""The end of a run of `tools/chaos.py`, and the check whether a run may end like that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncdmtl.learning.training import Trained
 
 
 class ChaosError(Exception):
-    """What must not happen, happened."""
+    """A run did what no run may do."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def check_models(folder: Path, strategy: str, twin: Trained) -> None:
-    """ChaosError unless all model files in a folder hold what the twin has, bit for bit."""
+    """Raise ChaosError unless all model files in a folder hold the models of the twin, bit for bit."""
     for path in folder.glob("*.model"):
         models = SavedModel.load(path).models
         if strategy != "personal" and models.tasks != twin.models.tasks:

@@ -1,4 +1,4 @@
-"""The processes of a run of `tools/chaos.py`: started by a nursery, told apart by what they leave behind."""
+"""The processes of a run of `tools/chaos.py`, which the fork server starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 Event = dict[str, Any]
 
-# What no process may say, whatever happens to it.
+# Text that no process may print or log, under any fault.
 FORBIDDEN = re.compile(
     r"internal error|Traceback|\b\w+Warning\b|never retrieved|was destroyed|Fatal|defect of asyncdmtl"
 )
@@ -25,17 +25,17 @@ FORBIDDEN = re.compile(
 LINE = 1 << 24
 
 
-class Nursery:
-    """Starts processes: see `chaos_nursery`."""
+class ForkServer:
+    """Starts processes: see `chaos_fork_server`."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._jobs: dict[int, Process] = {}
 
-    async def __aenter__(self) -> Nursery:
+    async def __aenter__(self) -> ForkServer:
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, Path(__file__).with_name("chaos_nursery.py"), stdin=PIPE, stdout=PIPE,
+            sys.executable, Path(__file__).with_name("chaos_fork_server.py"), stdin=PIPE, stdout=PIPE,
             env=environment, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -62,7 +62,7 @@ class Nursery:
     ) -> Process:
         """Have a server or worker started; it is there once it has `begun`.
 
-        What it prints goes to `out`, and what it logs to a file beside that.
+        Its output goes to `out`, and its log to a file beside that.
         """
         number, process = next(self._numbers), Process(out)
         self._jobs[number] = process
@@ -95,7 +95,7 @@ class Process:
     Attributes
     ----------
     out, err : Path
-        What it prints, and what it logs. `out` may be a pipe, made by `make_pipe`, for `events`.
+        Files of its output and of its log. `out` may be a pipe of `make_pipe`, for `events`.
     begun, ended : asyncio.Event
     pid, code : int
         `code` is its exit code, negative for the signal that killed it; None while it runs.
@@ -109,7 +109,7 @@ class Process:
         self.code: int | None = None
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         self.excused = False
-        # Open before there is a writer: a pipe keeps what is written only as long as somebody has it open.
+        # Opened before there is a writer: a pipe keeps its content only while a process has it open.
         self._pipe = os.open(out, os.O_RDONLY | os.O_NONBLOCK) if out.is_fifo() else -1
 
     def send(self, number: signal.Signals) -> None:
@@ -125,7 +125,7 @@ class Process:
         return self.code
 
     async def events(self) -> AsyncIterator[Event]:
-        """What it prints, as it does and to the last word; once."""
+        """The events that it prints, as they come, to the last one. May be called once."""
         reader = asyncio.StreamReader(limit=LINE)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._pipe, "rb", buffering=0)

@@ -1,4 +1,4 @@
-"""One run of `tools/chaos.py`: real processes, a bad network between them, and what must come out."""
+"""One run of `tools/chaos.py`: real processes, a bad network between them, and checks of the result."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from typing import Any
 
 from chaos_network import Address, Link, forge
 from chaos_outcome import ChaosError, Outcome, check_models, check_rounds, issue_certificate, without_names
-from chaos_processes import FORBIDDEN, Event, Nursery, Process, make_pipe
+from chaos_processes import FORBIDDEN, Event, ForkServer, Process, make_pipe
 from chaos_scenario import FOR_GOOD, GROUP, LIE, LOOPBACK, OTHERS, SERVER, Fault, Scenario
 
 from asyncdmtl.learning.training import Trained
 from asyncdmtl.net.credentials import SECRET_VARIABLE
 
-# Seconds: for a whole run; and how long workers may take to end after the server.
-LIMIT, LAST = 120.0, 5.0
+# Seconds that a whole run may take.
+LIMIT = 120.0
+
+# Seconds that workers may take to end after the server.
+LAST = 5.0
 SECRET, WRONG = "as long as a secret has to be", "not what the others have, but long"
-# So often a worker that gave up is started again, as an operator would.
+# How often a worker that gave up is started again, as an operator would do.
 MOST_STARTS = 20
-# What the server has open at the most: itself some, and of each worker some connections that are ending.
-OWN_SOCKETS, SOCKETS_EACH = 9, 6
+# The most sockets that a server may have open for itself.
+OWN_SOCKETS = 9
+
+# The most sockets that it may have open for each worker: one in use, and some connections that are ending.
+SOCKETS_EACH = 6
 
 
 class Run:
@@ -36,18 +42,20 @@ class Run:
     Parameters
     ----------
     scenario : Scenario
-    nursery : Nursery
+    fork_server : ForkServer
     folder : Path
         Where files and logs go.
     limit : float
         Seconds until a run hangs.
     """
 
-    def __init__(self, scenario: Scenario, nursery: Nursery, folder: Path, limit: float = LIMIT) -> None:
+    def __init__(
+        self, scenario: Scenario, fork_server: ForkServer, folder: Path, limit: float = LIMIT
+    ) -> None:
         self.outcome = Outcome()
         self.address: Address | None = None
         self._scenario = scenario
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._folder = folder
         self._limit = limit
         self._links: dict[str, Link] = {}
@@ -127,7 +135,7 @@ class Run:
         self, module: str, words: Sequence[str], out: Path, *, secret: str = SECRET, lie: Any = None
     ) -> Process:
         environment = {SECRET_VARIABLE: secret} if self._scenario.secret else {}
-        process = self._nursery.start(
+        process = self._fork_server.start(
             module, words, out, environment=environment, fresh=self._scenario.fresh, lie=lie,
             loss=self._scenario.loss if module == "worker" else 0.0,
         )  # fmt: skip
@@ -145,7 +153,7 @@ class Run:
         return None
 
     async def _follow(self, server: Process) -> None:
-        """See what the server says, and let happen what is to happen then."""
+        """Follow the events of the server, and cause the faults that are due at them."""
         async for event in server.events():
             self._note(event)
         code = await server.wait()
@@ -278,7 +286,7 @@ class Run:
             return
         secret, k = (WRONG if fault.up else SECRET), len(self._strangers)
         if secret == SECRET or not self._scenario.secret:
-            # Nobody can tell one from the other: one of them may end without models.
+            # The server cannot tell one from the other, so one of them may end without models.
             self._doubled.add(fault.who)
         words = [*self._worker_words(fault.who, f"stranger-{k}"), "--max-wait=1"]
         out = self._folder / f"stranger-{k}.out"
@@ -286,7 +294,7 @@ class Run:
         self._disturb(fault.who)
 
     async def _tend(self, name: str, process: Process) -> None:
-        """Start a worker again that gave up though it should not: that is what operators are for."""
+        """Start a worker again that gave up, as an operator would do."""
         code = await process.wait()
         if code == 0 or process.excused or self._server_ended.done():
             return
@@ -373,12 +381,12 @@ class Run:
                 raise ChaosError("a stranger with another secret was let in")
 
     def _lost_units(self) -> list[str]:
-        """What nobody stores who is not dead for good."""
+        """Partitions, or files, that only workers stored which never come back."""
         alive = {unit for name, units in self._stored.items() if name not in self._dead for unit in units}
         return [unit for unit in self._scenario.units if unit not in alive]
 
     def _measure(self) -> None:
-        """Take down what the server has open."""
+        """Record the sockets and the memory of the server."""
         found = {} if self._server is None else self._server.resources()
         self.outcome.sockets = max(self.outcome.sockets, found.get("sockets", 0))
         self.outcome.memory = max(self.outcome.memory, found.get("VmRSS", 0))
@@ -414,11 +422,11 @@ _SIGNALS: Mapping[str, signal.Signals] = {
 }  # fmt: skip
 
 
-async def run_one(scenario: Scenario, nursery: Nursery, limit: float = LIMIT) -> Outcome:
+async def run_one(scenario: Scenario, fork_server: ForkServer, limit: float = LIMIT) -> Outcome:
     """Make the run of a scenario in a folder of its own, which is kept if it ends as it must not."""
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{scenario.seed}-"))
     try:
-        outcome = await Run(scenario, nursery, folder, limit).run()
+        outcome = await Run(scenario, fork_server, folder, limit).run()
     except Exception as error:
         error.add_note(f"logs: {folder}")
         raise

@@ -1,4 +1,4 @@
-"""What a seed of `tools/chaos.py` means: a small problem, who stores what, and what goes wrong when."""
+"""The scenario of a seed of `tools/chaos.py`: a small problem, a placement, and faults with their moments."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ GROUP = {"forge": 3}
 # These happen at most once in a run.
 FOR_GOOD, LIE = "kill for good", "lie"
 
-# Where datagrams go: nobody else may hear them.
+# The interface of datagrams: no other host hears them.
 LOOPBACK = "127.0.0.1"
 
-# What makes a fault happen; rounds are most of what is told, and the others are when things are in motion.
+# Events at which faults happen, each with how often it is drawn. Most events are rounds; at the others the
+# server and its workers change their state.
 MOMENTS = {"round": 12, "planned": 3, "joined": 3, "incident": 2, "checkpointed": 1, "resumed": 1}
 
 
@@ -46,13 +47,13 @@ class Fault:
     who : str
         The worker; "" for the server.
     event, count : str, int
-        It happens when the server has told so many of these events; for "round", that round.
+        The fault happens at the `count`-th event of this kind; for "round", in that round.
     delay, seconds : float
         So long after that; and how long it lasts.
     up : bool
         Towards the server, where there are two directions.
     place : int
-        Bytes until the one that is changed; what a late worker stores (a seed).
+        Bytes before the changed one; for a late worker, the seed of its partitions.
     """
 
     kind: str
@@ -188,7 +189,7 @@ class Scenario:
         ]
 
     def twin(self, folder: Path) -> Trained:
-        """What must come out."""
+        """The result that the run must have."""
         files = ",".join(str(folder / f"{unit}.csv") for unit in self.units)
         none = dict.fromkeys(("task", "target", "features", "weight"))
         given: dict[str, Any] = {**none, "data": self.data or files, "seed": 0}
@@ -201,17 +202,17 @@ class Scenario:
 
 
 def draw(seed: int, *, rounds: int | None = None, every: int | None = None) -> Scenario:
-    """The scenario of a seed: some faults at any moment; or one `every` so many rounds, none fatal."""
+    """The scenario of a seed: some faults at any moment, or one after `every` rounds, none of them fatal."""
     rng = random.Random(f"chaos {seed}")
     made = _draw_wire(random.Random(f"wire {seed}"), _draw_problem(rng, seed, rounds))
     if every is not None:
-        # Nobody may be the only one who holds something: a long run is not for waiting.
+        # No partition may have a single holder: a long run is not for waiting.
         faults = tuple(
             _draw_fault(rng, made, "round", count) for count in range(every, made.settings.rounds, every)
         )
         return replace(made, faults=faults)
     if rng.random() < 0.08 and (lie := _draw_lie(rng, made)):
-        # Who is believed depends on who is there: nobody else may be missing.
+        # The majority depends on the workers that are there, so no other worker may be missing.
         calm = [_draw_fault(rng, made, kinds={"delay": 1, "throttle": 1}) for _ in range(rng.randint(0, 2))]
         return replace(made, faults=(lie, *calm), fresh=False, cover=False)
     faults = tuple(_draw_fault(rng, made) for _ in range(rng.randint(1, 8)))
@@ -335,7 +336,7 @@ def _choose(rng: random.Random, weights: Mapping[str, int]) -> str:
 
 
 def _write_table(path: Path, rng: random.Random) -> None:
-    """Rows of some clinics, with what tables have: numbers, categories, values that are missing."""
+    """Rows of some clinics, as tables have them: numbers, categories, missing values."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clinic", "age", "pressure", "ward", "score"])

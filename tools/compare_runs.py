@@ -26,7 +26,7 @@ SYSTEMS = TOOLS / "systems"
 
 @dataclass(frozen=True)
 class Case:
-    """What is exchanged: each of so many workers has a vector of so many float32 in every round."""
+    """An exchange: in every round each worker has a vector of float32 for all others."""
 
     workers: int
     numbers: int
@@ -59,7 +59,7 @@ class Measured:
 
 
 def sent(hosts: Mapping[str, Host]) -> dict[str, Counters]:
-    """What the kernel counted so far, of every host."""
+    """The counters of the kernel so far, for every host."""
     return {name: host.counters() for name, host in hosts.items()}
 
 
@@ -103,7 +103,7 @@ def run_peer(name: str, python: Path, case: Case, hosts: Mapping[str, Host], lim
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
-    """Let a coordinator go on that waits for us."""
+    """Let a coordinator continue that waits for this tool."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
@@ -118,7 +118,7 @@ def script(name: str) -> Callable[[Processes, Path, Case, Mapping[str, Host], Pa
     def start(run: Processes, python: Path, case: Case, hosts: Mapping[str, Host], folder: Path) -> Started:
         program = (str(python), str(SYSTEMS / f"{name}.py"))
         coordinator = run.start(hosts[SERVER], *program, SERVER)
-        time.sleep(1.0 if name == "star" else 3.0)  # nobody says when a server listens
+        time.sleep(1.0 if name == "star" else 3.0)  # there is no sign that a server listens
         return coordinator, [run.start(hosts[f"w{k}"], *program, str(k)) for k in range(case.workers)]
 
     return start

@@ -1,4 +1,4 @@
-"""The same exchange through asyncdmtl and through what people use today, measured by the kernel.
+"""The same exchange through asyncdmtl and through widely used systems, measured by the kernel.
 
     sudo .venv/bin/python tools/compare_systems.py --markdown table.md
 
@@ -62,7 +62,7 @@ CODED = ("relay", "multicast")
 
 @dataclass(frozen=True)
 class Result:
-    """What one system came to in one case; `skipped` says why there are no figures, if there are none."""
+    """The figures of one system in one case; without figures, `skipped` gives the reason."""
 
     system: str
     workers: int
@@ -97,7 +97,7 @@ def versions(folder: Path) -> str:
 
 
 def rounds_within(budget: float, workers: int, numbers: int, rate: str) -> int:
-    """How many rounds of a star fit into so many seconds; 0 if fewer than make sense."""
+    """The number of rounds of a star that fit into these seconds; 0 if they are too few to compare."""
     speed = RATES[rate] or OPEN_SPEED
     rounds = int(budget * speed / (workers * (workers - 1) * 4 * numbers))
     return min(rounds, MOST_ROUNDS) if rounds >= FEWEST_ROUNDS else 0
@@ -139,7 +139,7 @@ def measure_own(
 
 
 def title(result: Result) -> str:
-    """What a system is called in the table."""
+    """The name of a system in the table."""
     if result.system in PEERS:
         return PEERS[result.system][0]
     name = "relay, multicast" if result.system == "multicast" else result.system
@@ -181,7 +181,7 @@ def cells(own: Mapping[str, Result], rates: Sequence[str]) -> list[str]:
 
 
 def verdict(chosen: Sequence[Result], rates: Sequence[str]) -> str:
-    """Where coding pays: how long a coded round takes, as a share of what other rounds take."""
+    """The time of a coded round as a share of the time of the other systems' rounds."""
     told = []
     for rate, system in product(rates, CODED):
         there = [r for r in chosen if r.rate == rate and r.measured is not None]

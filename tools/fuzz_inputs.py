@@ -1,4 +1,4 @@
-"""Inputs for `fuzz_protocol`: what honest peers send, and everything that can go wrong with it.
+"""Inputs for `fuzz_protocol`: what honest peers send, and mutations of it.
 
 An input is bytes, so that it can be kept, shown in hex and run again. The first byte is the letter of its
 target; then comes
@@ -122,7 +122,7 @@ class Air:
         return Reassembly(self._stream(), self.layout, self.solvers[worker], DatagramCounts())
 
     def right(self, worker: int, index: int, end: Reassembly) -> bool:
-        """Whether a range that is complete is what was sent."""
+        """Whether a complete range equals the one that was sent."""
         known = self._known[worker][:, slice(*self.layout.span(index))]
         return np.array_equal(end.hand_out(index, known), self._rows[index][list(self.solvers[worker].own)])
 
@@ -200,7 +200,7 @@ def numbered(event: str, plan: int, round_: int) -> tuple[Message, int, int]:
 
 
 def honest(rng: random.Random, role: str) -> bytes:
-    """A session input in which nobody breaks a rule: a random path through the table of states."""
+    """A session input that breaks no rule: a random path through the table of states."""
     state, plan, round_, stream, moves, welcomed = State.OPENED, -1, 0, b"", b"", False
     for _ in range(rng.randint(6, 24)):
         if not MOVES[state]:
@@ -303,7 +303,7 @@ def bomb(rng: random.Random) -> bytes:
 
 
 def exploded(bomb: bytes, size: int) -> bytes:
-    """The head that a bomb makes, of so many bytes."""
+    """The head of so many bytes that a small input expands to."""
     times, piece = int.from_bytes(bomb[:4], "big") % (1 << 20), bomb[4:] or b"\xc0"
     if times:
         piece = b"\xdd" + times.to_bytes(4, "big") + piece * times
@@ -332,7 +332,7 @@ def frame_size(stream: bytes) -> int | None:
 
 
 def _parts(frame: bytes) -> tuple[bytes, int, bytes] | None:
-    """Head, announced length of the body, and what follows the head; None if there is no whole head."""
+    """Head, announced length of the body, and the bytes after the head; None if the head is not complete."""
     if len(frame) < framing.PREFIX_BYTES:
         return None
     length, body = framing.unpack_prefix(frame)
@@ -424,7 +424,7 @@ class Mutator:
         return cut
 
     def _lie(self, cut: list[bytes], i: int) -> list[bytes]:
-        """Lengths that are not those of what follows; that of the body is checked like an honest one."""
+        """Lengths that do not fit the bytes that follow. The length of the body is checked like any other."""
         parts = _parts(cut[i])
         if parts is None:
             return cut

@@ -34,7 +34,7 @@ from asyncdmtl.server.server import Server
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
 
-# Every partition but the last is held twice by honest workers: theirs is the majority, whoever lies.
+# Two honest workers hold every partition but the last, so they are the majority against any wrong update.
 HONEST = {"w0": (0, 1, 2, 3, 4), "w1": (0, 1, 2), "w2": (3, 4), "w3": (1, 3, 5)}
 STRATEGIES = ("relay", "central", "personal", "uncoded")
 SETTINGS = Settings(loss="squared", coupling="nuclear", strength=0.05, rounds=4)
@@ -128,7 +128,7 @@ class Proxy:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, damage: Damage | None) -> None:
-    """Hand on what comes, frame by frame where there is damage to do, until the end."""
+    """Pass bytes on until the end; frame by frame where there is damage to do."""
     waiting = b""
     with contextlib.suppress(OSError, EOFError):
         while data := await reader.read(1 << 16):
@@ -170,7 +170,7 @@ class Run:
         self.settled: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Raises AssertionError, or whatever should not have happened."""
+        """Raises AssertionError, or the error that should not have happened."""
         options = RunOptions(
             SETTINGS, self._rng.choice(STRATEGIES), cover=tuple(p.id for p in self._partitions),
             join_timeout=LIMIT, round_timeout=5.0, silence_timeout=2.0, multicast=self._multicast,
@@ -290,7 +290,7 @@ def _outcome(task: asyncio.Task[Any]) -> str:
 
 
 class _Alarm(logging.Handler):
-    """Errors in the log, and exceptions that nobody waited for, are bugs."""
+    """Errors in the log, and exceptions that no task waited for, are bugs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -301,7 +301,7 @@ class _Alarm(logging.Handler):
 
 
 def main(inputs: int, seconds: float, seed: int) -> int:
-    """Runs with so many peers in all, or for so long; the exit code."""
+    """Make runs until there were so many peers, or for so many seconds; returns the exit code."""
     alarm = _Alarm()
     for name in ("asyncdmtl", "asyncio"):
         logging.getLogger(name).addHandler(alarm)

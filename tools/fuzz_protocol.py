@@ -1,4 +1,4 @@
-"""Fuzz what a peer can reach: `.venv/bin/python tools/fuzz_protocol.py --inputs 1000000`.
+"""Fuzz everything that a peer can reach: `.venv/bin/python tools/fuzz_protocol.py --inputs 1000000`.
 
 Frames, messages and both roles of the session; datagrams of a group, and what workers lack of them; settings,
 surveys, encodings and plan recipes as they are read from messages; with --live a server and workers over TCP
@@ -58,7 +58,7 @@ from asyncdmtl.protocol.messages.registry import Failure, Heartbeat, Message
 from asyncdmtl.protocol.session import WORKER_HEAD_LIMIT, Session
 from asyncdmtl.protocol.state_table import State
 
-# What may be raised for an input of each target; never LocalProtocolError, which is a fault of our own.
+# Errors that an input of each target may raise; never LocalProtocolError, which would be this side's fault.
 PERMITTED: dict[str, tuple[type[Exception], ...]] = {
     "session": (RemoteProtocolError,),
     "head": (RemoteProtocolError,),
@@ -71,7 +71,7 @@ PERMITTED: dict[str, tuple[type[Exception], ...]] = {
     "plan": (RemoteProtocolError, PlanError),
 }
 
-# What one input may take: seconds of CPU and bytes; and by how much the process may grow, once warm.
+# The most that one input may take: seconds of CPU and bytes; and how much the process may grow, once warm.
 LONGEST = 2.0
 HANG = 60.0
 MOST_MEMORY = 64 << 20
@@ -87,7 +87,7 @@ HONEST = fuzz_inputs.site(1)
 
 
 class BugError(Exception):
-    """What should never happen, did."""
+    """An input did what no input may do."""
 
 
 def session(data: bytes) -> None:
@@ -110,7 +110,7 @@ def session(data: bytes) -> None:
 
 
 def _move(ours: Session, moves: Iterator[int]) -> None:
-    """Send what the input says, or else what is due."""
+    """Send what the input asks for, else the message that is due."""
     while own := fuzz_inputs.moves_of(ours.role, ours.state):
         forced = not fuzz_inputs.moves_of(ours.peer, ours.state)
         choice = next(moves, int(forced))
@@ -150,7 +150,7 @@ def _check_failed(ours: Session) -> None:
 
 
 def head(data: bytes) -> None:
-    """A head of a frame, and what would be sent again."""
+    """Parse the head of a frame, and pack it again."""
     try:
         message = registry.unpack(data, BODY)
     except RemoteProtocolError:
@@ -159,7 +159,7 @@ def head(data: bytes) -> None:
 
 
 def group(data: bytes) -> None:
-    """Datagrams that a worker hears in a round; what it makes of them is what was sent, or nothing."""
+    """Datagrams that a worker hears in a round. It assembles the rows that were sent, or none."""
     worker, *datagrams = _list(data)
     k = fields.integer(worker, "worker", 0, len(fuzz_inputs.AIR.solvers) - 1)
     end = fuzz_inputs.AIR.reassembly(k)
@@ -174,7 +174,7 @@ def group(data: bytes) -> None:
 
 
 def answers(data: bytes) -> None:
-    """What workers say that they lack of a broadcast; repairs come to an end."""
+    """Loss reports of workers about a broadcast. Repairs come to an end."""
     broadcast, begun = fuzz_inputs.AIR.broadcast(), 0
     for told in _list(data):
         if told == [] and begun < fuzz_inputs.AIR.layout.ranges:
@@ -271,7 +271,7 @@ class Fuzzer:
         self._most = MOST_MEMORY
 
     def run(self, data: bytes) -> str:
-        """What became of an input: "accepted", "refused" or "ignored"; BugError if it is a bug."""
+        """How an input ended: "accepted", "refused" or "ignored"; BugError if it is a bug."""
         if self._last is not None:
             self._last[: len(data) + 4] = len(data).to_bytes(4, "big") + data
             if self.count % 20 == 0:
@@ -328,7 +328,7 @@ class Fuzzer:
             raise BugError(f"memory has grown by {(_resident() - self._warm) >> 20} MB")
 
     def summary(self) -> str:
-        """What was run, what came of it, how fast, and in how much memory."""
+        """A summary: inputs, how they ended, speed and memory."""
         seconds = time.monotonic() - self._began
         lines = [f"{self.count} inputs in {seconds:.0f} s ({self.count / seconds:.0f} a second), 0 bugs"]
         for target in PERMITTED:
@@ -347,7 +347,7 @@ class Fuzzer:
         """Tell about a bug and end."""
         traceback.print_exception(error)
         print(f"BUG, seed {self.seed}, input {self.count}: {error}\n--replay {data.hex()}", flush=True)
-        # Not sys.exit: under atheris nobody else may have a say.
+        # Not sys.exit: atheris would catch its exception.
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Processes of the program, or of another, on hosts: started, followed, and gone in the end."""
+"""Processes on hosts: started, followed, and killed in the end at the latest."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Processes:
             raise click.ClickException(self._told(code))
 
     def close(self) -> None:
-        """End what is left."""
+        """Kill the processes that are left."""
         self._clock.cancel()
         for process in self._started:
             with_group(process, signal.SIGKILL)
@@ -96,7 +96,7 @@ def with_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
 
 @contextmanager
 def processes(environment: Mapping[str, str], limit: float) -> Iterator[Processes]:
-    """Processes that are gone in the end."""
+    """Processes that are killed when the block ends."""
     started = Processes(environment, limit)
     try:
         yield started
@@ -128,7 +128,7 @@ def train(
     hosts : mapping of name to Host
     placement : Placement
     spec : str
-        What `--data` says.
+        The value of `--data`.
     options : sequence of str
         Of the server, beside those for data, address and output.
     save : Path, optional
@@ -170,7 +170,7 @@ def train(
 def follow(
     started: Processes, server: subprocess.Popen[str], on_event: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Hand on what a server says, to its end; its report."""
+    """Pass on the events of a server, to its end; returns its report."""
     while (event := started.event(server))["event"] != "finished":
         on_event(event)
     report: dict[str, Any] = event["report"]

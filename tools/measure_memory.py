@@ -122,7 +122,7 @@ def kill(processes: list[asyncio.subprocess.Process]) -> None:
 
 
 async def events(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, Any]]:
-    """What the server reports, to its end."""
+    """The events of the server, to its end."""
     assert process.stdout is not None
     async for line in process.stdout:
         event = json.loads(line)
@@ -134,7 +134,7 @@ async def events(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str,
 async def measure(
     placement: Placement, spec: str, options: list[str], slow: float | None, tls: bool
 ) -> tuple[dict[str, Any], list[int]]:
-    """A run's report; and the peak in each round in bytes, after what the server had before it planned."""
+    """A run's report; and the peak of each round in bytes, above the memory before the plan."""
     async with contextlib.AsyncExitStack() as stack:
         ours, theirs = stack.enter_context(certificate(tls))
         server = await start(

@@ -29,7 +29,7 @@ from asyncdmtl.plan.placement import Placement
 
 LIMIT = 300.0
 
-# What nftables do with the datagrams of a group that come in.
+# Rules of nftables for incoming datagrams of a group.
 RULES = """
 table inet loss {{
   chain input {{
@@ -41,7 +41,7 @@ table inet loss {{
 
 
 def lose(hosts: Sequence[Host], percent: float) -> None:
-    """Have hosts lose so many percent of the datagrams that come to them."""
+    """Make hosts lose a percentage of their incoming datagrams."""
     if shutil.which("nft") is None:
         raise click.ClickException("losing datagrams needs nft (nftables)")
     for host in hosts:
@@ -63,7 +63,7 @@ def single_packets(hosts: Sequence[Host]) -> None:
 def measure(
     placement: Placement, spec: str, options: Sequence[str], rate: str | None, loss: float, packets: bool
 ) -> tuple[Trained, float, Mapping[str, bytes]]:
-    """One run: what came of it, bytes that the server's interface sent in a round, and the models."""
+    """One run: its report, the bytes that the server's interface sent in a round, and the models."""
     with (
         tempfile.TemporaryDirectory() as folder,
         network([SERVER, *placement.workers], rate) as hosts,
@@ -82,7 +82,7 @@ def measure(
 
 
 def line(name: str, trained: Trained, sent: float, bound: float) -> str:
-    """What a run cost, in words."""
+    """The cost of a run, in words."""
     seconds = statistics.median(b - a for a, b in pairwise(trained.times))
     told = trained.report["multicast"]
     words = f"{name:24}{seconds:8.3f} s{sent / 1e6:10.3f} MB{sent / bound - 1:+9.2%}"

@@ -1,4 +1,4 @@
-"""What many workers and long vectors cost the server: `python tools/measure_scale.py --workers 10,50,200`.
+"""The cost of many workers and long vectors: `python tools/measure_scale.py --workers 10,50,200`.
 
 Runs `python -m asyncdmtl.server` and worker sessions, several to a process where memory forbids a process for
 each, over TCP on the loopback; prints the server's processor time and memory per round as workers and
@@ -37,7 +37,7 @@ LIMIT = 3600.0
 
 @dataclass(frozen=True)
 class Scale:
-    """A run's size, and what a round of it cost; seconds are medians, bytes and memory are of the server.
+    """A run's size and the cost of a round. Seconds are medians; bytes and memory are those of the server.
 
     `start_seconds` go by from the server's start to the plan's; `memory` is the most in any round above
     `memory_before`, what the server had when the plan was made; both in bytes.
@@ -58,7 +58,7 @@ class Scale:
 
 
 def processor_seconds(process: int) -> float:
-    """What a process has used so far."""
+    """Processor time and memory that a process has used so far."""
     words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
 
@@ -77,7 +77,7 @@ async def take_part(host: str, port: int, spec: str, names: Sequence[str]) -> No
 def measure(
     placement: Placement, tasks: int, numbers: int, copies: int, strategy: str, rounds: int, together: int
 ) -> Scale:
-    """Make a run with so many sessions to a process."""
+    """Make a run with several worker sessions in each process."""
     parts = len(placement.partitions) // tasks
     spec = f"synthetic:tasks={tasks},rows={parts},parts={parts},features={numbers},rank=1,test_rows=0"
     names = [f"{name}={','.join(stored)}" for name, stored in placement.as_dict().items()]

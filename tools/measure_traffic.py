@@ -120,7 +120,7 @@ def show_seconds(counted: Counted, rate: str | None) -> None:
 
 
 def least_seconds(report: dict[str, Any], rate: str) -> tuple[float, float]:
-    """What the server's link needs for the payload of a round: the bound's up, and what TCP sends down."""
+    """Seconds of the server's link for the payload of a round: the uplink bound, and TCP's downlink."""
     vector = report["vector"]["bytes"] / rate_bytes(rate)
     return (
         float(Fraction(report["uplink"]["bound"])) * vector,
@@ -129,7 +129,7 @@ def least_seconds(report: dict[str, Any], rate: str) -> tuple[float, float]:
 
 
 def draw(counted: Counted, rate: str | None, path: Path) -> None:
-    """A picture: what the bytes of a round are, and how long rounds took."""
+    """Draw the bytes of a round by kind, and the seconds of the rounds."""
     report, rounds = counted.report, len(counted.report["rounds"])
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -47,13 +47,13 @@ class Host:
     address: str
 
     def command(self, *words: str) -> list[str]:
-        """What runs a program here; it becomes that program, with the same process id."""
+        """The command that runs a program on this host; it becomes that program, with the same process id."""
         if not self.namespace:
             return list(words)
         return ["ip", "netns", "exec", self.namespace, *words]
 
     def counters(self) -> Counters:
-        """What the kernel counted so far."""
+        """The kernel's counters so far."""
         if not self.namespace:
             return Counters(0, 0, 0, 0, 0)
         paths = [f"/sys/class/net/eth0/statistics/{name}" for name in STATISTICS]

@@ -31,7 +31,7 @@ from asyncdmtl.plan.placement import Placement
 
 OPEN = "open"
 
-# What runs may differ in and pictures show along their axis: the first in which they do.
+# Settings in which runs may differ. The axis of a picture shows the first in which its runs do.
 AXES = {
     "numbers": "numbers per vector",
     "copies": "copies of each partition",
@@ -42,7 +42,7 @@ AXES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run is made with; `rate` is that of all links, or "open"."""
+    """The settings of a run; `rate` is that of all links, or "open"."""
 
     workers: int
     partitions: int
@@ -54,7 +54,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """What tells lines of a picture apart."""
+        """The settings in which the lines of a picture differ."""
         return " ".join([self.strategy, self.dtype, *([self.rate] if self.rate != OPEN else [])])
 
 
@@ -92,7 +92,7 @@ def measured(setting: Setting, rounds: int) -> Point:
 
 
 def point(setting: Setting, counted: Counted) -> Point:
-    """What the plots show of a run."""
+    """The figures of a run that plots show."""
     report = counted.report
     rounds = report["rounds"]
     interface = None
@@ -127,7 +127,7 @@ def with_accuracy(points: Sequence[Point], accuracy: float) -> Iterator[Point]:
     for found in points:
         best = least[found.setting.partitions, found.setting.numbers]
         goal = best + accuracy * (found.objectives[0] - best)
-        # The objective of a round is that at its beginning: what the rounds before it came to.
+        # The objective of a round is that at its beginning, after the rounds before it.
         rounds = next((r for r, value in enumerate(found.objectives) if value <= goal), None)
         reached = None
         if rounds is not None:
@@ -201,7 +201,7 @@ def draw_loads(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def grouped(points: Iterable[Point], along: str) -> Iterator[tuple[str, list[Point]]]:
-    """Points that differ along one axis only, and what they have in common."""
+    """Points that differ along one axis only, by the settings that they share."""
     groups: dict[str, list[Point]] = {}
     for found in points:
         setting = found.setting

@@ -22,13 +22,13 @@ from asyncdmtl.plan.placement import Placement
 # Seconds that a run may take.
 LIMIT = 3600.0
 
-# What `tc` understands by a rate, as bits a second.
+# Units of a rate as `tc` reads them, in bits a second.
 UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A run's report; what the kernel counted of each host, if they are in namespaces; perhaps each packet.
+    """A run's report, the kernel's counters of each namespace, and each packet if they were captured.
 
     `seconds` are those from the end of one round to the end of the next.
     """
@@ -40,7 +40,7 @@ class Counted:
 
     @property
     def round_seconds(self) -> float:
-        """The median; with a single round, what the server says of it."""
+        """The median seconds of a round; with a single round, the server's own figure."""
         return float(statistics.median(self.seconds or [self.report["rounds"][0]["seconds"]]))
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def measure(
     ----------
     placement : Placement
     spec : str
-        What `--data` says.
+        The value of `--data`.
     options : sequence of str
         Of the server.
     rate : str, optional
@@ -92,7 +92,7 @@ def measure(
 
 @contextmanager
 def captured(started: Processes, server: Host, wanted: bool) -> Iterator[list[dict[str, Any]]]:
-    """What each packet at the server was, in a list that is filled when the block ends."""
+    """A list of all packets at the server, which is filled when the block ends."""
     found: list[dict[str, Any]] = []
     if not wanted:
         yield found

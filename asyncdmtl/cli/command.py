@@ -1,4 +1,4 @@
-"""What all commands share: a decorator that adds the common options, configuration and logs."""
+"""Common parts of all commands: a decorator that adds the common options, configuration and logs."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
 
 async def _start(secret: bytes, *options: str) -> Process:
     """Start a worker process that prints its events as JSON and ends with its standard input."""
-    # Options in the environment are meant for the command that the user called, which passes on what it will.
+    # Options in the environment are meant for the command that the user called, which passes them on itself.
     environment = {
         key: value
         for key, value in os.environ.items()

@@ -1,1 +1,1 @@
-"""What a run was and cost: as a dict, as tables, as pictures."""
+"""Reports of runs, plans and placements: as dicts, as tables, as pictures."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The most tasks whose similarity is shown: what a picture has dots for, and clustering orders in a second.
+# The most tasks whose similarity is shown: a picture has dots for as many, and clustering orders them in a
+# second.
 _MOST_TASKS = 1000
 
 

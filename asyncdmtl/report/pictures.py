@@ -1,4 +1,4 @@
-"""What all pictures share: an empty figure, colours, and the file that it is saved in."""
+"""Common parts of all pictures: an empty figure, colours, and saving."""
 
 from __future__ import annotations
 

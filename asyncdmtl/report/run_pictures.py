@@ -139,7 +139,7 @@ def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _draw_curve(pair: Sequence[Axes], report: dict[str, Any]) -> None:
-    """The mean test metric after some of the rounds, with what one gets without coupling as lines."""
+    """The mean test metric after some of the rounds, with the metrics without coupling as lines."""
     metrics = report.get("metrics") or {}
     curve = [point for point in report.get("learning_curve", []) if point["mean"] is not None]
     if not curve:
@@ -182,7 +182,7 @@ def _draw_progress(
             color=CODED,
             label=f"coupled, {values[-1]:.4g}",
         )
-        # Much happens in the first rounds, and little, but of interest, in hundreds of others.
+        # On a logarithmic axis: values change much in the first rounds, and little in hundreds of later ones.
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(unit)

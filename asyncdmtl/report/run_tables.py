@@ -92,7 +92,7 @@ def _byte_table(report: Report) -> Table:
 
 
 def _traffic_words(report: Report) -> str:
-    """What the numbers mean, the costs as well as the savings."""
+    """Sentences about the traffic: costs as well as savings."""
     lines = []
     up, broadcast, wire = (report[key] for _, key in _DIRECTIONS)
     travels = any(Fraction(part["load"]) for part in (up, wire))
@@ -125,7 +125,7 @@ def _traffic_words(report: Report) -> str:
 
 
 def _framing_words(report: Report) -> str:
-    """What coding saves of all bytes up. Except for linear, framing is the same without coding."""
+    """How much of all uplink bytes coding saves. Except for linear, framing is the same without coding."""
     up = report["uplink"]
     share = up["framing_bytes"] / up["payload_bytes"]
     told = f"Vectors are small: framing is {share:.0%} of the uplink's payload"
@@ -157,7 +157,7 @@ def _multicast_words(told: Mapping[str, Any]) -> str:
 
 
 def _by_strategy(report: Report) -> str:
-    """What each strategy costs here on links without multicast."""
+    """The cost of each strategy on links without multicast."""
     costs = {name: Fraction(row["unicast_cost"]) for name, row in report["strategies"].items()}
     listed = ", ".join(f"{name} {cost}" for name, cost in costs.items())
     return f"Vectors a round on the wire, both ways, by strategy: {listed}."

@@ -380,7 +380,7 @@ def test_a_worker_with_other_data_is_refused() -> None:
     assert json.loads(server.stdout.readline())["event"] == "joined"
     done = asyncdmtl("--connect", address, "--name=b", "--data", SPEC, "--seed=1", module="asyncdmtl.worker")
     assert "must be the same data as at a" in one_line_error(done, 2)
-    # The other holds all partitions, so nobody else is waited for.
+    # The other worker holds all partitions, so the server waits for no more.
     for process in (first, server):
         process.communicate(timeout=LIMIT)
         assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""A plan, what its rows are in a round, and both ends of their broadcast, without a network."""
+"""A plan, its rows in a round, and both ends of their broadcast, without a network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Round:
         return Reassembly(self.stream(), self.layout, self.solvers[worker], heard or DatagramCounts())
 
     def known(self, worker: int, index: int) -> Bytes:
-        """A range of what a worker knows."""
+        """A range of the side information of a worker."""
         return self._known[worker][:, slice(*self.layout.span(index))]
 
     def own(self, worker: int, index: int) -> Bytes:

@@ -10,7 +10,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_group() -> Group:
-    """A group on a port that nobody uses just now."""
+    """A group on a port that is free just now."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
         tried.bind(("", 0))
         return Group("239.192.77.77", tried.getsockname()[1])

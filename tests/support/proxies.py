@@ -10,14 +10,14 @@ Bend = Callable[[bytes], bytes]
 
 
 class Proxy:
-    """Passes bytes between whoever connects here and a server, until told otherwise.
+    """Passes bytes between its clients and a server, until a test changes that.
 
     Attributes
     ----------
     up, down : callable
-        What becomes of the bytes that go to the server, and of those that come from it.
+        Functions that change the bytes on their way to the server, and from it.
     passing : Event
-        While it is cleared, nothing gets through, and nobody is told: an unplugged cable.
+        While it is cleared, nothing passes and neither end is told, as with an unplugged cable.
     connected : int
         How many connections there were.
     """

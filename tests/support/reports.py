@@ -1,4 +1,4 @@
-"""Reports of small runs, for tests of what is made from a report."""
+"""Reports of small runs, for tests of tables and pictures."""
 
 from __future__ import annotations
 

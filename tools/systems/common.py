@@ -1,4 +1,4 @@
-"""What every system here exchanges, and how its coordinator talks to `tools/compare_systems.py`.
+"""The exchange of every system here, and how its coordinator talks to `tools/compare_systems.py`.
 
 In a round worker `k` of `N` has a vector of its own, `update(k, round, numbers)`, and ends up with all `N`.
 These scripts run in an environment of their own, without asyncdmtl: `python SCRIPT ROLE` with the
@@ -33,7 +33,7 @@ def _base(worker: int, numbers: int) -> Vector:
 
 
 def update(worker: int, round_: int, numbers: int = NUMBERS) -> Vector:
-    """What a worker has in a round."""
+    """The vector of a worker in a round."""
     return _base(worker, numbers) + np.float32(round_)
 
 

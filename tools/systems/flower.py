@@ -46,14 +46,14 @@ class Exchange(Strategy):  # type: ignore[misc]
         self._coordinator = Server()
 
     def initialize_parameters(self, client_manager: ClientManager) -> Parameters:
-        """Wait for all workers; nobody has anything yet."""
+        """Wait for all workers; none has a vector yet."""
         client_manager.wait_for(WORKERS)
         return ndarrays_to_parameters([])
 
     def configure_fit(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, FitIns]]:
-        """What each client is sent."""
+        """The message for each client."""
         # The first fit is round -1: it ends with the updates of round 0 at the server.
         instructions = FitIns(parameters, {"round": server_round - 2})
         return [(client, instructions) for client in client_manager.sample(WORKERS, WORKERS)]

@@ -1,7 +1,7 @@
-"""Where the processes of `tools/chaos.py` come from: an interpreter that has imported all, and forks.
+"""The fork server of `tools/chaos.py`: an interpreter with the package imported, which forks each process.
 
-`python -m asyncdmtl.server` takes a second to import what it needs, a fork some milliseconds: hundreds of
-runs can have real processes, which can be killed, frozen and started again.
+A new interpreter takes half a second to import the package, a fork some milliseconds. So hundreds of runs can
+have real processes, which can be killed, frozen and started again.
 
 Reads jobs from standard input, one JSON object a line: `id`, `module` ("server" or "worker"), `words` (its
 options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), `lie` (in which
@@ -78,7 +78,7 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 def _become(job: dict[str, Any]) -> None:
-    """Be the server or worker of a job, in a process of its own."""
+    """Become the server or worker of a job; called in the forked process."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -106,7 +106,7 @@ def _become(job: dict[str, Any]) -> None:
 
 
 def _plant(round_: int, partition: str) -> None:
-    """Let one update be another than it should, in one number, once."""
+    """Make one number of one update wrong, once."""
     honest, rounds = Trainer.local_updates, itertools.count()
 
     def local_updates(trainer: Trainer, out: np.ndarray[Any, Any]) -> Any:
@@ -120,7 +120,7 @@ def _plant(round_: int, partition: str) -> None:
 
 
 def _lose(share: float, seed: str) -> None:
-    """Let a share of all datagrams be lost, and now and then all of a spell."""
+    """Lose a share of all datagrams, and now and then all datagrams of up to two seconds."""
     hear, rng, deaf_until = GroupReceiver._hand_over, random.Random(seed), 0.0
 
     def hand_over(receiver: GroupReceiver, datagram: memoryview) -> None:
