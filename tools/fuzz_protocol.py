@@ -49,7 +49,7 @@ from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import PlanError, RemoteProtocolError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.multicast.sending import MOST_REPAIRS
+from asyncdmtl.multicast.sending import MAX_REPAIRS
 from asyncdmtl.plan.serialization import _digest, rebuild
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.ledger import Ledger
@@ -196,7 +196,7 @@ def _most_datagrams(index: int) -> int:
     """Datagrams of a range, if all of it is lost again and again."""
     first, stop = fuzz_inputs.AIR.layout.pieces_of(index)
     needed = max(len(solver.own) for solver in fuzz_inputs.AIR.solvers)
-    return (stop - first) * (len(fuzz_inputs.RELAYED.combined) + needed * MOST_REPAIRS)
+    return (stop - first) * (len(fuzz_inputs.RELAYED.combined) + needed * MAX_REPAIRS)
 
 
 def _list(packed: bytes) -> list[Any]:

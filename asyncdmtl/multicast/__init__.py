@@ -1,1 +1,1 @@
-"""Broadcast in datagrams, without sockets or clocks: cutting, sealing, sending, receiving, repairing."""
+"""Multicast of coded rows in datagrams, without sockets or clocks: cut, encrypted, received and repaired."""

@@ -1,16 +1,16 @@
-"""Coded rows in datagrams: cut, sealed, opened, and put together again in whatever order they come.
+"""Coded rows in datagrams: how they are cut, numbered and encrypted.
 
 A row is cut into *ranges*, all rows at the same places, and a range of a row into *pieces*, of which each
 fits a datagram::
 
-    name of the stream (6) | number of the row (2) | number of the piece (4) | sealed piece | tag (16)
+    name of the stream (6) | number of the row (2) | number of the piece (4) | encrypted piece | tag (16)
 
-A *stream* is all datagrams of one round under one plan. Its name and its key follow from the run's key, which
-workers are told on their connections, and from the plan's number and digest and the round. So the name says
-all of these; an old datagram belongs to no stream that anyone listens to; and no two contents ever have the
-same 12 bytes of header under one key, which makes the header the nonce (AES-GCM, 256 bits).
+A *stream* is all datagrams of one round under one plan. Its name and its key are derived from the run's key,
+which workers get over TCP, from the plan's number and digest, and from the round. An old datagram therefore
+belongs to no stream that a worker receives. No two contents ever have the same 12 bytes of header under one
+key, so that the header serves as the nonce (AES-GCM, 256 bits).
 
-Rows of repair have numbers from the number of the broadcast's rows on (asyncdmtl.plan.codes.repair).
+The rows that repair losses are numbered after the rows of the broadcast (asyncdmtl.plan.codes.repair).
 """
 
 from __future__ import annotations
@@ -22,12 +22,29 @@ from functools import cached_property
 
 from asyncdmtl.errors import UsageError
 
+# The header of a datagram: name of the stream, number of the row, number of the piece.
 HEADER = struct.Struct(">6sHI")
-NAME_BYTES, TAG_BYTES, KEY_BYTES = 6, 16, 32
-OVERHEAD = HEADER.size + TAG_BYTES
-MAX_ROW_NUMBERS, MAX_PIECE_NUMBERS = 1 << 16, 1 << 32
 
-_CONTEXT = struct.Struct(">QQ")
+# Bytes of the name of a stream: a foreign datagram has the same by chance once in 2^48.
+NAME_BYTES = 6
+
+# Bytes of the tag by which a forged datagram is noticed: that of AES-GCM.
+TAG_BYTES = 16
+
+# Bytes of the key of a run's datagrams, and of the key of a stream: that of AES-256.
+KEY_BYTES = 32
+
+# Bytes of a datagram besides the coded rows in it.
+OVERHEAD = HEADER.size + TAG_BYTES
+
+# Rows that a round can number, repairs included: two bytes of the header.
+MAX_ROW_NUMBERS = 1 << 16
+
+# Pieces of a row that a round can number: four bytes of the header.
+MAX_PIECE_NUMBERS = 1 << 32
+
+# Plan and round, from which the key of a stream is derived.
+_PLAN_AND_ROUND = struct.Struct(">QQ")
 
 
 class Stream:
@@ -36,9 +53,14 @@ class Stream:
     Parameters
     ----------
     key : bytes
-        The run's, `KEY_BYTES` of them.
+        The run's key, `KEY_BYTES` long.
     context : bytes
-        What sets this stream apart from all others under the key.
+        Different for each stream under the key.
+
+    Attributes
+    ----------
+    name : bytes
+        `NAME_BYTES` long.
     """
 
     def __init__(self, key: bytes, context: bytes) -> None:
@@ -59,20 +81,23 @@ class Stream:
     @classmethod
     def of_round(cls, key: bytes, plan: int, digest: bytes, round_: int) -> Stream:
         """The stream of a round under a plan."""
-        return cls(key, b"round" + _CONTEXT.pack(plan, round_) + digest)
+        return cls(key, b"round" + _PLAN_AND_ROUND.pack(plan, round_) + digest)
 
     @classmethod
     def of_probe(cls, key: bytes, nonce: bytes) -> Stream:
-        """The stream by which one worker is asked whether it hears the group."""
+        """The stream of the probe by which one worker finds out whether it receives the group."""
         return cls(key, b"probe" + nonce)
 
     def seal(self, row: int, piece: int, content: memoryview, out: memoryview) -> None:
-        """Write a datagram of `OVERHEAD + len(content)` bytes to `out`."""
+        """Encrypt a piece of a row: write a datagram of `OVERHEAD + len(content)` bytes to `out`."""
         HEADER.pack_into(out, 0, self.name, row, piece)
         self._cipher.encrypt_into(out[: HEADER.size], content, None, out[HEADER.size :])
 
     def open(self, datagram: memoryview, out: memoryview) -> bool:
-        """Whether a datagram of this stream is genuine; its content is written to `out`, of that length."""
+        """Decrypt a datagram of this stream into `out`; return whether it is genuine.
+
+        `out` must be `OVERHEAD` bytes shorter than the datagram.
+        """
         try:
             self._cipher.decrypt_into(datagram[: HEADER.size], datagram[HEADER.size :], None, out)
         except self._forged:
@@ -84,7 +109,7 @@ class Stream:
 class Layout:
     """How rows of `row_bytes` are cut into ranges of `range_bytes` and these into pieces of `piece_bytes`.
 
-    The last piece of a range, and the last range of a row, are what is left. Pieces are numbered along a row.
+    The last piece of a range and the last range of a row may be shorter. Pieces are numbered along a row.
     """
 
     row_bytes: int

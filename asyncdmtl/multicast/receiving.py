@@ -1,4 +1,4 @@
-"""The rows that one worker needs in one round, put together from datagrams, in whatever order they come."""
+"""The rows that one worker needs in one round, reassembled from datagrams that come in any order."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.multicast.datagrams import HEADER, OVERHEAD, Layout, Stream
 from asyncdmtl.plan.codes.repair import Solver
 
-# How many rows a piece lacks is told in a byte.
-MOST_TOLD = 255
+# The largest count of lacking rows that a loss report can hold for a piece: it has one byte for each.
+MAX_REPORTED = 255
 
 
 @dataclass
 class DatagramCounts:
-    """Datagrams that a worker received, by what became of them.
+    """Counts of the datagrams that a worker received.
 
-    `taken` were used, `repaired` of them in the stead of lost ones; `surplus` were not needed, and not
-    opened; `foreign` belong to no stream that is listened to: another program's, or another round's;
-    `malformed` have a wrong size or number; `forged` fail their seal.
+    Attributes
+    ----------
+    taken : int
+        Datagrams whose rows were used.
+    repaired : int
+        Those of them that stand in for lost ones.
+    surplus : int
+        Datagrams that were not needed, and not decrypted.
+    foreign : int
+        Datagrams of no stream that the worker receives: of other programs, or of other rounds.
+    malformed : int
+        Datagrams of a wrong size or with a number that does not exist.
+    forged : int
+        Datagrams whose tag does not match.
     """
 
     taken: int = 0
@@ -34,30 +45,31 @@ class DatagramCounts:
 
 
 class Reassembly:
-    """What one worker has of the rows of one round.
+    """The rows of one round, as far as one worker has received them.
 
-    Any rows that suffice are taken for a piece: the worker's own rows in their places, others in places that
-    are still empty; of these the lost own rows are made in the end. Memory is that of the own rows and some
-    bytes for each piece of them. What comes after a piece is complete is dropped unopened, replayed or not.
+    A worker needs as many rows of each piece as it has own rows, whichever rows these are. Its own rows are
+    written into their places, and other rows into places that are still empty; from these the lost own rows
+    are computed at the end. Memory holds the own rows and some bytes for each of their pieces. Datagrams of a
+    complete piece are dropped without being decrypted.
 
     Parameters
     ----------
     stream : Stream
     layout : Layout
     solver : Solver
-    heard : DatagramCounts
+    counts : DatagramCounts
         Where datagrams are counted.
 
     Attributes
     ----------
     reached : int
-        The last range of which anything was used; -1 at first.
+        The last range of which a datagram was used; -1 at first.
     """
 
-    def __init__(self, stream: Stream, layout: Layout, solver: Solver, heard: DatagramCounts) -> None:
+    def __init__(self, stream: Stream, layout: Layout, solver: Solver, counts: DatagramCounts) -> None:
         self.stream = stream
         self.layout = layout
-        self.heard = heard
+        self.counts = counts
         self.reached = -1
         self._solver = solver
         self._rows: list[Bytes | None] = [None] * layout.ranges
@@ -78,58 +90,58 @@ class Reassembly:
         return not self._left[index]
 
     def seen(self, index: int) -> int:
-        """Datagrams of a range that came, needed or not."""
+        """Count of the received datagrams of a range, needed or not."""
         return self._seen[index]
 
     def lacks(self, index: int) -> bytes:
-        """How many rows each piece of a range lacks; empty if none does."""
+        """One byte for each piece of a range: how many rows of it are lacking. Empty if none is."""
         if self.complete(index):
             return b""
         first, stop = self.layout.pieces_of(index)
-        return bytes(min(count, MOST_TOLD) for count in self._lacking[first:stop])
+        return bytes(min(count, MAX_REPORTED) for count in self._lacking[first:stop])
 
     def take(self, datagram: memoryview) -> int | None:
-        """Take in a datagram that names this stream; the range that it completes, if it does."""
+        """Take in a datagram of this stream; return the range that it completes, or None."""
         if len(datagram) <= OVERHEAD:
-            self.heard.malformed += 1
+            self.counts.malformed += 1
             return None
         _, number, piece = HEADER.unpack_from(datagram)
         if piece >= len(self._starts):
-            self.heard.malformed += 1
+            self.counts.malformed += 1
             return None
         start, stop = self._starts[piece], self._stops[piece]
         if len(datagram) != stop - start + OVERHEAD:
-            self.heard.malformed += 1
+            self.counts.malformed += 1
             return None
         index = piece // self.layout.pieces_per_range
         self._seen[index] += 1
         if not self._lacking[piece]:
-            self.heard.surplus += 1
+            self.counts.surplus += 1
             return None
         place = self._place_of.get(number)
         if place is None or self._has[place][piece] or (place in self._filled.get(piece, ())):
             place = self._empty_place(number, piece)
             if place is None:
-                self.heard.surplus += 1
+                self.counts.surplus += 1
                 return None
         if not self._views[index]:
             self._make_room(index)
         if not self.stream.open(datagram, self._views[index][place][start:stop]):
-            self.heard.forged += 1
+            self.counts.forged += 1
             return None
-        self.heard.taken += 1
+        self.counts.taken += 1
         if index > self.reached:
             self.reached = index
         if self._solver.own[place] == number:
             self._has[place][piece] = 1
         else:
             self._filled.setdefault(piece, {})[place] = number
-            self.heard.repaired += 1
+            self.counts.repaired += 1
         self._lacking[piece] -= 1
         return None if self._lacking[piece] else self._settle(index, piece)
 
     def fill(self, index: int, rows: Bytes) -> None:
-        """Take the own rows of a range as they came on the connection, (len(own), bytes of the range)."""
+        """Take the own rows of a range that came over TCP, (len(own), bytes of the range)."""
         start, stop = self.layout.span(index)
         if rows.shape != (len(self._solver.own), stop - start):
             raise UsageError(
@@ -144,15 +156,24 @@ class Reassembly:
         self._rows[index], self._left[index] = rows, 0
 
     def hand_out(self, index: int, known: Bytes) -> Bytes:
-        """The own rows of a complete range, (len(own), bytes of the range); those that were lost are made.
+        """The own rows of a complete range; lost ones are computed from the rows that stand in for them.
 
-        They can be had once. `known` is the side information, (packets that are known, bytes of the range).
+        Each range can be handed out once.
+
+        Parameters
+        ----------
+        known : uint8 array (packets that are known, bytes of the range)
+            The side information.
+
+        Returns
+        -------
+        rows : uint8 array (len(own), bytes of the range)
         """
         rows = self._rows[index]
         if rows is None:
             return np.empty((0, known.shape[1]), np.uint8)
         first, end = self.layout.pieces_of(index)
-        # Neighbours that lost the same are made good together.
+        # Neighbouring pieces that lack the same rows are solved together.
         gaps = [tuple(sorted(self._filled.pop(piece, {}).items())) for piece in range(first, end)]
         piece = first
         for filled, alike in itertools.groupby(gaps):
@@ -165,13 +186,13 @@ class Reassembly:
         return rows
 
     def _make_room(self, index: int) -> None:
-        """Memory for the own rows of a range, once the first of its datagrams is there."""
+        """Take memory for the own rows of a range: when the first of its datagrams is there, not before."""
         start, stop = self.layout.span(index)
         rows = self._rows[index] = np.empty((len(self._solver.own), stop - start), np.uint8)
         self._views[index] = [memoryview(row.data) for row in rows]
 
     def _empty_place(self, number: int, piece: int) -> int | None:
-        """A place for a row that is not in its own, or None if it is here already or would tell nothing."""
+        """An empty place for another row than the own ones; None if the row is here or is of no use."""
         filled = self._filled.get(piece, {})
         own = self._place_of.get(number)
         here = number in filled.values() or (own is not None and self._has[own][piece])
@@ -181,7 +202,7 @@ class Reassembly:
         return next(empty)
 
     def _settle(self, index: int, piece: int) -> int | None:
-        """A piece has as many rows as it needs: the range if that completes it."""
+        """Settle a piece that has as many rows as it needs; return the range if that completes it."""
         if (filled := self._filled.get(piece)) is not None:
             for place in self._solver.redundant(tuple(filled.items())):
                 del filled[place]

@@ -1,9 +1,10 @@
-"""The server's side of a broadcast in datagrams: what is sent, what workers lack, and what makes up for it.
+"""The server's side of a multicast round: which datagrams are sent, and which repair losses.
 
-A round is sent range by range. When all datagrams of a range are on their way, every listener is asked what
-it lacks of it; fresh rows make up for the most that any of them lacks, piece by piece, so that one datagram
-serves all who lost one, whichever it was. Who heard nothing of a range, or still lacks something after
-`MOST_REPAIRS` repairs, or has asked for more in all than it needs, is sent that range on its connection.
+A round is sent range by range. When all datagrams of a range have been sent, the server asks every listener
+what it lacks of the range. For each piece it then sends as many fresh rows as the listener with the largest
+loss lacks: one datagram serves all listeners that lost one, whichever they lost. A listener gets a range over
+TCP if it received nothing of the range, if it still lacks rows after `MAX_REPAIRS` repairs, or if it has
+asked for more rows in all than it needs.
 """
 
 from __future__ import annotations
@@ -19,18 +20,27 @@ from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS, OVERHEAD, Layout, Stream
 from asyncdmtl.plan.codes.repair import FreshRows
 
-# Bytes of the datagrams that are handed to the kernel at once: with all their headers below 64 KiB, which is
-# what queues with a rate limit let through without taking them apart.
-BLOCK = 60_000
+# Bytes of the datagrams that are handed to the kernel at once. With all headers they stay below 64 KiB, which
+# queues with a rate limit let through without taking them apart.
+BLOCK_BYTES = 60_000
 
-MOST_REPAIRS = 8
+# Repairs of a range by datagrams: with half of all datagrams lost, one in 256 is lost in all of them.
+MAX_REPAIRS = 8
 
 
 @dataclass(frozen=True)
 class DatagramBlock:
-    """Datagrams of `size` bytes one after the other, the last of which may be shorter; `count` of them.
+    """Consecutive datagrams with pieces of one row.
 
-    They carry pieces of one row, which is `fresh` if it repairs.
+    Attributes
+    ----------
+    datagrams : memoryview
+        One after the other.
+    size : int
+        Bytes of each; the last one may be shorter.
+    count : int
+    fresh : bool
+        The row repairs losses.
     """
 
     datagrams: memoryview
@@ -41,11 +51,22 @@ class DatagramBlock:
 
 @dataclass
 class ReceptionCounts:
-    """What one worker had of a round, or of several.
+    """How one worker received a round, or several.
 
-    Datagrams that were `sent` at first, those of them that it `lost`, rows of pieces that it `lacked` then,
-    and `ranges` that it was sent on its connection. Rows of pieces that it `needed` in all, and those that it
-    `asked` for because it lacked them at first or after a repair.
+    Attributes
+    ----------
+    sent : int
+        Datagrams that were sent before any repair.
+    lost : int
+        Those of them that the worker did not receive.
+    lacked : int
+        Rows of pieces that it lacked before any repair.
+    ranges : int
+        Ranges that it was sent over TCP.
+    needed : int
+        Rows of pieces that it needed in all.
+    asked : int
+        Rows of pieces that it lacked in all, before repairs and after each of them.
     """
 
     sent: int = 0
@@ -56,13 +77,13 @@ class ReceptionCounts:
     asked: int = 0
 
     def count(self, sent: int, seen: int, lacked: int) -> None:
-        """Add what was sent of a range, what was received of that, and what is lacking."""
+        """Add one range: datagrams that were sent and seen, and rows that are lacking."""
         self.sent += sent
         self.lost += max(0, sent - seen)
         self.lacked += lacked
 
     def add(self, other: ReceptionCounts) -> None:
-        """Add another round's."""
+        """Add the counts of another round."""
         self.sent += other.sent
         self.lost += other.lost
         self.lacked += other.lacked
@@ -73,9 +94,18 @@ class ReceptionCounts:
 
 @dataclass(eq=False)
 class _Range:
-    """How far a range is: the next fresh row, repairs and datagrams so far, and who has not answered yet.
+    """The progress of one range.
 
-    `lacks` are the rows that each piece lacks at those who have.
+    Attributes
+    ----------
+    fresh : int
+        The number of the next fresh row.
+    repairs, datagrams : int
+        Repairs and datagrams so far.
+    waiting : set of str
+        Listeners that were asked and have not answered.
+    lacks : dict of str to uint8 array (pieces of the range,)
+        Rows that each piece lacks, at each listener that has answered and lacks some.
     """
 
     fresh: int
@@ -93,11 +123,11 @@ class Broadcast:
     stream : Stream
     layout : Layout
     rows : sequence of uint8 arrays (R, bytes of the range)
-        All rows, range by range; a range must not change from when it is sent until the round is over.
+        All rows, range by range. A range must not change from when it is sent until the round is over.
     seed : int
-        The plan's.
+        The plan's seed.
     own : mapping of worker to sequence of int
-        The listeners, and their own rows (`Solver.own`); rows that are nobody's own are not sent.
+        The own rows of each listener (`Solver.own`). Rows that no listener needs are not sent.
 
     Attributes
     ----------
@@ -123,32 +153,32 @@ class Broadcast:
         self._fresh = FreshRows(len(rows[0]), seed)
         self._ranges = [_Range(len(rows[0])) for _ in range(layout.ranges)]
         self._begun = 0
-        self._block = memoryview(bytearray(max(BLOCK, layout.piece_bytes + OVERHEAD)))
+        self._block = memoryview(bytearray(max(BLOCK_BYTES, layout.piece_bytes + OVERHEAD)))
 
     @property
     def listeners(self) -> tuple[str, ...]:
-        """Those who take part and have not been dropped."""
+        """The workers that receive the round and have not been dropped."""
         return tuple(self._needs)
 
     @property
     def count(self) -> int:
-        """Rows that are sent."""
+        """Count of the rows that are sent."""
         return len(self._numbers)
 
     @property
     def begun(self) -> int:
-        """Ranges that were sent, at least in part."""
+        """Count of the ranges that were sent, at least in part."""
         return self._begun
 
     @property
     def settled(self) -> bool:
-        """Whether all ranges were sent, and nobody lacks anything of them or has still to say so."""
+        """Whether all ranges were sent and all listeners have said that they lack nothing."""
         return self._begun == len(self._ranges) and not any(r.waiting or r.lacks for r in self._ranges)
 
     def next_range(self, spare: int = 0) -> Iterator[DatagramBlock]:
-        """The datagrams of the next range, with so many fresh rows; each block is valid until the next.
+        """The datagrams of the next range, with `spare` fresh rows; each block is valid until the next one.
 
-        When they are sent, ask all listeners what they lack of it.
+        When they have been sent, all listeners must be asked what they lack of the range.
         """
         index = self._begun
         self._begun += 1
@@ -163,9 +193,9 @@ class Broadcast:
             yield from self._sealed(sending, number, row, first, whole)
 
     def repair(self, index: int) -> Iterator[DatagramBlock]:
-        """Fresh rows of the pieces of a range that are lacked; each block is valid until the next.
+        """Fresh rows of the pieces of a range that are lacking; each block is valid until the next one.
 
-        When they are sent, ask those who lacked something again.
+        When they have been sent, the listeners in `waiting` must be asked again.
         """
         sending = self._ranges[index]
         lacked = np.max(list(sending.lacks.values()), axis=0)
@@ -176,32 +206,32 @@ class Broadcast:
             yield from self._sealed(sending, number, row, first, first + np.flatnonzero(lacked > i))
 
     def take_report(self, worker: str, index: int, lacks: bytes, seen: int) -> bool:
-        """Take in what a listener lacks of a range; whether that was the last answer.
+        """Take in the loss report of a listener; return whether it was the last one that was due.
 
         Parameters
         ----------
         lacks : bytes
-            For each piece of the range, how many rows; empty if none.
+            One byte for each piece of the range: how many rows of it are lacking. Empty if none is.
         seen : int
-            Datagrams of the range that it received.
+            Datagrams of the range that the listener received.
 
         Raises
         ------
         RemoteProtocolError
-            It was not asked, or this is no answer.
+            The listener was not asked, or cannot lack that much.
         """
         if worker not in self._needs:
             return False
         if not 0 <= index < self._begun or worker not in self._ranges[index].waiting:
-            raise RemoteProtocolError(f"worker {worker!r} told unasked what it lacks of range {index}")
+            raise RemoteProtocolError(f"worker {worker!r} was not asked what it lacks of range {index}")
         sending = self._ranges[index]
         first, stop = self.layout.pieces_of(index)
         if lacks and (len(lacks) != stop - first or not 0 < max(lacks) <= min(self._needs[worker], 255)):
-            raise RemoteProtocolError(f"worker {worker!r} lacks of range {index} what there is not")
+            raise RemoteProtocolError(f"worker {worker!r} cannot lack so much of range {index}")
         reception, lacked = self.receptions[worker], sum(lacks)
         reception.asked += lacked
         if not sending.repairs:
-            # What it has, it has received.
+            # The listener received at least the datagrams whose rows it has, whatever it says.
             least = min(self._needs[worker] * (stop - first) - lacked, sending.datagrams)
             reception.count(sending.datagrams, max(seen, least), lacked)
         sending.waiting.discard(worker)
@@ -210,23 +240,23 @@ class Broadcast:
         return not sending.waiting
 
     def sent(self, index: int) -> int:
-        """Datagrams of a range that were sent so far."""
+        """Count of the datagrams of a range that were sent so far."""
         return self._ranges[index].datagrams
 
     def range_to_repair(self) -> int | None:
-        """The first range that all have answered for and some lack something of, if there is one."""
+        """The first range of which all listeners have answered and some lack rows; None if there is none."""
         return next((i for i, r in enumerate(self._ranges[: self._begun]) if r.lacks and not r.waiting), None)
 
     def repaired(self, index: int) -> bool:
-        """Whether a range was sent more than once."""
+        """Whether a range was repaired at least once."""
         return self._ranges[index].repairs > 0
 
     def waiting(self, index: int) -> tuple[str, ...]:
-        """Those who have still to answer for a range."""
+        """The listeners that have not answered for a range."""
         return tuple(self._ranges[index].waiting)
 
     def unanswered(self) -> dict[str, list[int]]:
-        """Those who have still to answer, and all ranges of which it is not known that they have them."""
+        """Each listener that has not answered, with the ranges that it is not known to have."""
         late = {worker for sending in self._ranges for worker in sending.waiting}
         return {
             worker: [i for i, r in enumerate(self._ranges) if worker in r.waiting or worker in r.lacks]
@@ -234,16 +264,19 @@ class Broadcast:
         }
 
     def lacking(self, index: int) -> bool:
-        """Whether somebody who has answered lacks something of a range."""
+        """Whether a listener that has answered lacks rows of a range."""
         return bool(self._ranges[index].lacks)
 
     def take_unrepairable(self, index: int) -> list[str]:
-        """Those whom a repair of a range would not help: they are to be sent it on their connections."""
+        """Remove the listeners that another repair of a range would not help, and return them.
+
+        They must be sent the range over TCP.
+        """
         sending = self._ranges[index]
         found = [
             worker
             for worker, lacks in sending.lacks.items()
-            if sending.repairs >= MOST_REPAIRS
+            if sending.repairs >= MAX_REPAIRS
             or lacks.min() >= min(self._needs[worker], 255)
             or self.receptions[worker].asked > self.receptions[worker].needed
         ]
@@ -260,7 +293,7 @@ class Broadcast:
             sending.lacks.pop(worker, None)
 
     def _fresh_rows(self, sending: _Range, rows: Bytes, count: int) -> Iterator[tuple[int, Bytes]]:
-        """So many rows that nobody has yet, with their numbers."""
+        """Fresh rows, `count` of them at most, with their numbers."""
         numbers = range(sending.fresh, min(sending.fresh + count, MAX_ROW_NUMBERS))
         sending.fresh = numbers.stop
         if len(numbers):
@@ -269,10 +302,10 @@ class Broadcast:
     def _sealed(
         self, sending: _Range, number: int, row: Bytes, first: int, pieces: NDArray[np.intp]
     ) -> Iterator[DatagramBlock]:
-        """Datagrams of some pieces of a row of a range, in blocks; all but the last of them have one size."""
+        """Datagrams of some pieces of a row, in blocks; all datagrams but the last have one size."""
         content, block, step = memoryview(row.data), self._block, self.layout.piece_bytes
         size = step + OVERHEAD
-        most = max(1, BLOCK // size)
+        most = max(1, BLOCK_BYTES // size)
         for at in range(0, len(pieces), most):
             end = 0
             for piece in pieces[at : at + most].tolist():

@@ -1,4 +1,4 @@
-"""Sockets of a group: one that sends to it, and one that listens to it."""
+"""Sockets of a multicast group: one that sends to it, and one that receives from it."""
 
 from __future__ import annotations
 
@@ -20,36 +20,52 @@ from asyncdmtl.multicast.sending import DatagramBlock
 
 log = logging.getLogger(__name__)
 
-# Linux; the socket module does not know them (include/uapi/linux/udp.h, in.h, in6.h).
-UDP_SEGMENT, UDP_GRO = 103, 104
-IP_MTU, IPV6_MTU = 14, 24
-SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32
+# Linux: the kernel cuts one large write into datagrams of this size (include/uapi/linux/udp.h; Python's
+# socket module lacks the names of this and the next options).
+UDP_SEGMENT = 103
 
-# Where the MTU of the interface cannot be asked for: that of Ethernet.
+# Linux: the kernel gives several datagrams of one size in one read (include/uapi/linux/udp.h).
+UDP_GRO = 104
+
+# Linux: the MTU of the way to the group (include/uapi/linux/in.h, in6.h).
+IP_MTU = 14
+IPV6_MTU = 24
+
+# Linux: the size of a socket's buffers beyond the administrator's limit, for root (asm-generic/socket.h).
+SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE = 32
+
+# Bytes of a packet where the MTU cannot be asked for: that of Ethernet.
 USUAL_MTU = 1500
-# However large packets may be on the loopback, small pieces are lost one by one.
+
+# Bytes of the largest packet, though the loopback takes larger ones: a lost packet then costs less to repair.
 LARGEST_PACKET = 9000
 
-# Bytes that may wait at a socket. A worker that computes does not read for a while.
-WAITING = 1 << 24
-LITTLE = 1 << 20
+# Bytes that may wait at the receiving socket: a worker that computes does not read for a while.
+RECEIVE_BUFFER_BYTES = 1 << 24
 
-# Reads before other things have their turn; and before it is told what is lacking, which must not count what
-# has come already, but not what goes on coming either.
-TURN, ALL = 64, 1 << 14
+# Bytes that may wait at the sending socket: some milliseconds of a fast network.
+SEND_BUFFER_BYTES = 1 << 20
+
+# Datagrams that are read in one turn of the event loop, so that heartbeats are not late.
+TURN_READS = 64
+
+# Datagrams that are read before a loss report. All that have arrived must be counted; the bound ends the
+# reading when a fast sender goes on.
+DRAIN_READS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Group:
-    """Where a broadcast goes.
+    """A multicast group.
 
     Attributes
     ----------
     address : str
-        IPv4 or IPv6, of the multicast range.
+        An IPv4 or IPv6 address of the multicast range.
     port : int
     hops : int
-        Routers that a datagram may pass, and one: 1 stays in the network, 0 on the host.
+        The time to live of datagrams: 1 keeps them in the network, 0 on the host.
     """
 
     address: str = "239.192.77.77"
@@ -71,12 +87,12 @@ class Group:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """AF_INET or AF_INET6."""
+        """AF_INET or AF_INET6, after the address."""
         return socket.AF_INET6 if ipaddress.ip_address(self.address).version == 6 else socket.AF_INET
 
     @property
     def headers(self) -> int:
-        """Bytes of a datagram's headers on the wire: UDP, IP and Ethernet."""
+        """Bytes of a datagram's headers on the wire: UDP, IP and Ethernet together."""
         return 8 + (40 if self.family == socket.AF_INET6 else 20) + 18
 
 
@@ -87,12 +103,12 @@ class GroupSender:
     ----------
     group : Group
     interface : str
-        By which: a name, or an address of this host; empty leaves it to the kernel's table of routes.
+        The network interface: its name, or one of its addresses. Empty: the kernel's routes decide.
 
     Attributes
     ----------
     piece_bytes : int
-        Of coded rows, that fit a datagram.
+        Bytes of coded rows that fit a datagram.
 
     Raises
     ------
@@ -110,7 +126,7 @@ class GroupSender:
         self._socket = made = socket.socket(group.family, socket.SOCK_DGRAM)
         try:
             made.setblocking(False)
-            _make_room(made, socket.SO_SNDBUF, SO_SNDBUFFORCE, LITTLE)
+            _make_room(made, socket.SO_SNDBUF, SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
             _send_by(made, group, interface)
             made.connect((group.address, group.port))
         except UsageError:
@@ -123,7 +139,7 @@ class GroupSender:
         self.piece_bytes = _payload(made, group) - OVERHEAD
 
     async def send(self, block: DatagramBlock) -> None:
-        """Send datagrams; those that the network does not take are lost, as others are further on."""
+        """Send datagrams. Those that this machine's network refuses are lost, as others are on their way."""
         while True:
             try:
                 self._send_now(block)
@@ -149,7 +165,7 @@ class GroupSender:
             except BlockingIOError:
                 raise
             except OSError:
-                # A kernel before 4.18, or a network card that cannot have it: one by one, for good.
+                # A kernel before 4.18, or a network card that cannot do this: from now on one by one.
                 self._segmented = False
         for at in range(0, len(block.datagrams), block.size):
             self._socket.send(block.datagrams[at : at + block.size])
@@ -169,7 +185,7 @@ class GroupSender:
 
 
 class GroupReceiver:
-    """Listens to a group, and hands each datagram to who listens to its stream.
+    """Receives datagrams of a group, and hands each to the function that takes its stream.
 
     Parameters
     ----------
@@ -179,8 +195,8 @@ class GroupReceiver:
 
     Attributes
     ----------
-    heard : DatagramCounts
-        What became of the datagrams.
+    counts : DatagramCounts
+        Where all datagrams of the group are counted.
 
     Raises
     ------
@@ -191,7 +207,7 @@ class GroupReceiver:
     """
 
     def __init__(self, group: Group, interface: str) -> None:
-        self.heard = DatagramCounts()
+        self.counts = DatagramCounts()
         self._loop = asyncio.get_running_loop()
         self._streams: dict[bytes, Callable[[memoryview], object]] = {}
         self._buffer = memoryview(bytearray(1 << 16))
@@ -199,7 +215,7 @@ class GroupReceiver:
         try:
             made.setblocking(False)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            _make_room(made, socket.SO_RCVBUF, SO_RCVBUFFORCE, WAITING)
+            _make_room(made, socket.SO_RCVBUF, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
             made.bind((group.address if sys.platform == "linux" else "", group.port))
             _join(made, group, interface)
             if sys.platform == "linux":
@@ -215,15 +231,15 @@ class GroupReceiver:
         self._loop.add_reader(made.fileno(), self.read)
 
     def listen(self, name: bytes, take: Callable[[memoryview], object]) -> None:
-        """Have the datagrams of a stream handed over, which are valid during the call only."""
+        """Have the datagrams of a stream given to `take`; each is valid during the call only."""
         self._streams[name] = take
 
     def forget(self, name: bytes) -> None:
-        """Listen to a stream no more."""
+        """Take no more datagrams of a stream."""
         self._streams.pop(name, None)
 
-    def read(self, most: int = TURN) -> None:
-        """Hand over what has come, but not too much at a time."""
+    def read(self, most: int = TURN_READS) -> None:
+        """Hand over the datagrams that have arrived, from at most `most` reads."""
         for _ in range(most):
             try:
                 length, control, _, _ = self._socket.recvmsg_into([self._buffer], 64)
@@ -247,17 +263,17 @@ class GroupReceiver:
     def _hand_over(self, datagram: memoryview) -> None:
         take = self._streams.get(bytes(datagram[:NAME_BYTES]))
         if take is None:
-            self.heard.foreign += 1
+            self.counts.foreign += 1
         else:
             take(datagram)
 
 
 def _make_room(made: socket.socket, option: int, forced: int, size: int) -> None:
-    """Let so many bytes wait at a socket, if the kernel allows it."""
+    """Let `size` bytes wait at a socket, if the kernel permits it."""
     with contextlib.suppress(OSError):
         made.setsockopt(socket.SOL_SOCKET, option, size)
     if sys.platform == "linux" and made.getsockopt(socket.SOL_SOCKET, option) < size:
-        # More than the administrator's limit is for root only.
+        # Only root may go beyond the administrator's limit.
         with contextlib.suppress(OSError):
             made.setsockopt(socket.SOL_SOCKET, forced, size)
 
@@ -283,10 +299,10 @@ def _join(made: socket.socket, group: Group, interface: str) -> None:
 
 
 def _membership(group: Group, interface: str) -> bytes:
-    """An `ip_mreqn`: group, address of the interface, index of the interface."""
+    """A struct ip_mreqn: the group, an address of the interface, and the index of the interface."""
     local, index = socket.inet_aton("0.0.0.0"), 0
     try:
-        # A server that listens on :: has the addresses of IPv4 like this.
+        # A server that listens on :: knows IPv4 addresses in this form.
         local = socket.inet_aton(str(ipaddress.IPv4Address(interface.removeprefix("::ffff:"))))
     except ValueError:
         index = interface_index(interface)
@@ -294,12 +310,17 @@ def _membership(group: Group, interface: str) -> bytes:
 
 
 def interface_index(interface: str) -> int:
-    """The number of an interface by its name, or one of its IPv6 addresses; 0 if it is empty.
+    """The kernel's number of a network interface; 0 if `interface` is empty.
+
+    Parameters
+    ----------
+    interface : str
+        The interface's name, or one of its IPv6 addresses.
 
     Raises
     ------
     UsageError
-        There is none.
+        There is no such interface.
     """
     if not interface:
         return 0
@@ -312,7 +333,7 @@ def interface_index(interface: str) -> int:
 
 
 def _name_by_address(address: str) -> str | None:
-    """The name of the interface that has an IPv6 address, where the kernel tells."""
+    """The name of the interface that has an IPv6 address; None if the kernel knows none."""
     try:
         digits = ipaddress.IPv6Address(address.partition("%")[0]).exploded.replace(":", "")
         with Path("/proc/net/if_inet6").open() as listed:
@@ -323,7 +344,7 @@ def _name_by_address(address: str) -> str | None:
 
 
 def _payload(connected: socket.socket, group: Group) -> int:
-    """The largest datagram that goes to the group in one packet of its interface."""
+    """Bytes of the largest datagram that goes to the group in one packet."""
     six = group.family == socket.AF_INET6
     mtu = USUAL_MTU
     if sys.platform == "linux":

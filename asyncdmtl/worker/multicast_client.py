@@ -101,7 +101,7 @@ class MulticastClient:
     @property
     def counts(self) -> DatagramCounts:
         """All datagrams so far, by what became of them."""
-        return self._receiver.receiver.heard
+        return self._receiver.receiver.counts
 
     @property
     def follows_plan(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from asyncdmtl.multicast.datagrams import Layout, Stream
 from asyncdmtl.multicast.receiving import Reassembly
-from asyncdmtl.net.udp import ALL, GroupReceiver
+from asyncdmtl.net.udp import DRAIN_READS, GroupReceiver
 from asyncdmtl.plan.codes.repair import Solver
 
 
@@ -45,7 +45,7 @@ class MulticastReceiver:
         on_progress : callable
             Called when a range begins to arrive, or is complete.
         """
-        begun = Reassembly(stream, layout, solver, self.receiver.heard)
+        begun = Reassembly(stream, layout, solver, self.receiver.counts)
 
         def take(datagram: memoryview) -> None:
             before = begun.reached
@@ -54,7 +54,7 @@ class MulticastReceiver:
 
         self.receiver.listen(stream.name, take)
         # Datagrams of the round before that wait in the socket were not lost, whether needed or not.
-        self.receiver.read(ALL)
+        self.receiver.read(DRAIN_READS)
         self.end()
         self.round = begun
         return begun
@@ -62,7 +62,7 @@ class MulticastReceiver:
     def lacks(self, index: int) -> tuple[bytes, int]:
         """What is lacking of each piece of a range, and how many datagrams of the range have arrived."""
         assert self.round is not None
-        self.receiver.read(ALL)
+        self.receiver.read(DRAIN_READS)
         return self.round.lacks(index), self.round.seen(index)
 
     def end(self) -> None:

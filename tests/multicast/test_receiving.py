@@ -32,13 +32,13 @@ def whole(made: Round, spare: int = 0) -> list[bytes]:
 
 def test_rows_come_together(made: Round) -> None:
     for k in range(len(made.workers)):
-        heard = DatagramCounts()
-        reassembly = made.reassembly(k, heard)
+        counts = DatagramCounts()
+        reassembly = made.reassembly(k, counts)
         completed = give(reassembly, *whole(made))
         assert completed == list(range(made.layout.ranges))
         made.check(k, reassembly)
-        assert heard.taken == len(made.solvers[k].own) * made.layout.pieces
-        assert heard.taken + heard.surplus == len(whole(made))
+        assert counts.taken == len(made.solvers[k].own) * made.layout.pieces
+        assert counts.taken + counts.surplus == len(whole(made))
 
 
 def test_order_and_repetition_do_not_matter(made: Round) -> None:
@@ -56,13 +56,13 @@ def test_any_rows_make_up_for_lost_ones(placement: Placement) -> None:
     made = Round(placement, length=400, range_bytes=100, piece_bytes=30)
     chance = random.Random(4)
     for k in range(len(made.workers)):
-        heard = DatagramCounts()
-        reassembly = made.reassembly(k, heard)
+        counts = DatagramCounts()
+        reassembly = made.reassembly(k, counts)
         sent = [datagram for datagram in whole(made, spare=40) if chance.random() < 0.6]
         chance.shuffle(sent)
         give(reassembly, *sent)
         made.check(k, reassembly)
-        assert heard.repaired
+        assert counts.repaired
 
 
 def test_a_row_that_comes_late_finds_another_place(made: Round) -> None:
@@ -91,8 +91,8 @@ def test_what_is_lacking_is_told_piece_by_piece(made: Round) -> None:
 
 
 def test_strange_datagrams_are_counted_and_dropped(made: Round) -> None:
-    heard = DatagramCounts()
-    reassembly = made.reassembly(0, heard)
+    counts = DatagramCounts()
+    reassembly = made.reassembly(0, counts)
     sent = datagrams(made.broadcast().next_range())
     forged = bytearray(sent[0])
     forged[-1] ^= 1
@@ -100,21 +100,21 @@ def test_strange_datagrams_are_counted_and_dropped(made: Round) -> None:
     short = sent[0][:-1]
     empty = sent[0][:OVERHEAD]
     assert give(reassembly, bytes(forged), nowhere, short, empty, sent[0][:6]) == []
-    assert (heard.forged, heard.malformed, heard.taken) == (1, 4, 0)
+    assert (counts.forged, counts.malformed, counts.taken) == (1, 4, 0)
     give(reassembly, sent[0], sent[0])
-    assert (heard.taken, heard.surplus) == (1, 1)
+    assert (counts.taken, counts.surplus) == (1, 1)
 
 
 def test_a_forged_datagram_spoils_nothing(made: Round) -> None:
-    heard = DatagramCounts()
-    reassembly = made.reassembly(0, heard)
+    counts = DatagramCounts()
+    reassembly = made.reassembly(0, counts)
     for datagram in whole(made):
         forged = bytearray(datagram)
         forged[20] ^= 255
         give(reassembly, bytes(forged), datagram, bytes(forged))
     made.check(0, reassembly)
-    assert heard.forged
-    assert heard.taken + heard.surplus + heard.forged == 3 * len(whole(made))
+    assert counts.forged
+    assert counts.taken + counts.surplus + counts.forged == 3 * len(whole(made))
 
 
 def test_a_range_may_come_on_the_connection(made: Round) -> None:
@@ -131,8 +131,8 @@ def test_a_range_may_come_on_the_connection(made: Round) -> None:
 
 def test_a_worker_that_stores_everything_needs_nothing() -> None:
     made = Round(Placement({"w0": ["a", "b"], "w1": ["a"], "w2": ["b"]}), 40, 20, 10)
-    heard = DatagramCounts()
-    reassembly = made.reassembly(0, heard)
+    counts = DatagramCounts()
+    reassembly = made.reassembly(0, counts)
     give(reassembly, *whole(made))
     made.check(0, reassembly)
-    assert not heard.taken
+    assert not counts.taken

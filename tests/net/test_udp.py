@@ -73,14 +73,14 @@ async def test_datagrams_of_other_streams_are_counted(group: Group, sender: Grou
     with receiving(group) as (receiver, heard):
         await sender.send(block(OTHER + b"1", OTHER + b"2", NAME + b"3"))
         assert await heard_of(heard, 1) == [NAME + b"3"]
-        assert receiver.heard.foreign == 2
+        assert receiver.counts.foreign == 2
         receiver.forget(NAME)
         done = asyncio.Event()
         receiver.listen(OTHER, lambda datagram: done.set())
         await sender.send(block(NAME + b"4", OTHER + b"5"))
         async with asyncio.timeout(10):
             await done.wait()
-        assert receiver.heard.foreign == 3
+        assert receiver.counts.foreign == 3
 
 
 async def test_what_waits_is_read_when_asked(group: Group, sender: GroupSender) -> None:
@@ -101,7 +101,7 @@ async def test_empty_and_strange_datagrams_do_no_harm(group: Group, sender: Grou
             stranger.sendto(content, (group.address, group.port))
         await sender.send(block(NAME + b"1"))
         assert await heard_of(heard, 2) == [b"stream", NAME + b"1"]
-        assert receiver.heard.foreign == 2
+        assert receiver.counts.foreign == 2
 
 
 async def test_pieces_fit_the_interface(sender: GroupSender) -> None:

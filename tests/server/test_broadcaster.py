@@ -211,7 +211,7 @@ async def test_who_begins_late_gets_all() -> None:
         async with asyncio.timeout(30):
             await running
         opened.check()
-        assert late.receiver.heard.taken
+        assert late.receiver.counts.taken
         assert opened.control.delivered[0] == (made.workers[0], 0)
 
 
@@ -253,12 +253,12 @@ async def test_replays_of_an_old_round_are_foreign() -> None:
         await opened.run()
         listener = opened.listeners[made.workers[0]]
         listener.end()
-        before = listener.receiver.heard.taken
+        before = listener.receiver.counts.taken
         for block in made.broadcast().next_range():
             await opened.sender.send(block)
         listener.receiver.read()
-        assert listener.receiver.heard.taken == before
-        assert listener.receiver.heard.foreign > 0
+        assert listener.receiver.counts.taken == before
+        assert listener.receiver.counts.foreign > 0
 
 
 async def test_the_pace_is_asked_for_every_byte_with_its_headers() -> None:

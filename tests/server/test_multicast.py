@@ -390,7 +390,7 @@ async def test_what_a_worker_says_unasked_costs_it_its_connection(monkeypatch: p
         record = await cluster.server
         check([await worker for worker in workers])
     (incident,) = record.incidents
-    assert "told unasked what it lacks of range 0" in incident.reason
+    assert "was not asked what it lacks of range 0" in incident.reason
 
 
 async def test_a_worker_that_talks_nonsense_again_and_again_is_done_without(

@@ -40,9 +40,9 @@ class Round:
         own = {name: s.own for name, s in zip(self.workers, self.solvers, strict=True)}
         return Broadcast(self.stream(), self.layout, self.rows, self.plan.seed, own)
 
-    def reassembly(self, worker: int, heard: DatagramCounts | None = None) -> Reassembly:
+    def reassembly(self, worker: int, counts: DatagramCounts | None = None) -> Reassembly:
         """A worker's end."""
-        return Reassembly(self.stream(), self.layout, self.solvers[worker], heard or DatagramCounts())
+        return Reassembly(self.stream(), self.layout, self.solvers[worker], counts or DatagramCounts())
 
     def known(self, worker: int, index: int) -> Bytes:
         """A range of the side information of a worker."""
