@@ -210,7 +210,8 @@ async def _serve(
     if health_address is None:
         return await Server(options, on_event, security).run(*address)
     # Here and not above: the client library of Prometheus takes a moment to import.
-    from asyncdmtl.server.health import Health, Metrics
+    from asyncdmtl.server.health import Health
+    from asyncdmtl.server.metrics import Metrics
 
     def note(event: ServerEvent) -> None:
         metrics.note(event)

@@ -15,7 +15,7 @@ def wire_load(record: RunRecord) -> Fraction:
     plan, placement = record.plan, record.plan.placement
     if not isinstance(plan, Plan):
         return Fraction(sum(plan.missing_ranks))
-    heard = () if record.broadcast is None else record.broadcast.listeners
+    heard = () if record.multicast is None else record.multicast.listeners
     places = [placement.workers.index(name) for name in heard]
     grouped = {number for k in places for number in multicast_delivery(plan, k).rows}
     alone = [d for name, d in zip(placement.workers, plan.deliveries, strict=True) if name not in heard]
@@ -29,14 +29,14 @@ def report_multicast(record: RunRecord) -> dict[str, Any] | None:
     of rows that needed repair; and `ranges` of rows that went to it over TCP instead. `rate` is in bits a
     second.
     """
-    told = record.broadcast
+    told = record.multicast
     if told is None:
         return None
     return {
         "group": told.group,
         "listeners": list(told.listeners),
         "reason": told.reason,
-        "served_over_tcp": dict(told.deaf),
+        "served_over_tcp": dict(told.served_over_tcp),
         "datagram_bytes": told.sent_bytes,
         "repair_bytes": told.repair_bytes,
         "rate": told.rate,

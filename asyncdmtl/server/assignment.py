@@ -17,7 +17,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.server.member import Member
-from asyncdmtl.server.progress import Progress
+from asyncdmtl.server.training_progress import TrainingProgress
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Assignment:
         return strategy_of(self.plan)
 
 
-def make_assignment(number: int, members: Sequence[Member], progress: Progress) -> Assignment:
+def make_assignment(number: int, members: Sequence[Member], progress: TrainingProgress) -> Assignment:
     """Plan for these workers, which hold every partition even where they are distrusted.
 
     Parameters
@@ -70,7 +70,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: Progress) 
     number : int
         The number of the plan.
     members : sequence of Member
-    progress : Progress
+    progress : TrainingProgress
         Its strategy is followed. Under "auto" that is the exact strategy of least cost, where members that
         hear the group are sent each row once, together.
     """

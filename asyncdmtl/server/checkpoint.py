@@ -1,4 +1,4 @@
-"""What a server writes down, so that another can go on with the run if it is killed.
+"""What a server writes down of a run, so that another server can go on with it.
 
 ::
 
@@ -7,23 +7,14 @@
     facts     one msgpack map
     state     of the training at the beginning of the round, or nothing if the workers hold it
     check     16 bytes of BLAKE2b over all before it
-
-A file is written under another name, flushed to the disk, and renamed; then the directory is flushed. So a
-checkpoint is there whole or not at all, whenever the server is killed. The last two are kept, and the first:
-should one not be what was written, the one before it is used. The first is small and has no state, but tells
-whose run it is: with it the server can go on from what the workers hold.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import logging
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -31,7 +22,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.errors import AsyncDMTLError, UsageError
+from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol.ledger import Ledger
@@ -44,14 +35,14 @@ from asyncdmtl.protocol.messages.base import (
 )
 from asyncdmtl.server.records import Incident, RoundRecord
 
-log = logging.getLogger(__name__)
-
-
+# Identifies the format: a change of the format changes the last character.
 MAGIC = b"admtlck1"
+
+# The two lengths that follow it.
 LENGTHS = struct.Struct(">QQ")
+
+# Bytes of the BLAKE2b digest at the end, which tells whether the file is what was written.
 CHECK_BYTES = 16
-KEPT = 2
-SUFFIX = ".checkpoint"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,128 +154,5 @@ class Checkpoint:
         )
 
 
-class Store:
-    """A directory with the last checkpoints of one run.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there.
-
-    Raises
-    ------
-    UsageError
-        It cannot be used.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._handle: int | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-                raise UsageError("--checkpoint", "must be a directory that can be written to", str(folder))
-        except OSError as error:
-            raise _unusable(folder, error) from error
-
-    def lock(self) -> None:
-        """Have the directory to oneself until `unlock`, or until this process has ended, however it does.
-
-        Raises
-        ------
-        UsageError
-            Another server has it.
-        """
-        try:
-            self._handle = os.open(self._folder, os.O_RDONLY)
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.unlock()
-            rule = "must not be in use by another server"
-            raise UsageError("--checkpoint", rule, str(self._folder)) from error
-        except OSError as error:
-            raise _unusable(self._folder, error) from error
-
-    def unlock(self) -> None:
-        """Let others have the directory."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-
-    @property
-    def files(self) -> list[Path]:
-        """The checkpoints, the latest first."""
-        return sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True)
-
-    def load(self) -> Checkpoint | None:
-        """The latest checkpoint that is as it was written; None if there is none at all.
-
-        Raises
-        ------
-        UsageError
-            There are some, and none of them can be used.
-        """
-        reasons: dict[Path, str] = {}
-        for file in self.files:
-            try:
-                found = Checkpoint.unpack(file.read_bytes())
-            except (OSError, ValueError) as error:
-                reasons[file] = str(error)
-                log.warning("checkpoint %s cannot be used: %s", file, error)
-                continue
-            for useless in reasons:
-                useless.rename(useless.with_suffix(".unusable"))
-            return found
-        if reasons:
-            told = {file.name: reason for file, reason in reasons.items()}
-            raise UsageError("--checkpoint", "must have a checkpoint that can be used", told)
-        return None
-
-    def save(self, checkpoint: Checkpoint) -> int:
-        """Write a checkpoint, and forget those before the one before it but the first; its size in bytes.
-
-        Raises
-        ------
-        UsageError
-            It cannot be written.
-        """
-        content = checkpoint.pack()
-        files = self.files
-        number = int(files[0].stem) + 1 if files and files[0].stem.isdecimal() else 0
-        target = self._folder / f"{number:08d}{SUFFIX}"
-        temporary = target.with_suffix(".unfinished")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-            self._flush()
-            for old in files[KEPT - 1 : -1]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            raise _unusable(self._folder, error) from error
-        return len(content)
-
-    def clear(self) -> None:
-        """Forget all checkpoints: the run is over."""
-        for file in [*self.files, *self._folder.glob("*.unfinished")]:
-            file.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        """Have the directory itself on the disk."""
-        handle = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _check(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=CHECK_BYTES).digest()
-
-
-def _unusable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        "--checkpoint", f"must be a directory that can be written to ({error.strerror})", str(folder)
-    )

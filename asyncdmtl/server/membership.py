@@ -1,448 +1,177 @@
-"""Who takes part: workers are greeted, checked, told how to encode their rows, and taken in or refused."""
+"""The workers of a run: which are here, which are gone and why, and what is known of their partitions."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.errors import (
-    AsyncDMTLError,
-    IntegrityError,
-    LinkError,
-    PeerError,
-    PlacementError,
-    UsageError,
-    WaitError,
-)
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.errors import AsyncDMTLError, LinkError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
-from asyncdmtl.net.authentication import Authenticator, ServerSecurity
-from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.kernel import KernelCount
-from asyncdmtl.net.lockout import Lockout
 from asyncdmtl.plan.placement import natural_key
-from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
-from asyncdmtl.server.agreement import check_machine, check_surveys, dissenters, pooled
-from asyncdmtl.server.events import Joined, Left, LockedOut, OnEvent, Refused
-from asyncdmtl.server.member import Member, check_prepared, is_final, other_data, other_encoding
-from asyncdmtl.server.multicast import MulticastServer
+from asyncdmtl.server.member import Member
 
-log = logging.getLogger(__name__)
+# Names in one message for people: more of them would not be read.
+MOST_LISTED_NAMES = 20
 
 
 class Membership:
-    """The workers of one run.
-
-    Parameters
-    ----------
-    run : str
-        The run's name, sent with the greeting.
-    settings : Settings
-        Those of the training, sent with the greeting.
-    workers : int or None
-        How many the run waits for.
-    cover : tuple of str or None
-        The partitions that exist: the run waits for a holder of each, and nobody may declare others.
-    join_timeout, silence_timeout : float
-        Seconds: for all to join, and for a sign of life.
-    ledger : Ledger
-    emit : callable
-        Called with events.
-    security : ServerSecurity
-        What workers must prove.
-    multicast : MulticastServer, optional
-        The group that workers are to listen to.
+    """The workers of one run, whether connected or not, and their partitions.
 
     Attributes
     ----------
     members : dict of name to Member
-        Those who were lost since the start included.
+        All workers that have joined, also those that were lost since the start.
+    known : dict of partition to Declaration, or None
+        The partitions of the run, once they are settled: workers that join later may store no others.
+    encoding : Future of Encoding
+        How rows become numbers, once that is known.
     infos : dict of partition to PartitionInfo
-        What those who are ready made of their partitions.
+        What the rows of each partition became.
+    infos_settled : bool
+        Whether `infos` are those that the run trains with: workers that join later must have the same.
+    excluded : dict of name to str
+        The workers that may not come back, and why.
     """
 
-    def __init__(
-        self,
-        run: str,
-        settings: Settings,
-        *,
-        workers: int | None,
-        cover: tuple[str, ...] | None,
-        join_timeout: float,
-        silence_timeout: float,
-        ledger: Ledger,
-        emit: OnEvent,
-        security: ServerSecurity,
-        multicast: MulticastServer | None = None,
-    ) -> None:
+    def __init__(self) -> None:
         self.members: dict[str, Member] = {}
+        self.known: dict[str, Declaration] | None = None
+        self.encoding: asyncio.Future[Encoding] = asyncio.get_running_loop().create_future()
         self.infos: dict[str, PartitionInfo] = {}
-        self._known: dict[str, Declaration] | None = None
-        self._settled = False
-        self._excluded: dict[str, str] = {}
-        self._past: dict[str, KernelCount] = {}
-        self._resumable = False
-        self._run = run
-        self._settings = settings
-        self._workers = workers
-        self._cover = cover
-        self._join_timeout = join_timeout
-        self._silence_timeout = silence_timeout
-        self._ledger = ledger
-        self._emit = emit
-        self._security = security
-        self._multicast = multicast
-        self._gate = Lockout(asyncio.get_running_loop().time)
-        self._gate.on_lockout = self._on_lockout
-        self._doorman = Authenticator(run, security, self._gate, silence_timeout)
+        self.infos_settled = False
+        self.excluded: dict[str, str] = {}
+        self._past_counts: dict[str, KernelCount] = {}
         self._changed = asyncio.Event()
-        self._encoding: asyncio.Future[Encoding] = asyncio.get_running_loop().create_future()
-        self._admissions: set[asyncio.Task[None]] = set()
-
-    def accept(self) -> Connection:
-        """The protocol of a new connection; its worker is admitted, or not, as it speaks."""
-        return Connection(
-            "server", Ledger(), self._silence_timeout, on_open=self._opened, tls=self._security.channels
-        )
-
-    async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
-        """Wait for the workers that the run needs, and for their rows to be prepared.
-
-        Whoever comes later may store only what is declared by then. Where holders of a partition tell
-        different things of it, most of them are believed (`dissenters`), and the others refused.
-
-        Returns
-        -------
-        encoding : Encoding
-            What the rows of all partitions are prepared with.
-        declared : tuple of Declaration
-            All partitions, in natural order. `infos` lacks those whose holders could not prepare them.
-
-        Raises
-        ------
-        WaitError
-            They did not join in time.
-        PlacementError
-            Those that joined lack a partition that must be covered.
-        DataError
-            What they declared does not fit together. No partition is left out for that, so this names those
-            that differ, and who holds them.
-        """
-        try:
-            async with asyncio.timeout(self._join_timeout):
-                while not (self._enough() and self._agreed()):
-                    self._changed.clear()
-                    await self._changed.wait()
-                    self._drop_lost()
-        except TimeoutError:
-            raise WaitError(
-                f"not all workers joined: {self._lacking()}",
-                seconds=self._join_timeout,
-                option="--join-timeout",
-            ) from None
-        known = self._declared()
-        if uncovered := self._uncovered():
-            raise PlacementError(
-                "placement", "must store every partition at some worker; without holder", uncovered
-            )
-        if not known:
-            raise PlacementError("placement", "must have at least one partition; joined", list(self.members))
-        # Who joins meanwhile may store no more than that.
-        self._known = known
-        self._known = known
-        for member in self.members.values():
-            # Kept once, whoever holds them: surveys may be large.
-            member.declared = tuple(known[part.id] for part in member.declared)
-        encoding = await asyncio.to_thread(pooled, known, self._settings, self._holders)
-        declared = tuple(known[name] for name in sorted(known, key=natural_key))
-        self._encoding.set_result(encoding)
-        while not all(member.ready or member.lost for member in self.members.values()):
-            self._changed.clear()
-            await self._changed.wait()
-        await self._settle()
-        return encoding, declared
 
     def resume(
-        self, encoding: Encoding, declared: Sequence[Declaration], infos: Sequence[PartitionInfo]
+        self, encoding: Encoding, declared: Iterable[Declaration], infos: Iterable[PartitionInfo]
     ) -> None:
-        """Take in all who store what is known already, instead of `complete`."""
-        self._known = {part.id: part for part in declared}
+        """Begin with the partitions of a run that is resumed."""
+        self.known = {part.id: part for part in declared}
         self.infos.update({info.id: info for info in infos})
-        self._settled = True
-        self._encoding.set_result(encoding)
+        self.infos_settled = True
+        self.encoding.set_result(encoding)
 
-    def present(self) -> list[Member]:
-        """All who are ready and not gone, in the natural order of their names."""
-        here = [member for member in self.members.values() if member.ready and not member.gone]
-        return sorted(here, key=lambda member: natural_key(member.name))
+    def add(self, member: Member) -> bool:
+        """Take a worker in; whether it had been a member before."""
+        before = self.members.get(member.name)
+        if before is not None:
+            self._keep_count(before)
+            member.missed_since = before.missed_since
+        self.members[member.name] = member
+        self.note_change()
+        return before is not None
 
-    def newcomers(self) -> bool:
-        """Whether somebody is ready who does not take part yet."""
-        return any(not member.current for member in self.present())
+    def forget(self, name: str) -> None:
+        """Do as if a worker had never joined."""
+        self._keep_count(self.members.pop(name))
 
-    async def change(self, seconds: float) -> None:
-        """Wait until somebody joins, becomes ready or leaves, but no longer than so many seconds."""
+    def note_change(self) -> None:
+        """Wake whoever waits for a `change`."""
+        self._changed.set()
+
+    async def change(self, seconds: float | None) -> None:
+        """Wait until a worker joins, becomes ready or leaves, or until these seconds have passed."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
+    def present(self) -> list[Member]:
+        """The workers that are ready and not gone, in the natural order of their names."""
+        here = [member for member in self.members.values() if member.ready and not member.gone]
+        return sorted(here, key=lambda member: natural_key(member.name))
+
+    def newcomers(self) -> bool:
+        """Whether a worker is ready that does not take part in the rounds yet."""
+        return any(not member.current for member in self.present())
+
+    def declared(self) -> dict[str, Declaration]:
+        """All partitions that the members have declared."""
+        return {part.id: part for member in self.members.values() for part in member.declared}
+
+    def holders(self, partition: str) -> str:
+        """The names of the members that declared a partition, for a message."""
+        holders = [member.name for member in self.members.values() if partition in member.partitions]
+        return ", ".join(sorted(holders, key=natural_key)) or "the start of the run"
+
     def hopeless(self, partitions: Iterable[str]) -> bool:
-        """Whether all who held one of these ended because of their own data or options: so would others."""
+        """Whether all holders of one of these partitions ended because of their own data or options.
+
+        Another holder would have the same data, and end in the same way.
+        """
         for name in partitions:
             holders = [member for member in self.members.values() if name in member.partitions]
             if holders and all(member.ended for member in holders):
                 return True
         return False
 
-    def nobody_holds(self, partitions: Sequence[str]) -> LinkError:
-        """What to say when nobody is left who holds these: who held them, and why they do not any more."""
-        told, were, missing = [], [], set(partitions)
+    def no_holder(self, partitions: Sequence[str]) -> LinkError:
+        """The error that no worker is left that holds these partitions, and why the former holders do not."""
+        reasons, names, missing = [], [], set(partitions)
         for member in self.members.values():
             if held := [name for name in member.partitions if name in missing]:
-                told.append(f"worker {member.name!r} held {_listed(held)} ({_why(member)})")
-                were.append(member.name)
+                reasons.append(f"worker {member.name!r} held {_listed(held)} ({_absence(member)})")
+                names.append(member.name)
         return LinkError(
-            f"nobody is left who holds the partitions {_listed(partitions)}: {'; '.join(told)}",
-            peer=", ".join(were),
+            f"nobody is left who holds the partitions {_listed(partitions)}: {'; '.join(reasons)}",
+            peer=", ".join(names),
         )
 
     async def lose(
         self, member: Member, error: AsyncDMTLError, *, back: bool, excluded: bool = False
     ) -> None:
-        """Do without a worker, and tell it so and whether it may come `back`.
+        """Go on without a worker, and tell it why.
 
-        Nobody else may come under the name of a worker that is `excluded`.
+        Parameters
+        ----------
+        member : Member
+        error : AsyncDMTLError
+        back : bool
+            Whether the worker is told that it may come back.
+        excluded : bool
+            Whether no worker may come back under this name.
         """
         member.lost = error
         if excluded:
-            self._excluded[member.name] = str(error)
+            self.excluded[member.name] = str(error)
         member.connection.worker_may_return = back
-        self._changed.set()
+        self.note_change()
         await member.connection.fail(error)
 
     async def tell_all(self, error: AsyncDMTLError, *, back: bool = False) -> None:
-        """Let every member know that the run failed; or, if they may come `back`, that it will be resumed."""
-        self._resumable = back
+        """Tell every member that the run failed, or, if it will be resumed, that they may come `back`."""
         for member in self.members.values():
             member.connection.worker_may_return = back
         await asyncio.gather(*(member.connection.fail(error) for member in self.members.values()))
 
     def kernel_counts(self) -> dict[str, KernelCount]:
         """What the kernel counted on all connections of each worker."""
-        counts = dict(self._past)
+        counts = dict(self._past_counts)
         for member in self.members.values():
-            _add(counts, member)
+            _add_count(counts, member)
         return counts
 
     async def close(self) -> None:
-        """End admissions and connections."""
-        for task in self._admissions:
-            task.cancel()
-        await asyncio.gather(*self._admissions, return_exceptions=True)
-        self._encoding.cancel()
+        """End all connections."""
+        self.encoding.cancel()
         await asyncio.gather(*(member.connection.close() for member in self.members.values()))
 
-    def _opened(self, connection: Connection) -> None:
-        if not self._gate.enter(connection.link.host):
-            connection.abort()
-            return
-        self._keep(asyncio.create_task(self._admit(connection)))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._admissions.add(task)
-        task.add_done_callback(self._admissions.discard)
-
-    async def _admit(self, connection: Connection) -> None:
-        """Take a worker in, or tell it why not; nobody else notices either way."""
-        try:
-            member = await self._greet(connection)
-        except AsyncDMTLError as error:
-            self._report(Refused, connection, "is refused:", error)
-            await connection.fail(error)
-            self._ledger.merge(connection.session.ledger, worker="(refused)")
-            return
-        except asyncio.CancelledError:
-            connection.worker_may_return = self._resumable
-            await connection.fail(AsyncDMTLError("the server ended"))
-            raise
-        except Exception as error:
-            log.exception("admission of %s failed", connection.peer, extra=self._about(connection))
-            await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
-            return
-        finally:
-            self._gate.leave(connection.link.host)
-        await self._prepare(member)
-
-    async def _greet(self, connection: Connection) -> Member:
-        hello, proof = await self._doorman.identify(connection)
-        self._check_name(connection, hello.name)
-        welcome = Welcome(self._run, self._settings.as_dict(), self._silence_timeout, proof)
-        await connection.send(welcome, self._silence_timeout, "--silence-timeout")
-        declare = await connection.receive((Declare,), self._join_timeout, "--join-timeout")
-        await asyncio.to_thread(check_machine, hello.name, declare.machine, self._settings.arithmetic)
-        await asyncio.to_thread(check_surveys, declare.partitions)
-        self._check_name(connection, hello.name)
-        self._check_declared(hello.name, declare.partitions)
-        standing = (declare.round, declare.over, declare.state)
-        member = Member(hello.name, connection, declare.partitions, *standing)
-        before = self.members.get(member.name)
-        if before is not None:
-            _add(self._past, before)
-            member.missed_since = before.missed_since
-        self.members[member.name] = member
-        self._ledger.merge(connection.session.ledger, worker=member.name)
-        connection.session.ledger = self._ledger
-        connection.on_lost = partial(self._on_lost, member.name)
-        connection.worker_may_return = True
-        self._emit(Joined(member.name, len(member.declared), before is not None))
-        log.info(
-            "run %s: %s joined with %d partitions", self._run, connection.peer, len(member.declared),
-            extra=self._about(connection),
-        )  # fmt: skip
-        self._changed.set()
-        return member
-
-    async def _prepare(self, member: Member) -> None:
-        """Let a worker encode its rows, once it is known how; one that cannot is lost."""
-        encoding = await asyncio.shield(self._encoding)
-        if self.members.get(member.name) is not member:
-            return
-        limit, option = self._join_timeout, "--join-timeout"
-        try:
-            await member.connection.send(Prepare(encoding.as_dict()), limit, option)
-            ready = await member.connection.receive((Ready,), limit, option)
-            known = self.infos if self._settled else {}
-            check_prepared(member.name, member.declared, ready.partitions, encoding, known)
-            if self._multicast is not None:
-                await self._multicast.probe(member)
-        except AsyncDMTLError as error:
-            self._report(Left, member.connection, "cannot take part:", error)
-            # Unless only the connection failed, what it declared cannot be had from it.
-            await self.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
-            return
-        member.infos, member.ready = ready.partitions, True
-        if self._settled:
-            self.infos.update({info.id: info for info in ready.partitions})
-        self._changed.set()
-
-    def _check_name(self, connection: Connection, name: str) -> None:
-        if name in self._excluded:
-            raise UsageError("worker", f"may not come back ({self._excluded[name]})", name)
-        if name in self.members and not self.members[name].gone:
-            # The connection there may have broken unnoticed: then it will be gone soon.
-            connection.worker_may_return = True
-            raise UsageError("--name", "must be unique; already joined", name)
-
-    def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
-        known = self._known or {}
-        permitted = self._cover if self._known is None else self._known
-        for part in declared:
-            if permitted is not None and part.id not in permitted:
-                raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
-            if known.get(part.id, part) != part:
-                raise other_data(name, part, self._holders(part.id), known[part.id])
-
-    def _agreed(self) -> bool:
-        """Refuse who declared something else than most holders; whether the others hold all there is."""
-        everything = self._cover or tuple(self._declared())
-        odd = dissenters({m.name: {part.id: part for part in m.declared} for m in self.members.values()})
-        for name, dissent in odd.items():
-            own, other = (
-                self.members[who].declaration(dissent.partition) for who in (name, dissent.believed[0])
-            )
-            self._refuse(self.members[name], other_data(name, own, ", ".join(dissent.believed), other))
-        for name in odd:
-            _add(self._past, self.members.pop(name))
-        return not odd or set(everything) <= set(self._declared())
-
-    def _refuse(self, member: Member, error: AsyncDMTLError) -> None:
-        """Send a member away before the start; it may be started again with what it should have."""
-        self._report(Refused, member.connection, "is refused:", error)
-        member.connection.worker_may_return = False
-        self._keep(asyncio.create_task(member.connection.fail(error)))
-
-    async def _settle(self) -> None:
-        """Believe what most holders of each partition made of it, and do without the others."""
-        here = {member.name: member for member in self.members.values() if member.ready and not member.gone}
-        made = {name: {info.id: info for info in member.infos} for name, member in here.items()}
-        odd = dissenters(made)
-        for name in made.keys() - odd.keys():
-            self.infos.update(made[name])
-        self._settled = True
-        for name, dissent in odd.items():
-            error = other_encoding(name, made[name][dissent.partition], self.infos[dissent.partition])
-            self._report(Left, here[name].connection, "cannot take part:", error)
-            await self.lose(here[name], error, back=False)
-
-    def _declared(self) -> dict[str, Declaration]:
-        return {part.id: part for member in self.members.values() for part in member.declared}
-
-    def _holders(self, partition: str) -> str:
-        holders = [member.name for member in self.members.values() if partition in member.partitions]
-        return ", ".join(sorted(holders, key=natural_key)) or "the start of the run"
-
-    def _enough(self) -> bool:
-        if self._workers is not None:
-            return len(self.members) >= self._workers
-        return not self._uncovered()
-
-    def _uncovered(self) -> list[str]:
-        known = self._declared()
-        return [name for name in self._cover or () if name not in known]
-
-    def _lacking(self) -> str:
-        joined = ", ".join(sorted(self.members, key=natural_key)) or "none"
-        if self._workers is not None:
-            return f"{len(self.members)} of {self._workers} are here ({joined})"
-        return f"no holder of {self._uncovered()} is here (joined: {joined})"
-
-    def _drop_lost(self) -> None:
-        """Forget workers that left before the start; they may come again."""
-        for member in [member for member in self.members.values() if member.connection.lost]:
-            self._report(Left, member.connection, "left", "before the start")
-            _add(self._past, member)
-            del self.members[member.name]
-
-    def _on_lost(self, name: str) -> None:
-        self._changed.set()
-        if self._multicast is None:
-            return
-        self._multicast.drop(name)
-        # Who is refused before the start is no member any more.
-        member = self.members.get(name)
-        failure = None if member is None or not member.hears else member.connection.failure
-        if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
-            self._multicast.mislead(name)
-
-    def _on_lockout(self, kind: str, value: str, seconds: float) -> None:
-        self._emit(LockedOut(kind, value, seconds))
-
-    def _report(self, event: type[Left | Refused], connection: Connection, what: str, reason: object) -> None:
-        """One line, and one event, on somebody who does not take part."""
-        log.warning(
-            "run %s: %s %s %s", self._run, connection.peer, what, reason, extra=self._about(connection)
-        )
-        self._emit(event(connection.session.worker, str(reason)))
-
-    def _about(self, connection: Connection) -> dict[str, str]:
-        """What a log line on a worker carries as fields."""
-        return {"run": self._run, "worker": connection.session.worker}
+    def _keep_count(self, member: Member) -> None:
+        _add_count(self._past_counts, member)
 
 
-def _add(counts: dict[str, KernelCount], member: Member) -> None:
+def _add_count(counts: dict[str, KernelCount], member: Member) -> None:
     """Add what the kernel counted on the connection of `member`, if it did."""
     found, before = member.connection.link.kernel_count(), counts.get(member.name)
     if found is not None:
         counts[member.name] = found if before is None else before + found
 
 
-def _why(member: Member) -> object:
+def _absence(member: Member) -> object:
     """Why a worker does not hold what it declared."""
     if (reason := member.lost or member.connection.failure) is not None:
         return reason
@@ -451,7 +180,7 @@ def _why(member: Member) -> object:
     return "its updates of them differ from those of other holders"
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    """Names in a message that is to be read."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{list(names[:most])}{more}"
+def _listed(names: Sequence[str]) -> str:
+    """Names in a message for people."""
+    more = f" and {len(names) - MOST_LISTED_NAMES} more" if len(names) > MOST_LISTED_NAMES else ""
+    return f"{list(names[:MOST_LISTED_NAMES])}{more}"

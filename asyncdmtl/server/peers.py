@@ -17,7 +17,7 @@ from asyncdmtl.errors import (
 from asyncdmtl.protocol.messages.registry import Assign, Message
 from asyncdmtl.server.member import Member, is_final
 from asyncdmtl.server.membership import Membership
-from asyncdmtl.server.progress import Progress
+from asyncdmtl.server.training_progress import TrainingProgress
 
 Answer = TypeVar("Answer")
 Wanted = TypeVar("Wanted", bound=Message)
@@ -39,13 +39,13 @@ class Peers:
     Parameters
     ----------
     membership : Membership
-    progress : Progress
+    progress : TrainingProgress
         Where losses are noted.
     seconds : float
         How long a member may take to answer, and to take what it is sent; the option --round-timeout sets it.
     """
 
-    def __init__(self, membership: Membership, progress: Progress, seconds: float) -> None:
+    def __init__(self, membership: Membership, progress: TrainingProgress, seconds: float) -> None:
         self.membership = membership
         self._progress = progress
         self._seconds = seconds

@@ -147,20 +147,23 @@ class Incident:
 
 
 @dataclass(frozen=True, eq=False)
-class BroadcastRecord:
-    """What was sent to a group in a run.
+class MulticastRecord:
+    """What was sent to the multicast group in a run.
 
     Attributes
     ----------
     group : str
+        Address and port.
     listeners : tuple of str
-        Those to whom the last plan sends by the group, and `reason` why these.
+        The workers that the group serves under the last plan.
     reason : str
-    deaf : mapping of worker to str
-        Who was served over TCP instead, and why.
+        Why these.
+    served_over_tcp : mapping of worker to str
+        The workers that were served over TCP instead, and why.
     receptions : mapping of worker to ReceptionCounts
+        What each listener received.
     sent_bytes, repair_bytes : int
-        Of all datagrams, without the headers below them; and of those that repaired.
+        Bytes of all datagrams, without the headers below them, and of those that repaired.
     rate : float
         Bits in a second, at the end.
     """
@@ -168,7 +171,7 @@ class BroadcastRecord:
     group: str
     listeners: tuple[str, ...]
     reason: str
-    deaf: Mapping[str, str]
+    served_over_tcp: Mapping[str, str]
     receptions: Mapping[str, ReceptionCounts]
     sent_bytes: int
     repair_bytes: int
@@ -197,4 +200,4 @@ class RunRecord:
     kernel: Mapping[str, KernelCount]
     incidents: tuple[Incident, ...]
     seconds: float
-    broadcast: BroadcastRecord | None = None
+    multicast: MulticastRecord | None = None

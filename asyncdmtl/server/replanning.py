@@ -25,7 +25,7 @@ from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.events import Planned, Waiting
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers, ReplanError
-from asyncdmtl.server.progress import Progress
+from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.training_state import TrainingState, farthest
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Replanner:
     Parameters
     ----------
     peers : Peers
-    progress : Progress
+    progress : TrainingProgress
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Replanner:
         The last one.
     """
 
-    def __init__(self, peers: Peers, progress: Progress) -> None:
+    def __init__(self, peers: Peers, progress: TrainingProgress) -> None:
         self.assignment: Assignment | None = None
         self._peers = peers
         self._progress = progress
@@ -145,7 +145,7 @@ class Replanner:
                 self._tell_waiting(missing, patience)
             if clock() >= end or membership.hopeless(missing):
                 if missing:
-                    raise membership.nobody_holds(missing)
+                    raise membership.no_holder(missing)
                 return members
             await membership.change(end - clock())
 

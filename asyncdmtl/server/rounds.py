@@ -11,20 +11,21 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import DisagreementError, IntegrityError
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
 from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.member import Member
-from asyncdmtl.server.multicast import MulticastServer
+from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
-from asyncdmtl.server.progress import Progress
 from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.server.replanning import Replanner
 from asyncdmtl.server.row_transfer import RowTransfer
+from asyncdmtl.server.training_progress import TrainingProgress
 
 # A worker whose updates differ from those of other holders in so many rounds is excluded from the run.
 MOST_DISAGREEMENTS = 3
@@ -42,29 +43,28 @@ class Rounds:
     Parameters
     ----------
     options : RunOptions
-    progress : Progress
+    progress : TrainingProgress
     peers : Peers
     ledger : Ledger
-    save : callable, optional
-        Awaited when a checkpoint is due, with the state of the training, or with None for the state before
-        the first round. Without it there are no checkpoints.
+    writer : CheckpointWriter, optional
+        Without it there are no checkpoints.
     multicast : MulticastServer, optional
     """
 
     def __init__(
         self,
         options: RunOptions,
-        progress: Progress,
+        progress: TrainingProgress,
         peers: Peers,
         ledger: Ledger,
-        save: Callable[[Bytes | None], Awaitable[None]] | None,
+        writer: CheckpointWriter | None = None,
         multicast: MulticastServer | None = None,
     ) -> None:
         self._options = options
         self._progress = progress
         self._peers = peers
         self._ledger = ledger
-        self._save = save
+        self._writer = writer
         self._replanner = Replanner(peers, progress)
         self._transfer = RowTransfer(peers, multicast)
         self._disagreements: dict[str, int] = {}
@@ -91,8 +91,8 @@ class Rounds:
             begun = progress.plans > 0
             assignment = await self._replanner.line_up(patience)
             patience = self._options.rejoin_timeout
-            if self._save is not None and not begun:
-                await self._save(None)
+            if self._writer is not None and not begun:
+                await self._writer.save(None)
             try:
                 while not progress.over and not self._peers.membership.newcomers():
                     await self._round(assignment)
@@ -108,12 +108,12 @@ class Rounds:
 
     async def stop(self) -> None:
         """Give up the round that is being made, and write a last checkpoint."""
-        if self._save is None or self._combining:
+        if self._writer is None or self._combining:
             return
         trainer = self._progress.trainer
         state = trainer.state() if trainer is not None else await self._replanner.last_state()
         if state is not None:
-            await self._save(state)
+            await self._writer.save(state)
 
     async def _round(self, assignment: Assignment) -> None:
         """Make one round; ReplanError if it must be made again under another plan."""
@@ -122,7 +122,7 @@ class Rounds:
         async with self._repeatable(assignment), self._transfer.round(assignment, number) as transfer:
             objective, residual, reached = side.convergence(transfer.uploads)
             last = reached or number + 1 == self._options.settings.rounds
-            due = self._save is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
+            due = self._writer is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
             giver = assignment.members[0] if due and progress.trainer is None else None
             then = {member: _after_round(last, member is giver) for member in assignment.members}
             # If the server is stopped while it aggregates, it cannot tell where its models stand.
@@ -134,8 +134,8 @@ class Rounds:
                 transfer.send(i, then)
         up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
         progress.record(RoundRecord(number, objective, residual, up, down, time.perf_counter() - began))
-        if self._save is not None and due:
-            await self._save(await self._state(giver))
+        if self._writer is not None and due:
+            await self._writer.save(await self._state(giver))
 
     @contextlib.asynccontextmanager
     async def _repeatable(self, assignment: Assignment) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from asyncdmtl.net.event_loop import AdaptiveExecutor
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
-from asyncdmtl.server.multicast import MulticastServer
+from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers
 
 

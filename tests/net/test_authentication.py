@@ -317,7 +317,7 @@ async def test_who_fails_too_often_is_not_heard_for_a_while_and_members_do_not_n
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("asyncdmtl.server.membership.Lockout", lambda clock: Lockout(lambda: now[0]))
+    monkeypatch.setattr("asyncdmtl.server.admission.Lockout", lambda clock: Lockout(lambda: now[0]))
     async with Cluster(options(workers=2), security=BY_NAME) as cluster:
         member = cluster.join("w0", PARTITIONS, security=WorkerSecurity(SECRET))
         await cluster.event(Joined, worker="w0")
@@ -334,7 +334,7 @@ async def test_who_fails_too_often_is_not_heard_for_a_while_and_members_do_not_n
 
 async def test_a_name_is_locked_out_at_other_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Lockout(lambda: 0.0)
-    monkeypatch.setattr("asyncdmtl.server.membership.Lockout", lambda clock: gate)
+    monkeypatch.setattr("asyncdmtl.server.admission.Lockout", lambda clock: gate)
     for number in range(PATIENCE):
         gate.failed("w0", f"10.0.0.{number}")
     async with Cluster(options(workers=2), security=SHARED) as cluster:
@@ -388,7 +388,7 @@ async def test_a_stranger_may_send_no_more_than_a_greeting() -> None:
 
 async def test_strangers_beyond_the_limit_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Lockout(lambda: 0.0, most_from_one=2)
-    monkeypatch.setattr("asyncdmtl.server.membership.Lockout", lambda clock: gate)
+    monkeypatch.setattr("asyncdmtl.server.admission.Lockout", lambda clock: gate)
     async with Cluster(options()) as cluster:
         strangers = [await asyncio.open_connection(*cluster.address) for _ in range(2)]
         reader, third = await asyncio.open_connection(*cluster.address)

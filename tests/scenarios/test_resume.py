@@ -28,7 +28,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trainer, train
 from asyncdmtl.plan.parameters import STRATEGIES
-from asyncdmtl.server.checkpoint import Store
+from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.events import Checkpointed
 from asyncdmtl.server.records import RoundRecord
 
@@ -187,7 +187,7 @@ def test_a_stopped_server_writes_down_where_it_stands(tmp_path: Path, number: in
         round_ = made.event("checkpointed")["round"]
         made.server.communicate(timeout=LIMIT)
         assert made.server.returncode == code
-        checkpoint = Store(made.checkpoints).load()
+        checkpoint = CheckpointStore(made.checkpoints).load()
         assert checkpoint is not None
         assert checkpoint.round == round_ >= 41
         partitions = recipes.load(SPEC, seed=0).partitions

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions
 
 from asyncdmtl.errors import LinkError
-from asyncdmtl.net.authentication import UNSECURED_SERVER
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.member import Member
@@ -13,10 +12,7 @@ from asyncdmtl.server.membership import Membership
 
 
 async def test_it_is_told_why_nobody_holds_partitions() -> None:
-    membership = Membership(
-        "run", make_settings(), workers=3, cover=None, join_timeout=1.0, silence_timeout=1.0,
-        ledger=Ledger(), emit=lambda event: None, security=UNSECURED_SERVER,
-    )  # fmt: skip
+    membership = Membership()
     declared = tuple(partition.declaration() for partition in make_partitions(30, "squared"))
     for name, ready, lost in (
         ("early", False, None),
@@ -26,9 +22,9 @@ async def test_it_is_told_why_nobody_holds_partitions() -> None:
         made = Connection("server", Ledger(), 1.0)
         membership.members[name] = Member(name, made, declared, ready=ready, lost=lost)
     names = [part.id for part in declared]
-    told = str(membership.nobody_holds(names[:2]))
+    told = str(membership.no_holder(names[:2]))
     assert told.startswith(f"nobody is left who holds the partitions {names[:2]}: worker 'early' held")
     assert f"worker 'early' held {names[:2]} (its rows are not prepared yet)" in told
     assert f"worker 'odd' held {names[:2]} (its updates of them differ from those of other holders)" in told
     assert f"worker 'gone' held {names[:2]} (reset" in told
-    assert f"{names[:20]} and 10 more: worker" in str(membership.nobody_holds(names))
+    assert f"{names[:20]} and 10 more: worker" in str(membership.no_holder(names))

@@ -1,4 +1,4 @@
-"""The server's broadcast of a round: it is sent, and repaired until every listener has it."""
+"""The loop that sends a round to the multicast group, and repairs it until every listener has it."""
 
 from __future__ import annotations
 
@@ -10,55 +10,57 @@ from asyncdmtl.multicast.rate import RateControl
 from asyncdmtl.multicast.sending import Broadcast, DatagramBlock, ReceptionCounts
 from asyncdmtl.net.udp import GroupSender
 
-# Fresh rows are sent before anybody asks for them if at least so much of each is needed on the average: what
-# is not needed serves nobody.
-NEEDED = 0.75
+# Rows that one fresh row must be expected to replace, on the average over listeners, before it is sent
+# without being asked for. Below that most fresh rows would serve nobody.
+EXPECTED_NEED = 0.75
+
+# Ranges after which listeners are asked what they lack. A question for each range would cost more bytes.
+RANGES_PER_QUERY = 8
 
 
-# Ranges after which listeners are asked: questions cost bytes, too.
-TOGETHER = 8
-
-
-class Control(Protocol):
-    """The server's connections to the listeners, on which small things go; and who counts."""
+class ListenerControl(Protocol):
+    """The server's connections to the listeners, over which questions and missing rows go."""
 
     def ask(self, worker: str, index: int, count: int) -> None:
-        """Ask a listener what it lacks of so many ranges."""
+        """Ask a listener what it lacks of `count` ranges, from range `index` on."""
 
     def deliver(self, worker: str, index: int) -> None:
-        """Send a listener its rows of a range."""
+        """Send a listener its rows of a range over its connection."""
 
     def give_up(self, worker: str) -> None:
-        """Take note of a listener that does not answer: it is not to be one of the next round."""
+        """Serve a listener over TCP from the next round on, because it does not answer."""
 
     def count(self, block: DatagramBlock) -> None:
-        """Take note of datagrams that were sent."""
+        """Count datagrams that were sent."""
 
 
-class Broadcaster:
+class MulticastSender:
     """Sends rounds to a group, no faster than the network takes them.
 
     Parameters
     ----------
     sender : GroupSender
-    pace : RateControl
-    control : Control
+    rate : RateControl
+    control : ListenerControl
     patience : float
-        Seconds that listeners have to answer, once all of a round is sent.
+        Seconds that listeners have to answer, once all of a round was sent.
 
     Attributes
     ----------
     sent, repaired : int
-        Bytes of all datagrams, without the headers below them; and of those that carried fresh rows.
+        Bytes of all datagrams, without the headers below them, and of those that carried fresh rows.
     receptions : dict of worker to ReceptionCounts
-        What each listener had of all rounds.
+        What each listener received of all rounds.
+    rate : RateControl
     """
 
-    def __init__(self, sender: GroupSender, pace: RateControl, control: Control, patience: float) -> None:
+    def __init__(
+        self, sender: GroupSender, rate: RateControl, control: ListenerControl, patience: float
+    ) -> None:
         self.sent = 0
         self.repaired = 0
         self.receptions: dict[str, ReceptionCounts] = {}
-        self.pace = pace
+        self.rate = rate
         self._sender = sender
         self._control = control
         self._patience = patience
@@ -68,11 +70,11 @@ class Broadcaster:
         self._ready = 0
 
     def begin(self, broadcast: Broadcast) -> None:
-        """Begin a round, of which nothing is `ready` yet."""
+        """Begin a round, of which no range is `ready` yet."""
         self._broadcast, self._ready = broadcast, 0
 
     async def run(self) -> None:
-        """Send the ranges of the round as they are `ready`, and repair them until all listeners have them."""
+        """Send the ranges of the round as they become ready, and repair them until listeners have them."""
         broadcast = self._broadcast
         assert broadcast is not None
         try:
@@ -80,9 +82,9 @@ class Broadcaster:
                 if (index := broadcast.range_to_repair()) is not None:
                     await self._repair(broadcast, index)
                 elif broadcast.begun < self._ready:
-                    await self._first(broadcast, broadcast.begun)
+                    await self._send_range(broadcast, broadcast.begun)
                 else:
-                    await self._news(broadcast)
+                    await self._wait(broadcast)
         finally:
             if self._broadcast is broadcast:
                 self._broadcast = None
@@ -90,19 +92,25 @@ class Broadcaster:
                 self.receptions.setdefault(worker, ReceptionCounts()).add(reception)
 
     def ready(self, count: int) -> None:
-        """Tell that the first `count` ranges of the round may be sent."""
+        """Note that the first `count` ranges of the round may be sent."""
         self._ready = count
         self._changed.set()
 
-    def answer(self, worker: str, index: int, lacks: bytes, seen: int) -> None:
-        """Take in what a listener lacks; RemoteProtocolError if that is no answer to what it was asked."""
+    def take_report(self, worker: str, index: int, lacks: bytes, seen: int) -> None:
+        """Take a listener's report of what it lacks of a range.
+
+        Raises
+        ------
+        RemoteProtocolError
+            The report does not answer a question.
+        """
         if (broadcast := self._broadcast) is None or worker not in broadcast.listeners:
             return
         reception = broadcast.receptions[worker]
         sent, lost = reception.sent, reception.lost
         complete = broadcast.take_report(worker, index, lacks, seen)
         if not broadcast.repaired(index):
-            self.pace.report_loss(worker, reception.sent - sent, reception.lost - lost)
+            self.rate.report_loss(worker, reception.sent - sent, reception.lost - lost)
         if complete:
             self._changed.set()
 
@@ -112,17 +120,16 @@ class Broadcaster:
             self._broadcast.drop(worker)
             self._changed.set()
 
-    async def _news(self, broadcast: Broadcast) -> None:
-        """Wait for an answer, a range or a loss; who does not answer is waited for no more.
+    async def _wait(self, broadcast: Broadcast) -> None:
+        """Wait for a report, a range or a loss. A listener that does not answer is not waited for any more.
 
-        What a worker has to say comes after the rows that it sends, which may take long: its time begins when
-        all of them were there.
+        A worker answers after the rows that it sends, which may take long. So the time to answer begins when
+        all ranges of the round were here.
         """
         self._changed.clear()
+        seconds = self._patience if broadcast.begun == broadcast.layout.ranges else None
         try:
-            async with asyncio.timeout(
-                self._patience if broadcast.begun == broadcast.layout.ranges else None
-            ):
+            async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
             for worker, indices in broadcast.unanswered().items():
@@ -131,15 +138,17 @@ class Broadcaster:
                 broadcast.drop(worker)
                 self._control.give_up(worker)
 
-    async def _first(self, broadcast: Broadcast, index: int) -> None:
-        spare = int(self.pace.lost * broadcast.count + 1 - NEEDED)
+    async def _send_range(self, broadcast: Broadcast, index: int) -> None:
+        """Send a range for the first time, with as many fresh rows as listeners are expected to need."""
+        spare = int(self.rate.lost * broadcast.count + 1 - EXPECTED_NEED)
         await self._send(broadcast.next_range(spare))
-        if index + 1 == broadcast.layout.ranges or not (index + 1) % TOGETHER:
-            first = index - index % TOGETHER
+        if index + 1 == broadcast.layout.ranges or not (index + 1) % RANGES_PER_QUERY:
+            first = index - index % RANGES_PER_QUERY
             for worker in broadcast.listeners:
                 self._control.ask(worker, first, index + 1 - first)
 
     async def _repair(self, broadcast: Broadcast, index: int) -> None:
+        """Send fresh rows for those that listeners lack of a range, or rows over TCP if that is hopeless."""
         for worker in broadcast.take_unrepairable(index):
             self._control.deliver(worker, index)
         if not broadcast.lacking(index):
@@ -152,8 +161,8 @@ class Broadcaster:
         for block in blocks:
             size = len(block.datagrams)
             headers = block.count * self._sender.group.headers
-            # Without a pause, others still have their turn.
-            await asyncio.sleep(self.pace.wait(self._loop.time(), size + headers))
+            # Other tasks have their turn even where the pause is 0.
+            await asyncio.sleep(self.rate.wait(self._loop.time(), size + headers))
             await self._sender.send(block)
             self.sent += size
             self.repaired += size if block.fresh else 0

@@ -1,4 +1,4 @@
-"""Where the training of a run stands, and what has become of it so far."""
+"""Where the training of a run stands, and what has happened in it so far."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Progress:
+class TrainingProgress:
     """Where the training stands.
 
     Attributes
@@ -28,18 +28,19 @@ class Progress:
         The run's name.
     problem : Problem
     strategy : str
-        A word of `CHOICES`; "auto" is settled by the first plan, and holds for all that follow.
+        The name of a strategy. "auto" is settled by the first plan, and holds for all later plans.
     emit : callable
-        Called with events.
-    round, over : int, bool
-        The round that is to be made; or that all are made.
-    converged : bool
-        Whether it is over before it had to be.
+        Is called with each event.
+    round : int
+        The round that is to be made next.
+    over : bool
+        Whether all rounds are made.
     plans : int
-        How many were made.
-    records, incidents : list
+        How many plans were made.
+    records : list of RoundRecord
+    incidents : list of Incident
     distrusted : set of (worker, partition)
-        Who is treated as not holding what.
+        Workers that are treated as not holding a partition, because their updates of it differed.
     trainer : Trainer or None
         The models, where the server has them.
     saved : TrainingState or None
@@ -61,16 +62,16 @@ class Progress:
 
     @property
     def converged(self) -> bool:
-        """Whether the training was over before all rounds were made that it might have made."""
+        """Whether the training ended before its limit on rounds."""
         return self.over and self.round < self.problem.settings.rounds
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Stand where the server stood that wrote `checkpoint`.
+        """Go on from where the server stood that wrote `checkpoint`.
 
         Raises
         ------
         UsageError
-            Its state is not one of this training.
+            The checkpoint's state is not one of this training.
         """
         self.round, self.over, self.plans = checkpoint.round, checkpoint.over, checkpoint.plans
         self.records, self.incidents = list(checkpoint.rounds), list(checkpoint.incidents)
@@ -78,25 +79,25 @@ class Progress:
         trainer = Trainer(self.problem, {})
         if len(checkpoint.state):
             trainer.restore(checkpoint.state)
-            self.keep(checkpoint.state)
+            self.keep_saved(checkpoint.state)
         self.trainer = trainer if EXCHANGE_STRATEGIES[self.strategy].server_trains else None
 
-    def keep(self, state: Bytes) -> None:
-        """Remember a state of the training, which is written down."""
+    def keep_saved(self, state: Bytes) -> None:
+        """Remember the state of the training at this round, which is written down."""
         self.saved = TrainingState(self.round, self.over, (), state, digest(state))
 
-    def go_on_from(self, base: TrainingState) -> None:
-        """Stand at another round, if that is the farthest of which anybody has the state."""
-        if base.round < self.round:
+    def go_on_from(self, state: TrainingState) -> None:
+        """Go on from the farthest state that there is, which may be that of an earlier round."""
+        if state.round < self.round:
             self.note(
                 "", "Rewound",
-                f"nobody has the state of round {self.round} any more: back to round {base.round}",
+                f"nobody has the state of round {self.round} any more: back to round {state.round}",
             )  # fmt: skip
-            self.records = [record for record in self.records if record.round < base.round]
-        self.round, self.over = base.round, base.over
+            self.records = [record for record in self.records if record.round < state.round]
+        self.round, self.over = state.round, state.over
 
     def record(self, record: RoundRecord) -> None:
-        """Take down what a round took."""
+        """Keep the record of a round, log it, and tell the operator."""
         self.records.append(record)
         self.emit(record)
         log.info(
@@ -106,7 +107,16 @@ class Progress:
         )  # fmt: skip
 
     def note(self, worker: str, kind: str, reason: str) -> None:
-        """Take down what went wrong, of which kind, with which worker; "" if it was nobody's fault."""
+        """Keep, log and tell the operator what went wrong.
+
+        Parameters
+        ----------
+        worker : str
+            The worker at fault; empty if it is no worker in particular.
+        kind : str
+            The name of the error's class, or a word for what is no error.
+        reason : str
+        """
         self.incidents.append(Incident(self.round, worker, reason))
         self.emit(IncidentNoted(self.round, worker, kind, reason))
         log.warning(

@@ -14,7 +14,7 @@ from asyncdmtl.multicast.rate import RateControl
 from asyncdmtl.multicast.sending import DatagramBlock
 from asyncdmtl.net.udp import Group, GroupReceiver, GroupSender
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.server.broadcaster import Broadcaster
+from asyncdmtl.server.multicast_sender import MulticastSender
 from asyncdmtl.worker.multicast_receiver import MulticastReceiver
 
 FAST = 1e9
@@ -51,7 +51,7 @@ class Control:
 
     def __init__(self, made: Round, listeners: dict[str, MulticastReceiver]) -> None:
         self.made, self.listeners = made, listeners
-        self.broadcaster: Broadcaster | None = None
+        self.loop: MulticastSender | None = None
         self.delivered: list[tuple[str, int]] = []
         self.silent: set[str] = set()
         self.given_up: list[str] = []
@@ -75,35 +75,33 @@ class Control:
         self.counted += len(block.datagrams)
 
     def _answer(self, worker: str, index: int) -> None:
-        assert self.broadcaster is not None
+        assert self.loop is not None
         if worker not in self.silent:
-            self.broadcaster.answer(worker, index, *self.listeners[worker].lacks(index))
+            self.loop.take_report(worker, index, *self.listeners[worker].lacks(index))
 
 
-class Hall:
+class GroupCluster:
     """A server and its listeners in one process, on real sockets."""
 
     def __init__(self, made: Round, sender: GroupSender, group: Group, rate: float = FAST) -> None:
         self.made, self.sender = made, sender
         self.listeners = {name: MulticastReceiver(GroupReceiver(group, LOOPBACK)) for name in made.workers}
         self.control = Control(made, self.listeners)
-        self.pace = RateControl(rate)
-        self.broadcaster = self.control.broadcaster = Broadcaster(
-            sender, self.pace, self.control, patience=PATIENCE
-        )
+        self.rate = RateControl(rate)
+        self.loop = self.control.loop = MulticastSender(sender, self.rate, self.control, patience=PATIENCE)
 
     def begin(self) -> None:
         for k, listener in enumerate(self.listeners.values()):
             made = self.made
             listener.begin(made.stream(), made.layout, made.solvers[k], lambda: None)
-        self.broadcaster.begin(self.made.broadcast())
+        self.loop.begin(self.made.broadcast())
 
     async def run(self) -> None:
         self.begin()
-        running = asyncio.create_task(self.broadcaster.run())
+        running = asyncio.create_task(self.loop.run())
         for index in range(self.made.layout.ranges):
             await asyncio.sleep(0)
-            self.broadcaster.ready(index + 1)
+            self.loop.ready(index + 1)
         async with asyncio.timeout(30):
             await running
 
@@ -114,8 +112,10 @@ class Hall:
 
 
 @contextmanager
-def hall(made: Round, sender: GroupSender, group: Group, rate: float = FAST) -> Iterator[Hall]:
-    opened = Hall(made, sender, group, rate)
+def group_cluster(
+    made: Round, sender: GroupSender, group: Group, rate: float = FAST
+) -> Iterator[GroupCluster]:
+    opened = GroupCluster(made, sender, group, rate)
     try:
         yield opened
     finally:
@@ -132,27 +132,27 @@ def example(placement: Placement = HOMOGENEOUS) -> Round:
 @pytest.mark.parametrize("placement", [HOMOGENEOUS, HETEROGENEOUS], ids=["equal", "unequal"])
 async def test_all_get_what_they_need(placement: Placement, loss: float) -> None:
     group, made = free_group(), example(placement)
-    with hall(made, Wire(group, 1, loss, mixed=True), group) as opened:
+    with group_cluster(made, Wire(group, 1, loss, mixed=True), group) as opened:
         await opened.run()
         opened.check()
         assert not opened.control.delivered
-        assert bool(opened.broadcaster.repaired) == bool(loss)
+        assert bool(opened.loop.repaired) == bool(loss)
 
 
 async def test_without_loss_each_row_is_sent_once() -> None:
     group, made = free_group(), example()
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         await opened.run()
         opened.check()
         rows = sum(part.nbytes for part in made.rows)
-        assert rows < opened.broadcaster.sent < 1.04 * rows
-        assert opened.control.counted == opened.broadcaster.sent
-        assert opened.broadcaster.repaired == 0
+        assert rows < opened.loop.sent < 1.04 * rows
+        assert opened.control.counted == opened.loop.sent
+        assert opened.loop.repaired == 0
 
 
 async def test_bursts_are_repaired() -> None:
     group, made = free_group(), example()
-    with hall(made, Wire(group, 2, 0.1, mixed=False, burst=12), group) as opened:
+    with group_cluster(made, Wire(group, 2, 0.1, mixed=False, burst=12), group) as opened:
         await opened.run()
         opened.check()
 
@@ -160,14 +160,14 @@ async def test_bursts_are_repaired() -> None:
 async def test_one_repair_serves_all() -> None:
     """All lose a tenth, each its own; what is sent again is far less than the sum of that."""
     group, made = free_group(), example()
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         chance = random.Random(3)
         for listener in opened.listeners.values():
             lossy(listener.receiver, chance, 0.1)
         await opened.run()
         opened.check()
-        lost = sum(reception.lost for reception in opened.broadcaster.receptions.values())
-        assert opened.broadcaster.repaired < 0.75 * lost * made.layout.piece_bytes
+        lost = sum(reception.lost for reception in opened.loop.receptions.values())
+        assert opened.loop.repaired < 0.75 * lost * made.layout.piece_bytes
 
 
 def lossy(receiver: GroupReceiver, chance: random.Random, loss: float) -> None:
@@ -183,18 +183,18 @@ def lossy(receiver: GroupReceiver, chance: random.Random, loss: float) -> None:
 
 async def test_who_hears_nothing_is_served_on_its_connection() -> None:
     group, made = free_group(), example()
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         deaf = made.workers[2]
         lossy(opened.listeners[deaf].receiver, random.Random(), 1.0)
         await opened.run()
         opened.check()
         assert opened.control.delivered == [(deaf, index) for index in range(made.layout.ranges)]
-        assert opened.broadcaster.repaired == 0
+        assert opened.loop.repaired == 0
 
 
 async def test_who_begins_late_gets_all() -> None:
     group, made = free_group(), example()
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         late = opened.listeners[made.workers[0]]
         answer = opened.control._answer
 
@@ -206,8 +206,8 @@ async def test_who_begins_late_gets_all() -> None:
         opened.control._answer = begin_when_asked  # type: ignore[method-assign]
         opened.begin()
         late.receiver.forget(made.stream().name)
-        running = asyncio.create_task(opened.broadcaster.run())
-        opened.broadcaster.ready(made.layout.ranges)
+        running = asyncio.create_task(opened.loop.run())
+        opened.loop.ready(made.layout.ranges)
         async with asyncio.timeout(30):
             await running
         opened.check()
@@ -217,15 +217,15 @@ async def test_who_begins_late_gets_all() -> None:
 
 async def test_who_is_lost_is_not_waited_for() -> None:
     group, made = free_group(), example()
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         lost, *others = made.workers
         opened.control.silent.add(lost)
         opened.begin()
-        running = asyncio.create_task(opened.broadcaster.run())
-        opened.broadcaster.ready(made.layout.ranges)
+        running = asyncio.create_task(opened.loop.run())
+        opened.loop.ready(made.layout.ranges)
         done, _ = await asyncio.wait([running], timeout=PATIENCE / 2)
         assert not done
-        opened.broadcaster.drop(lost)
+        opened.loop.drop(lost)
         async with asyncio.timeout(30):
             await running
         for name in others:
@@ -236,7 +236,7 @@ async def test_who_is_lost_is_not_waited_for() -> None:
 
 async def test_who_does_not_answer_is_served_on_its_connection() -> None:
     group, made = free_group(), example()
-    with hall(made, Wire(group, 4, 0.05, mixed=True), group) as opened:
+    with group_cluster(made, Wire(group, 4, 0.05, mixed=True), group) as opened:
         mute = made.workers[0]
         opened.control.silent.add(mute)
         await opened.run()
@@ -244,12 +244,12 @@ async def test_who_does_not_answer_is_served_on_its_connection() -> None:
         assert opened.control.delivered == [(mute, index) for index in range(made.layout.ranges)]
         assert opened.control.given_up == [mute]
         # What it says now is too late, and no fault.
-        opened.broadcaster.answer(mute, 0, b"", 0)
+        opened.loop.take_report(mute, 0, b"", 0)
 
 
 async def test_replays_of_an_old_round_are_foreign() -> None:
     group, made = free_group(), example()
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         await opened.run()
         listener = opened.listeners[made.workers[0]]
         listener.end()
@@ -270,8 +270,8 @@ async def test_the_pace_is_asked_for_every_byte_with_its_headers() -> None:
             asked.append(size)
             return 1e-6
 
-    with hall(made, GroupSender(group, LOOPBACK), group) as opened:
-        opened.broadcaster.pace = Slow(1.0)
+    with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
+        opened.loop.rate = Slow(1.0)
         await opened.run()
         pieces = made.layout.pieces * len(made.rows[0])
-        assert sum(asked) == opened.broadcaster.sent + pieces * group.headers
+        assert sum(asked) == opened.loop.sent + pieces * group.headers

@@ -29,9 +29,9 @@ from asyncdmtl.report.console import make_console
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
 from asyncdmtl.server.events import IncidentNoted, Joined, Left, Planned
-from asyncdmtl.server.multicast import GROUP, MulticastServer
+from asyncdmtl.server.multicast_server import GROUP, MulticastServer
 from asyncdmtl.server.peers import MOST_OFFENCES
-from asyncdmtl.server.records import BroadcastRecord, MulticastOptions, RoundRecord, RunOptions, RunRecord
+from asyncdmtl.server.records import MulticastOptions, MulticastRecord, RoundRecord, RunOptions, RunRecord
 from asyncdmtl.worker.multicast_client import MulticastClient
 
 SETTINGS = make_settings(dtype="float64", rounds=4)
@@ -48,9 +48,9 @@ def options(**changes: Any) -> RunOptions:
     return run_options(**{"settings": SETTINGS, "multicast": fast, **changes})
 
 
-def told(record: RunRecord) -> BroadcastRecord:
-    assert record.broadcast is not None
-    return record.broadcast
+def told(record: RunRecord) -> MulticastRecord:
+    assert record.multicast is not None
+    return record.multicast
 
 
 def check(models: Iterable[TaskModels], partitions: list[Partition] = PARTITIONS) -> None:
@@ -84,7 +84,7 @@ async def test_a_run_over_a_group_equals_its_twin(placement: Placement, strategy
     record, models = await run_cluster(options(strategy=strategy), placement, partitions)
     check(models, partitions)
     assert told(record).listeners == placement.workers
-    assert not told(record).deaf
+    assert not told(record).served_over_tcp
     assert sent_to_group(record, "repair") == told(record).repair_bytes == 0
     made = report_run(record)
     assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
@@ -129,7 +129,7 @@ async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int)
         check([await worker for worker in workers])
     hearing = () if deaf >= 5 else tuple(OWN)[deaf:]
     assert planned.listeners == told(record).listeners == hearing
-    assert set(told(record).deaf) == set(list(OWN)[:deaf])
+    assert set(told(record).served_over_tcp) == set(list(OWN)[:deaf])
     made = report_run(record)
     assert made["downlink_wire"]["measured_load"] == made["downlink_wire"]["load"]
     each = record.plan.downlink_load
@@ -147,7 +147,9 @@ async def test_a_worker_to_which_no_probe_gets_is_served_over_tcp(monkeypatch: p
     record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
     check(models)
     assert len(told(record).listeners) == 5
-    assert list(told(record).deaf.values()) == ["nothing was heard of the group 239.192.77.77 at 127.0.0.1"]
+    assert list(told(record).served_over_tcp.values()) == [
+        "nothing was heard of the group 239.192.77.77 at 127.0.0.1"
+    ]
 
 
 async def test_a_worker_that_falls_deaf_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +162,7 @@ async def test_a_worker_that_falls_deaf_is_served_over_tcp(monkeypatch: pytest.M
     losing(monkeypatch, lost)
     record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
     check(models)
-    ((worker, why),) = told(record).deaf.items()
+    ((worker, why),) = told(record).served_over_tcp.items()
     assert why.startswith("heard too little of round 0")
     assert told(record).receptions[worker].ranges >= 1
     assert told(record).listeners == HOMOGENEOUS.workers
@@ -187,7 +189,7 @@ async def test_nobody_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     record, models = await run_cluster(unheard, HOMOGENEOUS, PARTITIONS)
     check(models)
     assert told(record).listeners == ()
-    assert set(told(record).deaf.values()) == {
+    assert set(told(record).served_over_tcp.values()) == {
         "nothing can be sent to the group 239.192.77.77: Network is unreachable (--interface)"
     }
 
@@ -235,7 +237,7 @@ async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
     record, models = await run_cluster(options(round_timeout=8.0), HOMOGENEOUS, PARTITIONS)
     check(models)
     assert record.incidents == ()
-    assert told(record).deaf == {"w0": "did not tell what it lacked of round 0"}
+    assert told(record).served_over_tcp == {"w0": "did not tell what it lacked of round 0"}
     counts = {
         e.round: e.payload for e in record.ledger.entries() if e.worker == "w0" and e.kind == "downlink"
     }
@@ -243,7 +245,7 @@ async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
 
 
 async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncdmtl.server.multicast.JUDGED", 10)
+    monkeypatch.setattr("asyncdmtl.server.listeners.JUDGED_ROWS", 10)
     monkeypatch.setattr("asyncdmtl.worker.multicast_client.LATE_DATAGRAM_SECONDS", 0.0)
     lacks = MulticastClient._lacks
 
@@ -258,8 +260,8 @@ async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: p
     monkeypatch.setattr(MulticastClient, "_lacks", greedy)
     record, models = await run_cluster(options(), HOMOGENEOUS, PARTITIONS)
     check(models)
-    assert set(told(record).deaf) == {"w0"}
-    assert told(record).deaf["w0"].startswith("heard too little of round")
+    assert set(told(record).served_over_tcp) == {"w0"}
+    assert told(record).served_over_tcp["w0"].startswith("heard too little of round")
     # In a round no more than it needs, and what was asked for last.
     assert told(record).repair_bytes < 2.1 * 3 * record.vector_bytes * len(record.rounds)
 
@@ -359,12 +361,12 @@ async def test_what_a_server_says_out_of_order_is_refused(
 ) -> None:
     count, said = MulticastServer.ask, list[str]()
 
-    def ask(station: MulticastServer, worker: str, index: int, ranges: int) -> None:
+    def ask(server: MulticastServer, worker: str, index: int, ranges: int) -> None:
         if not said:
             said.append(worker)
-            assert station._round is not None
-            station._round.listeners[worker].connection.write(message)
-        count(station, worker, index, ranges)
+            assert server._round is not None
+            server._round.members[worker].connection.write(message)
+        count(server, worker, index, ranges)
 
     monkeypatch.setattr(MulticastServer, "ask", ask)
     async with Cluster(options()) as cluster:
@@ -433,7 +435,7 @@ async def test_a_worker_to_which_others_send_forged_rows_is_served_over_tcp(
         models = [await worker for worker in workers]
     assert len({own.coef_.tobytes() for own in models}) == 1
     assert [incident.worker for incident in record.incidents] == ["w0"] * 2
-    assert told(record).deaf == {"w0": "what it heard was not what was sent"}
+    assert told(record).served_over_tcp == {"w0": "what it heard was not what was sent"}
 
 
 async def test_who_is_refused_before_the_start_is_told_so() -> None:
@@ -467,7 +469,7 @@ async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.
 
 async def test_a_server_that_names_no_group_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "asyncdmtl.server.multicast.JoinGroup", lambda address, *rest: JoinGroup("10.0.0.1", *rest)
+        "asyncdmtl.server.multicast_server.JoinGroup", lambda address, *rest: JoinGroup("10.0.0.1", *rest)
     )
     async with Cluster(options(workers=1)) as cluster:
         worker = cluster.join("w0", PARTITIONS, max_wait=0.5)

@@ -1,0 +1,208 @@
+"""How a connection becomes a member of the run or is refused: greeting, checks, encoding, group probe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from asyncdmtl.errors import AsyncDMTLError, IntegrityError, PeerError, PlacementError, UsageError
+from asyncdmtl.learning.tasks import Declaration
+from asyncdmtl.net.authentication import Authenticator, ServerSecurity
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.lockout import Lockout
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
+from asyncdmtl.server.agreement import check_machine, check_surveys
+from asyncdmtl.server.member import Member, check_prepared, is_final, other_data
+from asyncdmtl.server.member_log import MemberLog
+from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.multicast_server import MulticastServer
+from asyncdmtl.server.records import RunOptions
+
+# The name under which the ledger counts the bytes of connections that were refused.
+REFUSED = "(refused)"
+
+
+class Admission:
+    """Admits workers to a run, one by one and all at the same time: one that is slow delays no other.
+
+    Parameters
+    ----------
+    run : str
+        The run's name.
+    options : RunOptions
+    membership : Membership
+        Where workers that are admitted become members.
+    ledger : Ledger
+        Counts the bytes of members.
+    security : ServerSecurity
+        What workers must prove.
+    member_log : MemberLog
+    multicast : MulticastServer, optional
+        Probes whether workers receive the group.
+
+    Attributes
+    ----------
+    resumable : bool
+        Whether workers whose admission is cut off by the server's end are told that they may come back.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        options: RunOptions,
+        membership: Membership,
+        ledger: Ledger,
+        security: ServerSecurity,
+        member_log: MemberLog,
+        multicast: MulticastServer | None = None,
+    ) -> None:
+        self.resumable = False
+        self._run = run
+        self._options = options
+        self._membership = membership
+        self._ledger = ledger
+        self._security = security
+        self._log = member_log
+        self._multicast = multicast
+        self._lockout = Lockout(asyncio.get_running_loop().time)
+        self._lockout.on_lockout = member_log.locked_out
+        self._authenticator = Authenticator(run, security, self._lockout, options.silence_timeout)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self) -> Connection:
+        """The protocol of a new connection, whose worker is admitted or refused as it speaks."""
+        silence = self._options.silence_timeout
+        return Connection("server", Ledger(), silence, on_open=self._opened, tls=self._security.channels)
+
+    def refuse(self, member: Member, error: AsyncDMTLError) -> None:
+        """Refuse a worker that has joined already; it may be started again with other data."""
+        self._log.refused(member.connection, error)
+        member.connection.worker_may_return = False
+        self._run_task(asyncio.create_task(member.connection.fail(error)))
+
+    async def close(self) -> None:
+        """End all admissions."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _opened(self, connection: Connection) -> None:
+        if not self._lockout.enter(connection.link.host):
+            connection.abort()
+            return
+        self._run_task(asyncio.create_task(self._admit(connection)))
+
+    def _run_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _admit(self, connection: Connection) -> None:
+        """Admit a worker, or tell it why not. Other workers notice neither."""
+        try:
+            member = await self._greet(connection)
+        except AsyncDMTLError as error:
+            self._log.refused(connection, error)
+            await connection.fail(error)
+            self._ledger.merge(connection.session.ledger, worker=REFUSED)
+            return
+        except asyncio.CancelledError:
+            connection.worker_may_return = self.resumable
+            await connection.fail(AsyncDMTLError("the server ended"))
+            raise
+        except Exception as error:
+            self._log.broken(connection)
+            await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+            return
+        finally:
+            self._lockout.leave(connection.link.host)
+        await self._prepare(member)
+
+    async def _greet(self, connection: Connection) -> Member:
+        """Find out who a worker is and what it stores, check both, and make it a member."""
+        options = self._options
+        hello, proof = await self._authenticator.identify(connection)
+        self._check_name(connection, hello.name)
+        welcome = Welcome(self._run, options.settings.as_dict(), options.silence_timeout, proof)
+        await connection.send(welcome, options.silence_timeout, "--silence-timeout")
+        declare = await connection.receive((Declare,), options.join_timeout, "--join-timeout")
+        await asyncio.to_thread(check_machine, hello.name, declare.machine, options.settings.arithmetic)
+        await asyncio.to_thread(check_surveys, declare.partitions)
+        # Another worker may have joined under this name meanwhile.
+        self._check_name(connection, hello.name)
+        self._check_declared(hello.name, declare.partitions)
+        member = Member(
+            hello.name, connection, declare.partitions, declare.round, declare.over, declare.state
+        )
+        again = self._membership.add(member)
+        self._ledger.merge(connection.session.ledger, worker=member.name)
+        connection.session.ledger = self._ledger
+        connection.on_lost = partial(self._on_lost, member.name)
+        connection.worker_may_return = True
+        self._log.joined(connection, len(member.declared), again=again)
+        return member
+
+    async def _prepare(self, member: Member) -> None:
+        """Let a worker encode its rows, once it is known how. A worker that cannot is lost."""
+        membership = self._membership
+        encoding = await asyncio.shield(membership.encoding)
+        if membership.members.get(member.name) is not member:
+            return
+        limit = self._options.join_timeout, "--join-timeout"
+        try:
+            await member.connection.send(Prepare(encoding.as_dict()), *limit)
+            ready = await member.connection.receive((Ready,), *limit)
+            known = membership.infos if membership.infos_settled else {}
+            check_prepared(member.name, member.declared, ready.partitions, encoding, known)
+            if self._multicast is not None:
+                await self._multicast.probe(member)
+        except AsyncDMTLError as error:
+            self._log.left(member.connection, "cannot take part:", error)
+            # Unless only the connection failed, this worker will never have the rows that it declared.
+            await membership.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
+            return
+        member.infos, member.ready = ready.partitions, True
+        if membership.infos_settled:
+            membership.infos.update({info.id: info for info in ready.partitions})
+        membership.note_change()
+
+    def _check_name(self, connection: Connection, name: str) -> None:
+        """Raise UsageError unless a worker may join under this name."""
+        membership = self._membership
+        if name in membership.excluded:
+            raise UsageError("worker", f"may not come back ({membership.excluded[name]})", name)
+        if name in membership.members and not membership.members[name].gone:
+            # The member's connection may be broken without the server having noticed: then it will soon.
+            connection.worker_may_return = True
+            raise UsageError("--name", "must be unique; already joined", name)
+
+    def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
+        """Check declared partitions against those that are known, or may exist at all.
+
+        Raises
+        ------
+        PlacementError
+            A partition is none of them.
+        DataError
+            A partition was declared otherwise before.
+        """
+        known = self._membership.known or {}
+        permitted = self._options.cover if self._membership.known is None else self._membership.known
+        for part in declared:
+            if permitted is not None and part.id not in permitted:
+                raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
+            if known.get(part.id, part) != part:
+                raise other_data(name, part, self._membership.holders(part.id), known[part.id])
+
+    def _on_lost(self, name: str) -> None:
+        """Called when the connection of a member has ended."""
+        self._membership.note_change()
+        if self._multicast is None:
+            return
+        self._multicast.drop(name)
+        # A worker that was refused before the start is no member any more.
+        member = self._membership.members.get(name)
+        failure = None if member is None or not member.hears else member.connection.failure
+        if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
+            self._multicast.note_misled(name)

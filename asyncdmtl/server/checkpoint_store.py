@@ -1,0 +1,152 @@
+"""The directory of a run's checkpoints.
+
+A file is written under another name, flushed to the disk, and renamed; then the directory is flushed. So a
+checkpoint is there as a whole or not at all, whenever the server is killed.
+
+The last two checkpoints are kept, and the first. If the last one is not what was written, the one before it
+is used. The first is small, because it has no state; but it names the run, so that with it a server can go on
+from the state that the workers hold.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.server.checkpoint import Checkpoint
+
+log = logging.getLogger(__name__)
+
+# Checkpoints that are kept beside the first: the last, and the one before it.
+KEPT_CHECKPOINTS = 2
+
+# How the names of checkpoints end.
+SUFFIX = ".checkpoint"
+
+
+class CheckpointStore:
+    """The directory of one run's checkpoints.
+
+    The lock is the kernel's, on the directory itself: it leaves no file behind, and ends with the process.
+
+    Parameters
+    ----------
+    folder : Path
+        It is made if it does not exist.
+
+    Raises
+    ------
+    UsageError
+        The directory cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._handle: int | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise UsageError("--checkpoint", "must be a directory that can be written to", str(folder))
+        except OSError as error:
+            raise _unusable(folder, error) from error
+
+    def lock(self) -> None:
+        """Lock the directory until `unlock`, or until this process ends.
+
+        Raises
+        ------
+        UsageError
+            Another server has locked it.
+        """
+        try:
+            self._handle = os.open(self._folder, os.O_RDONLY)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.unlock()
+            rule = "must not be in use by another server"
+            raise UsageError("--checkpoint", rule, str(self._folder)) from error
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
+
+    def unlock(self) -> None:
+        """Release the lock."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of the checkpoints, the latest first."""
+        return sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True)
+
+    def load(self) -> Checkpoint | None:
+        """The latest checkpoint that is what was written; None if there are no checkpoints.
+
+        Raises
+        ------
+        UsageError
+            There are checkpoints, and none of them can be used.
+        """
+        reasons: dict[Path, str] = {}
+        for file in self.files:
+            try:
+                found = Checkpoint.unpack(file.read_bytes())
+            except (OSError, ValueError) as error:
+                reasons[file] = str(error)
+                log.warning("checkpoint %s cannot be used: %s", file, error)
+                continue
+            for useless in reasons:
+                useless.rename(useless.with_suffix(".unusable"))
+            return found
+        if reasons:
+            unusable = {file.name: reason for file, reason in reasons.items()}
+            raise UsageError("--checkpoint", "must have a checkpoint that can be used", unusable)
+        return None
+
+    def save(self, checkpoint: Checkpoint) -> int:
+        """Write a checkpoint, delete those that are not kept, and return its size in bytes.
+
+        Raises
+        ------
+        UsageError
+            The checkpoint cannot be written.
+        """
+        content = checkpoint.pack()
+        files = self.files
+        number = int(files[0].stem) + 1 if files and files[0].stem.isdecimal() else 0
+        target = self._folder / f"{number:08d}{SUFFIX}"
+        temporary = target.with_suffix(".unfinished")
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            self._flush()
+            for old in files[KEPT_CHECKPOINTS - 1 : -1]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
+        return len(content)
+
+    def clear(self) -> None:
+        """Delete all checkpoints: the run is over."""
+        for file in [*self.files, *self._folder.glob("*.unfinished")]:
+            file.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        """Flush the directory itself to the disk."""
+        handle = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _unusable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        "--checkpoint", f"must be a directory that can be written to ({error.strerror})", str(folder)
+    )

@@ -1,0 +1,60 @@
+"""What is logged and told to the operator of workers that join, leave or are refused."""
+
+from __future__ import annotations
+
+import logging
+
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.server.events import Joined, Left, LockedOut, OnEvent, Refused
+
+log = logging.getLogger(__name__)
+
+
+class MemberLog:
+    """Writes a log line and emits an event for each worker that joins, leaves or is refused.
+
+    Parameters
+    ----------
+    run : str
+        The run's name.
+    emit : callable
+        Is called with each event.
+    """
+
+    def __init__(self, run: str, emit: OnEvent) -> None:
+        self._run = run
+        self._emit = emit
+
+    def joined(self, connection: Connection, partitions: int, *, again: bool) -> None:
+        """A worker joined with so many partitions; `again` if it had been a member before."""
+        self._emit(Joined(connection.session.worker, partitions, again))
+        log.info(
+            "run %s: %s joined with %d partitions", self._run, connection.peer, partitions,
+            extra=self._fields(connection),
+        )  # fmt: skip
+
+    def refused(self, connection: Connection, reason: object) -> None:
+        """A connection was refused."""
+        self._absent(Refused, connection, "is refused:", reason)
+
+    def left(self, connection: Connection, what: str, reason: object) -> None:
+        """A worker left before it took part in a round; `what` says how, in a verb."""
+        self._absent(Left, connection, what, reason)
+
+    def locked_out(self, kind: str, value: str, seconds: float) -> None:
+        """The name or address (`kind`) `value` is refused for so many seconds."""
+        self._emit(LockedOut(kind, value, seconds))
+
+    def broken(self, connection: Connection) -> None:
+        """The server itself failed while it admitted a worker; logs the exception that is being handled."""
+        log.exception("admission of %s failed", connection.peer, extra=self._fields(connection))
+
+    def _absent(self, event: type[Left | Refused], connection: Connection, what: str, reason: object) -> None:
+        log.warning(
+            "run %s: %s %s %s", self._run, connection.peer, what, reason, extra=self._fields(connection)
+        )
+        self._emit(event(connection.session.worker, str(reason)))
+
+    def _fields(self, connection: Connection) -> dict[str, str]:
+        """The fields of a log line about a worker."""
+        return {"run": self._run, "worker": connection.session.worker}

@@ -1,0 +1,149 @@
+"""The start of a run: the server waits for workers, and settles which partitions there are."""
+
+from __future__ import annotations
+
+import asyncio
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import PlacementError, WaitError
+from asyncdmtl.learning.tasks import Declaration
+from asyncdmtl.plan.placement import natural_key
+from asyncdmtl.server.admission import Admission
+from asyncdmtl.server.agreement import dissenters, pooled
+from asyncdmtl.server.member import other_data, other_encoding
+from asyncdmtl.server.member_log import MemberLog
+from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.records import RunOptions
+
+
+class RunStart:
+    """Waits for the workers that a run needs, and settles what they train on.
+
+    Where holders of a partition say different things of it, most of them are believed (`dissenters`), and the
+    others are refused.
+
+    Parameters
+    ----------
+    options : RunOptions
+    membership : Membership
+    admission : Admission
+    member_log : MemberLog
+    """
+
+    def __init__(
+        self, options: RunOptions, membership: Membership, admission: Admission, member_log: MemberLog
+    ) -> None:
+        self._options = options
+        self._membership = membership
+        self._admission = admission
+        self._log = member_log
+
+    async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
+        """Wait for the workers, and until their rows are encoded.
+
+        Workers that come later may store only partitions that are declared by then.
+
+        Returns
+        -------
+        encoding : Encoding
+            How the rows of all partitions become numbers.
+        declared : tuple of Declaration
+            All partitions, in natural order. `Membership.infos` lacks those that no holder could encode.
+
+        Raises
+        ------
+        WaitError
+            The workers did not join in time.
+        PlacementError
+            No worker holds a partition that must be covered.
+        DataError
+            Declarations do not fit together. The error names the partitions that differ and their holders.
+        """
+        await self._wait_for_workers()
+        membership = self._membership
+        known = membership.declared()
+        if uncovered := self._uncovered():
+            raise PlacementError(
+                "placement", "must store every partition at some worker; without holder", uncovered
+            )
+        if not known:
+            joined = list(membership.members)
+            raise PlacementError("placement", "must have at least one partition; joined", joined)
+        membership.known = known
+        for member in membership.members.values():
+            # The holders of a partition share one declaration from here on: surveys may be large.
+            member.declared = tuple(known[part.id] for part in member.declared)
+        encoding = await asyncio.to_thread(pooled, known, self._options.settings, membership.holders)
+        membership.encoding.set_result(encoding)
+        while not all(member.ready or member.lost for member in membership.members.values()):
+            await membership.change(None)
+        await self._settle_infos()
+        return encoding, tuple(known[name] for name in sorted(known, key=natural_key))
+
+    async def _wait_for_workers(self) -> None:
+        """Wait until enough workers have joined and agree; WaitError after --join-timeout."""
+        clock, seconds = asyncio.get_running_loop().time, self._options.join_timeout
+        end = clock() + seconds
+        while not (self._enough() and self._agreed()):
+            if (left := end - clock()) <= 0:
+                reason = f"not all workers joined: {self._lacking()}"
+                raise WaitError(reason, seconds=seconds, option="--join-timeout")
+            await self._membership.change(left)
+            self._forget_lost()
+
+    def _agreed(self) -> bool:
+        """Refuse workers that declared other data than most holders; whether the rest hold all there is."""
+        membership = self._membership
+        everything = self._options.cover or tuple(membership.declared())
+        claims = {m.name: {part.id: part for part in m.declared} for m in membership.members.values()}
+        odd = dissenters(claims)
+        for name, dissent in odd.items():
+            own, believed = (
+                membership.members[worker].declaration(dissent.partition)
+                for worker in (name, dissent.believed[0])
+            )
+            error = other_data(name, own, ", ".join(dissent.believed), believed)
+            self._admission.refuse(membership.members[name], error)
+        for name in odd:
+            membership.forget(name)
+        return not odd or set(everything) <= set(membership.declared())
+
+    async def _settle_infos(self) -> None:
+        """Believe what most holders made of each partition, and go on without the other holders."""
+        membership = self._membership
+        here = {m.name: m for m in membership.members.values() if m.ready and not m.gone}
+        made = {name: {info.id: info for info in member.infos} for name, member in here.items()}
+        odd = dissenters(made)
+        for name in made.keys() - odd.keys():
+            membership.infos.update(made[name])
+        membership.infos_settled = True
+        for name, dissent in odd.items():
+            partition = dissent.partition
+            error = other_encoding(name, made[name][partition], membership.infos[partition])
+            self._log.left(here[name].connection, "cannot take part:", error)
+            await membership.lose(here[name], error, back=False)
+
+    def _forget_lost(self) -> None:
+        """Forget workers whose connections have ended; they may come again."""
+        members = self._membership.members.values()
+        for member in [member for member in members if member.connection.lost]:
+            self._log.left(member.connection, "left", "before the start")
+            self._membership.forget(member.name)
+
+    def _enough(self) -> bool:
+        if self._options.workers is not None:
+            return len(self._membership.members) >= self._options.workers
+        return not self._uncovered()
+
+    def _uncovered(self) -> list[str]:
+        """The partitions of --cover that no member holds."""
+        declared = self._membership.declared()
+        return [name for name in self._options.cover or () if name not in declared]
+
+    def _lacking(self) -> str:
+        """In words, which workers are not here."""
+        members = self._membership.members
+        joined = ", ".join(sorted(members, key=natural_key)) or "none"
+        if self._options.workers is not None:
+            return f"{len(members)} of {self._options.workers} are here ({joined})"
+        return f"no holder of {self._uncovered()} is here (joined: {joined})"

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from support.checkpoints import CHECKPOINT, facts
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.server.checkpoint import Checkpoint
+from asyncdmtl.server.checkpoint_store import CheckpointStore
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "new" / "folder")
+    assert store.load() is None
+    size = store.save(CHECKPOINT)
+    found = store.load()
+    assert found is not None
+    assert facts(found) == facts(CHECKPOINT)
+    assert [file.stat().st_size for file in store.files] == [size]
+
+
+def test_the_last_two_are_kept_and_the_first(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for round_ in range(5):
+        store.save(replace(CHECKPOINT, round=round_))
+    assert [Checkpoint.unpack(file.read_bytes()).round for file in store.files] == [4, 3, 0]
+    for file in store.files[:2]:
+        file.write_bytes(file.read_bytes()[:-1])
+    found = store.load()
+    assert found is not None
+    assert found.round == 0
+    store.clear()
+    assert store.files == []
+
+
+@pytest.mark.parametrize("share", [Fraction(0), Fraction(1, 3), Fraction(99, 100)])
+def test_of_a_truncated_checkpoint_the_one_before_is_used(tmp_path: Path, share: Fraction) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(replace(CHECKPOINT, round=1))
+    store.save(replace(CHECKPOINT, round=2))
+    content = store.files[0].read_bytes()
+    store.files[0].write_bytes(content[: int(len(content) * share)])
+    found = store.load()
+    assert found is not None
+    assert found.round == 1
+    # A checkpoint that cannot be used does not push out one that can.
+    store.save(replace(CHECKPOINT, round=3))
+    assert [Checkpoint.unpack(file.read_bytes()).round for file in store.files] == [3, 1]
+
+
+def test_checkpoints_of_which_none_can_be_used_are_named(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(CHECKPOINT)
+    (file,) = store.files
+    file.write_bytes(b"nonsense")
+    with pytest.raises(UsageError, match=f"--checkpoint must have a checkpoint .*{file.name}"):
+        store.load()
+    assert file.exists()
+
+
+def test_an_unfinished_file_is_no_checkpoint(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(CHECKPOINT)
+    (tmp_path / "00000001.unfinished").write_bytes(b"the server was killed here")
+    found = store.load()
+    assert found is not None
+    assert found.round == CHECKPOINT.round
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="--checkpoint must be a directory"):
+        CheckpointStore(tmp_path / "file")
+
+
+def test_a_directory_is_for_one_server_at_a_time(tmp_path: Path) -> None:
+    first, second = CheckpointStore(tmp_path), CheckpointStore(tmp_path)
+    first.lock()
+    with pytest.raises(UsageError, match="--checkpoint must not be in use by another server"):
+        second.lock()
+    first.unlock()
+    second.lock()
+    second.unlock()
