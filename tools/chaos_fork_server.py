@@ -27,7 +27,7 @@ import numpy as np
 
 from asyncdmtl.cli import server, worker
 from asyncdmtl.cli.failure import execute
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.net.udp import GroupReceiver
 
 COMMANDS = {"server": server.main, "worker": worker.main}
@@ -107,16 +107,16 @@ def _become(job: dict[str, Any]) -> None:
 
 def _plant(round_: int, partition: str) -> None:
     """Make one number of one update wrong, once."""
-    honest, rounds = Trainer.local_updates, itertools.count()
+    honest, rounds = LocalUpdates.compute, itertools.count()
 
-    def local_updates(trainer: Trainer, out: np.ndarray[Any, Any]) -> Any:
-        losses = honest(trainer, out)
-        own = [trainer.problem.infos[n].id for n in trainer.own]
+    def compute(updates: LocalUpdates, out: np.ndarray[Any, Any]) -> Any:
+        losses = honest(updates, out)
+        own = [updates._problem.infos[n].id for n in updates.own]
         if next(rounds) == round_:
             out[own.index(partition), 0] *= -1
         return losses
 
-    Trainer.local_updates = local_updates  # type: ignore[assignment, method-assign]
+    LocalUpdates.compute = compute  # type: ignore[assignment, method-assign]
 
 
 def _lose(share: float, seed: str) -> None:
