@@ -54,23 +54,27 @@ def test_the_help_of_a_command_imports_little_that_is_heavy(command: str) -> Non
         "import asyncdmtl.protocol.session",
         "import asyncdmtl.worker.worker",
         "import asyncdmtl.server.server",
-        "import asyncdmtl.exchange.coded",
+        "import asyncdmtl.exchange.coded_worker",
     ],
 )
 def test_rooms_load_nothing_that_they_do_not_use(statement: str) -> None:
     assert not imported_by("-c", statement) & HEAVY
 
 
-def columns(folder: Path) -> list[str]:
-    """Options of a worker for a table that is read without pandas."""
-    np.savez(folder / "rows.npz", X=np.eye(4), y=np.arange(4.0), tasks=np.array(list("abab")))
-    return ["--data", str(folder / "rows.npz")]
+def columns(folder: Path, name: str) -> list[str]:
+    """Options of a worker for a table in a file."""
+    if name.endswith(".npz"):
+        np.savez(folder / name, X=np.eye(4), y=np.arange(4.0), tasks=np.array(list("abab")))
+    else:
+        (folder / name).write_text("tasks,x,ward,y\na,1,A,0.5\nb,2,B,1.5\na,NA,A,2\nb,4,B,1\n")
+    return ["--data", str(folder / name), "--task=tasks", "--target=y"]
 
 
-@pytest.mark.parametrize("data", [DATA, "digits", "rows.npz"])
+@pytest.mark.parametrize("data", [DATA, "digits", "rows.npz", "rows.csv"])
 def test_a_worker_that_has_declared_its_data_has_loaded_nothing_heavy(tmp_path: Path, data: str) -> None:
-    words = columns(tmp_path) if data == "rows.npz" else ["--data", data]
-    settings = ["--loss=squared", "--strength=1"] if data == "rows.npz" else ["--data", data]
+    table = data.startswith("rows.")
+    words = columns(tmp_path, data) if table else ["--data", data]
+    settings = ["--loss=squared", "--strength=1"] if table else ["--data", data]
     command = [sys.executable, "-m", "asyncdmtl.server", "--listen=127.0.0.1:0", "--workers=2", "--json"]
     errors = tmp_path / "importtime"
     with (

@@ -26,7 +26,7 @@ def read_defaults(context: click.Context, parameter: click.Parameter, path: Path
     """
     options = _configurable(context.command)
     defaults: dict[str, Any] = {
-        str(option.name): os.environ[variable]
+        str(option.name): [os.environ[variable]] if option.multiple else os.environ[variable]
         for name, option in options.items()
         if (variable := f"ASYNCDMTL_{name.upper().replace('-', '_')}") in os.environ
     }
@@ -54,6 +54,12 @@ def _configurable(command: click.Command) -> dict[str, click.Option]:
 
 def _as_given(what: str, value: Any, option: click.Option) -> Any:
     """A value of the file in the form in which the command line would give it, which is checked there."""
+    if option.multiple:
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(each, str) for each in values):
+            raise UsageError(what, "must be text, or a list of texts", value)
+        # A name in a list is one name, even if it has commas in it.
+        return [f'"{each}"' if isinstance(value, list) and "," in each else each for each in values]
     if isinstance(value, bool) == option.is_flag and isinstance(value, bool | int | float | str):
         return value if option.is_flag else str(value)
     raise UsageError(what, f"must be {'true or false' if option.is_flag else 'text or a number'}", value)

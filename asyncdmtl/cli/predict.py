@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
 import click
 import numpy as np
@@ -14,12 +17,17 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.data_options import names_option, reading_options
 from asyncdmtl.cli.outputs import check_outputs
-from asyncdmtl.data.columns import as_text, is_missing
+from asyncdmtl.data.cells import Reading, normalised
+from asyncdmtl.data.columns import as_text, is_missing, to_text
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.data.features import NumberColumn
+from asyncdmtl.data.features import CategoryColumn, NumberColumn
+from asyncdmtl.data.loading import names_of, reading_of
 from asyncdmtl.data.model_file import SavedModel
-from asyncdmtl.data.tables import Table, read_table
+from asyncdmtl.data.readers import Wanted
+from asyncdmtl.data.table import Table
+from asyncdmtl.data.tables import read_table
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.metrics import metrics_for
@@ -28,10 +36,6 @@ from asyncdmtl.report.console import make_console
 from asyncdmtl.report.evaluation import compare
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.report.metric_tables import show_metrics
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 
 # The column of the predictions.
 PREDICTION = "prediction"
@@ -48,15 +52,16 @@ UNKNOWN = ("error", "mean", "empty")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--task", show_default="that of training", help="The column that names the task of each row.")
 @click.option("--target", show_default="that of training", help="The column to compare with, for --score.")
-@click.option("--keep", metavar="COL,COL", help="Columns to write beside the predictions, such as a name.")
+@names_option("--keep", metavar="COL,COL", help="Columns to write beside the predictions, such as a name.")
 @click.option("--proba", is_flag=True, help="Write the probability of each class too; for logistic loss.")
 @click.option(
     "--unknown",
     type=click.Choice(UNKNOWN),
     default="error",
-    help="What to do with a task that the model was not trained on: fail, predict with the mean of all "
-    "tasks' models, or leave the prediction empty.",
+    help="What to do with a row without a task, or with a task that the model was not trained on: fail, "
+    "predict with the mean of all tasks' models, or leave the prediction empty.",
 )
+@reading_options
 @click.option("--score", is_flag=True, help="Compare with the target, and print metrics per task.")
 @click.option(
     "--output",
@@ -69,13 +74,13 @@ def main(
     files: tuple[str, ...],
     task: str | None,
     target: str | None,
-    keep: str | None,
+    keep: str | tuple[str, ...] | None,
     proba: bool,
     unknown: str,
     score: bool,
     output: Path | None,
     format: str,
-    **_: object,
+    **given: Any,
 ) -> None:
     """Predict every row of FILES (.csv, .tsv, .parquet, .npz) with the MODEL that --save wrote.
 
@@ -89,16 +94,16 @@ def main(
     _check_ending(output)
     check_outputs({"--output": output})
     saved = SavedModel.load(model)
-    kept = [name.strip() for name in (keep or "").split(",") if name.strip()]
-    predictor = Predictor(saved, unknown)
-    goal = target or saved.encoding.target or "y"
-    table = predictor.read(files, task or saved.task_column, [*kept, *([goal] if score else [])])
+    kept = list(map(normalised, names_of(keep or ())))
+    predictor = Predictor(saved, unknown, reading_of(given))
+    goal = normalised(target or saved.encoding.target or "y")
+    table = predictor.read(files, task or saved.task_column, kept, goal if score else None)
     scores = predictor.scores(table)
-    frame = _frame(task or saved.task_column, table, kept, predictor.predictions(scores, proba))
+    columns = _output(task or saved.task_column, table, kept, predictor.predictions(scores, proba))
     metrics = predictor.metrics(table, scores, goal) if score else None
     if output is not None:
-        _write(frame, output)
-    _print(frame, metrics, output, format)
+        _write(columns, output)
+    _print(columns, metrics, output, format)
 
 
 class Predictor:
@@ -108,25 +113,37 @@ class Predictor:
     ----------
     saved : SavedModel
     unknown : str
-        One of `UNKNOWN`: what to do with rows of tasks without a model.
+        One of `UNKNOWN`: what to do with rows without a task, or of tasks without a model.
+    reading : Reading
+        The options by which cells of files are read.
     """
 
-    def __init__(self, saved: SavedModel, unknown: str = "error") -> None:
-        self.models, self.unknown = saved.models, unknown
+    def __init__(self, saved: SavedModel, unknown: str = "error", reading: Reading | None = None) -> None:
+        self.models, self.unknown, self.reading = saved.models, unknown, reading or Reading()
         self._known = frozenset(saved.models.tasks)
         self.encoding = saved.encoding if not saved.encoding.is_empty else _of_numbers(saved.features)
 
-    def read(self, files: Sequence[str], task: str, others: Sequence[str] = ()) -> Table:
-        """The rows of some files: what the model needs, and other columns, as text.
+    def read(
+        self, files: Sequence[str], task: str, kept: Sequence[str] = (), target: str | None = None
+    ) -> Table:
+        """The rows of some files: the columns that the model needs, those to keep as text, and the target.
 
         Raises
         ------
         DataError
-            A file cannot be read or lacks a column, or a row has no task.
+            A file cannot be read or lacks a column.
         """
+        others = [*kept, *([target] if target is not None else [])]
         extra = [name for name in dict.fromkeys(others) if name not in self.encoding.sources]
         features = [*self.encoding.sources, *extra]
-        return read_table(files, task=task, features=features, text={*self.encoding.categories, *others})
+        known = {
+            column.name: column.values
+            for column in self.encoding.columns
+            if isinstance(column, CategoryColumn)
+        }
+        verbatim = set(kept) - {target}
+        wanted = Wanted(normalised(task), target, features, known=known, verbatim=verbatim)
+        return read_table(files, wanted, features, self.reading)
 
     def scores(self, table: Table) -> Floats:
         """`x·w_t + b_t` of each row: (rows,) float64; NaN for an unknown task that is left empty.
@@ -147,7 +164,7 @@ class Predictor:
                 scores[rows] = self.models.decision_function(X[rows], task)
             elif self.unknown == "error":
                 rule = f"must be one of the {len(self._known)} tasks of the model (see --unknown)"
-                raise DataError(f"task of row {rows[0] + 1}", rule, task)
+                raise DataError(f"task of row {rows[0] + 1}", rule, task or None)
             elif self.unknown == "mean":
                 scores[rows] = self._mean.decision_function(X[rows], "mean")
         return scores
@@ -214,15 +231,22 @@ def _label(name: str | None) -> Any:
     return int(number) if number.is_integer() else number
 
 
-def _frame(task: str, table: Table, kept: Sequence[str], predicted: Mapping[str, NDArray[Any]]) -> DataFrame:
-    # Here and not above: pandas takes a second to import, which --help shall not.
-    from pandas import DataFrame
-
+def _output(
+    task: str, table: Table, kept: Sequence[str], predicted: Mapping[str, NDArray[Any]]
+) -> dict[str, list[Any]]:
+    """The columns to write, as plain values; None where there is none."""
+    if PREDICTION in (task, *kept):
+        # A column of the table keeps its name.
+        predicted = {f"model_{name}" if name == PREDICTION else name: c for name, c in predicted.items()}
     names = [task, *kept, *predicted]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError("--keep", f"must be none of {task}, {', '.join(predicted)}, and each once", twice)
     read = {task: table.tasks} | {name: table.columns[name] for name in kept}
-    return DataFrame({name: _as_read(column.tolist()) for name, column in read.items()} | dict(predicted))
+    columns = {name: list(_as_read(to_text(column).tolist())) for name, column in read.items()}
+    for name, column in predicted.items():
+        # NaN is the only value that does not equal itself.
+        columns[name] = [None if value != value else value for value in column.tolist()]
+    return columns
 
 
 def _as_read(texts: Sequence[str | None]) -> Sequence[Any]:
@@ -236,12 +260,18 @@ def _check_ending(path: Path | None) -> None:
         raise UsageError("--output", f"must end in one of {', '.join(ENDINGS)}", str(path))
 
 
-def _write(frame: DataFrame, path: Path) -> None:
+def _write(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     try:
         if path.name.lower().endswith(".parquet"):
-            frame.to_parquet(path, index=False)
+            import pyarrow
+            from pyarrow.parquet import write_table
+
+            write_table(pyarrow.table(dict(columns)), path)
         else:
-            frame.to_csv(path, index=False)
+            packed = path.name.lower().endswith(".gz")
+            with (gzip.open(path, "wt", encoding="utf-8", newline="") if packed
+                  else path.open("w", encoding="utf-8", newline="")) as file:  # fmt: skip
+                _write_csv(columns, file)
     except ImportError as error:
         rule = "is Parquet, which needs: pip install 'asyncdmtl[parquet]'"
         raise UsageError("--output", rule, str(path)) from error
@@ -249,9 +279,17 @@ def _write(frame: DataFrame, path: Path) -> None:
         raise UsageError("--output", f"must be writable ({error.strerror or error})", str(path)) from error
 
 
-def _print_csv(frame: DataFrame) -> None:
+def _write_csv(columns: Mapping[str, Sequence[Any]], file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _print_csv(columns: Mapping[str, Sequence[Any]]) -> None:
     """Print predictions as CSV; UsageError if the encoding of stdout lacks one of the characters."""
-    text, encoding = frame.to_csv(index=False), sys.stdout.encoding
+    buffer = io.StringIO()
+    _write_csv(columns, buffer)
+    text, encoding = buffer.getvalue(), sys.stdout.encoding
     try:
         text.encode(encoding)
     except UnicodeEncodeError as error:
@@ -260,16 +298,20 @@ def _print_csv(frame: DataFrame) -> None:
     sys.stdout.write(text)
 
 
-def _print(frame: DataFrame, metrics: dict[str, Any] | None, output: Path | None, format: str) -> None:
+def _print(
+    columns: Mapping[str, Sequence[Any]], metrics: dict[str, Any] | None, output: Path | None, format: str
+) -> None:
     """Print predictions unless they are in a file, and metrics."""
+    rows = list(zip(*columns.values(), strict=True))
     if format == "json":
-        event = {"event": "finished", "rows": len(frame), "output": None, "predictions": None}
-        found = {"predictions": frame.to_dict("records")} if output is None else {"output": str(output)}
+        event = {"event": "finished", "rows": len(rows), "output": None, "predictions": None}
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        found = {"predictions": records} if output is None else {"output": str(output)}
         emit({**event, **found, "metrics": metrics})
         return
     if output is None:
-        _print_csv(frame)
+        _print_csv(columns)
     else:
-        click.echo(f"{len(frame)} predictions in {output}")
+        click.echo(f"{len(rows)} predictions in {output}")
     if metrics is not None:
         show_metrics(metrics, make_console(stderr=output is None))

@@ -19,7 +19,7 @@ from asyncdmtl.cli.progress_bar import RunProgress
 from asyncdmtl.cli.training_options import make_settings, training_options
 from asyncdmtl.data import loading
 from asyncdmtl.data.model_file import SavedModel
-from asyncdmtl.data.tables import TASK
+from asyncdmtl.data.table import TASK
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.launch.processes import worker_process
 from asyncdmtl.launch.threads import serve
@@ -236,18 +236,22 @@ def _train(
 # Options of `run` that are options of `worker` as well, and go on to every worker.
 _WORKER_OPTIONS = (
     "log_level", "log_format", "log_file", "interface",
-    "data", "task", "target", "features", "omit", "weight", "test_fraction", "parts", "seed",
+    "data", "task", "target", "features", "omit", "categorical", "weight", "test_fraction", "parts", "seed",
+    "missing", "keep_missing_words", "decimal", "separator", "encoding", "header",
 )  # fmt: skip
 
 
 def _words(given: dict[str, Any], *names: str) -> list[str]:
     """Options as they were given, for another command."""
-    return [
-        word
-        for name in names
-        if given[name] is not None
-        for word in (f"--{name.replace('_', '-')}", str(given[name]))
-    ]
+    words = []
+    for name in names:
+        option, value = f"--{name.replace('_', '-')}", given[name]
+        if value is True:
+            words.append(option)
+        elif value not in (None, False):
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option, str(each)]
+    return words
 
 
 def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:

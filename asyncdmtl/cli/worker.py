@@ -16,7 +16,7 @@ from asyncdmtl.data import loading
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import read_partition
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.data.tables import TASK
+from asyncdmtl.data.table import TASK
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import WorkerSecurity

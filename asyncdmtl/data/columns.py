@@ -26,16 +26,16 @@ def as_column(values: ArrayLike | Sequence[object], what: str) -> Column:
     ----------
     values : (rows,) array-like
         Numbers; or text; or True and False, which become the text "True" and "False". None and NaN are
-        missing values. Where all are missing, the column is one of numbers.
+        missing values. If all values are missing, the column is one of numbers.
     what : str
         Names the column in errors.
 
     Raises
     ------
     DataError
-        Another number of dimensions, or values of another kind (dates, lists, text among numbers).
+        The values have another number of dimensions or another kind (dates, lists, text among numbers).
     """
-    # Of a list, NumPy would turn numbers among text into text.
+    # From a list, NumPy would turn numbers among text into text.
     array = np.asarray(values, dtype=None if hasattr(values, "__array__") else np.object_)
     if array.ndim != 1:
         raise DataError(what, "must have one dimension, as shape", array.shape)
@@ -45,18 +45,18 @@ def as_column(values: ArrayLike | Sequence[object], what: str) -> Column:
         return text_column([str(value) for value in array.tolist()])
     if array.dtype.kind not in "OTU":
         raise DataError(what, _KINDS, array[:1].tolist())
-    return _fromtext_column(array.tolist(), what)
+    return _from_objects(array.tolist(), what)
 
 
 def text_column(values: Sequence[str | None]) -> Texts:
-    """Texts, and None where there is none, as an array."""
+    """Texts, and None for missing values, as an array."""
     column = np.empty(len(values), dtype=np.object_)
     column[:] = values
     return column
 
 
 def as_text(value: object) -> str:
-    """A number, truth value or text as text: 3.0 is "3", and any other float what Python prints for it."""
+    """A number, truth value or text as text: 3.0 is "3"; other floats are as Python prints them."""
     if isinstance(value, float | np.floating):
         number = float(value)
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
@@ -64,14 +64,14 @@ def as_text(value: object) -> str:
 
 
 def to_text(column: Column) -> Texts:
-    """The same column as text: each number becomes `as_text` of it, missing ones None."""
+    """The same column as text: each number becomes its `as_text`, a missing value None."""
     if not is_numeric(column):
         return cast(Texts, column)
     return text_column([None if value != value else as_text(value) for value in column.tolist()])
 
 
 def to_numbers(column: Column, what: str) -> Floats:
-    """The same column as numbers; DataError names a text that is none."""
+    """The same column as numbers. DataError names a text that is no number."""
     if is_numeric(column):
         return column
     try:
@@ -81,19 +81,19 @@ def to_numbers(column: Column, what: str) -> Floats:
 
 
 def is_numeric(column: Column) -> TypeGuard[Floats]:
-    """Whether a column is one of numbers, not of text."""
+    """Whether a column is one of numbers and not of text."""
     return column.dtype.kind == "f"
 
 
 def is_missing(column: Column) -> NDArray[np.bool_]:
-    """(rows,) bool: where a column has no value."""
+    """(rows,) bool array: whether the value of each row is missing."""
     return (
         np.isnan(column) if is_numeric(column) else np.array([v is None for v in column.tolist()], np.bool_)
     )
 
 
 def update_digest(digest: hashlib.blake2b, column: Column) -> None:
-    """Add a column's values to a digest: no two different columns add the same bytes."""
+    """Add the values of a column to a digest. Different columns add different bytes."""
     if is_numeric(column):
         digest.update(b"n" + len(column).to_bytes(8, "little"))
         digest.update(np.ascontiguousarray(column, dtype="<f8").data)
@@ -107,13 +107,13 @@ def update_digest(digest: hashlib.blake2b, column: Column) -> None:
 
 def _numbers(array: NDArray[Any]) -> Floats:
     floats = np.array(array, dtype=np.float64)
-    # There are many NaNs; replicas must have the same one.
+    # There are many NaNs; copies of a column must have the same one, for equal digests.
     floats[np.isnan(floats)] = np.nan
     return floats
 
 
-def _fromtext_column(values: list[Any], what: str) -> Column:
-    # NaN is the one value that does not equal itself.
+def _from_objects(values: list[Any], what: str) -> Column:
+    # NaN is the only value that does not equal itself.
     present = [None if value is None or value != value else value for value in values]
     kinds = set(map(type, present)) - {type(None)}
     if all(issubclass(kind, bool | np.bool_) for kind in kinds) and kinds:

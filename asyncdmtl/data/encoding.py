@@ -7,6 +7,7 @@ scale come from the server, and a difference and a quotient have the same bits o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.arrays import Floats
+from asyncdmtl.data.cells import identity
 from asyncdmtl.data.columns import Column, as_column, is_missing, to_numbers, to_text
 from asyncdmtl.data.features import CategoryColumn, EncodedColumn, read_column
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
@@ -139,8 +141,10 @@ class Encoding:
             centred: Floats = numbers - self.offset
             return centred
         labels = to_text(column)
-        y: Floats = (labels == self.classes[1]).astype(np.float64)
-        if (unknown := (y == 0.0) & (labels != self.classes[0])).any():
+        of = {label: i for i, label in enumerate(map(identity, self.classes))}
+        found = {label: of.get(identity(label), math.nan) for label in set(labels.tolist())}
+        y = np.array([found[label] for label in labels.tolist()], np.float64)
+        if (unknown := np.isnan(y)).any():
             raise DataError(what, f"must be {' or '.join(map(repr, self.classes))}", labels[unknown][0])
         return y
 

@@ -1,4 +1,4 @@
-"""How one column becomes features: numbers are shifted and scaled, text becomes indicators."""
+"""The encoding of one column as features: numbers are shifted and scaled, text becomes indicators."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from asyncdmtl.arrays import Floats
+from asyncdmtl.data.cells import identity, normalised
 from asyncdmtl.data.columns import Column, to_numbers, to_text
 from asyncdmtl.data.fields import read_fields, read_names
 from asyncdmtl.errors import DataError, UsageError
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """How a column of numbers is encoded: `(x − shift) / scale`, where a missing `x` is `impute`."""
+    """The encoding of a column of numbers: `(x − shift) / scale`, where a missing `x` becomes `impute`."""
 
     name: str
     impute: float
@@ -33,11 +34,11 @@ class NumberColumn:
         return (self.name,)
 
     def encode(self, column: Column, out: Floats) -> None:
-        """Write the encoded column (rows, 1) to `out`; DataError names a value that is no finite number."""
+        """Write the encoded column (rows, 1) to `out`. DataError names a value that is no finite number."""
         numbers = to_numbers(column, f"column {self.name!r}")
         if np.isinf(numbers).any():
             raise DataError(f"column {self.name!r}", "must be finite", float(numbers[np.isinf(numbers)][0]))
-        with np.errstate(over="ignore"):  # what overflows is refused by the partition
+        with np.errstate(over="ignore"):  # `Partition` refuses numbers that overflow
             out[:, 0] = (np.where(np.isnan(numbers), self.impute, numbers) - self.shift) / self.scale
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,9 +48,9 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """How a column of text is encoded: an indicator for each of its levels, for two only of the second.
+    """The encoding of a column of text: an indicator of each level, or of the second one if there are two.
 
-    The levels are `values`, in this order, and at last the missing value if `missing`.
+    The levels are `values`, in this order, and after them the missing value if `missing`.
     """
 
     name: str
@@ -64,11 +65,15 @@ class CategoryColumn:
         return tuple(names if len(names) > 2 else names[1:])
 
     def encode(self, column: Column, out: Floats) -> None:
-        """Write the indicators (rows, len(features)) to `out`; a level that is not known has none."""
+        """Write the indicators (rows, len(features)) to `out`. An unknown level has indicators of 0."""
         levels: dict[str | None, int] = {value: i for i, value in enumerate(self.values)}
         if self.missing:
             levels[None] = len(levels)
-        codes = np.array([levels.get(value, -1) for value in to_text(column).tolist()], dtype=np.intp)
+        texts = to_text(column).tolist()
+        for text in set(texts) - set(levels) - {None}:
+            if (same := identity(normalised(text))) in levels:
+                levels[text] = levels[same]
+        codes = np.array([levels.get(text, -1) for text in texts], dtype=np.intp)
         if unknown := int(np.count_nonzero(codes < 0)):
             log.warning(
                 "column %r: %d of %d values were in no training row (such as %r) and encode as zeros",
@@ -77,7 +82,7 @@ class CategoryColumn:
                 len(codes),
                 to_text(column)[codes < 0][0],
             )
-        codes -= len(levels) - len(self.features)
+        codes -= len(self.values) + self.missing - len(self.features)
         rows = np.flatnonzero(codes >= 0)
         out[:] = 0.0
         out[rows, codes[rows]] = 1.0
@@ -91,7 +96,7 @@ EncodedColumn: TypeAlias = NumberColumn | CategoryColumn
 
 
 def read_column(name: str, content: Any) -> EncodedColumn:
-    """Read what `as_dict` of either gave; UsageError if it makes no sense."""
+    """Read what `as_dict` of either kind returned. UsageError if it is malformed."""
     what = f"encoding of column {name!r}"
     if isinstance(content, Mapping) and "values" in content:
         values, missing = read_fields(what, content, values=list, missing=bool)

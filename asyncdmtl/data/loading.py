@@ -1,35 +1,38 @@
-"""What `--data` means: a recipe that makes data, or tables in files; and what a run needs of either."""
+"""Loading of the data that the option `--data` names: a recipe, or tables in files."""
 
 from __future__ import annotations
 
+import csv
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from asyncdmtl.data import recipes, tables
+from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.files import ENDINGS
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.raw_partition import RawPartition
+from asyncdmtl.data.sources import NumberRows
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.surveys import Survey
+from asyncdmtl.data.table import TableSpec
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 
-Rows = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-# For data of one's own: what suits most, to the end. λ is chosen by cross-validation. In float32, models come
-# to rest 1e-5 above the least where columns nearly repeat each other, as they often do in real tables.
 TABLE_DEFAULTS: Mapping[str, Any] = {
     "coupling": "nuclear", "rounds": 5000, "tolerance": 1e-6, "intercept": "free", "standardise": True,
     "dtype": "float64",
 }  # fmt: skip
+"""Settings of runs on tables, unless options give others; λ is chosen by cross-validation.
+
+The dtype is float64: in float32, the objective would end 1e-5 above its minimum if columns nearly repeat each
+other, as they often do in real tables.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +42,33 @@ class Loaded:
     Attributes
     ----------
     name : str
-        What was asked for.
+        The value of `--data`.
     stored : tuple of Partition or RawPartition
-    test : mapping of task to rows
-        `X`, `y` or a RawPartition.
+        The partitions.
+    test : mapping of task to (`X`, `y`) or RawPartition
+        Rows to test on.
     defaults : mapping
         Settings that suit the data, by name.
     metric : str or None
-        What test rows are scored by, if not what suits the loss.
+        The metric of test rows, if it is not that of the loss.
     task : str or None
-        The name of the column, for tables.
+        For tables, the name of the column of tasks.
     """
 
     name: str
     stored: tuple[Stored, ...]
-    test: Mapping[str, Rows | RawPartition]
+    test: Mapping[str, NumberRows | RawPartition]
     defaults: Mapping[str, Any]
     metric: str | None = None
     task: str | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The names of the partitions."""
+        """The names of the partitions, in order."""
         return tuple(stored.id for stored in self.stored)
 
     def prepared(self, settings: Settings) -> Prepared:
-        """All rows as numbers, with the encoding that a run's server would find.
+        """All rows as numbers, with the encoding that the server of a run would find.
 
         Raises
         ------
@@ -85,10 +89,10 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rows that are numbers: to train on, to test on (task → `X`, `y`), and how they were made."""
+    """Rows of numbers to train on and to test on (task → `X`, `y`), and the encoding that made them."""
 
     partitions: tuple[Partition, ...]
-    test: Mapping[str, Rows]
+    test: Mapping[str, NumberRows]
     encoding: Encoding
 
     @property
@@ -97,29 +101,64 @@ class Prepared:
         return frozenset(partition.task for partition in self.partitions)
 
 
-def is_table(spec: str) -> bool:
-    """Whether `--data` names files rather than a recipe."""
-    return "://" in spec or "*" in spec or spec.lower().endswith(ENDINGS)
+def is_table(spec: str | Sequence[str]) -> bool:
+    """Whether a value of `--data` names files, not a recipe."""
+    if not isinstance(spec, str):
+        return True
+    return "://" in spec or "*" in spec or spec.lower().endswith(ENDINGS) or Path(spec).is_dir()
 
 
-def table_spec(given: Mapping[str, Any]) -> tables.TableSpec:
-    """What the data options say of tables.
+def table_spec(given: Mapping[str, Any]) -> TableSpec:
+    """The description of tables that the data options give.
 
     Raises
     ------
     UsageError
-        Task or target is missing where the file does not say it by itself.
+        Task or target is missing, and the files are not all `.npz`, which have default names for them.
     """
-    patterns = tuple(part for part in given["data"].split(",") if part)
+    patterns = names_of(given["data"])
     npz = all(pattern.lower().endswith(".npz") for pattern in patterns)
     named = {name: given[name] for name in ("task", "target") if given[name] is not None}
     for name in ("task", "target"):
         if name not in named and not npz:
             raise UsageError(f"--{name}", "must name a column of the data", None)
-    features = None if given["features"] is None else tuple(_names(given["features"]))
-    omit = tuple(_names(given.get("omit") or ""))
+    features = None if given["features"] is None else names_of(given["features"])
+    omit = names_of(given.get("omit") or ())
     cut = {name: given[name] for name in ("test_fraction", "parts") if given.get(name) is not None}
-    return tables.TableSpec(patterns, **named, features=features, omit=omit, weight=given["weight"], **cut)
+    return TableSpec(
+        patterns,
+        **named,
+        features=features,
+        omit=omit,
+        weight=given["weight"],
+        **cut,
+        reading=reading_of(given),
+    )
+
+
+def reading_of(given: Mapping[str, Any]) -> Reading:
+    """The options by which cells of files are read; UsageError names one that breaks a rule."""
+    options: dict[str, Any] = {
+        name: names_of(given[name]) for name in ("missing", "categorical", "header") if given.get(name)
+    }
+    options |= {
+        name: given[name]
+        for name in ("keep_missing_words", "decimal", "separator", "encoding")
+        if given.get(name) is not None
+    }
+    return Reading(**options)
+
+
+def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that an option gives: one text with commas between names, or several texts, one name each.
+
+    In one text, a name in double quotes may have commas in it, as in CSV.
+    """
+    texts = [given] if isinstance(given, str) else list(given)
+    if len(texts) > 1:
+        return tuple(texts)
+    cells = next(csv.reader(texts, skipinitialspace=True), [])
+    return tuple(name.strip() for name in cells if name.strip())
 
 
 def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
@@ -142,13 +181,21 @@ def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
     spec = table_spec(given)
     table = tables.load_table(spec, given["seed"])
     defaults = {**TABLE_DEFAULTS, "loss": table.loss}
-    return Loaded(given["data"], table.partitions, table.test if test else {}, defaults, task=spec.task)
+    return Loaded(
+        ", ".join(spec.files), table.partitions, table.test if test else {}, defaults, task=spec.task
+    )
 
 
 def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple[Stored, ...]:
-    """What a worker stores: those of the partitions of a recipe or table whose names are given.
+    """The partitions that a worker stores.
 
-    Without names (None) all of a recipe, and of files each file's rows of a task (`tables.load_partitions`).
+    Parameters
+    ----------
+    given : mapping
+        The data options, and `seed`.
+    only : collection of str or None
+        Names of partitions of a recipe or a table. None stands for all partitions of a recipe, or for the
+        files as they are, each file's rows of a task being a partition (`tables.load_partitions`).
 
     Raises
     ------
@@ -159,7 +206,7 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
         return _recipe(given, only, False).stored
     if only is None:
         return tables.load_partitions(table_spec(given))
-    # Who knows partitions of a whole table by name has read it, and was warned then.
+    # The process that gave the names has read the whole table, and has shown its warnings.
     with unwarned():
         loaded = load(given, test=False)
     if unknown := sorted(set(only) - set(loaded.ids)):
@@ -170,7 +217,7 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """Keep back what another process of the same run warns of."""
+    """Suppress warnings that another process of the same run shows."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -186,15 +233,13 @@ def recipe_defaults(dataset: recipes.Dataset) -> dict[str, Any]:
 
 
 def _recipe(given: Mapping[str, Any], only: Collection[str] | None, test: bool) -> Loaded:
-    for name in ("task", "target", "features", "omit", "weight", "test_fraction", "parts"):
-        if given.get(name) is not None:
+    for name in (
+        "task", "target", "features", "omit", "weight", "test_fraction", "parts", "missing", "categorical",
+        "keep_missing_words", "decimal", "separator", "encoding", "header",
+    ):  # fmt: skip
+        if given.get(name) not in (None, False, ()):
             rule = f"is for data in files only ({', '.join(ENDINGS)}), and {given['data']!r} is none"
             raise UsageError(f"--{name.replace('_', '-')}", rule, given[name])
     dataset = recipes.load(given["data"], seed=given["seed"], only=only, test=test)
     defaults = recipe_defaults(dataset)
     return Loaded(given["data"], dataset.partitions, dataset.test, defaults, dataset.metric)
-
-
-def _names(text: str) -> list[str]:
-    """Column names between commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -20,7 +20,14 @@ from asyncdmtl.data.columns import as_text
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.features import CategoryColumn, EncodedColumn, NumberColumn
 from asyncdmtl.data.moments import Moments
-from asyncdmtl.data.surveys import Categories, ColumnSurvey, Survey, check_categories, common_classes
+from asyncdmtl.data.surveys import (
+    ONE_KIND,
+    Categories,
+    ColumnSurvey,
+    Survey,
+    check_categories,
+    common_classes,
+)
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.placement import natural_key
@@ -115,7 +122,7 @@ def _column(
     counted = [id_ for id_, moments in numbers.items() if moments.count]
     if text and counted:
         id_, other = next(iter(text)), counted[0]
-        rule = f"must be of one kind: it has numbers in partition {other!r}, and text in {id_!r}"
+        rule = f"{ONE_KIND}: it has numbers in partition {other!r}, and text in {id_!r}"
         raise DataError(f"column {name!r}", rule, text[id_].values[-1])
     try:
         if not text:

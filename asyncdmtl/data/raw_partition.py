@@ -72,10 +72,12 @@ class RawPartition:
     def digest(self) -> bytes:
         """16 bytes of BLAKE2b over names and content, by which copies are recognised."""
         h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES)
-        for name in (self.id, self.task, self.target_name, *self.columns):
+        # Sorted by name, since the order of columns is no part of the content.
+        columns = sorted(self.columns.items())
+        for name in (self.id, self.task, self.target_name, *(name for name, _ in columns)):
             raw = name.encode()
             h.update(len(raw).to_bytes(8, "little") + raw)
-        for column in (*self.columns.values(), self.target):
+        for column in (*(column for _, column in columns), self.target):
             update_digest(h, column)
         if self.weights is not None:
             update_digest(h, self.weights)

@@ -7,10 +7,11 @@ Nothing else does. (If a partition has a single row, these are that row.)
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from asyncdmtl.data.cells import identity
 from asyncdmtl.data.columns import Column, as_text, is_missing, is_numeric
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
 from asyncdmtl.data.moments import MAX_ROWS, NO_MOMENTS, Moments
@@ -20,6 +21,11 @@ from asyncdmtl.plan.placement import natural_key
 
 # Categories of one column, at most. Each becomes a feature; columns with more are names or free text.
 MAX_CATEGORIES = 1000
+
+ONE_KIND = (
+    "must be of one kind (--missing names cells without a value, --categorical makes numbers categories)"
+)
+"""The rule for a column that is one of numbers in some partitions and of text in others."""
 
 # Distinct values of a target that a survey contains, at most. Two classes need two; a third shows that there
 # are more.
@@ -82,7 +88,7 @@ class Labels:
         """The labels of a target without missing values. DataError if a number is too large."""
         text = not is_numeric(target)
         moments = Moments.of(target) if is_numeric(target) else NO_MOMENTS
-        distinct = sorted(set(target.tolist()), key=natural_key if text else None)
+        distinct = _distinct_classes(target.tolist()) if text else sorted(set(target.tolist()))
         more = len(distinct) > MAX_LABELS
         return cls(name, tuple(distinct[:MAX_LABELS] if text or not more else ()), text, more, moments)
 
@@ -239,7 +245,8 @@ def common_classes(targets: Mapping[str, Labels], loss: str) -> tuple[str, tuple
                 what, f"must be numbers for {loss} loss, as in partition {first!r} it is not", told.values[0]
             )
         return told.name, None
-    values = sorted({value for labels in targets.values() for value in labels.values}, key=_label_order)
+    told_values = [value for labels in targets.values() for value in labels.values]
+    values = _distinct_classes(told_values) if told.text else sorted(set(told_values))
     more = [id_ for id_, labels in targets.items() if labels.more]
     if more or len(values) != 2:
         rule = f"must have two classes for {loss} loss"
@@ -278,5 +285,9 @@ def _telling(value: str) -> tuple[bool, Any]:
     return True, natural_key(value)
 
 
-def _label_order(value: float | str) -> Any:
-    return natural_key(value) if isinstance(value, str) else value
+def _distinct_classes(values: Sequence[Any]) -> list[Any]:
+    """Different classes in natural order, each in the first of its spellings."""
+    spelled: dict[str, str] = {}
+    for value in sorted(set(values), key=natural_key):
+        spelled.setdefault(identity(value), value)
+    return list(spelled.values())

@@ -222,7 +222,6 @@ def test_a_model_of_numbers_predicts_numbers(tmp_path: Path) -> None:
         (["--task=site"], "'site'"),
         (["--keep=name"], "column 'name'"),
         (["--keep=clinic"], "--keep must be none of clinic, prediction"),
-        (["--keep=prediction"], "--keep must be none of clinic, prediction"),
         (["--keep=id,id"], "--keep must be none of clinic, prediction, and each once"),
         (["--proba"], "--proba needs a model of logistic loss"),
         (["--output=out.txt"], "--output must end in"),
@@ -245,5 +244,40 @@ def test_files_that_make_no_sense(tmp_path: Path) -> None:
         run(model, rows_in(tmp_path, ROWS.drop(columns="ward")))
     with pytest.raises(AsyncDMTLError, match="column 'age' must be numbers, got 'old'"):
         run(model, rows_in(tmp_path, ROWS.assign(age=["old", "1", "2", "3", "4"])))
-    with pytest.raises(DataError, match=r"column 'clinic' .*must name a task in every row"):
+    with pytest.raises(DataError, match=r"task of row 1 must be one of the 2 tasks .* got None"):
         run(model, rows_in(tmp_path, ROWS.assign(clinic=["", "1", "1", "1", "1"])))
+
+
+def test_rows_without_a_task_are_those_of_an_unknown_one(tmp_path: Path) -> None:
+    model, rows = saved(tmp_path), rows_in(tmp_path, ROWS.assign(clinic=["", "1", "south", "1", "1"]))
+    done = run(model, rows, "--unknown=empty")
+    assert written(done.stdout)[1:3] == [["", ""], ["1", "19.25"]]
+    done = run(model, rows, "--unknown=mean")
+    assert float(written(done.stdout)[1][1]) == pytest.approx(5.0 - 0.375)
+
+
+def test_a_column_called_prediction_keeps_its_name(tmp_path: Path) -> None:
+    renamed = rows_in(tmp_path, ROWS.rename(columns={"clinic": "prediction"}))
+    done = run(saved(tmp_path), renamed, "--task=prediction")
+    assert written(done.stdout)[0] == ["prediction", "model_prediction"]
+    kept = run(saved(tmp_path), rows_in(tmp_path, ROWS.assign(prediction=1)), "--keep=prediction")
+    assert written(kept.stdout)[0] == ["clinic", "prediction", "model_prediction"]
+
+
+def test_columns_to_keep_may_have_commas_in_their_names(tmp_path: Path) -> None:
+    rows = rows_in(tmp_path, ROWS.assign(**{"a, b": 1, "c": 2}))
+    for keep in (["--keep", '"a, b",c'], ["--keep", "a, b", "--keep", "c"]):
+        assert json.loads(run(saved(tmp_path), rows, "--json", *keep).stdout)["predictions"][0].keys() == {
+            "clinic", "a, b", "c", "prediction"
+        }  # fmt: skip
+
+
+def test_tasks_and_classes_are_found_in_any_spelling(tmp_path: Path) -> None:
+    encoding = Encoding(ENCODING.columns, {}, "ill", ("FALSE", "TRUE"))
+    rows = rows_in(
+        tmp_path, ROWS.assign(clinic=["south", "1.0", "south ", "1e0", "1"], ill=[True, False] * 2 + [True])
+    )
+    done = run(saved(tmp_path, "logistic", encoding), rows, "--score", "--json")
+    content = json.loads(done.stdout)
+    assert {row["prediction"] for row in content["predictions"]} == {"FALSE", "TRUE"}
+    assert set(content["metrics"]["tasks"]) == {"1", "south"}

@@ -13,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asyncdmtl
+from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.columns import as_column
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.raw_partition import RawPartition
+from asyncdmtl.data.readers import Wanted
 from asyncdmtl.data.surveys import Survey
-from asyncdmtl.data.tables import TableData, TableSpec, load_partitions, load_table, read_table, suggest_loss
+from asyncdmtl.data.table import TableSpec
+from asyncdmtl.data.tables import TableData, load_partitions, load_table, read_table, suggest_loss
 from asyncdmtl.errors import DataError, UsageError
 
 SCHOOL = Path(asyncdmtl.__file__).parents[2] / "shared" / "data" / "school.csv.gz"
@@ -141,7 +144,13 @@ def test_files_are_partitions_of_a_worker(tmp_path: Path) -> None:
 def test_a_partition_does_not_depend_on_the_other_files_of_its_worker(tmp_path: Path) -> None:
     digits = write(tmp_path, "t,x,y\n1,250,0\n1,401,1\n", "a.csv")
     text = write(tmp_path, "t,x,y\n1,V45,0\n1,250,1\n", "b.csv")
-    assert load_partitions(spec(digits, text))[0].digest() == load_partitions(spec(digits))[0].digest()
+    with pytest.raises(
+        DataError, match=r"column 'x' must be of one kind .*numbers in .*a.csv, text in .*b.csv"
+    ):
+        load_partitions(spec(digits, text))
+    reading = Reading(categorical=("x",))
+    both, alone = (load_partitions(spec(*files, reading=reading)) for files in ((digits, text), (digits,)))
+    assert both[0].digest() == alone[0].digest()
 
 
 def test_rows_of_several_files_are_one_table(tmp_path: Path) -> None:
@@ -151,7 +160,7 @@ def test_rows_of_several_files_are_one_table(tmp_path: Path) -> None:
     assert [p.columns["x"].tolist() for p in data.partitions] == [["007", "V45"], ["8", "007"]]
     assert data.partitions[0].columns["z"].tolist() == [None, "u"]
     assert [list(p.columns) for p in data.partitions] == [["x", "z"]] * 2
-    c = write(tmp_path, "t,x,y\n1,2,3\n", "c.csv")
+    c = write(tmp_path, "t,x,y\n1,02,3\n", "c.csv")
     with pytest.raises(DataError, match=r"c\.csv must have a column 'z'"):
         load_table(spec(a, c), seed=0)
 
@@ -213,8 +222,41 @@ def test_columns_of_names_do_not_leave_the_site(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_shown_as_the_reason(tmp_path: Path) -> None:
     lines = "".join(f"{i % 2},{i}.5,{i}\n" for i in range(100))
     path = write(tmp_path, "t,price,y\n" + lines + '1,"1,5",3\n')
-    with pytest.raises(DataError, match=r"column 'price' of data has 101 different texts.*got '1,5'"):
+    with pytest.raises(
+        DataError, match=r"column 'price' of .* has numbers in 100 of 101 rows.*got \['1,5'\]"
+    ):
         load_table(spec(path), seed=0)
+
+
+@pytest.mark.parametrize("load", [load_partitions, lambda spec: load_table(spec, seed=0)])
+def test_the_same_rows_in_two_files_are_refused(tmp_path: Path, load: Any) -> None:
+    one = write(tmp_path, "t,x,y\na,1,2\nb,3,4\n", "one.csv")
+    two = write(tmp_path, "y,t,x\n2,a,1.0\n4,b,3\n", "two.csv")
+    with pytest.raises(DataError, match=r"must not have the same rows: as .*one.csv, got .*two.csv"):
+        load(spec(one, two))
+    # One file under two names is read once.
+    (tmp_path / "link.csv").symlink_to(one)
+    load(spec(one, str(tmp_path / "link.csv")))
+
+
+def test_names_in_different_forms_are_one_task_one_category_one_column(tmp_path: Path) -> None:
+    a = write(tmp_path, "t,gr\u00f6\u00dfe,farbe,y\nK\u00f6ln,1,gr\u00fcn,1\n1,2,rot,2\n", "a.csv")
+    b = write(tmp_path, "t,gro\u0308\u00dfe,farbe,y\nKo\u0308ln,3,gru\u0308n,3\n1.0,4,rot ,4\n", "b.csv")
+    data = load_table(spec(a, b, features=("gro\u0308\u00dfe", "farbe")), seed=0)
+    assert [(p.task, p.rows) for p in data.partitions] == [("1", 2), ("K\u00f6ln", 2)]
+    assert set(data.partitions[1].columns["farbe"]) == {"gr\u00fcn"}
+    assert list(data.partitions[0].columns) == ["gr\u00f6\u00dfe", "farbe"]
+
+
+def test_classes_keep_their_spelling_and_are_the_same_in_another(tmp_path: Path) -> None:
+    a = write(tmp_path, "t,x,y\na,1,TRUE\na,2,FALSE\n", "a.csv")
+    b = write(tmp_path, "t,x,y\nb,1,True\nb,2,False\n", "b.csv")
+    partitions = [*load_partitions(spec(a)), *load_partitions(spec(b))]
+    encoding = pooled(partitions, "logistic")
+    assert encoding.classes == ("FALSE", "TRUE")
+    assert [p.encoded(encoding).y.tolist() for p in partitions] == [[1.0, 0.0]] * 2
+    codes = load_partitions(spec(write(tmp_path, "t,x,y\na,1,01\na,2,02\n", "c.csv")))
+    assert pooled(codes, "logistic").classes == ("01", "02")
 
 
 @pytest.mark.parametrize("task", ["a\x07", "x" * 201])
@@ -286,16 +328,17 @@ def test_rows_to_predict_are_all_there(tmp_path: Path) -> None:
     assert encoding.features == ("age", "zip=0150", "zip=0151", "zip=A")
     first = write(tmp_path, "zip,age,t\n0151,,2\n0150,60,9\n", "b.csv")
     second = write(tmp_path, "t,zip,age\n1,A,40\n", "c.csv")
-    rows = read_table([first, second], task="t", features=encoding.sources, text=encoding.categories)
+    wanted = Wanted("t", only=encoding.sources, known=dict.fromkeys(encoding.categories, ()))
+    rows = read_table([first, second], wanted, encoding.sources, Reading())
     assert rows.tasks.tolist() == ["2", "9", "1"]
     assert (rows.rows, rows.target, rows.weights) == (3, None, None)
     X = encoding.encode_rows(rows.columns)
     assert X[:, 1:].tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     assert X[0, 0] == X[2, 0] == pytest.approx(0.0)
-    with pytest.raises(DataError, match=r"must name a task in every row; row, got 2"):
-        read_table([write(tmp_path, "t,age\n1,2\n,3\n", "d.csv")], task="t", features=["age"])
+    path = write(tmp_path, "t,age\n1,2\n,3\n", "d.csv")
+    assert read_table([path], Wanted("t", only=["age"]), ["age"], Reading()).tasks.tolist() == ["1", None]
     with pytest.raises(DataError, match=r"d\.csv must have a column 'zip'"):
-        read_table([str(tmp_path / "d.csv")], task="t", features=["age", "zip"])
+        read_table([path], Wanted("t"), ["age", "zip"], Reading())
 
 
 def test_parquet_and_npz_give_the_partitions_that_csv_gives(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Columns of Parquet files, and of folders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.data.files import FOLDER, Source, readable
+from asyncdmtl.errors import DataError
+
+
+def read_cells(
+    source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], key: str
+) -> dict[str, Floats | list[Any]]:
+    """The cells of some columns.
+
+    Parameters
+    ----------
+    source : Source
+    choose : callable
+        Given the names of all columns, the names and positions of those to read.
+    key : str
+        A column of names, which may also be of dates and times.
+
+    Returns
+    -------
+    mapping of name to (rows,) float64 array, for a column of numbers, or list of values.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, pyarrow is absent, or a column is of another type.
+    """
+    chosen, table = _read(source, choose)
+    return {
+        name: _cells(table.column(i), f"column {name!r} of {source.name}", name == key)
+        for i, name in enumerate(chosen)
+    }
+
+
+def _read(source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]]) -> tuple[list[str], Any]:
+    """The names of the chosen columns, and an Arrow table of these columns."""
+    try:
+        from pyarrow import dataset
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        rule = "is Parquet, which needs: pip install 'asyncdmtl[parquet]'"
+        raise DataError("data file", rule, source.name) from error
+    with readable(source.name):
+        if source.ending == FOLDER:
+            folder = dataset.dataset(source.name, format="parquet", partitioning="hive")
+            names = list(folder.schema.names)
+            chosen = choose(names)
+            return list(chosen), folder.to_table(columns=[names[i] for i in chosen.values()])
+        with source.open() as raw:
+            file = ParquetFile(raw)
+            names = list(file.schema_arrow.names)
+            chosen = choose(names)
+            # A file returns columns in its own order.
+            table = file.read(columns=[names[i] for i in chosen.values()])
+            return list(chosen), table.select([names[i] for i in chosen.values()])
+
+
+def _cells(values: Any, what: str, is_key: bool) -> Floats | list[Any]:
+    """A column of an Arrow table as numbers or as a list of values."""
+    from pyarrow import types
+
+    if types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if types.is_null(kind):
+        return np.full(len(values), np.nan)
+    if types.is_nested(kind) or (types.is_temporal(kind) and not is_key):
+        raise DataError(what, "must be numbers, text, or true and false (--omit can leave it out)", str(kind))
+    if is_key or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        cells: list[Any] = values.to_pylist()
+        return cells
+    if types.is_decimal(kind):
+        return np.array([np.nan if value is None else float(value) for value in values.to_pylist()])
+    return np.array(values.to_numpy(zero_copy_only=False), np.float64)

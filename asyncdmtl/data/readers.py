@@ -1,0 +1,146 @@
+"""Columns of a file in any format, read by the rules of `cells`."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from asyncdmtl.data import csv_files, npz_files, parquet_files
+from asyncdmtl.data.cells import (
+    Reading,
+    normalised,
+    read_names,
+    read_texts,
+    texts_of,
+    warn_of_number_texts,
+)
+from asyncdmtl.data.columns import Column, as_column, text_column, to_text
+from asyncdmtl.data.files import Source
+from asyncdmtl.errors import DataError
+
+log = logging.getLogger(__name__)
+
+# An index as R and pandas write it, as pandas calls that when it reads it again, and as it is in Parquet.
+_UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
+
+# Names of columns that an error lists, at most.
+_SHOWN_NAMES = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns to read, and what each is read for.
+
+    Attributes
+    ----------
+    key : str
+        A column of names (of tasks).
+    target : str or None
+        A column whose text keeps its spelling.
+    only : collection of str or None
+        Columns to read besides `key`, if they are there; None for all.
+    omit : collection of str
+        Columns not to read, whatever they hold.
+    known : mapping of column to collection of str
+        Columns to read as categories, even if all cells are numbers, with the categories that are known.
+    verbatim : collection of str
+        Columns to read as text as it stands.
+    """
+
+    key: str
+    target: str | None = None
+    only: Collection[str] | None = None
+    omit: Collection[str] = ()
+    known: Mapping[str, Collection[str]] = field(default_factory=dict)
+    verbatim: Collection[str] = ()
+
+
+def read_columns(source: Source, wanted: Wanted, reading: Reading) -> dict[str, Column]:
+    """The columns of a file, in its order.
+
+    Names of columns are in Unicode normalisation form C, without spaces around them. Features of an `.npz`
+    without names are `x0`, `x1`, ….
+
+    Returns
+    -------
+    mapping of name to (rows,) array: float64 with NaN, or text with None, for missing values.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, has no column `wanted.key` or none of those to omit, has two columns of one
+        name, or a column can be read in two ways or in none.
+    """
+
+    def choose(names: Sequence[str]) -> dict[str, int]:
+        return _choose(source, [normalised(name) for name in names], wanted)
+
+    text = {wanted.key, *wanted.known, *wanted.verbatim, *reading.categorical}
+    cells: Mapping[str, object]
+    if source.is_text:
+        cells = csv_files.read_cells(source, reading, choose, text)
+    elif source.ending == ".npz":
+        cells = npz_files.read_cells(source, choose, wanted.key)
+    else:
+        cells = parquet_files.read_cells(source, choose, wanted.key)
+    return {name: _column(name, values, source, wanted, reading) for name, values in cells.items()}
+
+
+def _column(name: str, cells: object, source: Source, wanted: Wanted, reading: Reading) -> Column:
+    what = f"column {name!r} of {source.name}"
+    if isinstance(cells, np.ndarray):
+        numbers = as_column(cells, what)
+        as_text = name in {*wanted.known, *wanted.verbatim, *reading.categorical}
+        return to_text(numbers) if as_text else numbers
+    assert isinstance(cells, list)
+    texts = texts_of(cells, what)
+    if name in wanted.verbatim:
+        return text_column([text or None for text in texts])
+    if name == wanted.key:
+        return read_names(texts, what, reading)
+    if name in wanted.known:
+        return read_names(texts, what, reading, known=wanted.known[name])
+    if source.is_text:
+        return read_texts(texts, name, what, reading, spelled=name == wanted.target)
+    # A format with types says itself that a column is text.
+    column = read_names(texts, what, reading, spelled=name == wanted.target)
+    if name not in reading.categorical:
+        warn_of_number_texts(column, what)
+    return column
+
+
+def check_columns(source: Source, columns: Collection[str], names: Collection[str]) -> None:
+    """Raise DataError unless a file has columns with these names; the error shows similar names."""
+    for name in names:
+        if name not in columns:
+            similar = difflib.get_close_matches(name, [column for column in columns if column], n=3)
+            shown = [column for column in columns if column][:_SHOWN_NAMES]
+            rule = f"must have a column {name!r}"
+            if similar:
+                rule += f" (similar: {', '.join(map(repr, similar))})"
+            raise DataError(f"data file {source.name}", rule, shown)
+
+
+def _choose(source: Source, names: Sequence[str], wanted: Wanted) -> dict[str, int]:
+    """The columns to read and their positions: the key, and those wanted or else all that have a name."""
+    if absent := sorted(set(wanted.omit) - set(names)):
+        rule = f"must have the columns to omit {absent}"
+        raise DataError(f"data file {source.name}", rule, [name for name in names if name])
+    asked = {wanted.key, *(wanted.only or ())}
+    # An index that was written without a name is the number of a row and no feature.
+    unnamed = [i for i, name in enumerate(names) if _UNNAMED.fullmatch(name) and name not in asked]
+    if wanted.only is None and unnamed:
+        log.warning("%s: column %d has no name and is left out", source.name, unnamed[0] + 1)
+    named = [(name, i) for i, name in enumerate(names) if i not in unnamed and name not in wanted.omit]
+    chosen = [(name, i) for name, i in named if wanted.only is None or name in asked]
+    found = dict(chosen)
+    check_columns(source, names, [wanted.key])
+    if len(found) < len(chosen):
+        twice = sorted({name for name, i in chosen if found[name] != i})
+        raise DataError(f"data file {source.name}", "must have columns with different names", twice)
+    return found

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.table_files import plain
+
+from asyncdmtl.data.cells import (
+    Reading,
+    identity,
+    normalised,
+    plain_numbers,
+    read_names,
+    read_texts,
+    texts_of,
+)
+from asyncdmtl.errors import DataError, UsageError
+
+
+def column(*cells: str | None, **options: Any) -> list[Any]:
+    return plain(read_texts(cells, "x", "column 'x'", Reading(**options)))
+
+
+NUMBERS = [str(i) for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("spellings", "name"),
+    [
+        (("1", "1.0", "01.0", "1e0", "+1", "1.", "10e-1", "100E-2"), "1"),
+        (("1.5", "1.50", "15e-1"), "1.5"),
+        (("0", "-0", "0.0", "-0.0"), "0"),
+        (("true", "True", "TRUE"), "True"),
+        (("2026-01-02", "2026-01-02 00:00:00", "2026-01-02T00:00", "2026-01-02T00:00:00.000Z"), "2026-01-02"),
+        (("007",), "007"),
+        (("1_000",), "1_000"),
+        (("red",), "red"),
+        (("123456789012345678901234567890",), "123456789012345678901234567890"),
+        (("2026-01-02 10:00:00",), "2026-01-02 10:00:00"),
+    ],
+)
+def test_a_name_has_one_identity(spellings: tuple[str, ...], name: str) -> None:
+    assert {identity(spelling) for spelling in spellings} == {name}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(1e16)
+@example(0.1)
+def test_identities_of_numbers_are_those_of_their_texts(number: float) -> None:
+    assert identity(repr(number)) == identity(identity(repr(number)))
+    assert float(identity(repr(number))) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [("red ", "red"), ("\u00a0red\ufeff", "red"), ("u\u0308", "\u00fc"), ("  ", ""), ("a b", "a b")],
+)
+def test_text_is_brought_to_a_normal_form(text: str, normal: str) -> None:
+    assert normalised(text) == normal
+
+
+def test_plain_numbers_and_empty_cells_are_numbers() -> None:
+    assert column("1", " 2.5 ", "", "-3e-2", None, "1e400") == [1.0, 2.5, None, -0.03, None, np.inf]
+    assert column("inf", "-Infinity", "1") == [np.inf, -np.inf, 1.0]
+    assert column("", None) == [None, None]
+    assert plain_numbers(["1", "1_0"]) is None
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "null", "None", "nan", "#N/A", "<NA>"])
+def test_a_word_for_a_missing_value_is_one_among_numbers_and_refused_among_text(word: str) -> None:
+    assert column("1", word, "2") == [1.0, None, 2.0]
+    with pytest.raises(DataError) as caught:
+        column("red", word, "blue", word)
+    assert "column 'x' has a cell in 2 of 4 rows that may be a missing value or not" in str(caught.value)
+    assert column("red", word, missing=(word,)) == ["red", None]
+    assert column("red", word, keep_missing_words=True) == ["red", word]
+
+
+@pytest.mark.parametrize("mark", ["?", "-", ".", "--", "*"])
+def test_a_mark_that_may_be_a_missing_value_is_refused_everywhere(mark: str) -> None:
+    for cells in (["red", "blue", mark], [*NUMBERS, mark]):
+        with pytest.raises(DataError, match="--missing"):
+            column(*cells)
+        assert column(*cells, missing=(mark,))[-1] is None
+        assert column(*cells, missing=(mark,))[0] in ("red", 0.0)
+
+
+def test_a_column_of_numbers_with_exceptions_asks() -> None:
+    with pytest.raises(
+        DataError, match=r"has numbers in 20 of 21 rows, and other cells in 1: --missing n.d."
+    ):
+        column(*NUMBERS, "n.d.")
+    assert column(*NUMBERS, "n.d.", categorical=("x",)) == [*NUMBERS, "n.d."]
+    # A few grades are no column of numbers.
+    assert column("1", "2", "3", "fail") == ["1", "2", "3", "fail"]
+
+
+def test_leading_zeros_are_text(caplog: pytest.LogCaptureFixture) -> None:
+    assert column("01234", "94110", "7") == ["01234", "94110", "7"]
+    assert "column 'x' is taken as text, since numbers such as 01234 begin with a zero" in caplog.text
+    assert column("0", "0.5", "-0.25") == [0.0, 0.5, -0.25]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("1,5", "2,25", "3,0"),
+        ("1.234,5", "2", "17,25"),
+        ("1,234", "12,345", "7"),
+        ("12 %", "13 %", "99 %"),
+        ("$1,200.50", "$3", "$17"),
+        ("3 €", "4 €", "5,50 €"),
+    ],
+)
+def test_numbers_in_another_notation_are_refused(cells: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=r"looks like numbers in another notation: --decimal , reads 1,5"):
+        column(*cells)
+    assert len(set(column(*cells, categorical=("x",)))) == 3
+
+
+def test_numbers_with_a_decimal_comma_are_read_where_it_is_said() -> None:
+    assert column("1,5", "1.234,5", "-7", "1.234", "", "2,5e3", decimal=",") == [
+        1.5,
+        1234.5,
+        -7.0,
+        1234.0,
+        None,
+        2500.0,
+    ]
+    assert column("1.5", "1,234.5", "12,345,678", decimal=".") == [1.5, 1234.5, 12345678.0]
+    # Under a decimal comma, a point groups three digits or makes no number.
+    assert column("1.5", "red", decimal=",") == ["1.5", "red"]
+
+
+def test_spellings_of_one_value_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        names = read_names(["1", "1.0", "red", "Red", "red ", "blue"], "column 'x'", Reading())
+    assert list(names) == ["1", "1", "red", "Red", "red", "blue"]
+    assert "column 'x': '1' and '1.0' are taken as the same" in caplog.text
+    assert "column 'x': 'Red' and 'red' are taken as different" in caplog.text
+
+
+def test_known_values_and_spellings_are_kept() -> None:
+    assert list(read_names(["NA", "TRUE"], "c", Reading(), known=("NA",))) == ["NA", "True"]
+    assert list(read_texts(["TRUE", " false"], "y", "target", Reading(), spelled=True)) == ["TRUE", "false"]
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"decimal": ";"}, "--decimal"),
+        ({"separator": "ab"}, "--separator"),
+        ({"separator": '"'}, "--separator"),
+        ({"encoding": "klingon"}, "--encoding"),
+        ({"header": ("a", "a")}, "--header"),
+    ],
+)
+def test_options_that_break_a_rule_are_named(options: dict[str, Any], argument: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Reading(**options)
+    assert caught.value.argument == argument
+
+
+def test_values_of_all_types_are_cells() -> None:
+    assert texts_of([None, float("nan"), 1, 2.0, True, b"x", "y"], "c") == [
+        None,
+        None,
+        "1",
+        "2",
+        "True",
+        "x",
+        "y",
+    ]
+    with pytest.raises(DataError, match="must be text in UTF-8"):
+        texts_of([b"\xff"], "column 'x'")

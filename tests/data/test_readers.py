@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import datetime
+import gzip
+import logging
+from pathlib import Path
+
+import pytest
+from support.table_files import read_file, write_text
+
+from asyncdmtl.data.cells import Reading
+from asyncdmtl.errors import DataError
+
+NAN = float("nan")
+
+
+def test_names_have_one_spelling(tmp_path: Path) -> None:
+    path = write_text(tmp_path, 'x,t\n1,007\n2, NA \n3,7.0\n4,\n5,True\n6,"a, b"\n')
+    reading = Reading(keep_missing_words=True)
+    assert read_file(path, reading=reading)["t"] == ["007", "NA", "7", None, "True", "a, b"]
+    path = write_text(tmp_path, "x,t\n1,01\n2,2\n")
+    assert read_file(path, key="x") == {"x": ["1", "2"], "t": ["01", "2"]}
+
+
+def test_only_some_columns_are_read(tmp_path: Path) -> None:
+    path = write_text(tmp_path, "a,t,a,b\n1,x,2,3\n")
+    assert read_file(path, only={"b", "absent"}) == {"t": ["x"], "b": [3.0]}
+    with pytest.raises(DataError, match=r"different names, got \['a'\]"):
+        read_file(path)
+
+
+def test_columns_to_omit_are_not_looked_at(tmp_path: Path) -> None:
+    path = write_text(tmp_path, "t,day,x\na,2026-01-02,5\nb,7,6\n")
+    assert read_file(path, omit={"day"}) == {"t": ["a", "b"], "x": [5.0, 6.0]}
+    with pytest.raises(DataError, match=r"must have the columns to omit \['days'\], got \['t', 'day', 'x'\]"):
+        read_file(path, omit={"days"})
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    day = pa.array([datetime.date(2026, 1, 2)])
+    parquet.write_table(pa.table({"t": ["a"], "day": day, "x": [5.0]}), tmp_path / "a.parquet")
+    assert read_file(tmp_path / "a.parquet", omit={"day"}) == {"t": ["a"], "x": [5.0]}
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0"])
+def test_columns_without_a_name_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    path = write_text(tmp_path, f"{name},t,x\n0,a,5\n1,b,6\n")
+    with caplog.at_level(logging.WARNING):
+        assert read_file(path) == {"t": ["a", "b"], "x": [5.0, 6.0]}
+    assert "column 1 has no name and is left out" in caplog.text
+    if name:
+        assert read_file(path, only={name, "x"}) == {name: [0.0, 1.0], "t": ["a", "b"], "x": [5.0, 6.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.csv.gz", b"no gzip"),
+        ("a.csv.gz", gzip.compress(b"t,x\n" + b"a,1\n" * 9999)[:-50]),
+        ("a.parquet", b"no parquet"),
+        ("a.parquet", b""),
+        ("a.npz", b"no archive"),
+        ("a.npz", b""),
+        ("a.npz", b"PK\x03\x04 nothing"),
+    ],
+)
+def test_files_that_are_not_what_they_say_are_refused(tmp_path: Path, name: str, raw: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="must be readable") as caught:
+        read_file(path)
+    assert name in str(caught.value)
+
+
+def test_similar_names_are_shown_for_a_column_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"must have a column 'clinics' \(similar: 'clinic'\), got \['clinic'"
+    ):
+        read_file(write_text(tmp_path, "clinic,x\na,1\n"), key="clinics")
+
+
+def test_names_of_columns_are_in_normal_form(tmp_path: Path) -> None:
+    path = write_text(tmp_path, "t, gro\u0308\u00dfe \na,1\n")
+    assert read_file(path) == {"t": ["a"], "gr\u00f6\u00dfe": [1.0]}
