@@ -1,4 +1,4 @@
-"""What is believed of the partitions, where their holders tell different things of them."""
+"""Which holders of a partition are believed where they say different things of it."""
 
 from __future__ import annotations
 
@@ -15,57 +15,62 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
 
-Camp = list[str]
-
 
 @dataclass(frozen=True)
 class Dissent:
-    """A worker told of `partition` something else than those who are `believed`."""
+    """A worker said something else of `partition` than the workers that are `believed`."""
 
     partition: str
     believed: tuple[str, ...]
 
 
 def dissenters(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, Dissent]:
-    """The workers to do without, so that all others tell the same.
+    """The workers to go on without, so that all others say the same.
 
-    Of a partition most of its holders are believed, and of equally many those with the first name. Who is odd
-    somewhere has no voice elsewhere; so the clearest cases come first.
+    Of each partition the largest group of holders that agree is believed; of groups of equal size, the one
+    with the first name. A worker that was outvoted on one partition is ignored on all others. So the
+    partitions with the clearest majorities are settled first.
 
     Parameters
     ----------
-    claims : mapping of worker to a mapping of partition to what it tells of it
+    claims : mapping of worker to a mapping of partition to what it says of it
+
+    Returns
+    -------
+    dict of worker to Dissent
     """
     odd: dict[str, Dissent] = {}
-    contested = {name: camps for name, camps in _camps(claims).items() if len(camps) > 1}
+    contested = {name: groups for name, groups in _groups(claims).items() if len(groups) > 1}
     while contested:
         partition = max(contested, key=lambda name: len(contested[name][0]) - len(contested[name][1]))
         believed, *others = contested.pop(partition)
-        odd.update({worker: Dissent(partition, tuple(believed)) for camp in others for worker in camp})
-        left = {name: _ordered(camps, odd) for name, camps in contested.items()}
-        contested = {name: camps for name, camps in left.items() if len(camps) > 1}
+        odd.update({worker: Dissent(partition, tuple(believed)) for group in others for worker in group})
+        left = {name: _ordered(groups, odd) for name, groups in contested.items()}
+        contested = {name: groups for name, groups in left.items() if len(groups) > 1}
     return odd
 
 
-def _camps(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Camp]]:
-    """For each partition its holders, those together who tell the same, the largest camp first."""
-    found: dict[str, list[tuple[Any, Camp]]] = {}
+def _groups(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """For each partition its holders in groups that agree, the largest group first."""
+    found: dict[str, list[tuple[Any, list[str]]]] = {}
     for worker in sorted(claims, key=natural_key):
         for partition, claim in claims[worker].items():
-            camps = found.setdefault(partition, [])
-            for told, camp in camps:
+            groups = found.setdefault(partition, [])
+            for told, group in groups:
                 if told == claim:
-                    camp.append(worker)
+                    group.append(worker)
                     break
             else:
-                camps.append((claim, [worker]))
-    return {name: _ordered([camp for _, camp in found[name]], ()) for name in sorted(found, key=natural_key)}
+                groups.append((claim, [worker]))
+    return {
+        name: _ordered([group for _, group in found[name]], ()) for name in sorted(found, key=natural_key)
+    }
 
 
-def _ordered(camps: Sequence[Camp], without: Mapping[str, Dissent] | tuple[()]) -> list[Camp]:
-    """The camps as they are without some workers."""
-    left = [[worker for worker in camp if worker not in without] for camp in camps]
-    return sorted(filter(None, left), key=lambda camp: (-len(camp), natural_key(camp[0])))
+def _ordered(groups: Sequence[list[str]], without: Mapping[str, Dissent] | tuple[()]) -> list[list[str]]:
+    """The groups without some workers, the largest first."""
+    left = [[worker for worker in group if worker not in without] for group in groups]
+    return sorted(filter(None, left), key=lambda group: (-len(group), natural_key(group[0])))
 
 
 def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
@@ -97,7 +102,7 @@ def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
 
 
 def check_surveys(declared: Iterable[Declaration]) -> None:
-    """UsageError unless all surveys can be read; large ones take a second."""
+    """Raise UsageError unless all surveys can be read. Large ones take a second."""
     for part in declared:
         Survey.from_dict(part.survey)
 
@@ -108,7 +113,7 @@ def pooled(known: Mapping[str, Declaration], settings: Settings, holders: Callab
     Raises
     ------
     DataError
-        Surveys do not fit each other; names partitions that differ, and their `holders`.
+        Surveys do not fit each other. The error names the partitions that differ, and their `holders`.
     """
     surveys = {name: Survey.from_dict(part.survey) for name, part in known.items()}
     try:

@@ -17,10 +17,26 @@ from asyncdmtl.net.connection import Connection
 class Member:
     """A worker that has joined.
 
-    `declared` is what it stores, and `round`, `over` and `state` where it says that it stands (`Declare`).
-    It is `ready` once its rows are encoded, as `infos` tell, `current` while it has the state of the round
-    that is being made, and `lost` says why it is gone; if it may come back, `missed_since` is when that was,
-    by the event loop's clock. It `hears` the group if there is one and a probe got there.
+    Attributes
+    ----------
+    name : str
+    connection : Connection
+    declared : tuple of Declaration
+        The partitions that it stores.
+    round, over, state : int, bool, bytes
+        Where it said that it stands, and the digest of its state of the training (`Declare`).
+    infos : tuple of PartitionInfo
+        What its rows became, once they are encoded.
+    ready : bool
+        Whether its rows are encoded.
+    hears : bool
+        Whether a probe of the multicast group arrived there.
+    current : bool
+        Whether it has the state of the training of the current round.
+    lost : AsyncDMTLError or None
+        Why it was lost.
+    missed_since : float
+        When it was lost, by the event loop's clock, if it may come back.
     """
 
     name: str
@@ -38,26 +54,26 @@ class Member:
 
     @property
     def gone(self) -> bool:
-        """Whether it is lost, even if nobody has noticed yet."""
+        """Whether it is lost, or its connection has ended without the server having dealt with that yet."""
         return self.lost is not None or self.connection.lost
 
     @property
     def ended(self) -> bool:
-        """Whether it is lost because of its own data or options, so that it will not come back."""
+        """Whether it is lost because of its own data or options, so that it cannot come back."""
         return self.lost is not None and is_final(self.lost)
 
     @property
     def partitions(self) -> tuple[str, ...]:
-        """Names of the partitions that it stores."""
+        """The names of the partitions that it stores."""
         return tuple(part.id for part in self.declared)
 
     def declaration(self, partition: str) -> Declaration:
-        """What it declared of one of its partitions."""
+        """Its declaration of one of its partitions."""
         return next(part for part in self.declared if part.id == partition)
 
 
 def is_final(error: AsyncDMTLError) -> bool:
-    """Whether a worker that says so failed because of its own data or options."""
+    """Whether a worker that ended with this error failed because of its own data or options."""
     return isinstance(error, PeerError) and error.exit_code == UsageError.exit_code
 
 
@@ -68,7 +84,13 @@ def check_prepared(
     encoding: Encoding,
     known: Mapping[str, PartitionInfo],
 ) -> None:
-    """DataError unless worker `name` encoded what it declared, and as others did what is known already."""
+    """Check the encoded partitions of worker `name`.
+
+    Raises
+    ------
+    DataError
+        They are not those that the worker declared, or differ from what other holders made of them.
+    """
     expected = [(part.id, part.task, part.rows) for part in declared]
     found = [(info.id, info.task, info.rows) for info in prepared]
     if found != expected:
@@ -83,18 +105,18 @@ def check_prepared(
 
 
 def other_encoding(name: str, info: PartitionInfo, believed: PartitionInfo) -> DataError:
-    """Worker `name` made something else of a partition than those who are believed."""
+    """The error that worker `name` encoded a partition otherwise than the holders that are believed."""
     rule = f"must be encoded as at its other holders ({believed})"
     return DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
 
 
 def other_data(name: str, part: Declaration, holders: str, believed: Declaration) -> DataError:
-    """Worker `name` declared something else of a partition than `holders`, who are believed."""
+    """The error that worker `name` declared a partition otherwise than `holders`, which are believed."""
     rule = f"must be the same data as at {holders} ({_describe(believed)})"
     return DataError(f"partition {part.id!r} of worker {name!r}", rule, _describe(part))
 
 
 def _describe(part: Declaration) -> str:
-    """What tells one declaration of a partition from another."""
+    """A declaration in words, so that it can be told from another of the same partition."""
     survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4).hexdigest()
     return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}, survey {survey}"

@@ -1,4 +1,4 @@
-"""The server's side of talking to all workers at once: whoever fails is gone, and the others go on."""
+"""How the server talks to all members at once: a member that fails is lost, and the others go on."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from asyncdmtl.server.training_progress import TrainingProgress
 Answer = TypeVar("Answer")
 Wanted = TypeVar("Wanted", bound=Message)
 
+# The option that limits every wait for a member.
 OPTION = "--round-timeout"
 
-# A worker that breaks a rule of the protocol so often is done without. (Where only bytes were corrupted on
-# their way, it is not to blame.)
+# Times that a worker may break a rule of the protocol. After that it may not come back. Bytes that were
+# corrupted on their way do not count, because the worker is not to blame for them.
 MOST_OFFENCES = 3
 
 
 class ReplanError(Exception):
-    """The round must be made again, with another assignment."""
+    """The round must be made again, under another plan."""
 
 
 class Peers:
-    """Those who take part in a run.
+    """The members of a run as the server talks to them.
 
     Parameters
     ----------
     membership : Membership
     progress : TrainingProgress
-        Where losses are noted.
+        Keeps what went wrong.
     seconds : float
-        How long a member may take to answer, and to take what it is sent; the option --round-timeout sets it.
+        Seconds that a member may take to answer, and to take what it is sent, as --round-timeout says.
     """
 
     def __init__(self, membership: Membership, progress: TrainingProgress, seconds: float) -> None:
@@ -56,34 +57,34 @@ class Peers:
         return await member.connection.receive((wanted,), self._seconds, OPTION)
 
     async def send(self, member: Member, message: Message) -> None:
-        """Send one member a message; if it is a plan, forget what came for the plan before."""
+        """Send one member a message. With a plan, messages that came for the plan before are forgotten."""
         if isinstance(message, Assign):
             member.connection.inbox.clear()
         await member.connection.send(message, self._seconds, OPTION)
 
     async def send_all(self, messages: Mapping[Member, Message]) -> None:
-        """Send each member its message. Who cannot take it is lost, which shows when it should answer."""
+        """Send each member its message. A member that cannot take it is lost when it should answer."""
         await _despite_losses(self.send(member, message) for member, message in messages.items())
 
     def write(self, member: Member, message: Message) -> None:
-        """Begin to send a member a message, if it is still there."""
+        """Begin to send a member a message, if it is still connected."""
         if not member.connection.lost:
             member.connection.write(message)
 
     async def drain(self, members: Iterable[Member]) -> None:
-        """Wait until members have taken what was written. Who cannot is lost, which shows later."""
+        """Wait until members took what was written. A member that cannot is lost when it should answer."""
         waiting = (member.connection for member in members if not member.connection.link.drained)
         await _despite_losses(connection.drain(self._seconds, OPTION) for connection in waiting)
 
     async def ask_all(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:
-        """What each member answers, in their order; ReplanError if one of them is lost instead."""
+        """The answers of all members, in their order; ReplanError if one of them is lost instead."""
         found = await self.hear(answers)
         if len(found) < len(answers):
             raise ReplanError
         return list(found.values())
 
     async def hear(self, answers: Mapping[Member, Awaitable[Answer]]) -> dict[Member, Answer]:
-        """What the members answer; those who fail are lost."""
+        """The answers of the members. Members that fail are lost."""
         results = await asyncio.gather(*answers.values(), return_exceptions=True)
         found: dict[Member, Answer] = {}
         for member, result in zip(answers, results, strict=True):
@@ -98,7 +99,8 @@ class Peers:
     async def lose(self, member: Member, error: AsyncDMTLError) -> None:
         """Go on without a member.
 
-        It may come back unless it is to blame: too slow, odd, or out of order again and again.
+        The member may come back unless it is to blame: it was too slow, its updates differed from those of
+        other holders, or it broke the rules of the protocol again and again.
         """
         member.current = False
         self._progress.note(member.name, type(error).__name__, str(error))

@@ -89,7 +89,7 @@ class Rounds:
         progress = self._progress
         while True:
             begun = progress.plans > 0
-            assignment = await self._replanner.line_up(patience)
+            assignment = await self._replanner.replan(patience)
             patience = self._options.rejoin_timeout
             if self._writer is not None and not begun:
                 await self._writer.save(None)
@@ -158,7 +158,7 @@ class Rounds:
     async def _state(self, giver: Member | None) -> Bytes:
         """The state of the training, from a member that was told to give it, or from the server's trainer."""
         if giver is not None:
-            (state,) = await self._peers.ask_all({giver: self._replanner.snapshot(giver)})
+            (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
             return state
         assert self._progress.trainer is not None
         return self._progress.trainer.state()

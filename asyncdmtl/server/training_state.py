@@ -1,4 +1,4 @@
-"""Which state of the training an assignment goes on from, and who has it."""
+"""The state of the training that an assignment goes on from, and which workers have it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class TrainingState:
     Attributes
     ----------
     round : int
-        At the beginning of which it is that state.
+        The state is that at the beginning of this round.
     over : bool
         Whether the training ended before that round.
     keepers : tuple of Member
-        Those who hold it.
+        The members that hold it.
     state : (problem.state_bytes,) uint8 array or None
         The state, if the server has it; else a keeper can give it.
     digest : bytes
-        Of the state, if it is known; else empty.
+        The state's, if it is known; else empty.
     """
 
     round: int
@@ -33,25 +33,33 @@ class TrainingState:
     state: Bytes | None = None
     digest: bytes = b""
 
-    def reaches(self) -> tuple[int, bool, bool, int]:
-        """The farther this goes, the better: of equals, what the server has, then what most hold."""
+    def rank(self) -> tuple[int, bool, bool, int]:
+        """What states are compared by: how far they go, whether the server has them, how many hold them."""
         return self.round, self.over, self.state is not None, len(self.keepers)
 
 
 def farthest(members: Sequence[Member], saved: TrainingState | None, most_rounds: int) -> TrainingState:
-    """The farthest state that a worker says it holds, or that was saved; those who hold it are its keepers.
+    """The farthest state that a worker says it holds, or that was saved.
 
-    Workers at the same round who differ in the digest of their state do not hold the same: most of them are
-    believed, then the first. A state at round 0 is what everybody begins with.
+    Workers at the same round hold different states if their digests differ. The state that most of them hold
+    is believed, then that of the first. All workers begin with the state of round 0.
+
+    Parameters
+    ----------
+    members : sequence of Member
+    saved : TrainingState or None
+        The last state that was written down.
+    most_rounds : int
+        The rounds that the run makes at the most: no state beyond them is believed.
     """
-    standings: dict[tuple[int, bool, bytes], list[Member]] = {(0, False, b""): []}
+    holders: dict[tuple[int, bool, bytes], list[Member]] = {(0, False, b""): []}
     for member in members:
         if member.round <= most_rounds:
-            standings.setdefault((member.round, member.over, member.state), []).append(member)
-    bases = [
-        TrainingState(r, over, tuple(held), None, digest) for (r, over, digest), held in standings.items()
+            holders.setdefault((member.round, member.over, member.state), []).append(member)
+    states = [
+        TrainingState(r, over, tuple(held), None, digest) for (r, over, digest), held in holders.items()
     ]
     if saved is not None:
-        same = standings.get((saved.round, saved.over, saved.digest), [])
-        bases.append(TrainingState(saved.round, saved.over, tuple(same), saved.state, saved.digest))
-    return max(bases, key=TrainingState.reaches)
+        same = holders.get((saved.round, saved.over, saved.digest), [])
+        states.append(TrainingState(saved.round, saved.over, tuple(same), saved.state, saved.digest))
+    return max(states, key=TrainingState.rank)

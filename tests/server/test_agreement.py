@@ -144,7 +144,7 @@ async def test_a_machine_that_computes_other_bits_is_refused_at_joining(
 ) -> None:
     async with Cluster(options(workers=6)) as cluster:
         with monkeypatch.context() as patched:
-            patched.setattr("asyncdmtl.worker.worker.Machine", Elsewhere)
+            patched.setattr("asyncdmtl.worker.joining.Machine", Elsewhere)
             with pytest.raises(PeerError, match="arithmetic of worker 'odd'") as told:
                 await cluster.join("odd", PARTITIONS[:1])
         assert f"other bits in sums (NumPy 1.0 there and {np.__version__} here)" in str(told.value)

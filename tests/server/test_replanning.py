@@ -1,5 +1,3 @@
-"""Who is waited for before a plan is made."""
-
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -1,0 +1,153 @@
+"""How the state of the training gets from a worker to the server, and to workers that lack it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import digest
+from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
+from asyncdmtl.plan.serialization import recipe_and_digest
+from asyncdmtl.protocol.messages.registry import (
+    Assign,
+    AwaitRestore,
+    Message,
+    Restore,
+    Snapshot,
+    StateTransfer,
+)
+from asyncdmtl.protocol.state_table import State
+from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.peers import Peers
+from asyncdmtl.server.training_progress import TrainingProgress
+from asyncdmtl.server.training_state import TrainingState, farthest
+
+# Seconds that a server which is stopped waits for a worker's last state of the training.
+LAST_STATE_SECONDS = 2.0
+
+
+class StateHandover:
+    """Hands out plans, and with them the state of the training to the members that lack it.
+
+    Parameters
+    ----------
+    peers : Peers
+    progress : TrainingProgress
+    """
+
+    def __init__(self, peers: Peers, progress: TrainingProgress) -> None:
+        self._peers = peers
+        self._progress = progress
+
+    def latest(self, members: Sequence[Member]) -> TrainingState:
+        """The state to go on from: that of the current round if it is there, else the farthest that is."""
+        progress = self._progress
+        current = tuple(member for member in members if member.current)
+        if progress.trainer is not None:
+            state = progress.trainer.state()
+            return TrainingState(progress.round, progress.over, current, state, digest(state))
+        if current:
+            return TrainingState(progress.round, progress.over, current)
+        return farthest(members, progress.saved, progress.problem.settings.rounds)
+
+    async def hand_out(self, assignment: Assignment, origin: TrainingState) -> None:
+        """Send all members the plan, and the state to those that lack it.
+
+        Parameters
+        ----------
+        assignment : Assignment
+        origin : TrainingState
+            The state that the assignment goes on from.
+
+        Raises
+        ------
+        ReplanError
+            A member is lost.
+        """
+        keep, take = StateTransfer.KEEP, StateTransfer.TAKE
+        first = {member: keep if member in origin.keepers else take for member in assignment.members}
+        takers = [member for member, what in first.items() if what is take]
+        giver = origin.keepers[0] if takers and origin.state is None else None
+        if giver is not None:
+            first[giver] = StateTransfer.GIVE
+        await self._assign(assignment, first)
+        state = origin.state
+        if giver is not None:
+            (state,) = await self._peers.ask_all({giver: self._given(giver, origin)})
+        if takers:
+            assert state is not None
+            restore = Restore(digest(state), state)
+            await self._peers.ask_all({taker: self._restore(taker, restore) for taker in takers})
+        for member in assignment.members:
+            member.current = True
+
+    async def snapshot(self, giver: Member) -> Bytes:
+        """The state of the training, from a member that was told to give it.
+
+        Raises
+        ------
+        IntegrityError
+            The state was corrupted on its way.
+        RemoteProtocolError
+            The state is of another round or size.
+        WaitError, LinkError, PeerError
+            The state did not come.
+        """
+        snapshot = await self._peers.receive(giver, Snapshot)
+        peer, size = giver.connection.peer, snapshot.body.nbytes
+        if (snapshot.round, size) != (self._progress.round, self._progress.problem.state_bytes):
+            raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
+        if digest(snapshot.body) != snapshot.digest:
+            reason = f"the state that {peer} gave was corrupted on its way"
+            raise IntegrityError(reason, partitions=[], workers=[giver.name])
+        return snapshot.body
+
+    async def last_state(self, assignment: Assignment) -> Bytes | None:
+        """The state of the training, if a member gives it soon. The round in progress is given up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_STATE_SECONDS):
+                for member in assignment.members:
+                    computing = member.connection.session.state in (State.COMPUTING, State.UPLINK_SENT)
+                    if computing and member.current and not member.gone:
+                        self._progress.plans += 1
+                        with contextlib.suppress(AsyncDMTLError):
+                            await self._assign(assignment, {member: StateTransfer.GIVE})
+                            return await self.snapshot(member)
+        return None
+
+    async def _assign(self, assignment: Assignment, first: Mapping[Member, StateTransfer]) -> None:
+        """Send members the plan, under the number of the last that was made, and what to do first."""
+        progress = self._progress
+        recipe, plan_digest = recipe_and_digest(assignment.plan)
+        messages: dict[Member, Message] = {}
+        for member, what in first.items():
+            session, position = member.connection.session, assignment.position(member)
+            # Messages for the plan before may still be on their way, and be longer.
+            needed = max(assignment.side.uplink_bytes(position), progress.problem.state_bytes)
+            session.body_limit = max(session.body_limit, needed)
+            messages[member] = Assign(
+                progress.plans - 1,
+                progress.round,
+                progress.over,
+                what,
+                recipe,
+                plan_digest,
+                progress.problem.infos,
+                grouped=bool(assignment.listeners),
+            )
+        await self._peers.send_all(messages)
+
+    async def _given(self, giver: Member, origin: TrainingState) -> Bytes:
+        """The state that a member gives, which must be the one that it said it has."""
+        state = await self.snapshot(giver)
+        if origin.digest and digest(state) != origin.digest:
+            raise RemoteProtocolError(f"{giver.connection.peer} gave another state than it said it has")
+        return state
+
+    async def _restore(self, taker: Member, restore: Restore) -> None:
+        """Send a member the state once it has made room for it."""
+        await self._peers.receive(taker, AwaitRestore)
+        await self._peers.send(taker, restore)
