@@ -32,7 +32,7 @@ KINDS = ("reproducible", "fast")
 
 def digest(kind: str = "reproducible") -> bytes:
     """`DIGEST_BYTES` bytes that are the same wherever arithmetic of that kind is."""
-    h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    h = hashlib.blake2b(digest_size=DIGEST_BYTES, usedforsecurity=False)
     for name, value in digests(kind).items():
         h.update(name.encode() + value)
     return h.digest()
@@ -85,7 +85,7 @@ def _without(text: str, other: str) -> str:
 
 
 def _hashed(results: list[NDArray[Any]]) -> bytes:
-    h = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    h = hashlib.blake2b(digest_size=DIGEST_BYTES, usedforsecurity=False)
     for result in results:
         little = result.dtype.newbyteorder("<")
         h.update(np.ascontiguousarray(result, dtype=little).data)

@@ -71,7 +71,7 @@ class RawPartition:
 
     def digest(self) -> bytes:
         """16 bytes of BLAKE2b over names and content, by which copies are recognised."""
-        h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES)
+        h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
         # Sorted by name, since the order of columns is no part of the content.
         columns = sorted(self.columns.items())
         for name in (self.id, self.task, self.target_name, *(name for name, _ in columns)):

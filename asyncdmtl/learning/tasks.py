@@ -128,7 +128,7 @@ class Partition:
 
     def digest(self) -> bytes:
         """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of the arrays."""
-        h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES)
+        h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
         for name in (self.id, self.task):
             raw = name.encode()
             h.update(len(raw).to_bytes(8, "little") + raw)

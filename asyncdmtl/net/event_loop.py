@@ -49,8 +49,8 @@ class AdaptiveExecutor:
 def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result:
     """Run `main` to its end on a new event loop and return its result.
 
-    Ctrl-C, SIGTERM and SIGHUP cancel it. With `until_eof` the end of standard input does, too, which is the
-    end of the process that started this one.
+    Ctrl-C, SIGTERM and SIGHUP cancel it, except for signals that the caller of this program ignores. With
+    `until_eof` the end of standard input does, too, which is the end of the process that started this one.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result
                 terminate()
 
         for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, terminate)
+            # Under nohup, SIGHUP is ignored, and stays so.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, terminate)
         if until_eof:
             loop.add_reader(sys.stdin.fileno(), read)
         return await main

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
-import termios
 from dataclasses import astuple, dataclass
 
 # The option that reads the counters; None where the system has none.
@@ -60,6 +58,10 @@ def kernel_count(connection: socket.socket) -> KernelCount | None:
     """The counters of a TCP connection, or None where the kernel does not give them."""
     if TCP_INFO is None:
         return None
+    # Imported here: Windows has neither.
+    import fcntl
+    import termios
+
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _ROOM)
         unread = struct.unpack("=i", fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)))[0]

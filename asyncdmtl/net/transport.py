@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
+from typing import Any
+
+import aiohappyeyeballs
 
 from asyncdmtl.errors import LinkError, UsageError, WaitError
 from asyncdmtl.net.addresses import format_address
@@ -15,6 +19,10 @@ FIRST_RETRY_PAUSE = 0.05
 
 # Seconds of the longest pause between attempts to connect: a server that is up again is found within it.
 LONGEST_RETRY_PAUSE = 2.0
+
+# Seconds after which an attempt to connect to one address of a name gets a rival at the next address: a dead
+# address does not hold up a living one. The value is that of RFC 8305, section 8.
+NEXT_ADDRESS_DELAY = 0.25
 
 # Seconds of the longest limit of a wait, some 30 years: event loops cannot measure any time whatever.
 LONGEST_WAIT = 1e9
@@ -104,10 +112,18 @@ async def _opened(host: str, port: int, connection: Connection, end: float) -> C
     """Open a connection before the time `end`, with TLS; after an error nothing is left open."""
     loop = asyncio.get_running_loop()
     try:
+        addresses = await _addresses(host, port, end)
         async with asyncio.timeout_at(end):
-            await loop.create_connection(lambda: connection.link, host, port)
+            opened = await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=NEXT_ADDRESS_DELAY
+            )
+            try:
+                await loop.create_connection(lambda: connection.link, sock=opened)
+            except BaseException:
+                opened.close()
+                raise
     except BaseException:
-        # The event loop closes the socket. uvloop does not tell the connection so: it must not wait for that.
+        # uvloop does not tell the connection that its socket is closed: nothing may wait for that.
         connection.abort()
         raise
     try:
@@ -116,6 +132,20 @@ async def _opened(host: str, port: int, connection: Connection, end: float) -> C
         await connection.close()
         raise
     return connection
+
+
+async def _addresses(host: str, port: int, end: float) -> list[aiohappyeyeballs.AddrInfoType]:
+    """The addresses of a name; LinkError if it has none, or if no answer comes before the time `end`."""
+    try:
+        async with asyncio.timeout_at(end):
+            # In a thread of its own: a wait that is given up then leaves no error behind.
+            lookup: Callable[..., list[Any]] = socket.getaddrinfo
+            return await asyncio.to_thread(lookup, host, port, type=socket.SOCK_STREAM)
+    except TimeoutError as error:
+        raise LinkError(f"no name server answered for {host!r}", peer=host) from error
+    except socket.gaierror as error:
+        reason = (error.strerror or str(error)).lower()
+        raise LinkError(f"the name {host!r} has no address: {reason}", peer=host) from error
 
 
 def _reason(error: OSError | LinkError | WaitError) -> str:

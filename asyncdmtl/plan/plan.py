@@ -150,7 +150,7 @@ class Plan(PlanParameters):
     @cached_property
     def digest(self) -> bytes:
         """16 bytes that agree iff both matrices, the deliveries and the placement do."""
-        hasher = hashlib.blake2b(digest_size=16)
+        hasher = hashlib.blake2b(digest_size=16, usedforsecurity=False)
         hasher.update(repr(self.recipe()).encode())
         for delivery in self.deliveries:
             for numbers in (delivery.rows, delivery.wanted, delivery.known):

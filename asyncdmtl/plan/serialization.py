@@ -109,4 +109,6 @@ def _fraction(text: Any) -> Fraction:
 
 
 def _digest(recipe: Mapping[str, Any]) -> bytes:
-    return hashlib.blake2b(repr(sorted(recipe.items())).encode(), digest_size=16).digest()
+    return hashlib.blake2b(
+        repr(sorted(recipe.items())).encode(), digest_size=16, usedforsecurity=False
+    ).digest()

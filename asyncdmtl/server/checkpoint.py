@@ -155,4 +155,4 @@ class Checkpoint:
 
 
 def _check(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=CHECK_BYTES).digest()
+    return hashlib.blake2b(content, digest_size=CHECK_BYTES, usedforsecurity=False).digest()

@@ -10,7 +10,7 @@ from the state that the workers hold.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import logging
 import os
 from pathlib import Path
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 # Checkpoints that are kept beside the first: the last, and the one before it.
 KEPT_CHECKPOINTS = 2
+
+# Errors of file systems that cannot lock or flush a directory, as some network file systems.
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
 # How the names of checkpoints end.
 SUFFIX = ".checkpoint"
@@ -56,11 +59,16 @@ class CheckpointStore:
     def lock(self) -> None:
         """Lock the directory until `unlock`, or until this process ends.
 
+        On a file system that cannot lock, a warning takes the place of the lock.
+
         Raises
         ------
         UsageError
             Another server has locked it.
         """
+        # Imported here: Windows has no such module.
+        import fcntl
+
         try:
             self._handle = os.open(self._folder, os.O_RDONLY)
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +77,12 @@ class CheckpointStore:
             rule = "must not be in use by another server"
             raise UsageError("--checkpoint", rule, str(self._folder)) from error
         except OSError as error:
-            raise _unusable(self._folder, error) from error
+            if error.errno not in _NOT_SUPPORTED or self._handle is None:
+                raise _unusable(self._folder, error) from error
+            log.warning(
+                "the directory of --checkpoint, %s, cannot be locked (%s): no other server may use it",
+                self._folder, error.strerror,
+            )  # fmt: skip
 
     def unlock(self) -> None:
         """Release the lock."""
@@ -138,10 +151,13 @@ class CheckpointStore:
             file.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        """Flush the directory itself to the disk."""
+        """Flush the directory itself to the disk, where the file system can do that."""
         handle = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise
         finally:
             os.close(handle)
 

@@ -118,5 +118,5 @@ def other_data(name: str, part: Declaration, holders: str, believed: Declaration
 
 def _describe(part: Declaration) -> str:
     """A declaration in words, so that it can be told from another of the same partition."""
-    survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4).hexdigest()
+    survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4, usedforsecurity=False).hexdigest()
     return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}, survey {survey}"

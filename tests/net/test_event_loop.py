@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -37,3 +39,25 @@ async def test_arguments_and_errors_pass() -> None:
         assert await work.do(divmod, 7, 3) == (2, 1)
     with pytest.raises(ZeroDivisionError):
         await work.do(divmod, 7, 0)
+
+
+NOHUP = """
+import asyncio, os, signal
+from asyncdmtl.net.event_loop import run
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+async def main():
+    os.kill(os.getpid(), signal.SIGHUP)
+    await asyncio.sleep(0.05)
+    return "goes on"
+
+print(run(main()))
+"""
+
+
+def test_a_hangup_is_ignored_under_nohup() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOHUP], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr

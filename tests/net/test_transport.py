@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import threading
+from typing import Any
 
+import pytest
+
+from asyncdmtl.errors import LinkError
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.net.tls import TLSChannel
@@ -66,3 +72,62 @@ async def test_who_gives_up_in_the_handshake_leaves_no_connection_open() -> None
         assert connecting.cancelled()
         async with asyncio.timeout(10):
             await server.ended.wait()
+
+
+def connection() -> Connection:
+    return Connection("worker", Ledger(), 60.0)
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Let every name have these addresses."""
+    lookup = socket.getaddrinfo
+
+    def found(host: str, port: int, **options: Any) -> list[Any]:
+        return [entry for address in addresses for entry in lookup(address, port, **options)]
+
+    monkeypatch.setattr("asyncdmtl.net.transport.socket.getaddrinfo", found)
+
+
+def test_a_dead_first_address_does_not_hold_up_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A full backlog answers no more: a connection to it waits, as one to a host that is switched off.
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as dead, contextlib.ExitStack() as stack:
+        port = dead.getsockname()[1]
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filler.connect(("127.0.0.2", port))
+        resolve(monkeypatch, "127.0.0.2", "127.0.0.1")
+
+        async def reach() -> str:
+            server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", port)
+            async with server, asyncio.timeout(30):
+                made = await connect("twice.example", port, connection, 20.0)
+                peer = made.peer
+                await made.close()
+                return str(peer)
+
+        assert "127.0.0.1" in run(reach())
+
+
+def test_a_name_without_address_is_told() -> None:
+    with pytest.raises(
+        LinkError, match=r"cannot reach a server at nowhere\.invalid:7: the name 'nowhere\.in"
+    ):
+        run(connect("nowhere.invalid", 7, connection, 0.0))
+
+
+def test_a_name_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(
+        "asyncdmtl.net.transport.socket.getaddrinfo", lambda *words, **more: answer.wait(30) and []
+    )
+
+    async def reach() -> None:
+        try:
+            with pytest.raises(LinkError, match=r"no name server answered for 'slow\.example'"):
+                await connect("slow.example", 7, connection, 0.2)
+        finally:
+            answer.set()
+
+    run(reach())

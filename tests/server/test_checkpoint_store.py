@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -84,3 +87,32 @@ def test_a_directory_is_for_one_server_at_a_time(tmp_path: Path) -> None:
     first.unlock()
     second.lock()
     second.unlock()
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.EINVAL])
+def test_file_systems_that_neither_lock_nor_flush_directories_are_used(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    flush = os.fsync
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(
+        "os.fsync", lambda handle: refuse() if stat.S_ISDIR(os.fstat(handle).st_mode) else flush(handle)
+    )
+    store = CheckpointStore(tmp_path)
+    store.lock()
+    store.save(CHECKPOINT)
+    assert store.load() is not None
+    store.unlock()
+    assert "cannot be locked" in caplog.text
+
+
+def test_other_errors_of_the_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(UsageError, match="--checkpoint must be a directory that can be written to"):
+        CheckpointStore(tmp_path).save(CHECKPOINT)
