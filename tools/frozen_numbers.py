@@ -23,7 +23,8 @@ from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.learning.training import Trainer, single_threaded, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import single_threaded, train
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan

@@ -26,8 +26,9 @@ from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import select_strength
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.updates import chooses_by_statistics
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.plan.placement_file import write_placement
@@ -49,16 +50,11 @@ DEFAULT_COPIES = 3
 # partitions that each task's training rows make.
 TABLE_CUT = {"test_fraction": 0.2, "parts": 2}
 
-# Folds of the cross-validation that chooses λ.
+# Folds of a cross-validation by gradients, in this process.
 FOLDS = 3
 
 # The most rounds of one fit of the cross-validation. Held-out losses differ little after that.
 FIT_ROUNDS = 1000
-
-# Cross-validation chooses among these couplings for files if --coupling is not given: models near one small
-# subspace, or near their mean. On nine of ten tables the coupling with less held-out loss had the better test
-# score as well, in the mean of two splits.
-TABLE_COUPLINGS = ("nuclear", "mean-regularised")
 
 
 @command("run")
@@ -110,6 +106,7 @@ def main(
     record, models, spread = _train(chosen, settings, given)
     report = report_run(record)
     report["models_spread"] = spread
+    settings = record.settings
     if prepared.test:
         metric = loaded.metric or metrics_for(settings.loss)[0]
         rows = prepared.partitions, prepared.test
@@ -136,17 +133,25 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
 
     If neither option nor recipe says what λ is, cross-validation chooses it, and for files the coupling too.
     """
-    if given["strength"] is not None or "strength" in loaded.defaults:
+    if given["coupling"] == AUTO:
+        given = given | {"coupling": None, "strength": AUTO}
+    suggested = given["strength"] is None and "strength" in loaded.defaults
+    if suggested or isinstance(given["strength"], float):
         settings = make_settings(loaded.defaults, given)
         return settings, _encoded(loaded, settings)
+    given = given | {"strength": None}
     settings = make_settings({**loaded.defaults, "strength": 0.0}, given)
     prepared = _encoded(loaded, settings)
     if len(prepared.tasks) == sum(p.rows for p in prepared.partitions):
         rule = "must be given: with a single row to train on for each task, cross-validation cannot choose it"
         raise UsageError("--strength", rule, None)
+    open_ = loading.is_table(given["data"]) and given["coupling"] is None
+    if chooses_by_statistics(settings, min(p.rows for p in prepared.partitions)):
+        # The run itself chooses, in its only round.
+        return replace(settings, coupling=AUTO if open_ else settings.coupling, strength=None), prepared
     couplings: Sequence[str] = (settings.coupling,)
-    if loading.is_table(given["data"]) and given["coupling"] is None and len(prepared.tasks) > 1:
-        couplings = TABLE_COUPLINGS
+    if open_ and len(prepared.tasks) > 1:
+        couplings = AUTO_COUPLINGS
     return _cross_validated(settings, prepared, couplings), prepared
 
 

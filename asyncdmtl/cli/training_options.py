@@ -17,7 +17,7 @@ from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
-from asyncdmtl.learning.settings import DTYPES, INTERCEPTS, UPDATES, Settings
+from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, DTYPES, INTERCEPTS, UPDATES, Settings
 from asyncdmtl.plan.parameters import CHOICES
 
 # What the help shows as the default of an option that follows from the data.
@@ -27,6 +27,22 @@ _SUITS = "the one that suits the data"
 # all, away from the least objective, so that no tolerance would be reached; 100 rounds do what such epochs
 # can do.
 _MODEL_DEFAULTS: Mapping[str, Any] = {"rounds": 100, "tolerance": 0.0}
+
+
+class Strength(click.ParamType):  # type: ignore[type-arg]
+    """A number, or "auto"."""
+
+    name = "strength"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Read what was given."""
+        if value == AUTO:
+            return AUTO
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor {AUTO}.", param, ctx)
+
 
 training_options = together(
     click.option(
@@ -40,16 +56,20 @@ training_options = together(
     click.option("--loss", type=click.Choice(tuple(LOSSES)), show_default=_SUITS, help="The loss of a row."),
     click.option(
         "--coupling",
-        type=click.Choice(tuple(COUPLINGS)),
-        show_default="that of the recipe; for files, run chooses nuclear or mean-regularised with λ",
-        help="What ties the tasks' models together.",
+        type=click.Choice((*COUPLINGS, AUTO)),
+        show_default="that of the recipe; for files, run chooses it with λ",
+        help="What ties the tasks' models together. auto: cross-validation across the sites chooses "
+        f"{' or '.join(AUTO_COUPLINGS)}, with λ.",
     ),
     click.option(
         "--strength",
-        type=float,
+        type=Strength(),
+        metavar="λ",
         show_default="that of the recipe; for files, run chooses it by cross-validation",
-        help="λ, the weight of the coupling.",
+        help="λ, the weight of the coupling. auto: cross-validation across the sites chooses it; no row "
+        "leaves its site, and no round is added. For squared loss.",
     ),
+    click.option("--folds", type=int, default=5, help="Folds of cross-validation across the sites."),
     click.option(
         "--graph",
         type=click.Path(path_type=Path),
@@ -64,8 +84,18 @@ training_options = together(
     click.option(
         "--update",
         type=click.Choice(UPDATES),
-        default="gradient",
-        help="The result of a partition in a round: its gradient, or the model that local epochs make.",
+        default=AUTO,
+        help="The result of a partition in a round: its statistics, once, from which every worker solves "
+        "the rest (squared loss); its gradient; or the model that local epochs make. auto: statistics or "
+        "gradients, whichever is less to send.",
+    ),
+    click.option(
+        "--least-rows",
+        type=int,
+        default=1,
+        metavar="ROWS",
+        help="Statistics of fewer rows are never sent: of a partition, or of a fold of it. With --update "
+        "auto, gradients are sent instead.",
     ),
     click.option("--epochs", type=int, default=1, help="Local epochs a round, for --update model."),
     click.option(
@@ -135,11 +165,17 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if given.get("update") == "model" and defaults.get("tolerance") and given.get("tolerance") is None:
         defaults = {**defaults, **_MODEL_DEFAULTS}
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    if given.get("coupling") == AUTO and given.get("strength") is None:
+        chosen["strength"] = AUTO
     for name in ("coupling", "strength"):
         if chosen.get(name) is None:
             raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)
+    if chosen["strength"] == AUTO:
+        chosen["strength"] = None
+    if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
+        chosen["update"] = "gradient"
     if chosen.get("accelerated") is None:
-        chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] == "gradient"
+        chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] != "model"
     if chosen["coupling"] == "graph" and given.get("graph") is None:
         raise UsageError("--graph", "must be given for the coupling graph", None)
     chosen["edges"] = () if given.get("graph") is None else read_edges(given["graph"])

@@ -55,7 +55,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
     loss: str = "squared"
     edges: Sequence[tuple[Hashable, Hashable, float]] = ()
     aggregate: str = "mean"
-    update: str = "gradient"
+    update: str = "auto"
     epochs: int = 1
     learner: Any = None
     fit_intercept: bool | str = True
@@ -174,10 +174,13 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             check_learner(partitions, settings)
         settings = self._choose(frames, partitions, settings)
         record, models = self._run(settings, partitions)
-        self.strength_ = record.settings.strength
+        self.strength_ = record.settings.strength or 0.0
         self.n_iter_ = len(record.rounds)
         self.converged_ = record.converged
         self.history_ = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
+        if record.outcome is not None:
+            self.history_["objective"][-1:] = record.outcome.objective
+            self.history_["residual"][-1:] = record.outcome.gap
         self.traffic_ = report_run(record)
         # A copy, because the plan of the run has cached values that cannot be pickled.
         self.plan_ = replace(record.plan)
@@ -209,10 +212,10 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             aggregate=self.aggregate,
             edges=tuple(edges),
             tolerance=plain(self.tol),
-            update=self.update,
+            update="gradient" if (self.update, self.strategy) == ("auto", "linear") else self.update,
             epochs=plain(self.epochs),
             learner=learner if isinstance(learner, str) else learner_spec(learner),
-            accelerated=self.update == "gradient" and self.strategy != "linear",
+            accelerated=self.update != "model" and self.strategy != "linear",
             dtype=self.dtype,
             intercept=self._intercept,
             seed=_seed(self.random_state),
@@ -232,7 +235,9 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
-        left_to_server = ("strength",) if self._strength_is_open else ()
+        left_to_server = ["strength"] if self._strength_is_open else []
+        if self.update == "auto":
+            left_to_server.append("update")
         return run_on(self.cluster, settings, self.strategy, partitions, placement, left_to_server)
 
     def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:

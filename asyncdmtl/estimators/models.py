@@ -19,7 +19,8 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
 from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
-from asyncdmtl.learning.selection import Selection, select_strength
+from asyncdmtl.learning.choosing import Selection
+from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 
@@ -143,8 +144,10 @@ class CodedMultiTaskRegressor(_Regressor):
         How the updates of a task's `parts` become one: "mean", or a rule that withstands outliers; see
         `asyncdmtl.learning.aggregation`.
     update : str
-        The result of a partition in a round: its "gradient", or the "model" that `epochs` local epochs of
-        `learner` make. Only gradients reach the optimum exactly.
+        The result of a partition in a round: its "statistics", once, from which every worker solves the rest
+        (squared loss); loss and gradient, with curvatures ("newton") or without ("quasi-newton"), for few and
+        long steps; its "gradient"; or the "model" that `epochs` local epochs of `learner` make, which alone
+        does not reach the optimum exactly. "auto": what takes the fewest bytes.
     epochs : int
     learner : linear estimator of scikit-learn, or its text, or None for gradient descent
     fit_intercept : bool or "penalised"

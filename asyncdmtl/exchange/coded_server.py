@@ -11,7 +11,8 @@ from asyncdmtl.digests import combined_digest, digest
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
 from asyncdmtl.exchange.sides import ServerSide, Upload
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.plan import Plan
 
 
@@ -190,7 +191,7 @@ class PersonalServerSide(CentralServerSide):
         self, plan: Plan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
     ) -> None:
         super().__init__(plan, problem, grouped=grouped)
-        self.trainer = trainer or Trainer(problem, {})
+        self.trainer = trainer or make_trainer(problem, {})
         self._measured = self.trainer.penalty(), self.trainer.residual
 
     def models_agree(self, digests: Mapping[int, bytes]) -> bool:
@@ -206,4 +207,4 @@ class PersonalServerSide(CentralServerSide):
         self.trainer.step(results)
         self._measured = self.trainer.penalty(), self.trainer.residual
         # Workers compute their next updates at what they are sent; the last of it are their models.
-        results[:] = self.trainer.W if last else self.trainer.Y
+        results[:] = self.problem.as_vectors(self.trainer.W if last else self.trainer.Y)

@@ -16,7 +16,7 @@ from asyncdmtl.digests import combined_digest, digest
 from asyncdmtl.errors import IntegrityError
 from asyncdmtl.exchange.sides import Upload, WorkerSide, reported_by
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.plan import Plan
 
 
@@ -274,7 +274,7 @@ class PersonalWorkerSide(CodedWorkerSide):
         """There is no step to begin with."""
 
     def _step(self, decoded: Vectors) -> None:
-        self.trainer.place(self._delivery.wanted, decoded)
+        self.trainer.place(self._delivery.wanted, self._problem.models_of(decoded))
 
     def _names(self) -> Sequence[str]:
         return self._problem.tasks

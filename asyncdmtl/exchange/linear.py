@@ -16,7 +16,7 @@ from asyncdmtl.digests import digest
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide, reported_by
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
 
 

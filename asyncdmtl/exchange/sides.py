@@ -14,7 +14,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import CodingError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan

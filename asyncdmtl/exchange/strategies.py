@@ -28,7 +28,7 @@ from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
 from asyncdmtl.exchange.sides import ServerSide, WorkerSide
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
 from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement
@@ -174,6 +174,9 @@ class _Linear(ExchangeStrategy):
             raise UsageError(
                 "--strategy linear", "needs --aggregate mean, which is linear", settings.aggregate
             )
+        if settings.update not in ("gradient", "model"):
+            rule = "needs --update gradient or model, which combinations of real numbers leave as they are"
+            raise UsageError("--strategy linear", rule, settings.update)
         if settings.compression != "none":
             rule = "is for strategies by which workers aggregate: relay, uncoded"
             raise UsageError(f"--compression {settings.compression}", rule, self.name)

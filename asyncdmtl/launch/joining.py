@@ -162,7 +162,8 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         vector_bytes=server.vector_bytes,
         broadcast_bytes=server.broadcast_bytes,
         rounds=tuple(rounds),
-        converged=len(rounds) < problem.settings.rounds
+        converged=problem.exact
+        or len(rounds) < problem.rounds
         or problem.converged(rounds[-1].objective, rounds[-1].residual),
         ledger=ledger,
         kernel={},

@@ -146,7 +146,7 @@ class Wire:
         self.length = d if self.compression is None else self.compression.size(d)
         self.dtype: np.dtype[Any] = dtype if self.compression is None else np.dtype(np.uint8)
 
-    def unpack(self, packed: NDArray[Any]) -> Vectors:
+    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
         """The update (d,) of the run's dtype that travelled as `packed` (length,)."""
         if self.compression is None:
             return packed

@@ -27,7 +27,7 @@ from asyncdmtl.learning.penalties import (
     squared_norm,
 )
 from asyncdmtl.learning.quadratic import Quadratics
-from asyncdmtl.learning.splitting import Split, iterate, residual_gap, split
+from asyncdmtl.learning.splitting import Accuracy, Split, iterate, residual_gap, split
 
 # Relative to the objective.
 TOLERANCE = 1e-10
@@ -59,14 +59,11 @@ class Solution:
         How far that is above the least at the most: the duality gap, or for quadratic penalties and
         "clustered" the residual times `‖W‖`, which bounds it while `W` is no farther from the optimum than
         from 0.
-    state : (K, L, …) float64 array or None
-        Where to begin with a problem like this one.
     """
 
     W: Floats
     value: Floats
     gap: Floats
-    state: Floats | None = None
 
 
 def solve(
@@ -75,7 +72,8 @@ def solve(
     strengths: Sequence[float] | Floats,
     *,
     tolerance: float = TOLERANCE,
-    start: Floats | None = None,
+    enough: float = 0.0,
+    near: Floats | None = None,
 ) -> Solution:
     """Solve a problem for each of its data sets and each λ.
 
@@ -88,10 +86,13 @@ def solve(
         λ, at least 0; they should be within a factor of ten.
     tolerance : float
         Relative to the objective. What rounding leaves is of the order of 1e-13.
-    start : array, optional
-        `Solution.state` of a problem like this one: (K, L, …), or (K, 1, …) for all λ alike.
+    enough : float
+        A gap that will do in any case.
+    near : (K, L, T, C) or (K, 1, T, C) float64 array, optional
+        Models from which to begin where that helps, for all λ alike if there are one for each data set.
     """
     lambdas = np.asarray(strengths, dtype=np.float64)
+    accuracy = Accuracy(tolerance, enough)
     if isinstance(coupling, NoCoupling) or (not lambdas.any() and not isinstance(coupling, PlainMean)):
         return _certified(quadratics, _for_all(direct.apart(quadratics), len(lambdas)), lambdas, ())
     if isinstance(coupling, PlainMean):
@@ -99,24 +100,24 @@ def solve(
         residual = mean(quadratics.products(W) - quadratics.b[:, None], 2)[:, :, None] + 0.0 * W
         return Solution(W, quadratics.value(W), residual_gap(residual, W))
     if not lambdas.all():
-        return _with_zeros(coupling, quadratics, lambdas, tolerance, start)
+        return _with_zeros(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, MeanRegularised):
         return _certified(quadratics, direct.near_mean(quadratics, lambdas), lambdas, None)
     if isinstance(coupling, ChainLaplacian | GraphLaplacian):
-        return _on_graph(coupling, quadratics, lambdas, tolerance, start)
+        return _on_graph(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, Clustered):
         pairs = quadratics.b.shape[1] * (quadratics.b.shape[1] - 1) // 2
         if not pairs:
             return _certified(quadratics, _for_all(direct.apart(quadratics), len(lambdas)), lambdas, ())
         size = pairs * quadratics.b.shape[2]
-        return _in_groups(_clustered, quadratics, lambdas, tolerance, start, size)
+        return _in_groups(_clustered, quadratics, lambdas, accuracy, near, size)
     penalty = _PENALTIES[type(coupling)]
 
-    def one(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
+    def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
         rho = _weight(penalty, quadratics, lambdas)
-        return split(quadratics, penalty(lambdas), rho, tolerance, start)
+        return split(quadratics, penalty(lambdas), rho, accuracy, near)
 
-    return _in_groups(one, quadratics, lambdas, tolerance, start)
+    return _in_groups(one, quadratics, lambdas, accuracy, near)
 
 
 def _weight(penalty: type[Penalty], quadratics: Quadratics, lambdas: Floats) -> float:
@@ -141,12 +142,12 @@ def _for_all(W: Floats, strengths: int) -> Floats:
 
 
 def _with_zeros(
-    coupling: Coupling, quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None
+    coupling: Coupling, quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None
 ) -> Solution:
     """Strengths of which some are 0."""
     tied = lambdas > 0.0
-    solved = solve(coupling, quadratics, lambdas[tied], tolerance=tolerance)
-    apart = solve(coupling, quadratics, np.zeros(1), tolerance=tolerance)
+    solved = solve(coupling, quadratics, lambdas[tied], tolerance=accuracy.relative, enough=accuracy.absolute)
+    apart = solve(coupling, quadratics, np.zeros(1), tolerance=accuracy.relative, enough=accuracy.absolute)
     W, value, gap = (np.repeat(part, len(lambdas), axis=1) for part in (apart.W, apart.value, apart.gap))
     W[:, tied], value[:, tied], gap[:, tied] = solved.W, solved.value, solved.gap
     return Solution(W, value, gap)
@@ -177,8 +178,8 @@ def _on_graph(
     coupling: ChainLaplacian | GraphLaplacian,
     quadratics: Quadratics,
     lambdas: Floats,
-    tolerance: float,
-    start: Floats | None,
+    accuracy: Accuracy,
+    near: Floats | None,
 ) -> Solution:
     """By elimination where that leaves most pairs of tasks apart, else by splitting."""
     K, T, C = quadratics.b.shape
@@ -193,21 +194,21 @@ def _on_graph(
         W = np.concatenate([direct.along_edges(quadratics, part, edges, order) for part in parts], axis=1)
         return _certified(quadratics, W, lambdas, edges)
 
-    def one(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
+    def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
         penalty = Smoothness(lambdas, *laplacian_spectrum(T, edges))
         middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
         rho = float(np.clip(np.sqrt(middle / quadratics.scale), 0.05, 1.6)) * quadratics.scale
-        return split(quadratics, penalty, rho, tolerance, start, residuals=True)
+        return split(quadratics, penalty, rho, accuracy, near, residuals=True)
 
-    return _in_groups(one, quadratics, lambdas, tolerance, start)
+    return _in_groups(one, quadratics, lambdas, accuracy, near)
 
 
 def _in_groups(
-    one: Callable[[Quadratics, Floats, float, Floats | None], Split],
+    one: Callable[[Quadratics, Floats, Accuracy, Floats | None], Split],
     quadratics: Quadratics,
     lambdas: Floats,
-    tolerance: float,
-    start: Floats | None,
+    accuracy: Accuracy,
+    near: Floats | None,
     size: int = 0,
 ) -> Solution:
     """As many data sets and strengths at a time as memory is there for: all strengths of some data sets."""
@@ -216,16 +217,16 @@ def _in_groups(
     found = []
     for first in range(0, K, at_once):
         chosen = slice(first, first + at_once)
-        begin = None if start is None else start[chosen]
+        begin = None if near is None else near[chosen]
         if begin is not None and begin.shape[1] != len(lambdas):
-            begin = np.repeat(begin[:, -1:], len(lambdas), axis=1)
-        found.append(one(quadratics.of(chosen), lambdas, tolerance, begin))
+            begin = np.repeat(begin, len(lambdas), axis=1)
+        found.append(one(quadratics.of(chosen), lambdas, accuracy, begin))
     return Solution(
-        *(np.concatenate([getattr(part, name) for part in found]) for name in ("W", "value", "gap", "S"))
+        *(np.concatenate([getattr(part, name) for part in found]) for name in ("W", "value", "gap"))
     )
 
 
-def _clustered(quadratics: Quadratics, lambdas: Floats, tolerance: float, start: Floats | None) -> Split:
+def _clustered(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
     """By splitting between the models and the differences of all pairs."""
     K, T, C = quadratics.b.shape
     first, second = np.triu_indices(T, 1)
@@ -258,5 +259,7 @@ def _clustered(quadratics: Quadratics, lambdas: Floats, tolerance: float, start:
         gap = cost - total(total((Y * V)[:, :, 0], 3), 2) + residual_gap(residual, W)
         return W, quadratics.value(W) + cost, gap
 
-    S = np.zeros((K, len(lambdas), 1, len(first), C)) if start is None else start
-    return iterate(lambda X: differences(models(X)), Pairs(lambdas, T), rho, S, tolerance, certify)
+    S = np.zeros((K, len(lambdas), 1, len(first), C))
+    if near is not None:
+        S = differences(near + (quadratics.b[:, None] - quadratics.products(near)) / (rho * T))
+    return iterate(lambda X: differences(models(X)), Pairs(lambdas, T), rho, S, accuracy, certify)

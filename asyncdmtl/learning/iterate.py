@@ -52,7 +52,7 @@ class Iterate:
         self.W: Vectors = np.zeros((len(problem.tasks), problem.d), problem.dtype)
         for t, intercept in problem.fixed.items():
             self.W[t, problem.features] = intercept
-        self._before: Vectors | None = self.W.copy() if problem.settings.accelerated else None
+        self._before: Vectors | None = self.W.copy() if problem.accelerated else None
         # FISTA's t, which is 1 at a fresh start.
         self._t = 1.0
         # How far Y is ahead of W, in units of the last step.
@@ -123,8 +123,8 @@ class Iterate:
         UsageError
             The state has another size, or numbers that are not finite or out of range.
         """
-        if state.dtype != np.uint8 or state.shape != (self._problem.state_bytes,):
-            rule = f"must be {self._problem.state_bytes} bytes"
+        if state.dtype != np.uint8 or state.shape != (self._problem.iterate_bytes,):
+            rule = f"must be {self._problem.iterate_bytes} bytes"
             raise UsageError("state", rule, (state.dtype, state.shape))
         size = self.W.nbytes
         starts = range(0, len(state) - SCALAR_BYTES, size)

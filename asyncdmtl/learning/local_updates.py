@@ -13,11 +13,13 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
-from asyncdmtl.learning.compression import Feedback
+from asyncdmtl.learning.compression import Feedback, Wire
+from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.statistics import StatisticsWire, statistics
 from asyncdmtl.learning.tasks import Partition
 
 # Columns of a partition that are multiplied at a time: 256 KB of float64 for each row.
@@ -39,6 +41,8 @@ class LocalUpdates:
     ----------
     own : tuple of int
         Indices of the stored partitions, ascending.
+    sharp : bool
+        Whether second derivatives are told as they are, see `curvature.second_derivatives`.
 
     Raises
     ------
@@ -50,12 +54,14 @@ class LocalUpdates:
         for n, partition in partitions.items():
             _check_declared(problem, n, partition)
         self.own = tuple(sorted(partitions))
+        self.sharp = False
         self._problem = problem
         self._iterate = iterate
         self._stored = tuple(partitions[n] for n in self.own)
         self._batches = make_batches(self._stored, [problem.task_of[n] for n in self.own])
-        self._feedback = Feedback(problem.wire, self.own, problem.settings.seed)
-        if problem.settings.update == "model":
+        wire = problem.wire
+        self._feedback = Feedback(wire, self.own, problem.settings.seed) if isinstance(wire, Wire) else None
+        if problem.update == "model":
             self._learner = make_learner(
                 problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
             )
@@ -65,7 +71,7 @@ class LocalUpdates:
         expected = ((len(self.own), self._problem.d), self._problem.dtype)
         if (out.shape, out.dtype) != expected:
             raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
-        losses, gradients = np.empty(len(self.own)), self._problem.settings.update == "gradient"
+        losses, gradients = np.empty(len(self.own)), self._problem.update == "gradient"
         # Overflow is found later, in the step, where it is the same error for every worker.
         with np.errstate(over="ignore", invalid="ignore"):
             for batch in self._batches:
@@ -83,11 +89,37 @@ class LocalUpdates:
 
     def pack(self, out: NDArray[Any]) -> Floats:
         """`compute` and compress: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
-        if self._problem.wire.compression is None:
+        wire = self._problem.wire
+        if isinstance(wire, StatisticsWire):
+            for i, partition in enumerate(self._stored):
+                out[i] = statistics(partition, wire.layout, self._problem.settings.seed)
+            return self.losses()
+        if isinstance(wire, SecondOrderWire):
+            return self._describe(wire, out)
+        if wire.compression is None:
             return self.compute(out)
+        assert self._feedback is not None
         updates = np.empty((len(self.own), self._problem.d), self._problem.dtype)
         losses = self.compute(updates)
         self._feedback.pack(updates, self._iterate.steps, out)
+        return losses
+
+    def _describe(self, wire: SecondOrderWire, out: Floats) -> Floats:
+        """Losses, gradients and perhaps curvatures, as vectors."""
+        losses, settings = np.zeros(len(self.own)), self._problem.settings
+        out[:] = 0.0
+        for batch in self._batches:
+            values, derivatives = self._loss_and_derivative(batch)
+            losses[batch.places] = batch.means(values)
+            curvatures = None
+            if wire.curvature:
+                curvatures = second_derivatives(
+                    settings.loss, self._scores(batch) - batch.y, derivatives, sharp=self.sharp
+                )
+            describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
+        fixed = [self._problem.task_of[n] in self._problem.fixed for n in self.own]
+        losses[fixed] = 0.0
+        out[fixed] = 0.0
         return losses
 
     def losses(self) -> Floats:
@@ -100,6 +132,10 @@ class LocalUpdates:
 
     def _loss_and_derivative(self, batch: Batch) -> tuple[Floats, Floats]:
         """Loss and its derivative by the score at `Y`, for the rows of a batch: (P, r) each."""
+        return self._problem.loss.value_and_derivative(self._scores(batch), batch.y)
+
+    def _scores(self, batch: Batch) -> Floats:
+        """Scores at `Y` of the rows of a batch: (P, r)."""
         scores = np.zeros(batch.y.shape)
         for cols in self._column_blocks:
             w = np.stack([self._iterate.ahead_of(t, cols) for t in batch.tasks]).astype(np.float64)
@@ -107,7 +143,7 @@ class LocalUpdates:
         if self._problem.settings.has_intercept:
             last = slice(self._problem.features, self._problem.d)
             scores += np.stack([self._iterate.ahead_of(t, last) for t in batch.tasks]).astype(np.float64)
-        return self._problem.loss.value_and_derivative(scores, batch.y)
+        return scores
 
     def _gradients(self, batch: Batch, derivatives: Floats, out: Vectors) -> None:
         shares = batch.shares(derivatives)

@@ -60,11 +60,6 @@ class Nuclear(Penalty):
         super().__init__(strengths)
         self._spectrum = Spectrum()
 
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Go on with some of the strengths."""
-        super().keep(chosen)
-        self._spectrum.keep(chosen)
-
     def prox(self, S: Floats, step: float) -> Floats:
         """Singular values less `step·λ`."""
         return self._spectrum.shrunk(S[:, :, 0], lambda sigma: self._take(sigma, step))[:, :, None]
@@ -132,11 +127,6 @@ class SparsePlusLowRank(Penalty):
     def __init__(self, strengths: Floats) -> None:
         super().__init__(strengths)
         self._spectrum = Spectrum()
-
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Go on with some of the strengths."""
-        super().keep(chosen)
-        self._spectrum.keep(chosen)
 
     def prox(self, S: Floats, step: float) -> Floats:
         """Each part by itself."""
@@ -210,10 +200,7 @@ class Smoothness(Penalty):
 
 
 class Spectrum:
-    """Singular values of matrices that change little from one time to the next, and shrinks them.
-
-    Eigenvectors of the smaller Gram matrix are kept: in their basis the next one is nearly diagonal, and
-    takes few rotations.
+    """Shrinks singular values, and remembers what was left of them.
 
     Attributes
     ----------
@@ -222,26 +209,12 @@ class Spectrum:
     """
 
     def __init__(self) -> None:
-        self._basis: Floats | None = None
         self.norm: Floats = np.zeros((0, 0))
-
-    def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Go on with some of the `L`."""
-        if self._basis is not None:
-            self._basis = self._basis[:, chosen]
-            self.norm = self.norm[:, chosen]
 
     def shrunk(self, W: Floats, take: Callable[[Floats], Floats]) -> Floats:
         """`U max(Σ − take(σ), 0) Vᵀ` of (K, L, N, C) matrices; `take` is given `σ`, ascending."""
         tall = W.shape[-2] >= W.shape[-1]
-        G = gram(np.swapaxes(W, -1, -2) if tall else W)
-        if self._basis is not None:
-            V = self._basis
-            G = matmul(np.swapaxes(V, -1, -2), matmul(G, V))
-        squares, V = eigh(G)
-        if self._basis is not None:
-            V = matmul(self._basis, V)
-        self._basis = V
+        squares, V = eigh(gram(np.swapaxes(W, -1, -2) if tall else W))
         sigma = np.sqrt(np.maximum(squares, 0.0))
         left = np.maximum(sigma - take(sigma), 0.0)
         self.norm = total(left, 2)

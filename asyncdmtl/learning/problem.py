@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from asyncdmtl.arithmetic.elementary import log1p
 from asyncdmtl.arithmetic.products import gram, matmul
@@ -18,10 +18,14 @@ from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
 from asyncdmtl.learning.compression import Wire
+from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.couplings.registry import make_coupling
+from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.settings import AUTO, Settings
+from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.learning.updates import resolve, statistics_layout
 from asyncdmtl.plan.placement import natural_key
 
 # What a trainer's state has beside models: momentum, residual, steps.
@@ -49,6 +53,10 @@ class Problem:
         Weight of each partition: its rows, unless these have weights of their own.
     features, d : int
         Features per row, and numbers per update: one more if there is an intercept, which comes last.
+    update : str
+        What is computed from a partition: that of the settings, where "auto" is settled (`updates.resolve`).
+    wire : Wire or StatisticsWire
+        How updates travel.
     coupled : int
         Numbers per model that the coupling sees: all, or all but a free intercept.
     fixed : mapping of task index to float
@@ -85,45 +93,97 @@ class Problem:
         self.d = self.features + settings.has_intercept
         self.coupled = self.features + (settings.intercept == "penalised")
         self.dtype: np.dtype[np.floating[Any]] = np.dtype(settings.dtype)
-        self.wire = Wire(settings.compression, self.d, self.dtype)
+        self.update = resolve(settings, self.infos)
+        self.wire = self._wire()
         self.loss = LOSSES[settings.loss]
         self.fixed = self._fixed_intercepts()
-        self.coupling = make_coupling(
-            settings.coupling, settings.strength, self.tasks, settings.edges, settings.arithmetic
-        )
-        steepest = max(self._task_means([info.smoothness for info in infos])) or 1.0
+        self.coupling = self.make_coupling(settings.coupling, settings.strength or 0.0)
+        steepest = max(self.task_means([info.smoothness for info in infos])) or 1.0
         free = settings.intercept == "free"
-        epochs = settings.epochs if settings.update == "model" else 1
+        epochs = settings.epochs if self.update == "model" else 1
         bound = (1.25 if free else 1.0) * steepest
         self.step_lengths = (epochs * (1.0 / bound), epochs * (1.0 / (5.0 * self.loss.curvature)))
+
+    def make_coupling(self, name: str, strength: float) -> Coupling:
+        """A coupling of these tasks; none where `name` is "auto", as long as it is not chosen."""
+        known = "none" if name == AUTO else name
+        settings = self.settings
+        return make_coupling(known, strength, self.tasks, settings.edges, settings.arithmetic)
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether updates are computed ahead of the models."""
+        return self.settings.accelerated and self.update == "gradient"
+
+    @property
+    def exact(self) -> bool:
+        """Whether one round is all that there is to make."""
+        return self.update == "statistics"
+
+    @property
+    def rounds(self) -> int:
+        """Rounds at the most."""
+        return 1 if self.exact else self.settings.rounds
 
     @property
     def state_bytes(self) -> int:
         """Bytes of `Trainer.state()`."""
-        matrices = 2 if self.settings.accelerated else 1
+        if not isinstance(self.wire, SecondOrderWire):
+            return self.iterate_bytes
+        T, d = len(self.tasks), self.d
+        metric = 0 if self.wire.curvature else T * d * d
+        return self.iterate_bytes + 8 * (2 * T * d + T + metric + 2)
+
+    @property
+    def iterate_bytes(self) -> int:
+        """Bytes of `Iterate.state()`."""
+        matrices = 2 if self.accelerated else 1
         return matrices * len(self.tasks) * self.d * self.dtype.itemsize + SCALAR_BYTES
 
     def converged(self, objective: float, residual: float) -> bool:
         """Whether a run may end: at this objective, after a step that left this `Trainer.residual`."""
         return self.settings.tolerance > 0.0 and residual <= self.settings.tolerance * abs(objective)
 
-    def aggregate(self, t: int, updates: Vectors) -> Vectors:
+    def aggregate(self, t: int, updates: NDArray[Any]) -> NDArray[Any]:
         """`z_t = ψ(v_n : n ∈ S_t)`: (|S_t|, d) updates, ascending by `n` → (d,), both of the run's dtype.
 
-        Of one update it is that update, uncopied.
+        Of one update it is that update, uncopied. Statistics are vectors of bytes.
         """
+        if isinstance(self.wire, StatisticsWire):
+            vectors: Sequence[NDArray[Any]] = list(updates)
+            return pool(vectors, self.wire.layout, f"task {self.tasks[t]!r}")
         if len(updates) == 1:
             only: Vectors = updates[0]
             return only
         weights = self.weights[list(self.partitions_of[t])]
         psi = AGGREGATES[self.settings.aggregate]
         with np.errstate(over="ignore", invalid="ignore"):
-            return psi(updates.astype(np.float64, copy=False), weights).astype(self.dtype)
+            z = psi(updates.astype(np.float64, copy=False), weights)
+        return z if isinstance(self.wire, SecondOrderWire) else z.astype(self.dtype)
+
+    def as_vectors(self, models: Vectors) -> NDArray[Any]:
+        """Models (T, d) as vectors of the length and dtype of updates: what is too long ends with zeros."""
+        if isinstance(self.wire, Wire):
+            return models
+        vectors = np.zeros((len(models), self.wire.length), self.wire.dtype)
+        raw = np.ascontiguousarray(models).view(np.uint8)
+        vectors.view(np.uint8)[:, : raw.shape[1]] = raw
+        return vectors
+
+    def models_of(self, vectors: NDArray[Any]) -> Vectors:
+        """The models that `as_vectors` made such vectors of."""
+        if isinstance(self.wire, Wire):
+            return vectors
+        raw = np.ascontiguousarray(vectors).view(np.uint8)[:, : self.d * self.dtype.itemsize]
+        raw = np.ascontiguousarray(raw)
+        models: Vectors = raw.view(self.dtype)
+        return models
 
     @property
     def columnwise(self) -> bool:
         """Whether updates as they travel may be aggregated some columns at a time."""
-        return self.settings.aggregate in COLUMNWISE and self.wire.compression is None
+        unpacked = isinstance(self.wire, Wire) and self.wire.compression is None
+        return self.settings.aggregate in COLUMNWISE and unpacked
 
     @cached_property
     def linear_target(self) -> Floats:
@@ -148,11 +208,18 @@ class Problem:
 
     def data_loss(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t` from the weighted mean loss of each of the `N` partitions."""
-        means = self._task_means(losses)
+        means = self.task_means(losses)
         try:
             return math.fsum(means)
         except (OverflowError, ValueError):  # too large, or infinities of both signs
             return math.inf
+
+    def _wire(self) -> Wire | StatisticsWire | SecondOrderWire:
+        if self.update == "statistics":
+            return StatisticsWire(statistics_layout(self.settings, self.features))
+        if self.update in ("newton", "quasi-newton"):
+            return SecondOrderWire(self.d, curvature=self.update == "newton")
+        return Wire(self.settings.compression, self.d, self.dtype)
 
     def _fixed_intercepts(self) -> dict[int, float]:
         if (self.settings.loss, self.settings.intercept) != ("logistic", "free"):
@@ -165,7 +232,7 @@ class Problem:
                 fixed[t] = size if classes == {"1"} else -size
         return fixed
 
-    def _task_means(self, values: ArrayLike) -> list[float]:
+    def task_means(self, values: ArrayLike) -> list[float]:
         """Per task, the weighted mean of a value per partition."""
         weighted = np.asarray(values, dtype=np.float64) * self.weights
         sets = [list(S) for S in self.partitions_of]

@@ -4,54 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.choosing import Selection, choose_strength, is_over, path_from
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool, statistics
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
-from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.updates import chooses_by_statistics
 
-# How near to the optimum a fit has to be to tell one λ from the next.
+# Distance of the fits of a path from the least objective, relative to it: enough to tell one λ from the next.
 _TOLERANCE = 1e-4
-
-# From one λ to the next, and after how many that are no better than the best the search ends.
-_RATIO, _PATIENCE, _MOST = 10 ** (-1 / 3), 3, 20
-
-# A loss that is lower by less than this fraction is hardly better: where λ does too little to matter, once it
-# has mattered (a path may begin where λ does too much to).
-_HARDLY, _MATTERED = 1e-3, 1e-2
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What cross-validation found.
-
-    Attributes
-    ----------
-    strength : float
-        The λ of the least mean held-out loss.
-    strengths : (count,) float64 array
-        All that were tried, descending.
-    losses : (count, folds) float64 array
-        Mean loss per held-out row, averaged over tasks, for each strength and fold; NaN for a fold that
-        holds out nothing.
-    """
-
-    strength: float
-    strengths: Floats
-    losses: Floats
-
-    @property
-    def loss(self) -> float:
-        """The mean held-out loss at `strength`: the least."""
-        return float(np.nanmean(self.losses, axis=1).min())
 
 
 def select_strength(
@@ -64,9 +35,10 @@ def select_strength(
 ) -> Selection:
     """Cross-validate λ: fits on all but a fold of every task's rows, from coupled to free with warm starts.
 
-    Rows of a task are dealt to the folds at random (by the seed), its two classes evenly; a task of one row
-    is always trained on. Every fit goes on until it is within 1e-4 of the least objective, or for
-    `settings.rounds`.
+    Rows of a partition are dealt to the folds at random (by the seed), its two classes evenly; a fold never
+    holds out all rows of a task. Where statistics of partitions say all (`updates.chooses_by_statistics`),
+    fits are solved from these, as in a run across sites. Else every fit goes on until it is within 1e-4 of
+    the least objective, or for `settings.rounds`.
 
     Parameters
     ----------
@@ -92,9 +64,12 @@ def select_strength(
     if folds < 2:
         raise UsageError("folds", "must be at least 2", folds)
     whole = list(whole_tasks(partitions).values())
+    if chooses_by_statistics(settings, min(partition.rows for partition in partitions)):
+        path = None if strengths is None else _path(whole, settings, strengths)
+        return _by_statistics(partitions, settings, path, folds, on_strength)
     if max(task.rows for task in whole) < 2:
         raise DataError("partitions", "need a task of two rows to choose λ by cross-validation", len(whole))
-    splits = _splits(whole, folds, settings)
+    splits = _splits(partitions, folds, settings)
     starts: list[TaskModels | None] = [None] * folds
     tried: list[float] = []
     losses: list[list[float]] = []
@@ -109,9 +84,36 @@ def select_strength(
         means = np.nanmean(np.array(losses), axis=1)
         if on_strength is not None:
             on_strength(strength, float(means[-1]))
-        if strengths is None and _is_over(means):
+        if strengths is None and is_over(means):
             break
     return Selection(tried[int(np.argmin(means))], np.array(tried), np.array(losses))
+
+
+def _by_statistics(
+    partitions: Sequence[Partition],
+    settings: Settings,
+    strengths: Sequence[float] | None,
+    folds: int,
+    on_strength: Callable[[float, float], None] | None,
+) -> Selection:
+    """What a run across sites would choose."""
+    settings = replace(settings, update="auto", strength=None, folds=folds)
+    with single_threaded():
+        problem = Problem(settings, [partition.info(settings) for partition in partitions])
+        layout = Layout(problem.features, folds)
+        told = [statistics(partition, layout, settings.seed) for partition in partitions]
+        pooled = [pool([told[n] for n in S], layout, "tasks") for S in problem.partitions_of]
+        found = choose_strength(
+            TaskStatistics.of(pooled, layout),
+            problem.coupling,
+            settings.intercept,
+            1.0 / problem.step_lengths[0],
+            strengths,
+        )
+    for strength, loss in zip(found.strengths, found.means, strict=True):
+        if on_strength is not None:
+            on_strength(float(strength), float(loss))
+    return found
 
 
 def _path(
@@ -119,20 +121,11 @@ def _path(
 ) -> Sequence[float]:
     if strengths is None:
         first = critical_strength(whole, settings)
-        return [first * _RATIO**i for i in range(_MOST)] if first > 0.0 else [0.0]
+        return path_from(first)
     path = np.sort(np.asarray(strengths, dtype=np.float64))[::-1]
     if path.ndim != 1 or not len(path) or not np.isfinite(path).all() or path[-1] < 0.0:
         raise UsageError("strengths", "must be finite numbers, at least 0", strengths)
     return [float(strength) for strength in path]
-
-
-def _is_over(means: Floats) -> bool:
-    """Whether smaller strengths are not worth trying, from the mean losses of those tried."""
-    before, least = means[:-_PATIENCE], float(means.min())
-    if not len(before):
-        return False
-    limit = least * (1.0 + _HARDLY) if means[0] > least * (1.0 + _MATTERED) else least
-    return bool(before.min() <= limit)
 
 
 def critical_strength(partitions: Sequence[Partition], settings: Settings) -> float:
@@ -163,32 +156,21 @@ def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[
     return models
 
 
-def _deal(task: Partition, t: int, folds: int, settings: Settings) -> NDArray[np.int64]:
-    """The fold that holds out each row of a task; −1 if none does."""
-    if task.rows < 2:
-        return np.full(task.rows, -1)
-    rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(t,)))
-    order = rng.permutation(task.rows)
-    if LOSSES[settings.loss].classification:
-        order = order[np.argsort(task.y[order], kind="stable")]
-    into = np.empty(task.rows, dtype=np.int64)
-    # Each task begins at another fold, so that small tasks fill all of them.
-    into[order] = (np.arange(task.rows) + t) % folds
-    return into
-
-
 def _splits(
-    whole: Sequence[Partition], folds: int, settings: Settings
+    partitions: Sequence[Partition], folds: int, settings: Settings
 ) -> list[tuple[list[Partition], list[Partition]]]:
-    """For each fold, the rows to train on and those to hold out."""
-    dealt = [_deal(task, t, folds, settings) for t, task in enumerate(whole)]
-    return [
-        (
-            [_rows(task, into != fold) for task, into in zip(whole, dealt, strict=True)],
-            [_rows(task, into == fold) for task, into in zip(whole, dealt, strict=True) if fold in into],
-        )
-        for fold in range(folds)
-    ]
+    """For each fold, the rows to train on and those to hold out, as `statistics.deal` deals them."""
+    dealt = [deal(partition, folds, settings.seed) for partition in partitions]
+    splits = []
+    for fold in range(folds):
+        left = {p.task for p, into in zip(partitions, dealt, strict=True) if (into != fold).any()}
+        held = [
+            into == fold if p.task in left else into < 0 for p, into in zip(partitions, dealt, strict=True)
+        ]
+        pairs = list(zip(partitions, held, strict=True))
+        kept = [_rows(p, ~out) for p, out in pairs if not out.all()]
+        splits.append((kept, [_rows(p, out) for p, out in pairs if out.any()]))
+    return splits
 
 
 def _rows(task: Partition, chosen: NDArray[np.bool_]) -> Partition:
@@ -198,7 +180,7 @@ def _rows(task: Partition, chosen: NDArray[np.bool_]) -> Partition:
 
 def _held_out_loss(models: TaskModels, held: Sequence[Partition], loss: str) -> float:
     means = []
-    for task in held:
+    for task in whole_tasks(held).values():
         values, _ = LOSSES[loss].value_and_derivative(models.decision_function(task.X, task.task), task.y)
         means.append(float(np.average(values, weights=task.weights)))
     return float(np.mean(means)) if means else math.nan

@@ -17,7 +17,10 @@ from asyncdmtl.learning.losses import LOSSES
 
 DTYPES = ("float32", "float64")
 INTERCEPTS = ("free", "penalised", "none")
-UPDATES = ("gradient", "model")
+UPDATES = ("auto", "statistics", "newton", "quasi-newton", "gradient", "model")
+
+# A coupling that cross-validation chooses, and those that it chooses from.
+AUTO, AUTO_COUPLINGS = "auto", ("nuclear", "mean-regularised")
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,10 @@ class Settings:
     Attributes
     ----------
     loss, aggregate, coupling : str
-        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`.
-    strength : float
-        λ, at least 0.
+        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. The coupling may be "auto": cross-validation chooses
+        one of `AUTO_COUPLINGS`.
+    strength : float or None
+        λ, at least 0; None: cross-validation chooses it, across the sites that hold the rows.
     edges : tuple of (task, task, weight)
         Which tasks are neighbours; for the coupling "graph" only.
     rounds : int
@@ -38,8 +42,11 @@ class Settings:
         The run ends when the objective is estimated to be within this fraction of itself above the least
         (`Trainer.residual`), or when the models no longer change in their dtype; 0 makes all rounds.
     update : str
-        What is computed from a partition: its "gradient" at the models so far, or the "model" that `epochs`
-        local epochs make of them.
+        What is computed from a partition: its "statistics", once and for all; loss, gradient and curvature
+        at the models so far, for steps of Newton's method ("newton"); loss and gradient, from which everyone
+        learns the curvature ("quasi-newton"); the "gradient" alone; or the "model" that `epochs` local epochs
+        make of the models so far. "auto": what takes the fewest bytes of those that reach the optimum
+        (`updates.resolve`).
     epochs : int
         For updates "model".
     learner : str
@@ -60,6 +67,10 @@ class Settings:
     arithmetic : str
         "reproducible", the same bits on every machine, or "fast", singular values by LAPACK: then all
         machines must have the same NumPy, BLAS and kind of CPU.
+    folds : int
+        Of cross-validation, at least 2.
+    least_rows : int
+        Fewer rows than this are never told of by statistics: of a partition, or of a fold of it.
 
     Raises
     ------
@@ -69,7 +80,7 @@ class Settings:
 
     loss: str
     coupling: str
-    strength: float
+    strength: float | None
     rounds: int
     aggregate: str = "mean"
     edges: tuple[Edge, ...] = ()
@@ -84,10 +95,12 @@ class Settings:
     seed: int = 0
     compression: str = "none"
     arithmetic: str = "reproducible"
+    folds: int = 5
+    least_rows: int = 1
 
     def __post_init__(self) -> None:
         choices = {
-            "loss": LOSSES, "aggregate": AGGREGATES, "coupling": COUPLINGS, "dtype": DTYPES,
+            "loss": LOSSES, "aggregate": AGGREGATES, "coupling": (*COUPLINGS, AUTO), "dtype": DTYPES,
             "intercept": INTERCEPTS, "update": UPDATES, "compression": COMPRESSIONS,
             "arithmetic": ARITHMETICS,
         }  # fmt: skip
@@ -96,10 +109,12 @@ class Settings:
                 raise UsageError(name, f"must be one of {', '.join(known)}", getattr(self, name))
         for name in ("strength", "tolerance"):
             value = getattr(self, name)
+            if name == "strength" and value is None:
+                continue
             if not _is_number(value) or not 0.0 <= value < math.inf:
                 raise UsageError(name, "must be a finite number, at least 0", value)
             object.__setattr__(self, name, float(value))
-        for name, least in (("rounds", 1), ("epochs", 1), ("seed", 0)):
+        for name, least in (("rounds", 1), ("epochs", 1), ("seed", 0), ("folds", 2), ("least_rows", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(name, f"must be a whole number, at least {least}", value)
@@ -112,6 +127,11 @@ class Settings:
             raise UsageError("learner", "must be text", self.learner)
         object.__setattr__(self, "edges", _edges(self.edges))
         self._check_together()
+
+    @property
+    def chooses(self) -> bool:
+        """Whether cross-validation is part of the run."""
+        return self.strength is None
 
     @property
     def has_intercept(self) -> bool:
@@ -143,14 +163,35 @@ class Settings:
         return cls(**content)
 
     def _check_together(self) -> None:
+        if self.coupling == AUTO and self.strength is not None:
+            raise UsageError("coupling", "can be auto only if λ is chosen too", self.strength)
+        if self.update == "statistics" or self.chooses:
+            self._check_statistics()
+        if self.update in ("newton", "quasi-newton"):
+            self._check_second_order()
         if self.update == "model" and self.accelerated:
             raise UsageError("accelerated", "must be false for updates that are models", self.accelerated)
-        if self.update == "gradient" and (self.learner or self.epochs != 1):
+        if self.update != "model" and (self.learner or self.epochs != 1):
             raise UsageError(
                 "learner and epochs", "are for updates that are models only", (self.learner, self.epochs)
             )
         if self.edges and self.coupling != "graph":
             raise UsageError("edges", "are for the coupling graph only", self.coupling)
+
+    def _check_second_order(self) -> None:
+        """That curvatures of partitions add up to those of their task."""
+        for name, only in (("aggregate", "mean"), ("compression", "none")):
+            if getattr(self, name) != only:
+                raise UsageError(name, f'must be {only} for update "{self.update}"', getattr(self, name))
+
+    def _check_statistics(self) -> None:
+        """That statistics of partitions say all that there is to know."""
+        needs = 'update "statistics"' if self.update == "statistics" else "a strength that the run chooses"
+        for name, only in (("loss", "squared"), ("aggregate", "mean"), ("compression", "none")):
+            if getattr(self, name) != only:
+                raise UsageError(name, f"must be {only} for {needs}", getattr(self, name))
+        if self.update not in (AUTO, "statistics"):
+            raise UsageError("update", f'must be "auto" or "statistics" for {needs}', self.update)
 
 
 def _edges(edges: object) -> tuple[Edge, ...]:

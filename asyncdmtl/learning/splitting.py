@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
@@ -22,10 +23,25 @@ from asyncdmtl.learning.penalties import Penalty, squared_norm
 from asyncdmtl.learning.quadratic import Quadratics, apply, inverse
 
 # Iterations at the most, and after how many the gap is looked at.
-_ITERATIONS, _EVERY = 1500, 10
+_ITERATIONS, _EVERY = 1500, 5
+
+# Iterations in which the gap must halve: else rounding is all that is left.
+_STALLED = 200
 
 # Steps that acceleration combines: by trial on the school data, where 5 take half as many iterations again.
 _MEMORY = 10
+
+
+class Accuracy(NamedTuple):
+    """How far above the least an objective may be: relative to it, or at all."""
+
+    relative: float
+    absolute: float = 0.0
+
+    def reached(self, gap: Floats, value: Floats) -> NDArray[np.bool_]:
+        """Whether these gaps will do at these values."""
+        done: NDArray[np.bool_] = gap <= np.maximum(self.relative * np.abs(value), self.absolute)
+        return done
 
 
 class Smooth(Protocol):
@@ -40,12 +56,11 @@ class Smooth(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Where splitting ended: models (K, L, T, C), objectives and gaps (K, L), and where to go on from."""
+    """Where splitting ended: models (K, L, T, C), objectives and gaps (K, L)."""
 
     W: Floats
     value: Floats
     gap: Floats
-    S: Floats
 
 
 class Sum:
@@ -73,12 +88,12 @@ def split(
     quadratics: Quadratics,
     penalty: Penalty,
     rho: float,
-    tolerance: float,
-    start: Floats | None = None,
+    accuracy: Accuracy,
+    near: Floats | None = None,
     *,
     residuals: bool = False,
 ) -> Split:
-    """Minimise `f(W) + λ R(W)` for each data set and λ, until the duality gap is within `tolerance` of it.
+    """Minimise `f(W) + λ R(W)` for each data set and λ, to a duality gap that will do.
 
     Parameters
     ----------
@@ -87,17 +102,20 @@ def split(
         Of norms of `W`, or of its parts; it is used up.
     rho : float
         Weight of the splitting, more than 0.
-    tolerance : float
-        Relative to the objective.
-    start : (K, L, parts, T, C) float64 array, optional
-        `Split.S` of a problem like this one.
+    accuracy : Accuracy
+    near : (K, L, T, C) float64 array, optional
+        Models from which to begin.
     residuals : bool
         Whether `gap` is the residual times `‖W‖`, for penalties without a dual norm.
     """
     smooth = Sum(quadratics, rho, penalty.parts)
     K, T, C = quadratics.b.shape
     L = len(penalty.strengths)
-    S = np.zeros((K, L, penalty.parts, T, C)) if start is None else start
+    S = np.zeros((K, L, penalty.parts, T, C))
+    if near is not None:
+        # Where it would rest if these were the solution; of parts the last one is all of it.
+        S += ((quadratics.b[:, None] - quadratics.products(near)) / rho)[:, :, None]
+        S[:, :, -1] += near
 
     def certify(H: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
         W = smooth.models(H)
@@ -109,7 +127,7 @@ def split(
             return W, quadratics.value(W) + penalty.value(H), gap
         return (W, *duality_gap(quadratics, penalty, H, W))
 
-    return iterate(smooth.prox, penalty, rho, S, tolerance, certify)
+    return iterate(smooth.prox, penalty, rho, S, accuracy, certify)
 
 
 def iterate(
@@ -117,21 +135,26 @@ def iterate(
     penalty: Penalty,
     rho: float,
     S: Floats,
-    tolerance: float,
+    accuracy: Accuracy,
     certify: Callable[[Floats, Floats, Penalty], tuple[Floats, Floats, Floats]],
 ) -> Split:
     """The iteration, until `certify` gives values and gaps that will do; strengths that are done rest."""
     K, L = S.shape[:2]
-    ended: list[tuple[Floats, Floats, Floats, Floats] | None] = [None] * L
+    ended: list[tuple[Floats, Floats, Floats] | None] = [None] * L
     active: Indices = np.arange(L)
+    before = np.full(L, np.inf)
     anderson = Anderson(K * L, int(np.prod(S.shape[2:])), _MEMORY)
     for iteration in range(_ITERATIONS + 1):
         H = penalty.prox(S, 1.0 / rho)
         if iteration % _EVERY == 0:
             W, value, gap = certify(H, S, penalty)
-            done = (gap <= tolerance * np.abs(value)).all(axis=0) | (iteration == _ITERATIONS)
+            done = accuracy.reached(gap, value).all(axis=0) | (iteration == _ITERATIONS)
+            if iteration % _STALLED == 0:
+                largest = gap.max(axis=0)
+                done |= largest > 0.5 * before[active]
+                before[active] = largest
             for i in np.flatnonzero(done):
-                ended[active[i]] = W[:, i], value[:, i], gap[:, i], S[:, i]
+                ended[active[i]] = W[:, i], value[:, i], gap[:, i]
             if done.all():
                 break
             if done.any():
@@ -143,8 +166,7 @@ def iterate(
         flat = S.shape[0] * S.shape[1], -1
         S = anderson.next(S.reshape(flat), result.reshape(flat)).reshape(S.shape)
     found = [part for part in ended if part is not None]
-    W, value, gap, S = (np.stack([part[i] for part in found], axis=1) for i in range(4))
-    return Split(W, value, gap, S)
+    return Split(*(np.stack([part[i] for part in found], axis=1) for i in range(3)))
 
 
 def duality_gap(quadratics: Quadratics, penalty: Penalty, H: Floats, W: Floats) -> tuple[Floats, Floats]:

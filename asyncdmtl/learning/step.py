@@ -136,7 +136,7 @@ class ProximalStep:
     def _target(self, Z: Columns, cols: slice, out: Vectors | None = None) -> Vectors:
         """The argument of the prox in some columns; without `out`, valid until the next call."""
         V = self._scratched("target", cols.stop - cols.start) if out is None else out
-        gradients = self._problem.settings.update == "gradient"
+        gradients = self._problem.update == "gradient"
         length = -self._problem.step_lengths[int(cols.start >= self._problem.coupled)]
         for v, z in zip(V, Z(cols), strict=True):
             if gradients:

@@ -17,7 +17,8 @@ from asyncdmtl.learning.metrics import METRICS, Decided, Rows, Scores, decide, m
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import train
 from asyncdmtl.report.json_output import finite
 
 # The most points of a learning curve: more would not be told apart in a picture.

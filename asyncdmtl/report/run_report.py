@@ -11,6 +11,7 @@ from typing import Any
 
 from asyncdmtl._version import __version__
 from asyncdmtl.field.gf256 import kernel_name
+from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.net.event_loop import loop_name
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
@@ -33,7 +34,6 @@ def report_run(record: RunRecord) -> Report:
     """
     plan, placement = record.plan, record.plan.placement
     rounds = len(record.rounds)
-    last = record.rounds[-1] if record.rounds else None
     rest = record.ledger.total(lambda entry: entry.kind not in VECTOR_KINDS)
     report: Report = {
         "asyncdmtl": __version__,
@@ -50,18 +50,19 @@ def report_run(record: RunRecord) -> Report:
             "numbers": record.problem.d,
             "dtype": record.settings.dtype,
             "bytes": record.vector_bytes,
-            "uncoded_bytes": record.problem.d * record.problem.dtype.itemsize,
+            "uncoded_bytes": record.problem.wire.length * record.problem.wire.dtype.itemsize,
             "subpackets": plan.subpackets,
         },
         "rounds": [asdict(entry) for entry in record.rounds],
         "seconds": record.seconds,
         "training": {
             "rounds": rounds,
-            "max_rounds": record.settings.rounds,
+            "update": record.problem.update,
+            "max_rounds": record.problem.rounds,
             "converged": record.converged,
-            "objective": None if last is None else last.objective,
-            "residual": None if last is None else last.residual,
+            **_end(record),
         },
+        "selection": report_selection(record.outcome),
         **_directions(record),
         "multicast": report_multicast(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
@@ -73,6 +74,35 @@ def report_run(record: RunRecord) -> Report:
         "ledger": record.ledger.as_list(),
     }
     return dict(finite(report))
+
+
+def _end(record: RunRecord) -> Report:
+    """Objective and residual: at the models where a solution was told, else of the last round."""
+    if record.outcome is not None:
+        return {"objective": record.outcome.objective, "residual": record.outcome.gap}
+    last = record.rounds[-1] if record.rounds else None
+    return {
+        "objective": None if last is None else last.objective,
+        "residual": None if last is None else last.residual,
+    }
+
+
+def report_selection(outcome: Outcome | None) -> Report | None:
+    """What cross-validation across the sites found, for each coupling that it tried; None without."""
+    if outcome is None or not outcome.selections:
+        return None
+    tried = {
+        name: {
+            "strengths": found.strengths.tolist(),
+            "mean_loss": found.means.tolist(),
+            "standard_error": found.errors.tolist(),
+            "losses": found.losses.tolist(),
+            "best": found.strength,
+            "one_standard_error": found.parsimonious,
+        }
+        for name, found in outcome.selections.items()
+    }
+    return {"coupling": outcome.coupling, "strength": outcome.strength, "couplings": tried}
 
 
 def _directions(record: RunRecord) -> Report:

@@ -9,6 +9,7 @@ from pathlib import Path
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.multicast.sending import ReceptionCounts
@@ -183,7 +184,8 @@ class RunRecord:
     """What a finished run was and cost.
 
     `plan` is the last, if there was more than one; `converged` says whether the run ended before it had made
-    all rounds that it might.
+    all rounds that it might. `settings` are those of the run, with what was chosen in it; `outcome` says what
+    came of a training that ended with a solution.
     """
 
     run: str
@@ -201,3 +203,4 @@ class RunRecord:
     incidents: tuple[Incident, ...]
     seconds: float
     multicast: MulticastRecord | None = None
+    outcome: Outcome | None = None

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import DisagreementError, IntegrityError
+from asyncdmtl.errors import DisagreementError, IntegrityError, UsageError
+from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
 from asyncdmtl.server.assignment import Assignment
@@ -121,7 +122,7 @@ class Rounds:
         number = progress.round
         async with self._repeatable(assignment), self._transfer.round(assignment, number) as transfer:
             objective, residual, reached = side.convergence(transfer.uploads)
-            last = reached or number + 1 == self._options.settings.rounds
+            last = reached or number + 1 == progress.problem.rounds
             due = self._writer is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
             giver = assignment.members[0] if due and progress.trainer is None else None
             then = {member: _after_round(last, member is giver) for member in assignment.members}
@@ -191,7 +192,22 @@ class Rounds:
                 partitions=[],
                 workers=[member.name for member in done],
             )
+        self._conclude(done)
         await self._peers.send_all({member: Finish() for member in done})
+
+    def _conclude(self, done: Mapping[Member, Done]) -> None:
+        """Record what came of the training, if it ended with a solution that the server or a worker tells."""
+        trainer = self._progress.trainer
+        if trainer is not None:
+            self._progress.outcome = trainer.outcome
+            return
+        for member, message in done.items():
+            if message.outcome:
+                try:
+                    self._progress.outcome = Outcome.from_dict(message.outcome)
+                except UsageError as error:
+                    self._progress.note(member.name, type(error).__name__, str(error))
+                return
 
     async def _returning(self) -> bool:
         """Whether a worker is present that lacks the models; one lost just now may come back for them."""

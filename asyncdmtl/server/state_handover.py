@@ -51,7 +51,7 @@ class StateHandover:
             return TrainingState(progress.round, progress.over, current, state, digest(state))
         if current:
             return TrainingState(progress.round, progress.over, current)
-        return farthest(members, progress.saved, progress.problem.settings.rounds)
+        return farthest(members, progress.saved, progress.problem.rounds)
 
     async def hand_out(self, assignment: Assignment, origin: TrainingState) -> None:
         """Send all members the plan, and the state to those that lack it.

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import digest
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.events import IncidentNoted, OnEvent
 from asyncdmtl.server.records import Incident, RoundRecord
@@ -43,6 +45,8 @@ class TrainingProgress:
         Workers that are treated as not holding a partition, because their updates of it differed.
     trainer : Trainer or None
         The models, where the server has them.
+    outcome : Outcome or None
+        What came of a training that ended with a solution.
     saved : TrainingState or None
         The last state of the training that was written down.
     """
@@ -58,12 +62,13 @@ class TrainingProgress:
     incidents: list[Incident] = field(default_factory=list)
     distrusted: set[tuple[str, str]] = field(default_factory=set)
     trainer: Trainer | None = None
+    outcome: Outcome | None = None
     saved: TrainingState | None = None
 
     @property
     def converged(self) -> bool:
-        """Whether the training ended before its limit on rounds."""
-        return self.over and self.round < self.problem.settings.rounds
+        """Whether the training ended before its limit on rounds, or with a solution."""
+        return self.over and (self.problem.exact or self.round < self.problem.rounds)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from where the server stood that wrote `checkpoint`.
@@ -76,7 +81,7 @@ class TrainingProgress:
         self.round, self.over, self.plans = checkpoint.round, checkpoint.over, checkpoint.plans
         self.records, self.incidents = list(checkpoint.rounds), list(checkpoint.incidents)
         self.distrusted = set(checkpoint.distrusted)
-        trainer = Trainer(self.problem, {})
+        trainer = make_trainer(self.problem, {})
         if len(checkpoint.state):
             trainer.restore(checkpoint.state)
             self.keep_saved(checkpoint.state)

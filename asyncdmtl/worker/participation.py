@@ -264,7 +264,7 @@ class Participation:
 
     async def _leave(self) -> None:
         """Send the digest of the final models, and wait until the server says that all workers are done."""
-        await self._ask(Done(self._plan, self._state.side.models_digest()), Finish)
+        await self._ask(Done(self._plan, self._state.side.models_digest(), self._state.outcome()), Finish)
 
     async def _ask(self, message: Message, answer: type[Answer]) -> Answer:
         """Send a message, and wait for the answer."""

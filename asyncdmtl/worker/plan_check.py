@@ -10,7 +10,7 @@ from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import rebuild
 from asyncdmtl.protocol.messages.registry import Assign
@@ -50,7 +50,7 @@ def make_worker_side(
     problem = Problem(settings, assign.partitions)
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
-    trainer = Trainer(problem, {n: partitions[partition] for n, partition in own.items()})
+    trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
     return strategy_of(plan).worker_side(plan, worker, trainer, grouped=assign.grouped)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from asyncdmtl.digests import digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange.sides import WorkerSide
@@ -88,6 +91,11 @@ class WorkerState:
         except UsageError as error:
             raise RemoteProtocolError(f"what came is no state of this training: {error}") from error
         self._side, self.round, self.over = side, assign.round, assign.over
+
+    def outcome(self) -> Mapping[str, Any]:
+        """What came of the training, in plain types, if this worker is the one to tell it; else nothing."""
+        outcome = self.side.trainer.outcome
+        return outcome.as_dict() if outcome is not None and self.side.worker == 0 else {}
 
     def apply(self, downlink: Downlink) -> None:
         """Apply the round whose rows were received, and count it.

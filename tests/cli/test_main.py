@@ -125,8 +125,9 @@ def test_any_worker_name_will_do(tmp_path: Path) -> None:
 
 def test_short_vectors_are_compared_with_what_uncoded_really_sends() -> None:
     done = asyncdmtl(
-        "run", "--data=synthetic:tasks=6,parts=1,features=1,rank=1", "--workers=6", "--copies=3", "--rounds=2"
-    )
+        "run", "--data=synthetic:tasks=6,parts=1,features=1,rank=1", "--workers=6", "--copies=3",
+        "--rounds=2", "--update=gradient",
+    )  # fmt: skip
     assert "48 B" in done.stdout
     assert "Uplink costs 200% more than uncoded" in " ".join(done.stdout.split())
 
@@ -140,6 +141,7 @@ def test_what_a_person_sees(tmp_path: Path) -> None:
         "--workers=3",
         "--copies=2",
         "--rounds=3",
+        "--update=gradient",
         "--report",
         str(report),
         "--plot",
@@ -166,7 +168,9 @@ def listening_server(*arguments: str) -> tuple[subprocess.Popen[str], str]:
 def test_server_and_workers_by_hand(tmp_path: Path) -> None:
     placement = tmp_path / "placement.toml"
     placement.write_text(HETEROGENEOUS)
-    server, address = listening_server("--data", SPEC, "--rounds=2", "--cover", str(placement), "--workers=3")
+    server, address = listening_server(
+        "--data", SPEC, "--rounds=2", "--update=gradient", "--cover", str(placement), "--workers=3"
+    )
     workers = [
         start(
             "asyncdmtl.worker", "--connect", address, "--name", name, "--data", SPEC,
@@ -193,6 +197,7 @@ def test_an_interrupt_ends_all_processes(number: int, code: int) -> None:
         "run",
         "--data",
         SPEC,
+        "--update=gradient",
         "--workers=3",
         "--copies=2",
         "--rounds=1000000",
@@ -221,7 +226,8 @@ def kill_in_round_five(run: subprocess.Popen[str], name: str) -> None:
 
 def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
     run = start(
-        "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=1500", "--log-level=info",
+        "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=1500", "--update=gradient",
+        "--log-level=info",
         "--report", str(tmp_path / "report.json"), "--save", str(tmp_path / "models.npz"),
     )  # fmt: skip
     kill_in_round_five(run, "w1")
@@ -236,7 +242,7 @@ def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_without_a_frozen_worker() -> None:
     server, address = listening_server(
-        "--data", SPEC, "--rounds=1000000", "--workers=2", "--silence-timeout=1"
+        "--data", SPEC, "--rounds=1000000", "--update=gradient", "--workers=2", "--silence-timeout=1"
     )
     workers = [
         start("asyncdmtl.worker", "--connect", address, "--name", name, "--data", SPEC) for name in "ab"
@@ -263,6 +269,7 @@ def test_a_killed_worker_whose_partitions_nobody_else_holds_ends_a_run() -> None
         "run",
         "--data",
         SPEC,
+        "--update=gradient",
         "--workers=3",
         "--copies=1",
         "--rounds=1000000",
@@ -281,6 +288,7 @@ def test_processes_end_with_the_one_that_started_them() -> None:
         "run",
         "--data",
         SPEC,
+        "--update=gradient",
         "--workers=3",
         "--copies=2",
         "--rounds=1000000",

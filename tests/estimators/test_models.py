@@ -79,7 +79,8 @@ def test_the_optimum_of_an_independent_solver_is_reached(coupling: str, loss: st
 
 
 def test_the_models_are_those_of_the_twin_bit_for_bit() -> None:
-    model = CodedMultiTaskRegressor(strength=0.01, fit_intercept=False, parts=2).fit(X, Y, TASKS)
+    model = CodedMultiTaskRegressor(strength=0.01, fit_intercept=False, parts=2, update="gradient")
+    model.fit(X, Y, TASKS)
     rows = {task: np.flatnonzero(np.array(TASKS) == task) for task in "abc"}
     partitions = [
         Partition(f"{task}/{p}", task, X[rows[task][p::2]], Y[rows[task][p::2]])
@@ -131,7 +132,7 @@ def test_linear_targets() -> None:
 
 
 def test_what_travelled_and_why() -> None:
-    model = CodedMultiTaskRegressor(max_iter=7, tol=0.0, workers=4).fit(X, Y, TASKS)
+    model = CodedMultiTaskRegressor(max_iter=7, tol=0.0, workers=4, update="gradient").fit(X, Y, TASKS)
     assert model.n_iter_ == 7
     assert {name: len(values) for name, values in model.history_.items()} == dict.fromkeys(
         ("objective", "residual", "up_bytes", "down_bytes", "seconds"), 7
@@ -366,7 +367,7 @@ def test_pickle_and_clone() -> None:
 
 def test_who_does_not_arrive_says_so() -> None:
     with pytest.warns(ConvergenceWarning, match="max_iter=3"):
-        model = CodedMultiTaskRegressor(max_iter=3).fit(X, Y, TASKS)
+        model = CodedMultiTaskRegressor(max_iter=3, update="gradient").fit(X, Y, TASKS)
     assert not model.converged_
 
 

@@ -18,7 +18,8 @@ from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Trainer, single_threaded, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import single_threaded, train
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan

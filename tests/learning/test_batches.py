@@ -13,7 +13,8 @@ from asyncdmtl.learning.batches import make_batches
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Trainer, single_threaded
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import single_threaded
 
 SHAPES = [(7, False), (5, False), (7, True), (7, False), (1, False), (7, True), (5, False), (64, False)]
 

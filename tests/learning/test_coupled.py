@@ -45,7 +45,7 @@ def test_data_sets_side_by_side_have_the_models_they_have_alone(name: str) -> No
 def test_a_start_from_a_solution_stays_there(name: str) -> None:
     quadratics = make_quadratics()
     first = solve(coupling_of(name, 1.0, 4), quadratics, [0.1])
-    again = solve(coupling_of(name, 1.0, 4), quadratics, [0.1], start=first.state)
+    again = solve(coupling_of(name, 1.0, 4), quadratics, [0.1], near=first.W)
     np.testing.assert_allclose(again.value, first.value, rtol=1e-10)
     np.testing.assert_allclose(again.W, first.W, atol=1e-4)
 

@@ -15,7 +15,7 @@ from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.step import ProximalStep
-from asyncdmtl.learning.training import Trainer
+from asyncdmtl.learning.trainer import Trainer
 
 FEATURES = 700
 

@@ -17,7 +17,8 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Trainer, single_threaded, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import single_threaded, train
 
 
 def make_trainer(partitions: Sequence[Partition], settings: Settings) -> Trainer:
@@ -190,7 +191,7 @@ def test_l21_reaches_the_optimum_of_scikit_learn(intercept: bool) -> None:
         dtype="float64",
         intercept="free" if intercept else "none",
     )
-    models, objectives, _ = train(partitions, settings)
+    models, objectives, *_ = train(partitions, settings)
     assert models.coef_ == pytest.approx(other.coef_, abs=1e-9)
     assert models.intercept_ == pytest.approx(other.intercept_ + np.zeros(3), abs=1e-9)
     residual = Y - other.predict(X)
@@ -272,7 +273,7 @@ def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, s
         dtype="float64",
         intercept="none",
     )
-    models, objectives, _ = train(partitions, settings)
+    models, objectives, *_ = train(partitions, settings)
     assert objectives[-1] == pytest.approx(other.fun, rel=1e-8)
     A, B = other.x[: T * T].reshape(T, T), other.x[T * T :].reshape(T, F)
     assert models.coef_ == pytest.approx(A @ B, abs=1e-4)

@@ -21,7 +21,8 @@ from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import train
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol import framing

@@ -26,7 +26,8 @@ from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.errors import PeerError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.training import Trainer, train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import train
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.events import Checkpointed

@@ -326,20 +326,25 @@ class Done(Message):
         The plan's number.
     digest : bytes
         The digest of the models.
+    outcome : mapping
+        What came of the training, in plain types, where the first worker knows it; else it is empty.
     """
 
     number, kind, sender = 12, "done", "worker"
     plan: int
     digest: bytes
+    outcome: Mapping[str, Any] = field(default_factory=dict)
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.digest]
+        return [self.plan, self.digest, dict(self.outcome)]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Done:
-        plan, digest = fields.exactly(values, 2, cls.kind)
+        plan, digest, outcome = fields.exactly(values, 3, cls.kind)
         return cls(
-            fields.integer(plan, "plan number"), fields.binary(digest, "model digest", VECTOR_DIGEST_BYTES, 1)
+            fields.integer(plan, "plan number"),
+            fields.binary(digest, "model digest", VECTOR_DIGEST_BYTES, 1),
+            fields.mapping(outcome, "outcome"),
         )
 
 

@@ -1,0 +1,91 @@
+"""Losses, gradients and curvatures of partitions at the current models: what a step of second order needs.
+
+They travel as one vector of float64 for each partition: the mean loss, its gradient, and for Newton's method
+the upper triangle of a matrix of second derivatives. A quasi-Newton method learns that matrix from gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arrays import Floats
+from asyncdmtl.learning.batches import Batch
+
+
+class SecondOrderWire:
+    """How losses, gradients and curvatures travel: as they are.
+
+    Attributes
+    ----------
+    length, dtype : int, numpy dtype
+        Of a vector as it travels.
+    """
+
+    def __init__(self, d: int, *, curvature: bool) -> None:
+        self.d = d
+        self.curvature = curvature
+        self.length = 1 + d + (d * (d + 1) // 2 if curvature else 0)
+        self.dtype: np.dtype[Any] = np.dtype(np.float64)
+
+    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
+        """The vector itself."""
+        return packed
+
+    def split(self, vectors: Floats) -> tuple[Floats, Floats, Floats]:
+        """Losses (T,), gradients (T, d) and second derivatives (T, d, d) of vectors (T, length).
+
+        Without curvature the last are 0.
+        """
+        H = np.zeros((len(vectors), self.d, self.d))
+        if self.curvature:
+            i, j = np.triu_indices(self.d)
+            H[:, i, j] = H[:, j, i] = vectors[:, 1 + self.d :]
+        return vectors[:, 0].copy(), vectors[:, 1 : 1 + self.d].copy(), H
+
+
+def second_derivatives(loss: str, r: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+    """Second derivatives of a loss by the score, given `s − y` and the first ones; row by row.
+
+    Where the curvature of a loss vanishes for wild rows, those of the parabolas that touch it from above,
+    unless `sharp`: steps then never promise too much.
+    """
+    size = np.abs(derivatives)
+    if loss == "logistic":
+        return size * (1.0 - size)
+    if loss == "squared_hinge":
+        return (size > 0.0).astype(np.float64)
+    if loss == "huber":
+        wild = np.abs(r) > 1.0
+        above = np.divide(size, np.abs(r), out=np.ones_like(r), where=wild)
+        return np.where(wild, 0.0, 1.0) if sharp else above
+    return np.ones_like(r)
+
+
+def describe(
+    batch: Batch, values: Floats, derivatives: Floats, curvatures: Floats | None, intercept: bool, out: Floats
+) -> None:
+    """Write the vectors of a batch of partitions into rows `batch.places` of `out`, (partitions, length).
+
+    Parameters
+    ----------
+    values, derivatives, curvatures : (P, r) float64 arrays
+        Of the loss at each row's score; without curvatures only losses and gradients are written.
+    """
+    X = batch.X
+    if intercept:
+        X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
+    d = X.shape[2]
+    out[batch.places, 0] = total(batch.shares(values), 1)
+    shares = batch.shares(derivatives)
+    out[batch.places, 1 : 1 + d] = matmul(shares[:, None, :], X)[:, 0, :]
+    if curvatures is not None:
+        roots = np.sqrt(batch.shares(curvatures))
+        rows = X * roots[:, :, None]
+        H = matmul(np.ascontiguousarray(np.swapaxes(rows, 1, 2)), rows)
+        i, j = np.triu_indices(d)
+        out[batch.places, 1 + d :] = H[:, i, j]

@@ -1,0 +1,228 @@
+"""Training by few and long steps: each solves the coupled problem of a quadratic model of every task's loss.
+
+Newton's method is told the second derivatives, a quasi-Newton method (BFGS for each task) learns them from
+the gradients that all see anyway. Either way the penalty is not approximated, and the coupled quadratic
+problem is solved by everyone (`coupled`), at no byte.
+
+A step is full. If the next round shows that it did not lower the objective, models go back along it, to
+where losses and slopes at both ends say that the objective is least; nothing is told twice. References: Lee,
+Sun, Saunders, "Proximal Newton-type Methods for Minimizing Composite Functions", SIAM J. Optim. 24(3), 2014;
+Nocedal and Wright, "Numerical Optimization", 2006, section 6.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arrays import Bytes, Floats, Vectors
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.coupled import solve
+from asyncdmtl.learning.curvature import SecondOrderWire
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.quadratic import Quadratics, apply, inverse
+from asyncdmtl.learning.step import Columns
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
+
+# Added to second derivatives, by their mean: where data say nothing, models stay.
+_RIDGE = 1e-9
+
+# How exactly a quadratic problem is solved, as a share of what the last step promised, and of the objective.
+_SHARE, _LEAST = 1e-2, 1e-13
+
+# Steps along a failed one that are tried: the longest, how much shorter the next one is, and the shortest.
+_LONGEST, _SHORTER, _SHORTEST = 0.9, 0.9, 1e-3
+
+# What the last step promised, as a share of the objective, from which on second derivatives are taken as they
+# are: before, those of wild rows under huber loss would vanish.
+_NEAR = 1e-3
+
+# An objective that is higher by less than this fraction is not higher: it is rounding.
+_ROUNDING = 1e-13
+
+
+class NewtonTrainer(Trainer):
+    """A `Trainer` of second order."""
+
+    def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
+        super().__init__(problem, partitions)
+        T, d = len(problem.tasks), problem.d
+        self._best = np.zeros((T, d))
+        # At the best models: the objective, and of each task the loss and its gradient.
+        self._objective = math.inf
+        self._losses, self._gradients = np.zeros(T), np.zeros((T, d))
+        self._promised = math.inf
+        self._B = self._first_metric() if problem.update == "quasi-newton" else np.zeros((0, d, d))
+
+    def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
+        """Nothing: the step needs all of `Z`."""
+
+    def packed_updates(self, out: NDArray[Any]) -> Floats:
+        """Write what partitions tell, see `Trainer.packed_updates`."""
+        self._local.sharp = self._promised <= _NEAR * abs(self._objective)
+        return super().packed_updates(out)
+
+    def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
+        """Take a step, given what all tasks told; or go back along the last one.
+
+        Raises
+        ------
+        DataError
+            The models outgrow the run's dtype.
+        """
+        wire = self.problem.wire
+        assert isinstance(wire, SecondOrderWire)
+        vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
+        losses, gradients, H = wire.split(vectors)
+        here = self.W.astype(np.float64)
+        value = float(total(losses, 0)) + self._penalty_of(here)
+        if not wire.curvature:
+            self._learn(here, gradients)
+            H = self._B
+        if value <= self._objective + _ROUNDING * abs(self._objective):
+            self._best, self._objective = here, value
+            self._losses, self._gradients = losses, gradients
+            following = self._solved(here, gradients, H)
+        elif not math.isfinite(value):
+            following = self._best + 0.1 * (here - self._best)
+        else:
+            following = self._between(here, losses, gradients)
+        self._move(following)
+
+    def penalty(self) -> float:
+        """`λ R(W)`."""
+        return self._penalty_of(self.W.astype(np.float64))
+
+    def state(self) -> Bytes:
+        """All that another process needs to continue from here, as `problem.state_bytes` bytes."""
+        numbers = [self._best, self._losses, self._gradients, self._B, self._objective, self._promised]
+        flat = np.concatenate([np.ravel(np.asarray(part, dtype=np.float64)) for part in numbers])
+        return np.concatenate([super().state(), flat.view(np.uint8)])
+
+    def restore(self, state: Bytes) -> None:
+        """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""
+        if state.dtype != np.uint8 or state.shape != (self.problem.state_bytes,):
+            rule = f"must be {self.problem.state_bytes} bytes"
+            raise UsageError("state", rule, (state.dtype, state.shape))
+        flat = np.frombuffer(state[self.problem.iterate_bytes :].tobytes(), np.float64)
+        if np.isnan(flat).any() or not np.isfinite(flat[:-2]).all():
+            raise UsageError("state", "must be finite and in range", "not a number")
+        super().restore(state[: self.problem.iterate_bytes])
+        shapes = (self._best.shape, self._losses.shape, self._gradients.shape, self._B.shape)
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        parts = np.split(flat[:-2], ends[:-1])
+        self._best, self._losses, self._gradients, self._B = (
+            part.reshape(shape).copy() for part, shape in zip(parts, shapes, strict=True)
+        )
+        self._objective, self._promised = float(flat[-2]), float(flat[-1])
+
+    def _penalty_of(self, W: Floats) -> float:
+        return self.problem.coupling.penalty(W[:, : self.problem.coupled])
+
+    def _solved(self, here: Floats, gradients: Floats, H: Floats) -> Floats:
+        """The models at which the quadratic model of all losses, with the penalty, is least."""
+        problem, C = self.problem, self.problem.coupled
+        A, g = H, gradients
+        if free := problem.d > C:
+            # An intercept that no coupling touches is at its best, whatever the others are.
+            pull, row, slope = H[:, C, C], H[:, C, :C], gradients[:, C]
+            firm = pull > 1e-12 * (1e-300 + np.abs(H).max(axis=(1, 2)))
+            share = np.where(firm, 1.0, 0.0) / np.where(firm, pull, 1.0)
+            A = H[:, :C, :C] - share[:, None, None] * row[:, :, None] * row[:, None, :]
+            g = gradients[:, :C] - (share * slope)[:, None] * row
+        scale = float(np.abs(np.einsum("tii->ti", A)).max(initial=0.0)) or 1.0
+        A = 0.5 * (A + np.swapaxes(A, 1, 2)) + _RIDGE * scale * np.eye(C)
+        w = here[:, :C]
+        b = apply(A[None], w[None, None])[0, 0] - g
+        c = np.maximum(total(b * apply(inverse(A, 0.0)[None], b[None, None])[0, 0], 1), 0.0)
+        quadratics = Quadratics(A[None], b[None], c[None])
+        enough = max(_LEAST * abs(self._objective), _SHARE * min(self._promised, abs(self._objective)))
+        strength = problem.settings.strength or 0.0
+        near = w[None, None]
+        solution = solve(problem.coupling, quadratics, [strength], tolerance=0.0, enough=enough, near=near)
+        following = here.copy()
+        following[:, :C] = solution.W[0, 0]
+        if free:
+            moved = following[:, :C] - w
+            following[:, C] = here[:, C] - share * (slope + total(row * moved, 1))
+            for t, intercept in problem.fixed.items():
+                following[t, C] = intercept
+        before = float(quadratics.value(w[None, None])[0, 0]) + self._penalty_of(here)
+        after = float(solution.value[0, 0])
+        gained = 0.5 * float(total(share * slope * slope, 0)) if free else 0.0
+        self._promised = max(before - after, 0.0) + gained
+        self._iterate.residual = self._promised + float(max(solution.gap[0, 0], 0.0))
+        return following
+
+    def _between(self, there: Floats, losses: Floats, gradients: Floats) -> Floats:
+        """Models on the way from the best to those that turned out worse, where the objective is least.
+
+        The losses between are those of cubics with the values and slopes of both ends.
+        """
+        way = there - self._best
+        slopes = [float(total((way * part).reshape(-1), 0)) for part in (self._gradients, gradients)]
+        ends = [float(total(part, 0)) for part in (self._losses, losses)]
+        best, least, s = _SHORTEST, math.inf, _LONGEST
+        while s > _SHORTEST:
+            value = _cubic(s, ends, slopes) + self._penalty_of(self._best + s * way)
+            if value < least:
+                best, least = s, value
+            s *= _SHORTER
+        between: Floats = self._best + best * way
+        return between
+
+    def _first_metric(self) -> Floats:
+        """Second derivatives that no task's loss exceeds, as declared: multiples of the identity."""
+        problem = self.problem
+        bounds = np.array(problem.task_means([info.smoothness for info in problem.infos]))
+        B: Floats = np.maximum(bounds, 1e-12)[:, None, None] * np.eye(problem.d)
+        if problem.d > problem.coupled:
+            B[:, -1, -1] = problem.loss.curvature
+        return B
+
+    def _learn(self, here: Floats, gradients: Floats) -> None:
+        """Update every task's metric by how its gradient changed: BFGS."""
+        if not math.isfinite(self._objective):
+            return
+        s, y = here - self._best, gradients - self._gradients
+        sy, ss = total(s * y, 1), total(s * s, 1)
+        Bs = matmul(self._B, s[:, :, None])[:, :, 0]
+        sBs = total(s * Bs, 1)
+        told = (sy > 1e-10 * np.sqrt(ss * total(y * y, 1))) & (sBs > 0.0)
+        up = np.where(told, 1.0, 0.0) / np.where(told, sy, 1.0)
+        down = np.where(told, 1.0, 0.0) / np.where(told, sBs, 1.0)
+        self._B = (
+            self._B
+            + up[:, None, None] * y[:, :, None] * y[:, None, :]
+            - down[:, None, None] * Bs[:, :, None] * Bs[:, None, :]
+        )
+
+    def _move(self, following: Floats) -> None:
+        with np.errstate(over="ignore"):
+            models: Vectors = following.astype(self.problem.dtype)
+        if not np.isfinite(models).all():
+            rule = f"must stay finite in {self.problem.dtype}; scale the features"
+            raise DataError("models", rule, float(np.abs(following).max()))
+        still = bool((models == self.W).all())
+        self.place(range(len(models)), models)
+        self._iterate.steps += 1
+        if still:
+            self._iterate.residual = 0.0
+
+
+def _cubic(s: float, ends: Sequence[float], slopes: Sequence[float]) -> float:
+    """Hermite's cubic with values and slopes at 0 and 1."""
+    t = 1.0 - s
+    return (
+        (1.0 + 2.0 * s) * t * t * ends[0]
+        + s * t * t * slopes[0]
+        + s * s * (3.0 - 2.0 * s) * ends[1]
+        - s * s * t * slopes[1]
+    )

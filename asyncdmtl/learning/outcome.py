@@ -1,0 +1,72 @@
+"""What came of a training that ended with a solution, and of the choices on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.choosing import Selection
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a training that ended with a solution.
+
+    Attributes
+    ----------
+    coupling, strength : str, float
+        Those of the models: as given, or as chosen.
+    objective, gap : float
+        At the models, and how far that is above the least at the most.
+    selections : mapping of coupling to Selection
+        What cross-validation found; empty if there was nothing to choose.
+    """
+
+    coupling: str
+    strength: float
+    objective: float
+    gap: float
+    selections: Mapping[str, Selection] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and msgpack; `from_dict` reads them."""
+        return {
+            "coupling": self.coupling,
+            "strength": self.strength,
+            "objective": self.objective,
+            "gap": self.gap,
+            "selections": {
+                name: {"strengths": found.strengths.tolist(), "losses": found.losses.tolist()}
+                for name, found in self.selections.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Outcome:
+        """Read what `as_dict` gave.
+
+        Raises
+        ------
+        UsageError
+            It is none.
+        """
+        try:
+            strength, objective, gap = (float(content[name]) for name in ("strength", "objective", "gap"))
+            selections = {str(name): _selection(found) for name, found in content["selections"].items()}
+            return cls(str(content["coupling"]), strength, objective, gap, selections)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError("outcome", "must be what a trainer told", content) from error
+
+
+def _selection(content: Mapping[str, Any]) -> Selection:
+    strengths = np.array(content["strengths"], dtype=np.float64)
+    losses: Floats = np.array(content["losses"], dtype=np.float64)
+    if strengths.ndim != 1 or losses.ndim != 2 or len(losses) != len(strengths) or not losses.size:
+        raise ValueError("a selection has losses for every strength and fold")
+    made = Selection(0.0, strengths, losses)
+    return Selection(float(strengths[int(np.argmin(made.means))]), strengths, losses)

@@ -1,0 +1,300 @@
+"""Sufficient statistics for squared loss: all that a partition has to tell, for every coupling and every λ.
+
+Of columns `[X, y]` they are the sum of weights, the weighted means, and the scatter about these. Where λ is
+to be chosen, the rows of a partition are dealt into folds, and each fold has statistics of its own: single
+precision is enough to choose by, and models are trained with the double precision of all rows.
+
+Pooled within a task, statistics of partitions become those of their rows together: Chan, Golub, LeVeque,
+"Algorithms for Computing the Sample Variance", The American Statistician 37(3), 1983.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.products import gram, matmul
+from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arrays import Bytes, Floats, Indices
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.quadratic import Quadratics
+from asyncdmtl.learning.tasks import Partition
+
+INTERCEPTS = ("free", "penalised", "none")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How statistics lie in a vector: a block of float64 for all rows, and of float32 for each fold but one.
+
+    The last fold is what all rows have beyond the other folds.
+
+    Attributes
+    ----------
+    features : int
+    folds : int
+        At least 2; or 1: no folds.
+    """
+
+    features: int
+    folds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.features < 1 or self.folds < 1:
+            raise UsageError("features and folds", "must be at least 1", (self.features, self.folds))
+
+    @property
+    def columns(self) -> int:
+        """Of `[X, y]`."""
+        return self.features + 1
+
+    @property
+    def numbers(self) -> int:
+        """Of a block: a weight, means, and the upper triangle of the scatter."""
+        return 1 + self.columns + self.columns * (self.columns + 1) // 2
+
+    @property
+    def size(self) -> int:
+        """Bytes of a vector."""
+        return self.numbers * (8 + 4 * (self.folds - 1))
+
+    def pack(self, blocks: Floats, what: str) -> Bytes:
+        """The vector (size,) of blocks (folds, numbers): of all rows, and of all folds but the last.
+
+        Raises
+        ------
+        DataError
+            Numbers that are too large for their precision; `what` names their origin.
+        """
+        with np.errstate(over="ignore"):
+            parts = blocks[0].astype("<f8"), blocks[1:].astype("<f4").reshape(-1)
+        if not all(np.isfinite(part).all() for part in parts):
+            raise DataError(what, "must have squares that are finite; scale the features", float("inf"))
+        return np.concatenate([part.view(np.uint8) for part in parts])
+
+    def unpack(self, vector: Bytes) -> Floats:
+        """Blocks (folds, numbers) of a vector."""
+        whole, rest = np.split(np.ascontiguousarray(vector), [8 * self.numbers])
+        folds = rest.view("<f4").astype(np.float64).reshape(-1, self.numbers)
+        return np.concatenate([whole.view("<f8").astype(np.float64)[None], folds])
+
+
+class StatisticsWire:
+    """How statistics travel: as they are, in bytes.
+
+    Attributes
+    ----------
+    length, dtype : int, numpy dtype
+        Of a vector as it travels.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.length = layout.size
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
+        """The vector itself."""
+        return packed
+
+
+def statistics(partition: Partition, layout: Layout, seed: int) -> Bytes:
+    """The statistics of a partition, as a vector of `layout.size` bytes: the same at all its holders.
+
+    Raises
+    ------
+    DataError
+        Numbers whose squares are not finite.
+    """
+    folds = deal(partition, layout.folds, seed)
+    weights = np.ones(partition.rows) if partition.weights is None else partition.weights
+    columns = np.column_stack([partition.X, partition.y])
+    chosen = [slice(None), *(folds == fold for fold in range(layout.folds - 1))]
+    with np.errstate(over="ignore", invalid="ignore"):
+        blocks = np.array([_block(columns[rows], weights[rows]) for rows in chosen])
+    return layout.pack(blocks, f"partition {partition.id!r}")
+
+
+def pool(vectors: Sequence[Bytes], layout: Layout, what: str) -> Bytes:
+    """The statistics of a task from those of its partitions, in their order."""
+    if len(vectors) == 1:
+        return vectors[0]
+    blocks = np.stack([layout.unpack(vector) for vector in vectors])
+    weights, means, scatter = _split(blocks, layout)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weight = total(weights, 0)
+        mean = total(weights[..., None] * means, 0) / np.where(weight > 0.0, weight, 1.0)[..., None]
+        offsets = means - mean
+        outer = offsets[..., :, None] * offsets[..., None, :]
+        pooled = total(scatter + weights[..., None, None] * outer, 0)
+    return layout.pack(_joined(weight, mean, pooled), what)
+
+
+def deal(partition: Partition, folds: int, seed: int) -> Indices:
+    """The fold (rows,) that holds out each row of a partition; all who hold it agree.
+
+    Rows are ordered by a hash of the partition's name and their place in it, keyed with the seed, and dealt
+    in turn, beginning anywhere, so that small partitions fill all folds. Classes are dealt in turn.
+    """
+    key = seed.to_bytes(8, "little") + partition.id.encode()
+    draws = [_draw(key, row) for row in range(partition.rows)]
+    order = sorted(range(partition.rows), key=lambda row: (partition.y[row] == 1.0, draws[row]))
+    if not set(np.unique(partition.y)) <= {0.0, 1.0}:
+        order = sorted(range(partition.rows), key=draws.__getitem__)
+    dealt = np.empty(partition.rows, np.int64)
+    dealt[order] = (np.arange(partition.rows) + _draw(key, partition.rows) % folds) % folds
+    return dealt
+
+
+@dataclass(frozen=True, eq=False)
+class TaskStatistics:
+    """Statistics of all tasks, about the means of each task's rows: moments that may be added and subtracted.
+
+    Attributes
+    ----------
+    means : (T, columns) float64 array
+        Of `[X, y]`.
+    weights : (D, T) float64 array
+        Of `D` sets of rows: all, and each fold if there are folds.
+    sums : (D, T, columns) float64 array
+        About the task's means.
+    moments : (D, T, columns, columns) float64 array
+        About the task's means.
+    """
+
+    means: Floats
+    weights: Floats
+    sums: Floats
+    moments: Floats
+
+    @classmethod
+    def of(cls, vectors: Sequence[Bytes], layout: Layout) -> TaskStatistics:
+        """From the pooled vectors of all tasks."""
+        blocks = np.stack([layout.unpack(vector) for vector in vectors], axis=1)
+        weights, means, scatter = _split(blocks, layout)
+        offsets = means - means[0]
+        sums = weights[..., None] * offsets
+        moments = scatter + sums[..., :, None] * offsets[..., None, :]
+        if layout.folds > 1:
+            weights, sums, moments = (
+                np.concatenate([part, part[:1] - total(part[1:], 0)[None]])
+                for part in (weights, sums, moments)
+            )
+            # What is left of rounding where the last fold has no rows.
+            weights = np.where(weights < 1e-6 * weights[0], 0.0, weights)
+        return cls(means[0], weights, sums, moments)
+
+    @property
+    def folds(self) -> int:
+        """How many there are; 0 without."""
+        return max(len(self.weights) - 1, 0)
+
+    def whole(self, intercept: str) -> Quadratics:
+        """Least squares of all rows: one data set."""
+        return self._quadratics(self.weights[:1], self.sums[:1], self.moments[:1], intercept)
+
+    def without(self, intercept: str, ridge: float) -> Quadratics:
+        """Least squares of the rows outside of each fold: a data set for each.
+
+        A fold that would leave a task without rows leaves it with all of them, and holds out none of its.
+        `ridge` is added to the diagonals, by their mean: single precision leaves them short of semidefinite.
+        """
+        held = self.held()[..., None]
+        weights = self.weights[0] - np.where(held[..., 0], self.weights[1:], 0.0)
+        sums = self.sums[0] - np.where(held, self.sums[1:], 0.0)
+        moments = self.moments[0] - np.where(held[..., None], self.moments[1:], 0.0)
+        made = self._quadratics(weights, sums, moments, intercept)
+        eye = np.eye(made.b.shape[-1])
+        return Quadratics(made.A + ridge * made.scale * eye, made.b, made.c)
+
+    def held(self) -> NDArray[np.bool_]:
+        """Whether (folds, T) a fold holds out rows of a task: it must have some, and leave some."""
+        part = self.weights[1:]
+        held: NDArray[np.bool_] = (part > 0.0) & (part < (1.0 - 1e-6) * self.weights[0])
+        return held
+
+    def intercepts(self, W: Floats, intercept: str, *, folds: bool = False) -> Floats:
+        """Intercepts (K, L, T) of models (K, L, T, C): of all rows, or of those outside of each fold."""
+        if intercept == "none":
+            return np.zeros(W.shape[:-1])
+        if intercept == "penalised":
+            last: Floats = W[..., -1]
+            return last
+        means = self.means[None]
+        if folds:
+            held = self.held()
+            weights = self.weights[0] - np.where(held, self.weights[1:], 0.0)
+            sums = self.sums[0] - np.where(held[..., None], self.sums[1:], 0.0)
+            means = means + sums / weights[..., None]
+        centre: Floats = means[:, None, :, -1] - total(means[:, None, :, :-1] * W, 3)
+        return centre
+
+    def held_out_loss(self, W: Floats, b: Floats) -> Floats:
+        """The mean loss (folds, L) of the rows that each fold holds out, averaged over tasks; NaN without.
+
+        `W` (folds, L, T, features) and `b` (folds, L, T) were fitted to the other rows.
+        """
+        held = self.held()
+        weights = np.where(held, self.weights[1:], 1.0)
+        r = np.concatenate([-W, np.ones_like(b)[..., None]], axis=-1)
+        e = self.means[:, -1] - total(self.means[:, :-1] * W, 3) - b
+        moved = np.ascontiguousarray(r.transpose(0, 2, 3, 1))
+        products = matmul(np.ascontiguousarray(self.moments[1:]), moved).transpose(0, 3, 1, 2)
+        squares = total(r * products, 3) + 2.0 * e * total(r * self.sums[1:, None], 3)
+        losses = 0.5 * (squares / weights[:, None] + e * e)
+        counted = held.sum(axis=1)[:, None]
+        added = total(np.where(held[:, None], np.maximum(losses, 0.0), 0.0), 2)
+        means: Floats = np.where(counted > 0, added / np.maximum(counted, 1), np.nan)
+        return means
+
+    def _quadratics(self, weights: Floats, sums: Floats, moments: Floats, intercept: str) -> Quadratics:
+        means = sums / weights[..., None]
+        S = moments / weights[..., None, None] - means[..., :, None] * means[..., None, :]
+        if intercept != "free":
+            # About 0, with a column of ones if there is an intercept.
+            means = means + self.means
+            S = S + means[..., :, None] * means[..., None, :]
+        A, b, c = S[..., :-1, :-1], S[..., :-1, -1], S[..., -1, -1]
+        if intercept == "penalised":
+            m, n = means[..., :-1], means[..., -1:]
+            ones = np.ones_like(n)[..., None]
+            A = np.block([[A, m[..., :, None]], [m[..., None, :], ones]])
+            b = np.concatenate([b, n], axis=-1)
+        return Quadratics(np.ascontiguousarray(A), np.ascontiguousarray(b), np.maximum(c, 0.0))
+
+
+def _block(columns: Floats, weights: Floats) -> Floats:
+    """Weight, means and scatter of rows (n, columns), as one block."""
+    weight = float(total(weights, 0)) if len(weights) else 0.0
+    if weight <= 0.0:
+        n = columns.shape[1]
+        return np.zeros(1 + n + n * (n + 1) // 2)
+    means = total(weights[:, None] * columns, 0) / weight
+    centred = columns - means
+    # What rounding left of the mean, so that the scatter is about the mean as it was rounded.
+    scatter = gram(np.ascontiguousarray((np.sqrt(weights)[:, None] * centred).T))
+    return _joined(np.array(weight), means, scatter)
+
+
+def _joined(weight: Floats, means: Floats, scatter: Floats) -> Floats:
+    i, j = np.triu_indices(means.shape[-1])
+    return np.concatenate([weight[..., None], means, scatter[..., i, j]], axis=-1)
+
+
+def _split(blocks: Floats, layout: Layout) -> tuple[Floats, Floats, Floats]:
+    """Weights (…,), means (…, columns) and scatter (…, columns, columns)."""
+    n = layout.columns
+    i, j = np.triu_indices(n)
+    scatter = np.empty((*blocks.shape[:-1], n, n))
+    scatter[..., i, j] = scatter[..., j, i] = blocks[..., 1 + n :]
+    return blocks[..., 0], blocks[..., 1 : 1 + n], scatter
+
+
+def _draw(key: bytes, row: int) -> int:
+    digest = hashlib.blake2b(row.to_bytes(8, "little"), key=hashlib.blake2b(key, digest_size=32).digest())
+    return int.from_bytes(digest.digest()[:8], "little")

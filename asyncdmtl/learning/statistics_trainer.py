@@ -1,0 +1,84 @@
+"""Training by statistics: one exchange, after which all who have the statistics of all tasks solve alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arrays import Vectors
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.choosing import Selection, choose, choose_strength
+from asyncdmtl.learning.coupled import Solution, solve
+from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS
+from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
+from asyncdmtl.learning.step import Columns
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
+
+
+class StatisticsTrainer(Trainer):
+    """A `Trainer` whose only step solves the problem."""
+
+    def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
+        super().__init__(problem, partitions)
+        self._coupling = problem.coupling
+
+    def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
+        """Nothing: the step needs all of `Z`."""
+
+    def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
+        """Solve, given the statistics of all tasks.
+
+        Raises
+        ------
+        DataError
+            The models outgrow the run's dtype, or nothing can be held out to choose by.
+        """
+        wire, settings = self.problem.wire, self.problem.settings
+        assert isinstance(wire, StatisticsWire)
+        vectors: Sequence[NDArray[Any]] = Z(slice(None)) if callable(Z) else list(Z)
+        statistics = TaskStatistics.of(vectors, wire.layout)
+        name, strength, selections = self._choice(statistics)
+        self._coupling = self.problem.make_coupling(name, strength)
+        solution = solve(self._coupling, statistics.whole(settings.intercept), [strength])
+        self._take(solution, statistics)
+        value, gap = float(solution.value[0, 0]), max(float(solution.gap[0, 0]), 0.0)
+        self._iterate.residual = gap
+        self.outcome = Outcome(name, strength, value, gap, selections)
+
+    def penalty(self) -> float:
+        """`λ R(W)`."""
+        return self._coupling.penalty(self.W[:, : self.problem.coupled].astype(np.float64))
+
+    def _choice(self, statistics: TaskStatistics) -> tuple[str, float, Mapping[str, Selection]]:
+        problem, settings = self.problem, self.problem.settings
+        if settings.strength is not None:
+            return settings.coupling, settings.strength, {}
+        smoothness = 1.0 / problem.step_lengths[0]
+        if settings.coupling != AUTO:
+            found = choose_strength(statistics, problem.coupling, settings.intercept, smoothness)
+            return settings.coupling, found.strength, {settings.coupling: found}
+        # With one task there is nothing to couple by a mean.
+        names = AUTO_COUPLINGS if len(problem.tasks) > 1 else AUTO_COUPLINGS[:1]
+        candidates = [(name, problem.make_coupling(name, 0.0)) for name in names]
+        best, selections = choose(statistics, candidates, settings.intercept, smoothness)
+        return best, selections[best].strength, selections
+
+    def _take(self, solution: Solution, statistics: TaskStatistics) -> None:
+        problem, settings = self.problem, self.problem.settings
+        W = np.zeros((len(problem.tasks), problem.d))
+        W[:, : problem.coupled] = solution.W[0, 0]
+        if problem.d > problem.coupled:
+            W[:, -1] = statistics.intercepts(solution.W, settings.intercept)[0, 0]
+        with np.errstate(over="ignore"):
+            models: Vectors = W.astype(problem.dtype)
+        if not np.isfinite(models).all():
+            rule = f"must stay finite in {problem.dtype}; scale the features"
+            raise DataError("models", rule, float(np.abs(W).max()))
+        self.place(range(len(models)), models)
+        self._iterate.steps += 1

@@ -1,0 +1,166 @@
+"""What a holder of some partitions does in a round: the part of a training that workers and server share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.learning.iterate import Iterate
+from asyncdmtl.learning.local_updates import LocalUpdates
+from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.step import Columns, ProximalStep
+from asyncdmtl.learning.tasks import Partition, TaskModels
+
+
+class Trainer:
+    """The models of all tasks, and what a holder of some partitions does with them in a round.
+
+    Parameters
+    ----------
+    problem : Problem
+    partitions : mapping of index `n` to Partition
+        The partitions that are stored here. The mapping may be empty.
+
+    Attributes
+    ----------
+    own : tuple of int
+        Indices of the stored partitions, ascending.
+    outcome : Outcome or None
+        What came of the training, once a step has solved it.
+
+    Raises
+    ------
+    DataError
+        A partition is not the one declared under its index, or its targets do not suit the loss.
+    """
+
+    def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
+        self.problem = problem
+        self._iterate = Iterate(problem)
+        self._step = ProximalStep(problem, self._iterate)
+        self._local = LocalUpdates(problem, partitions, self._iterate)
+        self.own = self._local.own
+        self.outcome: Outcome | None = None
+
+    @property
+    def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol
+        """The models (T, d) in the run's dtype; the intercept, if there is one, is the last column."""
+        return self._iterate.W
+
+    @property
+    def Y(self) -> Vectors:  # noqa: N802
+        """The point (T, d) at which updates are computed: ahead of `W` in an accelerated run, else `W`."""
+        return self._iterate.Y
+
+    @property
+    def residual(self) -> float:
+        """An estimate of how far the objective at `W` is above its minimum, made in the last step.
+
+        It is `‖G‖·‖W‖` for the columns that the coupling sees, plus the same for free intercepts, with the
+        proximal gradient `G = (Y − W⁺) / step`. It bounds the distance if `W` is no farther from the optimum
+        than from 0. It is infinite before the first step, and 0 if the step changed nothing that the dtype
+        can represent.
+        """
+        return self._iterate.residual
+
+    def local_updates(self, out: Vectors) -> Floats:
+        """Write `v_n`, computed at `Y`, for the stored partitions.
+
+        Where updates are gradients, that of a partition is the gradient of the weighted mean loss over its
+        rows. Where updates are models, it is what `epochs` local epochs make of the task's model.
+
+        Parameters
+        ----------
+        out : (len(own), d) array of the run's dtype
+            Row `i` becomes the update of partition `own[i]`. No update depends on what else is stored here.
+
+        Returns
+        -------
+        (len(own),) float64 array
+            Weighted mean loss of each partition at `Y`.
+
+        Raises
+        ------
+        UsageError
+            `out` has another shape or dtype.
+        DataError
+            The learner cannot train on a partition.
+        """
+        self._step.forget()
+        return self._local.compute(out)
+
+    def packed_updates(self, out: NDArray[Any]) -> Floats:
+        """`local_updates` as they travel: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
+        self._step.forget()
+        return self._local.pack(out)
+
+    def losses(self) -> Floats:
+        """The losses that `local_updates` returns, without the updates."""
+        return self._local.losses()
+
+    def warm_up(self) -> None:
+        """Touch all memory that steps need, so that no round waits for it."""
+        self._step.warm_up()
+
+    def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
+        """Compute the part of the next step whose columns of `Z` are `ready`, so that `step` is quick.
+
+        The models change only in `step`, which must be given the same `Z`. `local_updates` discards what
+        was computed in advance.
+        """
+        self._step.advance(Z, ready)
+
+    def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
+        """Take a step with the aggregated updates of all tasks, `Z`: T vectors (d,).
+
+        `W ← prox(Y − step·Z)` for gradients. For models `W ← prox(Z)`, as strong as after `epochs` steps.
+
+        Raises
+        ------
+        DataError
+            The models outgrow the run's dtype. They are left as they were.
+        """
+        self._step.take(Z if callable(Z) else lambda cols: [z[cols] for z in Z])
+
+    def penalty(self) -> float:
+        """`λ R(Y)`."""
+        return self._step.penalty()
+
+    def objective(self, losses: ArrayLike) -> float:
+        """`Σ_t (1/n_t)·loss_t(y_t) + λ R(Y)`, given the mean losses of all `N` partitions at `Y`."""
+        return self.problem.data_loss(losses) + self.penalty()
+
+    def place(self, rows: Sequence[int], models: Vectors) -> None:
+        """Continue from these models of some tasks, which another member of the run has computed."""
+        self._step.forget()
+        self._iterate.place(rows, models)
+
+    def models(self) -> TaskModels:
+        """The current models, as a copy."""
+        F = self.problem.features
+        intercept = (
+            self.W[:, F] if self.problem.settings.has_intercept else np.zeros(len(self.W), self.W.dtype)
+        )
+        return TaskModels(
+            self.problem.tasks, self.W[:, :F].copy(), intercept.copy(), self.problem.settings.loss
+        )
+
+    def state(self) -> NDArray[np.uint8]:
+        """All that another process needs to continue from here, as `problem.state_bytes` bytes."""
+        return self._iterate.state()
+
+    def restore(self, state: NDArray[np.uint8]) -> None:
+        """Continue from what `state` returned.
+
+        Raises
+        ------
+        UsageError
+            The state has another size, or numbers that are not finite or out of range.
+        """
+        self._step.forget()
+        self._iterate.restore(state)

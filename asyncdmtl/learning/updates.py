@@ -1,0 +1,150 @@
+"""What is computed from a partition, how often, and what that costs: the choice of `--update auto`.
+
+The cost of an update is predicted in bytes that a partition tells in the whole run: its length times the
+rounds to a relative accuracy of 1e-6. Loads and links cost each round alike, whatever is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.statistics import Layout
+from asyncdmtl.learning.tasks import PartitionInfo
+
+# Rounds to 1e-6: of accelerated gradients and of quasi-Newton steps the median of the couplings on the school
+# data, of Newton's steps on logistic tasks with few positive labels.
+GRADIENT_ROUNDS, QUASI_NEWTON_ROUNDS, NEWTON_ROUNDS = 400, 100, 9
+
+# Bytes of headers and digests for each partition in a round, in which coding saves nothing; as the ledger
+# counted them.
+ROUND_BYTES = 40
+
+# Numbers of all tasks' metrics up to which a quasi-Newton method keeps them: 8 MB. Solving with larger ones
+# takes seconds a round.
+METRIC_NUMBERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a kind of update would cost.
+
+    Attributes
+    ----------
+    update : str
+    rounds : int
+        To a relative accuracy of 1e-6.
+    bytes : int
+        That each partition tells in a round, before coding.
+    reason : str
+        Why it cannot be chosen; empty if it can.
+    """
+
+    update: str
+    rounds: int
+    bytes: int
+    reason: str = ""
+
+    @property
+    def cost(self) -> int:
+        """Bytes that each partition tells in the run, headers included."""
+        return self.rounds * (self.bytes + ROUND_BYTES)
+
+
+def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple[Forecast, ...]:
+    """What each kind of update would cost, in the order of `Forecast.update`'s standing in help.
+
+    Parameters
+    ----------
+    settings : Settings
+    features : int
+        Per row.
+    rows : int
+        Of the smallest partition.
+    tasks : int
+    """
+    layout = statistics_layout(settings, features)
+    d = features + settings.has_intercept
+    width = 8 if settings.dtype == "float64" else 4
+    return (
+        Forecast("statistics", 1, layout.size, _why_no_statistics(settings, rows)),
+        Forecast("newton", NEWTON_ROUNDS, 8 * (1 + d + d * (d + 1) // 2), _why_no_newton(settings, rows)),
+        Forecast("quasi-newton", QUASI_NEWTON_ROUNDS, 8 * (1 + d), _why_no_metric(settings, d, tasks)),
+        Forecast("gradient", GRADIENT_ROUNDS, width * d, _why_no_gradients(settings)),
+    )
+
+
+def statistics_layout(settings: Settings, features: int) -> Layout:
+    """How statistics of a partition lie in its vector: with folds if λ is to be chosen."""
+    return Layout(features, settings.folds if settings.chooses else 1)
+
+
+def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
+    """The kind of update of a run: that of its settings, or the cheapest of those that suit them.
+
+    Raises
+    ------
+    DataError
+        The kind that was asked for, or the only one there is, cannot be had of these partitions.
+    """
+    smallest = min(infos, key=lambda info: info.rows)
+    tasks = len({info.task for info in infos})
+    made = forecasts(settings, infos[0].features, smallest.rows, tasks)
+    if settings.update != "auto":
+        wanted = [
+            each
+            for each in made
+            if each.update == settings.update and each.update in ("statistics", "newton")
+        ]
+        if wanted and wanted[0].reason:
+            raise DataError(f"partition {smallest.id!r}", wanted[0].reason, smallest.rows)
+        return settings.update
+    open_ = [each for each in made if not each.reason]
+    if not open_:
+        raise DataError(f"partition {smallest.id!r}", made[0].reason, smallest.rows)
+    return min(open_, key=lambda each: each.cost).update
+
+
+def chooses_by_statistics(settings: Settings, rows: int) -> bool:
+    """Whether λ can be chosen in a run with these settings whose smallest partition has so many rows."""
+    suits = settings.update in ("auto", "statistics") and not _why_no_statistics(settings, rows)
+    return suits and (settings.least_rows == 1 or rows // settings.folds >= settings.least_rows)
+
+
+def _why_no_statistics(settings: Settings, rows: int) -> str:
+    for name, only in (("loss", "squared"), ("aggregate", "mean"), ("compression", "none")):
+        if getattr(settings, name) != only:
+            return f"{name} must be {only}"
+    told = rows // settings.folds if settings.chooses else rows
+    if told < settings.least_rows and settings.least_rows > 1:
+        whose = f"each of {settings.folds} folds" if settings.chooses else "a partition"
+        return f"needs {settings.least_rows} rows in {whose} (--least-rows) for statistics of them to be told"
+    return ""
+
+
+def _why_no_newton(settings: Settings, rows: int) -> str:
+    """Curvatures are second moments, as statistics are."""
+    if rows < settings.least_rows:
+        return f"needs {settings.least_rows} rows in a partition (--least-rows) for curvatures to be told"
+    return _why_no_curvature(settings)
+
+
+def _why_no_curvature(settings: Settings) -> str:
+    for name, only in (("aggregate", "mean"), ("compression", "none")):
+        if getattr(settings, name) != only:
+            return f"{name} must be {only}"
+    return _why_no_gradients(settings)
+
+
+def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
+    if tasks * d * d > METRIC_NUMBERS:
+        return f"the metrics of {tasks} tasks would be {tasks * d * d} numbers, more than {METRIC_NUMBERS}"
+    if not settings.accelerated:
+        return "gradients are to be plain"
+    return _why_no_curvature(settings)
+
+
+def _why_no_gradients(settings: Settings) -> str:
+    return "λ is chosen by statistics" if settings.chooses else ""

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from support.problems import make_settings
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import make_trainer, train
+
+TASKS, FEATURES = 6, 3
+
+
+def rare_labels(*, separable: bool = False, seed: int = 0) -> list[Partition]:
+    """Tasks with few positive labels, two partitions each; one task has none."""
+    rng = np.random.default_rng(seed)
+    shared, found = rng.normal(size=FEATURES), []
+    for t in range(TASKS):
+        X = rng.normal(size=(60, FEATURES))
+        scores = X @ (shared + 0.3 * rng.normal(size=FEATURES)) - 1.5
+        noise = 0.0 if separable else rng.logistic(size=60)
+        y = (scores + noise > 0.0).astype(np.float64) * (t > 0)
+        found += [Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2]) for i in range(2)]
+    return found
+
+
+def wild_targets() -> list[Partition]:
+    rng = np.random.default_rng(1)
+    found = []
+    for t in range(TASKS):
+        X = rng.normal(size=(40, FEATURES))
+        y = X @ rng.normal(size=FEATURES) + t + rng.standard_t(1.5, size=40)
+        found += [Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2]) for i in range(2)]
+    return found
+
+
+def settings_for(loss: str, update: str, **changes: object) -> Settings:
+    given = {"strength": 0.02, "dtype": "float64", "rounds": 300, "tolerance": 1e-9, **changes}
+    return make_settings(loss=loss, update=update, **given)
+
+
+def rows(loss: str) -> list[Partition]:
+    return wild_targets() if loss == "huber" else rare_labels()
+
+
+def least(partitions: list[Partition], settings: Settings) -> float:
+    """By accelerated gradients, in many rounds."""
+    slow = make_settings(
+        loss=settings.loss, coupling=settings.coupling, strength=settings.strength,
+        intercept=settings.intercept, dtype="float64", rounds=40_000, tolerance=1e-11,
+    )  # fmt: skip
+    return float(train(partitions, slow).objectives.min())
+
+
+@pytest.mark.parametrize("intercept", ["free", "penalised", "none"])
+@pytest.mark.parametrize("loss", ["logistic", "squared_hinge", "huber"])
+@pytest.mark.parametrize(("update", "most"), [("newton", 25), ("quasi-newton", 150)])
+def test_few_rounds_reach_what_gradients_reach_in_thousands(
+    loss: str, intercept: str, update: str, most: int
+) -> None:
+    settings = settings_for(loss, update, intercept=intercept)
+    found = train(rows(loss), settings)
+    assert found.converged
+    assert len(found.objectives) <= most
+    assert found.objectives[-1] <= least(rows(loss), settings) * (1.0 + 1e-7)
+
+
+@pytest.mark.parametrize(
+    "coupling", ["nuclear", "l21", "covariance", "mean-regularised", "clustered", "mean"]
+)
+def test_newton_on_logistic_tasks_takes_ten_rounds(coupling: str) -> None:
+    found = train(rare_labels(), settings_for("logistic", "newton", coupling=coupling, tolerance=1e-8))
+    assert found.converged
+    assert len(found.objectives) <= 11
+
+
+@pytest.mark.parametrize("update", ["newton", "quasi-newton"])
+def test_separable_rows_converge_too(update: str) -> None:
+    settings = settings_for("logistic", update, strength=1e-3, tolerance=1e-7)
+    found = train(rare_labels(separable=True), settings)
+    assert found.converged
+    assert np.isfinite(found.models.coef_).all()
+
+
+def test_from_a_bad_start_the_best_objective_only_falls() -> None:
+    partitions = rare_labels()
+    settings = settings_for("logistic", "newton")
+    models = train(partitions, settings).models
+    far = type(models)(models.tasks, 30.0 * models.coef_ + 5.0, models.intercept_ + 20.0, "logistic")
+    found = train(partitions, settings, start=far)
+    assert found.converged
+    np.testing.assert_allclose(found.objectives[-1], train(partitions, settings).objectives[-1], rtol=1e-7)
+
+
+@pytest.mark.parametrize("update", ["newton", "quasi-newton"])
+def test_a_state_goes_on_to_the_same_bits(update: str) -> None:
+    partitions = rare_labels()
+    settings = settings_for("logistic", update)
+    problem = Problem(settings, [p.info(settings) for p in partitions])
+    first = make_trainer(problem, dict(enumerate(partitions)))
+    packed = np.empty((len(partitions), problem.wire.length), problem.wire.dtype)
+
+    def aggregates(packed: Floats) -> list[Floats]:
+        return [problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)]
+
+    for _ in range(3):
+        first.packed_updates(packed)
+        first.step(aggregates(packed))
+    state = first.state()
+    assert state.shape == (problem.state_bytes,)
+    other = make_trainer(problem, dict(enumerate(partitions)))
+    other.restore(state)
+    for trainer in (first, other):
+        trainer.packed_updates(packed)
+        trainer.step(aggregates(packed))
+    np.testing.assert_array_equal(first.state(), other.state())
+
+
+def test_a_state_must_be_one() -> None:
+    settings = settings_for("logistic", "newton")
+    problem = Problem(settings, [p.info(settings) for p in rare_labels()])
+    trainer = make_trainer(problem, {})
+    with pytest.raises(UsageError, match="bytes"):
+        trainer.restore(np.zeros(3, np.uint8))
+    broken = trainer.state().copy()
+    broken[-40:-16].view(np.float64)[:] = np.nan
+    with pytest.raises(UsageError, match="finite"):
+        trainer.restore(broken)
+
+
+@pytest.mark.parametrize("change", [{"aggregate": "median"}, {"compression": "float16"}], ids=str)
+def test_second_order_needs_sums(change: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="newton"):
+        make_settings(loss="logistic", update="newton", **change)

@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.tasks import Partition, PartitionInfo
+from asyncdmtl.learning.updates import chooses_by_statistics, forecasts, resolve, statistics_layout
+
+
+def infos(features: int, loss: str = "squared") -> list[PartitionInfo]:
+    return [p.info(make_settings(loss=loss)) for p in make_partitions(4, loss, features=features)]
+
+
+def test_statistics_for_few_features_gradients_for_many() -> None:
+    assert resolve(make_settings(update="auto"), infos(20)) == "statistics"
+    assert resolve(make_settings(update="auto"), infos(3000)) == "gradient"
+    costs = {each.update: each.cost for each in forecasts(make_settings(update="auto"), 3000, 10, 4)}
+    assert costs["quasi-newton"] < costs["gradient"] < costs["statistics"] < costs["newton"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "update"),
+    [
+        ({"loss": "huber"}, "newton"),
+        ({"aggregate": "median"}, "gradient"),
+        ({"compression": "float16"}, "gradient"),
+    ],
+    ids=str,
+)
+def test_where_statistics_do_not_say_all_others_are_taken(changes: dict[str, str], update: str) -> None:
+    settings = make_settings(**{"update": "auto", **changes})
+    assert resolve(settings, infos(5)) == update
+    assert not chooses_by_statistics(settings, 100)
+
+
+def test_of_many_features_curvature_is_learned_and_of_very_many_it_is_not() -> None:
+    settings = make_settings(update="auto", loss="huber")
+    assert resolve(settings, infos(60)) == "quasi-newton"
+    assert resolve(settings, infos(3000)) == "gradient"
+
+
+def test_what_is_asked_for_is_done() -> None:
+    for update in ("gradient", "statistics"):
+        assert resolve(make_settings(update=update), infos(3000)) == update
+
+
+def test_small_partitions_are_not_told_of() -> None:
+    settings = make_settings(update="statistics", least_rows=5)
+    with pytest.raises(DataError, match=r"partition 'p0'.*5 rows.*--least-rows"):
+        resolve(settings, infos(5))
+    assert resolve(replace(settings, update="auto"), infos(5)) == "quasi-newton"
+    with pytest.raises(DataError, match=r"5 rows.*curvatures"):
+        resolve(replace(settings, update="newton"), infos(5))
+    choosing = make_settings(update="auto", strength=None, least_rows=5)
+    with pytest.raises(DataError, match=r"5 rows in each of 5 folds"):
+        resolve(choosing, infos(5))
+    assert chooses_by_statistics(make_settings(update="auto", least_rows=5), 25)
+    assert not chooses_by_statistics(make_settings(update="auto", least_rows=5), 24)
+
+
+def test_folds_have_statistics_of_their_own_only_where_something_is_chosen() -> None:
+    assert statistics_layout(make_settings(), 5).folds == 1
+    assert statistics_layout(make_settings(update="auto", strength=None, folds=4), 5).folds == 4
+
+
+def test_a_partition_of_one_row_may_be_told_of_unless_forbidden() -> None:
+    one = Partition("p", "t", np.array([[1.0, 2.0]]), np.ones(1))
+    assert resolve(make_settings(update="auto"), [one.info(make_settings())]) == "statistics"
