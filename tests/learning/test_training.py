@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,92 +29,6 @@ def updates_of(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
     out = np.empty((len(trainer.own), trainer.problem.d), trainer.problem.dtype)
     trainer.local_updates(out)
     return out
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("loss", "hinge"),
-        ("aggregate", "mode"),
-        ("coupling", "trace"),
-        ("coupling", ["nuclear"]),
-        ("dtype", "float16"),
-        ("strength", -1.0),
-        ("strength", float("nan")),
-        ("strength", float("inf")),
-        ("strength", "1"),
-        ("rounds", 0),
-        ("rounds", 2.5),
-        ("rounds", True),
-        ("seed", -1),
-        ("intercept", "yes"),
-        ("update", "weights"),
-        ("epochs", 0),
-        ("tolerance", -1e-6),
-        ("accelerated", 1),
-        ("learner", None),
-        ("edges", [("a", "b")]),
-        ("edges", "ab"),
-    ],
-)
-def test_settings_name_the_option_that_is_wrong(name: str, value: object) -> None:
-    with pytest.raises(UsageError) as caught:
-        make_settings(**{name: value})
-    assert caught.value.argument == name
-
-
-@pytest.mark.parametrize(
-    "together",
-    [
-        {"update": "model"},
-        {"epochs": 2},
-        {"learner": "SGDRegressor"},
-        {"edges": [("a", "b", 1.0)]},
-    ],
-)
-def test_settings_that_do_not_fit_each_other(together: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
-        make_settings(**together)
-
-
-def test_settings_survive_json() -> None:
-    settings = make_settings(strength=1)
-    assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
-    for content in ({}, settings.as_dict() | {"more": 1}):
-        with pytest.raises(UsageError, match="settings must be exactly loss, "):
-            Settings.from_dict(content)
-
-
-def test_problem_derives_tasks_sets_and_step() -> None:
-    X, y = np.eye(2), np.zeros(2)
-    partitions = [
-        Partition("p0", "t10", X, y),
-        Partition("p1", "t2", 3 * X, y),
-        Partition("p2", "t10", np.ones((6, 2)), np.zeros(6)),
-    ]
-    problem = make_trainer(partitions, make_settings(intercept="none")).problem
-    assert problem.tasks == ("t2", "t10")
-    assert problem.task_of == (1, 0, 1)
-    assert problem.partitions_of == ((1,), (0, 2))
-    assert (problem.features, problem.d) == (2, 2)
-    # λ_max / rows: 9/2 for t2; for t10 (2·½ + 6·2)/8 < 9/2.
-    assert problem.step_lengths[0] == pytest.approx(2 / 9, rel=2**-10)
-    assert problem.data_loss([1.0, 10.0, 2.0]) == pytest.approx(10 + (2 * 1 + 6 * 2) / 8)
-
-
-def test_problem_refuses_declarations_that_do_not_fit() -> None:
-    infos = [p.info(make_settings()) for p in make_partitions(3, "squared")]
-    settings = make_settings()
-    with pytest.raises(DataError, match="at least one"):
-        Problem(settings, [])
-    with pytest.raises(DataError, match="features of partition 'p2' must be as many as in 'p0'"):
-        Problem(settings, [*infos[:2], replace(infos[2], features=4)])
-    with pytest.raises(DataError, match="once each"):
-        Problem(settings, [infos[0], infos[0]])
-    with pytest.raises(DataError, match="at least one row"):
-        Problem(settings, [replace(infos[0], rows=0)])
-    with pytest.raises(DataError, match="smoothness of partition 'p0'"):
-        Problem(settings, [replace(infos[0], smoothness=float("nan"))])
 
 
 def test_trainer_refuses_partitions_that_were_not_declared_so() -> None:
@@ -307,13 +220,6 @@ def test_the_objective_never_rises(coupling: str) -> None:
     assert objectives.shape == (60,)
     assert (np.diff(objectives) <= 1e-12).all()
     assert objectives[-1] < 0.5 * objectives[0]
-
-
-def test_median_is_used_when_asked_for() -> None:
-    one_task = [Partition(p.id, "t", p.X, p.y) for p in make_partitions(6, "squared")]
-    trainer = make_trainer(one_task, make_settings(aggregate="median", dtype="float64"))
-    V = updates_of(trainer)
-    assert (trainer.problem.aggregate(0, V) == np.median(V, axis=0)).all()
 
 
 def test_results_have_the_dtype_of_the_run_and_repeat() -> None:

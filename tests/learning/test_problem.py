@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.tasks import Partition, PartitionInfo
+
+
+def make_problem(partitions: list[Partition], **changes: Any) -> Problem:
+    settings = make_settings(**changes)
+    return Problem(settings, [p.info(settings) for p in partitions])
+
+
+def info(name: str, task: str, weight: float, smoothness: float = 1.0, classes: str = "") -> PartitionInfo:
+    return PartitionInfo(name, task, bytes(16), max(1, int(weight)), weight, 2, smoothness, classes)
+
+
+def test_problem_derives_tasks_sets_and_step() -> None:
+    X, y = np.eye(2), np.zeros(2)
+    partitions = [
+        Partition("p0", "t10", X, y),
+        Partition("p1", "t2", 3 * X, y),
+        Partition("p2", "t10", np.ones((6, 2)), np.zeros(6)),
+    ]
+    problem = make_problem(partitions, intercept="none")
+    assert problem.tasks == ("t2", "t10")
+    assert problem.task_of == (1, 0, 1)
+    assert problem.partitions_of == ((1,), (0, 2))
+    assert (problem.features, problem.d) == (2, 2)
+    # λ_max / rows: 9/2 for t2; for t10 (2·½ + 6·2)/8 < 9/2.
+    assert problem.step_lengths[0] == pytest.approx(2 / 9, rel=2**-10)
+    assert problem.data_loss([1.0, 10.0, 2.0]) == pytest.approx(10 + (2 * 1 + 6 * 2) / 8)
+
+
+def test_problem_refuses_declarations_that_do_not_fit() -> None:
+    infos = [p.info(make_settings()) for p in make_partitions(3, "squared")]
+    settings = make_settings()
+    with pytest.raises(DataError, match="at least one"):
+        Problem(settings, [])
+    with pytest.raises(DataError, match="features of partition 'p2' must be as many as in 'p0'"):
+        Problem(settings, [*infos[:2], replace(infos[2], features=4)])
+    with pytest.raises(DataError, match="once each"):
+        Problem(settings, [infos[0], infos[0]])
+    with pytest.raises(DataError, match="at least one row"):
+        Problem(settings, [replace(infos[0], rows=0)])
+    with pytest.raises(DataError, match="smoothness of partition 'p0'"):
+        Problem(settings, [replace(infos[0], smoothness=float("nan"))])
+
+
+@pytest.mark.parametrize(("aggregate", "expected"), [("mean", [2.75, 5.5]), ("median", [2.0, 4.0])])
+def test_updates_are_aggregated_as_the_settings_say(aggregate: str, expected: list[float]) -> None:
+    infos = [info("p0", "t", 1), info("p1", "t", 2), info("p2", "t", 1)]
+    problem = Problem(make_settings(aggregate=aggregate, intercept="none"), infos)
+    updates = np.array([[1.0, 2.0], [2.0, 4.0], [6.0, 12.0]], np.float32)
+    aggregated = problem.aggregate(0, updates)
+    assert aggregated.tolist() == expected
+    assert aggregated.dtype == np.float32
+
+
+def test_the_aggregate_of_one_update_is_that_update() -> None:
+    problem = Problem(make_settings(), [info("p0", "t", 3)])
+    updates = np.ones((1, 3), np.float32)
+    assert np.shares_memory(problem.aggregate(0, updates), updates)
+
+
+def test_the_linear_target_holds_the_shares_of_partitions_in_their_tasks() -> None:
+    infos = [info("p0", "a", 1), info("p1", "b", 2), info("p2", "a", 3)]
+    tasks = Problem(make_settings(), infos).linear_target
+    assert tasks.tolist() == [[0.25, 0.0, 0.75], [0.0, 1.0, 0.0]]
+    # Under a plain mean of whole models the mean over tasks is all that matters.
+    mean = Problem(make_settings(coupling="mean", intercept="none"), infos).linear_target
+    assert mean.tolist() == [[0.125, 0.5, 0.375]]
+    # A free intercept is each task's own.
+    assert len(Problem(make_settings(coupling="mean"), infos).linear_target) == 2
+
+
+def test_a_step_cannot_tell_spread_aggregates_from_the_true_ones() -> None:
+    infos = [info(f"p{n}", f"t{n}", 1) for n in range(3)]
+    problem = Problem(make_settings(coupling="mean", intercept="none", dtype="float64"), infos)
+    Z = np.random.default_rng(0).standard_normal((3, 2))
+    spread = np.asarray(problem.spread(problem.linear_target @ Z), np.float64)
+    assert spread.shape == Z.shape
+    assert problem.coupling.prox(spread, 1.0) == pytest.approx(problem.coupling.prox(Z, 1.0))
+    every = Problem(make_settings(), infos)
+    assert every.spread(Z) is Z
+
+
+def test_tasks_of_one_class_get_the_intercept_of_the_rule_of_succession() -> None:
+    infos = [
+        info("p0", "ones", 2, classes="1"),
+        info("p1", "ones", 1, classes="1"),
+        info("p2", "zeros", 4, classes="0"),
+        info("p3", "both", 1, classes="0"),
+        info("p4", "both", 1, classes="1"),
+        info("p5", "mixed", 2, classes="01"),
+    ]
+    fixed = Problem(make_settings(loss="logistic"), infos).fixed
+    names = Problem(make_settings(loss="logistic"), infos).tasks
+    assert {names[t]: value for t, value in fixed.items()} == pytest.approx(
+        {"ones": math.log(4), "zeros": -math.log(5)}
+    )
+    for changes in ({"loss": "squared"}, {"loss": "logistic", "intercept": "penalised"}):
+        assert Problem(make_settings(**changes), infos).fixed == {}
+
+
+def test_step_lengths_leave_room_for_a_free_intercept() -> None:
+    infos = [info("p0", "t", 1, smoothness=2.0), info("p1", "t", 3, smoothness=6.0)]
+    # L = (1·2 + 3·6) / 4 = 5; the curvature of the squared loss is 1.
+    lengths = {
+        intercept: Problem(make_settings(intercept=intercept), infos).step_lengths
+        for intercept in ("none", "penalised", "free")
+    }
+    assert lengths["none"][0] == lengths["penalised"][0] == pytest.approx(1 / 5)
+    assert lengths["free"] == pytest.approx((1 / 6.25, 1 / 5))
+    several = make_settings(update="model", accelerated=False, epochs=3, intercept="none")
+    assert Problem(several, infos).step_lengths[0] == pytest.approx(3 / 5)
+    flat = Problem(make_settings(intercept="none"), [info("p0", "t", 1, smoothness=0.0)])
+    assert flat.step_lengths[0] == 1.0
+
+
+@given(st.lists(st.floats(0.0, 1e300), min_size=3, max_size=3))
+def test_the_data_loss_is_the_sum_of_the_tasks_weighted_means(losses: list[float]) -> None:
+    infos = [info("p0", "a", 1), info("p1", "a", 3), info("p2", "b", 2)]
+    expected = (losses[0] + 3 * losses[1]) / 4 + losses[2]
+    assert Problem(make_settings(), infos).data_loss(losses) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_data_loss_that_is_no_number_is_infinite() -> None:
+    problem = Problem(make_settings(), [info("p0", "a", 1), info("p1", "b", 1)])
+    assert problem.data_loss([math.inf, 1.0]) == math.inf
+    assert problem.data_loss([math.inf, -math.inf]) == math.inf
+    assert problem.data_loss([1.7e308, 1.7e308]) == math.inf
+
+
+def test_a_run_converges_within_a_share_of_its_objective() -> None:
+    infos = [info("p0", "a", 1)]
+    within = Problem(make_settings(tolerance=0.01), infos)
+    assert within.converged(200.0, 2.0)
+    assert not within.converged(200.0, 2.1)
+    assert not Problem(make_settings(tolerance=0.0), infos).converged(200.0, 0.0)
+
+
+def test_sizes_follow_from_features_intercept_and_dtype() -> None:
+    infos = [info("p0", "a", 1), info("p1", "b", 1)]
+    free, penalised, none = (
+        Problem(make_settings(intercept=name), infos) for name in ("free", "penalised", "none")
+    )
+    assert [(p.d, p.coupled) for p in (free, penalised, none)] == [(3, 2), (3, 3), (2, 2)]
+    # Two matrices of 2 tasks × 3 float32, and four float64.
+    assert free.state_bytes == 2 * 2 * 3 * 4 + 32
+    plain = Problem(make_settings(accelerated=False, dtype="float64"), infos)
+    assert plain.state_bytes == 2 * 3 * 8 + 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "columnwise"),
+    [({}, True), ({"aggregate": "krum"}, False), ({"compression": "int8"}, False)],
+)
+def test_updates_are_aggregated_by_columns_where_columns_are_what_travels(
+    changes: dict[str, Any], columnwise: bool
+) -> None:
+    assert Problem(make_settings(**changes), [info("p0", "a", 1)]).columnwise == columnwise
+
+
+def test_weights_must_be_positive() -> None:
+    with pytest.raises(DataError, match=r"weight of partition 'p0' must be a finite number, more than 0"):
+        Problem(make_settings(), [replace(info("p0", "a", 1), weight=0.0)])
