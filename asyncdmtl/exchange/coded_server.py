@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class CodedServerSide(ServerSide):
                 name = self.plan.placement.workers[worker]
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
-    def agree(self, uploads: Sequence[Upload]) -> None:
+    def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
         """Begin a round: compare the digests in the uploads of all workers, in their order."""
         placement = self.plan.placement
         claims: list[dict[bytes, list[str]]] = [{} for _ in placement.partitions]
@@ -85,7 +85,9 @@ class CodedServerSide(ServerSide):
         for name, groups in zip(placement.partitions, claims, strict=True):
             if len(groups) > 1:
                 # Groups are in the order of their first workers, and of equals max takes the first.
-                trusted = max(groups.values(), key=len)
+                trusted = max(
+                    groups.values(), key=lambda group: (len(group), any(w in established for w in group))
+                )
                 for group in groups.values():
                     for worker in group if group is not trusted else ():
                         odd.setdefault(worker, []).append(name)

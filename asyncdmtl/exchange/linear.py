@@ -7,7 +7,7 @@ were corrupted on their way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class LinearServerSide(ServerSide):
         if upload.digests != (digest(upload.rows[0]),):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
-    def agree(self, uploads: Sequence[Upload]) -> None:
+    def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
         """Begin a round. There are no digests of updates to compare; `check` has seen those of the rows."""
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -226,8 +226,15 @@ class ServerSide(ABC):
         """
 
     @abstractmethod
-    def agree(self, uploads: Sequence[Upload]) -> None:
+    def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
         """Begin a round: compare the digests in the uploads of all workers, in their order.
+
+        Parameters
+        ----------
+        uploads : sequence of Upload
+        established : collection of str
+            Names of workers that have made rounds in this run. Where as many holders compute one update as
+            another, the holders with an established worker among them are believed, then the first.
 
         Raises
         ------

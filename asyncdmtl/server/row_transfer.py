@@ -36,6 +36,8 @@ class RowTransfer:
     def __init__(self, peers: Peers, multicast: MulticastServer | None = None) -> None:
         self.peers = peers
         self.multicast = multicast
+        # Workers that have made a round of this run: they win ties against newcomers.
+        self.established: set[str] = set()
         # Work of either kind is done in a thread where it is long, and each kind is timed by itself.
         self.putting, self.finishing = AdaptiveExecutor(), AdaptiveExecutor()
 
@@ -55,6 +57,7 @@ class RowTransfer:
         transfer = RoundTransfer(self, assignment, number)
         await transfer.begin()
         yield transfer
+        self.established.update(member.name for member in assignment.members)
         await self.peers.drain(assignment.members)
 
     async def settle(self, seconds: float) -> None:
@@ -93,7 +96,7 @@ class RoundTransfer:
         self.uploads = tuple(
             await self._peers.ask_all({member: self._uplink(k) for k, member in enumerate(members)})
         )
-        self._side.agree(self.uploads)
+        self._side.agree(self.uploads, self._owner.established)
         if self._multicast is not None:
             assignment = self._assignment
             listening = {m: k for k, m in enumerate(members) if m.name in assignment.listeners and m.hears}

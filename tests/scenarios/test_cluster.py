@@ -317,7 +317,7 @@ async def test_a_holder_that_computes_other_updates_is_outvoted(
         record = await cluster.server
         models = await asyncio.gather(*workers)
     assert [(incident.round, incident.worker) for incident in record.incidents] == [(0, "w2")]
-    assert "other updates of ['p0']" in record.incidents[0].reason
+    assert "other bits of ['p0']" in record.incidents[0].reason
     assert record.plan.placement.stored[2] == (1, 2)
     monkeypatch.undo()
     twin = train(PARTITIONS, SETTINGS).models

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.exchange import RoundExchange
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.plan.parameters import STRATEGIES
+from asyncdmtl.plan.placement import Placement
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_holders_that_disagree_are_named(strategy: Any) -> None:
+    partitions = make_partitions(6, "squared")
+    exchange = RoundExchange(HOMOGENEOUS, partitions, make_settings(), strategy)
+    odd = partitions[1]
+    stored = {n: partitions[n] for n in HOMOGENEOUS.stored[3]}
+    stored[1] = Partition(odd.id, odd.task, odd.X, odd.y + 1)
+    exchange.workers[3] = EXCHANGE_STRATEGIES[strategy].worker_side(
+        exchange.plan, 3, Trainer(exchange.problem, stored)
+    )
+    with pytest.raises(DisagreementError, match="'p1': w1, w2 against w3") as caught:
+        exchange.combine(exchange.up(), False)
+    assert caught.value.partitions == ("p1",)
+    assert caught.value.odd == {"w3": ("p1",)}
+
+
+def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
+    placement = Placement({"w0": ["p0", "p1"], "w1": ["p0", "p1"]})
+    partitions = make_partitions(2, "squared")
+    exchange = RoundExchange(placement, partitions, make_settings(), "relay")
+    other = replace(partitions[0], y=partitions[0].y + 1)
+    exchange.workers[0] = EXCHANGE_STRATEGIES["relay"].worker_side(
+        exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]})
+    )
+    with pytest.raises(DisagreementError) as caught:
+        exchange.combine(exchange.up(), False)
+    assert caught.value.odd == {"w1": ("p0",)}
+
+
+@pytest.mark.parametrize("strategy", ["central", "personal"])
+def test_corrupted_rows_do_not_reach_the_servers_aggregates(strategy: Any) -> None:
+    exchange = RoundExchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), strategy)
+    sent = exchange.up()
+    (rows,) = (part.copy() for part in sent[2].rows)
+    rows.reshape(-1)[5] ^= 1
+    trainer = exchange.server.trainer or Trainer(exchange.problem, {})
+    before = trainer.W.copy()
+    with pytest.raises(IntegrityError, match=r"the server decoded other updates of \['p\d'"):
+        exchange.combine([*sent[:2], replace(sent[2], rows=(rows,)), *sent[3:]], False)
+    assert np.array_equal(trainer.W, before)
+
+
+def test_sizes_are_those_of_the_plan() -> None:
+    exchange = RoundExchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), "relay")
+    (sent, *_) = exchange.up()
+    for wrong, what in (
+        (replace(sent, size=sent.size - 1), "bytes of rows"),
+        (replace(sent, digests=sent.digests[1:]), "digests"),
+        (replace(sent, losses=()), "losses"),
+    ):
+        with pytest.raises(CodingError, match=rf"worker 'w0' sent \d+ {what}"):
+            exchange.server.check(0, wrong)
+    with pytest.raises(CodingError, match="received 3 bytes of rows"):
+        exchange.workers[0].receive(0, np.zeros(3, np.uint8))
+
+
+def test_an_established_holder_wins_a_tie_against_a_newcomer() -> None:
+    # The newcomer has the first name, and as many holders on its side.
+    placement = Placement({"a0": ["p0"], "w1": ["p0", "p1"]})
+    partitions = make_partitions(2, "squared")
+    exchange = RoundExchange(placement, partitions, make_settings(), "relay")
+    other = replace(partitions[0], y=partitions[0].y + 1)
+    exchange.workers[0] = EXCHANGE_STRATEGIES["relay"].worker_side(
+        exchange.plan, 0, Trainer(exchange.problem, {0: other})
+    )
+    with pytest.raises(DisagreementError) as caught:
+        exchange.combine(exchange.up(), False, established={"w1"})
+    assert caught.value.odd == {"a0": ("p0",)}

@@ -1,0 +1,80 @@
+"""Rounds of a run without a wire."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.exchange.sides import Upload, WorkerSide
+from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.serialization import AnyPlan, rebuild, recipe_and_digest
+
+
+class RoundExchange:
+    """All sides of a run in one process, which pass each other their bytes by hand."""
+
+    def __init__(
+        self, placement: Placement, partitions: list[Partition], settings: Settings, strategy: Any
+    ) -> None:
+        infos = [part.info(settings) for part in partitions]
+        self.problem = Problem(settings, infos)
+        self.plan: AnyPlan = (
+            make_linear_plan(placement, self.problem.linear_target)
+            if strategy == "linear"
+            else make_plan(placement, strategy, tasks=self.problem.task_of)
+        )
+        recipe, digest = recipe_and_digest(self.plan)
+        made = strategy_of(self.plan)
+        self.server = made.server_side(self.plan, self.problem)
+        self.workers: list[WorkerSide] = [
+            made.worker_side(
+                rebuild(recipe, digest),
+                k,
+                Trainer(self.problem, {n: partitions[n] for n in stored}),
+            )
+            for k, stored in enumerate(placement.stored)
+        ]
+
+    def up(self) -> list[Upload]:
+        """What each worker sends, checked by the server."""
+        sent = [worker.compute() for worker in self.workers]
+        for k, part in enumerate(sent):
+            self.server.check(k, part)
+        return sent
+
+    def combine(self, sent: list[Upload], last: bool, established: Collection[str] = ()) -> list[list[Bytes]]:
+        """Range by range, what each worker is sent."""
+        server = self.server
+        server.agree(sent, established)
+        replies: list[list[Bytes]] = [[] for _ in self.workers]
+        for i in range(len(server.ranges)):
+            server.put(i, [part.rows[i] for part in sent])
+            if server.streams:
+                self._reply(i, replies)
+        if not server.streams:
+            server.finish(last)
+            for i in range(len(server.ranges)):
+                self._reply(i, replies)
+        return replies
+
+    def _reply(self, i: int, replies: list[list[Bytes]]) -> None:
+        for k, reply in enumerate(replies):
+            reply.append(np.concatenate([np.empty(0, np.uint8), *self.server.rows(k, i)]))
+
+    def down(self, replies: list[list[Bytes]]) -> None:
+        """Let each worker decode and apply what it is sent."""
+        for k, (worker, reply) in enumerate(zip(self.workers, replies, strict=True)):
+            assert sum(map(len, reply)) == worker.received_bytes == self.server.downlink_bytes(k)
+            for i, rows in enumerate(reply):
+                worker.receive(i, rows)
+            worker.apply(self.server.digest(k))
