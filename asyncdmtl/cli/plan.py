@@ -12,6 +12,7 @@ import click
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement_file import PlanRequest, read_request
@@ -21,6 +22,7 @@ from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_pictures import plot_plan
 from asyncdmtl.report.plan_report import PlanReport, linear_candidate, report_plan, report_strategies
 from asyncdmtl.report.plan_tables import show_plan
+from asyncdmtl.report.update_report import predicted_updates
 
 # The most partitions for which the linear strategy is shown without --combinations: its integer program takes
 # long for more.
@@ -55,6 +57,15 @@ LINEAR_PARTITIONS = 60
     show_default="the mean update of each task",
     help="For linear: the number of generic combinations of the updates that every worker wants.",
 )
+@click.option(
+    "--features",
+    type=click.IntRange(1),
+    help="Show, for rows of so many features, what each kind of update is predicted to cost to a relative "
+    "accuracy of 1e-6.",
+)
+@click.option(
+    "--loss", type=click.Choice(tuple(LOSSES)), default="squared", help="The loss of a row, for --features."
+)
 @click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Decides the random matrices.")
 @click.option(
@@ -72,6 +83,8 @@ def main(
     max_overhead: Fraction,
     minimise: str,
     combinations: int | None,
+    features: int | None,
+    loss: str,
     silent: int,
     seed: int,
     output: Path | None,
@@ -113,6 +126,8 @@ def main(
         _print(report, format)
         raise
     report |= report_plan(plan)
+    if features is not None:
+        report["updates"] = predicted_updates(request, plan, features, loss)
     if output is not None:
         _write(output, json.dumps({"recipe": plan.recipe(), "digest": plan.digest.hex()}) + "\n")
     if plot_file is not None:

@@ -25,7 +25,7 @@ from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import AUTO, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
-from asyncdmtl.learning.updates import resolve, statistics_layout
+from asyncdmtl.learning.updates import Forecast, forecasts, resolve, statistics_layout
 from asyncdmtl.plan.placement import natural_key
 
 # What a trainer's state has beside models: momentum, residual, steps.
@@ -114,6 +114,11 @@ class Problem:
     def accelerated(self) -> bool:
         """Whether updates are computed ahead of the models."""
         return self.settings.accelerated and self.update == "gradient"
+
+    @property
+    def forecasts(self) -> tuple[Forecast, ...]:
+        """What each kind of update was predicted to cost."""
+        return forecasts(self.settings, self.features, min(info.rows for info in self.infos), len(self.tasks))
 
     @property
     def exact(self) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.report.console import make_console
 from asyncdmtl.report.plan_report import PlanReport
+from asyncdmtl.report.units import human_bytes
 
 # The most partitions of one worker that the table lists; the rest is counted.
 MOST_LISTED = 12
@@ -41,6 +44,21 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
             f"A relay's uplink takes at least {report['time_bound']}, the time of what only {slowest} hold."
         )
     console.print(_verdict(report))
+    if "updates" in report:
+        console.print(_update_table(report["updates"]))
+
+
+def _update_table(updates: Mapping[str, Any]) -> Table:
+    """What each kind of update is predicted to cost; those that cannot be had, and why."""
+    table = Table(title="Updates: predicted rounds and bytes to 1e-6")
+    table.add_column("")
+    for heading in ("rounds", "vector", "uplink", "downlink (wire)"):
+        table.add_column(heading, justify="right")
+    table.add_column("not here because")
+    for name, each in updates.items():
+        cells = (human_bytes(each[key]) for key in ("vector_bytes", "up_bytes", "down_bytes"))
+        table.add_row(name, str(each["rounds"]), *cells, each["reason"])
+    return table
 
 
 def _verdict(report: PlanReport) -> str:

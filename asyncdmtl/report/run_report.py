@@ -5,6 +5,7 @@ Loads are fractions as strings, counted in vectors per round. Bytes are integers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from asyncdmtl._version import __version__
 from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.updates import Forecast
 from asyncdmtl.net.event_loop import loop_name
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
@@ -62,6 +64,7 @@ def report_run(record: RunRecord) -> Report:
             "converged": record.converged,
             **_end(record),
         },
+        "updates": report_updates(record.problem.forecasts),
         "selection": report_selection(record.outcome),
         **_directions(record),
         "multicast": report_multicast(record),
@@ -84,6 +87,14 @@ def _end(record: RunRecord) -> Report:
     return {
         "objective": None if last is None else last.objective,
         "residual": None if last is None else last.residual,
+    }
+
+
+def report_updates(made: Sequence[Forecast]) -> Report:
+    """What each kind of update was predicted to cost: rounds, and bytes from a partition in each."""
+    return {
+        each.update: {"rounds": each.rounds, "bytes": each.bytes, "cost": each.cost, "reason": each.reason}
+        for each in made
     }
 
 

@@ -47,19 +47,37 @@ def show_run(report: Report, console: Console | None = None) -> None:
     console.print(_training_words(report))
 
 
+def update_words(updates: Mapping[str, Any], chosen: str) -> str:
+    """Which update was made and what the others would have cost by prediction."""
+    others = [
+        f"{name} {each['rounds']} × {human_bytes(each['bytes'])}"
+        for name, each in updates.items()
+        if name != chosen and not each["reason"]
+    ]
+    if chosen not in updates:
+        return f"Update: {chosen}."
+    own = updates[chosen]
+    words = f"Update: {chosen}, predicted {own['rounds']} × {human_bytes(own['bytes'])} from each partition"
+    return f"{words}{'; ' if others else ''}{', '.join(others)}."
+
+
 def _training_words(report: Report) -> str:
     """How training ended."""
     training, settings = report["training"], report["settings"]
     value = report.get("metrics", {}).get("objective", training["objective"])
-    words = f"{training['rounds']} rounds in {report['seconds']:.2f} s"
+    count = training["rounds"]
+    words = f"{update_words(report['updates'], training['update'])}\n" if report.get("updates") else ""
+    words += f"{count} round{'s' * (count != 1)} in {report['seconds']:.2f} s"
     if value is None:
         return words
     words += f"; objective {value:.6g}"
-    if not settings["tolerance"]:
+    if not settings["tolerance"] and training.get("update") != "statistics":
         return f"{words}."
     if not training["converged"]:
         return f"{words}; --tolerance was not reached."
     residual, last = training["residual"], training["objective"]
+    if training.get("update") == "statistics" and residual is not None and last:
+        return f"{words}; solved: within {max(residual, 0.0) / abs(last):.1g} of itself of the least."
     if not residual or not last:
         further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
         return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
