@@ -8,9 +8,11 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning import local_updates
+from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.statistics import StatisticsWire
 from asyncdmtl.learning.tasks import Partition
 
 
@@ -165,3 +167,43 @@ def test_out_must_have_the_shape_and_dtype_of_the_updates(out: Any) -> None:
     updates = make_updates(make_partitions(1, "squared"))
     with pytest.raises(UsageError, match=r"out must have shape and dtype \(\(1, 10\), dtype\('float64'\)\)"):
         updates.compute(out)
+
+
+def test_statistics_travel_whatever_the_models_are() -> None:
+    partitions = make_partitions(3, "squared", features=2)
+    updates = make_updates(partitions, update="statistics")
+    wire = updates._problem.wire
+    assert isinstance(wire, StatisticsWire)
+    packed = np.empty((3, wire.length), np.uint8)
+    assert (updates.pack(packed) == updates.losses()).all()
+    for row, p in zip(packed, partitions, strict=True):
+        block = wire.layout.unpack(row)[0]
+        columns = np.column_stack([p.X, p.y])
+        assert block[: 1 + 3] == pytest.approx([p.rows, *columns.mean(axis=0)])
+
+
+@pytest.mark.parametrize("update", ["newton", "quasi-newton"])
+def test_losses_gradients_and_curvatures_travel_together(update: str) -> None:
+    partitions = make_partitions(3, "squared", features=2)
+    updates = make_updates(partitions, update=update)
+    wire = updates._problem.wire
+    assert isinstance(wire, SecondOrderWire)
+    packed = np.empty((3, wire.length))
+    losses = updates.pack(packed)
+    told, gradients, H = wire.split(packed)
+    assert told == pytest.approx(losses)
+    expected_losses, expected = computed(make_updates(partitions))
+    assert losses == pytest.approx(expected_losses)
+    assert gradients == pytest.approx(expected)
+    for n, p in enumerate(partitions):
+        A = np.column_stack([p.X, np.ones(p.rows)])
+        assert H[n] == pytest.approx(A.T @ A / p.rows if update == "newton" else np.zeros((3, 3)))
+
+
+def test_tasks_of_one_class_tell_nothing_of_second_order() -> None:
+    rng = np.random.default_rng(2)
+    partitions = [Partition("p0", "a", rng.standard_normal((4, 2)), np.ones(4))]
+    updates = make_updates(partitions, loss="logistic", update="newton")
+    packed = np.empty((1, updates._problem.wire.length))
+    assert updates.pack(packed).tolist() == [0.0]
+    assert not packed.any()

@@ -12,6 +12,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.statistics import StatisticsWire, statistics
 from asyncdmtl.learning.tasks import Partition, PartitionInfo
 
 
@@ -174,3 +175,63 @@ def test_updates_are_aggregated_by_columns_where_columns_are_what_travels(
 def test_weights_must_be_positive() -> None:
     with pytest.raises(DataError, match=r"weight of partition 'p0' must be a finite number, more than 0"):
         Problem(make_settings(), [replace(info("p0", "a", 1), weight=0.0)])
+
+
+@pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton", "statistics"])
+def test_models_survive_as_vectors_of_the_length_of_updates(update: str) -> None:
+    infos = [info(f"p{n}", f"t{n}", 5) for n in range(2)]
+    problem = Problem(make_settings(update=update), infos)
+    W = np.random.default_rng(0).standard_normal((2, problem.d)).astype(problem.dtype)
+    vectors = problem.as_vectors(W)
+    assert (vectors.shape, vectors.dtype) == ((2, problem.wire.length), problem.wire.dtype)
+    assert problem.models_of(vectors).tobytes() == W.tobytes()
+
+
+def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
+    infos = [info("p0", "a", 5)]
+    solved = Problem(make_settings(update="statistics", rounds=9), infos)
+    assert (solved.exact, solved.rounds, solved.accelerated) == (True, 1, False)
+    stepped = Problem(make_settings(rounds=9), infos)
+    assert (stepped.exact, stepped.rounds, stepped.accelerated) == (False, 9, True)
+
+
+@pytest.mark.parametrize(
+    ("update", "numbers"), [("newton", 2 * 6 + 2 + 2), ("quasi-newton", 2 * 6 + 2 + 18 + 2)]
+)
+def test_methods_of_second_order_keep_more_than_models(update: str, numbers: int) -> None:
+    # Two tasks of 3 numbers: points, gradients and losses, and for quasi-Newton a metric of 9 for each task.
+    infos = [info("p0", "a", 1), info("p1", "b", 1)]
+    problem = Problem(make_settings(update=update, dtype="float64"), infos)
+    assert problem.iterate_bytes == 2 * 3 * 8 + 32
+    assert problem.state_bytes == problem.iterate_bytes + 8 * numbers
+
+
+def test_a_coupling_that_is_not_chosen_yet_is_none() -> None:
+    settings = make_settings(coupling="auto", strength=None, update="auto")
+    problem = Problem(settings, [info("p0", "a", 20), info("p1", "b", 20)])
+    assert problem.coupling.penalty(np.ones((2, 2))) == 0.0
+    assert problem.make_coupling("l21", 2.0).penalty(np.array([[3.0, 0.0], [4.0, 0.0]])) == pytest.approx(
+        10.0
+    )
+
+
+def test_statistics_of_partitions_are_pooled_to_those_of_the_task() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((9, 2)), rng.standard_normal(9)
+    parts = [
+        Partition(f"p{i}", "a", rows[0][cut], rows[1][cut]) for i, cut in enumerate((slice(4), slice(4, 9)))
+    ]
+    problem = make_problem(parts, update="statistics")
+    whole = Partition("p", "a", *rows)
+    assert isinstance(problem.wire, StatisticsWire)
+    layout = problem.wire.layout
+    pooled = problem.aggregate(0, np.stack([statistics(part, layout, 0) for part in parts]))
+    assert layout.unpack(pooled)[0] == pytest.approx(layout.unpack(statistics(whole, layout, 0))[0])
+
+
+def test_second_order_vectors_stay_in_double_precision() -> None:
+    problem = Problem(make_settings(update="newton"), [info("p0", "a", 1), info("p1", "a", 3)])
+    vectors = np.array([[1.0], [2.0]]) * np.ones((2, problem.wire.length)) / 3.0
+    aggregated = problem.aggregate(0, vectors)
+    assert aggregated.dtype == np.float64
+    assert aggregated == pytest.approx(np.full(problem.wire.length, 7 / 12))

@@ -121,3 +121,32 @@ def test_targets_are_centred_only_where_an_intercept_holds_the_mean(
 ) -> None:
     settings = make_settings(intercept=intercept, standardise=standardise)
     assert (settings.has_intercept, settings.centred) == (has, centred)
+
+
+def test_a_run_may_choose_the_strength_and_the_coupling() -> None:
+    settings = make_settings(strength=None, coupling="auto", update="auto")
+    assert settings.chooses
+    assert not make_settings().chooses
+    assert Settings.from_dict(json.loads(json.dumps(settings.as_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"coupling": "auto"}, r"coupling can be auto only if λ is chosen too, got 0\.05"),
+        ({"strength": None, "update": "gradient"}, 'update must be "auto" or "statistics" for a strength'),
+        ({"strength": None, "update": "auto", "loss": "huber"}, "loss must be squared for a strength that"),
+        ({"update": "statistics", "aggregate": "median"}, 'aggregate must be mean for update "statistics"'),
+        ({"update": "statistics", "compression": "int8"}, 'compression must be none for update "statistics"'),
+        (
+            {"update": "newton", "aggregate": "krum"},
+            "aggregate must be mean for update \"newton\", got 'krum'",
+        ),
+        ({"update": "quasi-newton", "compression": "int8"}, 'compression must be none for update "quasi-new'),
+        ({"folds": 1}, "folds must be a whole number, at least 2, got 1"),
+        ({"least_rows": 0}, "least_rows must be a whole number, at least 1, got 0"),
+    ],
+)
+def test_few_rounds_have_their_conditions(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        make_settings(**changes)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,6 @@ from sklearn.linear_model import LogisticRegression, MultiTaskLasso
 from support.problems import make_partitions, make_settings
 from threadpoolctl import threadpool_info
 
-from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -29,56 +27,6 @@ def updates_of(trainer: Trainer) -> np.ndarray[Any, np.dtype[np.floating[Any]]]:
     out = np.empty((len(trainer.own), trainer.problem.d), trainer.problem.dtype)
     trainer.local_updates(out)
     return out
-
-
-def test_trainer_refuses_partitions_that_were_not_declared_so() -> None:
-    partitions = make_partitions(3, "squared")
-    problem = make_trainer(partitions, make_settings()).problem
-    p = partitions[0]
-    for stored in ({1: p}, {7: p}, {0: Partition(p.id, p.task, p.X[1:], p.y[1:])}):
-        with pytest.raises(DataError):
-            Trainer(problem, stored)
-    with pytest.raises(UsageError, match="out must have"):
-        Trainer(problem, {0: p}).local_updates(np.empty((1, 3)))
-
-
-@pytest.mark.parametrize("loss", ["squared", "logistic"])
-@pytest.mark.parametrize("intercept", [True, False])
-def test_aggregated_updates_are_the_gradient_of_the_mean_loss(loss: str, intercept: bool) -> None:
-    trainer = make_trainer(
-        make_partitions(6, loss),
-        make_settings(loss=loss, intercept="free" if intercept else "none", dtype="float64", coupling="none"),
-    )
-    problem = trainer.problem
-    models = np.random.default_rng(1).standard_normal(trainer.W.shape)
-    trainer.place(range(len(models)), models)
-    V = updates_of(trainer)
-    Z = np.array([problem.aggregate(t, V[list(S)]) for t, S in enumerate(problem.partitions_of)])
-    h = 1e-6
-    for t, j in np.ndindex(models.shape):
-        objectives = []
-        for shift in (h, -h):
-            shifted = models[t].copy()
-            shifted[j] += shift
-            trainer.place([t], shifted)
-            objectives.append(trainer.objective(trainer.losses()))
-        trainer.place([t], models[t])
-        assert Z[t, j] == pytest.approx((objectives[0] - objectives[1]) / (2 * h), abs=1e-7)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_updates_have_the_same_bits_whatever_else_is_stored(dtype: str) -> None:
-    partitions = make_partitions(6, "logistic", features=37)
-    everything = make_trainer(partitions, make_settings(loss="logistic", dtype=dtype))
-    W = np.random.default_rng(2).standard_normal(everything.W.shape)
-    everything.place(range(len(everything.W)), W)
-    with single_threaded():
-        expected = updates_of(everything)
-        for stored in ({5, 2}, {0}, {1, 2, 3, 4}, set[int]()):
-            some = Trainer(everything.problem, {n: partitions[n] for n in stored})
-            some.place(range(len(some.W)), W)
-            assert some.own == tuple(sorted(stored))
-            assert updates_of(some).tobytes() == expected[list(some.own)].tobytes()
 
 
 @pytest.mark.parametrize("intercept", [True, False])
@@ -231,24 +179,6 @@ def test_results_have_the_dtype_of_the_run_and_repeat() -> None:
         assert one.features == 9
 
 
-def test_models_do_not_follow_the_trainer() -> None:
-    trainer = make_trainer(make_partitions(2, "squared"), make_settings())
-    models = trainer.models()
-    trainer.step(np.ones_like(trainer.W))
-    assert (models.coef_ == 0).all()
-    assert (models.intercept_ == 0).all()
-
-
-def test_models_that_outgrow_their_dtype_are_an_error() -> None:
-    trainer = make_trainer(make_partitions(2, "squared"), make_settings())
-    for bad in (np.inf, np.nan):
-        with pytest.raises(DataError, match="models must stay finite in float32"):
-            trainer.step(np.full_like(trainer.W, bad))
-    huge = [Partition("p0", "t", [[1e-30]], [1e30])]  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="must stay finite"):
-        train(huge, make_settings(coupling="none", intercept="none", rounds=2))
-
-
 def test_features_that_are_all_zero_do_no_harm() -> None:
     zeros = [Partition("p0", "t", np.zeros((2, 3)), np.ones(2))]
     models = train(zeros, make_settings(intercept="none")).models
@@ -318,49 +248,6 @@ def test_a_penalised_intercept_is_one_more_feature_that_is_one() -> None:
     other = train(with_ones, replace(settings, intercept="none"))
     assert np.column_stack([one.models.coef_, one.models.intercept_]) == pytest.approx(other.models.coef_)
     assert one.objectives == pytest.approx(other.objectives)
-
-
-@pytest.mark.parametrize("accelerated", [True, False])
-def test_a_state_is_all_that_another_needs_to_go_on(accelerated: bool) -> None:
-    partitions = make_partitions(6, "squared")
-    settings = make_settings(accelerated=accelerated)
-    first, second = make_trainer(partitions, settings), make_trainer(partitions, settings)
-
-    def step(trainer: Trainer) -> None:
-        V = updates_of(trainer)
-        trainer.step(
-            np.array(
-                [
-                    trainer.problem.aggregate(t, V[list(S)])
-                    for t, S in enumerate(trainer.problem.partitions_of)
-                ]
-            )
-        )
-
-    with single_threaded():
-        for _ in range(5):
-            step(first)
-        state = first.state()
-        assert state.shape == (first.problem.state_bytes,)
-        second.restore(state)
-        for _ in range(5):
-            step(first)
-            step(second)
-    assert first.state().tobytes() == second.state().tobytes()
-    assert first.residual == second.residual < math.inf
-
-
-def test_a_state_that_makes_no_sense_is_refused() -> None:
-    trainer = make_trainer(make_partitions(6, "squared"), make_settings())
-    state = trainer.state()
-    with pytest.raises(UsageError, match="state must be"):
-        trainer.restore(state[1:])
-    for at, bad in ((0, np.float32(np.nan)), (-32, 0.5), (-24, 1.5), (-16, -1.0), (-8, np.inf)):
-        odd = state.copy()
-        raw = np.array([bad]).view(np.uint8)
-        odd[at : at + len(raw) or None] = raw
-        with pytest.raises(UsageError, match="state must be finite"):
-            trainer.restore(odd)
 
 
 @pytest.mark.parametrize("intercept", ["free", "penalised", "none"])

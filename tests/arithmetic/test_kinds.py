@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from asyncdmtl.arithmetic.kinds import ARITHMETICS, FAST, REPRODUCIBLE, Arithmetic
+
+A = np.random.default_rng(0).standard_normal((3, 40))
+
+
+def test_there_are_two_kinds_by_name() -> None:
+    assert ARITHMETICS == {"reproducible": REPRODUCIBLE, "fast": FAST}
+
+
+@pytest.mark.parametrize("kind", [REPRODUCIBLE, FAST], ids=["reproducible", "fast"])
+def test_each_kind_computes_what_its_names_say(kind: Arithmetic) -> None:
+    B = np.random.default_rng(1).standard_normal((40, 2))
+    assert kind.matmul(A, B) == pytest.approx(A.dot(B))
+    S = kind.gram(A)
+    assert pytest.approx(A.dot(A.T)) == S
+    values, V = kind.eigh(S)
+    assert (np.diff(values) >= 0).all()
+    assert (V * values) @ V.T == pytest.approx(S)
+    assert pytest.approx(np.eye(3)) == V.T @ V
+
+
+@pytest.mark.parametrize("kind", [REPRODUCIBLE, FAST], ids=["reproducible", "fast"])
+def test_left_singular_vectors_belong_to_descending_singular_values(kind: Arithmetic) -> None:
+    U, sigma = kind.left_svd(A)
+    assert sigma == pytest.approx(np.linalg.svd(A, compute_uv=False))
+    # What is left when the vectors are taken out has rows of these lengths, at right angles.
+    rotated = U.T @ A
+    assert rotated @ rotated.T == pytest.approx(np.diag(sigma**2), abs=1e-10)
