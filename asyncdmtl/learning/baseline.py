@@ -1,9 +1,10 @@
-"""What a run is compared with: every task by itself, and one model for all, on the same rows.
+"""Baselines of a run: each task fitted alone, and one model for all tasks, on the same rows.
 
-A baseline minimises `Σ_i weight_i·loss_i + ½ α ‖w‖²` over the rows, intercept free, with the very losses of
-`LOSSES`: scikit-learn's Huber loss estimates a scale, and its squared hinge penalises the intercept. `α` is
-chosen from a grid by leave-one-out: exactly for the squared loss, else by what one Newton step says of each
-row's absence, so that a grid costs no more than its fits.
+A baseline minimises `Σ_i weight_i·loss_i + ½ α ‖w‖²` over the rows with an unpenalised intercept and the
+losses of `LOSSES`. (Those of scikit-learn differ: its Huber loss estimates a scale, and its squared hinge
+penalises the intercept.) `α` is chosen from a grid by leave-one-out. For the squared loss the left-out losses
+are exact; otherwise one Newton step approximates the model without a row, so a grid costs no more than its
+fits.
 Reference: Rad and Maleki, "A Scalable Estimate of the Out-of-Sample Prediction Error via Approximate
 Leave-One-Out Cross-Validation", J. R. Statist. Soc. B 82(4), 2020.
 """
@@ -22,39 +23,46 @@ from asyncdmtl.learning.tasks import Partition, TaskModels, merged, whole_tasks
 from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.plan.placement import natural_key
 
-# In units of the mean non-zero eigenvalue of XᵀX, so that one grid fits data of any scale; from much to
-# little, since each fit starts from the one before.
+# The grid of α in units of the mean non-zero eigenvalue of XᵀX, so that it suits data of any scale. It
+# descends, since each fit starts from the fit before.
 _ALPHAS = np.logspace(3, -4, 15)
 
-# Newton's method ends with a step that promised less than this fraction of the objective, which for smooth
-# losses leaves about its square.
-_GAP, _STEPS, _SHORTEST = 1e-4, 50, 1e-9
+# Newton's method ends after a step whose predicted decrease is below this fraction of the objective. For
+# smooth losses about the square of it remains.
+_GAP = 1e-4
 
-# Where every row has met its margin nothing holds the intercept but this fraction of the rows' weight.
-_RIDGE = 1e-8
+# Newton steps of a fit, at most. Ten are usual.
+_NEWTON_STEPS = 50
+
+# Fraction of a Newton step below which halving it further cannot lower the objective, except by rounding.
+_SHORTEST_STEP = 1e-9
+
+# Curvature added for the intercept, as a fraction of the rows' weight. It matters only if every row has met
+# its margin, so that the loss has no curvature at all.
+_INTERCEPT_RIDGE = 1e-8
 
 
 def single_task(partitions: Sequence[Partition], loss: str, *, intercept: bool = True) -> TaskModels:
-    """Each task fitted alone on all its rows, its ℓ2 regularisation chosen by leave-one-out.
+    """Each task fitted alone on all its rows, with ℓ2 regularisation chosen by leave-one-out.
 
-    A task of one or two rows gets a middling regularisation, a task of one class a constant.
+    A task of one or two rows gets the middle of the grid. A task of one class gets a constant score.
 
     Raises
     ------
     UsageError
-        No such loss, or (as DataError) targets that do not suit it, or no partition.
+        The loss is unknown, there is no partition, or (as DataError) targets do not suit the loss.
     """
     _check(partitions, loss)
     whole = whole_tasks(partitions)
     tasks = tuple(sorted(whole, key=natural_key))
-    # Many small fits: BLAS threads would spend their time waiting for each other.
+    # For many small fits, BLAS threads would spend their time waiting for each other.
     with single_threaded():
         fits = [_fit(whole[task], loss, intercept) for task in tasks]
     return TaskModels(tasks, np.array([w for w, _ in fits]), np.array([b for _, b in fits]), loss)
 
 
 def pooled(partitions: Sequence[Partition], loss: str, *, intercept: bool = True) -> TaskModels:
-    """One model for all tasks, fitted as `single_task` would to all rows as if they were of one task.
+    """One model for all tasks, fitted as `single_task` fits a task, to the rows of all tasks.
 
     Raises
     ------
@@ -86,7 +94,7 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
         return np.zeros(rows.features), _constant(loss, y[0], float(weights.sum())) if intercept else 0.0
     centre = weights @ X / weights.sum() if intercept else np.zeros(rows.features)
     X = X - centre
-    # Of as many columns as there are rows, if those are fewer: models are combinations of rows in any case.
+    # With fewer rows than columns, as many columns as rows suffice: a model is a combination of rows.
     Q, X = (None, X) if len(X) >= rows.features else _rotated(X)
     scale = math.sqrt(float(weights @ (X**2).sum(axis=1)) / min(X.shape)) or 1.0
     X = np.column_stack([X / scale, np.ones(len(y))]) if intercept else X / scale
@@ -98,19 +106,19 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
 
 
 def _constant(loss: str, y: float, rows: float) -> float:
-    """The score of a task of one class: its margin is met; its odds count one more row of each class."""
+    """The score of a task of one class: margin 1, or odds with one more row counted for each class."""
     size = math.log(rows + 1.0) if loss == "logistic" else 1.0
     return size if y else -size
 
 
 def _rotated(X: Floats) -> tuple[Floats, Floats]:
-    """`Q` (features, rows) with orthonormal columns and `X·Q` (rows, rows), which has all that is in `X`."""
+    """`Q` (features, rows) with orthonormal columns, and `X·Q` (rows, rows), with `X = (X·Q)·Qᵀ`."""
     Q, R = np.linalg.qr(X.T)
     return Q, np.ascontiguousarray(R.T)
 
 
 class _Regularised:
-    """`f(u) = Σ_i weight_i·loss_i(A_i·u) + ½ α ‖u‖²`, less the last of `u` in the norm if `intercept`."""
+    """`f(u) = Σ_i weight_i·loss_i(A_i·u) + ½ α ‖u‖²`; if `intercept`, the norm leaves out the last number."""
 
     def __init__(self, A: Floats, y: Floats, weights: Floats, loss: str, intercept: bool) -> None:
         self.A, self.y, self.weights, self.loss = A, y, weights, loss
@@ -119,7 +127,7 @@ class _Regularised:
             self._penalised[-1] = 0.0
 
     def best(self, alphas: Floats) -> Floats:
-        """`u` for the `α` of the least loss of rows that are left out in turn."""
+        """The minimum for the `α` with the smallest left-out loss."""
         u, best, least = np.zeros(self.A.shape[1]), np.zeros(0), math.inf
         for alpha in alphas:
             u, hessian = self._minimise(u, alpha)
@@ -129,18 +137,18 @@ class _Regularised:
         return best
 
     def _minimise(self, u: Floats, alpha: float) -> tuple[Floats, Floats]:
-        """Newton's method from `u`, halving steps that do not lower `f`; the Hessian at its end as well."""
+        """The result of Newton's method from `u`, and its Hessian. Steps that do not lower `f` are halved."""
         value, gradient, hessian = self._at(u, alpha)
-        for _ in range(_STEPS):
+        for _ in range(_NEWTON_STEPS):
             step = -_solved(hessian, gradient)
             promised = -float(gradient @ step)
             shorter = 1.0
             moved = self._at(u + step, alpha)
-            while moved[0] > value - 1e-4 * shorter * promised and shorter > _SHORTEST:
+            while moved[0] > value - 1e-4 * shorter * promised and shorter > _SHORTEST_STEP:
                 shorter /= 2.0
                 moved = self._at(u + shorter * step, alpha)
             if moved[0] > value:
-                break  # rounding errors are all that is left
+                break  # only rounding errors remain
             u, done = u + shorter * step, promised <= _GAP * value
             value, gradient, hessian = moved
             if done:
@@ -148,11 +156,11 @@ class _Regularised:
         return u, hessian
 
     def _at(self, u: Floats, alpha: float) -> tuple[float, Floats, Floats]:
-        """Value, gradient and Hessian (for Huber loss the one of a quadratic function above it)."""
+        """Value, gradient and Hessian of `f`; for Huber loss, the Hessian of a quadratic upper bound."""
         s = self.A @ u
         values, derivatives = LOSSES[self.loss].value_and_derivative(s, self.y)
         ridge = alpha * self._penalised
-        held = ridge + _RIDGE * self.weights.sum() * (1.0 - self._penalised)
+        held = ridge + _INTERCEPT_RIDGE * self.weights.sum() * (1.0 - self._penalised)
         value = float(self.weights @ values) + 0.5 * float(ridge @ u**2)
         gradient = (self.weights * derivatives) @ self.A + ridge * u
         curvatures = self.weights * _curvatures(self.loss, s - self.y, derivatives)
@@ -161,7 +169,7 @@ class _Regularised:
         return value, gradient, hessian
 
     def _left_out(self, u: Floats, hessian: Floats) -> float:
-        """The weighted loss of every row under the model of all others, one Newton step from `u`."""
+        """The weighted sum of each row's loss under the model of all other rows, one Newton step from `u`."""
         s, loss = self.A @ u, LOSSES[self.loss]
         _, derivatives = loss.value_and_derivative(s, self.y)
         leverages = self.weights * (_solved(hessian, self.A.T).T * self.A).sum(axis=1)
@@ -181,9 +189,10 @@ def _solved(matrix: Floats, right: Floats) -> Floats:
 
 
 def _curvatures(loss: str, r: Floats, derivatives: Floats) -> Floats:
-    """Second derivatives of the loss by the score, given `s − y` and the first ones.
+    """Second derivatives of the loss with respect to the score, given `s − y` and the first derivatives.
 
-    For Huber loss, whose own are 0 for all wild rows, those of the parabolas that touch it from above.
+    Huber loss has second derivative 0 for outliers. For it, the result is the curvature of the parabola that
+    touches the loss from above.
     """
     size = np.abs(derivatives)
     if loss == "logistic":

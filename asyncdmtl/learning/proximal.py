@@ -1,7 +1,6 @@
-"""The work behind the proximal operators of couplings that take iteration.
+"""Iterative proximal operators: sparse plus low-rank, and clustered.
 
-All matrices are (T, features) float64. An iterative result has a fixed accuracy and depends on nothing
-but its arguments, so that all who compute it on like machines get the same bits.
+All matrices are (T, features) float64. A result has a fixed accuracy and depends only on its arguments.
 """
 
 from __future__ import annotations
@@ -20,39 +19,53 @@ from asyncdmtl.arithmetic.sums import norm, sum_of_all, sum_of_squares, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.singular_values import singular_values
 
-# Relative to the largest number of W: as near to the optimum as rounding lets an iteration come.
+# Accuracy of the clustered prox, relative to the largest number of W. Rounding allows no better.
 _ACCURACY = 1e-12
+
+# Iterations of the clustered prox, at most.
 _ITERATIONS = 10_000
 
-# Of the sparse and the low-rank part; weight and memory by trial on digits and school.
+# Iterations of the sparse-low-rank prox, at most; see its docstring for the usual numbers.
 _STEPS = 2_000
+
+# Accuracy of the sparse-low-rank prox, relative to the largest number of W.
 _PROX_ACCURACY = 1e-10
+
+# Iterations of the sparse-low-rank split, at most.
 _SPLIT_STEPS = 500
+
+# Iterations of the split between two computations of its duality gap, which costs as much as one iteration.
 _SPLIT_EVERY = 10
+
+# Weight of Douglas and Rachford's splitting for the split, found by trial on the digits and the school data.
 _SPLIT_WEIGHT = 0.1
+
+# Duality gap of the split, relative to its value.
 _GAP = 1e-6
 
+
+# Earlier steps that the acceleration combines, found by trial on the digits and the school data.
 _MEMORY = 6
 
 
 def sparse_low_rank_prox(W: Floats, mu: float, rho: float, arithmetic: Arithmetic = REPRODUCIBLE) -> Floats:
     """`argmin_U ½ ‖U − W‖_F² + μ min_{P+Q=U} (ρ ‖P‖₁ + ‖Q‖_*)`.
 
-    By Moreau's identity it is `W − G` with `G` the point nearest to `W` in the intersection of
-    `{‖G‖₂ ≤ μ}` and `{|G_ij| ≤ μρ}`. Iterated until no number of `W − G` misses the normal cone at `G` by
-    more than 1e-10 of the largest number of `W`: after 10 to 50 iterations where `μ` is a tenth of `‖W‖₂`
-    or so, hundreds where it is a thousandth, and 2,000 at the most, which only a `μ` can need that moves `W`
-    by next to nothing. Holds some 20 matrices of the size of `W`.
+    By Moreau's identity it is `W − G`, where `G` is the point nearest to `W` in the intersection of `{‖G‖₂ ≤
+    μ}` and `{|G_ij| ≤ μρ}`. The iteration ends when no number of `W − G` misses the normal cone at `G` by
+    more than 1e-10 of the largest number of `W`. That takes 10 to 50 iterations if `μ` is about a tenth of
+    `‖W‖₂`, and hundreds if it is a thousandth. It ends after 2,000 in any case, which are needed only for a
+    `μ` that hardly changes `W`. The memory is about 20 matrices of the size of `W`.
     """
     largest = float(np.abs(W).max())
-    # No number of W changes by more than μρ: here that is lost in rounding, and W may be 0.
+    # No number of W changes by more than μρ, which here is below rounding. (W may be 0.)
     if mu * rho <= 1e-17 * largest or largest == 0.0:
         return W
     V, radius = W / largest, mu / largest
     spectral = float(singular_values(V, arithmetic)[0])
     if spectral <= radius and rho * radius >= 1.0:
         return np.zeros_like(W)
-    # The best weight by trial: the geometric mean of what large and small singular values ask for.
+    # The best weight by trial: the geometric mean of the weights for large and for small singular values.
     beta = max(1.0, math.sqrt(spectral / radius))
     H = np.zeros_like(V)
     for S, step in islice(_accelerated(_meeting(V, 1.0, radius, rho, beta, arithmetic), H), _STEPS):
@@ -66,11 +79,11 @@ def sparse_low_rank_prox(W: Floats, mu: float, rho: float, arithmetic: Arithmeti
 def sparse_low_rank_split(
     W: Floats, rho: float, arithmetic: Arithmetic = REPRODUCIBLE
 ) -> tuple[Floats, Floats]:
-    """`P`, `Q` with `P + Q = W` and `ρ ‖P‖₁ + ‖Q‖_*` nearly the least.
+    """`P`, `Q` with `P + Q = W` that nearly minimise `ρ ‖P‖₁ + ‖Q‖_*`.
 
-    Iterated until that value is within 1e-6 of itself from the lower bound `⟨G, W⟩` of its dual, the
-    maximum over `‖G‖₂ ≤ 1`, `|G_ij| ≤ ρ`: after 20 to 500 iterations, where it ends in any case. Where `W` is
-    large and its split far from unique, 1e-5 may be left.
+    The iteration ends when that value exceeds its dual lower bound, the maximum of `⟨G, W⟩` over `‖G‖₂ ≤ 1`
+    and `|G_ij| ≤ ρ`, by at most 1e-6 of itself. That takes 20 to 500 iterations; it ends after 500 in any
+    case. For a large `W` whose split is far from unique, a gap of 1e-5 may remain.
     """
     scale = float(singular_values(W, arithmetic)[0])
     if scale == 0.0:
@@ -81,7 +94,7 @@ def sparse_low_rank_split(
     steps = _accelerated(_meeting(W, 0.0, 1.0, rho, beta, arithmetic), np.zeros_like(W))
     for S, step in islice(steps, 0, _SPLIT_STEPS, _SPLIT_EVERY):
         H = np.clip(S, -rho, rho)
-        # At the optimum it is the sparse part: what the box pushes back.
+        # At the optimum this is the sparse part: the projection on the box removes it from S.
         P = beta * (S - H)
         value = rho * sum_of_all(np.abs(P)) + sum_of_all(singular_values(W - P, arithmetic))
         if value < upper:
@@ -108,14 +121,14 @@ def clustered_prox(W: Floats, mu: float) -> Floats:
     Projected gradient on the dual, one vector of length at most `μ` for each pair (the alternating
     minimisation of Chi and Lange, "Splitting Methods for Convex Clustering", JCGS 24(4), 2015), accelerated
     and restarted when it overshoots (O'Donoghue and Candès, Foundations of Computational Mathematics
-    15(3), 2015). Iterated until a step moves no vector, in units of `W`, by more than 1e-12 of the
+    15(3), 2015). The iteration ends when a step moves no vector, in units of `W`, by more than 1e-12 of the
     largest number of `W`.
     """
     T, features = W.shape
     if T == 1 or mu == 0.0:
         return W
     if features > T:
-        # Lengths do not change with the basis, and T directions hold all models.
+        # Lengths do not depend on the basis, and T directions span all models.
         Q, R = qr(W.T)
         return matmul(clustered_prox(R.T, mu), Q.T)
     tolerance = _ACCURACY * float(np.abs(W).max()) / T
@@ -157,11 +170,11 @@ def _pairs(tasks: int) -> Iterator[slice]:
 def _meeting(
     W: Floats, gamma: float, radius: float, rho: float, beta: float, arithmetic: Arithmetic
 ) -> Callable[[Floats], Floats]:
-    """A non-expansive map `S → S + G − H`, still where `H` has the largest `⟨H, W⟩ − ½ γ ‖H‖²`.
+    """A non-expansive map `S → S + G − H` whose fixed points maximise `⟨H, W⟩ − ½ γ ‖H‖²`.
 
-    That is over the `H` in both the ball `‖H‖₂ ≤ radius` and the box `|H_ij| ≤ ρ·radius`: Douglas and
-    Rachford's splitting with weight `β` (Eckstein and Bertsekas, Mathematical Programming 55, 1992), `H`
-    being `S` cut off at the box and `G` a point of the ball.
+    The maximum is over the `H` in both the ball `‖H‖₂ ≤ radius` and the box `|H_ij| ≤ ρ·radius`. The map is
+    Douglas and Rachford's splitting with weight `β` (Eckstein and Bertsekas, Mathematical Programming 55,
+    1992); `H` is the projection of `S` on the box, and `G` is a point of the ball.
     """
 
     def move(S: Floats) -> Floats:
@@ -189,12 +202,12 @@ def _into_ball(M: Floats, radius: float, arithmetic: Arithmetic) -> Floats:
 
 
 def _accelerated(move: Callable[[Floats], Floats], x: Floats) -> Iterator[tuple[Floats, Floats]]:
-    """Towards `x = move(x)` of a non-expansive map: gives `x` and the step `move(x) − x`, again and again.
+    """Accelerated iteration to a fixed point `x = move(x)` of a non-expansive map.
 
-    Anderson's acceleration: the next `x` is the affine combination of the last results of `move` whose
-    steps nearly cancel (Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM J. Numer.
-    Anal. 49(4), 2011). Where the step there is longer than the one before, it goes on from the last
-    result instead: plain moves never lengthen a step.
+    Each iteration yields `x` and the step `move(x) − x`. Anderson's acceleration: the next `x` is the affine
+    combination of the last results of `move` whose steps nearly cancel (Walker and Ni, "Anderson Acceleration
+    for Fixed-Point Iterations", SIAM J. Numer. Anal. 49(4), 2011). If a step is longer than the one before,
+    the iteration continues from the last result instead, as unaccelerated steps never get longer.
     """
     results: deque[Floats] = deque(maxlen=_MEMORY + 1)
     steps: deque[Floats] = deque(maxlen=_MEMORY + 1)
@@ -215,11 +228,11 @@ def _accelerated(move: Callable[[Floats], Floats], x: Floats) -> Iterator[tuple[
 
 
 def _cancelling(results: Sequence[Floats], steps: Sequence[Floats]) -> Floats:
-    """The affine combination of `results` for which that of `steps` is nearly the shortest."""
+    """The affine combination of `results` whose combination of `steps` is nearly the shortest."""
     F = np.array([step.ravel() for step in steps])
     changes = np.diff(F, axis=0)
     products = gram(changes)
-    # Where steps differ by little more than rounding, so does their combination from the last result.
+    # This keeps the combination near the last result if steps differ by little more than rounding.
     diagonal = np.diag_indices_from(products)
     products[diagonal] += 1e-14 * float(total(products[diagonal])) + 1e-24 * float(sum_of_squares(F[-1]))
     if not products.any() or not positive_definite(products):

@@ -1,4 +1,4 @@
-"""Singular values of the models, and matrices with other singular values in their place.
+"""Singular values of the models, and matrices whose singular values are replaced.
 
 All matrices are (T, features) float64. The arithmetic is by default that which has the same bits everywhere.
 """
@@ -14,7 +14,7 @@ from asyncdmtl.arithmetic.kinds import REPRODUCIBLE, Arithmetic
 from asyncdmtl.arithmetic.solving import cholesky, positive_definite
 from asyncdmtl.arrays import Floats
 
-# Of the largest singular value: below it, those of a Gram matrix have too few digits.
+# Fraction of the largest singular value below which singular values from a Gram matrix have too few digits.
 _SMALL = 1e-3
 
 
@@ -26,10 +26,10 @@ def singular_values(W: Floats, arithmetic: Arithmetic = REPRODUCIBLE) -> Floats:
 def map_singular_values(
     W: Floats, f: Callable[[Floats], Floats], arithmetic: Arithmetic = REPRODUCIBLE
 ) -> Floats:
-    """`U f(Σ) Vᵀ` of `W = U Σ Vᵀ`, for an `f` that is given all `σ` and has `0 ≤ f(σ) ≤ σ`."""
+    """`U f(Σ) Vᵀ` of `W = U Σ Vᵀ`, for an `f` of all singular values with `0 ≤ f(σ) ≤ σ`."""
     wide = W if len(W) <= W.shape[1] else W.T
-    # W = U Σ Vᵀ becomes U·diag(f(σ)/σ)·Uᵀ·W: the long factor V is never formed, and since the small
-    # factor has norm ≤ 1, nothing is magnified.
+    # W = U Σ Vᵀ becomes U·diag(f(σ)/σ)·Uᵀ·W, so the long factor V is never formed. The small factor has norm
+    # ≤ 1, so it does not magnify rounding errors.
     with np.errstate(over="ignore", invalid="ignore"):
         squared = arithmetic.gram(wide)
     factor = spectral_factor(squared, f, arithmetic) if np.isfinite(squared).all() else None
@@ -45,9 +45,9 @@ def spectral_factor(
 ) -> Floats | None:
     """`A` (T, T) with `A·W = U f(Σ) Vᵀ` of a wide `W = U Σ Vᵀ`, from its Gram matrix `W Wᵀ` alone.
 
-    The Gram matrix has the squares of singular values, and so only half of the digits of small ones. Rounding
-    moves `f(σ)/σ` by no more than `ε σ₁² / 2σ²`, if `f` takes the same off every `σ`: None unless that is
-    below 1e-10 for every `σ` that is kept.
+    The Gram matrix has the squares of the singular values, so small ones lose half of their digits. If `f`
+    subtracts the same from every `σ`, rounding changes `f(σ)/σ` by at most `ε σ₁² / 2σ²`. The result is None
+    unless that is below 1e-10 for every `σ` with `f(σ) > 0`.
     """
     squares, U = arithmetic.eigh(squared)
     squares, U = squares[::-1], U[:, ::-1]
@@ -62,14 +62,15 @@ def spectral_factor(
 def blocked_singular_values(
     blocks: Callable[[], Iterator[Floats]], *, once: bool = False, arithmetic: Arithmetic = REPRODUCIBLE
 ) -> Floats | None:
-    """`σ(W)`, largest first, of a wide `W` that is had in blocks of columns, twice; None if it cannot be so.
+    """`σ(W)`, largest first, of a wide `W` given in blocks of columns; None if the blocks do not suffice.
 
-    Had only `once`, small ones miss by up to `√ε σ₁`, 1.5e-8 of the largest, as they come from `W Wᵀ`.
+    `blocks` is called twice. With `once` it is called once, and the error is up to `√ε σ₁`, 1.5e-8 of the
+    largest, as the values come from `W Wᵀ`.
 
-    The eigenvectors `U` of `W Wᵀ` make the rows of `Uᵀ W` orthogonal but for rounding, however small they
-    are. With their norms `D` and `D⁻¹ Uᵀ W Wᵀ U D⁻¹ = L Lᵀ`, near the identity, `σ(D L)` has all the digits
-    that a QR would give. Reference for such grading: Drmač and Veselić, "New Fast and Accurate Jacobi SVD
-    Algorithm I", SIAM J. Matrix Anal. Appl. 29(4), 2008.
+    The eigenvectors `U` of `W Wᵀ` make the rows of `Uᵀ W` orthogonal but for rounding, even very small rows.
+    With their norms `D`, the matrix `D⁻¹ Uᵀ W Wᵀ U D⁻¹ = L Lᵀ` is near the identity, and `σ(D L)` is as
+    accurate as the result of a QR. Reference for such grading: Drmač and Veselić, "New Fast and Accurate
+    Jacobi SVD Algorithm I", SIAM J. Matrix Anal. Appl. 29(4), 2008.
     """
     whole = _gram(blocks(), arithmetic)
     if not np.isfinite(whole).all():
@@ -83,7 +84,7 @@ def blocked_singular_values(
     there = norms > 0.0
     D = norms[there]
     graded = turned[np.ix_(there, there)] / (D[:, None] * D)
-    if not positive_definite(graded):  # some rows are nothing but rounding
+    if not positive_definite(graded):  # some rows consist of rounding errors only
         return None
     sigma = np.zeros(len(norms))
     sigma[: len(D)] = arithmetic.left_svd(D[:, None] * cholesky(graded))[1]
@@ -91,11 +92,11 @@ def blocked_singular_values(
 
 
 def squared_l1_threshold(sigma: Floats, mu: float) -> float:
-    """`τ = μ Σ_i max(σ_i − τ, 0)`, what the prox of `½ μ ‖σ‖₁²` takes off every `σ_i ≥ 0` (largest first).
+    """The solution `τ` of `τ = μ Σ_i max(σ_i − τ, 0)` for `σ_i ≥ 0`, largest first.
 
-    If just the first `k` stay positive, `τ = μ Σ_{i≤k} σ_i / (1 + μk)`; the right `k` is the last one whose
-    `σ_k` exceeds it. Reference: Martins et al., "Online Learning of Structured Predictors with Multiple
-    Kernels", AISTATS 2011.
+    The prox of `½ μ ‖σ‖₁²` subtracts it from every `σ_i`. If only the first `k` stay positive, `τ = μ Σ_{i≤k}
+    σ_i / (1 + μk)`; the correct `k` is the last one whose `σ_k` exceeds `τ`. Reference: Martins et al.,
+    "Online Learning of Structured Predictors with Multiple Kernels", AISTATS 2011.
     """
     thresholds = mu * np.cumsum(sigma) / (1.0 + mu * np.arange(1, len(sigma) + 1))
     positive = int((sigma > thresholds).sum())
@@ -109,5 +110,5 @@ def _factor(U: Floats, sigma: Floats, mapped: Floats, arithmetic: Arithmetic) ->
 
 
 def _gram(blocks: Iterator[Floats], arithmetic: Arithmetic) -> Floats:
-    """`W Wᵀ` of a matrix that is had in blocks of columns."""
+    """`W Wᵀ` of a matrix given in blocks of columns."""
     return functools.reduce(np.add, map(arithmetic.gram, blocks))

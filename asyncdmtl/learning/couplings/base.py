@@ -23,8 +23,8 @@ class Coupling(ABC):
     """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0.
 
     `arithmetic` is what singular values are found with, where they are.
-    Where `R` is a sum over columns (features) it is `columnwise`: penalty and prox may then be taken of some
-    columns at a time, and of float32, too.
+    If `R` is a sum over columns (features), the coupling is `columnwise`: penalty and prox can then be
+    computed for some columns at a time, and in float32.
     """
 
     summary: ClassVar[str]
@@ -34,7 +34,7 @@ class Coupling(ABC):
     arithmetic: Arithmetic = field(default=REPRODUCIBLE, kw_only=True)
 
     def mixing(self, tasks: int) -> Floats:
-        """`Φ` (C, T): all that a step needs of the tasks' aggregates `Z` is `Φ·Z`, spread again by `Φ⁺`."""
+        """`Φ` (C, T): a step depends on the tasks' aggregates `Z` only through `Φ·Z`."""
         return np.eye(tasks)
 
     @abstractmethod
@@ -45,28 +45,28 @@ class Coupling(ABC):
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`argmin_U ½ ‖U − W‖_F² + step·λ R(U)`, a (T, features) matrix.
 
-        It may be put into `out`, which may be `W`; without, `W` is left as it is.
+        With `out`, which may be `W` itself, the result may be written there. Without it, `W` is not changed.
         """
 
     @abstractmethod
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """The `λ` from which on the penalty decides alone: a path over `λ` goes down from there.
+        """The `λ` above which the penalty alone determines the models: the first `λ` of a descending path.
 
-        For a norm `R` the least `λ` at which `W = 0` is optimal: the dual norm of `Z` (Rockafellar, "Convex
-        Analysis", 1970, section 23; `0 ∈ Z + λ ∂R(0)`). Elsewhere a scale that each coupling documents. It
-        does not depend on `strength`, and is 0 where `λ` has no effect or `Z` is 0.
+        For a norm `R` it is the smallest `λ` at which `W = 0` is optimal, the dual norm of `Z` (Rockafellar,
+        "Convex Analysis", 1970, section 23; `0 ∈ Z + λ ∂R(0)`). Any other coupling documents its own scale.
+        It does not depend on `strength`, and is 0 if `λ` has no effect or `Z` is 0.
 
         Parameters
         ----------
         Z : (T, features) float64 array
-            Gradients of `loss_t / n_t`, by rows, at `W = 0`, intercepts at their best.
+            Gradients of `loss_t / n_t`, row by row, at `W = 0` with optimal intercepts.
         smoothness : float
-            How fast they change with the models at the most: `1 / Problem.step`.
+            Their Lipschitz constant: `1 / Problem.step_lengths[0]`.
         """
 
 
 class NoCoupling(Coupling):
-    """`R(W) = 0`: every task for itself; λ has no effect."""
+    """`R(W) = 0`: every task is trained alone; λ has no effect."""
 
     summary = "every task for itself"
     columnwise = True
@@ -80,10 +80,10 @@ class NoCoupling(Coupling):
         return W
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """0: no `λ` does anything."""
+        """0, as `λ` has no effect."""
         return 0.0
 
 
 def quadratic_critical_strength(Z: Floats, smoothness: float) -> float:
-    """λ of a square that leaves about a tenth of a free step: `λ ∇R(W) = −Z` at the optimum, and no more."""
+    """The λ of a squared penalty that leaves about a tenth of an unpenalised step (`λ ∇R(W) = −Z`)."""
     return 10.0 * smoothness if Z.any() else 0.0

@@ -1,4 +1,4 @@
-"""Laplacians of graphs of tasks: who is whose neighbour, and what that does to models.
+"""Couplings by a graph of tasks: models of neighbouring tasks are near each other.
 
 The Laplacian of weighted edges is `L = diag(A·1) − A` with the weights `a_st` in the symmetric `A` (T, T), so
 that `tr(Wᵀ L W) = Σ_{(s,t)} a_st ‖w_s − w_t‖²`.
@@ -26,7 +26,7 @@ Edge = tuple[str, str, float]
 class ChainLaplacian(Coupling):
     """`R(W) = ½ Σ_t ‖w_{t+1} − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of the chain of tasks in their order.
 
-    For tasks that follow each other: ages, years, places along a road. The prox solves
+    It suits tasks in a sequence: ages, years, places along a road. The prox solves
     `(I + step·λ·L)·U = W`. Reference: Evgeniou, Micchelli, Pontil, "Learning Multiple Tasks with Kernel
     Methods", JMLR 6, 2005.
     """
@@ -39,11 +39,11 @@ class ChainLaplacian(Coupling):
         return 0.5 * self.strength * sum_of_all(np.diff(W, axis=0) ** 2)
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """The solution of a (T, T) system of three diagonals."""
+        """The solution of a tridiagonal (T, T) system."""
         return smooth_along_chain(W, step * self.strength)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """10·smoothness / (2 − 2 cos(π/T)), the least positive eigenvalue of `L`: as in other graphs."""
+        """10·smoothness divided by 2 − 2 cos(π/T), the least positive eigenvalue of `L`."""
         T = len(Z)
         return (
             quadratic_critical_strength(Z, smoothness) / (2.0 - 2.0 * math.cos(math.pi / T)) if T > 1 else 0.0
@@ -54,7 +54,7 @@ class ChainLaplacian(Coupling):
 class GraphLaplacian(Coupling):
     """`R(W) = ½ Σ_{(s,t)} a_st ‖w_s − w_t‖² = ½ tr(Wᵀ L W)`, `L` the Laplacian of a weighted graph of tasks.
 
-    For tasks of which it is known who resembles whom; `edges` are `(s, t, a_st)` by the tasks' rows. The prox
+    It suits tasks whose similarities are known; `edges` are `(s, t, a_st)` by the tasks' rows. The prox
     solves `(I + step·λ·L)·U = W`. Reference: Evgeniou, Micchelli, Pontil, "Learning Multiple Tasks with
     Kernel Methods", JMLR 6, 2005, section 3.1.
     """
@@ -71,14 +71,14 @@ class GraphLaplacian(Coupling):
         return 0.5 * self.strength * math.fsum(pulls)
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """By the eigenvectors of `L`, found once: two products of (T, T) and (T, features)."""
+        """Two products of (T, T) and (T, features), with the eigenvectors of `L`, which are computed once."""
         values, Q = self._spectrum
         shrunk = matmul(Q.T, W.astype(np.float64, copy=False))
         shrunk /= (1.0 + step * self.strength * values)[:, None]
         return matmul(Q, shrunk)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """10·smoothness / the least positive eigenvalue of `L`: as "mean-regularised" in connected parts."""
+        """10·smoothness divided by the least positive eigenvalue of `L`, as the penalty is a square."""
         values, _ = self._spectrum
         least = values[values > 1e-10 * values[-1]].min(initial=math.inf)
         return quadratic_critical_strength(Z, smoothness) / float(least)
@@ -94,8 +94,8 @@ def edge_rows(tasks: Sequence[str], edges: Sequence[Edge]) -> tuple[tuple[int, i
     Raises
     ------
     UsageError
-        No edge, an unknown task, a task with itself, a pair twice (in either order), a weight that is not
-        finite and above 0, or weights whose sum is not finite.
+        There is no edge, an edge names an unknown task or connects a task to itself, a pair occurs twice (in
+        either order), a weight is not finite and above 0, or the sum of the weights is not finite.
     """
     if not edges:
         raise UsageError("edges", "must be given for the coupling graph", list(edges))
@@ -113,7 +113,7 @@ def edge_rows(tasks: Sequence[str], edges: Sequence[Edge]) -> tuple[tuple[int, i
         if pair in found:
             raise UsageError("edges", "must name each pair of tasks once; twice", edge)
         found[pair] = float(weight)
-    # Twice: L has norm up to twice the largest degree.
+    # Twice the sum, as the norm of L is at most twice the largest degree.
     if not 2.0 * sum(found.values()) < math.inf:
         raise UsageError("edges", "must have weights with a finite sum", sum(found.values()))
     return tuple((s, t, weight) for (s, t), weight in sorted(found.items()))
@@ -131,7 +131,7 @@ def laplacian_spectrum(tasks: int, edges: Sequence[tuple[int, int, float]]) -> t
 
 
 def smooth_along_chain(W: Floats, mu: float) -> Floats:
-    """The `U` with `(I + μ L)·U = W` for the chain of all tasks in their order: three diagonals."""
+    """The solution `U` of the tridiagonal system `(I + μ L)·U = W` for the chain of all tasks in order."""
     T = len(W)
     if T == 1:
         return W

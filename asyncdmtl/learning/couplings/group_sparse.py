@@ -26,9 +26,9 @@ class L21Norm(Coupling):
         return self.strength * sum_of_all(norm(W))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """Columns shortened by `step·λ`."""
+        """Every column shortened by `step·λ`, down to 0."""
         norms, off = norm(W), step * self.strength
-        # Where a column is 0 it stays 0, whatever it is multiplied by.
+        # A column that is 0 stays 0 under any finite factor.
         shrink = off / np.maximum(norms, max(off, np.finfo(W.dtype).tiny))
         return np.multiply(W, np.subtract(1.0, shrink, out=shrink), out=out)
 

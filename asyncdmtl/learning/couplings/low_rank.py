@@ -1,4 +1,4 @@
-"""Couplings that look at the singular values of the models: tasks share a small subspace."""
+"""Couplings by the singular values of the models: all tasks share a small subspace."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from asyncdmtl.learning.singular_values import map_singular_values, singular_val
 
 
 class SpectralCoupling(Coupling):
-    """A penalty that depends on the singular values only, and whose prox changes nothing else."""
+    """A penalty that depends only on the singular values, and whose prox changes only these."""
 
     def penalty(self, W: Floats) -> float:
         """`λ R(W)`, from the singular values."""
         return self.penalty_of(singular_values(W, self.arithmetic))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """Singular values shrunk, at the cost of a Gram matrix of the shorter side or two."""
+        """`W` with shrunk singular values, at the cost of one or two Gram matrices of the shorter side."""
         return map_singular_values(W, lambda sigma: self.shrunk(sigma, step), self.arithmetic)
 
     @abstractmethod
@@ -31,13 +31,13 @@ class SpectralCoupling(Coupling):
 
     @abstractmethod
     def shrunk(self, sigma: Floats, step: float) -> Floats:
-        """The singular values of the prox, from those of `W`, largest first: between 0 and these."""
+        """The singular values of the prox, from 0 to `sigma`, those of `W`, largest first."""
 
 
 class NuclearNorm(SpectralCoupling):
     """`R(W) = ‖W‖_*`, the sum of singular values: models of all tasks lie near one small subspace.
 
-    The prox takes `step·λ` off every singular value, down to 0. Reference: Ji and Ye, "An Accelerated
+    The prox subtracts `step·λ` from every singular value, down to 0. Reference: Ji and Ye, "An Accelerated
     Gradient Method for Trace Norm Minimization", ICML 2009; prox: Cai, Candès, Shen, "A Singular Value
     Thresholding Algorithm for Matrix Completion", SIAM J. Optim. 20(4), 2010.
     """
@@ -60,11 +60,11 @@ class NuclearNorm(SpectralCoupling):
 class TaskCovariance(SpectralCoupling):
     """`R(W) = ½ ‖W‖_*²`: tasks learn from each other by a covariance `Ω` (T, T) that is learned with them.
 
-    It is the least of `½ tr(Wᵀ Ω⁻¹ W)` over all `Ω ⪰ 0` of trace 1, reached at `Ω = (WWᵀ)^½ / tr (WWᵀ)^½`:
-    multi-task relationship learning (MTRL) without alternating between `W` and `Ω`, which stalls above the
-    optimum once `Ω` loses rank. The prox takes `τ` off every singular value, down to 0, with
+    It is the minimum of `½ tr(Wᵀ Ω⁻¹ W)` over all `Ω ⪰ 0` of trace 1, attained at `Ω = (WWᵀ)^½ / tr (WWᵀ)^½`.
+    This is multi-task relationship learning (MTRL) without alternation between `W` and `Ω`, which stalls
+    above the optimum once `Ω` loses rank. The prox subtracts `τ` from every singular value, down to 0, with
     `τ = step·λ·Σ_i max(σ_i − τ, 0)`. Reference: Zhang and Yeung, "A Convex Formulation for Learning Task
-    Relationships in Multi-Task Learning", UAI 2010; the least over `Ω`: Argyriou, Evgeniou, Pontil, "Convex
+    Relationships in Multi-Task Learning", UAI 2010; the minimum over `Ω`: Argyriou, Evgeniou, Pontil, "Convex
     Multi-Task Feature Learning", Machine Learning 73(3), 2008.
     """
 
@@ -80,15 +80,15 @@ class TaskCovariance(SpectralCoupling):
         return np.maximum(sigma - squared_l1_threshold(sigma, step * self.strength), 0.0)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """10·smoothness, from which on `‖W‖_*` is at most about a tenth of `‖Z‖₂ / smoothness`.
+        """10·smoothness, above which `‖W‖_*` is at most about a tenth of `‖Z‖₂ / smoothness`.
 
-        No `λ` brings models to 0 altogether: this penalty is a square.
+        No finite `λ` makes the models 0, as this penalty is a square.
         """
         return quadratic_critical_strength(Z, smoothness)
 
 
 class SparseLowRank(Coupling):
-    """`R(W) = min_{P+Q=W} ρ ‖P‖₁ + ‖Q‖_*`, `ρ = 1/√max(T, features)`: one small subspace, and exceptions.
+    """`R(W) = min_{P+Q=W} ρ ‖P‖₁ + ‖Q‖_*`, `ρ = 1/√max(T, features)`: a small subspace with exceptions.
 
     `W` is a low-rank `Q` that tasks share plus a sparse `P` that they do not, with `λ₁ = λρ` and `λ₂ = λ`.
     Only the sum is trained, with the split left to the penalty: that keeps one model per task and gives the
@@ -102,14 +102,14 @@ class SparseLowRank(Coupling):
     summary = "models lie near one small subspace but for a few entries (sparse + low-rank)"
 
     def penalty(self, W: Floats) -> float:
-        """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split, never less than its true value."""
+        """`λ (ρ ‖P‖₁ + ‖Q‖_*)` of the best split found, never below the true value."""
         P, Q = sparse_low_rank_split(W, self._rho(W), self.arithmetic)
         return self.strength * (
             self._rho(W) * sum_of_all(np.abs(P)) + sum_of_all(singular_values(Q, self.arithmetic))
         )
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """`W` less its projection on the matrices of spectral norm and entries at most `step·λ·(1, ρ)`."""
+        """`W` minus its projection on `{‖G‖₂ ≤ step·λ} ∩ {|G_ij| ≤ step·λ·ρ}`."""
         return sparse_low_rank_prox(W, step * self.strength, self._rho(W), self.arithmetic)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:

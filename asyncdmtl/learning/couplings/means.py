@@ -10,13 +10,13 @@ from asyncdmtl.learning.couplings.base import Coupling, quadratic_critical_stren
 
 
 class PlainMean(Coupling):
-    """`R(W)` is 0 where all rows are equal, else infinite: all tasks share one model; λ has no effect."""
+    """`R(W)` is 0 if all rows are equal, else infinite: all tasks share one model. λ has no effect."""
 
     summary = "all tasks share one model (plain mean; linear)"
     columnwise = True
 
     def mixing(self, tasks: int) -> Floats:
-        """Only the mean of the aggregates matters."""
+        """(1, T): a step depends on the mean of the aggregates only."""
         return np.full((1, tasks), 1.0 / tasks)
 
     def penalty(self, W: Floats) -> float:
@@ -24,11 +24,11 @@ class PlainMean(Coupling):
         return 0.0
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
-        """Every row replaced by the mean of all."""
+        """Every row is the mean of all rows."""
         return np.broadcast_to(mean(W), W.shape)
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """0: no `λ` does anything."""
+        """0, as `λ` has no effect."""
         return 0.0
 
 
@@ -55,5 +55,5 @@ class MeanRegularised(Coupling):
         return drawn
 
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
-        """10·smoothness: models differ by about a tenth, at most, of what one step without a penalty does."""
+        """10·smoothness: models differ at most by about a tenth of an unpenalised step."""
         return quadratic_critical_strength(Z, smoothness)

@@ -1,4 +1,4 @@
-"""All couplings by name: φ, by which the models of all tasks learn from each other."""
+"""All couplings φ by name (docs/theory.md, section 1)."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def make_coupling(
     Parameters
     ----------
     tasks : sequence of str, optional
-        Names of the `T` tasks, in the order of the rows of `W`; only the coupling "graph" asks.
+        Names of the `T` tasks, in the order of the rows of `W`; needed for the coupling "graph" only.
     edges : sequence of (task, task, weight)
-        For the coupling "graph": each pair once, in either order, with its weight `a_st > 0`.
+        For the coupling "graph" only: each pair once, in either order, with its weight `a_st > 0`.
     arithmetic : str
         What singular values are found with, a name in `ARITHMETICS`.
 
     Raises
     ------
     UsageError
-        No such coupling, or edges that are missing, not asked for, or make no sense.
+        The coupling is unknown; edges are malformed; "graph" has no edges, or another coupling has some.
     """
     if name not in COUPLINGS:
         raise UsageError("coupling", f"must be one of {', '.join(COUPLINGS)}", name)
