@@ -21,8 +21,9 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.rows import TaskRows
 from asyncdmtl.estimators.running import is_remote, run_on
-from asyncdmtl.learning.learners import check_learner, learner_spec
+from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.scikit_learner import learner_spec
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels

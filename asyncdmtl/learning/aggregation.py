@@ -1,8 +1,9 @@
-"""ψ, within a task: from the updates of its partitions to one (docs/theory.md, section 1).
+"""Aggregation ψ: one update of a task from the updates of its partitions (docs/theory.md, section 1).
 
-An aggregate is a function `(updates, weights) -> z`: (n, d) and (n,) float64 → (d,) float64, with the
-updates in ascending order of their partitions and the rows of each partition as its weight.
-It must be deterministic: every worker computes it for itself. A line in `AGGREGATES` adds one.
+An aggregate is a function `(updates, weights) -> z`: (n, d) and (n,) float64 → (d,) float64. The updates are
+in ascending order of their partitions, and the weight of a partition is the number (or the weight) of its
+rows. The function must be deterministic, because every worker computes it for itself. A new aggregate is a
+function and a line in `AGGREGATES`.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ from asyncdmtl.arrays import Floats
 Aggregate = Callable[[Floats, Floats], Floats]
 
 TRIMMED_SHARE = Fraction(1, 5)
-"""`β`: the share of updates that the trimmed mean drops at each end."""
+"""`β`: the share of updates the trimmed mean drops at each end: it tolerates one wrong update in five."""
 
-_STATIONARY = 1e-10  # the geometric median is found when its pulls cancel to this share of the weights
+# Share of the weights to which the pulls of the updates must cancel at the geometric median. Below it,
+# rounding dominates.
+_STATIONARY = 1e-10
+
+# Iterations for the geometric median, at most. Typical updates need fewer than 50.
 _ITERATIONS = 10_000
-_TOO_LONG = 1e150  # to be squared, with room for sums
+
+# Norm of an update above which its square, summed over many updates, might overflow a float64.
+_TOO_LONG = 1e150
 
 
 def mean(updates: Floats, weights: Floats) -> Floats:
-    """`Σ_n weight_n · v_n / Σ_n weight_n`, added up in the order given.
+    """`Σ_n weight_n · v_n / Σ_n weight_n`, summed in the order given.
 
-    Of gradients per row it is the gradient of the task's mean loss, so that a run is exact proximal
-    gradient descent. It withstands nothing: one wrong update moves it anywhere.
+    For gradients it is the gradient of the task's mean loss, so that a run is exact proximal gradient
+    descent. It is not robust: a single wrong update can move it anywhere.
     """
     z: Floats = updates[0] * weights[0]
     for v, weight in zip(updates[1:], weights[1:], strict=True):
@@ -44,44 +51,45 @@ def mean(updates: Floats, weights: Floats) -> Floats:
 
 
 def median(updates: Floats, weights: Floats) -> Floats:
-    """The median of every coordinate by itself; weights are ignored.
+    """The median of every coordinate by itself. Weights are ignored.
 
-    While fewer than half of a task's updates are arbitrarily wrong, every coordinate stays within the range
-    of the right ones (so it takes three partitions to withstand one). The price: where partitions differ
-    or are skewed it is not the gradient of the task's loss, so the run settles near the optimum, not at it.
-    With one or two partitions it is their plain mean. Reference: Yin, Chen, Ramchandran, Bartlett,
+    If fewer than half of a task's updates are arbitrarily wrong, every coordinate stays within the range of
+    the correct updates; a task needs three partitions to tolerate one wrong update. If partitions differ or
+    are skewed, the median is not the gradient of the task's loss, so the run settles near the optimum and not
+    at it. For one or two partitions it is the unweighted mean. Reference: Yin, Chen, Ramchandran, Bartlett,
     "Byzantine-Robust Distributed Learning", ICML 2018.
     """
     return _inner_mean(updates, (len(updates) - 1) // 2)
 
 
 def trimmed_mean(updates: Floats, weights: Floats) -> Floats:
-    """Of every coordinate by itself, the plain mean without the `⌈βn⌉` least and largest values.
+    """The unweighted mean of every coordinate without its `⌈βn⌉` smallest and `⌈βn⌉` largest values.
 
-    `β` is 1/5, rounded up so that a task of three partitions is protected too, but never beyond the
-    middle: of 1 or 2 updates it is the plain mean, of 3 or 4 the median. Weights are ignored.
-    While no more than `⌈βn⌉` updates are arbitrarily wrong (from three on: a fifth of them, and one at
-    least), every coordinate stays within the range of the right ones. It loses less than the median where
-    all are right, and is as little the gradient of the task's loss where partitions differ.
-    Reference: Yin, Chen, Ramchandran, Bartlett, "Byzantine-Robust Distributed Learning", ICML 2018.
+    `β` is 1/5. The count is rounded up so that a task of three partitions is protected too, but it never
+    passes the middle: for 1 or 2 updates the result is the mean, for 3 or 4 the median. Weights are ignored.
+    If at most `⌈βn⌉` updates are arbitrarily wrong, and there are three or more, every coordinate stays
+    within the range of the correct updates. The trimmed mean is more accurate than the median if all updates
+    are correct. Like the median, it is not the gradient of the task's loss if partitions differ. Reference:
+    Yin, Chen, Ramchandran, Bartlett, "Byzantine-Robust Distributed Learning", ICML 2018.
     """
     n = len(updates)
     return _inner_mean(updates, min(math.ceil(TRIMMED_SHARE * n), (n - 1) // 2))
 
 
 def geometric_median(updates: Floats, weights: Floats) -> Floats:
-    """`argmin_z Σ_n weight_n · ‖v_n − z‖₂`: every update pulls by its weight, however far away it is.
+    """`argmin_z Σ_n weight_n · ‖v_n − z‖₂`: every update pulls with its weight, at any distance.
 
-    While wrong updates hold a share `α < ½` of the weight, `‖z − c‖ ≤ r·(1 − α)/√(1 − 2α)` for every ball,
-    of centre `c` and radius `r`, that has all the right ones: it breaks down at half the weight. It turns
-    with the coordinates, which median and trimmed mean do not. Updates that are not finite, or longer
-    than 1e150, are left out, unless they hold half the weight: then nothing is left to go by, and all is NaN.
-    Of one update it is that; of two the heavier, or their mean; where several points would do, the
-    one taken does not depend on their order.
+    If wrong updates hold a share `α < ½` of the weight, `‖z − c‖ ≤ r·(1 − α)/√(1 − 2α)` for every ball of
+    centre `c` and radius `r` that contains all correct updates. The bound breaks down at half the weight. The
+    geometric median rotates with the coordinates; median and trimmed mean do not. Updates that are not
+    finite, or longer than 1e150, are left out. If they hold half of the weight or more, the result is NaN.
+    For one update the result is that update; for two updates it is the heavier one, or their mean if their
+    weights are equal. If several points are optimal, the choice does not depend on the order of the updates.
 
-    Found by Weiszfeld's iteration, with Vardi and Zhang's care at updates and Newton's steps to end it, in
-    the coordinates of the `n` differences from the median of every coordinate (so `d` counts but once),
-    until the pulls cancel to 1e-10 of the weights. Reference: Vardi and Zhang, "The multivariate L1-median
+    It is found by Weiszfeld's iteration with Vardi and Zhang's treatment of points that coincide with an
+    update, and with Newton steps near the end, until the pulls cancel to 1e-10 of the weights. The iteration
+    works in the coordinates of the `n` differences from the coordinate-wise median, so its cost hardly
+    depends on `d`. Reference: Vardi and Zhang, "The multivariate L1-median
     and associated data depth", PNAS 97(4), 2000; bound: Minsker, "Geometric median and robust estimation in
     Banach spaces", Bernoulli 21(4), 2015.
     """
@@ -100,14 +108,14 @@ def geometric_median(updates: Floats, weights: Floats) -> Floats:
 
 
 def krum(updates: Floats, weights: Floats) -> Floats:
-    """The one update whose `n − f − 2` nearest others are nearest, by the sum of squared distances.
+    """The update with the smallest sum of squared distances to its `n − f − 2` nearest neighbours.
 
-    `f = ⌊(n − 3)/2⌋`, at least 0, is the number of wrong updates that is reckoned with: the largest for
-    which the reference gives a guarantee. Ties go to the lowest index; weights are ignored. The choice is
-    a right update, or within `D·√((n − f − 2)/(n − 2f − 2))` of one, where `D` is the largest distance
-    between right ones, as long as less than half are wrong. An update that is not finite is far from
-    all. Of 1 or 2 updates, which nothing tells apart, it is the weighted mean. The price: it
-    follows one partition, so the run settles as near the optimum as partitions are alike.
+    `f = ⌊(n − 3)/2⌋`, at least 0, is the number of wrong updates that is assumed: the largest for which the
+    reference gives a guarantee. Ties go to the lowest index; weights are ignored. If fewer than half of the
+    updates are wrong, the result is a correct update, or within `D·√((n − f − 2)/(n − 2f − 2))` of one, where
+    `D` is the largest distance between correct updates. An update that is not finite is infinitely far from
+    all others. For 1 or 2 updates the result is the weighted mean. Since the result is the update of a single
+    partition, the run settles at a distance from the optimum that grows with how much partitions differ.
     Reference: Blanchard, El Mhamdi, Guerraoui, Stainer, "Machine Learning with Adversaries: Byzantine
     Tolerant Gradient Descent", NeurIPS 2017.
     """
@@ -129,15 +137,15 @@ def krum(updates: Floats, weights: Floats) -> Floats:
 
 
 def _inner_mean(updates: Floats, k: int) -> Floats:
-    """The mean of every coordinate without its `k` least and largest values."""
+    """The mean of every coordinate without its `k` smallest and `k` largest values."""
     with np.errstate(over="ignore", invalid="ignore"):
-        # Sorted, so that the order of the updates cannot show; NaN sorts as the largest and is dropped so.
-        # Of 0 and −0, which are equal, either may come first: adding 0 leaves 0 alone.
+        # Sorting makes the result independent of the order. NaN sorts as the largest value and is dropped.
+        # 0 and −0 are equal, so either may come first; adding 0 turns −0 into 0.
         return sums.mean(np.sort(updates + 0.0, axis=0)[k : len(updates) - k])
 
 
 def _weighted_median(updates: Floats, weights: Floats) -> Floats:
-    """Of every coordinate, where half the weight is passed; the middle of both values if met exactly."""
+    """The weighted median of every coordinate; the middle of two values if each side has half the weight."""
     order = np.argsort(updates, axis=0, kind="stable")
     ascending = np.take_along_axis(updates, order, axis=0)
     passed = 2.0 * np.cumsum(weights[order], axis=0)
@@ -152,7 +160,7 @@ def _weighted_median(updates: Floats, weights: Floats) -> Floats:
 def _weiszfeld(points: Floats, shares: Floats) -> Floats:
     """Coefficients (n,) of the geometric median as a combination of `points` (n, p); `shares` add up to 1.
 
-    What the coefficients lack of 1 belongs to the origin, where the search begins.
+    The search begins at the origin. If the coefficients add up to less than 1, the origin has the rest.
     """
     coefficients = np.zeros(len(points))
     y = np.zeros(points.shape[1])
@@ -169,8 +177,8 @@ def _weiszfeld(points: Floats, shares: Floats) -> Floats:
         coefficients = hold * coefficients + (1.0 - hold) * here.inverse / here.weight
         if here.left <= _STATIONARY:
             break
-        # Near an update Weiszfeld's steps grow short. Newton's are taken if they halve what is left of the
-        # pull at the best of them: that cannot be often, so the whole converges as Weiszfeld's do.
+        # Near an update Weiszfeld's steps grow short. A Newton step is taken if it halves the remaining pull.
+        # That can happen only finitely often, so the whole iteration converges as Weiszfeld's does.
         newton = _Pulls(points, shares, y + here.newton_step())
         if newton.left <= 0.5 * least:
             here, least = newton, newton.left
@@ -181,13 +189,13 @@ def _weiszfeld(points: Floats, shares: Floats) -> Floats:
 
 
 class _Pulls:
-    """How `points` pull at `y`, each by its share: what is left after the points at `y` have held it."""
+    """The pull of `points` at `y`, each with its share, and its rest after the points at `y` resist it."""
 
     def __init__(self, points: Floats, shares: Floats, y: Floats) -> None:
         self.y = y
         self._offsets = points - y
         self._distances = sums.norm(self._offsets, 1)
-        # What differs by rounding is at the same place.
+        # Points that differ by rounding only count as equal.
         away = self._distances > 1e-13 * (sums.norm(points, 1) + sums.norm(y))
         self._distances[~away] = 1.0
         self.inverse = np.where(away, shares, 0.0) / self._distances
@@ -218,4 +226,4 @@ AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
 )
 
 COLUMNWISE = frozenset({"mean", "median", "trimmed-mean"})
-"""Aggregates that treat every coordinate by itself: they may be taken of some columns at a time."""
+"""Aggregates that treat every coordinate by itself, and so can be computed for some columns at a time."""

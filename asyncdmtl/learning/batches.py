@@ -1,7 +1,7 @@
-"""Partitions of equal shape side by side, so that their losses and gradients are computed together.
+"""Batches of partitions with equal shapes, whose losses and gradients are computed together.
 
-Every partition has the bits that it would have alone: products of stacked matrices are taken matrix by
-matrix, sums row by row. So no update depends on what else is stored at a worker.
+Every partition gets the same bits as it would get alone: stacked matrices are multiplied matrix by matrix,
+and sums are taken row by row. So no update depends on what else a worker stores.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
 
-# Bytes of rows up to which a partition is copied to lie beside others; in larger ones their own work takes
-# the time.
+# Bytes of rows up to which a partition is copied next to others. Larger partitions take so long to compute
+# that calling NumPy once for each costs nothing.
 _SMALL = 1 << 20
 
 
 class Batch(NamedTuple):
     """`P` partitions of `r` rows and `F` features each.
 
-    `places` are their positions among those that are stored, `tasks` their tasks; `X` is (P, r, F), `y` and
-    `weights` (P, r), `weight` (P,): the sums of `weights`, or the numbers of rows where there are none.
+    `places` are their positions among the stored partitions, and `tasks` the indices of their tasks. `X` is
+    (P, r, F), `y` and `weights` are (P, r). `weight` (P,) has the sums of `weights`, or the numbers of rows
+    if there are no weights.
     """
 
     places: list[int]
@@ -35,20 +36,20 @@ class Batch(NamedTuple):
     weight: Floats
 
     def means(self, values: Floats) -> Floats:
-        """The mean of values (P, r) over the rows of each partition, by their weights: (P,)."""
+        """The weighted mean of values (P, r) over the rows of each partition: (P,)."""
         if self.weights is None:
             return mean(values, 1)
         weighted: Floats = total(values * self.weights, 1) / self.weight
         return weighted
 
     def shares(self, values: Floats) -> Floats:
-        """Values (P, r) times the share that each row has in the mean of its partition."""
+        """Values (P, r) times the share of each row in the weighted mean of its partition: (P, r)."""
         weighted = values if self.weights is None else values * self.weights
         return weighted / self.weight[:, None]
 
 
 def make_batches(partitions: Sequence[Partition], tasks: Sequence[int]) -> list[Batch]:
-    """All partitions, of the tasks named, in batches; large ones by themselves, and where they lie."""
+    """All partitions in batches; `tasks` has the task of each. A large partition is a batch of its own."""
     groups: dict[object, list[int]] = {}
     for place, partition in enumerate(partitions):
         alone = place if partition.X.nbytes > _SMALL else None

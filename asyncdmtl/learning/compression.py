@@ -1,8 +1,8 @@
-"""Updates that travel in fewer bytes than they have: rounded, with what is lost added to the next ones.
+"""Compression of updates: rounded numbers travel, and rounding errors are added to the next updates.
 
-Coding then works on the compressed vectors, and decodes them exactly: all who take a step get the same
-updates, bit for bit. What rounding took off an update (error feedback) is kept by all holders of a partition
-alike, from the plan that they follow on: with a new plan, all begin anew.
+Codes work on the compressed vectors and decode them exactly, so every worker that takes a step has the same
+updates, bit for bit. All holders of a partition keep the same rounding errors of its updates (error
+feedback). With a new plan, all holders start again without them.
 
 Error feedback: Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD and other Gradient
 Compression Schemes", ICML 2019; stochastic rounding to blocks of 8 bits: Alistarh, Grubic, Li, Tomioka,
@@ -21,30 +21,30 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes, Vectors
 
-# Numbers that share a scale in 8 bits.
+# Numbers that share a scale in 8 bits. The scale, 4 bytes, then adds 0.4 % to their size.
 BLOCK = 1024
 
 
 class Compression(ABC):
-    """How one vector of numbers becomes bytes, and numbers again."""
+    """A format in which a vector of numbers travels."""
 
     summary: ClassVar[str]
 
     @abstractmethod
     def size(self, d: int) -> int:
-        """Bytes of a vector of `d` numbers."""
+        """The number of bytes for a vector of `d` numbers."""
 
     @abstractmethod
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """The bytes of a vector (d,); the same for the same state of `draw`."""
+        """The bytes of a vector (d,). The same state of `draw` gives the same bytes."""
 
     @abstractmethod
     def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
-        """The vector (d,) that these bytes stand for."""
+        """The vector (d,) that these bytes represent."""
 
 
 class Float16(Compression):
-    """IEEE half precision, rounded to nearest: 11 bits, up to 65504; the rest of larger ones comes later."""
+    """IEEE half precision, rounded to nearest: 11 bits. What exceeds 65504 is fed back to the next update."""
 
     summary = "half precision, 2 bytes a number"
 
@@ -63,7 +63,7 @@ class Float16(Compression):
 
 
 class BFloat16(Compression):
-    """The upper half of a float32, rounded to nearest: 8 bits, of any size."""
+    """The upper half of a float32, rounded to nearest: 8 bits, with the range of float32."""
 
     summary = "the upper half of float32, 2 bytes a number"
 
@@ -84,24 +84,24 @@ class BFloat16(Compression):
 
 
 class Int8(Compression):
-    """Whole numbers from -127 to 127, rounded up or down at random, times a scale for each 1,024 numbers.
+    """Integers from -127 to 127, rounded up or down at random, times a scale for each 1,024 numbers.
 
-    On average, rounding changes nothing.
+    The rounding is unbiased: its error has mean 0.
     """
 
     summary = "8 bits, rounded at random, 1.004 bytes a number"
 
     def size(self, d: int) -> int:
-        """d, and 4 for each block."""
+        """d, plus 4 for each block."""
         return d + 4 * -(-d // BLOCK)
 
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """Rounded down after adding a number that is drawn from [0, 1)."""
+        """Rounded down after a random number from [0, 1) was added."""
         d = len(v)
         blocks = np.zeros((-(-d // BLOCK), BLOCK), np.float32)
         blocks.reshape(-1)[:d] = v
         scales = np.abs(blocks).max(axis=1) / np.float32(127)
-        # Updates that are not finite make scales that are not: whoever unpacks them gets such numbers, too.
+        # An update that is not finite makes a scale that is not finite, so that it stays so when unpacked.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             blocks /= np.where(scales > 0, scales, np.float32(1))[:, None]
             blocks += draw.random(blocks.shape, np.float32)
@@ -110,7 +110,7 @@ class Int8(Compression):
         return np.concatenate([scales.astype("<f4").view(np.uint8), whole.reshape(-1)[:d].view(np.uint8)])
 
     def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
-        """Whole number times scale, rounded to float32."""
+        """Integer times scale, rounded to float32."""
         scales, whole = packed[:-d].copy().view("<f4"), packed[-d:].view(np.int8)
         with np.errstate(invalid="ignore"):
             unpacked: NDArray[np.float32] = whole * np.repeat(scales, BLOCK)[:d]
@@ -123,21 +123,23 @@ COMPRESSIONS: Mapping[str, Compression | None] = MappingProxyType(
 
 
 class Wire:
-    """How the updates of a run travel: as numbers of the run's dtype, or compressed.
+    """The format of the updates of a run as they travel: numbers of the run's dtype, or compressed.
 
     Parameters
     ----------
     compression : str
         A name in `COMPRESSIONS`.
     d : int
-        Numbers of an update.
+        Numbers per update.
     dtype : numpy dtype
-        Of the run.
+        The dtype of the run.
 
     Attributes
     ----------
-    length, dtype : int, numpy dtype
-        Of an update as it travels: (d,) of the run's dtype, or so many uint8.
+    length : int
+        Items of an update as it travels.
+    dtype : numpy dtype
+        Their type: the run's dtype, or uint8 if they are compressed.
     """
 
     def __init__(self, compression: str, d: int, dtype: np.dtype[np.floating[Any]]) -> None:
@@ -153,16 +155,16 @@ class Wire:
         return self.compression.unpack(packed, self._d).astype(self._dtype, copy=False)
 
 
-class Feedback:
-    """Packs the updates of some partitions, and keeps what that took off them for the next time.
+class ErrorFeedback:
+    """Packs the updates of some partitions, and adds the rounding errors to their next updates.
 
     Parameters
     ----------
     wire : Wire
     partitions : sequence of int
-        Their indices.
+        Indices of the partitions.
     seed : int
-        Of the run.
+        The seed of the run.
     """
 
     def __init__(self, wire: Wire, partitions: tuple[int, ...], seed: int) -> None:
@@ -174,7 +176,7 @@ class Feedback:
     def pack(self, updates: Vectors, step: int, out: Bytes) -> None:
         """Pack the updates (len(partitions), d) of a step into `out`, (len(partitions), length).
 
-        `updates` serve as work space.
+        `updates` are overwritten.
         """
         compression = self._wire.compression
         assert compression is not None

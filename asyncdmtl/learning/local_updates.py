@@ -13,10 +13,11 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
-from asyncdmtl.learning.compression import Feedback, Wire
+from asyncdmtl.learning.compression import ErrorFeedback, Wire
 from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.learners import make_learner
+from asyncdmtl.learning.local_learner import LocalStart
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.statistics import StatisticsWire, statistics
@@ -59,8 +60,8 @@ class LocalUpdates:
         self._iterate = iterate
         self._stored = tuple(partitions[n] for n in self.own)
         self._batches = make_batches(self._stored, [problem.task_of[n] for n in self.own])
-        wire = problem.wire
-        self._feedback = Feedback(wire, self.own, problem.settings.seed) if isinstance(wire, Wire) else None
+        wire, seed = problem.wire, problem.settings.seed
+        self._feedback = ErrorFeedback(wire, self.own, seed) if isinstance(wire, Wire) else None
         if problem.update == "model":
             self._learner = make_learner(
                 problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
@@ -168,10 +169,8 @@ class LocalUpdates:
         y = self._start(n).astype(np.float64)
         w, b = y[:F], float(y[F]) if settings.has_intercept else 0.0
         try:
-            out[:F], out[F:] = self._learner.fit(
-                partition.X, partition.y, partition.weights, w, b,
-                smoothness=self._problem.infos[n].smoothness, epochs=settings.epochs, seed=int(seed),
-            )  # fmt: skip
+            start = LocalStart(w, b, self._problem.infos[n].smoothness, settings.epochs, int(seed))
+            out[:F], out[F:] = self._learner.fit(partition, start)
         except DataError as error:
             what = f"partition {partition.id!r}: {error.argument}"
             raise DataError(what, error.rule, error.value) from error

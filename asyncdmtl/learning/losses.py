@@ -1,6 +1,6 @@
-"""What a local model is judged by: losses of a score `s = x·w + b` and a target `y`.
+"""Losses of a score `s = x·w + b` and a target `y`.
 
-A loss is added by a class with the members of `Loss` and a line in `LOSSES`.
+A new loss is a class with the members of `Loss` and a line in `LOSSES`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Loss(Protocol):
 
     @property
     def curvature(self) -> float:
-        """The largest second derivative by the score."""
+        """The largest second derivative with respect to the score."""
 
     @property
     def classification(self) -> bool:
-        """Whether targets are labels 0 and 1 (else real values)."""
+        """Whether targets are labels 0 and 1 (otherwise they are real values)."""
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score, row by row: (rows,), (rows,) → (rows,), (rows,)."""
+        """Loss and its derivative with respect to the score `s`: (rows,), (rows,) → (rows,), (rows,)."""
 
 
 class Squared:
@@ -38,7 +38,7 @@ class Squared:
     classification = False
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score, row by row."""
+        """Loss and its derivative with respect to the score, row by row."""
         r = s - y
         return 0.5 * r * r, r
 
@@ -50,7 +50,7 @@ class Logistic:
     classification = True
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score, row by row; no overflow for any margin."""
+        """Loss and its derivative with respect to the score, row by row; no overflow for any margin."""
         sign = 2.0 * y - 1.0
         m = sign * s
         return softplus(-m), -sign * expit(-m)
@@ -59,7 +59,7 @@ class Logistic:
 class SquaredHinge:
     """`½ max(0, 1 − m)²` with the margin `m = (2y − 1)·s`, for labels 0 and 1.
 
-    The loss of scikit-learn's `LinearSVC`, halved: rows with a margin of 1 or more cost nothing.
+    It is half the loss of scikit-learn's `LinearSVC`. Rows with a margin of 1 or more have loss 0.
     Reference: Chapelle, "Training a Support Vector Machine in the Primal", Neural Computation 19(5), 2007.
     """
 
@@ -67,7 +67,7 @@ class SquaredHinge:
     classification = True
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score, row by row."""
+        """Loss and its derivative with respect to the score, row by row."""
         sign = 2.0 * y - 1.0
         short = np.maximum(0.0, 1.0 - sign * s)
         return 0.5 * short * short, -sign * short
@@ -76,9 +76,9 @@ class SquaredHinge:
 class Huber:
     """`½ r²` where `|r| ≤ δ`, else `δ|r| − ½ δ²`, with `r = s − y` and `δ = 1`, for real targets.
 
-    No row pulls harder than `δ`, so a few wild targets do no great harm. `δ` is in units of the targets:
-    scale those so that 1 is a large but honest residual. Reference: Huber, "Robust Estimation of a Location
-    Parameter", Annals of Mathematical Statistics 35(1), 1964.
+    The derivative never exceeds `δ`, so a few outliers have little effect. `δ` is in units of the targets:
+    scale these so that 1 is a large residual for a correct target. Reference: Huber, "Robust Estimation of a
+    Location Parameter", Annals of Mathematical Statistics 35(1), 1964.
     """
 
     delta = 1.0
@@ -86,7 +86,7 @@ class Huber:
     classification = False
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Loss and its derivative by the score, row by row; no overflow for any residual."""
+        """Loss and its derivative with respect to the score, row by row; no overflow for any residual."""
         r = s - y
         clipped = np.clip(r, -self.delta, self.delta)
         return clipped * (r - 0.5 * clipped), clipped
@@ -98,7 +98,7 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 
 
 def check_targets(loss: str, y: Floats, what: str) -> None:
-    """Refuse targets that `loss` is not made for; `what` names their origin in the error.
+    """Refuse targets that do not suit `loss`; `what` names their origin in the error.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How well models do on rows with known targets: per task, and over all tasks."""
+"""Metrics of models on rows with known targets: per task, and over all tasks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.plan.placement import natural_key
 
 Rows = tuple[Floats, Floats]
+"""`X` (rows, features) and `y` (rows,)."""
+
 Decided = tuple[Floats, Floats]
+"""Targets and scores of the same rows: (rows,) each."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how well scores (rows,) fit targets (rows,); NaN where it has no value."""
+    """A number that measures how well scores (rows,) fit targets (rows,); NaN if it is undefined."""
 
     of: Callable[[Floats, Floats], float]
     higher_is_better: bool
@@ -28,15 +31,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class Scores:
-    """A metric of some models.
+    """The values of a metric for some models.
 
     Attributes
     ----------
     tasks : mapping of task to float
-        In natural order of the tasks; NaN where the metric has no value.
+        The value of each task, in natural order of the tasks; NaN if it is undefined.
     all_rows : float
-        Of the rows of all tasks together, which is what the literature on multi-task regression reports as
-        "test RMSE". Large tasks count more, and a ROC AUC compares scores of different models.
+        The value over the rows of all tasks together. The literature on multi-task regression reports this
+        as "test RMSE". Large tasks count more, and a ROC AUC compares scores of different models.
     """
 
     tasks: Mapping[str, float]
@@ -44,7 +47,7 @@ class Scores:
 
     @property
     def mean(self) -> float:
-        """Mean over the tasks that have a value, each counting the same; NaN if none has."""
+        """The unweighted mean over the tasks whose value is defined; NaN if there is none."""
         known = [value for value in self.tasks.values() if not math.isnan(value)]
         return math.fsum(known) / len(known) if known else math.nan
 
@@ -68,25 +71,25 @@ def score(models: TaskModels, rows: Mapping[str, Rows], metric: str) -> Scores:
 
 
 def decide(models: TaskModels, rows: Mapping[str, Rows]) -> dict[str, Decided]:
-    """Targets and scores (rows,) of each task, in natural order of the tasks; UsageError as `score`."""
+    """Targets and scores (rows,) of each task, in natural order of the tasks. UsageError as `score`."""
     tasks = sorted(rows, key=natural_key)
     return {task: (rows[task][1], models.decision_function(rows[task][0], task)) for task in tasks}
 
 
 def measure(decided: Mapping[str, Decided], metric: str) -> Scores:
-    """A metric of what `decide` gave."""
+    """The values of a metric for what `decide` returned."""
     of = METRICS[metric].of
     y, scores = (np.concatenate([np.empty(0), *(each[i] for each in decided.values())]) for i in (0, 1))
     return Scores({task: of(*each) for task, each in decided.items()}, of(y, scores))
 
 
 def metrics_for(loss: str) -> tuple[str, str]:
-    """The two metrics to show for a loss, the more telling first."""
+    """The two metrics to show for a loss, the more informative first."""
     return ("ROC AUC", "accuracy") if LOSSES[loss].classification else ("RMSE", "R²")
 
 
 def _roc_auc(y: Floats, scores: Floats) -> float:
-    # Here and not above: scikit-learn takes a second to import.
+    # Imported here, because scikit-learn takes a second to load.
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(y, scores)) if len(np.unique(y)) == 2 else math.nan

@@ -1,4 +1,4 @@
-"""What follows from the settings of a run and from what its workers declare; equal at everyone."""
+"""The problem of a run: all that follows from its settings and from the declared partitions."""
 
 from __future__ import annotations
 
@@ -28,55 +28,59 @@ from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.learning.updates import Forecast, forecasts, resolve, statistics_layout
 from asyncdmtl.plan.placement import natural_key
 
-# What a trainer's state has beside models: momentum, residual, steps.
+# Bytes of a trainer's state besides the models: four float64 for FISTA's t, momentum, residual and steps.
 SCALAR_BYTES = 32
 
 
 class Problem:
-    """What follows from the settings and from what all workers declare; equal at everyone.
+    """All that follows from the settings and from the partitions that workers declare.
+
+    The server and every worker compute the same problem.
 
     Parameters
     ----------
     settings : Settings
     infos : sequence of PartitionInfo
-        All `N` partitions; the position is the index `n` that everything else uses.
+        All `N` partitions. The position of a partition is its index `n` everywhere else.
 
     Attributes
     ----------
     tasks : tuple of str
         `T` names in natural order.
     task_of : tuple of int
-        The task that owns partition `n`.
+        The index of the task that owns partition `n`.
     partitions_of : tuple of tuple of int
         `S_t`, ascending.
     weights : (N,) float64 array
-        Weight of each partition: its rows, unless these have weights of their own.
-    features, d : int
-        Features per row, and numbers per update: one more if there is an intercept, which comes last.
+        The weight of each partition: the sum of its rows' weights, or its number of rows.
+    features : int
+        Features per row.
+    d : int
+        Numbers per update: the features, and last the intercept, if there is one.
     update : str
-        What is computed from a partition: that of the settings, where "auto" is settled (`updates.resolve`).
-    wire : Wire or StatisticsWire
-        How updates travel.
+        The kind of the updates: that of the settings, with "auto" resolved (`updates.resolve`).
+    wire : Wire, StatisticsWire or SecondOrderWire
+        The format of updates as they travel.
     coupled : int
         Numbers per model that the coupling sees: all, or all but a free intercept.
     fixed : mapping of task index to float
-        Free intercepts that training leaves alone: of tasks all of whose rows have the same label, under
-        logistic loss. Such a loss has no least value: it vanishes, with its gradient, as the intercept grows.
-        In that limit it is 0, the task's coefficients are what the coupling makes of the others', and its
-        intercept is set by Laplace's rule of succession to the odds (n + 1) : 1 for n rows.
+        Free intercepts that training does not change. Under logistic loss, a task whose rows all have the
+        same label has no minimum: loss and gradient vanish as the intercept grows. In that limit the loss is
+        0 and the coupling alone determines the task's coefficients. The intercept is set to the odds
+        (n + 1) : 1 for n rows (Laplace's rule of succession).
     step_lengths : (float, float)
         The lengths of a step for what the coupling sees, and for a free intercept; `epochs` times as long
         where updates are models. Without a free intercept the first is `1/L` with
-        `L = max_t Σ_{n ∈ S_t} (weight_n / n_t)·smoothness_n`, which no task's gradient outruns; `n_t` is the
-        weight of the task. With one they are `1/(1.25·L)` and `1/(5·curvature)`: the block-diagonal matrix
-        of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`, since
-        `2xy ≤ x²/a + a·y²`. Intercepts then need not crawl at the pace of the steepest feature; on real
-        data `a = 4` takes half the rounds of one common step.
+        `L = max_t Σ_{n ∈ S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of every task's gradient;
+        `n_t` is the weight of the task. With a free intercept they are `1/(1.25·L)` and `1/(5·curvature)`:
+        the block-diagonal matrix of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any
+        `a > 0`, since `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows;
+        on real data `a = 4` takes half the rounds of one common step.
 
     Raises
     ------
     DataError
-        No partition, one that is declared twice or without sense, or disagreeing numbers of features.
+        There is no partition, one is declared twice or is malformed, or numbers of features differ.
     """
 
     def __init__(self, settings: Settings, infos: Sequence[PartitionInfo]) -> None:
@@ -146,13 +150,22 @@ class Problem:
         return matrices * len(self.tasks) * self.d * self.dtype.itemsize + SCALAR_BYTES
 
     def converged(self, objective: float, residual: float) -> bool:
-        """Whether a run may end: at this objective, after a step that left this `Trainer.residual`."""
+        """Whether a run may end at this objective, after a step that left this `Trainer.residual`."""
         return self.settings.tolerance > 0.0 and residual <= self.settings.tolerance * abs(objective)
 
     def aggregate(self, t: int, updates: NDArray[Any]) -> NDArray[Any]:
-        """`z_t = ψ(v_n : n ∈ S_t)`: (|S_t|, d) updates, ascending by `n` → (d,), both of the run's dtype.
+        """`z_t = ψ(v_n : n ∈ S_t)`, the aggregate of a task.
 
-        Of one update it is that update, uncopied. Statistics are vectors of bytes.
+        Parameters
+        ----------
+        t : int
+            The index of the task.
+        updates : (|S_t|, d) array of the run's dtype, or vectors of bytes for statistics
+            In ascending order of `n`.
+
+        Returns
+        -------
+        (d,) array of the run's dtype. For a single update it is that update itself, not a copy.
         """
         if isinstance(self.wire, StatisticsWire):
             vectors: Sequence[NDArray[Any]] = list(updates)
@@ -186,16 +199,16 @@ class Problem:
 
     @property
     def columnwise(self) -> bool:
-        """Whether updates as they travel may be aggregated some columns at a time."""
+        """Whether updates can be aggregated some columns at a time in the form in which they travel."""
         unpacked = isinstance(self.wire, Wire) and self.wire.compression is None
         return self.settings.aggregate in COLUMNWISE and unpacked
 
     @cached_property
     def linear_target(self) -> Floats:
-        """`A` (C, N): where ψ is the mean, all that a step needs of the updates `V` is `A·V`.
+        """`A` (C, N): if ψ is the mean, a step depends on the updates `V` only through `A·V`.
 
-        `A = Φ·Ψ` with the shares of the partitions in their tasks' weights in `Ψ` (T, N) and the coupling's
-        mixing `Φ`; an intercept that no coupling touches needs every task's aggregate.
+        `A = Φ·Ψ`. `Ψ` (T, N) has the share of each partition in the weight of its task, and `Φ` is the
+        coupling's mixing matrix. With a free intercept, `A` is `Ψ`, as every task's aggregate is needed.
         """
         shares = np.zeros((len(self.tasks), len(self.infos)))
         for t, S in enumerate(self.partitions_of):
@@ -203,7 +216,7 @@ class Problem:
         return shares if self.coupled < self.d else matmul(self.coupling.mixing(len(self.tasks)), shares)
 
     def spread(self, combined: Vectors) -> Vectors:
-        """Aggregates (T, d) that a step cannot tell from those that `combined` = `A·V` (C, d) came from."""
+        """Aggregates (T, d) that give the same step as those behind `combined` = `A·V` (C, d)."""
         if len(combined) == len(self.tasks):
             return combined
         mixing = self.coupling.mixing(len(self.tasks))
@@ -212,11 +225,11 @@ class Problem:
         return matmul(mixing.T, solved).astype(self.dtype)
 
     def data_loss(self, losses: ArrayLike) -> float:
-        """`Σ_t (1/n_t)·loss_t` from the weighted mean loss of each of the `N` partitions."""
+        """`Σ_t (1/n_t)·loss_t`, given the weighted mean loss of each of the `N` partitions."""
         means = self.task_means(losses)
         try:
             return math.fsum(means)
-        except (OverflowError, ValueError):  # too large, or infinities of both signs
+        except (OverflowError, ValueError):  # overflow, or infinities of both signs
             return math.inf
 
     def _wire(self) -> Wire | StatisticsWire | SecondOrderWire:
@@ -238,7 +251,7 @@ class Problem:
         return fixed
 
     def task_means(self, values: ArrayLike) -> list[float]:
-        """Per task, the weighted mean of a value per partition."""
+        """The weighted mean over each task's partitions of a value per partition."""
         weighted = np.asarray(values, dtype=np.float64) * self.weights
         sets = [list(S) for S in self.partitions_of]
         return [float(total(weighted[S]) / total(self.weights[S])) for S in sets]

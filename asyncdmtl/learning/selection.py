@@ -1,4 +1,4 @@
-"""Choosing λ: cross-validation over a path of strengths, in one process, on rows that are all here."""
+"""Choice of λ by cross-validation over a path of strengths, in one process that has all rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import single_threaded, train
 from asyncdmtl.learning.updates import chooses_by_statistics
 
-# Distance of the fits of a path from the least objective, relative to it: enough to tell one λ from the next.
+# Relative distance from the optimum at which a fit ends. It is small enough to tell one λ from the next.
 _TOLERANCE = 1e-4
 
 
@@ -33,33 +33,33 @@ def select_strength(
     folds: int = 5,
     on_strength: Callable[[float, float], None] | None = None,
 ) -> Selection:
-    """Cross-validate λ: fits on all but a fold of every task's rows, from coupled to free with warm starts.
+    """Choose λ by cross-validation.
 
-    Rows of a partition are dealt to the folds at random (by the seed), its two classes evenly; a fold never
-    holds out all rows of a task. Where statistics of partitions say all (`updates.chooses_by_statistics`),
-    fits are solved from these, as in a run across sites. Else every fit goes on until it is within 1e-4 of
-    the least objective, or for `settings.rounds`.
+    Rows of a partition are assigned to folds at random (by the seed), with its two classes spread evenly. A
+    fold never holds out all rows of a task. If the statistics of partitions determine the models
+    (`updates.chooses_by_statistics`), fits are solved from these, as in a run across sites. Otherwise every
+    fit ends within 1e-4 of the minimum of the objective, or after `settings.rounds`.
 
     Parameters
     ----------
     partitions : sequence of Partition
         All rows of all tasks.
     settings : Settings
-        Of the run to come; its strength does not matter.
+        The settings of the run to come; their strength is ignored.
     strengths : sequence of float, optional
-        Default: from `Coupling.critical_strength` down, three to a factor of ten, until three in a row are
-        no better (by 0.1 %) than one before them.
+        The path. Default: from `Coupling.critical_strength` downwards, three to a factor of ten, until three
+        in a row are not better (by 0.1 %) than an earlier one.
     folds : int
         At least 2.
     on_strength : callable, optional
-        Called with each strength that has been tried and its mean held-out loss.
+        Called with each strength and its mean held-out loss as soon as they are known.
 
     Raises
     ------
     UsageError
-        Fewer than 2 folds, no strength, or one that is negative or not finite.
+        There are fewer than 2 folds or no strengths, or a strength is negative or not finite.
     DataError
-        No task has two rows, so that nothing could be held out.
+        No task has two rows, so that no row can be held out.
     """
     if folds < 2:
         raise UsageError("folds", "must be at least 2", folds)
@@ -129,7 +129,7 @@ def _path(
 
 
 def critical_strength(partitions: Sequence[Partition], settings: Settings) -> float:
-    """`Coupling.critical_strength` for these rows: where a path over λ starts."""
+    """`Coupling.critical_strength` for these rows: the first λ of a path."""
     settings = replace(settings, update="gradient", learner="", epochs=1)
     infos = [partition.info(settings) for partition in partitions]
     problem = Problem(settings, infos)
@@ -144,7 +144,7 @@ def critical_strength(partitions: Sequence[Partition], settings: Settings) -> fl
 
 
 def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[np.floating[Any]]:
-    """Models (T, d) of nothing but a free intercept."""
+    """Models (T, d) with fitted free intercepts and coefficients of 0."""
     blank = [replace(p, X=np.zeros((p.rows, 1))) for p in partitions]
     plain = replace(
         settings, coupling="none", edges=(), update="gradient", learner="", epochs=1, accelerated=True,

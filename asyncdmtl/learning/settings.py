@@ -1,4 +1,4 @@
-"""What is trained, and how: the same at the server and at every worker."""
+"""The settings of a run: loss, coupling, rounds and the rest, equal at the server and at every worker."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 
 DTYPES = ("float32", "float64")
-INTERCEPTS = ("free", "penalised", "none")
-UPDATES = ("auto", "statistics", "newton", "quasi-newton", "gradient", "model")
+"""Number formats of models and updates."""
 
-# A coupling that cross-validation chooses, and those that it chooses from.
-AUTO, AUTO_COUPLINGS = "auto", ("nuclear", "mean-regularised")
+INTERCEPTS = ("free", "penalised", "none")
+"""Kinds of intercepts."""
+
+UPDATES = ("auto", "statistics", "newton", "quasi-newton", "gradient", "model")
+"""Kinds of local updates."""
+
+AUTO = "auto"
+"""The coupling that stands for the choice of one of `AUTO_COUPLINGS` by cross-validation."""
+
+AUTO_COUPLINGS = ("nuclear", "mean-regularised")
+"""The couplings among which cross-validation chooses."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +45,35 @@ class Settings:
     edges : tuple of (task, task, weight)
         Which tasks are neighbours; for the coupling "graph" only.
     rounds : int
-        Rounds at the most.
+        The number of rounds, at most.
     tolerance : float
-        The run ends when the objective is estimated to be within this fraction of itself above the least
-        (`Trainer.residual`), or when the models no longer change in their dtype; 0 makes all rounds.
+        The run ends when the objective exceeds its minimum by at most this fraction, as `Trainer.residual`
+        estimates, or when the models no longer change in their dtype. 0 makes all rounds.
     update : str
-        What is computed from a partition: its "statistics", once and for all; loss, gradient and curvature
-        at the models so far, for steps of Newton's method ("newton"); loss and gradient, from which everyone
-        learns the curvature ("quasi-newton"); the "gradient" alone; or the "model" that `epochs` local epochs
-        make of the models so far. "auto": what takes the fewest bytes of those that reach the optimum
-        (`updates.resolve`).
+        The update of a partition: its "statistics", once for the whole run; loss, gradient and curvature at
+        the current models, for steps of Newton's method ("newton"); loss and gradient, from which the
+        curvature is estimated ("quasi-newton"); the "gradient" alone; or the "model" that `epochs` local
+        epochs make of the task's model. "auto" is the kind with the fewest bytes of those that reach the
+        optimum (`updates.resolve`).
     epochs : int
-        For updates "model".
+        Local epochs of a round, for updates "model".
     learner : str
-        What computes updates "model" (`learners.make_learner`); "" is gradient descent on the partition.
+        The learner of updates "model" (`learners.make_learner`); "" is gradient descent on the partition.
     accelerated : bool
-        Whether updates are taken ahead of the models (FISTA with restart); for updates "gradient" only.
+        Whether updates are computed ahead of the models (FISTA with restart); for updates "gradient" only.
     dtype : str
-        Of models and updates.
+        The number format of models and updates, one of `DTYPES`.
     intercept : str
-        "free" of the coupling, "penalised" as one more feature that is 1, or "none".
+        "free" of the coupling, "penalised" like a feature that is always 1, or "none".
     standardise : bool
-        Whether columns of files are brought to mean 0 and standard deviation 1 over all partitions, and a
-        target that is a number to mean 0 if there is an intercept.
+        Whether columns of files are scaled to mean 0 and standard deviation 1 over all partitions, and a
+        target that is a number is shifted to mean 0 if there is an intercept.
     seed : int
-        Of the data, and of learners and compression that draw at random.
+        The seed of the data, and of learners and compressions that draw random numbers.
     compression : str
-        How updates travel, a name in `COMPRESSIONS`; where workers aggregate only.
+        The format in which updates travel, a name in `COMPRESSIONS`; only where workers aggregate.
     arithmetic : str
-        "reproducible", the same bits on every machine, or "fast", singular values by LAPACK: then all
+        "reproducible" for the same bits on every machine, or "fast" for singular values by LAPACK: then all
         machines must have the same NumPy, BLAS and kind of CPU.
     folds : int
         Of cross-validation, at least 2.
@@ -140,17 +148,17 @@ class Settings:
 
     @property
     def centred(self) -> bool:
-        """Whether targets from files that are numbers are brought to mean 0: the intercept holds the mean."""
+        """Whether targets from files that are numbers are shifted to mean 0; the intercept holds the mean."""
         return self.standardise and self.has_intercept
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON and msgpack; `from_dict` reads them."""
+        """Plain types for JSON and msgpack, which `from_dict` reads."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         return content | {"edges": [list(edge) for edge in self.edges]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
-        """Read what `as_dict` gave, wherever it has been since.
+        """Read what `as_dict` returned, after any transport; nothing in it is trusted.
 
         Raises
         ------
@@ -195,7 +203,7 @@ class Settings:
 
 
 def _edges(edges: object) -> tuple[Edge, ...]:
-    """Edges of plain types, as they come from Python, TOML or msgpack."""
+    """Edges from the plain types of Python, TOML or msgpack."""
     if not isinstance(edges, tuple | list):
         raise UsageError("edges", "must be a list of (task, task, weight)", edges)
     checked = []

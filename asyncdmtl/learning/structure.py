@@ -1,4 +1,4 @@
-"""What a coupling found in the models: what they have in common, as numbers to look at."""
+"""The structure that a coupling found in the models: ranks, norms and similarities, for pictures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import sparse_low_rank_split
 from asyncdmtl.learning.singular_values import singular_values
 
-# What is smaller than this fraction of the largest has been coupled away, but for rounding.
+# Fraction of the largest value below which a value counts as 0: the coupling removed it but for rounding.
 NEGLIGIBLE = 1e-5
 
-# Ordering so that neighbours are alike takes T³ steps and more.
+# Tasks up to which the leaves of the clustering are ordered optimally, which takes more than T³ steps.
 _ORDERED = 400
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Values, descending, with how many of them are not negligible; `note` says what else was found."""
+    """Values, descending, and the count of those that are not negligible; `note` adds a remark."""
 
     values: Floats
     count: int
@@ -28,7 +28,7 @@ class Spectrum:
 
 
 def spectrum(W: Floats) -> Spectrum:
-    """Singular values of the models (T, features): how many dimensions all of them need."""
+    """Singular values of the models (T, features): their count is the dimension that all models need."""
     return _counted(singular_values(W))
 
 
@@ -39,13 +39,13 @@ def low_rank_part(W: Floats) -> Spectrum:
     """
     P, Q = sparse_low_rank_split(W, 1.0 / float(np.sqrt(max(W.shape))))
     found = _counted(singular_values(Q))
-    # An entry of P that only rounding left is small beside those of W.
+    # An entry of P is an exception if it is more than rounding, relative to the entries of W.
     exceptions = float(np.mean(np.abs(P) > 1e-3 * np.abs(W).max()))
     return Spectrum(found.values, found.count, f"and {exceptions:.1%} of the entries by themselves")
 
 
 def feature_norms(W: Floats) -> Floats:
-    """`‖W[:, f]‖₂` of each feature over all tasks: 0 for a feature that none of them uses."""
+    """`‖W[:, f]‖₂` of each feature over all tasks: 0 for a feature that no task uses."""
     norms: Floats = np.linalg.norm(W, axis=0)
     return norms
 
@@ -60,8 +60,8 @@ def similarity(W: Floats) -> Floats:
 
 
 def cluster_order(cosines: Floats) -> NDArray[np.int64]:
-    """An order of tasks (T,) in which those that are alike stand together: average-linkage clustering."""
-    # Here and not above: only pictures ask.
+    """An order of tasks (T,) in which similar tasks are adjacent, by average-linkage clustering."""
+    # Imported here, because SciPy takes long to load and only pictures need it.
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 

@@ -1,4 +1,4 @@
-"""Tasks, their partitions, and the linear models that are learned: one per task."""
+"""Tasks, their partitions, and the linear models that are trained: one per task."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from asyncdmtl.learning.smoothness import largest_eigenvalue_bound
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a worker tells of a partition that it stores, before anyone knows how rows become numbers.
+    """A worker's declaration of a partition that it stores, made before the encoding is known.
 
-    `digest` has 16 bytes, of the raw content; `survey` is `Survey.as_dict()`, empty if the rows are numbers
-    already. The rows themselves never leave the site.
+    `digest` is the 16-byte digest of the raw content. `survey` is `Survey.as_dict()`, empty if the rows are
+    numbers already. The rows themselves never leave the site.
     """
 
     id: str
@@ -38,11 +38,11 @@ class Declaration:
 
 @dataclass(frozen=True)
 class PartitionInfo:
-    """What all know of a partition once its rows are numbers; equal at all holders.
+    """The facts about a partition of numbers that every worker knows; equal at all its holders.
 
-    `weight` is the sum of the weights of its rows (their number, if they have none), `smoothness` the value
-    of `Partition.smoothness`, for all that the coupling sees. `classes` says which labels it has, where the
-    loss is one for classes: "0", "1", or both, as "01"; else it is empty.
+    `weight` is the sum of the weights of its rows (the number of rows, if they have no weights).
+    `smoothness` is `Partition.smoothness` for the columns that the coupling sees. `classes` names the labels
+    of the partition under a loss for classification: "0", "1", or "01" for both; else it is empty.
     """
 
     id: str
@@ -56,15 +56,15 @@ class PartitionInfo:
 
 
 class FeatureNames(Protocol):
-    """What a partition of numbers asks of an encoding: whether it is empty, and else its features."""
+    """The part of an encoding that a partition of numbers looks at."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether rows are numbers already."""
+        """Whether the encoding is for rows that are numbers already."""
 
     @property
     def features(self) -> Sequence[str]:
-        """Names of the features that the encoding makes."""
+        """Names of the encoded features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +76,16 @@ class Partition:
     id, task : str
         Names of the partition and of the task that owns it.
     X : (rows, features) array-like
-        Kept as a C-contiguous float64 array, whatever was given: a local update then has
-        the same bits at every holder.
+        Converted to a C-contiguous float64 array, so that a local update has the same bits at every holder.
     y : (rows,) array-like
-        Kept as float64. Labels of a classification are 0 and 1.
+        Converted to float64. Labels of a classification are 0 and 1.
     weights : (rows,) array-like, optional
-        How much each row counts: at least 0, not all 0. A weight of 2 is as two equal rows.
+        The weight of each row: at least 0, and not all 0. A weight of 2 equals a row that occurs twice.
 
     Raises
     ------
     DataError
-        Shapes that do not fit, no row, no feature, or a value that is not finite.
+        Shapes do not fit, there is no row or no feature, or a value is not finite.
     """
 
     id: str
@@ -113,7 +112,7 @@ class Partition:
 
     @property
     def weight(self) -> float:
-        """The sum of the weights; without weights the number of rows."""
+        """The sum of the weights, or the number of rows if there are no weights."""
         return float(self.rows if self.weights is None else total(self.weights))
 
     @property
@@ -139,15 +138,15 @@ class Partition:
         return h.digest()
 
     def smoothness(self, loss: str, *, intercept: bool) -> float:
-        """Bound on how fast the gradient of the weighted mean loss over the rows changes with the model.
+        """An upper bound on the Lipschitz constant of the gradient of the weighted mean loss over the rows.
 
-        `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`, from
-        the smaller Gram matrix and rounded up to 12 significant bits: see `smoothness`.
+        `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`. It is
+        computed from the smaller Gram matrix and rounded up to 12 significant bits: see `smoothness`.
 
         Raises
         ------
         DataError
-            `X` is so large that its square overflows.
+            Numbers in `X` are so large that their squares overflow.
         """
         roots = np.ones(self.rows) if self.weights is None else np.sqrt(self.weights)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -161,7 +160,7 @@ class Partition:
         return largest_eigenvalue_bound(squared, LOSSES[loss].curvature / self.weight)
 
     def info(self, settings: Settings) -> PartitionInfo:
-        """What all know of this partition in a run with these settings.
+        """The facts about this partition that all workers know in a run with these settings.
 
         Raises
         ------
@@ -170,7 +169,8 @@ class Partition:
         """
         check_targets(settings.loss, self.y, f"partition {self.id!r}")
         loss = LOSSES[settings.loss]
-        # Local epochs step a free intercept along with the rest; gradients have a step of their own for it.
+        # Local epochs step a free intercept with the other columns. Gradients have a separate step length for
+        # it.
         stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
         smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
         classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
@@ -179,11 +179,11 @@ class Partition:
         )
 
     def declaration(self) -> Declaration:
-        """What to declare of this partition; its rows are numbers, so there is nothing to survey."""
+        """The declaration of this partition. Its rows are numbers, so there is nothing to survey."""
         return Declaration(self.id, self.task, self.digest(), self.rows, {})
 
     def encoded(self, encoding: FeatureNames) -> Partition:
-        """This partition itself.
+        """This partition itself, as it needs no encoding.
 
         Raises
         ------
@@ -209,12 +209,12 @@ class TaskModels:
     intercept_ : (T,) float32 or float64 array
         Zeros if the run had no intercept.
     loss : str
-        A name in `LOSSES`; says whether `predict` gives values or labels.
+        A name in `LOSSES`. It determines whether `predict` returns values or labels.
 
     Raises
     ------
     DataError
-        Shapes that do not fit each other, or an unknown loss.
+        Shapes do not fit each other, or the loss is unknown.
     """
 
     tasks: tuple[str, ...]
@@ -239,13 +239,13 @@ class TaskModels:
         return int(self.coef_.shape[1])
 
     def of(self, rows: Sequence[int]) -> TaskModels:
-        """The models of some of the tasks, by their row."""
+        """The models of some tasks, chosen by their rows."""
         chosen = list(rows)
         names = tuple(self.tasks[t] for t in chosen)
         return TaskModels(names, self.coef_[chosen], self.intercept_[chosen], self.loss)
 
     def decision_function(self, X: ArrayLike, task: str) -> Floats:
-        """Scores `X·coef_ + intercept_` under the model of `task`: (rows, features) → (rows,) float64.
+        """Scores `X·coef_ + intercept_` of the model of `task`: (rows, features) → (rows,) float64.
 
         Raises
         ------
@@ -289,7 +289,7 @@ class TaskModels:
 def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:
     """All rows of each task as one partition, in the order of the partitions.
 
-    Rows without weights count 1 where others of their task have some.
+    If only some partitions of a task have weights, rows without weights get weight 1.
     """
     found: dict[str, list[Partition]] = {}
     for partition in partitions:
@@ -298,7 +298,7 @@ def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:
 
 
 def merged(task: str, partitions: Sequence[Partition]) -> Partition:
-    """The rows of some partitions, one below the other, as one: of the task, and called so too."""
+    """The rows of some partitions, concatenated into one partition that has the name of the task."""
     weights = None
     if any(p.weights is not None for p in partitions):
         weights = np.concatenate([np.ones(p.rows) if p.weights is None else p.weights for p in partitions])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.learning.compression import BLOCK, COMPRESSIONS, BFloat16, Compression, Feedback, Wire
+from asyncdmtl.learning.compression import BLOCK, COMPRESSIONS, BFloat16, Compression, ErrorFeedback, Wire
 from asyncdmtl.learning.training import train
 
 NAMES = [name for name in COMPRESSIONS if name != "none"]
@@ -58,7 +58,7 @@ def test_bfloat16_rounds_ties_to_even_and_keeps_what_is_not_finite() -> None:
 
 def test_what_is_too_large_for_half_precision_comes_later() -> None:
     wire = Wire("float16", 1, np.dtype(np.float64))
-    feedback, total = Feedback(wire, (0,), 0), 0.0
+    feedback, total = ErrorFeedback(wire, (0,), 0), 0.0
     for step, sent in enumerate((100_000.0, 0.0, 0.0)):
         out = np.empty((1, 2), np.uint8)
         feedback.pack(np.array([[sent]]), step, out)
@@ -69,7 +69,7 @@ def test_what_is_too_large_for_half_precision_comes_later() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_rounding_takes_off_is_added_to_the_next(name: str) -> None:
     wire = Wire(name, 3000, np.dtype(np.float32))
-    feedback, rng = Feedback(wire, (4, 7), 0), np.random.default_rng(0)
+    feedback, rng = ErrorFeedback(wire, (4, 7), 0), np.random.default_rng(0)
     sent, travelled = np.zeros((2, 3000)), np.zeros((2, 3000))
     out = np.empty((2, wire.length), np.uint8)
     for step in range(30):
@@ -84,7 +84,7 @@ def test_what_rounding_takes_off_is_added_to_the_next(name: str) -> None:
 def test_holders_of_other_partitions_pack_the_same() -> None:
     wire = Wire("int8", 50, np.dtype(np.float32))
     updates = np.random.default_rng(0).standard_normal((3, 50)).astype(np.float32)
-    one, other = Feedback(wire, (0, 1, 2), 5), Feedback(wire, (2,), 5)
+    one, other = ErrorFeedback(wire, (0, 1, 2), 5), ErrorFeedback(wire, (2,), 5)
     for step in range(3):
         a, b = np.empty((3, wire.length), np.uint8), np.empty((1, wire.length), np.uint8)
         one.pack(updates.copy(), step, a)

@@ -12,8 +12,10 @@ from support.problems import make_settings
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.learners import CLASSIFIERS, REGRESSORS, check_learner, learner_spec, make_learner
+from asyncdmtl.learning.learners import check_learner, make_learner
+from asyncdmtl.learning.local_learner import LocalStart
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.scikit_learner import CLASSIFIERS, REGRESSORS, learner_spec
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import single_threaded
 
@@ -52,11 +54,11 @@ def learned(
 ) -> tuple[Floats, float]:
     loss = SPECS.get(spec, "squared")
     y = TARGETS[loss] if y is None else y
-    smoothness = Partition("p", "t", X, y).smoothness(loss, intercept=intercept)
+    partition = Partition("p", "t", X, y, weights)
+    smoothness = replace(partition, weights=None).smoothness(loss, intercept=intercept)
+    start = LocalStart(np.zeros(5) if w is None else w, b, smoothness, epochs, seed)
     with single_threaded():
-        return make_learner(spec, loss, intercept=intercept).fit(
-            X, y, weights, np.zeros(5) if w is None else w, b, smoothness=smoothness, epochs=epochs, seed=seed
-        )
+        return make_learner(spec, loss, intercept=intercept).fit(partition, start)
 
 
 def loss_of(spec: str, w: Floats, b: float) -> float:
