@@ -47,6 +47,19 @@ def show_run(report: Report, console: Console | None = None) -> None:
     console.print(_training_words(report))
 
 
+def selection_words(selection: Mapping[str, Any]) -> str:
+    """What cross-validation across the sites chose, and of what."""
+    words = []
+    for name, found in selection["couplings"].items():
+        at = found["strengths"].index(found["best"])
+        words.append(
+            f"{name} at λ = {found['best']:.4g}: {found['mean_loss'][at]:.4g} "
+            f"± {found['standard_error'][at]:.2g} (as good up to λ = {found['one_standard_error']:.4g})"
+        )
+    folds = len(next(iter(selection["couplings"].values()))["losses"][0])
+    return f"Held-out loss by cross-validation ({folds} folds, no row left its site): {'; '.join(words)}."
+
+
 def update_words(updates: Mapping[str, Any], chosen: str) -> str:
     """Which update was made and what the others would have cost by prediction."""
     others = [
@@ -66,7 +79,8 @@ def _training_words(report: Report) -> str:
     training, settings = report["training"], report["settings"]
     value = report.get("metrics", {}).get("objective", training["objective"])
     count = training["rounds"]
-    words = f"{update_words(report['updates'], training['update'])}\n" if report.get("updates") else ""
+    words = selection_words(report["selection"]) + "\n" if report.get("selection") else ""
+    words += f"{update_words(report['updates'], training['update'])}\n" if report.get("updates") else ""
     words += f"{count} round{'s' * (count != 1)} in {report['seconds']:.2f} s"
     if value is None:
         return words
