@@ -21,8 +21,8 @@ CODED, BOUND, UNCODED = "#1b6ca8", "#e08e0b", "#9aa0a6"
 # The most names along an axis: more would be unreadable.
 MOST_NAMES = 25
 
-# The ratio of the ends of a logarithmic axis up to which it is labelled at 1, 2 and 5 times powers of ten, with
-# some eight labels; beyond, it is labelled at the powers alone.
+# The ratio of the ends of a logarithmic axis up to which it is labelled at 1, 2 and 5 times powers of ten,
+# with some eight labels; beyond, it is labelled at the powers alone.
 MOST_FINE_TICKS = 200.0
 
 # The height, as a share of a panel, that stays free between a legend and what is drawn.

@@ -35,6 +35,8 @@ def show_run(report: Report, console: Console | None = None) -> None:
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
     settings = report["settings"]
+    if warning := _unfinished_words(report):
+        console.print(warning)
     coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
     console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
     if "metrics" in report:
@@ -74,6 +76,19 @@ def update_words(updates: Mapping[str, Any], chosen: str) -> str:
     return f"{words}{'; ' if others else ''}{', '.join(others)}."
 
 
+def _unfinished_words(report: Report) -> str:
+    """A first line for a training that ended before its tolerance was reached; "" for any other."""
+    training, settings = report["training"], report["settings"]
+    if training["converged"] or not settings["tolerance"] or training.get("update") == "statistics":
+        return ""
+    residual, last = training["residual"], training["objective"]
+    apart = f" They are estimated to be within {residual / abs(last):.1g} of it." if residual and last else ""
+    return (
+        f"The models are not within --tolerance {settings['tolerance']:g} of the least objective after "
+        f"{training['rounds']} rounds.{apart} More --rounds may bring them further."
+    )
+
+
 def _training_words(report: Report) -> str:
     """How training ended."""
     training, settings = report["training"], report["settings"]
@@ -100,9 +115,9 @@ def _training_words(report: Report) -> str:
 
 def _load_table(report: Report) -> Table:
     table = Table(title="Load: vectors per round")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("measured", "planned", "lower bound", "uncoded"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, key in _DIRECTIONS:
         part = report[key]
         table.add_row(name, part["measured_load"], part["load"], part.get("bound", "-"), part["uncoded_load"])
@@ -111,9 +126,9 @@ def _load_table(report: Report) -> Table:
 
 def _byte_table(report: Report) -> Table:
     table = Table(title="Bytes in the whole run")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("payload", "framing", "uncoded payload"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, key in _DIRECTIONS:
         part = report[key]
         uncoded = _uncoded_bytes(report, part)
