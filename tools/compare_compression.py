@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.data import loading
+from asyncdmtl.exchange.strategies import codes_whole_tasks
 from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.metrics import metrics_for, score
 from asyncdmtl.learning.problem import Problem
@@ -46,7 +47,7 @@ def main(recipe: str, rounds: int, workers: int, copies: int, accelerated: bool,
         infos = [part.info(settings) for part in prepared.partitions]
         problem = Problem(settings, infos)
         placement = Placement.cyclic(workers, len(infos), copies)
-        plan = make_plan(placement, "relay", tasks=problem.task_of)
+        plan = make_plan(placement, "relay", tasks=problem.task_of, whole_tasks=codes_whole_tasks(settings))
         vector = plan.vector_format(problem.wire.length, problem.wire.dtype).padded_bytes
         trained = train(prepared.partitions, settings)
         metric = metrics_for(settings.loss)[0]

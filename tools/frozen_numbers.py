@@ -16,7 +16,7 @@ from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
 from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide
-from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
@@ -198,7 +198,8 @@ def _frozen_rounds(
         if strategy == "linear":
             plan = make_linear_plan(placement, problem.linear_target)
         else:
-            plan = make_plan(placement, strategy, tasks=problem.task_of)
+            whole_tasks = codes_whole_tasks(settings)
+            plan = make_plan(placement, strategy, tasks=problem.task_of, whole_tasks=whole_tasks)
         recipe, digest = recipe_and_digest(plan)
         server = strategy_of(plan).server_side(plan, problem, grouped=grouped)
         received = rebuild(recipe, digest)

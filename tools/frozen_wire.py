@@ -143,7 +143,6 @@ def frozen_plans() -> Frozen:
 
 def _frozen_plan(plan: Plan) -> Frozen:
     recipe, digest = recipe_and_digest(plan)
-    placement = plan.placement
     frozen: Frozen = {
         "digest": digest.hex(),
         "recipe": sha(msgpack.packb(recipe)),
@@ -153,18 +152,18 @@ def _frozen_plan(plan: Plan) -> Frozen:
         "uplink_bound": str(plan.uplink_bound),
         "downlink_bound": str(plan.downlink_bound),
     }
-    updates = fixed_bytes("updates", len(placement.partitions), 100)
-    up = [plan.encode(k, updates[list(stored)]) for k, stored in enumerate(placement.stored)]
+    units = fixed_bytes("updates", len(plan.units.holders), 100)
+    up = [plan.encode(k, units[list(held)]) for k, held in enumerate(plan.units.held)]
     frozen["uplink"] = sha(*up)
     if plan.broadcasts == "updates":
         down = plan.recombine(up)
         frozen["downlink"] = sha(down)
         for k, delivery in enumerate(plan.deliveries):
-            decoded = plan.decode(k, down[list(delivery.rows)], updates[list(delivery.known)])
-            assert np.array_equal(decoded, updates[list(delivery.wanted)])
+            decoded = plan.decode(k, down[list(delivery.rows)], units[list(delivery.known)])
+            assert np.array_equal(decoded, units[list(delivery.wanted)])
     else:
         collected = plan.collect(dict(enumerate(up)), 100, np.uint8)
-        assert np.array_equal(collected, updates)
+        assert np.array_equal(collected, units)
     return frozen
 
 

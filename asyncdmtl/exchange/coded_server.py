@@ -38,6 +38,13 @@ class CodedServerSide(ServerSide):
         self._recombine = plan.coders.recombiner
         self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in self._widths]
         self._digests: list[bytes] = []
+        # Digests are of the updates of stored partitions, `n`, then of aggregates that are units, `N + t`.
+        N = len(plan.placement.partitions)
+        self._told = [
+            (*stored, *(N + t for t in plan.units.aggregates_in(held)))
+            for stored, held in zip(plan.placement.stored, plan.units.held, strict=True)
+        ]
+        self._digest_of_unit = (*plan.units.updates, *(N + t for t in plan.units.aggregated))
 
     @property
     def vector_bytes(self) -> int:
@@ -65,7 +72,7 @@ class CodedServerSide(ServerSide):
         """Compare what `worker` sent with the plan."""
         counts = {
             "bytes of rows": (upload.size, self.uplink_bytes(worker)),
-            "digests": (len(upload.digests), len(self.plan.placement.stored[worker])),
+            "digests": (len(upload.digests), len(self._told[worker])),
             "losses": (len(upload.losses), len(self._reported[worker])),
         }
         for what, (got, expected) in counts.items():
@@ -75,14 +82,37 @@ class CodedServerSide(ServerSide):
 
     def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
         """Begin a round: compare the digests in the uploads of all workers, in their order."""
-        placement = self.plan.placement
-        claims: list[dict[bytes, list[str]]] = [{} for _ in placement.partitions]
-        for worker, stored, upload in zip(placement.workers, placement.stored, uploads, strict=True):
-            for n, claim in zip(stored, upload.digests, strict=True):
-                claims[n].setdefault(claim, []).append(worker)
+        workers, N = self.plan.placement.workers, len(self.plan.placement.partitions)
+        claims: list[dict[bytes, list[str]]] = [{} for _ in range(N + len(self.problem.tasks))]
+        for worker, told, upload in zip(workers, self._told, uploads, strict=True):
+            for what, claim in zip(told, upload.digests, strict=True):
+                claims[what].setdefault(claim, []).append(worker)
+        # Where updates differ, aggregates of them do, too: these only count where all updates agree.
+        self._refuse_disagreement(claims[:N], self._partitions_told(), established)
+        self._refuse_disagreement(claims[N:], self._tasks_told(), established)
+        self._digests = [next(iter(claims[what])) for what in self._digest_of_unit]
+
+    def _partitions_told(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [(name, (name,)) for name in self.plan.placement.partitions]
+
+    def _tasks_told(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The tasks, each with the names of its partitions."""
+        names = self.plan.placement.partitions
+        return [
+            (task, tuple(names[n] for n in parts))
+            for task, parts in zip(self.problem.tasks, self.problem.partitions_of, strict=True)
+        ]
+
+    def _refuse_disagreement(
+        self,
+        claims: Sequence[Mapping[bytes, list[str]]],
+        about: Sequence[tuple[str, tuple[str, ...]]],
+        established: Collection[str],
+    ) -> None:
+        """Raise DisagreementError if holders of a partition or task told different digests of it."""
         odd: dict[str, list[str]] = {}
         told = []
-        for name, groups in zip(placement.partitions, claims, strict=True):
+        for groups, (name, partitions) in zip(claims, about, strict=True):
             if len(groups) > 1:
                 # Groups are in the order of their first workers, and of equals max takes the first.
                 trusted = max(
@@ -90,7 +120,7 @@ class CodedServerSide(ServerSide):
                 )
                 for group in groups.values():
                     for worker in group if group is not trusted else ():
-                        odd.setdefault(worker, []).append(name)
+                        odd.setdefault(worker, []).extend(partitions)
                 told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
         if odd:
             raise DisagreementError(
@@ -98,11 +128,11 @@ class CodedServerSide(ServerSide):
                 " (python -m asyncdmtl.arithmetic shows whether their machines are to blame)",
                 odd=odd,
             )
-        self._digests = [next(iter(groups)) for groups in claims]
 
     def digest(self, worker: int) -> bytes:
         """The combined digest of the vectors that `worker` will decode."""
-        return combined_digest([self._digests[column] for column in self.plan.deliveries[worker].wanted])
+        wanted = self.plan.packed_order(self.plan.deliveries[worker].wanted)
+        return combined_digest([self._digests[column] for column in wanted])
 
     def block(self, i: int) -> Bytes:
         """Range `i` of all rows of the downlink, (R_down·P, bytes), valid until the next round."""
@@ -134,26 +164,30 @@ class RelayServerSide(CodedServerSide):
 
 
 class CentralServerSide(CodedServerSide):
-    """The server under `central`: it decodes the updates of all partitions, and aggregates them by task."""
+    """The server under `central`: it decodes all units, and aggregates updates by task."""
 
     def __init__(self, plan: Plan, problem: Problem, *, grouped: bool = False) -> None:
         super().__init__(plan, problem, grouped=grouped)
         self._chosen_rows, self._collect = plan.coders.collector()
-        self._updates = self._format.allocate(len(plan.tasks))
+        self._units = self._format.allocate(len(plan.units.holders))
         self._results = self._format.allocate(len(problem.tasks))
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
-        """Decode range `i` of the updates of all partitions."""
+        """Decode range `i` of all units."""
         each = [row for part in rows for row in part]
-        self._collect([each[r] for r in self._chosen_rows], (), self._updates[:, self.ranges[i]])
+        self._collect([each[r] for r in self._chosen_rows], (), self._units[:, self.ranges[i]])
 
     def finish(self, last: bool) -> None:
-        """Check the digests of the decoded updates, aggregate them, and combine the results."""
-        updates: Vectors = self._format.vectors(self._updates)  # type: ignore[assignment]
-        self._check_decoded(updates)
+        """Check the digests of the decoded units, aggregate updates by task, and combine the results."""
+        units: Vectors = self._format.vectors(self._units)  # type: ignore[assignment]
+        self._check_decoded(units)
         results: Vectors = self._format.vectors(self._results)  # type: ignore[assignment]
-        for t, partitions in enumerate(self.problem.partitions_of):
-            results[t] = self.problem.aggregate(t, updates[list(partitions)])
+        units_of = self.plan.units.units_of_tasks(self.problem.partitions_of)
+        for t, own in enumerate(units_of):
+            if t in self.plan.units.aggregated:
+                results[t] = units[own[0]]
+            else:
+                results[t] = self.problem.aggregate(t, units[list(own)])
         self._use(results, last)
         self._digests = [digest(result) for result in results]
         for cols, down in zip(self.ranges, self._down, strict=True):
@@ -162,8 +196,9 @@ class CentralServerSide(CodedServerSide):
     def _use(self, results: Vectors, last: bool) -> None:
         """Replace the aggregates by what goes down; here these are the aggregates themselves."""
 
-    def _check_decoded(self, updates: Vectors) -> None:
-        claims = zip(self.plan.placement.partitions, updates, self._digests, strict=True)
+    def _check_decoded(self, units: Vectors) -> None:
+        names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
+        claims = zip(names, units, self._digests, strict=True)
         odd = [name for name, update, claim in claims if digest(update) != claim]
         if odd:
             raise IntegrityError(

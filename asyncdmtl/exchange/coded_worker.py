@@ -13,7 +13,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import combined_digest, digest
-from asyncdmtl.errors import IntegrityError
+from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.sides import Upload, WorkerSide, reported_by
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
@@ -41,9 +41,14 @@ class CodedWorkerSide(WorkerSide):
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
+        if plan.aggregated and problem.settings.compression != "none":
+            raise CodingError("a plan that codes aggregates of tasks cannot serve compressed updates")
         self._delivery = plan.deliveries[worker]
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
-        self._own = self._format.allocate(len(trainer.own))
+        held = plan.units.in_layout(plan.units.held[worker])
+        self._own = self._format.allocate(len(held))
+        self._own_units = dict(zip(held, self._vectors(self._own), strict=True))
+        self._own_updates = self._array_of_updates(held)
         self._encode = plan.coders.encoder(worker)
         self._decode = plan.coders.decoder(worker)
         self.ranges = self._format.ranges
@@ -71,14 +76,14 @@ class CodedWorkerSide(WorkerSide):
     def compute(self) -> Upload:
         """Compute local updates at the current models and encode them."""
         self._prepared = False
-        own = self._vectors(self._own)
-        losses = self.trainer.packed_updates(own)
+        losses = self.trainer.packed_updates(self._own_updates)
+        aggregates = self._fill_units()
         for packets, rows in zip(self._sources, self._rows, strict=True):
             self._encode(packets, rows)
         return Upload(
             self._rows,
             sum(rows.nbytes for rows in self._rows),
-            tuple(digest(update) for update in own),
+            tuple(digest(vector) for vector in (*self._own_updates, *aggregates)),
             tuple(float(losses[i]) for i in self._reported),
             *self._penalty_and_residual(),
         )
@@ -105,6 +110,33 @@ class CodedWorkerSide(WorkerSide):
             raise self._corrupted()
         self._prepare()
         self._step(decoded)
+
+    def _array_of_updates(self, held: Sequence[int]) -> Vectors:
+        """The array that local updates are written to: that of the units, if these are the updates."""
+        updates, own = self.plan.units.updates, self.trainer.own
+        self._updates_are_units = len(held) == len(own) and all(
+            unit < len(updates) and updates[unit] == n for unit, n in zip(held, own, strict=True)
+        )
+        if self._updates_are_units:
+            return self._vectors(self._own)
+        return np.zeros((len(own), self._problem.wire.length), self._format.dtype)
+
+    def _fill_units(self) -> list[Vectors]:
+        """Fill the units that are no views of the updates; returns those that are aggregates, by task."""
+        if self._updates_are_units:
+            return []
+        units = self.plan.units
+        updates = dict(zip(self.trainer.own, self._own_updates, strict=True))
+        aggregates = []
+        for unit, vector in sorted(self._own_units.items(), key=lambda item: item[0]):
+            if unit < len(units.updates):
+                vector[:] = updates[units.updates[unit]]
+            else:
+                (task,) = units.aggregates_in([unit])
+                own = [updates[n] for n in self._problem.partitions_of[task]]
+                vector[:] = self._problem.aggregate(task, np.stack(own))
+                aggregates.append(vector)
+        return aggregates
 
     def models_digest(self) -> bytes:
         """The digest of the models of all tasks."""
@@ -176,7 +208,8 @@ class AggregatingWorkerSide(CodedWorkerSide):
 
     def _collect_known(self) -> None:
         vectors = self._known_vectors()
-        vectors |= zip(self._delivery.wanted, self._vectors(self._wanted), strict=True)
+        wanted = self.plan.packed_order(self._delivery.wanted)
+        vectors |= zip(wanted, self._vectors(self._wanted), strict=True)
         self._vectors_by_task = self._by_task(vectors)
 
     def _advance(self, stop: int) -> None:
@@ -201,25 +234,26 @@ class AggregatingWorkerSide(CodedWorkerSide):
 
 
 class RelayWorkerSide(AggregatingWorkerSide):
-    """A worker under `relay`: it decodes the updates of all partitions with the help of its own."""
+    """A worker under `relay`: it decodes the units that it lacks with the help of its own."""
 
     streams = True
 
     def side_information(self, i: int) -> Bytes:
-        """Range `i` of the packets of this worker's own updates, (packets, bytes)."""
+        """Range `i` of the packets of this worker's own units, (packets, bytes)."""
         return self._own[:, self.ranges[i]]
 
     def _known_packets(self) -> Bytes:
         return self._own
 
     def _known_vectors(self) -> dict[int, Vectors]:
-        return dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
+        return dict(self._own_units)
 
     def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
-        return [[vectors[n] for n in S] for S in self._problem.partitions_of]
+        units_of = self.plan.units.units_of_tasks(self._problem.partitions_of)
+        return [[vectors[unit] for unit in units] for units in units_of]
 
     def _names(self) -> Sequence[str]:
-        return self.plan.placement.partitions
+        return self.plan.units.names(self.plan.placement.partitions, self._problem.tasks)
 
 
 class UncodedWorkerSide(RelayWorkerSide):
@@ -236,7 +270,7 @@ class CentralWorkerSide(AggregatingWorkerSide):
         return self._format.allocate(len(self._delivery.known))
 
     def _known_vectors(self) -> dict[int, Vectors]:
-        own = dict(zip(self.trainer.own, self._vectors(self._own), strict=True))
+        own = dict(zip(self.trainer.own, self._own_updates, strict=True))
         known = self._vectors(self._known)
         for i, t in enumerate(self._delivery.known):
             known[i] = self._aggregate(t, [own[n] for n in self._problem.partitions_of[t]], slice(None))

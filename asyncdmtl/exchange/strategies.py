@@ -6,7 +6,7 @@ Planning is imported where it is done: a worker, which needs the sides alone, do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
 
@@ -43,16 +43,37 @@ MOST_PACKETS = 256
 LOAD_OVERHEAD = Fraction(1, 100)
 
 
-def affordable_overhead(placement: Placement) -> Fraction:
+def affordable_overhead(
+    placement: Placement,
+    tasks: Sequence[int] | None = None,
+    strategy: Strategy = "relay",
+    *,
+    whole_tasks: bool = True,
+) -> Fraction:
     """By what share the uplink load of a run may exceed the least: 0 if that takes few packets, else 1 %.
 
-    With cyclic placements the least load takes one packet for each worker but one: for 20 workers and 60
-    partitions, matrices of 1,140 columns. A plan of two packets for each vector is within 1 % of it.
-    """
-    from asyncdmtl.plan.rates.optimum import uplink_optimum
+    With cyclic placements the least load takes one packet for each worker but one: for 20 workers and 61
+    partitions, matrices of 1,159 columns. A plan of two packets for each vector is within 1 % of it.
 
-    packets = uplink_optimum(placement).load.denominator * len(placement.partitions)
+    Parameters
+    ----------
+    tasks, strategy, whole_tasks
+        As for `make_plan`.
+    """
+    from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
+
+    if strategy != "relay":
+        return Fraction(0)
+    wishes = UplinkWishes(whole_tasks=whole_tasks)
+    tasks = range(len(placement.partitions)) if tasks is None else tasks
+    units, rates = choose_rates(choose_units(placement, tasks, strategy, wishes), strategy, wishes)
+    packets = rates.subpackets * len(units.holders) // units.merged
     return Fraction(0) if packets <= MOST_PACKETS else LOAD_OVERHEAD
+
+
+def codes_whole_tasks(settings: Settings) -> bool:
+    """Whether workers may code aggregates of tasks: updates that are compressed travel as they are."""
+    return settings.compression == "none"
 
 
 class ExchangeStrategy(ABC):
@@ -131,8 +152,11 @@ class _Coded(ExchangeStrategy):
         """A plan whose uplink load exceeds the least by `affordable_overhead` at the most."""
         from asyncdmtl.plan.planner import make_plan
 
-        overhead = affordable_overhead(placement)
-        return make_plan(placement, self._strategy, tasks=problem.task_of, max_overhead=overhead)
+        tasks, whole_tasks = problem.task_of, codes_whole_tasks(problem.settings)
+        overhead = affordable_overhead(placement, tasks, self._strategy, whole_tasks=whole_tasks)
+        return make_plan(
+            placement, self._strategy, tasks=tasks, max_overhead=overhead, whole_tasks=whole_tasks
+        )
 
     def worker_side(
         self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False

@@ -15,7 +15,7 @@ from typing import Any
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload, reported_by
-from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.launch.threads import best_told, merged, run_apart
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
@@ -157,7 +157,7 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         settings=problem.settings,
         encoding=Encoding.empty(),
         plan=plan,
-        candidates=compare(plan.placement, problem.task_of),
+        candidates=compare(plan.placement, problem.task_of, whole_tasks=codes_whole_tasks(problem.settings)),
         problem=problem,
         vector_bytes=server.vector_bytes,
         broadcast_bytes=server.broadcast_bytes,

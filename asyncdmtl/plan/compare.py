@@ -6,18 +6,27 @@ Loads follow from the placement without making matrices, so that comparing is qu
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.bounds import downlink_bound, lacking
+from asyncdmtl.plan.rates.bounds import lacking
+from asyncdmtl.plan.rates.job import job_bound, job_bound_with_silent_workers, job_downlink_bound
 from asyncdmtl.plan.rates.optimum import uplink_optimum
-from asyncdmtl.plan.rates.rounding import PacketRates, plan_rates
-from asyncdmtl.plan.rates.stragglers import silent_rates
-from asyncdmtl.plan.validation import a_placement, numbered_tasks, per_worker, rational, whole_number
+from asyncdmtl.plan.rates.rounding import PacketRates
+from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.validation import (
+    a_placement,
+    check_combination,
+    numbered_tasks,
+    per_worker,
+    rational,
+    whole_number,
+)
 
 Network = Literal["unicast", "multicast"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -33,9 +42,11 @@ class Candidate:
     Attributes
     ----------
     strategy : str
-    uplink_load, uplink_bound : Fraction
-    downlink_load, downlink_bound : Fraction
+    uplink_load, downlink_load : Fraction
         With each row of the broadcast counted once.
+    uplink_bound, downlink_bound : Fraction
+        The job's own bounds: no scheme that gives every worker all models has lower loads. Those of
+        `personal` are for schemes whose server has all aggregates, and every model somewhere.
     unicast_load : Fraction
         The downlink with every worker's copy counted, as on links without multicast.
     subpackets : int
@@ -82,6 +93,7 @@ def compare(
     prices: Sequence[Fraction | int] | None = None,
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
+    whole_tasks: bool = True,
 ) -> tuple[Candidate, ...]:
     """The exact strategies for `placement`, each with its loads and their bounds.
 
@@ -98,6 +110,8 @@ def compare(
         As for `make_plan`: `relay` minimises the time of its uplink.
     silent : int
         The number of workers that may stay silent. Above 0 only strategies that tolerate it are compared.
+    whole_tasks : bool
+        As for `make_plan`: whether tasks that a worker stores whole may be coded as aggregates.
 
     Raises
     ------
@@ -114,22 +128,26 @@ def compare(
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
     candidates = []
     for strategy in strategies:
-        found = _affordable_rates(
-            placement,
-            strategy,
+        wishes = UplinkWishes(
             overhead,
-            prices=None if prices is None else costs,
-            speeds=speeds if strategy == "relay" else None,
-            silent=silent,
+            None if prices is None else costs,
+            speeds if strategy == "relay" else None,
+            silent,
+            whole_tasks,
         )
-        rates = [Fraction(count, found.subpackets) for count in found.rows]
-        view = _VIEWS[strategy](placement, tasks)
-        bound = uplink_optimum(placement).load if view.uplink_bound is None else view.uplink_bound
+        check_combination(strategy, wishes.prices, wishes.speeds, silent)
+        units = choose_units(placement, tasks, strategy, wishes)
+        merged, found = _affordable_rates(units, strategy, wishes)
+        rates = [Fraction(count * merged.merged, found.subpackets) for count in found.rows]
+        view = _VIEWS[strategy](placement, tasks, units)
+        if silent:
+            bound = job_bound_with_silent_workers(placement, tasks, silent).load
+        else:
+            bound = job_bound(placement, tasks, at_server=strategy == "personal").load
         limits = view.limits
         if silent:
-            bound = silent_rates(placement, silent).bound
             limits = (
-                f"any {silent} may stay silent: uplink {sum(rates)} instead of {view.uplink_bound}; {limits}"
+                f"any {silent} may stay silent: uplink {sum(rates)} instead of {len(units.holders)}; {limits}"
             )
         candidates.append(
             Candidate(
@@ -149,23 +167,14 @@ def compare(
     return tuple(candidates)
 
 
-def _affordable_rates(
-    placement: Placement,
-    strategy: Strategy,
-    overhead: Fraction,
-    *,
-    prices: Sequence[Fraction] | None,
-    speeds: Sequence[Fraction | int] | None,
-    silent: int,
-) -> PacketRates:
-    """Rates within `overhead` of the least cost or time, or within more where that takes too many packets."""
+def _affordable_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:
+    """Rates within the overhead of the least cost or time, or beyond it where that takes too many packets."""
+    overhead = wishes.max_overhead
     for allowed in (overhead, *(wider for wider in _WIDER if wider > overhead)):
         try:
-            return plan_rates(
-                placement, strategy, max_overhead=allowed, prices=prices, speeds=speeds, silent=silent
-            )
+            return choose_rates(units, strategy, replace(wishes, max_overhead=allowed))
         except PlanError:
-            if silent or (prices is None and speeds is None) or allowed >= _WIDER[-1]:
+            if (wishes.prices is None and wishes.speeds is None) or allowed >= _WIDER[-1]:
                 raise
     raise AssertionError("the last overhead returns or raises")
 
@@ -187,25 +196,28 @@ def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
     return min(candidates, key=lambda candidate: candidate.cost(network))
 
 
-def certificate_in_words(placement: Placement, certificate: Sequence[Sequence[int]]) -> str:
+def certificate_in_words(
+    coded: Placement, certificate: Sequence[Sequence[int]], named: Placement | None = None
+) -> str:
     """The proof that no scheme has a smaller uplink: the groups of a certificate, and what each lacks."""
     if len(certificate) < 2:
         return "a single worker lacks nothing"
-    lacks = [lacking(placement, block) for block in certificate]
+    lacks = [lacking(coded, block) for block in certificate]
     value = Fraction(sum(lacks), len(certificate) - 1)
-    if len(certificate) == len(placement.workers):
+    names = (named or coded).workers
+    if len(certificate) == len(coded.workers):
         groups = f"all {len(certificate)} workers by themselves"
     else:
         groups = f"{len(certificate)} groups of workers"
     described = "; ".join(
-        f"{_names([placement.workers[k] for k in block])} {'lacks' if len(block) == 1 else 'lack'} {lack}"
+        f"{_names([names[k] for k in block])} {'lacks' if len(block) == 1 else 'lack'} {lack}"
         for block, lack in list(zip(certificate, lacks, strict=True))[:_SHOWN]
     )
     rest = f"; and {len(certificate) - _SHOWN} more" if len(certificate) > _SHOWN else ""
     others = len(certificate) - 1
     helped = f"the {others} others" if others > 1 else "the other"
     return (
-        f"{groups} lack {sum(lacks)} partitions in sum ({described}{rest}); what one sends helps at most "
+        f"{groups} lack {sum(lacks)} vectors in sum ({described}{rest}); what one sends helps at most "
         f"{helped}, so {sum(lacks)}/{others}"
         + (f" = {value}" if value.denominator != others or others == 1 else "")
         + " vectors are the least uplink"
@@ -223,63 +235,65 @@ def _names(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _View:
-    """The downlink of a strategy and the reason for its load; `uplink_bound` is None where it is `R_CO`."""
+    """The downlink of a strategy, its bound, and the reasons for both loads."""
 
-    uplink_bound: Fraction | None
     downlink: int
     downlink_bound: int
     copies: list[int]
     limits: str
 
 
-def _relay(placement: Placement, tasks: Sequence[int]) -> _View:
-    down, copies = downlink_bound(placement), _missing(placement)
+def _relay(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
+    copies = [len(units.holders) - len(held) for held in units.held]
     neediest = copies.index(max(copies))
-    certificate = certificate_in_words(placement, uplink_optimum(placement).certificate)
+    certificate = certificate_in_words(units.blocks, uplink_optimum(units.blocks).certificate, placement)
     limits = (
         f"uplink: {certificate}. Downlink: worker {placement.workers[neediest]} stores only "
-        f"{len(placement.stored[neediest])} of {len(placement.partitions)} partitions."
+        f"{len(units.held[neediest])} of {len(units.holders)} {_kinds(units)}."
     )
-    return _View(None, down, down, copies, limits)
+    return _View(max(copies), job_downlink_bound(placement, tasks), copies, limits)
 
 
-def _central(placement: Placement, tasks: Sequence[int]) -> _View:
-    N, T = len(placement.partitions), len(set(tasks))
+def _central(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
+    T = max(tasks) + 1
     copies = [T - _whole_tasks(stored, tasks) for stored in placement.stored]
     neediest = copies.index(max(copies))
     limits = (
-        f"uplink: the server needs every one of {N} updates. Downlink: worker {placement.workers[neediest]} "
-        f"stores only {T - max(copies)} of {T} tasks whole."
+        f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. "
+        f"Downlink: worker {placement.workers[neediest]} stores only {T - max(copies)} of {T} tasks whole."
     )
-    return _View(Fraction(N), max(copies), max(copies), copies, limits)
+    return _View(max(copies), max(copies), copies, limits)
 
 
-def _personal(placement: Placement, tasks: Sequence[int]) -> _View:
-    N, T = len(placement.partitions), len(set(tasks))
+def _personal(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
+    T = max(tasks) + 1
     hosted = [len({tasks[n] for n in stored}) for stored in placement.stored]
     limits = (
-        f"uplink: the server needs every one of {N} updates. Downlink: every one of {T} models is wanted "
-        f"somewhere; a worker hosts {_range(hosted)} tasks."
+        f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. Downlink: every one of "
+        f"{T} models is wanted somewhere; a worker hosts {_range(hosted)} tasks."
     )
-    return _View(Fraction(N), T, T, hosted, limits)
+    return _View(T, T, hosted, limits)
 
 
-def _uncoded(placement: Placement, tasks: Sequence[int]) -> _View:
+def _uncoded(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
     limits = "nothing is coded: every update goes up once and down once."
-    down = downlink_bound(placement)
-    return _View(None, len(placement.partitions), down, _missing(placement), limits)
+    copies = [len(placement.partitions) - len(stored) for stored in placement.stored]
+    return _View(len(placement.partitions), job_downlink_bound(placement, tasks), copies, limits)
 
 
 _VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded": _uncoded}
 
 
+def _kinds(units: Units) -> str:
+    """What units are, in words."""
+    if not units.aggregated:
+        return "updates"
+    return "updates and aggregates" if units.updates else "aggregates"
+
+
 def _range(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _missing(placement: Placement) -> list[int]:
-    return [len(placement.partitions) - len(stored) for stored in placement.stored]
 
 
 def _whole_tasks(stored: Sequence[int], tasks: Sequence[int]) -> int:

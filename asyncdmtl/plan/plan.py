@@ -22,10 +22,14 @@ from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.codes.coders import Coders
 from asyncdmtl.plan.codes.matrices import ColumnDelivery, Delivery, combined_rows, packets
 from asyncdmtl.plan.parameters import PlanParameters, Strategy
-from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.job import (
+    JobBound,
+    job_bound,
+    job_bound_with_silent_workers,
+    job_downlink_bound,
+)
 from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
 from asyncdmtl.plan.rates.rounding import UplinkObjective
-from asyncdmtl.plan.rates.stragglers import silent_rates
 from asyncdmtl.plan.validation import check_byte_rows, check_vectors, numeric_dtype, whole_number
 
 # What the columns of `Plan.combined` stand for.
@@ -96,31 +100,35 @@ class Plan(PlanParameters):
 
     @cached_property
     def optimum(self) -> UplinkOptimum:
-        """`R_CO` of the placement with its certificate."""
-        return uplink_optimum(self.placement)
+        """`R_CO` of the units, with its certificate: the least uplink of `relay` that codes these units."""
+        return uplink_optimum(self.units.blocks)
 
     @property
     def certificate(self) -> tuple[tuple[int, ...], ...]:
-        """The partition of the workers that proves `R_CO`."""
+        """The partition of the workers that proves `R_CO` of the units."""
         return self.optimum.certificate
+
+    @cached_property
+    def job_bound(self) -> JobBound:
+        """The job's own bound on the uplink load, with its proof: what any scheme sends, coded or not."""
+        if self.silent:
+            return job_bound_with_silent_workers(self.placement, self.tasks, self.silent)
+        return job_bound(self.placement, self.tasks, at_server=self.strategy == "personal")
 
     @property
     def uplink_bound(self) -> Fraction:
-        """The least uplink load of any scheme: `N` if the server aggregates, `R_CO` if workers do."""
-        if self.silent:
-            return silent_rates(self.placement, self.silent).bound
-        if self.broadcasts != "updates":
-            return Fraction(len(self.placement.partitions))
-        return self.optimum.load
+        """The least uplink load of any scheme for the job (`job_bound`).
+
+        Under `personal` the server needs every aggregate; otherwise every worker does.
+        """
+        return self.job_bound.load
 
     @property
     def downlink_bound(self) -> Fraction:
-        """The least downlink load of any scheme: what one worker lacks at most; `T` under `personal`."""
-        if self.broadcasts == "updates":
-            return Fraction(downlink_bound(self.placement))
+        """The least downlink load of any scheme for the job: what one worker lacks; `T` under `personal`."""
         if self.broadcasts == "models":
             return Fraction(max(self.tasks) + 1)
-        return Fraction(max(len(delivery.wanted) for delivery in self.deliveries))
+        return Fraction(job_downlink_bound(self.placement, self.tasks))
 
     @cached_property
     def combined(self) -> Bytes:

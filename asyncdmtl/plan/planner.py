@@ -10,18 +10,19 @@ import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
+from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.codes.matrices import unit_columns
 from asyncdmtl.plan.limits import check_size
 from asyncdmtl.plan.mending import decodable_plan
 from asyncdmtl.plan.parameters import CODED, STRATEGIES, PlanParameters, Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.rates.rounding import plan_rates
 from asyncdmtl.plan.rates.senders import choose_senders
 from asyncdmtl.plan.rates.stragglers import responder_sets
 from asyncdmtl.plan.validation import (
     LARGEST_WHOLE_NUMBER,
     a_placement,
+    check_combination,
     numbered_tasks,
     per_worker,
     rational,
@@ -42,9 +43,10 @@ def make_plan(
     prices: Sequence[Fraction | int] | None = None,
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
+    whole_tasks: bool = True,
     seed: int = 0,
 ) -> Plan:
-    """The plan of least load for `placement`, checked by exact rank for every worker.
+    """The plan of least load for `placement`, checked exactly for every worker.
 
     Parameters
     ----------
@@ -62,6 +64,9 @@ def make_plan(
         `b_k`, in vectors per unit of time: `relay` minimises the time of the uplink, `max_k R_k / b_k`.
     silent : int, default 0
         Under `central` the server decodes all updates even if any so many workers send nothing.
+    whole_tasks : bool, default True
+        Tasks that a worker stores whole may be coded as aggregates, one vector instead of one per partition,
+        where that lowers the loads (`Plan.units`). False codes updates only.
     seed : int
         The first seed of random matrices that is tried.
 
@@ -79,19 +84,13 @@ def make_plan(
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
     seed = whole_number("seed", seed, high=LARGEST_WHOLE_NUMBER - ATTEMPTS)
-    rates = plan_rates(
-        placement,
-        strategy,
-        max_overhead=overhead,
-        prices=prices,
-        speeds=speeds,
-        silent=silent,
-    )
+    check_combination(strategy, prices, speeds, silent)
+    costs = None if prices is None else per_worker("prices", prices, placement)
+    wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks)
+    units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:
-        senders = choose_senders(
-            placement, None if prices is None else per_worker("prices", prices, placement)
-        )
+        senders = choose_senders(units.blocks, costs)
     parameters = PlanParameters(
         placement=placement,
         tasks=owners,
@@ -101,6 +100,8 @@ def make_plan(
         seed=seed,
         senders=senders,
         silent=silent,
+        aggregated=units.aggregated,
+        merged=units.merged,
     )
     check_size(parameters.units, rates.subpackets, rates.rows, coded=strategy in CODED)
     for attempt in range(seed, seed + ATTEMPTS):

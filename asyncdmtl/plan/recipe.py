@@ -114,7 +114,7 @@ def _checked_units(recipe: Mapping[str, Any], placement: Placement, tasks: tuple
     """The units of a recipe; ValueError unless some worker holds each, and blocks fill."""
     T = max(tasks) + 1
     aggregated = [whole(task, 0, T - 1) for task in recipe["aggregated"]]
-    if aggregated and recipe["strategy"] not in CODED:
+    if aggregated and recipe["strategy"] == "uncoded":
         raise ValueError(f"aggregated tasks under {recipe['strategy']}")
     units = Units.of(placement, tasks, aggregated)
     merged = whole(recipe["merged"], 1, len(placement.partitions))

@@ -116,6 +116,24 @@ class Units:
             first = np.array([self._position[unit] // self.merged for unit in chosen], dtype=np.int64)
         return (first[:, None] * subpackets + np.arange(subpackets)).reshape(-1)
 
+    def aggregates_in(self, units: Iterable[int]) -> tuple[int, ...]:
+        """The tasks of the aggregates among these units."""
+        first = len(self.updates)
+        return tuple(self.aggregated[unit - first] for unit in units if unit >= first)
+
+    def units_of_tasks(self, partitions_of: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """For every task the units that it needs: its aggregate alone, or its partitions' updates."""
+        unit_of = {n: unit for unit, n in enumerate(self.updates)}
+        aggregate = {t: len(self.updates) + i for i, t in enumerate(self.aggregated)}
+        return [
+            (aggregate[t],) if t in aggregate else tuple(unit_of[n] for n in partitions)
+            for t, partitions in enumerate(partitions_of)
+        ]
+
+    def names(self, partitions: Sequence[str], tasks: Sequence[str]) -> list[str]:
+        """A name for every unit: that of its partition, or of its task."""
+        return [*(partitions[n] for n in self.updates), *(tasks[t] for t in self.aggregated)]
+
     @cached_property
     def _position(self) -> dict[int, int]:
         return {unit: position for position, unit in enumerate(self.layout)}

@@ -19,7 +19,7 @@ def wire_load(record: RunRecord) -> Fraction:
     places = [placement.workers.index(name) for name in heard]
     grouped = {number for k in places for number in multicast_delivery(plan, k).rows}
     alone = [d for name, d in zip(placement.workers, plan.deliveries, strict=True) if name not in heard]
-    return Fraction(len(grouped) + sum(len(delivery.rows) for delivery in alone), plan.subpackets)
+    return (len(grouped) + sum(len(delivery.rows) for delivery in alone)) * plan.packet_load
 
 
 def report_multicast(record: RunRecord) -> dict[str, Any] | None:

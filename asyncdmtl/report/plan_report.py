@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.choice import UplinkWishes, choose_units
 from asyncdmtl.plan.compare import Candidate, certificate_in_words
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
@@ -16,6 +17,7 @@ from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.bounds import certificate_value
 from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.job import job_bound, job_downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 
@@ -96,9 +98,11 @@ def report_strategies(
     weights : dict
         `prices` or `speeds` of the workers, if cost or time is minimised instead of the load.
     """
-    placement = request.placement
-    optimum = uplink_optimum(placement)
+    placement, tasks = request.placement, request.tasks
+    units = choose_units(placement, tasks, "relay", UplinkWishes())
+    optimum = uplink_optimum(units.blocks)
     many = len(optimum.certificate) > 1
+    job = job_bound(placement, tasks)
     ranked = sorted(candidates, key=lambda candidate: candidate.cost(network))
     return {
         "placement": placement.as_dict(),
@@ -113,9 +117,18 @@ def report_strategies(
         "strategy": chosen,
         "priced": "prices" in weights,
         "certificate": [[placement.workers[k] for k in block] for block in optimum.certificate],
-        "certificate_value": str(certificate_value(placement, optimum.certificate)) if many else "0",
-        "certificate_in_words": certificate_in_words(placement, optimum.certificate),
-        **_weighted_bound(placement, weights),
+        "certificate_value": str(certificate_value(units.blocks, optimum.certificate)) if many else "0",
+        "certificate_in_words": certificate_in_words(units.blocks, optimum.certificate, placement),
+        "aggregated": [request.task_names[t] for t in units.aggregated],
+        "job_bound": {
+            "uplink": str(job.load),
+            "downlink": job_downlink_bound(placement, tasks),
+            "certificate": [
+                {"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in job.certificate
+            ],
+            "complete": job.complete,
+        },
+        **_weighted_bound(placement, units.blocks, weights),
         "strategies": {
             candidate.strategy: {
                 "uplink_load": str(candidate.uplink_load),
@@ -144,20 +157,24 @@ def report_plan(plan: Plan) -> PlanReport:
         "downlink_bound": str(plan.downlink_bound),
         "unicast_load": str(plan.wire_downlink_load),
         "subpackets": plan.subpackets,
-        "uplink_loads": {worker: str(Fraction(count, plan.subpackets)) for worker, count in rows},
+        "uplink_loads": {worker: str(count * plan.packet_load) for worker, count in rows},
+        "merged": plan.merged,
         "seed": plan.seed,
         "digest": plan.digest.hex(),
     }
 
 
-def _weighted_bound(placement: Placement, weights: dict[str, Any]) -> PlanReport:
-    """The least cost or time of a relay's uplink, with its proof; empty if the load is minimised."""
+def _weighted_bound(placement: Placement, coded: Placement, weights: dict[str, Any]) -> PlanReport:
+    """The least cost or time of a relay's uplink, with its proof; empty if the load is minimised.
+
+    `coded` is the placement of what is coded: units of the workers of `placement`.
+    """
     if "prices" in weights:
-        cheap = cheapest_rates(placement, weights["prices"])
+        cheap = cheapest_rates(coded, weights["prices"])
         proof = [{"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in cheap.certificate]
         return {"cost_bound": str(cheap.cost), "cost_certificate": proof}
     if "speeds" in weights:
-        fast = fastest_rates(placement, weights["speeds"])
+        fast = fastest_rates(coded, weights["speeds"])
         return {"time_bound": str(fast.time), "time_certificate": _named(placement, fast.certificate)}
     return {}
 

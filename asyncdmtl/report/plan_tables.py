@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.report.console import make_console
-from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
 from asyncdmtl.report.units import human_bytes
 
@@ -37,6 +36,16 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     console.print(_strategy_table(report))
     for strategy, row in report["strategies"].items():
         console.print(f"{strategy}: {row['limits']}")
+    job = report["job_bound"]
+    console.print(
+        f"The job: no scheme by which every worker gets all models sends less than {job['uplink']} up and "
+        f"{job['downlink']} down."
+    )
+    if report["aggregated"]:
+        shown = " ".join(report["aggregated"][:MOST_LISTED])
+        others = len(report["aggregated"]) - MOST_LISTED
+        shown += f" and {others} more" if others > 0 else ""
+        console.print(f"A relay codes aggregates of {shown}: some worker stores each of these tasks whole.")
     if "cost_bound" in report:
         console.print(f"A relay's uplink costs at least {report['cost_bound']}.")
     if "time_bound" in report:
@@ -45,8 +54,6 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
             f"A relay's uplink takes at least {report['time_bound']}, the time of what only {slowest} hold."
         )
     console.print(_verdict(report))
-    if "costs" in report:
-        console.print(cost_table(report["costs"], report["strategy"]))
     if "updates" in report:
         console.print(_update_table(report["updates"]))
 
@@ -54,9 +61,9 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
 def _update_table(updates: Mapping[str, Any]) -> Table:
     """What each kind of update is predicted to cost; those that cannot be had, and why."""
     table = Table(title="Updates: predicted rounds and bytes to 1e-6")
-    table.add_column("", overflow="fold")
+    table.add_column("")
     for heading in ("rounds", "vector", "uplink", "downlink (wire)"):
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(heading, justify="right")
     table.add_column("not here because")
     for name, each in updates.items():
         cells = (human_bytes(each[key]) for key in ("vector_bytes", "up_bytes", "down_bytes"))
@@ -86,7 +93,7 @@ def _strategy_table(report: PlanReport) -> Table:
     headings = ("up", "bound", "down", "bound", "copies", "packets", "cost")
     table.add_column("", no_wrap=True)
     for heading in headings:
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=True)
     for strategy, row in report["strategies"].items():
         table.add_row(
             f"→ {strategy}" if strategy == report["strategy"] else f"  {strategy}",

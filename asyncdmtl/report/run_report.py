@@ -54,6 +54,7 @@ def report_run(record: RunRecord) -> Report:
             "bytes": record.vector_bytes,
             "uncoded_bytes": record.problem.wire.length * record.problem.wire.dtype.itemsize,
             "subpackets": plan.subpackets,
+            "merged": plan.merged if isinstance(plan, Plan) else 1,
         },
         "rounds": [asdict(entry) for entry in record.rounds],
         "seconds": record.seconds,
@@ -70,6 +71,8 @@ def report_run(record: RunRecord) -> Report:
         "multicast": report_multicast(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
         "certificate": _certificate(plan),
+        "job_certificate": _job_certificate(plan),
+        "aggregated": _aggregated(record),
         "incidents": [asdict(incident) for incident in record.incidents],
         "kernel": {name: asdict(count) for name, count in record.kernel.items()},
         "kernel_ledger_difference": _kernel_difference(record),
@@ -155,10 +158,26 @@ def _directions(record: RunRecord) -> Report:
 
 
 def _certificate(plan: AnyPlan) -> list[list[str]] | None:
-    """The blocks of workers that prove the uplink bound, by name; None for a linear plan."""
+    """The blocks of workers that prove the least uplink of what is coded; None for a linear plan."""
     if not isinstance(plan, Plan):
         return None
     return [[plan.placement.workers[k] for k in block] for block in plan.certificate]
+
+
+def _job_certificate(plan: AnyPlan) -> list[dict[str, Any]] | None:
+    """The cuts and multipliers that prove the uplink bound of the job; None for a linear plan."""
+    if not isinstance(plan, Plan):
+        return None
+    return [
+        {"workers": [plan.placement.workers[k] for k in cut], "multiplier": str(multiplier)}
+        for cut, multiplier in plan.job_bound.certificate
+    ]
+
+
+def _aggregated(record: RunRecord) -> list[str]:
+    """The tasks of which workers coded the aggregate instead of updates."""
+    plan = record.plan
+    return [record.problem.tasks[t] for t in plan.aggregated] if isinstance(plan, Plan) else []
 
 
 def _candidates(record: RunRecord) -> dict[str, dict[str, str]]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.sides import ServerSide
-from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, ExchangeStrategy, strategy_of
+from asyncdmtl.exchange.strategies import (
+    EXCHANGE_STRATEGIES,
+    ExchangeStrategy,
+    codes_whole_tasks,
+    strategy_of,
+)
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS
 from asyncdmtl.plan.codes.repair import multicast_delivery
@@ -77,7 +81,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     problem, distrusted = progress.problem, progress.distrusted
     stored = {m.name: [name for name in m.partitions if (m.name, name) not in distrusted] for m in members}
     placement = Placement(stored, [info.id for info in problem.infos])
-    candidates = compare(placement, problem.task_of)
+    whole_tasks = codes_whole_tasks(problem.settings)
+    candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks)
     hearing = [k for k, member in enumerate(members) if member.hears]
     if progress.strategy == "auto":
         possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
@@ -113,10 +118,10 @@ def choose_listeners(plan: AnyPlan, hearing: Sequence[int]) -> tuple[tuple[str, 
         return (), ""
     rows = {number for k in hearing for number in multicast_delivery(plan, k).rows}
     copies = sum(len(plan.deliveries[k].rows) for k in hearing)
-    told = f"{Fraction(len(rows), plan.subpackets)} vectors to the group"
+    told = f"{len(rows) * plan.packet_load} vectors to the group"
     if len(plan.combined) > MAX_ROW_NUMBERS // 2:
         return (), f"{len(plan.combined)} rows are more than datagrams can number"
     if len(rows) >= copies:
-        return (), f"{told} are no less than {Fraction(copies, plan.subpackets)} over TCP"
+        return (), f"{told} are no less than {copies * plan.packet_load} over TCP"
     names = tuple(plan.placement.workers[k] for k in hearing)
-    return names, f"{told} instead of {Fraction(copies, plan.subpackets)} over TCP"
+    return names, f"{told} instead of {copies * plan.packet_load} over TCP"

@@ -64,7 +64,7 @@ def test_certificates_are_told_in_words() -> None:
     plan = make_plan(HOMOGENEOUS)
     words = certificate_in_words(HOMOGENEOUS, plan.certificate)
     assert "w0 lacks 3" in words
-    assert "lack 18 partitions in sum" in words
+    assert "lack 18 vectors in sum" in words
     assert "18/5 vectors are the least uplink" in words
     halves = Placement({"a": ["x"], "b": ["x"], "c": ["y", "z"]})
     assert "a lacks 2" in certificate_in_words(halves, [[0], [1, 2]])

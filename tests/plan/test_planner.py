@@ -36,15 +36,18 @@ EDGES = [
 
 def exchange(plan: Plan, rng: np.random.Generator, d: int, dtype: str) -> None:
     """One round by hand: every worker ends up with every vector that it wants, bit for bit."""
-    N = len(plan.placement.partitions)
-    V = rng.integers(0, 256, (N, d * np.dtype(dtype).itemsize), dtype=np.uint8).view(dtype)
-    up = [plan.encode(k, V[list(stored)]) for k, stored in enumerate(plan.placement.stored)]
+
+    def draw(count: int) -> NDArray[Any]:
+        return rng.integers(0, 256, (count, d * np.dtype(dtype).itemsize), dtype=np.uint8).view(dtype)
+
+    U = draw(len(plan.units.holders))
+    up = [plan.encode(k, U[list(held)]) for k, held in enumerate(plan.units.held)]
     assert [len(rows) for rows in up] == list(plan.uplink_rows)
-    vectors: NDArray[Any] = V
+    vectors = U
     if plan.broadcasts != "updates":
         layout = plan.vector_format(d, dtype)
-        assert plan.collect(dict(enumerate(up)), d, dtype).tobytes() == V.tobytes()
-        vectors = np.stack([V[plan.tasks.index(t)] for t in range(max(plan.tasks) + 1)])
+        assert plan.collect(dict(enumerate(up)), d, dtype).tobytes() == U.tobytes()
+        vectors = draw(max(plan.tasks) + 1)
         down = plan.recombine([layout.pack(vectors)])
     else:
         down = plan.recombine(up)
@@ -98,7 +101,10 @@ def test_central_counts_whole_tasks_as_side_information() -> None:
     placement = Placement({"a": ["p0", "p1", "p2"], "b": ["p2", "p3"], "c": ["p0", "p3", "p4", "p5"]})
     plan = make_plan(placement, "central", tasks=[0, 0, 1, 1, 2, 2])
     assert [delivery.known for delivery in plan.deliveries] == [(0,), (1,), (2,)]
-    assert [plan.uplink_load, plan.downlink_load] == [6, 2]
+    assert [plan.uplink_load, plan.downlink_load] == [3, 2]
+    assert plan.units.aggregated == (0, 1, 2)
+    updates = make_plan(placement, "central", tasks=[0, 0, 1, 1, 2, 2], whole_tasks=False)
+    assert [updates.uplink_load, updates.downlink_load] == [6, 2]
 
 
 def test_uplink_zeros_follow_from_the_placement() -> None:
@@ -128,9 +134,13 @@ def test_no_plan_is_handed_out_unchecked(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("placement", [HOMOGENEOUS, Placement.cyclic(5, 7, 4)], ids=repr)
 def test_silent_workers_are_done_without(placement: Placement, silent: int) -> None:
     tasks = [n // 2 for n in range(len(placement.partitions))]
-    plan = make_plan(placement, "central", tasks=tasks, silent=silent)
+    plan = make_plan(placement, "central", tasks=tasks, silent=silent, whole_tasks=False)
     exchange(plan, np.random.default_rng(3), 11, "float32")
-    assert plan.uplink_load == plan.uplink_bound > len(placement.partitions)
+    single = make_plan(placement, "central", silent=silent)
+    assert plan.uplink_load == single.uplink_load == single.uplink_bound > len(placement.partitions)
+    whole = make_plan(placement, "central", tasks=tasks, silent=silent)
+    assert plan.uplink_bound <= whole.uplink_load <= plan.uplink_load
+    exchange(whole, np.random.default_rng(3), 11, "float32")
     V = np.random.default_rng(4).standard_normal((len(placement.partitions), 9))
     up = {k: plan.encode(k, V[list(stored)]) for k, stored in enumerate(placement.stored)}
     for absent in combinations(range(len(placement.workers)), silent):
@@ -172,8 +182,8 @@ def test_uncoded_updates_go_up_where_it_is_cheapest(strategy: Any) -> None:
 
 
 def test_an_exact_plan_that_would_take_hours_is_refused_at_once() -> None:
-    large = Placement.cyclic(100, 1000, 4)
-    with pytest.raises(PlanError, match=r"33 packets per vector.*allow some max_overhead"):
+    large = Placement.cyclic(251, 1004, 4)
+    with pytest.raises(PlanError, match=r"250 packets per vector.*allow some max_overhead"):
         make_plan(large)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.exchange.sides import Upload, WorkerSide
-from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -31,7 +31,12 @@ class RoundExchange:
         self.plan: AnyPlan = (
             make_linear_plan(placement, self.problem.linear_target)
             if strategy == "linear"
-            else make_plan(placement, strategy, tasks=self.problem.task_of)
+            else make_plan(
+                placement,
+                strategy,
+                tasks=self.problem.task_of,
+                whole_tasks=codes_whole_tasks(settings),
+            )
         )
         recipe, digest = recipe_and_digest(self.plan)
         made = strategy_of(self.plan)

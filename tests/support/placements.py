@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from asyncdmtl.plan.placement import Placement
 
@@ -22,6 +23,13 @@ def random_placement(rng: random.Random, most_workers: int = 6, most_partitions:
         kept = {name for worker, names in stored.items() if worker != emptied for name in names}
         stored[emptied] = [f"p{n}" for n in range(N) if f"p{n}" not in kept]
     return Placement(stored, [f"p{n}" for n in range(N)])
+
+
+def numbered(drawn: Iterable[int]) -> tuple[int, ...]:
+    """Tasks of partitions, numbered from 0 without gaps, from any numbers."""
+    owners = list(drawn)
+    order = sorted(set(owners))
+    return tuple(order.index(task) for task in owners)
 
 
 HOMOGENEOUS = Placement.cyclic(6, 6, 3)

@@ -163,6 +163,35 @@ def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tupl
     return np.asarray(outcome.x[:workers], dtype=np.float64), value
 
 
+def proven_cover(workers: int, demands: Demands) -> tuple[Floats, dict[frozenset[int], Fraction]]:
+    """Rates of the linear program without silent workers, and exact multipliers that prove its value.
+
+    The multipliers `y_S >= 0` sum to at most 1 over the sets of each worker, so `Σ_S y_S f(S)` is a lower
+    bound of `Σ_k R_k`.
+    """
+    from scipy.optimize import linprog
+
+    if not demands:
+        return np.zeros(workers), {}
+    constraints, sets = _cover_constraints(workers, demands, 1, 0)
+    outcome = linprog(
+        np.ones(workers),
+        A_ub=-constraints.matrix(workers),
+        b_ub=-np.array(constraints.least),
+        bounds=(0, None),
+        method="highs",
+    )
+    weights = [
+        Fraction(max(0.0, -float(y))).limit_denominator(_DUAL_DENOMINATOR) for y in outcome.ineqlin.marginals
+    ]
+    sums = [
+        sum((y for S, y in zip(sets, weights, strict=True) if k in S), Fraction(0)) for k in range(workers)
+    ]
+    scale = max(Fraction(1), *sums)
+    multipliers = {frozenset(S): y / scale for S, y in zip(sets, weights, strict=True) if y}
+    return np.asarray(outcome.x, dtype=np.float64), multipliers
+
+
 def _cover_constraints(
     workers: int, demands: Demands, subpackets: int, silent: int
 ) -> tuple[Constraints, list[tuple[int, ...]]]:

@@ -1,0 +1,77 @@
+"""The choice of what a plan codes and of how much each worker sends: units, packets and rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.aggregates import aggregable_tasks, best_aggregates
+from asyncdmtl.plan.rates.rounding import PacketRates, plan_rates
+from asyncdmtl.plan.rates.stragglers import check_copies, silent_rates
+from asyncdmtl.plan.units import Units
+
+# Columns of matrices up to which units with equal holders are not merged: small matrices cost little, and
+# packets of single units balance the work of the workers better.
+MOST_UNMERGED_COLUMNS = 256
+
+
+@dataclass(frozen=True)
+class UplinkWishes:
+    """How an uplink is to be chosen; the arguments of `make_plan` of the same names."""
+
+    max_overhead: Fraction = Fraction(0)
+    prices: Sequence[Fraction | int] | None = None
+    speeds: Sequence[Fraction | int] | None = None
+    silent: int = 0
+    whole_tasks: bool = True
+
+
+def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wishes: UplinkWishes) -> Units:
+    """The units of the least loads: aggregates of tasks that a worker stores whole, and updates."""
+    aggregated: tuple[int, ...] = ()
+    if wishes.whole_tasks and strategy == "relay":
+        aggregated = best_aggregates(placement, tasks)
+    elif wishes.whole_tasks and strategy in ("central", "personal"):
+        aggregated = aggregable_tasks(placement, tasks, least_holders=wishes.silent + 1)
+    units = Units.of(placement, tasks, aggregated)
+    if wishes.silent:
+        if min(map(len, units.holders)) <= wishes.silent:
+            check_copies(placement, wishes.silent)
+        if aggregated and min(map(len, placement.holders)) > wishes.silent:
+            updates = Units.of(placement, tasks)
+            return min((units, updates), key=lambda choice: silent_rates(choice.blocks, wishes.silent).bound)
+    return units
+
+
+def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:
+    """Rates for these units, which come back merged where that makes large matrices smaller."""
+
+    def rates(of: Units) -> PacketRates:
+        return plan_rates(
+            of.blocks,
+            strategy,
+            max_overhead=wishes.max_overhead,
+            prices=wishes.prices,
+            speeds=wishes.speeds,
+            silent=wishes.silent,
+        )
+
+    # With so many units no plan of single ones is small, and its rates need not be found.
+    if strategy != "relay" or len(units.holders) <= MOST_UNMERGED_COLUMNS or units.largest_merge() == 1:
+        found = rates(units)
+        small = found.subpackets * len(units.holders) <= MOST_UNMERGED_COLUMNS
+        if strategy != "relay" or small or found.subpackets == 1 or units.largest_merge() == 1:
+            return units, found
+    merged = replace(units, merged=units.largest_merge())
+    return merged, _scaled(rates(merged), merged.merged)
+
+
+def _scaled(rates: PacketRates, merged: int) -> PacketRates:
+    """Rates of blocks, whose cost or time counts vectors again."""
+    objective = rates.objective
+    if objective is None:
+        return rates
+    scaled = replace(objective, value=objective.value * merged, bound=objective.bound * merged)
+    return replace(rates, objective=scaled)

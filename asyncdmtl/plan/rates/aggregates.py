@@ -1,0 +1,86 @@
+"""Which tasks are coded as aggregates: the choice of units with the least loads.
+
+A task that some worker stores whole can travel as its aggregate, one vector, held by such workers only; or as
+the updates of its partitions, more vectors, which have more holders. Neither is always better. For `central`
+and `personal` the aggregate is: one vector goes up instead of several. For `relay` the choice is searched
+for: all combinations where there are few tasks to choose from, else one change at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations
+
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.units import Units, whole_holders
+
+# Tasks up to which all combinations are tried.
+ALL_COMBINATIONS_TASKS = 7
+
+# Combinations that are tried at the most, if the placement is small: some seconds.
+MOST_TRIALS = 300
+
+# Trials × copies of partitions: with larger placements fewer combinations are tried.
+TRIAL_EFFORT = 100_000
+
+Loads = tuple[Fraction, int, int, int]
+
+
+def aggregable_tasks(placement: Placement, tasks: Sequence[int], least_holders: int = 1) -> tuple[int, ...]:
+    """The tasks of several partitions that at least `least_holders` workers store whole, ascending."""
+    sizes = [0] * (max(tasks) + 1)
+    for task in tasks:
+        sizes[task] += 1
+    whole = whole_holders(placement, tasks)
+    return tuple(t for t, H in enumerate(whole) if len(H) >= least_holders and sizes[t] > 1)
+
+
+def best_aggregates(placement: Placement, tasks: Sequence[int]) -> tuple[int, ...]:
+    """The tasks that `relay` codes as aggregates, for the least uplink, then downlink, then unicast.
+
+    The best of all combinations if there are at most `ALL_COMBINATIONS_TASKS` to choose from; beyond that the
+    best that a search finds, which starts from all and from none.
+    """
+    candidates = aggregable_tasks(placement, tasks)
+    if not candidates:
+        return ()
+    trials = _Trials(placement, tasks)
+    if len(candidates) <= ALL_COMBINATIONS_TASKS:
+        sizes = range(len(candidates), -1, -1)
+        every = [chosen for size in sizes for chosen in combinations(candidates, size)]
+        return min(every, key=trials.loads)
+    best = min([candidates, ()], key=trials.loads)
+    improved = True
+    while improved:
+        improved = False
+        for task in candidates:
+            changed = tuple(sorted(set(best) ^ {task}))
+            if trials.left and trials.loads(changed) < trials.loads(best):
+                best, improved = changed, True
+    return best
+
+
+class _Trials:
+    """Loads of `relay` for choices of aggregated tasks, computed once each."""
+
+    def __init__(self, placement: Placement, tasks: Sequence[int]) -> None:
+        self._placement, self._tasks = placement, tasks
+        self._known: dict[tuple[int, ...], Loads] = {}
+        self._most = max(4, min(MOST_TRIALS, TRIAL_EFFORT // sum(map(len, placement.stored))))
+
+    @property
+    def left(self) -> bool:
+        """Whether more choices may be tried."""
+        return len(self._known) < self._most
+
+    def loads(self, aggregated: tuple[int, ...]) -> Loads:
+        """What is to be small, in this order."""
+        if aggregated not in self._known:
+            units = Units.of(self._placement, self._tasks, aggregated).blocks
+            copies = sum(len(units.partitions) - len(stored) for stored in units.stored)
+            load = uplink_optimum(units).load
+            self._known[aggregated] = (load, downlink_bound(units), copies, -len(aggregated))
+        return self._known[aggregated]

@@ -1,0 +1,235 @@
+"""The job's own lower bound: what any scheme sends up, if workers need the aggregate of every task.
+
+A worker needs `z_t` of every task, not the updates it is made of, and a worker that stores a task whole
+computes `z_t` itself. So a cut counts tasks instead of partitions: for every non-empty proper subset `S` of
+the workers,
+
+    Σ_{k∈S} R_k >= ex_job(S) = |{t : some partition of t is held by workers of S only}|
+
+since the workers outside `S` cannot compute these `z_t` from all that they store, and each is as long as a
+vector (docs/theory.md, section 3). Where the server needs the aggregates, `S` may be the set of all workers,
+too. The least `Σ_k R_k` under these constraints is a linear program, and multipliers on cuts prove its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.covering import Constraints, fractional_cover, minimise, proven_cover
+from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.rates.stragglers import silent_rates
+from asyncdmtl.plan.units import whole_holders
+
+# Workers up to which every cut is listed, so that the bound is the exact value of the linear program.
+ALL_CUTS_WORKERS = 10
+
+# Violated cuts that are searched for, with more workers: each takes an integer program.
+_SEARCH_ROUNDS = 30
+
+# Partitions, counted once for equal holders within a task, up to which violated cuts are searched for.
+_SEARCHED_PARTITIONS = 400
+
+Cut = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class JobBound:
+    """A lower bound on the uplink load of the job, and its proof.
+
+    Attributes
+    ----------
+    load : Fraction
+        In vectors.
+    certificate : tuple of (cut, multiplier) pairs
+        `certified_load` of it is `load`.
+    complete : bool
+        Whether `load` is the largest bound that cuts prove. If not, the cuts were searched for.
+    """
+
+    load: Fraction
+    certificate: tuple[tuple[Cut, Fraction], ...]
+    complete: bool
+
+
+def exclusive_tasks(placement: Placement, tasks: Sequence[int], workers: Iterable[int]) -> int:
+    """`ex_job(S)`: the number of tasks with a partition that only `workers` store."""
+    inside = set(workers)
+    return len({t for t, H in zip(tasks, placement.holders, strict=True) if inside.issuperset(H)})
+
+
+def certified_load(
+    placement: Placement,
+    tasks: Sequence[int],
+    certificate: Sequence[tuple[Sequence[int], Fraction]],
+    *,
+    at_server: bool = False,
+) -> Fraction:
+    """The lower bound on the uplink load that multipliers on cuts prove: `Σ_S y_S ex_job(S)`.
+
+    `Σ_{S∋k} y_S <= 1` for every worker makes `Σ_k R_k >= Σ_S y_S Σ_{k∈S} R_k >= Σ_S y_S ex_job(S)`.
+
+    Parameters
+    ----------
+    tasks : sequence of int, length N
+    certificate : sequence of (cut, multiplier) pairs
+    at_server : bool
+        Whether the server needs the aggregates, so that all workers together are a cut, too.
+
+    Raises
+    ------
+    UsageError
+        A multiplier is negative, a cut is none, or the multipliers of a worker's cuts exceed 1.
+    """
+    K = len(placement.workers)
+    for cut, multiplier in certificate:
+        if multiplier < 0 or not 0 < len(set(cut)) <= K - (not at_server) or not set(cut) <= set(range(K)):
+            raise UsageError("certificate", "must have cuts with multipliers from 0 on", (cut, multiplier))
+    for k in range(K):
+        if sum(y for cut, y in certificate if k in cut) > 1:
+            raise UsageError("certificate", f"must not sum to more than 1 at worker {k}", certificate)
+    return sum((y * exclusive_tasks(placement, tasks, cut) for cut, y in certificate), Fraction(0))
+
+
+def job_downlink_bound(placement: Placement, tasks: Sequence[int]) -> int:
+    """`max_k (T − c_k)`: the least broadcast, where worker `k` stores `c_k` tasks whole."""
+    stored = [0] * len(placement.workers)
+    for holders in whole_holders(placement, tasks):
+        for k in holders:
+            stored[k] += 1
+    return max(tasks) + 1 - min(stored)
+
+
+def job_bound(placement: Placement, tasks: Sequence[int], *, at_server: bool = False) -> JobBound:
+    """The job's lower bound on the uplink load.
+
+    Parameters
+    ----------
+    placement : Placement
+    tasks : sequence of int, length N
+        The task of each partition, from 0 without gaps.
+    at_server : bool
+        Whether the server needs every aggregate; default: every worker does.
+    """
+    K = len(placement.workers)
+    everyone = frozenset(range(K))
+    if K == 1 and not at_server:
+        return JobBound(Fraction(0), (), True)
+    if len(set(tasks)) == len(tasks):
+        if at_server:
+            return JobBound(Fraction(len(tasks)), ((tuple(range(K)), Fraction(1)),), True)
+        blocks = uplink_optimum(placement).certificate
+        share = Fraction(1, max(1, len(blocks) - 1))
+        return _proven(placement, tasks, [(everyone.difference(block), share) for block in blocks], True)
+    demands = _Demands(placement, tasks)
+    if K <= ALL_CUTS_WORKERS:
+        cuts, complete = demands.all_cuts(at_server), True
+    else:
+        cuts, complete = demands.searched_cuts(at_server)
+    _, multipliers = proven_cover(K, cuts)
+    proof = [(cut, y) for cut, y in multipliers.items()]
+    return _proven(placement, tasks, proof, complete, at_server=at_server)
+
+
+def job_bound_with_silent_workers(placement: Placement, tasks: Sequence[int], silent: int) -> JobBound:
+    """The job's bound where the server must decode without any `silent` workers; it has no certificate.
+
+    Every cut holds for `S` without any `silent` of its workers (docs/theory.md, section 6).
+    """
+    if len(set(tasks)) == len(tasks):
+        return JobBound(silent_rates(placement, silent).bound, (), True)
+    demands, K = _Demands(placement, tasks), len(placement.workers)
+    if K <= ALL_CUTS_WORKERS:
+        cuts, complete = demands.all_cuts(at_server=True), True
+    else:
+        cuts, complete = demands.searched_cuts(at_server=True)
+    return JobBound(fractional_cover(K, cuts, silent=silent)[1], (), complete)
+
+
+def _proven(
+    placement: Placement,
+    tasks: Sequence[int],
+    proof: Sequence[tuple[frozenset[int], Fraction]],
+    complete: bool,
+    *,
+    at_server: bool = False,
+) -> JobBound:
+    certificate = tuple(sorted((tuple(sorted(cut)), y) for cut, y in proof if y and cut))
+    return JobBound(certified_load(placement, tasks, certificate, at_server=at_server), certificate, complete)
+
+
+class _Demands:
+    """The cuts of a job: for each task the least sets of workers without which it cannot be computed."""
+
+    def __init__(self, placement: Placement, tasks: Sequence[int]) -> None:
+        self.workers = len(placement.workers)
+        self.placement, self.tasks = placement, tasks
+        sets: list[set[frozenset[int]]] = [set() for _ in range(max(tasks) + 1)]
+        for task, H in zip(tasks, placement.holders, strict=True):
+            sets[task].add(frozenset(H))
+        self.needs = [[H for H in group if not any(other < H for other in group)] for group in sets]
+
+    def demand(self, S: frozenset[int]) -> int:
+        """`ex_job(S)`."""
+        return sum(any(H <= S for H in group) for group in self.needs)
+
+    def all_cuts(self, at_server: bool) -> dict[frozenset[int], int]:
+        """Every cut that asks for more than each smaller one."""
+        K = self.workers
+        bits = [[sum(1 << k for k in H) for H in group] for group in self.needs]
+        subsets = np.arange(1 << K)
+        counts = np.zeros(1 << K, dtype=np.int64)
+        for group in bits:
+            counts += np.any([subsets & H == H for H in group], axis=0)
+        found = {}
+        for S in range(1, (1 << K) - (not at_server)):
+            less = [counts[S & ~(1 << k)] for k in range(K) if S >> k & 1]
+            if counts[S] > max(less):
+                found[frozenset(k for k in range(K) if S >> k & 1)] = int(counts[S])
+        return found
+
+    def searched_cuts(self, at_server: bool) -> tuple[dict[frozenset[int], int], bool]:
+        """Cuts of single holder sets and of all but one worker, then those that the best rates violate."""
+        K, everyone = self.workers, frozenset(range(self.workers))
+        start = {H for group in self.needs for H in group} | {everyone - {k} for k in everyone}
+        start |= {everyone} if at_server else set()
+        start -= set() if at_server else {everyone}
+        cuts = {S: demand for S in start if (demand := self.demand(S))}
+        if sum(map(len, self.needs)) > _SEARCHED_PARTITIONS:
+            return cuts, False
+        for _ in range(_SEARCH_ROUNDS):
+            rates, _ = proven_cover(K, cuts)
+            S, certain = self._violated(rates, at_server)
+            if S is None:
+                return cuts, certain
+            if S in cuts:
+                break
+            cuts[S] = self.demand(S)
+        return cuts, False
+
+    def _violated(self, rates: Floats, at_server: bool) -> tuple[frozenset[int] | None, bool]:
+        """The cut whose rates are furthest below its demand: an integer program over workers and tasks."""
+        K, T = self.workers, len(self.needs)
+        constraints = Constraints()
+        need = K + T
+        for task, group in enumerate(self.needs):
+            chosen = range(need, need + len(group))
+            need += len(group)
+            for variable, H in zip(chosen, group, strict=True):
+                constraints.add([*((k, 1.0) for k in H), (variable, -float(len(H)))], 0.0)
+            constraints.add([*((variable, 1.0) for variable in chosen), (K + task, -1.0)], 0.0)
+        if not at_server:
+            constraints.add([(k, -1.0) for k in range(K)], 1.0 - K)
+        costs = np.concatenate([rates, -np.ones(T), np.zeros(need - K - T)])
+        solution = minimise(costs, constraints, np.ones(need))
+        if solution is None:
+            return None, False
+        if float(costs @ solution.values) > -1e-6:
+            return None, solution.optimal
+        return frozenset(int(k) for k in np.flatnonzero(solution.values[:K])), True
