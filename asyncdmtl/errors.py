@@ -47,7 +47,9 @@ class UsageError(AsyncDMTLError, ValueError):
         self.argument = argument
         self.rule = rule
         self.value = value
-        super().__init__(f"{argument} {rule}, got {_short(value)}")
+        # Where nothing was given, the rule says all.
+        absent = value is None and rule.startswith(("must be given", "needs", "must name", "must say"))
+        super().__init__(f"{argument} {rule}" + ("" if absent else f", got {_short(value)}"))
 
 
 class PlacementError(UsageError):

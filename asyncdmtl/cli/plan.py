@@ -19,6 +19,7 @@ from asyncdmtl.plan.placement_file import PlanRequest, read_request
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.validation import rational
 from asyncdmtl.report.pictures import check_picture
+from asyncdmtl.report.plan_costs import predicted_costs
 from asyncdmtl.report.plan_pictures import plot_plan
 from asyncdmtl.report.plan_report import PlanReport, linear_candidate, report_plan, report_strategies
 from asyncdmtl.report.plan_tables import show_plan
@@ -66,6 +67,17 @@ LINEAR_PARTITIONS = 60
 @click.option(
     "--loss", type=click.Choice(tuple(LOSSES)), default="squared", help="The loss of a row, for --features."
 )
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    help="Show, with --features, the bytes of so many rounds by strategy (float64, with an intercept).",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.0, min_open=True),
+    metavar="MBIT/S",
+    help="Show, with --rounds, the seconds that the server's link of this rate takes for the payload.",
+)
 @click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Decides the random matrices.")
 @click.option(
@@ -85,6 +97,8 @@ def main(
     combinations: int | None,
     features: int | None,
     loss: str,
+    rounds: int | None,
+    rate: float | None,
     silent: int,
     seed: int,
     output: Path | None,
@@ -99,6 +113,10 @@ def main(
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
+    if rounds is not None and features is None:
+        raise UsageError("--rounds", "needs --features, the number of columns", rounds)
+    if rate is not None and rounds is None:
+        raise UsageError("--rate", "needs --rounds", rate)
     request = read_request(file)
     weights = _weights(request, minimise)
     candidates = list(
@@ -111,6 +129,9 @@ def main(
         strategy = "relay"
     chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
     report = report_strategies(request, candidates, network, chosen, weights)
+    if features is not None and rounds is not None:
+        bits = None if rate is None else rate * 1e6
+        report["costs"] = predicted_costs(report["strategies"], network, features + 1, rounds, bits)
     try:
         plan = make_plan(
             request.placement,

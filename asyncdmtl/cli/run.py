@@ -121,7 +121,7 @@ def main(
     if report_file is not None:
         write_report(report, report_file)
     if plot_file is not None:
-        plot_run(report, plot_file, model)
+        plot_run(report, plot_file, model, given["data"])
     if format == "json":
         emit({"event": "finished", "report": report})
     else:

@@ -174,6 +174,9 @@ def main(
     health_address = _health_address(health, insecure)
     partitions = Placement.read(cover).partitions if cover is not None else None
     defaults = loading.TABLE_DEFAULTS
+    if recipe is not None and loading.is_table(recipe):
+        rule = "must be a recipe; for data in files give --loss, --strength and --workers instead"
+        raise UsageError("--data", rule, recipe)
     if recipe is not None or given["loss"] is None:
         dataset = recipes.load(recipe or "digits", seed=given["seed"], only=(), test=False)
         defaults = loading.recipe_defaults(dataset)

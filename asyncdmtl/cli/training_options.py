@@ -167,6 +167,9 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     if given.get("coupling") == AUTO and given.get("strength") is None:
         chosen["strength"] = AUTO
+    if chosen.get("coupling") in ("none", "mean"):
+        # λ has no effect there.
+        chosen["strength"] = 0.0 if chosen.get("strength") in (None, AUTO) else chosen["strength"]
     for name in ("coupling", "strength"):
         if chosen.get(name) is None:
             raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)

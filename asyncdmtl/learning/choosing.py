@@ -18,7 +18,7 @@ from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.statistics import TaskStatistics
 
 # How near to the optimum a fit has to be to tell one λ from the next, relative to the objective.
-_TOLERANCE = 1e-5
+_TOLERANCE = 1e-4
 
 # Added to the diagonals of folds, by their mean: statistics of folds have single precision.
 _RIDGE = 1e-6

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arrays import Vectors
+from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.choosing import Selection, choose, choose_strength
-from asyncdmtl.learning.coupled import Solution, solve
+from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS
@@ -19,6 +21,10 @@ from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
+
+# What was solved last in this process, and who may solve. It depends on its key alone.
+_SOLVED: dict[bytes, tuple[Floats, Outcome]] = {}
+_SOLVING = threading.Lock()
 
 
 class StatisticsTrainer(Trainer):
@@ -39,17 +45,19 @@ class StatisticsTrainer(Trainer):
         DataError
             The models outgrow the run's dtype, or nothing can be held out to choose by.
         """
-        wire, settings = self.problem.wire, self.problem.settings
+        wire = self.problem.wire
         assert isinstance(wire, StatisticsWire)
         vectors: Sequence[NDArray[Any]] = Z(slice(None)) if callable(Z) else list(Z)
-        statistics = TaskStatistics.of(vectors, wire.layout)
-        name, strength, selections = self._choice(statistics)
-        self._coupling = self.problem.make_coupling(name, strength)
-        solution = solve(self._coupling, statistics.whole(settings.intercept), [strength])
-        self._take(solution, statistics)
-        value, gap = float(solution.value[0, 0]), max(float(solution.gap[0, 0]), 0.0)
-        self._iterate.residual = gap
-        self.outcome = Outcome(name, strength, value, gap, selections)
+        key = _key(self.problem, vectors)
+        # Of workers that share a process one solves, and the others take what it found.
+        with _SOLVING:
+            if key not in _SOLVED:
+                _SOLVED.clear()
+                _SOLVED[key] = self._solve(vectors, wire)
+            models, self.outcome = _SOLVED[key]
+        self._coupling = self.problem.make_coupling(self.outcome.coupling, self.outcome.strength)
+        self._take(models)
+        self._iterate.residual = self.outcome.gap
 
     def penalty(self) -> float:
         """`λ R(W)`."""
@@ -69,16 +77,34 @@ class StatisticsTrainer(Trainer):
         best, selections = choose(statistics, candidates, settings.intercept, smoothness)
         return best, selections[best].strength, selections
 
-    def _take(self, solution: Solution, statistics: TaskStatistics) -> None:
-        problem, settings = self.problem, self.problem.settings
+    def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> tuple[Floats, Outcome]:
+        """Models (T, d), and what came of it."""
+        problem, intercept = self.problem, self.problem.settings.intercept
+        statistics = TaskStatistics.of(vectors, wire.layout)
+        name, strength, selections = self._choice(statistics)
+        solution = solve(problem.make_coupling(name, strength), statistics.whole(intercept), [strength])
         W = np.zeros((len(problem.tasks), problem.d))
         W[:, : problem.coupled] = solution.W[0, 0]
         if problem.d > problem.coupled:
-            W[:, -1] = statistics.intercepts(solution.W, settings.intercept)[0, 0]
+            W[:, -1] = statistics.intercepts(solution.W, intercept)[0, 0]
+        gap = max(float(solution.gap[0, 0]), 0.0)
+        return W, Outcome(name, strength, float(solution.value[0, 0]), gap, selections)
+
+    def _take(self, W: Floats) -> None:
         with np.errstate(over="ignore"):
-            models: Vectors = W.astype(problem.dtype)
+            models: Vectors = W.astype(self.problem.dtype)
         if not np.isfinite(models).all():
-            rule = f"must stay finite in {problem.dtype}; scale the features"
+            rule = f"must stay finite in {self.problem.dtype}; scale the features"
             raise DataError("models", rule, float(np.abs(W).max()))
         self.place(range(len(models)), models)
         self._iterate.steps += 1
+
+
+def _key(problem: Problem, vectors: Sequence[NDArray[Any]]) -> bytes:
+    """Says which problem is solved: all that the solution depends on."""
+    h = hashlib.blake2b(digest_size=32)
+    steepest = problem.step_lengths[0]
+    h.update(repr((problem.settings.as_dict(), problem.tasks, problem.features, steepest)).encode())
+    for vector in vectors:
+        h.update(np.ascontiguousarray(vector).data)
+    return h.digest()

@@ -59,9 +59,9 @@ def _cells(stored: set[str], partitions: Sequence[str], per_cell: int) -> str:
 
 def _load_table(report: DesignReport) -> Table:
     table = Table(title="Load of relay: vectors per round")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("this placement", "least of all placements", "uncoded"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     uncoded = report["uncoded_load"]
     for name, key in (("uplink", "uplink"), ("downlink, broadcast", "downlink")):
         table.add_row(name, report[f"{key}_load"], f"≥ {report[f'{key}_bound']}", uncoded)
@@ -97,7 +97,7 @@ def _trade_off_table(report: DesignReport) -> Table:
         "uncoded up, down",
         "unicast down",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for row in report["trade_off"]:
         table.add_row(
             str(row["copies"]),

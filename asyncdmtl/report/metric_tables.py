@@ -24,9 +24,9 @@ def show_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     gains = _gains(metrics, "single_task") if "single_task" in kinds else {}
     better = "higher" if metrics["higher_is_better"] else "lower"
     table = Table(title=f"Test {metrics['name']} ({better} is better)")
-    table.add_column("task")
+    table.add_column("task", overflow="fold")
     for heading in (*counts.values(), *map(_heading, kinds), *(["gain"] if gains else [])):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     shown, hidden = _best_and_worst(metrics, gains)
     for task in shown:
         if task is None:

@@ -18,7 +18,7 @@ from asyncdmtl.learning.structure import (
     similarity,
     spectrum,
 )
-from asyncdmtl.report.pictures import CODED, MOST_NAMES
+from asyncdmtl.report.pictures import CODED, MOST_NAMES, integer_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,7 @@ def _draw_spectrum(axes: Axes, found: Spectrum, coupling: str) -> None:
     shown = found.values[: max(found.count, 1)]
     axes.bar(range(1, len(shown) + 1), shown, color=CODED)
     axes.set_xlim(0.3, len(found.values) + 0.7)
+    integer_ticks(axes.xaxis)
     axes.set_xlabel("number of the singular value; those without a bar are 0")
     axes.set_ylabel("singular value of all models together")
     title = f"{coupling}: models of rank {found.count} of {len(found.values)}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from asyncdmtl.errors import UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
@@ -17,6 +20,13 @@ CODED, BOUND, UNCODED = "#1b6ca8", "#e08e0b", "#9aa0a6"
 
 # The most names along an axis: more would be unreadable.
 MOST_NAMES = 25
+
+# The ratio of the ends of a logarithmic axis up to which it is labelled at 1, 2 and 5 times powers of ten,
+# with some eight labels; beyond, it is labelled at the powers alone.
+MOST_FINE_TICKS = 200.0
+
+# The height, as a share of a panel, that stays free between a legend and what is drawn.
+LEGEND_MARGIN = 0.04
 
 # Dots per inch of pictures that are made of dots.
 DOTS = 150
@@ -65,3 +75,34 @@ def two_colours() -> Colormap:
     from matplotlib.colors import ListedColormap
 
     return ListedColormap(["#f1f3f4", CODED])
+
+
+def integer_ticks(axis: Axis) -> None:
+    """Let an axis that counts have ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def plain_log_ticks(axis: Axis, ratio: float) -> None:
+    """Label a logarithmic axis, whose ends have this ratio, with plain numbers that do not overlap."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    subs = (1.0, 2.0, 5.0) if ratio < MOST_FINE_TICKS else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def make_room_for_legends(figure: Figure) -> None:
+    """Raise the upper end of vertical axes so that no legend covers what is drawn."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is None or not axes.axison:
+            continue
+        share = legend.get_window_extent().height / axes.get_window_extent().height + LEGEND_MARGIN
+        scale = axes.yaxis.get_transform()
+        low, high = scale.transform(np.array(axes.get_ylim()))
+        top = low + (high - low) / (1.0 - min(share, 0.7))
+        axes.set_ylim(top=float(scale.inverted().transform(np.array([top]))[0]))

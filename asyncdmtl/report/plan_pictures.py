@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.report.pictures import BOUND, CODED, MOST_NAMES, UNCODED, new_figure, save_figure, two_colours
+from asyncdmtl.report.pictures import (
+    BOUND,
+    CODED,
+    MOST_NAMES,
+    UNCODED,
+    integer_ticks,
+    make_room_for_legends,
+    new_figure,
+    save_figure,
+    two_colours,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,10 +46,13 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
     placement, matrix, loads = figure.subplots(1, 3)
     _draw_placement(placement, report)
     matrix.imshow(pattern, cmap=two_colours(), aspect="auto", interpolation="nearest", vmin=0, vmax=1)
+    integer_ticks(matrix.xaxis)
+    integer_ticks(matrix.yaxis)
     matrix.set_xlabel("packets of the partitions")
     matrix.set_ylabel("uplink rows, worker after worker")
     matrix.set_title(f"Uplink matrix of {report['strategy']}: where it is not zero")
     _draw_strategies(loads, report)
+    make_room_for_legends(figure)
     save_figure(figure, path)
 
 
@@ -62,6 +75,7 @@ def plot_design(report: dict[str, Any], path: Path) -> None:
     placement, loads = figure.subplots(1, 2)
     _draw_placement(placement, report)
     _draw_trade_off(loads, report)
+    make_room_for_legends(figure)
     save_figure(figure, path)
 
 
@@ -96,7 +110,6 @@ def _draw_strategies(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_xticks(range(len(strategies)), list(strategies))
     axes.set_ylabel("vectors per round")
     axes.set_title("Loads")
-    axes.set_ylim(top=1.35 * axes.get_ylim()[1])
     axes.legend(fontsize=8, ncols=2, loc="upper center")
 
 
@@ -120,5 +133,6 @@ def _draw_trade_off(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_ylabel("vectors per round")
     axes.set_ylim(bottom=0)
     axes.set_title(f"Storage and computation against traffic, on {len(report['placement'])} equal workers")
+    integer_ticks(axes.xaxis)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper center", ncols=2, fontsize=8)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.report.console import make_console
+from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
 from asyncdmtl.report.units import human_bytes
 
@@ -54,6 +55,8 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
             f"A relay's uplink takes at least {report['time_bound']}, the time of what only {slowest} hold."
         )
     console.print(_verdict(report))
+    if "costs" in report:
+        console.print(cost_table(report["costs"], report["strategy"]))
     if "updates" in report:
         console.print(_update_table(report["updates"]))
 
@@ -61,9 +64,9 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
 def _update_table(updates: Mapping[str, Any]) -> Table:
     """What each kind of update is predicted to cost; those that cannot be had, and why."""
     table = Table(title="Updates: predicted rounds and bytes to 1e-6")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("rounds", "vector", "uplink", "downlink (wire)"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("not here because")
     for name, each in updates.items():
         cells = (human_bytes(each[key]) for key in ("vector_bytes", "up_bytes", "down_bytes"))
@@ -93,7 +96,7 @@ def _strategy_table(report: PlanReport) -> Table:
     headings = ("up", "bound", "down", "bound", "copies", "packets", "cost")
     table.add_column("", no_wrap=True)
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for strategy, row in report["strategies"].items():
         table.add_row(
             f"→ {strategy}" if strategy == report["strategy"] else f"  {strategy}",

@@ -8,14 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.report.model_pictures import draw_structure
-from asyncdmtl.report.pictures import BOUND, CODED, MOST_NAMES, UNCODED, new_figure, save_figure
+from asyncdmtl.report.pictures import (
+    BOUND,
+    CODED,
+    MOST_NAMES,
+    UNCODED,
+    integer_ticks,
+    make_room_for_legends,
+    new_figure,
+    plain_log_ticks,
+    save_figure,
+)
+from asyncdmtl.report.units import decimal, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Kinds of models: key in the report, label, marker, colour.
 _KINDS = (
@@ -27,9 +40,16 @@ _KINDS = (
 # Line styles of the kinds that are drawn as levels, by their marker.
 _LINES = {"o": "--", "_": ":"}
 
+# The most characters of a task's name along an axis: more would leave no room for the panel.
+_LONGEST_NAME = 24
 
-def plot_run(report: dict[str, Any], path: Path, model: SavedModel | None = None) -> None:
-    """Draw a run: traffic, training, test scores, what the coupling found.
+# The ratio of the largest to the smallest score of a curve from which on its axis is logarithmic: on a linear
+# one, the later rounds would look flat.
+_WIDE = 5.0
+
+
+def plot_run(report: dict[str, Any], path: Path, model: SavedModel | None = None, data: str = "") -> None:
+    """Draw a run: traffic, training, test scores, and what the coupling found.
 
     Parameters
     ----------
@@ -40,21 +60,41 @@ def plot_run(report: dict[str, Any], path: Path, model: SavedModel | None = None
         Its ending says the format.
     model : SavedModel, optional
         The models of all tasks.
+    data : str
+        The name of the data, for the headline.
 
     Raises
     ------
     UsageError
         The file cannot be written, or its ending is no picture format.
     """
-    figure = new_figure(21, 10)
-    upper, lower = figure.subplots(2, 4)
+    save_figure(draw_run(report, model, data), path)
+
+
+def draw_run(report: dict[str, Any], model: SavedModel | None = None, data: str = "") -> Figure:
+    """The figure of `plot_run`."""
+    figure = new_figure(18, 10)
+    figure.suptitle(_headline(report, data))
+    upper, lower = figure.subplots(2, 3)
     _draw_loads(upper[0], report)
     _draw_round_bytes(upper[1], report)
-    _draw_objective(upper[2:], report)
+    _draw_objective(upper[2], report)
     _draw_gains(lower[0], report)
     draw_structure(figure, lower[1], model)
-    _draw_curve(lower[2:], report)
-    save_figure(figure, path)
+    _draw_curve(lower[2], report)
+    make_room_for_legends(figure)
+    return figure
+
+
+def _headline(report: dict[str, Any], data: str) -> str:
+    """Data, strategy, workers, coupling and λ in a line."""
+    settings = report["settings"]
+    words = [
+        f"{report['strategy']}, {report['workers']} workers, {decimal(report['copies'])} copies",
+        f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}",
+        f"{report['training']['rounds']} rounds",
+    ]
+    return (f"{data}: " if data else "") + "; ".join(words)
 
 
 def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:
@@ -78,7 +118,8 @@ def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_xticks(range(len(names)), list(names.values()))
     axes.set_ylabel("vectors per round")
     axes.set_title("Load: what coding saves")
-    axes.set_ylim(top=1.2 * axes.get_ylim()[1])
+    # Room for the numbers on the bars.
+    axes.set_ylim(top=1.08 * axes.get_ylim()[1])
     axes.legend(ncols=3, loc="upper center", fontsize=8)
 
 
@@ -87,30 +128,23 @@ def _draw_round_bytes(axes: Axes, report: dict[str, Any]) -> None:
     for key, label, colour in (("up_bytes", "uplink", CODED), ("down_bytes", "downlink, all copies", BOUND)):
         values = [entry[key] / 1e3 for entry in report["rounds"]]
         axes.plot(rounds, values, ".-" if len(rounds) < 40 else "-", color=colour, label=label)
+    integer_ticks(axes.xaxis)
     axes.set_xlabel("round")
     axes.set_ylabel("kB on the wire per round")
     axes.set_ylim(bottom=0)
     axes.set_title("Traffic of each round, all workers together")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(ncols=2, loc="upper center", fontsize=8)
 
 
-def _sent(report: dict[str, Any]) -> list[float]:
-    """MB on the wire, both ways, before the first round and after each."""
-    totals = [0.0]
-    for entry in report["rounds"]:
-        totals.append(totals[-1] + (entry["up_bytes"] + entry["down_bytes"]) / 1e6)
-    return totals
-
-
-def _draw_objective(pair: Sequence[Axes], report: dict[str, Any]) -> None:
-    """The objective after every round; rounds tell it when they begin, so that the last may be unknown."""
+def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:
+    """The objective after every round. Rounds report it at their beginning, so the last may be unknown."""
     values = [entry["objective"] for entry in report["rounds"][1:]]
     values.append(report.get("metrics", {}).get("objective"))
     drawn = np.array([np.nan if value is None else value for value in values])
-    _draw_progress(pair, report, range(1, len(values) + 1), drawn, "Training: objective")
-    for axes in pair:
-        axes.set_ylabel("objective")
+    _draw_progress(axes, report, range(1, len(values) + 1), drawn)
+    axes.set_ylabel("objective")
+    axes.set_title("Training: objective")
 
 
 def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
@@ -125,66 +159,77 @@ def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
     for kind, label, style, colour in _KINDS:
         if kind in metrics["mean"]:
             values = [np.nan if rows[task][kind] is None else rows[task][kind] for task in ranked]
-            text = f"{label}, mean {metrics['mean'][kind]:.4g}"
-            axes.plot(range(len(ranked)), values, style, color=colour, label=text, ms=4, alpha=0.9)
-    # More names than fit would be unreadable.
+            text = f"{label}, mean {score_text(metrics['mean'][kind])}"
+            axes.plot(range(len(ranked)), values, style, color=colour, label=text, ms=5, alpha=0.9)
     step = max(1, -(-len(ranked) // MOST_NAMES))
-    axes.set_xticks(range(0, len(ranked), step), ranked[::step], rotation=90, fontsize=7)
+    shown = [task if len(task) <= _LONGEST_NAME else f"{task[: _LONGEST_NAME - 1]}…" for task in ranked]
+    axes.set_xticks(range(0, len(ranked), step), shown[::step], rotation=90, fontsize=7)
     axes.set_xlabel("tasks, in the order of their single-task score")
     axes.set_ylabel(f"test {name}")
     better = "higher" if metrics["higher_is_better"] else "lower"
     axes.set_title(f"Test {name} of each task ({better} is better)")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(loc="upper center", fontsize=8)
 
 
-def _draw_curve(pair: Sequence[Axes], report: dict[str, Any]) -> None:
+def _draw_curve(axes: Axes, report: dict[str, Any]) -> None:
     """The mean test metric after some of the rounds, with the metrics without coupling as lines."""
     metrics = report.get("metrics") or {}
     curve = [point for point in report.get("learning_curve", []) if point["mean"] is not None]
     if not curve:
-        for axes in pair:
-            axes.set_axis_off()
+        axes.set_axis_off()
         return
     values = np.array([point["mean"] for point in curve])
-    _draw_progress(pair, report, [point["rounds"] for point in curve], values, f"Test {metrics['name']}")
-    for axes in pair:
-        # The first rounds, or one model for all, can be so bad that nothing else would be seen beside them;
-        # what does better than coupling is always shown.
-        low, high = (float(bound(values[len(values) // 2 :])) for bound in (np.min, np.max))
-        for kind, words, style, colour in _KINDS[1:]:
-            if (alone := metrics["mean"].get(kind)) is not None:
-                better = alone > values[-1] if metrics["higher_is_better"] else alone < values[-1]
-                seen = better or kind == "single_task" or abs(2 * alone - low - high) < 3 * (high - low)
-                where = "" if seen else " (above)" if alone > high else " (below)"
-                axes.axhline(alone, ls=_LINES[style], color=colour, label=f"{words}, {alone:.4g}{where}")
-                if seen:
-                    low, high = min(low, alone), max(high, alone)
-        margin = 0.1 * (high - low) or 0.1
-        axes.set_ylim(low - margin, high + margin)
-        axes.set_ylabel(f"test {metrics['name']}, mean over tasks")
-        axes.legend(fontsize=8)
+    low, high = float(values.min()), float(values.max())
+    if low > 0.0 and high > _WIDE * low:
+        axes.set_yscale("log")
+    _draw_progress(axes, report, [point["rounds"] for point in curve], values)
+    for kind, words, style, colour in _KINDS[1:]:
+        if (alone := metrics["mean"].get(kind)) is None:
+            continue
+        better = alone > values[-1] if metrics["higher_is_better"] else alone < values[-1]
+        # One model for all can be so bad that the curve would be flat beside it. A kind that does better than
+        # coupling is always shown.
+        seen = better or kind == "single_task" or abs(2 * alone - low - high) < 3 * (high - low)
+        where = "" if seen else " (above)" if alone > high else " (below)"
+        label = f"{words}, {score_text(alone)}{where}"
+        if seen:
+            axes.axhline(alone, ls=_LINES[style], color=colour, label=label)
+        else:
+            axes.plot([], [], ls=_LINES[style], color=colour, label=label)
+    axes.set_ylabel(f"test {metrics['name']}, mean over tasks")
+    axes.set_title(f"Test {metrics['name']} in training")
+    axes.legend(loc="upper center", fontsize=8)
 
 
-def _draw_progress(
-    pair: Sequence[Axes], report: dict[str, Any], rounds: Sequence[int], values: Floats, name: str
-) -> None:
-    """Values after rounds, against these and against the bytes sent until then."""
+def _draw_progress(axes: Axes, report: dict[str, Any], rounds: Sequence[int], values: Floats) -> None:
+    """Values after rounds; a second axis above shows the bytes that were sent until then."""
+    label = f"coupled, {score_text(float(values[-1]))}"
+    axes.plot(list(rounds), values, ".-" if len(values) < 100 else "-", color=CODED, label=label)
+    # On a logarithmic axis: values change much in the first rounds, and little in hundreds of later ones.
+    axes.set_xscale("log")
+    plain_log_ticks(axes.xaxis, max(rounds) / min(rounds))
+    axes.set_xlabel("rounds made")
+    axes.grid(alpha=0.3)
     sent = _sent(report)
-    for axes, places, unit, over in (
-        (pair[0], list(rounds), "rounds made", "rounds"),
-        (pair[1], [sent[r] for r in rounds], "MB on the wire, both ways", "bytes"),
-    ):
-        axes.plot(
-            places,
-            values,
-            ".-" if len(places) < 100 else "-",
-            color=CODED,
-            label=f"coupled, {values[-1]:.4g}",
+    if len(sent) > 1 and sent[1] > 0.0:
+        made = np.arange(len(sent))
+        above = axes.secondary_xaxis(
+            "top",
+            functions=(lambda r: _interpolated(r, made, sent), lambda mb: _interpolated(mb, sent, made)),
         )
-        # On a logarithmic axis: values change much in the first rounds, and little in hundreds of later ones.
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel(unit)
-        axes.set_title(f"{name} against {over}")
-        axes.grid(alpha=0.3)
+        plain_log_ticks(above.xaxis, sent[-1] / sent[1])
+        above.set_xlabel("MB on the wire, both ways")
+
+
+def _sent(report: dict[str, Any]) -> Floats:
+    """MB on the wire, both ways, before the first round and after each."""
+    each = [(entry["up_bytes"] + entry["down_bytes"]) / 1e6 for entry in report["rounds"]]
+    return np.concatenate([[0.0], np.cumsum(each)])
+
+
+def _interpolated(x: Any, known: ArrayLike, values: ArrayLike) -> Floats:
+    """Values between and beyond known points of a growing function that begins at 0."""
+    at, ends, of_ends = (np.asarray(each, dtype=np.float64) for each in (x, known, values))
+    found: Floats = np.where(at > ends[-1], at * (of_ends[-1] / ends[-1]), np.interp(at, ends, of_ends))
+    return found

@@ -35,6 +35,8 @@ def show_run(report: Report, console: Console | None = None) -> None:
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
     settings = report["settings"]
+    if warning := _unfinished_words(report):
+        console.print(warning)
     coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
     console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
     if "metrics" in report:
@@ -45,6 +47,19 @@ def show_run(report: Report, console: Console | None = None) -> None:
     console.print(_byte_table(report))
     console.print(_traffic_words(report))
     console.print(_training_words(report))
+
+
+def selection_words(selection: Mapping[str, Any]) -> str:
+    """What cross-validation across the sites chose, and of what."""
+    words = []
+    for name, found in selection["couplings"].items():
+        at = found["strengths"].index(found["best"])
+        words.append(
+            f"{name} at λ = {found['best']:.4g}: {found['mean_loss'][at]:.4g} "
+            f"± {found['standard_error'][at]:.2g} (as good up to λ = {found['one_standard_error']:.4g})"
+        )
+    folds = len(next(iter(selection["couplings"].values()))["losses"][0])
+    return f"Held-out loss by cross-validation ({folds} folds, no row left its site): {'; '.join(words)}."
 
 
 def update_words(updates: Mapping[str, Any], chosen: str) -> str:
@@ -61,12 +76,26 @@ def update_words(updates: Mapping[str, Any], chosen: str) -> str:
     return f"{words}{'; ' if others else ''}{', '.join(others)}."
 
 
+def _unfinished_words(report: Report) -> str:
+    """A first line for a training that ended before its tolerance was reached; "" for any other."""
+    training, settings = report["training"], report["settings"]
+    if training["converged"] or not settings["tolerance"] or training.get("update") == "statistics":
+        return ""
+    residual, last = training["residual"], training["objective"]
+    apart = f" They are estimated to be within {residual / abs(last):.1g} of it." if residual and last else ""
+    return (
+        f"The models are not within --tolerance {settings['tolerance']:g} of the least objective after "
+        f"{training['rounds']} rounds.{apart} More --rounds may bring them further."
+    )
+
+
 def _training_words(report: Report) -> str:
     """How training ended."""
     training, settings = report["training"], report["settings"]
     value = report.get("metrics", {}).get("objective", training["objective"])
     count = training["rounds"]
-    words = f"{update_words(report['updates'], training['update'])}\n" if report.get("updates") else ""
+    words = selection_words(report["selection"]) + "\n" if report.get("selection") else ""
+    words += f"{update_words(report['updates'], training['update'])}\n" if report.get("updates") else ""
     words += f"{count} round{'s' * (count != 1)} in {report['seconds']:.2f} s"
     if value is None:
         return words
@@ -86,9 +115,9 @@ def _training_words(report: Report) -> str:
 
 def _load_table(report: Report) -> Table:
     table = Table(title="Load: vectors per round")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("measured", "planned", "lower bound", "uncoded"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, key in _DIRECTIONS:
         part = report[key]
         table.add_row(name, part["measured_load"], part["load"], part.get("bound", "-"), part["uncoded_load"])
@@ -97,9 +126,9 @@ def _load_table(report: Report) -> Table:
 
 def _byte_table(report: Report) -> Table:
     table = Table(title="Bytes in the whole run")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for heading in ("payload", "framing", "uncoded payload"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name, key in _DIRECTIONS:
         part = report[key]
         uncoded = _uncoded_bytes(report, part)

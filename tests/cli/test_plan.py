@@ -111,3 +111,13 @@ def test_bad_input_is_named(arguments: list[str], error: type[Exception], compla
     result = plan(*arguments)
     assert isinstance(result.exception, error)
     assert complaint in str(result.exception)
+
+
+def test_loads_become_megabytes_and_seconds() -> None:
+    found = explained(CYCLIC, "--features", "99", "--rounds", "10", "--rate", "8")
+    relay = found["costs"]["relay"]
+    assert relay["uplink_bytes"] == Fraction(found["strategies"]["relay"]["uplink_load"]) * 100 * 8 * 10
+    assert relay["seconds"] == (relay["uplink_bytes"] + relay["downlink_bytes"]) / 1e6
+    assert "beside uncoded" in plan(CYCLIC, "--features", "99", "--rounds", "10").stdout
+    assert "--rounds needs --features" in str(plan(CYCLIC, "--rounds", "10").exception)
+    assert "--rate needs --rounds" in str(plan(CYCLIC, "--rate", "10").exception)

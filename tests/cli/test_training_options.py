@@ -79,3 +79,9 @@ def test_files_without_edges_are_refused(tmp_path: Path, text: str) -> None:
         read_edges(file)
     with pytest.raises(UsageError, match="--graph must be readable"):
         read_edges(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("coupling", ["none", "mean"])
+def test_no_strength_is_asked_for_where_it_has_no_effect(coupling: str) -> None:
+    settings = make_settings({**TABLE_DEFAULTS, "loss": "squared"}, parse("--coupling", coupling))
+    assert settings.strength == 0.0

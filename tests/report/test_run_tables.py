@@ -78,3 +78,19 @@ def test_where_nothing_travels_nothing_is_compared(report_of_a_run: dict[str, An
     text = run_tables._traffic_words({**report_of_a_run, **quiet})
     assert text.startswith("No vector travels: every worker has all partitions.\n")
     assert "uncoded." not in text
+
+
+def test_at_fifty_columns_no_number_vanishes(report_of_a_run: dict[str, Any]) -> None:
+    text = shown(show_run, report_of_a_run, width=50)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 50
+
+
+async def test_a_training_that_ends_short_says_so_first() -> None:
+    made, _ = await make_report(make_settings(rounds=2, tolerance=1e-9))
+    first = " ".join(shown(show_run, made).split())
+    assert first.index("not within --tolerance 1e-09 of the least objective after 2 rounds") < first.index(
+        "Load"
+    )
+    made["training"]["converged"] = True
+    assert "not within" not in shown(show_run, made)

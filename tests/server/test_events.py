@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from asyncdmtl.server import events
+from asyncdmtl.server.events import IncidentNoted, Joined, Planned, ServerEvent
+from asyncdmtl.server.records import RoundRecord
+
+
+def test_an_event_is_its_name_and_its_attributes() -> None:
+    assert Joined("w0", 3).as_json() == {"event": "joined", "worker": "w0", "partitions": 3, "again": False}
+    assert IncidentNoted(4, "", "Rewound", "why").as_json() == {
+        "event": "incident",
+        "round": 4,
+        "worker": "",
+        "kind": "Rewound",
+        "reason": "why",
+    }
+    assert RoundRecord(0, 0.5, 1.0, 10, 20, 0.25).as_json()["event"] == "round"
+
+
+def test_events_can_be_written_as_json() -> None:
+    planned = Planned(0, 4, ("w0", "w1"), "relay", "3/2", "1", 2, (), "")
+    assert json.loads(json.dumps(planned.as_json()))["workers"] == ["w0", "w1"]
+
+
+def test_no_two_kinds_of_events_have_one_name() -> None:
+    kinds: list[type[ServerEvent]] = [
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type) and issubclass(kind, ServerEvent) and kind is not ServerEvent
+    ]
+    names = [*(kind.name for kind in kinds), RoundRecord.name]
+    assert len(set(names)) == len(names) == 12
+
+
+def test_events_do_not_change() -> None:
+    with pytest.raises(AttributeError):
+        Joined("w0", 3).worker = "w1"  # type: ignore[misc]

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asyncdmtl.errors import UsageError
+from asyncdmtl.worker.options import LONGEST_WORKER_NAME, WorkerOptions
+
+
+def test_a_name_alone_is_enough() -> None:
+    options = WorkerOptions("w0")
+    assert (options.max_wait, options.interface) == (60.0, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"name": ""}, "--name"),
+        ({"name": "w" * (LONGEST_WORKER_NAME + 1)}, "--name"),
+        ({"name": "two\nlines"}, "--name"),
+        ({"max_wait": -1.0}, "--max-wait"),
+        ({"max_wait": float("inf")}, "--max-wait"),
+        ({"start_timeout": 0.0}, "--start-timeout"),
+        ({"round_timeout": float("nan")}, "--round-timeout"),
+        ({"silence_timeout": -2.0}, "--silence-timeout"),
+    ],
+)
+def test_an_option_that_breaks_a_rule_is_named(changes: dict[str, Any], option: str) -> None:
+    with pytest.raises(UsageError, match=option):
+        WorkerOptions(**{"name": "w0", **changes})
