@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ _KINDS = (
     ("single_task", "single-task", "o", UNCODED),
     ("pooled", "pooled (one model)", "_", BOUND),
 )
+
+# The least rounds that are drawn as a curve over rounds: fewer would be one or two dots.
+FEWEST_ROUNDS = 3
+
+# Colours of couplings that cross-validation compared, in their order.
+_COLOURS = (CODED, BOUND, UNCODED, "#5f8f3e", "#a23b72", "#3f3f74")
 
 # Line styles of the kinds that are drawn as levels, by their marker.
 _LINES = {"o": "--", "_": ":"}
@@ -72,16 +79,28 @@ def plot_run(report: dict[str, Any], path: Path, model: SavedModel | None = None
 
 
 def draw_run(report: dict[str, Any], model: SavedModel | None = None, data: str = "") -> Figure:
-    """The figure of `plot_run`."""
-    figure = new_figure(18, 10)
+    """The figure of `plot_run`: the panels for which the run has something to show."""
+    panels: list[Callable[[Axes], None]] = [lambda axes: _draw_loads(axes, report)]
+    if len(report["rounds"]) < FEWEST_ROUNDS:
+        panels.append(lambda axes: _draw_bytes(axes, report))
+    else:
+        panels.append(lambda axes: _draw_round_bytes(axes, report))
+        panels.append(lambda axes: _draw_objective(axes, report))
+    if report.get("selection"):
+        panels.append(lambda axes: _draw_selection(axes, report["selection"]))
+    if report.get("metrics"):
+        panels.append(lambda axes: _draw_gains(axes, report))
+    panels.append(lambda axes: draw_structure(figure, axes, model))
+    if len(report["rounds"]) >= FEWEST_ROUNDS and _curve(report):
+        panels.append(lambda axes: _draw_curve(axes, report))
+    columns = -(-len(panels) // 2)
+    figure = new_figure(6 * columns, 10)
     figure.suptitle(_headline(report, data))
-    upper, lower = figure.subplots(2, 3)
-    _draw_loads(upper[0], report)
-    _draw_round_bytes(upper[1], report)
-    _draw_objective(upper[2], report)
-    _draw_gains(lower[0], report)
-    draw_structure(figure, lower[1], model)
-    _draw_curve(lower[2], report)
+    places = figure.subplots(2, columns).flat
+    for draw, axes in zip(panels, places, strict=False):
+        draw(axes)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     make_room_for_legends(figure)
     return figure
 
@@ -92,9 +111,14 @@ def _headline(report: dict[str, Any], data: str) -> str:
     words = [
         f"{report['strategy']}, {report['workers']} workers, {decimal(report['copies'])} copies",
         f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}",
-        f"{report['training']['rounds']} rounds",
+        _rounds(report["training"]["rounds"]),
     ]
     return (f"{data}: " if data else "") + "; ".join(words)
+
+
+def _rounds(count: int) -> str:
+    """A number of rounds in words."""
+    return f"{count} round{'' if count == 1 else 's'}"
 
 
 def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:
@@ -137,6 +161,43 @@ def _draw_round_bytes(axes: Axes, report: dict[str, Any]) -> None:
     axes.legend(ncols=2, loc="upper center", fontsize=8)
 
 
+def _draw_bytes(axes: Axes, report: dict[str, Any]) -> None:
+    """The bytes of a run of few rounds: payload and framing of each direction, and everything else."""
+    parts = {
+        "uplink": report["uplink"],
+        "downlink,\nall copies": report["downlink_wire"],
+        "joining, plan,\nheartbeats": report["other"],
+    }
+    bottom = np.zeros(len(parts))
+    for key, label, colour in (("payload_bytes", "payload", CODED), ("framing_bytes", "framing", UNCODED)):
+        values = np.array([part.get(key, 0) / 1e6 for part in parts.values()])
+        axes.bar(range(len(parts)), values, 0.5, bottom=bottom, label=label, color=colour)
+        bottom += values
+    axes.set_xticks(range(len(parts)), list(parts))
+    axes.set_ylabel("MB on the wire")
+    axes.set_title(f"Traffic of the run: {_rounds(len(report['rounds']))}")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(ncols=2, loc="upper center", fontsize=8)
+
+
+def _draw_selection(axes: Axes, selection: dict[str, Any]) -> None:
+    """The mean held-out loss over the folds for each coupling and strength, with its standard error."""
+    for colour, (name, found) in zip(cycle(_COLOURS), selection["couplings"].items(), strict=False):
+        order = np.argsort(found["strengths"])
+        strengths, loss, error = (
+            np.array(found[key])[order] for key in ("strengths", "mean_loss", "standard_error")
+        )
+        axes.errorbar(strengths, loss, error, fmt=".-", color=colour, capsize=2, label=name)
+    best = f"{selection['coupling']}, λ = {selection['strength']:.4g}"
+    axes.axvline(selection["strength"], ls="--", color="black", lw=1, label=f"chosen: {best}")
+    axes.set_xscale("log")
+    axes.set_xlabel("λ")
+    axes.set_ylabel("held-out loss, mean over folds ± standard error")
+    axes.set_title("Cross-validation across sites")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper center", fontsize=8)
+
+
 def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:
     """The objective after every round. Rounds report it at their beginning, so the last may be unknown."""
     values = [entry["objective"] for entry in report["rounds"][1:]]
@@ -149,10 +210,7 @@ def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:
 
 def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
     """Tasks in the order of their single-task score, so that a gain is a distance from one line."""
-    metrics = report.get("metrics")
-    if metrics is None:
-        axes.set_axis_off()
-        return
+    metrics = report["metrics"]
     name, rows = metrics["name"], metrics["tasks"]
     alone = {task: row["single_task"] for task, row in rows.items() if row["single_task"] is not None}
     ranked = sorted(alone, key=lambda task: alone[task])
@@ -172,13 +230,14 @@ def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
     axes.legend(loc="upper center", fontsize=8)
 
 
+def _curve(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points of the learning curve at which the metric has a value."""
+    return [point for point in report.get("learning_curve", []) if point["mean"] is not None]
+
+
 def _draw_curve(axes: Axes, report: dict[str, Any]) -> None:
     """The mean test metric after some of the rounds, with the metrics without coupling as lines."""
-    metrics = report.get("metrics") or {}
-    curve = [point for point in report.get("learning_curve", []) if point["mean"] is not None]
-    if not curve:
-        axes.set_axis_off()
-        return
+    metrics, curve = report["metrics"], _curve(report)
     values = np.array([point["mean"] for point in curve])
     low, high = float(values.min()), float(values.max())
     if low > 0.0 and high > _WIDE * low:

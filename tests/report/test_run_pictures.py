@@ -114,8 +114,23 @@ def test_nothing_is_cut_off_or_covered(report_of_a_run: dict[str, Any], tasks: i
             check_labels(shown.get_yticklabels(), axes)
     boxes = [box for axes in found.values() if (box := axes.get_tightbbox()) is not None]
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
-    traffic = found["Traffic of each round, all workers together"]
-    assert all(float(tick).is_integer() for tick in traffic.get_xticks())
+    if rounds < run_pictures.FEWEST_ROUNDS:
+        assert "Traffic of the run: 1 round" in found
+        assert "Training: objective" not in found
+    else:
+        traffic = found["Traffic of each round, all workers together"]
+        assert all(float(tick).is_integer() for tick in traffic.get_xticks())
+
+
+def test_cross_validation_is_drawn_with_its_choice(report_of_a_run: dict[str, Any]) -> None:
+    found = {"strengths": [1.0, 0.1], "mean_loss": [3.0, 2.0], "standard_error": [0.5, 0.25]}
+    selection = {"coupling": "l21", "strength": 0.1, "couplings": {"l21": found, "nuclear": found}}
+    figure = draw_run({**report_of_a_run, "selection": selection})
+    axes = panels(figure)["Cross-validation across sites"]
+    assert drawn(axes)[0] == [(0.1, 2.0), (1.0, 3.0)]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["chosen: l21, λ = 0.1", "l21", "nuclear"]
 
 
 @pytest.mark.parametrize(("pooled", "label"), [(1.0, "1.0000"), (9.0, "9.0000 (above)")])
