@@ -112,7 +112,7 @@ def frozen_estimators() -> Frozen:
     }  # fmt: skip
     frozen = {}
     for name, (model, target) in models.items():
-        fitted = model.set_params(tol=0.0).fit(X, target, tasks)
+        fitted = model.set_params(tol=0.0, update="gradient").fit(X, target, tasks)
         frozen[name] = {
             "fitted": sorted(name for name in vars(fitted) if name.endswith("_")),
             "coef": sha(fitted.coef_, fitted.intercept_),
