@@ -22,6 +22,12 @@ from asyncdmtl.protocol.state_table import ROW_TRANSITIONS, TRANSITIONS, RowEven
 # What a worker answers under a plan.
 PlanReply = Uplink | Snapshot | AwaitRestore | Done
 
+# The messages that hold for one plan.
+_OF_PLAN = PlanReply | Downlink | MoreRows | MulticastControl
+
+# The messages that may interrupt the ranges of a sender's rows.
+_BESIDE = Heartbeat | Failure | Assign | MulticastControl
+
 
 @dataclass
 class RowStream:
@@ -46,8 +52,7 @@ class RowStream:
             return RowEvent.FIRST if message.rest else RowEvent.ALL
         if isinstance(message, MoreRows):
             return RowEvent.LAST if size == self.missing else RowEvent.MORE
-        beside = isinstance(message, Heartbeat | Failure | Assign | MulticastControl)
-        return RowEvent.BESIDE if beside else RowEvent.OTHER
+        return RowEvent.BESIDE if isinstance(message, _BESIDE) else RowEvent.OTHER
 
     def complaint(self, message: Message, size: int) -> str | None:
         """Why a message with `size` bytes of rows may not come now; None if it may."""
@@ -116,8 +121,7 @@ class PlanState:
 
     def _other_place(self, message: Message) -> str | None:
         """How plan or round of a message differ from this plan and its round; None if they do not."""
-        of_plan = PlanReply | Downlink | MoreRows | MulticastControl
-        if isinstance(message, of_plan) and message.plan != self.plan:
+        if isinstance(message, _OF_PLAN) and message.plan != self.plan:
             return f"of plan {message.plan} under plan {self.plan}"
         if isinstance(message, MulticastControl) and message.round >= self.round:
             return f"of round {message.round}, of which no rows are on their way"

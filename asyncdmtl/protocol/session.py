@@ -47,6 +47,12 @@ WORKER_HEAD_LIMIT = 1 << 23
 # of many workers.
 SERVER_HEAD_LIMIT = 1 << 26
 
+# The messages that may be on their way when the server sends a new plan.
+_MAY_BE_LATE = PlanReply | MoreRows | LossReport
+
+# The messages whose bytes belong to a round.
+_OF_ROUND = Uplink | Downlink | MoreRows | MulticastControl
+
 
 class Session:
     """The protocol of one connection.
@@ -190,7 +196,7 @@ class Session:
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
         if isinstance(message, Hello) and self.state is State.OPENED:
             self.worker = message.name
-        late = isinstance(message, PlanReply | MoreRows | LossReport) and message.plan < self.plan
+        late = isinstance(message, _MAY_BE_LATE) and message.plan < self.plan
         complaint = self._late_complaint(message, size) if late else self._complaint(message, size)
         # Of a message that is refused, no field is believed.
         self._count(self.peer, message, None if complaint else _round_of(message), size, frame.size)
@@ -246,6 +252,6 @@ class Session:
 
 def _round_of(message: Message) -> int | None:
     """The round to which the bytes of a message belong; None if they belong to no round."""
-    if isinstance(message, Uplink | Downlink | MoreRows | MulticastControl):
+    if isinstance(message, _OF_ROUND):
         return message.round
     return None

@@ -14,7 +14,13 @@ from collections.abc import Mapping
 from enum import Enum
 
 
-class State(Enum):
+class _Key(Enum):
+    """Members are keys of tables. The hash of Enum is slow, and every message needs several."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Key):
     """Where a connection stands; the value describes it."""
 
     OPENED = "The connection is open."
@@ -88,14 +94,14 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
 }
 
 
-class RowState(Enum):
+class RowState(_Key):
     """Where the coded rows of one sender stand; the value describes it."""
 
     COMPLETE = "All announced rows have been sent."
     PARTIAL = "Rows that were announced are to follow."
 
 
-class RowEvent(Enum):
+class RowEvent(_Key):
     """What a message means for the coded rows of its sender; the value describes it."""
 
     ALL = "An uplink or downlink with all its rows."
