@@ -24,7 +24,8 @@ from asyncdmtl.net.credentials import (
     ProofTranscript,
     find_credentials,
 )
-from asyncdmtl.net.lockout import Lockout
+from asyncdmtl.net.failed_proofs import FailedProofs
+from asyncdmtl.net.strangers import Standing, Strangers
 from asyncdmtl.net.tls import TLSChannel, check_server_name, server_context, worker_context
 from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES
 from asyncdmtl.protocol.messages.registry import Challenge, Hello, Proof, Welcome
@@ -204,16 +205,26 @@ class Authenticator:
     run : str
         The run's name.
     security : ServerSecurity
-    lockout : Lockout
-        Where failed proofs are counted, and which names and addresses must wait.
+    failed : FailedProofs
+        Where failed proofs are counted.
+    strangers : Strangers
+        Where it is noted how far each connection has come.
     seconds : float
         The limit of a whole greeting, with the TLS handshake.
     """
 
-    def __init__(self, run: str, security: ServerSecurity, lockout: Lockout, seconds: float) -> None:
+    def __init__(
+        self,
+        run: str,
+        security: ServerSecurity,
+        failed: FailedProofs,
+        strangers: Strangers[Connection],
+        seconds: float,
+    ) -> None:
         self._run = run
         self._security = security
-        self._lockout = lockout
+        self._failed = failed
+        self._strangers = strangers
         self._seconds = seconds
 
     async def identify(self, connection: Connection) -> tuple[Hello, bytes]:
@@ -229,32 +240,24 @@ class Authenticator:
         Raises
         ------
         AuthenticationError
-            The worker did not prove its name, or too many proofs for the name failed before.
+            The worker did not prove its name. After several failures from its address this is raised late.
         WaitError, LinkError, RemoteProtocolError, PeerError
             The greeting came to no end.
         """
         end = asyncio.get_running_loop().time() + self._seconds
-        name: str | None = None
         try:
             hello = await connection.receive((Hello,), self._seconds, GREETING_OPTION)
-            name = hello.name
+            self._strangers.rise(connection, Standing.GREETED)
             if not self._security.authenticates:
                 return hello, b""
-            self._check_wait(connection, name)
-            self._check_certificate(connection, name)
-            own = await self._challenge(connection, name, end)
-        except _LockedOutError:
-            raise
+            self._check_certificate(connection, hello.name)
+            own = await self._challenge(connection, hello.name, end)
         except AuthenticationError:
-            self._lockout.failed(name, connection.link.host)
+            await asyncio.sleep(self._failed.failed(connection.link.host))
             raise
-        self._lockout.succeeded(name, connection.link.host)
+        self._failed.succeeded(connection.link.host)
+        self._strangers.rise(connection, Standing.PROVEN)
         return hello, own
-
-    def _check_wait(self, connection: Connection, name: str) -> None:
-        if (wait := self._lockout.wait(name, connection.link.host)) > 0:
-            connection.worker_may_return = True
-            raise _LockedOutError(f"the name {name!r} is locked out for {wait:.3g} s after failed proofs")
 
     def _check_certificate(self, connection: Connection, name: str) -> None:
         certified = connection.link.certified
@@ -312,7 +315,3 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-class _LockedOutError(AuthenticationError):
-    """A refusal without a proof, which does not count as one more failed proof."""

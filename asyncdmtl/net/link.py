@@ -70,6 +70,8 @@ class Link(asyncio.BufferedProtocol):
         Set once all that is sent and received is encrypted, if it is to be; or the connection has failed.
     closed : asyncio.Event
         Set once the TCP connection is closed.
+    nothing_received : bool
+        Whether no byte has come from the peer yet.
     """
 
     def __init__(self, session: Session, owner: LinkOwner, tls: Callable[[], TLSChannel] | None) -> None:
@@ -77,6 +79,7 @@ class Link(asyncio.BufferedProtocol):
         self.address = "?"
         self.secured = asyncio.Event()
         self.closed = asyncio.Event()
+        self.nothing_received = True
         self._session = session
         self._owner = owner
         self._tls = tls
@@ -145,6 +148,7 @@ class Link(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the event loop."""
+        self.nothing_received = False
         if self._owner.lost:
             return
         try:

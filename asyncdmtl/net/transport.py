@@ -27,8 +27,10 @@ NEXT_ADDRESS_DELAY = 0.25
 # Seconds of the longest limit of a wait, some 30 years: event loops cannot measure any time whatever.
 LONGEST_WAIT = 1e9
 
-# Connections that the kernel keeps until the server accepts them: all workers of a run may come at once.
-BACKLOG = 1024
+# Connections that the kernel keeps until the server accepts them: a hundred workers may come at the same
+# moment. asyncio accepts as many in one turn of its loop, and more would keep it from all else while
+# strangers flood it.
+BACKLOG = 128
 
 
 def check_positive(**seconds: float) -> None:

@@ -10,7 +10,8 @@ from asyncdmtl.errors import AsyncDMTLError, IntegrityError, PeerError, Placemen
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.net.authentication import Authenticator, ServerSecurity
 from asyncdmtl.net.connection import Connection
-from asyncdmtl.net.lockout import Lockout
+from asyncdmtl.net.failed_proofs import FailedProofs
+from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys
@@ -66,9 +67,11 @@ class Admission:
         self._security = security
         self._log = member_log
         self._multicast = multicast
-        self._lockout = Lockout(asyncio.get_running_loop().time)
-        self._lockout.on_lockout = member_log.locked_out
-        self._authenticator = Authenticator(run, security, self._lockout, options.silence_timeout)
+        clock = asyncio.get_running_loop().time
+        failed = FailedProofs(clock)
+        failed.on_delay = member_log.delayed
+        self._strangers = Strangers[Connection](_make_room, clock)
+        self._authenticator = Authenticator(run, security, failed, self._strangers, options.silence_timeout)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self) -> Connection:
@@ -89,9 +92,7 @@ class Admission:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _opened(self, connection: Connection) -> None:
-        if not self._lockout.enter(connection.link.host):
-            connection.abort()
-            return
+        self._strangers.enter(connection, connection.link.host)
         self._run_task(asyncio.create_task(self._admit(connection)))
 
     def _run_task(self, task: asyncio.Task[None]) -> None:
@@ -102,8 +103,12 @@ class Admission:
         """Admit a worker, or tell it why not. Other workers notice neither."""
         try:
             member = await self._greet(connection)
+            self._strangers.leave(connection, joined=True)
         except AsyncDMTLError as error:
-            self._log.refused(connection, error)
+            # Load balancers and monitors connect to see whether a server is there, and say nothing.
+            # Connections that make room are reported together.
+            if not (connection.link.nothing_received or isinstance(error, MadeRoomError)):
+                self._log.refused(connection, error)
             await connection.fail(error)
             self._ledger.merge(connection.session.ledger, worker=REFUSED)
             return
@@ -116,7 +121,7 @@ class Admission:
             await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
             return
         finally:
-            self._lockout.leave(connection.link.host)
+            self._strangers.leave(connection)
         await self._prepare(member)
 
     async def _greet(self, connection: Connection) -> Member:
@@ -206,3 +211,12 @@ class Admission:
         failure = None if member is None or not member.hears else member.connection.failure
         if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
             self._multicast.note_misled(name)
+
+
+def _make_room(connection: Connection) -> None:
+    """Close a connection that has not joined; its worker may connect again."""
+    connection.worker_may_return = True
+    told = f"{connection.peer} had not joined and made room for a new connection: there are too many"
+    # A peer that has said nothing is not worth a wait until it has read the reason.
+    heard = not connection.link.nothing_received
+    connection.link_failed(MadeRoomError(told, peer=connection.session.worker), tell=heard)

@@ -75,7 +75,7 @@ class Left(ServerEvent):
 
 @dataclass(frozen=True)
 class LockedOut(ServerEvent):
-    """Too many proofs failed: the name or address (`kind`) `locked_out` is refused for some seconds."""
+    """Many proofs failed: one from the address (`kind`) `locked_out` is answered some seconds late."""
 
     name = "lockout"
     kind: str

@@ -41,8 +41,8 @@ class MemberLog:
         """A worker left before it took part in a round; `what` says how, in a verb."""
         self._absent(Left, connection, what, reason)
 
-    def locked_out(self, kind: str, value: str, seconds: float) -> None:
-        """The name or address (`kind`) `value` is refused for so many seconds."""
+    def delayed(self, kind: str, value: str, seconds: float) -> None:
+        """The answer to a failed proof from the address `value` is delayed by so many seconds."""
         self._emit(LockedOut(kind, value, seconds))
 
     def broken(self, connection: Connection) -> None:

@@ -79,7 +79,7 @@ class Metrics:
         self._joined = counter("joined", "Workers that joined or came back.")
         self._reconnects = counter("reconnects", "Workers that came back.")
         self._refused = counter("refused", "Connections that were refused.")
-        self._lockouts = counter("lockouts", "Names and addresses that were locked out.")
+        self._lockouts = counter("lockouts", "Failed proofs of identity whose answer was delayed.")
         self._checkpoints = counter("checkpoints", "Checkpoints written.")
         self._checkpointed = gauge("checkpoint_round", "Rounds done at the last checkpoint.")
         self._incidents = counter("incidents", "What went wrong and was made good, by kind.", "kind")

@@ -21,7 +21,7 @@ from asyncdmtl.errors import AuthenticationError, LinkError, PeerError, UsageErr
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.credentials import Credentials
-from asyncdmtl.net.lockout import PATIENCE, Lockout
+from asyncdmtl.net.failed_proofs import FREE_FAILURES, LONGEST_DELAY, FailedProofs
 from asyncdmtl.net.tls import server_context, worker_context
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol import framing
@@ -313,36 +313,38 @@ async def test_a_worker_that_speaks_tls_to_a_server_that_does_not(trusting: ssl.
         await finish(cluster, WorkerSecurity())
 
 
-async def test_who_fails_too_often_is_not_heard_for_a_while_and_members_do_not_notice(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = [0.0]
-    monkeypatch.setattr("asyncdmtl.server.admission.Lockout", lambda clock: Lockout(lambda: now[0]))
+async def test_failed_proofs_keep_no_worker_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those in its name nor those from its address, however many there are."""
+    delays: list[float] = []
+
+    def failed(books: FailedProofs, host: str) -> float:
+        delays.append(count_failure(books, host))
+        return 0.0
+
+    count_failure = FailedProofs.failed
+    monkeypatch.setattr(FailedProofs, "failed", failed)
     async with Cluster(options(workers=2), security=BY_NAME) as cluster:
         member = cluster.join("w0", PARTITIONS, security=WorkerSecurity(SECRET))
         await cluster.event(Joined, worker="w0")
-        for _ in range(PATIENCE):
+        for _ in range(12):
             with pytest.raises(PeerError, match="did not prove"):
                 await cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
-        locked = [record.message for record in caplog.records if "locked out" in record.message]
-        assert [line.split(" is ")[0] for line in locked] == ["address 127.0.0.1", "name w1"]
-        assert await answer_to(cluster, wire_bytes(Hello(VERSION, "w1"))) is None
-        now[0] += 1.0
+        assert delays[FREE_FAILURES - 2] == 0.0
+        assert delays[-1] == LONGEST_DELAY
         late = cluster.join("w1", PARTITIONS, security=WorkerSecurity(OTHER))
         await asyncio.gather(cluster.server, member, late)
 
 
-async def test_a_name_is_locked_out_at_other_addresses_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Lockout(lambda: 0.0)
-    monkeypatch.setattr("asyncdmtl.server.admission.Lockout", lambda clock: gate)
-    for number in range(PATIENCE):
-        gate.failed("w0", f"10.0.0.{number}")
-    async with Cluster(options(workers=2), security=SHARED) as cluster:
-        answer = await answer_to(cluster, wire_bytes(Hello(VERSION, "w0")))
-        assert answer is not None
-        assert "the name 'w0' is locked out for 1 s" in answer.reason
-        cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
-        await cluster.event(Joined, worker="w1")
+async def test_the_answer_to_a_failed_proof_is_late_and_the_next_worker_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FailedProofs, "failed", lambda books, host: 30.0)
+    async with Cluster(options(), security=BY_NAME) as cluster:
+        delayed = cluster.join("w1", PARTITIONS, security=WorkerSecurity(SECRET))
+        worker = cluster.join("w0", PARTITIONS, security=WorkerSecurity(SECRET))
+        await cluster.event(Joined, worker="w0")
+        assert not delayed.done()
+        await asyncio.gather(cluster.server, worker)
 
 
 async def answer_to(cluster: Cluster, data: bytes) -> Failure | None:
@@ -386,17 +388,57 @@ async def test_a_stranger_may_send_no_more_than_a_greeting() -> None:
         assert "announces a head of 8192 bytes" in answers[-1].reason
 
 
-async def test_strangers_beyond_the_limit_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Lockout(lambda: 0.0, most_from_one=2)
-    monkeypatch.setattr("asyncdmtl.server.admission.Lockout", lambda clock: gate)
-    async with Cluster(options()) as cluster:
-        strangers = [await asyncio.open_connection(*cluster.address) for _ in range(2)]
-        reader, third = await asyncio.open_connection(*cluster.address)
-        assert await reader.read() == b""
-        for _, writer in (*strangers, (reader, third)):
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+async def test_strangers_that_hold_connections_keep_no_worker_out(
+    monkeypatch: pytest.MonkeyPatch, encrypted: bool, tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    monkeypatch.setattr("asyncdmtl.net.strangers.MAX_STRANGERS", 40)
+    monkeypatch.setattr("asyncdmtl.net.strangers.MAX_FROM_ONE_SITE", 10)
+    security = ServerSecurity(SHARED.credentials, tls if encrypted else None)
+    worker = WorkerSecurity(SECRET, trusting if encrypted else None)
+    async with Cluster(options(workers=2), security=security) as cluster:
+        silent = [await silent_stranger(cluster, site) for site in range(1, 9) for _ in range(10)]
+        first = cluster.join("w0", PARTITIONS, security=worker)
+        await cluster.event(Joined, worker="w0")
+        silent += [await silent_stranger(cluster, 1) for _ in range(20)]
+        second = cluster.join("w1", PARTITIONS, security=worker)
+        await asyncio.gather(cluster.server, first, second)
+        # The strangers were closed to make room, and each was no event of its own.
+        assert not [event for event in cluster.events if isinstance(event, Refused)]
+        for writer in silent:
             writer.close()
-        await cluster.event(Refused)
+
+
+async def silent_stranger(cluster: Cluster, site: int) -> asyncio.StreamWriter:
+    """A connection from one of several addresses that says nothing."""
+    _, writer = await asyncio.open_connection(*cluster.address, local_addr=(f"127.0.0.{site}", 0))
+    return writer
+
+
+async def test_a_stranger_that_spoke_is_told_why_it_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncdmtl.net.strangers.MAX_STRANGERS", 1)
+    async with Cluster(options(), security=SHARED) as cluster:
+        reader, writer = await asyncio.open_connection(*cluster.address)
+        answers = aiter(read_messages(reader))
+        writer.write(wire_bytes(Hello(VERSION, "w0")))
+        assert isinstance(await anext(answers), Challenge)
+        silent = await silent_stranger(cluster, 2)
+        failure = await anext(answers)
+        assert isinstance(failure, Failure)
+        assert "made room for a new connection" in failure.reason
+        assert failure.worker_may_return
+        for opened in (writer, silent):
+            opened.close()
+        await finish(cluster, WorkerSecurity(SECRET))
+
+
+async def test_a_probe_that_says_nothing_is_no_refused_worker(caplog: pytest.LogCaptureFixture) -> None:
+    async with Cluster(options()) as cluster:
+        for _ in range(3):
+            (await silent_stranger(cluster, 1)).close()
         await finish(cluster, WorkerSecurity())
+        assert not [event for event in cluster.events if isinstance(event, Refused)]
+    assert "refused" not in caplog.text
 
 
 async def test_last_words_arrive_however_much_was_still_being_said() -> None:

@@ -1,0 +1,168 @@
+"""Connections that have not joined yet: they are bounded, and the least promising makes room for a new one.
+
+A new connection is always taken: refusing it would let strangers that hold connections keep workers out.
+Connections of members are not counted here, and never make room.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from asyncdmtl.errors import LinkError
+from asyncdmtl.net.sites import site_of
+
+log = logging.getLogger(__name__)
+
+# Connections that have not joined yet, all together: so many workers may join a run at one moment.
+MAX_STRANGERS = 1024
+
+# The same from one site: workers of a site behind one address may be many, too.
+MAX_FROM_ONE_SITE = 256
+
+# The share of the open files that a process may have which strangers may take: the rest is for members.
+FILES_SHARE = 0.5
+
+# Sites that are remembered because a worker proved its name there, or joined: memory is bounded.
+MAX_KNOWN_SITES = 4096
+
+# Seconds between two lines in the log about connections that made room.
+REPORT_SECONDS = 10.0
+
+
+class MadeRoomError(LinkError):
+    """A connection that had not joined was closed to make room for a new one."""
+
+
+class Standing(IntEnum):
+    """How far a connection has come that has not joined; one of a lower standing makes room first."""
+
+    SILENT = 0
+    GREETED = 1
+    PROVEN = 2
+
+
+Peer = TypeVar("Peer")
+
+
+@dataclass(eq=False)
+class _Stranger(Generic[Peer]):
+    peer: Peer
+    site: str
+    standing: Standing = Standing.SILENT
+
+
+def max_strangers() -> int:
+    """Connections that may not have joined yet, as far as the process may open files for them."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_STRANGERS if files < 0 else max(1, min(MAX_STRANGERS, int(files * FILES_SHARE)))
+
+
+class Strangers(Generic[Peer]):
+    """The connections of a server that have not joined yet.
+
+    When they are too many, one makes room. It is one of the lowest standing; among these one from a site
+    where no worker is known; among these one from the site with the most; and there the oldest.
+
+    Parameters
+    ----------
+    make_room : callable
+        Called with a connection that is to be closed.
+    clock : callable
+        Seconds that never run backwards.
+    most, most_from_one : int, optional
+        Connections: all together, and from one site. By default `max_strangers()` and `MAX_FROM_ONE_SITE`.
+    """
+
+    def __init__(
+        self,
+        make_room: Callable[[Peer], None],
+        clock: Callable[[], float],
+        *,
+        most: int | None = None,
+        most_from_one: int | None = None,
+    ) -> None:
+        self._close = make_room
+        self._clock = clock
+        self._most = max_strangers() if most is None else most
+        self._most_from_one = MAX_FROM_ONE_SITE if most_from_one is None else most_from_one
+        self._all: dict[Peer, _Stranger[Peer]] = {}
+        self._counts: Counter[str] = Counter()
+        # By standing and site, each in the order of arrival.
+        self._queues: dict[tuple[Standing, str], OrderedDict[Peer, None]] = {}
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._made_room = 0
+        self._reported = -REPORT_SECONDS
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def enter(self, peer: Peer, host: str) -> None:
+        """Take a new connection from an address; another one may have to make room for it."""
+        site = site_of(host)
+        if self._counts[site] >= self._most_from_one:
+            self._make_room([site])
+        elif len(self._all) >= self._most:
+            self._make_room(self._counts)
+        self._all[peer] = stranger = _Stranger(peer, site)
+        self._counts[site] += 1
+        self._queue(stranger)[peer] = None
+
+    def rise(self, peer: Peer, standing: Standing) -> None:
+        """Take note that a connection has come further."""
+        if (stranger := self._all.get(peer)) is None:
+            return
+        self._unqueue(stranger)
+        stranger.standing = standing
+        self._queue(stranger)[peer] = None
+        if standing is Standing.PROVEN:
+            self._remember(stranger.site)
+
+    def leave(self, peer: Peer, *, joined: bool = False) -> None:
+        """Count a connection no more: it has `joined`, or it is closed."""
+        if (stranger := self._all.pop(peer, None)) is None:
+            return
+        if joined:
+            self._remember(stranger.site)
+        self._unqueue(stranger)
+        self._counts[stranger.site] -= 1
+        if not self._counts[stranger.site]:
+            del self._counts[stranger.site]
+
+    def _remember(self, site: str) -> None:
+        """Remember that a worker is at this site."""
+        self._known[site] = None
+        self._known.move_to_end(site)
+        if len(self._known) > MAX_KNOWN_SITES:
+            self._known.popitem(last=False)
+
+    def _queue(self, stranger: _Stranger[Peer]) -> OrderedDict[Peer, None]:
+        return self._queues.setdefault((stranger.standing, stranger.site), OrderedDict())
+
+    def _unqueue(self, stranger: _Stranger[Peer]) -> None:
+        key = stranger.standing, stranger.site
+        del self._queues[key][stranger.peer]
+        if not self._queues[key]:
+            del self._queues[key]
+
+    def _make_room(self, sites: list[str] | Counter[str]) -> None:
+        """Close one connection from one of these sites."""
+        standing, site = min(
+            (key for key in self._queues if key[1] in sites),
+            key=lambda key: (key[0], key[1] in self._known, -len(self._queues[key])),
+        )
+        peer = next(iter(self._queues[standing, site]))
+        self.leave(peer)
+        self._close(peer)
+        self._made_room += 1
+        if self._clock() - self._reported >= REPORT_SECONDS:
+            log.warning(
+                "%d connections that had not joined were closed to make room for new ones, the last from %s",
+                self._made_room, site,
+            )  # fmt: skip
+            self._made_room, self._reported = 0, self._clock()
