@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -13,10 +13,11 @@ import click
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.design.additions import best_additions
 from asyncdmtl.plan.design.search import design_placement, trade_off
-from asyncdmtl.plan.placement_file import write_placement
-from asyncdmtl.report.design_report import report_design
-from asyncdmtl.report.design_tables import show_design
+from asyncdmtl.plan.placement_file import read_request, write_placement
+from asyncdmtl.report.design_report import report_additions, report_design
+from asyncdmtl.report.design_tables import show_additions, show_design
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_pictures import plot_design
 
@@ -27,7 +28,7 @@ MOST_ROWS_OF_TRADE_OFF = 20
 
 
 @command("place")
-@click.option("--partitions", type=int, required=True, help="Partitions to store.")
+@click.option("--partitions", type=int, help="Partitions to store.")
 @click.option(
     "--capacities",
     metavar="LIST",
@@ -52,6 +53,15 @@ MOST_ROWS_OF_TRADE_OFF = 20
     help="Speeds of the workers' links, in vectors per unit of time, as for --capacities: "
     "minimise the time of uplink and downlink instead of their loads.",
 )
+@click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead of --partitions: start from the placement in this file, and name the next copies worth "
+    "making.",
+)
+@click.option("--add", type=int, default=1, help="Copies to name, for --from.")
 @click.option("--seed", type=int, default=0, help="Decides among equal choices.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write the placement here: JSON if it ends so, or TOML."
@@ -60,12 +70,14 @@ MOST_ROWS_OF_TRADE_OFF = 20
     "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw placement and trade-off here."
 )
 def main(
-    partitions: int,
+    partitions: int | None,
     capacities: str | None,
     workers: int | None,
     capacity: int | None,
     copies: int | None,
     speeds: str | None,
+    start: Path | None,
+    add: int,
     seed: int,
     output: Path | None,
     plot_file: Path | None,
@@ -79,6 +91,17 @@ def main(
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
+    if start is not None:
+        given = {
+            "--partitions": partitions,
+            "--capacities": capacities,
+            "--workers": workers,
+            "--copies": copies,
+        }
+        _add_copies(start, add, {**given, "--plot": plot_file, "--speeds": speeds}, output, format)
+        return
+    if partitions is None:
+        raise UsageError("--partitions", "must be given, or --from", None)
     room = _capacities(partitions, capacities, workers, capacity, copies)
     b = None if speeds is None else _in_order("--speeds", _listed("--speeds", speeds, Fraction), list(room))
     design = design_placement(room, partitions, copies=copies, speeds=b, seed=seed)
@@ -91,6 +114,26 @@ def main(
         print(json.dumps(report))
     else:
         show_design(report)
+
+
+def _add_copies(
+    start: Path, count: int, given: Mapping[str, object], output: Path | None, format: str
+) -> None:
+    """Print, and write if wanted, the placement of a file with the next copies worth making."""
+    if too_many := [name for name, value in given.items() if value is not None]:
+        raise UsageError("--from", "cannot be given with another option of the design", too_many)
+    request = read_request(start)
+    more, added = best_additions(request.placement, count)
+    report = report_additions(request.placement, more, added)
+    if output is not None:
+        speeds = None
+        if request.speeds is not None:
+            speeds = dict(zip(more.workers, map(str, request.speeds), strict=True))
+        write_placement(more, output, speeds)
+    if format == "json":
+        print(json.dumps(report))
+    else:
+        show_additions(report)
 
 
 def _capacities(

@@ -22,6 +22,7 @@ from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.placement_file import declare_worker
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
@@ -108,6 +109,12 @@ _security_options = together(
     help="A partition as asyncdmtl wrote it, instead of --data; may be given several times.",
 )
 @click.option(
+    "--declare",
+    type=click.Path(path_type=Path),
+    help="Write this worker and its partitions into this placement file, beside the workers that are in it, "
+    "and end. `asyncdmtl plan` and `place --from` read the file.",
+)
+@click.option(
     "--save", type=click.Path(path_type=Path), help="Write the models of all tasks here at the end (.npz)."
 )
 @_wait_options
@@ -127,6 +134,7 @@ def main(
     partitions: str | None,
     placement: Path | None,
     partition_files: Sequence[Path],
+    declare: Path | None,
     save: Path | None,
     max_wait: float,
     start_timeout: float,
@@ -148,7 +156,7 @@ def main(
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
     """
-    check_outputs({"--save": save})
+    check_outputs({"--save": save, "--declare": declare})
     host, port = parse_address(connect, "--connect")
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:
@@ -159,6 +167,12 @@ def main(
         stored = [read_partition(file) for file in partition_files]
     else:
         stored = loading.load_stored(given, _stored_names(name, partitions, placement))
+    if declare is not None:
+        placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})
+        click.echo(
+            f"{declare}: {len(placement_there.workers)} workers, {len(placement_there.partitions)} partitions"
+        )
+        return
     worker = Worker(options, stored, security)
     models = run(worker.run(host, port), until_eof=until_eof)
     if save is not None:

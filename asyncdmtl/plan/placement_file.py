@@ -73,11 +73,62 @@ def write_placement(placement: Placement, path: Path, speeds: Mapping[str, str] 
     content: dict[str, Any] = {"partitions": list(placement.partitions), "workers": placement.as_dict()}
     if speeds is not None:
         content["speeds"] = dict(speeds)
+    _write(path, content, "--output")
+
+
+def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placement:
+    """Write a worker with its partitions into a placement file, beside the workers that are in the file.
+
+    Sites pass the file on, each adds itself, and the file then has the placement that is there.
+
+    Parameters
+    ----------
+    path : Path
+        It is made if it does not exist. Its other tables stay as they are.
+    worker : str
+        An entry of this name is replaced.
+    tasks : mapping of partition to task
+        The partitions that the worker stores.
+
+    Returns
+    -------
+    Placement
+        Of all workers in the file.
+
+    Raises
+    ------
+    PlacementError
+        The file makes no sense, or gives a partition to another task.
+    UsageError
+        The file cannot be written.
+    """
+    content = read_tables(path) if path.exists() else {}
+    if not isinstance(content.get("workers", {}), Mapping) or not isinstance(
+        content.get("tasks", {}), Mapping
+    ):
+        raise PlacementError(f"placement file {path}", "must have tables of workers and tasks", list(content))
+    placement = Placement({**content.get("workers", {}), worker: list(tasks)})
+    owners = {partition: task for task, parts in content.get("tasks", {}).items() for partition in parts}
+    for partition, task in tasks.items():
+        if owners.setdefault(partition, task) != task:
+            rule = f"must be of task {owners[partition]!r}, as another worker declares it"
+            raise PlacementError(f"partition {partition!r}", rule, task)
+    of_tasks: dict[str, list[str]] = {}
+    for partition in placement.partitions:
+        if partition in owners:
+            of_tasks.setdefault(owners[partition], []).append(partition)
+    kept = {name: table for name, table in content.items() if name in ("prices", "speeds")}
+    ordered = {"partitions": list(placement.partitions), "workers": placement.as_dict(), "tasks": of_tasks}
+    _write(path, {**ordered, **kept}, "--declare")
+    return placement
+
+
+def _write(path: Path, content: Mapping[str, Any], option: str) -> None:
     text = json.dumps(content) + "\n" if path.suffix == ".json" else _toml(content)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError("--output", f"must be writable ({error.strerror})", str(path)) from error
+        raise UsageError(option, f"must be writable ({error.strerror})", str(path)) from error
 
 
 def _toml(content: Mapping[str, Any]) -> str:

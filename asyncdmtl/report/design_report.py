@@ -7,7 +7,11 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
+from asyncdmtl.plan.design.additions import Addition
 from asyncdmtl.plan.design.search import Design, TradeOff
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 DesignReport = dict[str, Any]
 
@@ -51,5 +55,26 @@ def report_design(
         "trade_off": [
             {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(row).items()}
             for row in rows
+        ],
+    }
+
+
+def report_additions(before: Placement, after: Placement, additions: Sequence[Addition]) -> DesignReport:
+    """Copies that were added to a placement, and the loads of relay, in plain JSON types.
+
+    Parameters
+    ----------
+    before, after : Placement
+    additions : sequence of Addition
+        The copies that `after` has and `before` has not, in their order.
+    """
+    return {
+        "placement": after.as_dict(),
+        "partitions": list(after.partitions),
+        "uplink_load": str(uplink_optimum(before).load),
+        "downlink_load": str(downlink_bound(before)),
+        "additions": [
+            {key: str(value) if key.endswith("load") else value for key, value in asdict(each).items()}
+            for each in additions
         ],
     }

@@ -25,6 +25,25 @@ def show_design(report: DesignReport, console: Console | None = None) -> None:
     console.print(_trade_off_table(report))
 
 
+def show_additions(report: DesignReport, console: Console | None = None) -> None:
+    """Print the next copies worth making as text, on stdout unless a console is given."""
+    console = console or make_console()
+    table = Table(title="The next copies worth making, and the loads of relay with them")
+    for heading, justify in (
+        ("worker", "left"),
+        ("partition", "left"),
+        ("uplink", "right"),
+        ("downlink", "right"),
+    ):
+        table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    table.add_row("as it is", "", report["uplink_load"], report["downlink_load"], end_section=True)
+    for added in report["additions"]:
+        table.add_row(added["worker"], added["partition"], added["uplink_load"], added["downlink_load"])
+    console.print(table)
+    if not report["additions"]:
+        console.print("Every worker stores all partitions: there is no copy to add.")
+
+
 def _store_table(report: DesignReport) -> Table:
     partitions = report["partitions"]
     N = len(partitions)

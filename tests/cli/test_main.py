@@ -442,3 +442,25 @@ def test_the_help_of_the_group_shows_the_first_words_of_every_command() -> None:
         assert command is not None
         assert command.get_short_help_str(1000) == click.Command(name, help=text).get_short_help_str(1000)
     assert main.main.get_command(context, "nonsense") is None
+
+
+def test_sites_write_the_placement_that_is_there(tmp_path: Path) -> None:
+    there = tmp_path / "there.toml"
+    for site, wards in {"north": "ab", "south": "bc"}.items():
+        rows = [f"{ward},{n},{n * 2}" for n in range(4) for ward in wards]
+        (tmp_path / f"{site}.csv").write_text("\n".join(["ward,age,score", *rows]))
+        words = [
+            "worker",
+            "--name",
+            site,
+            "--data",
+            str(tmp_path / f"{site}.csv"),
+            "--task=ward",
+            "--target=score",
+        ]
+        done = CliRunner().invoke(main.main, [*words, "--declare", str(there)])
+        assert (done.exit_code, done.exception) == (0, None), done.output
+    placement = Placement.read(there).as_dict()
+    assert list(placement) == ["north", "south"]
+    assert [len(stored) for stored in placement.values()] == [2, 2]
+    assert CliRunner().invoke(main.main, ["plan", str(there)]).exit_code == 0

@@ -73,6 +73,26 @@ def test_what_a_person_sees(tmp_path: Path) -> None:
         assert word in timed
 
 
+def test_the_next_copies_are_named(tmp_path: Path) -> None:
+    start, more = tmp_path / "there.toml", tmp_path / "more.toml"
+    start.write_text('[workers]\na = ["p", "q"]\nb = ["q", "r"]\nc = ["s"]\n[speeds]\na = 1\nb = 2\nc = 3\n')
+    shown = json.loads(place("--from", str(start), "--add=2", "--output", str(more), "--json"))
+    assert (shown["uplink_load"], shown["downlink_load"]) == ("4", "3")
+    assert len(shown["additions"]) == 2
+    request = read_request(more)
+    assert request.placement.as_dict() == shown["placement"]
+    assert request.speeds == (Fraction(1), Fraction(2), Fraction(3))
+    text = place("--from", str(start))
+    assert "as it is" in text
+    with pytest.raises(UsageError, match="--from cannot be given with another option of the design"):
+        place("--from", str(start), "--copies=2")
+
+
+def test_a_design_needs_partitions_or_a_start() -> None:
+    with pytest.raises(UsageError, match="--partitions must be given, or --from"):
+        place("--workers=2", "--copies=1")
+
+
 def test_the_trade_off_fits_on_a_screen() -> None:
     rows = described("--partitions=60", "--workers=30", "--copies=2")["trade_off"]
     assert len(rows) == 20

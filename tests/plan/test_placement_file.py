@@ -7,7 +7,7 @@ import pytest
 
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.placement_file import read_request, write_placement
+from asyncdmtl.plan.placement_file import declare_worker, read_request, write_placement
 
 WORKERS = '[workers]\na = ["x", "y"]\nb = ["y", "z"]\n'
 
@@ -67,3 +67,18 @@ def test_a_written_placement_is_read_back(tmp_path: Path, name: str) -> None:
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--output must be writable"):
         write_placement(Placement.cyclic(2, 2, 1), tmp_path / "no" / "p.toml")
+
+
+@pytest.mark.parametrize("name", ["there.toml", "there.json"])
+def test_sites_declare_themselves_one_after_the_other(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    declare_worker(file, "north", {"f/1": "1", "f/2": "2"})
+    declare_worker(file, "south", {"f/2": "2", "g/3": "3"})
+    declare_worker(file, "north", {"f/2": "2"})
+    request = read_request(file)
+    assert request.placement.as_dict() == {"north": ["f/2"], "south": ["f/2", "g/3"]}
+    assert request.task_names == ("2", "3")
+    with pytest.raises(PlacementError, match=r"partition 'f/2' must be of task '2', as another worker"):
+        declare_worker(file, "east", {"f/2": "9"})
+    with pytest.raises(UsageError, match="--declare must be writable"):
+        declare_worker(tmp_path / "none" / name, "east", {"f/2": "2"})
