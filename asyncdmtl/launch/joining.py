@@ -17,6 +17,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload, reported_by
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.launch.threads import best_told, merged, run_apart
+from asyncdmtl.learning.outcome import settled
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.authentication import WorkerSecurity
@@ -152,9 +153,10 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         up, down = ledger.round_bytes(r, "up"), ledger.round_bytes(r, "down")
         seconds = began.get(r + 1, math.nan) - began.get(r, math.nan)
         rounds.append(RoundRecord(r, objective, residual, up, down, seconds))
+    outcome = side.trainer.outcome
     return RunRecord(
         run=state.run or "",
-        settings=problem.settings,
+        settings=settled(problem.settings, outcome),
         encoding=Encoding.empty(),
         plan=plan,
         candidates=compare(plan.placement, problem.task_of, whole_tasks=codes_whole_tasks(problem.settings)),
@@ -169,6 +171,7 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         kernel={},
         incidents=(),
         seconds=sum(entry.seconds for entry in rounds),
+        outcome=outcome,
     )
 
 

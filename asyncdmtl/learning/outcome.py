@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.choosing import Selection
+from asyncdmtl.learning.settings import Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,13 @@ class Outcome:
             return cls(str(content["coupling"]), strength, objective, gap, selections)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError("outcome", "must be what a trainer told", content) from error
+
+
+def settled(settings: Settings, outcome: Outcome | None) -> Settings:
+    """The settings of a run with what was chosen in it."""
+    if outcome is None or not settings.chooses:
+        return settings
+    return replace(settings, coupling=outcome.coupling, strength=outcome.strength)
 
 
 def _selection(content: Mapping[str, Any]) -> Selection:

@@ -8,13 +8,11 @@ import logging
 import secrets
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import AsyncDMTLError
-from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.outcome import settled
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.net.addresses import format_address
@@ -195,7 +193,7 @@ class Server:
         multicast = self._multicast
         return RunRecord(
             run=self._run,
-            settings=_settled(self._options.settings, progress.outcome),
+            settings=settled(self._options.settings, progress.outcome),
             encoding=encoding,
             plan=assignment.plan,
             candidates=assignment.candidates,
@@ -237,10 +235,3 @@ class Server:
         if self._rounds is not None:
             with contextlib.suppress(AsyncDMTLError):
                 await self._rounds.stop()
-
-
-def _settled(settings: Settings, outcome: Outcome | None) -> Settings:
-    """The settings with what was chosen in the run."""
-    if outcome is None or not settings.chooses:
-        return settings
-    return replace(settings, coupling=outcome.coupling, strength=outcome.strength)
