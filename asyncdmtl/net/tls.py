@@ -9,6 +9,7 @@ every byte is counted.
 from __future__ import annotations
 
 import contextlib
+import logging
 import ssl
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any, cast
 from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, LinkError, UsageError
 from asyncdmtl.net.credentials import read_private
 from asyncdmtl.protocol.framing import Buffer
+
+log = logging.getLogger(__name__)
 
 # Bytes that are encrypted at once: the memory that ciphertext takes before the socket takes it.
 ENCRYPTED_BYTES = 1 << 20
@@ -45,7 +48,7 @@ def server_context(
     context = _context(ssl.PROTOCOL_TLS_SERVER)
     # Without tickets no session is resumed: every handshake is a full one, with a channel binding of its own.
     context.num_tickets = 0
-    _load_certificate(context, certificate, key)
+    context.use(*_check_pair(certificate, key))
     if client_ca is not None:
         _load_ca(context, client_ca, "--tls-client-ca")
         context.verify_mode = ssl.CERT_REQUIRED
@@ -63,7 +66,7 @@ def worker_context(ca: Path, certificate: Path | None = None, key: Path | None =
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     _load_ca(context, ca, "--tls-ca")
     if certificate is not None or key is not None:
-        _load_certificate(context, certificate, key)
+        context.use(*_check_pair(certificate, key))
     return context
 
 
@@ -99,6 +102,8 @@ class TLSChannel:
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        if isinstance(context, RenewingContext):
+            context.renew()
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
@@ -212,16 +217,59 @@ def tls_error(error: ssl.SSLError, peer: str) -> AsyncDMTLError:
     return LinkError(f"TLS with {peer} failed: {reason}", peer=peer)
 
 
-def _context(protocol: int) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+class RenewingContext(ssl.SSLContext):
+    """A context that reads its certificate and key again when the files have changed.
+
+    So a renewed certificate is used from the next connection on. Files that cannot be used are reported in
+    the log, and the context keeps the certificate that it has.
+    """
+
+    _files: tuple[Path, Path] | None = None
+    _seen: tuple[tuple[int, int, int], ...] = ()
+
+    def use(self, certificate: Path, key: Path) -> None:
+        """Read a certificate and its key, and remember where they are; UsageError as `server_context`."""
+        _load_certificate(self, certificate, key)
+        self._files, self._seen = (certificate, key), _stamps(certificate, key)
+
+    def renew(self) -> None:
+        """Read the files again if they are not those that were read last."""
+        if self._files is None or (seen := _stamps(*self._files)) == self._seen:
+            return
+        self._seen = seen
+        try:
+            _load_certificate(self, *self._files)
+            log.info("read the renewed certificate %s", self._files[0])
+        except UsageError as error:
+            log.warning("the renewed certificate cannot be used, the one before it stays: %s", error)
+
+
+def _stamps(*files: Path) -> tuple[tuple[int, int, int], ...]:
+    """What changes when a file is written or replaced; zeros for a file that is away."""
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+            found.append((status.st_mtime_ns, status.st_ino, status.st_size))
+        except OSError:
+            found.append((0, 0, 0))
+    return tuple(found)
+
+
+def _context(protocol: int) -> RenewingContext:
+    context = RenewingContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 
 
-def _load_certificate(context: ssl.SSLContext, certificate: Path | None, key: Path | None) -> None:
+def _check_pair(certificate: Path | None, key: Path | None) -> tuple[Path, Path]:
     if certificate is None or key is None:
         lacking = "--tls-cert" if certificate is None else "--tls-key"
         raise UsageError(lacking, "must be given: a certificate and its key belong together", None)
+    return certificate, key
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     if b"-----BEGIN CERTIFICATE-----" not in _read(certificate, "--tls-cert"):
         raise UsageError("--tls-cert", "must be a certificate in PEM", str(certificate))
     read_private(key, "--tls-key")
@@ -247,6 +295,9 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path | None, key: Pa
 
 def _load_ca(context: ssl.SSLContext, ca: Path, option: str) -> None:
     _read(ca, option)
+    # A certificate in the file is trusted by itself, also where another CA signed it: that of an intermediate
+    # CA, or of the server alone.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:

@@ -237,3 +237,46 @@ def test_bad_server_names(name: str) -> None:
     with pytest.raises(UsageError, match="--tls-server-name must name a host"):
         check_server_name(name, "--tls-server-name")
     assert check_server_name("example.org", "--tls-server-name") == "example.org"
+
+
+def shown_serial(server: ssl.SSLContext, ca: Path) -> str:
+    """The serial number of the certificate that a server shows in a new connection."""
+    ends = TLSChannel(server), TLSChannel(worker_context(ca), "127.0.0.1")
+    connect(*ends)
+    certificate = ends[1]._object.getpeercert()
+    assert certificate is not None
+    return str(certificate["serialNumber"])
+
+
+def test_a_certificate_that_is_renewed_on_disk_is_shown_without_a_restart(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = tmp_path / "server.pem", tmp_path / "server.key"
+
+    def put(names: tuple[str, ...]) -> None:
+        for source, target in zip(authority.issue(*names), files, strict=True):
+            new = target.with_suffix(".new")
+            new.touch(mode=0o600)
+            new.write_bytes(source.read_bytes())
+            new.replace(target)
+
+    put(("127.0.0.1", "first"))
+    context = server_context(*files)
+    first = shown_serial(context, authority.ca)
+    assert shown_serial(context, authority.ca) == first
+    put(("127.0.0.1", "second"))
+    second = shown_serial(context, authority.ca)
+    assert second != first
+    files[0].write_text("no certificate")
+    assert shown_serial(context, authority.ca) == second
+    assert "the one before it stays" in caplog.text
+
+
+def test_the_servers_own_certificate_may_be_trusted_alone(authority: Authority, stranger: Authority) -> None:
+    files = authority.issue("127.0.0.1")
+    connect(TLSChannel(server_context(*files)), TLSChannel(worker_context(files.certificate), "127.0.0.1"))
+    other = stranger.issue("127.0.0.1")
+    with pytest.raises(ssl.SSLError, match="certificate verify failed"):
+        connect(
+            TLSChannel(server_context(*other)), TLSChannel(worker_context(files.certificate), "127.0.0.1")
+        )
