@@ -86,8 +86,8 @@ training_options = together(
         type=click.Choice(UPDATES),
         default=AUTO,
         help="The result of a partition in a round: its statistics, once, from which every worker solves "
-        "the rest (squared loss); its gradient; or the model that local epochs make. auto: statistics or "
-        "gradients, whichever is less to send.",
+        "the rest (squared loss); its gradient; or the model that local epochs make. auto: whichever is "
+        "predicted to be the least to send; gradients if --tolerance is 0.",
     ),
     click.option(
         "--least-rows",
@@ -176,6 +176,9 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if chosen["strength"] == AUTO:
         chosen["strength"] = None
     if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
+        chosen["update"] = "gradient"
+    if chosen["update"] == AUTO and not chosen.get("tolerance") and chosen["strength"] is not None:
+        # Early stopping is part of a fit with a fixed number of rounds; the optimum is something else.
         chosen["update"] = "gradient"
     if chosen.get("accelerated") is None:
         chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] != "model"

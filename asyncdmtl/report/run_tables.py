@@ -95,7 +95,9 @@ def _training_words(report: Report) -> str:
     value = report.get("metrics", {}).get("objective", training["objective"])
     count = training["rounds"]
     words = selection_words(report["selection"]) + "\n" if report.get("selection") else ""
-    words += f"{update_words(report['updates'], training['update'])}\n" if report.get("updates") else ""
+    # With tolerance 0 the number of rounds was given, so predictions to 1e-6 do not apply.
+    if report.get("updates") and settings["tolerance"]:
+        words += f"{update_words(report['updates'], training['update'])}\n"
     words += f"{count} round{'s' * (count != 1)} in {report['seconds']:.2f} s"
     if value is None:
         return words

@@ -47,6 +47,13 @@ def test_averaged_models_are_not_trained_until_they_rest() -> None:
     assert (asked_for.rounds, asked_for.tolerance) == (7, 0.1)
 
 
+def test_a_given_number_of_rounds_means_gradients() -> None:
+    assert settings_of().update == "auto"
+    assert settings_of("--tolerance", "0").update == "gradient"
+    assert settings_of("--tolerance", "0", "--update", "statistics").update == "statistics"
+    assert settings_of("--tolerance", "0", "--strength", "auto").update == "auto"
+
+
 def test_acceleration_is_left_out_where_it_is_not_possible() -> None:
     assert not settings_of("--strategy", "linear").accelerated
     assert not settings_of("--update", "model", "--epochs", "3").accelerated
