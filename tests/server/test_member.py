@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.problems import make_partitions, make_settings
+from support.raw_partitions import encoding_of, raw_partition
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import DataError, LinkError, PeerError
+from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.member import Member, check_prepared, is_final, other_data, other_encoding
@@ -51,3 +54,12 @@ def test_errors_say_what_differs() -> None:
     assert "1 rows" in message
     assert f"{DECLARED[0].rows} rows" in message
     assert "must be encoded as at its other holders" in str(other_encoding("w1", INFOS[0], INFOS[1]))
+
+
+def test_rows_must_have_the_features_of_the_encoding() -> None:
+    encoding = encoding_of(raw_partition("p0", {"age": [1.0, 2.0, 3.0]}, np.arange(3.0)))
+    declared = [Declaration("p0", "t", bytes(16), 3, {})]
+    info = PartitionInfo("p0", "t", bytes(16), 3, 3.0, 1, 1.0)
+    check_prepared("w0", declared, [info], encoding, {})
+    with pytest.raises(DataError, match=r"partitions of worker 'w0' must have the 1 features .* got \[2\]"):
+        check_prepared("w0", declared, [replace(info, features=2)], encoding, {})

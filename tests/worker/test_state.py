@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from support.exchange import RoundExchange
@@ -9,6 +12,7 @@ from support.problems import make_partitions, make_settings
 from asyncdmtl.digests import digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.sides import WorkerSide
+from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.protocol.messages.registry import AfterRound, Assign, Downlink, Restore, StateTransfer
 from asyncdmtl.worker.state import WorkerState
 
@@ -90,3 +94,14 @@ def test_another_run_begins_anew() -> None:
     assert state.round == 5
     state.enter("two")
     assert (state.round, state.state_digest()) == (0, b"")
+
+
+def test_the_first_worker_alone_tells_the_outcome() -> None:
+    outcome = Outcome("l21", 0.5, 1.0, 0.0)
+    for worker, told in ((0, outcome.as_dict()), (1, {})):
+        state = WorkerState("w0")
+        side: Any = SimpleNamespace(worker=worker, trainer=SimpleNamespace(outcome=outcome))
+        state.keep(side, assign(0))
+        assert state.outcome() == told
+        side.trainer.outcome = None
+        assert state.outcome() == {}

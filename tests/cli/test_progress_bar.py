@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from asyncdmtl.cli import progress_bar
+from asyncdmtl.cli.progress_bar import RunProgress
+from asyncdmtl.report.units import human_bytes
+from asyncdmtl.server.events import IncidentNoted, Joined, Left, Planned
+from asyncdmtl.server.records import RoundRecord
+
+PLANNED = Planned(0, 0, ("w0",), "relay", "1", "1", 1, (), "")
+
+
+class Terminal(io.StringIO):
+    """A stderr that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    made = Terminal()
+    # The name in the module alone: pytest puts its own stderr in place between fixtures and tests.
+    monkeypatch.setattr(progress_bar, "sys", SimpleNamespace(stderr=made))
+
+    def make_console(**_: Any) -> Console:
+        return Console(file=made, width=120, force_terminal=True, color_system=None)
+
+    monkeypatch.setattr(progress_bar, "Console", make_console)
+    return made
+
+
+def record(round_: int, objective: float = 0.25) -> RoundRecord:
+    return RoundRecord(round_, objective, 0.1, 1500, 500, 0.1)
+
+
+def test_rounds_objective_and_bytes_are_shown(terminal: Terminal) -> None:
+    with RunProgress(10) as progress:
+        for event in (Joined("w0", 1), PLANNED, record(0), record(1)):
+            progress.note(event)
+    text = terminal.getvalue()
+    assert "training" in text
+    assert "2/10" in text
+    assert f"objective 0.25, {human_bytes(4000)}" in text
+
+
+def test_an_objective_that_is_no_number_is_not_shown(terminal: Terminal) -> None:
+    with RunProgress(None) as progress:
+        progress.note(record(0, float("inf")))
+    assert "objective ?, 2" in terminal.getvalue()
+
+
+def test_incidents_are_printed_above_the_bar(terminal: Terminal) -> None:
+    with RunProgress(3) as progress:
+        progress.note(IncidentNoted(1, "w1", "LinkError", "the connection was reset"))
+        progress.note(Left("w2", "reset"))
+    assert "worker w1: the connection was reset" in terminal.getvalue()
+    assert "w2" not in terminal.getvalue()
+
+
+def test_strengths_that_are_tried_are_shown(terminal: Terminal) -> None:
+    with RunProgress(None) as progress:
+        progress.note_strength(0.123456, 2.5)
+    assert "choosing λ" in terminal.getvalue()
+    assert "0.1235: held-out loss 2.5" in terminal.getvalue()
+
+
+def test_nothing_is_printed_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunProgress(10) as progress:
+        progress.note(PLANNED)
+        progress.note(record(0))
+    assert capsys.readouterr().err == ""

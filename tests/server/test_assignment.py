@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.members import make_member
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.plan.codes.repair import multicast_delivery
+from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.server import assignment
+from asyncdmtl.server.assignment import Assignment, choose_listeners, make_assignment
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.training_progress import TrainingProgress
+
+# Each partition is a task.
+PARTITIONS = [replace(part, task=part.id) for part in make_partitions(6, "squared")]
+
+
+def members(hearing: int = 0) -> list[Member]:
+    """Six workers that store three of six partitions each; the first of them hear the group."""
+    stored = [[PARTITIONS[n] for n in own] for own in HOMOGENEOUS.stored]
+    return [make_member(f"w{k}", own, hears=k < hearing) for k, own in enumerate(stored)]
+
+
+def progress(strategy: str = "relay", **changes: Any) -> TrainingProgress:
+    settings = make_settings(**changes)
+    problem = Problem(settings, [part.info(settings) for part in PARTITIONS])
+    return TrainingProgress("run7", problem, strategy, lambda event: None)
+
+
+async def test_a_plan_is_for_the_members_and_what_they_store() -> None:
+    workers = members()
+    made = make_assignment(4, workers, progress())
+    assert isinstance(made.plan, Plan)
+    assert made.plan.placement == HOMOGENEOUS
+    assert (made.number, made.members, made.strategy.name) == (4, tuple(workers), "relay")
+    assert [made.position(worker) for worker in workers] == list(range(6))
+    assert (made.listeners, made.network) == ((), "")
+    assert {candidate.strategy for candidate in made.candidates} >= {"relay", "central", "uncoded"}
+
+
+async def test_workers_are_planned_without_partitions_that_they_are_distrusted_of() -> None:
+    stands = progress()
+    stands.distrusted = {("w0", "p0"), ("w5", "p1")}
+    plan = make_assignment(0, members(), stands).plan
+    assert plan.placement.as_dict()["w0"] == ["p4", "p5"]
+    assert plan.placement.as_dict()["w5"] == HOMOGENEOUS.as_dict()["w5"]
+
+
+@pytest.mark.parametrize("strategy", ["relay", "central", "personal", "uncoded", "linear"])
+async def test_the_strategy_that_was_asked_for_is_planned(strategy: str) -> None:
+    made = make_assignment(0, members(), progress(strategy))
+    assert made.strategy.name == strategy
+    assert isinstance(made.plan, LinearPlan) == (strategy == "linear")
+    assert made.side.plan is made.plan
+
+
+async def test_auto_takes_the_cheapest_strategy_that_can_serve_the_settings() -> None:
+    made = make_assignment(0, members(), progress("auto"))
+    exact = {c.strategy: c.mixed_cost([]) for c in made.candidates if c.strategy != "linear"}
+    assert exact[made.strategy.name] == min(exact.values())
+    compressed = make_assignment(0, members(), progress("auto", compression="int8"))
+    assert compressed.strategy.name in ("relay", "uncoded")
+
+
+async def test_an_assignment_suits_members_that_its_plan_has() -> None:
+    workers = members()
+    made = make_assignment(0, workers, progress())
+    assert made.suits(workers[:2])
+    assert not made.suits([*workers, make_member("w6")])
+
+
+async def test_members_that_hear_the_group_share_rows() -> None:
+    made = make_assignment(0, members(hearing=4), progress())
+    assert isinstance(made, Assignment)
+    assert made.listeners == ("w0", "w1", "w2", "w3")
+    # Each of them lacks three vectors, and the same three combinations serve all.
+    assert made.network == "3 vectors to the group instead of 12 over TCP"
+
+
+def test_nobody_listens_where_the_group_saves_nothing() -> None:
+    plan = make_plan(HOMOGENEOUS)
+    assert choose_listeners(plan, []) == ((), "")
+    assert choose_listeners(plan, [2]) == ((), "3 vectors to the group are no less than 3 over TCP")
+    names, _ = choose_listeners(plan, [2, 5])
+    assert names == ("w2", "w5")
+    apart = make_plan(Placement({"a": ["p0"], "b": ["p1"]}), "uncoded")
+    rows = [multicast_delivery(apart, k).rows for k in range(2)]
+    assert set(rows[0]).isdisjoint(rows[1])
+    assert choose_listeners(apart, [0, 1]) == ((), "2 vectors to the group are no less than 2 over TCP")
+
+
+def test_rows_of_a_linear_plan_never_go_to_the_group() -> None:
+    assert choose_listeners(make_linear_plan(HOMOGENEOUS, np.ones((1, 6))), [0, 1, 2]) == ((), "")
+
+
+def test_more_rows_than_datagrams_can_number_go_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(HOMOGENEOUS)
+    monkeypatch.setattr(assignment, "MAX_ROW_NUMBERS", 2 * len(plan.combined) - 1)
+    reason = f"{len(plan.combined)} rows are more than datagrams can number"
+    assert choose_listeners(plan, [0, 1, 2]) == ((), reason)
