@@ -92,6 +92,12 @@ _security_options = together(
 @click.option("--connect", default="127.0.0.1:7700", metavar="HOST:PORT", help="The server.")
 @click.option("--name", required=True, help="The worker's name, unique in the run.")
 @data_options
+@click.option(
+    "--site",
+    metavar="NAME",
+    help="Begin the names of partitions with this name, so that files of one name at several sites are not "
+    "taken for copies of each other.",
+)
 @click.option("--seed", type=int, default=0, help="Of the data; the same at every worker.")
 @click.option("--partitions", metavar="ID,ID…", help="The partitions that are stored here.")
 @click.option(

@@ -133,6 +133,7 @@ def table_spec(given: Mapping[str, Any]) -> TableSpec:
         weight=given["weight"],
         **cut,
         reading=reading_of(given),
+        site=given.get("site"),
     )
 
 
@@ -204,6 +205,8 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
     """
     if not is_table(given["data"]):
         return _recipe(given, only, False).stored
+    if only is not None and given.get("site") is not None:
+        raise UsageError("--site", "is for files that are partitions as they are", given["site"])
     if only is None:
         return tables.load_partitions(table_spec(given))
     # The process that gave the names has read the whole table, and has shown its warnings.

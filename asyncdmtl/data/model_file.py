@@ -1,4 +1,4 @@
-"""A trained model as a file: what predicting needs, and where the model comes from. No pickle anywhere.
+"""A trained model as a file, with its encoding, its settings and the report of its run. It is no pickle.
 
 The file is an `.npz` (a zip archive) of `coef_.npy`, `intercept_.npy` and `model.json`, which holds all the
 rest. `np.load` reads it, and so does `unzip -p FILE model.json`. Equal models make equal files.
@@ -6,6 +6,8 @@ rest. `np.load` reads it, and so does `unzip -p FILE model.json`. Equal models m
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import tempfile
@@ -24,8 +26,13 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.settings import DTYPES, Settings
 from asyncdmtl.learning.tasks import TaskModels
 
-FORMAT, FORMAT_VERSION = "asyncdmtl model", 1
+FORMAT = "asyncdmtl model"
+"""The word in `model.json` by which a model file is recognised."""
 
+FORMAT_VERSION = 1
+"""The version of the format. Files of a later version are refused."""
+
+# The member of the archive with everything but the arrays.
 _JSON = "model.json"
 
 
@@ -35,26 +42,26 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class SavedModel:
-    """A trained model with all that goes with it.
+    """A trained model with all that predicting and reporting need.
 
     Attributes
     ----------
     models : TaskModels
     encoding : Encoding
-        How the columns of a file become the features; empty where the model was trained on numbers.
+        The encoding of the columns of a file; empty if the model was trained on numbers.
     settings : Settings or None
-        How it was trained, if that is known.
+        The settings of its training, if they are known.
     task_column : str
         The column that names the task of a row.
     traffic : mapping or None
         The report of the run (`report.traffic`), with the ledger in it; plain JSON types.
     versions : mapping of package to version
-        What it was saved with.
+        The versions that saved it.
 
     Raises
     ------
     DataError
-        The models are not for the features of the encoding.
+        The models have another number of features than the encoding.
     """
 
     models: TaskModels
@@ -77,7 +84,10 @@ class SavedModel:
         return self.encoding.features
 
     def save(self, path: str | Path) -> None:
-        """Write the file, under exactly this name: all of it or, if that fails, nothing.
+        """Write the file under exactly this name.
+
+        A regular file is replaced as a whole, or left as it was if writing fails. A device or a pipe is
+        written to, and so is a file that cannot be replaced because it is a mount point.
 
         Raises
         ------
@@ -92,27 +102,34 @@ class SavedModel:
             raise UsageError("traffic", f"must be of plain JSON types ({error})", self.traffic) from error
         target = Path(path).resolve()
         try:
+            if target.exists() and not target.is_file():
+                return self._write_in_place(target, content)
             with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
                 # Of the user's usual permissions, which temporary files do not have.
                 with (Path(folder) / target.name).open("wb") as file:
                     self._write(file, content)
                     file.flush()
                     os.fsync(file.fileno())
-                (Path(folder) / target.name).replace(target)
+                try:
+                    (Path(folder) / target.name).replace(target)
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                    self._write_in_place(target, content)
         except OSError as error:
             raise DataError("model file", f"must be writable ({error.strerror})", str(path)) from error
 
     @classmethod
     def load(cls, path: str | Path) -> SavedModel:
-        """Read what `save` wrote, here or elsewhere; nothing in the file is trusted or run.
+        """Read what `save` wrote, on any machine; nothing in the file is trusted or run.
 
         Raises
         ------
         DataError
-            The file cannot be read, holds something else, is damaged, or is of a later format.
+            The file cannot be read, has other content, is damaged, or is of a later format.
         """
         try:
-            # Opened here: NumPy leaves a file open that it cannot make sense of.
+            # Opened here, since NumPy would leave a malformed file open.
             with Path(path).open("rb") as raw, zipfile.ZipFile(raw) as archive:
                 content = json.loads(archive.read(_JSON))
                 _check_format(content)
@@ -122,7 +139,7 @@ class SavedModel:
             raise DataError(f"model file {path}: {error.argument}", error.rule, error.value) from error
         except OSError as error:
             raise DataError("model file", f"must be readable ({error.strerror})", str(path)) from error
-        # Archives, JSON, arrays: each has its own ways to say that bytes make no sense.
+        # Archives, JSON and arrays each have their own exceptions for malformed bytes.
         except (
             ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, RecursionError,
             NotImplementedError, MemoryError, zipfile.BadZipFile,
@@ -142,9 +159,16 @@ class SavedModel:
             "traffic": self.traffic,
         }
 
+    def _write_in_place(self, target: Path, content: str) -> None:
+        # An archive is written with jumps back and forth, which a pipe does not permit.
+        buffer = io.BytesIO()
+        self._write(buffer, content)
+        with target.open("wb") as file:
+            file.write(buffer.getvalue())
+
     def _write(self, file: IO[bytes], content: str) -> None:
         with zipfile.ZipFile(file, "w") as archive:
-            # A ZipInfo of its own carries no date, so that equal models make equal files.
+            # A fresh ZipInfo has no date, so that equal models make equal files.
             for name, array in (("coef_", self.models.coef_), ("intercept_", self.models.intercept_)):
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
@@ -159,7 +183,7 @@ class SavedModel:
         return cls(
             TaskModels(tuple(content["tasks"]), arrays["coef_"], arrays["intercept_"], content["loss"]),
             Encoding.from_dict(content["encoding"]),
-            # Settings that did not exist when the file was written have their defaults.
+            # Settings that did not exist when the file was written get their defaults.
             None if settings is None else Settings(**settings),
             content["task_column"],
             traffic,

@@ -57,7 +57,8 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre:
     ------
     DataError
         Partitions disagree on the columns, on the kind of a column, or on the target; all features are
-        constant; a column has too many categories; or the target does not suit the loss. The error names the
+        constant; a column has too many categories; rows have weights in some partitions only; or the target
+        does not suit the loss. The error names the
         column and a partition.
     """
     if loss not in LOSSES:
@@ -75,6 +76,8 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre:
     offset = 0.0
     if centre and classes is None:
         offset = Moments.pooled([labels.moments for labels in targets.values()]).mean
+    _check_weights(ordered)
+    _warn_of_copies(ordered)
     names = _common_columns(ordered)
     columns: list[EncodedColumn] = []
     dropped: dict[str, str] = {}
@@ -100,6 +103,24 @@ def _warn(dropped: Mapping[str, str]) -> None:
             log.warning("column %r is left out: %s", *names, reason)
         else:
             log.warning("columns %s are left out: each %s", names, reason.removeprefix("it "))
+
+
+def _check_weights(surveys: Mapping[str, Survey]) -> None:
+    """Refuse weights of rows in some partitions only."""
+    weighted = [id_ for id_, survey in surveys.items() if survey.weighted]
+    if weighted and len(weighted) < len(surveys):
+        without = next(id_ for id_, survey in surveys.items() if not survey.weighted)
+        rule = f"must be in all partitions or in none (--weight, sample_weight): not in {without!r}, but in"
+        raise DataError("weights of rows", rule, weighted[0])
+
+
+def _warn_of_copies(surveys: Mapping[str, Survey]) -> None:
+    """Warn of partitions of different names with the same rows."""
+    seen: dict[tuple[int, str], str] = {}
+    for id_, survey in surveys.items():
+        other = seen.setdefault((survey.rows, survey.fingerprints.rows), id_)
+        if other != id_ and survey.rows > 1:
+            log.warning("partitions %r and %r have the same rows, which count twice", other, id_)
 
 
 def _common_columns(surveys: Mapping[str, Survey]) -> tuple[str, ...]:

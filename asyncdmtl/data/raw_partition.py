@@ -91,7 +91,8 @@ class RawPartition:
         DataError
             Names a column with infinite or huge numbers, or with too many categories.
         """
-        return Survey.of(self.columns, self.target_name, self.target, f"partition {self.id!r}")
+        what = f"partition {self.id!r}"
+        return Survey.of(self.columns, self.target_name, self.target, what, self.weights)
 
     def declaration(self) -> Declaration:
         """The declaration of a worker that stores this partition. DataError as `survey`."""

@@ -11,9 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.data.cells import identity
 from asyncdmtl.data.columns import Column, as_text, is_missing, is_numeric
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
+from asyncdmtl.data.fingerprints import NO_FINGERPRINTS, Fingerprints
 from asyncdmtl.data.moments import MAX_ROWS, NO_MOMENTS, Moments
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
@@ -133,14 +135,27 @@ class Survey:
     columns : mapping of name to Moments or Categories
         In the order of the file. A column in which every value is missing has `Moments` with a count of 0,
         even if it is a column of text in other partitions.
+    weighted : bool
+        Whether rows have weights.
+    fingerprints : Fingerprints
+        By which two supposed copies of a partition can be told apart.
     """
 
     rows: int = 0
     target: Labels | None = None
     columns: Mapping[str, ColumnSurvey] = field(default_factory=dict)
+    weighted: bool = False
+    fingerprints: Fingerprints = NO_FINGERPRINTS
 
     @classmethod
-    def of(cls, columns: Mapping[str, Column], name: str, target: Column, what: str) -> Survey:
+    def of(
+        cls,
+        columns: Mapping[str, Column],
+        name: str,
+        target: Column,
+        what: str,
+        weights: Floats | None = None,
+    ) -> Survey:
         """Survey a partition.
 
         Parameters
@@ -152,6 +167,7 @@ class Survey:
         target : (rows,) array
         what : str
             Names the partition in errors.
+        weights : (rows,) float64 array, optional
 
         Raises
         ------
@@ -174,7 +190,10 @@ class Survey:
             labels = Labels.of(name, target)
         except DataError as error:
             raise DataError(f"target {name!r} of {what}", error.rule, error.value) from error
-        return cls(len(target), labels, found)
+        everything = {**columns, name: target}
+        if weights is not None:
+            everything["weight"] = weights
+        return cls(len(target), labels, found, weights is not None, Fingerprints.of(everything))
 
     @property
     def is_empty(self) -> bool:
@@ -186,7 +205,8 @@ class Survey:
         if self.target is None:
             return {}
         columns = [[name, column.as_dict()] for name, column in self.columns.items()]
-        return {"rows": self.rows, "target": self.target.as_dict(), "columns": columns}
+        told = {"rows": self.rows, "target": self.target.as_dict(), "columns": columns}
+        return told | {"weighted": self.weighted, "fingerprints": self.fingerprints.as_dict()}
 
     @classmethod
     def from_dict(cls, content: Any) -> Survey:
@@ -199,7 +219,9 @@ class Survey:
         """
         if isinstance(content, Mapping) and not content:
             return cls()
-        rows, target, columns = read_fields("survey", content, rows=int, target=dict, columns=list)
+        rows, target, columns, weighted, prints = read_fields(
+            "survey", content, rows=int, target=dict, columns=list, weighted=bool, fingerprints=dict
+        )
         if not 1 <= rows <= MAX_ROWS or not columns:
             raise UsageError("survey", "must have at least one row and one column", (rows, len(columns)))
         found: dict[str, ColumnSurvey] = {}
@@ -213,7 +235,7 @@ class Survey:
         labels = Labels.from_dict(target)
         if labels.moments.count not in (0, rows):
             raise UsageError("survey of the target", f"must be of {rows} rows", labels.moments.count)
-        return cls(rows, labels, found)
+        return cls(rows, labels, found, weighted, Fingerprints.from_dict(prints))
 
 
 def common_classes(targets: Mapping[str, Labels], loss: str) -> tuple[str, tuple[str, str] | None]:

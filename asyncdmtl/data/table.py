@@ -45,6 +45,8 @@ class TableSpec:
         The number of partitions of each task, at most.
     reading : Reading
         The options by which cells are read.
+    site : str, optional
+        A name that the names of a worker's partitions begin with, where sites have files of one name.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class TableSpec:
     test_fraction: float = 0.0
     parts: int = 1
     reading: Reading = field(default_factory=Reading)
+    site: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("task", "target", "weight"):

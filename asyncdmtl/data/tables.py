@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asyncdmtl.arrays import Floats, Indices
-from asyncdmtl.data.cells import Reading, identity
+from asyncdmtl.data.cells import Reading, identity, normalised
 from asyncdmtl.data.columns import (
     Column,
     Texts,
@@ -101,9 +101,9 @@ def load_table(spec: TableSpec, seed: int) -> TableData:
 def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
     """The partitions of a worker: the rows of each task in each of its files.
 
-    A partition is named after the file (without directories and ending) and the task: `north/school 3`. Equal
-    files have equal names at all sites. All rows are for training. Files are read one by one, so that a
-    partition does not depend on what else is stored here.
+    A partition is named after the file (without directories and ending) and the task: `north/school 3`, or
+    `SITE/north/school 3` with `spec.site`. Equal files have equal names at all sites. All rows are for
+    training. Files are read one by one, so that a partition does not depend on what else is stored here.
 
     Raises
     ------
@@ -121,7 +121,9 @@ def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
     for source, table in zip(sources, _read(spec, sources), strict=True):
         _check(table, f"data file {source.name}")
         for task, rows in table.of_tasks().items():
-            partitions.append(_partition(spec, table, f"{source.stem}/{task}", task, rows))
+            name = f"{source.stem}/{task}"
+            name = name if spec.site is None else f"{normalised(spec.site)}/{name}"
+            partitions.append(_partition(spec, table, name, task, rows))
     return tuple(partitions)
 
 

@@ -15,7 +15,7 @@ from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys
-from asyncdmtl.server.member import Member, check_prepared, is_final, other_data
+from asyncdmtl.server.member import Member, check_prepared, claim, is_final, other_data
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast_server import MulticastServer
@@ -197,7 +197,7 @@ class Admission:
         for part in declared:
             if permitted is not None and part.id not in permitted:
                 raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
-            if known.get(part.id, part) != part:
+            if claim(known.get(part.id, part)) != claim(part):
                 raise other_data(name, part, self._membership.holders(part.id), known[part.id])
 
     def _on_lost(self, name: str) -> None:

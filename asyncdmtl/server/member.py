@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.surveys import Survey
 from asyncdmtl.errors import AsyncDMTLError, DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
@@ -110,10 +111,39 @@ def other_encoding(name: str, info: PartitionInfo, believed: PartitionInfo) -> D
     return DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
 
 
+def claim(part: Declaration) -> Declaration:
+    """A declaration that is equal for all copies of a partition, whose columns may be in any order."""
+    if "columns" not in part.survey:
+        return part
+    prints = part.survey["fingerprints"]
+    survey = {
+        **part.survey,
+        "columns": sorted(part.survey["columns"]),
+        "fingerprints": {**prints, "columns": sorted(prints["columns"])},
+    }
+    return replace(part, survey=survey)
+
+
+def no_copy(part: Declaration, believed: Declaration) -> bool:
+    """Whether two partitions of one name are from files without a column in common: no copies at all."""
+    own, theirs = Survey.from_dict(part.survey), Survey.from_dict(believed.survey)
+    if own.is_empty or theirs.is_empty or own.fingerprints == theirs.fingerprints:
+        return False
+    return not own.fingerprints.difference(theirs.fingerprints)
+
+
 def other_data(name: str, part: Declaration, holders: str, believed: Declaration) -> DataError:
     """The error that worker `name` declared a partition otherwise than `holders`, which are believed."""
-    rule = f"must be the same data as at {holders} ({_describe(believed)})"
-    return DataError(f"partition {part.id!r} of worker {name!r}", rule, _describe(part))
+    what = f"partition {part.id!r} of worker {name!r}"
+    if no_copy(part, believed):
+        rule = f"has other rows than that of the same name at {holders}: --site or another file name tells"
+        return DataError(what, f"{rule} them apart", part.id)
+    own, theirs = Survey.from_dict(part.survey), Survey.from_dict(believed.survey)
+    if own.is_empty or own.fingerprints == theirs.fingerprints:
+        rule = f"must be the same data as at {holders} ({_describe(believed)})"
+        return DataError(what, rule, _describe(part))
+    difference = own.fingerprints.difference(theirs.fingerprints)
+    return DataError(what, f"must be the same data as its copy at {holders}, but {difference}", part.id)
 
 
 def _describe(part: Declaration) -> str:

@@ -91,7 +91,9 @@ class Membership:
 
     def declared(self) -> dict[str, Declaration]:
         """All partitions that the members have declared."""
-        return {part.id: part for member in self.members.values() for part in member.declared}
+        # Of a partition's holders the first by name counts, in whatever order they joined.
+        members = sorted(self.members.values(), key=lambda member: natural_key(member.name), reverse=True)
+        return {part.id: part for member in members for part in member.declared}
 
     def holders(self, partition: str) -> str:
         """The names of the members that declared a partition, for a message."""

@@ -10,7 +10,7 @@ from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.admission import Admission
 from asyncdmtl.server.agreement import dissenters, pooled
-from asyncdmtl.server.member import other_data, other_encoding
+from asyncdmtl.server.member import claim, no_copy, other_data, other_encoding
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.records import RunOptions
@@ -37,6 +37,7 @@ class RunStart:
         self._membership = membership
         self._admission = admission
         self._log = member_log
+        self._refused: set[str] = set()
 
     async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
         """Wait for the workers, and until their rows are encoded.
@@ -95,18 +96,23 @@ class RunStart:
         """Refuse workers that declared other data than most holders; whether the rest hold all there is."""
         membership = self._membership
         everything = self._options.cover or tuple(membership.declared())
-        claims = {m.name: {part.id: part for part in m.declared} for m in membership.members.values()}
-        odd = dissenters(claims)
+        claims = {m.name: {part.id: claim(part) for part in m.declared} for m in membership.members.values()}
+        odd, foreign = dissenters(claims), False
         for name, dissent in odd.items():
             own, believed = (
                 membership.members[worker].declaration(dissent.partition)
                 for worker in (name, dissent.believed[0])
             )
             error = other_data(name, own, ", ".join(dissent.believed), believed)
+            foreign = foreign or no_copy(own, believed)
             self._admission.refuse(membership.members[name], error)
+        self._refused |= odd.keys()
         for name in odd:
             membership.forget(name)
-        return not odd or set(everything) <= set(membership.declared())
+        # A worker whose files only have the names of others has rows of its own. Without it, a run would miss
+        # them, so that fewer workers than asked for are not enough.
+        complete = set(everything) <= set(membership.declared())
+        return not odd or (complete and (self._enough() or not foreign))
 
     async def _settle_infos(self) -> None:
         """Believe what most holders made of each partition, and go on without the other holders."""
@@ -144,6 +150,8 @@ class RunStart:
         """In words, which workers are not here."""
         members = self._membership.members
         joined = ", ".join(sorted(members, key=natural_key)) or "none"
+        if refused := self._refused - set(members):
+            joined += f"; refused for their data: {', '.join(sorted(refused, key=natural_key))}"
         if self._options.workers is not None:
             return f"{len(members)} of {self._options.workers} are here ({joined})"
         return f"no holder of {self._uncovered()} is here (joined: {joined})"

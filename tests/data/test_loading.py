@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
-from asyncdmtl.cli.training_options import make_settings as make_options
 from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import UsageError
@@ -108,11 +107,8 @@ def test_a_worker_that_is_told_what_to_store_does_not_warn_again(
 
 
 def test_files_of_numbers_are_trained_on_in_double_precision(table: Path) -> None:
-    options = {"strategy": "relay", "update": "gradient", "aggregate": "mean", "strength": 0.1}
-    options |= {"epochs": 1, "learner": "", "seed": 0, "compression": "none", "arithmetic": "reproducible"}
-    files = load(given(table, task="school", target="mark"))
-    assert make_options(files.defaults, options).dtype == "float64"
-    assert make_options(load(given("digits")).defaults, options).dtype == "float32"
+    assert load(given(table, task="school", target="mark")).defaults["dtype"] == "float64"
+    assert "dtype" not in load(given("digits")).defaults
 
 
 def test_a_worker_without_names_stores_its_files(table: Path) -> None:

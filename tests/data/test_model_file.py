@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import stat
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,3 +202,30 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
         SavedModel.load(tmp_path / "missing.npz")
     with pytest.raises(DataError, match=r"must be writable .*nowhere"):
         MODEL.save(tmp_path / "nowhere" / "model.npz")
+
+
+def test_devices_and_pipes_are_written_to_and_not_replaced(tmp_path: Path) -> None:
+    before = Path(os.devnull).stat()
+    MODEL.save(os.devnull)
+    assert Path(os.devnull).stat().st_rdev == before.st_rdev
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        MODEL.save(pipe)
+        (tmp_path / "model").write_bytes(read.result(timeout=60))
+    assert SavedModel.load(tmp_path / "model").models.tasks == MODEL.models.tasks
+
+
+def test_a_mount_point_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.npz"
+    path.write_bytes(b"")
+    inode = path.stat().st_ino
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "replace", busy)
+    MODEL.save(path)
+    assert path.stat().st_ino == inode
+    assert SavedModel.load(path).models.tasks == MODEL.models.tasks

@@ -218,3 +218,17 @@ def test_a_target_of_numbers_is_centred_by_its_mean_over_all_sites() -> None:
     # Labels are no numbers, whatever they look like.
     labels = {"p0": raw_partition("p0", {"a": [1, 2]}, [5, 6]).survey()}
     assert pool(labels, "logistic", standardise=True, centre=True).offset == 0.0
+
+
+def test_weights_in_some_partitions_only_are_refused() -> None:
+    with_weights = raw_partition("p0", {"a": [1, 2]}, [1, 2], weights=[1, 2])
+    with pytest.raises(
+        DataError, match=r"weights of rows must be in all partitions .*not in 'p1', but in, got 'p0'"
+    ):
+        encoding_of(with_weights, raw_partition("p1", {"a": [3, 4]}, [1, 2]))
+    encoding_of(with_weights, raw_partition("p1", {"a": [3, 4]}, [1, 2], weights=[1, 1]))
+
+
+def test_the_same_rows_under_two_names_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    encoding_of(raw_partition("a/t", {"a": [1, 2]}, [1, 2]), raw_partition("b/t", {"a": [2, 1]}, [2, 1]))
+    assert "partitions 'a/t' and 'b/t' have the same rows, which count twice" in caplog.text

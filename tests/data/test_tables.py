@@ -383,3 +383,8 @@ def test_the_school_data() -> None:
     np.testing.assert_allclose(X.mean(axis=0), 0.0, atol=1e-12)
     np.testing.assert_allclose(X.std(axis=0), 1.0, rtol=1e-12)
     assert data.test["138"].encoded(encoding).features == 27
+
+
+def test_names_of_partitions_may_begin_with_the_site(tmp_path: Path) -> None:
+    path = write(tmp_path, "t,x,y\na,1,2\na,2,3\n", "data.csv")
+    assert [p.id for p in load_partitions(spec(path, site="no\u0308rd"))] == ["n\u00f6rd/data/a"]

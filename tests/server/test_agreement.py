@@ -17,7 +17,7 @@ from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.raw_partition import RawPartition
-from asyncdmtl.errors import DataError, PeerError, UsageError
+from asyncdmtl.errors import DataError, PeerError, UsageError, WaitError
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.server.agreement import Dissent, check_machine, dissenters
@@ -162,3 +162,51 @@ def test_a_machine_is_told_what_to_do(arithmetic: str, advice: str) -> None:
     check_machine("w0", Machine.here(arithmetic), arithmetic)
     with pytest.raises(UsageError, match=advice):
         check_machine("w0", Machine({}, {}), arithmetic)
+
+
+def site(*rows: tuple[float, float]) -> RawPartition:
+    """The file that every site calls data.csv."""
+    x, y = np.array(rows).T
+    return RawPartition("data/t", "t", {"x": x, "z": x + 1}, y)
+
+
+async def test_files_of_one_name_with_other_rows_leave_too_few_workers() -> None:
+    async with Cluster(options(workers=2, join_timeout=3.0)) as cluster:
+        first = cluster.join("w0", [site((1, 2), (3, 4))])
+        second = cluster.join("w1", [site((5, 6), (7, 8), (9, 9))])
+        advice = r"partition 'data/t' of worker 'w1' has other rows .* at w0: --site or another file name"
+        with pytest.raises(PeerError, match=advice):
+            await second
+        with pytest.raises(WaitError, match=r"1 of 2 are here \(w0; refused for their data: w1\)"):
+            await cluster.server
+        with pytest.raises(PeerError):
+            await first
+
+
+@pytest.mark.parametrize(
+    ("copy", "difference"),
+    [
+        (site((3, 4), (1, 2)), "it has the same rows in another order"),
+        (site((1, 2), (3, 4.000000001)), "it differs in the columns 'target'"),
+    ],
+)
+async def test_copies_that_differ_are_told_how(copy: RawPartition, difference: str) -> None:
+    async with Cluster(options(workers=2)) as cluster:
+        workers = [cluster.join("w0", [site((1, 2), (3, 4))]), cluster.join("w1", [copy])]
+        with pytest.raises(PeerError, match=f"must be the same data as its copy at w0, but {difference}"):
+            await workers[1]
+        await cluster.server
+
+
+async def test_copies_may_have_their_columns_in_another_order() -> None:
+    one = RawPartition("p0", "t", {"a": np.arange(3.0), "b": np.ones(3) * [1, 2, 4]}, np.arange(3.0))
+    other = replace(one, columns=dict(reversed(list(one.columns.items()))))
+    found = []
+    for names in (("w0", "w1"), ("w1", "w0")):
+        async with Cluster(options(workers=2)) as cluster:
+            parts = {"w0": one, "w1": other}
+            workers = [cluster.join(name, [parts[name]]) for name in names]
+            await cluster.server
+            found += [(await worker).coef_.tobytes() for worker in workers]
+    # The order of the features follows from the names of the workers, not from the order in which they came.
+    assert len(set(found)) == 1

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asyncdmtl.data.columns import Column, as_column
+from asyncdmtl.data.fingerprints import Fingerprints, rows_fingerprint
+from asyncdmtl.errors import UsageError
+
+
+def columns(**values: list[Any]) -> dict[str, Column]:
+    return {name: as_column(cells, name) for name, cells in values.items()}
+
+
+TABLE = columns(age=[30, None, 41, 30], town=["a", "b", None, "c"], y=[1.5, 2, 3, 4])
+
+
+def taken(order: list[int]) -> dict[str, Column]:
+    return {name: column[order] for name, column in TABLE.items()}
+
+
+def test_rows_have_one_fingerprint_in_any_order_of_rows_and_columns() -> None:
+    whole = rows_fingerprint(TABLE)
+    assert rows_fingerprint(dict(reversed(taken([2, 0, 3, 1]).items()))) == whole
+    others = [
+        taken([0, 1, 2]),
+        taken([0, 1, 2, 2]),
+        {**TABLE, "y": TABLE["y"][[1, 0, 2, 3]]},
+        {"age": TABLE["y"], "town": TABLE["town"], "y": TABLE["age"]},
+        {name: column for name, column in TABLE.items() if name != "town"},
+        columns(age=[30, None, 41, 30], town=["a", "b", "None", "c"], y=[1.5, 2, 3, 4]),
+    ]
+    assert len({rows_fingerprint(other) for other in others} | {whole}) == len(others) + 1
+    assert rows_fingerprint(columns(x=[0.0])) == rows_fingerprint(columns(x=[-0.0]))
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (taken([2, 0, 3, 1]), "it has the same rows in another order"),
+        ({**TABLE, "y": np.array([1.5, 2.0, 3.0, 4.000000001])}, "it differs in the columns 'y'"),
+        ({**TABLE, "z": TABLE["y"]}, "only one of them has the columns 'z'"),
+        (columns(age=[1], town=["a"], y=[0]), ""),
+    ],
+)
+def test_what_differs_is_told_by_names_of_columns(other: dict[str, Column], difference: str) -> None:
+    assert Fingerprints.of(TABLE).difference(Fingerprints.of(other)) == difference
+
+
+def test_fingerprints_survive_the_wire() -> None:
+    prints = Fingerprints.of(TABLE)
+    assert Fingerprints.from_dict(json.loads(json.dumps(prints.as_dict()))) == prints
+    for content in ({}, {"rows": "x", "columns": []}, {"rows": prints.rows, "columns": [["a", "b"]]}, None):
+        with pytest.raises(UsageError, match="fingerprints"):
+            Fingerprints.from_dict(content)
