@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from asyncdmtl.protocol.ledger import Entry, Ledger
+from asyncdmtl.protocol import ledger as module
+from asyncdmtl.protocol.ledger import EARLIER, Entry, Ledger
 
 
 @pytest.fixture
@@ -75,6 +76,45 @@ def test_a_ledger_is_read_back_from_its_rows(ledger: Ledger) -> None:
 def test_rows_of_something_else_are_refused(row: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         Ledger.from_rows([row])
+
+
+def counted_rounds(rounds: int, workers: int) -> Ledger:
+    ledger = Ledger()
+    for round_ in range(rounds):
+        for worker in range(workers):
+            ledger.count(f"w{worker}", "up", "uplink", round_, payload=10, size=13)
+            ledger.count(f"w{worker}", "down", "downlink", round_, payload=7, size=8)
+    return ledger
+
+
+def test_earlier_rounds_are_added_up_and_every_byte_stays_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ENTRIES", 100)
+    ledger = counted_rounds(rounds=200, workers=3)
+    entries = list(ledger.entries())
+    assert len(entries) <= 100
+    assert ledger.total() == (200 * 3 * 17, 200 * 3 * 4)
+    assert ledger.kinds()["up", "uplink"] == (600, 6000, 1800)
+    earlier = {entry.worker: entry for entry in entries if entry.round == EARLIER and entry.direction == "up"}
+    later = [entry for entry in entries if entry.round != EARLIER and entry.worker == "w0"]
+    assert set(earlier) == {"w0", "w1", "w2"}
+    assert earlier["w0"].messages + len(later) // 2 == 200
+    assert max(entry.round or 0 for entry in entries) == 199
+    assert ledger.round_bytes(0, "up") == ledger.round_bytes(199, "up") == 39
+    back = Ledger.from_rows(ledger.as_rows())
+    assert sorted(back.as_rows()) == sorted(ledger.as_rows())
+    copied = ledger.copy()
+    for followed in (ledger, copied):
+        for round_ in range(200, 300):
+            followed.count("w0", "up", "uplink", round_, payload=1, size=1)
+    assert list(copied.entries()) == list(ledger.entries())
+    assert len(list(copied.entries())) <= 100
+
+
+def test_the_last_round_is_never_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ENTRIES", 10)
+    ledger = counted_rounds(rounds=3, workers=20)
+    assert {entry.round for entry in ledger.entries()} == {EARLIER, 2}
+    assert ledger.total() == (3 * 20 * 17, 3 * 20 * 4)
 
 
 def test_entries_are_listed_in_plain_types(ledger: Ledger) -> None:
