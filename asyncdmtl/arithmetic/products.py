@@ -12,7 +12,9 @@ Which way is taken depends on shapes, and on whether all numbers are finite.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+import threading
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,9 @@ _SHORT = 32
 # Multiplications from which on exact slices are cheaper than products number by number, by measurement; and
 # the least that each dimension must have.
 _LARGE, _THICK = 1 << 17, 16
+
+# Columns per row from which on a Gram matrix is made row by row.
+_LONG = 64
 
 # Slices of each factor. Of some 23 bits each, three hold all digits of every number that is not 2¹⁶ times
 # less than the largest of its row.
@@ -80,7 +85,14 @@ def gram(A: NDArray[Scalar]) -> NDArray[Scalar]:
     """`A·Aᵀ` (…, m, m) of (…, m, k), symmetric to the last bit."""
     transposed = np.swapaxes(A, -1, -2)
     _check(A, transposed)
-    return _product(A, transposed)
+    m, k = A.shape[-2:]
+    if A.ndim > 2 or m < 2 or m >= _THICK or k < _LONG * m:
+        return _product(A, transposed)
+    # Few long rows: each with itself and those below it, which is half the work.
+    squared = np.empty((m, m), A.dtype)
+    for i in range(m):
+        squared[i, i:] = squared[i:, i] = _product(A[i:], A[i][:, None])[:, 0]
+    return squared
 
 
 def _check(A: NDArray[Scalar], B: NDArray[Scalar]) -> None:
@@ -94,7 +106,10 @@ def _check(A: NDArray[Scalar], B: NDArray[Scalar]) -> None:
 def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
     """(…, m, k)·(…, k, n)."""
     m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
-    batch: tuple[int, ...] = np.broadcast_shapes(A.shape[:-2], B.shape[:-2])
+    batch: tuple[int, ...] = A.shape[:-2]
+    if batch != B.shape[:-2]:
+        batch = np.broadcast_shapes(batch, B.shape[:-2])
+        A, B = _with_dimensions(A, len(batch) + 2), _with_dimensions(B, len(batch) + 2)
     if k == 0 or 0 in (m, n, *batch):
         return np.zeros((*batch, m, n), A.dtype)
     large = m * k * n >= _LARGE and min(m, k, n) >= _THICK and A.dtype == np.float64
@@ -112,12 +127,10 @@ def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...
     """
     m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
     width = min(k, max(1, _BLOCK // (m * n)))
-    dimensions = len(batch) + 2
-    rows, columns = _with_dimensions(A, dimensions), _with_dimensions(B, dimensions)
     if n < _SHORT and width > n:
-        left, right, axis = rows[..., :, None, :], np.swapaxes(columns, -1, -2)[..., None, :, :], -1
+        left, right, axis = A[..., :, None, :], B.swapaxes(-1, -2)[..., None, :, :], -1
     else:
-        left, right, axis = rows[..., :, :, None], columns[..., None, :, :], -2
+        left, right, axis = A[..., :, :, None], B[..., None, :, :], -2
     if not batch or math.prod(batch) * m * n * width <= _TERMS:
         return _added_terms(left, right, axis, width)
     C = np.empty((*batch, m, n), A.dtype)
@@ -132,16 +145,38 @@ def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...
 def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width: int) -> NDArray[Scalar]:
     """The sum over an axis of the products of two arrays that are broadcast against each other."""
     k = left.shape[axis]
-    left, right = np.moveaxis(left, axis, 0), np.moveaxis(right, axis, 0)
-    added = np.multiply(left[:width], right[:width])
+    shape = list(np.broadcast_shapes(left.shape, right.shape))
+    shape[axis] = width
+    # The axis in front; `np.moveaxis` takes some microseconds.
+    order = (left.ndim + axis, *range(left.ndim + axis), *range(left.ndim + axis + 1, left.ndim))
+    left, right = left.transpose(order), right.transpose(order)
+    added = _WORKSPACE.array(0, shape, left.dtype).transpose(order)
+    np.multiply(left[:width], right[:width], out=added)
     if width < k:
-        scratch = np.empty_like(added)
+        scratch = _WORKSPACE.array(1, shape, left.dtype).transpose(order)
         for start in range(width, k, width):
             stop = min(start + width, k)
             head, here = added[: stop - start], scratch[: stop - start]
             np.multiply(left[start:stop], right[start:stop], out=here)
             np.add(head, here, out=head)
-    return fold(added)
+    return fold(added).copy()
+
+
+class _Workspace(threading.local):
+    """Memory of each thread for terms: taken anew for each product, it would be given back every time."""
+
+    def __init__(self) -> None:
+        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+
+    def array(self, number: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array that is valid until the next one of this number is asked for."""
+        size = math.prod(shape) * dtype.itemsize
+        if self._buffers[number].nbytes < size:
+            self._buffers[number] = np.empty(size, np.uint8)
+        return self._buffers[number][:size].view(dtype).reshape(shape)
+
+
+_WORKSPACE = _Workspace()
 
 
 def _with_dimensions(A: NDArray[Scalar], dimensions: int) -> NDArray[Scalar]:

@@ -1,9 +1,9 @@
 """Sums in one fixed order, a halving tree: the same bits however arrays lie in memory.
 
 `np.sum` adds in an order that depends on the memory layout and on NumPy's version. Here the second half of
-the terms is added to the first, number by number, until one is left; a term that has no partner is added to
-the first. The error is that of pairwise summation: at most `log₂(n) ε` of the sum of magnitudes (Higham,
-"The Accuracy of Floating Point Summation", SIAM J. Sci. Comput. 14(4), 1993).
+the terms is added to the first, number by number, until one is left; of an odd number the middle one waits.
+The error is that of pairwise summation: at most `log₂(n) ε` of the sum of magnitudes (Higham, "The Accuracy
+of Floating Point Summation", SIAM J. Sci. Comput. 14(4), 1993).
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ def total(x: NDArray[Scalar], axis: int = 0) -> NDArray[Scalar]:
     n = len(terms)
     if n < 2:
         return terms[0].copy() if n else np.zeros(terms.shape[1:], x.dtype)
-    half = n // 2
-    return _folded(_first_fold(terms, half), half)
+    half = n - n // 2
+    folded = terms[:half] + terms[half:] if n == 2 * half else terms[:half].copy()
+    if n < 2 * half:
+        folded[: n - half] += terms[half:]
+    return fold(folded)
 
 
 def sum_of_all(x: NDArray[Scalar]) -> float:
@@ -40,7 +43,14 @@ def sum_of_all(x: NDArray[Scalar]) -> float:
 
 def fold(terms: NDArray[Scalar]) -> NDArray[Scalar]:
     """The sum along the first axis, as `total` has it; `terms`, at least one, are overwritten."""
-    return _folded(terms, len(terms))
+    n = len(terms)
+    while n > 1:
+        half = n - n // 2
+        head = terms[: n - half]
+        np.add(head, terms[half:n], out=head)
+        n = half
+    added: NDArray[Scalar] = terms[0]
+    return added
 
 
 def mean(x: NDArray[Scalar], axis: int = 0) -> NDArray[Scalar]:
@@ -69,25 +79,6 @@ def exact_sum(x: NDArray[np.float64]) -> float:
     except (OverflowError, ValueError):  # too large, or infinities of both signs
         with np.errstate(over="ignore", invalid="ignore"):
             return float(total(x.reshape(-1)))
-
-
-def _first_fold(terms: NDArray[Scalar], half: int) -> NDArray[Scalar]:
-    folded = np.add(terms[:half], terms[half : 2 * half])
-    if len(terms) > 2 * half:
-        folded[0] += terms[2 * half]
-    return folded
-
-
-def _folded(terms: NDArray[Scalar], n: int) -> NDArray[Scalar]:
-    """`terms[:n]` added up in place, as a view of the first."""
-    while n > 1:
-        half = n // 2
-        np.add(terms[:half], terms[half : 2 * half], out=terms[:half])
-        if n > 2 * half:
-            terms[0] += terms[2 * half]
-        n = half
-    added: NDArray[Scalar] = terms[0]
-    return added
 
 
 def _first(x: NDArray[Scalar], axis: int) -> NDArray[Scalar]:

@@ -11,7 +11,7 @@ from asyncdmtl.arithmetic import sums
 
 def test_the_second_half_is_added_to_the_first() -> None:
     a, b, c, d, e = 1.0, 2.0**-53, 2.0**-53, 2.0**-54, 3.0
-    assert sums.total(np.array([a, b, c, d, e])) == ((a + c) + e) + (b + d)
+    assert sums.total(np.array([a, b, c, d, e])) == ((a + d) + c) + (b + e)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 100, 1023])
