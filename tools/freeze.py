@@ -18,7 +18,7 @@ from typing import Any
 
 from frozen_commands import frozen_exit_codes, frozen_help, frozen_keys, frozen_options
 from frozen_data import frozen_data, frozen_estimators, frozen_names
-from frozen_numbers import fingerprint, frozen_rounds, frozen_twins
+from frozen_numbers import frozen_rounds, frozen_twins
 from frozen_wire import frozen_datagrams, frozen_plans, frozen_wire
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "vectors" / "frozen"
@@ -38,21 +38,10 @@ PARTS: Mapping[str, Callable[[], Any]] = {
     "keys": frozen_keys,
 }
 
-# These hold on machines with the same float arithmetic only.
-FLOATS = ("twins", "rounds", "data", "estimators")
-
 
 def recorded(part: str) -> Any:
     """What was written of a part."""
     return json.loads((FOLDER / f"{part}.json").read_text(encoding="utf-8"))
-
-
-def other_arithmetic() -> str | None:
-    """Why float parts cannot be compared here; None if they can."""
-    then, now = recorded("arithmetic")["sha256"], fingerprint()
-    if then == now:
-        return None
-    return f"float arithmetic has the fingerprint {now[:12]} here, and had {then[:12]} when this was frozen"
 
 
 def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -90,11 +79,8 @@ def write(part: str, content: Any) -> None:
 
 def check(parts: list[str]) -> int:
     """Print what differs; 1 if anything does."""
-    reason, found = other_arithmetic(), 0
+    found = 0
     for part in parts:
-        if part in FLOATS and reason is not None:
-            print(f"{part}: not compared: {reason}")
-            continue
         for line in changes(part):
             print(f"{part}: {line}")
             found += 1
@@ -114,10 +100,6 @@ def main() -> None:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     if given.check:
         sys.exit(check(parts))
-    if set(FLOATS) & set(parts):
-        if not set(FLOATS) <= set(parts):
-            parser.error(f"{' and '.join(FLOATS)} share one fingerprint: write all of them")
-        write("arithmetic", {"sha256": fingerprint()})
     for part in parts:
         write(part, PARTS[part]())
 

@@ -1,7 +1,6 @@
 """What is computed with floats: final models of the one-process twin, and rounds without sockets.
 
-The bits depend on the kernels of BLAS, LAPACK and NumPy, so `fingerprint` is kept with them: a digest of the
-same kinds of arithmetic. Where it differs, nothing can be said about the others.
+Their bits are the same on every machine (docs/reproducibility.md).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
@@ -35,31 +33,6 @@ Floats = NDArray[np.float64]
 
 STRATEGIES = ("relay", "central", "personal", "uncoded")
 CLASSES = ("logistic", "squared_hinge")
-
-
-def fingerprint() -> str:
-    """SHA-256 of a fixed computation with each kind of arithmetic that training uses, on one thread."""
-    found: list[Any] = []
-    dtype: Any
-    with single_threaded():
-        for dtype in (np.float32, np.float64):
-            for n, m in ((3, 9), (12, 40), (65, 257)):
-                A: Any = fixed_floats(f"{n} by {m}", n, m).astype(dtype)
-                found += [A @ A.T, A.T @ A, A @ A[0], np.matmul(A[None], A.T[None]), np.dot(A[0], A[1])]
-                found += [
-                    np.exp(A),
-                    np.log1p(np.abs(A)),
-                    np.log(np.abs(A) + 1),
-                    np.tanh(A),
-                    np.sqrt(np.abs(A)),
-                ]
-                found += [A.sum(axis=0), A.sum(axis=1), A.sum(), np.hypot(A, 1), np.linalg.norm(A, axis=1)]
-                found += [np.median(A, axis=0), np.quantile(A, 0.3, axis=0), np.einsum("ij,kj->ik", A, A)]
-                found += [*np.linalg.svd(A, full_matrices=False), *np.linalg.eigh(A @ A.T)]
-                found += [np.linalg.pinv(A), np.linalg.solve(A @ A.T + np.eye(n, dtype=dtype), A)]
-                found += [*scipy.linalg.svd(A, full_matrices=False), *scipy.linalg.eigh(A @ A.T)]
-                found += [scipy.linalg.qr(A, mode="economic", pivoting=True)[0]]
-    return sha(*(np.asarray(part) for part in found))
 
 
 def fixed_floats(label: str, *shape: int) -> Floats:
@@ -181,9 +154,7 @@ def frozen_rounds() -> Frozen:
     for strategy, compression in product(("relay", "uncoded"), ("float16", "bfloat16", "int8")):
         settings = make_settings(compression=compression, dtype="float64")
         frozen[f"{compression}, {strategy}"] = _frozen_rounds(uneven, strategy, settings)
-    for (name, placement), coupling in product(PLACEMENTS.items(), ("nuclear", "mean", "none")):
-        settings = make_settings(coupling=coupling, dtype="float64", intercept="none")
-        frozen[f"{name}, linear, {coupling}"] = _frozen_rounds(placement, "linear", settings)
+    # None of "linear": its matrices come from LAPACK, with other last bits on every kind of machine.
     return frozen
 
 

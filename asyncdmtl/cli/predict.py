@@ -15,6 +15,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.elementary import expit
 from asyncdmtl.arrays import Floats
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import names_option, reading_options
@@ -188,7 +189,7 @@ class Predictor:
         if proba:
             with np.errstate(invalid="ignore"):  # NumPy warns of empty predictions
                 for name, sign in zip(names, (1.0, -1.0), strict=True):
-                    columns[f"probability_{name}"] = np.exp(-np.logaddexp(0.0, sign * scores))
+                    columns[f"probability_{name}"] = expit(-sign * scores)
         return columns
 
     def metrics(self, table: Table, scores: Floats, target: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import DataError
 
@@ -196,10 +197,11 @@ class Synthetic(Source):
         return self._draw(task, self.test_rows, _generator(seed, "test", task), seed)
 
     def _draw(self, task: int, rows: int, rng: np.random.Generator, seed: int) -> NumberRows:
-        w = _generator(seed, "task", task).standard_normal(self.rank) @ _basis(self.rank, self.features, seed)
+        own = _generator(seed, "task", task).standard_normal(self.rank)
+        w = matmul(own, _basis(self.rank, self.features, seed))
         # Rounded to float32, so that a last bit that differs between CPUs does not change the digest.
         X = rng.standard_normal((rows, self.features), dtype=np.float32).astype(np.float64)
-        y = X @ w + self.noise * rng.standard_normal(rows)
+        y = matmul(X, w) + self.noise * rng.standard_normal(rows)
         return X, y.astype(np.float32).astype(np.float64)
 
 

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.frames import Target, TaskFrames
@@ -257,7 +258,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         scores = np.empty((len(X), *self.coef_.shape[1:-1]))
         for t in np.unique(codes):
             own = codes == t
-            scores[own] = X[own] @ self.coef_[t].T + self.intercept_[t]
+            scores[own] = matmul(X[own], self.coef_[t].T) + self.intercept_[t]
         return rows, index, scores
 
     def _rated(self, metric: Any, X: Any, y: Any, tasks: Any, sample_weight: Any) -> float:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asyncdmtl.arithmetic.products import dot
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.rows import task_names
@@ -106,7 +107,7 @@ class TaskFrames:
         coef = models.coef_[chosen].astype(np.float64) / self._scale
         intercept = models.intercept_[chosen].astype(np.float64)
         for i, target in enumerate(targets):
-            intercept[i] += self._offsets.get(target.name, 0.0) - coef[i] @ self._means[target.t]
+            intercept[i] += self._offsets.get(target.name, 0.0) - dot(coef[i], self._means[target.t])
         return coef, intercept
 
     def _cut(self, target: Target) -> list[Partition]:

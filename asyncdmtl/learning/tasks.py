@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asyncdmtl.arithmetic.products import gram
+from asyncdmtl.arithmetic.elementary import expit
+from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
@@ -258,7 +259,7 @@ class TaskModels:
         if rows.ndim != 2 or rows.shape[1] != self.features:
             raise DataError("X", f"must have {self.features} columns, as shape", rows.shape)
         t = self.tasks.index(task)
-        scores: Floats = rows @ self.coef_[t].astype(np.float64) + float(self.intercept_[t])
+        scores: Floats = matmul(rows, self.coef_[t].astype(np.float64)) + float(self.intercept_[t])
         return scores
 
     def predict(self, X: ArrayLike, task: str) -> Floats:
@@ -283,7 +284,7 @@ class TaskModels:
         if self.loss != "logistic":
             raise UsageError("predict_proba", "needs models of logistic loss", self.loss)
         scores = self.decision_function(X, task)
-        return np.exp(-np.logaddexp(0.0, np.column_stack([scores, -scores])))
+        return expit(np.column_stack([-scores, scores]))
 
 
 def whole_tasks(partitions: Sequence[Partition]) -> dict[str, Partition]:
