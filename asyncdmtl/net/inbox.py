@@ -25,8 +25,8 @@ class Inbox:
     def put(self, message: Message) -> None:
         """Add a message that has arrived.
 
-        A new plan replaces a plan at the end of the queue, which nobody needs any more: so a server cannot
-        make a worker keep many.
+        A new plan replaces a plan at the end of the queue, which is out of date: so a server cannot make a
+        worker keep many.
         """
         if isinstance(message, Assign) and self._messages and isinstance(self._messages[-1], Assign):
             self._messages.pop()

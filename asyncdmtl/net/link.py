@@ -1,4 +1,4 @@
-"""The bytes of one TCP connection, with TLS or without: what the event loop calls, and what it is told."""
+"""The bytes of one TCP connection, with TLS or without: the part that the event loop calls."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class PeerMonitor:
         self._check()
 
     def stop(self) -> None:
-        """Send no more heartbeats, and give nobody up."""
+        """Send no more heartbeats, and do not give the peer up any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -19,7 +19,7 @@ def opened(stream: Stream, datagram: bytes) -> bytes | None:
     return bytes(out) if stream.open(memoryview(datagram), memoryview(out)) else None
 
 
-def test_what_is_sealed_is_opened_by_who_has_the_key() -> None:
+def test_datagrams_are_decrypted_with_the_same_key() -> None:
     datagram = sealed(Stream.of_round(KEY, 1, DIGEST, 2), 3, 4, b"content")
     stream = Stream.of_round(KEY, 1, DIGEST, 2)
     assert HEADER.unpack_from(datagram) == (stream.name, 3, 4)

@@ -78,7 +78,7 @@ def test_a_row_that_comes_late_finds_another_place(made: Round) -> None:
     assert np.array_equal(handed, made.own(k, 0))
 
 
-def test_what_is_lacking_is_told_piece_by_piece(made: Round) -> None:
+def test_lacking_rows_are_reported_for_each_piece(made: Round) -> None:
     reassembly = made.reassembly(0)
     need = len(made.solvers[0].own)
     assert reassembly.lacks(0) == bytes([need] * 4)

@@ -57,7 +57,7 @@ def test_everybody_gets_everything(made: Round, loss: float) -> None:
         made.check(k, end)
 
 
-def test_one_fresh_row_serves_all_who_lost_one(made: Round) -> None:
+def test_one_fresh_row_serves_all_listeners_that_lost_one(made: Round) -> None:
     broadcast = made.broadcast()
     ends = [made.reassembly(k) for k in range(len(made.workers))]
     sent = datagrams(broadcast.next_range())
@@ -81,7 +81,7 @@ def test_one_fresh_row_serves_all_who_lost_one(made: Round) -> None:
     assert lacked == [1 if solver.own else 0 for solver in made.solvers]
 
 
-def test_who_heard_nothing_is_served_on_its_connection(made: Round) -> None:
+def test_a_listener_that_received_nothing_gets_the_range_over_tcp(made: Round) -> None:
     broadcast = made.broadcast()
     ends = [made.reassembly(k) for k in range(len(made.workers))]
     hear(made, datagrams(broadcast.next_range()), ends[1:], 0.0, random.Random())
@@ -108,7 +108,7 @@ def test_repairs_come_to_an_end(made: Round) -> None:
     assert others
 
 
-def test_who_asks_for_more_than_it_needs_is_served_on_its_connection(made: Round) -> None:
+def test_a_listener_that_asks_for_too_much_gets_the_range_over_tcp(made: Round) -> None:
     broadcast = made.broadcast()
     k, name = next((k, n) for k, n in enumerate(made.workers) if len(made.solvers[k].own) > 1)
     for other in set(made.workers) - {name}:
@@ -126,8 +126,8 @@ def test_who_asks_for_more_than_it_needs_is_served_on_its_connection(made: Round
     assert broadcast.settled
 
 
-def test_who_has_all_has_received_it(made: Round) -> None:
-    """Whoever says otherwise slows nobody down."""
+def test_a_listener_that_lacks_nothing_cannot_claim_losses(made: Round) -> None:
+    """No listener can slow the others down: losses are believed as far as lacking rows show them."""
     broadcast = made.broadcast()
     k = max(range(len(made.workers)), key=lambda k: len(made.solvers[k].own))
     sent, name = len(datagrams(broadcast.next_range())), made.workers[k]
@@ -156,7 +156,7 @@ def test_wrong_answers_are_refused(made: Round, lacks: bytes) -> None:
         broadcast.take_report(made.workers[0], 0, lacks, 0)
 
 
-def test_nobody_answers_unasked(made: Round) -> None:
+def test_a_loss_report_that_was_not_asked_for_is_refused(made: Round) -> None:
     broadcast = made.broadcast()
     for index in (0, -1, 99):
         with pytest.raises(RemoteProtocolError, match="was not asked"):
@@ -167,7 +167,7 @@ def test_nobody_answers_unasked(made: Round) -> None:
         broadcast.take_report(made.workers[0], 0, b"", 0)
 
 
-def test_what_was_lost_is_counted(made: Round) -> None:
+def test_lost_datagrams_are_counted(made: Round) -> None:
     broadcast = made.broadcast()
     sent = len(datagrams(broadcast.next_range()))
     broadcast.take_report(made.workers[0], 0, b"", sent - 3)

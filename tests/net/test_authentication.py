@@ -71,7 +71,7 @@ async def finish(cluster: Cluster, security: WorkerSecurity) -> None:
     assert [event.worker for event in cluster.events if isinstance(event, Joined)] == ["w0"]
 
 
-async def test_all_prove_who_they_are_and_the_result_is_the_same(
+async def test_a_run_with_proofs_and_tls_has_the_same_result(
     tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
     workers = {"w0": WorkerSecurity(SECRET, trusting), "w1": WorkerSecurity(OTHER, trusting)}
@@ -127,7 +127,7 @@ def test_large_bodies_pass_through_tls(
     ],
     ids=["wrong secret", "another's name", "unknown name"],
 )
-async def test_who_cannot_prove_its_name_is_refused(server: ServerSecurity, name: str, secret: bytes) -> None:
+async def test_an_unproven_name_is_refused(server: ServerSecurity, name: str, secret: bytes) -> None:
     async with Cluster(options(), security=server) as cluster:
         with pytest.raises(PeerError, match="did not prove that it knows the secret of its name") as caught:
             await cluster.join(name, PARTITIONS, security=WorkerSecurity(secret))
@@ -136,7 +136,7 @@ async def test_who_cannot_prove_its_name_is_refused(server: ServerSecurity, name
         await finish(cluster, WorkerSecurity(SECRET))
 
 
-async def test_a_worker_without_a_secret_says_what_it_lacks() -> None:
+async def test_a_worker_without_a_secret_names_the_option_for_it() -> None:
     async with Cluster(options(), security=SHARED) as cluster:
         with pytest.raises(AuthenticationError, match="asks for a secret: give --secret-file"):
             await cluster.join("w0", PARTITIONS)
@@ -220,7 +220,7 @@ async def wiretapped(
         cluster.address = target
 
 
-async def test_what_was_overheard_cannot_be_said_again() -> None:
+async def test_recorded_proofs_are_refused() -> None:
     async with Cluster(options(workers=2), security=SHARED) as cluster:
         async with wiretapped(cluster) as wire:
             first = cluster.join("w0", PARTITIONS, security=WorkerSecurity(SECRET))
@@ -361,7 +361,7 @@ async def answer_to(cluster: Cluster, data: bytes) -> Failure | None:
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
-async def test_who_greets_byte_by_byte_is_cut_off(encrypted: bool, tls: ssl.SSLContext) -> None:
+async def test_a_greeting_byte_by_byte_is_cut_off(encrypted: bool, tls: ssl.SSLContext) -> None:
     security = ServerSecurity(SHARED.credentials, tls if encrypted else None)
     # The beginning of a handshake record, or of a frame.
     first = b"\x16\x03\x01\x02\x00\x01" if encrypted else wire_bytes(Hello(VERSION, "x" * 100))

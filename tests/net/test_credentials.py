@@ -86,7 +86,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         find_credentials(tmp_path / "absent")
 
 
-def test_credentials_do_not_show_what_they_hold(tmp_path: Path) -> None:
+def test_credentials_do_not_show_secrets(tmp_path: Path) -> None:
     for content, name in ((SECRET, "s"), (f'[workers]\nw0 = "{SECRET}"', "s.toml")):
         found = find_credentials(write(tmp_path / name, content))
         assert SECRET not in f"{found} {found!r}"
@@ -111,6 +111,6 @@ def test_a_proof_holds_for_nothing_else() -> None:
     assert said.proof(secret, "worker") == replace(said).proof(secret, "worker")
 
 
-def test_a_secret_for_nobody_is_made_for_each_server() -> None:
+def test_each_server_has_its_own_secret_for_unknown_names() -> None:
     one, two = (Credentials(None, {"w0": SECRET.encode()}, "test") for _ in range(2))
     assert one.expected_of("w1") != two.expected_of("w1")

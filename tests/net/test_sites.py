@@ -16,5 +16,5 @@ from asyncdmtl.net.sites import site_of
         ("/run/socket", "/run/other", False),
     ],
 )
-def test_a_site_is_what_one_household_or_company_has(one: str, other: str, same: bool) -> None:
+def test_addresses_of_one_site_are_one(one: str, other: str, same: bool) -> None:
     assert (site_of(one) == site_of(other)) is same

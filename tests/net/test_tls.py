@@ -71,7 +71,7 @@ def read(channel: TLSChannel) -> bytes:
     return b"".join(parts)
 
 
-def test_what_goes_in_comes_out_and_every_byte_is_counted(authority: Authority) -> None:
+def test_plaintext_survives_encryption_and_every_byte_is_counted(authority: Authority) -> None:
     server, worker = channels(authority)
     handshake = server.overhead_in, server.overhead_out
     assert handshake == (worker.overhead_out, worker.overhead_in)
@@ -142,7 +142,7 @@ def test_the_end_is_told(authority: Authority) -> None:
     assert read(server) == b""
 
 
-def test_the_server_must_be_who_the_worker_looks_for(authority: Authority, stranger: Authority) -> None:
+def test_a_certificate_of_another_name_is_refused(authority: Authority, stranger: Authority) -> None:
     good = authority.issue("127.0.0.1", "localhost")
     cases = [
         (good, authority.ca, "example.org", "Hostname mismatch"),

@@ -41,7 +41,7 @@ class Silent:
         writer.close()
 
 
-def test_who_gives_up_when_just_connected_does_not_wait() -> None:
+def test_an_attempt_that_is_cancelled_when_just_connected_ends_at_once() -> None:
     run(asyncio.wait_for(give_up_when_just_connected(), 10))  # on uvloop, where workers run
 
 
@@ -59,7 +59,7 @@ async def give_up_when_just_connected() -> None:
         await server.ended.wait()
 
 
-async def test_who_gives_up_in_the_handshake_leaves_no_connection_open() -> None:
+async def test_an_attempt_that_is_cancelled_in_the_handshake_leaves_no_connection_open() -> None:
     def make() -> Connection:
         context = ssl.create_default_context()
         return Connection("worker", Ledger(), 60.0, tls=lambda: TLSChannel(context, "127.0.0.1"))

@@ -49,7 +49,7 @@ async def heard_of(queue: asyncio.Queue[bytes], count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("segmented", [True, False], ids=["at once", "one by one"])
-async def test_all_who_listen_hear_every_datagram(group: Group, sender: GroupSender, segmented: bool) -> None:
+async def test_all_receivers_get_every_datagram(group: Group, sender: GroupSender, segmented: bool) -> None:
     sender._segmented = sender._segmented and segmented
     sent = [NAME + bytes([i]) * 500 for i in range(40)] + [NAME + b"last, and shorter"]
     with receiving(group) as (_, one), receiving(group) as (_, two):
@@ -83,7 +83,7 @@ async def test_datagrams_of_other_streams_are_counted(group: Group, sender: Grou
         assert receiver.counts.foreign == 3
 
 
-async def test_what_waits_is_read_when_asked(group: Group, sender: GroupSender) -> None:
+async def test_waiting_datagrams_can_be_read_at_once(group: Group, sender: GroupSender) -> None:
     with receiving(group) as (receiver, heard):
         for i in range(20):
             await sender.send(block(NAME + bytes([i])))
@@ -122,7 +122,7 @@ async def test_a_sender_that_is_faster_than_the_network_waits(group: Group, send
         assert await heard_of(heard, len(sent)) == sent
 
 
-async def test_what_the_network_refuses_is_lost(
+async def test_datagrams_that_the_network_refuses_are_lost(
     group: Group, sender: GroupSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     too_large = NAME + bytes(70_000)
