@@ -1,6 +1,6 @@
-"""Choosing λ, and perhaps the coupling, from statistics of folds: no row is needed, and nothing travels.
+"""Choice of λ, and perhaps of the coupling, by cross-validation on statistics of folds, without any rows.
 
-All who have the statistics of all tasks choose alike, to the last bit.
+Every worker that has the statistics of all tasks makes the same choice, to the last bit.
 """
 
 from __future__ import annotations
@@ -17,36 +17,45 @@ from asyncdmtl.learning.coupled import Solution, solve
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.statistics import TaskStatistics
 
-# How near to the optimum a fit has to be to tell one λ from the next, relative to the objective.
+# Relative distance from the optimum at which a fit ends. It is small enough to tell one λ from the next.
 _TOLERANCE = 1e-4
 
-# Added to the diagonals of folds, by their mean: statistics of folds have single precision.
+# Fraction of their mean that is added to the diagonals of folds, as their statistics have single precision.
 _RIDGE = 1e-6
 
-# From one λ to the next (10^(−1/3)), how many are solved at a time, and how many there are at the most.
-RATIO, _CHUNK, MOST = 0.46415888336127786, 4, 20
+# Ratio of each λ of a path to the one before it: 10^(−1/3), so that there are three to a factor of ten.
+_RATIO = 0.46415888336127786
 
-# After how many that are no better than the best a path ends.
-_PATIENCE = 3
+# Strengths that are solved together. More would often be solved for nothing, after the end of a path.
+_STRENGTHS_AT_A_TIME = 4
 
-# A loss that is lower by less than this fraction is hardly better: where λ does too little to matter, once it
-# has mattered (a path may begin where λ does too much to).
-_HARDLY, _MATTERED = 1e-3, 1e-2
+# Strengths of a path, at most: six and a half factors of ten.
+_MAX_STRENGTHS = 20
+
+# Strengths in a row without improvement after which a path ends.
+_STRENGTHS_WITHOUT_GAIN = 3
+
+# Fraction by which a held-out loss must be lower to count as an improvement, once λ has had an effect.
+_GAIN = 1e-3
+
+# Fraction by which the best loss must be below the first one of the path for λ to have had an effect. A path
+# begins where λ is so large that its size does not matter.
+_EFFECT = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What cross-validation found for one coupling.
+    """The result of cross-validation for one coupling.
 
     Attributes
     ----------
     strength : float
-        The λ of the least mean held-out loss.
+        The λ with the smallest mean held-out loss.
     strengths : (count,) float64 array
-        All that were tried, descending.
+        All strengths that were tried, descending.
     losses : (count, folds) float64 array
-        Mean loss per held-out row, averaged over tasks, for each strength and fold; NaN for a fold that
-        holds out nothing.
+        The mean loss per held-out row, averaged over tasks, for each strength and fold; NaN for a fold
+        without held-out rows.
     """
 
     strength: float
@@ -55,17 +64,17 @@ class Selection:
 
     @property
     def means(self) -> Floats:
-        """The mean (count,) over the folds."""
+        """The mean loss over the folds, for each strength (count,)."""
         return mean(self._known, 1)
 
     @property
     def loss(self) -> float:
-        """The mean held-out loss at `strength`: the least."""
+        """The mean held-out loss at `strength`, which is the smallest."""
         return float(self.means.min())
 
     @property
     def errors(self) -> Floats:
-        """Standard errors (count,) of the means; 0 of a single fold."""
+        """Standard errors (count,) of the means; 0 if there is a single fold."""
         known = self._known
         n = known.shape[1]
         if n < 2:
@@ -76,7 +85,7 @@ class Selection:
 
     @property
     def parsimonious(self) -> float:
-        """The largest λ whose mean loss is within a standard error of the least."""
+        """The largest λ whose mean loss is within one standard error of the smallest."""
         at = int(np.argmin(self.means))
         within = self.means <= self.means[at] + self.errors[at]
         return float(self.strengths[within].max())
@@ -87,19 +96,19 @@ class Selection:
 
 
 def path_from(first: float) -> Sequence[float]:
-    """Strengths from `first` down, three to a factor of ten; one of 0 where λ has no effect."""
+    """Strengths from `first` downwards, three to a factor of ten; only `first` if it is 0."""
     strengths = [first]
-    while len(strengths) < MOST and first > 0.0:
-        strengths.append(strengths[-1] * RATIO)
+    while len(strengths) < _MAX_STRENGTHS and first > 0.0:
+        strengths.append(strengths[-1] * _RATIO)
     return strengths
 
 
 def is_over(means: Floats) -> bool:
-    """Whether smaller strengths are not worth trying, from the mean losses of those tried."""
-    before, least = means[:-_PATIENCE], float(means.min())
+    """Whether to stop, given the mean losses of the strengths tried so far."""
+    before, least = means[:-_STRENGTHS_WITHOUT_GAIN], float(means.min())
     if not len(before):
         return False
-    limit = least * (1.0 + _HARDLY) if means[0] > least * (1.0 + _MATTERED) else least
+    limit = least * (1.0 + _GAIN) if means[0] > least * (1.0 + _EFFECT) else least
     return bool(before.min() <= limit)
 
 
@@ -110,24 +119,25 @@ def choose_strength(
     smoothness: float,
     strengths: Sequence[float] | None = None,
 ) -> Selection:
-    """Cross-validate λ for one coupling: fits to all rows but those of a fold, from coupled to free.
+    """Choose λ for one coupling by cross-validation, along a descending path of strengths.
 
     Parameters
     ----------
     statistics : TaskStatistics
-        With folds.
+        Statistics of all tasks, with folds.
     coupling : Coupling
-        Its own strength does not matter.
+        Its own strength is ignored.
     intercept : str
+        A name in `settings.INTERCEPTS`.
     smoothness : float
-        As `Coupling.critical_strength` takes it, from which the path begins.
+        The argument of `Coupling.critical_strength`, where the path begins.
     strengths : sequence of float, optional
-        Those to try, all of them; default: `path_from` there until `is_over`.
+        The strengths to try, all of them. Default: `path_from` the critical strength until `is_over`.
 
     Raises
     ------
     DataError
-        No fold holds out anything.
+        No fold holds out any row.
     """
     if not statistics.held().any():
         raise DataError("partitions", "need a task of two rows to choose λ by cross-validation", 1)
@@ -155,7 +165,7 @@ def choose(
     smoothness: float,
     on_coupling: Callable[[str, Selection], None] | None = None,
 ) -> tuple[str, dict[str, Selection]]:
-    """The coupling of the least held-out loss, of several, each at its best λ; and what was found of each."""
+    """The coupling with the smallest held-out loss at its best λ, and the result for each coupling."""
     found = {}
     for name, coupling in couplings:
         found[name] = choose_strength(statistics, coupling, intercept, smoothness)
@@ -167,11 +177,11 @@ def choose(
 def _solved(
     statistics: TaskStatistics, coupling: Coupling, intercept: str, path: Sequence[float]
 ) -> Iterator[tuple[list[float], Solution]]:
-    """Solutions for some strengths at a time, each time from the last one before."""
+    """Solutions for a few strengths at a time, each started from the last solution before."""
     quadratics = statistics.without(intercept, _RIDGE)
     near = None
-    for first in range(0, len(path), _CHUNK):
-        part = list(path[first : first + _CHUNK])
+    for first in range(0, len(path), _STRENGTHS_AT_A_TIME):
+        part = list(path[first : first + _STRENGTHS_AT_A_TIME])
         solution = solve(coupling, quadratics, part, tolerance=_TOLERANCE, near=near)
         near = solution.W[:, -1:]
         yield part, solution
