@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import subprocess
 import sys
 from typing import Any
@@ -12,9 +11,8 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression, SGDRegressor
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from support.clusters import Cluster
 from support.multitask import make_rows
@@ -132,21 +130,6 @@ def test_linear_targets() -> None:
     assert model.plan_.uplink_load < 3
 
 
-def test_what_travelled_and_why() -> None:
-    model = CodedMultiTaskRegressor(max_iter=7, tol=0.0, workers=4, update="gradient").fit(X, Y, TASKS)
-    assert model.n_iter_ == 7
-    assert {name: len(values) for name, values in model.history_.items()} == dict.fromkeys(
-        ("objective", "residual", "up_bytes", "down_bytes", "seconds"), 7
-    )
-    up, down = model.history_["up_bytes"].sum(), model.history_["down_bytes"].sum()
-    traffic = model.traffic_
-    assert up >= traffic["uplink"]["payload_bytes"] > 0
-    assert down >= traffic["downlink_wire"]["payload_bytes"] > 0
-    assert traffic["uplink"]["measured_load"] == str(model.plan_.uplink_load)
-    assert model.plan_.uplink_load == model.plan_.uplink_bound
-    assert np.all(np.diff(model.history_["objective"]) < 0)
-
-
 def test_scaling_is_undone_in_the_coefficients() -> None:
     units = np.array([1.0, 100.0, 0.01, 1.0])
     inside = CodedMultiTaskRegressor(standardise=True, strength=0.1).fit(X * units, Y, TASKS)
@@ -164,28 +147,6 @@ def test_a_constant_column_takes_no_harm_from_scaling() -> None:
     np.testing.assert_allclose(model.predict(constant, TASKS), without.predict(X, TASKS), rtol=1e-6)
 
 
-@pytest.mark.parametrize("intercept", [False, "penalised"])
-def test_other_intercepts(intercept: Any) -> None:
-    model = CodedMultiTaskRegressor(fit_intercept=intercept, strength=0.1).fit(X, Y, TASKS)
-    if intercept is False:
-        assert model.intercept_.tolist() == [0.0, 0.0, 0.0]
-    else:
-        ones = np.column_stack([X, np.ones(len(X))])
-        same = CodedMultiTaskRegressor(fit_intercept=False, strength=0.1).fit(ones, Y, TASKS)
-        np.testing.assert_allclose(model.intercept_, same.coef_[:, -1], rtol=1e-4)
-        np.testing.assert_allclose(model.coef_, same.coef_[:, :-1], rtol=1e-4)
-
-
-def test_weights_are_as_repeated_rows() -> None:
-    weights = np.arange(len(X)) % 3
-    weighted = CodedMultiTaskRegressor().fit(X, Y, TASKS, sample_weight=weights)
-    repeated = CodedMultiTaskRegressor().fit(
-        X.repeat(weights, axis=0), Y.repeat(weights), np.repeat(TASKS, weights)
-    )
-    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-9)
-    assert weighted.score(X, Y, TASKS) != weighted.score(X, Y, TASKS, sample_weight=weights)
-
-
 def test_a_wild_target_far_away_is_no_matter_for_huber() -> None:
     wild = np.r_[Y + 1e4, 1e6]
     model = CodedMultiTaskRegressor(loss="huber", strength=1e-3).fit(
@@ -195,55 +156,11 @@ def test_a_wild_target_far_away_is_no_matter_for_huber() -> None:
     assert np.abs(model.predict(X, TASKS) - Y - 1e4).max() < 3.0
 
 
-def test_arrays_a_column_and_lists_are_the_same_rows() -> None:
-    arrays = CodedMultiTaskRegressor().fit(X, Y, TASKS)
-    frame = pd.DataFrame(X, columns=list("pqrs")).assign(site=pd.Categorical(TASKS))
-    column = CodedMultiTaskRegressor().fit(frame, Y, "site")
-    parts = [np.array(TASKS) == task for task in "abc"]
-    lists = CodedMultiTaskRegressor().fit([X[own] for own in parts], [Y[own] for own in parts])
-    named = CodedMultiTaskRegressor().fit([X[own] for own in parts], [Y[own] for own in parts], list("abc"))
-    assert arrays.tasks_ == column.tasks_ == named.tasks_ == ["a", "b", "c"]
-    assert lists.tasks_ == [0, 1, 2]
-    for other in (column, lists, named):
-        assert other.coef_.tobytes() == arrays.coef_.tobytes()
-    assert column.feature_names_in_.tolist() == list("pqrs")
-    predicted = arrays.predict(X, TASKS)
-    np.testing.assert_array_equal(column.predict(frame), predicted)
-    np.testing.assert_array_equal(column.predict(frame.drop(columns="site"), TASKS), predicted)
-    for own, values in zip(parts, lists.predict([X[own] for own in parts]), strict=True):
-        np.testing.assert_allclose(values, predicted[own], rtol=1e-12)
-    assert column.score(frame, Y) == arrays.score(X, Y, TASKS)
-    assert lists.score([X[own] for own in parts], [Y[own] for own in parts]) == pytest.approx(
-        arrays.score(X, Y, TASKS), rel=1e-12
-    )
-
-
-def test_one_task_need_not_be_said() -> None:
-    model = CodedMultiTaskRegressor().fit(X, Y)
-    assert model.tasks_ == [0]
-    assert model.coef_.shape == (1, 4)
-    assert model.predict(X).shape == Y.shape
-
-
 def test_ragged_tasks_down_to_one_row() -> None:
     labels = ["a"] * 60 + ["b"] * 10 + ["c", "d"]
     model = CodedMultiTaskRegressor(parts=3).fit(X, Y, labels)
     assert model.traffic_["partitions"] == 3 + 3 + 1 + 1
     assert model.predict(X[-1:], ["d"]) == pytest.approx(Y[-1], abs=1e-3)
-
-
-def test_set_output_gives_pandas_with_the_index_of_the_rows() -> None:
-    frame = pd.DataFrame(X, index=np.arange(len(X)) + 100)
-    model = CodedMultiTaskClassifier().set_output(transform="pandas").fit(frame, LABELS, TASKS)
-    predicted = clone(model).fit(frame, LABELS, TASKS).predict(frame, TASKS)
-    assert isinstance(predicted, pd.Series)
-    assert predicted.index.equals(frame.index)
-    chances = model.predict_proba([frame[:3], frame[3:]], ["a", "b"])
-    assert [part.columns.tolist() for part in chances] == [["no", "yes"], ["no", "yes"]]
-    assert chances[1].index[0] == 103
-    assert isinstance(model.set_output(transform="default").predict(frame, TASKS), np.ndarray)
-    with pytest.raises(UsageError, match="transform must be default or pandas"):
-        model.set_output(transform="polars")
 
 
 def test_two_classes() -> None:
@@ -269,18 +186,6 @@ def test_more_classes_are_each_against_the_rest() -> None:
     np.testing.assert_array_equal(
         model.predict(X, TASKS), model.classes_[model.predict_proba(X, TASKS).argmax(axis=1)]
     )
-
-
-def test_edges_join_tasks_and_each_of_their_classes() -> None:
-    edges = [("a", "b", np.float64(2.0))]
-    model = CodedMultiTaskClassifier(coupling="graph", edges=edges, strength=100.0).fit(X, KINDS, TASKS)
-    assert np.abs(model.coef_[0] - model.coef_[1]).max() < 0.01
-    assert np.abs(model.coef_[0] - model.coef_[2]).max() > 0.1
-    with pytest.raises(UsageError, match="edges must join tasks; unknown"):
-        CodedMultiTaskRegressor(coupling="graph", edges=[("a", "z", 1.0)]).fit(X, Y, TASKS)
-    short: Any = [("a", "b")]
-    with pytest.raises(UsageError, match=r"edges must each be \(task, task, weight\)"):
-        CodedMultiTaskRegressor(coupling="graph", edges=short).fit(X, Y, TASKS)
 
 
 def test_a_task_of_one_class_leans_on_the_others() -> None:
@@ -347,95 +252,9 @@ def test_grid_search_passes_tasks_on() -> None:
     assert search.best_estimator_.tasks_ == ["a", "b", "c"]
 
 
-def test_a_column_serves_where_nothing_is_passed_to_predict() -> None:
-    frame = pd.DataFrame(X, columns=list("pqrs")).assign(site=TASKS)
-    scores = cross_val_score(
-        CodedMultiTaskRegressor(), frame, Y, cv=2, params={"tasks": "site"}, scoring="neg_mean_squared_error"
-    )
-    assert (scores > -1.0).all()
-
-
-def test_pickle_and_clone() -> None:
-    model = CodedMultiTaskRegressor(strength=0.1).fit(X, Y, TASKS)
-    copied = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(copied.predict(X, TASKS), model.predict(X, TASKS))
-    assert copied.plan_.placement.as_dict() == model.traffic_["placement"]
-    fresh = clone(model)
-    assert fresh.get_params() == model.get_params()
-    with pytest.raises(NotFittedError):
-        fresh.predict(X, TASKS)
-
-
-def test_who_does_not_arrive_says_so() -> None:
-    with pytest.warns(ConvergenceWarning, match="max_iter=3"):
-        model = CodedMultiTaskRegressor(max_iter=3, update="gradient").fit(X, Y, TASKS)
-    assert not model.converged_
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "message"),
-    [
-        ("coupling", "trace", "coupling must be one of"),
-        ("strength", -1.0, "strength must be a finite number"),
-        ("loss", "logistic", "loss must be one of squared, huber"),
-        ("max_iter", 0, "max_iter must be a whole number"),
-        ("tol", -1.0, "tol must be a finite number"),
-        ("fit_intercept", "free", "fit_intercept must be True, False or 'penalised'"),
-        ("strategy", "gossip", "strategy must be one of"),
-        ("workers", 0, "workers must be a whole number"),
-        ("copies", 4, "copies must lie between 1 and the number of workers"),
-        ("parts", 0, "parts must be a whole number"),
-        ("cluster", "cloud", "cluster must be threads, processes or HOST:PORT"),
-        ("dtype", "float16", "dtype must be one of"),
-        ("random_state", -1, "random_state must be a whole number"),
-        ("learner", SGDRegressor(), "learner and epochs are for updates that are models only"),
-        ("edges", [("a", "b", 1.0)], "edges are for the coupling graph only"),
-    ],
-)
-def test_parameters_are_named_in_errors(parameter: str, value: Any, message: str) -> None:
-    model = CodedMultiTaskRegressor(**{parameter: value})
-    with pytest.raises(UsageError, match=message):
-        model.fit(X, Y, TASKS)
-
-
-def test_tasks_without_a_model_are_named() -> None:
-    model = CodedMultiTaskRegressor().fit(X, Y, TASKS)
-    with pytest.raises(ValueError, match="tasks must be among the 3 of fit; unknown, got 'z'"):
-        model.predict(X[:2], ["a", "z"])
-    with pytest.raises(ValueError, match="there are models of 3 tasks"):
-        model.predict(X)
-    with pytest.raises(ValueError, match="one label for each of 2 rows"):
-        model.predict(X[:2], ["a"])
-
-
-def test_rows_that_do_not_do() -> None:
-    model = CodedMultiTaskRegressor()
-    with pytest.raises(DataError, match=r"y must be numbers, got .*'high'"):
-        model.fit(X, ["high"] * len(X), TASKS)
-    with pytest.raises(DataError, match="y must be 1-D"):
-        model.fit(X, np.column_stack([Y, Y]), TASKS)
-    with pytest.raises(DataError, match="must not be 0 for all rows of a task, got"):
-        model.fit(X, Y, TASKS, sample_weight=np.array(TASKS) != "b")
-    with pytest.raises(DataError, match="must include a task of two rows"):
-        CodedMultiTaskRegressorCV().fit(X[:2], Y[:2], ["a", "b"])
-    labels = ["c", "b=c", "d"] * 24
-    with pytest.raises(DataError, match="tasks and classes must differ in their text"):
-        CodedMultiTaskClassifier().fit(X, labels, ["a", "a=b"] * 36)
-
-
 def test_importing_the_package_does_not_import_scikit_learn() -> None:
     code = "import asyncdmtl, sys; assert 'sklearn' not in sys.modules; asyncdmtl.CodedMultiTaskRegressor"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert "CodedMultiTaskRegressorCV" in dir(asyncdmtl)
     with pytest.raises(AttributeError, match="no attribute 'CodedMultiTaskNothing'"):
         asyncdmtl.CodedMultiTaskNothing  # noqa: B018
-
-
-@pytest.mark.parametrize("coupling", ["nuclear", "l21", "mean-regularised", "covariance", "none"])
-def test_a_strength_that_is_not_given_suits_any_scale_of_the_target(coupling: str) -> None:
-    small, large = (
-        CodedMultiTaskRegressor(coupling=coupling).fit(X, scale * Y, TASKS) for scale in (1, 1000)
-    )
-    assert small.converged_
-    assert large.converged_
-    assert large.coef_ == pytest.approx(1000 * small.coef_, rel=0.02, abs=1)

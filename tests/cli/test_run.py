@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from support.clusters import run_cluster
+from support.problems import make_settings
+
+from asyncdmtl.cli import run
+from asyncdmtl.data import loading, recipes
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.model_file import SavedModel
+from asyncdmtl.errors import CodingError, PlacementError, UsageError
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.records import RunOptions
+
+SPEC = "synthetic:tasks=2,rows=12,features=3,parts=2,test_rows=5"
+asked: list[tuple[Placement, Settings]] = []
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take place in this process, with workers as tasks."""
+    asked.clear()
+
+    def in_process(placement: Placement, settings: Settings, given: dict[str, Any]) -> Any:
+        asked.append((placement, settings))
+        options = RunOptions(settings, given["strategy"], len(placement.workers))
+        partitions = recipes.load(SPEC, seed=given["seed"]).partitions
+        record, models = asyncio.run(run_cluster(options, placement, partitions))
+        return record, models[0], 0.0
+
+    monkeypatch.setattr(run, "_train", in_process)
+
+
+def invoke(*words: str) -> Result:
+    return CliRunner().invoke(run.main, ["--data", SPEC, "--rounds=4", "--strength=0.1", *words])
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_the_report_has_scores_of_the_models_that_are_saved(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"out{name}" for name in (".json", ".npz", ".svg")}
+    done = invoke(
+        "--json", "--report", str(files[".json"]), "--save", str(files[".npz"]), "--plot", str(files[".svg"]),
+        "--workers=4", "--copies=2",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    told = json.loads(done.stdout)
+    assert told["event"] == "finished"
+    report = told["report"]
+    assert json.loads(files[".json"].read_text()) == report
+    assert (report["models_spread"], len(report["rounds"]), report["workers"]) == (0.0, 4, 4)
+    assert report["metrics"]["mean"].keys() == {"coupled", "single_task", "pooled"}
+    assert report["learning_curve"][-1]["rounds"] == 4
+    (placement, settings) = asked[0]
+    assert placement == Placement.cyclic(4, 4, 2)
+    expected = train(recipes.load(SPEC, seed=0).partitions, settings).models
+    assert SavedModel.load(files[".npz"]).models.coef_.tobytes() == expected.coef_.tobytes()
+    assert b"<svg" in files[".svg"].read_bytes()
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_without_files_the_learning_curve_is_not_computed() -> None:
+    report = json.loads(invoke("--json").stdout)["report"]
+    assert "metrics" in report
+    assert "learning_curve" not in report
+    assert "4 rounds in" in " ".join(invoke().stdout.split())
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_outputs_are_checked_before_any_work() -> None:
+    for words, message in (
+        (["--report", "no/such/folder/r.json"], "--report must be in a directory that exists"),
+        (["--plot", "picture.nonsense"], "--plot must end in one of"),
+    ):
+        done = invoke(*words)
+        assert isinstance(done.exception, UsageError)
+        assert message in str(done.exception)
+    assert asked == []
+
+
+def loaded() -> loading.Loaded:
+    return loading.load(GIVEN)
+
+
+GIVEN: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _options_of_a_command_line() -> None:
+    """`GIVEN` holds what the options give for the recipe."""
+    context = run.main.make_context("run", ["--data", SPEC])
+    GIVEN.clear()
+    GIVEN.update(context.params)
+
+
+@pytest.mark.parametrize(
+    ("workers", "copies", "expected"),
+    [
+        (None, None, Placement.cyclic(5, 4, 3)),
+        (2, None, Placement.cyclic(2, 4, 2)),
+        (3, 1, Placement.cyclic(3, 4, 1)),
+    ],
+)
+def test_partitions_are_placed_cyclically(workers: int, copies: int, expected: Placement) -> None:
+    assert run._placement(loaded(), workers, copies, None) == expected
+
+
+def test_a_placement_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "placement.toml"
+    file.write_text('[workers]\na = ["p0", "p1", "p2"]\nb = ["p3"]\n')
+    assert run._placement(loaded(), None, None, file).as_dict()["b"] == ["p3"]
+    with pytest.raises(UsageError, match="--placement cannot be given with --workers or --copies"):
+        run._placement(loaded(), 2, None, file)
+    file.write_text('[workers]\na = ["p0", "p9"]\n')
+    with pytest.raises(UsageError, match=r"must store the partitions of .*, p0 to p3, got .*'p9'"):
+        run._placement(loaded(), None, None, file)
+    with pytest.raises(PlacementError, match="copies must lie between 1 and"):
+        run._placement(loaded(), 2, 3, None)
+
+
+def test_options_become_words_for_every_worker() -> None:
+    given = {
+        "log_level": "info",
+        "task": None,
+        "keep_missing_words": True,
+        "header": False,
+        "data": ("a", "b"),
+    }
+    assert run._words(given, *given) == [
+        "--log-level", "info", "--keep-missing-words", "--data", "a", "--data", "b",
+    ]  # fmt: skip
+    assert run._words(given, "task") == []
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"), [(0.25, 0.25), (None, "that of the recipe")], ids=["given", "recipe"]
+)
+def test_the_strength_is_that_of_the_option_or_of_the_recipe(strength: Any, expected: Any) -> None:
+    content = loaded()
+    given = GIVEN | {"strength": strength}
+    settings, prepared = run._prepare(content, given)
+    assert settings.strength == (content.defaults["strength"] if strength is None else expected)
+    assert [partition.id for partition in prepared.partitions] == ["p0", "p1", "p2", "p3"]
+
+
+def test_a_strength_that_nobody_gives_is_chosen() -> None:
+    content = loaded()
+    defaults = {name: value for name, value in content.defaults.items() if name != "strength"}
+    content = replace(content, defaults=defaults)
+    by_run, _ = run._prepare(content, GIVEN | {"update": "statistics"})
+    assert by_run.strength is None
+    chosen, _ = run._prepare(content, GIVEN | {"update": "gradient", "rounds": 50})
+    assert chosen.strength is not None
+    assert chosen.strength > 0.0
+
+
+def model(tmp_path: Path, name: str, *tasks: str, coef: float = 1.0) -> Path:
+    """A file with the models of some tasks, whose coefficients are 1, 2, …"""
+    count = len(tasks)
+    models = TaskModels(
+        tasks, coef * np.arange(1.0, count + 1)[:, None] * np.ones((count, 2)), np.zeros(count), "squared"
+    )
+    SavedModel(models, Encoding.empty(), make_settings()).save(tmp_path / name)
+    return tmp_path / name
+
+
+def test_models_of_all_workers_are_joined_in_natural_order(tmp_path: Path) -> None:
+    files = [model(tmp_path, "0.npz", "t10"), model(tmp_path, "1.npz", "t10", "t2")]
+    models, spread = run._agreed_models(files, exact=True)
+    assert models.tasks == ("t2", "t10")
+    assert models.coef_[:, 0].tolist() == [2.0, 1.0]
+    assert spread == 0.0
+
+
+def test_models_that_differ_are_a_defect_unless_the_strategy_rounds(tmp_path: Path) -> None:
+    files = [model(tmp_path, "0.npz", "t0"), model(tmp_path, "1.npz", "t0", coef=1.25)]
+    with pytest.raises(CodingError, match=r"workers ended with models that differ by 0\.25; this"):
+        run._agreed_models(files, exact=True)
+    models, spread = run._agreed_models(files, exact=False)
+    assert spread == pytest.approx(0.25)
+    assert models.coef_.tolist() == [[1.0, 1.0]]

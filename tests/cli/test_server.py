@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from support.clusters import run_cluster
+from support.problems import make_partitions, make_settings, run_options
+
+from asyncdmtl.cli import server
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.server.events import Joined, Left, Listening
+
+PLACEMENT = Placement.cyclic(3, 6, 2)
+SPEC = "synthetic:tasks=2,rows=4,features=3,parts=2"
+
+
+class Double:
+    """A server that tells a few events and ends with the record of a small run."""
+
+    made: Double
+
+    def __init__(self, options: Any, on_event: Any, security: Any) -> None:
+        self.options, self.on_event, self.security = options, on_event, security
+        self.ledger = None
+        Double.made = self
+
+    async def run(self, host: str, port: int) -> Any:
+        self.address = host, port
+        for event in (Listening("run7", "::1", 4000), Joined("w0", 2), Left("w1", "reset")):
+            self.on_event(event)
+        options = run_options(settings=make_settings(rounds=2), workers=3)
+        record, _ = await run_cluster(options, PLACEMENT, make_partitions(6, "squared"))
+        return record
+
+
+@pytest.fixture(autouse=True)
+def _without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "Server", Double)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(server.main, ["--data", SPEC, *words])
+
+
+def test_options_reach_the_server(tmp_path: Path) -> None:
+    done = run(
+        "--listen", "127.0.0.1:0", "--workers=3", "--join-timeout=1", "--round-timeout=2",
+        "--silence-timeout=3", "--rejoin-timeout=4", "--checkpoint", str(tmp_path), "--checkpoint-every=5",
+        "--resume", "--strategy=central", "--rounds=7", "--strength=0.5",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    options = Double.made.options
+    assert (options.workers, options.cover, options.strategy) == (3, None, "central")
+    assert (options.join_timeout, options.round_timeout) == (1.0, 2.0)
+    assert (options.silence_timeout, options.rejoin_timeout) == (3.0, 4.0)
+    assert (options.checkpoint, options.checkpoint_every, options.resume) == (tmp_path, 5, True)
+    assert (options.settings.rounds, options.settings.strength) == (7, 0.5)
+    assert Double.made.address == ("127.0.0.1", 0)
+
+
+def test_without_numbers_the_partitions_of_the_data_must_be_covered(tmp_path: Path) -> None:
+    assert run().exit_code == 0
+    assert Double.made.options.cover == ("p0", "p1", "p2", "p3")
+    file = tmp_path / "placement.toml"
+    file.write_text('[workers]\na = ["x", "y"]\n')
+    assert run("--cover", str(file)).exit_code == 0
+    assert Double.made.options.cover == ("x", "y")
+
+
+def test_data_in_files_need_a_loss_instead_of_a_recipe() -> None:
+    words = ["--loss=logistic", "--strength=0.1", "--workers=2"]
+    done = CliRunner().invoke(server.main, words)
+    assert done.exit_code == 0, done.exception
+    assert (Double.made.options.settings.loss, Double.made.options.cover) == ("logistic", None)
+
+
+def test_json_has_a_line_for_each_event_and_for_the_report(tmp_path: Path) -> None:
+    done = run("--json", "--report", str(tmp_path / "report.json"))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["event"] for line in lines] == ["listening", "joined", "left", "finished"]
+    assert lines[1] == {"event": "joined", "worker": "w0", "partitions": 2, "again": False}
+    assert len(lines[-1]["report"]["rounds"]) == 2
+    assert json.loads((tmp_path / "report.json").read_text()) == lines[-1]["report"]
+    assert done.stderr == ""
+
+
+def test_a_person_is_told_where_to_connect_and_who_joined() -> None:
+    done = run()
+    assert done.stderr == "run run7: listening on [::1]:4000\nworker w0 joined with 2 partitions\n"
+    assert "2 rounds in" in " ".join(done.stdout.split())
+
+
+def test_a_log_of_json_is_not_mixed_with_words() -> None:
+    assert run("--log-format=json").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--listen", "nowhere"], "--listen must be HOST:PORT"),
+        (["--listen", "0.0.0.0:0"], "insecure"),
+        (["--health", "nowhere"], "--health must be HOST:PORT"),
+        (["--health", "0.0.0.0:0"], "--health must be a loopback address unless --insecure is given"),
+        (["--workers=0"], "--workers must be at least 1, got 0"),
+        (["--resume"], "--resume needs --checkpoint"),
+        (["--report", "no/such/folder/r.json"], "--report must be in a directory that exists"),
+    ],
+)
+def test_bad_input_is_named(words: list[str], message: str) -> None:
+    done = run(*words)
+    assert isinstance(done.exception, UsageError)
+    assert message in str(done.exception)
+
+
+def test_what_is_open_to_the_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    assert server._health_address("0.0.0.0:80", insecure=True) == ("0.0.0.0", 80)
+    assert "answering --health on 0.0.0.0: anyone on the network can read it" in caplog.text
+    assert server._health_address(None, insecure=False) is None
+    assert server._health_address("127.0.0.1:0", insecure=False) == ("127.0.0.1", 0)
+
+
+def test_metrics_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"--health needs: pip install 'asyncdmtl\[metrics\]'"):
+        server._health_address("127.0.0.1:0", insecure=False)
