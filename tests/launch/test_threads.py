@@ -40,7 +40,7 @@ def test_a_run_in_this_process_is_the_twin(strategy: str) -> None:
     partitions = make_partitions(6, "squared")
     events: list[ServerEvent] = []
     threads = threading.enumerate()
-    before = [pool["num_threads"] for pool in threadpool_info()]
+    before = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
     record, models = run_in_threads(options(strategy), stored(partitions), events.append)
     twin = train(partitions, options().settings)
     assert models.tasks == twin.models.tasks
@@ -50,7 +50,8 @@ def test_a_run_in_this_process_is_the_twin(strategy: str) -> None:
     assert record.ledger.round_bytes(0, "up") > 0
     assert sum(isinstance(event, RoundRecord) for event in events) == 3
     assert threading.enumerate() == threads
-    assert [pool["num_threads"] for pool in threadpool_info()] == before
+    # A run may load more libraries.
+    assert before.items() <= {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}.items()
 
 
 async def test_it_may_be_called_where_a_loop_is_running() -> None:
