@@ -28,6 +28,7 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
 from asyncdmtl.plan.linear.matrices import build_downlink, build_uplink, solve_decoding
+from asyncdmtl.plan.linear.rowwise import uplink_row_by_row
 from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound, packet_columns
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
@@ -38,6 +39,12 @@ MOST_LINEAR_SUBPACKETS = 4096
 
 # The largest number of packets per vector that `max_overhead` tries: each costs an integer program.
 MOST_TRIED_SUBPACKETS = 24
+
+# The largest number of packets per vector that is tried where none is asked for.
+MOST_DEFAULT_SUBPACKETS = 6
+
+# Columns of uplink matrices, partitions × packets, up to which it is tried: programs grow with them.
+MOST_DEFAULT_COLUMNS = 48
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -115,8 +122,8 @@ class LinearPlan:
 
     @property
     def gap(self) -> Fraction:
-        """`uplink_load − uplink_bound`: 0 means optimal among linear schemes with as many packets."""
-        return self.uplink_load - self.uplink_bound
+        """`uplink_load − fractional_bound`: 0 means that no linear scheme has a smaller load."""
+        return self.uplink_load - self.fractional_bound
 
     @property
     def downlink_load(self) -> Fraction:
@@ -260,7 +267,7 @@ def make_linear_plan(
     *,
     silent: int = 0,
     seed: int = 0,
-    subpackets: int = 1,
+    subpackets: int | None = None,
     max_overhead: float | Fraction | None = None,
 ) -> LinearPlan:
     """A checked plan for the target `A`.
@@ -275,8 +282,8 @@ def make_linear_plan(
     seed : int
         The seed of all random choices. LAPACK's last digits differ between machines, so one side makes the
         plan and sends its matrices.
-    subpackets : int
-        P.
+    subpackets : int, optional
+        P. Default: 1, or the denominator of `fractional_bound` if that is small and lowers the load.
     max_overhead : float or Fraction, optional
         The smallest P up to `MOST_TRIED_SUBPACKETS` is chosen whose bound exceeds that of schemes with any
         number of packets by at most this share. `subpackets` is not used then.
@@ -291,16 +298,50 @@ def make_linear_plan(
     placement = a_placement(placement)
     A = _check_target(placement, target)
     silent, seed = whole_number("silent", silent), whole_number("seed", seed)
-    subpackets = whole_number("subpackets", subpackets, 1, MOST_LINEAR_SUBPACKETS)
+    if subpackets is not None:
+        subpackets = whole_number("subpackets", subpackets, 1, MOST_LINEAR_SUBPACKETS)
     if max_overhead is not None:
         max_overhead = rational("max_overhead", max_overhead)
     check_copies(placement, silent)
     responders = list(responder_sets(len(placement.workers), silent))
     reduced = Target(placement, A)
-    P, bound = _choose_subpackets(reduced, silent, subpackets, max_overhead)
+    wanted = _Wanted(A, reduced, silent, seed, responders)
+    if subpackets is None and max_overhead is None:
+        plan = _planned(wanted, 1, cut_bound(reduced, subpackets=1, silent=silent))
+        # Rates may have a denominator where their sum has none: halves are tried then.
+        P = max(2, plan.fractional_bound.denominator)
+        small = P <= MOST_DEFAULT_SUBPACKETS and P * len(placement.partitions) <= MOST_DEFAULT_COLUMNS
+        if plan.gap and small:
+            finer = _planned(wanted, P, cut_bound(reduced, subpackets=P, silent=silent))
+            return min(plan, finer, key=lambda each: each.uplink_load)
+        return plan
+    return _planned(wanted, *_choose_subpackets(reduced, silent, subpackets or 1, max_overhead))
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What a plan is asked for, with its checked arguments."""
+
+    matrix: Floats
+    reduced: Target
+    silent: int
+    seed: int
+    responders: list[tuple[int, ...]]
+
+
+def _planned(wanted: _Wanted, P: int, bound: Bound) -> LinearPlan:
+    """The plan with `P` packets per vector."""
+    A, reduced, silent, seed = wanted.matrix, wanted.reduced, wanted.silent, wanted.seed
+    placement, responders = reduced.placement, wanted.responders
     uplink, uplink_condition = build_uplink(
         reduced, bound, responders, np.random.default_rng(seed), P, silent
     )
+    if sum(map(len, uplink)) > bound.packets and reduced.rank > 1:
+        single = uplink_row_by_row(
+            placement, reduced, A, responders, np.random.default_rng(seed), subpackets=P, silent=silent
+        )
+        if single is not None and sum(map(len, single[0])) < sum(map(len, uplink)):
+            uplink, uplink_condition = single
     downlink, ranks, downlink_condition = build_downlink(reduced, np.random.default_rng([seed, 1]))
     matrices = []
     for M, W in zip(placement.stored, uplink, strict=True):

@@ -102,7 +102,8 @@ def test_everyone_obtains_the_target(placement: str, target: str) -> None:
     assert plan.condition < 1e6
     assert plan.uplink_load >= plan.uplink_bound >= plan.fractional_bound
     for R, W, stored in zip(plan.dimensions, plan.uplink_matrices, plan.placement.stored, strict=True):
-        assert W.shape == (R, len(stored))
+        P = plan.subpackets
+        assert W.shape == (R * P, len(stored) * P)
 
 
 @pytest.mark.parametrize("target", ["generic", "sum", "low rank", "laplacian", "zero columns"])
@@ -158,7 +159,8 @@ def test_bounds_are_exact_and_plans_decode(
     assert plan.uplink_bound == Fraction(integer_minimum(workers, demands, subpackets), subpackets)
     assert plan.fractional_bound == fractional_minimum(workers, demands)
     assert met(plan.dimensions, demands)
-    assert plan.gap == plan.uplink_load - plan.uplink_bound >= 0
+    assert plan.gap == plan.uplink_load - plan.fractional_bound >= 0
+    assert plan.uplink_load >= plan.uplink_bound
     missing = [restricted_rank(target, placement.missing(k)) for k in range(workers)]
     assert plan.missing_ranks == tuple(missing)
     assert plan.downlink_load == plan.downlink_bound == max(missing)
@@ -172,10 +174,10 @@ def test_generic_targets_meet_the_integer_bound_but_for_a_few() -> None:
         workers, partitions, C = (int(rng.integers(*span)) for span in ((2, 6), (2, 9), (1, 6)))
         placement = random_placement(rng, workers, partitions, 4)
         target = rng.integers(-1000, 1000, (C, partitions))
-        plan = make_linear_plan(placement, target.astype(np.float64))
+        plan = make_linear_plan(placement, target.astype(np.float64), subpackets=1)
         demands = linear_demands(placement.holders, workers, target.tolist(), 0)
         assert plan.uplink_bound == integer_minimum(workers, demands)
-        gaps[plan.gap] += 1
+        gaps[plan.uplink_load - plan.uplink_bound] += 1
     assert gaps[Fraction(0)] >= 145
     assert set(gaps) <= {Fraction(0), Fraction(1)}
 
@@ -327,3 +329,13 @@ def test_wrong_rows_are_refused() -> None:
     ):
         with pytest.raises(UsageError, match="must"):
             call()
+
+
+@pytest.mark.parametrize(("silent", "load"), [(0, Fraction(4, 3)), (1, Fraction(2))])
+def test_packets_are_chosen_where_they_lower_the_load(silent: int, load: Fraction) -> None:
+    plan = make_linear_plan(Placement.cyclic(4, 4, 3), np.ones((1, 4)), silent=silent)
+    assert plan.uplink_load == plan.fractional_bound == load
+    assert plan.gap == 0
+    assert end_to_end_error(plan) < 1e-9
+    whole = make_linear_plan(Placement.cyclic(4, 4, 3), np.ones((1, 4)), silent=silent, subpackets=1)
+    assert whole.gap == whole.uplink_load - load > 0
