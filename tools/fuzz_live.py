@@ -194,7 +194,7 @@ class Run:
             name, stored = f"z{i}", self._rng.sample(range(5), self._rng.randint(1, 5))
             bent[name] = f"{damage.kind} {'up' if upwards else 'down'}", self._work(name, stored, address)
         strangers = [asyncio.create_task(self._stranger()) for _ in range(STRANGERS)]
-        await self._until(lambda: all(n in self._joined or t.done() for n, (_, t) in bent.items()), server)
+        await self._until(lambda: self._all_settled(bent), server)
         workers["w3"] = self._work("w3", HONEST["w3"], self._address)
         try:
             await server
@@ -207,6 +207,11 @@ class Run:
             await asyncio.gather(*others, return_exceptions=True)
         for what, task in bent.values():
             self.outcomes[f"{what}: {_outcome(task)}"] += 1
+
+    def _all_settled(self, bent: dict[str, tuple[str, asyncio.Task[Any]]]) -> bool:
+        """Whether each worker with a damaged connection has joined, under whatever name, or has ended."""
+        waiting = {name for name, (_, task) in bent.items() if not task.done()} - self._joined
+        return len(waiting) <= len(self._joined - set(bent) - set(HONEST))
 
     async def _check_honest(self, workers: dict[str, asyncio.Task[Any]]) -> None:
         twin = train(self._partitions, SETTINGS).models
