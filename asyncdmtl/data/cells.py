@@ -254,11 +254,16 @@ def warn_of_number_texts(column: Texts, what: str) -> None:
 
 def plain_numbers(texts: Sequence[str | None]) -> Floats | None:
     """The numbers of cells that all are plain numbers or empty; None if one is anything else."""
-    raw = ("\n" + "\n".join([text or "" for text in texts])).encode(errors="replace")
+    cells = [text or "" for text in texts] if None in texts else texts
+    raw = ("\n" + "\n".join(cells)).encode(errors="replace")  # type: ignore[arg-type] # no None
     if raw.translate(None, _PLAIN) or _CODE.search(raw):
         return None
     try:
-        return np.array([float(text) if text and text.strip() else math.nan for text in texts], np.float64)
+        if None in texts or "" in texts or b" " in raw:
+            return np.array(
+                [float(text) if text and text.strip() else math.nan for text in texts], np.float64
+            )
+        return np.fromiter(map(float, texts), np.float64, len(texts))  # type: ignore[arg-type] # no None
     except ValueError:
         return None
 
