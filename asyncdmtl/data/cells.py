@@ -254,16 +254,14 @@ def warn_of_number_texts(column: Texts, what: str) -> None:
 
 def plain_numbers(texts: Sequence[str | None]) -> Floats | None:
     """The numbers of cells that all are plain numbers or empty; None if one is anything else."""
-    cells = [text or "" for text in texts] if None in texts else texts
-    raw = ("\n" + "\n".join(cells)).encode(errors="replace")  # type: ignore[arg-type] # no None
+    cells = [text or "" for text in texts]
+    raw = ("\n" + "\n".join(cells)).encode(errors="replace")
     if raw.translate(None, _PLAIN) or _CODE.search(raw):
         return None
+    if "" in cells or b" " in raw:
+        cells = [cell if cell.strip() else "nan" for cell in cells]
     try:
-        if None in texts or "" in texts or b" " in raw:
-            return np.array(
-                [float(text) if text and text.strip() else math.nan for text in texts], np.float64
-            )
-        return np.fromiter(map(float, texts), np.float64, len(texts))  # type: ignore[arg-type] # no None
+        return np.fromiter(map(float, cells), np.float64, len(cells))
     except ValueError:
         return None
 
