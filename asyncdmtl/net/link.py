@@ -51,7 +51,8 @@ class Link(asyncio.BufferedProtocol):
     """One TCP connection.
 
     Received bytes go straight from the socket into the session's buffers. Rows go from their arrays to the
-    socket without a copy (on uvloop), or through TLS a piece at a time.
+    socket without a copy (on uvloop), or through TLS a piece at a time. Seven of the methods are those of an
+    asyncio protocol, which must be in one class.
 
     Parameters
     ----------

@@ -57,6 +57,8 @@ _OF_ROUND = Uplink | Downlink | MoreRows | MulticastControl
 class Session:
     """The protocol of one connection.
 
+    Many of its members are properties: a connection reads them, and only messages change them.
+
     Parameters
     ----------
     role : "server" or "worker"
