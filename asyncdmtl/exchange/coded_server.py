@@ -13,6 +13,7 @@ from asyncdmtl.exchange.sides import ServerSide, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
+from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.plan import Plan
 
 
@@ -199,14 +200,21 @@ class CentralServerSide(CodedServerSide):
     def _check_decoded(self, units: Vectors) -> None:
         names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
         claims = zip(names, units, self._digests, strict=True)
-        odd = [name for name, update, claim in claims if digest(update) != claim]
-        if odd:
+        wrong = [(u, name) for u, (name, unit, claim) in enumerate(claims) if digest(unit) != claim]
+        if wrong:
+            odd, senders = [name for _, name in wrong], self._senders([u for u, _ in wrong])
+            origin = f" from {', '.join(map(repr, senders))}" if senders else ""
             raise IntegrityError(
                 f"the server decoded other updates of {odd} than their holders computed: "
-                "bytes were corrupted on their way",
+                f"bytes were corrupted on their way{origin}",
                 partitions=odd,
-                workers=[],
+                workers=senders,
             )
+
+    def _senders(self, units: Sequence[int]) -> list[str]:
+        """The workers that sent these units; none if units went up combined."""
+        workers, senders = self.plan.placement.workers, self.plan.senders
+        return sorted({workers[senders[u]] for u in units} if senders else (), key=natural_key)
 
 
 class PersonalServerSide(CentralServerSide):

@@ -30,6 +30,11 @@ OPTION = "--round-timeout"
 MOST_OFFENCES = 3
 
 
+# Times that the rows or the state that a worker sends may differ from their digest. A bad cable corrupts
+# bytes now and then; a worker that sends such bytes again and again is excluded.
+MOST_CORRUPTIONS = 3
+
+
 class ReplanError(Exception):
     """The round must be made again, under another plan."""
 
@@ -51,6 +56,7 @@ class Peers:
         self._progress = progress
         self._seconds = seconds
         self._offences: Counter[str] = Counter()
+        self._corruptions: Counter[str] = Counter()
 
     async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
         """The next message of a member."""
@@ -96,8 +102,8 @@ class Peers:
                 found[member] = result
         return found
 
-    async def lose(self, member: Member, error: AsyncDMTLError) -> None:
-        """Go on without a member.
+    async def lose(self, member: Member, error: AsyncDMTLError, *, excluded: bool = False) -> None:
+        """Go on without a member, which is `excluded` from the run if it may not come back in any case.
 
         The member may come back unless it is to blame: it was too slow, its updates differed from those of
         other holders, or it broke the rules of the protocol again and again.
@@ -105,10 +111,13 @@ class Peers:
         member.current = False
         self._progress.note(member.name, type(error).__name__, str(error))
         corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
+        if corrupted:
+            self._corruptions[member.name] += 1
+            corrupted = self._corruptions[member.name] < MOST_CORRUPTIONS and not excluded
         if isinstance(error, RemoteProtocolError) and not isinstance(error, CorruptionError):
             self._offences[member.name] += 1
         offends = self._offences[member.name] >= MOST_OFFENCES
-        blameless = (member.connection.lost and not offends) or corrupted
+        blameless = corrupted or (member.connection.lost and not offends and not excluded)
         back = blameless and not is_final(error)
         if back:
             member.missed_since = asyncio.get_running_loop().time()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 
 from asyncdmtl.arrays import Bytes
@@ -30,6 +31,9 @@ from asyncdmtl.server.training_progress import TrainingProgress
 
 # A worker whose updates differ from those of other holders in so many rounds is excluded from the run.
 MOST_DISAGREEMENTS = 3
+
+# A worker whose rows were not what it computed in so many rounds is excluded from the run.
+MOST_BAD_ROWS = 3
 
 # A run ends with an error when updates were corrupted on their way in so many rounds in a row.
 MOST_CORRUPTED = 10
@@ -69,6 +73,7 @@ class Rounds:
         self._replanner = Replanner(peers, progress)
         self._transfer = RowTransfer(peers, multicast)
         self._disagreements: dict[str, int] = {}
+        self._bad_rows: Counter[str] = Counter()
         self._corrupted = 0
         self._combining = False
 
@@ -151,7 +156,7 @@ class Rounds:
             self._corrupted += 1
             if self._corrupted >= MOST_CORRUPTED:
                 raise
-            self._progress.note("", type(error).__name__, str(error))
+            await self._note_bad_rows(assignment, error)
         finally:
             self._combining = False
         raise ReplanError
@@ -163,6 +168,16 @@ class Rounds:
             return state
         assert self._progress.trainer is not None
         return self._progress.trainer.state()
+
+    async def _note_bad_rows(self, assignment: Assignment, error: IntegrityError) -> None:
+        """Note corrupted rows, and exclude a worker that sent such rows often."""
+        members = {member.name: member for member in assignment.members}
+        for worker in error.workers or ("",):
+            self._bad_rows[worker] += 1
+            if worker in members and self._bad_rows[worker] >= MOST_BAD_ROWS:
+                await self._peers.lose(members[worker], error, excluded=True)
+            else:
+                self._progress.note(worker, type(error).__name__, str(error))
 
     async def _distrust(self, assignment: Assignment, error: DisagreementError) -> None:
         """Treat odd holders as not holding what they differ in; exclude a worker that differs often."""

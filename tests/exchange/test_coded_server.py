@@ -56,8 +56,9 @@ def test_corrupted_rows_do_not_reach_the_servers_aggregates(strategy: Any) -> No
     trainer = exchange.server.trainer or Trainer(exchange.problem, {})
     before = trainer.W.copy()
     corrupted = replace(sent[sender], rows=(rows,))
-    with pytest.raises(IntegrityError, match=r"the server decoded other updates of \['"):
+    with pytest.raises(IntegrityError, match=r"the server decoded other updates of \['") as caught:
         exchange.combine([*sent[:sender], corrupted, *sent[sender + 1 :]], False)
+    assert caught.value.workers == (exchange.plan.placement.workers[sender],)
     assert np.array_equal(trainer.W, before)
 
 

@@ -1,0 +1,72 @@
+"""Workers whose rows are not what they computed are found, and excluded when it happens again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import Cluster, stored_at
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings, run_options
+
+from asyncdmtl.errors import PeerError
+from asyncdmtl.exchange.coded_worker import CodedWorkerSide
+from asyncdmtl.exchange.linear import LinearWorkerSide
+from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.learning.training import train
+from asyncdmtl.server.events import Planned
+
+PARTITIONS = make_partitions(6, "squared")
+SETTINGS = make_settings(dtype="float64", rounds=6)
+
+
+@pytest.fixture
+def bad(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The first worker that has rows to send flips one bit of them in every round, under true digests."""
+    names: list[str] = []
+    lock = threading.Lock()
+    side: Any
+    for side in (CodedWorkerSide, LinearWorkerSide):
+        compute = side.compute
+
+        def flipped(side: Any, compute: Any = compute) -> Upload:
+            upload: Upload = compute(side)
+            name = side.plan.placement.workers[side.worker]
+            with lock:
+                if not names and upload.size:
+                    names.append(name)
+            if name not in names or not upload.size:
+                return upload
+            rows = upload.rows[0].copy()
+            rows.reshape(-1)[5] ^= 1
+            return replace(upload, rows=(rows, *upload.rows[1:]))
+
+        monkeypatch.setattr(side, "compute", flipped)
+    return names
+
+
+@pytest.mark.parametrize("strategy", ["central", "personal", "linear"])
+async def test_a_worker_that_sends_bad_rows_is_excluded_and_the_others_end_as_the_twin(
+    bad: list[str], strategy: str
+) -> None:
+    async with Cluster(run_options(strategy=strategy, settings=SETTINGS)) as cluster:
+        own = stored_at(HOMOGENEOUS, PARTITIONS)
+        workers = {name: cluster.join(name, parts) for name, parts in own.items()}
+        record = await cluster.server
+        with pytest.raises(PeerError):
+            await workers.pop(bad[0])
+        models = await asyncio.gather(*workers.values())
+    assert {incident.worker for incident in record.incidents} == set(bad)
+    assert bad[0] not in record.plan.placement.workers
+    assert sum(isinstance(event, Planned) for event in cluster.events) <= 8
+    twin = train(PARTITIONS, SETTINGS).models
+    for found in models:
+        expected = twin.of([twin.tasks.index(task) for task in found.tasks])
+        if strategy == "linear":
+            assert np.allclose(found.coef_, expected.coef_, rtol=1e-9)
+        else:
+            assert found.coef_.tobytes() == expected.coef_.tobytes()
