@@ -29,6 +29,8 @@ def report(**changes: Any) -> dict[str, Any]:
         "strategy": "relay",
         "network": "unicast",
         "priced": False,
+        "job_bound": {"uplink": "10/3", "downlink": "5/4"},
+        "aggregated": [],
     }
     return made | changes
 
@@ -120,3 +122,11 @@ def test_predicted_updates_have_a_table() -> None:
     assert any(line.startswith("gradient 400 232 B") for line in text)
     assert any(line.endswith("too few rows") for line in text)
     assert not any("predicted" in line for line in lines(report()))
+
+
+def test_the_bound_of_the_job_and_aggregated_tasks_are_said() -> None:
+    text = " ".join(lines(report(aggregated=[f"t{n}" for n in range(MOST_LISTED + 2)])))
+    assert "no scheme by which every worker gets all models sends less than 10/3 up and 5/4 down." in text
+    assert "A relay codes aggregates of t0 t1 " in text
+    assert "t11 and 2 more: some worker stores each of these tasks whole." in text
+    assert "aggregates" not in " ".join(lines(report()))
