@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ssl
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.certificates import Authority
 from support.messages import EXAMPLES, wire_bytes
+from support.pairs import LIMIT, SILENCE, join, pair
 
 from asyncdmtl.errors import (
     AuthenticationError,
@@ -22,60 +20,13 @@ from asyncdmtl.errors import (
     WaitError,
 )
 from asyncdmtl.net.connection import Connection
-from asyncdmtl.net.tls import TLSChannel, server_context, worker_context
-from asyncdmtl.net.transport import connect, listen
+from asyncdmtl.net.tls import server_context, worker_context
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.joining import VERSION, Declare, Hello, Prepare, Ready, Welcome
+from asyncdmtl.protocol.messages.joining import VERSION, Declare, Hello, Prepare, Welcome
 from asyncdmtl.protocol.messages.multicast import LossQuery, MulticastControl
 from asyncdmtl.protocol.messages.rounds import Assign, Downlink, Uplink
 
-SILENCE = 30.0
-LIMIT = (10.0, "--round-timeout")
 ROWS = np.arange(200_000, dtype=np.uint32).view(np.uint8)
-
-
-@contextlib.asynccontextmanager
-async def pair(
-    server_tls: ssl.SSLContext | None = None,
-    worker_tls: ssl.SSLContext | None = None,
-    silence: float = SILENCE,
-) -> AsyncIterator[tuple[Connection, Connection]]:
-    """A server's and a worker's end of one connection."""
-    opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
-
-    def make(role: str, tls: ssl.SSLContext | None, name: str | None) -> Callable[[], Connection]:
-        channel = None if tls is None else lambda: TLSChannel(tls, name)
-        on_open = opened.set_result if role == "server" else None
-        return lambda: Connection(role, Ledger(), silence, "w0", on_open, channel)  # type: ignore[arg-type]
-
-    server = await listen("127.0.0.1", 0, make("server", server_tls, None))
-    try:
-        port = server.sockets[0].getsockname()[1]
-        worker = await connect("127.0.0.1", port, make("worker", worker_tls, "127.0.0.1"), 5.0)
-        at_server = await opened
-        try:
-            yield at_server, worker
-        finally:
-            for end in (at_server, worker):
-                await end.close()
-    finally:
-        server.close()
-
-
-async def join(server: Connection, worker: Connection) -> None:
-    """Lead both ends to the first round."""
-    for sender, message in (
-        (worker, Hello(VERSION, "w0", SILENCE)),
-        (server, Welcome("run", {}, SILENCE)),
-        (worker, Declare(())),
-        (server, Prepare({})),
-        (worker, Ready(())),
-        (server, Assign(0, 0, False, "keep", {}, bytes(16), ())),
-    ):
-        receiver = server if sender is worker else worker
-        await sender.send(message, *LIMIT)
-        assert isinstance(await receiver.receive((type(message),), *LIMIT), type(message))
-    server.session.body_limit = worker.session.body_limit = ROWS.nbytes
 
 
 @pytest.fixture(scope="module")
