@@ -17,8 +17,8 @@ WITHOUT = {
     **dict.fromkeys(
         (
             "server/admission.py", "server/multicast_server.py",
-            "server/rounds.py", "server/row_transfer.py", "server/server.py", "server/start.py",
-            "server/state_handover.py", "worker/multicast_client.py",
+            "server/rounds.py", "server/server.py", "server/start.py",
+            "worker/multicast_client.py",
             "worker/participation.py", "worker/worker.py",
         ),
         "is tested by whole runs",

@@ -1,0 +1,281 @@
+"""The rows of one round through the server: real plans and worker sides, with lists in place of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import stored_at
+from support.members import Script
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.errors import CodingError, DisagreementError, LinkError, RemoteProtocolError
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.plan.codes import codec
+from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
+from asyncdmtl.server.assignment import make_assignment
+from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.peers import Peers, ReplanError
+from asyncdmtl.server.row_transfer import RowTransfer
+from asyncdmtl.server.training_progress import TrainingProgress
+
+PARTITIONS = make_partitions(6, "squared", features=60)
+SETTINGS = make_settings(dtype="float64")
+OWN = stored_at(HOMOGENEOUS, PARTITIONS)
+
+
+class Group:
+    """Notes what the multicast server is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    async def begin(self, number: int, round_: int, side: Any, listeners: Any) -> None:
+        self.calls.append(("begin", number, round_, {member.name: k for member, k in listeners.items()}))
+
+    def ready(self, count: int) -> None:
+        self.calls.append(("ready", count))
+
+    async def settle(self, seconds: float) -> None:
+        self.calls.append(("settle", seconds))
+
+    async def stop(self) -> None:
+        self.calls.append(("stop",))
+
+
+class Run:
+    """Six workers under one plan, and their sides."""
+
+    def __init__(
+        self, strategy: str = "relay", group: Group | None = None, hearing: Sequence[str] = ()
+    ) -> None:
+        problem = Problem(SETTINGS, [part.info(SETTINGS) for part in PARTITIONS])
+        progress = TrainingProgress("run", problem, strategy, lambda event: None)
+        membership = Membership()
+        self.scripts = [Script(name, own, hears=name in hearing) for name, own in OWN.items()]
+        for script in self.scripts:
+            membership.add(script.member)
+        self.assignment = made = make_assignment(0, [script.member for script in self.scripts], progress)
+        multicast: Any = group
+        self.transfer = RowTransfer(Peers(membership, progress, 5.0), multicast)
+        indices = {part.id: n for n, part in enumerate(PARTITIONS)}
+        self.sides = [
+            made.strategy.worker_side(
+                made.plan, k, Trainer(problem, {indices[part.id]: part for part in own}), grouped=bool(group)
+            )
+            for k, own in enumerate(OWN.values())
+        ]
+        self.then = {script.member: AfterRound.GO_ON for script in self.scripts}
+
+    def messages(self, k: int, round_: int = 0) -> list[Any]:
+        """What worker `k` sends up in a round."""
+        upload = self.sides[k].compute()
+        first, *others = (rows.reshape(-1) for rows in upload.rows)
+        uplink = Uplink(
+            0, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
+            first, upload.size - first.nbytes,
+        )  # fmt: skip
+        return [uplink, *(MoreRows(0, round_, (rows,), rows) for rows in others if rows.nbytes)]
+
+    def say(self, but: int | None = None, instead: Sequence[Message] = ()) -> None:
+        """Let all workers send their rows, but for one that sends other messages."""
+        for k, script in enumerate(self.scripts):
+            script.says(*(instead if k == but else self.messages(k)))
+
+    async def make(self, last: bool = False) -> list[int]:
+        """A whole round; the ranges in the order in which they went down."""
+        order = []
+        async with self.transfer.round(self.assignment, 0) as round_:
+            async for i in round_.ranges(last):
+                round_.send(i, self.then)
+                order.append(i)
+        return order
+
+    def apply(self, k: int) -> None:
+        """Let worker `k` decode what it was sent, and check it by the digest."""
+        side, sent = self.sides[k], self.scripts[k].sent
+        rows = np.concatenate([np.empty(0, np.uint8), *(part for m in sent for part in m.parts)])
+        start = 0
+        for i in range(len(side.ranges)):
+            side.receive(i, rows[start : start + side.received_range(i)])
+            start += side.received_range(i)
+        assert start == len(rows) == side.received_bytes
+        side.apply(sent[0].digest)
+
+
+@pytest.fixture
+def many_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut even the short rows of these tests into ranges."""
+    monkeypatch.setattr(codec, "LEAST_RANGE", 64)
+    monkeypatch.setattr(codec, "LEAST_SQUARE", 1)
+
+
+@pytest.mark.parametrize("strategy", ["relay", "central", "personal", "uncoded"])
+@pytest.mark.usefixtures("many_ranges")
+async def test_all_workers_decode_the_rows_of_a_round(strategy: str) -> None:
+    run = Run(strategy)
+    side = run.assignment.side
+    run.say()
+    assert await run.make() == list(range(len(side.ranges)))
+    for k, script in enumerate(run.scripts):
+        first, *more = script.sent
+        assert isinstance(first, Downlink)
+        assert (first.plan, first.round, first.then, first.grouped) == (0, 0, AfterRound.GO_ON, False)
+        assert first.rest == sum(part.nbytes for message in more for part in message.parts)
+        assert all(isinstance(message, MoreRows) for message in more)
+        run.apply(k)
+    if strategy != "personal":  # there, each worker has the models of its own tasks only
+        assert len({worker.models_digest() for worker in run.sides}) == 1
+    assert run.transfer.established == set(OWN)
+
+
+@pytest.mark.usefixtures("many_ranges")
+async def test_rows_of_a_range_go_down_before_the_next_ones_came_up() -> None:
+    run = Run("relay")
+    assert run.assignment.side.streams
+    up = [run.messages(k) for k in range(6)]
+    assert max(map(len, up)) > 2
+    for script, messages in zip(run.scripts, up, strict=True):
+        script.says(messages[0])
+    async with run.transfer.round(run.assignment, 0) as round_:
+        ranges = round_.ranges(last=False)
+        assert await anext(ranges) == 0
+        round_.send(0, run.then)
+        assert all(len(script.sent) == 1 for script in run.scripts)
+        waiting = asyncio.ensure_future(anext(ranges))
+        for script, messages in zip(run.scripts, up, strict=True):
+            script.says(*messages[1:])
+        assert await waiting == 1
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_where_the_server_trains_nothing_goes_down_before_the_end(last: bool) -> None:
+    run = Run("personal")
+    run.then = dict.fromkeys(run.then, AfterRound.END if last else AfterRound.GIVE)
+    side, trainer = run.assignment.side, run.assignment.side.trainer
+    assert trainer is not None
+    before = trainer.state().tobytes()
+    run.say()
+    await run.make(last)
+    assert not side.streams
+    assert trainer.state().tobytes() != before
+    assert {script.sent[0].then for script in run.scripts} == set(run.then.values())
+
+
+@pytest.mark.parametrize(("plan", "round_"), [(1, 0), (0, 3)])
+async def test_an_upload_for_another_round_costs_the_worker_its_place(plan: int, round_: int) -> None:
+    run = Run()
+    (uplink,) = run.messages(2)
+    run.say(2, [replace(uplink, plan=plan, round=round_)])
+    with pytest.raises(ReplanError):
+        await run.make()
+    lost = run.scripts[2].member.lost
+    assert isinstance(lost, RemoteProtocolError)
+    assert f"worker 'w2' at ? sent round {round_} of plan {plan} in round 0 of plan 0" in str(lost)
+    assert [script.member.lost for script in run.scripts if script.member.name != "w2"] == [None] * 5
+    assert run.transfer.established == set()
+
+
+async def test_an_upload_of_another_size_costs_the_worker_its_place() -> None:
+    run = Run()
+    (uplink,) = run.messages(0)
+    run.say(0, [replace(uplink, body=uplink.body[:-1])])
+    with pytest.raises(ReplanError):
+        await run.make()
+    size = uplink.body.nbytes
+    assert size > 0
+    assert f"sent {size - 1} bytes of rows in a range, the plan says {size}" in str(
+        run.scripts[0].member.lost
+    )
+
+
+async def test_the_announced_rest_is_compared_with_the_plan() -> None:
+    run = Run()
+    (uplink,) = run.messages(2)
+    run.say(2, [replace(uplink, rest=9)])
+    with pytest.raises(ReplanError):
+        await run.make()
+    assert isinstance(run.scripts[2].member.lost, CodingError)
+    size = uplink.body.nbytes
+    assert f"worker 'w2' sent {size + 9} bytes of rows, the plan says {size}" in str(
+        run.scripts[2].member.lost
+    )
+
+
+@pytest.mark.usefixtures("many_ranges")
+async def test_further_ranges_are_checked_as_well() -> None:
+    run = Run()
+    uplink, more, *others = run.messages(0)
+    run.say(0, [uplink, replace(more, round=7), *others])
+    with pytest.raises(ReplanError):
+        await run.make()
+    assert "sent round 7 of plan 0 in round 0 of plan 0" in str(run.scripts[0].member.lost)
+
+
+async def test_a_worker_that_is_gone_ends_the_round() -> None:
+    run = Run()
+    run.say(3)
+    run.scripts[3].member.connection.failure = LinkError("reset", peer="w3")
+    with pytest.raises(ReplanError):
+        await run.make()
+    assert all(not script.sent for script in run.scripts)
+
+
+async def test_holders_that_differ_are_named_before_anything_goes_down() -> None:
+    run = Run()
+    (uplink,) = run.messages(2)
+    digest = bytes(8)
+    run.say(2, [replace(uplink, digests=digest + uplink.digests[8:])])
+    with pytest.raises(DisagreementError) as caught:
+        await run.make()
+    assert set(caught.value.odd) == {"w2"}
+    assert all(not script.sent for script in run.scripts)
+
+
+async def test_workers_that_made_rounds_win_ties() -> None:
+    for established in ((), ("w1",)):
+        run = Run()
+        seen: list[set[str]] = []
+        side: Any = run.assignment.side
+        side.agree = lambda uploads, names, seen=seen: seen.append(set(names))
+        run.transfer.established.update(established)
+        run.say()
+        async with run.transfer.round(run.assignment, 0):
+            pass
+        assert seen == [set(established)]
+        assert run.transfer.established == set(OWN)
+
+
+@pytest.mark.usefixtures("many_ranges")
+async def test_listeners_are_sent_no_rows_over_their_connections() -> None:
+    group = Group()
+    run = Run("relay", group, hearing=tuple(OWN)[:5])
+    assert run.assignment.listeners == tuple(OWN)[:5]
+    run.scripts[4].member.hears = False  # served over TCP since the plan was made
+    run.say()
+    order = await run.make()
+    listening = {name: k for k, name in enumerate(OWN) if k < 4}
+    assert group.calls == [("begin", 0, 0, listening), *(("ready", i + 1) for i in order)]
+    for script in run.scripts[:4]:
+        (downlink,) = script.sent
+        assert (downlink.grouped, downlink.parts, downlink.rest) == (True, (), 0)
+    for k in (4, 5):
+        assert not run.scripts[k].sent[0].grouped
+        run.apply(k)
+
+
+async def test_the_group_is_settled_and_stopped() -> None:
+    group = Group()
+    transfer = Run(group=group).transfer
+    await transfer.settle(3.0)
+    await transfer.stop_multicast()
+    assert group.calls == [("settle", 3.0), ("stop",)]
+    alone = Run().transfer
+    await alone.settle(3.0)
+    await alone.stop_multicast()
