@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from results import Table, processor, write_results
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.field import isal, linalg
@@ -167,22 +168,14 @@ def show_plan(plan: Plan, seconds: float, rng: np.random.Generator) -> None:
     )
 
 
-def processor() -> str:
-    """Name of this machine's processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=0.2, help="time per measurement (default 0.2)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--results", type=Path, help="write the first table here as JSON")
+    options = parser.parse_args()
+    seconds = options.seconds
 
     print(f"{processor()}, {os.cpu_count()} cores, {platform.platform()}")
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, kernel {kernel_name()}", end="")
@@ -190,6 +183,7 @@ def main() -> None:
     print("\nGB/s of coefficients × bytes; ratio = Product with one thread / bare ISA-L\n")
     print(f"{'r × k':>10} {'L':>8} {'1 thread':>9} {'2 threads':>9} {'bare':>9} {'NumPy':>7} {'ratio':>6}")
     rng = np.random.default_rng(0)
+    shown: list[tuple[str, ...]] = []
     for r, k, length in SHAPES:
         one, two, bare, plain = measure((r, k, length), seconds, rng)
         ratio = one / bare if one and bare else None
@@ -197,6 +191,11 @@ def main() -> None:
         widths = ((one, 9), (two, 9), (bare, 9), (plain, 7), (ratio, 6))
         cells += ["–".rjust(width) if x is None else f"{x:{width}.2f}" for x, width in widths]
         print(" ".join(cells), flush=True)
+        figures = ["–" if x is None else f"{x:.2f}" for x in (one, two, bare, ratio)]
+        shown.append((f"{r} × {k}, {length:,}", *figures))
+    if options.results is not None:
+        head = ("rows × sources, bytes of a row", "1 thread", "2 threads", "bare ISA-L", "1 thread ÷ bare")
+        write_results(options.results, [Table("coding", head, tuple(shown))])
 
     print(f"\nPlans, vectors of {NUMBERS:,} float32; GB/s with all cores, and of bare ISA-L with one thread")
     print(f"{'':>10} {'r × k':>13} {'L':>9} {'asyncdmtl':>9} {'bare':>9}")

@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
 import numpy as np
+from results import Table, write_results
 
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
@@ -109,8 +111,9 @@ def measure_plan(placement: Placement, max_overhead: Fraction, seed: int) -> tup
     return seconds, plan.subpackets, plan.uplink_load / plan.uplink_bound - 1
 
 
-def report_plans(quick: bool, seeds: int) -> None:
+def report_plans(quick: bool, seeds: int) -> list[tuple[str, ...]]:
     """The second table: complete plans, each decoded for two workers before its time counts."""
+    shown: list[tuple[str, ...]] = []
     print(f"\n{'complete plan':<15}{'K':>6}{'N':>7}{'overhead':>10}{'packets':>9}{'seconds':>9}")
     for make, allowed in ((random_copies, Fraction(0)), (cyclic, Fraction(1, 100))):
         for workers, partitions in PLANS[:-1] if quick else PLANS:
@@ -123,6 +126,17 @@ def report_plans(quick: bool, seeds: int) -> None:
                 f"{make.__name__:<15}{workers:>6}{partitions:>7}{float(overhead):>10.2%}{packets:>9}{seconds:>9.2f}",
                 flush=True,
             )
+            size = f"{workers:,} × {partitions:,}"
+            shown.append(
+                (
+                    make.__name__.replace("_", " "),
+                    size,
+                    f"{float(overhead):.2%}",
+                    str(packets),
+                    f"{seconds:.2f} s",
+                )
+            )
+    return shown
 
 
 def main() -> None:
@@ -131,11 +145,13 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="leave out the largest sizes")
     parser.add_argument("--seeds", type=int, default=3, help="placements per size (default 3)")
+    parser.add_argument("--results", type=Path, help="write the tables here as JSON")
     options = parser.parse_args()
 
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
     columns = "".join(f"{name:>10}" for name in ("optimum", "integral", "cut", "cheapest", "fastest"))
     print(f"{'placement':<15}{'K':>6}{'N':>7}{columns}")
+    shown: list[tuple[str, ...]] = []
     for make, sizes in ((random_copies, RANDOM), (equal_storage, STRUCTURED), (cyclic, STRUCTURED)):
         for workers, partitions in sizes[:-1] if options.quick else sizes:
             rows = []
@@ -144,7 +160,20 @@ def main() -> None:
                 rows.append(measure(make(workers, partitions, rng), rng))
             cells = "".join(f"{median(column):>10.3f}" for column in zip(*rows, strict=True))
             print(f"{make.__name__:<15}{workers:>6}{partitions:>7}{cells}", flush=True)
-    report_plans(options.quick, options.seeds)
+            figures = [f"{median(column):.3f} s" for column in zip(*rows, strict=True)]
+            shown.append((make.__name__.replace("_", " "), f"{workers:,} × {partitions:,}", *figures[:2]))
+    plans = report_plans(options.quick, options.seeds)
+    if options.results is not None:
+        rates = ("placement", "workers × partitions", "bound, rates, certificate", "balanced integral rates")
+        whole = (
+            "placement",
+            "workers × partitions",
+            "load above the bound",
+            "packets",
+            "complete checked plan",
+        )
+        tables = [Table("rates", rates, tuple(shown)), Table("plans", whole, tuple(plans))]
+        write_results(options.results, tables)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

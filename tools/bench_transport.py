@@ -23,8 +23,8 @@ from typing import Any
 
 import click
 import numpy as np
-from bench_coding import processor
 from numpy.typing import NDArray
+from results import processor
 
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net import event_loop

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
+from results import Table, write_results
 
 from asyncdmtl.data import loading
 from asyncdmtl.exchange.strategies import codes_whole_tasks
@@ -34,7 +35,16 @@ from asyncdmtl.plan.planner import make_plan
 @click.option("--copies", default=3, show_default=True)
 @click.option("--accelerated/--plain", default=True, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path))
-def main(recipe: str, rounds: int, workers: int, copies: int, accelerated: bool, plot: Path | None) -> None:
+@click.option("--results", "results_file", type=click.Path(path_type=Path), help="For docs_benchmarks.py.")
+def main(
+    recipe: str,
+    rounds: int,
+    workers: int,
+    copies: int,
+    accelerated: bool,
+    plot: Path | None,
+    results_file: Path | None,
+) -> None:
     """Print a line for each compression."""
     loaded = loading.load({"data": recipe, "seed": 0})
     curves: dict[str, tuple[NDArray[np.float64], float, float]] = {}
@@ -61,10 +71,15 @@ def main(recipe: str, rounds: int, workers: int, copies: int, accelerated: bool,
     heads = (("compression", 12), ("bytes a round", 15), ("last excess", 13), (metric, 10))
     print("".join(f"{text:<{n}}" if n == 12 else f"{text:>{n}}" for text, n in heads), end="")
     print(f"{'to 1 %':>12}{'to 0.01 %':>12}")
+    shown: list[tuple[str, ...]] = []
     for name, (objectives, size, value) in curves.items():
         excess = objectives / least - 1
         needed = [_bytes_until(excess, limit, size) for limit in (1e-2, 1e-4)]
         print(f"{name:12}{size:15,.0f}{excess[-1]:13.1e}{value:10.4f}{needed[0]:>12}{needed[1]:>12}")
+        shown.append((name, f"{size:,.0f}", f"{excess[-1]:.1e}", f"{value:.4f}", ", ".join(needed)))
+    if results_file is not None:
+        columns = ("", "bytes a round", "objective above the least", metric, "bytes to within 1 %, 0.01 %")
+        write_results(results_file, [Table("compression", columns, tuple(shown))])
     if plot is not None:
         _draw(curves, least, plot)
 

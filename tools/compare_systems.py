@@ -22,10 +22,10 @@ from itertools import product
 from pathlib import Path
 
 import click
-from bench_coding import processor
 from compare_runs import Case, Measured, run_own, run_peer
 from launch import SERVER
 from namespaces import Host, network
+from results import processor
 
 from asyncdmtl._version import __version__
 
