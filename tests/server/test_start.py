@@ -1,0 +1,249 @@
+"""The start of a run: real members and admission; workers join when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.members import Script
+from support.problems import make_partitions, make_settings, run_options
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import DataError, LinkError, PlacementError, WaitError
+from asyncdmtl.learning.tasks import Declaration, Partition
+from asyncdmtl.net.authentication import UNSECURED_SERVER
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server.admission import Admission
+from asyncdmtl.server.events import Left, Refused, ServerEvent
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.member_log import MemberLog
+from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.start import RunStart
+
+PARTITIONS = make_partitions(12, "squared")
+SETTINGS = make_settings()
+
+LIMIT = 20.0
+
+
+class Run:
+    """A run that is about to start."""
+
+    def __init__(self, **options: Any) -> None:
+        made = run_options(**{"workers": 2, "join_timeout": LIMIT, **options})
+        self.events: list[ServerEvent] = []
+        self.membership = Membership()
+        log = MemberLog("run", self.events.append)
+        admission = Admission("run", made, self.membership, Ledger(), UNSECURED_SERVER, log)
+        self.start = RunStart(made, self.membership, admission, log)
+
+    def join(self, name: str, partitions: Sequence[Partition], **facts: Any) -> Member:
+        """Let a worker join, whose rows are encoded at once unless a test says otherwise."""
+        infos = tuple(part.info(SETTINGS) for part in partitions)
+        member = Script(name, partitions, **{"infos": infos, **facts}).member
+        self.membership.add(member)
+        return member
+
+    async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
+        async with asyncio.timeout(LIMIT):
+            return await self.start.complete()
+
+    async def waits(self) -> asyncio.Task[Any]:
+        """The start, which is waiting."""
+        task = asyncio.create_task(self.complete())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not task.done()
+        return task
+
+    def told(self, kind: type[ServerEvent]) -> dict[str, str]:
+        """What events of a kind said of which worker."""
+        found: list[Any] = [event for event in self.events if isinstance(event, kind)]
+        return {event.worker: event.reason for event in found}
+
+
+def changed(partition: Partition, **facts: Any) -> Partition:
+    return replace(partition, **{"y": partition.y + 1, **facts})
+
+
+async def test_all_partitions_are_settled_in_natural_order() -> None:
+    run = Run()
+    run.join("w1", PARTITIONS[5:])
+    run.join("w0", PARTITIONS[:7])
+    encoding, declared = await run.complete()
+    assert encoding.is_empty
+    assert [part.id for part in declared] == [f"p{n}" for n in range(12)]
+    assert run.membership.known is not None
+    assert set(run.membership.known) == {f"p{n}" for n in range(12)}
+    assert run.membership.encoding.result() is encoding
+    assert run.membership.infos == {part.id: part.info(SETTINGS) for part in PARTITIONS}
+    assert run.membership.infos_settled
+
+
+async def test_holders_share_one_declaration() -> None:
+    run = Run()
+    first, second = run.join("w0", PARTITIONS[:2]), run.join("w1", PARTITIONS[:2])
+    assert first.declared[0] is not second.declared[0]
+    await run.complete()
+    assert first.declared[0] is second.declared[0]
+
+
+async def test_the_start_waits_for_as_many_workers_as_were_asked_for() -> None:
+    run = Run()
+    run.join("w0", PARTITIONS)
+    waiting = await run.waits()
+    run.join("w1", PARTITIONS[:1])
+    _, declared = await waiting
+    assert len(declared) == 12
+
+
+async def test_the_start_waits_until_each_partition_has_a_holder() -> None:
+    run = Run(workers=None, cover=("p0", "p1", "p2"))
+    run.join("w0", PARTITIONS[:2])
+    waiting = await run.waits()
+    run.join("w1", PARTITIONS[2:3])
+    _, declared = await waiting
+    assert [part.id for part in declared] == ["p0", "p1", "p2"]
+
+
+async def test_the_start_waits_until_the_rows_are_encoded() -> None:
+    run = Run()
+    run.join("w0", PARTITIONS[:6])
+    slow = run.join("w1", PARTITIONS[6:], ready=False, infos=())
+    waiting = await run.waits()
+    assert run.membership.encoding.done()
+    slow.lost = LinkError("reset", peer="w1")
+    run.membership.note_change()
+    _, declared = await waiting
+    # The run knows the partitions that nobody could encode; others may come with them.
+    assert len(declared) == 12
+    assert set(run.membership.infos) == {f"p{n}" for n in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "lacking"),
+    [
+        ({"workers": 3}, ("w10", "w9"), r"2 of 3 are here \(w9, w10\)"),
+        ({"workers": 3}, (), r"0 of 3 are here \(none\)"),
+        (
+            {"workers": None, "cover": ("p0", "p99")},
+            ("w0",),
+            r"no holder of \['p99'\] is here \(joined: w0\)",
+        ),
+    ],
+)
+async def test_who_lacks_is_told_when_the_wait_is_over(
+    options: dict[str, Any], names: Sequence[str], lacking: str
+) -> None:
+    run = Run(join_timeout=0.01, **options)
+    for name in names:
+        run.join(name, PARTITIONS)
+    limit = r" after 0.01 s \(the limit is set by --join-timeout\)"
+    with pytest.raises(WaitError, match=f"not all workers joined: {lacking}{limit}"):
+        await run.complete()
+
+
+async def test_all_partitions_to_cover_must_have_a_holder() -> None:
+    run = Run(cover=("p0", "p1", "p2"))
+    run.join("w0", PARTITIONS[:1])
+    run.join("w1", PARTITIONS[:1])
+    with pytest.raises(PlacementError, match=r"must store every partition .* holder, got \['p1', 'p2'\]"):
+        await run.complete()
+
+
+async def test_somebody_must_store_something() -> None:
+    run = Run()
+    run.join("w0", ())
+    run.join("w1", ())
+    with pytest.raises(PlacementError, match=r"must have at least one partition; joined, got \['w0', 'w1'\]"):
+        await run.complete()
+
+
+async def test_a_worker_that_left_before_the_start_is_forgotten() -> None:
+    run = Run()
+    gone = run.join("w0", PARTITIONS)
+    waiting = await run.waits()
+    gone.connection.failure = LinkError("reset", peer="w0")
+    run.join("w1", PARTITIONS[:6])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert list(run.membership.members) == ["w1"]
+    assert run.told(Left) == {"w0": "before the start"}
+    run.join("w2", PARTITIONS[6:])
+    await waiting
+
+
+async def test_the_holder_that_most_others_contradict_is_refused() -> None:
+    run = Run(workers=3)
+    for name in ("w0", "w1", "w3"):
+        run.join(name, PARTITIONS)
+    odd = run.join("w2", [changed(PARTITIONS[4])])
+    _, declared = await run.complete()
+    assert set(run.membership.members) == {"w0", "w1", "w3"}
+    assert declared[4] == PARTITIONS[4].declaration()
+    (told,) = run.told(Refused).values()
+    assert "partition 'p4' of worker 'w2' must be the same data as at w0, w1, w3" in told
+    assert isinstance(odd.connection.failure, DataError)
+
+
+async def test_refused_workers_are_replaced_where_rows_would_be_missing() -> None:
+    run = Run(workers=2)
+    run.join("w0", PARTITIONS[:1])
+    # Of two holders that differ, the first by name is believed; p1 then has no holder.
+    run.join("w1", [changed(PARTITIONS[0]), PARTITIONS[1]])
+    waiting = await run.waits()
+    assert set(run.membership.members) == {"w0"}
+    run.join("w1", PARTITIONS[:2])
+    _, declared = await waiting
+    assert [part.id for part in declared] == ["p0", "p1"]
+
+
+async def test_refused_workers_are_named_when_the_wait_is_over() -> None:
+    run = Run(workers=2, join_timeout=0.05)
+    run.join("w0", PARTITIONS[:1])
+    run.join("w1", [changed(PARTITIONS[0]), PARTITIONS[1]])
+    with pytest.raises(WaitError, match=r"1 of 2 are here \(w0; refused for their data: w1\)"):
+        await run.complete()
+
+
+async def test_copies_are_not_waited_for_once_all_rows_are_there() -> None:
+    run = Run(workers=2)
+    run.join("w0", PARTITIONS)
+    run.join("w1", [changed(PARTITIONS[0])])
+    # One worker is left of the two that were asked for, but it holds all there is.
+    await run.complete()
+    assert set(run.membership.members) == {"w0"}
+
+
+async def test_who_encodes_otherwise_than_most_cannot_take_part() -> None:
+    run = Run(workers=3)
+    infos = [part.info(SETTINGS) for part in PARTITIONS]
+    run.join("w0", PARTITIONS)
+    run.join("w1", PARTITIONS)
+    other = replace(infos[3], features=infos[3].features + 1)
+    odd = run.join("w2", PARTITIONS[3:4], infos=(other,))
+    await run.complete()
+    assert run.membership.infos["p3"] == infos[3]
+    assert isinstance(odd.lost, DataError)
+    assert "partition 'p3' of worker 'w2' must be encoded as at its other holders" in str(odd.lost)
+    assert not odd.connection.worker_may_return
+    assert set(run.told(Left)) == {"w2"}
+    assert run.membership.members["w0"].lost is None
+
+
+async def test_who_is_gone_has_no_say_in_what_rows_became() -> None:
+    run = Run(workers=2)
+    infos = [part.info(SETTINGS) for part in PARTITIONS]
+    other = replace(infos[0], features=infos[0].features + 1)
+    waiting = run.join("w1", PARTITIONS, ready=False)
+    gone = run.join("w0", PARTITIONS[:1], infos=(other,))
+    start = await run.waits()
+    gone.lost = LinkError("reset", peer="w0")
+    waiting.ready = True
+    run.membership.note_change()
+    await start
+    assert run.membership.infos["p0"] == infos[0]
+    assert waiting.lost is None
