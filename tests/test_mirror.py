@@ -16,7 +16,6 @@ WITHOUT = {
     # Whole runs in tests/scenarios test these until they have files of their own.
     **dict.fromkeys(
         (
-            "server/multicast_server.py",
             "server/rounds.py", "server/server.py",
             "worker/multicast_client.py",
             "worker/participation.py", "worker/worker.py",
