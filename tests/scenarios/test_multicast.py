@@ -136,7 +136,7 @@ async def test_workers_that_cannot_hear_the_group_are_served_over_tcp(deaf: int)
     copies = deaf if hearing else 6
     assert Fraction(made["downlink_wire"]["load"]) == copies * each + (each if hearing else 0)
     assert f"{next(iter(OWN))} was served over TCP: --interface must be one of" in report_words(record)
-    why = {1: "3 vectors to the group instead of 15 over TCP", 5: "are no less than 3 over TCP"}
+    why = {1: "2 vectors to the group instead of 10 over TCP", 5: "are no less than 2 over TCP"}
     assert why.get(deaf, "nobody hears it") in told(record).reason
 
 
@@ -169,7 +169,7 @@ async def test_a_worker_that_falls_deaf_is_served_over_tcp(monkeypatch: pytest.M
     counts = {
         e.round: e.payload for e in record.ledger.entries() if e.worker == worker and e.kind == "downlink"
     }
-    assert counts[1] == counts[2] == counts[3] == 3 * record.vector_bytes
+    assert counts[1] == counts[2] == counts[3] == record.plan.downlink_load * record.vector_bytes
 
 
 async def test_nobody_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,7 @@ async def test_a_worker_that_never_says_what_it_lacks_is_not_waited_for(
     counts = {
         e.round: e.payload for e in record.ledger.entries() if e.worker == "w0" and e.kind == "downlink"
     }
-    assert counts[1] == counts[3] == 3 * record.vector_bytes
+    assert counts[1] == counts[3] == record.plan.downlink_load * record.vector_bytes
 
 
 async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
