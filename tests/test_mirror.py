@@ -17,7 +17,6 @@ WITHOUT = {
     **dict.fromkeys(
         (
             "server/rounds.py", "server/server.py",
-            "worker/multicast_client.py",
             "worker/participation.py", "worker/worker.py",
         ),
         "is tested by whole runs",
