@@ -17,7 +17,7 @@ WITHOUT = {
     **dict.fromkeys(
         (
             "server/rounds.py", "server/server.py",
-            "worker/participation.py", "worker/worker.py",
+            "worker/worker.py",
         ),
         "is tested by whole runs",
     ),
