@@ -1,0 +1,460 @@
+"""The rounds of a run: real plans, worker sides and models, with lists in place of sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.clusters import stored_at
+from support.members import Script
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings, run_options
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import digest
+from asyncdmtl.errors import DisagreementError, IntegrityError, LinkError
+from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.serialization import rebuild
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import (
+    AfterRound,
+    Assign,
+    AwaitRestore,
+    Done,
+    Downlink,
+    Finish,
+    Restore,
+    Snapshot,
+    StateTransfer,
+    Uplink,
+)
+from asyncdmtl.server import rounds
+from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.checkpoint_store import CheckpointStore
+from asyncdmtl.server.checkpointing import CheckpointWriter
+from asyncdmtl.server.events import Planned, ServerEvent
+from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.peers import Peers
+from asyncdmtl.server.rounds import MOST_BAD_ROWS, MOST_DISAGREEMENTS, Rounds
+from asyncdmtl.server.training_progress import TrainingProgress
+
+PARTITIONS = make_partitions(6, "squared")
+SETTINGS = make_settings(dtype="float64", rounds=4)
+OWN = stored_at(HOMOGENEOUS, PARTITIONS)
+
+
+class Hand(Script):
+    """A worker that answers each message at once, as a real one does, unless a test bends what it sends.
+
+    Attributes
+    ----------
+    uplink, done : callable
+        Change what it sends.
+    before : callable
+        Called with the number of a round before its uplink is sent.
+    """
+
+    def __init__(self, name: str, own: Sequence[Partition], problem: Problem) -> None:
+        super().__init__(name, own)
+        self.uplink: Callable[[Uplink], Uplink] = lambda message: message
+        self.done: Callable[[Done], Done] = lambda message: message
+        self.before: Callable[[int], None] = lambda number: None
+        self.trainer = Trainer(problem, {})
+        self._problem = problem
+        self._own = {part.id: part for part in own}
+        self._plan = self._round = 0
+        self._over = False
+        self._side: Any = None
+        connection: Any = self.member.connection
+        connection.write = self._take
+
+    def vanish(self) -> None:
+        """End the connection."""
+        connection = self.member.connection
+        connection.failure = LinkError(f"worker {self.member.name!r} was lost", peer=self.member.name)
+        connection.inbox.wake()
+
+    def _take(self, message: Any) -> None:
+        self.sent.append(message)
+        if isinstance(message, Assign):
+            self._follow(message)
+        elif isinstance(message, Restore):
+            self.trainer.restore(message.body)
+            self._go_on()
+        elif isinstance(message, Downlink):
+            self._side.receive(0, np.concatenate([np.empty(0, np.uint8), *message.parts]))
+            self._side.apply(message.digest)
+            self._round += 1
+            if message.then == AfterRound.END:
+                self._end()
+                return
+            if message.then == AfterRound.GIVE:
+                self._give()
+            self._compute()
+
+    def _follow(self, assign: Assign) -> None:
+        plan = rebuild(assign.recipe, assign.digest)
+        k = plan.placement.workers.index(self.member.name)
+        state = self.trainer.state()
+        parts = {n: self._own[plan.placement.partitions[n]] for n in plan.placement.stored[k]}
+        self.trainer = Trainer(self._problem, parts)
+        self.trainer.restore(state)
+        self._side = strategy_of(plan).worker_side(plan, k, self.trainer)
+        self._plan, self._round, self._over = assign.plan, assign.round, assign.over
+        if assign.first == StateTransfer.TAKE:
+            self.says(AwaitRestore(self._plan))
+            return
+        if assign.first == StateTransfer.GIVE:
+            self._give()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._over:
+            self._end()
+        else:
+            self._compute()
+
+    def _give(self) -> None:
+        state = self.trainer.state()
+        self.says(Snapshot(self._plan, self._round, digest(state), state))
+
+    def _compute(self) -> None:
+        self.before(self._round)
+        if self.member.connection.lost:
+            return
+        sent = self._side.compute()
+        told = Uplink(
+            self._plan, self._round, b"".join(sent.digests), sent.losses, sent.penalty, sent.residual,
+            sent.rows[0].reshape(-1).copy(),
+        )  # fmt: skip
+        self.says(self.uplink(told))
+
+    def _end(self) -> None:
+        told = self.done(Done(self._plan, self._side.models_digest()))
+        if not self.member.connection.lost:
+            self.says(told)
+
+
+class Run:
+    """Six workers, and the rounds that they make."""
+
+    def __init__(
+        self,
+        strategy: str = "relay",
+        settings: Settings = SETTINGS,
+        folder: Path | None = None,
+        every: int = 1,
+    ) -> None:
+        problem = Problem(settings, [part.info(settings) for part in PARTITIONS])
+        self.events: list[ServerEvent] = []
+        self.membership = Membership()
+        self.progress = TrainingProgress("run", problem, strategy, self.events.append)
+        options = run_options(
+            settings=settings,
+            strategy=strategy,
+            checkpoint_every=every,
+            rejoin_timeout=0.0,
+            round_timeout=5.0,
+        )
+        self.hands = {name: Hand(name, own, problem) for name, own in OWN.items()}
+        for hand in self.hands.values():
+            self.membership.add(hand.member)
+        self.store = None if folder is None else CheckpointStore(folder)
+        ledger = Ledger()
+        declared = [part.declaration() for part in PARTITIONS]
+        writer = (
+            None
+            if self.store is None
+            else CheckpointWriter(
+                self.store, self.progress, self.membership, ledger, Encoding.empty(), declared
+            )
+        )
+        peers = Peers(self.membership, self.progress, 5.0)
+        self.rounds = Rounds(options, self.progress, peers, ledger, writer)
+
+    async def make(self) -> Assignment:
+        return await self.rounds.make(0.0)
+
+    def plans(self) -> list[Planned]:
+        return [event for event in self.events if isinstance(event, Planned)]
+
+    def check(self, *without: str) -> None:
+        """That the run went as one in a single process goes, and that all workers were told so."""
+        twin = train(PARTITIONS, self.progress.problem.settings)
+        assert [record.objective for record in self.progress.records] == list(twin.objectives)
+        assert [record.round for record in self.progress.records] == list(range(len(twin.objectives)))
+        assert self.progress.over
+        for name, hand in self.hands.items():
+            if name not in without:
+                assert isinstance(hand.sent[-1], Finish)
+                if self.progress.strategy != "personal":
+                    assert hand.trainer.models().coef_.tobytes() == twin.models.coef_.tobytes()
+
+
+@pytest.fixture(autouse=True)
+def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "LINGER", 0.0)
+
+
+@pytest.mark.parametrize("strategy", ["relay", "central", "personal"])
+async def test_rounds_are_those_of_one_process(strategy: str) -> None:
+    run = Run(strategy)
+    assignment = await run.make()
+    assert assignment.plan.placement.workers == tuple(OWN)
+    run.check()
+    assert not run.progress.converged
+    assert run.progress.incidents == []
+    then = [message.then for message in run.hands["w0"].sent if isinstance(message, Downlink)]
+    assert then == [AfterRound.GO_ON] * 3 + [AfterRound.END]
+
+
+async def test_a_training_that_has_converged_ends_before_its_limit() -> None:
+    run = Run(settings=replace(SETTINGS, rounds=500, tolerance=0.5))
+    await run.make()
+    run.check()
+    assert run.progress.converged
+    assert len(run.progress.records) < 500
+
+
+def vanishing(hand: Hand, number: int) -> Callable[[int], None]:
+    """A worker's end in a round."""
+    return lambda round_: hand.vanish() if round_ == number else None
+
+
+@pytest.mark.parametrize("number", [0, 2])
+async def test_a_round_is_made_again_without_a_worker_that_is_lost(number: int) -> None:
+    run = Run()
+    run.hands["w1"].before = vanishing(run.hands["w1"], number)
+    assignment = await run.make()
+    assert "w1" not in assignment.plan.placement.workers
+    run.check("w1")
+    assert [(incident.round, incident.worker) for incident in run.progress.incidents] == [(number, "w1")]
+    assert [plan.round for plan in run.plans()] == [0, number]
+
+
+async def test_rounds_end_where_nobody_holds_a_partition_any_more() -> None:
+    run = Run()
+    for name in ("w4", "w5", "w0"):
+        run.hands[name].before = vanishing(run.hands[name], 1)
+    stored = HOMOGENEOUS.as_dict()
+    missing = set(HOMOGENEOUS.partitions) - {name for w in ("w1", "w2", "w3") for name in stored[w]}
+    with pytest.raises(LinkError, match=rf"who holds the partitions \['{missing.pop()}'\]"):
+        await run.make()
+
+
+async def test_a_newcomer_is_given_the_state_of_the_training() -> None:
+    run = Run()
+    late = run.hands["w3"]
+    late.member.ready = False
+
+    def come(number: int) -> None:
+        late.member.ready = late.member.ready or number == 2
+
+    run.hands["w0"].before = come
+    assignment = await run.make()
+    assert "w3" in assignment.plan.placement.workers
+    run.check()
+    first, second = run.plans()
+    assert ("w3" in first.workers, "w3" in second.workers) == (False, True)
+    assert [type(message) for message in late.sent[:2]] == [Assign, Restore]
+
+
+async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
+    run = Run()
+    odd = run.hands["w2"]
+    seen: list[int] = []
+
+    def once(message: Uplink) -> Uplink:
+        seen.append(message.round)
+        return replace(message, digests=bytes(8) + message.digests[8:]) if len(seen) == 1 else message
+
+    odd.uplink = once
+    await run.make()
+    run.check()
+    partition = OWN["w2"][0].id
+    assert run.progress.distrusted == {("w2", partition)}
+    (incident,) = run.progress.incidents
+    assert (incident.round, incident.worker) == (0, "w2")
+    assert incident.reason.startswith(f"computed other bits of ['{partition}'] than their other holders")
+    assert "python -m asyncdmtl.arithmetic" in incident.reason
+
+
+async def test_a_worker_that_differs_again_and_again_is_excluded() -> None:
+    run = Run()
+    odd = run.hands["w2"]
+    odd.uplink = lambda message: replace(message, digests=bytes(8) + message.digests[8:])
+    await run.make()
+    run.check("w2")
+    assert isinstance(odd.member.lost, DisagreementError)
+    assert "w2" in run.membership.excluded
+    assert len(run.plans()) == MOST_DISAGREEMENTS + 1
+
+
+def flip(message: Uplink) -> Uplink:
+    """An uplink with one bit of its rows changed."""
+    body = message.body.copy()
+    body[5] ^= 1
+    return replace(message, body=body)
+
+
+async def test_a_worker_that_sends_bad_rows_is_excluded() -> None:
+    run = Run("central")
+    sender = run.hands["w0"]
+    assert OWN["w0"]
+    sender.uplink = flip
+    await run.make()
+    run.check("w0")
+    assert "w0" in run.membership.excluded
+    assert len(run.plans()) == MOST_BAD_ROWS + 1
+    assert {incident.worker for incident in run.progress.incidents} == {"w0"}
+
+
+async def test_rows_that_are_corrupted_round_after_round_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "MOST_CORRUPTED", 2)
+    run = Run("central")
+    run.hands["w0"].uplink = flip
+    with pytest.raises(IntegrityError):
+        await run.make()
+    assert len(run.plans()) == 2
+
+
+async def test_good_rounds_between_them_forgive_corrupted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "MOST_CORRUPTED", 2)
+    run = Run("central")
+    tried: list[int] = []
+
+    def first_of_each_round(message: Uplink) -> Uplink:
+        bad = message.round not in tried and message.round in (0, 2)
+        tried.append(message.round)
+        return flip(message) if bad else message
+
+    run.hands["w0"].uplink = first_of_each_round
+    await run.make()
+    run.check()
+    assert len(run.plans()) == 3
+
+
+async def test_workers_that_end_with_different_models_are_named() -> None:
+    run = Run()
+    run.hands["w4"].done = lambda message: replace(message, digest=bytes(8))
+    with pytest.raises(IntegrityError, match="workers ended with different models") as caught:
+        await run.make()
+    assert set(caught.value.workers) == set(OWN)
+    assert not any(isinstance(hand.sent[-1], Finish) for hand in run.hands.values())
+
+
+@pytest.mark.parametrize("linger", [0.0, 0.05])
+async def test_a_worker_that_is_lost_at_the_end_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch, linger: float
+) -> None:
+    monkeypatch.setattr(rounds, "LINGER", linger)
+    run = Run()
+    lost = run.hands["w4"]
+
+    def vanish(message: Done) -> Done:
+        lost.vanish()
+        return message
+
+    lost.done = vanish
+    await run.make()
+    run.check("w4")
+    assert [incident.worker for incident in run.progress.incidents] == ["w4"]
+
+
+async def test_a_worker_that_comes_back_after_the_last_round_gets_the_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run()
+    late = run.hands["w3"]
+    late.member.ready = False
+
+    def come(message: Done) -> Done:
+        late.member.ready = True
+        return message
+
+    run.hands["w0"].done = come
+    await run.make()
+    run.check()
+    assert [type(message) for message in late.sent] == [Assign, Restore, Finish]
+    assert late.sent[0].over
+
+
+OUTCOME = Outcome("nuclear", 0.25, 1.5, 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected", "incidents"),
+    [(OUTCOME.as_dict(), 0.25, []), ({"coupling": "nuclear"}, None, ["w0"]), ({}, None, [])],
+    ids=["outcome", "nonsense", "none"],
+)
+async def test_the_outcome_is_what_a_worker_tells(
+    told: dict[str, Any], expected: float | None, incidents: list[str]
+) -> None:
+    run = Run()
+    run.hands["w0"].done = lambda message: replace(message, outcome=told)
+    await run.make()
+    assert (run.progress.outcome and run.progress.outcome.strength) == expected
+    assert [incident.worker for incident in run.progress.incidents] == incidents
+
+
+async def state_after(strategy: str, count: int) -> bytes:
+    """The state of the training after a run of so many rounds."""
+    run = Run(strategy, replace(SETTINGS, rounds=count))
+    await run.make()
+    trainer = run.progress.trainer or run.hands["w0"].trainer
+    return trainer.state().tobytes()
+
+
+@pytest.mark.parametrize("strategy", ["relay", "personal"])
+async def test_checkpoints_are_written_before_the_first_round_and_then_now_and_again(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[int, bytes]] = []
+    save = CheckpointStore.save
+
+    def noted(store: CheckpointStore, checkpoint: Any) -> int:
+        saved.append((checkpoint.round, checkpoint.state.tobytes()))
+        return save(store, checkpoint)
+
+    monkeypatch.setattr(CheckpointStore, "save", noted)
+    run = Run(strategy, replace(SETTINGS, rounds=6), tmp_path, every=2)
+    await run.make()
+    run.check()
+    assert [number for number, _ in saved] == [0, 2, 4]
+    assert saved[0][1] == b""
+    assert [state for _, state in saved[1:]] == [await state_after(strategy, number) for number in (2, 4)]
+
+
+async def test_a_server_that_stops_writes_where_it_stands(tmp_path: Path) -> None:
+    run = Run("personal", folder=tmp_path, every=100)
+    await run.make()
+    assert run.store is not None
+    await run.rounds.stop()
+    found = run.store.load()
+    assert found is not None
+    assert (found.round, found.over) == (4, True)
+    assert run.progress.trainer is not None
+    assert found.state.tobytes() == run.progress.trainer.state().tobytes()
+
+
+async def test_a_server_that_stops_before_the_first_plan_writes_nothing(tmp_path: Path) -> None:
+    run = Run(folder=tmp_path)
+    await run.rounds.stop()
+    assert run.store is not None
+    assert run.store.load() is None
+
+
+async def test_without_checkpoints_a_stop_asks_nobody() -> None:
+    run = Run()
+    await run.rounds.stop()
+    assert all(hand.sent == [] for hand in run.hands.values())
