@@ -17,7 +17,6 @@ WITHOUT = {
     **dict.fromkeys(
         (
             "server/server.py",
-            "worker/worker.py",
         ),
         "is tested by whole runs",
     ),
