@@ -16,7 +16,6 @@ WITHOUT = {
     # Whole runs in tests/scenarios test these until they have files of their own.
     **dict.fromkeys(
         (
-            "server/server.py",
         ),
         "is tested by whole runs",
     ),
