@@ -80,7 +80,8 @@ def settings_options(settings: Settings) -> list[str]:
         elif name == "standardise":
             words.append("--standardise" if value else "--raw")
         elif name != "edges":
-            words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
+            option = f"--{name.replace('_', '-')}"
+            words += [option, repr(value) if isinstance(value, float) else str(value)]
     return words
 
 

@@ -37,9 +37,7 @@ class Membership:
 async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_end(
     over: bool, expected: list[str]
 ) -> None:
-    problem = SimpleNamespace(
-        infos=[SimpleNamespace(id="p0"), SimpleNamespace(id="p1")], settings=SimpleNamespace(rounds=ROUNDS)
-    )
+    problem = SimpleNamespace(infos=[SimpleNamespace(id="p0"), SimpleNamespace(id="p1")], rounds=ROUNDS)
     progress: Any = SimpleNamespace(
         run="run", problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None, saved=None,
         emit=lambda event: None,
