@@ -75,7 +75,7 @@ class Patient(Partition):
     """Declared when somebody says so."""
 
     def declaration(self) -> Declaration:
-        assert go_on.wait(30.0)
+        assert go_on.wait(120.0)
         return super().declaration()
 
 
@@ -129,7 +129,7 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_the_run_and_leaves_nothing(request: pytest.FixtureRequest) -> None:
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", INTERRUPTED]
     ended = subprocess.run(
-        [*command, str(request.config.rootpath / "tests")], capture_output=True, text=True, timeout=60
+        [*command, str(request.config.rootpath / "tests")], capture_output=True, text=True, timeout=300
     )
     assert ended.stdout == "interrupted ['MainThread']\n"
     assert "ResourceWarning" not in ended.stderr
