@@ -26,5 +26,6 @@ def test_a_round_takes_a_small_multiple_of_its_coded_bytes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     told = re.search(r"coded in a round 12\.0 MB\n(?s:.*)the most is ([0-9.]+) times", done.stdout)
     assert told is not None, done.stdout
-    # Some of the coded bytes must be seen, or nothing was measured; some 20 MB are in buffers anyway.
-    assert 0.5 < float(told[1]) < 4.0
+    # Some of the coded bytes must be seen, or nothing was measured; some 20 MB are in buffers anyway, and
+    # modules that are imported only once they are needed, as those of TLS, take another 10 MB.
+    assert 0.5 < float(told[1]) < 5.0
