@@ -29,12 +29,9 @@ def example(**values: Any) -> None:
 @pytest.fixture(autouse=True)
 def _state_is_restored() -> Iterator[None]:
     called.clear()
-    handlers, level, context = PACKAGE_LOG.handlers[:], PACKAGE_LOG.level, CurrentCommand.context
+    context = CurrentCommand.context
     yield
-    for handler in set(PACKAGE_LOG.handlers) - set(handlers):
-        handler.close()
-    PACKAGE_LOG.handlers, CurrentCommand.context = handlers, context
-    PACKAGE_LOG.setLevel(level)
+    CurrentCommand.context = context
 
 
 def run(*words: str, **environment: str) -> Result:

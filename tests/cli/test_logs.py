@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,8 @@ log = logging.getLogger("asyncdmtl.tests")
 
 
 @pytest.fixture(autouse=True)
-def _handlers_are_restored() -> Iterator[None]:
-    handlers, level = PACKAGE_LOG.handlers[:], PACKAGE_LOG.level
+def _no_handlers_yet() -> None:
     PACKAGE_LOG.handlers = []
-    yield
-    for handler in PACKAGE_LOG.handlers:
-        handler.close()
-    PACKAGE_LOG.handlers = handlers
-    PACKAGE_LOG.setLevel(level)
 
 
 def test_a_line_of_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from asyncdmtl.server.member_log import MemberLog
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> list[ServerEvent]:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="asyncdmtl")
     return []
 
 
