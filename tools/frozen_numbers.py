@@ -13,6 +13,7 @@ import numpy as np
 from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.aggregation import AGGREGATES
@@ -22,7 +23,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.training import train
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from asyncdmtl.arithmetic import elementary, products, solving, spectral, sums
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 
 DIGEST_BYTES = 16
@@ -152,7 +153,7 @@ def _solving() -> list[NDArray[Any]]:
 def _lapack() -> list[NDArray[Any]]:
     """What couplings of a run with fast arithmetic go through, on one thread as in a run."""
     A = _numbers(60, 61)
-    with threadpool_limits(limits=1):
+    with single_threaded():
         S = np.matmul(A, A.T)
         return [S, *np.linalg.eigh(S), *np.linalg.svd(A), np.linalg.qr(A, mode="r")]
 

@@ -18,7 +18,7 @@ import numpy as np
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import single_threaded
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.credentials import Credentials
 from asyncdmtl.server.events import Listening, OnEvent, Planned, ServerEvent

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.tasks import Partition, TaskModels, merged, whole_tasks
-from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.plan.placement import natural_key
 
 # The grid of α in units of the mean non-zero eigenvalue of XᵀX, so that it suits data of any scale. It

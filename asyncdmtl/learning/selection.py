@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.choosing import Selection, choose_strength, is_over, path_from
 from asyncdmtl.learning.losses import LOSSES
@@ -18,7 +19,7 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool, statistics
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.training import train
 from asyncdmtl.learning.updates import chooses_by_statistics
 
 # Relative distance from the optimum at which a fit ends. It is small enough to tell one λ from the next.

@@ -9,14 +9,12 @@ bits.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.learning.newton_trainer import NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome
@@ -92,31 +90,3 @@ def _matrix(models: TaskModels, problem: Problem) -> Vectors:
     rows = [models.tasks.index(task) for task in problem.tasks]
     matrix = np.column_stack([models.coef_, models.intercept_])[rows]
     return matrix[:, : problem.d]
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """One BLAS thread while in force: how a sum is split over threads shows in its last bits.
-
-    Blocks may overlap, in one thread or in several. The first sets the limit, and the last to end restores
-    the number of threads that the first found.
-    """
-    global _limit, _blocks
-    with _lock:
-        if not _blocks:
-            _limit = threadpool_limits(limits=1)
-        _blocks += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _blocks -= 1
-            if not _blocks and _limit is not None:
-                _limit.restore_original_limits()
-                _limit = None
-
-
-# The limit of `single_threaded`, the number of its blocks that are in force, and the lock of both.
-_limit: threadpool_limits | None = None
-_blocks = 0
-_lock = threading.Lock()

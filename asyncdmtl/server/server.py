@@ -9,12 +9,12 @@ import secrets
 import time
 from collections.abc import Collection, Sequence
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.learning.outcome import settled
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Declaration
-from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity
 from asyncdmtl.net.transport import listen

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import single_threaded
 from asyncdmtl.net.authentication import UNSECURED_WORKER, WorkerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.tls import TLSChannel

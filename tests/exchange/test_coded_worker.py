@@ -9,12 +9,13 @@ from support.exchange import RoundExchange
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import IntegrityError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.training import train
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
 

@@ -8,8 +8,9 @@ from support.exchange import RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.training import train
 
 SETTINGS = make_settings(dtype="float64", rounds=4)
 PARTITIONS = make_partitions(6, "squared")

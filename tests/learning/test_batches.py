@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.learning import batches
 from asyncdmtl.learning.batches import make_batches
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.learning.training import single_threaded
 
 SHAPES = [(7, False), (5, False), (7, True), (7, False), (1, False), (7, True), (5, False), (64, False)]
 

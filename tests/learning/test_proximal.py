@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import (
     clustered_prox,
     sparse_low_rank_prox,
     sparse_low_rank_split,
 )
-from asyncdmtl.learning.training import single_threaded
 
 
 def nearest_in_both(W: Floats, mu: float, rho: float) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn import linear_model
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.learners import make_learner
@@ -16,7 +17,6 @@ from asyncdmtl.learning.local_learner import LocalStart
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.scikit_learner import CLASSIFIERS, REGRESSORS, learner_spec
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import single_threaded
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((60, 5))

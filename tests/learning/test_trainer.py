@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.training import train
 
 
 def make_trainer(partitions: Sequence[Partition], settings: Settings) -> Trainer:

@@ -9,13 +9,12 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, MultiTaskLasso
 from support.problems import make_partitions, make_settings
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.learning.training import single_threaded, train
+from asyncdmtl.learning.training import train
 
 
 def make_trainer(partitions: Sequence[Partition], settings: Settings) -> Trainer:
@@ -185,13 +184,6 @@ def test_features_that_are_all_zero_do_no_harm() -> None:
     assert (models.coef_ == 0).all()
 
 
-def test_one_thread_inside_and_as_before_outside() -> None:
-    before = [library["num_threads"] for library in threadpool_info()]
-    with single_threaded():
-        assert {library["num_threads"] for library in threadpool_info()} == {1}
-    assert [library["num_threads"] for library in threadpool_info()] == before
-
-
 def test_acceleration_takes_far_fewer_rounds() -> None:
     partitions = make_partitions(8, "squared", features=6)
     rounds = {
@@ -260,20 +252,3 @@ def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None
     )
     objectives = train(far, settings).objectives
     assert objectives[-1] <= objectives[0]
-
-
-def test_overlapping_limits_leave_the_number_of_threads_as_it_was() -> None:
-    def threads() -> list[int]:
-        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-
-    with threadpool_limits(limits=2):
-        before = threads()
-        first, second = single_threaded(), single_threaded()
-        first.__enter__()
-        second.__enter__()
-        assert set(threads()) == {1}
-        # The one that began first ends first, as fits in several threads do.
-        first.__exit__(None, None, None)
-        assert set(threads()) == {1}
-        second.__exit__(None, None, None)
-        assert threads() == before
