@@ -20,13 +20,13 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import names_option, reading_options
 from asyncdmtl.cli.outputs import check_outputs
-from asyncdmtl.data.cells import Reading, normalised
 from asyncdmtl.data.columns import as_text, is_missing, to_text
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.features import CategoryColumn, NumberColumn
 from asyncdmtl.data.loading import names_of, reading_of
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.readers import Wanted
+from asyncdmtl.data.reading import Reading, normalised
 from asyncdmtl.data.table import Table
 from asyncdmtl.data.tables import read_table
 from asyncdmtl.errors import DataError, UsageError

@@ -14,32 +14,19 @@ Where a column could be read in two ways, an error names the cells and the optio
 from __future__ import annotations
 
 import logging
-import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.data.columns import Column, Texts, as_text, text_column
-from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.data.reading import LEADING_ZERO, Reading, identity, normalised
+from asyncdmtl.errors import DataError
 
 log = logging.getLogger(__name__)
-
-MISSING_WORDS = frozenset(
-    {
-        "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na",
-        "nan", "nat", "none", "null",
-    }
-)  # fmt: skip
-"""Words that programs write for a missing value, in lower case."""
-
-MISSING_MARKS = frozenset({"?", "-", "--", "---", ".", "..", "*", "–", "—"})
-"""Signs that people write for a missing value, but also for zero and as categories."""
 
 # Share of a column's cells up to which cells that are no numbers look like exceptions in a column of numbers.
 _EXCEPTIONS = 0.1
@@ -53,11 +40,6 @@ _NEARLY_ALL = 0.9
 # Example cells that an error names.
 _EXAMPLES = 3
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)
-_LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)
-_MIDNIGHT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ]00:00(?::00(?:\.0+)?)?Z?)?", re.ASCII)
-
 # A number in another notation: with thousands separators, a decimal comma, a currency or a per cent sign.
 _OTHER_NOTATION = re.compile(
     r"[+-]?\s*[$€£¥]?\s*[+-]?(?:\d{1,3}(?:[ ,.'’\u00a0\u202f]\d{3})+|\d+)(?:[.,]\d+)?"
@@ -67,101 +49,6 @@ _OTHER_NOTATION = re.compile(
 # Bytes of plain numbers and what separates them here.
 _PLAIN = b"0123456789+-.eE\n "
 _CODE = re.compile(rb"\n *[+-]?0\d")
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The options by which cells are read.
-
-    Attributes
-    ----------
-    missing : tuple of str
-        Cells that are missing values besides empty ones, exactly as they are written.
-    keep_missing_words : bool
-        Whether `NA`, `None`, `?` and the like are values in columns of text.
-    categorical : tuple of str
-        Columns whose numbers are categories.
-    decimal : str or None
-        The decimal separator, "." or ",". If it is given, the other one may group thousands.
-    separator : str or None
-        The separator of CSV files; default "," (a tab in `.tsv`).
-    encoding : str
-        The encoding of CSV files.
-    header : tuple of str or None
-        Names of the columns of CSV files that have no header line.
-
-    Raises
-    ------
-    UsageError
-        Names the option that breaks a rule.
-    """
-
-    missing: tuple[str, ...] = ()
-    keep_missing_words: bool = False
-    categorical: tuple[str, ...] = ()
-    decimal: str | None = None
-    separator: str | None = None
-    encoding: str = "utf-8-sig"
-    header: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.decimal not in (None, ".", ","):
-            raise UsageError("--decimal", "must be . or ,", self.decimal)
-        if self.separator is not None and (len(self.separator) != 1 or self.separator in '\r\n"'):
-            raise UsageError("--separator", "must be one character, no quote and no line end", self.separator)
-        try:
-            "".encode(self.encoding)
-        except LookupError:
-            rule = "must be an encoding that Python knows, such as cp1252 or utf-16"
-            raise UsageError("--encoding", rule, self.encoding) from None
-        if self.header is not None and len(set(self.header)) < len(self.header):
-            raise UsageError("--header", "must have different names", list(self.header))
-        object.__setattr__(self, "missing", tuple(map(normalised, self.missing)))
-        object.__setattr__(self, "categorical", tuple(map(normalised, self.categorical)))
-
-    def is_missing(self, text: str) -> bool:
-        """Whether a normalised cell is a missing value in any column."""
-        return not text or text in self.missing
-
-    def is_doubtful(self, text: str) -> bool:
-        """Whether a normalised cell may be a word or sign for a missing value."""
-        return not self.keep_missing_words and (text.lower() in MISSING_WORDS or text in MISSING_MARKS)
-
-    def number(self, text: str) -> float | None:
-        """The number that a normalised cell is, or None. A leading zero of a whole number makes it text."""
-        if self.decimal is not None:
-            text = self._in_plain_notation(text)
-        if _NUMBER.fullmatch(text):
-            return None if _LEADING_ZERO.fullmatch(text) else float(text)
-        return float(text) if _INFINITE.fullmatch(text) else None
-
-    def _in_plain_notation(self, text: str) -> str:
-        """A number with the decimal separator as a point and without grouping; other text unchanged."""
-        group = "," if self.decimal == "." else "."
-        pattern = rf"[+-]?(?:\d{{1,3}}(?:\{group}\d{{3}})+|\d*)(?:\{self.decimal}\d*)?(?:[eE][+-]?\d+)?"
-        if re.fullmatch(pattern, text, re.ASCII):
-            return text.replace(group, "").replace(",", ".")
-        return text if self.decimal == "." else "" if _NUMBER.fullmatch(text) and "." in text else text
-
-
-def normalised(text: str) -> str:
-    """A text in Unicode normalisation form C, without spaces and byte order marks around it."""
-    text = text.strip().strip("\ufeff\u200b").strip()
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def identity(text: str) -> str:
-    """The one spelling of a normalised text: of numbers, truth values and days there are several."""
-    if text.lower() in ("true", "false"):
-        return text.title()
-    if (day := _MIDNIGHT.fullmatch(text)) is not None:
-        return day[1]
-    if not _NUMBER.fullmatch(text) or _LEADING_ZERO.fullmatch(text):
-        return text
-    if text.lstrip("+-").isdecimal():
-        return str(int(text))
-    number = float(text)
-    return as_text(number) if math.isfinite(number) else text
 
 
 def read_texts(
@@ -187,16 +74,10 @@ def read_texts(
         The column can be read in two ways. The error names cells and options.
     """
     if name not in reading.categorical:
-        if reading.decimal is None and (plain := plain_numbers(texts)) is not None:
-            return plain
+        if (numbers := as_numbers(texts, reading)) is not None:
+            return numbers
         counted = _counted(texts, reading)
-        numbers = {text: reading.number(text) for text in counted}
-        others = [text for text, number in numbers.items() if number is None]
-        # Among numbers, a word for a missing value can be nothing else.
-        left = [text for text in others if text.lower() not in MISSING_WORDS or reading.keep_missing_words]
-        if not left:
-            found = {text: math.nan if number is None else number for text, number in numbers.items()}
-            return _looked_up(texts, found)
+        left = [text for text in counted if reading.value(text) is None]
         _check_exceptions(counted, left, what)
     return read_names(texts, what, reading, spelled=spelled)
 
@@ -252,7 +133,19 @@ def warn_of_number_texts(column: Texts, what: str) -> None:
         log.warning("%s is text that looks like numbers (%s): each value is a category", what, examples)
 
 
-def plain_numbers(texts: Sequence[str | None]) -> Floats | None:
+def as_numbers(texts: Sequence[str | None], reading: Reading) -> Floats | None:
+    """The cells as numbers (rows,), NaN for a missing value; None if a cell is neither."""
+    if reading.decimal is None and (plain := _plain_numbers(texts)) is not None:
+        return reading.without_missing(plain)
+    values: dict[str | None, float] = {}
+    for text in set(texts):
+        if (value := reading.value(text)) is None:
+            return None
+        values[text] = value
+    return np.array([values[text] for text in texts], np.float64)
+
+
+def _plain_numbers(texts: Sequence[str | None]) -> Floats | None:
     """The numbers of cells that all are plain numbers or empty; None if one is anything else."""
     cells = [text or "" for text in texts]
     raw = ("\n" + "\n".join(cells)).encode(errors="replace")
@@ -275,19 +168,11 @@ def _counted(texts: Iterable[str | None], reading: Reading) -> Counter[str]:
     return counted
 
 
-def _looked_up(texts: Sequence[str | None], found: dict[str, float]) -> Floats:
-    values: dict[str | None, float] = {None: math.nan}
-    for text in set(texts):
-        if text is not None:
-            values[text] = found.get(normalised(text), math.nan)
-    return np.array([values[text] for text in texts], np.float64)
-
-
 def _check_exceptions(counted: Counter[str], left: Sequence[str], what: str) -> None:
     """Refuse a column of numbers in which a few cells are none, or whose numbers are written differently."""
     rows, exceptions = counted.total(), sum(counted[text] for text in left)
     numbers = len(counted) - len(left)
-    codes = [text for text in left if _LEADING_ZERO.fullmatch(text)]
+    codes = [text for text in left if LEADING_ZERO.fullmatch(text)]
     if codes:
         if len(codes) == len(left):
             log.warning("%s is taken as text, since numbers such as %s begin with a zero", what, codes[0])

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.data.cells import identity
 from asyncdmtl.data.columns import Column, as_column, is_missing, to_numbers, to_text
 from asyncdmtl.data.features import CategoryColumn, EncodedColumn, read_column
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
+from asyncdmtl.data.reading import identity
 from asyncdmtl.errors import DataError, UsageError
 
 

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.data.cells import identity, normalised
 from asyncdmtl.data.columns import Column, to_numbers, to_text
 from asyncdmtl.data.fields import read_fields, read_names
+from asyncdmtl.data.reading import identity, normalised
 from asyncdmtl.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from asyncdmtl.data.cells import normalised
+from asyncdmtl.data.reading import normalised
 from asyncdmtl.errors import DataError
 from asyncdmtl.plan.placement import natural_key
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from asyncdmtl.data import recipes, tables
-from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.files import ENDINGS
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.raw_partition import RawPartition
+from asyncdmtl.data.reading import Reading
 from asyncdmtl.data.sources import NumberRows
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.surveys import Survey

@@ -11,16 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from asyncdmtl.data import csv_files, npz_files, parquet_files
-from asyncdmtl.data.cells import (
-    Reading,
-    normalised,
-    read_names,
-    read_texts,
-    texts_of,
-    warn_of_number_texts,
-)
-from asyncdmtl.data.columns import Column, as_column, text_column, to_text
+from asyncdmtl.data.cells import read_names, read_texts, texts_of, warn_of_number_texts
+from asyncdmtl.data.columns import Column, as_column, is_numeric, text_column, to_text
 from asyncdmtl.data.files import Source
+from asyncdmtl.data.reading import Reading, normalised
 from asyncdmtl.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -94,7 +88,8 @@ def read_columns(source: Source, wanted: Wanted, reading: Reading) -> dict[str, 
 def _column(name: str, cells: object, source: Source, wanted: Wanted, reading: Reading) -> Column:
     what = f"column {name!r} of {source.name}"
     if isinstance(cells, np.ndarray):
-        numbers = as_column(cells, what)
+        column = as_column(cells, what)
+        numbers = reading.without_missing(column) if is_numeric(column) else column
         as_text = name in {*wanted.known, *wanted.verbatim, *reading.categorical}
         return to_text(numbers) if as_text else numbers
     assert isinstance(cells, list)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.data.cells import identity
 from asyncdmtl.data.columns import Column, as_text, is_missing, is_numeric
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
 from asyncdmtl.data.fingerprints import NO_FINGERPRINTS, Fingerprints
 from asyncdmtl.data.moments import MAX_ROWS, NO_MOMENTS, Moments
+from asyncdmtl.data.reading import identity
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.placement import natural_key

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from asyncdmtl.arrays import Floats, Indices
-from asyncdmtl.data.cells import Reading, normalised
 from asyncdmtl.data.columns import Column, Texts
+from asyncdmtl.data.reading import Reading, normalised
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.validation import whole_number

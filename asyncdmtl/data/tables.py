@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from asyncdmtl.arrays import Floats, Indices
-from asyncdmtl.data.cells import Reading, identity, normalised
 from asyncdmtl.data.columns import (
     Column,
     Texts,
@@ -30,6 +29,7 @@ from asyncdmtl.data.columns import (
 from asyncdmtl.data.files import Source, find_files
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.readers import Wanted, check_columns, read_columns
+from asyncdmtl.data.reading import Reading, identity, normalised
 from asyncdmtl.data.surveys import ONE_KIND, check_categories
 from asyncdmtl.data.table import WEIGHT, Table, TableSpec
 from asyncdmtl.errors import DataError, UsageError

@@ -5,20 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from support.table_files import plain
 
-from asyncdmtl.data.cells import (
-    Reading,
-    identity,
-    normalised,
-    plain_numbers,
-    read_names,
-    read_texts,
-    texts_of,
-)
-from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.data.cells import as_numbers, read_names, read_texts, texts_of
+from asyncdmtl.data.reading import Reading
+from asyncdmtl.errors import DataError
 
 
 def column(*cells: str | None, **options: Any) -> list[Any]:
@@ -28,46 +19,11 @@ def column(*cells: str | None, **options: Any) -> list[Any]:
 NUMBERS = [str(i) for i in range(20)]
 
 
-@pytest.mark.parametrize(
-    ("spellings", "name"),
-    [
-        (("1", "1.0", "01.0", "1e0", "+1", "1.", "10e-1", "100E-2"), "1"),
-        (("1.5", "1.50", "15e-1"), "1.5"),
-        (("0", "-0", "0.0", "-0.0"), "0"),
-        (("true", "True", "TRUE"), "True"),
-        (("2026-01-02", "2026-01-02 00:00:00", "2026-01-02T00:00", "2026-01-02T00:00:00.000Z"), "2026-01-02"),
-        (("007",), "007"),
-        (("1_000",), "1_000"),
-        (("red",), "red"),
-        (("123456789012345678901234567890",), "123456789012345678901234567890"),
-        (("2026-01-02 10:00:00",), "2026-01-02 10:00:00"),
-    ],
-)
-def test_a_name_has_one_identity(spellings: tuple[str, ...], name: str) -> None:
-    assert {identity(spelling) for spelling in spellings} == {name}
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False))
-@example(1e16)
-@example(0.1)
-def test_identities_of_numbers_are_those_of_their_texts(number: float) -> None:
-    assert identity(repr(number)) == identity(identity(repr(number)))
-    assert float(identity(repr(number))) == number
-
-
-@pytest.mark.parametrize(
-    ("text", "normal"),
-    [("red ", "red"), ("\u00a0red\ufeff", "red"), ("u\u0308", "\u00fc"), ("  ", ""), ("a b", "a b")],
-)
-def test_text_is_brought_to_a_normal_form(text: str, normal: str) -> None:
-    assert normalised(text) == normal
-
-
 def test_plain_numbers_and_empty_cells_are_numbers() -> None:
     assert column("1", " 2.5 ", "", "-3e-2", None, "1e400") == [1.0, 2.5, None, -0.03, None, np.inf]
     assert column("inf", "-Infinity", "1") == [np.inf, -np.inf, 1.0]
     assert column("", None) == [None, None]
-    assert plain_numbers(["1", "1_0"]) is None
+    assert as_numbers(["1", "1_0"], Reading()) is None
 
 
 @pytest.mark.parametrize("word", ["NA", "n/a", "null", "None", "nan", "#N/A", "<NA>"])
@@ -147,22 +103,6 @@ def test_spellings_of_one_value_are_told(caplog: pytest.LogCaptureFixture) -> No
 def test_known_values_and_spellings_are_kept() -> None:
     assert list(read_names(["NA", "TRUE"], "c", Reading(), known=("NA",))) == ["NA", "True"]
     assert list(read_texts(["TRUE", " false"], "y", "target", Reading(), spelled=True)) == ["TRUE", "false"]
-
-
-@pytest.mark.parametrize(
-    ("options", "argument"),
-    [
-        ({"decimal": ";"}, "--decimal"),
-        ({"separator": "ab"}, "--separator"),
-        ({"separator": '"'}, "--separator"),
-        ({"encoding": "klingon"}, "--encoding"),
-        ({"header": ("a", "a")}, "--header"),
-    ],
-)
-def test_options_that_break_a_rule_are_named(options: dict[str, Any], argument: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        Reading(**options)
-    assert caught.value.argument == argument
 
 
 def test_values_of_all_types_are_cells() -> None:

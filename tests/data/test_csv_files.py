@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from support.table_files import read_file, write_text
 
-from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.files import find_files
+from asyncdmtl.data.reading import Reading
 from asyncdmtl.errors import DataError
 
 NAN = float("nan")

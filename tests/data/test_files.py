@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from support.table_files import read_file, write_text
 
-from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.files import find_files
 from asyncdmtl.data.readers import Wanted, read_columns
+from asyncdmtl.data.reading import Reading
 from asyncdmtl.errors import DataError
 
 NAN = float("nan")

@@ -5,10 +5,13 @@ import gzip
 import logging
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.table_files import read_file, write_text
 
-from asyncdmtl.data.cells import Reading
+from asyncdmtl.data.reading import Reading
 from asyncdmtl.errors import DataError
 
 NAN = float("nan")
@@ -84,3 +87,18 @@ def test_similar_names_are_shown_for_a_column_that_is_not_there(tmp_path: Path) 
 def test_names_of_columns_are_in_normal_form(tmp_path: Path) -> None:
     path = write_text(tmp_path, "t, gro\u0308\u00dfe \na,1\n")
     assert read_file(path) == {"t": ["a"], "gr\u00f6\u00dfe": [1.0]}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.npz"])
+def test_a_number_may_be_a_missing_value_in_every_format(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "a.csv":
+        path.write_text("t,x,y\na,1,-999\nb,-999.0,2\n")
+    elif name == "a.parquet":
+        pq.write_table(pa.table({"t": ["a", "b"], "x": [1.0, -999.0], "y": [-999, 2]}), path)
+    else:
+        X, y = np.array([[1.0], [-999.0]]), np.array([-999, 2])
+        np.savez(path, X=X, y=y, tasks=np.array(["a", "b"]), feature_names=np.array(["x"]))
+    key = "tasks" if name == "a.npz" else "t"
+    columns = read_file(path, key, Reading(missing=("-999",)))
+    assert columns == {"x": [1.0, None], "y": [None, 2.0], key: ["a", "b"]}

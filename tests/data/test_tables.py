@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asyncdmtl
-from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.columns import as_column
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.readers import Wanted
+from asyncdmtl.data.reading import Reading
 from asyncdmtl.data.surveys import Survey
 from asyncdmtl.data.table import TableSpec
 from asyncdmtl.data.tables import TableData, load_partitions, load_table, read_table, suggest_loss

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from asyncdmtl.data.cells import Reading
 from asyncdmtl.data.columns import Column, is_numeric
 from asyncdmtl.data.files import find_files
 from asyncdmtl.data.readers import Wanted, read_columns
+from asyncdmtl.data.reading import Reading
 
 
 def write_text(folder: Path, text: str, name: str = "a.csv") -> Path:
