@@ -11,6 +11,7 @@ Which way is taken depends on shapes, and on whether all numbers are finite.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Sequence
@@ -40,6 +41,13 @@ _LARGE, _THICK = 1 << 17, 16
 
 # Columns per row from which on a Gram matrix is made row by row.
 _LONG = 64
+
+# Exponents up to which two powers of two may be multiplied one by one without over- or underflow in between:
+# slices and their products are integers below 2⁵³.
+_SHIFTED = 450
+
+# Terms of which slices are multiplied at a time.
+_DEPTH = 256
 
 # Slices of each factor. Of some 23 bits each, three hold all digits of every number that is not 2¹⁶ times
 # less than the largest of its row.
@@ -114,7 +122,7 @@ def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
         return np.zeros((*batch, m, n), A.dtype)
     large = m * k * n >= _LARGE and min(m, k, n) >= _THICK and A.dtype == np.float64
     if large and np.isfinite(A).all() and np.isfinite(B).all():
-        return _sliced_product(A, B)  # type: ignore[return-value, arg-type] # float64
+        return _blocked_product(A, B)  # type: ignore[return-value, arg-type] # float64
     return _added_product(A, B, batch)
 
 
@@ -145,15 +153,19 @@ def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...
 def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width: int) -> NDArray[Scalar]:
     """The sum over an axis of the products of two arrays that are broadcast against each other."""
     k = left.shape[axis]
-    shape = list(np.broadcast_shapes(left.shape, right.shape))
-    shape[axis] = width
     # The axis in front; `np.moveaxis` takes some microseconds.
     order = (left.ndim + axis, *range(left.ndim + axis), *range(left.ndim + axis + 1, left.ndim))
     left, right = left.transpose(order), right.transpose(order)
-    added = _WORKSPACE.array(0, shape, left.dtype).transpose(order)
+    shape = (width, *map(max, left.shape[1:], right.shape[1:]))
+    # Terms lie in memory as the larger factor does, so that operations go along both.
+    strides = left.strides if left.size >= right.size else right.strides
+    outwards = sorted(range(left.ndim), key=lambda i: -strides[i])
+    inverse = sorted(range(left.ndim), key=outwards.__getitem__)
+    lying = [shape[i] for i in outwards]
+    added = _WORKSPACE.array(0, lying, left.dtype).transpose(inverse)
     np.multiply(left[:width], right[:width], out=added)
     if width < k:
-        scratch = _WORKSPACE.array(1, shape, left.dtype).transpose(order)
+        scratch = _WORKSPACE.array(1, lying, left.dtype).transpose(inverse)
         for start in range(width, k, width):
             stop = min(start + width, k)
             head, here = added[: stop - start], scratch[: stop - start]
@@ -183,33 +195,53 @@ def _with_dimensions(A: NDArray[Scalar], dimensions: int) -> NDArray[Scalar]:
     return A.reshape(*(1,) * (dimensions - A.ndim), *A.shape)
 
 
+def _blocked_product(A: Floats, B: Floats) -> Floats:
+    """By BLAS, of some terms at a time, so that their slices stay in the cache; blocks in their order."""
+    C = _sliced_product(A[..., :_DEPTH], B[..., :_DEPTH, :])
+    for start in range(_DEPTH, A.shape[-1], _DEPTH):
+        block = slice(start, start + _DEPTH)
+        C += _sliced_product(A[..., block], B[..., block, :])
+    return C
+
+
 def _sliced_product(A: Floats, B: Floats) -> Floats:
     """By BLAS, of slices of both factors that are integers."""
     k = A.shape[-1]
     # A sum of `3k` products of two signed slices must stay below 2⁵³.
     bits = (55 - (_SLICES * k - 1).bit_length()) // 2
-    rows, row_exponents = _slices(A, bits, -1)
-    columns, column_exponents = _slices(B, bits, -2)
+    rows, row_exponents = _slices(A, bits)
+    columns, column_exponents = _slices(B.swapaxes(-1, -2), bits)
     C: Floats | None = None
     for order in reversed(range(_SLICES)):
         left = np.concatenate(rows[: order + 1], axis=-1)
-        right = np.concatenate(columns[: order + 1][::-1], axis=-2)
-        exact = np.matmul(left, right)
+        right = np.concatenate(columns[: order + 1][::-1], axis=-1)
+        exact = np.matmul(left, right.swapaxes(-1, -2))
         C = exact if C is None else C * 2.0**-bits + exact
     assert C is not None
-    result: Floats = np.ldexp(C, row_exponents + column_exponents - 2 * bits)
-    return result
+    return _shifted(C, row_exponents - bits, column_exponents.swapaxes(-1, -2) - bits)
 
 
-def _slices(A: Floats, bits: int, axis: int) -> tuple[list[Floats], NDArray[np.int32]]:
+def _slices(rows: Floats, bits: int) -> tuple[list[Floats], NDArray[np.int32]]:
     """Slices `A_i`, integers of at most `2^(bits − 1)`, with `A ≈ 2^(exponent) Σ_i 2^(−bits·(i + 1)) A_i`.
 
-    The exponents, one for each line of `A` along the axis, are those of its largest number.
+    The exponents, one for each row, are those of its largest number.
     """
-    exponents = np.frexp(np.abs(A).max(axis=axis, keepdims=True))[1].astype(np.int32) + 1
-    rest = np.ldexp(A, bits - exponents)
+    exponents = np.frexp(np.abs(rows).max(axis=-1, keepdims=True))[1].astype(np.int32) + 1
+    rest = _shifted(rows, bits - exponents)
     slices = []
     for _ in range(_SLICES):
         slices.append(np.rint(rest))
-        rest = (rest - slices[-1]) * 2.0**bits
+        rest -= slices[-1]
+        rest *= 2.0**bits
     return slices, exponents
+
+
+def _shifted(A: Floats, *exponents: NDArray[np.int32]) -> Floats:
+    """`A` times powers of two, rounded once, in C order."""
+    if all(np.abs(e).max() <= _SHIFTED for e in exponents):
+        shifted = np.multiply(A, np.ldexp(1.0, exponents[0]), order="C")
+        for e in exponents[1:]:
+            shifted *= np.ldexp(1.0, e)
+        return shifted
+    result: Floats = np.ldexp(np.ascontiguousarray(A), functools.reduce(np.add, exponents))
+    return result

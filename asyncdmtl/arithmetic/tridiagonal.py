@@ -33,6 +33,9 @@ _APART = 2.0**-400
 _FOUND = 2.0**-50
 _STEPS = 60
 
+# Or when the function there is as good as 0: of its terms' magnitudes, what rounding leaves.
+_NOISE = 2.0**-51
+
 # Leaves of the tree of subproblems have at most so many rows.
 _LEAF = 16
 
@@ -57,13 +60,14 @@ class Reflected:
 
     def back(self, X: Floats) -> Floats:
         """`Q·X` of (b, n, m); `X` is overwritten."""
-        n = X.shape[1]
+        b, n, columns = X.shape
+        memory = np.empty(X.size)
         for k in reversed(range(n - 2)):
             v = self.reflectors[:, k, k + 1 :, None]
             below = X[:, k + 1 :]
-            along = fold((below * v).swapaxes(0, 1))
-            along *= self.betas[:, k, None]
-            below -= v * along[:, None, :]
+            products = memory[: below.size].reshape(b, n - k - 1, columns)
+            along = fold(np.multiply(below, v, out=products).swapaxes(0, 1)) * self.betas[:, k, None]
+            below -= np.multiply(v, along[:, None, :], out=products)
         return X
 
 
@@ -71,6 +75,8 @@ def reflected(S: Floats) -> Reflected:
     """`S` (b, n, n), symmetric with norm about 1, made tridiagonal; `S` is overwritten."""
     b, n = S.shape[:2]
     reflectors, betas = np.zeros((b, n, n)), np.zeros((b, n))
+    # Products of one step, in memory that is used again and again.
+    memory = np.empty(b * n * n)
     for k in range(n - 2):
         v, rest = S[:, k + 1 :, k].copy(), S[:, k + 1 :, k + 1 :]
         squares = sum_of_squares(v, 1)
@@ -82,13 +88,14 @@ def reflected(S: Floats) -> Reflected:
         v[:, 0] += signed
         v[~some] = 0.0
         beta = np.where(some, 1.0 / np.where(some, squares + np.abs(first) * length, 1.0), 0.0)
-        p = fold((rest * v[:, :, None]).swapaxes(0, 1))
-        p *= beta[:, None]
+        m = n - k - 1
+        products = memory[: b * m * m].reshape(b, m, m)
+        p = fold(np.multiply(rest, v[:, :, None], out=products).swapaxes(0, 1)) * beta[:, None]
         half = total(p * v, 1)
         half *= 0.5 * beta
         p -= half[:, None] * v
-        rest -= v[:, :, None] * p[:, None, :]
-        rest -= p[:, :, None] * v[:, None, :]
+        rest -= np.multiply(v[:, :, None], p[:, None, :], out=products)
+        rest -= np.multiply(p[:, :, None], v[:, None, :], out=products)
         reflectors[:, k, k + 1 :] = v
         betas[:, k] = beta
     diagonal = np.diagonal(S, axis1=1, axis2=2).copy()
@@ -219,26 +226,32 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     low, high = np.zeros_like(nu), gaps
     upper = np.tri(n, k=-1)
     lower = 1.0 - upper
-    step, found = _root_of_two(sign * f, own, other, nu, gaps), np.zeros(nu.shape, np.bool_)
-    for _ in range(_STEPS):
-        low, high = np.where(sign * f < 0.0, nu, low), np.where(sign * f > 0.0, nu, high)
-        found |= np.abs(step - nu) <= _FOUND * nu
-        between = np.where(low > 0.0, np.sqrt(low) * np.sqrt(high), 0.5 * high)
-        moved = np.where((step > low) & (step < high), step, between)
-        moved = np.where(found, nu, moved)
-        nu = moved
-        distance = poles - (sign * nu)[:, None, :]
-        if found.all():
-            break
-        terms = weights[:, :, None] / distance
-        slopes = terms / distance
-        below = fold((slopes * lower).swapaxes(0, 1))
-        above = fold((np.multiply(slopes, upper, out=slopes)).swapaxes(0, 1))
-        own, other = np.where(left, below, above), np.where(left, above, below)
-        f = 1.0 + total(terms, 1)
-        rounding = 4.0 * 2.0**-53 * (1.0 + fold((np.abs(terms, out=terms)).swapaxes(0, 1)))
-        step = _root_of_two(sign * f, own * (nu * nu), other * ((gaps - nu) * (gaps - nu)), nu, gaps)
-        found |= np.abs(f) <= rounding
+    found = np.zeros(nu.shape, np.bool_)
+    distance, terms, slopes = (np.empty_like(poles) for _ in range(3))
+    # A constant of 0 makes one of the two forms of a root infinite, and the other one is taken.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = _root_of_two(sign * f, own, other, nu, gaps)
+        for _ in range(_STEPS):
+            signed = sign * f
+            low, high = np.where(signed < 0.0, nu, low), np.where(signed > 0.0, nu, high)
+            found |= np.abs(step - nu) <= _FOUND * nu
+            between = np.where(low > 0.0, np.sqrt(low) * np.sqrt(high), 0.5 * high)
+            moved = np.where((step > low) & (step < high), step, between)
+            nu = np.where(found, nu, moved)
+            np.subtract(poles, (sign * nu)[:, None, :], out=distance)
+            if found.all():
+                break
+            np.divide(weights[:, :, None], distance, out=terms)
+            np.divide(terms, distance, out=slopes)
+            # `slopes` is no longer needed once it is split; it holds the magnitudes of terms in the end.
+            below = fold((slopes * lower).swapaxes(0, 1))
+            above = fold(np.multiply(slopes, upper, out=slopes).swapaxes(0, 1)).copy()
+            size = 1.0 + fold(np.abs(terms, out=slopes).swapaxes(0, 1))
+            f = 1.0 + fold(terms.swapaxes(0, 1))
+            rest = gaps - nu
+            own, other = np.where(left, below, above), np.where(left, above, below)
+            step = _root_of_two(sign * f, own * (nu * nu), other * (rest * rest), nu, gaps)
+            found |= np.abs(f) <= _NOISE * size
     return distance, np.where(left, d, d[:, following]) + sign * nu
 
 
@@ -248,5 +261,4 @@ def _root_of_two(f: Floats, own: Floats, other: Floats, nu: Floats, gap: Floats)
     a = c * gap + own + other
     difference = c * gap - own + other
     root = np.sqrt(difference * difference + 4.0 * own * other)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(a > 0.0, 2.0 * (own * gap) / (a + root), (a - root) / (2.0 * c))
+    return np.where(a > 0.0, 2.0 * (own * gap) / (a + root), (a - root) / (2.0 * c))

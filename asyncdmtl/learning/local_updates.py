@@ -140,7 +140,7 @@ class LocalUpdates:
         scores = np.zeros(batch.y.shape)
         for cols in self._column_blocks:
             w = np.stack([self._iterate.ahead_of(t, cols) for t in batch.tasks]).astype(np.float64)
-            scores += matmul(batch.X[:, :, cols], w[:, :, None])[:, :, 0]
+            scores += matmul(batch.X_by_column[:, :, cols], w[:, :, None])[:, :, 0]
         if self._problem.settings.has_intercept:
             last = slice(self._problem.features, self._problem.d)
             scores += np.stack([self._iterate.ahead_of(t, last) for t in batch.tasks]).astype(np.float64)
