@@ -1,7 +1,8 @@
-"""Batches of partitions with equal shapes, whose losses and gradients are computed together.
+"""Batches of partitions with nearly equal shapes, whose losses and gradients are computed together.
 
-Every partition gets the same bits as it would get alone: stacked matrices are multiplied matrix by matrix,
-and sums are taken row by row. So no update depends on what else a worker stores.
+Every partition gets the same bits as it would get alone: zero rows that do not count bring it to a number of
+rows that depends on its own number only, stacked matrices are multiplied matrix by matrix, and sums are taken
+row by row. So no update depends on what else a worker stores.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.sums import mean, total
+from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
 
@@ -19,14 +21,29 @@ from asyncdmtl.learning.tasks import Partition
 # that calling NumPy once for each costs nothing.
 _SMALL = 1 << 20
 
+# Numbers of rows between 2ⁿ and 2ⁿ⁺¹ to which partitions are brought: at most an eighth of the rows is added.
+_SIZES = 8
+
 
 class Batch(NamedTuple):
-    """`P` partitions of `r` rows and `F` features each.
+    """`P` partitions of up to `r` rows and `F` features each.
 
-    `places` are their positions among the stored partitions, and `tasks` the indices of their tasks. `X` is
-    (P, r, F). `X_by_column` has the same numbers, those of a column one after another in memory, which makes
-    scores quicker; of a large partition it is `X` itself. `y` and `weights` are (P, r). `weight` (P,) has the
-    sums of `weights`, or the numbers of rows if there are no weights.
+    Attributes
+    ----------
+    places, tasks : list of int
+        Their positions among the stored partitions, and the indices of their tasks.
+    X : (P, r, F) array
+        Rows, and zeros below them.
+    X_by_column : (P, r, F) array
+        The same numbers, those of a column one after another in memory, which makes scores quicker. Of a
+        large partition it is `X` itself.
+    y : (P, r) array
+    present : (P, r) array of bool
+        Which rows are no zeros that were added.
+    weights : (P, r) array, or None
+        Weights of rows, if they have some.
+    weight : (P,) array
+        The sums of `weights`, or the numbers of rows.
     """
 
     places: list[int]
@@ -34,42 +51,65 @@ class Batch(NamedTuple):
     X: Floats
     X_by_column: Floats
     y: Floats
+    present: NDArray[np.bool_]
     weights: Floats | None
     weight: Floats
 
     def means(self, values: Floats) -> Floats:
         """The weighted mean of values (P, r) over the rows of each partition: (P,)."""
-        if self.weights is None:
-            return mean(values, 1)
-        weighted: Floats = total(values * self.weights, 1) / self.weight
+        weighted: Floats = total(self._weighted(values), 1) / self.weight
         return weighted
 
     def shares(self, values: Floats) -> Floats:
         """Values (P, r) times the share of each row in the weighted mean of its partition: (P, r)."""
-        weighted = values if self.weights is None else values * self.weights
-        return weighted / self.weight[:, None]
+        shares: Floats = self._weighted(values) / self.weight[:, None]
+        return shares
+
+    def _weighted(self, values: Floats) -> Floats:
+        # What the rows that were added give may be infinite, so that no product makes it 0.
+        counted = np.where(self.present, values, 0.0)
+        return counted if self.weights is None else counted * self.weights
 
 
 def make_batches(partitions: Sequence[Partition], tasks: Sequence[int]) -> list[Batch]:
     """All partitions in batches; `tasks` has the task of each. A large partition is a batch of its own."""
     groups: dict[object, list[int]] = {}
     for place, partition in enumerate(partitions):
-        alone = place if partition.X.nbytes > _SMALL else None
-        groups.setdefault((partition.X.shape, partition.weights is None, alone), []).append(place)
+        small = partition.X.nbytes <= _SMALL
+        shape = (_size(partition.rows), partition.features) if small else place
+        groups.setdefault((shape, partition.weights is None), []).append(place)
     return [_batch([partitions[i] for i in places], places, tasks) for places in groups.values()]
+
+
+def _size(rows: int) -> int:
+    """The least of the `_SIZES` numbers of rows in each octave that is at least `rows`."""
+    step = max(1, (1 << (rows.bit_length() - 1)) // _SIZES)
+    return -(-rows // step) * step
 
 
 def _batch(partitions: Sequence[Partition], places: list[int], tasks: Sequence[int]) -> Batch:
     first = partitions[0]
-    X = first.X[None] if len(partitions) == 1 else np.stack([partition.X for partition in partitions])
     large = first.X.nbytes > _SMALL
-    weights = [partition.weights for partition in partitions if partition.weights is not None]
+    rows = first.rows if large else _size(first.rows)
+    y = np.zeros((len(partitions), rows))
+    weights = None if first.weights is None else np.zeros((len(partitions), rows))
+    present = np.zeros((len(partitions), rows), np.bool_)
+    X = first.X[None] if large else np.zeros((len(partitions), rows, first.features))
+    for i, partition in enumerate(partitions):
+        own = slice(0, partition.rows)
+        y[i, own], present[i, own] = partition.y, True
+        if weights is not None:
+            assert partition.weights is not None
+            weights[i, own] = partition.weights
+        if not large:
+            X[i, own] = partition.X
     return Batch(
         places,
         [tasks[i] for i in places],
         X,
         X if large else np.ascontiguousarray(X.swapaxes(1, 2)).swapaxes(1, 2),
-        np.stack([partition.y for partition in partitions]),
-        np.stack(weights) if weights else None,
+        y,
+        present,
+        weights,
         np.array([partition.weight for partition in partitions]),
     )

@@ -47,6 +47,27 @@ def test_partitions_of_one_shape_lie_together() -> None:
     assert [batch.X.shape for batch in found] == [(2, 7, 3), (2, 5, 3), (2, 7, 3), (1, 1, 3), (1, 64, 3)]
 
 
+def test_partitions_of_nearly_equal_shape_lie_together() -> None:
+    rng = np.random.default_rng(5)
+    sizes = [33, 36, 35, 37, 16, 17, 18]
+    partitions = [
+        Partition(f"p{n}", "t", rng.normal(size=(r, 3)), rng.normal(size=r)) for n, r in enumerate(sizes)
+    ]
+    found = make_batches(partitions, [0] * len(sizes))
+    assert [[sizes[i] for i in batch.places] for batch in found] == [[33, 36, 35], [37], [16], [17, 18]]
+    values = rng.normal(size=(3, 36))
+    values[0, 33:] = np.inf
+    assert found[0].means(values)[0] == pytest.approx(values[0, :33].mean())
+    assert found[0].shares(values)[0, 33:].tolist() == [0.0] * 3
+    problem = Problem(make_settings(), [partition.info(make_settings()) for partition in partitions])
+    Y = rng.normal(size=(1, problem.d)).astype(problem.dtype)
+    together, out = updates(problem, dict(enumerate(partitions)), Y)
+    for n, partition in enumerate(partitions):
+        alone, update = updates(problem, {n: partition}, Y)
+        assert together[n] == alone[0]
+        assert out[n].tobytes() == update[0].tobytes()
+
+
 def test_large_partitions_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_SMALL", 7 * 3 * 8 - 1)
     partitions = made("squared", 3)
