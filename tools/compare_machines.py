@@ -100,6 +100,11 @@ def cases(arithmetic: str) -> Iterator[Settings]:
         yield Settings("logistic", "nuclear", aggregate=aggregate, **common)
     for compression in ("float16", "bfloat16", "int8"):
         yield Settings("squared", "covariance", compression=compression, **common)
+    for coupling in COUPLINGS:
+        if coupling != "graph":
+            yield Settings("squared", coupling, update="statistics", accelerated=False, **common)
+    for update in ("newton", "quasi-newton"):
+        yield Settings("logistic", "nuclear", update=update, accelerated=False, **common)
     yield Settings("logistic", "l21", update="model", epochs=3, accelerated=False, **common)
 
 

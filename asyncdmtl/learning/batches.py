@@ -25,6 +25,10 @@ _SMALL = 1 << 20
 _SIZES = 8
 
 
+# Rows from which on it is worth while to go along the rows of a column.
+_LONG = 16
+
+
 class Batch(NamedTuple):
     """`P` partitions of up to `r` rows and `F` features each.
 
@@ -35,8 +39,8 @@ class Batch(NamedTuple):
     X : (P, r, F) array
         Rows, and zeros below them.
     X_by_column : (P, r, F) array
-        The same numbers, those of a column one after another in memory, which makes scores quicker. Of a
-        large partition it is `X` itself.
+        The same numbers, those of a column one after another in memory, which makes scores quicker. It is `X`
+        itself where partitions are large or have few rows.
     y : (P, r) array
     present : (P, r) array of bool
         Which rows are no zeros that were added.
@@ -107,7 +111,7 @@ def _batch(partitions: Sequence[Partition], places: list[int], tasks: Sequence[i
         places,
         [tasks[i] for i in places],
         X,
-        X if large else np.ascontiguousarray(X.swapaxes(1, 2)).swapaxes(1, 2),
+        X if large or rows < _LONG else np.ascontiguousarray(X.swapaxes(1, 2)).swapaxes(1, 2),
         y,
         present,
         weights,

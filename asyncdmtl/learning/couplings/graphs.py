@@ -45,9 +45,15 @@ class ChainLaplacian(Coupling):
     def critical_strength(self, Z: Floats, smoothness: float) -> float:
         """10·smoothness divided by 2 − 2 cos(π/T), the least positive eigenvalue of `L`."""
         T = len(Z)
-        return (
-            quadratic_critical_strength(Z, smoothness) / (2.0 - 2.0 * math.cos(math.pi / T)) if T > 1 else 0.0
-        )
+        if T == 1:
+            return 0.0
+        # 2 − 2 cos x by its series, up to x = π/2: the cosine of the C library depends on the machine.
+        x = math.pi / T
+        least = term = x * x
+        for k in range(1, 12):
+            term *= -x * x / ((2 * k + 1) * (2 * k + 2))
+            least += term
+        return quadratic_critical_strength(Z, smoothness) / least
 
 
 @dataclass(frozen=True)

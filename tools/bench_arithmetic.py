@@ -1,0 +1,129 @@
+"""What the same bits everywhere cost: `python tools/bench_arithmetic.py`.
+
+Kernels beside NumPy's, and all computation of a round in one process, with both kinds of arithmetic. Results
+are checked before times are told; times are the least processor time of some repetitions, on one thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+import numpy as np
+
+from asyncdmtl.arithmetic import elementary, products, solving, spectral
+from asyncdmtl.arithmetic.kinds import ARITHMETICS
+from asyncdmtl.arithmetic.probe import describe
+from asyncdmtl.arrays import Floats
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import single_threaded
+
+Kernel = tuple[str, Callable[[], Any], Callable[[], Any]]
+
+
+def least(work: Callable[[], object], seconds: float) -> float:
+    """The least processor time of one call, within so many seconds."""
+    best, end = np.inf, time.process_time() + seconds
+    while time.process_time() < end:
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return float(best)
+
+
+def kernels() -> list[Kernel]:
+    """Names, ours and NumPy's."""
+    rng = np.random.default_rng(0)
+    found: list[Kernel] = []
+    for r, F in ((55, 27), (40, 200), (4, 10_000), (4, 1_000_000)):
+        X, w, s = rng.normal(size=(r, F)), rng.normal(size=F), rng.normal(size=r)
+        by_column = np.asfortranarray(X) if X.nbytes <= 1 << 20 else X
+        ours: Callable[..., Any] = products.matmul
+        found.append((f"scores {r} × {F}", partial(ours, by_column, w), partial(np.matmul, X, w)))
+        found.append((f"gradient {r} × {F}", partial(ours, s, X), partial(np.matmul, s, X)))
+    for n in (27, 200):
+        A = rng.normal(size=(n, n))
+        S = A @ A.T
+        found.append((f"product {n} × {n}", partial(ours, A, S), partial(np.matmul, A, S)))
+        found.append(
+            (f"eigenvectors {n} × {n}", partial(values, spectral.eigh, S), partial(values, np.linalg.eigh, S))
+        )
+    B = rng.normal(size=(139, 28, 40))
+    S, b = B @ B.swapaxes(1, 2), rng.normal(size=(139, 28, 1))
+    found.append(("139 systems 28 × 28", partial(solving.solve, S, b), partial(np.linalg.solve, S, b)))
+    x = rng.normal(size=15_000)
+    found.append(("exp of 15,000", partial(elementary.exp, x), partial(np.exp, x)))
+    found.append(("softplus of 15,000", partial(elementary.softplus, x), partial(np.logaddexp, 0.0, x)))
+    return found
+
+
+def values(decompose: Callable[..., Any], S: Floats) -> Any:
+    """The eigenvalues, which do not depend on signs; vectors are found, too."""
+    return decompose(S)[0]
+
+
+def partitions(tasks: int, features: int, rows: int, per_task: int = 1) -> list[Partition]:
+    """Random regression tasks."""
+    rng = np.random.default_rng(1)
+    return [
+        Partition(f"p{n}", f"t{n // per_task}", rng.normal(size=(rows, features)), rng.normal(size=rows))
+        for n in range(tasks * per_task)
+    ]
+
+
+CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "139 tasks × 27, 2 × 55 rows": ((139, 27, 55, 2), {"dtype": "float64", "strength": 0.3}),
+    "200 tasks × 200, 40 rows": ((200, 200, 40), {"dtype": "float64", "strength": 0.05}),
+    "8 × 10,000 float32, 4 rows": ((8, 10_000, 4), {"strength": 0.001}),
+    "8 × 1,000,000 float32, 4 rows": ((8, 1_000_000, 4), {"strength": 0.001}),
+}
+
+
+def one_round(stored: list[Partition], settings: Settings) -> Callable[[], None]:
+    """All that is computed in a round, but for penalties, which one worker tells."""
+    problem = Problem(settings, [partition.info(settings) for partition in stored])
+    trainer = Trainer(problem, dict(enumerate(stored)))
+    updates = np.empty((len(stored), problem.d), problem.dtype)
+
+    def work() -> None:
+        trainer.local_updates(updates)
+        trainer.step([problem.aggregate(t, updates[list(S)]) for t, S in enumerate(problem.partitions_of)])
+
+    work()
+    return work
+
+
+@click.command()
+@click.option("--seconds", default=1.0, show_default=True, help="Processor time for each figure.")
+@click.option("--coupling", multiple=True, default=("l21", "nuclear"), show_default=True)
+def main(seconds: float, coupling: tuple[str, ...]) -> None:
+    """Measure kernels and rounds."""
+    for name, value in describe().items():
+        click.echo(f"{name}: {value}")
+    with single_threaded():
+        for name, ours, numpys in kernels():
+            np.testing.assert_allclose(ours(), numpys(), rtol=1e-9, atol=1e-9)
+            own, other = least(ours, seconds), least(numpys, seconds)
+            told = f"NumPy {1e6 * other:10.1f} µs, reproducible {1e6 * own:10.1f} µs"
+            click.echo(f"{name:24} {told}: × {own / other:.1f}")
+        for name, (sizes, changes) in CASES.items():
+            stored = partitions(*sizes)
+            for chosen in coupling:
+                spent = {}
+                for arithmetic in ARITHMETICS:
+                    given: dict[str, Any] = {"rounds": 1, "arithmetic": arithmetic} | changes
+                    spent[arithmetic] = least(
+                        one_round(stored, Settings("squared", chosen, **given)), seconds
+                    )
+                told = ", ".join(f"{kind} {1e3 * value:8.2f} ms" for kind, value in spent.items())
+                click.echo(f"{name}, {chosen}: {told}: × {spent['reproducible'] / spent['fast']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
