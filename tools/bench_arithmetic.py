@@ -17,12 +17,12 @@ import numpy as np
 from asyncdmtl.arithmetic import elementary, products, solving, spectral
 from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.arithmetic.probe import describe
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.learning.training import single_threaded
 
 Kernel = tuple[str, Callable[[], Any], Callable[[], Any]]
 
