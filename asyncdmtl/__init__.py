@@ -7,13 +7,32 @@ For codes alone, without any network::
     plan = make_plan(Placement({"w0": ["a", "b"], "w1": ["b", "c"], "w2": ["c", "a"]}))
     plan.uplink_load, plan.downlink_load        # Fraction(3, 2), Fraction(1, 1)
 
-The estimators for scikit-learn are described in `asyncdmtl.estimators`.
+The estimators for scikit-learn are described in `asyncdmtl.estimators`. All errors that the package raises on
+purpose are subclasses of `AsyncDMTLError`; `asyncdmtl.errors` says when each is raised.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from asyncdmtl._version import __version__ as __version__
+from asyncdmtl.errors import (
+    AsyncDMTLError,
+    AuthenticationError,
+    CodingError,
+    CorruptionError,
+    DataError,
+    DisagreementError,
+    IntegrityError,
+    LinkError,
+    LocalProtocolError,
+    PeerError,
+    PlacementError,
+    PlanError,
+    ProtocolError,
+    RemoteProtocolError,
+    UsageError,
+    WaitError,
+)
 
 if TYPE_CHECKING:
     from asyncdmtl.estimators import (
@@ -30,21 +49,37 @@ if TYPE_CHECKING:
     from asyncdmtl.plan.planner import make_plan
 
 __all__ = [
+    "AsyncDMTLError",
+    "AuthenticationError",
     "CodedMultiTaskClassifier",
     "CodedMultiTaskClassifierCV",
     "CodedMultiTaskRegressor",
     "CodedMultiTaskRegressorCV",
+    "CodingError",
+    "CorruptionError",
+    "DataError",
+    "DisagreementError",
+    "IntegrityError",
     "LinearPlan",
+    "LinkError",
+    "LocalProtocolError",
+    "PeerError",
     "Placement",
+    "PlacementError",
     "Plan",
+    "PlanError",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "UsageError",
+    "WaitError",
     "compare",
     "design_placement",
     "make_linear_plan",
     "make_plan",
 ]
 
-# The module that defines each public name. A name is imported when it is first used, because SciPy and
-# scikit-learn, which some of these modules need, take a second to import.
+# The module that defines each public name; errors are imported above. A name is imported when it is first
+# used, because SciPy and scikit-learn, which some of these modules need, take a second to import.
 _HOMES = {
     "CodedMultiTaskClassifier": "asyncdmtl.estimators",
     "CodedMultiTaskClassifierCV": "asyncdmtl.estimators",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import asyncdmtl
 from asyncdmtl import errors
 from asyncdmtl.errors import AsyncDMTLError, DisagreementError, UsageError, WaitError
 
@@ -52,3 +53,9 @@ def test_the_exit_codes_are_those_of_the_documentation() -> None:
 
 def is_error(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, AsyncDMTLError)
+
+
+def test_every_error_has_its_name_at_the_top_of_the_package() -> None:
+    kinds = {name: kind for name, kind in vars(errors).items() if is_error(kind)}
+    assert kinds == {name: vars(asyncdmtl)[name] for name in kinds}
+    assert kinds.keys() <= set(asyncdmtl.__all__)

@@ -1,4 +1,4 @@
-"""One BLAS thread for as long as somebody computes what others must compute alike."""
+"""Limit BLAS to one thread while a result is computed that other machines must compute to the same bit."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.credentials import Credentials
 from asyncdmtl.server.events import Listening, OnEvent, Planned, ServerEvent
