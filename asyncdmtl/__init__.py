@@ -80,7 +80,7 @@ __all__ = [
 
 # The module that defines each public name; errors are imported above. A name is imported when it is first
 # used, because SciPy and scikit-learn, which some of these modules need, take a second to import.
-_HOMES = {
+_MODULE_OF = {
     "CodedMultiTaskClassifier": "asyncdmtl.estimators",
     "CodedMultiTaskClassifierCV": "asyncdmtl.estimators",
     "CodedMultiTaskRegressor": "asyncdmtl.estimators",
@@ -97,9 +97,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

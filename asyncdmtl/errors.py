@@ -21,7 +21,7 @@
 
     Terminated (BaseException)        143   a signal other than Ctrl-C asked this process to end
 
-Facts that a program may want (which worker, which partition) are attributes, not only words.
+Facts that a program may need, such as the worker and the partition, are attributes of the errors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 
 
 class AsyncDMTLError(Exception):
-    """Base of all errors; `exit_code` is the exit code of a command that fails by it."""
+    """Base of all errors; `exit_code` is the exit code of a command that fails with it."""
 
     exit_code = 1
 
@@ -38,7 +38,8 @@ class AsyncDMTLError(Exception):
 class UsageError(AsyncDMTLError, ValueError):
     """An argument, option or file breaks a rule.
 
-    `argument` names it, `rule` is the rule, and `value` is the value that breaks it.
+    `argument` is the name of the argument, option or file, `rule` is the rule, and `value` is the value that
+    breaks the rule.
     """
 
     exit_code = 2
@@ -47,7 +48,7 @@ class UsageError(AsyncDMTLError, ValueError):
         self.argument = argument
         self.rule = rule
         self.value = value
-        # Where nothing was given, the rule says all.
+        # If no value was given, the message need not show it.
         absent = value is None and rule.startswith(("must be given", "needs", "must name", "must say"))
         super().__init__(f"{argument} {rule}" + ("" if absent else f", got {_short(value)}"))
 
@@ -57,7 +58,7 @@ class PlacementError(UsageError):
 
 
 class DataError(UsageError):
-    """Data that cannot be read or trained on."""
+    """Data cannot be read, or cannot be trained on."""
 
 
 class PlanError(AsyncDMTLError):
@@ -65,7 +66,7 @@ class PlanError(AsyncDMTLError):
 
 
 class CodingError(AsyncDMTLError):
-    """Vectors that cannot be decoded, or that decode to something else than was encoded."""
+    """Vectors cannot be decoded, or decode to something else than was encoded."""
 
     exit_code = 6
 
@@ -120,7 +121,7 @@ class WaitError(AsyncDMTLError):
 
 
 class ProtocolError(AsyncDMTLError):
-    """The rules of the wire were broken."""
+    """The rules of the wire protocol were broken."""
 
 
 class LocalProtocolError(ProtocolError):
@@ -136,7 +137,7 @@ class CorruptionError(RemoteProtocolError):
 
 
 class PeerError(AsyncDMTLError):
-    """The peer said that it failed; `exit_code` is the one it named."""
+    """The peer reported that it failed; `exit_code` is the exit code that it reported."""
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         self.exit_code = exit_code

@@ -58,7 +58,7 @@ def imported(module: Path) -> Iterator[str]:
             assert node.module is not None
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
     if module.parts == ("__init__.py",):
-        yield from asyncdmtl._HOMES.values()
+        yield from asyncdmtl._MODULE_OF.values()
 
 
 def modules_imported(module: Path) -> set[Path]:

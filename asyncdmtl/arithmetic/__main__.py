@@ -1,4 +1,4 @@
-"""`python -m asyncdmtl.arithmetic`: what this machine computes with, and digests to compare with others."""
+"""`python -m asyncdmtl.arithmetic`: describe this machine's arithmetic, with digests to compare machines."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`exp`, `log` and what is made of them, from `+ − × ÷` and operations on bits: the same bits everywhere.
+"""`exp`, `log` and functions made of them, from `+ − × ÷` and bit operations: the same bits everywhere.
 
-NumPy's own take other polynomials with AVX-512, with SVML, and on other architectures. These are the
-argument reductions and polynomials of Sun's fdlibm (`e_exp.c`, `e_log.c`), one operation on all numbers at a
-time, with errors below 1 unit in the last place for `exp` and `log`, and below 2 for the others. All take and
-return float64 arrays of any shape; NaN gives NaN, and nothing warns.
+NumPy's own functions use other polynomials with AVX-512, with SVML, and on other architectures. The functions
+here use the argument reductions and polynomials of Sun's fdlibm (`e_exp.c`, `e_log.c`), one operation on all
+numbers at a time. Errors are below 1 unit in the last place for `exp` and `log`, and below 2 for the others.
+All functions take and return float64 arrays of any shape; NaN gives NaN, and no warning is issued.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Floats
 
-# fdlibm: ln 2 in two parts, the first with 32 zero bits at its end: its multiples by exponents are exact.
+# ln 2 in two parts, from fdlibm. The first part ends in 32 zero bits, so that multiplying it by an exponent
+# is exact.
 _LN2_HIGH = 6.93147180369123816490e-01
 _LN2_LOW = 1.90821492927058770002e-10
 _INVERSE_LN2 = 1.44269504088896338700e00
@@ -28,10 +29,10 @@ _LOG = (
     1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01,
 )  # fmt: skip
 
-# Beyond these `exp` is infinite or 0 whatever the argument.
+# `exp` is infinite for arguments above the first, and 0 for arguments below the second.
 _EXP_MOST, _EXP_LEAST = 709.782712893384, -745.1332191019412
 
-# The bits of float64: how many are of the fraction, the bias of exponents, and the bits of the fraction.
+# The format of float64: the number of bits of the fraction, the bias of exponents, and the fraction's mask.
 _FRACTION_BITS, _BIAS, _FRACTION = 52, 1023, (1 << 52) - 1
 _SQRT2 = 1.4142135623730951
 
@@ -44,10 +45,10 @@ def exp(x: Floats) -> Floats:
 
 
 def expm1(x: Floats) -> Floats:
-    """`eˣ − 1`, with all digits near 0."""
+    """`eˣ − 1`, accurate to all digits near 0."""
     k, r = _reduced(x)
     small = _expm1_reduced(r)
-    # Beyond 2⁵⁴ the 1 is lost in rounding; below it, 2ᵏ − 1 is as good as exact.
+    # For k above 54 the 1 is lost in rounding anyway; below, 2ᵏ − 1 is as good as exact.
     one = _power_of_two(-np.minimum(k, 1000))
     result: Floats = _scaled(small + (1.0 - one), k)
     result = np.where(k < -60, -1.0, result)
@@ -74,10 +75,10 @@ def log(x: Floats) -> Floats:
 
 
 def log1p(x: Floats) -> Floats:
-    """`ln(1 + x)`, with all digits near 0; −∞ at −1 and NaN below."""
+    """`ln(1 + x)`, accurate to all digits near 0; −∞ at −1 and NaN below."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         u = 1.0 + x
-        # What rounding took off 1 + x, put back by the derivative.
+        # Rounding has changed 1 + x by a little; one step along the derivative corrects the logarithm.
         lost = np.where(x > 1.0, 1.0 - (u - x), x - (u - 1.0)) / u
         result = np.where(u == 1.0, x, log(u) + lost)
         return np.where((u > 0.0) & (u < np.inf), result, log(u))
@@ -97,7 +98,7 @@ def softplus(x: Floats) -> Floats:
 
 
 def _reduced(x: Floats) -> tuple[NDArray[np.int64], tuple[Floats, Floats]]:
-    """`k` and `r = high − low` with `x = k ln 2 + r`, `|r| ≤ ½ ln 2`; of NaN any."""
+    """`k` and `r = high − low` with `x = k ln 2 + r`, `|r| ≤ ½ ln 2`; both are arbitrary where `x` is NaN."""
     within = np.where(x < _EXP_MOST, np.where(x > _EXP_LEAST, x, _EXP_LEAST), _EXP_MOST)
     n = np.rint(within * _INVERSE_LN2)
     return n.astype(np.int64), (within - n * _LN2_HIGH, n * _LN2_LOW)
@@ -115,7 +116,7 @@ def _expm1_reduced(r: tuple[Floats, Floats]) -> Floats:
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Floats) -> Floats:
-    """By Horner's rule, lowest power first."""
+    """The value of a polynomial by Horner's rule; `coefficients` begin with the lowest power."""
     value = x * coefficients[-1]
     for c in coefficients[-2:0:-1]:
         value += c
@@ -137,6 +138,6 @@ def _scaled(x: Floats, k: NDArray[np.int64]) -> Floats:
 
 
 def _with_ends(result: Floats, x: Floats, least: float) -> Floats:
-    """`result` where `exp` is neither infinite nor 0; NaN of NaN."""
+    """`result` where `exp` is neither infinite nor 0; else the limit of `exp`, and NaN where `x` is NaN."""
     result = np.where(x > _EXP_MOST, np.inf, np.where(x < _EXP_LEAST, least, result))
     return np.where(x == x, result, np.nan)

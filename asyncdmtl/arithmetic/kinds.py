@@ -17,7 +17,7 @@ from asyncdmtl.arrays import Floats
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the singular values of models are found with: functions as in `products` and `spectral`."""
+    """The functions that compute singular values of models: those of `products` and `spectral`, or others."""
 
     matmul: Callable[[Floats, Floats], Floats]
     gram: Callable[[Floats], Floats]
@@ -36,7 +36,7 @@ def _fast_eigh(S: Floats) -> tuple[Floats, Floats]:
 
 
 def _fast_left_svd(A: Floats) -> tuple[Floats, Floats]:
-    """By way of `R` of a QR of the long side."""
+    """The left singular vectors and the singular values, from `R` of a QR of the long side."""
     _, sigma, Vt = np.linalg.svd(np.linalg.qr(A.T, mode="r"))
     return Vt.T, sigma
 

@@ -1,7 +1,8 @@
 """A digest of fixed computations, by which two machines find out whether their arithmetic is the same.
 
-The numbers come from an integer generator, without NumPy's random streams, and reach into subnormals, which
-some libraries switch off for a whole process (`-ffast-math`), and over the sizes at which kernels change.
+The numbers come from an integer generator, since NumPy's random streams may change. Subnormal numbers are
+among them, which some libraries (built with `-ffast-math`) switch off for the whole process. Arrays have
+sizes on both sides of those at which BLAS changes its kernel.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ KINDS = ("reproducible", "fast")
 
 
 def digest(kind: str = "reproducible") -> bytes:
-    """`DIGEST_BYTES` bytes that are the same wherever arithmetic of that kind is."""
+    """`DIGEST_BYTES` bytes, equal on two machines whose arithmetic of this kind (one of `KINDS`) agrees."""
     h = hashlib.blake2b(digest_size=DIGEST_BYTES, usedforsecurity=False)
     for name, value in digests(kind).items():
         h.update(name.encode() + value)
@@ -41,19 +42,19 @@ def digest(kind: str = "reproducible") -> bytes:
 
 @cache
 def digests(kind: str = "reproducible") -> Mapping[str, bytes]:
-    """The same for each part of the arithmetic by itself, to say which of them differs."""
+    """A digest for each part of the arithmetic, by the part's name, to find out which part differs."""
     parts = _PARTS | _FAST_PARTS if kind == "fast" else _PARTS
     return {name: _hashed(compute()) for name, compute in parts.items()}
 
 
 def describe() -> dict[str, str]:
-    """What last bits may depend on here: versions of NumPy and BLAS, its kernel, and features of the CPU."""
+    """What last bits may depend on: NumPy's version, the BLAS library and its kernel, the CPU's features."""
     return {"NumPy": np.__version__, "BLAS": _blas(), "CPU": _cpu()}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine's arithmetic: its `digests` by part, and how it `describe`s itself."""
+    """A machine's arithmetic: the `digests` of its parts, and its description by `describe`."""
 
     digests: Mapping[str, bytes]
     about: Mapping[str, str]
@@ -64,7 +65,7 @@ class Machine:
         return cls(digests(kind), describe())
 
     def differences(self, other: Machine) -> str:
-        """In words, what the other machine computes otherwise, and what it has otherwise; or nothing."""
+        """The parts whose digests differ, and how the machines differ, in words; empty if they agree."""
         parts = [name for name, value in self.digests.items() if other.digests.get(name) != value]
         if not parts:
             return ""
@@ -104,7 +105,7 @@ def _numbers(*shape: int) -> Floats:
 
 
 def _ieee() -> list[NDArray[Any]]:
-    """One operation at a time, of normal and subnormal numbers of both sizes."""
+    """Single operations on normal and subnormal numbers, in float64 and float32."""
     results: list[NDArray[Any]] = []
     for dtype, least in ((np.float64, -1060), (np.float32, -140)):
         x: NDArray[Any] = _numbers(67).astype(dtype)
@@ -151,7 +152,7 @@ def _solving() -> list[NDArray[Any]]:
 
 
 def _lapack() -> list[NDArray[Any]]:
-    """What couplings of a run with fast arithmetic go through, on one thread as in a run."""
+    """The BLAS and LAPACK functions that couplings use under fast arithmetic, on one thread as in a run."""
     A = _numbers(60, 61)
     with single_threaded():
         S = np.matmul(A, A.T)
@@ -171,7 +172,7 @@ _FAST_PARTS: dict[str, Callable[[], list[NDArray[Any]]]] = {"BLAS and LAPACK": _
 
 
 def _blas() -> str:
-    """The BLAS library that NumPy's products go through, of those loaded."""
+    """The loaded BLAS library that NumPy uses."""
     found = [
         " ".join(str(pool[key]) for key in ("internal_api", "version", "architecture") if pool.get(key))
         for pool in threadpool_info()
@@ -181,7 +182,7 @@ def _blas() -> str:
 
 
 def _cpu() -> str:
-    """The architecture, and which of the CPU's features NumPy makes use of."""
+    """The architecture, and the features of the CPU that NumPy uses."""
     core: Any = getattr(np, "_core", None) or getattr(np, "core", None)
     features: Mapping[str, bool] = getattr(core._multiarray_umath, "__cpu_features__", {})
     names = [name for name, there in features.items() if there]

@@ -1,12 +1,12 @@
 """Matrix products with the same bits under every BLAS library, kernel, number of threads and NumPy version.
 
-Small and thin products are made number by number and added up as halving trees (`sums`). Large ones are made
-by BLAS, exactly: both factors are split into slices of so few bits that products of slices, and sums of
-these, are integers below 2⁵³, which every order of additions gives alike. Reference: Ozaki, Ogita, Oishi,
-Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication and
-its applications", Numerical Algorithms 59(1), 2012.
+Small and thin products are computed elementwise and added up as halving trees (`sums`). For large products
+BLAS is used in a way that is exact: both factors are split into slices of so few bits that all products of
+slices, and their sums, are integers below 2⁵³. Such sums are the same in every order. Reference: Ozaki,
+Ogita, Oishi, Rump, "Error-free transformations of matrix multiplication by using fast routines of matrix
+multiplication and its applications", Numerical Algorithms 59(1), 2012.
 
-Which way is taken depends on shapes, and on whether all numbers are finite.
+The choice between the two depends on shapes, and on whether all numbers are finite.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ from asyncdmtl.errors import UsageError
 
 Scalar = TypeVar("Scalar", np.float64, np.float32)
 
-# Numbers that are multiplied at a time before they are added up: as many as stay in the cache.
+# Terms of one product that are multiplied at a time before they are added up: as many as stay in the cache.
 _BLOCK = 1 << 15
 
-# Numbers of several products that are worked on at a time.
+# Terms of a stack of products that are in memory at a time: 1 MB of float64.
 _TERMS = 1 << 17
 
-# Columns from which on it is worth while to go along these, not along the terms of one sum.
+# Columns of the result from which on the innermost loop runs along columns; with fewer it runs along the
+# terms of one sum.
 _SHORT = 32
 
-# Multiplications from which on exact slices are cheaper than products number by number, by measurement; and
-# the least that each dimension must have.
+# Multiplications from which on exact slices are faster than elementwise products, by measurement; and the
+# least size of each dimension for that.
 _LARGE, _THICK = 1 << 17, 16
 
-# Columns per row from which on a Gram matrix is made row by row.
+# Columns per row from which on a Gram matrix is computed row by row, which is half the work.
 _LONG = 64
 
-# Exponents up to which two powers of two may be multiplied one by one without over- or underflow in between:
-# slices and their products are integers below 2⁵³.
+# The largest exponents of two powers of two by which a slice, or a product of slices, can be multiplied one
+# after the other without over- or underflow: these are integers below 2⁵³.
 _SHIFTED = 450
 
-# Terms of which slices are multiplied at a time.
+# Terms of a product whose slices are multiplied at a time.
 _DEPTH = 256
 
-# Slices of each factor. Of some 23 bits each, three hold all digits of every number that is not 2¹⁶ times
-# less than the largest of its row.
+# Slices of each factor. Three slices of some 23 bits hold all digits of every number that is at least 2⁻¹⁶ of
+# the largest in its row.
 _SLICES = 3
 
 
 def matmul(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
     """`A·B` as `np.matmul` has it: of matrices, of stacks of them, or with a vector on either side.
 
-    Of float64 the error is at most some `ε·log₂(k)` times the sum of magnitudes where products are thin, and
-    `4 ε` times the product of the largest magnitudes of row and column, times `k`, where they are of slices.
-    Of float32 the result is that of float32 operations.
+    In float64 the error of a thin product is at most some `ε·log₂(k)` times the sum of magnitudes. The error
+    of a product by slices is at most `4 ε k` times the product of the largest magnitudes of row and column.
+    In float32 all operations are those of float32.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def gram(A: NDArray[Scalar]) -> NDArray[Scalar]:
     m, k = A.shape[-2:]
     if A.ndim > 2 or m < 2 or m >= _THICK or k < _LONG * m:
         return _product(A, transposed)
-    # Few long rows: each with itself and those below it, which is half the work.
+    # There are few long rows: each is multiplied with itself and those below it, which is half the work.
     squared = np.empty((m, m), A.dtype)
     for i in range(m):
         squared[i, i:] = squared[i:, i] = _product(A[i:], A[i][:, None])[:, 0]
@@ -127,11 +128,11 @@ def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
 
 
 def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...]) -> NDArray[Scalar]:
-    """Number by number: the terms with the same remainder of their index by a width added one after another,
-    these sums as a tree.
+    """The product by elementwise operations, in an order of additions that depends on its shape alone.
 
-    The width depends on the shape of one product, not on how many there are. In which order axes lie in
-    memory makes a difference to time only.
+    Terms whose indices have the same remainder by a width are added one after another; these sums are then
+    added as a tree. The width follows from the shape of one product, not from how many the stack has. The
+    order of axes in memory changes the time only.
     """
     m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
     width = min(k, max(1, _BLOCK // (m * n)))
@@ -151,13 +152,13 @@ def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...
 
 
 def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width: int) -> NDArray[Scalar]:
-    """The sum over an axis of the products of two arrays that are broadcast against each other."""
+    """The sums along an axis of the products of two arrays, which are broadcast against each other."""
     k = left.shape[axis]
-    # The axis in front; `np.moveaxis` takes some microseconds.
+    # Moves the axis to the front; `np.moveaxis` would take some microseconds.
     order = (left.ndim + axis, *range(left.ndim + axis), *range(left.ndim + axis + 1, left.ndim))
     left, right = left.transpose(order), right.transpose(order)
     shape = (width, *map(max, left.shape[1:], right.shape[1:]))
-    # Terms lie in memory as the larger factor does, so that operations go along both.
+    # Terms have the memory layout of the larger factor, so that operations run along both.
     strides = left.strides if left.size >= right.size else right.strides
     outwards = sorted(range(left.ndim), key=lambda i: -strides[i])
     inverse = sorted(range(left.ndim), key=outwards.__getitem__)
@@ -175,13 +176,13 @@ def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width
 
 
 class _Workspace(threading.local):
-    """Memory of each thread for terms: taken anew for each product, it would be given back every time."""
+    """Memory for terms, kept by each thread: allocating it anew for each product would cost page faults."""
 
     def __init__(self) -> None:
         self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
 
     def array(self, number: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array that is valid until the next one of this number is asked for."""
+        """An array in buffer `number` (0 or 1), valid until the next call with this number."""
         size = math.prod(shape) * dtype.itemsize
         if self._buffers[number].nbytes < size:
             self._buffers[number] = np.empty(size, np.uint8)
@@ -196,7 +197,7 @@ def _with_dimensions(A: NDArray[Scalar], dimensions: int) -> NDArray[Scalar]:
 
 
 def _blocked_product(A: Floats, B: Floats) -> Floats:
-    """By BLAS, of some terms at a time, so that their slices stay in the cache; blocks in their order."""
+    """The product by BLAS, `_DEPTH` terms at a time and in order, so that slices stay in the cache."""
     C = _sliced_product(A[..., :_DEPTH], B[..., :_DEPTH, :])
     for start in range(_DEPTH, A.shape[-1], _DEPTH):
         block = slice(start, start + _DEPTH)
@@ -205,7 +206,7 @@ def _blocked_product(A: Floats, B: Floats) -> Floats:
 
 
 def _sliced_product(A: Floats, B: Floats) -> Floats:
-    """By BLAS, of slices of both factors that are integers."""
+    """The product by BLAS, exact, from slices of both factors that hold integers."""
     k = A.shape[-1]
     # A sum of `3k` products of two signed slices must stay below 2⁵³.
     bits = (55 - (_SLICES * k - 1).bit_length()) // 2
@@ -224,7 +225,7 @@ def _sliced_product(A: Floats, B: Floats) -> Floats:
 def _slices(rows: Floats, bits: int) -> tuple[list[Floats], NDArray[np.int32]]:
     """Slices `A_i`, integers of at most `2^(bits − 1)`, with `A ≈ 2^(exponent) Σ_i 2^(−bits·(i + 1)) A_i`.
 
-    The exponents, one for each row, are those of its largest number.
+    There is one exponent for each row: that of its largest number.
     """
     exponents = np.frexp(np.abs(rows).max(axis=-1, keepdims=True))[1].astype(np.int32) + 1
     rest = _shifted(rows, bits - exponents)

@@ -1,4 +1,4 @@
-"""Triangular factors, and the symmetric systems that they solve, of whole stacks at once.
+"""Triangular factors of matrices, and solutions of symmetric systems, for whole stacks at once.
 
 Reference: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, sections 4.2 (Cholesky's factor, by
 outer products) and 5.2 (reflections).
@@ -59,7 +59,7 @@ def solve_triangular(L: Floats, B: Floats, *, transposed: bool = False) -> Float
 def solve(S: Floats, B: Floats) -> Floats:
     """`X` with `S·X = B` for symmetric positive definite `S` (…, n, n) and `B` (…, n) or (…, n, m).
 
-    `B` is one of vectors if it has one dimension less than `S`.
+    `B` is a stack of vectors if it has one dimension less than `S`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def qr(A: Floats) -> tuple[Floats, Floats]:
         `A` has another number of dimensions.
     """
     R, reflectors = _reflected(A)
-    # Columns as rows, as in `_reflected`.
+    # Columns are stored as rows, as in `_reflected`.
     Q = np.eye(len(reflectors), len(A))
     for j, (v, beta) in reversed(list(enumerate(reflectors))):
         _reflect(Q[j:, j:], v, beta)
@@ -91,20 +91,20 @@ def qr(A: Floats) -> tuple[Floats, Floats]:
 def triangular_factor(A: Floats) -> Floats:
     """`R` of `qr`: `RᵀR = AᵀA`.
 
-    Every column keeps its digits, however long others are. Squares may over- or underflow.
+    Short columns keep their relative accuracy beside long ones. Squares may over- or underflow.
     """
     return _reflected(A)[0]
 
 
 def _factored(S: Floats) -> tuple[Floats, Floats]:
-    """Cholesky's factor, and the least pivot of each matrix: not above 0 where there is no such factor."""
+    """Cholesky's factor, and the least pivot of each matrix. A pivot of 0 or less: there is no factor."""
     if S.ndim < 2 or S.shape[-1] != S.shape[-2]:
         raise UsageError("matrix", "must be square, as shape", S.shape)
     L, least = np.tril(S), np.full(S.shape[:-2], np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
         for j in range(S.shape[-1]):
             pivots = L[..., j, j]
-            # Of NaN and infinity, too, there is no root to divide by.
+            # A pivot that is NaN or infinite has no root to divide by, either.
             sound = (pivots > 0.0) & (pivots < np.inf)
             least = np.where(sound, np.minimum(least, pivots), np.where(least > 0.0, 0.0, least))
             roots = np.sqrt(np.where(sound, pivots, 1.0))
@@ -116,12 +116,12 @@ def _factored(S: Floats) -> tuple[Floats, Floats]:
 
 
 def _reflected(A: Floats) -> tuple[Floats, list[tuple[Floats, float]]]:
-    """`R` of a QR, and the reflections `I − β v vᵀ` that lead to it, each from its own row on."""
+    """`R` of a QR, and the reflections `I − β v vᵀ` that make it; the k-th begins at row k."""
     if A.ndim != 2:
         raise UsageError("matrix", "must have two dimensions, as shape", A.shape)
     r = min(A.shape)
     reflectors: list[tuple[Floats, float]] = []
-    # Columns as rows: those are long, and lie in one piece.
+    # Columns are stored as rows, so that each is contiguous in memory.
     B = A.T.copy()
     for j in range(r):
         v = B[j, j:].copy()
@@ -136,7 +136,7 @@ def _reflected(A: Floats) -> tuple[Floats, list[tuple[Floats, float]]]:
 
 
 def _reflect(rows: Floats, v: Floats, beta: float) -> None:
-    """Each of some rows becomes its reflection."""
+    """Reflect each row, in place."""
     along = matmul(rows, v) * beta
     for row, share in zip(rows, along.tolist(), strict=True):
         row -= share * v

@@ -1,8 +1,9 @@
 """Eigenvalues and singular values by a fixed order of elementwise operations: the same bits everywhere.
 
-LAPACK's last bits, and the signs of its vectors, depend on the BLAS below it. Here a symmetric matrix becomes
-tridiagonal by reflections, and that one is divided and conquered (`tridiagonal`). Singular values come from
-Gram matrices of the shorter side, small ones from one of their own, so that each keeps its digits.
+LAPACK's last bits, and the signs of its vectors, depend on the BLAS below it. Here reflections make a
+symmetric matrix tridiagonal, and divide and conquer finds the eigenvalues of the tridiagonal matrix
+(`tridiagonal`). Singular values come from the Gram matrix of the shorter side. Small ones come from a further
+Gram matrix of what the large ones leave, so that they keep their digits.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from asyncdmtl.arithmetic.tridiagonal import diagonalised, reflected
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 
-# Singular values below this share of the largest are found anew from what is left without the larger ones: a
-# Gram matrix holds the squares, and so a value of share s to within ε/s of the largest.
+# Singular values below this share of the largest are computed again, from the matrix without the part of the
+# larger ones. A Gram matrix holds squares, so that a value of share s has an error of ε/s of the largest.
 _SHARE = 2.0**-5
 
-# What is smaller beside the largest singular value is rounding, and counts as 0.
+# Singular values below this share of the largest are rounding errors, and count as 0.
 _ROUNDING = 2.0**-60
 
 
 def eigh(S: Floats) -> tuple[Floats, Floats]:
     """Eigenvalues (…, n), ascending, and eigenvectors (…, n, n), by columns, of symmetric (…, n, n) matrices.
 
-    Only the lower triangle is read. In each vector the first of the largest magnitudes is positive. Values
-    miss by at most some `n ε` of the largest magnitude among them.
+    Only the lower triangle is read. In each vector the first of the largest magnitudes is positive. The error
+    of a value is at most some `n ε` of the largest magnitude among them.
 
     Raises
     ------
@@ -54,8 +55,8 @@ def eigh(S: Floats) -> tuple[Floats, Floats]:
 def left_svd(A: Floats) -> tuple[Floats, Floats]:
     """`U` (m, m) and `σ` (m,), largest first, of a matrix (m, n) that is `U diag(σ) Vᵀ` with `m ≤ n`.
 
-    Values miss by some `m ε` of the largest at most. In each column the first of the largest magnitudes is
-    positive.
+    The error of a value is at most some `m ε` of the largest. In each column the first of the largest
+    magnitudes is positive.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def svd(A: Floats) -> tuple[Floats, Floats, Floats]:
     """`U` (…, m, r), `σ` (…, r), largest first, and `Vᵀ` (…, r, n) of (…, m, n) matrices, `r = min(m, n)`.
 
     In each vector of the shorter side the first of the largest magnitudes is positive. Vectors of the longer
-    side have length 1 and are orthogonal where their `σ` is large; where it is 0 but for rounding, they may
-    be 0.
+    side have length 1 and are orthogonal where their `σ` is large; where `σ` is 0 up to rounding, they may be
+    0.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def singular_values(A: Floats) -> Floats:
 
 
 def _decomposed(A: Floats) -> tuple[Floats, Floats]:
-    """As `eigh` of symmetric (b, n, n) matrices with numbers of at most 1, which are overwritten."""
+    """The result of `eigh` for symmetric (b, n, n) matrices of numbers up to 1, which are overwritten."""
     n = A.shape[1]
     if n == 1:
         return A[:, :, 0], np.ones_like(A)

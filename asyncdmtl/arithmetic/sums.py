@@ -1,9 +1,9 @@
 """Sums in one fixed order, a halving tree: the same bits however arrays lie in memory.
 
 `np.sum` adds in an order that depends on the memory layout and on NumPy's version. Here the second half of
-the terms is added to the first, number by number, until one is left; of an odd number the middle one waits.
-The error is that of pairwise summation: at most `log₂(n) ε` of the sum of magnitudes (Higham, "The Accuracy
-of Floating Point Summation", SIAM J. Sci. Comput. 14(4), 1993).
+the terms is added to the first half, and so on until one term is left. If the number of terms is odd, the
+middle term waits for the next turn. The error is that of pairwise summation: at most `log₂(n) ε` of the sum
+of magnitudes (Higham, "The Accuracy of Floating Point Summation", SIAM J. Sci. Comput. 14(4), 1993).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def total(x: NDArray[Scalar], axis: int = 0) -> NDArray[Scalar]:
 
 
 def sum_of_all(x: NDArray[Scalar]) -> float:
-    """The sum of all numbers of an array, in float64 and in the order of their indices, as `total` has it."""
+    """The sum of all numbers of an array, in float64, by the tree of `total` over the flattened array."""
     return float(total(np.ravel(x).astype(np.float64, copy=False)))
 
 
 def fold(terms: NDArray[Scalar]) -> NDArray[Scalar]:
-    """The sum along the first axis, as `total` has it; `terms`, at least one, are overwritten."""
+    """The sum along the first axis, by the tree of `total`; `terms`, at least one, are overwritten."""
     n = len(terms)
     while n > 1:
         half = n - n // 2
@@ -54,7 +54,7 @@ def fold(terms: NDArray[Scalar]) -> NDArray[Scalar]:
 
 
 def mean(x: NDArray[Scalar], axis: int = 0) -> NDArray[Scalar]:
-    """`total(x, axis) / n`, of at least one term."""
+    """The mean along an axis, which must have at least one term: `total(x, axis) / n`."""
     added = total(x, axis)
     quotient: NDArray[Scalar] = np.divide(added, added.dtype.type(x.shape[axis]))
     return quotient
@@ -72,7 +72,7 @@ def norm(x: NDArray[Scalar], axis: int = 0) -> NDArray[Scalar]:
 
 
 def exact_sum(x: NDArray[np.float64]) -> float:
-    """The sum of all numbers, rounded once (`math.fsum`); infinite where it overflows, NaN as IEEE has it."""
+    """The sum of all numbers, rounded once (`math.fsum`); infinite or NaN by the rules of IEEE."""
     flat: list[Any] = x.reshape(-1).tolist()
     try:
         return math.fsum(flat)
@@ -82,7 +82,7 @@ def exact_sum(x: NDArray[np.float64]) -> float:
 
 
 def _first(x: NDArray[Scalar], axis: int) -> NDArray[Scalar]:
-    """A view with an axis in front; `np.moveaxis` takes some microseconds."""
+    """A view with an axis moved to the front; `np.moveaxis` would take some microseconds."""
     if axis < 0:
         axis += x.ndim
     if not 0 <= axis < x.ndim:

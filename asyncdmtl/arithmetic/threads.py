@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """One BLAS thread while in force: how a sum is split over threads shows in its last bits.
+    """Limit BLAS to one thread in a `with` block: how a sum is split over threads changes its last bits.
 
     Blocks may overlap, in one thread or in several. The first sets the limit, and the last to end restores
     the number of threads that the first found.
@@ -31,7 +31,7 @@ def single_threaded() -> Iterator[None]:
                 _limit = None
 
 
-# The limit of `single_threaded`, the number of its blocks that are in force, and the lock of both.
+# The limit that `single_threaded` has set, the number of its open blocks, and the lock that guards both.
 _limit: threadpool_limits | None = None
 _blocks = 0
 _lock = threading.Lock()

@@ -1,13 +1,13 @@
-"""Symmetric matrices made tridiagonal, and tridiagonal ones diagonal, in a fixed order of operations.
+"""Symmetric matrices become tridiagonal, and tridiagonal ones diagonal, in a fixed order of operations.
 
 Reflections: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, section 8.3. Divide and conquer: Gu
 and Eisenstat, "A Divide-and-Conquer Algorithm for the Symmetric Tridiagonal Eigenproblem", SIAM J. Matrix
 Anal. Appl. 16(1), 1995; roots of the secular equation: Li, "Solving Secular Equations Stably and
 Efficiently", LAPACK Working Note 89, 1993.
 
-Nothing is deflated: instead, poles that coincide are moved apart by a unit in the last place, and weights
-that vanish are lifted by less than that, so that all problems of a level have one shape and are solved
-together. Everything is batched: arrays have a first axis of `b` matrices.
+Nothing is deflated. Instead, poles that coincide are moved apart by a unit in the last place, and weights of
+0 are raised by less than that. So all problems of a level have one shape and are solved together. Everything
+is batched: arrays have a first axis of `b` matrices.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import fold, sum_of_squares, total
 from asyncdmtl.arrays import Floats
 
-# A column whose squares are below this is as good as 0 beside a matrix of norm 1; its squares have few bits.
+# A column whose sum of squares is below this counts as 0: beside a matrix of norm 1 it is negligible, and its
+# squares are subnormal or nearly so, with few bits.
 _NOTHING = 2.0**-960
 
-# Least weight of a pole and least coupling of two halves, in a matrix of norm 1.
+# The least weight of a pole, and the least coupling of two halves, in a matrix of norm 1: smaller ones are
+# raised to this.
 _LIFTED = 2.0**-60
 
-# Least distance of poles, however small they are.
+# The least distance of two poles, even if both are tiny.
 _APART = 2.0**-400
 
-# A root is found when a step moves it by less than this share of its distance to the nearest pole.
+# The search for a root ends when a step moves it by less than this share of its distance to the nearest pole.
 _FOUND = 2.0**-50
+
+# Steps of that search, at most: as many halvings of the bracket reach full accuracy.
 _STEPS = 60
 
-# Or when the function there is as good as 0: of its terms' magnitudes, what rounding leaves.
+# It also ends when the function is at most this share of the sum of its terms' magnitudes, which is rounding.
 _NOISE = 2.0**-51
 
-# Leaves of the tree of subproblems have at most so many rows.
+# The most rows of a leaf in the tree of subproblems.
 _LEAF = 16
 
 
@@ -72,7 +76,7 @@ class Reflected:
 
 
 def reflected(S: Floats) -> Reflected:
-    """`S` (b, n, n), symmetric with norm about 1, made tridiagonal; `S` is overwritten."""
+    """Make `S` (b, n, n), symmetric with norm about 1, tridiagonal; `S` is overwritten."""
     b, n = S.shape[:2]
     reflectors, betas = np.zeros((b, n, n)), np.zeros((b, n))
     # Products of one step, in memory that is used again and again.
@@ -116,7 +120,8 @@ def diagonalised(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
     padded = 1
     while padded < size:
         padded *= 2
-    # Rows beside those of the matrix: their eigenvalues are larger than its own, and cut off again.
+    # Pad the matrix to a full tree. The eigenvalues of the padding are larger than its own, and are cut off
+    # again.
     d = np.broadcast_to(np.linspace(4.0, 5.0, size * leaves), (b, size * leaves)).copy()
     e = np.zeros((b, size * leaves))
     d[:, :n], e[:, : n - 1] = diagonal, beside
@@ -133,7 +138,7 @@ def diagonalised(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
 
 
 def _leaf(d: Floats, e: Floats, padded: int) -> tuple[Floats, Floats]:
-    """Eigenvalues and eigenvectors of many small matrices (B, size) torn at all couplings: rows, merged."""
+    """Eigenvalues and eigenvectors of many small tridiagonal matrices (B, size), merged from single rows."""
     B, size = d.shape
     wide, beside = np.broadcast_to(np.linspace(8.0, 9.0, padded), (B, padded)).copy(), np.zeros((B, padded))
     wide[:, :size], beside[:, : size - 1] = d, e[:, : size - 1]
@@ -145,7 +150,7 @@ def _leaf(d: Floats, e: Floats, padded: int) -> tuple[Floats, Floats]:
 
 
 def _merged(values: Floats, Q: Floats, couplings: Floats) -> tuple[Floats, Floats]:
-    """Neighbours (2b, s) made one (b, 2s): `diag(T₁, T₂) + |c| u uᵀ` with `u = (e_s, sign(c) e₁)`."""
+    """Merge neighbours (2b, s) into (b, 2s): `diag(T₁, T₂) + |c| u uᵀ` with `u = (e_s, sign(c) e₁)`."""
     b, s = len(couplings), values.shape[1]
     halves = Q.reshape(b, 2, s, s)
     sign = np.where(couplings < 0.0, -1.0, 1.0)
@@ -153,7 +158,7 @@ def _merged(values: Floats, Q: Floats, couplings: Floats) -> tuple[Floats, Float
     order = np.argsort(values.reshape(b, 2 * s), axis=1, kind="stable")
     d = _spread(np.take_along_axis(values.reshape(b, 2 * s), order, axis=1))
     z = np.take_along_axis(z, order, axis=1)
-    # Both rows have length 1 but for rounding.
+    # Both rows have length 1 up to rounding.
     z = np.where(np.abs(z) < _LIFTED, _LIFTED, z) * np.sqrt(0.5)
     rho = np.maximum(2.0 * np.abs(couplings), _LIFTED)
     found, V = _secular(d, z, rho)
@@ -174,8 +179,8 @@ def _spread(d: Floats) -> Floats:
 def _secular(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     """Eigenvalues (b, n) and eigenvectors (b, n, n) of `diag(d) + ρ z zᵀ`.
 
-    With the differences `d_j − λ_i` to full relative accuracy, the `ẑ` for which the roots found are exact
-    gives vectors that are orthogonal to rounding.
+    The differences `d_j − λ_i` have full relative accuracy. From them follows the `ẑ` for which the computed
+    roots are exact, and vectors from `ẑ` are orthogonal up to rounding.
     """
     distance, values = _roots(d, z, rho)
     diagonal = np.arange(d.shape[1])
@@ -206,13 +211,14 @@ def _product_of(factors: Floats) -> Floats:
 def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     """`d_j − λ_i` (b, n, n) and `λ` (b, n) for the roots of `1 + ρ Σ_j z_j² / (d_j − λ)`.
 
-    A root is sought by its distance `ν` from the nearer of the poles on both sides, as that of a function of
-    these two poles alone: first with their weights, then with weights that have the slopes here of all poles
-    on each side (the "middle way"). Where that leaves the bracket, the bracket is halved.
+    The unknown is the distance `ν` of a root from the nearer of the two poles beside it. Each step solves for
+    the root of a function with these two poles alone: first with their own weights, then with weights that
+    give the slopes of all poles on either side at the current point (the "middle way"). Where that leaves the
+    bracket, the bracket is halved.
     """
     n = d.shape[1]
     weights = rho[:, None] * (z * z)
-    # Behind the last pole there is room for ρ, the length of `z` being 1.
+    # The last root lies at most ρ above the last pole, since `z` has length 1.
     gaps = np.concatenate([d[:, 1:] - d[:, :-1], 1.0001 * rho[:, None]], axis=1)
     nu = 0.5 * gaps
     apart = d[:, :, None] - d[:, None, :]

@@ -19,7 +19,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Decorate a function as a click command that also has the options which every command has."""
+    """Make a function a click command, with the options that all commands share."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
@@ -37,7 +37,7 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 def together(*options: Decorator) -> Decorator:
-    """Several options as one decorator. The help shows them in this order."""
+    """Combine several options into one decorator. The help shows them in this order."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -48,7 +48,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def _configure(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Remember which command runs, then read its defaults. It is the first option that click processes."""
+    """The callback of `--config`, which click calls first: note the running command, read its defaults."""
     CurrentCommand.context = context
     return read_defaults(context, parameter, path)
 

@@ -22,7 +22,7 @@ def read_defaults(context: click.Context, parameter: click.Parameter, path: Path
     Raises
     ------
     UsageError
-        The file cannot be read, or sets something that is no option of the command.
+        The file cannot be read, or sets a name that is no option of the command.
     """
     options = _configurable(context.command)
     defaults: dict[str, Any] = {
@@ -41,7 +41,7 @@ def read_defaults(context: click.Context, parameter: click.Parameter, path: Path
 
 
 def _configurable(command: click.Command) -> dict[str, click.Option]:
-    """The options that a file or the environment may set, by their long name without dashes."""
+    """The options that a file or the environment may set, keyed by their long name without leading dashes."""
     return {
         max(option.opts, key=len).removeprefix("--"): option
         for option in command.params
@@ -53,7 +53,7 @@ def _configurable(command: click.Command) -> dict[str, click.Option]:
 
 
 def _as_given(what: str, value: Any, option: click.Option) -> Any:
-    """A value of the file in the form in which the command line would give it, which is checked there."""
+    """Convert a value of the file to the form that the command line would give, which click then checks."""
     if option.multiple:
         values = value if isinstance(value, list) else [value]
         if not values or not all(isinstance(each, str) for each in values):

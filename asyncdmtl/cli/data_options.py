@@ -13,7 +13,7 @@ from asyncdmtl.data import recipes
 def _one_or_several(
     context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
 ) -> str | tuple[str, ...] | None:
-    """Names that are given at once are one text with commas; an option that is repeated gives one each."""
+    """One text, if the option was given once (it may hold several names), else a tuple of single names."""
     if len(given) > 1:
         return given
     return given[0] if given else None

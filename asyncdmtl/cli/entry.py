@@ -1,4 +1,4 @@
-"""How a command starts as a program, which Ctrl-C and SIGTERM end quietly even while it imports."""
+"""The start of a command as a program. Ctrl-C and SIGTERM end it quietly even while it imports."""
 
 from __future__ import annotations
 

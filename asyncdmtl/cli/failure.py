@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, its last words, and standard files that are safe to write to."""
+"""The end of a command: its exit code, its last message, and standard files that are safe to write to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncdmtl.report.json_output import emit
 
 
 class CurrentCommand:
-    """The command that is running. Its options decide how a failure is told."""
+    """The command that is running. Its options decide how a failure is reported."""
 
     context: click.Context | None = None
 
@@ -28,7 +28,7 @@ class CurrentCommand:
 
 
 def execute(main: click.Command) -> None:
-    """Run a command as a program and end the process with the exit code that tells how the command ended."""
+    """Run a command as a program and end the process with the command's exit code."""
     open_standard_files()
     try:
         main.main(standalone_mode=False)
@@ -70,7 +70,7 @@ def report_failure(message: str, exit_code: int, error: Exception) -> None:
 
 
 def open_standard_files() -> None:
-    """Make sure that standard files exist, complete a write after a signal, and print any character somehow.
+    """Make stdin, stdout and stderr safe: open, with complete writes, and able to print any character.
 
     If the caller closed one of them, a socket would otherwise get its number. Under PYTHONUNBUFFERED, which
     many containers set, the rest of a write that a signal cut short would be lost.
@@ -89,7 +89,8 @@ def open_standard_files() -> None:
             setattr(sys, name, file)
             setattr(sys, f"__{name}__", file)
         if original and isinstance(file, io.TextIOWrapper) and file.errors == "strict":
-            # A terminal that knows no λ gets a question mark: no result is lost over that.
+            # A terminal whose encoding lacks λ shows a question mark, rather than that an error loses the
+            # result.
             file.reconfigure(errors="replace")
 
 

@@ -17,16 +17,16 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 PACKAGE_LOG = logging.getLogger("asyncdmtl")
 PACKAGE_LOG.addHandler(logging.NullHandler())
 
-# The logger of the last record of a command that fails. In text, stderr does not show this record: the
+# The logger of the last record of a command that fails. In text format, stderr omits this record, since the
 # command prints the same words there without a time and a level.
 ENDING_LOG = logging.getLogger("asyncdmtl.cli.failure")
 
-# The attributes that every record of `logging` has. All other attributes came with the call as its `extra`.
+# The attributes that every record of `logging` has. Further attributes of a record come from `extra`.
 _ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message, and what the call gave as `extra`."""
+    """One JSON object a line: time (UTC), level, logger, message, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""

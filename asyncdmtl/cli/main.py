@@ -1,4 +1,4 @@
-"""The command `asyncdmtl`: one entry point whose subcommands are imported when they are asked for."""
+"""The command `asyncdmtl`, which imports the module of a subcommand only when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that commands write in the end, checked before the work that makes them."""
+"""A check of output files before the work whose results they are to hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asyncdmtl.errors import UsageError
 
 
 def check_outputs(files: Mapping[str, Path | None]) -> None:
-    """Find out before hours of work whether files can be written.
+    """Check that files can be written, so that no hours of work are lost to a wrong path.
 
     Parameters
     ----------

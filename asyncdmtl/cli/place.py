@@ -1,4 +1,4 @@
-"""`asyncdmtl place`: a placement by which little need be sent."""
+"""`asyncdmtl place`: find a placement with a small load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asyncdmtl.report.plan_pictures import plot_design
 
 Number = TypeVar("Number", int, Fraction)
 
-# The most rows of the trade-off between copies and loads: what fits on a screen.
+# The most rows of the table of copies and loads: as many as fit on a screen.
 MOST_ROWS_OF_TRADE_OFF = 20
 
 
@@ -119,7 +119,7 @@ def main(
 def _add_copies(
     start: Path, count: int, given: Mapping[str, object], output: Path | None, format: str
 ) -> None:
-    """Print, and write if wanted, the placement of a file with the next copies worth making."""
+    """Print the placement of a file with the copies that lower its load most, and write it if asked to."""
     if too_many := [name for name, value in given.items() if value is not None]:
         raise UsageError("--from", "cannot be given with another option of the design", too_many)
     request = read_request(start)
@@ -157,7 +157,7 @@ def _capacities(
 
 
 def _listed(option: str, text: str, number: Callable[[str], Number]) -> list[Number] | dict[str, Number]:
-    """Numbers separated by commas: all with NAME= before them, or all without."""
+    """Parse numbers separated by commas: either each has NAME= before it, or none has."""
     entries = [entry.rpartition("=") for entry in text.split(",")]
     try:
         values = [number(value.strip()) for _, _, value in entries]

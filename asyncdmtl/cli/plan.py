@@ -25,8 +25,8 @@ from asyncdmtl.report.plan_report import PlanReport, linear_candidate, report_pl
 from asyncdmtl.report.plan_tables import show_plan
 from asyncdmtl.report.update_report import predicted_updates
 
-# The most partitions for which the linear strategy is shown without --combinations: its integer program takes
-# long for more.
+# The most partitions for which the linear strategy is shown without --combinations. With more, its integer
+# program takes long.
 LINEAR_PARTITIONS = 60
 
 
@@ -143,7 +143,7 @@ def main(
             **weights,
         )
     except PlanError:
-        # What follows without matrices is shown all the same.
+        # Bounds and loads follow without matrices, so they are shown even if there is no plan.
         _print(report, format)
         raise
     report |= report_plan(plan)
@@ -157,7 +157,7 @@ def main(
 
 
 def _weights(request: PlanRequest, minimise: str) -> dict[str, Any]:
-    """The argument of the planner for the quantity that is minimised; empty for the load."""
+    """The planner's argument (prices or speeds) for the quantity to minimise; empty for the load."""
     if minimise == "load":
         return {}
     key, values = ("prices", request.prices) if minimise == "cost" else ("speeds", request.speeds)

@@ -38,13 +38,13 @@ from asyncdmtl.report.evaluation import compare
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.report.metric_tables import show_metrics
 
-# The column of the predictions.
+# The name of the column of predictions.
 PREDICTION = "prediction"
 
 # Endings of the files that predictions can be written to.
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
-# What can be done with the rows of a task without a model.
+# The treatments of rows whose task has no model: an error, the mean of all models, or an empty prediction.
 UNKNOWN = ("error", "mean", "empty")
 
 
@@ -127,7 +127,7 @@ class Predictor:
     def read(
         self, files: Sequence[str], task: str, kept: Sequence[str] = (), target: str | None = None
     ) -> Table:
-        """The rows of some files: the columns that the model needs, those to keep as text, and the target.
+        """Read files: the columns that the model needs, those to keep as text, and the target.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class Predictor:
         Raises
         ------
         DataError
-            An unknown task that is not allowed, or values that the encoding is not for.
+            A task has no model and `unknown` is "error", or the encoding does not suit a column's values.
         """
         X = self.encoding.encode_rows(table.columns)
         if (bad := np.argwhere(np.isnan(X))).size:
@@ -176,7 +176,7 @@ class Predictor:
         Raises
         ------
         UsageError
-            Probabilities under a loss that has none.
+            `proba` is set, but the loss has no probabilities.
         """
         if proba and self.models.loss != "logistic":
             raise UsageError("--proba", "needs a model of logistic loss", self.models.loss)
@@ -198,7 +198,7 @@ class Predictor:
         Raises
         ------
         DataError
-            A target that is none of the classes, or no number.
+            A target is none of the classes, or no number.
         """
         known = ~is_missing(table.columns[target]) & ~np.isnan(scores)
         y = np.full(table.rows, math.nan)
@@ -217,12 +217,12 @@ class Predictor:
 
 
 def _of_numbers(features: Sequence[str]) -> Encoding:
-    """The encoding of a model without one: columns of numbers as they are, none missing."""
+    """The encoding for a model trained on numbers: columns stay as they are, missing values are refused."""
     return Encoding(tuple(NumberColumn(name, math.nan, 0.0, 1.0) for name in features), {}, "", None)
 
 
 def _label(name: str | None) -> Any:
-    """A class or value as it was in the data: a number if its text is that of the number."""
+    """A class or value as it was in the data: a number if the text is a number's text, else the text."""
     try:
         number = float(name or "")
     except ValueError:
@@ -235,9 +235,9 @@ def _label(name: str | None) -> Any:
 def _output(
     task: str, table: Table, kept: Sequence[str], predicted: Mapping[str, NDArray[Any]]
 ) -> dict[str, list[Any]]:
-    """The columns to write, as plain values; None where there is none."""
+    """The columns to write, as plain values; None for a missing value."""
     if PREDICTION in (task, *kept):
-        # A column of the table keeps its name.
+        # A kept column of the table may be called "prediction", too: it keeps its name.
         predicted = {f"model_{name}" if name == PREDICTION else name: c for name, c in predicted.items()}
     names = [task, *kept, *predicted]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -1,4 +1,4 @@
-"""A bar on stderr that shows how far a run is."""
+"""A progress bar on stderr for the rounds of a run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RunProgress:
                 pass
 
     def note_strength(self, strength: float, loss: float) -> None:
-        """Show a strength that cross-validation has tried."""
+        """Show a value of λ that cross-validation has tried, with its held-out loss."""
         self._bar.update(
             self._task, description="choosing λ", detail=f"{strength:.4g}: held-out loss {loss:.4g}"
         )

@@ -46,8 +46,8 @@ DEFAULT_WORKERS = 5
 # Workers that store each partition if neither --copies nor --placement is given.
 DEFAULT_COPIES = 3
 
-# How the rows of files are cut if the options do not say it: the share that is kept for tests, and the
-# partitions that each task's training rows make.
+# How the rows of files are split by default: the share of rows held out for tests, and the number of
+# partitions that each task's training rows are cut into.
 TABLE_CUT = {"test_fraction": 0.2, "parts": 2}
 
 # Folds of a cross-validation by gradients, in this process.
@@ -112,10 +112,10 @@ def main(
         rows = prepared.partitions, prepared.test
         report["metrics"] = evaluate(*rows, models, settings, metric)
         if report_file is not None or plot_file is not None:
-            # The curve takes a replay of the whole training, which only a file shows.
+            # The learning curve takes a replay of the whole training, and only the report file shows it.
             report["learning_curve"] = learning_curve(*rows, settings, metric, len(record.rounds))
     model = SavedModel(models, prepared.encoding, settings, loaded.task or TASK, report)
-    # Files first: nothing that goes wrong with the terminal may lose them.
+    # Files are written first, so that an error of the terminal cannot lose them.
     if save is not None:
         model.save(save)
     if report_file is not None:
@@ -147,7 +147,7 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
         raise UsageError("--strength", rule, None)
     open_ = loading.is_table(given["data"]) and given["coupling"] is None
     if chooses_by_statistics(settings, min(p.rows for p in prepared.partitions)):
-        # The run itself chooses, in its only round.
+        # A run with statistics chooses λ, and the coupling, itself, in its only round.
         return replace(settings, coupling=AUTO if open_ else settings.coupling, strength=None), prepared
     couplings: Sequence[str] = (settings.coupling,)
     if open_ and len(prepared.tasks) > 1:
@@ -156,7 +156,7 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
 
 
 def _cross_validated(settings: Settings, prepared: loading.Prepared, couplings: Sequence[str]) -> Settings:
-    """The settings with the coupling and the λ of least held-out loss. Tells on stderr what was chosen."""
+    """The settings with the coupling and the λ of least held-out loss, which are also printed on stderr."""
     fits = replace(settings, rounds=min(settings.rounds, FIT_ROUNDS))
     with RunProgress(None) as progress:
         selections = {
@@ -177,7 +177,7 @@ def _cross_validated(settings: Settings, prepared: loading.Prepared, couplings: 
 
 
 def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
-    # The server pools the same surveys later, and warns then of columns that are left out.
+    # The server pools the same surveys later; it warns of columns that are left out, so this need not.
     with loading.unwarned():
         prepared = loaded.prepared(settings)
     if settings.learner:
@@ -218,7 +218,7 @@ def _train(
         settings,
         given["strategy"],
         len(placement.workers),
-        # No other worker is started in the place of one that was lost.
+        # No other worker will be started in place of a lost one, so waiting for one is useless.
         rejoin_timeout=0.0,
         multicast=make_multicast(given),
     )
@@ -238,7 +238,7 @@ def _train(
     return record, models, spread
 
 
-# Options of `run` that are options of `worker` as well, and go on to every worker.
+# Options of `run` that are passed on to every worker process.
 _WORKER_OPTIONS = (
     "log_level", "log_format", "log_file", "interface",
     "data", "task", "target", "features", "omit", "categorical", "weight", "test_fraction", "parts", "seed",
@@ -247,7 +247,7 @@ _WORKER_OPTIONS = (
 
 
 def _words(given: dict[str, Any], *names: str) -> list[str]:
-    """Options as they were given, for another command."""
+    """Options as words of a command line, with the values that they were given."""
     words = []
     for name in names:
         option, value = f"--{name.replace('_', '-')}", given[name]

@@ -196,7 +196,7 @@ def main(
         resume,
         make_multicast(given),
     )
-    # stderr that carries a log of JSON lines must carry nothing else.
+    # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
     record = run(_serve(options, security, (host, port), on_event, health_address), until_eof=until_eof)
     _print_report(record, format, report_file)
@@ -209,10 +209,10 @@ async def _serve(
     on_event: OnEvent,
     health_address: tuple[str, int] | None,
 ) -> RunRecord:
-    """Run the server, and beside it the one that answers health probes if an address is given for it."""
+    """Run the server and, if an address is given for them, answer health probes beside it."""
     if health_address is None:
         return await Server(options, on_event, security).run(*address)
-    # Here and not above: the client library of Prometheus takes a moment to import.
+    # Imported here, because the client library of Prometheus takes a moment to import.
     from asyncdmtl.server.health import Health
     from asyncdmtl.server.metrics import Metrics
 
@@ -238,14 +238,14 @@ def _print_report(record: RunRecord, format: str, file: Path | None) -> None:
     if format == "json":
         emit({"event": "finished", "report": report})
     else:
-        # Here and not above: a server that reports in JSON needs no tables.
+        # Imported here, because a server that reports in JSON needs no tables.
         from asyncdmtl.report.run_tables import show_run
 
         show_run(report)
 
 
 def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | None:
-    """Host and port of --health, which answers everyone in plaintext; None if it is not given."""
+    """Host and port of --health; None if it is not given. The health server answers everyone in plaintext."""
     if health is None:
         return None
     host, port = parse_address(health, "--health")

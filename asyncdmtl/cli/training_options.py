@@ -1,4 +1,4 @@
-"""The options that say how models are trained, and the settings that they make."""
+"""The options for training, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, DTYPES, INTERCEPTS, UPDATES, Settings
 from asyncdmtl.plan.parameters import CHOICES
 
-# What the help shows as the default of an option that follows from the data.
+# The default that the help shows for options whose default depends on the data.
 _SUITS = "the one that suits the data"
 
-# Rounds and tolerance for --update model. Models that are averaged after local epochs come to rest, if at
-# all, away from the least objective, so that no tolerance would be reached; 100 rounds do what such epochs
-# can do.
+# Rounds and tolerance for --update model. Averages of models after local epochs converge, if at all, to a
+# point away from the optimum, so that no tolerance on the objective would be reached. After 100 rounds
+# further epochs improve little.
 _MODEL_DEFAULTS: Mapping[str, Any] = {"rounds": 100, "tolerance": 0.0}
 
 
@@ -155,7 +155,7 @@ training_options = together(
 
 
 def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
-    """Settings from the training options, with `defaults` where one was not given.
+    """Settings from the training options; `defaults` replace options that were not given.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if given.get("coupling") == AUTO and given.get("strength") is None:
         chosen["strength"] = AUTO
     if chosen.get("coupling") in ("none", "mean"):
-        # λ has no effect there.
+        # Without a coupling, λ has no effect.
         chosen["strength"] = 0.0 if chosen.get("strength") in (None, AUTO) else chosen["strength"]
     for name in ("coupling", "strength"):
         if chosen.get(name) is None:
@@ -178,7 +178,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
         chosen["update"] = "gradient"
     if chosen["update"] == AUTO and not chosen.get("tolerance") and chosen["strength"] is not None:
-        # Early stopping is part of a fit with a fixed number of rounds; the optimum is something else.
+        # A fixed number of rounds asks for early stopping, which statistics cannot do: they give the optimum.
         chosen["update"] = "gradient"
     if chosen.get("accelerated") is None:
         chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] != "model"

@@ -1,12 +1,12 @@
-"""The meaning of the cells of a table: one rule for all formats, so that all sites read the same.
+"""The meaning of the cells of a table: one rule for all formats, so that all sites read equal values.
 
 - Text is brought to Unicode normalisation form C, without spaces around it. An empty cell is a missing value.
-- A column of cells that all are plain numbers is one of numbers. A whole number with a leading zero, such as
-  `007`, is text, and so is every cell of its column.
+- A column is numeric if all its cells are plain numbers. A whole number with a leading zero, such as `007`,
+  is text, and so is every cell of its column.
 - Words for a missing value (`NA`, `null`, `None`, …) are missing values in a column of numbers. In a column
-  of text they might be values, so they are refused until the user has said which they are.
-- Names of tasks, and text, have one identity for each spelling of the same number, truth value or day: `1.0`,
-  `1e0` and `1` are "1", `TRUE` is "True", and `2026-01-02 00:00:00` is "2026-01-02".
+  of text they might be values, so they are refused until an option says what they are.
+- In names of tasks and in text, all spellings of a number, truth value or day count as one: `1.0`, `1e0` and
+  `1` are "1", `TRUE` is "True", and `2026-01-02 00:00:00` is "2026-01-02".
 
 Where a column could be read in two ways, an error names the cells and the options that decide.
 """
@@ -28,16 +28,17 @@ from asyncdmtl.errors import DataError
 
 log = logging.getLogger(__name__)
 
-# Share of a column's cells up to which cells that are no numbers look like exceptions in a column of numbers.
+# A column of numbers with other cells among them is refused, rather than read as text, if these are at most
+# this share of all cells: they are then more likely missing values than categories.
 _EXCEPTIONS = 0.1
 
-# Distinct numbers from which on a column with such exceptions is refused. Fewer may well be categories.
+# The least count of distinct numbers for that refusal. A column with fewer may well hold categories.
 _MANY_NUMBERS = 10
 
-# Share of the distinct texts of a column that look like numbers, from which on the column is refused.
+# A column is refused if at least this share of its distinct texts look like numbers in another notation.
 _NEARLY_ALL = 0.9
 
-# Example cells that an error names.
+# The most example cells that an error quotes.
 _EXAMPLES = 3
 
 # A number in another notation: with thousands separators, a decimal comma, a currency or a per cent sign.
@@ -46,7 +47,7 @@ _OTHER_NOTATION = re.compile(
     r"\s*(?:[$€£¥%]|[eE][+-]?\d+)?"
 )
 
-# Bytes of plain numbers and what separates them here.
+# The characters of plain numbers, and the characters that separate cells in the text to be parsed.
 _PLAIN = b"0123456789+-.eE\n "
 _CODE = re.compile(rb"\n *[+-]?0\d")
 
@@ -54,7 +55,7 @@ _CODE = re.compile(rb"\n *[+-]?0\d")
 def read_texts(
     texts: Sequence[str | None], name: str, what: str, reading: Reading, *, spelled: bool = False
 ) -> Column:
-    """The column that cells of text are: numbers, or text.
+    """Read cells of text as a column: of numbers if all are numbers or missing, else of text.
 
     Parameters
     ----------
@@ -63,10 +64,10 @@ def read_texts(
     name : str
         The name of the column.
     what : str
-        The column in errors, such as "column 'x' of a.csv".
+        The column's name in errors, such as "column 'x' of a.csv".
     reading : Reading
     spelled : bool
-        Whether text keeps its spelling, as classes do that predictions are to repeat.
+        Whether text keeps its spelling: predictions repeat the classes of a target as they were written.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def read_names(
     known: Collection[str] = (),
     spelled: bool = False,
 ) -> Texts:
-    """Cells of text as names or categories: their identities, or None for a missing value.
+    """Read cells of text as names or categories: the `identity` of each, or None for a missing value.
 
     Parameters
     ----------
@@ -125,7 +126,7 @@ def read_names(
 
 
 def warn_of_number_texts(column: Texts, what: str) -> None:
-    """Warn if a column of text from a format with types looks like one of numbers."""
+    """Warn if a column that a typed format (Parquet, `.npz`) stores as text looks like numbers."""
     distinct = {value for value in column.tolist() if value is not None}
     numbers = [value for value in distinct if Reading().number(value) is not None]
     if len(distinct) >= _MANY_NUMBERS and len(numbers) >= _NEARLY_ALL * len(distinct):
@@ -160,7 +161,7 @@ def _plain_numbers(texts: Sequence[str | None]) -> Floats | None:
 
 
 def _counted(texts: Iterable[str | None], reading: Reading) -> Counter[str]:
-    """The normalised cells that have a value, with the number of rows of each."""
+    """The number of rows of each normalised cell; missing values are left out."""
     counted: Counter[str] = Counter()
     for text, count in Counter(texts).items():
         if text is not None and not reading.is_missing(cell := normalised(text)):
@@ -169,7 +170,7 @@ def _counted(texts: Iterable[str | None], reading: Reading) -> Counter[str]:
 
 
 def _check_exceptions(counted: Counter[str], left: Sequence[str], what: str) -> None:
-    """Refuse a column of numbers in which a few cells are none, or whose numbers are written differently."""
+    """Refuse a column of numbers with a few other cells, or with numbers in another notation."""
     rows, exceptions = counted.total(), sum(counted[text] for text in left)
     numbers = len(counted) - len(left)
     codes = [text for text in left if LEADING_ZERO.fullmatch(text)]
@@ -210,7 +211,7 @@ def _warn_of_spellings(counted: Counter[str], what: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    """A cell as it can be typed in a shell."""
+    """A cell quoted for a shell."""
     return text if re.fullmatch(r"[\w./-]+", text) and not text.startswith("-") else f"'{text}'"
 
 
@@ -220,7 +221,7 @@ def texts_of(values: Sequence[Any], what: str) -> list[str | None]:
     Raises
     ------
     DataError
-        Bytes that are not UTF-8.
+        A value is bytes that are not UTF-8.
     """
     try:
         # NaN is the one value that does not equal itself.

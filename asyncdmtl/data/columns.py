@@ -33,7 +33,7 @@ def as_column(values: ArrayLike | Sequence[object], what: str) -> Column:
     Raises
     ------
     DataError
-        The values have another number of dimensions or another kind (dates, lists, text among numbers).
+        The values have more than one dimension, or another kind (dates, lists, text among numbers).
     """
     # From a list, NumPy would turn numbers among text into text.
     array = np.asarray(values, dtype=None if hasattr(values, "__array__") else np.object_)
@@ -56,7 +56,7 @@ def text_column(values: Sequence[str | None]) -> Texts:
 
 
 def as_text(value: object) -> str:
-    """A number, truth value or text as text: 3.0 is "3"; other floats are as Python prints them."""
+    """A number, truth value or text as text: 3.0 becomes "3", other floats become what Python prints."""
     if isinstance(value, float | np.floating):
         number = float(value)
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
@@ -64,14 +64,14 @@ def as_text(value: object) -> str:
 
 
 def to_text(column: Column) -> Texts:
-    """The same column as text: each number becomes its `as_text`, a missing value None."""
+    """The column as text: `as_text` of each number, and None for a missing value."""
     if not is_numeric(column):
         return cast(Texts, column)
     return text_column([None if value != value else as_text(value) for value in column.tolist()])
 
 
 def to_numbers(column: Column, what: str) -> Floats:
-    """The same column as numbers. DataError names a text that is no number."""
+    """The column as numbers. DataError names a text that is no number."""
     if is_numeric(column):
         return column
     try:
@@ -107,7 +107,7 @@ def update_digest(digest: hashlib.blake2b, column: Column) -> None:
 
 def _numbers(array: NDArray[Any]) -> Floats:
     floats = np.array(array, dtype=np.float64)
-    # There are many NaNs; copies of a column must have the same one, for equal digests.
+    # NaN has many bit patterns; copies of a column must use the same one, for equal digests.
     floats[np.isnan(floats)] = np.nan
     return floats
 

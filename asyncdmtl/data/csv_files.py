@@ -1,4 +1,4 @@
-"""Columns of text files: comma-separated values and their relatives."""
+"""Columns of text files: comma-separated values, or values with another separator."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Choose = Callable[[Sequence[str]], Mapping[str, int]]
 def read_cells(
     source: Source, reading: Reading, choose: Choose, text: Collection[str]
 ) -> dict[str, Floats | list[str]]:
-    """The cells of some columns.
+    """Read the cells of the chosen columns.
 
     Parameters
     ----------
     source : Source
     reading : Reading
     choose : callable
-        Given the names of all columns, the names and positions of those to read.
+        Takes the names of all columns, and returns the names and positions of the columns to read.
     text : collection of str
-        Columns of which the cells are wanted as text, even if they are numbers.
+        Columns whose cells are returned as text even if they are numbers.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def read_cells(
     """
     chosen = choose(_names(source, reading))
     found = _read_once(source, reading, chosen, text)
-    # A column that turned out to be no numbers after some blocks is read again as text.
+    # Some blocks of such a column were numbers and later ones are not: it is read again as text.
     mixed = {name for name, parts in found.items() if len({type(part) for part in parts}) > 1}
     if mixed:
         found |= _read_once(source, reading, {name: chosen[name] for name in mixed}, mixed)

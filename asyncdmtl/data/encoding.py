@@ -25,7 +25,7 @@ from asyncdmtl.errors import DataError, UsageError
 
 @dataclass(frozen=True)
 class Encoding:
-    """How columns become features and targets become labels. It is empty if data are numbers already.
+    """How columns become features and targets become labels. It is empty if all columns are numbers already.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Encoding:
 
     @classmethod
     def empty(cls) -> Encoding:
-        """The encoding of prepared numbers."""
+        """The encoding of data that are numbers already."""
         return cls((), {}, "", None)
 
     @property
@@ -79,7 +79,7 @@ class Encoding:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The columns of `sources` that are text, even if a file has only digits in them."""
+        """The columns of `sources` that are read as text, even if a file has only digits in them."""
         return tuple(column.name for column in self.columns if isinstance(column, CategoryColumn))
 
     def encode_rows(self, columns: Mapping[str, Column]) -> Floats:
@@ -88,7 +88,7 @@ class Encoding:
         Parameters
         ----------
         columns : mapping of name to (rows,) array
-            At least `sources`; other columns are ignored.
+            The columns of `sources`; others are ignored.
 
         Returns
         -------

@@ -38,7 +38,7 @@ class NumberColumn:
         numbers = to_numbers(column, f"column {self.name!r}")
         if np.isinf(numbers).any():
             raise DataError(f"column {self.name!r}", "must be finite", float(numbers[np.isinf(numbers)][0]))
-        with np.errstate(over="ignore"):  # `Partition` refuses numbers that overflow
+        with np.errstate(over="ignore"):  # `Partition` later refuses infinite numbers
             out[:, 0] = (np.where(np.isnan(numbers), self.impute, numbers) - self.shift) / self.scale
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plain types that came over the wire or from a file: fields, names and pairs, checked before use."""
+"""Checks of plain types from the wire or from a file: fields, names and pairs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from asyncdmtl.errors import UsageError
 
 
 def read_fields(what: str, content: Any, **types: type) -> list[Any]:
-    """The values of a mapping that must have exactly these keys and types, and finite numbers only.
+    """The values of a mapping, checked to have exactly these keys and types, and only finite numbers.
 
     Parameters
     ----------
     what : str
         Names the mapping in errors.
     content : object
-        The supposed mapping.
+        The mapping to check.
     types : type
-        For each key its exact type (`True` is no int).
+        The exact type of each key's value (`True` is no int).
 
     Raises
     ------
     UsageError
-        It is no mapping, has other keys, or names the value that breaks a rule.
+        `content` is no mapping, has other keys, or a value breaks a rule; the error names it.
     """
     if not isinstance(content, Mapping) or set(content) != set(types):
         raise UsageError(what, f"must have exactly {', '.join(types)}", content)
@@ -36,7 +36,7 @@ def read_fields(what: str, content: Any, **types: type) -> list[Any]:
 
 
 def read_names(what: str, names: Any) -> tuple[str, ...]:
-    """A list of different texts as a tuple. Anything else raises UsageError about `what`."""
+    """Check a list of different texts and return it as a tuple. UsageError calls it `what`."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UsageError(what, "must be a list of texts", names)
     if len(set(names)) != len(names):
@@ -45,7 +45,7 @@ def read_names(what: str, names: Any) -> tuple[str, ...]:
 
 
 def read_pairs(what: str, pairs: list[Any]) -> list[tuple[str, Any]]:
-    """A list of pairs with different names in front. Anything else raises UsageError about `what`."""
+    """Check a list of pairs whose first items are different names. UsageError calls it `what`."""
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UsageError(what, "must be pairs", pairs)
     return list(zip(read_names(what, [name for name, _ in pairs]), [rest for _, rest in pairs], strict=True))

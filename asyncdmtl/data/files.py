@@ -1,4 +1,4 @@
-"""Files of tables, here or behind a URL: found by path or pattern, and opened.
+"""Files of tables, local or at a URL: found by path or pattern, and opened.
 
 ::
 
@@ -38,10 +38,10 @@ ENDINGS = (*(text + packed for packed in _PACKED for text in _TEXT), ".parquet",
 FOLDER = "/"
 """The ending of a folder of Parquet files, as Spark, Dask and pandas write them."""
 
-# Names of files that patterns pass over, as Spark's `_SUCCESS`.
+# First characters of names that patterns skip, such as Spark's `_SUCCESS`.
 _HIDDEN = ("_", ".")
 
-# Endings that error messages name; the others follow from these.
+# The endings as error messages name them.
 _SHOWN = ".csv, .tsv, .txt, .data (perhaps with .gz, .bz2, .xz, .zip, .zst), .parquet, .npz"
 
 
@@ -88,7 +88,7 @@ class Source(NamedTuple):
 
 
 def find_files(patterns: Sequence[str]) -> tuple[Source, ...]:
-    """All files that the patterns match, each once; those of one pattern in natural order.
+    """All files that the patterns match, each once. Files of one pattern come in natural order.
 
     A file that is found under two names (a symbolic link, a relative and an absolute path) is one file.
 
@@ -114,12 +114,12 @@ def find_files(patterns: Sequence[str]) -> tuple[Source, ...]:
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn any failure of a library that reads a file into a DataError that names the file."""
+    """Turn any error of a library that reads the file `name` into a DataError."""
     try:
         yield
     except DataError:
         raise
-    # pyarrow, NumPy, the decompressors and each kind of remote storage have errors of their own.
+    # pyarrow, NumPy, decompressors and remote storages each raise exceptions of their own.
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
         raise DataError("data file", f"must be readable ({reason})", name) from error
@@ -127,8 +127,8 @@ def readable(name: str) -> Iterator[None]:
 
 def _find_local(pattern: str) -> list[Source]:
     given = Path(pattern).expanduser()
-    # A file may have brackets in its name, so only a path that is not there is a pattern. Path.glob knows no
-    # absolute patterns.
+    # A file may have brackets in its name, so a path is a pattern only if no such file exists. Path.glob
+    # takes no absolute patterns.
     names = [str(given)] if given.exists() else glob.glob(str(given), recursive=True)  # noqa: PTH207
     sources = []
     for path in map(Path, names):
@@ -168,7 +168,7 @@ def _path_of(name: str) -> str:
 
 
 def _identity(name: str) -> object:
-    """Equal for all names of one file."""
+    """A value that is equal for all names of one file."""
     if "://" in name:
         return name
     status = Path(name).stat()

@@ -1,4 +1,4 @@
-"""Fingerprints of a partition's columns: they tell how two supposed copies of a partition differ."""
+"""Fingerprints of a partition's columns, to find out how two supposed copies of a partition differ."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHIFT = np.uint64(33)
 
 
 def column_fingerprints(columns: Mapping[str, Column]) -> dict[str, str]:
-    """Name → hexadecimal fingerprint of the values in the order of the rows."""
+    """A mapping of column name to the hexadecimal fingerprint of its values in the order of the rows."""
     found = {}
     for name, column in columns.items():
         digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES, usedforsecurity=False)
@@ -60,9 +60,9 @@ class Fingerprints:
         return cls(rows_fingerprint(columns), column_fingerprints(columns))
 
     def difference(self, other: Fingerprints) -> str:
-        """How the partition differs from a supposed copy, in words that name columns and no values.
+        """Describe how the partition differs from a supposed copy, naming columns but no values.
 
-        It is empty if no column is equal in both, so that they are no copies at all.
+        The text is empty if no column is equal in both: then they are no copies at all.
         """
         if self.rows == other.rows:
             return "it has the same rows in another order"
@@ -107,7 +107,7 @@ def _hash(text: str) -> bytes:
 
 
 def _mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hashes whose bits all depend on all bits of the given ones."""
+    """Mix hashes, so that every bit of a result depends on all bits of the given hash."""
     for factor in _MIX:
         hashes = (hashes ^ (hashes >> _SHIFT)) * factor
     return hashes ^ (hashes >> _SHIFT)

@@ -37,7 +37,7 @@ other, as they often do in real tables.
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """Partitions of raw rows, rows to test on, and the settings that suit them.
+    """Partitions of raw rows, rows to test on, and default settings for them.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Loaded:
     test : mapping of task to (`X`, `y`) or RawPartition
         Rows to test on.
     defaults : mapping
-        Settings that suit the data, by name.
+        Default settings for the data, by name.
     metric : str or None
         The metric of test rows, if it is not that of the loss.
     task : str or None
@@ -68,7 +68,7 @@ class Loaded:
         return tuple(stored.id for stored in self.stored)
 
     def prepared(self, settings: Settings) -> Prepared:
-        """All rows as numbers, with the encoding that the server of a run would find.
+        """All rows as numbers, with the same encoding that the server of a run would compute.
 
         Raises
         ------
@@ -89,7 +89,7 @@ class Loaded:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rows of numbers to train on and to test on (task → `X`, `y`), and the encoding that made them."""
+    """Encoded rows to train on and to test on (task → `X`, `y`), and their encoding."""
 
     partitions: tuple[Partition, ...]
     test: Mapping[str, NumberRows]
@@ -163,7 +163,7 @@ def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
-    """All partitions of a recipe or a table.
+    """Load all partitions of a recipe or a table.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
     Raises
     ------
     UsageError
-        As DataError, or naming the option.
+        An option is missing or breaks a rule. It is a DataError if the data cannot be read or trained on.
     """
     if not is_table(given["data"]):
         return _recipe(given, None, test)
@@ -188,20 +188,20 @@ def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
 
 
 def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple[Stored, ...]:
-    """The partitions that a worker stores.
+    """Load the partitions that a worker stores.
 
     Parameters
     ----------
     given : mapping
         The data options, and `seed`.
     only : collection of str or None
-        Names of partitions of a recipe or a table. None stands for all partitions of a recipe, or for the
-        files as they are, each file's rows of a task being a partition (`tables.load_partitions`).
+        Names of partitions of a recipe or a table. With None, all partitions of a recipe are loaded; of
+        files, each file's rows of a task are one partition (`tables.load_partitions`).
 
     Raises
     ------
     UsageError
-        As DataError, or naming the option.
+        An option is missing or breaks a rule. It is a DataError if the data cannot be read or trained on.
     """
     if not is_table(given["data"]):
         return _recipe(given, only, False).stored
@@ -209,7 +209,7 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
         raise UsageError("--site", "is for files that are partitions as they are", given["site"])
     if only is None:
         return tables.load_partitions(table_spec(given))
-    # The process that gave the names has read the whole table, and has shown its warnings.
+    # The process that chose the names has read the whole table and has shown its warnings.
     with unwarned():
         loaded = load(given, test=False)
     if unknown := sorted(set(only) - set(loaded.ids)):
@@ -220,7 +220,7 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """Suppress warnings that another process of the same run shows."""
+    """Suppress warnings in a `with` block, since another process of the run shows the same."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -230,7 +230,7 @@ def unwarned() -> Iterator[None]:
 
 
 def recipe_defaults(dataset: recipes.Dataset) -> dict[str, Any]:
-    """Settings that suit a recipe."""
+    """The default settings of a recipe."""
     intercept = "free" if dataset.intercept else "none"
     return {**dataset.suggested, "loss": dataset.loss, "intercept": intercept}
 

@@ -1,4 +1,4 @@
-"""A trained model as a file, with its encoding, its settings and the report of its run. It is no pickle.
+"""A trained model as a file, with its encoding, its settings and the report of its run, without pickle.
 
 The file is an `.npz` (a zip archive) of `coef_.npy`, `intercept_.npy` and `model.json`, which holds all the
 rest. `np.load` reads it, and so does `unzip -p FILE model.json`. Equal models make equal files.
@@ -56,12 +56,12 @@ class SavedModel:
     traffic : mapping or None
         The report of the run (`report.traffic`), with the ledger in it; plain JSON types.
     versions : mapping of package to version
-        The versions that saved it.
+        The versions of the packages by which the file was saved.
 
     Raises
     ------
     DataError
-        The models have another number of features than the encoding.
+        The number of features of the models is not that of the encoding.
     """
 
     models: TaskModels
@@ -86,8 +86,8 @@ class SavedModel:
     def save(self, path: str | Path) -> None:
         """Write the file under exactly this name.
 
-        A regular file is replaced as a whole, or left as it was if writing fails. A device or a pipe is
-        written to, and so is a file that cannot be replaced because it is a mount point.
+        A regular file is replaced as a whole, or left as it was if writing fails. A device, a pipe, or a file
+        that is a mount point cannot be replaced, and is written to in place.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class SavedModel:
             if target.exists() and not target.is_file():
                 return self._write_in_place(target, content)
             with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-                # Of the user's usual permissions, which temporary files do not have.
+                # Opened by name, for the user's usual permissions: temporary files have others.
                 with (Path(folder) / target.name).open("wb") as file:
                     self._write(file, content)
                     file.flush()
@@ -139,7 +139,7 @@ class SavedModel:
             raise DataError(f"model file {path}: {error.argument}", error.rule, error.value) from error
         except OSError as error:
             raise DataError("model file", f"must be readable ({error.strerror})", str(path)) from error
-        # Archives, JSON and arrays each have their own exceptions for malformed bytes.
+        # Malformed archives, JSON and arrays each raise other exceptions.
         except (
             ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, RecursionError,
             NotImplementedError, MemoryError, zipfile.BadZipFile,
@@ -160,7 +160,7 @@ class SavedModel:
         }
 
     def _write_in_place(self, target: Path, content: str) -> None:
-        # An archive is written with jumps back and forth, which a pipe does not permit.
+        # The archive is first written to memory: zipfile seeks back and forth, which a pipe does not permit.
         buffer = io.BytesIO()
         self._write(buffer, content)
         with target.open("wb") as file:
@@ -183,7 +183,7 @@ class SavedModel:
         return cls(
             TaskModels(tuple(content["tasks"]), arrays["coef_"], arrays["intercept_"], content["loss"]),
             Encoding.from_dict(content["encoding"]),
-            # Settings that did not exist when the file was written get their defaults.
+            # Settings that are missing, because an earlier version wrote the file, get their defaults.
             None if settings is None else Settings(**settings),
             content["task_column"],
             traffic,

@@ -1,4 +1,4 @@
-"""Count, mean and sum of squared deviations of a column of numbers; pooled over partitions."""
+"""Count, mean and sum of squared deviations of a column of numbers, and how to pool them over partitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.data.fields import read_fields
 from asyncdmtl.errors import DataError, UsageError
 
-# Rows that a partition may claim to have: the largest count that a float64 holds exactly.
+# The most rows that a partition may claim to have: up to this, float64 holds every count exactly.
 MAX_ROWS = 2**53
 
 
@@ -59,7 +59,7 @@ class Moments:
         Raises
         ------
         DataError
-            Sums that are too large for a float64.
+            A sum is too large for a float64.
         """
         parts = [part for part in parts if part.count]
         if not parts:
@@ -95,7 +95,7 @@ NO_MOMENTS = Moments(0, 0.0, 0.0)
 
 
 def _sum(values: Floats) -> float:
-    """The sum by adding halves: its error grows with log₂ of the rows, and no CPU changes its order."""
+    """The sum as a halving tree: its error grows with log₂ of the rows; every CPU adds in the same order."""
     while len(values) > 1:
         half = len(values) // 2
         halves = values[:half] + values[half : 2 * half]

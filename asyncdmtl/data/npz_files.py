@@ -1,4 +1,4 @@
-"""Columns of NumPy's archives of arrays."""
+"""Columns of `.npz` files, NumPy's archives of arrays."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from asyncdmtl.errors import DataError
 def read_cells(
     source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], key: str
 ) -> dict[str, Floats | list[Any]]:
-    """The cells of some columns: those of `X` have the names in `feature_names`, or `x0`, `x1`, ….
+    """Read the chosen columns. Columns of `X` have the names in `feature_names`, or `x0`, `x1`, ….
 
     Parameters
     ----------
     source : Source
     choose : callable
-        Given the names of all columns, the names and positions of those to read.
+        Takes the names of all columns, and returns the names and positions of the columns to read.
     key : str
-        A column of names.
+        The column that holds names of tasks.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def read_cells(
     Raises
     ------
     DataError
-        The file cannot be read, or its arrays do not fit each other.
+        The file cannot be read, or the shapes of its arrays do not fit each other.
     """
     with readable(source.name), source.open() as raw, np.load(raw, allow_pickle=False) as file:
         found = {

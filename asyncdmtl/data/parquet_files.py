@@ -15,15 +15,15 @@ from asyncdmtl.errors import DataError
 def read_cells(
     source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], key: str
 ) -> dict[str, Floats | list[Any]]:
-    """The cells of some columns.
+    """Read the chosen columns.
 
     Parameters
     ----------
     source : Source
     choose : callable
-        Given the names of all columns, the names and positions of those to read.
+        Takes the names of all columns, and returns the names and positions of the columns to read.
     key : str
-        A column of names, which may also be of dates and times.
+        The column that holds names of tasks, which may also be dates and times.
 
     Returns
     -------
@@ -32,7 +32,8 @@ def read_cells(
     Raises
     ------
     DataError
-        The file cannot be read, pyarrow is absent, or a column is of another type.
+        The file cannot be read, pyarrow is not installed, or a column has a type other than numbers, text and
+        truth values.
     """
     chosen, table = _read(source, choose)
     return {
@@ -59,7 +60,7 @@ def _read(source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]]) 
             file = ParquetFile(raw)
             names = list(file.schema_arrow.names)
             chosen = choose(names)
-            # A file returns columns in its own order.
+            # pyarrow returns columns in the order of the file.
             table = file.read(columns=[names[i] for i in chosen.values()])
             return list(chosen), table.select([names[i] for i in chosen.values()])
 

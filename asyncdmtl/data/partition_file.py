@@ -1,4 +1,4 @@
-"""Partitions of numbers as files, by which rows reach a worker process on the same machine. No pickle."""
+"""Files of partitions of numbers, which bring rows to worker processes on this machine, without pickle."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def write_partition(partition: Partition, file: BinaryIO) -> None:
 
 
 def read_partition(path: Path) -> Partition:
-    """Read what `write_partition` wrote: the same bits.
+    """Read what `write_partition` wrote, bit for bit.
 
     Raises
     ------
     DataError
-        The file cannot be read, or is no such file.
+        The file cannot be read, or was not written by `write_partition`.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:

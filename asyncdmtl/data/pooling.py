@@ -1,13 +1,14 @@
 """One encoding from the surveys of all partitions.
 
 - Numbers: a missing value becomes the mean over all sites. With `standardise`, the mean is subtracted and the
-  difference divided by the standard deviation, as scikit-learn's `StandardScaler` does (missing values do not
-  count).
+  difference is divided by the standard deviation, as scikit-learn's `StandardScaler` does. Missing values do
+  not count in mean and deviation.
 - Text, and true and false: each category becomes a column of 0 and 1; two categories become one column. If
-  values are missing, the missing value is a category of its own. A category that no site had becomes zeros.
+  values are missing, the missing value is a category of its own. A category that occurs at no site in
+  training is encoded as zeros.
 - A column that is the same in all rows adds nothing to an intercept. It is left out with a warning.
 - A target that is a number is centred: its mean over all sites is subtracted, and added back to predictions.
-  A free intercept makes up for any shift; a penalised intercept is drawn to that mean.
+  With a free intercept this changes no prediction; a penalised intercept shrinks towards that mean.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre: bool = False) -> Encoding:
-    """The encoding that follows from the surveys of all partitions, in whatever order they were declared.
+    """The encoding that follows from the surveys of all partitions; their order does not matter.
 
     Parameters
     ----------
@@ -44,7 +45,8 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre:
     loss : str
         A name in `LOSSES`.
     standardise : bool
-        Whether columns of numbers are scaled to mean 0 and standard deviation 1 over all partitions.
+        Whether columns of numbers are shifted and scaled to mean 0 and standard deviation 1 over all
+        partitions.
     centre : bool
         Whether a target that is a number is shifted to mean 0.
 
@@ -58,8 +60,7 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre:
     DataError
         Partitions disagree on the columns, on the kind of a column, or on the target; all features are
         constant; a column has too many categories; rows have weights in some partitions only; or the target
-        does not suit the loss. The error names the
-        column and a partition.
+        does not suit the loss. The error names the column and a partition.
     """
     if loss not in LOSSES:
         raise UsageError("loss", f"must be one of {', '.join(LOSSES)}", loss)
@@ -115,7 +116,7 @@ def _check_weights(surveys: Mapping[str, Survey]) -> None:
 
 
 def _warn_of_copies(surveys: Mapping[str, Survey]) -> None:
-    """Warn of partitions of different names with the same rows."""
+    """Warn of partitions that have the same rows under different names."""
     seen: dict[tuple[int, str], str] = {}
     for id_, survey in surveys.items():
         other = seen.setdefault((survey.rows, survey.fingerprints.rows), id_)

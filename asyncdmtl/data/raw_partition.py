@@ -1,4 +1,4 @@
-"""Rows of a task as they came from a file, before all sites agree on an encoding."""
+"""Rows of a task as read from a file, before all sites agree on an encoding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asyncdmtl.learning.tasks import Declaration, Partition
 
 @dataclass(frozen=True, eq=False)
 class RawPartition:
-    """A partition as it came from a file: some of the rows of one task.
+    """A partition as read from a file, not yet encoded: some of the rows of one task.
 
     Parameters
     ----------
@@ -70,9 +70,9 @@ class RawPartition:
         return len(self.target)
 
     def digest(self) -> bytes:
-        """16 bytes of BLAKE2b over names and content, by which copies are recognised."""
+        """16 bytes of BLAKE2b over names and content; copies of a partition have equal digests."""
         h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
-        # Sorted by name, since the order of columns is no part of the content.
+        # Sorted by name, since copies may have their columns in different orders.
         columns = sorted(self.columns.items())
         for name in (self.id, self.task, self.target_name, *(name for name, _ in columns)):
             raw = name.encode()

@@ -19,31 +19,32 @@ from asyncdmtl.errors import DataError
 
 log = logging.getLogger(__name__)
 
-# An index as R and pandas write it, as pandas calls that when it reads it again, and as it is in Parquet.
+# Names of a column that holds a row index: empty as R and pandas write it in CSV, "Unnamed: 0" as pandas
+# reads that back, and pandas' name for it in Parquet.
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
 
-# Names of columns that an error lists, at most.
+# The most names of columns that an error lists.
 _SHOWN_NAMES = 20
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The columns to read, and what each is read for.
+    """The columns to read, and how to read each of them.
 
     Attributes
     ----------
     key : str
-        A column of names (of tasks).
+        The column that holds names of tasks.
     target : str or None
-        A column whose text keeps its spelling.
+        The column of the target, whose text keeps its spelling.
     only : collection of str or None
-        Columns to read besides `key`, if they are there; None for all.
+        Columns to read besides `key`, if the file has them; None for all.
     omit : collection of str
-        Columns not to read, whatever they hold.
+        Columns that are not read.
     known : mapping of column to collection of str
-        Columns to read as categories, even if all cells are numbers, with the categories that are known.
+        Columns to read as categories even if all cells are numbers, each with its known categories.
     verbatim : collection of str
-        Columns to read as text as it stands.
+        Columns whose cells are read as text without any change.
     """
 
     key: str
@@ -67,8 +68,8 @@ def read_columns(source: Source, wanted: Wanted, reading: Reading) -> dict[str, 
     Raises
     ------
     DataError
-        The file cannot be read, has no column `wanted.key` or none of those to omit, has two columns of one
-        name, or a column can be read in two ways or in none.
+        The file cannot be read, lacks `wanted.key` or a column to omit, has two columns of one name, or a
+        column can be read in two ways or in none.
     """
 
     def choose(names: Sequence[str]) -> dict[str, int]:
@@ -102,7 +103,8 @@ def _column(name: str, cells: object, source: Source, wanted: Wanted, reading: R
         return read_names(texts, what, reading, known=wanted.known[name])
     if source.is_text:
         return read_texts(texts, name, what, reading, spelled=name == wanted.target)
-    # A format with types says itself that a column is text.
+    # Formats with types (Parquet, `.npz`) declare a column as text, so that its cells are not parsed as
+    # numbers.
     column = read_names(texts, what, reading, spelled=name == wanted.target)
     if name not in reading.categorical:
         warn_of_number_texts(column, what)
@@ -122,12 +124,12 @@ def check_columns(source: Source, columns: Collection[str], names: Collection[st
 
 
 def _choose(source: Source, names: Sequence[str], wanted: Wanted) -> dict[str, int]:
-    """The columns to read and their positions: the key, and those wanted or else all that have a name."""
+    """The columns to read, with their positions: the key, and the wanted ones or all that have a name."""
     if absent := sorted(set(wanted.omit) - set(names)):
         rule = f"must have the columns to omit {absent}"
         raise DataError(f"data file {source.name}", rule, [name for name in names if name])
     asked = {wanted.key, *(wanted.only or ())}
-    # An index that was written without a name is the number of a row and no feature.
+    # A row index that was written without a name is no feature.
     unnamed = [i for i, name in enumerate(names) if _UNNAMED.fullmatch(name) and name not in asked]
     if wanted.only is None and unnamed:
         log.warning("%s: column %d has no name and is left out", source.name, unnamed[0] + 1)

@@ -4,7 +4,7 @@
 
     NAME                      a recipe that ships, such as digits
     NAME:key=value,key=value  the same with other parameters
-    FILE.toml[:key=value…]    a recipe of one's own (datasets/README.md shows the format)
+    FILE.toml[:key=value…]    a recipe in a file of the user's (datasets/README.md shows the format)
 
 A recipe is a TOML file that names a source (`sources`), its parameters, and settings that suit the data.
 """
@@ -23,7 +23,7 @@ from asyncdmtl.learning.tasks import Partition
 
 
 class Suggested(TypedDict):
-    """Settings that suit a data set. They are used for options that the user does not give."""
+    """Default settings of a data set. They are used for options that the user does not give."""
 
     coupling: str
     strength: float
@@ -80,7 +80,7 @@ def load(spec: str, *, seed: int, only: Collection[str] | None = None, test: boo
     Raises
     ------
     DataError
-        No such recipe, file, parameter or partition, or a value of the wrong type or size.
+        There is no such recipe, file, parameter or partition, or a value has the wrong type or size.
     """
     if seed < 0:
         raise DataError("seed", "must be at least 0", seed)
@@ -101,7 +101,7 @@ def load(spec: str, *, seed: int, only: Collection[str] | None = None, test: boo
 
 
 def list_recipes() -> dict[str, str]:
-    """The recipes that ship: name → one-line description."""
+    """The recipes that ship, as a mapping of name to one-line description."""
     return {
         path.stem: str(_read(path, path.stem)["description"]) for path in sorted(_folder().glob("*.toml"))
     }
@@ -109,7 +109,7 @@ def list_recipes() -> dict[str, str]:
 
 def _parse(spec: str) -> tuple[str, dict[str, str]]:
     """The name or file of a specification, and its parameters."""
-    # A path may contain a colon, so the ending tells a file from a name.
+    # A path may contain a colon, so files are recognised by their ending.
     if spec.endswith(".toml"):
         return spec, {}
     if ".toml:" in spec:
@@ -170,7 +170,7 @@ def _make_source(name: str, content: Mapping[str, Any], overrides: Mapping[str, 
         if key not in types:
             raise DataError(f"data {name}", f"has the parameters {', '.join(types)}; unknown", key)
         try:
-            # Converted from text, so that a file, like a command line, cannot give 2.5 for a whole number.
+            # The value is converted by way of text, so that 2.5 in a file is refused for a whole number.
             values[key] = float(str(value)) if types[key] == "float" else int(str(value))
         except ValueError as error:
             wanted = "a number" if types[key] == "float" else "a whole number"

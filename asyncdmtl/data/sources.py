@@ -32,7 +32,7 @@ Sides = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """Makes the rows of a data set. The fields are its parameters; `least` has the minimum of each."""
+    """Makes the rows of a data set. The fields are its parameters; `least` gives the minimum of each."""
 
     loss: ClassVar[str]
     metric: ClassVar[str]
@@ -85,7 +85,7 @@ class Digits(Source):
     metric = "ROC AUC"
     intercept = True
     least: ClassVar[Mapping[str, int]] = {"rows": 2, "parts": 1}
-    # Rows per task at which the test still has rows of each digit.
+    # The most rows per task that leave test rows of each digit.
     most_rows: ClassVar[int] = 80
     sides: ClassVar[Sides] = tuple(((t,), tuple(sorted({*range(10)} - {t}))) for t in range(10))
 
@@ -106,7 +106,7 @@ class Digits(Source):
 
     @property
     def strength(self) -> float:
-        """`0.02·√(40/rows)`: the best λ measured at 40 rows, scaled as sampling noise falls with the rows."""
+        """`0.02·√(40/rows)`: the best λ measured at 40 rows, scaled like sampling noise."""
         return 0.02 * math.sqrt(40 / self.rows)
 
     def partition(self, task: int, part: int, seed: int) -> NumberRows:
@@ -132,7 +132,7 @@ class DigitPairs(Digits):
     """
 
     loss = "logistic"
-    # Rows per task at which the test still has rows of each digit, as every digit is in four pairs.
+    # The most rows per task that leave test rows of each digit, since every digit is in four pairs.
     most_rows: ClassVar[int] = 60
     sides: ClassVar[Sides] = tuple(((a,), (b,)) for a, b in combinations((1, 3, 5, 8, 9), 2))
 
@@ -145,7 +145,7 @@ class DigitPairs(Digits):
 
     @property
     def strength(self) -> float:
-        """0.1: the best λ measured from 6 to 20 rows, over which it hardly changes."""
+        """0.1: the best λ measured at 6 to 20 rows per task, where it hardly depends on the rows."""
         return 0.1
 
 
@@ -180,7 +180,7 @@ class Synthetic(Source):
 
     @property
     def strength(self) -> float:
-        """`0.6·(noise / √rows)·(√features + √tasks)`, part of the spectral norm of the gradients' noise.
+        """`0.6·(noise / √rows)·(√features + √tasks)`, a share of the spectral norm of the gradients' noise.
 
         Up to the constant it is the strength of nuclear-norm regression in Negahban and Wainwright,
         "Estimation of (near) low-rank matrices with noise and high-dimensional scaling", 2011.
@@ -199,7 +199,7 @@ class Synthetic(Source):
     def _draw(self, task: int, rows: int, rng: np.random.Generator, seed: int) -> NumberRows:
         own = _generator(seed, "task", task).standard_normal(self.rank)
         w = matmul(own, _basis(self.rank, self.features, seed))
-        # Rounded to float32, so that a last bit that differs between CPUs does not change the digest.
+        # Rounded to float32, so that last bits that differ between CPUs do not change the digest.
         X = rng.standard_normal((rows, self.features), dtype=np.float32).astype(np.float64)
         y = matmul(X, w) + self.noise * rng.standard_normal(rows)
         return X, y.astype(np.float32).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a worker stores: partitions of numbers, or rows as they came from a file."""
+"""The interface of the partitions that a worker stores: of numbers, or of raw rows from a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asyncdmtl.learning.tasks import Declaration, Partition
 
 
 class Stored(Protocol):
-    """A partition as a worker stores it: of numbers (`Partition`), or as it came from a file."""
+    """A partition as a worker stores it: of numbers (`Partition`), or of raw rows (`RawPartition`)."""
 
     @property
     def id(self) -> str:
@@ -20,7 +20,7 @@ class Stored(Protocol):
         """The task that owns it."""
 
     def declaration(self) -> Declaration:
-        """What is told of it before the encoding is known."""
+        """The facts about it that a worker sends when it joins, before the encoding is known."""
 
     def encoded(self, encoding: Encoding) -> Partition:
-        """Its rows as numbers; DataError if the encoding is not for them."""
+        """Its rows as numbers; DataError if the encoding does not suit its columns."""

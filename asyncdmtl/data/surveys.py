@@ -1,7 +1,7 @@
-"""Surveys: what a site tells of the columns of a partition, so that all sites can agree on an encoding.
+"""Surveys: the summary of a partition's columns that a site sends, so that all sites agree on an encoding.
 
-Counts, means and sums of squares of numbers leave a site, and so do the names of categories and of classes.
-Nothing else does. (If a partition has a single row, these are that row.)
+A survey holds counts, means and sums of squares of numbers, the names of categories and of classes, and
+fingerprints. Nothing else leaves a site. (The mean of a partition with a single row is that row.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.placement import natural_key
 
-# Categories of one column, at most. Each becomes a feature; columns with more are names or free text.
+# The most categories of a column. Each becomes a feature; columns with more are likely names or free text.
 MAX_CATEGORIES = 1000
 
 ONE_KIND = (
@@ -29,21 +29,21 @@ ONE_KIND = (
 )
 """The rule for a column that is one of numbers in some partitions and of text in others."""
 
-# Distinct values of a target that a survey contains, at most. Two classes need two; a third shows that there
-# are more.
+# The most distinct values of a target that a survey contains. Two classes need two; a third one shows that
+# there are more.
 MAX_LABELS = 3
 
-# Up to this number of categories, a column is never taken for one of names or free text: with few rows, true
-# categories may differ in nearly every row too.
+# Up to this number of categories, a column is never taken for names or free text: if there are few rows, real
+# categories may differ in nearly every row, too.
 _FEW_CATEGORIES = 20
 
-# Share of rows with a category of their own from which on a column is taken for names or free text.
+# A column is taken for names or free text if its distinct values are at least this share of its rows.
 _NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
 class Categories:
-    """A column of text: its distinct values in natural order, and the number of rows without a value."""
+    """The survey of a column of text: its distinct values in natural order, and the rows without a value."""
 
     values: tuple[str, ...]
     missing: int
@@ -64,13 +64,13 @@ class Categories:
 
 @dataclass(frozen=True)
 class Labels:
-    """The target: its name, and its distinct values if they may be classes.
+    """The survey of the target: its name, and its distinct values if they may be classes.
 
     Attributes
     ----------
     name : str
     values : tuple of float or of str
-        The distinct numbers if there are at most `MAX_LABELS`, else none. Of text, the first `MAX_LABELS`.
+        The distinct numbers if there are at most `MAX_LABELS`, else none; for text, the first `MAX_LABELS`.
     text : bool
         Whether the target is text, not numbers.
     more : bool
@@ -125,7 +125,7 @@ ColumnSurvey = Moments | Categories
 
 @dataclass(frozen=True)
 class Survey:
-    """The survey of a partition that came from a file. It is empty for a partition of prepared numbers.
+    """The survey of a partition that was read from a file. It is empty for a partition of numbers.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class Survey:
     weighted : bool
         Whether rows have weights.
     fingerprints : Fingerprints
-        By which two supposed copies of a partition can be told apart.
+        Fingerprints of the rows and columns, to find out how supposed copies of a partition differ.
     """
 
     rows: int = 0
@@ -197,7 +197,7 @@ class Survey:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the partition is of prepared numbers, with nothing to encode."""
+        """Whether the partition is numbers already, with nothing to encode."""
         return self.target is None
 
     def as_dict(self) -> dict[str, Any]:
@@ -299,7 +299,7 @@ def check_categories(values: Collection[str], rows: int | None = None) -> None:
 
 
 def _telling(value: str) -> tuple[bool, Any]:
-    """The order in which texts serve as examples: a text that is no number comes first."""
+    """The sort key of examples in errors: a text that is no number comes first."""
     try:
         float(value)
     except ValueError:
@@ -308,7 +308,7 @@ def _telling(value: str) -> tuple[bool, Any]:
 
 
 def _distinct_classes(values: Sequence[Any]) -> list[Any]:
-    """Different classes in natural order, each in the first of its spellings."""
+    """The different classes in natural order, each in its first spelling."""
     spelled: dict[str, str] = {}
     for value in sorted(set(values), key=natural_key):
         spelled.setdefault(identity(value), value)

@@ -46,7 +46,7 @@ class TableSpec:
     reading : Reading
         The options by which cells are read.
     site : str, optional
-        A name that the names of a worker's partitions begin with, where sites have files of one name.
+        A prefix for the names of a worker's partitions, for sites whose files have equal names.
 
     Raises
     ------
@@ -125,7 +125,7 @@ class Table:
         )
 
     def of_tasks(self) -> dict[str, Indices]:
-        """The indices of the rows of each task, ascending, tasks in natural order; "" for no task."""
+        """Task → ascending indices of its rows, tasks in natural order; "" for rows without a task."""
         if not self.rows:
             return {}
         codes: dict[str, int] = {}

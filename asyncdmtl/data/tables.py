@@ -1,8 +1,8 @@
 """Tables in files as partitions of many tasks, and as rows to test on or to predict.
 
-`load_table` splits and cuts the rows that `asyncdmtl run` trains on. `load_partitions` is for a worker, whose
-files are its partitions. `read_table` reads rows to predict. Partitions are `RawPartition`s, which become
-numbers once all sites have agreed on an encoding.
+`load_table` reads the rows that `asyncdmtl run` trains on, and splits them into test rows and partitions.
+`load_partitions` is for a worker whose files are its partitions. `read_table` reads rows to predict.
+Partitions are `RawPartition`s, which become numbers once all sites have agreed on an encoding.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from asyncdmtl.plan.validation import whole_number
 
 log = logging.getLogger(__name__)
 
-# Characters of the name of a task or partition, at most: names are shown in tables.
+# The most characters of the name of a task or partition: names must fit in tables.
 MAX_NAME_LENGTH = 200
 
-# Distinct whole numbers of a target up to which they might be classes, so that a warning tells they are not.
+# A target with at most so many distinct whole numbers might hold classes: a warning says that it is taken as
+# numbers.
 _FEW_NUMBERS = 5
 
 
@@ -64,17 +65,18 @@ class TableData:
 
 
 def load_table(spec: TableSpec, seed: int) -> TableData:
-    """Read all rows, set some of each task aside to test on, and cut the rest into partitions.
+    """Read all rows, hold out some rows of each task for tests, and cut the rest into partitions.
 
     The rows of a task are assigned in an order drawn from the seed and the name of the task. If there are two
     classes, both are spread evenly over test rows and partitions. Within a partition, rows are in the order
-    of the file. A task with fewer rows than `parts` has one partition for each row.
+    of the file. A task with fewer rows than `parts` has one partition for each row. Rows without task or
+    target are left out with a warning.
 
     Raises
     ------
     UsageError
-        `seed` is no whole number from 0 on; or, as DataError, a file or column cannot be read or trained on.
-        Rows without task or target are left out with a warning.
+        `seed` is no whole number of at least 0. It is a DataError if a file or column cannot be read or
+        trained on.
     """
     whole_number("seed", seed)
     table = _concatenate(_read(spec, find_files(spec.files)))
@@ -87,7 +89,7 @@ def load_table(spec: TableSpec, seed: int) -> TableData:
     for task, rows in table.of_tasks().items():
         mixed = _mix(rows, classes, np.random.default_rng([seed, *task.encode()]))
         aside = min(round(spec.test_fraction * len(rows)), len(rows) - 1)
-        # Rows are ordered by class here, so test rows at equal distances have the same share of each class.
+        # Rows are sorted by class here, so that test rows at equal distances contain each class in its share.
         chosen = (2 * np.arange(aside) + 1) * len(rows) // max(2 * aside, 1)
         train = np.delete(mixed, chosen)
         if aside:
@@ -108,8 +110,8 @@ def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
     Raises
     ------
     UsageError
-        `test_fraction` or `parts` is set; or, as DataError, a file or column cannot be read or trained on, or
-        two files have the same name or the same rows.
+        `test_fraction` or `parts` is set. It is a DataError if a file or column cannot be read or trained on,
+        or two files have the same name or the same rows.
     """
     if spec.test_fraction or spec.parts != 1:
         raise UsageError("test fraction and parts", "must be left alone: files are partitions", spec)
@@ -128,14 +130,14 @@ def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
 
 
 def read_table(patterns: Sequence[str], wanted: Wanted, features: Sequence[str], reading: Reading) -> Table:
-    """Rows to predict, of all files in order; no row is left out.
+    """Read the rows to predict, from all files in order; no row is left out.
 
     Parameters
     ----------
     patterns : sequence of str
         See `files.find_files`.
     wanted : Wanted
-        The column of tasks is its key.
+        The columns to read; its `key` is the column of tasks.
     features : sequence of str
         Columns that every file must have.
     reading : Reading
@@ -177,7 +179,7 @@ def suggest_loss(target: Column, name: str = "target") -> str:
 
 
 def _read(spec: TableSpec, sources: Sequence[Source]) -> list[Table]:
-    """The rows with a task and a target, of each file."""
+    """One table for each file, with the rows that have a task and a target."""
     only = None if spec.features is None else {spec.target, spec.weight or WEIGHT, *spec.features}
     wanted = Wanted(spec.task, spec.target, only, spec.omit)
     files = [read_columns(source, wanted, spec.reading) for source in sources]
@@ -242,7 +244,7 @@ def _weights(column: Column, what: str) -> Floats:
 
 
 def _usable(table: Table, name: str) -> Table:
-    """The rows of a file that can be trained on; a warning counts the others."""
+    """The rows of a file that can be trained on; a warning says how many others there are."""
     assert table.target is not None
     unusable = {"task": is_missing(table.tasks), "target": is_missing(table.target)}
     if table.weights is not None:
@@ -273,7 +275,7 @@ def _concatenate(tables: Sequence[Table]) -> Table:
 
 
 def _joined(columns: Sequence[Column]) -> Column:
-    """Columns of one kind, concatenated. A column without any value is text among columns of text."""
+    """Concatenate columns of one kind. A column without any value becomes text if another column is text."""
     numeric = all(map(is_numeric, columns))
     joined: Column = np.concatenate([column if numeric else to_text(column) for column in columns])
     return joined
@@ -298,7 +300,7 @@ def _check_name(what: str, name: str) -> None:
 
 
 def _identities(target: Column) -> Texts:
-    """The classes of rows, in one spelling each."""
+    """The class of each row, in one spelling for each class."""
     texts = to_text(target)
     found = {text: identity(text) for text in set(texts.tolist())}
     classes: Texts = np.array([found[text] for text in texts.tolist()], dtype=np.object_)

@@ -32,20 +32,20 @@ from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.records import RunRecord
 
-# Names of settings and options in errors, and the parameters of an estimator that set them.
+# For errors: a mapping of names of settings and options to the parameters of an estimator that set them.
 _PARAMETERS: Mapping[str, str] = {
     "rounds": "max_iter", "tolerance": "tol", "intercept": "fit_intercept", "seed": "random_state",
     "folds": "cv", "accelerated": "strategy", "--strategy": "strategy",
     "--strategy linear": "strategy linear",
 }  # fmt: skip
 
-# λ where none is given, as a share of the critical strength, from which on the coupling decides alone. A
-# middling coupling, whatever the scale of the target.
+# The default λ, as a share of the critical strength, above which the coupling alone determines the models.
+# This is a moderate coupling for any scale of the target.
 DEFAULT_SHARE = 0.03
 
-# Values of `fit_intercept`, and the words of `Settings.intercept` for them.
+# A mapping of `fit_intercept` to `Settings.intercept`.
 _INTERCEPTS: Mapping[object, str] = {True: "free", False: "none", "penalised": "penalised"}
-# Facts of each round that `history_` has.
+# The fields of a round's record that `history_` has.
 _HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
 
 
@@ -103,12 +103,12 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         ----------
         X : (n, features) array-like or DataFrame; or a list of arrays, for a list of results
         tasks : as for `fit`
-            May be None if there is one task only, or if `fit` was told a column.
+            May be None if there is one task only, or if `fit` was given the name of a column.
 
         Raises
         ------
         ValueError
-            A task without a model, which the error names, or rows that do not fit.
+            A task has no model, and the error names it; or `X` has other columns than in `fit`.
         """
         rows, index, scores = self._scores(X, tasks)
         return self._returned(rows, index, self._predicted(scores))
@@ -116,7 +116,8 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
     def set_output(self, *, transform: str | None = None) -> Self:
         """Choose what `predict` returns: "default" for arrays, "pandas" for a Series or DataFrame.
 
-        Other predictors of scikit-learn have no such choice. The index is that of `X`, if it has one.
+        A Series or DataFrame has the index of `X`, if `X` has one. (scikit-learn offers this choice for
+        transformers only.)
 
         Raises
         ------
@@ -196,7 +197,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         return frames.models_as_given(models, targets)
 
     def _edges(self, names: Mapping[Hashable, str]) -> list[tuple[str, str, float]]:
-        """The edges, with the names that tasks have in the run."""
+        """The edges of the graph, with tasks by the names that they have in the run."""
         for edge in self.edges:
             if not isinstance(edge, tuple | list) or len(edge) != 3:
                 raise UsageError("edges", "must each be (task, task, weight)", edge)
@@ -224,7 +225,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         )
 
     def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
-        """The settings to train with; here with λ where none is given."""
+        """The settings to train with: those given, with the default λ if `strength` is None."""
         if self._strength_is_open and not is_remote(self.cluster):
             strength = DEFAULT_SHARE * critical_strength(partitions, settings)
             settings = replace(settings, strength=strength)
@@ -268,7 +269,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         return float(metric(rows.flat(y, "y"), self._predicted(scores), sample_weight=weights))
 
     def _returned(self, rows: TaskRows, index: Any, values: NDArray[Any], columns: Any = None) -> Any:
-        """Values as an array, or as `set_output` chose, or as a list of these if `X` was a list."""
+        """Values in the form that `set_output` chose; a list of these if `X` was a list."""
         parts = rows.like_given(values)
         if getattr(self, "_sklearn_output_config", {}).get("transform") != "pandas":
             return parts
@@ -291,7 +292,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
 
 def plain(value: Any) -> Any:
-    """A number as a plain Python number: grid searches give NumPy scalars."""
+    """A NumPy scalar as a plain Python number; grid searches pass NumPy scalars."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -303,7 +304,7 @@ def _seed(random_state: Any) -> int:
 
 @contextmanager
 def _parameter_names() -> Iterator[None]:
-    """Let errors name the parameters of an estimator in the place of settings and options."""
+    """Make errors in a `with` block name parameters of an estimator instead of settings and options."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Centred and scaled partitions made of rows as given, and models for rows as given made of theirs."""
+"""Centring and scaling: rows as given become partitions, and their models become models for rows as given."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Target(NamedTuple):
 class TaskFrames:
     """The rows of every task, centred and scaled as they are trained on.
 
-    With a free intercept, rows and real targets are centred within each task. No coupling sees a free
-    intercept, so that centring changes only intercepts, and training converges in far fewer rounds.
+    With a free intercept, rows and real targets are centred within each task. Couplings do not involve free
+    intercepts, so centring changes only intercepts, and training converges in far fewer rounds.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class TaskFrames:
     Raises
     ------
     UsageError
-        `parts` is no whole number, or below 1; or, as DataError, a label breaks a rule of `task_names`.
+        `parts` is no whole number, or below 1. It is a DataError if a label breaks a rule of `task_names`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TaskFrames:
         if self._free:
             for t in range(T):
                 self._means[t] = np.average(X[self.rows[t]], axis=0, weights=self._weights_of(t))
-        # The part of each model's intercept that centring took away, by the name of the target.
+        # The shift of each model's intercept by centring, by the name of the target.
         self._offsets: dict[str, float] = {}
         self._t_of: dict[str, int] = {}
 

@@ -57,7 +57,8 @@ class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
 
     @available_if(lambda self: self.loss == "logistic")  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any, tasks: Any = None) -> Any:
-        """Probabilities of classes, (n, classes): of more than two, each against the rest, with sum 1.
+        """Probabilities of classes, (n, classes): with more than two classes, each against the rest, scaled
+        to sum 1.
 
         Only under logistic loss. Parameters and errors as for `predict`.
         """
@@ -102,7 +103,7 @@ class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _CrossValidated:
-    """Chooses λ from a path, by held-out loss."""
+    """Chooses λ from a path of values, by held-out loss."""
 
     strengths: Sequence[float] | None = None
     cv: int = 5
@@ -122,43 +123,44 @@ class _CrossValidated:
 class CodedMultiTaskRegressor(_Regressor):
     """A linear regression for each task, all trained together in a coded distributed run.
 
-    Minimises `Σ_t (1/n_t) Σ_i loss(y_i, x_i·w_t + b_t) + λ R(W)`, `n_t` the rows (or weight) of task `t`, by
-    accelerated proximal gradients until it is estimated to be within `tol` of the least. Workers hold the
-    rows, some rows several times, and talk over TCP; the bytes of that are counted.
+    Minimises `Σ_t (1/n_t) Σ_i loss(y_i, x_i·w_t + b_t) + λ R(W)`, `n_t` the rows (or weight) of task `t`, to
+    within `tol` of the optimum. Workers hold the rows, some rows several times, and talk over TCP; all bytes
+    are counted.
 
     Parameters
     ----------
     coupling : str
-        R, what ties the tasks' models `W` together: "none", "nuclear", "l21", "mean", "mean-regularised",
-        "chain" (of tasks in natural order of their text), "graph", "covariance", "sparse-low-rank",
-        "clustered"; see `asyncdmtl.learning.couplings`.
+        R, the penalty that ties the tasks' models `W` together: "none", "nuclear", "l21", "mean",
+        "mean-regularised", "chain" (of tasks in natural order of their text), "graph", "covariance",
+        "sparse-low-rank", "clustered"; see `asyncdmtl.learning.couplings`.
     strength : float or None
-        λ, at least 0. None takes 3 % of the critical strength, from which on the coupling decides alone for
-        these rows (`Coupling.critical_strength`); with a server elsewhere, the λ of that server. The
-        estimators with CV in their name choose it.
+        λ, at least 0. None takes 3 % of the critical strength, above which the coupling alone determines the
+        models of these rows (`Coupling.critical_strength`), or the λ of a server elsewhere. The estimators
+        with CV in their name choose λ.
     loss : str
         "squared" (half the square) or "huber" (the same up to a residual of 1, then linear).
     edges : sequence of (task, task, weight)
         Pairs of tasks that resemble each other, for the coupling "graph".
     aggregate : str
-        How the updates of a task's `parts` become one: "mean", or a rule that withstands outliers; see
+        How the updates of a task's partitions become one: "mean", or a rule that withstands outliers; see
         `asyncdmtl.learning.aggregation`.
     update : str
         The result of a partition in a round: its "statistics", once, from which every worker solves the rest
         (squared loss); loss and gradient, with curvatures ("newton") or without ("quasi-newton"), for few and
         long steps; its "gradient"; or the "model" that `epochs` local epochs of `learner` make, which alone
-        does not reach the optimum exactly. "auto": what takes the fewest bytes.
+        does not reach the optimum exactly. "auto" takes the kind with the fewest bytes.
     epochs : int
     learner : linear estimator of scikit-learn, or its text, or None for gradient descent
     fit_intercept : bool or "penalised"
         "penalised" adds a feature that is always 1, and that the coupling sees.
     standardise : bool
-        Whether columns are divided by their standard deviation over all rows in training. The attributes are
-        for rows as given either way.
+        Whether columns are divided by their standard deviation over all rows in training. The fitted
+        attributes are for rows as given in either case.
     max_iter : int
-        The most rounds that are made.
+        The most rounds.
     tol : float
-        How far the objective may be above the least, as a share of itself; 0 makes all rounds.
+        The permitted distance of the objective from its minimum, as a share of the objective; with 0, all
+        `max_iter` rounds are made.
     dtype : str
         "float64" or "float32": the type of models and of exchanged vectors.
     strategy : str
@@ -169,12 +171,12 @@ class CodedMultiTaskRegressor(_Regressor):
     parts : int
         The most partitions that the rows of a task are cut into.
     cluster : str
-        Where it runs: in "threads" of this process, in "processes" on this machine, or with the server at
-        "HOST:PORT" (`python -m asyncdmtl.server --workers …`). Such a server has its own strategy, and its
+        Where training runs: in "threads" of this process, in "processes" on this machine, or with the server
+        at "HOST:PORT" (`python -m asyncdmtl.server --workers …`). Such a server has its own strategy, and its
         settings must equal these. Secrets and certificates for it are taken from the environment:
         ASYNCDMTL_SECRET and the other variables of `python -m asyncdmtl.worker`.
     random_state : int, RandomState or None
-        For learners that draw at random.
+        The seed for learners that draw random numbers.
 
     Attributes
     ----------
@@ -189,8 +191,8 @@ class CodedMultiTaskRegressor(_Regressor):
     converged_ : bool
         Whether `tol` was reached; if not, there was a ConvergenceWarning.
     history_ : dict of (n_iter_,) arrays
-        A value for each round: "objective", "residual" (an estimate of how far the objective is above the
-        least), "up_bytes", "down_bytes", "seconds". With a server elsewhere, the first two may be NaN.
+        One value for each round: "objective", "residual" (an estimate of the distance of the objective from
+        its minimum), "up_bytes", "down_bytes", "seconds". With a server elsewhere, the first two may be NaN.
     traffic_ : dict
         Loads and bytes of the run, in the form of the reports of `asyncdmtl run`.
     plan_ : Plan or LinearPlan
@@ -200,12 +202,13 @@ class CodedMultiTaskRegressor(_Regressor):
 
     Notes
     -----
-    With an intercept, rows and targets are centred within each task in training. That changes only the number
-    of rounds. Several outputs (a 2-D `y`) are refused: give the rows once for each, as tasks.
+    With an intercept, rows and targets are centred within each task in training, which changes only the
+    number of rounds. Several outputs (a 2-D `y`) are refused: pass the rows once for each output, as a task
+    each.
 
     With scikit-learn's metadata routing, `set_fit_request(tasks=True)` and `set_score_request(tasks=True)`
-    let meta-estimators pass tasks on. Where they cannot (a scorer does not pass anything to `predict`), name
-    a column of a DataFrame.
+    let meta-estimators pass tasks on. A scorer passes nothing to `predict`: there, use a DataFrame with a
+    column of tasks.
     """
 
     strength: float | None = None
@@ -238,9 +241,9 @@ class CodedMultiTaskClassifier(_Classifier):
     Notes
     -----
     If all rows of a task are of one class, or none is, logistic loss would drive the task's intercept to
-    infinity. The intercept is set by Laplace's rule of succession instead, to odds of n + 1 for n rows at
-    their mean. The coefficients are those that other tasks suggest: the limit of training, in which the loss
-    of the task is 0.
+    infinity. Instead, Laplace's rule of succession sets the intercept, to odds of n + 1 at the mean of the n
+    rows. The coefficients are the limit of training, in which the loss of the task is 0 and only the coupling
+    with other tasks determines them.
     """
 
     strength: float | None = None
@@ -300,7 +303,7 @@ def _labels(codes: NDArray[np.intp], positive: int) -> Floats:
 
 
 def _results(selection: Selection) -> dict[str, NDArray[Any]]:
-    """The losses of a selection, in the form of `GridSearchCV.cv_results_`."""
+    """The held-out losses of all values of λ, in the form of `GridSearchCV.cv_results_`."""
     mean = np.nanmean(selection.losses, axis=1)
     folds = {f"split{i}_test_loss": column for i, column in enumerate(selection.losses.T)}
     return {

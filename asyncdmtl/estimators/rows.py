@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.plan.placement import natural_key
 
-# The most characters of a task's text. A partition's name may have 200, and has a class and a part beside it.
+# The most characters of a task's text. A partition's name may have 200 characters, and holds a class and the
+# number of a part besides.
 _LONGEST_NAME = 120
 
 # The texts of missing values in NumPy and pandas.
@@ -30,7 +31,7 @@ class TaskRows:
     labels : list or None
         The task of each row; None if no tasks were given.
     lengths : tuple of int or None
-        If a list of arrays was given, the rows of each.
+        If a list of arrays was given, the number of rows of each.
     column : str or None
         The column that has the labels.
     """
@@ -108,12 +109,12 @@ def is_by_task(X: Any) -> bool:
 
 
 def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
-    """Label → its text, each label once, in natural order of the texts (`w2` before `w10`).
+    """A mapping of each label to its text, in natural order of the texts (`w2` before `w10`).
 
     Raises
     ------
     DataError
-        A label is missing, has no printable text, or has the same as another.
+        A label is missing, has no printable text, or has the same text as another.
     """
     names: dict[Hashable, str] = {}
     for label in dict.fromkeys(labels):
@@ -130,7 +131,7 @@ def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
 
 
 def _labels(tasks: Any) -> list[Hashable]:
-    """Labels as plain Python values, so that a 3 of any array is the same label."""
+    """Labels as plain Python values, so that a 3 is the same label in arrays of every dtype."""
     labels = [label.item() if isinstance(label, np.generic) else label for label in tasks]
     for label in labels:
         if not isinstance(label, Hashable):

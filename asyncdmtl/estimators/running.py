@@ -1,4 +1,4 @@
-"""Where the training run of an estimator takes place: threads, processes, or a server elsewhere."""
+"""The training run of an estimator: in threads, in processes, or with a server elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_on(
         "threads", "processes", or HOST:PORT of a server.
     settings : Settings
     strategy : str
-        Of a run on this machine; a server elsewhere has its own.
+        The strategy of a run on this machine; a server elsewhere has its own.
     partitions : sequence of N Partitions
         In the order of the placement's partitions.
     placement : Placement
@@ -46,9 +46,9 @@ def run_on(
     Raises
     ------
     UsageError
-        `cluster` is none of these, or a setting breaks a rule.
+        `cluster` has another value, or a setting breaks a rule.
     AsyncDMTLError
-        What ended the run.
+        The run failed.
     """
     stored = {
         worker: [partitions[n] for n in held]

@@ -18,14 +18,14 @@ from asyncdmtl.plan.plan import Plan
 
 
 class CodedServerSide(ServerSide):
-    """What the server does in every round under one plan: compare digests, and combine rows.
+    """The server's work in every round under one plan: compare digests, and combine rows.
 
     Parameters
     ----------
     plan : Plan
     problem : Problem
     grouped : bool
-        Whether some workers are sent their rows by a multicast group.
+        Whether some workers receive their rows from a multicast group.
     """
 
     plan: Plan
@@ -39,7 +39,8 @@ class CodedServerSide(ServerSide):
         self._recombine = plan.coders.recombiner
         self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in self._widths]
         self._digests: list[bytes] = []
-        # Digests are of the updates of stored partitions, `n`, then of aggregates that are units, `N + t`.
+        # Digests are numbered: `n` for the update of partition n, then `N + t` for the aggregate of task t
+        # where aggregates are units.
         N = len(plan.placement.partitions)
         self._told = [
             (*stored, *(N + t for t in plan.units.aggregates_in(held)))
@@ -88,7 +89,7 @@ class CodedServerSide(ServerSide):
         for worker, told, upload in zip(workers, self._told, uploads, strict=True):
             for what, claim in zip(told, upload.digests, strict=True):
                 claims[what].setdefault(claim, []).append(worker)
-        # Where updates differ, aggregates of them do, too: these only count where all updates agree.
+        # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.
         self._refuse_disagreement(claims[:N], self._partitions_told(), established)
         self._refuse_disagreement(claims[N:], self._tasks_told(), established)
         self._digests = [next(iter(claims[what])) for what in self._digest_of_unit]
@@ -110,12 +111,13 @@ class CodedServerSide(ServerSide):
         about: Sequence[tuple[str, tuple[str, ...]]],
         established: Collection[str],
     ) -> None:
-        """Raise DisagreementError if holders of a partition or task told different digests of it."""
+        """Raise DisagreementError if holders of a partition or task have sent different digests of it."""
         odd: dict[str, list[str]] = {}
         told = []
         for groups, (name, partitions) in zip(claims, about, strict=True):
             if len(groups) > 1:
-                # Groups are in the order of their first workers, and of equals max takes the first.
+                # Groups are in the order of their first workers, and of groups that are equally large max
+                # takes the first.
                 trusted = max(
                     groups.values(), key=lambda group: (len(group), any(w in established for w in group))
                 )
@@ -157,11 +159,11 @@ class RelayServerSide(CodedServerSide):
     streams = True
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
-        """Combine range `i` of the rows of all workers into that of the downlink."""
+        """Combine range `i` of the rows of all workers into range `i` of the downlink."""
         self._recombine(rows, self._down[i])
 
     def finish(self, last: bool) -> None:
-        """Nothing is left to do when all ranges were put."""
+        """Do nothing: `put` has done all."""
 
 
 class CentralServerSide(CodedServerSide):
@@ -195,7 +197,7 @@ class CentralServerSide(CodedServerSide):
             self._recombine(self._results[:, cols], down)
 
     def _use(self, results: Vectors, last: bool) -> None:
-        """Replace the aggregates by what goes down; here these are the aggregates themselves."""
+        """Replace the aggregates by the vectors that go down; here these are the aggregates themselves."""
 
     def _check_decoded(self, units: Vectors) -> None:
         names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
@@ -225,9 +227,9 @@ class PersonalServerSide(CentralServerSide):
     plan : Plan
     problem : Problem
     trainer : Trainer, optional
-        The models so far; default: those before the first round.
+        The models so far; default: the initial models.
     grouped : bool
-        Whether some workers are sent their rows by a multicast group.
+        Whether some workers receive their rows from a multicast group.
     """
 
     trainer: Trainer
@@ -240,16 +242,17 @@ class PersonalServerSide(CentralServerSide):
         self._measured = self.trainer.penalty(), self.trainer.residual
 
     def models_agree(self, digests: Mapping[int, bytes]) -> bool:
-        """Whether each worker ended with its tasks' models as the server has them."""
+        """Whether the final models of each worker's tasks equal those of the server."""
         W, deliveries = self.trainer.W, self.plan.deliveries
         return all(claim == digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
 
     def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
-        """The server's own, measured after the last step."""
+        """The server's own penalty and residual, measured after the last step."""
         return self._measured
 
     def _use(self, results: Vectors, last: bool) -> None:
         self.trainer.step(results)
         self._measured = self.trainer.penalty(), self.trainer.residual
-        # Workers compute their next updates at what they are sent; the last of it are their models.
+        # Workers compute their next updates at the vectors that they are sent: `Y`, and in the end the models
+        # `W`.
         results[:] = self.problem.as_vectors(self.trainer.W if last else self.trainer.Y)

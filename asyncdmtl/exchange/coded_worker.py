@@ -1,7 +1,7 @@
 """A worker's side of a round under a plan over GF(2^8), for each strategy.
 
-Every vector has a short digest. By the digests the server finds holders whose updates differ, and a worker
-finds bytes that were corrupted on their way, before a model has changed.
+Every vector has a short digest. By the digests the server detects holders whose updates differ, and a worker
+detects corrupted bytes before it changes its models.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from asyncdmtl.plan.plan import Plan
 
 
 class CodedWorkerSide(WorkerSide):
-    """What worker `k` does in every round under one plan; buffers and matrices are made once.
+    """The work of one worker in every round under one plan; buffers and matrices are made once.
 
     Parameters
     ----------
     plan : Plan
     worker : int
     trainer : Trainer
-        The models so far, and exactly the partitions that the plan says this worker stores.
+        Holds the models so far, and exactly the partitions that this worker stores under the plan.
     grouped : bool
-        Whether some workers are sent their rows by a multicast group; the same for all workers and the
+        Whether some workers receive their rows from a multicast group; the same for all workers and the
         server, because it decides how rows are cut into ranges.
     """
 
@@ -53,7 +53,7 @@ class CodedWorkerSide(WorkerSide):
         self._decode = plan.coders.decoder(worker)
         self.ranges = self._format.ranges
         self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
-        # Where there is one range, it is the array itself and not a view: the encoder remembers arrays.
+        # A single range is the array itself, not a view, because the encoder caches by array.
         whole = len(self.ranges) == 1
         self._sources = [self._own if whole else self._own[:, cols] for cols in self.ranges]
         self._rows = tuple(np.empty((plan.uplink_rows[worker], n), np.uint8) for n in self._widths)
@@ -89,7 +89,7 @@ class CodedWorkerSide(WorkerSide):
         )
 
     def receive(self, i: int, rows: Bytes) -> None:
-        """Decode the rows that came down in range `i`, and begin with the step where that is possible."""
+        """Decode the rows of range `i`, and begin the step with them if that is possible."""
         self._check_size(i, rows)
         self._prepare()
         cols = self.ranges[i]
@@ -112,7 +112,7 @@ class CodedWorkerSide(WorkerSide):
         self._step(decoded)
 
     def _array_of_updates(self, held: Sequence[int]) -> Vectors:
-        """The array that local updates are written to: that of the units, if these are the updates."""
+        """The array that local updates are written to: the array of units, if all units are updates."""
         updates, own = self.plan.units.updates, self.trainer.own
         self._updates_are_units = len(held) == len(own) and all(
             unit < len(updates) and updates[unit] == n for unit, n in zip(held, own, strict=True)
@@ -122,7 +122,7 @@ class CodedWorkerSide(WorkerSide):
         return np.zeros((len(own), self._problem.wire.length), self._format.dtype)
 
     def _fill_units(self) -> list[Vectors]:
-        """Fill the units that are no views of the updates; returns those that are aggregates, by task."""
+        """Fill the units that are no views of the updates; return the units that are aggregates, by task."""
         if self._updates_are_units:
             return []
         units = self.plan.units
@@ -148,32 +148,32 @@ class CodedWorkerSide(WorkerSide):
 
     @abstractmethod
     def _known_packets(self) -> Bytes:
-        """The array for the packets that help this worker to decode, whose content is made in each round."""
+        """An array for the side information, which `_collect_known` fills in each round."""
 
     def _prepare(self) -> None:
-        """Make what decoding needs of this round's own updates, once in a round."""
+        """Prepare the side information from this round's own updates, once in a round."""
         if not self._prepared:
             self._collect_known()
             self._prepared = True
 
     @abstractmethod
     def _collect_known(self) -> None:
-        """Fill the packets that help this worker to decode."""
+        """Fill the array of side information."""
 
     @abstractmethod
     def _advance(self, stop: int) -> None:
-        """Begin with the step, of whose vectors the packets up to byte `stop` were decoded."""
+        """Begin the step with the columns whose packets have been decoded, up to byte `stop`."""
 
     @abstractmethod
     def _step(self, decoded: Vectors) -> None:
-        """Take the step, with all wanted vectors `decoded`."""
+        """Take the step with the `decoded` vectors."""
 
     @abstractmethod
     def _names(self) -> Sequence[str]:
-        """The names of what the columns of the downlink matrix stand for."""
+        """Names, for errors, of the vectors that the columns of the downlink matrix stand for."""
 
     def _penalty_and_residual(self) -> tuple[float, float]:
-        """Penalty and residual, which are the same at all workers: the server takes the first worker's."""
+        """Penalty and residual. They are the same at all workers, and the server uses those of the first."""
         return (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
 
     def _vectors(self, packed: Bytes) -> Vectors:
@@ -200,11 +200,11 @@ class AggregatingWorkerSide(CodedWorkerSide):
 
     @abstractmethod
     def _known_vectors(self) -> dict[int, Vectors]:
-        """The vectors that this worker has by itself, by their columns in the downlink matrix."""
+        """The vectors that this worker has without decoding, by their columns in the downlink matrix."""
 
     @abstractmethod
     def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
-        """The vectors of each task, from those of all columns."""
+        """Sort vectors, given by their columns in the downlink matrix, by task."""
 
     def _collect_known(self) -> None:
         vectors = self._known_vectors()
@@ -223,18 +223,18 @@ class AggregatingWorkerSide(CodedWorkerSide):
             self.trainer.step(self._aggregates(slice(None)))
 
     def _aggregates(self, cols: slice) -> list[Vectors]:
-        """The aggregates of all tasks in some columns, as far as their vectors were decoded."""
+        """The aggregates of all tasks in the columns `cols`."""
         return [self._aggregate(t, vectors, cols) for t, vectors in enumerate(self._vectors_by_task)]
 
     def _aggregate(self, t: int, vectors: Sequence[Vectors], cols: slice) -> Vectors:
-        """The aggregate of one task from its updates as they travel, or from itself."""
+        """The aggregate of one task, from its updates, or as it was received if aggregates travel."""
         if len(vectors) == 1:
             return self._problem.wire.unpack(vectors[0])[cols]
         return self._problem.aggregate(t, np.stack([self._problem.wire.unpack(v)[cols] for v in vectors]))
 
 
 class RelayWorkerSide(AggregatingWorkerSide):
-    """A worker under `relay`: it decodes the units that it lacks with the help of its own."""
+    """A worker under `relay`: it decodes the units that it lacks, with its own units as side information."""
 
     streams = True
 
@@ -295,17 +295,17 @@ class PersonalWorkerSide(CodedWorkerSide):
         return digest(self.trainer.W[list(self._delivery.wanted)])
 
     def state_digest(self) -> bytes:
-        """Empty: each worker has the models of other tasks."""
+        """Empty: workers have models of different tasks, so that there is no common state."""
         return b""
 
     def _known_packets(self) -> Bytes:
         return self._format.allocate(0)
 
     def _collect_known(self) -> None:
-        """A worker knows nothing of the models that the server makes."""
+        """Do nothing: a worker has no side information about the models that the server makes."""
 
     def _advance(self, stop: int) -> None:
-        """There is no step to begin with."""
+        """Do nothing: the server takes the step."""
 
     def _step(self, decoded: Vectors) -> None:
         self.trainer.place(self._delivery.wanted, self._problem.models_of(decoded))
@@ -314,5 +314,5 @@ class PersonalWorkerSide(CodedWorkerSide):
         return self._problem.tasks
 
     def _penalty_and_residual(self) -> tuple[float, float]:
-        """Zero: the server has both itself."""
+        """Zeros: the server computes both itself."""
         return 0.0, 0.0

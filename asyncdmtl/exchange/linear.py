@@ -1,8 +1,7 @@
 """Both sides of a round under a linear plan, which combines vectors of real numbers.
 
 Each worker recovers `A·V` up to rounding, in its own way, so that models may differ in their last bits from
-worker to worker. Updates therefore have no digests here. The digests of the rows still tell whether bytes
-were corrupted on their way.
+worker to worker. Updates therefore have no digests here. Rows have digests, which detect corrupted bytes.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from asyncdmtl.plan.linear.plan import LinearPlan
 
 
 class LinearWorkerSide(WorkerSide):
-    """What one worker does in every round under a linear plan. All rows are one range.
+    """The work of one worker in every round under a linear plan. All rows are one range.
 
     Parameters
     ----------
     plan : LinearPlan
     worker : int
     trainer : Trainer
-        The models so far, and exactly the partitions that the plan says this worker stores.
+        Holds the models so far, and exactly the partitions that this worker stores under the plan.
     """
 
     plan: LinearPlan
@@ -84,12 +83,12 @@ class LinearWorkerSide(WorkerSide):
         return digest(self.trainer.W)
 
     def state_digest(self) -> bytes:
-        """Empty: each worker's models have their own last bits."""
+        """Empty: models differ between workers in their last bits, so that there is no common state."""
         return b""
 
 
 class LinearServerSide(ServerSide):
-    """What the server does in every round under a linear plan: solve for `A·V`, and combine it again.
+    """The server's work in every round under a linear plan: solve for `A·V`, and combine it again.
 
     Parameters
     ----------
@@ -136,7 +135,7 @@ class LinearServerSide(ServerSide):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
     def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
-        """Begin a round. There are no digests of updates to compare; `check` has seen those of the rows."""
+        """Begin a round. There are no digests of updates to compare; `check` has compared those of rows."""
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
         """Keep the rows of all workers, in their order; they are combined in `finish`."""
