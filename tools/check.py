@@ -1,4 +1,9 @@
-"""The one check: style, types, tests. What CI runs, and what to run before a commit."""
+"""The one check: style, types, tests. What CI runs, and what to run before a commit.
+
+    python tools/check.py [ARGUMENT...]
+
+The arguments are for pytest, which runs a process of tests on each core.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
     ("mypy",),
-    ("pytest", *sys.argv[1:]),
+    ("pytest", "--numprocesses=auto", "--dist=worksteal", *sys.argv[1:]),
 )
 
 

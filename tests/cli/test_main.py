@@ -226,7 +226,7 @@ def kill_in_round_five(run: subprocess.Popen[str], name: str) -> None:
 
 def test_a_run_goes_on_without_a_killed_worker(tmp_path: Path) -> None:
     run = start(
-        "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=1500", "--update=gradient",
+        "asyncdmtl", "run", "--data", SPEC, "--workers=3", "--copies=2", "--rounds=300", "--update=gradient",
         "--log-level=info",
         "--report", str(tmp_path / "report.json"), "--save", str(tmp_path / "models.npz"),
     )  # fmt: skip
