@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,13 @@ def room_of(module: Path) -> str:
     return "__main__" if module.name == "__main__.py" else module.parts[0].removesuffix(".py")
 
 
-def imported(module: Path) -> Iterator[str]:
+@cache
+def imported(module: Path) -> frozenset[str]:
     """Full names of all that a file imports, wherever in it, lazy public names included."""
+    return frozenset(_imported(module))
+
+
+def _imported(module: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -61,7 +67,8 @@ def imported(module: Path) -> Iterator[str]:
         yield from asyncdmtl._MODULE_OF.values()
 
 
-def modules_imported(module: Path) -> set[Path]:
+@cache
+def modules_imported(module: Path) -> frozenset[Path]:
     """The modules of the package that a file imports, without the package's root."""
     found = set()
     for name in imported(module):
@@ -72,7 +79,7 @@ def modules_imported(module: Path) -> set[Path]:
             if parts not in NAMES:
                 parts = (*parts, "__init__")
             found.add(Path(*parts[1:]).with_suffix(".py"))
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -86,7 +93,7 @@ def test_imports_run_downwards(module: Path) -> None:
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name != "__main__.py"], ids=str)
 def test_no_module_imports_itself_by_way_of_others(module: Path) -> None:
-    reached, ahead = set[Path](), modules_imported(module)
+    reached, ahead = set[Path](), set(modules_imported(module))
     while ahead:
         reached |= ahead
         ahead = {further for other in ahead for further in modules_imported(other)} - reached
