@@ -18,6 +18,10 @@ from asyncdmtl.errors import UsageError
 # Bytes of the fingerprint of a column: enough to tell accidents apart.
 FINGERPRINT_BYTES = 8
 
+MAX_EACH = 4096
+"""Rows of a partition, at most, of which each has a fingerprint of its own."""
+
+_ROWS = re.compile(r"(?:[0-9a-f]{4})*")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{16}")
 
 # Odd numbers that mix the bits of hashes (the finaliser of MurmurHash3).
@@ -37,27 +41,45 @@ def column_fingerprints(columns: Mapping[str, Column]) -> dict[str, str]:
 
 def rows_fingerprint(columns: Mapping[str, Column]) -> str:
     """Hexadecimal fingerprint of the rows as a set, equal for every order of rows and columns."""
+    total = row_hashes(columns).sum(dtype=np.uint64)
+    return f"{int(total):016x}"
+
+
+def row_hashes(columns: Mapping[str, Column]) -> NDArray[np.uint64]:
+    """A hash of each row (rows,), equal for every order of the columns."""
     rows: NDArray[np.uint64] | None = None
     with np.errstate(over="ignore"):
         for name in sorted(columns):
             seed = int.from_bytes(_hash(name), "little") | 1
             mixed = _mixed(_hashes(columns[name]) * np.uint64(seed))
             rows = mixed if rows is None else rows + mixed
-        total = np.uint64(0) if rows is None else _mixed(rows).sum(dtype=np.uint64)
-    return f"{int(total):016x}"
+        return np.empty(0, np.uint64) if rows is None else _mixed(rows)
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """The fingerprints of a partition: of its rows in any order, and of each column in their order."""
+    """The fingerprints of a partition.
+
+    Attributes
+    ----------
+    rows : str
+        Of the rows in any order.
+    columns : mapping of name to str
+        Of each column, in the order of the rows.
+    each : str
+        Four hexadecimal digits for each row, in their order; empty if there are more than `MAX_EACH`.
+    """
 
     rows: str
     columns: Mapping[str, str]
+    each: str = ""
 
     @classmethod
     def of(cls, columns: Mapping[str, Column]) -> Fingerprints:
         """The fingerprints of all columns of a partition, with its target and its weights."""
-        return cls(rows_fingerprint(columns), column_fingerprints(columns))
+        each = row_hashes(columns)
+        low = each.astype(">u2").tobytes().hex() if len(each) <= MAX_EACH else ""
+        return cls(rows_fingerprint(columns), column_fingerprints(columns), low)
 
     def difference(self, other: Fingerprints) -> str:
         """Describe how the partition differs from a supposed copy, naming columns but no values.
@@ -71,21 +93,36 @@ class Fingerprints:
         different = [name for name, print_ in self.columns.items() if print_ != other.columns[name]]
         if len(different) == len(self.columns):
             return ""
-        return f"it differs in the columns {', '.join(map(repr, different))}"
+        where = "column" if len(different) == 1 else "columns"
+        return f"it differs in the {where} {', '.join(map(repr, different))}{self._count_of_rows(other)}"
+
+    def _count_of_rows(self, other: Fingerprints) -> str:
+        """In how many rows a supposed copy differs, in words; empty if that is not known."""
+        if not self.each or not other.each:
+            return ""
+        own, theirs = (bytes.fromhex(prints.each) for prints in (self, other))
+        if len(own) != len(theirs):
+            return f": it has {len(own) // 2} rows, the other {len(theirs) // 2}"
+        count = np.count_nonzero(np.frombuffer(own, ">u2") != np.frombuffer(theirs, ">u2"))
+        return f" in {count} of {len(own) // 2} rows"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, which `from_dict` reads."""
-        return {"rows": self.rows, "columns": [list(pair) for pair in self.columns.items()]}
+        columns = [list(pair) for pair in self.columns.items()]
+        return {"rows": self.rows, "columns": columns, "each": self.each}
 
     @classmethod
     def from_dict(cls, content: Any) -> Fingerprints:
         """Read what `as_dict` returned. UsageError if it is malformed."""
         what = "fingerprints"
-        rows, columns = read_fields(what, content, rows=str, columns=list)
+        rows, columns, each = read_fields(what, content, rows=str, columns=list, each=str)
         found = dict(read_pairs(what, columns))
         if not all(_HEXADECIMAL.fullmatch(str(text)) for text in (rows, *found.values())):
             raise UsageError(what, "must be of 16 hexadecimal digits", content)
-        return cls(rows, found)
+        if len(each) > 4 * MAX_EACH or not _ROWS.fullmatch(each):
+            rule = f"must be of 4 hexadecimal digits for each of at most {MAX_EACH} rows"
+            raise UsageError(f"{what} of rows", rule, each[:20])
+        return cls(rows, found, each)
 
 
 NO_FINGERPRINTS = Fingerprints("", {})

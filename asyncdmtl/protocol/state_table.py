@@ -66,6 +66,7 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.GREETED, "challenge"): State.CHALLENGED,
     (State.CHALLENGED, "proof"): State.PROVEN,
     (State.PROVEN, "welcome"): State.WELCOMED,
+    (State.WELCOMED, "declare-some"): State.WELCOMED,
     (State.WELCOMED, "declare"): State.DECLARED,
     (State.DECLARED, "prepare"): State.PREPARING,
     (State.PREPARING, "ready"): State.READY,

@@ -6,14 +6,23 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from asyncdmtl.errors import AsyncDMTLError, IntegrityError, PeerError, PlacementError, UsageError
+from asyncdmtl.errors import (
+    AsyncDMTLError,
+    IntegrityError,
+    PeerError,
+    PlacementError,
+    RemoteProtocolError,
+    UsageError,
+)
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.net.authentication import Authenticator, ServerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.failed_proofs import FailedProofs
 from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import Declare, Prepare, Ready, Welcome
+from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
+from asyncdmtl.protocol.messages.pieces import MAX_PIECES
+from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys
 from asyncdmtl.server.member import Member, check_prepared, claim, is_final, other_data
 from asyncdmtl.server.member_log import MemberLog
@@ -131,15 +140,12 @@ class Admission:
         self._check_name(connection, hello.name)
         welcome = Welcome(self._run, options.settings.as_dict(), options.silence_timeout, proof)
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
-        declare = await connection.receive((Declare,), options.join_timeout, "--join-timeout")
+        declare, declared = await self._declaration(connection)
         await asyncio.to_thread(check_machine, hello.name, declare.machine, options.settings.arithmetic)
-        await asyncio.to_thread(check_surveys, declare.partitions)
         # Another worker may have joined under this name meanwhile.
         self._check_name(connection, hello.name)
-        self._check_declared(hello.name, declare.partitions)
-        member = Member(
-            hello.name, connection, declare.partitions, declare.round, declare.over, declare.state
-        )
+        self._check_declared(hello.name, declared)
+        member = Member(hello.name, connection, declared, declare.round, declare.over, declare.state)
         again = self._membership.add(member)
         self._ledger.merge(connection.session.ledger, worker=member.name)
         connection.session.ledger = self._ledger
@@ -147,6 +153,22 @@ class Admission:
         connection.worker_may_return = True
         self._log.joined(connection, len(member.declared), again=again)
         return member
+
+    async def _declaration(self, connection: Connection) -> tuple[Declare, tuple[Declaration, ...]]:
+        """The last piece of a declaration, and the partitions of all pieces, with checked surveys."""
+        limit = self._options.join_timeout, "--join-timeout"
+        declared: dict[str, Declaration] = {}
+        for _ in range(MAX_PIECES):
+            message: Declare | DeclareSome = await connection.receive((Declare, DeclareSome), *limit)
+            if declared.keys() & {part.id for part in message.partitions}:
+                raise RemoteProtocolError("a partition is declared twice")
+            declared |= {part.id: part for part in message.partitions}
+            if len(declared) > MAX_PARTITIONS:
+                raise RemoteProtocolError(f"partitions must be at most {MAX_PARTITIONS}, not {len(declared)}")
+            await asyncio.to_thread(check_surveys, message.partitions)
+            if isinstance(message, Declare):
+                return message, tuple(declared.values())
+        raise RemoteProtocolError(f"a declaration must have at most {MAX_PIECES} pieces")
 
     async def _prepare(self, member: Member) -> None:
         """Let a worker encode its rows, once it is known how. A worker that cannot is lost."""

@@ -11,9 +11,11 @@ from asyncdmtl.errors import LinkError, RemoteProtocolError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net.authentication import greet_server
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.protocol.messages.pieces import pieces
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Declare,
+    DeclareSome,
     Hello,
     JoinedGroup,
     JoinGroup,
@@ -61,7 +63,7 @@ async def declare_and_encode(
     Raises
     ------
     DataError
-        The rows cannot be encoded, or do not suit the loss.
+        The rows cannot be encoded, do not suit the loss, or have too many columns.
     RemoteProtocolError
         The server's encoding breaks a rule.
     """
@@ -69,7 +71,10 @@ async def declare_and_encode(
     declared = await asyncio.to_thread(partitions.declare)
     digest = await asyncio.to_thread(state.state_digest)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
-    await connection.send(Declare(declared, state.round, state.over, digest, machine), *limit)
+    *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
+    for part in some:
+        await connection.send(DeclareSome(part), *limit)
+    await connection.send(Declare(last, state.round, state.over, digest, machine), *limit)
     prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
     try:
         encoding = Encoding.from_dict(prepare.encoding)

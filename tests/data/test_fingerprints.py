@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from asyncdmtl.data.columns import Column, as_column
-from asyncdmtl.data.fingerprints import Fingerprints, rows_fingerprint
+from asyncdmtl.data.fingerprints import MAX_EACH, Fingerprints, rows_fingerprint
 from asyncdmtl.errors import UsageError
 
 
@@ -41,7 +41,14 @@ def test_rows_have_one_fingerprint_in_any_order_of_rows_and_columns() -> None:
     ("other", "difference"),
     [
         (taken([2, 0, 3, 1]), "it has the same rows in another order"),
-        ({**TABLE, "y": np.array([1.5, 2.0, 3.0, 4.000000001])}, "it differs in the columns 'y'"),
+        (
+            {**TABLE, "y": np.array([1.5, 2.0, 3.0, 4.000000001])},
+            "it differs in the column 'y' in 1 of 4 rows",
+        ),
+        (
+            {**TABLE, "y": np.array([2.0, 1.5, 3.0, 4.0]), "age": np.array([1.0, 2.0, 41.0, 30.0])},
+            "it differs in the columns 'age', 'y' in 2 of 4 rows",
+        ),
         ({**TABLE, "z": TABLE["y"]}, "only one of them has the columns 'z'"),
         (columns(age=[1], town=["a"], y=[0]), ""),
     ],
@@ -53,6 +60,19 @@ def test_what_differs_is_told_by_names_of_columns(other: dict[str, Column], diff
 def test_fingerprints_survive_the_wire() -> None:
     prints = Fingerprints.of(TABLE)
     assert Fingerprints.from_dict(json.loads(json.dumps(prints.as_dict()))) == prints
-    for content in ({}, {"rows": "x", "columns": []}, {"rows": prints.rows, "columns": [["a", "b"]]}, None):
+    for change in ({"rows": "x"}, {"columns": [["a", "b"]]}, {"each": "abc"}, {"each": "0" * 20_000}):
+        with pytest.raises(UsageError, match="fingerprints"):
+            Fingerprints.from_dict(prints.as_dict() | change)
+    for content in (dict[str, Any](), None):
         with pytest.raises(UsageError, match="fingerprints"):
             Fingerprints.from_dict(content)
+
+
+def test_many_rows_have_no_fingerprints_of_their_own() -> None:
+    many = {"x": np.arange(float(MAX_EACH + 1)), "y": np.ones(MAX_EACH + 1)}
+    prints, other = Fingerprints.of(many), Fingerprints.of({**many, "y": np.zeros(MAX_EACH + 1)})
+    assert prints.each == ""
+    assert prints.difference(other) == "it differs in the column 'y'"
+    fewer = {name: column[:4] for name, column in many.items()}
+    changed = Fingerprints.of({**fewer, "y": np.zeros(4)})
+    assert Fingerprints.of(fewer).difference(changed).endswith("in 4 of 4 rows")

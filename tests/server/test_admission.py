@@ -23,6 +23,7 @@ from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Declare,
+    DeclareSome,
     Failure,
     Hello,
     Message,
@@ -163,6 +164,30 @@ async def test_a_worker_is_welcomed_and_becomes_a_member() -> None:
         assert member.infos == INFOS[:2]
         # The start of the run settles which rows are believed.
         assert run.membership.infos == {}
+
+
+async def test_a_declaration_may_come_in_pieces() -> None:
+    async with running() as run, run.peer("w0") as peer, run.peer("w1") as other:
+        machine = Machine.here(SETTINGS.arithmetic)
+        declared = tuple(part.declaration() for part in PARTITIONS[:2])
+        for name, end, last in (("w0", peer, declared[1:]), ("w1", other, declared[:1])):
+            end.say(Hello(VERSION, name, LIMIT))
+            await end.hear(Welcome)
+            end.say(DeclareSome(declared[:1]))
+            end.say(Declare(last, machine=machine))
+        assert await run.event(Joined) == Joined("w0", 2, False)
+        assert run.membership.members["w0"].declared == declared
+        assert "a partition is declared twice" in (await other.hear(Failure)).reason
+
+
+async def test_a_declaration_of_too_many_pieces_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncdmtl.server.admission.MAX_PIECES", 2)
+    async with running() as run, run.peer("w0") as peer:
+        peer.say(Hello(VERSION, "w0", LIMIT))
+        await peer.hear(Welcome)
+        for part in PARTITIONS[:2]:
+            peer.say(DeclareSome((part.declaration(),)))
+        assert "must have at most 2 pieces" in (await peer.hear(Failure)).reason
 
 
 async def test_a_slow_worker_delays_no_other() -> None:

@@ -19,7 +19,16 @@ from asyncdmtl.multicast.datagrams import OVERHEAD, Stream
 from asyncdmtl.multicast.sending import DatagramBlock
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.udp import GroupSender
-from asyncdmtl.protocol.messages.joining import VERSION, Challenge, Declare, Hello, Prepare, Ready, Welcome
+from asyncdmtl.protocol.messages.joining import (
+    VERSION,
+    Challenge,
+    Declare,
+    DeclareSome,
+    Hello,
+    Prepare,
+    Ready,
+    Welcome,
+)
 from asyncdmtl.protocol.messages.multicast import JoinedGroup, JoinGroup
 from asyncdmtl.worker import multicast_client
 from asyncdmtl.worker.joining import be_welcomed, declare_and_encode, join_group, read_settings
@@ -128,6 +137,20 @@ async def test_a_worker_declares_what_it_stores_and_where_it_stands(ends: Ends) 
     await joining
     told = await ends.server.receive((Ready,), *LIMIT)
     assert told.partitions == tuple(part.info(SETTINGS) for part in own)
+
+
+async def test_a_declaration_too_large_for_one_message_comes_in_pieces(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncdmtl.protocol.messages.pieces.PIECE_BYTES", 1)
+    state = await welcomed(ends)
+    joining = asyncio.create_task(declare(ends, state, OwnPartitions(make_partitions(3, "squared"))))
+    some = [await ends.server.receive((DeclareSome,), *LIMIT) for _ in range(2)]
+    last = await ends.server.receive((Declare,), *LIMIT)
+    found = [*(message.partitions for message in some), last.partitions]
+    assert [[part.id for part in parts] for parts in found] == [["p0"], ["p1"], ["p2"]]
+    await ends.server.send(PREPARE, *LIMIT)
+    await joining
 
 
 async def test_an_encoding_that_breaks_a_rule_is_the_servers_fault(ends: Ends) -> None:

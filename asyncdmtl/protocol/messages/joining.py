@@ -159,13 +159,34 @@ class Welcome(Message):
 
 
 @dataclass(frozen=True, eq=False)
-class Declare(Message):
-    """Declares the worker's partitions, which state of the training it has, and its arithmetic.
+class DeclareSome(Message):
+    """Declares some of the worker's partitions; others follow.
 
     Attributes
     ----------
     partitions : tuple of Declaration
-        The partitions that the worker stores.
+    """
+
+    number, kind, sender = 24, "declare-some", "worker"
+    partitions: tuple[Declaration, ...]
+
+    def fields(self) -> list[Any]:
+        return [[pack_declaration(part) for part in self.partitions]]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> DeclareSome:
+        (partitions,) = fields.exactly(values, 1, cls.kind)
+        return cls(parse_each(partitions, parse_declaration))
+
+
+@dataclass(frozen=True, eq=False)
+class Declare(Message):
+    """Declares the worker's partitions, or the last of them, and where the worker stands.
+
+    Attributes
+    ----------
+    partitions : tuple of Declaration
+        The partitions that the worker stores and has not declared yet.
     round : int
         The round at whose beginning the worker stands; 0 if it is new.
     over : bool

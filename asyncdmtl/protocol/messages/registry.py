@@ -19,6 +19,7 @@ from asyncdmtl.protocol.messages.joining import (
     VERSION,
     Challenge,
     Declare,
+    DeclareSome,
     Hello,
     Prepare,
     Proof,
@@ -56,6 +57,7 @@ __all__ = [
     "AwaitRestore",
     "Challenge",
     "Declare",
+    "DeclareSome",
     "Done",
     "Downlink",
     "Failure",
@@ -96,7 +98,7 @@ MAX_KEYS = 256
 KINDS: Mapping[int, type[Message]] = {
     cls.number: cls
     for cls in (
-        *(Hello, Challenge, Proof, Welcome, Declare, Prepare, Ready, JoinGroup, JoinedGroup),
+        *(Hello, Challenge, Proof, Welcome, DeclareSome, Declare, Prepare, Ready, JoinGroup, JoinedGroup),
         *(Assign, Snapshot, AwaitRestore, Restore, Uplink, Downlink, MoreRows, Done, Finish),
         *(LossQuery, LossReport, Fallback),
         *(Heartbeat, Failure),

@@ -13,6 +13,7 @@ from asyncdmtl.protocol.messages.joining import (
     VERSION,
     Challenge,
     Declare,
+    DeclareSome,
     Hello,
     Prepare,
     Proof,
@@ -20,7 +21,7 @@ from asyncdmtl.protocol.messages.joining import (
     Welcome,
 )
 
-CLASSES = (Hello, Challenge, Proof, Welcome, Declare, Prepare, Ready)
+CLASSES = (Hello, Challenge, Proof, Welcome, DeclareSome, Declare, Prepare, Ready)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -60,6 +61,7 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("welcome", 2, [1], "settings"),
         ("welcome", 3, float("inf"), "silence"),
         ("welcome", 4, bytes(31), "proof"),
+        ("declare-some", 1, [["p", "t", bytes(15), 1, {}]], "partition digest"),
         ("declare", 1, [["p", "t", bytes(15), 1, {}]], "partition digest"),
         ("declare", 2, -1, "round"),
         ("declare", 3, 0, "over"),
