@@ -104,6 +104,31 @@ def gram(A: NDArray[Scalar]) -> NDArray[Scalar]:
     return squared
 
 
+class Factor:
+    """The left factor of many products, split into slices once.
+
+    Products have the same bits everywhere, but not those of `matmul`: they are always of slices. Columns of
+    the factor are scaled to one size first, so that the error does not depend on the units of what they stand
+    for. It is at most `4 ε k` times the product of the largest magnitudes of row and column, in these units.
+
+    Parameters
+    ----------
+    A : (…, m, k) float64 array
+        Finite.
+    """
+
+    def __init__(self, A: Floats) -> None:
+        self._bits = _slice_bits(A.shape[-1])
+        units = np.frexp(np.abs(A).max(axis=-2, keepdims=True))[1].astype(np.int32)
+        slices, self._exponents = _slices(_shifted(A, -units), self._bits)
+        self._slices = np.concatenate(slices, axis=-1)
+        self._units: NDArray[np.int32] = np.swapaxes(units, -1, -2)
+
+    def times(self, B: Floats) -> Floats:
+        """`A·B` of finite (…, k, n)."""
+        return _product_of_slices(self._slices, self._exponents, _shifted(B, self._units), self._bits)
+
+
 def _check(A: NDArray[Scalar], B: NDArray[Scalar]) -> None:
     if A.dtype != B.dtype or A.dtype not in (np.float64, np.float32):
         raise UsageError("factors", "must both be float64 or float32", (A.dtype, B.dtype))
@@ -207,19 +232,27 @@ def _blocked_product(A: Floats, B: Floats) -> Floats:
 
 def _sliced_product(A: Floats, B: Floats) -> Floats:
     """The product by BLAS, exact, from slices of both factors that hold integers."""
-    k = A.shape[-1]
-    # A sum of `3k` products of two signed slices must stay below 2⁵³.
-    bits = (55 - (_SLICES * k - 1).bit_length()) // 2
+    bits = _slice_bits(A.shape[-1])
     rows, row_exponents = _slices(A, bits)
+    return _product_of_slices(np.concatenate(rows, axis=-1), row_exponents, B, bits)
+
+
+def _product_of_slices(rows: Floats, row_exponents: NDArray[np.int32], B: Floats, bits: int) -> Floats:
+    """The product with `B` (…, k, n) of a factor whose slices lie side by side: (…, m, 3k)."""
+    k = B.shape[-2]
     columns, column_exponents = _slices(B.swapaxes(-1, -2), bits)
+    right = np.concatenate(columns[::-1], axis=-1).swapaxes(-1, -2)
     C: Floats | None = None
     for order in reversed(range(_SLICES)):
-        left = np.concatenate(rows[: order + 1], axis=-1)
-        right = np.concatenate(columns[: order + 1][::-1], axis=-1)
-        exact = np.matmul(left, right.swapaxes(-1, -2))
+        exact = np.matmul(rows[..., : (order + 1) * k], right[..., (_SLICES - 1 - order) * k :, :])
         C = exact if C is None else C * 2.0**-bits + exact
     assert C is not None
     return _shifted(C, row_exponents - bits, column_exponents.swapaxes(-1, -2) - bits)
+
+
+def _slice_bits(k: int) -> int:
+    """Bits of a slice: a sum of `3k` products of two signed slices must stay below 2⁵³."""
+    return (55 - (_SLICES * k - 1).bit_length()) // 2
 
 
 def _slices(rows: Floats, bits: int) -> tuple[list[Floats], NDArray[np.int32]]:

@@ -1,7 +1,8 @@
 """Triangular factors of matrices, and solutions of symmetric systems, for whole stacks at once.
 
-Reference: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, sections 4.2 (Cholesky's factor, by
-outer products) and 5.2 (reflections).
+References: Golub and Van Loan, "Matrix Computations", 4th edition, 2013, sections 4.2 (Cholesky's factor, by
+outer products) and 5.2 (reflections); for inverses, Goodnight, "A Tutorial on the SWEEP Operator", The
+American Statistician 33(3), 1979.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+
+# Numbers in the matrices that are inverted at a time: half a megabyte, which stays in the cache.
+_SWEPT = 1 << 16
 
 
 def cholesky(S: Floats) -> Floats:
@@ -70,6 +74,39 @@ def solve(S: Floats, B: Floats) -> Floats:
     L = cholesky(S)
     X = solve_triangular(L, solve_triangular(L, B[..., None] if vectors else B), transposed=True)
     return X[..., 0] if vectors else X
+
+
+def inverse(S: Floats) -> Floats:
+    """`S⁻¹` of symmetric positive definite matrices (…, n, n), symmetric to the last bit.
+
+    Raises
+    ------
+    UsageError
+        A matrix is not square, or not positive definite to rounding.
+    """
+    if S.ndim < 2 or S.shape[-1] != S.shape[-2]:
+        raise UsageError("matrix", "must be square, as shape", S.shape)
+    n = S.shape[-1]
+    stack = S.reshape(-1, n, n)
+    inverted = np.empty(stack.shape)
+    at_once = max(1, _SWEPT // (n * n or 1))
+    for first in range(0, len(stack), at_once):
+        part = slice(first, first + at_once)
+        inverted[part] = _swept(stack[part].transpose(1, 2, 0).copy()).transpose(2, 0, 1)
+    return inverted.reshape(S.shape)
+
+
+def _swept(B: Floats) -> Floats:
+    """The inverses of (n, n, b), which are overwritten: every variable is solved for in its turn."""
+    for k in range(len(B)):
+        pivots = B[k, k].copy()
+        if not ((pivots > 0.0) & (pivots < np.inf)).all():
+            raise UsageError("matrix", "must be positive definite, with pivots above 0", float(pivots.min()))
+        column, row = B[:, k].copy(), B[k] / pivots
+        B -= column[:, None] * row
+        B[k], B[:, k] = row, column / -pivots
+        B[k, k] = 1.0 / pivots
+    return 0.5 * (B + B.transpose(1, 0, 2))
 
 
 def qr(A: Floats) -> tuple[Floats, Floats]:

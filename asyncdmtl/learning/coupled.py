@@ -26,8 +26,8 @@ from asyncdmtl.learning.penalties import (
     SparsePlusLowRank,
     squared_norm,
 )
-from asyncdmtl.learning.quadratic import Quadratics
-from asyncdmtl.learning.splitting import Accuracy, Split, iterate, residual_gap, split
+from asyncdmtl.learning.quadratic import Accuracy, Quadratics
+from asyncdmtl.learning.splitting import Split, iterate, residual_gap, split
 
 # Relative to the objective.
 TOLERANCE = 1e-10
@@ -102,7 +102,7 @@ def solve(
     if not lambdas.all():
         return _with_zeros(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, MeanRegularised):
-        return _certified(quadratics, direct.near_mean(quadratics, lambdas), lambdas, None)
+        return _certified(quadratics, direct.near_mean(quadratics, lambdas, accuracy), lambdas, None)
     if isinstance(coupling, ChainLaplacian | GraphLaplacian):
         return _on_graph(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, Clustered):

@@ -12,14 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.products import matmul
-from asyncdmtl.arithmetic.solving import cholesky, solve_triangular
+from asyncdmtl.arithmetic import solving
+from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+
+
+class Accuracy(NamedTuple):
+    """How far above the least an objective may be: relative to it, or at all."""
+
+    relative: float
+    absolute: float = 0.0
+
+    def reached(self, gap: Floats, value: Floats) -> NDArray[np.bool_]:
+        """Whether these gaps will do at these values."""
+        done: NDArray[np.bool_] = gap <= np.maximum(self.relative * np.abs(value), self.absolute)
+        return done
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +80,7 @@ class Quadratics:
 
     def products(self, W: Floats) -> Floats:
         """`A_t w_t`, of models (K, L, T, C) for `L` strengths each."""
-        return apply(self.A, W)
+        return apply(self._factor, W)
 
     def value(self, W: Floats, AW: Floats | None = None) -> Floats:
         """`f` (K, L) of models (K, L, T, C), given their `products` if these are there already."""
@@ -73,17 +88,20 @@ class Quadratics:
         terms = W * (0.5 * AW - self.b[:, None])
         return total(total(terms, 3) + 0.5 * self.c[:, None, :], 2)
 
+    @cached_property
+    def _factor(self) -> Factor:
+        """`A`, ready for many products."""
+        return Factor(self.A)
 
-def apply(M: Floats, W: Floats) -> Floats:
+
+def apply(M: Floats | Factor, W: Floats) -> Floats:
     """`M_t w_t` of matrices (K, T, C, C) and models (K, L, T, C)."""
-    product = matmul(M, np.ascontiguousarray(W.transpose(0, 2, 3, 1)))
+    columns = np.ascontiguousarray(W.transpose(0, 2, 3, 1))
+    product = M.times(columns) if isinstance(M, Factor) else matmul(M, columns)
     return np.ascontiguousarray(product.transpose(0, 3, 1, 2))
 
 
 def inverse(A: Floats, ridge: float | Floats) -> Floats:
     """`(A_t + ridge·I)⁻¹` of (…, C, C) matrices; `ridge` may be one number for each matrix."""
-    C = A.shape[-1]
-    shift = np.asarray(ridge, dtype=np.float64)[..., None, None] * np.eye(C)
-    L = cholesky(A + shift)
-    half = solve_triangular(L, np.broadcast_to(np.eye(C), L.shape))
-    return matmul(np.swapaxes(half, -1, -2), half)
+    shift = np.asarray(ridge, dtype=np.float64)[..., None, None] * np.eye(A.shape[-1])
+    return solving.inverse(A + shift)

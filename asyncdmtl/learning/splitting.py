@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.products import Factor
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.learning.anderson import Anderson
 from asyncdmtl.learning.penalties import Penalty, squared_norm
-from asyncdmtl.learning.quadratic import Quadratics, apply, inverse
+from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
 
 # Iterations at the most, and after how many the gap is looked at.
 _ITERATIONS, _EVERY = 1500, 5
@@ -30,18 +30,6 @@ _STALLED = 200
 
 # Steps that acceleration combines: by trial on the school data, where 5 take half as many iterations again.
 _MEMORY = 10
-
-
-class Accuracy(NamedTuple):
-    """How far above the least an objective may be: relative to it, or at all."""
-
-    relative: float
-    absolute: float = 0.0
-
-    def reached(self, gap: Floats, value: Floats) -> NDArray[np.bool_]:
-        """Whether these gaps will do at these values."""
-        done: NDArray[np.bool_] = gap <= np.maximum(self.relative * np.abs(value), self.absolute)
-        return done
 
 
 class Smooth(Protocol):
@@ -68,7 +56,7 @@ class Sum:
 
     def __init__(self, quadratics: Quadratics, rho: float, parts: int) -> None:
         self.quadratics, self.rho, self._parts = quadratics, rho, parts
-        self._M = inverse(quadratics.A, rho / parts)
+        self._M = Factor(inverse(quadratics.A, rho / parts))
 
     def prox(self, X: Floats) -> Floats:
         """All parts moved alike."""

@@ -114,3 +114,19 @@ def test_dot() -> None:
 def test_factors_must_fit(A: Floats, B: Floats) -> None:
     with pytest.raises(UsageError, match="factors must"):
         products.matmul(A, B)
+
+
+def test_a_factor_multiplies_as_matmul_does_whatever_the_units() -> None:
+    rng = np.random.default_rng(0)
+    units = 10.0 ** rng.uniform(-9, 9, size=12)
+    A, B = rng.normal(size=(3, 5, 12)), rng.normal(size=(3, 12, 2))
+    factor = products.Factor(A * units)
+    np.testing.assert_allclose(factor.times(B / units[:, None]), np.matmul(A, B), rtol=0, atol=1e-13)
+
+
+def test_products_of_a_factor_are_those_of_each_matrix_by_itself() -> None:
+    rng = np.random.default_rng(1)
+    A, B = rng.normal(size=(4, 30, 30)), rng.normal(size=(4, 30, 7))
+    whole = products.Factor(A).times(B)
+    for i in range(4):
+        np.testing.assert_array_equal(products.Factor(A[i]).times(B[i]), whole[i])

@@ -86,3 +86,22 @@ def test_triangular_factors_of_columns_that_are_zero() -> None:
 def test_definiteness_is_told_of_each_matrix() -> None:
     S = np.stack([np.eye(3), -np.eye(3), np.diag([1.0, 0.0, 1.0]), np.full((3, 3), np.nan), definite(3)])
     assert solving.positive_definite(S).tolist() == [True, False, False, False, True]
+
+
+def test_inverses_are_symmetric_and_leave_their_argument() -> None:
+    rng = np.random.default_rng(0)
+    for batch, n in ((1, 5), (7, 12)):
+        X = rng.normal(size=(batch, n, 2 * n))
+        S = X @ X.swapaxes(1, 2)
+        given = S.copy()
+        inverse = solving.inverse(S)
+        np.testing.assert_array_equal(S, given)
+        np.testing.assert_array_equal(inverse, inverse.swapaxes(1, 2))
+        np.testing.assert_allclose(inverse @ S, np.broadcast_to(np.eye(n), S.shape), atol=1e-12)
+
+
+def test_what_is_not_positive_definite_has_no_inverse() -> None:
+    with pytest.raises(UsageError, match="positive definite"):
+        solving.inverse(np.diag([1.0, -1.0]))
+    with pytest.raises(UsageError, match="square"):
+        solving.inverse(np.ones((2, 3)))

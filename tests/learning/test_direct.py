@@ -2,6 +2,7 @@ import numpy as np
 from support.quadratics import EDGES, make_quadratics
 
 from asyncdmtl.learning import direct
+from asyncdmtl.learning.quadratic import Accuracy
 
 
 def test_tasks_apart_are_least_squares() -> None:
@@ -24,7 +25,7 @@ def test_tasks_together_have_the_model_of_all_rows() -> None:
 
 def test_near_the_mean_however_strong() -> None:
     quadratics = make_quadratics()
-    W = direct.near_mean(quadratics, np.array([1e-9, 1e9]))[0]
+    W = direct.near_mean(quadratics, np.array([1e-9, 1e9]), Accuracy(1e-12))[0]
     np.testing.assert_allclose(W[0], direct.apart(quadratics)[0], atol=1e-6)
     np.testing.assert_allclose(W[1], direct.together(quadratics)[0], atol=1e-6)
 
@@ -51,3 +52,11 @@ def test_a_chain_is_eliminated_without_fill() -> None:
 def test_a_complete_graph_fills() -> None:
     edges = [(s, t, 1.0) for s in range(6) for t in range(s + 1, 6)]
     assert direct.elimination(6, edges).blocks == sum(n * (n + 1) // 2 for n in range(6))
+
+
+def test_strengths_that_share_a_system_reach_the_same_models() -> None:
+    quadratics, strengths = make_quadratics(K=2), np.array([10.0, 3.0, 0.5, 0.01])
+    exact = direct.near_mean(quadratics, strengths, Accuracy(1e-12))
+    shared = direct.near_mean(quadratics, strengths, Accuracy(1e-4))
+    np.testing.assert_allclose(shared, exact, atol=1e-3)
+    assert not np.array_equal(shared, exact)
