@@ -1,4 +1,4 @@
-"""What both sides of a round can do under every strategy, and what a worker sends up."""
+"""The interfaces of both sides of a round, which every strategy implements, and the upload of a worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reported_by(placement: Placement, worker: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """What one worker sends up in a round.
+    """The rows, digests and losses that one worker sends up in a round.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Upload:
 
 
 class Convergence(NamedTuple):
-    """How far training has come at the beginning of a round: `reached` if the run may end with it."""
+    """The progress of training at the beginning of a round. If `reached`, the run may end with this round."""
 
     objective: float
     residual: float
@@ -62,7 +62,7 @@ class Convergence(NamedTuple):
 
 
 class WorkerSide(ABC):
-    """What one worker does in every round under one plan.
+    """The work of one worker in every round under one plan.
 
     A round is `compute`, then `receive` for each range of the rows that come down, then `apply`.
 
@@ -72,11 +72,11 @@ class WorkerSide(ABC):
     worker : int
         The worker's index in the plan.
     trainer : Trainer
-        The models, and the partitions that the plan says this worker stores.
+        Holds the models, and the partitions that this worker stores under the plan.
     ranges : tuple of slice
         The bytes of a row, range by range. Rows travel range by range in both directions.
     streams : bool
-        Whether the rows of a range may come down before those of the next range went up.
+        Whether the rows of a range may come down before the rows of the next range have gone up.
     group_plan : Plan or None
         The plan, if rows under it may come from a multicast group.
     """
@@ -106,7 +106,7 @@ class WorkerSide(ABC):
 
     @abstractmethod
     def receive(self, i: int, rows: Bytes) -> None:
-        """Take in the rows that came down in range `i`; ranges come in their order.
+        """Take in the rows of range `i` that came down. Calls follow the order of ranges.
 
         Parameters
         ----------
@@ -117,12 +117,13 @@ class WorkerSide(ABC):
         Raises
         ------
         CodingError
-            The plan says another number of bytes.
+            The number of bytes is not that of the plan.
         """
 
     @abstractmethod
     def apply(self, expected: bytes) -> None:
-        """Check what came down, and take the step to the next models. If this raises, no model has changed.
+        """Check the received rows, and take the step to the next models. If this raises, no model has
+        changed.
 
         Parameters
         ----------
@@ -132,7 +133,7 @@ class WorkerSide(ABC):
         Raises
         ------
         IntegrityError
-            What this worker received or decoded has another digest.
+            The received rows or decoded vectors have another digest.
         DataError
             The models outgrow the run's dtype.
         """
@@ -142,7 +143,7 @@ class WorkerSide(ABC):
         return np.empty((0, self.ranges[i].stop - self.ranges[i].start), np.uint8)
 
     def models(self) -> TaskModels:
-        """The models that this worker has: those of all tasks, under `personal` of its own tasks."""
+        """The models that this worker has: of all tasks, or under `personal` of its own tasks."""
         return self.trainer.models()
 
     @abstractmethod
@@ -161,17 +162,17 @@ class WorkerSide(ABC):
 
 
 class ServerSide(ABC):
-    """What the server does in every round under one plan.
+    """The server's work in every round under one plan.
 
-    A round is `agree`, then `put` for each range of the rows that came up, then `finish`. Where `streams` is
-    true, the rows of a range may be sent down as soon as that range was put; else after `finish`.
+    A round is `agree`, then `put` for each range of the rows that came up, then `finish`. If `streams` is
+    true, the rows of a range may be sent down as soon as the range was put; else after `finish`.
 
     Attributes
     ----------
     plan : Plan or LinearPlan
     problem : Problem
     trainer : Trainer or None
-        The models, under strategies whose server takes the steps.
+        Holds the models under strategies whose server takes the steps; else None.
     ranges : tuple of slice
         The bytes of a row, range by range.
     streams : bool
@@ -215,14 +216,14 @@ class ServerSide(ABC):
 
     @abstractmethod
     def check(self, worker: int, upload: Upload) -> None:
-        """Compare what `worker` sent with the plan.
+        """Compare the upload of `worker` with the plan.
 
         Raises
         ------
         CodingError
-            The plan says another number of bytes, digests or losses.
+            The number of bytes, digests or losses is not that of the plan.
         IntegrityError
-            The rows have another digest than the worker says.
+            The rows do not match the digest that the worker sent.
         """
 
     @abstractmethod
@@ -233,8 +234,9 @@ class ServerSide(ABC):
         ----------
         uploads : sequence of Upload
         established : collection of str
-            Names of workers that have made rounds in this run. Where as many holders compute one update as
-            another, the holders with an established worker among them are believed, then the first.
+            Names of workers that have made rounds in this run. If two groups of holders with different
+            updates are equally large, the group with an established worker is believed, else the group with
+            the first worker.
 
         Raises
         ------
@@ -248,12 +250,12 @@ class ServerSide(ABC):
 
     @abstractmethod
     def finish(self, last: bool) -> None:
-        """End a round of which all ranges were put; `last` says that it ends the run.
+        """End a round after `put` was called for all ranges. If `last`, it is the last round of the run.
 
         Raises
         ------
         IntegrityError
-            The updates that the server decoded are not those that were computed. No model has changed.
+            The updates that the server decoded differ from those that workers computed. No model has changed.
         """
 
     @abstractmethod
@@ -269,7 +271,7 @@ class ServerSide(ABC):
         """Range `i` of the rows that `worker` is sent: contiguous arrays, valid until the next round."""
 
     def convergence(self, uploads: Sequence[Upload]) -> Convergence:
-        """How far training has come where these updates were computed; to be asked before `finish`."""
+        """The progress of training at the models of these uploads; to be called before `finish`."""
         losses = losses_by_partition(self._reported, uploads)
         penalty, residual = self._penalty_and_residual(uploads)
         objective = self.problem.data_loss(losses) + penalty
@@ -277,7 +279,7 @@ class ServerSide(ABC):
 
     @abstractmethod
     def models_agree(self, digests: Mapping[int, bytes]) -> bool:
-        """Whether the models with these digests, by worker, are those that the workers should have."""
+        """Whether the final models of all workers, given their digests, are as they should be."""
 
     def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
         return uploads[0].penalty, uploads[0].residual

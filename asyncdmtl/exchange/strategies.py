@@ -1,6 +1,6 @@
-"""One object for each strategy: it says which settings the strategy can serve, and makes plans and sides.
+"""One object for each strategy: it checks settings, makes plans, and makes both sides of a round.
 
-Planning is imported where it is done: a worker, which needs the sides alone, does not load SciPy.
+Planners are imported inside functions, so that a worker, which only needs the sides, does not load SciPy.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 
-# The most packets, of all partitions together, with which a plan takes the least uplink load there is. With
-# more packets, the matrices cost more time than the last percent of the load is worth.
+# If the smallest possible uplink load takes more packets than this, all partitions together, a plan may
+# exceed it by `LOAD_OVERHEAD`: with more packets, matrices cost more time than the last percent of the load
+# is worth.
 MOST_PACKETS = 256
 
-# By what share the uplink load may exceed the least where that would take more than `MOST_PACKETS`.
+# The share by which the uplink load may exceed the smallest possible one if that takes too many packets.
 LOAD_OVERHEAD = Fraction(1, 100)
 
 
@@ -50,10 +51,10 @@ def affordable_overhead(
     *,
     whole_tasks: bool = True,
 ) -> Fraction:
-    """By what share the uplink load of a run may exceed the least: 0 if that takes few packets, else 1 %.
+    """The share by which a run's uplink load may exceed the minimum: 0 if that takes few packets, else 1 %.
 
-    With cyclic placements the least load takes one packet for each worker but one: for 20 workers and 61
-    partitions, matrices of 1,159 columns. A plan of two packets for each vector is within 1 % of it.
+    With cyclic placements on K workers, the minimum takes K − 1 packets for each vector: for 20 workers and
+    61 partitions, matrices of 1,159 columns. A plan with two packets for each vector is within 1 % of it.
 
     Parameters
     ----------
@@ -72,12 +73,12 @@ def affordable_overhead(
 
 
 def codes_whole_tasks(settings: Settings) -> bool:
-    """Whether workers may code aggregates of tasks: updates that are compressed travel as they are."""
+    """Whether workers may code aggregates of tasks. They may not if updates are compressed."""
     return settings.compression == "none"
 
 
 class ExchangeStrategy(ABC):
-    """What is particular to one strategy.
+    """One strategy: its checks of settings, its plans, and its sides of a round.
 
     Attributes
     ----------
@@ -103,7 +104,7 @@ class ExchangeStrategy(ABC):
         Raises
         ------
         PlanError
-            There is none.
+            There is no plan.
         """
 
     @abstractmethod
@@ -123,9 +124,9 @@ class ExchangeStrategy(ABC):
         plan : Plan or LinearPlan
         problem : Problem
         trainer : Trainer, optional
-            The models so far, if `server_trains`; default: those before the first round.
+            Holds the models so far, if `server_trains`; default: the initial models.
         grouped : bool
-            Whether some workers are sent their rows by a multicast group.
+            Whether some workers receive their rows from a multicast group.
         """
 
 
@@ -143,13 +144,13 @@ class _Coded(ExchangeStrategy):
         self._server_side = server_side
 
     def check(self, settings: Settings) -> None:
-        """Compressed updates can be aggregated by workers only: a server would have to unpack them."""
+        """Refuse compression unless workers aggregate, since a server would have to unpack the updates."""
         if settings.compression != "none" and not self._server_side.streams:
             rule = "is for strategies by which workers aggregate: relay, uncoded"
             raise UsageError(f"--compression {settings.compression}", rule, self.name)
 
     def make_plan(self, placement: Placement, problem: Problem) -> Plan:
-        """A plan whose uplink load exceeds the least by `affordable_overhead` at the most."""
+        """A plan whose uplink load exceeds the minimum by at most the share `affordable_overhead`."""
         from asyncdmtl.plan.planner import make_plan
 
         tasks, whole_tasks = problem.task_of, codes_whole_tasks(problem.settings)
@@ -174,7 +175,7 @@ class _Coded(ExchangeStrategy):
 
 
 class _Personal(_Coded):
-    """The strategy whose server takes the steps."""
+    """The strategy "personal", whose server takes the steps."""
 
     server_trains = True
 
@@ -187,13 +188,13 @@ class _Personal(_Coded):
 
 
 class _Linear(ExchangeStrategy):
-    """The strategy whose plans combine real numbers."""
+    """The strategy "linear", whose plans combine real numbers."""
 
     name = "linear"
     exact = False
 
     def check(self, settings: Settings) -> None:
-        """A linear plan sends the aggregates only if they are linear in the updates, and numbers only."""
+        """Refuse aggregates that are not linear in the updates, and updates that are not plain numbers."""
         if settings.aggregate != "mean":
             raise UsageError(
                 "--strategy linear", "needs --aggregate mean, which is linear", settings.aggregate
@@ -226,7 +227,7 @@ class _Linear(ExchangeStrategy):
         return LinearServerSide(plan, problem)
 
 
-# All strategies by their names, as the option --strategy and plan recipes have them.
+# All strategies by name, as in the option --strategy and in plan recipes.
 EXCHANGE_STRATEGIES: Mapping[str, ExchangeStrategy] = MappingProxyType(
     {
         strategy.name: strategy

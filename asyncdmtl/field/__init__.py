@@ -1,1 +1,1 @@
-"""What vectors are combined in: GF(2^8) on raw bytes, and the reals."""
+"""The fields over which vectors are combined: GF(2^8) on raw bytes, and the reals."""

@@ -1,4 +1,4 @@
-"""Rows of bytes in memory, as a coding kernel sees them: checked views and the address of each."""
+"""Rows of bytes in memory, checked and with their addresses, as coding kernels take them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UINT8 = np.dtype(np.uint8)
 
 @dataclass
 class ByteRows:
-    """`count` rows of `length` bytes each; a row is contiguous, its neighbours may lie anywhere.
+    """`count` rows of `length` bytes each. A row is contiguous; different rows may lie anywhere in memory.
 
     `blocks` are the rows, 2-D arrays of several and 1-D arrays of one; `addresses` is intp, shape (count,).
     The first row in memory starts at `low`, the last one at `high`.
@@ -32,7 +32,7 @@ class ByteRows:
 
     @cached_property
     def views(self) -> Bytes | Sequence[Bytes]:
-        """The rows, as those of a 2-D array or one by one."""
+        """The rows as one 2-D array if they are stored so, else as a sequence of rows."""
         if len(self.blocks) == 1 and self.blocks[0].ndim == 2:
             return self.blocks[0]
         return [row for block in self.blocks for row in (block if block.ndim == 2 else (block,))]
@@ -69,7 +69,8 @@ def check_rows(argument: str, rows: Bytes | Sequence[Bytes], count: int, length:
     Raises
     ------
     UsageError
-        Naming `argument`, if one of these rules is broken, or if no row is there to tell the length.
+        One of these rules is broken, or there is no row from which the length follows. The error names
+        `argument`.
     """
     if isinstance(rows, np.ndarray):
         found = _from_matrix(argument, rows)
@@ -93,7 +94,7 @@ def check_apart(sources: ByteRows, out: ByteRows) -> None:
     if not apart:
         raise UsageError("out", "must have rows that do not overlap", "two that do")
     if out.high + out.length <= sources.low or sources.high + sources.length <= out.low:
-        return  # the common case needs no look at single rows
+        return  # the common case: single rows need not be compared
     starts = np.sort(out.addresses)
     after = np.searchsorted(starts, sources.addresses, side="right")
     hits_before = (after > 0) & (sources.addresses - starts[after - 1] < out.length)

@@ -26,18 +26,18 @@ KERNEL_VARIABLE = "ASYNCDMTL_KERNEL"
 
 Kernel: TypeAlias = Literal["auto", "isa-l", "numpy"]
 
-# Bytes of a row that the NumPy kernel takes at a time, at the most: their sums (8 bytes each) stay in the
+# The most bytes of a row that the NumPy kernel processes at a time: their sums (8 bytes each) stay in the
 # cache.
 _LOOKUP_BLOCK = 1 << 15
 
-# The least bytes of such a block: shorter ones are not worth the tables that are made for them.
+# The fewest bytes of such a block: with shorter blocks the cost of making tables would dominate.
 _LOOKUP_BLOCK_MIN = 1 << 12
 
 # Bytes of the blocks of all sources together; as indices of 8 bytes each they take 16 MB.
 _LOOKUP_TOTAL = 1 << 21
 
-# Bytes of sources and result up to which a product remembers the arrays of its last call: with more, checking
-# them again takes no noticeable share of the time.
+# The most bytes of sources and result for which a product keeps the arrays of its last call. With larger
+# arrays, checking them again takes no noticeable share of the time.
 _REMEMBERED = 1 << 20
 
 _UINT8 = np.dtype(np.uint8)
@@ -71,7 +71,7 @@ def multiply(a: Bytes, b: Bytes) -> Bytes:
     Raises
     ------
     UsageError
-        Another dtype, or shapes that do not broadcast.
+        A dtype is not uint8, or the shapes do not broadcast.
     """
     a, b = elements("a", a), elements("b", b)
     try:
@@ -87,7 +87,7 @@ def inverse(a: Bytes) -> Bytes:
     Raises
     ------
     UsageError
-        Another dtype, or an element is 0.
+        The dtype is not uint8, or an element is 0.
     """
     a = elements("a", a)
     if not a.all():
@@ -96,7 +96,8 @@ def inverse(a: Bytes) -> Bytes:
 
 
 def matmul(a: Bytes, b: Bytes) -> Bytes:
-    """Multiply matrices: `a` (r, k) times `b` (k, c), uint8, gives (r, c). For reuse of `a` take `Product`.
+    """Multiply matrices: `a` (r, k) times `b` (k, c), uint8, gives (r, c). To use `a` several times, make a
+    `Product`.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def matmul(a: Bytes, b: Bytes) -> Bytes:
 
 
 def dense_product(a: Bytes, b: Bytes) -> Bytes:
-    """`matmul` for a matrix `a` that is used once: its structure is not searched for, nothing is checked."""
+    """`matmul` without checks or a search for structure: faster for a matrix `a` that is used once."""
     out = np.zeros((len(a), b.shape[1]), dtype=np.uint8)
     if a.size and b.size:
         b = np.ascontiguousarray(b)
@@ -117,27 +118,27 @@ def dense_product(a: Bytes, b: Bytes) -> Bytes:
 
 
 def kernel_name() -> Literal["isa-l", "numpy"]:
-    """The kernel that "auto" means here: "isa-l" where the library is found and correct, else "numpy".
+    """The kernel for "auto" on this machine: "isa-l" if the library is found and correct, else "numpy".
 
     The environment variable ASYNCDMTL_KERNEL ("auto", "isa-l" or "numpy") forces it.
 
     Raises
     ------
     UsageError
-        The variable has another value, or asks for ISA-L where there is none.
+        The variable has another value, or asks for ISA-L, which is not installed.
     """
     return _resolve(KERNEL_VARIABLE, os.environ.get(KERNEL_VARIABLE, "auto"))
 
 
 class Product:
-    """A matrix over GF(2^8) made ready to be multiplied with rows of bytes, many times.
+    """A matrix over GF(2^8), prepared for many multiplications with rows of bytes.
 
-    The matrix never changes, and threads may share a product. Structure is used rather than multiplied: zero
-    columns are not read, unit rows are copies, rows of zeros are fills, and equal rows are computed once.
+    The matrix never changes, and threads may share a product. Structure saves multiplications: zero columns
+    are not read, unit rows become copies, rows of zeros become fills, and equal rows are computed once.
 
-    A call with the same two small arrays as the last one costs no more than that of the kernel; up to 1 MB of
-    them are kept in memory for that. Such an array must not be moved behind NumPy's back (its own `resize`
-    does that only with `refcheck=False`).
+    If a call has the same two small arrays (up to 1 MB) as the last one, only the kernel runs, without
+    checks. A product keeps these arrays alive. Their memory must not be moved, as `resize` with
+    `refcheck=False` does.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ class Product:
     Raises
     ------
     UsageError
-        Not a matrix of uint8, an unknown kernel, or ISA-L where there is none.
+        `matrix` is no matrix of uint8, the kernel is unknown, or ISA-L is not installed.
     """
 
     matrix: Bytes
@@ -204,11 +205,11 @@ class Product:
         Parameters
         ----------
         sources : uint8 array (k, L) with contiguous rows, or sequence of k contiguous uint8 arrays (L,)
-            Or a sequence that has arrays of several rows in it.
+            An item of the sequence may also be an array of several rows.
         out : the same for r rows, optional
-            Written and returned. Rows must overlap neither each other nor the sources.
+            The result is written here, and returned. Rows must overlap neither each other nor the sources.
         threads : int, optional
-            At most so many at work. Default: as many as there are cores, if the product is large.
+            The most threads. Default: as many as there are cores, if the product is large.
 
         Raises
         ------
@@ -223,7 +224,7 @@ class Product:
             return call.out
         r, k = self.matrix.shape
         if k == 0 and out is not None and not isinstance(sources, np.ndarray) and not len(sources):
-            # No source tells the length, so the result does.
+            # Without a source, the length is that of the result.
             length = out.shape[-1] if isinstance(out, np.ndarray) else len(out[0]) if len(out) else 0
             sources = np.empty((0, length), dtype=np.uint8)
         read = check_rows("sources", sources, k, None)
@@ -243,10 +244,10 @@ class Product:
         return f"<Product: {r} × {k} over GF(2^8), {self.kernel}>"
 
     def _remember(self, sources: Bytes, out: Bytes, read: ByteRows, written: ByteRows) -> None:
-        """Have the next call with these arrays ready, if they are small."""
+        """Prepare for another call with these arrays, if they are small."""
         kernel, length = self._compute, read.length
         small = sources.nbytes + out.nbytes <= _REMEMBERED and self._work * length <= WORK_PER_THREAD
-        # A view would keep all that it is a view of; and the kernel does not know of structure.
+        # A view would keep its whole base alive; and the kernel alone does not use structure.
         own, dense = sources.base is None is out.base, self._work == self.matrix.size > 0
         if small and own and dense and length and isinstance(kernel, isal.IsalKernel):
             self._remembered = _Call(sources, out, kernel.prepared(read, written), (read, written))
@@ -271,12 +272,12 @@ class _Call:
         self, sources: Bytes, out: Bytes, compute: Callable[[], object], rows: tuple[ByteRows, ByteRows]
     ) -> None:
         self.sources, self.out, self.compute = sources, out, compute
-        # Held here, because C has only addresses and keeps no array alive.
+        # Kept here, because C holds only addresses, which keep no array alive.
         self._rows = rows
         self._seen = (sources.shape, sources.strides, out.shape, out.strides)
 
     def suits(self, threads: int | None) -> bool:
-        """Whether one thread suffices and the arrays are as before: shapes can be changed in place."""
+        """Whether one thread suffices and the arrays are unchanged: their shapes may be set in place."""
         sources, out = self.sources, self.out
         seen = (sources.shape, sources.strides, out.shape, out.strides)
         same = seen == self._seen and sources.dtype is out.dtype is _UINT8
@@ -315,7 +316,7 @@ class _Lookup:
 
 
 def elements(argument: str, value: Bytes) -> Bytes:
-    """Take `value` as field elements, whatever its shape; UsageError naming `argument` unless it is uint8."""
+    """`value` as an array of field elements of any shape; UsageError naming `argument` if it is not uint8."""
     array = np.asarray(value)
     if array.dtype != np.uint8:
         raise UsageError(argument, "must have dtype uint8", array.dtype)
@@ -344,10 +345,10 @@ def _resolve(argument: str, kernel: str) -> Literal["isa-l", "numpy"]:
 
 @functools.cache
 def _isal_works() -> bool:
-    """Whether ISA-L is found and agrees with the tables, which a foreign build need not do.
+    """Whether ISA-L is found and agrees with the tables here: a build from elsewhere may be faulty.
 
-    The check covers all coefficients times all bytes, and counts of rows and lengths that reach special
-    cases.
+    The check covers all coefficients times all bytes, and the counts of rows and lengths that take different
+    paths in the library.
     """
     if (library := isal.library()) is None:
         return False

@@ -19,11 +19,11 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.field.byte_rows import ByteRows, address
 
-# Bytes of all sources in a block: together with tables and results they stay in a core's own cache.
+# Bytes of all sources in a copied block: together with tables and results they fit in a core's own cache.
 PACKED_BYTES = 768 << 10
 
-# Bytes of sources and results that fit the cache that cores share (measured with one of 32 MB): these are
-# read again as quickly as they are copied.
+# Bytes of sources and results that fit in the cache that cores share (measured with one of 32 MB). Up to
+# this, reading rows again is as fast as copying them.
 SHARED_BYTES = 20 << 20
 
 # Source rows up to which the hardware's prefetcher follows all rows, so that copying them does not pay.
@@ -66,13 +66,13 @@ class IsalKernel:
             self._stream(sources, out, start, stop)
 
     def _packs(self, length: int, part: int) -> bool:
-        """Whether `part` bytes of rows of this length are coded faster after copying blocks."""
+        """Whether copying blocks first makes it faster to code `part` bytes of rows of this length."""
         r, k = self._shape
         again = r > 6 and (k > FEW_ROWS or (r + k) * length > SHARED_BYTES)
         return (k >= MANY_ROWS or again) and part > 2 * self._block
 
     def prepared(self, sources: ByteRows, out: ByteRows) -> Callable[[], None]:
-        """A call that writes all of `out`, at most 1 MB a row, while both arrays and this kernel exist."""
+        """A function that writes `out` (at most 1 MB a row); valid while the arrays and this kernel exist."""
         r, k = self._shape
         source, target = sources.addresses, out.addresses
         return functools.partial(
@@ -114,13 +114,13 @@ def library() -> ctypes.CDLL | None:
 
 
 def _candidates() -> Iterator[str]:
-    """Paths where ISA-L may be, the best guess first."""
+    """Paths where ISA-L may be, the most likely first."""
     try:
         files = importlib.metadata.files("pyeclib") or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     yield from (str(file.locate()) for file in files if file.name.startswith("libisal"))
-    # An installation without a list of files still has its libraries next to the package.
+    # If an installation has no list of files, the libraries are still next to the package.
     spec = importlib.util.find_spec("pyeclib")
     for package in (spec and spec.submodule_search_locations) or []:
         yield from map(str, sorted(Path(package).with_name("pyeclib.libs").glob("libisal*")))

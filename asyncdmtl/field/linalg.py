@@ -1,4 +1,4 @@
-"""Linear algebra over GF(2^8): rank, inverse, solution, null space, independent rows. Exact.
+"""Exact linear algebra over GF(2^8): rank, inverse, solution, null space, independent rows.
 
 All functions use Gauss–Jordan elimination by panels of a few columns. A panel is *swept*: exchanging one
 variable for one equation at a time turns the pivots' block S into S⁻¹ and the block F below or above it into

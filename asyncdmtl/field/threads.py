@@ -1,4 +1,4 @@
-"""Threads for products over GF(2^8): kernels release the GIL, so parts of the rows are computed at once."""
+"""Threads for products over GF(2^8). Kernels release the GIL, so parts of rows are computed in parallel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ WORK_PER_THREAD = 1 << 26
 def in_threads(
     compute: Callable[[int, int], None], coefficients: int, length: int, threads: int | None = None
 ) -> None:
-    """Call `compute(start, stop)` for parts that cover 0…`length`, in several threads if there is work.
+    """Call `compute(start, stop)` for parts that cover 0…`length`, in several threads if there is enough
+    work.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Workers of this process in the run of a server elsewhere, and a record of what they saw of the run."""
+"""Workers in this process that join the run of a server elsewhere, and the record that they make of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from asyncdmtl.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-# Settings that need not equal the server's: rows of numbers are not standardised by a run, and acceleration
+# Settings that need not equal the server's: a run does not standardise rows of numbers, and acceleration
 # follows from the server's strategy.
 _FREE = ("standardise", "accelerated")
 
@@ -42,7 +42,7 @@ def join_server(
     stored: Mapping[str, Sequence[Partition]],
     free: Collection[str] = (),
 ) -> tuple[RunRecord, TaskModels]:
-    """Take part in a server's run with all of these workers, and return when it is over.
+    """Take part in a server's run with all workers in `stored`, and return when the run is over.
 
     Secrets and certificates are taken from the variables that `python -m asyncdmtl.worker` reads:
     ASYNCDMTL_SECRET, ASYNCDMTL_SECRET_FILE, ASYNCDMTL_TLS_CA, ASYNCDMTL_TLS_CERT, ASYNCDMTL_TLS_KEY,
@@ -53,7 +53,7 @@ def join_server(
     host, port
         The address of the server.
     settings : Settings
-        They must equal the server's, except for those that `free` names.
+        Settings that must equal the server's, except for those in `free`.
     stored : mapping of worker to sequence of Partition
     free : collection of str
         Settings that are left to the server.
@@ -61,17 +61,17 @@ def join_server(
     Returns
     -------
     record : RunRecord
-        What these workers saw. Its traffic is theirs. Objectives and residuals are NaN if other workers took
-        part too, and under `personal`, where only the server computes them.
+        The record of the run as these workers saw it, with their own traffic. Objectives and residuals are
+        NaN if other workers took part, too, and under `personal`, where only the server computes them.
     models : TaskModels
-        The models that these workers have at the end.
+        The final models of these workers.
 
     Raises
     ------
     UsageError
         A setting differs from the server's; the error's `argument` is the first of them.
     AsyncDMTLError
-        What ended the run.
+        The run failed.
     """
     expected = {name: value for name, value in vars(settings).items() if name not in (*_FREE, *free)}
     return run_apart(_join(host, port, expected, stored))
@@ -100,14 +100,14 @@ async def _join(
 
 
 class _RunLog(WorkerObserver):
-    """Checks that the server's settings are the expected ones, and keeps what a worker sends in each round.
+    """Checks the server's settings, and keeps the upload of each round and when it was begun.
 
     Attributes
     ----------
     uploads : dict of round to Upload
-        Without their rows.
+        The uploads, without their rows.
     began : dict of round to float
-        When the worker began to compute, in seconds of `time.perf_counter`.
+        The time at which the worker began to compute, in seconds of `time.perf_counter`.
     """
 
     def __init__(self, expected: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ class _RunLog(WorkerObserver):
 
 
 class _LoggedWorker(Worker):
-    """A worker in the run of a server elsewhere, with a log of what it saw of the run."""
+    """A worker in the run of a server elsewhere, with its `_RunLog`."""
 
     def __init__(
         self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any], security: WorkerSecurity

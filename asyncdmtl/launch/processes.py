@@ -1,8 +1,8 @@
-"""A whole run on this machine: the server in this process, and every worker in a process of its own.
+"""A run on this machine: the server in this process, and every worker in a process of its own.
 
-A worker process is `python -m asyncdmtl.worker`, the command that users call too. Its standard input ends
-with this process, however this process ends, and the worker ends with its standard input. All of them share a
-secret, so that no other process on this machine can take part.
+A worker process is `python -m asyncdmtl.worker`, the command that users call too. Its standard input is
+closed when this process ends, in whatever way, and the worker then ends, too. All processes share a secret,
+so that no other process on this machine can take part.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run_in_processes(
 
     Rows travel to the workers in files that only this user may read, and models travel back in others. All
     files are deleted when the run is over. Parameters, result and errors are those of
-    `threads.run_in_threads`, except that the limits on waits count.
+    `threads.run_in_threads`, except that the limits on waits in `options` hold.
     """
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)
@@ -63,27 +63,27 @@ def run_in_processes(
             )
             for k, (name, own) in enumerate(stored.items())
         }
-        # No other worker is started in the place of one that was lost.
+        # No other worker will be started in place of a lost one, so waiting for one is useless.
         return run_apart(serve(replace(options, rejoin_timeout=0.0), workers, on_event))
 
 
 def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
-    """A worker for `threads.serve` that is a process of its own.
+    """A worker for `threads.serve` that runs in a process of its own.
 
     Parameters
     ----------
     name : str
         The worker's name in the run.
     options : sequence of str
-        Further options of `python -m asyncdmtl.worker`, such as those that say what it stores.
+        Further options of `python -m asyncdmtl.worker`, such as those for its data.
     models : Path
         The file in which it saves the models of all tasks.
 
     Returns
     -------
     callable
-        Takes part in a run and returns the models. It raises PeerError, with the message and the exit code of
-        the process, if the process failed, and LinkError if a signal killed it.
+        A coroutine function that takes part in a run and returns the models. It raises PeerError, with the
+        message and the exit code of the process, if the process failed, and LinkError if a signal killed it.
     """
 
     async def take_part(host: str, port: int, secret: bytes) -> TaskModels:
@@ -103,15 +103,15 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
 
 async def _start(secret: bytes, *options: str) -> Process:
     """Start a worker process that prints its events as JSON and ends with its standard input."""
-    # Options in the environment are meant for the command that the user called, which passes them on itself.
+    # Options in the environment are for the command that the user called, which passes them on explicitly.
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
     }
     environment[SECRET_VARIABLE] = secret.decode()
-    # With -P, Python imports nothing from the current directory, where there may be a file random.py. If the
-    # package itself lies in the current directory, the process finds it by this path.
+    # With -P, Python imports nothing from the current directory, which may contain a file such as random.py.
+    # If the package itself is in the current directory, the process finds it by this path.
     if os.getcwd() == _ROOT:  # noqa: PTH109
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), _ROOT)))
     return await asyncio.create_subprocess_exec(

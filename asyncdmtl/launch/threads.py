@@ -1,4 +1,4 @@
-"""A whole run in this process: server and workers on an event loop in a thread of its own, over real TCP.
+"""A run in this process: server and workers share an event loop in a thread of its own, over real TCP.
 
 They share a secret, so that no other process on this machine can take part.
 """
@@ -34,18 +34,18 @@ except ImportError:  # no wheel for this platform
 
 Result = TypeVar("Result")
 
-# One worker of `serve`: takes part in the run of the server at a host and port, with a secret, and returns
-# its models.
+# A worker for `serve`: a function of host, port and secret of the server, which takes part in the run and
+# returns the models.
 TakePart = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels]]
 
 # The address at which the server of a run on this machine listens.
 LOOPBACK = "127.0.0.1"
 
-# Seconds: the limit of every wait for a thread of this process. A thread cannot vanish as a machine can, and
-# may compute, or be suspended with a notebook's computer, for days.
+# Seconds that server and workers in one process wait for each other at most: a week. Threads cannot vanish as
+# machines can, but may compute for days, or sleep with a laptop.
 THREAD_PATIENCE = 7 * 86400.0
 
-# Seconds that workers get to end by themselves after the server has ended; then they are stopped.
+# Seconds after the end of the server in which workers may end by themselves; after that they are stopped.
 ENDING_SECONDS = 5.0
 
 
@@ -54,13 +54,13 @@ def run_in_threads(
 ) -> tuple[RunRecord, TaskModels]:
     """Make a run in this process and return when it is over.
 
-    May be called where an event loop runs already, as in a notebook; that loop then waits. Ctrl-C ends the
-    run.
+    It may be called from a thread with a running event loop, as in a notebook; that loop is blocked until
+    then. Ctrl-C ends the run.
 
     Parameters
     ----------
     options : RunOptions
-        Its limits on waits do not count here.
+        The options of the run; its limits on waits are ignored.
     stored : mapping of worker to sequence of Stored
         The workers and the partitions that each of them stores.
     on_event : callable, optional
@@ -70,12 +70,12 @@ def run_in_threads(
     -------
     record : RunRecord
     models : TaskModels
-        Of all tasks, in the order of `record.problem.tasks`.
+        The models of all tasks, in the order of `record.problem.tasks`.
 
     Raises
     ------
     AsyncDMTLError
-        What ended the run: the error of the side on which the cause lies, if several sides failed.
+        The run failed. If several sides failed, this is the error of the side that caused it.
     """
     options = replace(
         options,
@@ -91,10 +91,10 @@ def run_in_threads(
 async def serve(
     options: RunOptions, workers: Mapping[str, TakePart], on_event: OnEvent | None = None
 ) -> tuple[RunRecord, TaskModels]:
-    """Serve a run on the loopback in which `workers` take part.
+    """Serve a run on the loopback interface, in which `workers` take part.
 
-    A worker that fails before training has begun ends the run. After that the server decides, and goes on
-    without the worker if it can. Returns and raises as `run_in_threads`.
+    If a worker fails before training has begun, the run ends. Later, the server goes on without the worker if
+    it can. Returns and raises as `run_in_threads`.
     """
     address = asyncio.get_running_loop().create_future()
     training = False
@@ -107,7 +107,7 @@ async def serve(
         if on_event is not None:
             on_event(event)
 
-    # As text: worker processes get it in their environment.
+    # Hexadecimal text, since worker processes get the secret in an environment variable.
     secret = secrets.token_hex(32).encode()
     security = ServerSecurity(Credentials(secret, {}, "this run"))
     server = asyncio.create_task(Server(options, note, security).run(LOOPBACK, 0))
@@ -135,8 +135,8 @@ async def serve(
 def merged(models: Iterable[TaskModels | None], tasks: Sequence[str]) -> TaskModels:
     """The models of `tasks`, each from the first item that has it.
 
-    Under the strategy `personal` a worker has the models of its own tasks only. None stands for a worker
-    without models.
+    Under the strategy `personal`, a worker has the models of its own tasks only. An item that is None stands
+    for a worker without models.
     """
     first: dict[str, tuple[TaskModels, int]] = {}
     for own in models:
@@ -153,7 +153,8 @@ def merged(models: Iterable[TaskModels | None], tasks: Sequence[str]) -> TaskMod
 def run_apart(main: Coroutine[Any, Any, Result]) -> Result:
     """Run `main` on an event loop in a thread of its own, and wait for it.
 
-    What interrupts the wait, such as Ctrl-C, cancels `main`, and is raised when `main` has cleaned up.
+    An exception that interrupts the wait, such as Ctrl-C, cancels `main`, and is raised again after `main`
+    has cleaned up.
     """
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None)
     loop = runner.get_loop()
@@ -168,13 +169,13 @@ def run_apart(main: Coroutine[Any, Any, Result]) -> Result:
         finally:
             ended.set()
 
-    # Server and workers each limit BLAS to one thread while they run, and restore what they found, in any
-    # order. The limit around all of them makes sure that what is restored in the end is the caller's.
+    # Server and workers each limit BLAS to one thread while they run, and restore the former limit, in any
+    # order. The limit around all of them makes sure that the caller's limit is restored in the end.
     with single_threaded():
         thread = Thread(target=work, name="asyncdmtl")
         thread.start()
         try:
-            # Not `join`: until Python 3.13, a thread counts as ended when its `join` was interrupted.
+            # Not `join`: until Python 3.13, a thread counts as ended once its `join` was interrupted.
             ended.wait()
         except BaseException:
             with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
@@ -193,17 +194,17 @@ def failures(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException]:
 
 
 def best_told(tasks: Iterable[asyncio.Task[Any]]) -> BaseException:
-    """The error that says most: one with a cause, else one from a peer, else a lost connection."""
+    """The most informative error: first one with a cause, then one from a peer, then a lost connection."""
     return min(
         failures(tasks), key=lambda error: isinstance(error, PeerError) + 2 * isinstance(error, LinkError)
     )
 
 
 def _cause(server: asyncio.Task[Any], workers: Iterable[asyncio.Task[Any]], training: bool) -> BaseException:
-    """The error of a failed run: that of the worker on whose side the cause lies, else the server's.
+    """The error of a failed run: the error of the worker that caused it, else the server's.
 
-    In training, the workers of a server that gives up repeat what it told them. Before, it is the server that
-    repeats what the workers told it.
+    If the server gives up in training, its workers repeat the server's error. Before training, the server
+    repeats the error of a worker.
     """
     own, others = failures([server]), failures(workers)
     if training and own and all(isinstance(error, PeerError | LinkError) for error in others):
@@ -212,7 +213,7 @@ def _cause(server: asyncio.Task[Any], workers: Iterable[asyncio.Task[Any]], trai
 
 
 async def _let_end(server: asyncio.Task[RunRecord], tasks: Mapping[str, asyncio.Task[TaskModels]]) -> None:
-    """Wait for the workers that the server has dismissed: those of its last plan, or all if it failed."""
+    """Wait until the workers of the server's last plan have ended, or all workers if the server failed."""
     staying = tasks if server.exception() else server.result().plan.placement.workers
     if waited := [tasks[name] for name in staying]:
         await asyncio.wait(waited, timeout=ENDING_SECONDS)

@@ -1,1 +1,1 @@
-"""What is trained: local linear models, aggregation within tasks, coupling between tasks."""
+"""Training: local linear models, aggregation within tasks, coupling between tasks."""

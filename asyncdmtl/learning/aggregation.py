@@ -2,8 +2,8 @@
 
 An aggregate is a function `(updates, weights) -> z`: (n, d) and (n,) float64 → (d,) float64. The updates are
 in ascending order of their partitions, and the weight of a partition is the number (or the weight) of its
-rows. The function must be deterministic, because every worker computes it for itself. A new aggregate is a
-function and a line in `AGGREGATES`.
+rows. The function must be deterministic, because every worker computes the aggregate itself. A new aggregate
+is a function and a line in `AGGREGATES`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ Aggregate = Callable[[Floats, Floats], Floats]
 TRIMMED_SHARE = Fraction(1, 5)
 """`β`: the share of updates the trimmed mean drops at each end: it tolerates one wrong update in five."""
 
-# Share of the weights to which the pulls of the updates must cancel at the geometric median. Below it,
-# rounding dominates.
+# The search for the geometric median ends when the sum of the pulls of all updates is at most this share of
+# the sum of weights. Below it, rounding dominates.
 _STATIONARY = 1e-10
 
-# Iterations for the geometric median, at most. Typical updates need fewer than 50.
+# The most iterations for the geometric median. Typical updates need fewer than 50.
 _ITERATIONS = 10_000
 
-# Norm of an update above which its square, summed over many updates, might overflow a float64.
+# The largest norm of an update: the square of a larger one, summed over many updates, might overflow a
+# float64.
 _TOO_LONG = 1e150
 
 
@@ -55,8 +56,8 @@ def median(updates: Floats, weights: Floats) -> Floats:
 
     If fewer than half of a task's updates are arbitrarily wrong, every coordinate stays within the range of
     the correct updates; a task needs three partitions to tolerate one wrong update. If partitions differ or
-    are skewed, the median is not the gradient of the task's loss, so the run settles near the optimum and not
-    at it. For one or two partitions it is the unweighted mean. Reference: Yin, Chen, Ramchandran, Bartlett,
+    are skewed, the median is not the gradient of the task's loss, so the run converges to a point near the
+    optimum. For one or two partitions it is the unweighted mean. Reference: Yin, Chen, Ramchandran, Bartlett,
     "Byzantine-Robust Distributed Learning", ICML 2018.
     """
     return _inner_mean(updates, (len(updates) - 1) // 2)
@@ -101,7 +102,7 @@ def geometric_median(updates: Floats, weights: Floats) -> Floats:
     kept, shares = updates[usable], weights[usable] / usable_weights
     base = _weighted_median(kept, weights[usable])
     differences = kept - base
-    # R of a QR has the columns' lengths and angles, each to its own precision beside any outlier.
+    # R of a QR has the lengths and angles of the columns. Short columns keep their precision beside outliers.
     points = np.ascontiguousarray(triangular_factor(differences.T).T)
     z: Floats = base + matmul(_weiszfeld(points, shares), differences)
     return z
@@ -115,9 +116,9 @@ def krum(updates: Floats, weights: Floats) -> Floats:
     updates are wrong, the result is a correct update, or within `D·√((n − f − 2)/(n − 2f − 2))` of one, where
     `D` is the largest distance between correct updates. An update that is not finite is infinitely far from
     all others. For 1 or 2 updates the result is the weighted mean. Since the result is the update of a single
-    partition, the run settles at a distance from the optimum that grows with how much partitions differ.
-    Reference: Blanchard, El Mhamdi, Guerraoui, Stainer, "Machine Learning with Adversaries: Byzantine
-    Tolerant Gradient Descent", NeurIPS 2017.
+    partition, the run converges to a point whose distance from the optimum grows with the differences between
+    partitions. Reference: Blanchard, El Mhamdi, Guerraoui, Stainer, "Machine Learning with Adversaries:
+    Byzantine Tolerant Gradient Descent", NeurIPS 2017.
     """
     n = len(updates)
     if n < 3:
@@ -177,8 +178,8 @@ def _weiszfeld(points: Floats, shares: Floats) -> Floats:
         coefficients = hold * coefficients + (1.0 - hold) * here.inverse / here.weight
         if here.left <= _STATIONARY:
             break
-        # Near an update Weiszfeld's steps grow short. A Newton step is taken if it halves the remaining pull.
-        # That can happen only finitely often, so the whole iteration converges as Weiszfeld's does.
+        # Near an update Weiszfeld's steps become short. A Newton step is taken if it halves the remaining
+        # pull. That can happen only finitely often, so the whole iteration converges as Weiszfeld's does.
         newton = _Pulls(points, shares, y + here.newton_step())
         if newton.left <= 0.5 * least:
             here, least = newton, newton.left
@@ -189,13 +190,13 @@ def _weiszfeld(points: Floats, shares: Floats) -> Floats:
 
 
 class _Pulls:
-    """The pull of `points` at `y`, each with its share, and its rest after the points at `y` resist it."""
+    """The pull at `y`: the sum of unit vectors towards the other points, each times its share."""
 
     def __init__(self, points: Floats, shares: Floats, y: Floats) -> None:
         self.y = y
         self._offsets = points - y
         self._distances = sums.norm(self._offsets, 1)
-        # Points that differ by rounding only count as equal.
+        # Points that differ only by rounding count as equal.
         away = self._distances > 1e-13 * (sums.norm(points, 1) + sums.norm(y))
         self._distances[~away] = 1.0
         self.inverse = np.where(away, shares, 0.0) / self._distances

@@ -1,4 +1,4 @@
-"""Anderson's acceleration of some fixed-point iterations at a time, each as if it were alone.
+"""Anderson's acceleration of several independent fixed-point iterations at a time.
 
 Reference: Walker and Ni, "Anderson Acceleration for Fixed-Point Iterations", SIAM J. Numer. Anal. 49(4),
 2011.
@@ -14,16 +14,16 @@ from asyncdmtl.arithmetic.solving import solve
 from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Floats
 
-# Part of the largest square of the last changes that is added to the diagonal of their Gram matrix: changes
-# of nearly the same direction then get small weights.
+# The Gram matrix of the last changes gets this share of its largest diagonal entry added to its diagonal, so
+# that changes of nearly the same direction get small weights.
 _RIDGE = 1e-13
 
-# A step this many times as long as the one before it is taken back.
+# A step that is longer than the one before it by more than this factor is taken back.
 _LONGER = 2.0
 
 
 class Anderson:
-    """Finds `x = move(x)` of `B` non-expansive maps: the next `x` nearly cancels the combined last steps.
+    """Finds the fixed points `x = move(x)` of `B` non-expansive maps, from combinations of the last steps.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Anderson:
     size : int
         Numbers of one `x`.
     memory : int
-        Steps that are combined, at the most.
+        The most steps that are combined.
     """
 
     def __init__(self, problems: int, size: int, memory: int) -> None:
@@ -45,7 +45,7 @@ class Anderson:
         self._length = np.full(problems, np.inf)
 
     def next(self, x: Floats, result: Floats) -> Floats:
-        """Where to go on, given `result = move(x)`; both (B, size)."""
+        """The next `x`, given `result = move(x)`; all are (B, size)."""
         step = result - x
         length = norm(step, axis=1)
         if self._last is None:
@@ -58,7 +58,7 @@ class Anderson:
         if back.any():
             following[back] = last[back]
             self._steps[back] = self._results[back] = self._gram[back] = 0.0
-            # What follows a step that was taken back is compared with nothing.
+            # A step that follows one that was taken back is not compared with it.
             length = np.where(back, np.inf, length)
             step, result = step.copy(), result.copy()
             step[back], result[back] = before[back], last[back]

@@ -23,22 +23,22 @@ from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.tasks import Partition, TaskModels, merged, whole_tasks
 from asyncdmtl.plan.placement import natural_key
 
-# The grid of α in units of the mean non-zero eigenvalue of XᵀX, so that it suits data of any scale. It
-# descends, since each fit starts from the fit before.
+# The grid of α, in units of the mean non-zero eigenvalue of XᵀX, so that it suits data of any scale. It
+# descends, since each fit starts from the result of the one before.
 _ALPHAS = np.logspace(3, -4, 15)
 
 # Newton's method ends after a step whose predicted decrease is below this fraction of the objective. For
-# smooth losses about the square of it remains.
+# smooth losses the error that remains is about the square of this fraction.
 _GAP = 1e-4
 
-# Newton steps of a fit, at most. Ten are usual.
+# The most Newton steps of a fit. Ten are usual.
 _NEWTON_STEPS = 50
 
-# Fraction of a Newton step below which halving it further cannot lower the objective, except by rounding.
+# The shortest step, as a fraction of a Newton step: shorter ones change the objective by rounding only.
 _SHORTEST_STEP = 1e-9
 
-# Curvature added for the intercept, as a fraction of the rows' weight. It matters only if every row has met
-# its margin, so that the loss has no curvature at all.
+# Curvature that is added for the intercept, as a fraction of the rows' weight. It matters only if every row
+# is beyond its margin, so that the loss has no curvature at all.
 _INTERCEPT_RIDGE = 1e-8
 
 
@@ -50,12 +50,12 @@ def single_task(partitions: Sequence[Partition], loss: str, *, intercept: bool =
     Raises
     ------
     UsageError
-        The loss is unknown, there is no partition, or (as DataError) targets do not suit the loss.
+        The loss is unknown, or there is no partition. It is a DataError if targets do not suit the loss.
     """
     _check(partitions, loss)
     whole = whole_tasks(partitions)
     tasks = tuple(sorted(whole, key=natural_key))
-    # For many small fits, BLAS threads would spend their time waiting for each other.
+    # In many small fits, BLAS threads would mostly wait for each other.
     with single_threaded():
         fits = [_fit(whole[task], loss, intercept) for task in tasks]
     return TaskModels(tasks, np.array([w for w, _ in fits]), np.array([b for _, b in fits]), loss)
@@ -94,7 +94,7 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
         return np.zeros(rows.features), _constant(loss, y[0], float(weights.sum())) if intercept else 0.0
     centre = weights @ X / weights.sum() if intercept else np.zeros(rows.features)
     X = X - centre
-    # With fewer rows than columns, as many columns as rows suffice: a model is a combination of rows.
+    # Models are combinations of rows. If rows are fewer than columns, coordinates in their span suffice.
     Q, X = (None, X) if len(X) >= rows.features else _rotated(X)
     scale = math.sqrt(float(weights @ (X**2).sum(axis=1)) / min(X.shape)) or 1.0
     X = np.column_stack([X / scale, np.ones(len(y))]) if intercept else X / scale
@@ -106,7 +106,7 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
 
 
 def _constant(loss: str, y: float, rows: float) -> float:
-    """The score of a task of one class: margin 1, or odds with one more row counted for each class."""
+    """The score of a task of one class: margin 1, or the odds if each class had one row more."""
     size = math.log(rows + 1.0) if loss == "logistic" else 1.0
     return size if y else -size
 

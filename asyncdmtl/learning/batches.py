@@ -2,7 +2,7 @@
 
 Every partition gets the same bits as it would get alone: zero rows that do not count bring it to a number of
 rows that depends on its own number only, stacked matrices are multiplied matrix by matrix, and sums are taken
-row by row. So no update depends on what else a worker stores.
+row by row. So no update depends on the other partitions of a worker.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
 
-# Bytes of rows up to which a partition is copied next to others. Larger partitions take so long to compute
-# that calling NumPy once for each costs nothing.
+# The most bytes of rows of a partition that is copied into a batch with others. Larger partitions take so
+# long to compute that a NumPy call for each costs nothing noticeable.
 _SMALL = 1 << 20
 
 # Numbers of rows between 2ⁿ and 2ⁿ⁺¹ to which partitions are brought: at most an eighth of the rows is added.
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
 
 
 def make_batches(partitions: Sequence[Partition], tasks: Sequence[int]) -> list[Batch]:
-    """All partitions in batches; `tasks` has the task of each. A large partition is a batch of its own."""
+    """Group all partitions into batches; `tasks` has the task of each. A large partition is its own batch."""
     groups: dict[object, list[int]] = {}
     for place, partition in enumerate(partitions):
         small = partition.X.nbytes <= _SMALL

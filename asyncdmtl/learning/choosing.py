@@ -1,6 +1,6 @@
-"""Choice of λ, and perhaps of the coupling, by cross-validation on statistics of folds, without any rows.
+"""The choice of λ, and of the coupling, by cross-validation on the statistics of folds, without rows.
 
-Every worker that has the statistics of all tasks makes the same choice, to the last bit.
+Every worker has the statistics of all tasks, and makes the same choice, to the last bit.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from asyncdmtl.learning.coupled import Solution, solve
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.statistics import TaskStatistics
 
-# Relative distance from the optimum at which a fit ends. It is small enough to tell one λ from the next.
+# The relative distance from the optimum at which a fit ends: small enough to rank neighbouring values of λ.
 _TOLERANCE = 1e-4
 
-# Fraction of their mean that is added to the diagonals of folds, as their statistics have single precision.
+# The fraction of the mean of a diagonal that is added to it, since statistics of folds have single precision.
 _RIDGE = 1e-6
 
-# Ratio of each λ of a path to the one before it: 10^(−1/3), so that there are three to a factor of ten.
+# The ratio of each λ of a path to the one before it: 10^(−1/3), so that three steps are a factor of ten.
 _RATIO = 0.46415888336127786
 
-# Strengths that are solved together. More would often be solved for nothing, after the end of a path.
+# The number of strengths that are solved together. With more, many would lie beyond the end of the path.
 _STRENGTHS_AT_A_TIME = 4
 
-# Strengths of a path, at most: six and a half factors of ten.
+# The most strengths of a path: they cover a factor of about 10^6.5.
 _MAX_STRENGTHS = 20
 
-# Strengths in a row without improvement after which a path ends.
+# A path ends after this number of strengths in a row without improvement.
 _STRENGTHS_WITHOUT_GAIN = 3
 
-# Fraction by which a held-out loss must be lower to count as an improvement, once λ has had an effect.
+# The fraction by which a held-out loss must fall to count as an improvement, once λ has had an effect.
 _GAIN = 1e-3
 
-# Fraction by which the best loss must be below the first one of the path for λ to have had an effect. A path
-# begins where λ is so large that its size does not matter.
+# λ has had an effect once the best loss is below the first loss of the path by this fraction. A path begins
+# at a λ so large that the coupling alone determines the models.
 _EFFECT = 1e-2
 
 
@@ -96,7 +96,7 @@ class Selection:
 
 
 def path_from(first: float) -> Sequence[float]:
-    """Strengths from `first` downwards, three to a factor of ten; only `first` if it is 0."""
+    """Descending strengths that begin at `first`, three for each factor of ten; only `first` if it is 0."""
     strengths = [first]
     while len(strengths) < _MAX_STRENGTHS and first > 0.0:
         strengths.append(strengths[-1] * _RATIO)
@@ -104,7 +104,7 @@ def path_from(first: float) -> Sequence[float]:
 
 
 def is_over(means: Floats) -> bool:
-    """Whether to stop, given the mean losses of the strengths tried so far."""
+    """Whether the path ends, given the mean losses of the strengths tried so far."""
     before, least = means[:-_STRENGTHS_WITHOUT_GAIN], float(means.min())
     if not len(before):
         return False
@@ -126,7 +126,7 @@ def choose_strength(
     statistics : TaskStatistics
         Statistics of all tasks, with folds.
     coupling : Coupling
-        Its own strength is ignored.
+        The coupling; its own strength is ignored.
     intercept : str
         A name in `settings.INTERCEPTS`.
     smoothness : float

@@ -1,8 +1,8 @@
-"""Compression of updates: rounded numbers travel, and rounding errors are added to the next updates.
+"""Compression of updates: numbers are rounded, and the rounding errors are added to the next updates.
 
-Codes work on the compressed vectors and decode them exactly, so every worker that takes a step has the same
+Codes combine the compressed vectors and decode them exactly, so all workers take the step with the same
 updates, bit for bit. All holders of a partition keep the same rounding errors of its updates (error
-feedback). With a new plan, all holders start again without them.
+feedback). A new plan discards these errors at all holders.
 
 Error feedback: Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD and other Gradient
 Compression Schemes", ICML 2019; stochastic rounding to blocks of 8 bits: Alistarh, Grubic, Li, Tomioka,
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes, Vectors
 
-# Numbers that share a scale in 8 bits. The scale, 4 bytes, then adds 0.4 % to their size.
+# Numbers of the 8-bit format that share a scale. The scale, 4 bytes, adds 0.4 % to their size.
 BLOCK = 1024
 
 
@@ -44,7 +44,7 @@ class Compression(ABC):
 
 
 class Float16(Compression):
-    """IEEE half precision, rounded to nearest: 11 bits. What exceeds 65504 is fed back to the next update."""
+    """IEEE half precision, rounded to nearest: 11 bits. The excess over 65504 is added to the next update."""
 
     summary = "half precision, 2 bytes a number"
 
@@ -53,7 +53,7 @@ class Float16(Compression):
         return 2 * d
 
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """Rounded to nearest."""
+        """The numbers rounded to nearest, as bytes."""
         largest = float(np.finfo(np.float16).max)
         return np.clip(v, -largest, largest).astype("<f2").view(np.uint8)
 
@@ -72,7 +72,7 @@ class BFloat16(Compression):
         return 2 * d
 
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """Rounded to nearest, ties to even."""
+        """The numbers rounded to nearest, ties to even, as bytes."""
         bits = v.view(np.uint32)
         rounded = bits + (((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF))
         upper = np.where(np.isfinite(v), rounded, bits) >> np.uint32(16)
@@ -92,16 +92,16 @@ class Int8(Compression):
     summary = "8 bits, rounded at random, 1.004 bytes a number"
 
     def size(self, d: int) -> int:
-        """d, plus 4 for each block."""
+        """`d`, plus 4 for each block."""
         return d + 4 * -(-d // BLOCK)
 
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """Rounded down after a random number from [0, 1) was added."""
+        """Add a random number from [0, 1) to each scaled number, and round down."""
         d = len(v)
         blocks = np.zeros((-(-d // BLOCK), BLOCK), np.float32)
         blocks.reshape(-1)[:d] = v
         scales = np.abs(blocks).max(axis=1) / np.float32(127)
-        # An update that is not finite makes a scale that is not finite, so that it stays so when unpacked.
+        # An update that is not finite has a scale that is not finite, so that unpacking shows it.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             blocks /= np.where(scales > 0, scales, np.float32(1))[:, None]
             blocks += draw.random(blocks.shape, np.float32)
@@ -137,9 +137,9 @@ class Wire:
     Attributes
     ----------
     length : int
-        Items of an update as it travels.
+        The number of items of an update as it travels.
     dtype : numpy dtype
-        Their type: the run's dtype, or uint8 if they are compressed.
+        The type of these items: the run's dtype, or uint8 if updates are compressed.
     """
 
     def __init__(self, compression: str, d: int, dtype: np.dtype[np.floating[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Solves coupled quadratic problems (`quadratic`): the best way for every coupling, and a certificate."""
+"""Solves coupled quadratic problems (`quadratic`) by a method for each coupling, with an error bound."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ _PENALTIES: dict[type[Coupling], type[Penalty]] = {
     SparseLowRank: SparsePlusLowRank,
 }
 
-# Numbers that an elimination of a graph may hold at a time; 8 bytes each.
+# The most numbers that the elimination for a graph holds at a time: 256 MB of float64.
 _BLOCKS = 1 << 25
 
-# Numbers of what is split that are worked on at a time: acceleration remembers twenty times as many.
+# The most numbers of the split variable that are computed at a time: 8 MB, of which acceleration keeps some
+# twenty copies.
 _SPLIT = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """Models of `K` data sets at `L` strengths.
+    """The models of `K` data sets at `L` strengths, and bounds of their errors.
 
     Attributes
     ----------
@@ -56,9 +57,9 @@ class Solution:
     value : (K, L) float64 array
         The objective, `f(W) + λ R(W)`.
     gap : (K, L) float64 array
-        How far that is above the least at the most: the duality gap, or for quadratic penalties and
-        "clustered" the residual times `‖W‖`, which bounds it while `W` is no farther from the optimum than
-        from 0.
+        A bound of the distance of `value` from the minimum: the duality gap, or for quadratic penalties and
+        "clustered" the residual times `‖W‖`, which is a bound if `W` is no farther from the optimum than from
+        0.
     """
 
     W: Floats
@@ -80,16 +81,16 @@ def solve(
     Parameters
     ----------
     coupling : Coupling
-        Its own strength does not matter.
+        The coupling; its own strength is ignored.
     quadratics : Quadratics
     strengths : (L,) sequence of float
         λ, at least 0; they should be within a factor of ten.
     tolerance : float
-        Relative to the objective. What rounding leaves is of the order of 1e-13.
+        The permitted gap, relative to the objective. Rounding leaves some 1e-13.
     enough : float
-        A gap that will do in any case.
+        An absolute gap that suffices in any case.
     near : (K, L, T, C) or (K, 1, T, C) float64 array, optional
-        Models from which to begin where that helps, for all λ alike if there are one for each data set.
+        Models from which iterations start; with 1 in place of L, the same models for all λ.
     """
     lambdas = np.asarray(strengths, dtype=np.float64)
     accuracy = Accuracy(tolerance, enough)
@@ -130,7 +131,7 @@ def _weight(penalty: type[Penalty], quadratics: Quadratics, lambdas: Floats) -> 
     if penalty is HalfSquaredNuclear:
         share = middle / quadratics.scale
     else:
-        # Of a `Z` so large that the bound decides.
+        # Computed for a `Z` so large that the bound on it is what matters.
         factor = 1e9 / largest
         bounds, _ = ones.dual(quadratics.b[:, None] * factor)
         share = 9.0 * middle * float(mean(bounds.reshape(-1))) * factor
@@ -144,7 +145,7 @@ def _for_all(W: Floats, strengths: int) -> Floats:
 def _with_zeros(
     coupling: Coupling, quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None
 ) -> Solution:
-    """Strengths of which some are 0."""
+    """Solve for strengths of which some are 0, where no coupling acts."""
     tied = lambdas > 0.0
     solved = solve(coupling, quadratics, lambdas[tied], tolerance=accuracy.relative, enough=accuracy.absolute)
     apart = solve(coupling, quadratics, np.zeros(1), tolerance=accuracy.relative, enough=accuracy.absolute)
@@ -181,7 +182,7 @@ def _on_graph(
     accuracy: Accuracy,
     near: Floats | None,
 ) -> Solution:
-    """By elimination where that leaves most pairs of tasks apart, else by splitting."""
+    """Solve for a graph: by elimination if the eliminated graph stays sparse, else by splitting."""
     K, T, C = quadratics.b.shape
     if isinstance(coupling, GraphLaplacian):
         edges = coupling.edges
@@ -211,7 +212,7 @@ def _in_groups(
     near: Floats | None,
     size: int = 0,
 ) -> Solution:
-    """As many data sets and strengths at a time as memory is there for: all strengths of some data sets."""
+    """Solve in groups that fit in memory; a group has some of the data sets, with all strengths."""
     K, T, C = quadratics.b.shape
     at_once = max(1, _SPLIT // max(1, (size or T * C) * len(lambdas)))
     found = []
@@ -227,10 +228,10 @@ def _in_groups(
 
 
 def _clustered(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
-    """By splitting between the models and the differences of all pairs."""
+    """Solve for "clustered": split between the models and the differences of all pairs."""
     K, T, C = quadratics.b.shape
     first, second = np.triu_indices(T, 1)
-    # No pair is pulled harder than λ/T.
+    # The pull on a pair is at most λ/T.
     middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
     largest = float(np.abs(quadratics.b).max(initial=0.0)) or 1.0
     rho = float(np.clip(np.sqrt(4.0 * middle / largest), 0.02, 1.6)) * quadratics.scale / T

@@ -1,4 +1,4 @@
-"""Losses, gradients and curvatures of partitions at the current models: what a step of second order needs.
+"""Losses, gradients and curvatures of partitions at the current models, for steps of second order.
 
 They travel as one vector of float64 for each partition: the mean loss, its gradient, and for Newton's method
 the upper triangle of a matrix of second derivatives. A quasi-Newton method learns that matrix from gradients.
@@ -18,12 +18,12 @@ from asyncdmtl.learning.batches import Batch
 
 
 class SecondOrderWire:
-    """How losses, gradients and curvatures travel: as they are.
+    """The format in which losses, gradients and curvatures travel: float64 numbers, not compressed.
 
     Attributes
     ----------
     length, dtype : int, numpy dtype
-        Of a vector as it travels.
+        The length and dtype of a vector as it travels.
     """
 
     def __init__(self, d: int, *, curvature: bool) -> None:
@@ -39,7 +39,7 @@ class SecondOrderWire:
     def split(self, vectors: Floats) -> tuple[Floats, Floats, Floats]:
         """Losses (T,), gradients (T, d) and second derivatives (T, d, d) of vectors (T, length).
 
-        Without curvature the last are 0.
+        Without curvature, the second derivatives are 0.
         """
         H = np.zeros((len(vectors), self.d, self.d))
         if self.curvature:
@@ -49,10 +49,10 @@ class SecondOrderWire:
 
 
 def second_derivatives(loss: str, r: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
-    """Second derivatives of a loss by the score, given `s − y` and the first ones; row by row.
+    """Second derivatives of a loss by the score, row by row, given `s − y` and the first derivatives.
 
-    Where the curvature of a loss vanishes for wild rows, those of the parabolas that touch it from above,
-    unless `sharp`: steps then never promise too much.
+    For outliers, the curvature of some losses is 0. Unless `sharp`, the result there is the curvature of the
+    parabola that touches the loss from above, so that a step never predicts too large a decrease.
     """
     size = np.abs(derivatives)
     if loss == "logistic":

@@ -1,8 +1,8 @@
-"""Coupled quadratic problems whose penalty is a square, or none: one linear system, solved directly.
+"""Coupled quadratic problems with a quadratic penalty, or none: one linear system, solved directly.
 
-`A_t w_t + λ Σ_s L_ts w_s = b_t` with the Laplacian `L` of a graph of tasks. Where rows are fewer than columns
-it may be singular. It is solved with `δ` added to the diagonal, and that is made good by refinement, which
-keeps models in the range of the data, where the shortest of all solutions are.
+`A_t w_t + λ Σ_s L_ts w_s = b_t` with the Laplacian `L` of a graph of tasks. If rows are fewer than columns,
+the system may be singular. It is solved with `δ` added to the diagonal, and iterative refinement removes the
+effect of `δ`. That keeps models in the range of the data, so that of all solutions the shortest is found.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
 
 Solver = Callable[[Floats], Floats]
 
-# `δ`, of the mean diagonal. What rounding leaves along directions of which the data say nothing is magnified
-# by its inverse; and directions of which they say less than this take many refinements.
+# `δ`, as a share of the mean diagonal. A smaller share would magnify rounding errors in directions in which
+# the data have no variance; a larger one would need many refinements in directions with little variance.
 RIDGE = 1e-9
 
-# Refinements at the most; each leaves `δ / (δ + μ)` of the error along an eigenvector of eigenvalue `μ`.
+# The most refinements. Each leaves `δ / (δ + μ)` of the error along an eigenvector of eigenvalue `μ`.
 _REFINEMENTS = 20
 
 # Conjugate gradients at the most. Of λ within `_TOGETHER` of each other, each step takes 0.7 of the error.
@@ -38,13 +38,13 @@ _LOOSE = 1e-6
 
 
 def apart(quadratics: Quadratics) -> Floats:
-    """Every task for itself: (K, T, C)."""
+    """The models if every task is solved alone: (K, T, C)."""
     M = Factor(inverse(quadratics.A, RIDGE * quadratics.scale))
     return _refined(quadratics, lambda R: apply(M, R), lambda W: np.zeros_like(W), 1)[:, 0]
 
 
 def together(quadratics: Quadratics) -> Floats:
-    """One model for all tasks, in every row: (K, T, C)."""
+    """The models if all tasks share one: (K, T, C), with equal rows."""
     pooled = Quadratics(
         total(quadratics.A, 1)[:, None], total(quadratics.b, 1)[:, None], total(quadratics.c, 1)[:, None]
     )
@@ -112,7 +112,8 @@ def _products(V: Floats, W: Floats) -> Floats:
 
 
 class MeanSystem:
-    """`(A_t + δ) w_t + λ (w_t − w̄) = r_t`, by way of the mean, for one λ > 0.
+    """Solves `(A_t + δ) w_t + λ (w_t − w̄) = r_t` for one λ > 0: first for the mean `w̄`, then for each
+    `w_t`.
 
     `ridge` is `δ` in units of the mean diagonal of the `A_t`.
     """
@@ -121,7 +122,8 @@ class MeanSystem:
         self._strength = strength
         ridge *= quadratics.scale
         M = inverse(quadratics.A, ridge + strength)
-        # `mean (A + δ) M`, which is `I − λ mean M` without its cancellation; made symmetric to the last bit.
+        # `mean (A + δ) M` equals `I − λ mean M`, but without cancellation. It is made symmetric to the last
+        # bit.
         K, T, C = quadratics.b.shape
         side_by_side = np.ascontiguousarray(quadratics.A.transpose(0, 2, 1, 3)).reshape(K, C, T * C)
         kept = matmul(side_by_side, M.reshape(K, T * C, C)) / T + ridge * mean(M, 1)
@@ -129,7 +131,7 @@ class MeanSystem:
         self._means = inverse(0.5 * (kept + np.swapaxes(kept, -1, -2)), 0.0)
 
     def solve(self, R: Floats) -> Floats:
-        """`W` of right-hand sides `R`, (K, L, T, C) both."""
+        """The solution `W` for right-hand sides `R`; both are (K, L, T, C)."""
         alone = apply(self._M, R)
         centre = apply(self._means[:, None], mean(alone, 2)[:, :, None])
         moved: Floats = alone + self._strength * apply(self._M, np.broadcast_to(centre, R.shape))
@@ -138,9 +140,9 @@ class MeanSystem:
 
 @dataclass(frozen=True)
 class Elimination:
-    """An order in which the nodes of a graph are eliminated, each with those of its neighbours that are left.
+    """An order in which the nodes of a graph are eliminated, with the remaining neighbours of each node.
 
-    `blocks` is the number of pairs of neighbours that are changed on the way: what all of it costs.
+    `blocks` is the number of blocks (C, C) that the elimination updates: its cost.
     """
 
     steps: tuple[tuple[int, tuple[int, ...]], ...]
@@ -148,7 +150,7 @@ class Elimination:
 
 
 def elimination(tasks: int, edges: Sequence[tuple[int, int, float]]) -> Elimination:
-    """That in which the node with the fewest neighbours always comes next."""
+    """The order in which the node with the fewest remaining neighbours always comes next (minimum degree)."""
     near: list[set[int]] = [set() for _ in range(tasks)]
     for s, t, _ in edges:
         near[s].add(t)
@@ -169,7 +171,7 @@ def elimination(tasks: int, edges: Sequence[tuple[int, int, float]]) -> Eliminat
 def along_edges(
     quadratics: Quadratics, strengths: Floats, edges: Sequence[tuple[int, int, float]], order: Elimination
 ) -> Floats:
-    """`½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`, of every λ > 0: (K, L, T, C)."""
+    """The models under `½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`, for every λ > 0: (K, L, T, C)."""
     system = _EdgeSystem(quadratics, strengths, edges, order)
 
     def drawn(W: Floats) -> Floats:
@@ -184,7 +186,7 @@ def along_edges(
 
 
 class _EdgeSystem:
-    """Block Cholesky without roots: `D_v⁻¹` of each node when its turn comes, and its neighbours' factors."""
+    """Block Cholesky factors without roots: `D_v⁻¹` of each node, and the factors of its neighbours."""
 
     def __init__(
         self,
@@ -199,7 +201,7 @@ class _EdgeSystem:
             degrees[s] += weight
             degrees[t] += weight
         pull = strengths[:, None, None] * np.eye(C)
-        # Pivots are what is left of terms as large as these.
+        # Pivots are differences of terms as large as these, so that `δ` must be relative to them.
         ridge = RIDGE * (quadratics.scale + strengths[:, None, None] * degrees.max()) * np.eye(C)
         D = [quadratics.A[:, None, v] + ridge + degrees[v] * pull for v in range(T)]
         E = {}
@@ -219,7 +221,7 @@ class _EdgeSystem:
             self._steps.append((v, inverted, factors))
 
     def solve(self, R: Floats) -> Floats:
-        """`W` of right-hand sides `R`, (K, L, T, C) both."""
+        """The solution `W` for right-hand sides `R`; both are (K, L, T, C)."""
         left = [R[:, :, v] for v in range(R.shape[2])]
         for v, _, factors in self._steps:
             for u, factor in factors:
@@ -234,7 +236,7 @@ class _EdgeSystem:
 
 
 def _refined(quadratics: Quadratics, solve: Solver, drawn: Solver, strengths: int) -> Floats:
-    """The solution of `A_t w_t + drawn(W) = b_t`, given one that `solve`s nearly; (K, L, T, C)."""
+    """The solution (K, L, T, C) of `A_t w_t + drawn(W) = b_t`, by refinement with the approximate `solve`."""
     K, T, C = quadratics.b.shape
     W = np.zeros((K, strengths, T, C))
     residual = np.broadcast_to(quadratics.b[:, None], W.shape).copy()

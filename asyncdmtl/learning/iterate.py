@@ -1,8 +1,8 @@
-"""The models of all tasks between steps: their values, their momentum, and what they become in a step.
+"""The models of all tasks between steps: their values, their momentum, and the move to the next values.
 
 Without acceleration, updates are computed at the models `W` themselves. With acceleration they are computed
-at `Y = W + m·(W − W_before)`, ahead of the models by the momentum `m`. `Y` is never kept: the block of it
-that is asked for is made from `W` and `W_before`.
+at `Y = W + m·(W − W_before)`, ahead of the models by the momentum `m`. `Y` is not stored: any block of it is
+computed from `W` and `W_before` on demand.
 
 Acceleration: Beck and Teboulle, "A Fast Iterative Shrinkage-Thresholding Algorithm", SIAM J. Imaging
 Sciences 2(1), 2009; restart: O'Donoghue and Candès, "Adaptive Restart for Accelerated Gradient Schemes",
@@ -23,13 +23,13 @@ from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.problem import SCALAR_BYTES, Problem
 
-# Models whose norm changes by at most this many units in the last place have converged as far as their dtype
-# can tell.
+# A step that changes the norm of the models by at most this many units in the last place is rounding: the
+# models have converged as far as their dtype can show.
 _ULPS = 4.0
 
 
 class Iterate:
-    """The models of a problem, zero at first but for fixed intercepts.
+    """The models of a problem. They start at zero, except for fixed intercepts.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Iterate:
         self._before: Vectors | None = self.W.copy() if problem.accelerated else None
         # FISTA's t, which is 1 at a fresh start.
         self._t = 1.0
-        # How far Y is ahead of W, in units of the last step.
+        # The distance of Y from W, in units of the last step.
         self._momentum = 0.0
 
     @property
@@ -84,7 +84,7 @@ class Iterate:
         following : (T, d) array of the run's dtype
             The next models. The iterate keeps this array.
         sums : (2, 3) float64 array
-            For the columns that the coupling sees (row 0) and for free intercepts (row 1):
+            For the columns that the coupling involves (row 0) and for free intercepts (row 1):
             `⟨Y − W⁺, W⁺ − W⟩`, `‖Y − W⁺‖²` and `‖W⁺‖²`.
 
         Returns
@@ -104,7 +104,7 @@ class Iterate:
         return free
 
     def place(self, rows: Sequence[int], models: Vectors) -> None:
-        """Continue from these models of some tasks, which another member of the run has computed."""
+        """Replace the models of some tasks by models that another member of the run has computed."""
         for matrix in (self.W, self._before):
             if matrix is not None:
                 matrix[list(rows)] = models
@@ -121,7 +121,7 @@ class Iterate:
         Raises
         ------
         UsageError
-            The state has another size, or numbers that are not finite or out of range.
+            The state has another size, or contains numbers that are not finite or out of range.
         """
         if state.dtype != np.uint8 or state.shape != (self._problem.iterate_bytes,):
             rule = f"must be {self._problem.iterate_bytes} bytes"
@@ -149,7 +149,7 @@ class Iterate:
         return Y
 
     def _next_momentum(self, uphill: float) -> float:
-        """The momentum after a step; 0 if the step had a component against the descent (`uphill` > 0)."""
+        """The momentum after a step; 0, a restart, if the step went uphill (`uphill` > 0)."""
         if uphill > 0.0:
             self._t = 1.0
             return 0.0

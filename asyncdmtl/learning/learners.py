@@ -1,8 +1,7 @@
-"""Local learners by their text, for runs whose updates are models.
+"""Local learners from their description as text, for runs whose updates are models.
 
-A learner travels as text, the same to every holder of a partition: "" is gradient descent, any other text is
-a linear model of scikit-learn with parameters, such as `SGDRegressor(alpha=0.0, eta0=0.01)`
-(`scikit_learner`).
+All holders of a partition get the same text: "" is gradient descent, any other text is a linear model of
+scikit-learn with parameters, such as `SGDRegressor(alpha=0.0, eta0=0.01)` (`scikit_learner`).
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ def make_learner(spec: str, loss: str, *, intercept: bool) -> Learner:
 
 
 def check_learner(partitions: Sequence[Partition], settings: Settings) -> None:
-    """Check before a run that its learner can train on all partitions, where these are at hand.
+    """Check before a run that its learner can train on these partitions.
 
     Raises
     ------
     UsageError
-        As `make_learner`. As DataError, it names the task and the partition with labels or weights that the
-        learner cannot use.
+        As `make_learner`. It is a DataError, which names task and partition, if the learner cannot use the
+        labels or weights of a partition.
     """
     learner = make_learner(settings.learner, settings.loss, intercept=settings.has_intercept)
     problem = Problem(settings, [partition.info(settings) for partition in partitions])

@@ -1,4 +1,4 @@
-"""A local learner trains a partition's own model from the task's model; the simplest is gradient descent."""
+"""Local learners, which train a partition's own model from the task's model; and gradient descent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Learner(Protocol):
     def fit(self, partition: Partition, start: LocalStart) -> tuple[Floats, float]:
         """The model after `start.epochs` local epochs, with the same bits at every holder.
 
-        For equal bits the caller allows only one thread (`training.single_threaded`).
+        For equal bits the caller allows only one thread (`arithmetic.threads.single_threaded`).
 
         Parameters
         ----------
@@ -88,4 +88,4 @@ class GradientDescent:
         return w, b
 
     def check(self, partition: Partition) -> None:
-        """Every partition is accepted."""
+        """Do nothing: gradient descent can train on every partition."""

@@ -43,12 +43,12 @@ class LocalUpdates:
     own : tuple of int
         Indices of the stored partitions, ascending.
     sharp : bool
-        Whether second derivatives are told as they are, see `curvature.second_derivatives`.
+        Whether exact second derivatives are sent, see `curvature.second_derivatives`.
 
     Raises
     ------
     DataError
-        A partition is not the one declared under its index, or its targets do not suit the loss.
+        A partition is not the one that was declared under its index, or its targets do not suit the loss.
     """
 
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition], iterate: Iterate) -> None:
@@ -73,7 +73,7 @@ class LocalUpdates:
         if (out.shape, out.dtype) != expected:
             raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
         losses, gradients = np.empty(len(self.own)), self._problem.update == "gradient"
-        # Overflow is found later, in the step, where it is the same error for every worker.
+        # Overflow is detected later, in the step, where every worker raises the same error.
         with np.errstate(over="ignore", invalid="ignore"):
             for batch in self._batches:
                 values, derivatives = self._loss_and_derivative(batch)
@@ -89,7 +89,7 @@ class LocalUpdates:
         return losses
 
     def pack(self, out: NDArray[Any]) -> Floats:
-        """`compute` and compress: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
+        """`compute` and compress, into `out`: (len(own), problem.wire.length) of problem.wire.dtype."""
         wire = self._problem.wire
         if isinstance(wire, StatisticsWire):
             for i, partition in enumerate(self._stored):
@@ -106,7 +106,7 @@ class LocalUpdates:
         return losses
 
     def _describe(self, wire: SecondOrderWire, out: Floats) -> Floats:
-        """Losses, gradients and perhaps curvatures, as vectors."""
+        """Write vectors of losses, gradients and, for Newton's method, curvatures."""
         losses, settings = np.zeros(len(self.own)), self._problem.settings
         out[:] = 0.0
         for batch in self._batches:
@@ -163,7 +163,7 @@ class LocalUpdates:
         return [slice(start, min(start + _BLOCK_COLUMNS, F)) for start in range(0, F, _BLOCK_COLUMNS)]
 
     def _learn(self, n: int, partition: Partition, out: Vectors) -> None:
-        """Write the model that the learner makes of the task's model, for an update that is a model."""
+        """Write the model that the learner trains from the task's model: the update of partition `n`."""
         settings, F = self._problem.settings, self._problem.features
         seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._iterate.steps)).generate_state(1)[0]
         y = self._start(n).astype(np.float64)

@@ -1,6 +1,6 @@
 """Losses of a score `s = x·w + b` and a target `y`.
 
-A new loss is a class with the members of `Loss` and a line in `LOSSES`.
+To add a loss, write a class with the members of `Loss`, and add it to `LOSSES`.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Huber:
     """`½ r²` where `|r| ≤ δ`, else `δ|r| − ½ δ²`, with `r = s − y` and `δ = 1`, for real targets.
 
     The derivative never exceeds `δ`, so a few outliers have little effect. `δ` is in units of the targets:
-    scale these so that 1 is a large residual for a correct target. Reference: Huber, "Robust Estimation of a
-    Location Parameter", Annals of Mathematical Statistics 35(1), 1964.
+    scale the targets so that 1 is a large residual for a correct target. Reference: Huber, "Robust Estimation
+    of a Location Parameter", Annals of Mathematical Statistics 35(1), 1964.
     """
 
     delta = 1.0
@@ -103,7 +103,7 @@ def check_targets(loss: str, y: Floats, what: str) -> None:
     Raises
     ------
     DataError
-        A label other than 0 and 1 under a loss for classification.
+        The loss is for classification, and a label is neither 0 nor 1.
     """
     if LOSSES[loss].classification:
         odd = y[(y != 0.0) & (y != 1.0)]

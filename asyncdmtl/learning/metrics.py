@@ -65,7 +65,7 @@ def score(models: TaskModels, rows: Mapping[str, Rows], metric: str) -> Scores:
     Raises
     ------
     UsageError
-        A task without a model, or (as DataError) rows that do not fit.
+        A task has no model. It is a DataError if rows have another number of features.
     """
     return measure(decide(models, rows), metric)
 
@@ -77,7 +77,7 @@ def decide(models: TaskModels, rows: Mapping[str, Rows]) -> dict[str, Decided]:
 
 
 def measure(decided: Mapping[str, Decided], metric: str) -> Scores:
-    """The values of a metric for what `decide` returned."""
+    """The values of a metric for the result of `decide`."""
     of = METRICS[metric].of
     y, scores = (np.concatenate([np.empty(0), *(each[i] for each in decided.values())]) for i in (0, 1))
     return Scores({task: of(*each) for task, each in decided.items()}, of(y, scores))

@@ -1,12 +1,12 @@
-"""Training by few and long steps: each solves the coupled problem of a quadratic model of every task's loss.
+"""Training by second-order steps: each minimises quadratic models of all losses, with the penalty.
 
-Newton's method is told the second derivatives, a quasi-Newton method (BFGS for each task) learns them from
-the gradients that all see anyway. Either way the penalty is not approximated, and the coupled quadratic
-problem is solved by everyone (`coupled`), at no byte.
+In Newton's method, workers send second derivatives. In the quasi-Newton method (BFGS for each task), they
+follow from the gradients of all rounds. In either case the penalty is not approximated, and every worker
+solves the coupled quadratic problem itself (`coupled`), without traffic.
 
-A step is full. If the next round shows that it did not lower the objective, models go back along it, to
-where losses and slopes at both ends say that the objective is least; nothing is told twice. References: Lee,
-Sun, Saunders, "Proximal Newton-type Methods for Minimizing Composite Functions", SIAM J. Optim. 24(3), 2014;
+First the full step is taken. If the next round shows that it did not lower the objective, the models move
+back along the step, to the minimum of a cubic with the losses and slopes of both ends. References: Lee, Sun,
+Saunders, "Proximal Newton-type Methods for Minimizing Composite Functions", SIAM J. Optim. 24(3), 2014;
 Nocedal and Wright, "Numerical Optimization", 2006, section 6.1.
 """
 
@@ -31,20 +31,23 @@ from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
 
-# Added to second derivatives, by their mean: where data say nothing, models stay.
+# The share of the mean second derivative that is added to the diagonal, so that models do not move in
+# directions in which the data have no variance.
 _RIDGE = 1e-9
 
-# How exactly a quadratic problem is solved, as a share of what the last step promised, and of the objective.
+# The accuracy of the solution of a quadratic problem: as a share of the decrease that the last step
+# predicted, and at least as a share of the objective.
 _SHARE, _LEAST = 1e-2, 1e-13
 
-# Steps along a failed one that are tried: the longest, how much shorter the next one is, and the shortest.
+# Positions on a failed step at which the cubic is evaluated: the longest, the ratio of each to the one
+# before, and the shortest, as shares of the step.
 _LONGEST, _SHORTER, _SHORTEST = 0.9, 0.9, 1e-3
 
-# What the last step promised, as a share of the objective, from which on second derivatives are taken as they
-# are: before, those of wild rows under huber loss would vanish.
+# Once the predicted decrease is below this share of the objective, exact second derivatives are used. Before
+# that, those of outliers under Huber loss would be 0, and steps too long.
 _NEAR = 1e-3
 
-# An objective that is higher by less than this fraction is not higher: it is rounding.
+# An increase of the objective by less than this fraction is rounding, and counts as none.
 _ROUNDING = 1e-13
 
 
@@ -55,22 +58,22 @@ class NewtonTrainer(Trainer):
         super().__init__(problem, partitions)
         T, d = len(problem.tasks), problem.d
         self._best = np.zeros((T, d))
-        # At the best models: the objective, and of each task the loss and its gradient.
+        # At the best models so far: the objective, and the loss and gradient of each task.
         self._objective = math.inf
         self._losses, self._gradients = np.zeros(T), np.zeros((T, d))
         self._promised = math.inf
         self._B = self._first_metric() if problem.update == "quasi-newton" else np.zeros((0, d, d))
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
-        """Nothing: the step needs all of `Z`."""
+        """Do nothing: the step needs all of `Z`."""
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
-        """Write what partitions tell, see `Trainer.packed_updates`."""
+        """Write the vectors of losses, gradients and curvatures, see `Trainer.packed_updates`."""
         self._local.sharp = self._promised <= _NEAR * abs(self._objective)
         return super().packed_updates(out)
 
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
-        """Take a step, given what all tasks told; or go back along the last one.
+        """Take a step with the vectors of all tasks, or move back along the last step if that failed.
 
         Raises
         ------
@@ -127,11 +130,12 @@ class NewtonTrainer(Trainer):
         return self.problem.coupling.penalty(W[:, : self.problem.coupled])
 
     def _solved(self, here: Floats, gradients: Floats, H: Floats) -> Floats:
-        """The models at which the quadratic model of all losses, with the penalty, is least."""
+        """The models that minimise the sum of the quadratic models of all losses and of the penalty."""
         problem, C = self.problem, self.problem.coupled
         A, g = H, gradients
         if free := problem.d > C:
-            # An intercept that no coupling touches is at its best, whatever the others are.
+            # An intercept that the coupling does not involve can be eliminated: its best value follows from
+            # the rest.
             pull, row, slope = H[:, C, C], H[:, C, :C], gradients[:, C]
             firm = pull > 1e-12 * (1e-300 + np.abs(H).max(axis=(1, 2)))
             share = np.where(firm, 1.0, 0.0) / np.where(firm, pull, 1.0)
@@ -162,9 +166,9 @@ class NewtonTrainer(Trainer):
         return following
 
     def _between(self, there: Floats, losses: Floats, gradients: Floats) -> Floats:
-        """Models on the way from the best to those that turned out worse, where the objective is least.
+        """The models of least estimated objective between the best ones and those of the failed step.
 
-        The losses between are those of cubics with the values and slopes of both ends.
+        Losses in between are estimated by cubics with the values and slopes of both ends.
         """
         way = there - self._best
         slopes = [float(total((way * part).reshape(-1), 0)) for part in (self._gradients, gradients)]
@@ -179,7 +183,7 @@ class NewtonTrainer(Trainer):
         return between
 
     def _first_metric(self) -> Floats:
-        """Second derivatives that no task's loss exceeds, as declared: multiples of the identity."""
+        """Multiples of the identity that bound each task's second derivatives, as declared."""
         problem = self.problem
         bounds = np.array(problem.task_means([info.smoothness for info in problem.infos]))
         B: Floats = np.maximum(bounds, 1e-12)[:, None, None] * np.eye(problem.d)
@@ -188,7 +192,7 @@ class NewtonTrainer(Trainer):
         return B
 
     def _learn(self, here: Floats, gradients: Floats) -> None:
-        """Update every task's metric by how its gradient changed: BFGS."""
+        """Update each task's matrix of second derivatives by BFGS, from the change of its gradient."""
         if not math.isfinite(self._objective):
             return
         s, y = here - self._best, gradients - self._gradients

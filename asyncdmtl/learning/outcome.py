@@ -1,4 +1,4 @@
-"""What came of a training that ended with a solution, and of the choices on the way."""
+"""The outcome of a training that solved its problem, with the results of cross-validation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from asyncdmtl.learning.settings import Settings
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a training that ended with a solution.
+    """The outcome of a training that solved its problem, by statistics or by steps of second order.
 
     Attributes
     ----------
     coupling, strength : str, float
-        Those of the models: as given, or as chosen.
+        The coupling and the λ of the models, as given or as chosen.
     objective, gap : float
-        At the models, and how far that is above the least at the most.
+        The objective at the models, and a bound of its distance from the minimum.
     selections : mapping of coupling to Selection
-        What cross-validation found; empty if there was nothing to choose.
+        The results of cross-validation; empty if there was nothing to choose.
     """
 
     coupling: str
@@ -49,12 +49,12 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Outcome:
-        """Read what `as_dict` gave.
+        """Read what `as_dict` returned.
 
         Raises
         ------
         UsageError
-            It is none.
+            The content is malformed.
         """
         try:
             strength, objective, gap = (float(content[name]) for name in ("strength", "objective", "gap"))
@@ -65,7 +65,7 @@ class Outcome:
 
 
 def settled(settings: Settings, outcome: Outcome | None) -> Settings:
-    """The settings of a run with what was chosen in it."""
+    """The settings of a run, with the coupling and the λ that were chosen in it."""
     if outcome is None or not settings.chooses:
         return settings
     return replace(settings, coupling=outcome.coupling, strength=outcome.strength)

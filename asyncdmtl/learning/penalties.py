@@ -1,8 +1,8 @@
-"""Penalties as splitting needs them: proximal operators and dual norms of many matrices at a time.
+"""Penalties for the splitting method: proximal operators and dual norms of many matrices at a time.
 
-A `Penalty` works on stacks (K, L, parts, N, C), a strength λ for each of the `L`. `parts` is 1 but for the
-sum of a sparse and a low-rank matrix; `N` is the number of tasks `T`, or of pairs of tasks where differences
-are penalised. What `coupling` says of one matrix holds here for each.
+A `Penalty` works on stacks (K, L, parts, N, C), with a strength λ for each of the `L`. `parts` is 1, or 2 for
+the sum of a sparse and a low-rank matrix. `N` is the number of tasks `T`, or of pairs of tasks where
+differences are penalised. The formulas are those of `couplings`, for each matrix of the stack.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TINY = 1e-300
 
 
 class Penalty(ABC):
-    """`R` of some matrices, its proximal operator, and what bounds the optimum from below.
+    """A penalty `R` of stacked matrices: its values, its proximal operator, and its dual for lower bounds.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Penalty(ABC):
         self.strengths = strengths
 
     def keep(self, chosen: NDArray[np.bool_]) -> None:
-        """Go on with some of the `L` strengths only."""
+        """Keep only the `chosen` ones of the `L` strengths."""
         self.strengths = self.strengths[chosen]
 
     @abstractmethod
@@ -46,11 +46,11 @@ class Penalty(ABC):
 
     @abstractmethod
     def value(self, H: Floats) -> Floats:
-        """`λ R` of what `prox` gave last, (K, L)."""
+        """`λ R(H)` (K, L) of the last result `H` of `prox`."""
 
     @abstractmethod
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """For `Z` (K, L, N, C) the largest `s ≤ 1` with a finite `(λR)*(s Z)`, and that; (K, L) each."""
+        """The largest `s ≤ 1` with a finite conjugate `(λR)*(s Z)`, and its value, (K, L); `Z` (K, L, N, C)."""
 
 
 class Nuclear(Penalty):
@@ -61,7 +61,7 @@ class Nuclear(Penalty):
         self._spectrum = Spectrum()
 
     def prox(self, S: Floats, step: float) -> Floats:
-        """Singular values less `step·λ`."""
+        """Subtract `step·λ` from the singular values, down to 0."""
         return self._spectrum.shrunk(S[:, :, 0], lambda sigma: self._take(sigma, step))[:, :, None]
 
     def value(self, H: Floats) -> Floats:
@@ -69,7 +69,7 @@ class Nuclear(Penalty):
         return self.strengths * self._spectrum.norm
 
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """`λ / ‖Z‖₂`, and 0."""
+        """`min(1, λ / ‖Z‖₂)`, and 0."""
         spectral = singular_values(Z)[..., -1]
         return np.minimum(1.0, self.strengths / np.maximum(spectral, _TINY)), np.zeros_like(spectral)
 
@@ -85,7 +85,7 @@ class HalfSquaredNuclear(Nuclear):
         return 0.5 * self.strengths * self._spectrum.norm * self._spectrum.norm
 
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """1, and `‖Z‖₂² / 2λ`."""
+        """`s = 1`, and `‖Z‖₂² / 2λ`."""
         spectral = singular_values(Z)[..., -1]
         return np.ones_like(spectral), spectral * spectral / (2.0 * np.maximum(self.strengths, _TINY))
 
@@ -103,18 +103,18 @@ class Columns(Penalty):
     """`Σ_f ‖W[:, f]‖₂`."""
 
     def prox(self, S: Floats, step: float) -> Floats:
-        """Columns shortened by `step·λ`."""
+        """Shorten columns by `step·λ`, down to 0."""
         off = (step * self.strengths)[:, None, None]
         norms = norm(S, axis=3)
         shrunk: Floats = S * np.maximum(1.0 - off / np.maximum(norms, _TINY), 0.0)[:, :, :, None, :]
         return shrunk
 
     def value(self, H: Floats) -> Floats:
-        """Lengths of columns, added up."""
+        """The sum of the lengths of columns."""
         return self.strengths * total(norm(H[:, :, 0], axis=2), 2)
 
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """`λ / max_f ‖Z[:, f]‖₂`, and 0."""
+        """`min(1, λ / max_f ‖Z[:, f]‖₂)`, and 0."""
         longest = norm(Z, axis=2).max(axis=2)
         return np.minimum(1.0, self.strengths / np.maximum(longest, _TINY)), np.zeros_like(longest)
 
@@ -129,7 +129,7 @@ class SparsePlusLowRank(Penalty):
         self._spectrum = Spectrum()
 
     def prox(self, S: Floats, step: float) -> Floats:
-        """Each part by itself."""
+        """The prox of each part separately."""
         off = step * self.strengths
         P, Q = S[:, :, 0], S[:, :, 1]
         bound = (off * _rho(P))[:, None, None]
@@ -139,13 +139,13 @@ class SparsePlusLowRank(Penalty):
         return np.stack([sparse, low], axis=2)
 
     def value(self, H: Floats) -> Floats:
-        """Of the split that the two parts are."""
+        """The penalty of this split into two parts."""
         P = H[:, :, 0]
         absolute = total(total(np.abs(P), 3), 2)
         return self.strengths * (_rho(P) * absolute + self._spectrum.norm)
 
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """`λ` by the larger of `‖Z‖₂` and `max |Z_ij| / ρ`, and 0."""
+        """`λ` divided by the larger of `‖Z‖₂` and `max |Z_ij| / ρ`, at most 1; and 0."""
         largest = np.maximum(singular_values(Z)[..., -1], np.abs(Z).max(axis=(2, 3)) / _rho(Z))
         return np.minimum(1.0, self.strengths / np.maximum(largest, _TINY)), np.zeros_like(largest)
 
@@ -158,18 +158,18 @@ class Pairs(Penalty):
         self._share = 1.0 / tasks
 
     def prox(self, S: Floats, step: float) -> Floats:
-        """Vectors shortened by `step·λ/T`."""
+        """Shorten the vector of each pair by `step·λ/T`, down to 0."""
         off = (step * self._share * self.strengths)[:, None, None]
         norms = norm(S, axis=4)
         shrunk: Floats = S * np.maximum(1.0 - off / np.maximum(norms, _TINY), 0.0)[..., None]
         return shrunk
 
     def value(self, H: Floats) -> Floats:
-        """Lengths, added up."""
+        """The sum of the lengths of the vectors."""
         return self._share * self.strengths * total(norm(H[:, :, 0], axis=3), 2)
 
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """Of a vector for each pair: `λ/T` by the longest, and 0."""
+        """`λ/T` divided by the length of the longest vector, at most 1; and 0."""
         longest = norm(Z, axis=3).max(axis=2)
         bound = self._share * self.strengths
         return np.minimum(1.0, bound / np.maximum(longest, _TINY)), np.zeros_like(longest)
@@ -189,30 +189,30 @@ class Smoothness(Penalty):
         return matmul(self._Q, shrink[:, :, None] * rotated)[:, :, None]
 
     def value(self, H: Floats) -> Floats:
-        """In the basis of eigenvectors."""
+        """The quadratic form, computed in the basis of eigenvectors."""
         rotated = matmul(self._Q.T, H[:, :, 0])
         return 0.5 * self.strengths * squared_norm(np.sqrt(self._values)[:, None] * rotated)
 
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """0: only `Z` without a part along constants would do."""
+        """Zeros: the conjugate is infinite for every `Z` with a component along constants."""
         shape = Z.shape[:2]
         return np.zeros(shape), np.zeros(shape)
 
 
 class Spectrum:
-    """Shrinks singular values, and remembers what was left of them.
+    """Shrinks singular values, and keeps the sum of the results.
 
     Attributes
     ----------
     norm : (K, L) float64 array
-        The sum of the singular values that were left the last time.
+        The sum of the last shrunk singular values.
     """
 
     def __init__(self) -> None:
         self.norm: Floats = np.zeros((0, 0))
 
     def shrunk(self, W: Floats, take: Callable[[Floats], Floats]) -> Floats:
-        """`U max(Σ − take(σ), 0) Vᵀ` of (K, L, N, C) matrices; `take` is given `σ`, ascending."""
+        """`U max(Σ − take(σ), 0) Vᵀ` of (K, L, N, C) matrices; `take` gets `σ`, ascending."""
         tall = W.shape[-2] >= W.shape[-1]
         squares, V = eigh(gram(np.swapaxes(W, -1, -2) if tall else W))
         sigma = np.sqrt(np.maximum(squares, 0.0))
@@ -224,7 +224,7 @@ class Spectrum:
 
 
 def singular_values(W: Floats) -> Floats:
-    """`σ` (…, min(N, C)), ascending, from Gram matrices: small ones miss by up to `1e-8` of the largest."""
+    """`σ` (…, min(N, C)), ascending, from Gram matrices: errors are up to `1e-8` of the largest."""
     tall = W.shape[-2] >= W.shape[-1]
     squares, _ = eigh(gram(np.swapaxes(W, -1, -2) if tall else W))
     return np.sqrt(np.maximum(squares, 0.0))

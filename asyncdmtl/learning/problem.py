@@ -1,4 +1,4 @@
-"""The problem of a run: all that follows from its settings and from the declared partitions."""
+"""The problem of a run: everything that follows from its settings and from the declared partitions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SCALAR_BYTES = 32
 
 
 class Problem:
-    """All that follows from the settings and from the partitions that workers declare.
+    """Everything that follows from the settings and from the partitions that workers declare.
 
     The server and every worker compute the same problem.
 
@@ -62,20 +62,20 @@ class Problem:
     wire : Wire, StatisticsWire or SecondOrderWire
         The format of updates as they travel.
     coupled : int
-        Numbers per model that the coupling sees: all, or all but a free intercept.
+        Numbers per model that the coupling involves: all, or all but a free intercept.
     fixed : mapping of task index to float
         Free intercepts that training does not change. Under logistic loss, a task whose rows all have the
         same label has no minimum: loss and gradient vanish as the intercept grows. In that limit the loss is
         0 and the coupling alone determines the task's coefficients. The intercept is set to the odds
         (n + 1) : 1 for n rows (Laplace's rule of succession).
     step_lengths : (float, float)
-        The lengths of a step for what the coupling sees, and for a free intercept; `epochs` times as long
-        where updates are models. Without a free intercept the first is `1/L` with
-        `L = max_t Σ_{n ∈ S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of every task's gradient;
-        `n_t` is the weight of the task. With a free intercept they are `1/(1.25·L)` and `1/(5·curvature)`:
-        the block-diagonal matrix of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any
-        `a > 0`, since `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows;
-        on real data `a = 4` takes half the rounds of one common step.
+        The step lengths for the columns that the coupling involves, and for a free intercept; `epochs` times
+        as long where updates are models. Without a free intercept the first is `1/L` with `L = max_t Σ_{n ∈
+        S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of every task's gradient; `n_t` is the
+        weight of the task. With a free intercept they are `1/(1.25·L)` and `1/(5·curvature)`: the
+        block-diagonal matrix of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`,
+        since `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows; on real
+        data `a = 4` takes half the rounds of one common step.
 
     Raises
     ------
@@ -109,7 +109,7 @@ class Problem:
         self.step_lengths = (epochs * (1.0 / bound), epochs * (1.0 / (5.0 * self.loss.curvature)))
 
     def make_coupling(self, name: str, strength: float) -> Coupling:
-        """A coupling of these tasks; none where `name` is "auto", as long as it is not chosen."""
+        """A coupling of these tasks; `NoCoupling` for "auto", until a coupling is chosen."""
         known = "none" if name == AUTO else name
         settings = self.settings
         return make_coupling(known, strength, self.tasks, settings.edges, settings.arithmetic)
@@ -121,17 +121,17 @@ class Problem:
 
     @property
     def forecasts(self) -> tuple[Forecast, ...]:
-        """What each kind of update was predicted to cost."""
+        """The predicted traffic of each kind of update."""
         return forecasts(self.settings, self.features, min(info.rows for info in self.infos), len(self.tasks))
 
     @property
     def exact(self) -> bool:
-        """Whether one round is all that there is to make."""
+        """Whether a single round gives the solution, as with statistics."""
         return self.update == "statistics"
 
     @property
     def rounds(self) -> int:
-        """Rounds at the most."""
+        """The most rounds of the run."""
         return 1 if self.exact else self.settings.rounds
 
     @property
@@ -180,7 +180,7 @@ class Problem:
         return z if isinstance(self.wire, SecondOrderWire) else z.astype(self.dtype)
 
     def as_vectors(self, models: Vectors) -> NDArray[Any]:
-        """Models (T, d) as vectors of the length and dtype of updates: what is too long ends with zeros."""
+        """Models (T, d) as vectors of the length and dtype of updates, padded with zeros."""
         if isinstance(self.wire, Wire):
             return models
         vectors = np.zeros((len(models), self.wire.length), self.wire.dtype)
@@ -189,7 +189,7 @@ class Problem:
         return vectors
 
     def models_of(self, vectors: NDArray[Any]) -> Vectors:
-        """The models that `as_vectors` made such vectors of."""
+        """The models that `as_vectors` turned into these vectors."""
         if isinstance(self.wire, Wire):
             return vectors
         raw = np.ascontiguousarray(vectors).view(np.uint8)[:, : self.d * self.dtype.itemsize]
@@ -216,11 +216,11 @@ class Problem:
         return shares if self.coupled < self.d else matmul(self.coupling.mixing(len(self.tasks)), shares)
 
     def spread(self, combined: Vectors) -> Vectors:
-        """Aggregates (T, d) that give the same step as those behind `combined` = `A·V` (C, d)."""
+        """Aggregates (T, d) that lead to the same step as the true ones, from `combined` = `A·V` (C, d)."""
         if len(combined) == len(self.tasks):
             return combined
         mixing = self.coupling.mixing(len(self.tasks))
-        # The pseudoinverse of a matrix of full rank with more columns than rows.
+        # This applies the pseudoinverse of a matrix of full rank with more columns than rows.
         solved = solve(gram(mixing), combined.astype(np.float64, copy=False))
         return matmul(mixing.T, solved).astype(self.dtype)
 

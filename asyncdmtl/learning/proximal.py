@@ -19,32 +19,32 @@ from asyncdmtl.arithmetic.sums import norm, sum_of_all, sum_of_squares, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.singular_values import singular_values
 
-# Accuracy of the clustered prox, relative to the largest number of W. Rounding allows no better.
+# The accuracy of the clustered prox, relative to the largest entry of W. Rounding permits no better.
 _ACCURACY = 1e-12
 
-# Iterations of the clustered prox, at most.
+# The most iterations of the clustered prox.
 _ITERATIONS = 10_000
 
-# Iterations of the sparse-low-rank prox, at most; see its docstring for the usual numbers.
+# The most iterations of the sparse-low-rank prox; its docstring has the usual numbers.
 _STEPS = 2_000
 
-# Accuracy of the sparse-low-rank prox, relative to the largest number of W.
+# The accuracy of the sparse-low-rank prox, relative to the largest entry of W.
 _PROX_ACCURACY = 1e-10
 
-# Iterations of the sparse-low-rank split, at most.
+# The most iterations of the sparse-low-rank split.
 _SPLIT_STEPS = 500
 
 # Iterations of the split between two computations of its duality gap, which costs as much as one iteration.
 _SPLIT_EVERY = 10
 
-# Weight of Douglas and Rachford's splitting for the split, found by trial on the digits and the school data.
+# The weight of the Douglas–Rachford iteration that finds the split, by trial on the digits and school data.
 _SPLIT_WEIGHT = 0.1
 
-# Duality gap of the split, relative to its value.
+# The duality gap at which the split is accepted, relative to its value.
 _GAP = 1e-6
 
 
-# Earlier steps that the acceleration combines, found by trial on the digits and the school data.
+# The number of earlier steps that the acceleration combines, by trial on the digits and school data.
 _MEMORY = 6
 
 
@@ -52,13 +52,13 @@ def sparse_low_rank_prox(W: Floats, mu: float, rho: float, arithmetic: Arithmeti
     """`argmin_U ½ ‖U − W‖_F² + μ min_{P+Q=U} (ρ ‖P‖₁ + ‖Q‖_*)`.
 
     By Moreau's identity it is `W − G`, where `G` is the point nearest to `W` in the intersection of `{‖G‖₂ ≤
-    μ}` and `{|G_ij| ≤ μρ}`. The iteration ends when no number of `W − G` misses the normal cone at `G` by
-    more than 1e-10 of the largest number of `W`. That takes 10 to 50 iterations if `μ` is about a tenth of
+    μ}` and `{|G_ij| ≤ μρ}`. The iteration ends when no entry of `W − G` is farther from the normal cone at
+    `G` than 1e-10 of the largest entry of `W`. That takes 10 to 50 iterations if `μ` is about a tenth of
     `‖W‖₂`, and hundreds if it is a thousandth. It ends after 2,000 in any case, which are needed only for a
     `μ` that hardly changes `W`. The memory is about 20 matrices of the size of `W`.
     """
     largest = float(np.abs(W).max())
-    # No number of W changes by more than μρ, which here is below rounding. (W may be 0.)
+    # No entry of W changes by more than μρ, which here is below rounding. (W may be 0.)
     if mu * rho <= 1e-17 * largest or largest == 0.0:
         return W
     V, radius = W / largest, mu / largest
@@ -122,7 +122,7 @@ def clustered_prox(W: Floats, mu: float) -> Floats:
     minimisation of Chi and Lange, "Splitting Methods for Convex Clustering", JCGS 24(4), 2015), accelerated
     and restarted when it overshoots (O'Donoghue and Candès, Foundations of Computational Mathematics
     15(3), 2015). The iteration ends when a step moves no vector, in units of `W`, by more than 1e-12 of the
-    largest number of `W`.
+    largest entry of `W`.
     """
     T, features = W.shape
     if T == 1 or mu == 0.0:
@@ -151,7 +151,7 @@ def clustered_prox(W: Floats, mu: float) -> Floats:
 
 
 def _of_tasks(pairs: Floats, tasks: int) -> Floats:
-    """(T, features): the vector of each pair `(s, t)` added to `s` and taken off `t`."""
+    """(T, features): the vector of each pair `(s, t)` is added to row `s` and subtracted from row `t`."""
     added = np.zeros((len(pairs), tasks))
     for s, own in enumerate(_pairs(tasks)):
         added[:, s] += total(pairs[:, own], 1)
@@ -160,7 +160,7 @@ def _of_tasks(pairs: Floats, tasks: int) -> Floats:
 
 
 def _pairs(tasks: int) -> Iterator[slice]:
-    """For every task where its pairs with all later tasks are."""
+    """For every task, the positions of its pairs with all later tasks."""
     start = 0
     for s in range(tasks):
         yield slice(start, start + tasks - 1 - s)
@@ -188,8 +188,8 @@ def _meeting(
 def _into_ball(M: Floats, radius: float, arithmetic: Arithmetic) -> Floats:
     """The matrix with `‖·‖₂ ≤ radius` nearest to `M`: larger singular values are cut off.
 
-    By way of the smaller Gram matrix: it squares the condition number, but that shows in small singular
-    values, and these stay as they are.
+    It is computed from the smaller Gram matrix. That squares the condition number, but affects only small
+    singular values, which are not changed here.
     """
     wide = len(M) < M.shape[1]
     squares, V = arithmetic.eigh(arithmetic.gram(M if wide else M.T))
@@ -232,7 +232,7 @@ def _cancelling(results: Sequence[Floats], steps: Sequence[Floats]) -> Floats:
     F = np.array([step.ravel() for step in steps])
     changes = np.diff(F, axis=0)
     products = gram(changes)
-    # This keeps the combination near the last result if steps differ by little more than rounding.
+    # A small ridge keeps the combination near the last result if steps differ by little more than rounding.
     diagonal = np.diag_indices_from(products)
     products[diagonal] += 1e-14 * float(total(products[diagonal])) + 1e-24 * float(sum_of_squares(F[-1]))
     if not products.any() or not positive_definite(products):

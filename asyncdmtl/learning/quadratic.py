@@ -1,11 +1,11 @@
-"""The coupled quadratic problem: least squares of all tasks under a coupling, solved where one stands.
+"""The coupled quadratic problem: least squares of all tasks under a coupling.
 
 `min_W Σ_t (½ w_tᵀ A_t w_t − b_tᵀ w_t + ½ c_t) + λ R(W)` for every coupling of `coupling`, for several data
 sets (folds of cross-validation) and several λ at a time. Statistics of least squares make such a problem
-(`statistics`), and so does a step of Newton's method (`newton`).
+(`statistics`), and so does a step of Newton's method (`newton_trainer`).
 
 Quadratic penalties are solved directly (`direct`), all others by splitting (`splitting`). All arithmetic is
-that of `asyncdmtl.arithmetic`: everyone who solves a problem gets the same bits.
+that of `asyncdmtl.arithmetic`: all workers that solve a problem get the same bits.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Quadratics:
     Raises
     ------
     UsageError
-        Shapes that do not fit each other, or numbers that are not finite.
+        Shapes do not fit each other, or numbers are not finite.
     """
 
     A: Floats
@@ -70,20 +70,20 @@ class Quadratics:
 
     @property
     def scale(self) -> float:
-        """The mean of the diagonals of all `A`; 1 where it is 0."""
+        """The mean of the diagonals of all `A`; 1 if the mean is 0."""
         diagonals = np.einsum("ktii->kti", self.A)
         return float(total(diagonals.reshape(-1), 0)) / diagonals.size or 1.0
 
     def of(self, chosen: Sequence[int] | slice) -> Quadratics:
-        """Some of the data sets."""
+        """The quadratics of the `chosen` data sets."""
         return Quadratics(self.A[chosen], self.b[chosen], self.c[chosen])
 
     def products(self, W: Floats) -> Floats:
-        """`A_t w_t`, of models (K, L, T, C) for `L` strengths each."""
+        """`A_t w_t` for models (K, L, T, C), of `L` strengths for each data set."""
         return apply(self._factor, W)
 
     def value(self, W: Floats, AW: Floats | None = None) -> Floats:
-        """`f` (K, L) of models (K, L, T, C), given their `products` if these are there already."""
+        """`f` (K, L) of models (K, L, T, C); `AW` are their `products`, if they are known."""
         AW = self.products(W) if AW is None else AW
         terms = W * (0.5 * AW - self.b[:, None])
         return total(total(terms, 3) + 0.5 * self.c[:, None, :], 2)
@@ -95,7 +95,7 @@ class Quadratics:
 
 
 def apply(M: Floats | Factor, W: Floats) -> Floats:
-    """`M_t w_t` of matrices (K, T, C, C) and models (K, L, T, C)."""
+    """`M_t w_t` for matrices (K, T, C, C) and models (K, L, T, C)."""
     columns = np.ascontiguousarray(W.transpose(0, 2, 3, 1))
     product = M.times(columns) if isinstance(M, Factor) else matmul(M, columns)
     return np.ascontiguousarray(product.transpose(0, 3, 1, 2))

@@ -44,10 +44,10 @@ HuberRegressor is excluded: with a warm start it fits an intercept that was not 
 CLASSIFIERS = ("SGDClassifier", "PassiveAggressiveClassifier", "Perceptron", "LogisticRegression")
 """Classifiers of scikit-learn that start from a given linear model, as documented there."""
 
-# Characters of a learner's text, at most. Every parameter of every learner fits many times.
+# The most characters of a learner's text. All parameters of any learner fit in a few hundred.
 _MAX_SPEC_LENGTH = 1000
 
-# Held while warnings are switched off, since the filters of warnings belong to the whole process.
+# The lock that is held while warnings are switched off, since warning filters are global to the process.
 _WARNINGS_OFF = threading.Lock()
 
 
@@ -98,7 +98,7 @@ class ScikitLearner:
             raise DataError("labels", rule, float(y[0]))
 
     def try_parameters(self) -> None:
-        """Raise the errors of scikit-learn about the parameters, by two fits of two rows.
+        """Raise the errors of scikit-learn about the parameters, by trial fits of two rows.
 
         Scikit-learn checks parameters when it fits, which is too late in the middle of a run. `partial_fit`
         checks fewer of them than `fit`, but has rules of its own, so both are tried.
@@ -186,7 +186,7 @@ def learner_spec(estimator: object) -> str:
 
 @contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Switch off warnings: a few epochs are not expected to converge.
+    """Switch off warnings in a `with` block: a few epochs are not expected to converge.
 
     The filters of warnings belong to the process, so threads take turns.
     """
@@ -216,7 +216,7 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
     for name, by in GOVERNED.items():
         if name in parameters:
             raise UsageError(f"learner's {name}", f"must be left to {by}", parameters[name])
-    # This solver ignores the model from which it is to start.
+    # This solver ignores the starting model.
     if parameters.get("solver") == "liblinear":
         raise UsageError("learner's solver", "must be one that can start from a model", "liblinear")
 

@@ -1,4 +1,4 @@
-"""Choice of λ by cross-validation over a path of strengths, in one process that has all rows."""
+"""The choice of λ by cross-validation over a path of strengths, in one process that has all rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import train
 from asyncdmtl.learning.updates import chooses_by_statistics
 
-# Relative distance from the optimum at which a fit ends. It is small enough to tell one λ from the next.
+# The relative distance from the optimum at which a fit ends: small enough to rank neighbouring values of λ.
 _TOLERANCE = 1e-4
 
 
@@ -97,7 +97,7 @@ def _by_statistics(
     folds: int,
     on_strength: Callable[[float, float], None] | None,
 ) -> Selection:
-    """What a run across sites would choose."""
+    """Choose from statistics, as a run across sites would."""
     settings = replace(settings, update="auto", strength=None, folds=folds)
     with single_threaded():
         problem = Problem(settings, [partition.info(settings) for partition in partitions])

@@ -41,14 +41,14 @@ class Settings:
         Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. The coupling may be "auto": cross-validation chooses
         one of `AUTO_COUPLINGS`.
     strength : float or None
-        λ, at least 0; None: cross-validation chooses it, across the sites that hold the rows.
+        λ, at least 0. With None, cross-validation across the sites that hold the rows chooses it.
     edges : tuple of (task, task, weight)
-        Which tasks are neighbours; for the coupling "graph" only.
+        The edges of the graph of tasks, for the coupling "graph" only.
     rounds : int
-        The number of rounds, at most.
+        The most rounds.
     tolerance : float
         The run ends when the objective exceeds its minimum by at most this fraction, as `Trainer.residual`
-        estimates, or when the models no longer change in their dtype. 0 makes all rounds.
+        estimates, or when the models no longer change in their dtype. With 0, all rounds are made.
     update : str
         The update of a partition: its "statistics", once for the whole run; loss, gradient and curvature at
         the current models, for steps of Newton's method ("newton"); loss and gradient, from which the
@@ -64,7 +64,7 @@ class Settings:
     dtype : str
         The number format of models and updates, one of `DTYPES`.
     intercept : str
-        "free" of the coupling, "penalised" like a feature that is always 1, or "none".
+        "free" (not coupled and not penalised), "penalised" like a feature that is always 1, or "none".
     standardise : bool
         Whether columns of files are scaled to mean 0 and standard deviation 1 over all partitions, and a
         target that is a number is shifted to mean 0 if there is an intercept.
@@ -76,9 +76,9 @@ class Settings:
         "reproducible" for the same bits on every machine, or "fast" for singular values by LAPACK: then all
         machines must have the same NumPy, BLAS and kind of CPU.
     folds : int
-        Of cross-validation, at least 2.
+        The folds of cross-validation, at least 2.
     least_rows : int
-        Fewer rows than this are never told of by statistics: of a partition, or of a fold of it.
+        Statistics of fewer rows than this are never sent, for a partition or for a fold of it.
 
     Raises
     ------
@@ -187,13 +187,13 @@ class Settings:
             raise UsageError("edges", "are for the coupling graph only", self.coupling)
 
     def _check_second_order(self) -> None:
-        """That curvatures of partitions add up to those of their task."""
+        """Check that the curvatures of partitions add up to the curvature of their task."""
         for name, only in (("aggregate", "mean"), ("compression", "none")):
             if getattr(self, name) != only:
                 raise UsageError(name, f'must be {only} for update "{self.update}"', getattr(self, name))
 
     def _check_statistics(self) -> None:
-        """That statistics of partitions say all that there is to know."""
+        """Check that the models follow from the statistics of partitions alone."""
         needs = 'update "statistics"' if self.update == "statistics" else "a strength that the run chooses"
         for name, only in (("loss", "squared"), ("aggregate", "mean"), ("compression", "none")):
             if getattr(self, name) != only:

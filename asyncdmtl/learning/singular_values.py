@@ -1,6 +1,6 @@
 """Singular values of the models, and matrices whose singular values are replaced.
 
-All matrices are (T, features) float64. The arithmetic is by default that which has the same bits everywhere.
+All matrices are (T, features) float64. The default arithmetic has the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from asyncdmtl.arithmetic.kinds import REPRODUCIBLE, Arithmetic
 from asyncdmtl.arithmetic.solving import cholesky, positive_definite
 from asyncdmtl.arrays import Floats
 
-# Fraction of the largest singular value below which singular values from a Gram matrix have too few digits.
+# Singular values from a Gram matrix have too few digits if they are below this fraction of the largest one.
 _SMALL = 1e-3
 
 
@@ -67,8 +67,8 @@ def blocked_singular_values(
     `blocks` is called twice. With `once` it is called once, and the error is up to `√ε σ₁`, 1.5e-8 of the
     largest, as the values come from `W Wᵀ`.
 
-    The eigenvectors `U` of `W Wᵀ` make the rows of `Uᵀ W` orthogonal but for rounding, even very small rows.
-    With their norms `D`, the matrix `D⁻¹ Uᵀ W Wᵀ U D⁻¹ = L Lᵀ` is near the identity, and `σ(D L)` is as
+    With the eigenvectors `U` of `W Wᵀ`, the rows of `Uᵀ W` are orthogonal up to rounding, even very small
+    rows. With their norms `D`, the matrix `D⁻¹ Uᵀ W Wᵀ U D⁻¹ = L Lᵀ` is near the identity, and `σ(D L)` is as
     accurate as the result of a QR. Reference for such grading: Drmač and Veselić, "New Fast and Accurate
     Jacobi SVD Algorithm I", SIAM J. Matrix Anal. Appl. 29(4), 2008.
     """

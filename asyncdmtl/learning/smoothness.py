@@ -1,4 +1,4 @@
-"""How fast the gradient of a loss changes with the model, at the most; step lengths follow from it."""
+"""Bounds of the Lipschitz constant of a loss's gradient, from which step lengths follow."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import numpy as np
 from asyncdmtl.arithmetic.solving import positive_definite
 from asyncdmtl.arrays import Floats
 
-# Significant bits of a bound: coarse enough that eigenvalues from LAPACK miss by next to nothing beside them.
+# Significant bits of a bound: so coarse that rounding errors of LAPACK's eigenvalues hardly ever change it.
 _BITS = 12
 
-# Rows of a matrix up to which a bound is checked by Cholesky factors. It takes milliseconds for 200 rows and
-# grows with their cube; larger matrices trust the rounding alone, which LAPACK's last bits change in one of
-# 10¹⁰ cases.
+# The most rows of a matrix whose bound is checked by Cholesky factors: the check takes milliseconds for 200
+# rows, and time grows with their cube. Bounds of larger matrices rely on the coarse rounding, whose result
+# LAPACK's last bits change in one of 10¹⁰ cases.
 _CHECKED = 512
 
-# Kept above the eigenvalue, so that integer data do not lie at the edge of being rounded up.
+# The factor by which the eigenvalue is raised before it is rounded up: eigenvalues of integer data often have
+# few bits, and would lie exactly where rounding jumps.
 _MARGIN = 1.0 + 1e-9
 
 
 def largest_eigenvalue_bound(S: Floats, factor: float) -> float:
     """The least number of 12 bits that is at least `factor` times the largest eigenvalue of `S`, and 1e-9.
 
-    `S` is (n, n), finite and positive semidefinite, `factor` above 0. LAPACK proposes the number, whose last
-    bits depend on the machine; whether it is large enough, and the next smaller one too small, is decided by
-    Cholesky's factors of `c·I − S`, which do not.
+    `S` is (n, n), finite and positive semidefinite, `factor` above 0. LAPACK, whose last bits depend on the
+    machine, proposes the number. Cholesky's factors of `c·I − S`, which have the same bits everywhere, then
+    decide whether it is large enough and the next smaller number is too small.
     """
     if not S.any():
         return 0.0

@@ -1,8 +1,8 @@
-"""Coupled quadratic problems by splitting: data on one side, the penalty's proximal operator on the other.
+"""Coupled quadratic problems by Douglas–Rachford splitting between the data term and the penalty.
 
-Douglas and Rachford's splitting, `S ← S + prox_f(2H − S) − H` with `H = prox_R(S)`, each of its two operators
-exact and cheap, accelerated by Anderson's method (`anderson`). References: Eckstein and Bertsekas, "On the
-Douglas–Rachford Splitting Method and the Proximal Point Algorithm for Maximal Monotone Operators",
+The iteration is `S ← S + prox_f(2H − S) − H` with `H = prox_R(S)`. Both proximal operators are exact and
+cheap, and Anderson's method accelerates the iteration (`anderson`). References: Eckstein and Bertsekas, "On
+the Douglas–Rachford Splitting Method and the Proximal Point Algorithm for Maximal Monotone Operators",
 Mathematical Programming 55, 1992; Fu, Zhang, Boyd, "Anderson Accelerated Douglas–Rachford Splitting", SIAM J.
 Sci. Comput. 42(6), 2020.
 """
@@ -22,18 +22,20 @@ from asyncdmtl.learning.anderson import Anderson
 from asyncdmtl.learning.penalties import Penalty, squared_norm
 from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
 
-# Iterations at the most, and after how many the gap is looked at.
+# The most iterations, and the number of iterations between two computations of the gap.
 _ITERATIONS, _EVERY = 1500, 5
 
-# Iterations in which the gap must halve: else rounding is all that is left.
+# If the gap does not halve in this number of iterations, only rounding errors are left, and the iteration
+# ends.
 _STALLED = 200
 
-# Steps that acceleration combines: by trial on the school data, where 5 take half as many iterations again.
+# The number of steps that the acceleration combines, by trial on the school data: with 5 of them, it takes
+# half as many iterations again.
 _MEMORY = 10
 
 
 class Smooth(Protocol):
-    """The side of the data: `f` as a function of what is split."""
+    """The data term `f`, as a function of the split variable."""
 
     def prox(self, X: Floats) -> Floats:
         """`argmin_U f(U) + ½ ρ ‖U − X‖²`, (K, L, parts, N, C)."""
@@ -44,7 +46,7 @@ class Smooth(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Where splitting ended: models (K, L, T, C), objectives and gaps (K, L)."""
+    """The result of splitting: models (K, L, T, C), objectives and gaps (K, L)."""
 
     W: Floats
     value: Floats
@@ -59,7 +61,7 @@ class Sum:
         self._M = Factor(inverse(quadratics.A, rho / parts))
 
     def prox(self, X: Floats) -> Floats:
-        """All parts moved alike."""
+        """The prox, which moves all parts alike."""
         given = X[:, :, 0] if self._parts == 1 else total(X, 2)
         best = apply(self._M, self.quadratics.b[:, None] + (self.rho / self._parts) * given)
         if self._parts == 1:
@@ -68,7 +70,7 @@ class Sum:
         return moved
 
     def models(self, H: Floats) -> Floats:
-        """The sum."""
+        """The sum of the parts."""
         return H[:, :, 0] if self._parts == 1 else total(H, 2)
 
 
@@ -81,18 +83,18 @@ def split(
     *,
     residuals: bool = False,
 ) -> Split:
-    """Minimise `f(W) + λ R(W)` for each data set and λ, to a duality gap that will do.
+    """Minimise `f(W) + λ R(W)` for each data set and λ, to the wanted accuracy.
 
     Parameters
     ----------
     quadratics : Quadratics
     penalty : Penalty
-        Of norms of `W`, or of its parts; it is used up.
+        The penalty on `W`, or on its parts. The call changes it.
     rho : float
-        Weight of the splitting, more than 0.
+        The weight of the splitting, more than 0.
     accuracy : Accuracy
     near : (K, L, T, C) float64 array, optional
-        Models from which to begin.
+        Models from which the iteration starts.
     residuals : bool
         Whether `gap` is the residual times `‖W‖`, for penalties without a dual norm.
     """
@@ -101,7 +103,7 @@ def split(
     L = len(penalty.strengths)
     S = np.zeros((K, L, penalty.parts, T, C))
     if near is not None:
-        # Where it would rest if these were the solution; of parts the last one is all of it.
+        # The fixed point if these models were the solution; of two parts, the last one is all of `W`.
         S += ((quadratics.b[:, None] - quadratics.products(near)) / rho)[:, :, None]
         S[:, :, -1] += near
 
@@ -110,7 +112,7 @@ def split(
         if residuals:
             pull = rho * (total(S, 2) - total(H, 2))
             residual = quadratics.products(W) - quadratics.b[:, None] + pull
-            # Models are 0 at first, and would bound nothing.
+            # Models are 0 at first, and the residual times `‖W‖` would then be no bound.
             gap = residual_gap(residual, W) + residual_gap(residual, quadratics.b[:, None] / quadratics.scale)
             return W, quadratics.value(W) + penalty.value(H), gap
         return (W, *duality_gap(quadratics, penalty, H, W))
@@ -126,7 +128,7 @@ def iterate(
     accuracy: Accuracy,
     certify: Callable[[Floats, Floats, Penalty], tuple[Floats, Floats, Floats]],
 ) -> Split:
-    """The iteration, until `certify` gives values and gaps that will do; strengths that are done rest."""
+    """Iterate until `certify` returns gaps that are small enough; strengths that are done are dropped."""
     K, L = S.shape[:2]
     ended: list[tuple[Floats, Floats, Floats] | None] = [None] * L
     active: Indices = np.arange(L)
@@ -158,9 +160,9 @@ def iterate(
 
 
 def duality_gap(quadratics: Quadratics, penalty: Penalty, H: Floats, W: Floats) -> tuple[Floats, Floats]:
-    """The objective at `W`, which `H` stands for, and how far it is above the least at the most; (K, L) each.
+    """The objective at `W`, which `H` stands for, and a bound of its distance from the minimum; (K, L) each.
 
-    The dual point is `s Z` with `Z = −∇f(W)`, `s` as large as it may be. There `f*(−s Z)` is
+    The dual point is `s Z` with `Z = −∇f(W)` and the largest permitted `s`. There `f*(−s Z)` is
     `½ ‖s W + (1 − s) Ŵ‖²` in the norm of the `A_t`, `Ŵ` the least-squares models, and `Ŵᵀ A Ŵ ≤ c`.
     """
     AW = quadratics.products(W)
@@ -174,6 +176,6 @@ def duality_gap(quadratics: Quadratics, penalty: Penalty, H: Floats, W: Floats) 
 
 
 def residual_gap(residual: Floats, W: Floats) -> Floats:
-    """`‖e‖·‖W‖`: how far an objective is above its least, if `W` is no farther from there than from 0."""
+    """`‖e‖·‖W‖` bounds the distance from the minimum, if `W` is no farther from the optimum than from 0."""
     gap: Floats = np.sqrt(squared_norm(residual) * squared_norm(W))
     return gap

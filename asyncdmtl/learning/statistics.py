@@ -1,10 +1,11 @@
-"""Sufficient statistics for squared loss: all that a partition has to tell, for every coupling and every λ.
+"""Sufficient statistics for squared loss: they determine the models for every coupling and every λ.
 
-Of columns `[X, y]` they are the sum of weights, the weighted means, and the scatter about these. Where λ is
-to be chosen, the rows of a partition are dealt into folds, and each fold has statistics of its own: single
-precision is enough to choose by, and models are trained with the double precision of all rows.
+They are the sum of weights, the weighted means of the columns `[X, y]`, and the scatter about these means. If
+λ is to be chosen, the rows of a partition are dealt into folds, and each fold has statistics of its own.
+Statistics of folds have single precision, which suffices for the choice; models are trained from the double
+precision of all rows.
 
-Pooled within a task, statistics of partitions become those of their rows together: Chan, Golub, LeVeque,
+The statistics of a task are pooled from those of its partitions: Chan, Golub, LeVeque,
 "Algorithms for Computing the Sample Variance", The American Statistician 37(3), 1983.
 """
 
@@ -30,15 +31,16 @@ INTERCEPTS = ("free", "penalised", "none")
 
 @dataclass(frozen=True)
 class Layout:
-    """How statistics lie in a vector: a block of float64 for all rows, and of float32 for each fold but one.
+    """The layout of statistics in a vector: a float64 block for all rows, a float32 block for each fold but
+    one.
 
-    The last fold is what all rows have beyond the other folds.
+    The statistics of the last fold are those of all rows less those of the other folds.
 
     Attributes
     ----------
     features : int
     folds : int
-        At least 2; or 1: no folds.
+        At least 2; or 1 for no folds.
     """
 
     features: int
@@ -50,17 +52,17 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """Of `[X, y]`."""
+        """The number of columns of `[X, y]`."""
         return self.features + 1
 
     @property
     def numbers(self) -> int:
-        """Of a block: a weight, means, and the upper triangle of the scatter."""
+        """The numbers of a block: a weight, means, and the upper triangle of the scatter."""
         return 1 + self.columns + self.columns * (self.columns + 1) // 2
 
     @property
     def size(self) -> int:
-        """Bytes of a vector."""
+        """The bytes of a vector."""
         return self.numbers * (8 + 4 * (self.folds - 1))
 
     def pack(self, blocks: Floats, what: str) -> Bytes:
@@ -69,7 +71,7 @@ class Layout:
         Raises
         ------
         DataError
-            Numbers that are too large for their precision; `what` names their origin.
+            Numbers are too large for their precision; the error calls their origin `what`.
         """
         with np.errstate(over="ignore"):
             parts = blocks[0].astype("<f8"), blocks[1:].astype("<f4").reshape(-1)
@@ -85,12 +87,12 @@ class Layout:
 
 
 class StatisticsWire:
-    """How statistics travel: as they are, in bytes.
+    """The format in which statistics travel: bytes, not compressed.
 
     Attributes
     ----------
     length, dtype : int, numpy dtype
-        Of a vector as it travels.
+        The length and dtype of a vector as it travels.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -109,7 +111,7 @@ def statistics(partition: Partition, layout: Layout, seed: int) -> Bytes:
     Raises
     ------
     DataError
-        Numbers whose squares are not finite.
+        Squares of numbers are not finite.
     """
     folds = deal(partition, layout.folds, seed)
     weights = np.ones(partition.rows) if partition.weights is None else partition.weights
@@ -136,10 +138,11 @@ def pool(vectors: Sequence[Bytes], layout: Layout, what: str) -> Bytes:
 
 
 def deal(partition: Partition, folds: int, seed: int) -> Indices:
-    """The fold (rows,) that holds out each row of a partition; all who hold it agree.
+    """The fold (rows,) that holds out each row of a partition, the same at all its holders.
 
-    Rows are ordered by a hash of the partition's name and their place in it, keyed with the seed, and dealt
-    in turn, beginning anywhere, so that small partitions fill all folds. Classes are dealt in turn.
+    Rows are sorted by a hash of the partition's name and their index, keyed with the seed, and dealt to the
+    folds in turn. The first fold is random, too, so that many small partitions fill all folds alike. Classes
+    are dealt one after the other.
     """
     key = seed.to_bytes(8, "little") + partition.id.encode()
     draws = [_draw(key, row) for row in range(partition.rows)]
@@ -153,14 +156,14 @@ def deal(partition: Partition, folds: int, seed: int) -> Indices:
 
 @dataclass(frozen=True, eq=False)
 class TaskStatistics:
-    """Statistics of all tasks, about the means of each task's rows: moments that may be added and subtracted.
+    """Statistics of all tasks as moments about each task's means, which can be added and subtracted.
 
     Attributes
     ----------
     means : (T, columns) float64 array
-        Of `[X, y]`.
+        The means of `[X, y]`.
     weights : (D, T) float64 array
-        Of `D` sets of rows: all, and each fold if there are folds.
+        The weights of `D` sets of rows: of all rows, and of each fold if there are folds.
     sums : (D, T, columns) float64 array
         About the task's means.
     moments : (D, T, columns, columns) float64 array
@@ -174,7 +177,7 @@ class TaskStatistics:
 
     @classmethod
     def of(cls, vectors: Sequence[Bytes], layout: Layout) -> TaskStatistics:
-        """From the pooled vectors of all tasks."""
+        """The statistics in the pooled vectors of all tasks."""
         blocks = np.stack([layout.unpack(vector) for vector in vectors], axis=1)
         weights, means, scatter = _split(blocks, layout)
         offsets = means - means[0]
@@ -185,24 +188,24 @@ class TaskStatistics:
                 np.concatenate([part, part[:1] - total(part[1:], 0)[None]])
                 for part in (weights, sums, moments)
             )
-            # What is left of rounding where the last fold has no rows.
+            # If the last fold has no rows, its weight is a rounding error.
             weights = np.where(weights < 1e-6 * weights[0], 0.0, weights)
         return cls(means[0], weights, sums, moments)
 
     @property
     def folds(self) -> int:
-        """How many there are; 0 without."""
+        """The number of folds; 0 if there are none."""
         return max(len(self.weights) - 1, 0)
 
     def whole(self, intercept: str) -> Quadratics:
-        """Least squares of all rows: one data set."""
+        """The least-squares problem of all rows, as one data set."""
         return self._quadratics(self.weights[:1], self.sums[:1], self.moments[:1], intercept)
 
     def without(self, intercept: str, ridge: float) -> Quadratics:
-        """Least squares of the rows outside of each fold: a data set for each.
+        """The least-squares problems of the rows outside each fold: one data set for each fold.
 
-        A fold that would leave a task without rows leaves it with all of them, and holds out none of its.
-        `ridge` is added to the diagonals, by their mean: single precision leaves them short of semidefinite.
+        A fold that contains all rows of a task holds out none of them. `ridge` times the mean of the diagonal
+        is added to it, since rounding to single precision may leave matrices slightly indefinite.
         """
         held = self.held()[..., None]
         weights = self.weights[0] - np.where(held[..., 0], self.weights[1:], 0.0)
@@ -213,13 +216,13 @@ class TaskStatistics:
         return Quadratics(made.A + ridge * made.scale * eye, made.b, made.c)
 
     def held(self) -> NDArray[np.bool_]:
-        """Whether (folds, T) a fold holds out rows of a task: it must have some, and leave some."""
+        """(folds, T) bool: whether a fold holds out rows of a task. It must contain some, but not all."""
         part = self.weights[1:]
         held: NDArray[np.bool_] = (part > 0.0) & (part < (1.0 - 1e-6) * self.weights[0])
         return held
 
     def intercepts(self, W: Floats, intercept: str, *, folds: bool = False) -> Floats:
-        """Intercepts (K, L, T) of models (K, L, T, C): of all rows, or of those outside of each fold."""
+        """Intercepts (K, L, T) of models (K, L, T, C), for all rows or for the rows outside each fold."""
         if intercept == "none":
             return np.zeros(W.shape[:-1])
         if intercept == "penalised":
@@ -235,7 +238,7 @@ class TaskStatistics:
         return centre
 
     def held_out_loss(self, W: Floats, b: Floats) -> Floats:
-        """The mean loss (folds, L) of the rows that each fold holds out, averaged over tasks; NaN without.
+        """The mean loss (folds, L) of the rows that each fold holds out, averaged over tasks; NaN if none.
 
         `W` (folds, L, T, features) and `b` (folds, L, T) were fitted to the other rows.
         """
@@ -256,7 +259,7 @@ class TaskStatistics:
         means = sums / weights[..., None]
         S = moments / weights[..., None, None] - means[..., :, None] * means[..., None, :]
         if intercept != "free":
-            # About 0, with a column of ones if there is an intercept.
+            # Moments about 0; a penalised intercept adds a column of ones.
             means = means + self.means
             S = S + means[..., :, None] * means[..., None, :]
         A, b, c = S[..., :-1, :-1], S[..., :-1, -1], S[..., -1, -1]
@@ -276,7 +279,7 @@ def _block(columns: Floats, weights: Floats) -> Floats:
         return np.zeros(1 + n + n * (n + 1) // 2)
     means = total(weights[:, None] * columns, 0) / weight
     centred = columns - means
-    # What rounding left of the mean, so that the scatter is about the mean as it was rounded.
+    # The mean of the centred rows is not 0 but a rounding error, for which the scatter is corrected.
     scatter = gram(np.ascontiguousarray((np.sqrt(weights)[:, None] * centred).T))
     return _joined(np.array(weight), means, scatter)
 
@@ -287,7 +290,7 @@ def _joined(weight: Floats, means: Floats, scatter: Floats) -> Floats:
 
 
 def _split(blocks: Floats, layout: Layout) -> tuple[Floats, Floats, Floats]:
-    """Weights (…,), means (…, columns) and scatter (…, columns, columns)."""
+    """Split blocks into weights (…,), means (…, columns) and scatter (…, columns, columns)."""
     n = layout.columns
     i, j = np.triu_indices(n)
     scatter = np.empty((*blocks.shape[:-1], n, n))

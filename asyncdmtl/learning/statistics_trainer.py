@@ -1,4 +1,4 @@
-"""Training by statistics: one exchange, after which all who have the statistics of all tasks solve alone."""
+"""Training by statistics: after one exchange, every worker solves the whole problem by itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
 
-# What was solved last in this process, and who may solve. It depends on its key alone.
+# The last solution in this process, by the digest of its problem; and the lock by which one thread solves.
 _SOLVED: dict[bytes, tuple[Floats, Outcome]] = {}
 _SOLVING = threading.Lock()
 
@@ -35,21 +35,21 @@ class StatisticsTrainer(Trainer):
         self._coupling = problem.coupling
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
-        """Nothing: the step needs all of `Z`."""
+        """Do nothing: the step needs all of `Z`."""
 
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
-        """Solve, given the statistics of all tasks.
+        """Solve the problem from the statistics of all tasks.
 
         Raises
         ------
         DataError
-            The models outgrow the run's dtype, or nothing can be held out to choose by.
+            The models outgrow the run's dtype, or cross-validation cannot hold out any row.
         """
         wire = self.problem.wire
         assert isinstance(wire, StatisticsWire)
         vectors: Sequence[NDArray[Any]] = Z(slice(None)) if callable(Z) else list(Z)
         key = _key(self.problem, vectors)
-        # Of workers that share a process one solves, and the others take what it found.
+        # If workers share a process, one solves the problem, and the others use its solution.
         with _SOLVING:
             if key not in _SOLVED:
                 _SOLVED.clear()
@@ -71,14 +71,14 @@ class StatisticsTrainer(Trainer):
         if settings.coupling != AUTO:
             found = choose_strength(statistics, problem.coupling, settings.intercept, smoothness)
             return settings.coupling, found.strength, {settings.coupling: found}
-        # With one task there is nothing to couple by a mean.
+        # With one task, the coupling by the mean would do nothing.
         names = AUTO_COUPLINGS if len(problem.tasks) > 1 else AUTO_COUPLINGS[:1]
         candidates = [(name, problem.make_coupling(name, 0.0)) for name in names]
         best, selections = choose(statistics, candidates, settings.intercept, smoothness)
         return best, selections[best].strength, selections
 
     def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> tuple[Floats, Outcome]:
-        """Models (T, d), and what came of it."""
+        """The models (T, d), and the outcome."""
         problem, intercept = self.problem, self.problem.settings.intercept
         statistics = TaskStatistics.of(vectors, wire.layout)
         name, strength, selections = self._choice(statistics)
@@ -101,7 +101,7 @@ class StatisticsTrainer(Trainer):
 
 
 def _key(problem: Problem, vectors: Sequence[NDArray[Any]]) -> bytes:
-    """Says which problem is solved: all that the solution depends on."""
+    """A digest of everything that the solution depends on."""
     h = hashlib.blake2b(digest_size=32)
     steepest = problem.step_lengths[0]
     h.update(repr((problem.settings.as_dict(), problem.tasks, problem.features, steepest)).encode())

@@ -28,7 +28,7 @@ from asyncdmtl.learning.singular_values import blocked_singular_values, spectral
 Columns = Callable[[slice], Sequence[Vectors]]
 """The aggregated updates `Z` in some columns: `T` vectors of that length."""
 
-# Numbers in a block of columns, over all tasks: half a megabyte in float32, which fits the cache of one core.
+# Numbers in a block of columns, over all tasks: half a megabyte in float32, which fits in a core's cache.
 BLOCK_NUMBERS = 1 << 17
 
 # Columns per task from which on a spectral coupling works from the (T, T) Gram matrix, block by block. Below
@@ -73,7 +73,7 @@ class ProximalStep:
         """Compute the blocks of the next step whose columns of `Z` are `ready` and not computed yet."""
         if not (self._problem.coupling.columnwise or self._spectral):
             return
-        # Overflow is found later, in the sums.
+        # Overflow is detected later, in the sums.
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for index, cols in enumerate(self._blocks):
                 if not self._made[index] and ready(cols):
@@ -81,7 +81,7 @@ class ProximalStep:
                     self._begin(index, cols, Z)
 
     def forget(self) -> None:
-        """Discard what `advance` computed of a step that was not taken."""
+        """Discard the results of `advance` for a step that was not taken."""
         self._made = [False] * len(self._made)
         self._known = None
 
@@ -148,7 +148,7 @@ class ProximalStep:
         return V
 
     def _ahead_here(self, cols: slice) -> Vectors:
-        """`Y` in the columns that are worked on, made once."""
+        """`Y` in the current columns, computed once."""
         out = self._scratched("ahead", cols.stop - cols.start)
         if self._iterate.accelerated and self._known == cols:
             return out
@@ -156,7 +156,7 @@ class ProximalStep:
         return self._iterate.ahead(cols, out)
 
     def _begin(self, index: int, cols: slice, Z: Columns) -> None:
-        """Compute what a block needs no other block for."""
+        """Compute the part of a block that does not depend on other blocks."""
         if self._grams is None:
             V, length = self._target(Z, cols), self._problem.step_lengths[0]
             prox = self._problem.coupling.prox(V, length, out=V)  # type: ignore[arg-type] # columnwise
@@ -187,7 +187,7 @@ class ProximalStep:
             self._settle(index, cols, prox[:, cols])
 
     def _whole(self, Z: Columns) -> Floats:
-        """The argument of the prox in all columns that the coupling sees."""
+        """The argument of the prox in all columns that the coupling involves."""
         V = np.empty((len(self._next), self._problem.coupled))
         for cols in self._blocks:
             V[:, cols] = self._target(Z, cols)
@@ -196,7 +196,7 @@ class ProximalStep:
         return V
 
     def _rotate(self, Z: Columns) -> None:
-        """A step of a spectral coupling: singular values from the Gram matrix, then block by block again."""
+        """Prepare a step of a spectral coupling: its (T, T) factor from the Gram matrix of all blocks."""
         assert self._spectral is not None
         assert self._grams is not None
         coupling, length, squared = self._spectral, self._problem.step_lengths[0], total(self._grams)

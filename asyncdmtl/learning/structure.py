@@ -11,10 +11,10 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import sparse_low_rank_split
 from asyncdmtl.learning.singular_values import singular_values
 
-# Fraction of the largest value below which a value counts as 0: the coupling removed it but for rounding.
+# Values below this fraction of the largest one count as 0: the coupling removed them up to rounding.
 NEGLIGIBLE = 1e-5
 
-# Tasks up to which the leaves of the clustering are ordered optimally, which takes more than T³ steps.
+# The most tasks for which the leaves of the clustering are ordered optimally, which takes more than T³ steps.
 _ORDERED = 400
 
 
@@ -28,7 +28,7 @@ class Spectrum:
 
 
 def spectrum(W: Floats) -> Spectrum:
-    """Singular values of the models (T, features): their count is the dimension that all models need."""
+    """Singular values of the models (T, features). Their count is the dimension of the models' span."""
     return _counted(singular_values(W))
 
 

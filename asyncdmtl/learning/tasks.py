@@ -42,8 +42,8 @@ class PartitionInfo:
     """The facts about a partition of numbers that every worker knows; equal at all its holders.
 
     `weight` is the sum of the weights of its rows (the number of rows, if they have no weights).
-    `smoothness` is `Partition.smoothness` for the columns that the coupling sees. `classes` names the labels
-    of the partition under a loss for classification: "0", "1", or "01" for both; else it is empty.
+    `smoothness` is `Partition.smoothness` for the columns that the coupling involves. `classes` names the
+    labels of the partition under a loss for classification: "0", "1", or "01" for both; else it is empty.
     """
 
     id: str
@@ -57,7 +57,7 @@ class PartitionInfo:
 
 
 class FeatureNames(Protocol):
-    """The part of an encoding that a partition of numbers looks at."""
+    """The part of an encoding that a partition of numbers uses."""
 
     @property
     def is_empty(self) -> bool:
@@ -170,8 +170,8 @@ class Partition:
         """
         check_targets(settings.loss, self.y, f"partition {self.id!r}")
         loss = LOSSES[settings.loss]
-        # Local epochs step a free intercept with the other columns. Gradients have a separate step length for
-        # it.
+        # Local epochs move a free intercept with the same step length as the other columns. For gradients it
+        # has a step length of its own.
         stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
         smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
         classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
@@ -251,7 +251,7 @@ class TaskModels:
         Raises
         ------
         UsageError
-            No such task, or (as DataError) `X` of another shape or with values that are not finite.
+            There is no such task. It is a DataError if `X` has another shape or values that are not finite.
         """
         if task not in self.tasks:
             raise UsageError("task", f"must be one of {', '.join(self.tasks)}", task)

@@ -1,4 +1,4 @@
-"""What a holder of some partitions does in a round: the part of a training that workers and server share."""
+"""The training of a holder of some partitions: the part of a round that workers and server share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asyncdmtl.learning.tasks import Partition, TaskModels
 
 
 class Trainer:
-    """The models of all tasks, and what a holder of some partitions does with them in a round.
+    """The models of all tasks, the updates of the partitions stored here, and the steps.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ class Trainer:
     own : tuple of int
         Indices of the stored partitions, ascending.
     outcome : Outcome or None
-        What came of the training, once a step has solved it.
+        The outcome of the training, once a step has solved it; None before, and for gradients.
 
     Raises
     ------
     DataError
-        A partition is not the one declared under its index, or its targets do not suit the loss.
+        A partition is not the one that was declared under its index, or its targets do not suit the loss.
     """
 
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
@@ -59,25 +59,26 @@ class Trainer:
 
     @property
     def residual(self) -> float:
-        """An estimate of how far the objective at `W` is above its minimum, made in the last step.
+        """An estimate of the distance of the objective at `W` from its minimum, made in the last step.
 
-        It is `‖G‖·‖W‖` for the columns that the coupling sees, plus the same for free intercepts, with the
-        proximal gradient `G = (Y − W⁺) / step`. It bounds the distance if `W` is no farther from the optimum
-        than from 0. It is infinite before the first step, and 0 if the step changed nothing that the dtype
-        can represent.
+        It is `‖G‖·‖W‖` for the columns that the coupling involves, plus the same for free intercepts, with
+        the proximal gradient `G = (Y − W⁺) / step`. It bounds the distance if `W` is no farther from the
+        optimum than from 0. It is infinite before the first step, and 0 if the step changed nothing that the
+        dtype can represent.
         """
         return self._iterate.residual
 
     def local_updates(self, out: Vectors) -> Floats:
         """Write `v_n`, computed at `Y`, for the stored partitions.
 
-        Where updates are gradients, that of a partition is the gradient of the weighted mean loss over its
-        rows. Where updates are models, it is what `epochs` local epochs make of the task's model.
+        If updates are gradients, the update of a partition is the gradient of the weighted mean loss over its
+        rows. If updates are models, it is the task's model after `epochs` local epochs on these rows.
 
         Parameters
         ----------
         out : (len(own), d) array of the run's dtype
-            Row `i` becomes the update of partition `own[i]`. No update depends on what else is stored here.
+            Row `i` becomes the update of partition `own[i]`. An update does not depend on the other
+            partitions that are stored here.
 
         Returns
         -------
@@ -110,15 +111,15 @@ class Trainer:
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Compute the part of the next step whose columns of `Z` are `ready`, so that `step` is quick.
 
-        The models change only in `step`, which must be given the same `Z`. `local_updates` discards what
-        was computed in advance.
+        The models change only in `step`, which must be given the same `Z`. `local_updates` discards the
+        results of `advance`.
         """
         self._step.advance(Z, ready)
 
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
         """Take a step with the aggregated updates of all tasks, `Z`: T vectors (d,).
 
-        `W ← prox(Y − step·Z)` for gradients. For models `W ← prox(Z)`, as strong as after `epochs` steps.
+        `W ← prox(Y − step·Z)` for gradients. For models `W ← prox(Z)`, with the prox of `epochs` steps.
 
         Raises
         ------
@@ -136,7 +137,7 @@ class Trainer:
         return self.problem.data_loss(losses) + self.penalty()
 
     def place(self, rows: Sequence[int], models: Vectors) -> None:
-        """Continue from these models of some tasks, which another member of the run has computed."""
+        """Replace the models of some tasks by models that another member of the run has computed."""
         self._step.forget()
         self._iterate.place(rows, models)
 

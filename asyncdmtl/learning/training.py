@@ -26,8 +26,17 @@ from asyncdmtl.learning.trainer import Trainer
 
 
 class Trained(NamedTuple):
-    """What `train` returns: models, the objective (rounds,) where each round's updates were computed, whether
-    the rounds ended because of `tolerance` or of a solution, and what is known of that."""
+    """The result of `train`.
+
+    Attributes
+    ----------
+    models : TaskModels
+    objectives : (rounds,) float64 array
+        The objective at the models at which each round's updates were computed.
+    converged : bool
+        Whether training ended with a solution, or by `tolerance`, rather than by the number of rounds.
+    outcome : Outcome or None
+    """
 
     models: TaskModels
     objectives: Floats
@@ -48,15 +57,15 @@ def train(
     start: TaskModels | None = None,
     on_round: Callable[[int, Trainer], None] | None = None,
 ) -> Trained:
-    """The one-process twin: bit for bit what a distributed run gives on this machine.
+    """Train in one process, the twin of a distributed run: its models have the same bits on this machine.
 
     Parameters
     ----------
     partitions : sequence of Partition
-        All of them, in the order of their index `n`.
+        All partitions, in the order of their index `n`.
     settings : Settings
     start : TaskModels, optional
-        Models of all tasks to start from, where a run would start from 0.
+        Models of all tasks to start from, in place of 0.
     on_round : callable, optional
         Called with the round and the trainer after each step.
 

@@ -1,4 +1,4 @@
-"""What all couplings between tasks have in common: a penalty and its proximal operator.
+"""The interface of couplings between tasks: a penalty and its proximal operator.
 
 A coupling adds `λ R(W)` to the objective `Σ_t (1/n_t)·loss_t(w_t)`. A round applies its proximal operator
 `prox(W, step) = argmin_U ½ ‖U − W‖_F² + step·λ R(U)` (docs/theory.md, section 1). `W` is (T, features)
@@ -22,7 +22,7 @@ from asyncdmtl.arrays import Floats
 class Coupling(ABC):
     """A penalty `λ R(W)` and its proximal operator; `strength` is λ ≥ 0.
 
-    `arithmetic` is what singular values are found with, where they are.
+    `arithmetic` has the functions that compute singular values, for couplings that need them.
     If `R` is a sum over columns (features), the coupling is `columnwise`: penalty and prox can then be
     computed for some columns at a time, and in float32.
     """

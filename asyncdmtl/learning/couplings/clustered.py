@@ -1,4 +1,4 @@
-"""The coupling that gathers the models of all tasks in clusters."""
+"""The coupling "clustered", which groups the models of all tasks into clusters."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def laplacian_spectrum(tasks: int, edges: Sequence[tuple[int, int, float]]) -> t
     for s, t, weight in edges:
         A[s, t] = A[t, s] = weight
     values, Q = eigh(np.diag(total(A)) - A)
-    # One eigenvalue of every connected part is 0, and found but for rounding.
+    # Each connected part has one eigenvalue that is 0, which is computed with a rounding error.
     rounding = tasks * float(np.finfo(np.float64).eps) * values[-1]
     return np.where(values > rounding, values, 0.0), Q
 
@@ -142,7 +142,7 @@ def smooth_along_chain(W: Floats, mu: float) -> Floats:
     if T == 1:
         return W
     solved = W.astype(np.float64)
-    # The factors of I + μ L = R D Rᵀ: what is beside the diagonal of R, and D.
+    # The factors of I + μ L = R D Rᵀ: D, and the subdiagonal of R.
     pivots, besides = [1.0 + mu], [0.0]
     for t in range(1, T):
         besides.append(-mu / pivots[-1])

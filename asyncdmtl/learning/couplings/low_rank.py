@@ -31,7 +31,7 @@ class SpectralCoupling(Coupling):
 
     @abstractmethod
     def shrunk(self, sigma: Floats, step: float) -> Floats:
-        """The singular values of the prox, from 0 to `sigma`, those of `W`, largest first."""
+        """The singular values of the prox, from those of `W`, `sigma`: largest first, from 0 to `sigma`."""
 
 
 class NuclearNorm(SpectralCoupling):
@@ -91,12 +91,12 @@ class SparseLowRank(Coupling):
     """`R(W) = min_{P+Q=W} ρ ‖P‖₁ + ‖Q‖_*`, `ρ = 1/√max(T, features)`: a small subspace with exceptions.
 
     `W` is a low-rank `Q` that tasks share plus a sparse `P` that they do not, with `λ₁ = λρ` and `λ₂ = λ`.
-    Only the sum is trained, with the split left to the penalty: that keeps one model per task and gives the
-    same optimum as training `P` and `Q` apart. This `ρ` is where neither part swallows the other for want
-    of scale. Prox and penalty are found by iteration to a fixed accuracy, each iteration with a
-    Gram matrix of the shorter side: see `proximal.sparse_low_rank_prox`.
-    Reference: Chen, Liu, Ye, "Learning Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD
-    2010; `ρ`: Candès, Li, Ma, Wright, "Robust Principal Component Analysis?", Journal of the ACM 58(3), 2011.
+    Only the sum is trained, and the penalty finds the split: that keeps one model per task and has the same
+    optimum as training `P` and `Q` separately. This `ρ` balances the scales of the two norms, so that neither
+    part absorbs the other. Prox and penalty are found by iteration to a fixed accuracy, each iteration with a
+    Gram matrix of the shorter side: see `proximal.sparse_low_rank_prox`. Reference: Chen, Liu, Ye, "Learning
+    Incoherent Sparse and Low-Rank Patterns from Multiple Tasks", KDD 2010; `ρ`: Candès, Li, Ma, Wright,
+    "Robust Principal Component Analysis?", Journal of the ACM 58(3), 2011.
     """
 
     summary = "models lie near one small subspace but for a few entries (sparse + low-rank)"

@@ -46,7 +46,7 @@ def make_coupling(
     edges : sequence of (task, task, weight)
         For the coupling "graph" only: each pair once, in either order, with its weight `a_st > 0`.
     arithmetic : str
-        What singular values are found with, a name in `ARITHMETICS`.
+        The arithmetic for singular values, a name in `ARITHMETICS`.
 
     Raises
     ------
