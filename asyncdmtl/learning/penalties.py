@@ -50,7 +50,7 @@ class Penalty(ABC):
 
     @abstractmethod
     def dual(self, Z: Floats) -> tuple[Floats, Floats]:
-        """The largest `s ≤ 1` with a finite conjugate `(λR)*(s Z)`, and its value, (K, L); `Z` (K, L, N, C)."""
+        """The largest `s ≤ 1` with a finite conjugate `(λR)*(s Z)`, and its value; (K, L) both."""
 
 
 class Nuclear(Penalty):

@@ -1,7 +1,7 @@
-"""What is computed from a partition, how often, and what that costs: the choice of `--update auto`.
+"""The kinds of updates, with their predicted traffic, and the choice of `--update auto` between them.
 
-The cost of an update is predicted in bytes that a partition tells in the whole run: its length times the
-rounds to a relative accuracy of 1e-6. Loads and links cost each round alike, whatever is sent.
+The cost of an update is the predicted number of bytes of one partition in the whole run: the length of its
+vector times the number of rounds to a relative accuracy of 1e-6. Loads multiply all kinds alike.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
 
-# Rounds to 1e-6: of accelerated gradients and of quasi-Newton steps the median of the couplings on the school
-# data, of Newton's steps on logistic tasks with few positive labels.
+# Rounds to a relative accuracy of 1e-6: for gradients and quasi-Newton steps, the median over the couplings
+# on the school data; for Newton steps, of logistic tasks with few positive labels.
 GRADIENT_ROUNDS, QUASI_NEWTON_ROUNDS, NEWTON_ROUNDS = 400, 100, 9
 
-# Bytes of headers and digests for each partition in a round, in which coding saves nothing; as the ledger
-# counted them.
+# Bytes of headers and digests for each partition in a round, as counted by the ledger. Coding saves none of
+# them.
 ROUND_BYTES = 40
 
-# Numbers of all tasks' metrics up to which a quasi-Newton method keeps them: 8 MB. Solving with larger ones
-# takes seconds a round.
+# The most numbers of all tasks' matrices of second derivatives for a quasi-Newton method: 8 MB. Solving with
+# larger ones takes seconds in each round.
 METRIC_NUMBERS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a kind of update would cost.
+    """The predicted traffic of a kind of update.
 
     Attributes
     ----------
     update : str
     rounds : int
-        To a relative accuracy of 1e-6.
+        Rounds to a relative accuracy of 1e-6.
     bytes : int
-        That each partition tells in a round, before coding.
+        Bytes of each partition in a round, before coding.
     reason : str
-        Why it cannot be chosen; empty if it can.
+        The reason why it cannot be chosen; empty if it can.
     """
 
     update: str
@@ -49,20 +49,20 @@ class Forecast:
 
     @property
     def cost(self) -> int:
-        """Bytes that each partition tells in the run, headers included."""
+        """Bytes of each partition in the run, headers included."""
         return self.rounds * (self.bytes + ROUND_BYTES)
 
 
 def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple[Forecast, ...]:
-    """What each kind of update would cost, in the order of `Forecast.update`'s standing in help.
+    """The predicted traffic of each kind of update, in the order of the help.
 
     Parameters
     ----------
     settings : Settings
     features : int
-        Per row.
+        Features of each row.
     rows : int
-        Of the smallest partition.
+        Rows of the smallest partition.
     tasks : int
     """
     layout = statistics_layout(settings, features)
@@ -77,17 +77,17 @@ def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple
 
 
 def statistics_layout(settings: Settings, features: int) -> Layout:
-    """How statistics of a partition lie in its vector: with folds if λ is to be chosen."""
+    """The layout of a partition's vector of statistics, with folds if λ is to be chosen."""
     return Layout(features, settings.folds if settings.chooses else 1)
 
 
 def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
-    """The kind of update of a run: that of its settings, or the cheapest of those that suit them.
+    """The kind of update of a run: the kind in its settings or, for "auto", the cheapest that suits them.
 
     Raises
     ------
     DataError
-        The kind that was asked for, or the only one there is, cannot be had of these partitions.
+        The wanted kind, or the only suitable one, is impossible with these partitions.
     """
     smallest = min(infos, key=lambda info: info.rows)
     tasks = len({info.task for info in infos})
@@ -108,7 +108,7 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
 
 
 def chooses_by_statistics(settings: Settings, rows: int) -> bool:
-    """Whether λ can be chosen in a run with these settings whose smallest partition has so many rows."""
+    """Whether λ can be chosen in a run with these settings, if its smallest partition has `rows` rows."""
     suits = settings.update in ("auto", "statistics") and not _why_no_statistics(settings, rows)
     return suits and (settings.least_rows == 1 or rows // settings.folds >= settings.least_rows)
 
@@ -125,7 +125,7 @@ def _why_no_statistics(settings: Settings, rows: int) -> str:
 
 
 def _why_no_newton(settings: Settings, rows: int) -> str:
-    """Curvatures are second moments, as statistics are."""
+    """The reason against Newton's method, if any. Curvatures reveal as much of the rows as statistics."""
     if rows < settings.least_rows:
         return f"needs {settings.least_rows} rows in a partition (--least-rows) for curvatures to be told"
     return _why_no_curvature(settings)

@@ -1,1 +1,1 @@
-"""Multicast of coded rows in datagrams, without sockets or clocks: cut, encrypted, received and repaired."""
+"""Multicast of coded rows in datagrams: cutting, encryption and repair, without sockets or clocks."""

@@ -1,14 +1,14 @@
-"""Coded rows in datagrams: how they are cut, numbered and encrypted.
+"""The format of datagrams: coded rows are cut into pieces, numbered and encrypted.
 
-A row is cut into *ranges*, all rows at the same places, and a range of a row into *pieces*, of which each
+All rows are cut into *ranges* at the same places, and a range of a row is cut into *pieces*, each of which
 fits a datagram::
 
     name of the stream (6) | number of the row (2) | number of the piece (4) | encrypted piece | tag (16)
 
 A *stream* is all datagrams of one round under one plan. Its name and its key are derived from the run's key,
-which workers get over TCP, from the plan's number and digest, and from the round. An old datagram therefore
-belongs to no stream that a worker receives. No two contents ever have the same 12 bytes of header under one
-key, so that the header serves as the nonce (AES-GCM, 256 bits).
+which workers get over TCP, from the plan's number and digest, and from the round. Therefore a worker ignores
+datagrams of earlier rounds. No two contents ever have the same 12 bytes of header under one key, so that the
+header serves as the nonce (AES-GCM, 256 bits).
 
 The rows that repair losses are numbered after the rows of the broadcast (asyncdmtl.plan.codes.repair).
 """
@@ -25,10 +25,10 @@ from asyncdmtl.errors import UsageError
 # The header of a datagram: name of the stream, number of the row, number of the piece.
 HEADER = struct.Struct(">6sHI")
 
-# Bytes of the name of a stream: a foreign datagram has the same by chance once in 2^48.
+# Bytes of the name of a stream: a foreign datagram has the same name with probability 2^−48.
 NAME_BYTES = 6
 
-# Bytes of the tag by which a forged datagram is noticed: that of AES-GCM.
+# Bytes of the AES-GCM tag, by which a forged datagram is detected.
 TAG_BYTES = 16
 
 # Bytes of the key of a run's datagrams, and of the key of a stream: that of AES-256.
@@ -37,13 +37,13 @@ KEY_BYTES = 32
 # Bytes of a datagram besides the coded rows in it.
 OVERHEAD = HEADER.size + TAG_BYTES
 
-# Rows that a round can number, repairs included: two bytes of the header.
+# The most rows of a round, repairs included: their number has two bytes in the header.
 MAX_ROW_NUMBERS = 1 << 16
 
-# Pieces of a row that a round can number: four bytes of the header.
+# The most pieces of a row: their number has four bytes in the header.
 MAX_PIECE_NUMBERS = 1 << 32
 
-# Plan and round, from which the key of a stream is derived.
+# The format of the plan's number and the round, from which the key of a stream is derived.
 _PLAN_AND_ROUND = struct.Struct(">QQ")
 
 
@@ -85,7 +85,7 @@ class Stream:
 
     @classmethod
     def of_probe(cls, key: bytes, nonce: bytes) -> Stream:
-        """The stream of the probe by which one worker finds out whether it receives the group."""
+        """The stream of a probe, by which a worker finds out whether it receives datagrams of the group."""
         return cls(key, b"probe" + nonce)
 
     def seal(self, row: int, piece: int, content: memoryview, out: memoryview) -> None:
@@ -128,7 +128,7 @@ class Layout:
 
     @property
     def pieces_per_range(self) -> int:
-        """Pieces of every range but perhaps the last."""
+        """Pieces of every range, except that the last may have fewer."""
         return -(-self.range_bytes // self.piece_bytes)
 
     @property
@@ -137,7 +137,7 @@ class Layout:
         return self.pieces_of(self.ranges - 1)[1]
 
     def span(self, index: int) -> tuple[int, int]:
-        """Where range `index` begins and ends in a row, in bytes."""
+        """The first byte of range `index` in a row, and the first byte after it."""
         start = index * self.range_bytes
         return start, min(start + self.range_bytes, self.row_bytes)
 
@@ -149,7 +149,7 @@ class Layout:
 
     @cached_property
     def places(self) -> tuple[list[int], list[int]]:
-        """Where each piece begins, and where it ends, in its range of a row, in bytes."""
+        """The first byte of each piece in its range of a row, and the first byte after it, as two lists."""
         starts: list[int] = []
         stops: list[int] = []
         for index in range(self.ranges):

@@ -1,56 +1,55 @@
-"""How fast datagrams are sent to a group: at a rate that loss lowers."""
+"""The rate at which datagrams are sent to a group, which adapts to the loss."""
 
 from __future__ import annotations
 
 from asyncdmtl.errors import UsageError
 
-# Bytes that may be sent at once after a pause. Less would take a wait for every block of datagrams.
+# Bytes that may be sent at once after a pause. With less, every block of datagrams would have to wait.
 BURST_BYTES = 1 << 16
 
-# Seconds of the rate that may be sent at once after a pause: event loops cannot sleep for less than this.
+# Seconds' worth of bytes that may be sent at once after a pause: event loops cannot sleep for less than this.
 BURST_SECONDS = 0.003
 
-# Datagrams that a worker must have been sent before its loss is judged. Fewer tell more of chance than of the
-# network.
+# The fewest datagrams from which a worker's loss is estimated. With fewer, chance dominates.
 JUDGED_DATAGRAMS = 2000
 
-# Loss above the usual, as a share of all datagrams, that does not lower the rate yet.
+# The excess of the loss over the usual loss that does not lower the rate, as a share of all datagrams.
 TOLERATED_LOSS = 0.05
 
-# The same as a share of the usual loss; the larger of both holds.
+# The same excess as a share of the usual loss. The larger of the two limits applies.
 TOLERATED_EXCESS = 0.5
 
 # The lowest rate, as a share of the limit: below it a round would take longer than over TCP.
 LOWEST_SHARE = 1 / 16
 
-# The factor by which the rate rises when loss was as usual.
+# The factor by which the rate rises after usual loss.
 RISE = 1.25
 
-# A lower rate has cured nothing if this share of the loss is still there: loss of that kind is usual.
+# If at least this share of the loss remains at a lower rate, the loss does not depend on the rate: it is
+# usual.
 UNCURED_SHARE = 0.75
 
 
 class RateControl:
-    """Says when the next datagrams may be sent.
+    """Decides when the next datagrams may be sent.
 
     A queue that is too short for the rate loses datagrams until the rate is lower; a radio link loses them at
-    any rate. So loss lowers the rate, and loss that a lower rate does not cure is taken as usual from then
-    on. The class reads no clock: times are seconds of any clock that never runs backwards.
+    any rate. So loss lowers the rate, and loss that remains at a lower rate counts as usual from then on. The
+    class reads no clock: times are seconds of any monotonic clock.
 
     Parameters
     ----------
     limit : float
-        Bytes in a second, headers included, that are never exceeded.
+        The highest rate, in bytes per second, headers included.
 
     Attributes
     ----------
     rate : float
-        Bytes in a second.
+        The current rate, in bytes per second.
     lost : float
-        The share of datagrams that the worker with the largest loss did not receive, when loss was judged
-        last.
+        The last estimate of the loss: the share of datagrams that the worker with the largest loss missed.
     usual : float
-        The share of datagrams that is lost at any rate.
+        The share of datagrams that are lost at any rate.
     """
 
     def __init__(self, limit: float) -> None:
@@ -79,7 +78,7 @@ class RateControl:
             self._judge(self.lost)
 
     def _judge(self, lost: float) -> None:
-        """Raise the rate, lower it, or take this loss as usual."""
+        """Raise the rate, lower it, or count this loss as usual."""
         if lost <= self.usual + max(TOLERATED_LOSS, TOLERATED_EXCESS * self.usual):
             self.rate = min(self.limit, self.rate * RISE)
             self.usual, self._before = min(self.usual, (self.usual + lost) / 2), None

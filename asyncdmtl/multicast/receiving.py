@@ -12,7 +12,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.multicast.datagrams import HEADER, OVERHEAD, Layout, Stream
 from asyncdmtl.plan.codes.repair import Solver
 
-# The largest count of lacking rows that a loss report can hold for a piece: it has one byte for each.
+# The largest count of lacking rows of a piece in a loss report, which has one byte for each piece.
 MAX_REPORTED = 255
 
 
@@ -25,7 +25,7 @@ class DatagramCounts:
     taken : int
         Datagrams whose rows were used.
     repaired : int
-        Those of them that stand in for lost ones.
+        Those of them that replace lost ones.
     surplus : int
         Datagrams that were not needed, and not decrypted.
     foreign : int
@@ -45,12 +45,13 @@ class DatagramCounts:
 
 
 class Reassembly:
-    """The rows of one round, as far as one worker has received them.
+    """The rows of one round that one worker has received so far.
 
-    A worker needs as many rows of each piece as it has own rows, whichever rows these are. Its own rows are
-    written into their places, and other rows into places that are still empty; from these the lost own rows
-    are computed at the end. Memory holds the own rows and some bytes for each of their pieces. Datagrams of a
-    complete piece are dropped without being decrypted.
+    The plan sends each worker certain rows, its own rows. A worker needs as many rows of each piece as it has
+    own rows, but any rows of the broadcast serve. Received own rows are written into their places, and other
+    rows into places that are empty; in the end, the lost own rows are computed from these. Memory holds the
+    own rows and some bytes for each of their pieces. Datagrams of a complete piece are dropped without being
+    decrypted.
 
     Parameters
     ----------
@@ -58,12 +59,12 @@ class Reassembly:
     layout : Layout
     solver : Solver
     counts : DatagramCounts
-        Where datagrams are counted.
+        The counts, which this class updates.
 
     Attributes
     ----------
     reached : int
-        The last range of which a datagram was used; -1 at first.
+        The last range of which a datagram has been used; -1 at first.
     """
 
     def __init__(self, stream: Stream, layout: Layout, solver: Solver, counts: DatagramCounts) -> None:
@@ -86,7 +87,7 @@ class Reassembly:
             self._left = [stop - first for first, stop in spans]
 
     def complete(self, index: int) -> bool:
-        """Whether all rows of a range are there."""
+        """Whether enough rows of all pieces of a range have arrived."""
         return not self._left[index]
 
     def seen(self, index: int) -> int:
@@ -94,7 +95,7 @@ class Reassembly:
         return self._seen[index]
 
     def lacks(self, index: int) -> bytes:
-        """One byte for each piece of a range: how many rows of it are lacking. Empty if none is."""
+        """The number of lacking rows of each piece of a range, one byte each; empty if no row is lacking."""
         if self.complete(index):
             return b""
         first, stop = self.layout.pieces_of(index)
@@ -156,7 +157,7 @@ class Reassembly:
         self._rows[index], self._left[index] = rows, 0
 
     def hand_out(self, index: int, known: Bytes) -> Bytes:
-        """The own rows of a complete range; lost ones are computed from the rows that stand in for them.
+        """The own rows of a complete range; lost ones are computed from the rows in their places.
 
         Each range can be handed out once.
 
@@ -186,13 +187,13 @@ class Reassembly:
         return rows
 
     def _make_room(self, index: int) -> None:
-        """Take memory for the own rows of a range: when the first of its datagrams is there, not before."""
+        """Allocate memory for the own rows of a range; called at its first datagram."""
         start, stop = self.layout.span(index)
         rows = self._rows[index] = np.empty((len(self._solver.own), stop - start), np.uint8)
         self._views[index] = [memoryview(row.data) for row in rows]
 
     def _empty_place(self, number: int, piece: int) -> int | None:
-        """An empty place for another row than the own ones; None if the row is here or is of no use."""
+        """A free place for a row that is no own row; None if the row has arrived already or is of no use."""
         filled = self._filled.get(piece, {})
         own = self._place_of.get(number)
         here = number in filled.values() or (own is not None and self._has[own][piece])
@@ -202,7 +203,7 @@ class Reassembly:
         return next(empty)
 
     def _settle(self, index: int, piece: int) -> int | None:
-        """Settle a piece that has as many rows as it needs; return the range if that completes it."""
+        """Mark a piece complete if it has enough rows; return the range if that completes the range."""
         if (filled := self._filled.get(piece)) is not None:
             for place in self._solver.redundant(tuple(filled.items())):
                 del filled[place]

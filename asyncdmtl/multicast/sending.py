@@ -1,10 +1,10 @@
-"""The server's side of a multicast round: which datagrams are sent, and which repair losses.
+"""The server's side of a multicast round: the datagrams that it sends, and those that repair losses.
 
 A round is sent range by range. When all datagrams of a range have been sent, the server asks every listener
-what it lacks of the range. For each piece it then sends as many fresh rows as the listener with the largest
-loss lacks: one datagram serves all listeners that lost one, whichever they lost. A listener gets a range over
-TCP if it received nothing of the range, if it still lacks rows after `MAX_REPAIRS` repairs, or if it has
-asked for more rows in all than it needs.
+how many rows it lacks. For each piece it then sends as many fresh rows as the listener with the largest loss
+lacks. One fresh row serves all listeners that lost a row, even if they lost different rows. A listener gets a
+range over TCP if it received nothing of the range, if it still lacks rows after `MAX_REPAIRS` repairs, or if
+it has reported in all more lacking rows than it needs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS, OVERHEAD, Layout, Stream
 from asyncdmtl.plan.codes.repair import FreshRows
 
-# Bytes of the datagrams that are handed to the kernel at once. With all headers they stay below 64 KiB, which
-# queues with a rate limit let through without taking them apart.
+# Bytes of the datagrams that are passed to the kernel in one call. With all headers they stay below 64 KiB,
+# which queueing disciplines with a rate limit pass without splitting them.
 BLOCK_BYTES = 60_000
 
-# Repairs of a range by datagrams: with half of all datagrams lost, one in 256 is lost in all of them.
+# The most repairs of a range by datagrams. Even if half of all datagrams are lost, only one row in 256 fails
+# in all of them.
 MAX_REPAIRS = 8
 
 
@@ -40,7 +41,7 @@ class DatagramBlock:
         Bytes of each; the last one may be shorter.
     count : int
     fresh : bool
-        The row repairs losses.
+        Whether the row repairs losses.
     """
 
     datagrams: memoryview
@@ -51,7 +52,7 @@ class DatagramBlock:
 
 @dataclass
 class ReceptionCounts:
-    """How one worker received a round, or several.
+    """Counts of the losses of one worker, in one round or in several.
 
     Attributes
     ----------
@@ -62,7 +63,7 @@ class ReceptionCounts:
     lacked : int
         Rows of pieces that it lacked before any repair.
     ranges : int
-        Ranges that it was sent over TCP.
+        Ranges that were sent to it over TCP.
     needed : int
         Rows of pieces that it needed in all.
     asked : int
@@ -105,7 +106,7 @@ class _Range:
     waiting : set of str
         Listeners that were asked and have not answered.
     lacks : dict of str to uint8 array (pieces of the range,)
-        Rows that each piece lacks, at each listener that has answered and lacks some.
+        The lacking rows of each piece, for each listener that has answered and lacks some.
     """
 
     fresh: int
@@ -116,14 +117,14 @@ class _Range:
 
 
 class Broadcast:
-    """One round's datagrams.
+    """The datagrams of one round, and the progress of its listeners.
 
     Parameters
     ----------
     stream : Stream
     layout : Layout
     rows : sequence of uint8 arrays (R, bytes of the range)
-        All rows, range by range. A range must not change from when it is sent until the round is over.
+        All rows, range by range. A range must not change after it was sent, until the round is over.
     seed : int
         The plan's seed.
     own : mapping of worker to sequence of int
@@ -172,13 +173,13 @@ class Broadcast:
 
     @property
     def settled(self) -> bool:
-        """Whether all ranges were sent and all listeners have said that they lack nothing."""
+        """Whether all ranges were sent, and all listeners have reported that they lack nothing."""
         return self._begun == len(self._ranges) and not any(r.waiting or r.lacks for r in self._ranges)
 
     def next_range(self, spare: int = 0) -> Iterator[DatagramBlock]:
         """The datagrams of the next range, with `spare` fresh rows; each block is valid until the next one.
 
-        When they have been sent, all listeners must be asked what they lack of the range.
+        After they were sent, the caller must ask all listeners which rows of the range they lack.
         """
         index = self._begun
         self._begun += 1
@@ -195,7 +196,7 @@ class Broadcast:
     def repair(self, index: int) -> Iterator[DatagramBlock]:
         """Fresh rows of the pieces of a range that are lacking; each block is valid until the next one.
 
-        When they have been sent, the listeners in `waiting` must be asked again.
+        After they were sent, the caller must ask the listeners in `waiting` again.
         """
         sending = self._ranges[index]
         lacked = np.max(list(sending.lacks.values()), axis=0)
@@ -211,14 +212,14 @@ class Broadcast:
         Parameters
         ----------
         lacks : bytes
-            One byte for each piece of the range: how many rows of it are lacking. Empty if none is.
+            The number of lacking rows of each piece of the range, one byte each; empty if no row is lacking.
         seen : int
             Datagrams of the range that the listener received.
 
         Raises
         ------
         RemoteProtocolError
-            The listener was not asked, or cannot lack that much.
+            The listener was not asked, or claims to lack more rows than possible.
         """
         if worker not in self._needs:
             return False
@@ -231,7 +232,7 @@ class Broadcast:
         reception, lacked = self.receptions[worker], sum(lacks)
         reception.asked += lacked
         if not sending.repairs:
-            # The listener received at least the datagrams whose rows it has, whatever it says.
+            # The listener must have received the datagrams whose rows it has, even if it reports fewer.
             least = min(self._needs[worker] * (stop - first) - lacked, sending.datagrams)
             reception.count(sending.datagrams, max(seen, least), lacked)
         sending.waiting.discard(worker)
@@ -256,7 +257,7 @@ class Broadcast:
         return tuple(self._ranges[index].waiting)
 
     def unanswered(self) -> dict[str, list[int]]:
-        """Each listener that has not answered, with the ranges that it is not known to have."""
+        """The listeners that have not answered, each with the ranges that it may lack."""
         late = {worker for sending in self._ranges for worker in sending.waiting}
         return {
             worker: [i for i, r in enumerate(self._ranges) if worker in r.waiting or worker in r.lacks]
@@ -268,9 +269,9 @@ class Broadcast:
         return bool(self._ranges[index].lacks)
 
     def take_unrepairable(self, index: int) -> list[str]:
-        """Remove the listeners that another repair of a range would not help, and return them.
+        """Remove and return the listeners for which another repair of a range is useless.
 
-        They must be sent the range over TCP.
+        The caller must send them the range over TCP.
         """
         sending = self._ranges[index]
         found = [
@@ -286,7 +287,7 @@ class Broadcast:
         return found
 
     def drop(self, worker: str) -> None:
-        """Go on without a listener."""
+        """Remove a listener from the broadcast."""
         self._needs.pop(worker, None)
         for sending in self._ranges:
             sending.waiting.discard(worker)

@@ -1,1 +1,1 @@
-"""Connections over TCP and UDP, TLS, proofs of identity, and the event loop: the only room with sockets."""
+"""The only package with sockets: TCP and UDP, TLS, proofs of identity, and the event loop."""

@@ -1,4 +1,4 @@
-"""Addresses in words: HOST:PORT."""
+"""Addresses as text, HOST:PORT."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ GREETING_OPTION = "--silence-timeout"
 
 @dataclass(frozen=True)
 class ServerSecurity:
-    """Which proofs a server gives and asks for; by default none.
+    """The proofs of identity that a server gives and requires; by default none.
 
     Attributes
     ----------
     credentials : Credentials or None
         The secrets of the workers that may take part.
     tls : ssl.SSLContext or None
-        From `server_context`, which also decides whether workers must show a certificate.
+        The result of `server_context`, which also determines whether workers must show a certificate.
     """
 
     credentials: Credentials | None = None
@@ -57,7 +57,7 @@ class ServerSecurity:
         tls_key: Path | None = None,
         tls_client_ca: Path | None = None,
     ) -> ServerSecurity:
-        """The security that the options of the same names ask for.
+        """The security from the command-line options of the same names.
 
         The secret may also come from the environment variable ASYNCDMTL_SECRET.
 
@@ -85,7 +85,7 @@ class ServerSecurity:
 
     @property
     def channels(self) -> Callable[[], TLSChannel] | None:
-        """Makes the TLS of one connection; None for plaintext."""
+        """A function that makes the TLS of one connection; None for plaintext."""
         context = self.tls
         return None if context is None else lambda: TLSChannel(context)
 
@@ -95,7 +95,7 @@ class ServerSecurity:
         Raises
         ------
         UsageError
-            They could, and `insecure` does not permit it.
+            Strangers could do so, and `insecure` is false.
         """
         if is_loopback(host) or (self.tls is not None and self.authenticates):
             return None
@@ -113,14 +113,14 @@ class ServerSecurity:
 
 @dataclass(frozen=True)
 class WorkerSecurity:
-    """Which proofs a worker gives and asks for; by default none.
+    """The proofs of identity that a worker gives and requires; by default none.
 
     Attributes
     ----------
     secret : bytes or None
         The secret of the worker's name, which the server must know as well.
     tls : ssl.SSLContext or None
-        From `worker_context`.
+        The result of `worker_context`.
     server_name : str or None
         The name that the server's certificate must have; None for the host that the worker connects to.
     """
@@ -139,7 +139,7 @@ class WorkerSecurity:
         tls_key: Path | None = None,
         tls_server_name: str | None = None,
     ) -> WorkerSecurity:
-        """The security that the options of the same names ask for, for the worker `name`.
+        """The security of the worker `name` from the command-line options of the same names.
 
         The secret may also come from the environment variable ASYNCDMTL_SECRET.
 
@@ -160,12 +160,12 @@ class WorkerSecurity:
         return cls(secret, worker_context(tls_ca, tls_cert, tls_key), tls_server_name)
 
     def channels(self, host: str) -> Callable[[], TLSChannel] | None:
-        """Makes the TLS of one connection to `host`; None for plaintext.
+        """A function that makes the TLS of one connection to `host`; None for plaintext.
 
         Raises
         ------
         UsageError
-            No certificate can be for `host`.
+            No certificate can be verified for `host`.
         """
         context = self.tls
         if context is None:
@@ -179,7 +179,7 @@ class WorkerSecurity:
         Raises
         ------
         UsageError
-            It would, and `insecure` does not permit it.
+            It would, and `insecure` is false.
         """
         if is_loopback(host) or self.tls is not None:
             return None
@@ -190,10 +190,10 @@ class WorkerSecurity:
         return f"connecting to {host} with --insecure: anyone on the network can read this run or change it"
 
 
-# A server that gives and asks for no proof.
+# The security of a server that neither gives nor requires a proof.
 UNSECURED_SERVER = ServerSecurity()
 
-# A worker that gives and asks for no proof.
+# The security of a worker that neither gives nor requires a proof.
 UNSECURED_WORKER = WorkerSecurity()
 
 
@@ -206,11 +206,11 @@ class Authenticator:
         The run's name.
     security : ServerSecurity
     failed : FailedProofs
-        Where failed proofs are counted.
+        The counts of failed proofs, by which answers are delayed.
     strangers : Strangers
-        Where it is noted how far each connection has come.
+        The connections that have not joined, with the standing of each.
     seconds : float
-        The limit of a whole greeting, with the TLS handshake.
+        The limit of a whole greeting, including the TLS handshake.
     """
 
     def __init__(
@@ -228,21 +228,22 @@ class Authenticator:
         self._seconds = seconds
 
     async def identify(self, connection: Connection) -> tuple[Hello, bytes]:
-        """Let a worker greet the server and prove its name.
+        """Receive a worker's greeting and verify its name.
 
         Returns
         -------
         hello : Hello
             The worker's greeting.
         proof : bytes
-            The server's own proof, for its welcome; empty if there is no secret.
+            The server's own proof, which its welcome carries; empty if there is no secret.
 
         Raises
         ------
         AuthenticationError
-            The worker did not prove its name. After several failures from its address this is raised late.
+            The worker did not prove its name. After several failures from its address, this is raised with a
+            delay.
         WaitError, LinkError, RemoteProtocolError, PeerError
-            The greeting came to no end.
+            The greeting was not completed.
         """
         end = asyncio.get_running_loop().time() + self._seconds
         try:
@@ -266,7 +267,7 @@ class Authenticator:
             raise AuthenticationError(f"{connection.peer} showed a certificate for {shown}")
 
     async def _challenge(self, connection: Connection, name: str, end: float) -> bytes:
-        """Let a worker prove that it knows the secret of its name; return the server's proof of the same."""
+        """Verify that a worker knows the secret of its name; return the server's own proof of this secret."""
         if self._security.credentials is None:
             return b""
         loop = asyncio.get_running_loop()
@@ -281,15 +282,15 @@ class Authenticator:
 
 
 async def greet_server(connection: Connection, hello: Hello, secret: bytes | None, seconds: float) -> Welcome:
-    """Greet a server, and let both ends prove that they know the secret, if there is one.
+    """Greet a server. If there is a secret, both ends prove that they know it.
 
     Raises
     ------
     AuthenticationError
-        The server did not prove that it knows the secret, did not ask for a proof, or asks for one and there
-        is no secret.
+        The server did not prove that it knows the secret, or does not ask for a proof although there is a
+        secret, or asks for one although there is none.
     WaitError, LinkError, RemoteProtocolError, PeerError
-        The greeting came to no end.
+        The greeting was not completed.
     """
     await connection.send(hello, seconds, GREETING_OPTION)
     asked = await connection.receive((Welcome, Challenge), seconds, GREETING_OPTION)

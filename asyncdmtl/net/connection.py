@@ -24,18 +24,19 @@ from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import MulticastControl
 from asyncdmtl.protocol.session import Session
 
-# Seconds that a peer has to read the reason of a failure before the connection is cut off.
+# Seconds that a peer has to read the reason of a failure, before the connection is aborted.
 LAST_MESSAGE_SECONDS = 1.0
 
-# Seconds that a peer has to take what was sent before an orderly end, unless it may be silent for less.
+# The most seconds to wait, before an orderly end, until the peer has received everything.
 CLOSE_SECONDS = 2.0
 
 
 class Connection:
     """One end of a TCP connection, made by `connect` or `listen`.
 
-    Both ends send heartbeats. A peer that is silent for `silence` seconds is lost, whatever it is busy with:
-    it sent no message and no good piece of one, or it took nothing of what waits for it.
+    Both ends send heartbeats. A peer that is silent for `silence` seconds counts as lost, even if it is busy.
+    Silent means that it sent neither a message nor a valid piece of one, or that it accepted no bytes
+    although some wait for it.
 
     Parameters
     ----------
@@ -59,15 +60,15 @@ class Connection:
     inbox : Inbox
         Messages that have arrived and have not been received.
     failure : AsyncDMTLError or None
-        What ended the connection, once it has ended.
+        The error that ended the connection; None while it is open.
     on_lost : callable or None
         Called once when the connection ends or fails.
     on_multicast_control : callable or None
-        Called at once with each message about multicast rows, whatever else is waited for; without it those
-        messages are dropped.
+        Called at once with each message about multicast rows, past the inbox. If it is None, these messages
+        are dropped.
     worker_may_return : bool
-        Whether the worker may connect again after this connection has failed: at the server what its failures
-        tell the worker, at the worker what the server's failure told.
+        Whether the worker may connect again after this connection has failed. The server sets it before it
+        sends a failure; a worker reads it from the server's failure.
     """
 
     def __init__(
@@ -107,21 +108,21 @@ class Connection:
         Raises
         ------
         PeerError, LinkError, RemoteProtocolError
-            What ended the connection.
+            The connection has ended.
         """
         if self.failure is not None:
             raise self.failure
         self.link.write(self.session.send(message))
 
     async def drain(self, seconds: float, option: str) -> None:
-        """Wait until little of what was written still waits for the socket.
+        """Wait until few of the written bytes still wait for the socket.
 
         Raises
         ------
         WaitError
-            The peer did not take it within `seconds`, which `option` sets.
+            The peer did not accept them within `seconds`, which `option` sets.
         PeerError, LinkError, RemoteProtocolError
-            What ended the connection.
+            The connection has ended.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -145,9 +146,9 @@ class Connection:
         Raises
         ------
         WaitError
-            Nothing came within `seconds`, which `option` sets.
+            No message came within `seconds`, which `option` sets.
         PeerError, LinkError, RemoteProtocolError
-            What ended the connection.
+            The connection has ended.
         """
         kinds = " or ".join(kind.kind for kind in wanted)
         try:
@@ -166,14 +167,14 @@ class Connection:
         return message
 
     async def secured(self) -> None:
-        """Wait until all that is sent and received is encrypted, if it is to be.
+        """Wait until the connection is encrypted, if it is to use TLS.
 
         Raises
         ------
         AuthenticationError
             One end does not accept the other's certificate, or the peer does not speak TLS.
         WaitError, LinkError
-            The handshake came to no end.
+            The handshake was not completed.
         """
         try:
             async with asyncio.timeout(self._silence):
@@ -191,7 +192,7 @@ class Connection:
         await self.close()
 
     async def close(self) -> None:
-        """Send what still waits and close; what the peer does not take in time is dropped."""
+        """Send the waiting bytes and close; bytes that the peer does not accept in time are dropped."""
         if not self.link.made:
             return
         self.link.kernel_count()
@@ -209,7 +210,7 @@ class Connection:
             raise
 
     def abort(self) -> None:
-        """Cut the connection off; the peer is not told why."""
+        """Abort the connection without telling the peer a reason."""
         self._monitor.stop()
         self.link.abort()
 
@@ -230,10 +231,10 @@ class Connection:
             self._take_in(message)
 
     def link_failed(self, error: AsyncDMTLError, *, tell: bool = False, linger: bool = False) -> None:
-        """Called by the link, and within: end the connection because of `error`, unless it has ended."""
+        """Called by the link and this class: end the connection because of `error` unless it has ended."""
         if self.failure is not None:
             return
-        # A peer whose bytes were corrupted on their way may try again.
+        # A peer whose bytes were corrupted on the way may try again.
         self.worker_may_return = self.worker_may_return or isinstance(error, CorruptionError)
         if tell := tell and self.session.failure_due and self.link.may_tell:
             self.link.release()
@@ -245,7 +246,7 @@ class Connection:
             self.on_lost()
         self.link.kernel_count()
         self._monitor.stop()
-        # A peer that was silent for long will not read what it is told.
+        # A peer that has been silent for long would not read a last message.
         self.link.hang_up(linger=(linger or tell) and self._monitor.recently_heard)
         asyncio.get_running_loop().call_later(LAST_MESSAGE_SECONDS, self.link.abort)
 

@@ -1,7 +1,7 @@
-"""Secrets: where they come from, and how an end proves that it knows one without telling it.
+"""Secrets: reading them, and proofs by which an end shows that it knows one without revealing it.
 
-A secret is read from a file that only its owner may read, or from the environment. It is in no option, and no
-error shows it: errors name the place that it came from.
+A secret is read from a file that only its owner may read, or from the environment. No option contains it, and
+no error shows it: errors name its source.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SECRET_VARIABLE = "ASYNCDMTL_SECRET"
 # The option that names a file of secrets.
 SECRET_OPTION = "--secret-file"
 
-# Bytes of the shortest secret. An attacker with a recorded proof can try secrets without the server: there
-# must be too many to try.
+# The fewest bytes of a secret. An attacker with a recorded proof can try secrets offline, so that there must
+# be too many to try.
 MIN_SECRET_BYTES = 16
 
-# Bytes of the largest file with secrets or a key that is read.
+# The most bytes of a file with secrets or a key.
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -43,9 +43,9 @@ class Credentials:
     shared : bytes or None
         The secret of every name.
     by_name : mapping of name to bytes
-        Without a shared secret: the secrets of the names that may take part.
+        The secrets of the names that may take part, if there is no shared secret.
     source : str
-        The place that they came from, for errors.
+        The file or variable that the secrets came from, for errors.
 
     Raises
     ------
@@ -82,8 +82,8 @@ class Credentials:
     def expected_of(self, name: str) -> bytes:
         """The secret that a worker of this name must know.
 
-        For a name without a secret it is a random one that no worker knows: so the server's answers do not
-        tell which names exist.
+        A name without a secret gets a random one that no worker knows, so that the server's answers do not
+        reveal which names exist.
         """
         return self._by_name.get(name, self._decoy) if self._shared is None else self._shared
 
@@ -92,7 +92,7 @@ def find_credentials(file: Path | None) -> Credentials | None:
     """The credentials in `file`, else in the environment variable ASYNCDMTL_SECRET, else None.
 
     A file whose name ends in .toml has a table `workers` of names and their secrets. Any other file has one
-    line, the secret of all workers, as has the environment variable.
+    line, the secret of all workers; so has the environment variable.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def read_private(file: Path, option: str) -> bytes:
 
 @dataclass(frozen=True)
 class ProofTranscript:
-    """The facts for which a proof holds.
+    """The facts that a proof covers.
 
     Attributes
     ----------

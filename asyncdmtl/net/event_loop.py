@@ -1,4 +1,4 @@
-"""The event loop: uvloop where there is a package of it, plain asyncio elsewhere."""
+"""The event loop: uvloop if it is installed, else plain asyncio."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ except ImportError:  # no wheel for this platform
 
 Result = TypeVar("Result")
 
-# Seconds of processor time that work may take on the event loop. Handing it to a thread costs about a tenth
-# of that, and heartbeats may be late by as much.
+# The most seconds of processor time of work on the event loop, by which heartbeats may be late. Passing work
+# to a thread costs about a tenth of that.
 QUICK_SECONDS = 0.002
 
 
 class AdaptiveExecutor:
-    """Runs work of one kind again and again: on the event loop while it is quick, else in a thread."""
+    """Runs one kind of work repeatedly: on the event loop as long as it is quick, else in a thread."""
 
     def __init__(self) -> None:
         self._seconds = math.inf
@@ -50,7 +50,7 @@ def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result
     """Run `main` to its end on a new event loop and return its result.
 
     Ctrl-C, SIGTERM and SIGHUP cancel it, except for signals that the caller of this program ignores. With
-    `until_eof` the end of standard input does, too, which is the end of the process that started this one.
+    `until_eof`, the end of standard input cancels it, too: then the process that started this one has ended.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Failed proofs of identity: each is answered late, and delays nothing but its own connection.
+"""Failed proofs of identity: the answer to each is delayed, and no other connection is affected.
 
-A worker with the right secret is never delayed, wherever proofs in its name or from its address have failed:
-many sites share one address, and everybody can claim a name.
+A worker with the right secret is never delayed, even if other proofs in its name or from its address have
+failed: many machines can share one address, and an attacker can claim any name.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from asyncdmtl.net.sites import site_of
 
 log = logging.getLogger(__name__)
 
-# Failed proofs from one site that are answered at once: people mistype secrets.
+# The number of failed proofs from one site that are answered at once, since people mistype secrets.
 FREE_FAILURES = 5
 
-# Seconds by which the first answer after these is delayed; each further one is delayed twice as long.
+# Seconds of delay of the first answer after these. The delay doubles with each further failure.
 FIRST_DELAY = 0.1
 
-# Seconds of the longest delay. With as many connections as a server takes from one site, a site can try some
-# fifty secrets a second: none of 128 bits is found.
+# Seconds of the longest delay. With all the connections that a server accepts from one site, a site can then
+# try some fifty secrets a second, far too few to find one of 128 bits.
 LONGEST_DELAY = 5.0
 
 # Seconds after the last failure of a site until its failures are forgotten.
 FORGET_SECONDS = 900.0
 
-# Sites whose failures are remembered: memory is bounded.
+# The most sites whose failures are remembered, which bounds memory.
 MAX_SITES = 4096
 
 
@@ -39,17 +39,17 @@ class _Record:
 
 
 class FailedProofs:
-    """Counts failed proofs of each site, and says by how much the answer to one is delayed.
+    """Counts failed proofs of each site, and computes the delay of each answer.
 
     Parameters
     ----------
     clock : callable
-        Seconds that never run backwards.
+        A monotonic clock, in seconds.
 
     Attributes
     ----------
     on_delay : callable or None
-        Called with "address", the site, and the seconds by which the answer to its failed proof is delayed.
+        Called with "address", the site, and the seconds of the delay.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -68,7 +68,7 @@ class FailedProofs:
         record.last = now
         if record.failures < FREE_FAILURES:
             return 0.0
-        # The exponent is limited before the power is: a float holds no larger one.
+        # The exponent is limited, too, since a float cannot hold large powers.
         delay = min(FIRST_DELAY * 2.0 ** min(record.failures - FREE_FAILURES, 64), LONGEST_DELAY)
         log.warning(
             "address %s: %d failed proofs of identity; the answer to this one is delayed by %g s",

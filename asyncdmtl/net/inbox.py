@@ -25,8 +25,8 @@ class Inbox:
     def put(self, message: Message) -> None:
         """Add a message that has arrived.
 
-        A new plan replaces a plan at the end of the queue, which is out of date: so a server cannot make a
-        worker keep many.
+        A new plan replaces a plan at the end of the queue, which is out of date. So a server cannot fill a
+        worker's memory with plans.
         """
         if isinstance(message, Assign) and self._messages and isinstance(self._messages[-1], Assign):
             self._messages.pop()
@@ -34,18 +34,18 @@ class Inbox:
         self._changed.set()
 
     def put_back(self, message: Message) -> None:
-        """Put a message that was received before all others."""
+        """Return a message to the front of the queue."""
         self._messages.appendleft(message)
         self._changed.set()
 
     def take(self, wanted: type[Wanted]) -> Wanted | None:
-        """The first message if it is here already and of the kind `wanted`; else None."""
+        """Remove and return the first message if it is of the kind `wanted`; else None."""
         if self._messages and isinstance(self._messages[0], wanted):
             return cast(Wanted, self._messages.popleft())
         return None
 
     def take_any(self) -> Message:
-        """The first message, of any kind."""
+        """Remove and return the first message, of any kind."""
         return self._messages.popleft()
 
     def clear(self) -> None:
@@ -53,7 +53,7 @@ class Inbox:
         self._messages.clear()
 
     def wake(self) -> None:
-        """Wake up the task that waits in `changed`, though no message has arrived."""
+        """Wake up the task that waits in `changed`, although no message has arrived."""
         self._changed.set()
 
     async def changed(self) -> None:

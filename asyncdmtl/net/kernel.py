@@ -6,23 +6,23 @@ import socket
 import struct
 from dataclasses import astuple, dataclass
 
-# The option that reads the counters; None where the system has none.
+# The socket option that reads the counters; None if the system lacks it.
 TCP_INFO = getattr(socket, "TCP_INFO", None)
 
-# Places in struct tcp_info of <linux/tcp.h>, in bytes; new fields are only added at its end. After
-# tcpi_bytes_acked comes tcpi_bytes_received.
+# The offset of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info of <linux/tcp.h>, in bytes. New
+# fields are only added at its end.
 _BYTES_ACKED = 120
 
-# Here begin tcpi_segs_out and tcpi_segs_in.
+# The offset of tcpi_segs_out and tcpi_segs_in.
 _SEGMENTS_OUT = 136
 
-# Here begin tcpi_bytes_sent and tcpi_bytes_retrans.
+# The offset of tcpi_bytes_sent and tcpi_bytes_retrans.
 _BYTES_SENT = 200
 
 # Bytes of the struct with all of these fields (Linux 4.19).
 _SIZE = 216
 
-# Bytes that are asked for: more than the struct has, so that all of it is given.
+# The size of the buffer in bytes: larger than the struct, so that the kernel returns all of it.
 _ROOM = 512
 
 # States of <net/tcp_states.h> after the peer's FIN: TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING.
@@ -38,9 +38,9 @@ class KernelCount:
     received_bytes : int
         Bytes that the program has read.
     sent_bytes : int
-        Bytes that were sent, with those that were sent again.
+        Bytes that were sent, including retransmissions.
     retransmitted_bytes : int
-        Bytes that were sent again.
+        Bytes that were retransmitted.
     segments_in, segments_out : int
     """
 
@@ -55,10 +55,10 @@ class KernelCount:
 
 
 def kernel_count(connection: socket.socket) -> KernelCount | None:
-    """The counters of a TCP connection, or None where the kernel does not give them."""
+    """The counters of a TCP connection; None if the kernel does not provide them."""
     if TCP_INFO is None:
         return None
-    # Imported here: Windows has neither.
+    # Imported here, because Windows lacks these modules.
     import fcntl
     import termios
 

@@ -1,4 +1,4 @@
-"""The bytes of one TCP connection, with TLS or without: the part that the event loop calls."""
+"""The bytes of one TCP connection, with TLS or without: an asyncio protocol around a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.messages.base import Message
 from asyncdmtl.protocol.session import Session
 
-# Bytes that may wait unsent before a sender waits, too. A body is written whole, so that more may wait.
+# Unsent bytes from which on senders wait. A body is written whole, so that more bytes may be pending.
 HIGH_WATER_BYTES = 1 << 20
 
 
@@ -32,7 +32,7 @@ class LinkOwner(Protocol):
         """Whether the connection has failed."""
 
     def opened(self) -> None:
-        """The link is open; TLS, if there is to be any, begins after this."""
+        """The link is open; TLS, if it is used, begins after this."""
 
     def handshake_done(self) -> None:
         """TLS has begun."""
@@ -41,7 +41,7 @@ class LinkOwner(Protocol):
         """Messages have arrived."""
 
     def link_failed(self, error: AsyncDMTLError, *, tell: bool = False, linger: bool = False) -> None:
-        """The connection cannot go on; `tell` the peer why, or `linger` until it has read what was said."""
+        """The connection has failed; `tell` the peer why, or `linger` until it has read the last message."""
 
     def link_closed(self, reason: str) -> None:
         """The TCP connection is closed."""
@@ -50,16 +50,16 @@ class LinkOwner(Protocol):
 class Link(asyncio.BufferedProtocol):
     """One TCP connection.
 
-    Received bytes go straight from the socket into the session's buffers. Rows go from their arrays to the
-    socket without a copy (on uvloop), or through TLS a piece at a time. Seven of the methods are those of an
-    asyncio protocol, which must be in one class.
+    Received bytes go directly from the socket into the session's buffers. Rows go from their arrays to the
+    socket without a copy (on uvloop), or through TLS a piece at a time. Seven methods are those of an asyncio
+    protocol, which must be in one class.
 
     Parameters
     ----------
     session : Session
     owner : LinkOwner
     tls : callable or None
-        Makes the TLS of the connection; None for plaintext.
+        A function that makes the TLS of the connection; None for plaintext.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Link(asyncio.BufferedProtocol):
     address : str
         The peer's address, with port.
     secured : asyncio.Event
-        Set once all that is sent and received is encrypted, if it is to be; or the connection has failed.
+        Set once the connection is encrypted, or needs no encryption, or has failed.
     closed : asyncio.Event
         Set once the TCP connection is closed.
     nothing_received : bool
@@ -91,12 +91,12 @@ class Link(asyncio.BufferedProtocol):
 
     @property
     def made(self) -> bool:
-        """True once the connection was made, whatever became of it."""
+        """True once the connection was made, even if it is closed now."""
         return self._transport is not None
 
     @property
     def open(self) -> bool:
-        """True from when the connection is made until it is closed or is being closed."""
+        """True while the connection is open and not being closed."""
         return self._transport is not None and not self._transport.is_closing()
 
     @property
@@ -117,12 +117,12 @@ class Link(asyncio.BufferedProtocol):
 
     @property
     def drained(self) -> bool:
-        """Whether little of what was written still waits for the socket."""
+        """Whether few of the written bytes still wait for the socket."""
         return self._writable.is_set() and (self._pump is None or self._pump.idle)
 
     @property
     def may_tell(self) -> bool:
-        """Whether another message can be sent now: the handshake is done, and no message is half sent."""
+        """Whether another message can be sent now: the handshake is done, and no message is partly sent."""
         return self._pump is None or (self._pump.channel.open and self._pump.idle)
 
     def unsent_bytes(self) -> int:
@@ -203,16 +203,16 @@ class Link(asyncio.BufferedProtocol):
             self._pump.write(buffers)
 
     async def writable(self) -> None:
-        """Wait until the socket takes more."""
+        """Wait until the socket accepts more bytes."""
         await self._writable.wait()
 
     def release(self) -> None:
-        """Wake up all tasks that wait for this link; what they write is sent at once, room or not."""
+        """Wake up all tasks that wait for this link; they no longer wait for room in the socket."""
         self._writable.set()
         self.secured.set()
 
     def kernel_count(self) -> KernelCount | None:
-        """The kernel's counters of this connection, as long as it is open; after that the last ones."""
+        """The kernel's counters of this connection; the last ones after it has closed."""
         if self._transport is not None and self.open:
             socket = self._transport.get_extra_info("socket")
             if socket is not None and socket.fileno() >= 0:
@@ -220,10 +220,10 @@ class Link(asyncio.BufferedProtocol):
         return self._counted
 
     def hang_up(self, *, linger: bool) -> None:
-        """End the connection, at once or when the peer has read what was sent last.
+        """End the connection: at once, or with `linger` after the peer has read the last message.
 
-        What the peer still sends is read and dropped meanwhile: the kernel answers bytes that no program
-        reads with a reset, which may overtake what was sent last.
+        Meanwhile, bytes from the peer are read and dropped: if no program reads them, the kernel answers with
+        a reset, by which the peer may lose the last message.
         """
         if self._pump is not None:
             self._pump.drop()
@@ -237,12 +237,12 @@ class Link(asyncio.BufferedProtocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """Cut the connection off."""
+        """Abort the connection."""
         if self._transport is not None:
             self._transport.abort()
 
     def _refuse_plaintext(self) -> None:
-        """Fail because the peer does not speak TLS; a server says so in the way in which the peer speaks."""
+        """Fail because the peer does not speak TLS; a server tells it so in plaintext."""
         if self._session.role == "server":
             self._pump = None
             reason = "does not speak TLS, which this server does: --tls-ca"

@@ -1,4 +1,4 @@
-"""Heartbeats to a peer, and the time since the peer was heard or took what it was sent."""
+"""Heartbeats to a peer, and the detection of a silent peer."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-# Seconds between heartbeats, unless a limit of silence asks for more: one that gets lost in a short outage
-# does not cost the connection with the default limit of 10 s.
+# The most seconds between heartbeats. If one is lost in a short outage, the default limit of silence, 10 s,
+# is not reached.
 HEARTBEAT_SECONDS = 2.0
 
-# Heartbeats in the silence that a peer permits: three may be late or lost.
+# The number of heartbeats within the silence that a peer permits: three of them may be late or lost.
 HEARTBEATS_PER_SILENCE = 4
 
-# The fewest seconds between heartbeats, however short a silence the peer permits: a peer cannot make this
-# side busy.
+# The fewest seconds between heartbeats, even if the peer permits less silence: a peer must not be able to
+# keep this side busy.
 FEWEST_SECONDS = 0.02
 
 
 class Monitored(Protocol):
-    """The connection to a peer, as its monitor sees it."""
+    """The part of a connection that its monitor uses."""
 
     def beat(self) -> None:
         """Send a heartbeat, if the state of the connection allows one."""
 
     def peer_is_silent(self, *, heard: bool) -> None:
-        """Give the peer up: it said nothing for too long, or it was `heard` but took nothing."""
+        """Give the peer up: it sent nothing for too long, or it was `heard` but accepted nothing."""
 
 
 class PeerMonitor:
     """Sends heartbeats, and gives up a peer that is silent.
 
-    A peer is silent if for `silence` seconds no message and no good piece of one came from it, or if it took
-    nothing of what waits for it.
+    A peer is silent if for `silence` seconds it sent neither a message nor a valid piece of one, or if it
+    accepted no bytes although some wait for it.
 
     Parameters
     ----------
     connection : Monitored
     unsent_bytes : callable
-        Bytes that were written and that the peer's end has not taken.
+        A function that returns the number of written bytes that the peer has not accepted.
     silence : float
         Seconds.
     """
@@ -71,13 +71,13 @@ class PeerMonitor:
             self._timer = None
 
     def heard(self, progress: int | None = None) -> None:
-        """The peer was heard; with `progress` only if that is more than before."""
+        """Note that the peer was heard; if `progress` is given, only if it has grown."""
         if progress is None or progress > self._progress:
             self._heard = self._loop.time()
             self._progress = self._progress if progress is None else progress
 
     def beat_within(self, silence: float) -> None:
-        """Send heartbeats often enough for a peer that permits so many seconds of silence."""
+        """Send heartbeats often enough for a peer that permits `silence` seconds of silence."""
         self._interval = max(FEWEST_SECONDS, min(self._interval, silence / HEARTBEATS_PER_SILENCE))
         self.stop()
         self._timer = self._loop.call_later(self._interval, self._check)
@@ -92,7 +92,7 @@ class PeerMonitor:
         if left <= 0:
             self._connection.peer_is_silent(heard=now - self._heard < self._silence)
             return
-        # Bytes that wait are a sign of life, too, once the peer takes them.
+        # A peer that accepts waiting bytes is alive, too.
         if not unsent:
             self._connection.beat()
         self._timer = self._loop.call_later(min(self._interval, left), self._check)

@@ -1,4 +1,4 @@
-"""The part of an address that one site has to itself."""
+"""The site of an address, for limits on connections from one site."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Connections that have not joined yet: they are bounded, and the least promising makes room for a new one.
+"""Connections that have not joined yet. Their number is bounded, and the least promising is closed first.
 
-A new connection is always taken: refusing it would let strangers that hold connections keep workers out.
-Connections of members are not counted here, and never make room.
+A new connection is always accepted: if it were refused, strangers could keep workers out by holding
+connections. Connections of members are not counted here, and are never closed for this.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from asyncdmtl.net.sites import site_of
 
 log = logging.getLogger(__name__)
 
-# Connections that have not joined yet, all together: so many workers may join a run at one moment.
+# The most connections that have not joined yet. As many workers can join a run at one moment.
 MAX_STRANGERS = 1024
 
-# The same from one site: workers of a site behind one address may be many, too.
+# The most of them from one site: many workers may be behind one address.
 MAX_FROM_ONE_SITE = 256
 
-# The share of the open files that a process may have which strangers may take: the rest is for members.
+# The share of the process's limit of open files that strangers may use; the rest is for members.
 FILES_SHARE = 0.5
 
-# Sites that are remembered because a worker proved its name there, or joined: memory is bounded.
+# The most sites that are remembered because a worker proved its name there, or joined. This bounds memory.
 MAX_KNOWN_SITES = 4096
 
-# Seconds between two lines in the log about connections that made room.
+# The fewest seconds between two lines in the log about connections that made room.
 REPORT_SECONDS = 10.0
 
 
@@ -40,7 +40,7 @@ class MadeRoomError(LinkError):
 
 
 class Standing(IntEnum):
-    """How far a connection has come that has not joined; one of a lower standing makes room first."""
+    """The progress of a connection towards joining. One of lower standing is closed first."""
 
     SILENT = 0
     GREETED = 1
@@ -58,7 +58,7 @@ class _Stranger(Generic[Peer]):
 
 
 def max_strangers() -> int:
-    """Connections that may not have joined yet, as far as the process may open files for them."""
+    """The most connections that have not joined, given how many files the process may open."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_STRANGERS if files < 0 else max(1, min(MAX_STRANGERS, int(files * FILES_SHARE)))
 
@@ -66,17 +66,18 @@ def max_strangers() -> int:
 class Strangers(Generic[Peer]):
     """The connections of a server that have not joined yet.
 
-    When they are too many, one makes room. It is one of the lowest standing; among these one from a site
-    where no worker is known; among these one from the site with the most; and there the oldest.
+    If they are too many, one is closed to make room: one of the lowest standing; among these, one from a site
+    where no worker is known; among these, one from the site with the most connections; and of these the
+    oldest.
 
     Parameters
     ----------
     make_room : callable
-        Called with a connection that is to be closed.
+        Called with a connection to close it.
     clock : callable
-        Seconds that never run backwards.
+        A monotonic clock, in seconds.
     most, most_from_one : int, optional
-        Connections: all together, and from one site. By default `max_strangers()` and `MAX_FROM_ONE_SITE`.
+        The most connections in all, and from one site. By default `max_strangers()` and `MAX_FROM_ONE_SITE`.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Strangers(Generic[Peer]):
         return len(self._all)
 
     def enter(self, peer: Peer, host: str) -> None:
-        """Take a new connection from an address; another one may have to make room for it."""
+        """Add a new connection from an address; another one may be closed for it."""
         site = site_of(host)
         if self._counts[site] >= self._most_from_one:
             self._make_room([site])
@@ -114,7 +115,7 @@ class Strangers(Generic[Peer]):
         self._queue(stranger)[peer] = None
 
     def rise(self, peer: Peer, standing: Standing) -> None:
-        """Take note that a connection has come further."""
+        """Raise the standing of a connection."""
         if (stranger := self._all.get(peer)) is None:
             return
         self._unqueue(stranger)
@@ -124,7 +125,7 @@ class Strangers(Generic[Peer]):
             self._remember(stranger.site)
 
     def leave(self, peer: Peer, *, joined: bool = False) -> None:
-        """Count a connection no more: it has `joined`, or it is closed."""
+        """Remove a connection, which has `joined` or is closed."""
         if (stranger := self._all.pop(peer, None)) is None:
             return
         if joined:

@@ -1,9 +1,9 @@
 """TLS without sockets: contexts from files, and the ciphertext of one connection.
 
-asyncio's own TLS closes a connection whose handshake fails without sending the alert that says why, starts a
-handshake before the program may refuse the connection, and does not tell how many bytes it adds. Here the
-bytes of a connection pass through a `TLSChannel`: the alert is sent, limits hold before any cryptography, and
-every byte is counted.
+asyncio's own TLS has three disadvantages. If a handshake fails, it closes the connection without sending the
+alert. It starts the handshake before the program can refuse the connection. It does not count the bytes that
+it adds. Here the bytes of a connection pass through a `TLSChannel`: alerts are sent, limits hold before any
+cryptography, and every byte is counted.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from asyncdmtl.protocol.framing import Buffer
 
 log = logging.getLogger(__name__)
 
-# Bytes that are encrypted at once: the memory that ciphertext takes before the socket takes it.
+# Bytes that are encrypted at a time, which limits the memory for ciphertext that waits for the socket.
 ENCRYPTED_BYTES = 1 << 20
 
-# Bytes of a full TLS record. Shorter buffers are joined before they are encrypted, so that they share one.
+# Bytes of a full TLS record. Shorter buffers are joined before they are encrypted, so that they share a
+# record.
 RECORD_BYTES = 1 << 14
 
 # The first byte of a frame in plaintext, which no TLS record begins with.
 PLAIN_TYPE = 0x00
 
-# Words of TLS alerts about the peer's identity (RFC 8446, section 6.2). Other alerts come from bytes that
-# were damaged on their way.
+# Words in TLS alerts about the peer's identity (RFC 8446, section 6.2). Other alerts are caused by corrupted
+# bytes.
 _IDENTITY_ALERTS = ("certificate", "unknown ca", "access denied")
 
 
@@ -84,7 +85,7 @@ def check_server_name(name: str, option: str) -> str:
 class TLSChannel:
     """The TLS of one connection: ciphertext in, plaintext out, and the other way round.
 
-    All methods may raise ssl.SSLError, which `tls_error` translates; `pending` then gives the alert for the
+    All methods may raise ssl.SSLError, which `tls_error` translates; `pending` then returns the alert for the
     peer.
 
     Parameters
@@ -98,7 +99,7 @@ class TLSChannel:
     open : bool
         True once the handshake is done, and plaintext may pass.
     overhead_in, overhead_out : int
-        Bytes of received and of sent ciphertext, less those of the plaintext in it.
+        The bytes that encryption added to all received and to all sent plaintext.
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
@@ -137,7 +138,7 @@ class TLSChannel:
         return int(count)
 
     def encrypt(self, buffers: Iterable[Buffer]) -> Iterator[Buffer]:
-        """The ciphertext of some buffers, in their order; each piece is encrypted when it is asked for."""
+        """The ciphertext of some buffers, in their order; pieces are encrypted as the iterator advances."""
         short = bytearray()
         for buffer in buffers:
             if len(buffer) < RECORD_BYTES and len(short) < ENCRYPTED_BYTES:
@@ -149,14 +150,14 @@ class TLSChannel:
         yield from self._encrypt(memoryview(short))
 
     def pending(self) -> bytes:
-        """Ciphertext of TLS's own messages that are to be sent: handshakes and alerts."""
+        """The ciphertext of TLS's own messages that wait to be sent: handshakes and alerts."""
         ciphertext = self._outgoing.read()
         self.overhead_out += len(ciphertext)
         return ciphertext
 
     def end(self) -> bytes:
         """The last ciphertext, which says that no more follows."""
-        # The peer's answer to this is not waited for.
+        # The peer's answer is not awaited.
         with contextlib.suppress(ssl.SSLError):
             self._object.unwrap()
         return self.pending()
@@ -166,10 +167,10 @@ class TLSChannel:
         """The channel binding: bytes that are equal at the two ends of this connection and at no other.
 
         They are the Finished message of the worker, an HMAC of the whole handshake, certificates included,
-        under a key of this connection (RFC 8446, section 4.4.4). An attacker in between, who speaks TLS with
-        both ends, gets two different ones. OpenSSL gives that message under the name "tls-unique", which is
-        defined for TLS up to 1.2 only (RFC 5929): for TLS 1.3 no standard covers this binding. The binding of
-        RFC 9266, tls-exporter, is not offered by Python's ssl module.
+        under a key of this connection (RFC 8446, section 4.4.4). An attacker between the two ends would have
+        a TLS connection with each, with different bindings. OpenSSL gives that message under the name
+        "tls-unique", which is defined for TLS up to 1.2 only (RFC 5929): for TLS 1.3 no standard covers this
+        binding. The binding of RFC 9266, tls-exporter, is not offered by Python's ssl module.
 
         Raises
         ------
@@ -204,7 +205,7 @@ class TLSChannel:
 
 
 def tls_error(error: ssl.SSLError, peer: str) -> AsyncDMTLError:
-    """The error that a failure of TLS means: AuthenticationError about an identity, else LinkError."""
+    """Translate an error of TLS: AuthenticationError if it is about an identity, else LinkError."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return AuthenticationError(f"the certificate of {peer} is not accepted: {error.verify_message}")
     reason = (error.reason or str(error)).lower().replace("_", " ")
@@ -220,7 +221,7 @@ def tls_error(error: ssl.SSLError, peer: str) -> AsyncDMTLError:
 class RenewingContext(ssl.SSLContext):
     """A context that reads its certificate and key again when the files have changed.
 
-    So a renewed certificate is used from the next connection on. Files that cannot be used are reported in
+    A renewed certificate is thus used from the next connection on. Files that cannot be used are reported in
     the log, and the context keeps the certificate that it has.
     """
 
@@ -233,7 +234,7 @@ class RenewingContext(ssl.SSLContext):
         self._files, self._seen = (certificate, key), _stamps(certificate, key)
 
     def renew(self) -> None:
-        """Read the files again if they are not those that were read last."""
+        """Read the files again if they have changed."""
         if self._files is None or (seen := _stamps(*self._files)) == self._seen:
             return
         self._seen = seen
@@ -245,7 +246,7 @@ class RenewingContext(ssl.SSLContext):
 
 
 def _stamps(*files: Path) -> tuple[tuple[int, int, int], ...]:
-    """What changes when a file is written or replaced; zeros for a file that is away."""
+    """Facts about files that change when one is written or replaced; zeros for a missing file."""
     found = []
     for file in files:
         try:
@@ -295,8 +296,8 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> 
 
 def _load_ca(context: ssl.SSLContext, ca: Path, option: str) -> None:
     _read(ca, option)
-    # A certificate in the file is trusted by itself, also where another CA signed it: that of an intermediate
-    # CA, or of the server alone.
+    # A certificate in the file is trusted even if another CA signed it: it may be that of an intermediate CA,
+    # or of the server itself.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(ca)

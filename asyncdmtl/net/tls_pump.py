@@ -1,4 +1,4 @@
-"""What passes between a session and a socket through TLS: plaintext to one side, ciphertext to the other."""
+"""TLS between a session and a socket: plaintext on one side, ciphertext on the other."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class PlaintextError(Exception):
 
 
 class TLSPump:
-    """Encrypts messages as fast as the socket takes them, and decrypts received bytes.
+    """Encrypts messages as fast as the socket accepts them, and decrypts received bytes.
 
-    Ciphertext is a copy of what is sent. It is made only as far as the socket has room, so that memory holds
-    one piece of it and not the whole.
+    Ciphertext is a copy of the plaintext. It is made only as far as the socket has room, so that memory holds
+    one piece of it at a time.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ class TLSPump:
     session : Session
     transport : asyncio.Transport
     has_room : callable
-        Whether the socket takes more.
+        A function that returns whether the socket accepts more bytes.
 
     Attributes
     ----------
     buffer : memoryview
-        Where the next ciphertext is received.
+        The buffer for the next received ciphertext.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TLSPump:
 
     @property
     def idle(self) -> bool:
-        """True if all that was written has been handed to the socket."""
+        """True if everything that was written has been passed to the socket."""
         return not self._outgoing
 
     def received(self, count: int) -> list[Message]:
@@ -65,7 +65,7 @@ class TLSPump:
         Raises
         ------
         PlaintextError
-            They are no TLS.
+            The bytes are not TLS.
         ssl.SSLError
             TLS failed; `send_pending` then sends the alert that tells the peer.
         RemoteProtocolError
@@ -87,7 +87,7 @@ class TLSPump:
         self.pump()
 
     def pump(self) -> None:
-        """Encrypt and send what waits, as far as the socket has room."""
+        """Encrypt and send waiting plaintext, as far as the socket has room."""
         while self._outgoing and self._has_room():
             if (ciphertext := next(self._outgoing[0], None)) is None:
                 self._outgoing.popleft()
@@ -96,17 +96,17 @@ class TLSPump:
         self._count()
 
     def drop(self) -> None:
-        """Send nothing of what waits."""
+        """Discard the plaintext that waits."""
         self._outgoing.clear()
 
     def send_pending(self) -> None:
-        """Send what TLS itself has to say: handshakes and alerts."""
+        """Send TLS's own messages: handshakes and alerts."""
         if (ciphertext := self.channel.pending()) and not self._transport.is_closing():
             self._transport.write(ciphertext)
         self._count()
 
     def end(self) -> None:
-        """Tell the peer that no more comes."""
+        """Tell the peer that no more bytes follow."""
         if self.channel.open:
             self._transport.write(self.channel.end())
 

@@ -17,19 +17,19 @@ from asyncdmtl.net.connection import Connection
 # Seconds between the first attempt to connect and the second; each further pause is twice as long.
 FIRST_RETRY_PAUSE = 0.05
 
-# Seconds of the longest pause between attempts to connect: a server that is up again is found within it.
+# Seconds of the longest pause between attempts to connect: a restarted server is found within it.
 LONGEST_RETRY_PAUSE = 2.0
 
-# Seconds after which an attempt to connect to one address of a name gets a rival at the next address: a dead
-# address does not hold up a living one. The value is that of RFC 8305, section 8.
+# Seconds after which, beside an attempt to connect to one address of a name, the next address is tried: a
+# dead address does not delay a working one. The value is that of RFC 8305, section 8.
 NEXT_ADDRESS_DELAY = 0.25
 
-# Seconds of the longest limit of a wait, some 30 years: event loops cannot measure any time whatever.
+# The largest limit of a wait, in seconds, some 30 years: event loops cannot handle arbitrarily long times.
 LONGEST_WAIT = 1e9
 
-# Connections that the kernel keeps until the server accepts them: a hundred workers may come at the same
-# moment. asyncio accepts as many in one turn of its loop, and more would keep it from all else while
-# strangers flood it.
+# Connections that the kernel queues until the server accepts them: a hundred workers may connect at one
+# moment. asyncio accepts as many in one turn of its loop; with more, a flood of connections would block all
+# other work.
 BACKLOG = 128
 
 
@@ -125,7 +125,7 @@ async def _opened(host: str, port: int, connection: Connection, end: float) -> C
                 opened.close()
                 raise
     except BaseException:
-        # uvloop does not tell the connection that its socket is closed: nothing may wait for that.
+        # uvloop does not report that the socket is closed, so that nothing may wait for that.
         connection.abort()
         raise
     try:
@@ -140,7 +140,7 @@ async def _addresses(host: str, port: int, end: float) -> list[aiohappyeyeballs.
     """The addresses of a name; LinkError if it has none, or if no answer comes before the time `end`."""
     try:
         async with asyncio.timeout_at(end):
-            # In a thread of its own: a wait that is given up then leaves no error behind.
+            # Runs in a thread of its own: if the wait is given up, its late error is not reported.
             lookup: Callable[..., list[Any]] = socket.getaddrinfo
             return await asyncio.to_thread(lookup, host, port, type=socket.SOCK_STREAM)
     except TimeoutError as error:
@@ -151,7 +151,7 @@ async def _addresses(host: str, port: int, end: float) -> list[aiohappyeyeballs.
 
 
 def _reason(error: OSError | LinkError | WaitError) -> str:
-    """The kernel's words for an error, without those that the event loop adds to them."""
+    """The kernel's message of an error, without the words that the event loop adds."""
     if isinstance(error, LinkError | WaitError):
         return str(error)
     if isinstance(error, TimeoutError):

@@ -20,38 +20,40 @@ from asyncdmtl.multicast.sending import DatagramBlock
 
 log = logging.getLogger(__name__)
 
-# Linux: the kernel cuts one large write into datagrams of this size (include/uapi/linux/udp.h; Python's
-# socket module lacks the names of this and the next options).
+# The Linux option by which the kernel cuts one large write into datagrams of a given size
+# (include/uapi/linux/udp.h; Python's socket module lacks the names of this and the next options).
 UDP_SEGMENT = 103
 
-# Linux: the kernel gives several datagrams of one size in one read (include/uapi/linux/udp.h).
+# The Linux option by which one read returns several datagrams of one size (include/uapi/linux/udp.h).
 UDP_GRO = 104
 
-# Linux: the MTU of the way to the group (include/uapi/linux/in.h, in6.h).
+# The Linux options that read the MTU of the path to the group (include/uapi/linux/in.h, in6.h).
 IP_MTU = 14
 IPV6_MTU = 24
 
-# Linux: the size of a socket's buffers beyond the administrator's limit, for root (asm-generic/socket.h).
+# The Linux options by which root can make a socket's buffers larger than the system's limit
+# (asm-generic/socket.h).
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 
-# Bytes of a packet where the MTU cannot be asked for: that of Ethernet.
+# Bytes of a packet if the MTU cannot be read: that of Ethernet.
 USUAL_MTU = 1500
 
-# Bytes of the largest packet, though the loopback takes larger ones: a lost packet then costs less to repair.
+# The most bytes of a packet. The loopback interface permits larger ones, but a lost small packet costs less
+# to repair.
 LARGEST_PACKET = 9000
 
-# Bytes that may wait at the receiving socket: a worker that computes does not read for a while.
+# Bytes that may wait at the receiving socket, since a worker does not read while it computes.
 RECEIVE_BUFFER_BYTES = 1 << 24
 
-# Bytes that may wait at the sending socket: some milliseconds of a fast network.
+# Bytes that may wait at the sending socket: as many as a fast network sends in some milliseconds.
 SEND_BUFFER_BYTES = 1 << 20
 
-# Datagrams that are read in one turn of the event loop, so that heartbeats are not late.
+# The most reads in one turn of the event loop, so that heartbeats are not late.
 TURN_READS = 64
 
-# Datagrams that are read before a loss report. All that have arrived must be counted; the bound ends the
-# reading when a fast sender goes on.
+# The most reads before a loss report. All datagrams that have arrived must be counted; the limit ends the
+# reading if a fast sender goes on sending.
 DRAIN_READS = 1 << 14
 
 
@@ -65,7 +67,7 @@ class Group:
         An IPv4 or IPv6 address of the multicast range.
     port : int
     hops : int
-        The time to live of datagrams: 1 keeps them in the network, 0 on the host.
+        The time to live of datagrams: 1 keeps them in the local network, 0 on this host.
     """
 
     address: str = "239.192.77.77"
@@ -87,7 +89,7 @@ class Group:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """AF_INET or AF_INET6, after the address."""
+        """AF_INET or AF_INET6, as the address requires."""
         return socket.AF_INET6 if ipaddress.ip_address(self.address).version == 6 else socket.AF_INET
 
     @property
@@ -103,7 +105,7 @@ class GroupSender:
     ----------
     group : Group
     interface : str
-        The network interface: its name, or one of its addresses. Empty: the kernel's routes decide.
+        The network interface: its name, or one of its addresses. If it is empty, the kernel's routes decide.
 
     Attributes
     ----------
@@ -139,7 +141,7 @@ class GroupSender:
         self.piece_bytes = _payload(made, group) - OVERHEAD
 
     async def send(self, block: DatagramBlock) -> None:
-        """Send datagrams. Those that this machine's network refuses are lost, as others are on their way."""
+        """Send datagrams. Datagrams that this machine's network refuses count as lost."""
         while True:
             try:
                 self._send_now(block)
@@ -165,7 +167,8 @@ class GroupSender:
             except BlockingIOError:
                 raise
             except OSError:
-                # A kernel before 4.18, or a network card that cannot do this: from now on one by one.
+                # The kernel (before 4.18) or the network card cannot do this: datagrams are sent one by one
+                # from now on.
                 self._segmented = False
         for at in range(0, len(block.datagrams), block.size):
             self._socket.send(block.datagrams[at : at + block.size])
@@ -185,7 +188,7 @@ class GroupSender:
 
 
 class GroupReceiver:
-    """Receives datagrams of a group, and hands each to the function that takes its stream.
+    """Receives datagrams of a group, and passes each to the function that is registered for its stream.
 
     Parameters
     ----------
@@ -196,7 +199,7 @@ class GroupReceiver:
     Attributes
     ----------
     counts : DatagramCounts
-        Where all datagrams of the group are counted.
+        The counts of all datagrams of the group.
 
     Raises
     ------
@@ -231,15 +234,15 @@ class GroupReceiver:
         self._loop.add_reader(made.fileno(), self.read)
 
     def listen(self, name: bytes, take: Callable[[memoryview], object]) -> None:
-        """Have the datagrams of a stream given to `take`; each is valid during the call only."""
+        """Pass the datagrams of a stream to `take`; each is valid during the call only."""
         self._streams[name] = take
 
     def forget(self, name: bytes) -> None:
-        """Take no more datagrams of a stream."""
+        """Stop passing on the datagrams of a stream."""
         self._streams.pop(name, None)
 
     def read(self, most: int = TURN_READS) -> None:
-        """Hand over the datagrams that have arrived, from at most `most` reads."""
+        """Pass on the datagrams that have arrived, in at most `most` reads."""
         for _ in range(most):
             try:
                 length, control, _, _ = self._socket.recvmsg_into([self._buffer], 64)
@@ -273,7 +276,7 @@ def _make_room(made: socket.socket, option: int, forced: int, size: int) -> None
     with contextlib.suppress(OSError):
         made.setsockopt(socket.SOL_SOCKET, option, size)
     if sys.platform == "linux" and made.getsockopt(socket.SOL_SOCKET, option) < size:
-        # Only root may go beyond the administrator's limit.
+        # Only root may exceed the system's limit.
         with contextlib.suppress(OSError):
             made.setsockopt(socket.SOL_SOCKET, forced, size)
 
@@ -302,7 +305,7 @@ def _membership(group: Group, interface: str) -> bytes:
     """A struct ip_mreqn: the group, an address of the interface, and the index of the interface."""
     local, index = socket.inet_aton("0.0.0.0"), 0
     try:
-        # A server that listens on :: knows IPv4 addresses in this form.
+        # A server that listens on :: sees IPv4 addresses in this form.
         local = socket.inet_aton(str(ipaddress.IPv4Address(interface.removeprefix("::ffff:"))))
     except ValueError:
         index = interface_index(interface)

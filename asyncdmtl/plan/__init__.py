@@ -1,1 +1,1 @@
-"""From a placement to matrices: no data, no sockets, no clock."""
+"""Plans: from a placement to matrices, without data, sockets or clocks."""

@@ -1,4 +1,4 @@
-"""From parameters to a plan: the matrices and deliveries that both ends build alike."""
+"""Builds a plan, its matrices and deliveries, from its parameters; both ends build the same."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_plan(parameters: PlanParameters) -> Plan:
 
 
 def _each_missing(units: Units) -> list[tuple[int, ...]]:
-    """For every worker the units that it lacks, ascending."""
+    """The units that each worker lacks, ascending."""
     everything = tuple(range(len(units.holders)))
     held = [set(own) for own in units.held]
     return [tuple(unit for unit in everything if unit not in own) for own in held]
@@ -54,8 +54,8 @@ def _most_rows(deliveries: Sequence[Delivery]) -> int:
 
 
 def _missing(units: Units, subpackets: int) -> tuple[Delivery, ...]:
-    """Every worker is sent the first rows, as many as it lacks packets: any that many would suffice."""
-    # Slices of one tuple share its numbers: with 1,000 workers that is 80 MB instead of 400.
+    """Each worker is sent the first rows, as many as it lacks packets (other rows would serve as well)."""
+    # Slices of one tuple share its integers: for 1,000 workers they take 80 MB instead of 400 MB.
     rows = tuple(range(len(units.holders) // units.merged * subpackets))
     return tuple(
         Delivery(rows[: len(missing) // units.merged * subpackets], missing, held)

@@ -1,4 +1,4 @@
-"""The choice of what a plan codes and of how much each worker sends: units, packets and rates."""
+"""The choice of the units that a plan codes, of packets, and of the rate of each worker."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from asyncdmtl.plan.rates.rounding import PacketRates, plan_rates
 from asyncdmtl.plan.rates.stragglers import check_copies, silent_rates
 from asyncdmtl.plan.units import Units
 
-# Columns of matrices up to which units with equal holders are not merged: small matrices cost little, and
-# packets of single units balance the work of the workers better.
+# The most columns of matrices for which units with equal holders are not merged: small matrices cost little,
+# and packets of single units balance the work of the workers better.
 MOST_UNMERGED_COLUMNS = 256
 
 
 @dataclass(frozen=True)
 class UplinkWishes:
-    """How an uplink is to be chosen; the arguments of `make_plan` of the same names."""
+    """The arguments of `make_plan` of the same names, which determine the choice of the uplink."""
 
     max_overhead: Fraction = Fraction(0)
     prices: Sequence[Fraction | int] | None = None
@@ -29,7 +29,7 @@ class UplinkWishes:
 
 
 def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wishes: UplinkWishes) -> Units:
-    """The units of the least loads: aggregates of tasks that a worker stores whole, and updates."""
+    """The units with the smallest loads: aggregates of tasks that a worker stores whole, and updates."""
     aggregated: tuple[int, ...] = ()
     if wishes.whole_tasks and strategy == "relay":
         aggregated = best_aggregates(placement, tasks)
@@ -46,7 +46,7 @@ def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wish
 
 
 def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:
-    """Rates for these units, which come back merged where that makes large matrices smaller."""
+    """Rates for these units, and the units, merged if that makes large matrices smaller."""
 
     def rates(of: Units) -> PacketRates:
         return plan_rates(
@@ -58,7 +58,7 @@ def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Uni
             silent=wishes.silent,
         )
 
-    # With so many units no plan of single ones is small, and its rates need not be found.
+    # With so many units, a plan without merging is never small, so that its rates need not be computed.
     if strategy != "relay" or len(units.holders) <= MOST_UNMERGED_COLUMNS or units.largest_merge() == 1:
         found = rates(units)
         small = found.subpackets * len(units.holders) <= MOST_UNMERGED_COLUMNS
@@ -69,7 +69,7 @@ def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Uni
 
 
 def _scaled(rates: PacketRates, merged: int) -> PacketRates:
-    """Rates of blocks, whose cost or time counts vectors again."""
+    """The rates of blocks, with cost or time in units of vectors."""
     objective = rates.objective
     if objective is None:
         return rates

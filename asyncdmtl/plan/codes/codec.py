@@ -1,8 +1,8 @@
 """Encoding and decoding with prepared matrices: bytes in, bytes out.
 
-A vector of `d` numbers is cut into `P` equal packets of whole numbers; what does not divide is padded
-with zeros. Coding combines packets byte by byte over GF(2^8), so decoded vectors equal the originals
-bit for bit, whatever their dtype.
+A vector of `d` numbers is padded with zeros and cut into `P` equal packets, which contain whole numbers.
+Coding combines packets byte by byte over GF(2^8), so decoded vectors equal the originals bit for bit,
+whatever their dtype.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import gf256, linalg
 from asyncdmtl.plan.codes.matrices import ColumnDelivery
 
-# The most ranges that a packet is coded and sent in. Each range costs the server and every worker a message
-# or two, whatever its size.
+# The most ranges of a packet. Each range costs the server and every worker a message or two, even if it is
+# small.
 MOST_RANGES = 32
 
-# The least bytes of a range, except for the last one.
+# The fewest bytes of a range, except for the last one.
 LEAST_RANGE = 32 << 10
 
-# Where vectors have many packets, a packet is cut into at least so many ranges, so that some are sent on
-# while others come.
+# The fewest ranges of a packet if vectors have many packets, so that some ranges go down while others come
+# up.
 SOME_RANGES = 4
 
-# Bytes by which ranges grow, times the square of the packets per vector: with more packets there are, as a
-# rule, more workers and more rows per message. Ranges of rows for a multicast group do not grow, because
-# there the downlink takes about as long as the uplink, and waiting for a range costs the most.
+# A range has at least this many bytes times the square of the packets per vector: with more packets, there
+# are usually more workers, and more rows in a message. Ranges of rows for a multicast group do not grow,
+# because there the downlink takes about as long as the uplink, and waiting for a range costs most.
 LEAST_SQUARE = 3 << 10
 
 
@@ -40,8 +40,8 @@ LEAST_SQUARE = 3 << 10
 class VectorFormat:
     """The layout of vectors of `length` numbers of `dtype` in packets of bytes.
 
-    A block of `merged` vectors, side by side, is cut into `subpackets` packets. `grouped` says whether rows
-    go to a multicast group of workers.
+    A block of `merged` vectors, side by side, is cut into `subpackets` packets. `grouped` is true if rows go
+    to a multicast group of workers.
     """
 
     length: int
@@ -88,12 +88,12 @@ class VectorFormat:
         return -(-self.packet_bytes // (64 * count)) * 64
 
     def reaches(self, cols: slice, size: int) -> bool:
-        """Whether the first `size` bytes of every packet hold these numbers of every vector."""
+        """Whether the first `size` bytes of every packet contain the numbers `cols` of every vector."""
         numbers, done = self.packet_bytes // self.dtype.itemsize, size // self.dtype.itemsize
         vector = self.padded_bytes // self.dtype.itemsize
         for start in range(0, vector * self.merged, vector):
             first, last = start + cols.start, start + cols.stop - 1
-            # Numbers of two packets reach up to the end of the first one.
+            # If the numbers lie in two packets, the first one is needed up to its end.
             needed = numbers if last // numbers > first // numbers else last % numbers + 1
             if done < needed:
                 return False
@@ -128,7 +128,7 @@ class Encoder:
 
 
 class Decoder:
-    """The decoder of one worker: from the rows it is sent and the packets it knows to those it wants.
+    """The decoder of one worker, which computes the packets it wants from received rows and known packets.
 
     `V_wanted = [G_w⁻¹ | G_w⁻¹·G_known] · [Y ; V_known]`, one product with a matrix that is made once per
     plan (docs/theory.md, section 4). Raises CodingError if `G_w` is singular.

@@ -1,4 +1,4 @@
-"""The prepared encoders and decoders of one plan: each is made when it is first asked for, and kept."""
+"""The encoders and decoders of one plan. Each is made at its first use, and kept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Coders:
     )
 
     def encoder(self, worker: int) -> Encoder:
-        """The encoder of one worker: from the packets that it stores to its uplink rows."""
+        """The encoder of one worker, from stored packets to uplink rows."""
         if worker not in self._encoders:
             first = sum(self.uplink_rows[:worker])
             rows = self.uplink_matrix[first : first + self.uplink_rows[worker]]
@@ -45,7 +45,7 @@ class Coders:
         return self._encoders[worker]
 
     def decoder(self, worker: int) -> Decoder:
-        """The decoder of one worker: from the rows it is sent and the packets it knows to those it wants."""
+        """The decoder of one worker, from received rows and known packets to wanted packets."""
         if worker not in self._decoders:
             self._decoders[worker] = Decoder(self.combined, self.deliveries[worker])
         return self._decoders[worker]
@@ -56,12 +56,12 @@ class Coders:
         return Recombiner(self.downlink_matrix)
 
     def collector(self, responders: Sequence[int] | None = None) -> tuple[tuple[int, ...], Decoder]:
-        """How the server decodes all vectors, where it aggregates: the uplink rows it takes, and a decoder.
+        """The decoder of a server that aggregates, and the uplink rows from which it decodes all vectors.
 
         Parameters
         ----------
         responders : sequence of int, optional
-            The workers whose rows are there; default all. Prepared once for each set.
+            The workers whose rows have arrived; default all. Each set of workers is prepared once.
 
         Raises
         ------

@@ -1,10 +1,11 @@
 """The exact check that every worker can decode, with one elimination for all workers.
 
-Worker `k` gets the first `r_k` rows of `G` and decodes iff no vector other than 0 lies in the null space of
-these rows and is zero at every column that the worker knows. With a basis `B` of that null space, the rows of
-`B` at the known columns must be a non-singular matrix. It is as small as the worker's store, and the null
-spaces of more and more rows follow from each other, so one elimination of `G` serves all workers. A worker
-that stores more than it lacks is checked by the rank of its own system, which is smaller then.
+Worker `k` gets the first `r_k` rows of `G`. It can decode iff no vector other than 0 lies in the null space
+of these rows and is zero at every column that the worker knows. With a basis `B` of that null space, the rows
+of `B` at the known columns must be a non-singular matrix. Its size is the number of columns that the worker
+knows, and the null spaces of growing numbers of rows follow from each other, so one elimination of `G` serves
+all workers. A worker that stores more than it lacks is checked by the rank of its own system, which is then
+the smaller matrix.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from asyncdmtl.plan.codes.matrices import ColumnDelivery, unit_columns
 def undecodable(
     G: Bytes, deliveries: Sequence[ColumnDelivery], bases: Mapping[int, Bytes] | None = None
 ) -> list[int]:
-    """The workers that cannot decode what they want from the rows they are sent; exact.
+    """The workers that cannot decode their wanted vectors from the rows they are sent. The check is exact.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def undecodable(
 
 
 def null_space_counts(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> dict[int, int]:
-    """The number of leading rows for each worker that is checked by a null space."""
+    """The number of leading rows of each worker that is checked by a null space."""
     everything = tuple(range(len(G)))
     return {
         k: len(delivery.rows)
@@ -69,7 +70,7 @@ def null_space_counts(G: Bytes, deliveries: Sequence[ColumnDelivery]) -> dict[in
 
 
 def null_space_bases(G: Bytes, counts: Iterable[int]) -> dict[int, Bytes]:
-    """For each of `counts` a basis of the null space of so many leading rows of `G`."""
+    """For each number in `counts`, a basis of the null space of that many leading rows of `G`."""
     bases: dict[int, Bytes] = {}
     basis: Bytes | None = None
     before = 0
@@ -91,12 +92,12 @@ def _decodes(G: Bytes, delivery: ColumnDelivery) -> bool:
 
 
 def later_row_for(G: Bytes, basis: Bytes, known: Indices, first: int) -> int | None:
-    """The first row of `G` from `first` on that replaces a worker's last row so that it decodes.
+    """The first row of `G`, from `first` on, with which in place of its last row a worker can decode.
 
     Parameters
     ----------
     basis : uint8 array (columns, ·)
-        Of the null space of the worker's other rows.
+        A basis of the null space of the worker's other rows.
     known : array of int
         The columns that the worker knows.
     """

@@ -2,8 +2,8 @@
 
 Entries are random on the support that the placement allows (docs/theory.md, section 4): whenever the
 loads meet the cut-set bounds, generic entries let every worker decode, and a failed check costs a retry
-with the next seed. Entries come from SHAKE-256, so a seed means the same matrix on every machine and
-with every version of every library.
+with the next seed. Entries come from SHAKE-256, so that a seed gives the same matrix on every machine, with
+any versions of libraries.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Delivery:
     rows : tuple of int
         The rows of the downlink matrix that the worker is sent, in packets.
     wanted : tuple of int
-        The vectors that it decodes from them, ascending.
+        The vectors that it decodes from these rows, ascending.
     known : tuple of int
-        The vectors that it has already and uses as side information, ascending.
+        The vectors that the worker has, and uses as side information, ascending.
     """
 
     rows: tuple[int, ...]
@@ -49,7 +49,7 @@ class Delivery:
 
 @dataclass(frozen=True, eq=False)
 class ColumnDelivery:
-    """A delivery with matrix columns (of packets) in place of vectors, in the order of packed vectors."""
+    """A delivery whose vectors are given as matrix columns (of packets), in the order of packed vectors."""
 
     rows: tuple[int, ...]
     wanted: Indices
@@ -73,21 +73,22 @@ def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: i
     for k, rows in enumerate(uplink_rows):
         support = packets(placement.stored[k], subpackets)
         entries = random_matrix(f"uplink/{k}", seed, rows, len(support))
-        # No entry is 0: where a worker stores little, one lost entry would keep all others from decoding.
+        # No entry may be 0: if a worker stores little, one entry of 0 could make it impossible for others to
+        # decode.
         E[first : first + rows, support] = np.maximum(entries, 1)
         first += rows
     return E
 
 
 def plain_uplink(senders: Sequence[int]) -> Bytes:
-    """`E` for uncoded sending: partition `n` goes up once, as it is, from worker `senders[n]`."""
+    """`E` for uncoded sending: worker `senders[n]` sends the update of partition `n`, once and uncoded."""
     return np.eye(len(senders), dtype=np.uint8)[np.argsort(senders, kind="stable")]
 
 
 def coded_downlink(rows: int, columns: int, seed: int, last_row: int = 0) -> Bytes:
     """`D`, of shape (rows, columns): every row combines all rows that the server has.
 
-    `last_row` is the number of the draw of the last row: 0 takes it with all others.
+    If `last_row` is not 0, the last row is drawn anew, from a stream of random numbers with this number.
     """
     D = random_matrix("downlink", seed, rows, columns)
     if last_row and rows:
