@@ -22,7 +22,7 @@ _DRAWS = 6
 _MOST_DRAWS = 24
 
 # Condition number up to which a draw is taken after `_DRAWS`: it costs three of sixteen digits.
-_FAIR_CONDITION = 1e3
+FAIR_CONDITION = 1e3
 
 # Condition number below which no further draw is made: it costs two of sixteen digits.
 _GOOD_CONDITION = 100.0
@@ -52,7 +52,7 @@ def build_uplink(
     for draw in draws:
         best: tuple[list[Floats], float] | None = None
         for attempt in range(_MOST_DRAWS):
-            if attempt >= _DRAWS and best is not None and best[1] <= _FAIR_CONDITION:
+            if attempt >= _DRAWS and best is not None and best[1] <= FAIR_CONDITION:
                 break
             try:
                 drawn = checked_uplink(target, responders, P, *draw())
@@ -113,7 +113,7 @@ def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Floats, tu
     ranks = tuple(basis.shape[1] for basis in open_)
     best: tuple[Floats, float] | None = None
     for attempt in range(_MOST_DRAWS):
-        if attempt >= _DRAWS and best is not None and best[1] <= _FAIR_CONDITION:
+        if attempt >= _DRAWS and best is not None and best[1] <= FAIR_CONDITION:
             break
         Q = real.random_orthonormal(rng, max(ranks), target.rank)
         worst = max(real.condition_number(Q[:rank] @ basis) for rank, basis in zip(ranks, open_, strict=True))

@@ -24,27 +24,25 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
-from asyncdmtl.plan.linear.matrices import build_downlink, build_uplink, solve_decoding
-from asyncdmtl.plan.linear.rowwise import uplink_row_by_row
-from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound, packet_columns
+from asyncdmtl.plan.linear.matrices import build_downlink, solve_decoding
+from asyncdmtl.plan.linear.targets import Target, packet_columns
+from asyncdmtl.plan.linear.uplink import (
+    Uplink,
+    WantedTarget,
+    cheapest_uplink,
+    fewest_subpackets,
+    find_uplink,
+)
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
 from asyncdmtl.plan.validation import a_placement, rational, whole_number
 
 # The most packets per vector of a linear plan: the systems solved grow with their square.
 MOST_LINEAR_SUBPACKETS = 4096
-
-# The largest number of packets per vector that `max_overhead` tries: each costs an integer program.
-MOST_TRIED_SUBPACKETS = 24
-
-# The largest number of packets per vector that is tried where none is asked for.
-MOST_DEFAULT_SUBPACKETS = 6
-
-# Columns of uplink matrices, partitions × packets, up to which it is tried: programs grow with them.
-MOST_DEFAULT_COLUMNS = 48
 
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -283,7 +281,7 @@ def make_linear_plan(
         The seed of all random choices. LAPACK's last digits differ between machines, so one side makes the
         plan and sends its matrices.
     subpackets : int, optional
-        P. Default: 1, or the denominator of `fractional_bound` if that is small and lowers the load.
+        P. Default: 1, or a few packets (`MOST_DEFAULT_SUBPACKETS` at the most) if they lower the load.
     max_overhead : float or Fraction, optional
         The smallest P up to `MOST_TRIED_SUBPACKETS` is chosen whose bound exceeds that of schemes with any
         number of packets by at most this share. `subpackets` is not used then.
@@ -304,82 +302,39 @@ def make_linear_plan(
         max_overhead = rational("max_overhead", max_overhead)
     check_copies(placement, silent)
     responders = list(responder_sets(len(placement.workers), silent))
-    reduced = Target(placement, A)
-    wanted = _Wanted(A, reduced, silent, seed, responders)
-    if subpackets is None and max_overhead is None:
-        plan = _planned(wanted, 1, cut_bound(reduced, subpackets=1, silent=silent))
-        # Rates may have a denominator where their sum has none: halves are tried then.
-        P = max(2, plan.fractional_bound.denominator)
-        small = P <= MOST_DEFAULT_SUBPACKETS and P * len(placement.partitions) <= MOST_DEFAULT_COLUMNS
-        if plan.gap and small:
-            finer = _planned(wanted, P, cut_bound(reduced, subpackets=P, silent=silent))
-            return min(plan, finer, key=lambda each: each.uplink_load)
-        return plan
-    return _planned(wanted, *_choose_subpackets(reduced, silent, subpackets or 1, max_overhead))
+    wanted = WantedTarget(A, Target(placement, A), silent, seed, responders)
+    if max_overhead is not None:
+        subpackets = fewest_subpackets(wanted, Fraction(max_overhead))
+    # The matrices are small: threads of BLAS would spend their time waiting for each other.
+    with single_threaded():
+        uplink = cheapest_uplink(wanted) if subpackets is None else find_uplink(wanted, subpackets)
+        return _checked_plan(wanted, uplink, seed)
 
 
-@dataclass(frozen=True, eq=False)
-class _Wanted:
-    """What a plan is asked for, with its checked arguments."""
-
-    matrix: Floats
-    reduced: Target
-    silent: int
-    seed: int
-    responders: list[tuple[int, ...]]
-
-
-def _planned(wanted: _Wanted, P: int, bound: Bound) -> LinearPlan:
-    """The plan with `P` packets per vector."""
-    A, reduced, silent, seed = wanted.matrix, wanted.reduced, wanted.silent, wanted.seed
-    placement, responders = reduced.placement, wanted.responders
-    uplink, uplink_condition = build_uplink(
-        reduced, bound, responders, np.random.default_rng(seed), P, silent
-    )
-    if sum(map(len, uplink)) > bound.packets and reduced.rank > 1:
-        single = uplink_row_by_row(
-            placement, reduced, A, responders, np.random.default_rng(seed), subpackets=P, silent=silent
-        )
-        if single is not None and sum(map(len, single[0])) < sum(map(len, uplink)):
-            uplink, uplink_condition = single
-    downlink, ranks, downlink_condition = build_downlink(reduced, np.random.default_rng([seed, 1]))
+def _checked_plan(wanted: WantedTarget, uplink: Uplink, seed: int) -> LinearPlan:
+    """The plan with this uplink."""
+    A, reduced, P = wanted.matrix, wanted.reduced, uplink.subpackets
+    downlink, ranks, condition = build_downlink(reduced, np.random.default_rng([seed, 1]))
     matrices = []
-    for M, W in zip(placement.stored, uplink, strict=True):
+    for M, W in zip(reduced.placement.stored, uplink.matrices, strict=True):
         matrices.append(
             np.ascontiguousarray(W[:, packet_columns(M, P)] * np.repeat(reduced.scales[list(M)], P))
         )
     for matrix in (A, downlink, *matrices):
         matrix.flags.writeable = False
     return LinearPlan(
-        placement=placement,
+        placement=reduced.placement,
         target=A,
-        silent=silent,
+        silent=wanted.silent,
         subpackets=P,
         uplink_matrices=tuple(matrices),
-        uplink_bound=Fraction(bound.packets, P),
-        fractional_bound=bound.fractional,
-        bound_complete=bound.complete,
+        uplink_bound=Fraction(uplink.bound.packets, P),
+        fractional_bound=uplink.bound.fractional,
+        bound_complete=uplink.bound.complete,
         downlink_matrix=downlink,
         missing_ranks=ranks,
-        condition=max(uplink_condition, downlink_condition),
+        condition=max(uplink.condition, condition),
     )
-
-
-def _choose_subpackets(
-    target: Target, silent: int, subpackets: int, max_overhead: float | Fraction | None
-) -> tuple[int, Bound]:
-    if max_overhead is None:
-        return subpackets, cut_bound(target, subpackets=subpackets, silent=silent)
-    best: tuple[Fraction, int, Bound] | None = None
-    for P in range(1, MOST_TRIED_SUBPACKETS + 1):
-        bound = cut_bound(target, subpackets=P, silent=silent)
-        load = Fraction(bound.packets, P)
-        if best is None or load < best[0]:
-            best = load, P, bound
-        if load <= bound.fractional * (1 + Fraction(max_overhead)):
-            break
-    assert best is not None
-    return best[1], best[2]
 
 
 def _to_packets(vectors: NDArray[Float], P: int) -> NDArray[Float]:

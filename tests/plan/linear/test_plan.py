@@ -97,9 +97,9 @@ TARGETS: dict[str, Callable[[int], Array]] = {
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_everyone_obtains_the_target(placement: str, target: str) -> None:
     A = TARGETS[target](len(PLACEMENTS[placement].partitions))
-    plan = make_linear_plan(PLACEMENTS[placement], A)
+    plan = make_linear_plan(PLACEMENTS[placement], A, subpackets=1)
     assert end_to_end_error(plan) < 1e-9
-    assert plan.condition < 1e6
+    assert plan.condition < 1e3
     assert plan.uplink_load >= plan.uplink_bound >= plan.fractional_bound
     for R, W, stored in zip(plan.dimensions, plan.uplink_matrices, plan.placement.stored, strict=True):
         P = plan.subpackets
@@ -118,9 +118,10 @@ def test_everyone_obtains_the_target(placement: str, target: str) -> None:
     ],
 )
 def test_silent_workers_are_tolerated(placement: Placement, silent: int, target: str) -> None:
-    plan = make_linear_plan(placement, TARGETS[target](len(placement.partitions)), silent=silent)
+    A = TARGETS[target](len(placement.partitions))
+    plan = make_linear_plan(placement, A, silent=silent, subpackets=1)
     assert end_to_end_error(plan) < 1e-9
-    assert plan.condition < 1e7
+    assert plan.condition < 1e3
     assert plan.uplink_load >= plan.uplink_bound
 
 

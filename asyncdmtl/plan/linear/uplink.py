@@ -1,0 +1,158 @@
+"""Linear targets: the uplink with the smallest load that the ways to search for one find.
+
+Subspaces (or, with silent workers, codes), rows one by one, and numerical decomposition each have targets for
+which they alone meet the bound. Every uplink is checked for every set of responders.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import CodingError
+from asyncdmtl.plan.linear.decomposition import EFFORT, Decomposer
+from asyncdmtl.plan.linear.matrices import FAIR_CONDITION, build_uplink, checked_uplink
+from asyncdmtl.plan.linear.rowwise import uplink_row_by_row
+from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound
+
+# The largest number of packets per vector that `max_overhead` tries: each costs an integer program.
+MOST_TRIED_SUBPACKETS = 24
+
+# The largest number of packets per vector that is tried where none is asked for.
+MOST_DEFAULT_SUBPACKETS = 6
+
+# Columns of uplink matrices, partitions × packets, up to which it is tried: programs grow with them.
+MOST_DEFAULT_COLUMNS = 48
+
+
+@dataclass(frozen=True, eq=False)
+class WantedTarget:
+    """What a plan is asked for, with its checked arguments."""
+
+    matrix: Floats
+    reduced: Target
+    silent: int
+    seed: int
+    responders: list[tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Uplink:
+    """Uplink matrices (R_k·P, N·P) by worker, their worst condition number, and the bound on their rows."""
+
+    matrices: list[Floats]
+    condition: float
+    subpackets: int
+    bound: Bound
+
+    @property
+    def packets(self) -> int:
+        """Rows of all workers together."""
+        return sum(map(len, self.matrices))
+
+    @property
+    def load(self) -> Fraction:
+        """`Σ R_k` in vectors."""
+        return Fraction(self.packets, self.subpackets)
+
+
+def cheapest_uplink(wanted: WantedTarget) -> Uplink:
+    """The uplink with the smallest load over a few numbers of packets, the fewest among equals."""
+    best = find_uplink(wanted, 1)
+    most = min(MOST_DEFAULT_SUBPACKETS, MOST_DEFAULT_COLUMNS // len(wanted.reduced.placement.partitions))
+    whole = best.bound.fractional.denominator
+    # Rates may have a denominator where their sum has none: halves and thirds are tried, too.
+    for P in dict.fromkeys((whole, 2 * whole, 2, 3)):
+        if best.load == best.bound.fractional:
+            break
+        if 1 < P <= most:
+            best = _cheaper(wanted, P, best)
+    return best
+
+
+def fewest_subpackets(wanted: WantedTarget, max_overhead: Fraction) -> int:
+    """The fewest packets whose bound exceeds that of any number of packets by at most this share."""
+    best: tuple[Fraction, int] | None = None
+    for P in range(1, MOST_TRIED_SUBPACKETS + 1):
+        bound = cut_bound(wanted.reduced, subpackets=P, silent=wanted.silent)
+        load = Fraction(bound.packets, P)
+        if best is None or load < best[0]:
+            best = load, P
+        if load <= bound.fractional * (1 + max_overhead):
+            break
+    assert best is not None
+    return best[1]
+
+
+def find_uplink(wanted: WantedTarget, P: int) -> Uplink:
+    """The uplink with `P` packets per vector and the fewest rows, and a fair condition if it can be had."""
+    search = _Decompositions(wanted, P)
+    if (found := search.first(search.bound.packets, 3 * EFFORT)) is not None:
+        return found
+    best = _structured(wanted, search.bound, P)
+    # With as many rows, another uplink is better only if this one is badly conditioned.
+    return search.fewest(best.packets - (best.condition <= FAIR_CONDITION)) or best
+
+
+def _cheaper(wanted: WantedTarget, P: int, best: Uplink) -> Uplink:
+    """An uplink with `P` packets per vector and a smaller load than `best`, or `best`."""
+    search = _Decompositions(wanted, P)
+    most = math.ceil(best.load * P) - 1
+    if most < search.bound.packets:
+        return best
+    found = search.first(search.bound.packets, 3 * EFFORT) or search.fewest(most)
+    # Subspaces and codes take long with many packets: they are for what decomposition cannot do.
+    whole = search.bound.fractional.denominator
+    if found is None and (wanted.reduced.rank == 1 or max(2, whole) == P):
+        found = min(best, _structured(wanted, search.bound, P), key=lambda each: each.load)
+    return found or best
+
+
+def _structured(wanted: WantedTarget, bound: Bound, P: int) -> Uplink:
+    """Subspaces or codes, or the rows of the target one by one where that takes less."""
+    reduced, responders, silent = wanted.reduced, wanted.responders, wanted.silent
+    rng = np.random.default_rng(wanted.seed)
+    best = Uplink(*build_uplink(reduced, bound, responders, rng, P, silent), P, bound)
+    if best.packets > bound.packets and reduced.rank > 1:
+        rng = np.random.default_rng(wanted.seed)
+        single = uplink_row_by_row(
+            reduced.placement, reduced, wanted.matrix, responders, rng, subpackets=P, silent=silent
+        )
+        if single is not None and sum(map(len, single[0])) < best.packets:
+            best = Uplink(*single, P, bound)
+    return best
+
+
+class _Decompositions:
+    """The search for numerical decompositions with `P` packets per vector."""
+
+    def __init__(self, wanted: WantedTarget, P: int) -> None:
+        self.wanted, self.subpackets = wanted, P
+        self.bound = cut_bound(wanted.reduced, subpackets=P, silent=wanted.silent)
+        self.decomposer = Decomposer(wanted.reduced, self.bound, wanted.responders, P, wanted.silent)
+
+    def fewest(self, most: int) -> Uplink | None:
+        """The one that is found with at most `most` rows, fewer and fewer, until none is found."""
+        best = None
+        for total in range(most, self.bound.packets, -1):
+            if (found := self.first(total)) is None:
+                break
+            best = found
+        return best
+
+    def first(self, total: int, effort: int = EFFORT) -> Uplink | None:
+        """The first with so many rows and a fair condition."""
+        wanted, P = self.wanted, self.subpackets
+        rng = np.random.default_rng([wanted.seed, total])
+        for W in self.decomposer.matrices(total, rng, effort):
+            try:
+                matrices, condition = checked_uplink(wanted.reduced, wanted.responders, P, W, 1.0)
+            except CodingError:
+                continue
+            if condition <= FAIR_CONDITION:
+                return Uplink(matrices, condition, P, self.bound)
+        return None
