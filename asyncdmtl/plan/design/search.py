@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.design.exhaustive import fastest_stores
 from asyncdmtl.plan.design.initial import (
     cyclic_stores,
     downlink_time,
@@ -40,7 +41,7 @@ from asyncdmtl.plan.design.initial import (
     sizes_of_least_load,
     sizes_of_least_time,
 )
-from asyncdmtl.plan.design.swaps import Stores, apply, replacement, swap, undo
+from asyncdmtl.plan.design.swaps import Stores, apply, move, replacement, swap, undo
 from asyncdmtl.plan.placement import Placement, counted, listed
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
@@ -160,6 +161,9 @@ def design_placement(
         target = max(uplink_bound / sum(b), least_uplink_time(m, b, partitions))
     trial = _search(names, partitions, sizes, b, target, even=copies is not None, seed=seed)
     times = None
+    if b is not None and copies is not None:
+        trial = _faster(trial, m, b, copies, target, seed)
+        sizes = tuple(map(len, trial.placement.stored))
     if b is not None:
         shortest = sizes_of_least_time(m, total, partitions, b, shares=1)
         waits = (downlink_time(each, b, partitions) for each in (sizes, shortest))
@@ -330,6 +334,35 @@ def _search(
                 trial = changed
             else:
                 undo(stored, changes)
+    return trial
+
+
+def _faster(
+    trial: _Trial, m: Sequence[int], b: Sequence[Fraction], copies: int, target: Fraction, seed: int
+) -> _Trial:
+    """A placement of which uplink and downlink together take less time; stores may change their sizes.
+
+    All placements are tried where they are few, and else moves of copies to workers with room.
+    """
+    names, N = trial.placement.workers, len(trial.placement.partitions)
+
+    def time(of: _Trial) -> Fraction:
+        return of.uplink + downlink_time(tuple(map(len, of.placement.stored)), b, N)
+
+    def uplink_time(stored: Stores) -> Fraction:
+        return _Trial.of(names, N, stored, b).uplink
+
+    if time(trial) == target + downlink_time(sizes_of_least_time(m, N * copies, N, b, shares=1), b, N):
+        return trial
+    if (stored := fastest_stores(m, N, copies, b, uplink_time)) is not None:
+        return min(trial, _Trial.of(names, N, stored, b), key=time)
+    stored, rng = [set(store) for store in trial.placement.stored], random.Random(seed)
+    for _ in range(min(MOST_STEPS, EFFORT // (N * copies))):
+        if (changed := move(stored, m, rng)) is None:
+            break
+        moved = _Trial.of(names, N, changed, b)
+        if time(moved) <= time(trial):
+            trial, stored = moved, changed
     return trial
 
 

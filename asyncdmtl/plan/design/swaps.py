@@ -1,4 +1,4 @@
-"""Small changes of a placement that may lower its loads; no store changes its size.
+"""Small changes of a placement that may lower its loads; only `move` changes the sizes of stores.
 
 Disjoint groups of workers, the blocks, limit the loads of a placement: the uplink load cannot fall unless one
 of them stores more different partitions. So a change is worth trying if `Σ_S |∪_{k∈S} M_k|` over the blocks
@@ -39,6 +39,24 @@ def replacement(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Ran
         if holders[n] > 1 and (fresh := [x for x in sorted(holders) if hits.new(x, k)]):
             return [(k, n, rng.choice(fresh))]
     return []
+
+
+def move(stored: Stores, m: Sequence[int], rng: random.Random) -> Stores | None:
+    """Stores in which one copy is at another worker, with room for it under `m`; None if none has room."""
+    found = [
+        (k, j)
+        for k, store in enumerate(stored)
+        for j, other in enumerate(stored)
+        if len(other) < m[j] and store - other
+    ]
+    if not found:
+        return None
+    k, j = rng.choice(found)
+    n = rng.choice(sorted(stored[k] - stored[j]))
+    moved = [set(store) for store in stored]
+    moved[k].remove(n)
+    moved[j].add(n)
+    return moved
 
 
 def apply(stored: Stores, changes: Sequence[Change]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdmtl.plan.design.swaps import Change, Stores, apply, replacement, swap, undo
+from asyncdmtl.plan.design.swaps import Change, Stores, apply, move, replacement, swap, undo
 
 Propose = Callable[[Stores, Sequence[Sequence[int]], random.Random], list[Change]]
 
@@ -72,3 +72,15 @@ def test_a_replacement_drops_what_its_block_holds_twice() -> None:
     changes = replacement(stored, [[0, 1], [2]], random.Random(0))
     assert len(changes) == 1
     assert changes[0] in [(0, 0, 2), (1, 0, 2)]
+
+
+def test_a_move_changes_one_copy_and_respects_the_room() -> None:
+    rng = random.Random(0)
+    stored: Stores = [{0, 1, 2}, {0}, {1, 2}]
+    for _ in range(20):
+        moved = move(stored, [3, 2, 2], rng)
+        assert moved is not None
+        assert [len(store) for store in moved] in ([2, 2, 2], [3, 2, 1])
+        assert sorted(n for store in moved for n in store) == [0, 0, 1, 1, 2, 2]
+    assert stored == [{0, 1, 2}, {0}, {1, 2}]
+    assert move([{0}, {1}], [1, 1], rng) is None
