@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 # Coefficients × bytes below which handing a part to another thread costs more than it saves.
 WORK_PER_THREAD = 1 << 26
@@ -47,10 +49,49 @@ def in_threads(
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of cores that this process may use, by its affinity and the quota of its control groups."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(here, _quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))))
+
+
+@functools.cache
+def _quota(groups: Path, own: Path) -> float:
+    """The processors that the control groups of this process permit; infinity if they set no limit.
+
+    Parameters
+    ----------
+    groups : Path
+        Where the hierarchies of control groups are mounted.
+    own : Path
+        A file that names the groups of this process, line by line as `0::/path` or `4:cpu,cpuacct:/path`.
+    """
+    least = math.inf
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # no Linux
+        return least
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = groups / controllers if controllers else groups
+        group = root / path.lstrip("/")
+        # The limits of all groups around it hold, too. In a container, the path may be one outside of it.
+        for folder in {root, *(f for f in (group, *group.parents) if root in f.parents)}:
+            least = min(least, _limit(folder))
+    return least
+
+
+def _limit(folder: Path) -> float:
+    """The processors that one control group permits, of version 2 or 1."""
+    try:
+        if (limit := folder / "cpu.max").exists():
+            quota, period = limit.read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if quota.strip() not in ("max", "-1") else math.inf
+    except (OSError, ValueError):
+        return math.inf
 
 
 @functools.cache

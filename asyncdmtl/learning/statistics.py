@@ -299,5 +299,6 @@ def _split(blocks: Floats, layout: Layout) -> tuple[Floats, Floats, Floats]:
 
 
 def _draw(key: bytes, row: int) -> int:
-    digest = hashlib.blake2b(row.to_bytes(8, "little"), key=hashlib.blake2b(key, digest_size=32).digest())
-    return int.from_bytes(digest.digest()[:8], "little")
+    short = hashlib.blake2b(key, digest_size=32, usedforsecurity=False).digest()
+    drawn = hashlib.blake2b(row.to_bytes(8, "little"), key=short, usedforsecurity=False)
+    return int.from_bytes(drawn.digest()[:8], "little")

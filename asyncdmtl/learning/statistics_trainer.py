@@ -102,7 +102,7 @@ class StatisticsTrainer(Trainer):
 
 def _key(problem: Problem, vectors: Sequence[NDArray[Any]]) -> bytes:
     """A digest of everything that the solution depends on."""
-    h = hashlib.blake2b(digest_size=32)
+    h = hashlib.blake2b(digest_size=32, usedforsecurity=False)
     steepest = problem.step_lengths[0]
     h.update(repr((problem.settings.as_dict(), problem.tasks, problem.features, steepest)).encode())
     for vector in vectors:

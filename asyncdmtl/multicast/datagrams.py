@@ -15,7 +15,7 @@ The rows that repair losses are numbered after the rows of the broadcast (asyncd
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,17 +66,15 @@ class Stream:
     def __init__(self, key: bytes, context: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise UsageError("key", f"must have {KEY_BYTES} bytes", len(key))
-        # A keyed BLAKE2b is a pseudorandom function (RFC 7693): the name tells nothing of the cipher's key.
-        derived = hashlib.blake2b(
-            context, key=key, digest_size=NAME_BYTES + KEY_BYTES, person=b"asyncdmtl-group"
-        ).digest()
+        # HMAC is a pseudorandom function (RFC 2104): the name tells nothing of the cipher's key.
+        derived = hmac.digest(key, b"asyncdmtl-group" + context, "sha512")
         self.name = derived[:NAME_BYTES]
         # Imported here, so that only runs with a group load the cipher.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._forged: type[Exception] = InvalidTag
-        self._cipher = AESGCM(derived[NAME_BYTES:])
+        self._cipher = AESGCM(derived[NAME_BYTES : NAME_BYTES + KEY_BYTES])
 
     @classmethod
     def of_round(cls, key: bytes, plan: int, digest: bytes, round_: int) -> Stream:

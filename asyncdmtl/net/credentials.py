@@ -1,11 +1,12 @@
 """Secrets: reading them, and proofs by which an end shows that it knows one without revealing it.
 
-A secret is read from a file that only its owner may read, or from the environment. No option contains it, and
-no error shows it: errors name its source.
+A secret is read from a file that only its owner, or a group of this process, may read, or from the
+environment. No option contains it, and no error shows it: errors name its source.
 """
 
 from __future__ import annotations
 
+import codecs
 import hmac
 import os
 import secrets
@@ -101,19 +102,22 @@ def find_credentials(file: Path | None) -> Credentials | None:
     """
     if file is None:
         secret = os.environ.get(SECRET_VARIABLE)
-        return None if secret is None else Credentials(os.fsencode(secret), {}, SECRET_VARIABLE)
+        return (
+            None
+            if secret is None
+            else Credentials(_one_line(os.fsencode(secret), SECRET_VARIABLE), {}, SECRET_VARIABLE)
+        )
     content = read_private(file, SECRET_OPTION)
     source = f"{SECRET_OPTION} {file}"
     if file.suffix == ".toml":
         return Credentials(None, _by_name(content, source), source)
-    secret_line = content.strip()
-    if b"\n" in secret_line:
-        raise UsageError(source, "must be one line, or end in .toml; lines", secret_line.count(b"\n") + 1)
-    return Credentials(secret_line, {}, source)
+    return Credentials(_one_line(content, source), {}, source)
 
 
 def read_private(file: Path, option: str) -> bytes:
-    """The content of a file that only its owner may read or write.
+    """The content of a file that others may not read: its owner alone, or a group of this process too.
+
+    Orchestrators mount secrets with mode 0440, owned by root and by the group of the process.
 
     Raises
     ------
@@ -122,14 +126,15 @@ def read_private(file: Path, option: str) -> bytes:
     """
     try:
         with file.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
+            status = os.fstat(opened.fileno())
             content = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise UsageError(option, f"must be readable ({error.strerror})", str(file)) from error
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if os.name == "posix" and status.st_mode & _forbidden(status.st_gid):
         raise UsageError(
             option,
-            f"must be readable by its owner only: chmod 600 (its mode is {stat.S_IMODE(mode):03o})",
+            "must be readable by its owner only, or also by a group of this process: "
+            f"chmod 600 (its mode is {stat.S_IMODE(status.st_mode):03o})",
             str(file),
         )
     if len(content) > MAX_FILE_BYTES:
@@ -177,11 +182,25 @@ class ProofTranscript:
         return hmac.digest(secret, facts, "sha256")
 
 
+def _forbidden(group: int) -> int:
+    """The bits of a mode that a file of this group must not have."""
+    own = group in (os.getegid(), *os.getgroups())
+    return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if own else stat.S_IRWXG)
+
+
+def _one_line(content: bytes, source: str) -> bytes:
+    """The secret in a text, without the line ends and the byte order mark that editors and tools add."""
+    secret = content.removeprefix(codecs.BOM_UTF8).strip()
+    if len(lines := secret.splitlines()) > 1:
+        raise UsageError(source, "must be one line, or a file that ends in .toml; lines", len(lines))
+    return secret
+
+
 def _by_name(content: bytes, source: str) -> dict[str, bytes]:
     # The parser's own error would show a line of the file, and with it a secret.
     rule = 'must be TOML with a table "workers" of names and secrets'
     try:
-        table = tomllib.loads(content.decode())
+        table = tomllib.loads(content.decode("utf-8-sig"))
     except ValueError:
         raise UsageError(source, rule, "no TOML") from None
     workers = table.get("workers")
@@ -190,4 +209,4 @@ def _by_name(content: bytes, source: str) -> dict[str, bytes]:
     for name, secret in workers.items():
         if not isinstance(secret, str):
             raise UsageError(f"{source}: {name}", "must have text as its secret", type(secret).__name__)
-    return {name: secret.encode() for name, secret in workers.items()}
+    return {name: secret.strip().encode() for name, secret in workers.items()}

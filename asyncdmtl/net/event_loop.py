@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from asyncdmtl.errors import Terminated
+from asyncdmtl.net.open_files import LimitReporter, raise_limit
 
 try:
     import uvloop
@@ -49,6 +50,8 @@ class AdaptiveExecutor:
 def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result:
     """Run `main` to its end on a new event loop and return its result.
 
+    The process may then have as many open files as its hard limit permits.
+
     Ctrl-C, SIGTERM and SIGHUP cancel it, except for signals that the caller of this program ignores. With
     `until_eof`, the end of standard input cancels it, too: then the process that started this one has ended.
 
@@ -58,10 +61,12 @@ def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result
         `main` was cancelled and has cleaned up.
     """
     terminated = False
+    raise_limit()
 
     async def guarded() -> Result:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
+        loop.set_exception_handler(LimitReporter())
 
         def terminate() -> None:
             nonlocal terminated

@@ -6,6 +6,13 @@ import socket
 import struct
 from dataclasses import astuple, dataclass
 
+# Imported at the start, while the process may still open files.
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows has neither, and no TCP_INFO
+    pass
+
 # The socket option that reads the counters; None if the system lacks it.
 TCP_INFO = getattr(socket, "TCP_INFO", None)
 
@@ -58,10 +65,6 @@ def kernel_count(connection: socket.socket) -> KernelCount | None:
     """The counters of a TCP connection; None if the kernel does not provide them."""
     if TCP_INFO is None:
         return None
-    # Imported here, because Windows lacks these modules.
-    import fcntl
-    import termios
-
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _ROOM)
         unread = struct.unpack("=i", fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)))[0]

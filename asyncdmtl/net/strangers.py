@@ -7,7 +7,6 @@ connections. Connections of members are not counted here, and are never closed f
 from __future__ import annotations
 
 import logging
-import resource
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from asyncdmtl.errors import LinkError
+from asyncdmtl.net.open_files import max_files
 from asyncdmtl.net.sites import site_of
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class _Stranger(Generic[Peer]):
 
 def max_strangers() -> int:
     """The most connections that have not joined, given how many files the process may open."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_STRANGERS if files < 0 else max(1, min(MAX_STRANGERS, int(files * FILES_SHARE)))
+    files = max_files()
+    return MAX_STRANGERS if files is None else max(1, min(MAX_STRANGERS, int(files * FILES_SHARE)))
 
 
 class Strangers(Generic[Peer]):

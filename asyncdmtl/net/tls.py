@@ -239,6 +239,8 @@ class RenewingContext(ssl.SSLContext):
             return
         self._seen = seen
         try:
+            # A certificate whose key is not there yet would leave a context without either.
+            _load_certificate(_context(self.protocol), *self._files)
             _load_certificate(self, *self._files)
             log.info("read the renewed certificate %s", self._files[0])
         except UsageError as error:

@@ -13,6 +13,7 @@ import aiohappyeyeballs
 from asyncdmtl.errors import LinkError, UsageError, WaitError
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.open_files import limit_reached
 
 # Seconds between the first attempt to connect and the second; each further pause is twice as long.
 FIRST_RETRY_PAUSE = 0.05
@@ -156,4 +157,6 @@ def _reason(error: OSError | LinkError | WaitError) -> str:
         return str(error)
     if isinstance(error, TimeoutError):
         return "no answer"
+    if reason := limit_reached(error):
+        return reason
     return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,37 @@ def test_the_environment_is_asked_where_there_is_no_file(
         find_credentials(None)
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", " "])
+def test_line_ends_and_byte_order_marks_are_no_part_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv(SECRET_VARIABLE, f"\ufeff{SECRET}{end}")
+    marked = write(tmp_path / "secret", f"\ufeff{SECRET}{end}")
+    table = write(tmp_path / "secrets.toml", f'\ufeff[workers]{end.strip(" ") or chr(10)}w0 = "{SECRET} "\n')
+    for found in map(find_credentials, (None, marked, table)):
+        assert found is not None
+        assert found.of("w0") == SECRET.encode()
+    monkeypatch.setenv(SECRET_VARIABLE, f"{SECRET}{end}{OTHER}")
+    if end != " ":
+        with pytest.raises(UsageError, match="ASYNCDMTL_SECRET must be one line"):
+            find_credentials(None)
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640])
+def test_a_file_that_the_own_group_may_read_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    path = write(tmp_path / "secret", SECRET, mode)
+    found = find_credentials(path)
+    assert found is not None
+    assert found.of("w0") == SECRET.encode()
+    monkeypatch.setattr(os, "getegid", lambda: path.stat().st_gid + 1)
+    monkeypatch.setattr(os, "getgroups", list)
+    with pytest.raises(UsageError, match="or also by a group of this process: chmod 600"):
+        find_credentials(path)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o660, 0o644, 0o444])
 def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(UsageError, match=rf"--secret-file .* chmod 600 \(its mode is {mode:03o}\)"):
         find_credentials(write(tmp_path / "secret", SECRET, mode))
@@ -63,7 +94,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> No
     ("name", "text", "complaint"),
     [
         ("secret", "tiny-but-secret", "at least 16 bytes in a secret, got 15"),
-        ("secret", f"{SECRET}\n{OTHER}\n", "must be one line, or end in .toml; lines, got 2"),
+        ("secret", f"{SECRET}\n{OTHER}\n", "must be one line, or a file that ends in .toml; lines, got 2"),
         ("secret", "x" * ((1 << 20) + 1), "at most 1048576 bytes long"),
         ("s.toml", SECRET, 'must be TOML with a table "workers"'),
         ("s.toml", f'w0 = "{SECRET}"', r"must be TOML with a table .*, got \['w0'\]"),

@@ -212,7 +212,7 @@ def test_bad_files_are_named(authority: Authority, tmp_path: Path) -> None:
         )
     )
     shared.write_bytes(key.read_bytes())
-    shared.chmod(0o640)
+    shared.chmod(0o644)
     cases: list[tuple[Callable[[], ssl.SSLContext], str]] = [
         (lambda: server_context(tmp_path / "absent", key), r"--tls-cert must be readable \(No such file"),
         (lambda: server_context(certificate, tmp_path / "absent"), r"--tls-key must be readable"),
@@ -267,6 +267,9 @@ def test_a_certificate_that_is_renewed_on_disk_is_shown_without_a_restart(
     put(("127.0.0.1", "second"))
     second = shown_serial(context, authority.ca)
     assert second != first
+    # A certificate whose key has not come yet is not used.
+    files[0].write_bytes(authority.issue("127.0.0.1", "third").certificate.read_bytes())
+    assert shown_serial(context, authority.ca) == second
     files[0].write_text("no certificate")
     assert shown_serial(context, authority.ca) == second
     assert "the one before it stays" in caplog.text
