@@ -1,6 +1,7 @@
-"""All strategies side by side for one placement, in the cost that the user declares (docs/theory.md, 2).
+"""All strategies side by side for one placement, in the cost that the user declares (docs/theory.md, section
+2).
 
-Loads follow from the placement without making matrices, so that comparing is quick where planning is not.
+Loads follow from the placement without matrices, so that a comparison is quick even if planning is slow.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from asyncdmtl.plan.validation import (
 Network = Literal["unicast", "multicast"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
 
-# Shares by which a candidate's cost or time may exceed the least, where the least takes too many packets.
+# Shares by which a candidate's cost or time may exceed the minimum, tried in this order if the minimum takes
+# too many packets.
 _WIDER = (Fraction(1, 1000), Fraction(1, 100), Fraction(1, 10), Fraction(1), Fraction(1000))
 
 
@@ -43,7 +45,7 @@ class Candidate:
     ----------
     strategy : str
     uplink_load, downlink_load : Fraction
-        With each row of the broadcast counted once.
+        Loads, with each row of the broadcast counted once.
     uplink_bound, downlink_bound : Fraction
         The job's own bounds: no scheme that gives every worker all models has lower loads. Those of
         `personal` are for schemes whose server has all aggregates, and every model somewhere.
@@ -51,11 +53,12 @@ class Candidate:
         The downlink with every worker's copy counted, as on links without multicast.
     subpackets : int
     limits : str
-        Why the loads are not lower, in words.
+        The reasons why the loads are not lower, in words.
     uplink_cost, unicast_cost : Fraction
-        `Σ_k c_k·(load on worker k's link)`, up, and down by unicast; the loads if all `c_k = 1`.
+        `Σ_k c_k·(load on worker k's link)`, for the uplink, and for a unicast downlink; the loads if all
+        `c_k = 1`.
     unicast_costs : tuple of Fraction, length K
-        The share of each worker in `unicast_cost`; empty where it is not known.
+        The share of each worker in `unicast_cost`; empty if it is not known.
     """
 
     strategy: str
@@ -75,7 +78,7 @@ class Candidate:
         return self.uplink_cost + (self.downlink_load if network == "multicast" else self.unicast_cost)
 
     def mixed_cost(self, listeners: Collection[int]) -> Fraction:
-        """The cost of a round in which these workers receive a multicast, where that is cheaper for them."""
+        """The cost of a round in which `listeners` may receive a multicast, if that is cheaper."""
         heard = sum((self.unicast_costs[k] for k in listeners), Fraction(0))
         return self.uplink_cost + self.unicast_cost - heard + min(heard, self.downlink_load)
 
@@ -116,7 +119,7 @@ def compare(
     Raises
     ------
     UsageError
-        Prices that are not K numbers from 0 on.
+        Prices are not K numbers of at least 0.
     PlanError
         A partition has at most `silent` holders.
     """
@@ -168,7 +171,7 @@ def compare(
 
 
 def _affordable_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:
-    """Rates within the overhead of the least cost or time, or beyond it where that takes too many packets."""
+    """Rates within the permitted overhead, or within the next one of `_WIDER` that takes few packets."""
     overhead = wishes.max_overhead
     for allowed in (overhead, *(wider for wider in _WIDER if wider > overhead)):
         try:
@@ -180,12 +183,12 @@ def _affordable_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tupl
 
 
 def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
-    """The candidate of least cost; the first of several equals.
+    """The candidate with the lowest cost; the first one of several with equal costs.
 
     Raises
     ------
     UsageError
-        No such network.
+        `network` is unknown.
     PlanError
         There is no candidate.
     """
@@ -199,7 +202,7 @@ def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
 def certificate_in_words(
     coded: Placement, certificate: Sequence[Sequence[int]], named: Placement | None = None
 ) -> str:
-    """The proof that no scheme has a smaller uplink: the groups of a certificate, and what each lacks."""
+    """The proof that no scheme has a smaller uplink, in words: groups of workers, and what each lacks."""
     if len(certificate) < 2:
         return "a single worker lacks nothing"
     lacks = [lacking(coded, block) for block in certificate]
@@ -224,7 +227,7 @@ def certificate_in_words(
     )
 
 
-# Names, and groups of workers, that a sentence lists before it says how many more there are.
+# The most names, and groups of workers, that a sentence lists; it then says how many more there are.
 _SHOWN = 8
 
 
@@ -285,7 +288,7 @@ _VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded"
 
 
 def _kinds(units: Units) -> str:
-    """What units are, in words."""
+    """The kind of the units in words, for sentences."""
     if not units.aggregated:
         return "updates"
     return "updates and aggregates" if units.updates else "aggregates"

@@ -1,9 +1,9 @@
-"""Making every worker decode: where a random draw fails a few workers, those are mended, not all drawn again.
+"""Mending of plans: if a few workers cannot decode with random matrices, only single rows are replaced.
 
-A draw fails one worker with a probability of about 1/255, so that with 500 workers only one draw in seven
-serves all. Two small changes mend a draw. A worker that is not sent all rows gets a later row in place of its
-last one. For the workers that are sent all rows, the last row of the downlink matrix is drawn again:
-candidates are tested against one vector per worker, which takes no elimination.
+With random matrices, a worker cannot decode with a probability of about 1/255, so that with 500 workers only
+one draw in seven serves all of them. Two small changes mend a draw. A worker that is not sent all rows gets a
+later row in place of its last one. For the workers that are sent all rows, the last row of the downlink
+matrix is drawn again: candidates are tested against one vector per worker, which takes no elimination.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from asyncdmtl.plan.limits import MOST_LAST_ROWS
 from asyncdmtl.plan.parameters import PlanParameters
 from asyncdmtl.plan.plan import Plan
 
-# Candidates for the last row that are tested in one product.
+# The number of candidates for the last row that are tested in one product.
 _CANDIDATES = 64
 
 
 def decodable_plan(parameters: PlanParameters) -> Plan | None:
-    """The plan with these parameters, mended where a worker cannot decode; None if that does not help."""
+    """The plan with these parameters, mended so that every worker can decode; None if that fails."""
     plan = build_plan(parameters)
     deliveries = list(map(plan.in_columns, plan.deliveries))
     if unit_columns(plan.combined) is not None:
         return None if undecodable(plan.combined, deliveries) else plan
     counts = null_space_counts(plan.combined, deliveries)
-    # Mending needs the null spaces of all rows but a worker's last one: all come from one elimination.
+    # Mending needs the null spaces of a worker's rows without the last one. One elimination gives all of
+    # them.
     wanted = {count - less for count in counts.values() for less in (0, 1)}
     bases = null_space_bases(plan.combined, wanted)
     failing = undecodable(plan.combined, deliveries, bases)
@@ -69,10 +70,11 @@ def decodable_plan(parameters: PlanParameters) -> Plan | None:
 
 
 def _last_row(plan: Plan, basis: Bytes, known: Sequence[Indices]) -> int:
-    """The number of the first draw of the last downlink row by which all these workers decode; or 0.
+    """The number of the first draw of the last downlink row with which all these workers decode; 0 if none.
 
-    `basis` is one of the null space of all other rows, `known` the columns that each worker knows. A worker
-    decodes iff its other rows leave one vector open, and the last row does not map it to 0.
+    `basis` spans the null space of all other rows, and `known` has the columns that each worker knows. A
+    worker decodes iff its other rows leave one vector undetermined and the last row does not map that vector
+    to 0.
     """
     open_vectors = []
     for columns in known:

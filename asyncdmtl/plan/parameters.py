@@ -1,4 +1,4 @@
-"""The parameters of a plan: all that determines its matrices, and all that its recipe holds."""
+"""The parameters of a plan, which determine its matrices and make up its recipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECIPE_VERSION = 2
 
 @dataclass(frozen=True, eq=False)
 class PlanParameters:
-    """The parameters that both ends build the same matrices from.
+    """The parameters from which both ends build the same matrices.
 
     `K`, `N`, `T` are the numbers of workers, partitions and tasks.
 
@@ -38,7 +38,7 @@ class PlanParameters:
     strategy : "relay", "central", "personal" or "uncoded"
         Where updates are aggregated, and what is coded (docs/theory.md, section 2).
     aggregated : tuple of int
-        The tasks of which workers code the aggregate instead of updates (`asyncdmtl.plan.units`).
+        The tasks whose aggregates workers code, instead of updates (`asyncdmtl.plan.units`).
     merged : int
         Vectors in a block: units with equal holders that are coded as one longer vector; usually 1.
     subpackets : int
@@ -46,9 +46,9 @@ class PlanParameters:
     uplink_rows : tuple of int, length K
         Packets that each worker sends: `R_k·P / merged`.
     senders : tuple of int
-        The worker that sends each unit, where units go up uncoded; else empty.
+        The worker that sends each unit, if units go up uncoded; else empty.
     silent : int
-        How many workers may stay silent (`central`).
+        The number of workers that may stay silent (under `central`).
     seed : int
         The seed of the random entries of both matrices.
     last_row : int
@@ -81,7 +81,7 @@ class PlanParameters:
         return Fraction(self.merged, self.subpackets)
 
     def recipe(self) -> dict[str, Any]:
-        """All that `asyncdmtl.plan.recipe.rebuild_plan` needs, in plain msgpack and JSON types."""
+        """The recipe for `asyncdmtl.plan.recipe.rebuild_plan`, in plain msgpack and JSON types."""
         return {
             "version": RECIPE_VERSION,
             "strategy": self.strategy,

@@ -1,4 +1,4 @@
-"""The placement: which worker stores which partitions, an immutable and validated value.
+"""The placement, an immutable and validated value: the partitions that each worker stores.
 
 `M_k` is the set of partitions stored at worker `k`, `H_n` the set of holders of partition `n`
 (docs/theory.md, section 1).
@@ -28,15 +28,15 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 class Placement:
-    """Which worker stores which partitions.
+    """The partitions that each worker stores.
 
     Parameters
     ----------
     stored : mapping of worker name to an iterable of partition names
         Any sizes and any overlaps; a worker may store nothing.
     partitions : sequence of str, optional
-        All partitions, in order. Default: those stored anywhere, in natural order.
-        If given, every one of them must have a holder, and no other partition may be stored.
+        All partitions, in order. Default: all stored partitions, in natural order. If given, each of them
+        must have a holder, and no other partition may be stored.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Placement:
     Raises
     ------
     PlacementError
-        No worker, no partition, a name given twice, a partition without a holder, or an unknown partition.
+        There is no worker or no partition, a name occurs twice, or a partition has no holder or is unknown.
     """
 
     workers: tuple[str, ...]
@@ -108,7 +108,7 @@ class Placement:
         return tuple(n for n in range(len(self.partitions)) if n not in stored)
 
     def as_dict(self) -> dict[str, list[str]]:
-        """Worker name → names of its partitions; `Placement(**)` of it gives an equal placement."""
+        """A mapping of worker names to partition names, from which `Placement` makes an equal value."""
         return {
             worker: [self.partitions[n] for n in stored]
             for worker, stored in zip(self.workers, self.stored, strict=True)
@@ -116,7 +116,7 @@ class Placement:
 
     @classmethod
     def cyclic(cls, workers: int, partitions: int, copies: int) -> Placement:
-        """Partition `p{n}` at `copies` consecutive workers from worker `n mod workers` on, cyclically.
+        """Store partition `p{n}` at `copies` consecutive workers, cyclically, beginning at `n mod workers`.
 
         Every partition has `copies` holders and storage differs by at most one partition between workers.
         Workers are named `w0`, `w1`, …
@@ -124,7 +124,7 @@ class Placement:
         Raises
         ------
         PlacementError
-            `workers` or `partitions` below 1, or `copies` outside 1…workers.
+            `workers` or `partitions` is below 1, or `copies` is outside 1…workers.
         """
         workers, partitions = counted("workers", workers), counted("partitions", partitions)
         copies = counted("copies", copies)
@@ -184,7 +184,7 @@ class Placement:
 
 
 def listed(argument: str, values: Any) -> list[Any]:
-    """`values` as a list; PlacementError if they are none, or a string, which would become its letters."""
+    """`values` as a list; PlacementError if they are no list, or a string (which would become letters)."""
     try:
         if not isinstance(values, str | bytes):
             return list(values)
@@ -226,7 +226,7 @@ def read_tables(path: str | Path) -> dict[str, Any]:
 def _names(what: str, names: Any) -> list[str]:
     """`names` as a list. A single string is refused: it would become a list of its letters."""
     given = listed(what, names)
-    # Names of NumPy are strings, too; plain ones go into recipes and files.
+    # NumPy's strings are strings, too, but recipes and files take plain ones.
     return [str(name) if isinstance(name, str) else name for name in given]
 
 

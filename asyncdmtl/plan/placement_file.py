@@ -25,8 +25,8 @@ class PlanRequest:
     tasks : tuple of int, length N
         The task of each partition; without a table `tasks` each partition is a task of its own.
     prices, speeds : tuple of K Fractions, or None
-        From the tables of these names: the price of a vector on each worker's link, and the link's speed in
-        vectors per unit of time.
+        The price of a vector on each worker's link, and the link's speed in vectors per unit of time, from
+        the tables of these names.
     """
 
     placement: Placement
@@ -42,7 +42,7 @@ def read_request(path: str | Path) -> PlanRequest:
     Raises
     ------
     PlacementError
-        The file cannot be read, or a table breaks a rule, which the message names.
+        The file cannot be read, or a table breaks a rule; the error names it.
     """
     content = read_tables(path)
     placement = Placement.read(path)
@@ -77,14 +77,14 @@ def write_placement(placement: Placement, path: Path, speeds: Mapping[str, str] 
 
 
 def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placement:
-    """Write a worker with its partitions into a placement file, beside the workers that are in the file.
+    """Add a worker with its partitions to a placement file, beside the workers that are in the file.
 
-    Sites pass the file on, each adds itself, and the file then has the placement that is there.
+    Sites pass the file on, and each adds its worker, so that the file finally describes all sites.
 
     Parameters
     ----------
     path : Path
-        It is made if it does not exist. Its other tables stay as they are.
+        The file, which is created if it does not exist. Its other tables stay as they are.
     worker : str
         An entry of this name is replaced.
     tasks : mapping of partition to task
@@ -93,12 +93,12 @@ def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placeme
     Returns
     -------
     Placement
-        Of all workers in the file.
+        The placement of all workers in the file.
 
     Raises
     ------
     PlacementError
-        The file makes no sense, or gives a partition to another task.
+        The content of the file is invalid, or assigns a partition to another task.
     UsageError
         The file cannot be written.
     """
@@ -132,7 +132,7 @@ def _write(path: Path, content: Mapping[str, Any], option: str) -> None:
 
 
 def _toml(content: Mapping[str, Any]) -> str:
-    """TOML of lists and tables of lists: their JSON is TOML as well, names are quoted to be keys."""
+    """TOML of lists and tables of lists. A list of text is the same in JSON and in TOML; keys are quoted."""
     lines = []
     for key, value in content.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The plan: an immutable value that says what every worker sends, is sent, and decodes.
+"""The plan, an immutable value: the rows that every worker sends and receives, and the vectors it decodes.
 
 `asyncdmtl.plan.planner` makes a plan without data, and one plan serves every round. A plan travels as a
 recipe and a digest: both ends build the same matrices from the recipe, and compare the digest.
@@ -32,7 +32,7 @@ from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
 from asyncdmtl.plan.rates.rounding import UplinkObjective
 from asyncdmtl.plan.validation import check_byte_rows, check_vectors, numeric_dtype, whole_number
 
-# What the columns of `Plan.combined` stand for.
+# The kinds of vectors that the columns of `Plan.combined` can stand for.
 BroadcastKind = Literal["updates", "aggregates", "models"]
 
 
@@ -52,8 +52,8 @@ class Plan(PlanParameters):
     deliveries : tuple of Delivery, length K
         The rows of the downlink that each worker is sent, the vectors it wants, and those it knows.
     objective : UplinkObjective or None
-        The cost or time of the uplink with its proof, where prices or speeds were given to `make_plan`. It is
-        not part of the recipe.
+        The cost or time of the uplink with its proof, if prices or speeds were given to `make_plan`; else
+        None. It is not part of the recipe.
     """
 
     uplink_matrix: Bytes
@@ -86,11 +86,11 @@ class Plan(PlanParameters):
         return sum(len(delivery.rows) for delivery in self.deliveries) * self.packet_load
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what was computed from the plan: coders hold pointers that mean nothing to a copy."""
+        """The state to pickle or copy, without cached results: coders hold pointers."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take over the state of a pickled or copied plan; its matrices are read-only again."""
+        """Restore the state of a pickled or copied plan, with read-only matrices."""
         self.__dict__.update(state)
         self._protect()
 
@@ -100,7 +100,7 @@ class Plan(PlanParameters):
 
     @cached_property
     def optimum(self) -> UplinkOptimum:
-        """`R_CO` of the units, with its certificate: the least uplink of `relay` that codes these units."""
+        """`R_CO` of the units with its certificate: the smallest uplink load of `relay` on these units."""
         return uplink_optimum(self.units.blocks)
 
     @property
@@ -110,14 +110,14 @@ class Plan(PlanParameters):
 
     @cached_property
     def job_bound(self) -> JobBound:
-        """The job's own bound on the uplink load, with its proof: what any scheme sends, coded or not."""
+        """The job's lower bound of the uplink load for any scheme, coded or not, with its proof."""
         if self.silent:
             return job_bound_with_silent_workers(self.placement, self.tasks, self.silent)
         return job_bound(self.placement, self.tasks, at_server=self.strategy == "personal")
 
     @property
     def uplink_bound(self) -> Fraction:
-        """The least uplink load of any scheme for the job (`job_bound`).
+        """The smallest uplink load of any scheme for the job (`job_bound`).
 
         Under `personal` the server needs every aggregate; otherwise every worker does.
         """
@@ -125,7 +125,7 @@ class Plan(PlanParameters):
 
     @property
     def downlink_bound(self) -> Fraction:
-        """The least downlink load of any scheme for the job: what one worker lacks; `T` under `personal`."""
+        """The smallest downlink load of any scheme: what a worker lacks at most, or `T` under `personal`."""
         if self.broadcasts == "models":
             return Fraction(max(self.tasks) + 1)
         return Fraction(job_downlink_bound(self.placement, self.tasks))
@@ -152,12 +152,12 @@ class Plan(PlanParameters):
         )
 
     def packed_order(self, vectors: Sequence[int]) -> tuple[int, ...]:
-        """Vectors of a delivery in the order in which their packets lie in memory."""
+        """Vectors of a delivery in the order of their packets in memory."""
         return tuple(vectors) if self.broadcasts != "updates" else self.units.in_layout(vectors)
 
     @cached_property
     def digest(self) -> bytes:
-        """16 bytes that agree iff both matrices, the deliveries and the placement do."""
+        """16 bytes that are equal for equal matrices, deliveries and placements, and differ otherwise."""
         hasher = hashlib.blake2b(digest_size=16, usedforsecurity=False)
         hasher.update(repr(self.recipe()).encode())
         for delivery in self.deliveries:
@@ -170,7 +170,7 @@ class Plan(PlanParameters):
 
     @cached_property
     def coders(self) -> Coders:
-        """The prepared encoders, decoders and recombiner, each made when it is first asked for."""
+        """The encoders, decoders and recombiner, each made at its first use."""
         return Coders(
             self.placement.workers,
             tuple(self.units.columns(held, self.subpackets) for held in self.units.held),
@@ -182,12 +182,12 @@ class Plan(PlanParameters):
         )
 
     def vector_format(self, length: int, dtype: DTypeLike, *, grouped: bool = False) -> VectorFormat:
-        """How vectors of `length` numbers are cut into packets; `grouped` if rows go to a multicast group.
+        """The layout of vectors of `length` numbers in packets; `grouped` if rows go to a multicast group.
 
         Raises
         ------
         UsageError
-            `length` is no whole number from 1 on, or `dtype` no dtype of numbers.
+            `length` is no whole number of at least 1, or `dtype` is no dtype of numbers.
         """
         length, dtype = whole_number("length", length, 1), numeric_dtype(dtype)
         return VectorFormat.of(length, dtype, self.subpackets, grouped=grouped, merged=self.merged)
@@ -209,7 +209,7 @@ class Plan(PlanParameters):
         Raises
         ------
         UsageError
-            No such worker, or vectors of another number or kind.
+            The worker does not exist, or vectors have another shape or kind.
         """
         worker = self._checked(worker)
         held = self.units.held[worker]
@@ -235,7 +235,7 @@ class Plan(PlanParameters):
         Raises
         ------
         UsageError
-            Rows of no such worker, or of another shape or dtype than `encode` returns.
+            A worker does not exist, or rows have another shape or dtype than `encode` returns.
         CodingError
             The rows of these workers do not determine all units.
         """
@@ -255,7 +255,7 @@ class Plan(PlanParameters):
     def recombine(self, uplink: Sequence[Bytes]) -> Bytes:
         """The rows that the server broadcasts, from the rows of all workers in their order.
 
-        Where the server aggregates, it combines the packets of its results instead of the uplink. Returns a
+        A server that aggregates combines the packets of its results instead of the uplink. Returns a
         uint8 array (len(downlink_matrix), packet bytes); worker `k` is sent its rows `deliveries[k].rows`.
 
         Raises
@@ -294,7 +294,7 @@ class Plan(PlanParameters):
         Raises
         ------
         UsageError
-            No such worker, or arrays of another shape or dtype.
+            The worker does not exist, or arrays have another shape or dtype.
         """
         worker = self._checked(worker)
         delivery = self.deliveries[worker]
@@ -316,7 +316,7 @@ class Plan(PlanParameters):
 
 
 def _reordered(vectors: NDArray[Any], before: Sequence[int], after: Sequence[int]) -> NDArray[Any]:
-    """Rows of `vectors`, numbered by `before`, in the order of `after`."""
+    """The rows of `vectors`, which are in the order `before`, rearranged into the order `after`."""
     if tuple(before) == tuple(after):
         return vectors
     place = {number: i for i, number in enumerate(before)}

@@ -1,4 +1,4 @@
-"""Making plans: rates that meet the bounds, and matrices that are checked for every worker."""
+"""The planner: it makes plans whose rates meet the bounds, and checks their matrices for every worker."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from asyncdmtl.plan.validation import (
     whole_number,
 )
 
-# Seeds that are tried for decodable matrices. A draw that fails a few workers is mended, so more than a few
-# seeds are hardly ever needed.
+# The most seeds that are tried for decodable matrices. If a few workers cannot decode, the draw is mended, so
+# that more than a few seeds are hardly ever needed.
 ATTEMPTS = 256
 
 
@@ -46,7 +46,7 @@ def make_plan(
     whole_tasks: bool = True,
     seed: int = 0,
 ) -> Plan:
-    """The plan of least load for `placement`, checked exactly for every worker.
+    """The plan with the smallest load for `placement`, checked exactly for every worker.
 
     Parameters
     ----------
@@ -56,17 +56,18 @@ def make_plan(
     tasks : sequence of int, length N, optional
         The task, counted from 0, that owns each partition. Default: each partition is a task.
     max_overhead : Fraction, default 0
-        The smallest number of packets per vector is taken whose uplink exceeds the optimum by at most this
-        share; 0 meets the optimum exactly.
+        The share by which the uplink may exceed the optimum, which saves packets; with 0, the plan meets the
+        optimum exactly.
     prices : sequence of K numbers, optional
         `c_k`, the cost of a vector from worker `k`: `Σ c_k R_k` is minimised instead of the load.
     speeds : sequence of K numbers, optional
         `b_k`, in vectors per unit of time: `relay` minimises the time of the uplink, `max_k R_k / b_k`.
     silent : int, default 0
-        Under `central` the server decodes all updates even if any so many workers send nothing.
+        Under `central`, the server can decode all updates even if this number of workers, whichever, send
+        nothing.
     whole_tasks : bool, default True
         Tasks that a worker stores whole may be coded as aggregates, one vector instead of one per partition,
-        where that lowers the loads (`Plan.units`). False codes updates only.
+        if that lowers the loads (`Plan.units`). With False, only updates are coded.
     seed : int
         The first seed of random matrices that is tried.
 
@@ -75,7 +76,8 @@ def make_plan(
     UsageError
         An argument breaks its rule.
     PlanError
-        No such plan exists, or none of a size that can be checked without some `max_overhead`.
+        No such plan exists, or it would be too large to be checked unless `max_overhead` permits fewer
+        packets.
     """
     placement = a_placement(placement)
     if not isinstance(strategy, str) or strategy not in STRATEGIES:

@@ -1,4 +1,4 @@
-"""Building a plan again from its recipe. Nothing in a recipe is trusted: a peer may have sent it."""
+"""Rebuilds a plan from its recipe. Nothing in a recipe is trusted, since a peer may have sent it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from asyncdmtl.plan.validation import LARGEST_WHOLE_NUMBER, check_combination, n
 def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
     """The plan whose `recipe()` and `digest` these are.
 
-    The digest alone is compared: the plan's maker has checked that every worker can decode.
+    Only the digest is compared: the planner has checked that every worker can decode.
 
     Raises
     ------
     PlanError
-        The recipe is malformed, of another version, or gives a plan with another digest.
+        The recipe is malformed, has another version, or leads to a plan with another digest.
     """
     try:
         if recipe["version"] != RECIPE_VERSION:
@@ -76,7 +76,7 @@ def whole(value: Any, low: int, high: int) -> int:
 
 
 def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
-    """Raise PlanError or ValueError, before any matrix is made, where `make_plan` makes no such plan."""
+    """Raise PlanError or ValueError, before any matrix is made, if `make_plan` makes no such plan."""
     K, N = len(placement.workers), len(placement.partitions)
     for task in recipe["tasks"]:
         whole(task, 0, N - 1)
@@ -104,14 +104,14 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
         raise ValueError("a sender must hold the vector that it sends")
     for worker, row in recipe["replaced"]:
         whole(worker, 0, K - 1)
-        # Only coded rows are interchangeable, and a worker without rows has no last one to replace.
+        # Only coded rows can replace each other, and a worker without rows has no last row to replace.
         if not coded or not (recipe["strategy"] == "central" or len(units.held[worker]) < len(units.holders)):
             raise ValueError(f"worker {worker} has no row to replace")
         whole(row, 1, len(units.holders) * P)
 
 
 def _checked_units(recipe: Mapping[str, Any], placement: Placement, tasks: tuple[int, ...]) -> Units:
-    """The units of a recipe; ValueError unless some worker holds each, and blocks fill."""
+    """The units of a recipe; ValueError unless each unit has a holder and blocks are full."""
     T = max(tasks) + 1
     aggregated = [whole(task, 0, T - 1) for task in recipe["aggregated"]]
     if aggregated and recipe["strategy"] == "uncoded":

@@ -1,4 +1,4 @@
-"""Plans on the wire: a recipe in plain msgpack types, and a digest that both ends compare.
+"""The form of plans on the wire: a recipe in plain msgpack types, and a digest that both ends compare.
 
 The recipe of a plan over GF(2^8) has a seed, from which both ends draw the same matrices. The recipe of a
 linear plan has the matrices themselves, because LAPACK's last digits differ between machines.
@@ -47,12 +47,12 @@ def recipe_and_digest(plan: AnyPlan) -> tuple[dict[str, Any], bytes]:
 
 
 def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
-    """The plan that `recipe` and `digest` came from.
+    """The plan that `recipe` and `digest` describe.
 
     Raises
     ------
     PlanError
-        The recipe is malformed, of another version, or has another digest.
+        The recipe is malformed, or has another version or digest.
     """
     if not isinstance(recipe, Mapping):
         raise PlanError("a plan recipe is a map")

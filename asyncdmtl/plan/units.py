@@ -1,7 +1,7 @@
-"""Units: the vectors that workers code, which are updates of partitions and aggregates of whole tasks.
+"""Units: the vectors that workers code, either updates of partitions or aggregates of whole tasks.
 
-A worker that stores all partitions of a task computes its aggregate `z_t` without help. Where a plan names
-the task *aggregated*, `z_t` is one unit, held by the workers that store the whole task; the updates of its
+A worker that stores all partitions of a task can compute its aggregate `z_t` alone. If a plan declares the
+task *aggregated*, `z_t` is one unit, held by the workers that store the whole task, and the updates of its
 partitions do not travel. Every partition of any other task is a unit with the partition's holders.
 
 Units with equal holders may be coded as one longer vector, a *block* of `merged` units, so that matrices are
@@ -23,7 +23,7 @@ from asyncdmtl.plan.placement import Placement
 
 
 def whole_holders(placement: Placement, tasks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """For every task the workers that store all of its partitions, ascending."""
+    """For every task, the workers that store all of its partitions, ascending."""
     holders: list[set[int]] = [set(range(len(placement.workers))) for _ in range(max(tasks) + 1)]
     for task, H in zip(tasks, placement.holders, strict=True):
         holders[task] &= set(H)
@@ -60,7 +60,7 @@ class Units:
     def of(
         cls, placement: Placement, tasks: Sequence[int], aggregated: Sequence[int] = (), merged: int = 1
     ) -> Units:
-        """The units of a placement; every aggregated task needs a worker that stores all of it."""
+        """The units of a placement. Every aggregated task must have a worker that stores all of it."""
         chosen = set(aggregated)
         updates = tuple(n for n, task in enumerate(tasks) if task not in chosen)
         whole = whole_holders(placement, tasks) if chosen else ()
@@ -68,12 +68,12 @@ class Units:
         return cls(len(placement.workers), updates, tuple(sorted(chosen)), holders, merged)
 
     def largest_merge(self) -> int:
-        """The greatest number of units in a block: it divides every count of units with equal holders."""
+        """The largest possible number of units in a block: it must divide all counts of equal holders."""
         return gcd(*Counter(self.holders).values())
 
     @cached_property
     def layout(self) -> tuple[int, ...]:
-        """The units in the order of their columns: the units of a block stand side by side."""
+        """The units in the order of their columns, in which the units of a block are adjacent."""
         if self.merged == 1:
             return tuple(range(len(self.holders)))
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -83,7 +83,7 @@ class Units:
 
     @cached_property
     def blocks(self) -> Placement:
-        """Blocks as the partitions of a placement, numbered in the order of their columns."""
+        """A placement whose partitions are the blocks, numbered in the order of their columns."""
         held: list[list[str]] = [[] for _ in range(self.workers)]
         first_units = self.layout[:: self.merged]
         names = [str(block) for block in range(len(first_units))]
@@ -94,7 +94,7 @@ class Units:
 
     @cached_property
     def held(self) -> tuple[tuple[int, ...], ...]:
-        """For every worker the units that it holds, ascending."""
+        """For every worker, the units that it holds, ascending."""
         found: list[list[int]] = [[] for _ in range(self.workers)]
         for unit, holders in enumerate(self.holders):
             for k in holders:
@@ -102,7 +102,7 @@ class Units:
         return tuple(map(tuple, found))
 
     def in_layout(self, units: Iterable[int]) -> tuple[int, ...]:
-        """These units in the order of their columns: the order in which packed vectors lie in memory."""
+        """These units in the order of their columns, which is the order of packed vectors in memory."""
         if self.merged == 1:
             return tuple(units)
         return tuple(sorted(units, key=self._position.__getitem__))
@@ -122,7 +122,7 @@ class Units:
         return tuple(self.aggregated[unit - first] for unit in units if unit >= first)
 
     def units_of_tasks(self, partitions_of: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-        """For every task the units that it needs: its aggregate alone, or its partitions' updates."""
+        """For every task, the units from which it is computed: its aggregate, or its partitions' updates."""
         unit_of = {n: unit for unit, n in enumerate(self.updates)}
         aggregate = {t: len(self.updates) + i for i, t in enumerate(self.aggregated)}
         return [
@@ -131,7 +131,7 @@ class Units:
         ]
 
     def names(self, partitions: Sequence[str], tasks: Sequence[str]) -> list[str]:
-        """A name for every unit: that of its partition, or of its task."""
+        """The name of every unit: the name of its partition or of its task."""
         return [*(partitions[n] for n in self.updates), *(tasks[t] for t in self.aggregated)]
 
     @cached_property

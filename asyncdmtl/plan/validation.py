@@ -1,4 +1,4 @@
-"""Checks of arguments: an error names the argument and the rule it breaks, before any work is done."""
+"""Checks of arguments before any work is done. Errors name the argument and the rule that it breaks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import Placement
 
-# The largest whole number that an argument may be: every smaller one is exact as a float, too.
+# The largest whole number of an argument: up to this, every whole number is exact as a float, too.
 LARGEST_WHOLE_NUMBER = 2**53
 
-# Characters of a number that is read as a fraction.
+# The most characters of a number that is read as a fraction.
 _DIGITS = 400
 
-# Digits of its exponent: reading `Fraction("1e99999999")` would take for ever.
+# The most digits of its exponent: reading `Fraction("1e99999999")` would take for ever.
 _EXPONENT_DIGITS = 3
 
 
@@ -36,7 +36,7 @@ def whole_number(argument: str, value: Any, low: int = 0, high: int = LARGEST_WH
 
 
 def rational(argument: str, value: Any, low: int = 0) -> Fraction:
-    """`value` as an exact fraction, at least `low`; a float stands for the decimal that Python prints."""
+    """`value` as an exact fraction of at least `low`; a float counts as the decimal that Python prints."""
     text = str(value)
     exponent = re.search(r"[eE][+-]?0*(\d+)", text)
     if isinstance(value, bool) or len(text) > _DIGITS or (exponent and len(exponent[1]) > _EXPONENT_DIGITS):
@@ -63,7 +63,7 @@ def numbered_tasks(placement: Placement, tasks: Any) -> tuple[int, ...]:
     Raises
     ------
     UsageError
-        There are not as many as partitions, they are not whole numbers, or there are gaps.
+        There are not as many tasks as partitions, tasks are not whole numbers, or there are gaps.
     """
     partitions = len(placement.partitions)
     if tasks is None:
@@ -96,7 +96,7 @@ def per_worker(
 
 
 def check_combination(strategy: str, prices: object, speeds: object, silent: int) -> None:
-    """UsageError if a strategy does not know an option, or if two options exclude each other."""
+    """UsageError if an option is not for this strategy, or if two options exclude each other."""
     if prices is not None and speeds is not None:
         raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
     if speeds is not None and strategy != "relay":

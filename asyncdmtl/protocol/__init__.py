@@ -1,1 +1,1 @@
-"""The wire, without sockets or clocks: bytes in, messages out, and the other way round."""
+"""The wire protocol, without sockets or clocks: it turns bytes into messages and messages into bytes."""

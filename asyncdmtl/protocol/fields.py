@@ -1,6 +1,6 @@
 """Checks of the fields of a received message.
 
-Each function gives the value back, or raises RemoteProtocolError, which names the field and the rule.
+Each function returns the value, or raises RemoteProtocolError, which names the field and the rule.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from asyncdmtl.errors import RemoteProtocolError
 
-# The largest whole number that a field may have unless its message says otherwise. Floats hold every whole
-# number up to here, so that no reader of a report loses a digit.
+# The default limit of whole numbers in fields. Up to this, floats hold every whole number, so that no reader
+# of a report loses a digit.
 MAX_INTEGER = 2**53
 
-# Characters of the name of a worker, a partition, a task or a run: enough for any name that people read.
+# The most characters of the name of a worker, a partition, a task or a run: enough for readable names.
 MAX_NAME_LENGTH = 200
 
 
@@ -27,7 +27,7 @@ def integer(value: Any, field: str, low: int = 0, high: int = MAX_INTEGER) -> in
 
 
 def real(value: Any, field: str) -> float:
-    """Any float: the losses of a run that diverges are not finite."""
+    """Any float, also infinite or NaN, as the losses of a diverging run may be."""
     if type(value) is not float:
         raise RemoteProtocolError(f"{field} must be a float")
     return value
@@ -50,7 +50,7 @@ def text(value: Any, field: str, limit: int = MAX_NAME_LENGTH) -> str:
 
 
 def name(value: Any, field: str) -> str:
-    """A name: text of at least one character, all of which can be printed."""
+    """A name: text of at least one character, all of them printable."""
     if not text(value, field) or not value.isprintable():
         raise RemoteProtocolError(f"{field} must be 1 to {MAX_NAME_LENGTH} printable characters")
     return str(value)
@@ -71,7 +71,7 @@ def flag(value: Any, field: str) -> bool:
 
 
 def binary(value: Any, field: str, unit: int, count: int | None = None) -> bytes:
-    """Bytes in units of `unit` bytes: `count` units, or any number of them."""
+    """Bytes whose length is `count` times `unit`, or with None any multiple of `unit`."""
     if type(value) is not bytes or len(value) % unit or (count is not None and len(value) != unit * count):
         raise RemoteProtocolError(f"{field} must be {'some' if count is None else count} × {unit} bytes")
     return value
@@ -92,7 +92,7 @@ def mapping(value: Any, field: str) -> dict[str, Any]:
 
 
 def exactly(values: Sequence[Any], count: int, message: str) -> Sequence[Any]:
-    """The fields of a message, or of a part of one, if there are `count` of them."""
+    """The fields of a message or of a part of one, which must be `count`."""
     if len(values) != count:
         raise RemoteProtocolError(f"{message} has {len(values)} fields instead of {count}")
     return values

@@ -1,6 +1,7 @@
-"""Received bytes become frames.
+"""The reader that turns received bytes into frames.
 
-Lengths are checked before memory is taken for them, and large bodies are received in their place.
+Lengths are checked before memory is allocated, and large bodies are received directly into their final
+memory.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from asyncdmtl.protocol.framing import (
     unpack_prefix,
 )
 
-# Bytes that are received at once where heads and short bodies are read; from this size on, what is left of a
-# body is received in its place. The kernel rarely has more than this for one read.
+# Bytes of the buffer for heads and short bodies. If at least as many bytes of a body are missing, they are
+# received directly into the body. The kernel rarely has more than this for one read.
 SCRATCH_BYTES = 1 << 16
 
-# Bytes of an unfinished frame that count as progress of the peer. A peer that sends single bytes to stay
-# connected makes none.
+# Bytes of an unfinished frame that count as progress of the peer. So a peer cannot stay connected by sending
+# single bytes.
 PROGRESS_BYTES = 1 << 14
 
 # The first two bytes of a TLS handshake. Read as the length of a head, they are above every limit.
@@ -42,7 +43,7 @@ class Frame:
     Attributes
     ----------
     head : bytes
-        Without its check.
+        The head, without its check.
     body : uint8 array (payload bytes,)
     size : int
         All bytes of the frame on the wire.
@@ -56,16 +57,16 @@ class Frame:
 class FrameReader:
     """Turns received bytes into frames.
 
-    Bytes are given through `get_buffer` and `buffer_updated`, as asyncio's buffered protocols do, or through
-    `feed`. After an error the reader stays failed.
+    Bytes come through `get_buffer` and `buffer_updated`, as in asyncio's buffered protocols, or through
+    `feed`. After an error, the reader stays failed.
 
     Attributes
     ----------
     head_limit, body_limit : int
-        Bytes. A frame that announces more raises RemoteProtocolError before memory is taken for it. A new
-        limit holds from the next frame on.
+        The most bytes of a head and of a body. A frame that announces more raises RemoteProtocolError before
+        memory is allocated. A new limit applies from the next frame on.
     progress : int
-        Grows with each frame, and with each `PROGRESS_BYTES` of a long one; not with single bytes of one.
+        A counter that grows with each frame, and with each `PROGRESS_BYTES` of a long one.
     """
 
     def __init__(self, head_limit: int, body_limit: int) -> None:
@@ -83,12 +84,12 @@ class FrameReader:
         return self._frame is None and not self._scratch.waiting
 
     def get_buffer(self) -> memoryview:
-        """Where the next received bytes belong; never empty."""
+        """The buffer for the next received bytes; never empty."""
         direct = self._direct()
         return self._scratch.room() if direct is None else direct
 
     def buffer_updated(self, count: int) -> list[Frame]:
-        """Take in `count` bytes that are in the buffer given last; return the frames that they complete.
+        """Process `count` bytes in the buffer from `get_buffer`; return the frames that they complete.
 
         Raises
         ------
@@ -114,7 +115,7 @@ class FrameReader:
         return frames
 
     def feed(self, data: Buffer) -> list[Frame]:
-        """Take in `data` of any length; return the frames that it completes. Raises as `buffer_updated`."""
+        """Process `data` of any length; return the frames that it completes. Raises as `buffer_updated`."""
         frames = []
         rest = memoryview(data)
         while rest:
@@ -126,7 +127,7 @@ class FrameReader:
         return frames
 
     def _direct(self) -> memoryview | None:
-        """The place of the next bytes in the body, if enough of it is missing for a read of its own."""
+        """The memory of the body for the next bytes, if enough bytes are missing to receive them directly."""
         if self._frame is None or self._scratch.waiting or self._frame.chunk_left < SCRATCH_BYTES:
             return None
         return self._frame.place()
@@ -145,7 +146,7 @@ class FrameReader:
             self._frame = None
 
     def _checked_lengths(self, prefix: bytes) -> tuple[int, int]:
-        """The lengths in a prefix, once they match their check and their limits."""
+        """The lengths in a prefix, verified by their check and their limits."""
         head_length, body_length = unpack_prefix(prefix)
         if prefix[:2] == _TLS_HANDSHAKE:
             raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)")
@@ -164,7 +165,7 @@ class FrameReader:
 
 
 class _Scratch:
-    """Received bytes that have no place yet, in one buffer that is used again and again."""
+    """A reusable buffer for received bytes that do not belong to a body in progress."""
 
     def __init__(self) -> None:
         self._view = memoryview(bytearray(SCRATCH_BYTES))
@@ -177,7 +178,7 @@ class _Scratch:
         return self.end - self._start
 
     def room(self) -> memoryview:
-        """Where further bytes may be received; never empty."""
+        """The free part of the buffer, for further bytes; never empty."""
         if self._start == self.end:
             self._start = self.end = 0
         elif self.end == SCRATCH_BYTES:
@@ -187,7 +188,7 @@ class _Scratch:
         return self._view[self.end :]
 
     def take(self, count: int) -> bytes | None:
-        """The next `count` bytes, or None while fewer are there."""
+        """The next `count` bytes, or None while fewer have arrived."""
         return bytes(self.take_some(count)) if self.waiting >= count else None
 
     def take_some(self, most: int) -> memoryview:
@@ -198,7 +199,7 @@ class _Scratch:
 
 
 class _PartialFrame:
-    """A frame that is being received. Its head grows with what arrives: an announcement costs no memory."""
+    """A frame that is being received. Memory for its head grows with the bytes that arrive."""
 
     def __init__(self, head_length: int, body_length: int) -> None:
         self.chunk_left = 0
@@ -209,16 +210,16 @@ class _PartialFrame:
         self._framing = PREFIX_BYTES + head_length
 
     def place(self) -> memoryview:
-        """Where the rest of the chunk belongs."""
+        """The memory for the rest of the current chunk of the body."""
         return self._body.data[self._filled : self._filled + self.chunk_left]
 
     def received(self, count: int) -> None:
-        """Take note of `count` bytes that were received in their place."""
+        """Note that `count` bytes were received directly into the body."""
         self._filled += count
         self.chunk_left -= count
 
     def fill(self, scratch: _Scratch) -> bool:
-        """Take what is there of head and body; return whether the frame is complete."""
+        """Take bytes of head and body from `scratch`; return whether the frame is complete."""
         return self._fill_head(scratch) and self._fill_body(scratch)
 
     def complete(self) -> Frame:
@@ -249,7 +250,7 @@ class _PartialFrame:
         return True
 
     def _begin_chunk(self, scratch: _Scratch) -> bool:
-        """Read the msgpack header of the next chunk; return whether it is there."""
+        """Read the msgpack header of the next chunk; return whether it has arrived."""
         length = min(CHUNK_BYTES, self._body.nbytes - self._filled)
         expected = bin_header(length)
         header = scratch.take(len(expected))

@@ -9,8 +9,8 @@
     check        CRC-32 of all before it, as a msgpack uint 32
     body         msgpack bin objects of CHUNK_BYTES each, the last one shorter; none if the length is 0
 
-The bytes after the lengths and their check are a valid stream of msgpack objects. The checks find bytes that
-were corrupted on their way: the checksum of TCP misses some of them. Bodies have digests of their own, which
+The bytes after the lengths and their check are a valid stream of msgpack objects. The checks detect bytes
+that were corrupted on the way, some of which TCP's checksum misses. Bodies have digests of their own, which
 travel in heads.
 """
 
@@ -30,7 +30,7 @@ Buffer = bytes | memoryview
 _LENGTHS = struct.Struct(">IQ")
 _HEAD_CHECK = struct.Struct(">BI")
 
-# The first byte of a msgpack uint 32 (format family uint), which the check of a head is.
+# The first byte of a msgpack uint 32 (format family uint), as which the check of a head is written.
 _UINT_32 = 0xCE
 
 # Bytes of the prefix of a frame: both lengths and their check.
@@ -83,13 +83,13 @@ def encode_frame(head: bytes, rows: Sequence[Bytes] = ()) -> tuple[list[Buffer],
     ----------
     head : bytes
     rows : sequence of C-contiguous uint8 arrays
-        Their concatenation is the body. They are not copied: they must not change until the buffers are
-        written.
+        The rows, whose concatenation is the body. They are not copied, and must not change until the buffers
+        are written.
 
     Returns
     -------
     buffers : list of bytes or memoryview
-        To be written in this order.
+        The buffers, to be written in this order.
     size : int
         Bytes of all buffers.
 

@@ -1,12 +1,12 @@
-"""Every byte, counted where it enters or leaves a connection.
+"""The ledger counts every byte where it enters or leaves a connection.
 
 Payload is the bodies of messages: coded vectors and states of the training. Framing is the rest of what the
 connection carries: lengths, heads with digests and settings, msgpack headers. Headers of TCP and IP belong to
 the kernel and are not counted here.
 
-Sums are kept for each round, worker, direction and kind. A long run of many workers would have millions of
-them: beyond `MAX_ENTRIES` those of the earliest rounds are added up, under the round `EARLIER`. Every byte
-stays counted.
+There is a sum for each round, worker, direction and kind. A long run of many workers would have millions of
+sums. Beyond `MAX_ENTRIES`, the sums of the earliest rounds are added up under the round `EARLIER`, so that
+every byte stays counted.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Direction = Literal["up", "down"]
 # Worker, direction, kind and round.
 Key = tuple[str, Direction, str, int | None]
 
-# Sums that a ledger keeps apart: some 15 MB of memory, and 3 MB of a checkpoint. A run of 3 workers reaches
-# them after 8,000 rounds, one of 200 workers after 125.
+# The most separate sums of a ledger: some 15 MB of memory, and 3 MB of a checkpoint. A run of 3 workers
+# reaches this after 8,000 rounds, a run of 200 workers after 125.
 MAX_ENTRIES = 50_000
 
-# The share of these that is left when earlier rounds have been added up, so that this is not done in each
-# round.
+# The share of `MAX_ENTRIES` that is left after earlier rounds were added up, so that this is not done in
+# every round.
 LEFT_SHARE = 0.9
 
-# The round of the sums of all rounds that are not kept apart any more.
+# The round under which the sums of the earliest rounds are added up.
 EARLIER = -1
 
 
@@ -65,11 +65,11 @@ class Ledger:
     def count(
         self, worker: str, direction: Direction, kind: str, round: int | None, *, payload: int, size: int
     ) -> None:
-        """Add a message of `size` bytes on the wire, of which `payload` are its body."""
+        """Add a message of `size` bytes on the wire, including a body of `payload` bytes."""
         self._add((worker, direction, kind, round), 1, payload, size - payload)
 
     def add(self, worker: str, direction: Direction, kind: str, framing: int) -> None:
-        """Add bytes that belong to no message and no round."""
+        """Add bytes of framing that belong to no message and no round."""
         self._add((worker, direction, kind, None), 0, 0, framing)
 
     def _add(self, key: Key, *counts: int) -> None:
@@ -126,7 +126,7 @@ class Ledger:
         return copied
 
     def entries(self) -> Iterator[Entry]:
-        """All sums, in the order in which they were begun."""
+        """All sums, in the order of their first messages."""
         for key, sums in self._sums.items():
             yield Entry(*key, *sums)
 
@@ -141,7 +141,7 @@ class Ledger:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Sequence[Any]]) -> Ledger:
-        """Read what `as_rows` gave; TypeError or ValueError if it is something else."""
+        """Read the result of `as_rows`; TypeError or ValueError if `rows` are something else."""
         ledger = cls()
         for worker, direction, kind, round_, messages, payload, framing in rows:
             if direction not in ("up", "down"):

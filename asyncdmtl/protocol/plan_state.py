@@ -1,4 +1,4 @@
-"""Where one plan stands on a connection: its state, its round, and the coded rows that are still to come."""
+"""The progress of one plan on a connection: its state, its round, and the coded rows still to come."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from asyncdmtl.protocol.messages.registry import (
 )
 from asyncdmtl.protocol.state_table import ROW_TRANSITIONS, TRANSITIONS, RowEvent, RowState, State
 
-# What a worker answers under a plan.
+# The messages that a worker sends under a plan, besides further rows.
 PlanReply = Uplink | Snapshot | AwaitRestore | Done
 
-# The messages that hold for one plan.
+# The messages that belong to one plan.
 _OF_PLAN = PlanReply | Downlink | MoreRows | MulticastControl
 
-# The messages that may interrupt the ranges of a sender's rows.
+# The messages that may come between the ranges of a sender's rows.
 _BESIDE = Heartbeat | Failure | Assign | MulticastControl
 
 
@@ -37,9 +37,9 @@ class RowStream:
     ----------
     state : RowState
     round : int
-        The round of the rows that were sent last.
+        The round of the last rows.
     missing : int
-        Bytes that were announced and have not been sent.
+        Bytes that were announced and have not been sent yet.
     """
 
     state: RowState = RowState.COMPLETE
@@ -47,7 +47,7 @@ class RowStream:
     missing: int = 0
 
     def event(self, message: Message, size: int) -> RowEvent:
-        """What a message with `size` bytes of rows means for this stream."""
+        """The event that a message with `size` bytes of rows is for this stream."""
         if isinstance(message, Uplink | Downlink):
             return RowEvent.FIRST if message.rest else RowEvent.ALL
         if isinstance(message, MoreRows):
@@ -55,7 +55,7 @@ class RowStream:
         return RowEvent.BESIDE if isinstance(message, _BESIDE) else RowEvent.OTHER
 
     def complaint(self, message: Message, size: int) -> str | None:
-        """Why a message with `size` bytes of rows may not come now; None if it may."""
+        """The reason why a message with `size` bytes of rows is not allowed now; None if it is allowed."""
         follows = (self.state, self.event(message, size)) in ROW_TRANSITIONS
         if isinstance(message, MoreRows):
             if follows and 0 < size <= self.missing and message.round == self.round:
@@ -67,7 +67,7 @@ class RowStream:
         return None if follows else f"where {self.missing} bytes of rows are to come"
 
     def advance(self, message: Message, size: int) -> None:
-        """Take in a message of which there is no complaint."""
+        """Update the state by an allowed message."""
         self.state = ROW_TRANSITIONS[self.state, self.event(message, size)]
         if isinstance(message, Uplink | Downlink):
             self.round, self.missing = message.round, message.rest
@@ -84,7 +84,7 @@ class PlanState:
     plan : int
         The plan's number; -1 before the first plan.
     round : int
-        The round that is made.
+        The current round.
     state : State
     rows : dict of Role to RowStream
         The coded rows of each end.
@@ -103,13 +103,13 @@ class PlanState:
         return f"when {self.state.name.lower().replace('_', ' ')}"
 
     def complaint(self, sender: Role, message: Message, size: int) -> str | None:
-        """Why `sender` may not send a message with `size` bytes of rows now; None if it may."""
+        """The reason why `sender` may not send this message with `size` bytes of rows; None if it may."""
         if (self.state, message.event) not in TRANSITIONS:
             return self.where
         return self._other_place(message) or self.rows[sender].complaint(message, size)
 
     def advance(self, sender: Role, message: Message, size: int) -> PlanState:
-        """Take in a message of which there is no complaint; return the state of the plan that then holds."""
+        """Update the state by an allowed message; return the state of the plan that is then in force."""
         following = TRANSITIONS[self.state, message.event]
         if isinstance(message, Assign):
             return PlanState(message.plan, message.round, following)
@@ -120,7 +120,7 @@ class PlanState:
         return self
 
     def _other_place(self, message: Message) -> str | None:
-        """How plan or round of a message differ from this plan and its round; None if they do not."""
+        """How a message's plan or round differs from this plan's, in words; None if they are equal."""
         if isinstance(message, _OF_PLAN) and message.plan != self.plan:
             return f"of plan {message.plan} under plan {self.plan}"
         if isinstance(message, MulticastControl) and message.round >= self.round:

@@ -1,15 +1,15 @@
-"""One end of a connection, without the connection: bytes in, messages out, and the other way round.
+"""The protocol of one end of a connection, without sockets: bytes become messages, and messages bytes.
 
 ::
 
     session = Session("worker", ledger)
     buffers = session.send(Hello(VERSION, "w0"))       # write these to the peer
-    messages = session.receive(data)                   # hand on received bytes
+    messages = session.receive(data)                   # pass received bytes on
 
 The order of messages follows the tables in `state_table`; sizes are checked against limits, and fields by the
 messages. Every byte is counted in the ledger. Misuse by this end raises LocalProtocolError. An error of the
-peer raises RemoteProtocolError and fails the session for good: the only message that may still be sent is one
-`failure`, which tells the peer the reason.
+peer raises RemoteProtocolError, and the session has then failed for good: only one more message may be sent,
+a `failure`, which tells the peer the reason.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ from asyncdmtl.protocol.messages.registry import (
 from asyncdmtl.protocol.plan_state import PlanReply, PlanState
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
-# Bytes of a head that a server takes before it has welcomed the worker: a greeting has some hundred.
+# The most bytes of a head from a worker that the server has not welcomed: a greeting has some hundred.
 GREETING_HEAD_LIMIT = 1 << 12
 
-# Bytes of a head that a server takes from a worker that it has welcomed: room for surveys of 200,000 columns
-# in one declaration.
+# The most bytes of a head from a welcomed worker: room for surveys of 200,000 columns in one declaration.
 WORKER_HEAD_LIMIT = 1 << 23
 
-# Bytes of a head that a worker takes from a server: room for the encoding of as many columns, and for plans
-# of many workers.
+# The most bytes of a head from a server: room for the encoding of as many columns, and for plans of many
+# workers.
 SERVER_HEAD_LIMIT = 1 << 26
 
 # The messages that may be on their way when the server sends a new plan.
@@ -57,21 +56,21 @@ _OF_ROUND = Uplink | Downlink | MoreRows | MulticastControl
 class Session:
     """The protocol of one connection.
 
-    Many of its members are properties: a connection reads them, and only messages change them.
+    Most of its attributes are read-only properties, which only messages change.
 
     Parameters
     ----------
     role : "server" or "worker"
-        Which end this is.
+        This end.
     ledger : Ledger
-        Where bytes are counted, under the worker's name.
+        The ledger that counts all bytes, under the worker's name.
     worker : str, optional
         The worker's name, if it is known; a server learns it from the greeting.
 
     Attributes
     ----------
     peer : "server" or "worker"
-        Which end the other one is.
+        The other end.
     """
 
     def __init__(self, role: Role, ledger: Ledger, worker: str = "?") -> None:
@@ -87,7 +86,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """Where the connection stands."""
+        """The state of the connection."""
         return self._current.state
 
     @property
@@ -97,7 +96,7 @@ class Session:
 
     @property
     def round(self) -> int:
-        """The round that is made under the plan."""
+        """The current round under the plan."""
         return self._current.round
 
     @property
@@ -116,7 +115,7 @@ class Session:
 
     @property
     def progress(self) -> int:
-        """Grows with what the peer sends: with each message, and with each good piece of a long one."""
+        """A counter that grows with each message of the peer, and with each valid piece of a long one."""
         return self._reader.progress
 
     @property
@@ -148,11 +147,11 @@ class Session:
         return buffers
 
     def get_buffer(self) -> memoryview:
-        """Where the next received bytes belong."""
+        """The buffer for the next received bytes."""
         return self._reader.get_buffer()
 
     def buffer_updated(self, count: int) -> list[Message]:
-        """Take in `count` bytes that are in the buffer given last; return the messages that they complete.
+        """Process `count` bytes in the buffer from `get_buffer`; return the messages that they complete.
 
         Raises
         ------
@@ -162,20 +161,20 @@ class Session:
         return self._received(lambda: self._reader.buffer_updated(count))
 
     def receive(self, data: Buffer) -> list[Message]:
-        """Take in received bytes of any length; return the messages that they complete.
+        """Process received bytes of any length; return the messages that they complete.
 
         Raises as `buffer_updated`.
         """
         return self._received(lambda: self._reader.feed(data))
 
     def receive_eof(self) -> None:
-        """The peer has closed its side; CorruptionError if a frame has begun and is not complete."""
+        """Note that the peer has closed its side; CorruptionError if a frame is incomplete."""
         if self.state is not State.FAILED and not self._reader.idle:
             self._current.state = State.FAILED
             raise CorruptionError("the connection ended within a frame")
 
     def count_encryption(self, *, received: int, sent: int) -> None:
-        """Count the bytes that encryption has added so far to all that was received and sent."""
+        """Count the bytes that encryption has added so far, in both directions."""
         up, down = (received, sent) if self.role == "server" else (sent, received)
         totals: dict[Direction, int] = {"up": up, "down": down}
         for direction, total in totals.items():
@@ -200,7 +199,7 @@ class Session:
             self.worker = message.name
         late = isinstance(message, _MAY_BE_LATE) and message.plan < self.plan
         complaint = self._late_complaint(message, size) if late else self._complaint(message, size)
-        # Of a message that is refused, no field is believed.
+        # The fields of a refused message are not trusted, so that its bytes belong to no round.
         self._count(self.peer, message, None if complaint else _round_of(message), size, frame.size)
         if complaint is not None:
             raise RemoteProtocolError(f"{self.peer} sent {message.kind} {complaint}")
@@ -211,11 +210,11 @@ class Session:
         return message
 
     def _complaint(self, message: Message, size: int) -> str | None:
-        """Why the peer may not send a message now; None if it may."""
+        """The reason why the peer may not send this message now; None if it may."""
         return self._current.complaint(self.peer, message, size) or self._excess(message)
 
     def _late_complaint(self, message: Message, size: int) -> str | None:
-        """Why a message for an earlier plan was not on its way when this plan was sent; None if it was."""
+        """The reason why a message for an earlier plan cannot have been on its way; None if it can."""
         if isinstance(message, LossReport):
             return None if (self.state, message.event) in TRANSITIONS else self._current.where
         if isinstance(message, PlanReply | MoreRows) and (replaced := self._replaced.get(message.plan)):
@@ -223,25 +222,25 @@ class Session:
         return self._current.where
 
     def _excess(self, message: Message) -> str | None:
-        """By how much the rows that a message announces exceed the limit; None if they do not."""
+        """The excess of announced rows over the limit, in words; None if there is none."""
         if isinstance(message, Uplink | Downlink) and message.rest > self.body_limit:
             return f"with {message.rest} more bytes of rows, permitted are at most {self.body_limit}"
         return None
 
     def _advance(self, sender: Role, message: Message, size: int) -> None:
-        """Take in a message, sent or received, of which there is no complaint."""
+        """Update the state by an allowed message, sent or received."""
         before, self._current = self._current, self._current.advance(sender, message, size)
         if isinstance(message, Assign) and self.role == "server":
             self._replaced[before.plan] = before
         elif isinstance(message, PlanReply):
-            # Messages arrive in the order in which they were sent: nothing for an earlier plan follows.
+            # Messages arrive in the order in which they were sent, so that none for an earlier plan follows.
             self._replaced.clear()
-        # A server takes no more than a greeting from a worker that it has not welcomed.
+        # Before the welcome, a server accepts only short heads.
         if isinstance(message, Welcome if self.role == "server" else Hello):
             self._reader.head_limit = WORKER_HEAD_LIMIT if self.role == "server" else SERVER_HEAD_LIMIT
 
     def _advance_late(self, message: Message, size: int) -> None:
-        """Take in a message for a plan that was replaced; nothing for plans before that follows."""
+        """Update the state of a replaced plan by a late message; plans before that one are forgotten."""
         if isinstance(message, PlanReply | MoreRows):
             self._replaced[message.plan].advance(self.peer, message, size)
             self._replaced = {n: state for n, state in self._replaced.items() if n >= message.plan}

@@ -4,8 +4,8 @@
 rows of one sender may be cut into ranges. Each end advances on the messages that it sends and on those that
 it receives. A pair that is missing from a table is an error of the end that sent the message.
 
-Events of the first table are the kinds of messages, with the order that a message carries where the state
-after it depends on that ("assign, give").
+Events of the first table are the kinds of messages. If the next state depends on the order that a message
+carries, the event includes it ("assign, give").
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from enum import Enum
 
 
 class _Key(Enum):
-    """Members are keys of tables. The hash of Enum is slow, and every message needs several."""
+    """An enum whose members are keys of tables, with a faster hash than Enum's."""
 
     __hash__ = object.__hash__
 
 
 class State(_Key):
-    """Where a connection stands; the value describes it."""
+    """The state of a connection; the value describes it."""
 
     OPENED = "The connection is open."
     GREETED = "The worker has said its name."
@@ -51,13 +51,13 @@ _MAY_BE_ASSIGNED = (
     *(State.COMPUTING, State.UPLINK_SENT, State.ENDING, State.DONE),
 )
 
-# Neither end waits for the other yet, or no longer: there are no heartbeats.
+# States without heartbeats: the ends do not wait for each other yet, or no longer do.
 _WITHOUT_HEARTBEATS = (
     *(State.OPENED, State.GREETED, State.CHALLENGED, State.PROVEN),
     *(State.FINISHED, State.FAILED, State.CLOSED),
 )
 
-# These leave the state as it is, from the welcome to the end.
+# Messages that do not change the state, from the welcome to the end.
 STATELESS_KINDS = ("heartbeat", "more-rows", "loss-query", "loss-report", "fallback")
 
 TRANSITIONS: Mapping[tuple[State, str], State] = {
@@ -96,14 +96,14 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
 
 
 class RowState(_Key):
-    """Where the coded rows of one sender stand; the value describes it."""
+    """The state of the coded rows of one sender; the value describes it."""
 
     COMPLETE = "All announced rows have been sent."
     PARTIAL = "Rows that were announced are to follow."
 
 
 class RowEvent(_Key):
-    """What a message means for the coded rows of its sender; the value describes it."""
+    """The event that a message is for the coded rows of its sender; the value describes it."""
 
     ALL = "An uplink or downlink with all its rows."
     FIRST = "An uplink or downlink that announces further rows."

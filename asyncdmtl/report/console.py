@@ -7,13 +7,13 @@ import sys
 
 from rich.console import Console
 
-# Characters in a line where the output goes to a file or a pipe and COLUMNS does not say it: wide enough for
-# every table.
+# Characters of a line if the output goes to a file or a pipe and COLUMNS is not set: wide enough for every
+# table.
 FILE_WIDTH = 110
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console on stdout, or on stderr: as wide as COLUMNS says, or the terminal, or else `FILE_WIDTH`."""
+    """A console on stdout or stderr, as wide as COLUMNS, else as the terminal, else `FILE_WIDTH`."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     width = None if terminal or os.environ.get("COLUMNS", "").isdecimal() else FILE_WIDTH
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)

@@ -1,4 +1,4 @@
-"""The report of `asyncdmtl place`: a placement of small load, and what more or fewer copies cost and save."""
+"""The report of `asyncdmtl place`: a placement, and the loads for other numbers of copies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report_design(
     capacities : mapping of worker to int
         Partitions that each worker may store.
     speeds : sequence of K Fractions, or None
-        Of the workers' links, if time was minimised instead of the load.
+        The speeds of the workers' links, if time was minimised instead of the load.
     rows : sequence of TradeOff
         Loads for several numbers of copies.
     """
@@ -66,7 +66,7 @@ def report_additions(before: Placement, after: Placement, additions: Sequence[Ad
     ----------
     before, after : Placement
     additions : sequence of Addition
-        The copies that `after` has and `before` has not, in their order.
+        The copies that only `after` has, in their order.
     """
     return {
         "placement": after.as_dict(),

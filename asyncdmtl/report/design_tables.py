@@ -1,4 +1,4 @@
-"""The report of `asyncdmtl place` as a person wants to see it."""
+"""The report of `asyncdmtl place` as text."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.table import Table
 from asyncdmtl.report.console import make_console
 from asyncdmtl.report.design_report import DesignReport
 
-# The most cells, in characters, that show which partitions a worker stores: what fits beside the other
-# columns of a line of 80 characters.
+# The most characters of the picture of a worker's partitions, so that it fits beside the other columns in a
+# line of 80 characters.
 MOST_CELLS = 48
 
 
@@ -26,7 +26,7 @@ def show_design(report: DesignReport, console: Console | None = None) -> None:
 
 
 def show_additions(report: DesignReport, console: Console | None = None) -> None:
-    """Print the next copies worth making as text, on stdout unless a console is given."""
+    """Print the added copies as text, on stdout unless a console is given."""
     console = console or make_console()
     table = Table(title="The next copies worth making, and the loads of relay with them")
     for heading, justify in (
@@ -71,7 +71,7 @@ def _cells(stored: set[str], partitions: Sequence[str], per_cell: int) -> str:
     for first in range(0, len(partitions), per_cell):
         cell = partitions[first : first + per_cell]
         held = sum(name in stored for name in cell)
-        # Rounded up, so that a single stored partition is seen.
+        # Rounded up, so that a single stored partition is visible.
         cells.append("·░▒▓█"[-(-4 * held // len(cell))])
     return "".join(cells)
 

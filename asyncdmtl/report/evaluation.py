@@ -21,7 +21,7 @@ from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import train
 from asyncdmtl.report.json_output import finite
 
-# The most points of a learning curve: more would not be told apart in a picture.
+# The most points of a learning curve: more could not be distinguished in a picture.
 CURVE_POINTS = 60
 
 
@@ -32,14 +32,14 @@ def evaluate(
     settings: Settings,
     metric: str,
 ) -> dict[str, Any]:
-    """Scores on test rows, beside those of every task trained alone and of one model for all.
+    """Scores on test rows, beside those of models trained for each task alone and of one model for all tasks.
 
     Parameters
     ----------
     partitions : sequence of Partition
-        All rows that were trained on.
+        All training rows.
     test : mapping of task to `X` (rows, features) and `y` (rows,)
-        Encoded as the partitions; tasks without test rows may be left out.
+        Test rows, encoded like the partitions; tasks without test rows may be left out.
     models : TaskModels
         The models of the run.
     settings : Settings
@@ -52,13 +52,13 @@ def evaluate(
         `name`, `higher_is_better`; `tasks`: for each task with test rows its scores `coupled`, `single_task`
         and `pooled`, and its counts `rows` and `test_rows`; `mean`: the mean over the tasks that have a
         score; `all_rows`: the scores of the test rows of all tasks together; `also`: `name`, `mean` and
-        `all_rows` of a second metric, or None; `objective`: at the models. A score that does not exist is
-        None.
+        `all_rows` of a second metric, or None; `objective`: the objective at the models. An undefined score
+        is None.
 
     Raises
     ------
     UsageError
-        A task without a model, or (as DataError) rows that do not fit.
+        A task has no model. It is a DataError if rows have another number of features.
     """
     intercept = settings.has_intercept
     kinds = {
@@ -101,7 +101,7 @@ def objective(partitions: Sequence[Partition], models: TaskModels, settings: Set
     Raises
     ------
     DataError
-        The partitions do not fit each other or the loss, or are of other tasks than the models.
+        The partitions do not fit each other or the loss, or belong to other tasks than the models.
     """
     problem = Problem(settings, [partition.info(settings) for partition in partitions])
     if set(models.tasks) != set(problem.tasks):
@@ -129,7 +129,7 @@ def learning_curve(
     -------
     list of dict
         `rounds` (made so far), `mean` and `all_rows` at no more than `CURVE_POINTS` points, which are denser
-        at the beginning and include the last round. A score that does not exist is None.
+        at the beginning and include the last round. An undefined score is None.
     """
     wanted = set(np.unique(np.geomspace(1, rounds, CURVE_POINTS).round().astype(int)).tolist())
     curve: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""JSON as this package writes it: one object a line, with null for numbers that JSON cannot express."""
+"""JSON output: one object a line, with null for numbers that JSON cannot express."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from asyncdmtl.errors import UsageError
 
 
 def emit(event: Mapping[str, Any]) -> None:
-    """Print one event as a JSON line on stdout, at once. NaN and infinity become null."""
+    """Print one event as a JSON line on stdout and flush it. NaN and infinity become null."""
     print(json.dumps(finite(event), allow_nan=False), flush=True)
 
 
 def finite(value: Any) -> Any:
-    """`value` with None in the place of every NaN and infinity; tuples become lists."""
+    """`value` with None in place of every NaN and infinity; tuples become lists."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Test scores as a table and a few sentences on stdout."""
+"""Test scores as a table and a few sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from asyncdmtl.report.units import gain_text, score_text
 # Columns that count the rows of a task: key in the report, and heading.
 _COUNTS = {"rows": "trained on", "test_rows": "tested on"}
 
-# The most tasks that the table shows. With more, it shows those that gain most and those that gain least.
+# The most tasks that the table shows. If there are more, it shows those that gain most and those that gain
+# least.
 MOST_TASKS = 20
 
 
@@ -52,7 +53,7 @@ def _heading(kind: str) -> str:
 
 
 def _gains(metrics: Mapping[str, Any], over: str) -> dict[str, float]:
-    """By how much coupled models score better on each task that has both scores; `over` is the other kind."""
+    """The gain of coupled models over the kind `over`, for each task that has both scores."""
     sign = 1.0 if metrics["higher_is_better"] else -1.0
     pairs = {task: (row["coupled"], row[over]) for task, row in metrics["tasks"].items()}
     return {task: sign * (a - b) for task, (a, b) in pairs.items() if a is not None and b is not None}
@@ -73,7 +74,7 @@ def _best_and_worst(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> t
 
 
 def _summaries(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float | None]]]:
-    """Lines below the tasks: name, and a score for each kind of models."""
+    """The lines below the tasks: a name, and a score for each kind of models."""
     yield "mean over tasks", metrics["mean"]
     if "all_rows" in metrics:
         yield "all rows together", metrics["all_rows"]
@@ -91,7 +92,7 @@ def _gain_words(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> str:
 
 
 def advice(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What to try if one model for all tasks scores better than this coupling by every mean, else ""."""
+    """Advice if one model for all tasks scores better than this coupling in every mean, else ""."""
     sign = 1.0 if metrics["higher_is_better"] else -1.0
     pairs = [(part.get("pooled"), part["coupled"]) for part in (metrics["mean"], metrics["all_rows"])]
     if any(None in pair or sign * (pair[0] - pair[1]) <= 0.0 for pair in pairs):

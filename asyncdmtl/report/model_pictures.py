@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The most tasks whose similarity is shown: a picture has dots for as many, and clustering orders them in a
-# second.
+# The most tasks whose similarity is shown: a picture has enough dots for them, and clustering orders them in
+# a second.
 _MOST_TASKS = 1000
 
 
 def draw_structure(figure: Figure, axes: Axes, model: SavedModel | None) -> None:
-    """Draw what the coupling acts on: singular values, features, or pairs of tasks."""
+    """Draw the structure that the coupling acts on: singular values, features, or pairs of tasks."""
     if model is None:
         axes.set_axis_off()
         return
@@ -73,10 +73,10 @@ def _draw_features(axes: Axes, norms: Floats, names: Sequence[str], coupling: st
 def _draw_similarity(figure: Figure, axes: Axes, W: Floats, tasks: Sequence[str], coupling: str) -> None:
     rows = np.arange(0, len(tasks), -(-len(tasks) // _MOST_TASKS))
     cosines = similarity(W[rows])
-    # In a chain neighbours are the structure.
+    # A chain keeps its order, since neighbours are its structure.
     ordered = rows if coupling == "chain" else rows[order := cluster_order(cosines)]
     cosines = cosines if coupling == "chain" else cosines[np.ix_(order, order)]
-    # Models that were drawn together differ in the last few percent.
+    # The coupling may leave differences of a few per cent only: the colours begin at the smallest cosine.
     least = float(cosines.min())
     colours, low = ("RdBu_r", -1.0) if least < 0.0 else ("Blues", least)
     image = axes.imshow(cosines, colours, vmin=low, vmax=1.0, interpolation="nearest")

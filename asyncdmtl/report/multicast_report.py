@@ -1,4 +1,4 @@
-"""The part of a run's report that tells what went to a multicast group."""
+"""The part of a run's report about a multicast group."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wire_load(record: RunRecord) -> Fraction:
 
 
 def report_multicast(record: RunRecord) -> dict[str, Any] | None:
-    """What went to the group, in plain JSON types; None if there was no group.
+    """The traffic to the group, in plain JSON types; None if there was no group.
 
     Each worker has `sent`: datagrams at first; `lost`: those of them that did not arrive; `repaired`: pieces
     of rows that needed repair; and `ranges` of rows that went to it over TCP instead. `rate` is in bits a

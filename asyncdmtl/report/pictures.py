@@ -25,10 +25,10 @@ MOST_NAMES = 25
 # with some eight labels; beyond, it is labelled at the powers alone.
 MOST_FINE_TICKS = 200.0
 
-# The height, as a share of a panel, that stays free between a legend and what is drawn.
+# The height between a legend and the data, as a share of a panel.
 LEGEND_MARGIN = 0.04
 
-# Dots per inch of pictures that are made of dots.
+# Dots per inch of raster pictures.
 DOTS = 150
 
 
@@ -49,7 +49,7 @@ def new_figure(width: float, height: float) -> Figure:
     UsageError
         Matplotlib is not installed.
     """
-    # Here and not above: Matplotlib takes a second to import, which only commands that draw shall wait for.
+    # Imported here, because Matplotlib takes a second to import and only some commands draw.
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that the ending of `path` says; UsageError if that fails."""
+    """Write a figure in the format of the ending of `path`; UsageError if that fails."""
     try:
         figure.savefig(path, dpi=DOTS)
     except (OSError, ValueError) as error:
@@ -95,7 +95,7 @@ def plain_log_ticks(axis: Axis, ratio: float) -> None:
 
 
 def make_room_for_legends(figure: Figure) -> None:
-    """Raise the upper end of vertical axes so that no legend covers what is drawn."""
+    """Raise the upper end of vertical axes so that no legend covers data."""
     figure.draw_without_rendering()
     for axes in figure.axes:
         legend = axes.get_legend()

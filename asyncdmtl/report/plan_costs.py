@@ -11,7 +11,7 @@ from rich.table import Table
 
 from asyncdmtl.report.units import human_bytes
 
-# Bytes of a number that is exchanged: float64, the default for data in files.
+# Bytes of an exchanged number: those of float64, the default for data in files.
 NUMBER_BYTES = 8
 
 
@@ -22,7 +22,7 @@ def predicted_costs(
     rounds: int,
     rate: float | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What the rounds of a training send and receive at the server, by strategy.
+    """The predicted traffic of a training at the server, for each strategy.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def predicted_costs(
         Numbers in a vector, of `NUMBER_BYTES` each.
     rounds : int
     rate : float, optional
-        Bits a second of the server's link, each way. Uplink and downlink of a round follow each other.
+        Bits per second of the server's link, in each direction. The downlink of a round follows its uplink.
 
     Returns
     -------

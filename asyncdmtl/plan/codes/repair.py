@@ -1,8 +1,8 @@
-"""Repair of a broadcast: more rows than the downlink matrix has, and lost rows from any that suffice.
+"""Repair of a broadcast: further rows beyond the downlink matrix, and lost rows computed from them.
 
 The first rows of a broadcast are those of the downlink matrix. All further rows are *fresh*: random
 combinations of these. A fresh row replaces any lost one (docs/theory.md, section 4: any `N − |M_k|`
-independent rows decode). Its coefficients follow from the plan's seed and its number, so the number alone
+independent rows decode). Its coefficients follow from the plan's seed and its number, so that only the number
 travels.
 
 A worker that lost rows first solves for them, and then decodes as if no row had been lost.
@@ -21,8 +21,8 @@ from asyncdmtl.field import gf256, linalg
 from asyncdmtl.plan.codes.matrices import ColumnDelivery, Delivery, random_matrix
 from asyncdmtl.plan.plan import Plan
 
-# Solutions that a worker keeps, one for each set of lost and fresh rows; the one unused for longest goes
-# first.
+# The most solutions that a worker keeps, one for each set of lost and fresh rows. The least recently used one
+# is dropped first.
 MOST_SOLUTIONS = 1 << 8
 
 
@@ -34,7 +34,7 @@ class FreshRows:
         self._seed = seed
 
     def coefficients(self, number: int) -> Bytes:
-        """Coefficients of row `number` on the rows of the broadcast: (rows,) uint8; a unit vector for one."""
+        """Coefficients (rows,) of row `number`, uint8; a unit vector for a row of the broadcast itself."""
         if number < self.rows:
             return np.eye(1, self.rows, number, dtype=np.uint8).reshape(-1)
         return random_matrix(f"fresh/{number}", self._seed, 1, self.rows).reshape(-1)
@@ -45,7 +45,7 @@ class FreshRows:
 
 
 class Solver:
-    """Solves for the rows that one worker lost, from others that came and from vectors it knows.
+    """Solves for the rows that one worker lost, from the rows it received and the vectors it knows.
 
     Parameters
     ----------
@@ -54,20 +54,20 @@ class Solver:
     delivery : ColumnDelivery
         The rows that this worker decodes from, called its own rows here, and the packets that it knows.
     seed : int
-        The plan's.
+        The plan's seed.
 
     Attributes
     ----------
     own : tuple of int
-        Numbers of the worker's own rows; it needs as many, these or others.
+        Numbers of the worker's own rows. It needs as many rows, but any rows of the broadcast serve.
     rows : int
         Rows of the broadcast; the numbers from here on are those of fresh rows.
 
     Raises
     ------
     CodingError
-        The own rows do not determine the wanted vectors, or the worker neither wants nor knows some packet:
-        it could not use a fresh row, which combines all packets.
+        The own rows do not determine the wanted vectors; or the worker neither wants nor knows some packet,
+        so that it cannot use fresh rows, which combine all packets.
     """
 
     def __init__(self, G: Bytes, delivery: ColumnDelivery, seed: int) -> None:
@@ -94,11 +94,11 @@ class Solver:
         return cls(plan.combined, plan.in_columns(multicast_delivery(plan, worker)), plan.seed)
 
     def useful(self, number: int) -> bool:
-        """Whether a row may replace a lost one: it is no combination of packets that the worker knows."""
+        """Whether a row may replace a lost one, as it is no combination of packets that the worker knows."""
         return number not in self._useless
 
     def redundant(self, filled: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-        """The places whose rows follow from the rows at the other places: they have room for other rows.
+        """The places whose rows follow from the rows at the other places, so that other rows may take them.
 
         `filled` are the places of own rows that were lost, each with the number of the row that replaces it;
         all other places hold their own rows.
@@ -122,14 +122,14 @@ class Solver:
         Parameters
         ----------
         filled : sequence of (place, number)
-            As for `redundant`, which returned nothing.
+            As for `redundant`, which must have returned no place.
         rows : sequence of uint8 arrays (L,), one for each place
         known : sequence of uint8 arrays (L,), one for each packet of the vectors that the worker knows
 
         Raises
         ------
         CodingError
-            The rows do not determine the lost ones.
+            The rows do not determine the lost rows.
         """
         key = tuple(sorted(filled))
         if key not in self._solutions and self.redundant(key):

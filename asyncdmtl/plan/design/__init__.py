@@ -1,1 +1,1 @@
-"""Placement design: stores for workers of given capacities, so that little need be sent."""
+"""Placement design: the partitions of each worker, for given capacities, so that loads are small."""

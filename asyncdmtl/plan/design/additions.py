@@ -1,4 +1,4 @@
-"""The next copies worth making: those that lower the loads of relay most."""
+"""The next copies of partitions to add: those that lower the loads of relay most."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 @dataclass(frozen=True)
 class Addition:
-    """One more copy, and the loads of relay with it and all copies before it, in vectors per round."""
+    """One more copy, and the loads of relay, in vectors per round, with it and all earlier additions."""
 
     worker: str
     partition: str
@@ -21,24 +21,24 @@ class Addition:
 
 
 def best_additions(placement: Placement, count: int) -> tuple[Placement, tuple[Addition, ...]]:
-    """Add copies one by one, each where the sum of uplink and downlink load becomes least.
+    """Add copies one by one, each so that the sum of uplink and downlink load becomes smallest.
 
-    Greedy: each copy is the best next one, while `count` copies together may not be the best set. Loads are
-    those of `docs/theory.md`, section 3: the uplink optimum of the placement, and the most partitions that a
-    worker lacks.
+    This is greedy: each copy is the best next one, but `count` copies together need not be the best set.
+    Loads are those of `docs/theory.md`, section 3: the uplink optimum of the placement, and the most
+    partitions that a worker lacks.
 
     Parameters
     ----------
     placement : Placement
     count : int
-        Copies to add; fewer are added if every worker stores everything before.
+        Copies to add; fewer are added if every worker then stores everything.
 
     Returns
     -------
     placement : Placement
-        With the new copies.
+        The placement with the new copies.
     additions : tuple of Addition
-        In the order in which they are worth making.
+        The new copies, the most useful first.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def best_additions(placement: Placement, count: int) -> tuple[Placement, tuple[A
 
 
 def _candidates(placement: Placement) -> list[tuple[Placement, Addition]]:
-    """Every placement with one more copy; of partitions with the same holders, only the first is tried."""
+    """All placements with one more copy. Of partitions with the same holders, only the first is tried."""
     tried = []
     for k, worker in enumerate(placement.workers):
         seen = set()

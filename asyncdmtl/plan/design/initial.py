@@ -1,9 +1,9 @@
-"""Stores to begin a placement design with: the size of each, and an even filling.
+"""The initial stores of a placement design: the size of each, and an even filling.
 
-Capacities `m_k` say how many partitions each worker may store. On links of speeds `b_k`, in vectors per unit
-of time both ways, the downlink takes `max_k (N − |M_k|)/b_k`: every worker is sent as many rows as it lacks.
-The uplink takes at least `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers: the others send
-the partitions that `S` lacks.
+The capacity `m_k` is the number of partitions that worker `k` may store. Its link has the speed `b_k`, in
+vectors per unit of time, in both directions. The downlink takes the time `max_k (N − |M_k|)/b_k`, since every
+worker is sent as many rows as it lacks partitions. The uplink takes at least `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S}
+b_k` for every group `S` of workers, since the others send the partitions that `S` lacks.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ from asyncdmtl.plan.placement import Placement
 
 Rank = tuple[int, Fraction]
 
-# Splits of the copies between a faster uplink and a faster downlink that are tried.
+# The number of splits of the copies, between a faster uplink and a faster downlink, that are tried.
 SHARES = 8
 
 
 def sizes_of_least_load(m: Sequence[int], total: int) -> tuple[int, ...]:
-    """`|M_k| <= m_k` of sum `total <= Σ m_k`, the smallest as large as can be."""
+    """Sizes `|M_k| <= m_k` with sum `total <= Σ m_k` whose smallest is as large as possible."""
     return _filled(m, [(total, lambda k, size: (size, Fraction(0)))])
 
 
 def sizes_of_least_time(
     m: Sequence[int], total: int, N: int, b: Sequence[Fraction], shares: int = SHARES
 ) -> tuple[int, ...]:
-    """`|M_k| <= m_k` of sum `total <= Σ m_k` for which uplink and downlink may take little time together.
+    """Sizes `|M_k| <= m_k` with sum `total <= Σ m_k` for which uplink and downlink together take little time.
 
-    Copies at slow workers shorten the downlink, copies at fast ones the uplink. Splits into `shares` equal
-    parts are tried. With a single share all copies go to the downlink, whose time is then the least possible.
+    Copies at slow workers shorten the downlink, copies at fast workers the uplink. The copies are divided
+    between the two purposes in several ways, in steps of `1/shares`. With a single share, all copies shorten
+    the downlink, whose time is then minimal.
     """
     if total == sum(m):
         return tuple(m)
     B = sum(b, Fraction(0))
 
     def sends(k: int, size: int) -> Rank:
-        """First every worker stores what it has time to send, then those that lack the most of the others."""
+        """The priority for a faster uplink: first each worker stores as much as it has time to send."""
         lacks = Fraction(size - N)
         return (0, size / b[k]) if size < N * b[k] / B else (1, lacks / (B - b[k]))
 
@@ -62,8 +63,8 @@ def downlink_time(sizes: Sequence[int], b: Sequence[Fraction], N: int) -> Fracti
 def least_uplink_time(sizes: Sequence[int], b: Sequence[Fraction], N: int) -> Fraction:
     """The largest `(N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` over non-empty proper subsets `S` of the workers.
 
-    Dinkelbach's method: at the largest quotient `τ` no `S` has a positive `N − |M|(S) − τ·b(others)`, and the
-    `S` that comes closest is that of the workers with `τ·b_k > |M_k|`.
+    Dinkelbach's method: at the largest quotient `τ`, no `S` has a positive `N − |M|(S) − τ·b(others)`, and
+    the maximising `S` is the set of workers with `τ·b_k > |M_k|`.
     """
     K = len(sizes)
     time = Fraction(0)
@@ -79,7 +80,8 @@ def least_uplink_time(sizes: Sequence[int], b: Sequence[Fraction], N: int) -> Fr
 
 
 def even_stores(sizes: Sequence[int], N: int, rng: random.Random, order: Sequence[int]) -> Stores:
-    """Stores of these sizes (none above `N`) in which the numbers of holders differ by at most one.
+    """Stores of these sizes (at most `N`) such that the numbers of holders of partitions differ by at most
+    one.
 
     Every worker takes, in `order`, the partitions with the fewest holders so far.
     """
@@ -94,7 +96,7 @@ def even_stores(sizes: Sequence[int], N: int, rng: random.Random, order: Sequenc
 
 
 def cyclic_stores(sizes: Sequence[int], N: int) -> Stores | None:
-    """The stores of a cyclic placement, if one has these sizes: they differ by at most one."""
+    """The stores of a cyclic placement with these sizes; None if the sizes differ by more than one."""
     copies, rest = divmod(sum(sizes), N)
     if rest or max(sizes) - min(sizes) > 1:
         return None
@@ -104,7 +106,7 @@ def cyclic_stores(sizes: Sequence[int], N: int) -> Stores | None:
 
 
 def _filled(m: Sequence[int], wishes: Sequence[tuple[int, Callable[[int, int], Rank]]]) -> tuple[int, ...]:
-    """Give out copies one by one, each to a worker with room whose `rank(worker, size)` is least."""
+    """Hand out copies one by one, each to the worker with room whose `rank(worker, size)` is smallest."""
     sizes = [0] * len(m)
     for amount, rank in wishes:
         queue = [(rank(k, size), k) for k, size in enumerate(sizes) if size < m[k]]

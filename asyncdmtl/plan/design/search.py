@@ -1,27 +1,31 @@
-"""Placement design: which worker should store which partitions, so that `relay` sends the least.
+"""Placement design: choose the partitions of each worker so that the loads of `relay` are minimal.
 
-Capacities `m_k` say how many partitions each worker may store. Over all placements that respect them:
+The capacity `m_k` is the number of partitions that worker `k` may store. For all placements that respect the
+capacities:
 
-- Downlink (docs/theory.md, section 3): `N − min_k |M_k|`, so what counts is the size of the smallest store.
-- Uplink: `R_CO >= max(Σ_k (N − |M_k|) / (K−1), max_k (N − |M_k|))`. The first is the certificate with all
-  workers apart, the second that of one worker against all others, which send it all that it lacks. No
-  other certificate proves more from the sizes alone. With `C = Σ_k |M_k|` copies this is
+- The downlink load is `N − min_k |M_k|` (docs/theory.md, section 3): it depends on the smallest store only.
+- Uplink: `R_CO >= max(Σ_k (N − |M_k|) / (K−1), max_k (N − |M_k|))`. The first is the certificate with every
+  worker as a block of its own. The second is that of one worker against all others, which must send it
+  everything that it lacks. No other certificate proves more from the sizes alone. With `C = Σ_k |M_k|` copies
+  this is
 
       `R_CO >= N − min((C − N)/(K−1), min_k |M_k|)`,
 
   and if `C − N < K − 1` it is `R_CO = N`: a placement is a hypergraph on the workers with partitions as
   hyperedges, connecting `K` vertices takes hyperedges with `Σ_n (|H_n| − 1) >= K − 1`, and two groups of
   workers without a common partition must tell each other everything.
-- Makespan, speeds `b_k`: `max_k R_k/b_k >= (N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k` for every group `S` of workers,
-  because the others send the partitions that `S` lacks. Dinkelbach's method finds the best `S`.
+- With link speeds `b_k`, the makespan of the uplink is `max_k R_k/b_k >= (N − Σ_{k∈S} |M_k|) / Σ_{k∉S} b_k`
+  for every group `S` of workers, because the others send the partitions that `S` lacks. Dinkelbach's method
+  finds the best `S`.
 
-Equal capacities: the cyclic placement. If `K` divides `N`, any `s` of its workers store at least the share
-`min(1, (s + c − 1)/K)` of all partitions (`c` copies). So `q` blocks of workers that all lack something prove
-at most `N/K · (q(K−c+1) − K)/(q−1)`, which grows with `q`: all workers apart prove the most. Blocks that lack
-nothing prove no more than one worker against the others. Hence `R_CO` is the bound.
+For equal capacities, the cyclic placement is optimal. If `K` divides `N`, any `s` of its workers store at
+least the share `min(1, (s + c − 1)/K)` of all partitions (`c` copies). So `q` blocks of workers that all lack
+some partition prove at most `N/K · (q(K−c+1) − K)/(q−1)`, which grows with `q`, so that `K` single workers
+prove the most. Certificates with blocks that lack nothing prove no more than one worker against the others.
+Hence `R_CO` equals the bound.
 
-All other designs start from an even filling; swaps (see `swaps`) improve it until the bound is met or the
-effort is spent. The loads of a design are computed by `uplink_optimum` (or `fastest_rates`), not assumed.
+All other designs start from an even filling, which swaps (see `swaps`) improve until the bound is met or the
+effort is used up. The loads of a design are computed by `uplink_optimum` (or `fastest_rates`), not assumed.
 """
 
 from __future__ import annotations
@@ -48,10 +52,10 @@ from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.validation import rational
 
-# Copies of partitions that all swaps together may look at: a second or two, whatever the size.
+# The most copies of partitions that all swaps together may examine: a second or two, for any size.
 EFFORT = 200_000
 
-# Swaps that are tried at the most, however small the placement is.
+# The most swaps that are tried, even for small placements.
 MOST_STEPS = 400
 
 
@@ -64,11 +68,12 @@ class LinkTimes:
     uplink : Fraction
         `max_k R_k / b_k`, the makespan of the uplink.
     uplink_bound : Fraction
-        No placement with these capacities and copies has a faster uplink.
+        A lower bound of `uplink` over all placements with these capacities and copies.
     downlink : Fraction
-        `max_k (N − |M_k|) / b_k`: every worker is sent as many rows as it lacks, over its own link.
+        `max_k (N − |M_k|) / b_k`: every worker is sent as many rows as it lacks partitions, over its own
+        link.
     downlink_bound : Fraction
-        No placement with these capacities and copies has a faster downlink.
+        A lower bound of `downlink` over all placements with these capacities and copies.
     """
 
     uplink: Fraction
@@ -91,7 +96,7 @@ class Design:
     uplink_bound, downlink_bound : Fraction
         Lower bounds on the loads over all placements with these capacities and copies.
     times : LinkTimes or None
-        The times that were minimised instead of the loads, where link speeds were given.
+        The times, which were minimised instead of the loads if link speeds were given; else None.
     """
 
     placement: Placement
@@ -111,7 +116,7 @@ class Design:
 
     @property
     def optimal(self) -> bool:
-        """Whether the bounds prove that no placement is better. False does not prove that one is."""
+        """Whether the bounds prove the placement optimal. If False, a better one need not exist."""
         return self.gap == 0
 
 
@@ -123,13 +128,14 @@ def design_placement(
     speeds: Sequence[Fraction | int] | None = None,
     seed: int = 0,
 ) -> Design:
-    """A placement of least total load (of least time, given speeds) among those that respect `capacities`.
+    """A placement with minimal total load (with `speeds`, minimal time) among those that respect
+    `capacities`.
 
     Parameters
     ----------
     capacities : mapping of worker name to int, or sequence of int
-        The number of partitions that each worker may store; numbers above `N` count as `N`. Workers of a
-        sequence are named `w0`, `w1`, …
+        The number of partitions that each worker may store; numbers above `N` count as `N`. If it is a
+        sequence, workers are named `w0`, `w1`, …
     partitions : int
         `N`; they are named `p0`, `p1`, …
     copies : int, optional
@@ -144,10 +150,10 @@ def design_placement(
     Raises
     ------
     PlacementError
-        No worker or no partition, a negative capacity, capacities that cannot hold every partition once (or
-        `copies` times), or `copies` outside 1…K.
+        There is no worker or no partition; a capacity is negative; the capacities cannot hold every partition
+        once (or `copies` times); or `copies` is outside 1…K.
     UsageError
-        As many speeds as workers are needed, all of them positive.
+        There are not as many speeds as workers, or a speed is not positive.
     """
     partitions, seed = counted("partitions", partitions), counted("seed", seed, 0)
     names, m = _checked_capacities(capacities, partitions)
@@ -188,17 +194,17 @@ class TradeOff:
     copies : int
         Holders of every partition.
     storage : int
-        Partitions that a worker stores, at most.
+        The most partitions that a worker stores.
     computation : int
         Local updates computed in a round by all workers together, `N·copies`.
     uplink_load : Fraction
-        Of `relay`, in vectors.
+        The load of `relay`, in vectors.
     uplink_bound : Fraction
-        Lower bound on it over all placements with this storage and these copies.
+        A lower bound of `uplink_load` over all placements with this storage and these copies.
     downlink_load : Fraction
-        Of `relay`, in vectors, as a broadcast; no placement with this storage needs less.
+        The load of `relay` as a broadcast, in vectors; no placement with this storage needs less.
     uncoded_uplink, uncoded_downlink : int
-        The same exchange without coding: every partition that some worker lacks goes up once and down once.
+        The loads without coding: every update that some worker lacks goes up once and down once.
     unicast_downlink : int
         `Σ_k (N − |M_k|)`: the downlink without multicast, coded or not.
     """
@@ -275,7 +281,7 @@ def _checked_capacities(
 
 
 def _checked_copies(m: Sequence[int], N: int, copies: int | None) -> int:
-    """The number of copies of partitions that are stored in all."""
+    """The total number of stored copies of partitions."""
     if copies is None:
         return sum(m)
     if not 1 <= counted("copies", copies, 0) <= len(m):
@@ -302,7 +308,7 @@ def _checked_speeds(speeds: Sequence[Fraction | int], K: int) -> tuple[Fraction,
 
 
 def _uplink_bound(K: int, total: int, N: int, smallest: int) -> Fraction:
-    """The bound on `R_CO` of `total` copies, when no more than `smallest` fit into every store."""
+    """The lower bound of `R_CO` for `total` copies, if the smallest store holds at most `smallest`."""
     if K == 1:
         return Fraction(0)
     if total - N < K - 1:
@@ -320,7 +326,7 @@ def _search(
     even: bool,
     seed: int,
 ) -> _Trial:
-    """The best stores of these sizes that can be found; `even`: numbers of holders differ by at most one."""
+    """The best stores of these sizes that the search finds; `even` keeps numbers of holders within one."""
     rng = random.Random(seed)
     stored = _first_stores(sizes, N, b, rng)
     trial = _Trial.of(names, N, stored, b)
@@ -368,10 +374,11 @@ def _faster(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A placement, measured.
+    """A placement that the search has measured.
 
-    `uplink` is to be minimised: the load, or the makespan. `blocks` limit it (see `swaps`). `key` orders
-    trials: of two with the same load, the one with fewer blocks is closer to an improvement.
+    The search minimises `uplink`, the load or the makespan. The `blocks` are the groups of workers that limit
+    it (see `swaps`). `key` orders trials: of two with the same load, the one with fewer blocks is closer to
+    an improvement.
     """
 
     placement: Placement
@@ -399,5 +406,5 @@ class _Trial:
 def _first_stores(sizes: Sequence[int], N: int, b: Sequence[Fraction] | None, rng: random.Random) -> Stores:
     if b is None:
         return cyclic_stores(sizes, N) or even_stores(sizes, N, rng, range(len(sizes)))
-    # The fastest workers choose first: then slow ones store partitions that others hold, too.
+    # The fastest workers choose first. Slow ones then store partitions that others hold, too.
     return even_stores(sizes, N, rng, sorted(range(len(sizes)), key=lambda k: -b[k]))

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 # `M_k` for every worker, while a design still changes it.
 Stores = list[set[int]]
 
-# A worker, a partition that it drops, and one that it takes instead.
+# A worker, a partition that it drops, and the partition that it stores instead.
 Change = tuple[int, int, int]
 
 
 def swap(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Random) -> list[Change]:
-    """A swap of partitions between two workers; numbers of holders stay. Empty if no swap helps."""
+    """A swap of partitions between two workers, which keeps numbers of holders. Empty if no swap helps."""
     hits = _Hits(stored, blocks)
     for k, n in _spare(stored, hits, rng):
         takers = [j for j, store in enumerate(stored) if n not in store and hits.gain(n, k, j) > 0]
@@ -32,7 +32,7 @@ def swap(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Random) ->
 
 
 def replacement(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Random) -> list[Change]:
-    """A worker's exchange of a copy that its block has twice for a partition new to it; empty if none."""
+    """Let a worker replace a copy that its block has twice by a partition new to the block. Empty if none."""
     hits = _Hits(stored, blocks)
     holders = Counter(n for store in stored for n in store)
     for k, n in _spare(stored, hits, rng):
@@ -79,22 +79,22 @@ class _Hits:
         self._count = Counter((n, i) for k, i in self._block.items() for n in stored[k])
 
     def last(self, n: int, k: int) -> bool:
-        """Whether `k` is in a block and its only holder of `n`."""
+        """Whether `k` is in a block and is the block's only holder of `n`."""
         return k in self._block and self._count[n, self._block[k]] == 1
 
     def new(self, n: int, k: int) -> bool:
-        """Whether `k` is in a block without a holder of `n`."""
+        """Whether `k` is in a block that has no holder of `n`."""
         return k in self._block and not self._count[n, self._block[k]]
 
     def gain(self, n: int, giver: int, taker: int) -> int:
-        """By how much `Σ_S |∪_{k∈S} M_k|` over the blocks grows when `n` goes from `giver` to `taker`."""
+        """The growth of `Σ_S |∪_{k∈S} M_k|` over the blocks if `n` moves from `giver` to `taker`."""
         if self._block.get(giver) == self._block.get(taker):
             return 0
         return int(self.new(n, taker)) - int(self.last(n, giver))
 
 
 def _spare(stored: Stores, hits: _Hits, rng: random.Random) -> list[tuple[int, int]]:
-    """Workers and partitions whose copy no block needs, in random order."""
+    """Pairs of a worker and a partition whose copy no block needs, in random order."""
     found = [(k, n) for k, store in enumerate(stored) for n in sorted(store) if not hits.last(n, k)]
     rng.shuffle(found)
     return found

@@ -31,13 +31,15 @@ from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
 from asyncdmtl.plan.rates.covering import Constraints, integer_cover, minimise
 from asyncdmtl.plan.rates.stragglers import ResponderNetwork
 
-# Solutions of the integer program that are drawn and corrected, at the most.
+# The most solutions of the integer program that are drawn and corrected.
 _CODE_ROUNDS = 25
 
-# Lines up to which each may have a code of its own; with more, only lines with several needs may.
+# The most lines for which every line may have a code of its own. With more lines, only lines with several
+# needs may.
 _FEW_LINES = 12
 
-# Intersections of holder sets that are candidate unknowns of a line, beside the holder sets themselves.
+# The most intersections of holder sets that are candidate unknowns of a line, besides the holder sets
+# themselves.
 _MAX_SHARED = 30
 
 # The largest coefficient of a codeword: a larger one would lose too many digits.
@@ -63,7 +65,7 @@ def find_codes(
     subpackets: int,
     silent: int,
 ) -> list[Code]:
-    """The codes with the fewest rows that the search finds."""
+    """The codes with the fewest rows among those that the search finds."""
     best = codes_of_lines(target, subpackets=subpackets, silent=silent)
     program = CodeProgram(target, bound, subpackets=subpackets, silent=silent)
     for _ in range(_CODE_ROUNDS):
@@ -97,7 +99,7 @@ def codes_of_lines(target: Target, *, subpackets: int, silent: int) -> list[Code
 
 
 def total(codes: Sequence[Code]) -> int:
-    """Packets in all."""
+    """The total number of packets."""
     return sum(sum(code.rows) for code in codes)
 
 
@@ -109,7 +111,7 @@ def uplink_from_codes(
     Raises
     ------
     CodingError
-        Some column is out of reach of its holders.
+        The holders of some column do not reach it.
     """
     W, condition, missed = _draw_codes(target, codes, rng, subpackets)
     if missed:
@@ -150,7 +152,7 @@ def _draw_codes(
 
 
 def _codewords(system: Floats, wanted: Floats, P: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """x with `system @ x = [0; wanted]`, and which partitions (P columns each) have one of fair size."""
+    """The x with `system @ x = [0; wanted]`, and the partitions (P columns each) with small enough x."""
     right = np.vstack([np.zeros((len(system) - len(wanted), wanted.shape[1])), wanted])
     x = real.solve(system, right)
     miss = np.linalg.norm(system @ x - right, axis=0)
@@ -162,7 +164,7 @@ def _codewords(system: Floats, wanted: Floats, P: int) -> tuple[Floats, NDArray[
 def _draw(
     target: Target, code: Code, owner: NDArray[np.int64], rng: np.random.Generator, P: int
 ) -> tuple[Floats, Floats]:
-    """S and Λ of a code."""
+    """Draw the matrices S and Λ of a code."""
     size = code.space.shape[1] * P
     S, Lambda = [], []
     for line, T in code.unknowns:
@@ -175,7 +177,7 @@ def _draw(
 
 
 def _overloaded(code: Code, responders: Sequence[tuple[int, ...]], P: int) -> set[frozenset[int]]:
-    """Sets of workers with more unknowns than rows at some set of responders (Hall's condition)."""
+    """Sets of workers that have more unknowns than rows for some set of responders (Hall's condition)."""
     K = len(code.rows)
     holders = [tuple(sorted(T)) for _, T in code.unknowns] + [tuple(range(K))]
     network = ResponderNetwork(K, holders, [P] * len(code.unknowns) + [code.extra])
@@ -188,10 +190,10 @@ def _overloaded(code: Code, responders: Sequence[tuple[int, ...]], P: int) -> se
 
 
 class CodeProgram:
-    """The integer program for the codes; Hall's condition is added where `require` asks for it.
+    """The integer program for the codes. `require` adds Hall's condition for single sets of workers.
 
     Variables: rows `g[k]` of the common code, `extra`, and for every candidate unknown whether it is used;
-    rows `h[k, line]` of the codes of single lines. A need (line, H) is met by one of
+    rows `h[k, line]` of the codes of single lines. A need (line, H) is met if one of these holds:
 
         an unknown of that line with T ⊆ H,
         g(H) ≥ g(everyone) − L + P·r,       L = P·(number of unknowns) + extra
@@ -224,7 +226,7 @@ class CodeProgram:
         self._costs = everything
 
     def require(self, S: frozenset[int]) -> None:
-        """Without any s silent workers, the others of `S` must have a row for every unknown within `S`."""
+        """Require that any |S| − s workers of `S` have a row for every unknown within `S`."""
         mine = [self._common[k] for k in sorted(S)]
         terms = [(v, 1.0) for v in mine] + [(v, -c) for v, c in self._lost(mine)]
         terms += [(v, -float(self.subpackets)) for (_, T), v in self._unknowns.items() if T <= S]
@@ -235,8 +237,8 @@ class CodeProgram:
     def forbid_extra(self, missed: Need) -> None:
         """Forbid that `missed` is met by extra columns, because a draw showed that they do not suffice.
 
-        The images of lines that depend on each other are not generic. Another choice meets the need, which
-        costs at most optimality.
+        The images of lines that depend on each other are not generic. The need is then met in another way; at
+        worst, the plan is no longer optimal.
         """
         line, H = missed
         for (other, smaller), choice in self._through_extra.items():
@@ -297,7 +299,7 @@ class CodeProgram:
 
 
 def _candidates(target: Target, silent: int) -> list[Need]:
-    """Every need, and intersections of a line's needs that s silent workers do not empty."""
+    """All needs, and intersections of a line's needs that have more than s workers."""
     found = []
     for line, holders in target.needs_of_line.items():
         sets = set(holders)

@@ -1,4 +1,4 @@
-"""Linear targets: the matrices of a plan, the best conditioned of a few random draws, each checked."""
+"""Linear targets: the matrices of a plan. Of a few checked random draws, the best conditioned is taken."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from asyncdmtl.plan.linear.pieces import Flat, Pieces, assign_everything, candid
 from asyncdmtl.plan.linear.subspaces import RESIDUAL, draw_subspaces, find_pieces, uplink_from_subspaces
 from asyncdmtl.plan.linear.targets import Bound, Target
 
-# Random draws of matrices, of which the best conditioned is taken.
+# The number of random draws of matrices, of which the best conditioned is taken.
 _DRAWS = 6
 
-# Draws if none of the first is well enough conditioned to be taken.
+# The most draws, if none of the first ones is conditioned well enough.
 _MOST_DRAWS = 24
 
-# Condition number up to which a draw is taken after `_DRAWS`: it costs three of sixteen digits.
+# The largest condition number of a draw that is accepted after `_DRAWS` draws: it costs three of sixteen
+# digits.
 FAIR_CONDITION = 1e3
 
-# Condition number below which no further draw is made: it costs two of sixteen digits.
+# A draw with a condition number below this is accepted at once: it costs two of sixteen digits.
 _GOOD_CONDITION = 100.0
 
 
@@ -37,7 +38,7 @@ def build_uplink(
     silent: int,
 ) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P), the best conditioned of a few draws."""
-    # If the optimised choice fails in every draw, the choice that cannot fail takes its place.
+    # If the optimised choice fails in every draw, a choice that cannot fail is used.
     draws: list[Callable[[], tuple[list[Floats], float]]]
     if silent:
         choices = (
@@ -78,7 +79,7 @@ def _from_pieces(
 def checked_uplink(
     target: Target, responders: Sequence[tuple[int, ...]], P: int, W: list[Floats], condition: float
 ) -> tuple[list[Floats], float]:
-    """The same rows, made orthonormal within each worker, after every set of responders decoded once.
+    """Check that every set of responders can decode; return the rows, made orthonormal within each worker.
 
     Only the span of a worker's rows matters. Orthonormal rows lose no digits, and none is superfluous.
     """
@@ -94,7 +95,7 @@ def _orthonormal_rows(matrix: Floats) -> Floats:
 
 
 def solve_decoding(columns: Floats, W: Sequence[Floats], P: int) -> tuple[Floats, float]:
-    """D with `D · (W stacked) = columns ⊗ I_P`, and the condition number of the system."""
+    """The D with `D · (W stacked) = columns ⊗ I_P`, and the condition number of the system."""
     stacked, wanted = np.vstack(W), real.kron_identity(columns, P)
     D = real.solve(stacked.T, wanted.T).T
     miss = np.linalg.norm(D @ stacked - wanted, axis=1)
@@ -106,7 +107,7 @@ def solve_decoding(columns: Floats, W: Sequence[Floats], P: int) -> tuple[Floats
 def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Floats, tuple[int, ...], float]:
     """Downlink matrix, ranks by worker, and condition: random combinations of the row basis.
 
-    The leading rows, as many as its rank, suffice for every worker. The best of a few draws is taken.
+    For every worker, as many leading rows as its rank suffice. The best of a few draws is taken.
     """
     missing = [target.placement.missing(k) for k in range(len(target.placement.workers))]
     open_ = [real.column_basis(target.columns[:, columns]) for columns in missing]

@@ -1,13 +1,12 @@
 """Linear targets: the number of combinations that each worker sends, and their subspaces.
 
 Worker `k` owns a subspace `U_k` of the r-dimensional target space and sends `R_k = dim U_k` combinations.
-That works iff every column `A_n` lies in `Σ_{k∈H_n} U_k` (docs/theory.md, section 5).
+The server can decode iff every column `A_n` lies in `Σ_{k∈H_n} U_k` (docs/theory.md, section 5).
 
 Subspaces are composed of generic pieces of *flats*: the lines through single columns, the whole space, and
-some spans of several columns in between. A column is within reach of its holders if their pieces of some flat
-that contains it fill that flat. Choosing the pieces is an integer program. With packets, everything happens
-in the target space ⊗ ℝ^P. No worker is silent here; `asyncdmtl.plan.linear.erasure` has plans for
-silent workers.
+some spans of several columns in between. Holders reach a column if their pieces of some flat that contains
+the column fill that flat. Choosing the pieces is an integer program. With packets, everything happens in the
+target space ⊗ ℝ^P. No worker is silent here; `asyncdmtl.plan.linear.erasure` has plans for silent workers.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from asyncdmtl.field import real
 from asyncdmtl.plan.linear.targets import Bound, Target, bit_set, members
 from asyncdmtl.plan.rates.covering import Constraints, integer_cover, minimise
 
-# Variables of the largest integer program that is tried; simpler plans take the place of larger ones.
+# The most variables of an integer program. If a program would have more, a simpler plan is used.
 MAX_VARIABLES = 1500
 
-# Lines up to which the span of every set of lines is a candidate flat.
+# The most lines for which the span of every set of lines is a candidate flat.
 _FEW_LINES_FOR_ALL_SPANS = 5
 
-# Spans of several lines that are candidate flats, at the most.
+# The most spans of several lines that are candidate flats.
 _MAX_SPANS = 40
 
 
@@ -46,7 +45,7 @@ class Flat:
         return int(self.basis.shape[1])
 
 
-# (worker, index of a flat) → dimensions that the worker takes in that flat, in packets.
+# A mapping of (worker, index of a flat) to the dimensions of the worker's piece of that flat, in packets.
 Pieces = dict[tuple[int, int], int]
 
 
@@ -79,7 +78,7 @@ def candidate_flats(target: Target) -> list[Flat]:
 
 
 def assign_everything(target: Target, *, subpackets: int) -> Pieces:
-    """The plan without generic pieces: every line at one holder of each of its needs."""
+    """The plan without generic pieces: for each of its needs, one holder sends the whole line."""
     pieces: Pieces = {}
     for line, holders in target.needs_of_line.items():
         if len(holders) == 1:
@@ -98,7 +97,7 @@ def fill_everything(target: Target, flats: Sequence[Flat], *, subpackets: int) -
 
 
 class PieceProgram:
-    """The integer program for the pieces; cuts may be added between solutions.
+    """The integer program for the pieces. Constraints may be added between solutions.
 
     Variables: `g[k, F]` packets of worker `k` in flat `F`, and per need and flat a choice `y`. Constraints:
 
@@ -147,10 +146,11 @@ class PieceProgram:
         return {key: int(n) for key, v in self._pieces.items() if (n := outcome.values[v]) > 0}
 
     def exclude(self, line: int, H: frozenset[int], reached: Floats) -> None:
-        """Demand more of `H`: what its pieces span (orthonormal `reached`, (r·P, j)) misses `line`.
+        """Demand further pieces of `H`: the span of its pieces (orthonormal `reached`, (r·P, j)) misses
+        `line`.
 
         Some piece outside that span is needed: either a flat that closes the gap alone, or pieces that fill
-        the whole space. Rare solutions in between are excluded, too, which costs at most optimality.
+        the whole space. Rare other solutions are excluded, too; at worst, the plan is no longer optimal.
         """
         P, dimension = self.subpackets, self.target.rank * self.subpackets
         rest = np.eye(dimension) - reached @ reached.T
@@ -180,11 +180,11 @@ class PieceProgram:
         self._rows.add(choices, 1.0)
 
     def _contribution(self, f: int, H: frozenset[int], *, alone: bool) -> list[tuple[int, float]]:
-        """Terms for the dimensions of `H`'s pieces in a flat, counted in a larger flat unless `alone`."""
+        """Terms for the dimensions of `H`'s pieces in a flat, alone or as part of a larger flat."""
         terms = [(v, 1.0) for k in sorted(H) if (v := self._pieces.get((k, f))) is not None]
         if alone or len(terms) < 2 or f not in self._repeated:
             return terms
-        # A line that several workers send counts as one dimension.
+        # A line that several workers send counts as one dimension only.
         if (f, H) not in self._capped:
             cap = self._capped[f, H] = self._variable(self.subpackets)
             self._rows.add([*terms, (cap, -1.0)], 0.0)
@@ -192,7 +192,7 @@ class PieceProgram:
 
     @cached_property
     def _repeated(self) -> frozenset[int]:
-        """Lines with more than one need: no other line is worth sending twice."""
+        """Lines with more than one need. It is useless to send any other line twice."""
         return frozenset(line for line, H in self.target.needs_of_line.items() if len(H) > 1)
 
     @cached_property

@@ -1,8 +1,8 @@
 """Linear targets: plans by which the server and then all workers obtain `A·V` over the reals.
 
 `A` (C × N) is the target, `V` (N × d) the local updates (docs/theory.md, section 5). Worker `k` sends `R_k`
-combinations of the updates that it stores; the server solves for `A·V`; of the broadcast a worker needs as
-many rows as its own updates leave open: `rank(A restricted to the columns outside M_k)`.
+combinations of the updates that it stores; the server solves for `A·V`. A worker needs `rank(A restricted to
+the columns outside M_k)` rows of the broadcast, since its own updates determine the rest.
 
     plan = make_linear_plan(placement, A)
     rows = {k: plan.encode(k, V[list(placement.stored[k])]) for k in range(K)}
@@ -41,7 +41,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
 from asyncdmtl.plan.validation import a_placement, rational, whole_number
 
-# The most packets per vector of a linear plan: the systems solved grow with their square.
+# The most packets per vector of a linear plan: the size of the systems grows with their square.
 MOST_LINEAR_SUBPACKETS = 4096
 
 Float = TypeVar("Float", np.float32, np.float64)
@@ -59,7 +59,7 @@ class LinearPlan:
     silent : int
         The number of workers that may stay silent.
     subpackets : int
-        P: every vector is cut into P equal packets (padded with zeros).
+        P: every vector is padded with zeros and cut into P equal packets.
     dimensions : tuple of Fraction
         `R_k` in vectors; whole numbers if `subpackets` is 1.
     uplink_matrices : tuple of (R_k·P, |M_k|·P) float64
@@ -70,18 +70,19 @@ class LinearPlan:
         `Σ_{k∈S} R_k ≥ rank(A on the columns that only S holds)`, for every S without any `silent` of its
         workers. No linear scheme with P packets has a smaller load.
     fractional_bound : Fraction
-        The same as a linear program: no linear scheme with any number of packets has a smaller load.
+        The same bound as a linear program, valid for any number of packets.
     bound_complete : bool
-        False if, with many workers, the bounds rest on cut constraints that a search found. They are valid
-        then, too, but a larger bound may hold.
+        False if there are so many workers that only the cut constraints found by a search are used. The
+        bounds are valid in that case, too, but not the largest possible.
     downlink_matrix : (R_down, C) float64
         The matrix that the server multiplies with `A·V`.
     missing_ranks : tuple of int
-        Per worker the rank of `A` on the columns outside `M_k`: the number of leading downlink rows that it
-        needs. `downlink_load = downlink_bound` is the largest of them: no worker can decode from fewer.
+        For each worker, the rank of `A` on the columns outside `M_k`: the number of leading downlink rows
+        that it needs. `downlink_load = downlink_bound` is the largest of them: no worker can decode from
+        fewer.
     condition : float
-        The worst condition number (largest over smallest non-zero singular value) of all systems solved: for
-        the uplink coefficients, for every set of responders, for every worker.
+        The worst condition number (largest over smallest non-zero singular value) of all systems: for the
+        uplink coefficients, for every set of responders, and for every worker.
     """
 
     placement: Placement
@@ -99,11 +100,11 @@ class LinearPlan:
     _recovery: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False, init=False)
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave out what was computed from the plan."""
+        """The state to pickle or copy, without cached results."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        """Take over the state of a pickled or copied plan; its matrices are read-only again."""
+        """Restore the state of a pickled or copied plan, with read-only matrices."""
         self.__dict__.update(state, _decoding={}, _recovery={})
         for matrix in (self.target, self.downlink_matrix, *self.uplink_matrices):
             matrix.flags.writeable = False
@@ -125,7 +126,7 @@ class LinearPlan:
 
     @property
     def downlink_load(self) -> Fraction:
-        """Constraints of the broadcast, each counted once."""
+        """`R_down`: the rows of the broadcast, in vectors, each counted once."""
         return Fraction(self.downlink_matrix.shape[0])
 
     @property
@@ -139,7 +140,7 @@ class LinearPlan:
         Raises
         ------
         UsageError
-            No such worker, or updates of another shape or dtype.
+            The worker does not exist, or updates have another shape or dtype.
         """
         stored = len(self.placement.stored[self._worker(worker)])
         _check_rows("updates", updates, stored)
@@ -168,14 +169,14 @@ class LinearPlan:
     def aggregate(self, rows: Mapping[int, NDArray[Float]], *, length: int | None = None) -> NDArray[Float]:
         """`A·V` (C, d) at the server, from the rows of the workers that responded.
 
-        `length` is d, at most `subpackets` times the length of a row: it cuts off padding when `subpackets`
-        does not divide d.
+        `length` is d, by which padding is cut off if `subpackets` does not divide d. It is at most
+        `subpackets` times the length of a row.
 
         Raises
         ------
         UsageError
-            No rows at all, rows of an unknown worker, or of another shape than `encode` gives; or a `length`
-            that the rows cannot have.
+            There are no rows, a worker is unknown, rows have another shape than `encode` returns, or `length`
+            does not fit the rows.
         CodingError
             Too few workers responded to determine `A·V`; the message names the silent ones.
         """
@@ -209,7 +210,7 @@ class LinearPlan:
         Raises
         ------
         UsageError
-            No such worker, too few rows, or updates of another shape or dtype.
+            The worker does not exist, there are too few rows, or updates have another shape or dtype.
         """
         stored = self.placement.stored[self._worker(worker)]
         needed = self.missing_ranks[worker]
@@ -236,7 +237,7 @@ class LinearPlan:
         for k in responders:
             stored = list(self.placement.stored[k])
             W.append(np.zeros((self.uplink_matrices[k].shape[0], self.target.shape[1] * P)))
-            # Columns are divided by their lengths, so that all are solved for with the same accuracy.
+            # Columns are divided by their lengths, so that all solutions have the same accuracy.
             unit = np.repeat(1.0 / np.where(reduced.scales > 0, reduced.scales, 1.0)[stored], P)
             W[-1][:, packet_columns(stored, P)] = self.uplink_matrices[k] * unit
         try:
@@ -247,7 +248,7 @@ class LinearPlan:
         return real.kron_identity(reduced.lift, P) @ D
 
     def _recover_with(self, worker: int) -> tuple[Floats, Floats]:
-        """X and Z with `A·V = X · leading rows + Z · V_stored`."""
+        """The X and Z with `A·V = X · leading rows + Z · V_stored`."""
         reduced, stored = self._reduced, list(self.placement.stored[worker])
         leading = self.downlink_matrix[: self.missing_ranks[worker]]
         missing = reduced.columns[:, list(self.placement.missing(worker))]
@@ -274,7 +275,8 @@ def make_linear_plan(
     ----------
     placement : Placement
     target : (C, N) real matrix
-        Columns follow `placement.partitions`. Any rank; columns may be zero or repeated.
+        Columns are in the order of `placement.partitions`. `A` may have any rank, and zero or repeated
+        columns.
     silent : int
         The server decodes from any K − `silent` workers.
     seed : int
@@ -283,8 +285,8 @@ def make_linear_plan(
     subpackets : int, optional
         P. Default: 1, or a few packets (`MOST_DEFAULT_SUBPACKETS` at the most) if they lower the load.
     max_overhead : float or Fraction, optional
-        The smallest P up to `MOST_TRIED_SUBPACKETS` is chosen whose bound exceeds that of schemes with any
-        number of packets by at most this share. `subpackets` is not used then.
+        Choose the smallest P, up to `MOST_TRIED_SUBPACKETS`, whose bound exceeds `fractional_bound` by at
+        most this share; `subpackets` is then ignored.
 
     Raises
     ------

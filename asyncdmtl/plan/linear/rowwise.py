@@ -1,7 +1,7 @@
 """Linear targets row by row: each combination has an uplink of its own, and the server stacks their rows.
 
-This never needs more than the rows one by one do. With many workers and silent ones it can need much less
-than the search for a common uplink finds.
+With many workers, some of which may be silent, this can have a much smaller load than the common uplink that
+the search finds.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from asyncdmtl.plan.linear.matrices import build_uplink, checked_uplink
 from asyncdmtl.plan.linear.targets import Target, cut_bound
 from asyncdmtl.plan.placement import Placement
 
-# Relative size of a row's part outside the span of others, below which it counts as dependent on them.
+# A row counts as dependent on others if its part outside their span is smaller than this, relative to the
+# row.
 _DEPENDENT = 1e-9
 
 
 def independent_rows(matrix: Floats) -> list[int]:
-    """The rows that are no combinations of those before them, in order."""
+    """The rows that are no combinations of earlier rows, in order."""
     chosen: list[int] = []
     basis = np.zeros((0, matrix.shape[1]))
     unit = real.unit_columns(matrix.T).T
@@ -55,7 +56,7 @@ def uplink_row_by_row(
         bound = cut_bound(row, subpackets=subpackets, silent=silent)
         W, condition = build_uplink(row, bound, responders, rng, subpackets, silent)
         worst = max(worst, condition)
-        # From units of this row's columns to those of the whole target's.
+        # Converts from the scale of this row's columns to the scale of the whole target's.
         ratio = np.where(target.scales > 0, row.scales / np.where(target.scales > 0, target.scales, 1.0), 0.0)
         for part, own in zip(parts, W, strict=True):
             part.append(own * np.repeat(ratio, subpackets))

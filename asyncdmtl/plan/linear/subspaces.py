@@ -1,4 +1,4 @@
-"""Linear targets without silent workers: from pieces of flats to uplink matrices that are checked.
+"""Linear targets without silent workers: checked uplink matrices from pieces of flats.
 
 Worker `k` gets a random basis `U_k` of its pieces, and the coefficients of partition `n` solve
 `Σ_{k∈H_n} U_k w_{kn} = A_n`.
@@ -17,20 +17,20 @@ from asyncdmtl.field import real
 from asyncdmtl.plan.linear.pieces import Flat, PieceProgram, Pieces, assign_everything, fill_everything
 from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
 
-# The largest distance of a solution from a unit vector that counts as reaching it.
+# A unit vector counts as reached if a solution is at most this far from it.
 RESIDUAL = 1e-9
 
-# Solutions of the integer program that are drawn and corrected, at the most.
+# The most solutions of the integer program that are drawn and corrected.
 _ROUNDS = 10
 
-# Corrections that are added to the program before it is solved again.
+# The most corrections that are added to the program before it is solved again.
 _CORRECTIONS_PER_ROUND = 12
 
 
 def find_pieces(
     target: Target, flats: Sequence[Flat], bound: Bound, rng: np.random.Generator, *, subpackets: int
 ) -> Pieces:
-    """Pieces of the smallest sum that the search finds; they reach every need in any case."""
+    """Pieces that reach every need, with the smallest sum that the search finds."""
     program = PieceProgram(target, flats, bound, subpackets=subpackets)
     best = assign_everything(target, subpackets=subpackets)
     filled = repair(
@@ -53,14 +53,14 @@ def find_pieces(
 
 
 def total(pieces: Pieces) -> int:
-    """Packets in all."""
+    """The total number of packets."""
     return sum(pieces.values())
 
 
 def repair(
     target: Target, flats: Sequence[Flat], pieces: Pieces, rng: np.random.Generator, *, subpackets: int
 ) -> Pieces:
-    """The same pieces and, for every need they miss, the line itself at one holder."""
+    """The pieces and, for every need that they miss, the whole line at one holder."""
     mended = dict(pieces)
     while True:
         U = draw_subspaces(target, flats, mended, rng, subpackets=subpackets)
@@ -69,7 +69,8 @@ def repair(
             return mended
         for line, H in missed:
             if not any(mended.get((k, line), 0) == subpackets for k in H):
-                # The holder with the most open needs: the line at this worker may meet several.
+                # Choose the holder with the most open needs, since the line at this worker may meet several
+                # of them.
                 mended[max(sorted(H), key=lambda k: sum(k in other for _, other in missed)), line] = (
                     subpackets
                 )
@@ -78,7 +79,7 @@ def repair(
 def draw_subspaces(
     target: Target, flats: Sequence[Flat], pieces: Pieces, rng: np.random.Generator, *, subpackets: int
 ) -> list[Floats]:
-    """Per worker an orthonormal basis of random subspaces of its flats: (r·P, R_k) each."""
+    """For each worker, an orthonormal basis of random subspaces of its flats: (r·P, R_k)."""
     parts: list[list[Floats]] = [[] for _ in target.placement.workers]
     for (k, f), dimension in sorted(pieces.items()):
         space = real.kron_identity(flats[f].basis, subpackets)
@@ -105,7 +106,7 @@ def uplink_from_subspaces(target: Target, U: Sequence[Floats], subpackets: int) 
     Raises
     ------
     CodingError
-        Some column is out of reach of its holders.
+        The holders of some column do not reach it.
     """
     N, P = len(target.placement.partitions), subpackets
     W = [np.zeros((basis.shape[1], N * P)) for basis in U]

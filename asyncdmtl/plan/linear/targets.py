@@ -1,4 +1,4 @@
-"""Linear targets: the matrix reduced to what matters, and the lower bound of the uplink.
+"""Linear targets: the reduced form of the target matrix, and the lower bound of the uplink.
 
 The target is `A·V` with `A` of size C × N and rank r (docs/theory.md, section 5).
 """
@@ -19,13 +19,13 @@ from asyncdmtl.field import real
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import Constraints, fractional_cover, integer_cover, minimise
 
-# Sets of workers up to which all cut constraints are listed; with more, violated ones are searched for.
+# The most sets of workers for which all cut constraints are listed. With more, a search finds violated ones.
 MAX_UNIONS = 2048
 
-# Rounds of the search for violated constraints: each solves a program.
+# The most rounds of the search for violated constraints. Each round solves a program.
 _SEARCH_ROUNDS = 20
 
-# Workers up to which the programs of the search are solved in whole numbers.
+# The most workers for which the programs of the search are solved in whole numbers.
 _MAX_INTEGER = 30
 
 # A line (its index) and a set of workers that must reach it.
@@ -33,14 +33,15 @@ Need = tuple[int, frozenset[int]]
 
 
 class Target:
-    """The matrix `A` reduced to what matters: a row basis, and its columns up to length and sign.
+    """The reduced form of the matrix `A`: a row basis, and the directions of its columns.
 
     Attributes
     ----------
     columns : (r, N) float64
         Columns of a row basis of `A`, each of length 1 (or 0).
     scales : (N,) float64
-        Their lengths: `A = lift @ (columns * scales)`, where `columns * scales` has orthonormal rows.
+        The lengths of these columns: `A = lift @ (columns * scales)`, where `columns * scales` has
+        orthonormal rows.
     lift : (C, r) float64
         Coordinates of the rows of `A` in that basis.
     row_scale : (C, 1) float64
@@ -48,9 +49,9 @@ class Target:
     lines : (r, L) float64
         The distinct directions among the columns, as unit vectors.
     line_of : tuple of int
-        Per partition the index of its direction, −1 for a zero column.
+        For each partition, the index of its direction; −1 for a zero column.
     needs : tuple of Need
-        Lines, each with workers that must reach it; a need that follows from another is left out.
+        Lines, each with workers that must reach it. Needs that follow from others are left out.
     """
 
     def __init__(self, placement: Placement, matrix: Floats) -> None:
@@ -82,7 +83,7 @@ class Target:
 
     @cached_property
     def needs_of_line(self) -> dict[int, list[frozenset[int]]]:
-        """Line → the sets of workers that must reach it."""
+        """A mapping of each line to the sets of workers that must reach it."""
         grouped: dict[int, list[frozenset[int]]] = {}
         for line, H in self.needs:
             grouped.setdefault(line, []).append(H)
@@ -90,7 +91,7 @@ class Target:
 
     @cached_property
     def partitions_of_holders(self) -> dict[tuple[int, ...], list[int]]:
-        """H → the partitions with these holders and a non-zero column."""
+        """A mapping of each holder set H to the partitions with these holders and a non-zero column."""
         grouped: dict[tuple[int, ...], list[int]] = {}
         for n, H in enumerate(self.placement.holders):
             if self.line_of[n] >= 0:
@@ -99,7 +100,7 @@ class Target:
 
     @cached_property
     def stored_lines(self) -> tuple[int, ...]:
-        """Per worker the lines of its partitions, as a bit set."""
+        """For each worker, the lines of its partitions, as a bit set."""
         return tuple(
             bit_set(line for n in M if (line := self.line_of[n]) >= 0) for M in self.placement.stored
         )
@@ -120,19 +121,20 @@ class Target:
 
 @dataclass(frozen=True)
 class Bound:
-    """What the cut constraints `Σ_{k∈S} R_k ≥ rank(A on the columns that only S holds)` demand.
+    """The bound from the cut constraints `Σ_{k∈S} R_k ≥ rank(A on the columns that only S holds)`.
 
     With s silent workers the constraint holds for S without any s of its workers.
 
     Attributes
     ----------
     packets : int
-        The smallest whole number of packets that meets them: a bound for every linear scheme with the same
-        number of packets.
+        The smallest whole number of packets that meets them: a bound for every linear scheme with as many
+        packets per vector.
     fractional : Fraction
-        The value of the linear program in vectors: a bound for every linear scheme, whatever its packets.
+        The value of the linear program, in vectors: a bound for every linear scheme with any number of
+        packets.
     complete : bool
-        Whether all constraints are in it, or only those that a search found (many workers).
+        Whether all constraints are included, or only those that a search found (many workers).
     demands : dict of set of workers to rank
         The constraints that were used.
     """
@@ -219,10 +221,10 @@ def _grown(target: Target, rates: Floats, silent: int) -> dict[frozenset[int], i
 
 
 def _violated(target: Target, rates: Floats) -> tuple[frozenset[int] | None, bool]:
-    """The set S whose rates are furthest below its rank, if the lines were in general position.
+    """The set S whose rates are farthest below its rank, if lines were in general position.
 
-    Integer program: workers in S at the price of their rates; a line counts once all holders of one of its
-    needs are in S, and at most r lines count.
+    It is the solution of an integer program: a worker in S costs its rate, a line counts if all holders of
+    one of its needs are in S, and at most r lines count.
     """
     K, L = len(rates), target.lines.shape[1]
     lines, needs = range(K, K + L), range(K + L, K + L + len(target.needs))
@@ -259,7 +261,7 @@ def members(bits: int) -> Iterator[int]:
 
 
 def bit_set(members: Iterable[int]) -> int:
-    """The inverse of `members`."""
+    """The bit set of these positions, the inverse of `members`."""
     bits = 0
     for member in members:
         bits |= 1 << int(member)

@@ -1,1 +1,1 @@
-"""Uplink rates that meet the lower bounds, and the proofs that no less will do."""
+"""Uplink rates that meet the lower bounds, and the proofs of these bounds."""

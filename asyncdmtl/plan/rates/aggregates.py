@@ -1,9 +1,9 @@
-"""Which tasks are coded as aggregates: the choice of units with the least loads.
+"""The choice of the tasks that are coded as aggregates, so that loads are minimal.
 
 A task that some worker stores whole can travel as its aggregate, one vector, held by such workers only; or as
-the updates of its partitions, more vectors, which have more holders. Neither is always better. For `central`
-and `personal` the aggregate is: one vector goes up instead of several. For `relay` the choice is searched
-for: all combinations where there are few tasks to choose from, else one change at a time.
+the updates of its partitions, more vectors, which have more holders. For `central` and `personal`, the
+aggregate is always better, since one vector goes up instead of several. For `relay`, either may be better,
+and a search decides: it tries all combinations if there are few such tasks, else one change at a time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.units import Units, whole_holders
 
-# Tasks up to which all combinations are tried.
+# The most tasks for which all combinations are tried.
 ALL_COMBINATIONS_TASKS = 7
 
-# Combinations that are tried at the most, if the placement is small: some seconds.
+# The most combinations that are tried for a small placement: they take some seconds.
 MOST_TRIALS = 300
 
-# Trials × copies of partitions: with larger placements fewer combinations are tried.
+# The most trials × copies of partitions, so that fewer combinations are tried for larger placements.
 TRIAL_EFFORT = 100_000
 
 Loads = tuple[Fraction, int, int, int]
@@ -39,10 +39,10 @@ def aggregable_tasks(placement: Placement, tasks: Sequence[int], least_holders: 
 
 
 def best_aggregates(placement: Placement, tasks: Sequence[int]) -> tuple[int, ...]:
-    """The tasks that `relay` codes as aggregates, for the least uplink, then downlink, then unicast.
+    """The tasks that `relay` codes as aggregates, for the smallest uplink, then downlink, then unicast load.
 
-    The best of all combinations if there are at most `ALL_COMBINATIONS_TASKS` to choose from; beyond that the
-    best that a search finds, which starts from all and from none.
+    The result is the best of all combinations if there are at most `ALL_COMBINATIONS_TASKS` such tasks.
+    Otherwise it is the best that a search finds, which starts from all of them and from none.
     """
     candidates = aggregable_tasks(placement, tasks)
     if not candidates:
@@ -77,7 +77,7 @@ class _Trials:
         return len(self._known) < self._most
 
     def loads(self, aggregated: tuple[int, ...]) -> Loads:
-        """What is to be small, in this order."""
+        """The loads to minimise, the most important first."""
         if aggregated not in self._known:
             units = Units.of(self._placement, self._tasks, aggregated).blocks
             copies = sum(len(units.partitions) - len(stored) for stored in units.stored)

@@ -16,7 +16,7 @@ from asyncdmtl.plan.rates.cuts import MergedPartitions, PacketAssignment
 
 
 def downlink_bound(placement: Placement) -> int:
-    """`max_k (N − |M_k|)`: the least load of a broadcast from which every worker learns what it lacks."""
+    """`max_k (N − |M_k|)`: the smallest load of a broadcast from which every worker decodes what it lacks."""
     return len(placement.partitions) - min(map(len, placement.stored))
 
 
@@ -108,7 +108,7 @@ def violated_cut(
     Raises
     ------
     UsageError
-        As many rates as workers are needed, `subpackets` must be positive.
+        There are not as many rates as workers, or `subpackets` is not positive.
     """
     R = rationals("rates", rates, placement, signed=True)
     check_subpackets(subpackets)

@@ -1,4 +1,4 @@
-"""The cheapest uplink rates of `relay`, where a vector has another cost at each worker.
+"""The cheapest uplink rates of `relay`, if the cost of a vector differs between workers.
 
 The polyhedron of rates is that of `asyncdmtl.plan.rates.optimum` (docs/theory.md, section 3, "Costs").
 """
@@ -17,7 +17,7 @@ from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 @dataclass(frozen=True)
 class WeightedOptimum:
-    """The least weighted cost of the uplink, rates that reach it, and the proof that no less will do.
+    """The smallest weighted cost of the uplink, rates that reach it, and the proof that it is minimal.
 
     Attributes
     ----------
@@ -35,17 +35,17 @@ class WeightedOptimum:
 
 
 def cheapest_rates(placement: Placement, costs: Sequence[Fraction | int]) -> WeightedOptimum:
-    """The rates of least cost `Σ_k c_k R_k` that violate no cut.
+    """The rates with the smallest cost `Σ_k c_k R_k` that violate no cut.
 
     Parameters
     ----------
     costs : sequence of K non-negative rationals
-        `c_k`, for every vector that worker `k` sends.
+        `c_k`, the cost of each vector that worker `k` sends.
 
     Raises
     ------
     UsageError
-        As many costs as workers are needed, none of them negative.
+        There are not as many costs as workers, or a cost is negative.
 
     Notes
     -----
@@ -70,7 +70,7 @@ def cheapest_rates(placement: Placement, costs: Sequence[Fraction | int]) -> Wei
 
     rates, falling = serve_cheapest_first(optimum.load)
     if falling.slope >= 0:
-        # A larger sum than R_CO does not pay: the certificate of R_CO makes up for the slope.
+        # A larger sum than R_CO is not cheaper: the certificate of R_CO compensates the slope.
         least = {
             everyone.difference(block): Fraction(1, optimum.denominator) for block in optimum.certificate
         }

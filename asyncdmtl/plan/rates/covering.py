@@ -1,4 +1,4 @@
-"""Covering programs: the fewest uplink rows such that groups of workers send at least what is demanded.
+"""Covering programs: the fewest uplink rows such that groups of workers send as many as demanded.
 
     minimise  Σ_k R_k   subject to   Σ_{k∈S∖B} R_k ≥ f(S)  for the given S and every B of s workers,   R ≥ 0
 
@@ -26,17 +26,18 @@ from asyncdmtl.arrays import Floats
 
 Demands = Mapping[frozenset[int], int]
 
-# Nodes × variables² that an integer program may cost: some ten seconds at most. Unlike a limit in seconds it
-# ends the search at the same place on every machine.
+# The most nodes × variables² of an integer program: some ten seconds. Unlike a limit in seconds, this ends
+# the search at the same node on every machine.
 SEARCH_EFFORT = 20_000_000
 
-# Nodes of the search tree that an integer program may visit, however small it is.
+# The most nodes of the search tree of an integer program, even if it is small.
 MOST_NODES = 2_000
 
-# The largest denominator of a dual variable: a solver's float this close to a fraction is taken for it.
+# The largest denominator of a dual variable. A solver's float is replaced by the nearest fraction with at
+# most this denominator.
 _DUAL_DENOMINATOR = 100_000
 
-# The largest denominator of a bound: beyond it the bound is rounded down, so that it can be read and sent.
+# The largest denominator of a bound. A bound with a larger one is rounded down, so that it stays readable.
 _LARGEST_DENOMINATOR = 1_000_000
 
 
@@ -74,7 +75,7 @@ class IntegerSolution:
 
 
 def minimise(costs: Floats, constraints: Constraints, upper: Floats) -> IntegerSolution | None:
-    """Smallest `costs @ x` over whole numbers 0 ≤ x ≤ upper under `constraints`; None if none was found.
+    """Minimise `costs @ x` over whole numbers 0 ≤ x ≤ upper under `constraints`; None if no x was found.
 
     The search ends after `SEARCH_EFFORT`, so the values need not be optimal: compare with `proven`.
     """
@@ -105,12 +106,12 @@ def integer_cover(
 ) -> tuple[tuple[int, ...], int]:
     """Packets per worker with the smallest sum, and a proven lower bound of that sum (packets).
 
-    `most` caps the packets of each worker. Every single demand must be within reach of it.
+    `most` limits the packets of each worker; every single demand must be possible within this limit.
     """
     constraints, sets = _cover_constraints(workers, demands, subpackets, silent)
     variables = _variables(workers, sets, silent)
     largest = max(demands.values(), default=0) * subpackets
-    # A rate above the largest demand is of no use: with s silent, another worker of S makes up for it.
+    # A rate above the largest demand is useless: if s workers are silent, another worker of S can replace it.
     upper = np.full(variables, float(largest if most is None else most))
     solution = minimise(_costs(workers, variables), constraints, upper) if demands else None
     if solution is None:
@@ -125,9 +126,9 @@ def integer_cover(
 def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tuple[Floats, Fraction]:
     """Rates (vectors, float) of the linear program, and its value as an exact fraction.
 
-    The fraction is proven, not rounded: it is the value of a rational dual solution whose feasibility is
-    restored exactly, hence a lower bound whatever the solver's last digits are. (Where its denominator would
-    exceed a million, it is rounded down to millionths.)
+    The fraction is proven: it is the value of a rational dual solution that is made exactly feasible, and
+    hence a lower bound for any last digits of the solver. (Where its denominator would exceed a million, it
+    is rounded down to millionths.)
     """
     from scipy.optimize import linprog
 
@@ -152,7 +153,7 @@ def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tupl
     for S in sets:
         weight = next(dual)
         relief = [min(next(dual), weight) for _ in S] if silent else [Fraction(0)] * len(S)
-        # The relief may sum to `s` times the weight at most, because at most s workers of S are silent.
+        # The relief may sum to at most `s` times the weight, because at most s workers of S are silent.
         share = min(Fraction(1), silent * weight / total) if (total := sum(relief)) else Fraction(0)
         value += weight * demands[frozenset(S)]
         for k, less in zip(S, relief, strict=True):
@@ -164,7 +165,7 @@ def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tupl
 
 
 def proven_cover(workers: int, demands: Demands) -> tuple[Floats, dict[frozenset[int], Fraction]]:
-    """Rates of the linear program without silent workers, and exact multipliers that prove its value.
+    """Rates of the linear program without silent workers, and exact multipliers that prove the bound.
 
     The multipliers `y_S >= 0` sum to at most 1 over the sets of each worker, so `Σ_S y_S f(S)` is a lower
     bound of `Σ_k R_k`.

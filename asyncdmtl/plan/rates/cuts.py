@@ -1,4 +1,4 @@
-"""Cuts of the worker set, found by flows that hand out packets to their holders.
+"""Cuts of the worker set, found by flows that assign packets to their holders.
 
 Every cut-set constraint of docs/theory.md, section 3, is a question about `|∪_{k∈S} M_k|`, and flows answer
 it: each packet of a partition goes to one of its holders, and Hall's theorem says that every worker `k` can
@@ -19,7 +19,7 @@ Blocks = list[frozenset[int]]
 
 @dataclass(frozen=True)
 class MergedPartitions:
-    """Partitions with the same holders, as one with a count.
+    """Partitions, merged if they have the same holders, with counts.
 
     Partitions that every worker stores are left out: no worker needs them, so no bound and no rate changes.
 
@@ -30,10 +30,10 @@ class MergedPartitions:
     holders : tuple of tuple of int
         The distinct holder sets, each ascending.
     counts : tuple of int
-        How many partitions have these holders.
+        The number of partitions with each of these holder sets.
     stored : tuple of tuple of int
-        For every worker the merged partitions that it stores. Those that no later worker (in `order`) stores
-        come first, so that packets of the others are left for later workers.
+        For every worker, the merged partitions that it stores. Partitions that no later worker (in `order`)
+        stores come first, so that packets of the others are left for later workers.
     """
 
     workers: int
@@ -67,9 +67,9 @@ class MergedPartitions:
 
 
 class PacketAssignment:
-    """Packets handed out to holders, `packets` for every partition; at first all are free.
+    """An assignment of packets to holders, `packets` for every partition; at first all are free.
 
-    `draw` never lowers the number of packets that another worker has; it may swap them for other packets.
+    `draw` never lowers the number of packets of another worker, but may swap them for other packets.
     """
 
     def __init__(self, merged: MergedPartitions, packets: int) -> None:
@@ -83,10 +83,10 @@ class PacketAssignment:
         return sum(self._free)
 
     def draw(self, worker: int, amount: int) -> int:
-        """Hand up to `amount` more packets to `worker`; returns how many it got.
+        """Assign up to `amount` more packets to `worker`; return the number of packets that it got.
 
-        Fewer than `amount` means that it can have no more while the other workers keep their numbers;
-        `dependents` then says why.
+        If it is below `amount`, the worker cannot have more while the other workers keep their numbers;
+        `dependents` then gives the proof.
         """
         missing = amount
         while missing and (gained := self._augment(worker, missing)):
@@ -94,7 +94,7 @@ class PacketAssignment:
         return amount - missing
 
     def release(self, worker: int, amount: int) -> None:
-        """Take `amount` packets away from `worker`, which has that many; first those that others may need."""
+        """Free `amount` of the packets of `worker`, beginning with those that other workers can use."""
         for n in reversed(self._stored[worker]):
             if amount == 0:
                 return
@@ -107,8 +107,8 @@ class PacketAssignment:
     def dependents(self, workers: Iterable[int]) -> set[int]:
         """`workers`, and all workers whose packets could reach them by swaps.
 
-        When none of `workers` can draw more, this is the least set `S` that includes them and has all packets
-        of `∪_{k∈S} M_k`: it proves that there are no more to draw.
+        If none of `workers` can draw more, this is the smallest set `S` that includes them and has all
+        packets of `∪_{k∈S} M_k`: it proves that no more packets are available.
         """
         found = set(workers)
         queue = list(found)
@@ -123,7 +123,7 @@ class PacketAssignment:
         return found
 
     def _augment(self, root: int, missing: int) -> int:
-        """Search breadth-first from `root`, and swap along every path to a free packet."""
+        """Search breadth-first from `root` for free packets, and swap packets along each path found."""
         stored, shares, free = self._stored, self._shares, self._free
         parents: dict[int, tuple[int, int]] = {root: (-1, -1)}
         cut_off: set[int] = set()
@@ -132,7 +132,7 @@ class PacketAssignment:
         gained = 0
         for k in queue:
             if parents[k][0] in cut_off:
-                # This worker was not searched through: another path may still find it.
+                # This worker was not searched completely: another path may reach it again.
                 del parents[k]
                 continue
             for n in stored[k]:
@@ -155,9 +155,10 @@ class PacketAssignment:
     def _swap(
         self, parents: dict[int, tuple[int, int]], last: int, n: int, limit: int, cut_off: set[int]
     ) -> int:
-        """Hand free packets of `n` to worker `last`, which hands others to its parent, and so on to the root.
+        """Assign free packets of `n` to worker `last`, which gives others to its parent, and so on to the
+        root.
 
-        A worker with nothing left to hand to its parent joins `cut_off`.
+        A worker that has nothing left to give to its parent is added to `cut_off`.
         """
         amount = min(limit, self._free[n])
         path = []
@@ -202,12 +203,12 @@ def serve(
     order: Sequence[int],
     limits: Sequence[int] | None = None,
 ) -> Served:
-    """Edmonds' greedy algorithm: each worker, in `order`, gets as much as the constraints allow.
+    """Edmonds' greedy algorithm: each worker, in `order`, gets the largest rate that the constraints allow.
 
-    All in packets: `R(C) <= packets·|∪_{k∈C} M_k| − slack` for every non-empty `C`, and `R_k <= limits[k]`.
-    `chain[i]` has the finest disjoint blocks that prove that the first `i + 1` workers can have no more:
-    their constraints hold with equality, and so do the limits of workers outside all blocks. A rate is
-    negative where the constraints leave no other choice.
+    All numbers are packets. The constraints are `R(C) <= packets·|∪_{k∈C} M_k| − slack` for every non-empty
+    `C`, and `R_k <= limits[k]`. `chain[i]` has the finest disjoint blocks that prove that the first `i + 1`
+    workers can have no more: their constraints hold with equality, and so do the limits of workers outside
+    all blocks. A rate is negative if the constraints require it.
     """
     assignment = PacketAssignment(merged, packets)
     everything = packets * merged.total

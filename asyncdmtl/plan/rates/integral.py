@@ -13,14 +13,14 @@ from asyncdmtl.plan.rates.optimum import UplinkOptimum, uplink_optimum
 def integral_rates(
     placement: Placement, subpackets: int, optimum: UplinkOptimum | None = None
 ) -> tuple[int, ...]:
-    """The number of packets that each worker sends, for `subpackets` packets per vector: few, and balanced.
+    """The number of packets that each worker sends, with minimal sum and balanced between workers.
 
     Parameters
     ----------
     subpackets : int
-        `P`.
+        `P`, the number of packets of a vector.
     optimum : UplinkOptimum, optional
-        The optimum of `placement`, if it is known already.
+        The optimum of `placement`, if it is known.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def integral_rates(
 
     Notes
     -----
-    All rates rise together, and a worker stops where a cut allows it no more. For the bases of an integral
+    All rates rise together, and a worker stops when a cut allows no larger rate. For the bases of an integral
     polymatroid this is optimal (Federgruen, Groenevelt 1986; Frank, Murota, arXiv:1808.07600).
     """
     check_subpackets(subpackets)

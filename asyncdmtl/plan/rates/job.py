@@ -1,14 +1,15 @@
-"""The job's own lower bound: what any scheme sends up, if workers need the aggregate of every task.
+"""The job's own lower bound of the uplink, for any scheme that gives workers the aggregate of every task.
 
-A worker needs `z_t` of every task, not the updates it is made of, and a worker that stores a task whole
-computes `z_t` itself. So a cut counts tasks instead of partitions: for every non-empty proper subset `S` of
-the workers,
+A worker needs `z_t` of every task, but not the single updates, and a worker that stores a task whole computes
+`z_t` itself. So a cut counts tasks instead of partitions: for every non-empty proper subset `S` of the
+workers,
 
     Σ_{k∈S} R_k >= ex_job(S) = |{t : some partition of t is held by workers of S only}|
 
-since the workers outside `S` cannot compute these `z_t` from all that they store, and each is as long as a
-vector (docs/theory.md, section 3). Where the server needs the aggregates, `S` may be the set of all workers,
-too. The least `Σ_k R_k` under these constraints is a linear program, and multipliers on cuts prove its value.
+since the workers outside `S` cannot compute these `z_t` from the partitions that they store, and each is as
+long as a vector (docs/theory.md, section 3). If the server needs the aggregates, `S` may be the set of all
+workers, too. The smallest `Σ_k R_k` under these constraints is a linear program, and multipliers on cuts
+prove its value.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.rates.stragglers import silent_rates
 from asyncdmtl.plan.units import whole_holders
 
-# Workers up to which every cut is listed, so that the bound is the exact value of the linear program.
+# The most workers for which every cut is listed, so that the bound is the exact value of the linear program.
 ALL_CUTS_WORKERS = 10
 
-# Violated cuts that are searched for, with more workers: each takes an integer program.
+# The most violated cuts that are searched for if there are more workers. Each takes an integer program.
 _SEARCH_ROUNDS = 30
 
-# Partitions, counted once for equal holders within a task, up to which violated cuts are searched for.
+# The most partitions for which violated cuts are searched for; those of a task with equal holders count once.
 _SEARCHED_PARTITIONS = 400
 
 Cut = tuple[int, ...]
@@ -46,11 +47,11 @@ class JobBound:
     Attributes
     ----------
     load : Fraction
-        In vectors.
+        The bound, in vectors.
     certificate : tuple of (cut, multiplier) pairs
-        `certified_load` of it is `load`.
+        The proof, whose `certified_load` is `load`.
     complete : bool
-        Whether `load` is the largest bound that cuts prove. If not, the cuts were searched for.
+        Whether `load` is the largest bound that cuts prove. It is False if only some cuts were searched.
     """
 
     load: Fraction
@@ -85,7 +86,8 @@ def certified_load(
     Raises
     ------
     UsageError
-        A multiplier is negative, a cut is none, or the multipliers of a worker's cuts exceed 1.
+        A multiplier is negative, a set of workers is no cut, or the multipliers of a worker's cuts sum to
+        more than 1.
     """
     K = len(placement.workers)
     for cut, multiplier in certificate:
@@ -98,7 +100,7 @@ def certified_load(
 
 
 def job_downlink_bound(placement: Placement, tasks: Sequence[int]) -> int:
-    """`max_k (T − c_k)`: the least broadcast, where worker `k` stores `c_k` tasks whole."""
+    """`max_k (T − c_k)`: the smallest broadcast load, if worker `k` stores `c_k` tasks whole."""
     stored = [0] * len(placement.workers)
     for holders in whole_holders(placement, tasks):
         for k in holders:
@@ -138,7 +140,7 @@ def job_bound(placement: Placement, tasks: Sequence[int], *, at_server: bool = F
 
 
 def job_bound_with_silent_workers(placement: Placement, tasks: Sequence[int], silent: int) -> JobBound:
-    """The job's bound where the server must decode without any `silent` workers; it has no certificate.
+    """The job's bound if the server must decode although any `silent` workers send nothing; no certificate.
 
     Every cut holds for `S` without any `silent` of its workers (docs/theory.md, section 6).
     """
@@ -165,7 +167,7 @@ def _proven(
 
 
 class _Demands:
-    """The cuts of a job: for each task the least sets of workers without which it cannot be computed."""
+    """The cuts of a job: for each task, the minimal sets of workers without which it cannot be computed."""
 
     def __init__(self, placement: Placement, tasks: Sequence[int]) -> None:
         self.workers = len(placement.workers)
@@ -180,7 +182,7 @@ class _Demands:
         return sum(any(H <= S for H in group) for group in self.needs)
 
     def all_cuts(self, at_server: bool) -> dict[frozenset[int], int]:
-        """Every cut that asks for more than each smaller one."""
+        """Every cut that demands more than each of its subsets."""
         K = self.workers
         bits = [[sum(1 << k for k in H) for H in group] for group in self.needs]
         subsets = np.arange(1 << K)
@@ -195,7 +197,7 @@ class _Demands:
         return found
 
     def searched_cuts(self, at_server: bool) -> tuple[dict[frozenset[int], int], bool]:
-        """Cuts of single holder sets and of all but one worker, then those that the best rates violate."""
+        """Cuts of single holder sets and of all workers but one, then cuts that the best rates violate."""
         K, everyone = self.workers, frozenset(range(self.workers))
         start = {H for group in self.needs for H in group} | {everyone - {k} for k in everyone}
         start |= {everyone} if at_server else set()
@@ -214,7 +216,7 @@ class _Demands:
         return cuts, False
 
     def _violated(self, rates: Floats, at_server: bool) -> tuple[frozenset[int] | None, bool]:
-        """The cut whose rates are furthest below its demand: an integer program over workers and tasks."""
+        """The cut whose rates are farthest below its demand: an integer program over workers and tasks."""
         K, T = self.workers, len(self.needs)
         constraints = Constraints()
         need = K + T

@@ -1,4 +1,4 @@
-"""The fastest uplink rates of `relay`, where every worker's link has its own speed.
+"""The fastest uplink rates of `relay`, if the links of workers have different speeds.
 
 The polyhedron of rates is that of `asyncdmtl.plan.rates.optimum` (docs/theory.md, section 3, "Costs").
 """
@@ -17,14 +17,14 @@ from asyncdmtl.plan.rates.optimum import least_sum, uplink_optimum
 
 @dataclass(frozen=True)
 class MakespanOptimum:
-    """The least time of the uplink, rates that reach it, and the proof that no less will do.
+    """The shortest time of the uplink, rates that reach it, and the proof that it is minimal.
 
     Attributes
     ----------
     time : Fraction
         `max_k R_k / b_k`.
     rates : tuple of K Fractions
-        `R_k`, in vectors; they violate no cut, and of all that take no longer none has a smaller sum.
+        `R_k`, in vectors. They violate no cut, and no other rates that take this time have a smaller sum.
     certificate : tuple of int
         A cut whose `time_bound` is `time`, ascending; empty with one worker, for which there is no cut.
     """
@@ -35,7 +35,7 @@ class MakespanOptimum:
 
 
 def fastest_rates(placement: Placement, speeds: Sequence[Fraction | int]) -> MakespanOptimum:
-    """The rates of least makespan `max_k R_k / b_k` that violate no cut.
+    """The rates with the smallest makespan `max_k R_k / b_k` that violate no cut.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def fastest_rates(placement: Placement, speeds: Sequence[Fraction | int]) -> Mak
     Raises
     ------
     UsageError
-        As many speeds as workers are needed, all of them positive.
+        There are not as many speeds as workers, or a speed is not positive.
 
     Notes
     -----

@@ -1,11 +1,11 @@
-"""The least uplink load of `relay`: exact, in polynomial time (docs/theory.md, section 3).
+"""The smallest uplink load of `relay`, computed exactly in polynomial time (docs/theory.md, section 3).
 
-Fix the sum `α` of all rates and turn every cut-set constraint over to the complement `C` of its cut:
+Fix the sum `α` of all rates, and write every cut-set constraint for the complement `C` of its cut:
 `R(C) <= f(C) = |∪_{k∈C} M_k| − (N − α)` for every non-empty set `C` of workers. `f` is submodular on
-intersecting sets, so Edmonds' greedy algorithm works: serve one worker after the other with as much as it
-may have. The sum that it reaches is the least of `Σ_{C∈𝒫} f(C)` over partitions `𝒫` of the worker set (the
-Dilworth truncation of `f`), and rates of sum `α` exist iff that is `α`. Where it is less, `𝒫` proves a
-greater lower bound on `α`: that is Newton's method on `α` (Milosavljevic et al., arXiv:1502.06149).
+intersecting sets, so Edmonds' greedy algorithm works: it gives one worker after the other the largest
+possible rate. The sum that it reaches is the minimum of `Σ_{C∈𝒫} f(C)` over partitions `𝒫` of the worker set
+(the Dilworth truncation of `f`), and rates with sum `α` exist iff that is `α`. If it is less, `𝒫` proves a
+larger lower bound on `α`: this is Newton's method on `α` (Milosavljevic et al., arXiv:1502.06149).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from asyncdmtl.plan.rates.cuts import Blocks, MergedPartitions, serve
 
 @dataclass(frozen=True)
 class UplinkOptimum:
-    """The least uplink load, rates that reach it, and the proof that no less will do.
+    """The smallest uplink load, rates that reach it, and the proof that it is minimal.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class UplinkOptimum:
 
     @property
     def denominator(self) -> int:
-        """`|𝒫*| − 1`: with so many subpackets integral rates of sum `load` exist. 1 for a single worker."""
+        """`|𝒫*| − 1`: with this number of packets, integral rates with sum `load` exist. 1 for one worker."""
         return max(1, len(self.certificate) - 1)
 
 
@@ -73,7 +73,7 @@ def smallest_subpackets(optimum: UplinkOptimum, max_overhead: Fraction | int = 0
 
 
 def _promising_blocks(merged: MergedPartitions) -> Blocks:
-    """Where Newton's method starts: all workers apart, or one against the others, whichever proves more."""
+    """The start of Newton's method: single workers, or one worker against the others; the better bound."""
     everyone = frozenset(range(merged.workers))
     apart: Blocks = [frozenset({k}) for k in everyone]
     poorest = min(everyone, key=lambda k: merged.covered({k}))
@@ -88,9 +88,10 @@ def _promising_blocks(merged: MergedPartitions) -> Blocks:
 def least_sum(
     merged: MergedPartitions, blocks: Blocks, limits: Sequence[Fraction] | None
 ) -> tuple[Fraction, Blocks, tuple[Fraction, ...]]:
-    """The least sum of rates that violate no cut and exceed no limit (there must be some).
+    """The smallest sum of rates that violate no cut and exceed no limit; such rates must exist.
 
-    Newton's method, from `blocks` on; returns the sum, the finest blocks that prove it, and the rates.
+    It uses Newton's method, starting at `blocks`, and returns the sum, the finest blocks that prove it, and
+    the rates.
     """
     K = merged.workers
     while True:

@@ -1,9 +1,9 @@
-"""Rates of every strategy in whole packets: packets per vector, and how many each worker sends.
+"""Rates in whole packets for every strategy: packets per vector, and packets that each worker sends.
 
-Where the uplink's cost or time is to be the least, the smallest number of packets is found exactly. For a
+If the uplink's cost or time is minimised, the smallest number of packets is found exactly. For a
 time `t` and `P` packets, worker `k` may send `⌊P·t·b_k⌋` packets, and rates exist iff these limits violate no
-cut. The least cost in whole packets is a convex function of the number of packets in all, and for a given
-number the greedy algorithm is optimal; so its minimum is next to that of the fractional optimum.
+cut. The smallest cost in whole packets is a convex function of the total number of packets, and for a given
+number the greedy algorithm is optimal. So the minimum is next to the fractional optimum.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WeightedCut = tuple[tuple[int, ...], Fraction]
 
 @dataclass(frozen=True)
 class UplinkObjective:
-    """The cost or the time of an uplink, where it was minimised instead of the load.
+    """The cost or the time of an uplink that was minimised instead of the load.
 
     Attributes
     ----------
@@ -41,10 +41,11 @@ class UplinkObjective:
     weights : tuple of K Fractions
         The prices or the speeds.
     value, bound : Fraction
-        Its value with the plan's rates, and the least value of any rates.
+        The value for the plan's rates, and the smallest value for any rates.
     certificate : tuple of (cut, multiplier) pairs
-        Proof of the bound: `bounds.cost_bound` of all pairs is the least cost, `bounds.time_bound` of the one
-        cut the least time. Empty where units go up uncoded: every unit has a cheapest holder.
+        The proof of the bound: `bounds.cost_bound` of all pairs is the smallest cost, or `bounds.time_bound`
+        of the single cut is the shortest time. It is empty if units go up uncoded, as every unit then has a
+        cheapest holder.
     """
 
     kind: str
@@ -56,7 +57,7 @@ class UplinkObjective:
 
 @dataclass(frozen=True)
 class PacketRates:
-    """Packets that a vector is cut into, the packets that each worker sends, and what they minimise."""
+    """The packets of a vector, the packets that each worker sends, and the objective that they minimise."""
 
     subpackets: int
     rows: tuple[int, ...]
@@ -72,7 +73,7 @@ def plan_rates(
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
 ) -> PacketRates:
-    """The rates of a plan; arguments as for `make_plan`, partitions of `placement` are what is coded."""
+    """The rates of a plan. Arguments are as for `make_plan`, with coded units as partitions."""
     check_combination(strategy, prices, speeds, silent)
     overhead = Fraction(max_overhead)
     if silent:
@@ -98,7 +99,7 @@ def plan_rates(
 
 
 def cheapest_packets(placement: Placement, costs: Sequence[Fraction], max_overhead: Fraction) -> PacketRates:
-    """The smallest number of packets whose cheapest rates cost at most the share `max_overhead` more.
+    """Rates with the fewest packets whose cost exceeds the minimum by at most the share `max_overhead`.
 
     Raises
     ------
@@ -123,9 +124,9 @@ def cheapest_packets(placement: Placement, costs: Sequence[Fraction], max_overhe
 
 
 def fastest_packets(placement: Placement, speeds: Sequence[Fraction], max_overhead: Fraction) -> PacketRates:
-    """The smallest number of packets whose fastest rates take at most the share `max_overhead` longer.
+    """Rates with the fewest packets whose time exceeds the minimum by at most the share `max_overhead`.
 
-    Of all such rates these have the least sum.
+    Of all such rates, these have the smallest sum.
 
     Raises
     ------

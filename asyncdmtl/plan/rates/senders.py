@@ -1,4 +1,4 @@
-"""The choice of a sender for every partition, where updates go up once and uncoded."""
+"""The choice of a sender for every partition, for strategies whose updates go up once and uncoded."""
 
 from __future__ import annotations
 

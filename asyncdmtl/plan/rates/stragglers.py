@@ -1,7 +1,7 @@
-"""Tolerating silent workers: uplink rates from which any K − s responders let the server decode all updates.
+"""Uplink rates that tolerate silent workers: the server decodes all updates from any K − s responders.
 
-For `central`; `asyncdmtl.plan.linear` has its own rates for `linear`. The condition is Hall's, once for every
-set `A` of K − s responders (docs/theory.md, section 6):
+They are for `central`; `asyncdmtl.plan.linear` has its own rates for `linear`. The condition is Hall's, for
+every set `A` of K − s responders (docs/theory.md, section 6):
 
     Σ_{k∈A, M_k∩J≠∅} R_k ≥ |J|   for every set J of partitions
 
@@ -26,20 +26,20 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
 from asyncdmtl.plan.validation import whole_number
 
-# The most sets of responders that are checked one by one: a few minutes. A plan with more of them is refused,
-# because no plan is handed out unchecked.
+# The most sets of responders, which are checked one by one: a few minutes. A plan with more of them is
+# refused, because every plan must be checked.
 MAX_RESPONDER_SETS = 5000
 
-# Packets per vector up to which `fewest_packets` tries every number.
+# The largest number of packets per vector up to which `fewest_packets` tries every number.
 FEW_SUBPACKETS = 8
 
-# The largest denominator of the bound that `fewest_packets` tries as the number of packets.
+# The largest number of packets per vector that `fewest_packets` tries in the end.
 LARGEST_DENOMINATOR = 256
 
-# Cuts that are added before the program is solved again: more would slow it down without need.
+# The most cuts that are added before the program is solved again: more would only make it slower.
 _CUTS_PER_ROUND = 8
 
-# SciPy's flows are 32-bit integers: capacities of all partitions together stay below this.
+# The most units of all capacities together: SciPy's flows are 32-bit integers.
 _FLOW_SCALE = 1 << 28
 
 
@@ -72,14 +72,14 @@ class SilentRates:
 
 
 def check_copies(placement: Placement, silent: int) -> None:
-    """Every partition needs more than `silent` holders.
+    """Check that every partition has more than `silent` holders.
 
     Raises
     ------
     UsageError
         `silent` is not a whole number from 0 to K − 1.
     PlanError
-        Partitions with at most `silent` holders; the message names them.
+        Partitions have at most `silent` holders; the message names them.
     """
     K = len(placement.workers)
     whole_number("silent", silent, 0, K - 1)
@@ -115,13 +115,14 @@ def responder_sets(workers: int, silent: int) -> Iterator[tuple[int, ...]]:
 def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> SilentRates:
     """The smallest uplink rates that decode all N updates from any K − `silent` responders.
 
-    Cutting planes: where rates fail some set of responders, the cut that fails (a minimum cut between
-    partitions and responders) becomes a constraint, until no set fails.
+    They are found by cutting planes: if a set of responders cannot decode, its violated cut (a minimum cut
+    between partitions and responders) becomes a constraint, until all sets can decode.
 
     Raises
     ------
     UsageError
-        `silent` outside 0…K−1, `subpackets` below 1, or more than `MAX_RESPONDER_SETS` responder sets.
+        `silent` is outside 0…K−1, `subpackets` is below 1, or there are more than `MAX_RESPONDER_SETS`
+        responder sets.
     PlanError
         A partition has at most `silent` holders.
     """
@@ -136,7 +137,7 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
     scale = _FLOW_SCALE // N
     while True:
         fraction, bound = fractional_cover(K, demands, silent=silent)
-        # Rounding up by one unit keeps the solver's last digit from showing as a violated cut.
+        # Rounding up by one unit, so that the solver's rounding errors do not look like violated cuts.
         capacity = np.ceil(fraction * scale).astype(np.int64) + 1
         if not _add_cuts(network, responders, np.minimum(capacity, 2 * _FLOW_SCALE), scale, demands):
             break
@@ -155,17 +156,18 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
 
 
 def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | int = 0) -> SilentRates:
-    """`silent_rates` with few packets, whose load exceeds the bound by at most the share `max_overhead`.
+    """The result of `silent_rates` with few packets and a load within the share `max_overhead` of the bound.
 
-    The smallest number up to `FEW_SUBPACKETS` that suffices, else the denominator of the bound.
+    The number of packets is the smallest one up to `FEW_SUBPACKETS` that suffices, else the denominator of
+    the bound.
 
     Raises
     ------
     UsageError, PlanError
-        As `silent_rates`; PlanError also if no number that was tried suffices.
+        As `silent_rates`; also PlanError if no tried number suffices.
     """
     found = silent_rates(placement, silent)
-    # The denominator of the bound often suffices where no small number does.
+    # The denominator of the bound often suffices if no small number does.
     tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, LARGEST_DENOMINATOR)]
     for P in tried:
         found = silent_rates(placement, silent, P)
@@ -178,7 +180,7 @@ def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | i
 
 
 class ResponderNetwork:
-    """The flow network that tells whether workers can send all that is demanded.
+    """The flow network by which one checks whether workers can send all demanded vectors.
 
     It runs from a source to groups of partitions, to their holders, and to a sink. `holders[i]` are the
     workers that can send group `i`, `sizes[i]` is its number of vectors.

@@ -1,4 +1,4 @@
-"""The base of all messages, and how partitions are written in them."""
+"""The base of all messages, and the form of partitions in them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from asyncdmtl.protocol import fields
 
 Role = Literal["server", "worker"]
 
-# Rows that a partition may be declared to have: more than any site stores, and few enough that sums over all
-# partitions stay exact in a float.
+# The most rows of a declared partition: more than any site stores, and few enough that sums over all
+# partitions are exact in a float.
 MAX_PARTITION_ROWS = 2**48
 
-# Columns that a partition may have once it is encoded: a model of so many numbers fits no memory.
+# The most features of an encoded partition. A model with more numbers would not fit in memory.
 MAX_FEATURES = 2**34
 
-# Partitions that one message may list: planning takes minutes for some thousand.
+# The most partitions in one message: planning for some thousand takes minutes already.
 MAX_PARTITIONS = 2**14
 
-# Parts of arithmetic of which a machine may give digests, and components that it may describe.
+# The most digests of parts of arithmetic, and the most components of its description, that a machine may
+# send.
 MAX_MACHINE_PARTS = 32
 
-# Characters in which a machine may describe one component; the features of a CPU take some 600.
+# The most characters of the description of one component; the features of a CPU take some 600.
 MAX_COMPONENT_TEXT = 4000
 
-# The labels of the rows of a partition: none where targets are numbers, only 0, only 1, or both.
+# The labels that occur in a partition: none if targets are numbers, only 0, only 1, or both.
 LABELS = ("", "0", "1", "01")
 
 Described = TypeVar("Described", Declaration, PartitionInfo)
 
-# The body of a message that has none.
+# The body of a message without one.
 NO_BODY: Bytes = np.empty(0, dtype=np.uint8)
 
 
@@ -48,17 +49,17 @@ class Message:
     """Base of all messages.
 
     A subclass is a frozen dataclass of the message's fields, in the order in which they follow the number in
-    the head. `parts` and `body` are not among those: a sender gives the rows of a body as `parts`, and a
-    receiver gets their concatenation as `body`.
+    the head. `parts` and `body` are not among these fields: a sender sets the rows of a body as `parts`, and
+    a receiver gets their concatenation as `body`.
 
     Attributes
     ----------
     number : int
         The kind of the message on the wire.
     kind : str
-        The kind in words: in ledgers, reports and errors.
+        The kind as text, for ledgers, reports and errors.
     sender : "server", "worker" or "either"
-        Which end may send it.
+        The end that may send it.
     has_body : bool
     """
 
@@ -69,7 +70,7 @@ class Message:
 
     @property
     def event(self) -> str:
-        """The event of the table of states that this message is."""
+        """The event in the state table that this message stands for."""
         return self.kind
 
     def fields(self) -> list[Any]:
@@ -111,13 +112,13 @@ def pack_declaration(part: Declaration) -> list[Any]:
 
 
 def parse_declaration(item: Any) -> Declaration:
-    """The Declaration in a received list, with every field checked but the survey, which the server reads."""
+    """The Declaration in a received list, checked except for the survey, which the server checks later."""
     name, task, digest, rows, survey = _partition(item, 5)
     return Declaration(*_identity(name, task, digest, rows), fields.mapping(survey, "survey"))
 
 
 def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described, ...]:
-    """All partitions of a received list, each of which `parse` checks and none of which may come twice."""
+    """All partitions of a received list; `parse` checks each, and none may occur twice."""
     if len(fields.sequence(items, "partitions")) > MAX_PARTITIONS:
         raise RemoteProtocolError(f"partitions must be at most {MAX_PARTITIONS}, not {len(items)}")
     found = tuple(parse(item) for item in items)
@@ -127,12 +128,12 @@ def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described
 
 
 def pack_machine(machine: Machine) -> list[Any]:
-    """What travels of a Machine."""
+    """A Machine as a list of plain types."""
     return [dict(machine.digests), dict(machine.about)]
 
 
 def parse_machine(item: Any) -> Machine:
-    """The Machine that came, checked."""
+    """The Machine in a received list, with every field checked."""
     parts, texts = fields.exactly(fields.sequence(item, "machine"), 2, "machine")
     digests, about = fields.mapping(parts, "digests"), fields.mapping(texts, "description")
     if max(len(digests), len(about)) > MAX_MACHINE_PARTS:

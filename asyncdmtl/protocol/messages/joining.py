@@ -26,13 +26,13 @@ from asyncdmtl.protocol.messages.base import (
 # The version of the protocol. A server refuses workers of another one.
 VERSION = 5
 
-# Bytes of the random numbers that both ends draw for a proof: no number is ever drawn twice.
+# Bytes of the random numbers that both ends draw for a proof: enough that none is ever drawn twice.
 PROOF_NONCE_BYTES = 32
 
 # Bytes of a proof, which is an HMAC-SHA256.
 PROOF_BYTES = 32
 
-# Seconds after which an end gives up a silent peer, where it does not say so itself.
+# The default of the seconds after which an end gives up a silent peer.
 DEFAULT_SILENCE = 10.0
 
 
@@ -78,9 +78,9 @@ class Challenge(Message):
     Attributes
     ----------
     run : str
-        The run for which the proof holds.
+        The run's name, which the proof covers.
     nonce : bytes
-        The server's random number, for which the proof holds.
+        The server's random number, which the proof covers.
     """
 
     number, kind, sender = 16, "challenge", "server"
@@ -103,7 +103,7 @@ class Proof(Message):
     Attributes
     ----------
     nonce : bytes
-        The worker's random number, for which both proofs hold.
+        The worker's random number, which both proofs cover.
     proof : bytes
     """
 
@@ -124,7 +124,7 @@ class Proof(Message):
 
 @dataclass(frozen=True, eq=False)
 class Welcome(Message):
-    """Lets the worker take part.
+    """Accepts the worker into the run.
 
     Attributes
     ----------
@@ -190,11 +190,11 @@ class Declare(Message):
     round : int
         The round at whose beginning the worker stands; 0 if it is new.
     over : bool
-        The training ended before that round.
+        Whether the training ended before that round.
     state : bytes
-        The digest of the worker's state of the training; empty if it has none that others have.
+        The digest of the worker's state of the training; empty if states differ between workers.
     machine : Machine
-        What the worker computes with, for the server to compare.
+        The worker's arithmetic, which the server compares with that of others.
     """
 
     number, kind, sender = 3, "declare", "worker"
@@ -222,7 +222,7 @@ class Declare(Message):
 
 @dataclass(frozen=True, eq=False)
 class Prepare(Message):
-    """Says how rows become numbers, which follows from the declarations of all workers.
+    """Sends the worker the encoding of rows as numbers, which follows from the declarations of all workers.
 
     Attributes
     ----------
@@ -243,7 +243,7 @@ class Prepare(Message):
 
 @dataclass(frozen=True, eq=False)
 class Ready(Message):
-    """Says that the worker has encoded its rows.
+    """Reports that the worker has encoded its rows.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The messages that either end may send at almost any time: a sign of life, and the reason of the end."""
+"""The messages that either end may send at almost any time: a heartbeat, or the reason of a failure."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import Message
 
-# Characters of a reason: errors name at most some hundred workers and partitions.
+# The most characters of a reason: errors name at most some hundred workers and partitions.
 MAX_REASON_LENGTH = 4_000
 
-# The largest exit code that a failure may carry: those above are for signals, which no peer may claim.
+# The largest exit code of a failure. Larger codes are for signals, and must not come from a peer.
 MAX_EXIT_CODE = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Heartbeat(Message):
-    """Says that the sender is alive."""
+    """Shows that the sender is alive."""
 
     number, kind, sender = 14, "heartbeat", "either"
 
 
 @dataclass(frozen=True, eq=False)
 class Failure(Message):
-    """Ends the connection and says why.
+    """Ends the connection with a reason.
 
     Attributes
     ----------
     exit_code : int
-        The code that the sender exits with.
+        The sender's exit code.
     reason : str
-        Shown to people; characters that could steer a terminal are replaced.
+        The reason as text for people; control characters are replaced.
     worker_may_return : bool
-        From a server: the worker may connect again, because the run goes on or will be resumed.
+        Sent by a server: whether the worker may connect again, because the run goes on or will be resumed.
     """
 
     number, kind, sender = 15, "failure", "either"

@@ -1,4 +1,4 @@
-"""The messages about multicast rows: whether a worker receives the group, and what it lacks of a round."""
+"""The messages about multicast: whether a worker receives the group, and the rows that it lacks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from asyncdmtl.multicast.datagrams import KEY_BYTES, MAX_PIECE_NUMBERS
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message
 
-# Bytes of the random number of a probe: no two probes of a run are alike.
+# Bytes of the random number of a probe: enough that no two probes of a run are alike.
 PROBE_NONCE_BYTES = 16
 
-# The largest piece of a row in a datagram, in bytes: UDP carries no more.
+# The most bytes of a piece of a row in a datagram: UDP carries no more.
 MAX_PIECE_BYTES = 1 << 16
 
-# Ranges of a round: rows are cut into some hundred at the most.
+# The most ranges of a round: rows are cut into some hundred at most.
 MAX_RANGES = 1 << 20
 
-# Characters of the reason why a worker does not receive the group.
+# The most characters of the reason why a worker does not receive the group.
 MAX_JOIN_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True, eq=False)
 class JoinGroup(Message):
-    """Asks the worker to join a multicast group, and to try whether it receives a probe.
+    """Asks the worker to join a multicast group, and to test whether it receives a probe.
 
     Attributes
     ----------
@@ -65,12 +65,12 @@ class JoinGroup(Message):
 
 @dataclass(frozen=True, eq=False)
 class JoinedGroup(Message):
-    """Says whether the worker received the probe.
+    """Reports whether the worker received the probe.
 
     Attributes
     ----------
     reason : str
-        Why the worker does not receive the group; empty if it does.
+        The reason why the worker does not receive the group; empty if it does.
     """
 
     number, kind, sender = 20, "joined-group", "worker"
@@ -87,7 +87,7 @@ class JoinedGroup(Message):
 
 @dataclass(frozen=True, eq=False)
 class MulticastControl(Message):
-    """Base of the messages about one range of a round's downlink whose rows are on their way.
+    """Base of the messages about one range of a round's downlink that is sent to the group.
 
     Attributes
     ----------
@@ -117,12 +117,12 @@ class MulticastControl(Message):
 
 @dataclass(frozen=True, eq=False)
 class LossQuery(MulticastControl):
-    """Says that all datagrams of some ranges have been sent, and asks what the worker lacks of them.
+    """Tells the worker that all datagrams of some ranges have been sent, and asks which rows it lacks.
 
     Attributes
     ----------
     count : int
-        Ranges from `index` on.
+        The number of ranges, beginning at `index`.
     """
 
     number, kind, sender = 21, "loss-query", "server"
@@ -139,12 +139,12 @@ class LossQuery(MulticastControl):
 
 @dataclass(frozen=True, eq=False)
 class LossReport(MulticastControl):
-    """Says what the worker lacks of one range.
+    """Reports the rows of one range that the worker lacks.
 
     Attributes
     ----------
     lacks : bytes
-        One byte for each piece of the range: how many rows of it are lacking. Empty if none is.
+        The number of lacking rows of each piece of the range, one byte each; empty if no row is lacking.
     seen : int
         Datagrams of the range that were received.
     """
@@ -168,7 +168,7 @@ class LossReport(MulticastControl):
 
 @dataclass(frozen=True, eq=False)
 class Fallback(MulticastControl):
-    """Sends the worker its rows of one range over TCP, because the group does not bring them."""
+    """Sends the worker its rows of one range over TCP, because it cannot get them from the group."""
 
     number, kind, sender = 23, "fallback", "server"
     has_body = True

@@ -1,4 +1,4 @@
-"""All kinds of messages, and how a message becomes a frame and a frame a message.
+"""All kinds of messages, and their conversion to frames and back.
 
 A head is the msgpack array `[number, field, field, …]`. Types and ranges of fields are checked here. Sizes
 that depend on the plan, such as the rows of a body or the count of digests, are checked by the ends of a run.
@@ -85,14 +85,14 @@ __all__ = [
     "unpack",
 ]
 
-# Lists and maps in one head. An empty list is one byte on the wire and seventy in memory; a column of an
-# honest survey takes two of them.
+# The most lists and maps in one head. An empty list is one byte on the wire and seventy in memory; a column
+# of a valid survey takes two of them.
 MAX_CONTAINERS = 400_000
 
-# Items of one list: a survey lists at most so many columns.
+# The most items of a list, and so the most columns of a survey.
 MAX_ITEMS = 200_000
 
-# Keys of one map: settings, recipes and surveys have some ten.
+# The most keys of a map: settings, recipes and surveys have some ten.
 MAX_KEYS = 256
 
 KINDS: Mapping[int, type[Message]] = {
@@ -123,13 +123,13 @@ def unpack(head: bytes, body: Bytes) -> Message:
     Parameters
     ----------
     head : bytes
-        Reading it takes at most some 25 times its length of memory, whatever is in it.
+        Reading it takes memory of at most some 25 times its length, for any content.
     body : uint8 array (payload bytes,)
 
     Raises
     ------
     RemoteProtocolError
-        The frame holds no message, or a field is wrong; the error says which.
+        The frame holds no message, or a field is wrong; the error names it.
     """
     values = _values(head)
     if type(values) is not list or not values or type(values[0]) is not int or values[0] not in KINDS:
@@ -159,8 +159,8 @@ def _values(head: bytes) -> Any:
             list_hook=counted,
             object_hook=counted,
             ext_hook=_no_extension,
-            # msgpack takes memory for all announced items before it reads the first. Items of the longest
-            # honest lists are longer than 16 bytes each.
+            # msgpack allocates memory for all announced items before it reads the first. In the longest valid
+            # lists, items have more than 16 bytes each.
             max_array_len=min(1000 + len(head) // 16, MAX_ITEMS),
             max_map_len=MAX_KEYS,
             max_ext_len=0,

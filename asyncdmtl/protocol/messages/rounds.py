@@ -13,12 +13,12 @@ from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message, pack_info, parse_each, parse_info
 
-# Bytes of the digest by which a worker finds out whether it has built the server's plan.
+# Bytes of the digest by which a worker checks that it has built the same plan as the server.
 PLAN_DIGEST_BYTES = 16
 
 
 class StateTransfer(StrEnum):
-    """What a worker does with the state of the training before it follows a new plan."""
+    """The order to a worker about its state of the training, before it follows a new plan."""
 
     KEEP = "keep"
     GIVE = "give"
@@ -26,7 +26,7 @@ class StateTransfer(StrEnum):
 
 
 class AfterRound(StrEnum):
-    """What a worker does after it has applied a round."""
+    """The order to a worker for the time after it has applied a round."""
 
     GO_ON = "go on"
     GIVE = "give"
@@ -35,27 +35,27 @@ class AfterRound(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Assign(Message):
-    """Assigns the worker a part of a new plan.
+    """Sends the worker a new plan.
 
     Attributes
     ----------
     plan : int
-        The plan's number: each plan has a larger one than the plan before.
+        The plan's number, which is larger than that of every earlier plan.
     round : int
         The first round under this plan.
     over : bool
-        All rounds are made: nothing is left to compute.
+        Whether all rounds are made, so that nothing is left to compute.
     first : str
         What the worker does with its state of the training: "keep" it, "give" it to the server and keep it,
         or "take" the server's.
     recipe : mapping
-        From which the worker builds the plan.
+        The recipe from which the worker builds the plan.
     digest : bytes
         The plan's digest.
     partitions : tuple of PartitionInfo
         All partitions, in the order of the plan.
     grouped : bool
-        Some workers receive their rows from a multicast group.
+        Whether some workers receive their rows from a multicast group.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -94,14 +94,14 @@ class Assign(Message):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot(Message):
-    """Gives the server the state of the training, which is the body.
+    """Sends the server the state of the training, which is the body.
 
     Attributes
     ----------
     plan : int
         The plan's number.
     round : int
-        The round at whose beginning this is the state.
+        The round; the state is that at its beginning.
     digest : bytes
         The state's digest.
     """
@@ -132,7 +132,7 @@ class Snapshot(Message):
 
 @dataclass(frozen=True, eq=False)
 class AwaitRestore(Message):
-    """Says that the worker has made room for the state of the training, which it was told to take.
+    """Reports that the worker has allocated memory for the state of the training and waits for it.
 
     Attributes
     ----------
@@ -154,7 +154,7 @@ class AwaitRestore(Message):
 
 @dataclass(frozen=True, eq=False)
 class Restore(Message):
-    """Gives the worker the state of the training at the beginning of the plan's round, which is the body.
+    """Sends the worker the state of the training at the beginning of the plan's round, as the body.
 
     Attributes
     ----------
@@ -194,7 +194,7 @@ class Uplink(Message):
     penalty : float
         The coupling's penalty at the models of this round, from the first worker; else 0.
     residual : float
-        How far the last step moved the models, from the first worker; else 0.
+        The estimate `Trainer.residual` of the last step, from the first worker; else 0.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     """
@@ -248,7 +248,7 @@ class Downlink(Message):
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     grouped : bool
-        All rows come from the multicast group, and none in messages.
+        Whether all rows come from the multicast group, and none in messages.
     """
 
     number, kind, sender = 11, "downlink", "server"
@@ -318,7 +318,7 @@ class MoreRows(Message):
 
 @dataclass(frozen=True, eq=False)
 class Done(Message):
-    """Says that the worker has the final models.
+    """Reports that the worker has the final models.
 
     Attributes
     ----------
@@ -327,7 +327,7 @@ class Done(Message):
     digest : bytes
         The digest of the models.
     outcome : mapping
-        What came of the training, in plain types, where the first worker knows it; else it is empty.
+        The outcome of the training in plain types, from the first worker if there is one; else empty.
     """
 
     number, kind, sender = 12, "done", "worker"
@@ -350,6 +350,6 @@ class Done(Message):
 
 @dataclass(frozen=True, eq=False)
 class Finish(Message):
-    """Says that all workers have the same final models."""
+    """Tells the worker that all workers have the same final models."""
 
     number, kind, sender = 13, "finish", "server"
