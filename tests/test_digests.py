@@ -4,22 +4,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xxhash
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES, combined_digest, digest
+from asyncdmtl.digests import UNKEYED, VECTOR_DIGEST_BYTES, Digest
+
+digest = Digest("7f3a")
 
 
-def test_the_digest_is_xxh3_of_the_bytes_in_memory() -> None:
+def test_the_digest_is_keyed_blake3_of_the_bytes_in_memory() -> None:
     vector = np.array([1.0, -2.5], np.float32)
-    assert digest(vector) == xxhash.xxh3_64(np.array([1.0, -2.5], "<f4").tobytes()).digest()
-    # The known value of XXH3-64 for no bytes.
-    assert digest(np.empty(0)).hex() == "2d06800538d394c2"
+    key = blake3(b"7f3a", derive_key_context="asyncdmtl: digests of the vectors and states of a run").digest()
+    expected = blake3(np.array([1.0, -2.5], "<f4").tobytes(), key=key).digest(length=16)
+    assert digest(vector) == expected
+
+
+def test_each_run_has_its_own_digests() -> None:
+    vector = np.ones(3)
+    assert Digest("7f3a")(vector) == digest(vector)
+    assert len({Digest("7f3b")(vector), UNKEYED(vector), digest(vector)}) == 3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_a_digest_has_eight_bytes_and_does_not_depend_on_strides(dtype: Any) -> None:
+def test_a_digest_has_its_length_and_does_not_depend_on_strides(dtype: Any) -> None:
     matrix: Any = np.arange(12).astype(dtype).reshape(3, 4)
     column = matrix[:, 1]
     assert len(digest(matrix)) == VECTOR_DIGEST_BYTES
@@ -36,7 +44,7 @@ def test_one_flipped_bit_makes_another_digest(content: bytes, data: st.DataObjec
 
 def test_a_combined_digest_depends_on_every_part_and_on_their_order() -> None:
     one, other = digest(np.zeros(1)), digest(np.ones(1))
-    combined = {combined_digest(parts) for parts in ([], [one], [other], [one, other], [other, one])}
+    combined = {digest.combined(parts) for parts in ([], [one], [other], [one, other], [other, one])}
     assert len(combined) == 5
     assert {len(each) for each in combined} == {VECTOR_DIGEST_BYTES}
-    assert combined_digest([one, other]) == xxhash.xxh3_64(one + other).digest()
+    assert digest.combined([one, other]) == digest(np.frombuffer(one + other, np.uint8))

@@ -156,7 +156,7 @@ async def compare(connection: Connection, plain: socket.socket, sizes: list[int]
             return back
 
         async def ours(sent: Any = sent, round_: int = round_) -> Any:
-            await connection.send(Downlink(0, round_, AfterRound.GO_ON, bytes(8), (sent,)), *LIMIT)
+            await connection.send(Downlink(0, round_, AfterRound.GO_ON, bytes(16), (sent,)), *LIMIT)
             return (await connection.receive((Uplink,), *LIMIT)).body
 
         for go in range(goes):

@@ -15,11 +15,11 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import blake3
 import click
 import compare_machines
 import numpy as np
 import threadpoolctl
-import xxhash
 
 import asyncdmtl
 from asyncdmtl.arithmetic.probe import digests
@@ -32,7 +32,7 @@ PACKAGES = (
     "libuuid1", "libcrypt1", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib",
 )  # fmt: skip
 
-# Which wheels NumPy and xxhash may have.
+# Which wheels NumPy and BLAKE3 may have.
 PLATFORMS = (
     "manylinux2014_aarch64",
     "manylinux_2_17_aarch64",
@@ -69,11 +69,11 @@ def debian(folder: Path) -> Path:
 
 
 def wheels(folder: Path) -> Path:
-    """A folder with this NumPy and xxhash for arm64, and the pure Python that the tools import."""
+    """A folder with this NumPy and BLAKE3 for arm64, and the pure Python that the tools import."""
     site = folder / "site"
     site.mkdir(exist_ok=True)
     platforms: list[str] = [word for name in PLATFORMS for word in ("--platform", name)]
-    for wanted in (f"numpy=={np.__version__}", f"xxhash=={xxhash.VERSION}"):
+    for wanted in (f"numpy=={np.__version__}", f"blake3=={blake3.__version__}"):
         options = [
             "--no-deps",
             "--only-binary=:all:",

@@ -23,7 +23,7 @@ import click
 import numpy as np
 
 from asyncdmtl.arithmetic.probe import describe
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import UNKEYED
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
@@ -116,7 +116,7 @@ def digests(arithmetic: str) -> dict[str, str]:
         name = " ".join(
             [settings.loss, settings.coupling, settings.aggregate, settings.update, settings.compression]
         )
-        found[name] = (digest(models.coef_) + digest(models.intercept_)).hex()
+        found[name] = (UNKEYED(models.coef_) + UNKEYED(models.intercept_)).hex()
     return found
 
 
@@ -178,7 +178,7 @@ def run_on(
         for name in started:
             if (path := folder / f"{name}.npz").exists():
                 with np.load(path) as saved:
-                    models[name] = digest(saved["coef_"]) + digest(saved["intercept_"])
+                    models[name] = UNKEYED(saved["coef_"]) + UNKEYED(saved["intercept_"])
         told = {name: path.read_text() for name, path in logs.items()}
         return Outcome(codes, told, models, lines[-1] if lines else {})
 

@@ -127,7 +127,10 @@ def frozen_names() -> Frozen:
 
 
 def _parameters(name: str) -> list[inspect.Parameter]:
-    return list(inspect.signature(getattr(asyncdmtl, name)).parameters.values())
+    try:
+        return list(inspect.signature(getattr(asyncdmtl, name)).parameters.values())
+    except ValueError:  # an exception whose constructor is Python's own
+        return []
 
 
 def _argument(parameter: inspect.Parameter) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
-from asyncdmtl.digests import combined_digest, digest
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
 from asyncdmtl.exchange.sides import ServerSide, Upload
 from asyncdmtl.learning.problem import Problem
@@ -26,12 +26,17 @@ class CodedServerSide(ServerSide):
     problem : Problem
     grouped : bool
         Whether some workers receive their rows from a multicast group.
+    digest : Digest, optional
+        That of the run.
     """
 
     plan: Plan
 
-    def __init__(self, plan: Plan, problem: Problem, *, grouped: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, problem: Problem, *, grouped: bool = False, digest: Digest = UNKEYED
+    ) -> None:
         super().__init__(plan, problem)
+        self._digest = digest
         self.group_plan = plan
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         self.ranges = self._format.ranges
@@ -135,7 +140,7 @@ class CodedServerSide(ServerSide):
     def digest(self, worker: int) -> bytes:
         """The combined digest of the vectors that `worker` will decode."""
         wanted = self.plan.packed_order(self.plan.deliveries[worker].wanted)
-        return combined_digest([self._digests[column] for column in wanted])
+        return self._digest.combined([self._digests[column] for column in wanted])
 
     def block(self, i: int) -> Bytes:
         """Range `i` of all rows of the downlink, (R_down·P, bytes), valid until the next round."""
@@ -169,8 +174,10 @@ class RelayServerSide(CodedServerSide):
 class CentralServerSide(CodedServerSide):
     """The server under `central`: it decodes all units, and aggregates updates by task."""
 
-    def __init__(self, plan: Plan, problem: Problem, *, grouped: bool = False) -> None:
-        super().__init__(plan, problem, grouped=grouped)
+    def __init__(
+        self, plan: Plan, problem: Problem, *, grouped: bool = False, digest: Digest = UNKEYED
+    ) -> None:
+        super().__init__(plan, problem, grouped=grouped, digest=digest)
         self._chosen_rows, self._collect = plan.coders.collector()
         self._units = self._format.allocate(len(plan.units.holders))
         self._results = self._format.allocate(len(problem.tasks))
@@ -192,7 +199,7 @@ class CentralServerSide(CodedServerSide):
             else:
                 results[t] = self.problem.aggregate(t, units[list(own)])
         self._use(results, last)
-        self._digests = [digest(result) for result in results]
+        self._digests = [self._digest(result) for result in results]
         for cols, down in zip(self.ranges, self._down, strict=True):
             self._recombine(self._results[:, cols], down)
 
@@ -202,7 +209,7 @@ class CentralServerSide(CodedServerSide):
     def _check_decoded(self, units: Vectors) -> None:
         names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
         claims = zip(names, units, self._digests, strict=True)
-        wrong = [(u, name) for u, (name, unit, claim) in enumerate(claims) if digest(unit) != claim]
+        wrong = [(u, name) for u, (name, unit, claim) in enumerate(claims) if self._digest(unit) != claim]
         if wrong:
             odd, senders = [name for _, name in wrong], self._senders([u for u, _ in wrong])
             origin = f" from {', '.join(map(repr, senders))}" if senders else ""
@@ -230,21 +237,29 @@ class PersonalServerSide(CentralServerSide):
         The models so far; default: the initial models.
     grouped : bool
         Whether some workers receive their rows from a multicast group.
+    digest : Digest, optional
+        That of the run.
     """
 
     trainer: Trainer
 
     def __init__(
-        self, plan: Plan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+        self,
+        plan: Plan,
+        problem: Problem,
+        trainer: Trainer | None = None,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
     ) -> None:
-        super().__init__(plan, problem, grouped=grouped)
+        super().__init__(plan, problem, grouped=grouped, digest=digest)
         self.trainer = trainer or make_trainer(problem, {})
         self._measured = self.trainer.penalty(), self.trainer.residual
 
     def models_agree(self, digests: Mapping[int, bytes]) -> bool:
         """Whether the final models of each worker's tasks equal those of the server."""
         W, deliveries = self.trainer.W, self.plan.deliveries
-        return all(claim == digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
+        return all(claim == self._digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
 
     def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
         """The server's own penalty and residual, measured after the last step."""

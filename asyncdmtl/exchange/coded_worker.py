@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
-from asyncdmtl.digests import combined_digest, digest
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.sides import Upload, WorkerSide, reported_by
 from asyncdmtl.learning.tasks import TaskModels
@@ -32,12 +32,17 @@ class CodedWorkerSide(WorkerSide):
     grouped : bool
         Whether some workers receive their rows from a multicast group; the same for all workers and the
         server, because it decides how rows are cut into ranges.
+    digest : Digest, optional
+        That of the run.
     """
 
     plan: Plan
 
-    def __init__(self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False) -> None:
+    def __init__(
+        self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
+    ) -> None:
         self.plan = self.group_plan = plan
+        self._digest = digest
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
@@ -83,7 +88,7 @@ class CodedWorkerSide(WorkerSide):
         return Upload(
             self._rows,
             sum(rows.nbytes for rows in self._rows),
-            tuple(digest(vector) for vector in (*self._own_updates, *aggregates)),
+            tuple(self._digest(vector) for vector in (*self._own_updates, *aggregates)),
             tuple(float(losses[i]) for i in self._reported),
             *self._penalty_and_residual(),
         )
@@ -106,7 +111,7 @@ class CodedWorkerSide(WorkerSide):
     def apply(self, expected: bytes) -> None:
         """Check the digest of the decoded vectors, and take the step to the next models."""
         decoded = self._vectors(self._wanted)
-        if combined_digest([digest(vector) for vector in decoded]) != expected:
+        if self._digest.combined([self._digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
         self._prepare()
         self._step(decoded)
@@ -140,11 +145,11 @@ class CodedWorkerSide(WorkerSide):
 
     def models_digest(self) -> bytes:
         """The digest of the models of all tasks."""
-        return digest(self.trainer.W)
+        return self._digest(self.trainer.W)
 
     def state_digest(self) -> bytes:
         """The digest of the state of the training, which is the same at all workers."""
-        return digest(self.trainer.state())
+        return self._digest(self.trainer.state())
 
     @abstractmethod
     def _known_packets(self) -> Bytes:
@@ -194,8 +199,10 @@ class CodedWorkerSide(WorkerSide):
 class AggregatingWorkerSide(CodedWorkerSide):
     """A worker that takes the step itself, with the aggregates of all tasks."""
 
-    def __init__(self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False) -> None:
-        super().__init__(plan, worker, trainer, grouped=grouped)
+    def __init__(
+        self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
+    ) -> None:
+        super().__init__(plan, worker, trainer, grouped=grouped, digest=digest)
         self._vectors_by_task: list[list[Vectors]] = []
 
     @abstractmethod
@@ -292,7 +299,7 @@ class PersonalWorkerSide(CodedWorkerSide):
 
     def models_digest(self) -> bytes:
         """The digest of the models of this worker's tasks."""
-        return digest(self.trainer.W[list(self._delivery.wanted)])
+        return self._digest(self.trainer.W[list(self._delivery.wanted)])
 
     def state_digest(self) -> bytes:
         """Empty: workers have models of different tasks, so that there is no common state."""

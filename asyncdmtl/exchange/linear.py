@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide, reported_by
 from asyncdmtl.learning.problem import Problem
@@ -28,12 +28,15 @@ class LinearWorkerSide(WorkerSide):
     worker : int
     trainer : Trainer
         Holds the models so far, and exactly the partitions that this worker stores under the plan.
+    digest : Digest, optional
+        That of the run.
     """
 
     plan: LinearPlan
 
-    def __init__(self, plan: LinearPlan, worker: int, trainer: Trainer) -> None:
+    def __init__(self, plan: LinearPlan, worker: int, trainer: Trainer, *, digest: Digest = UNKEYED) -> None:
         self.plan = plan
+        self._digest = digest
         self.worker = worker
         self.trainer = trainer
         problem = trainer.problem
@@ -59,7 +62,7 @@ class LinearWorkerSide(WorkerSide):
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
         reported = tuple(float(losses[i]) for i in self._reported)
         measured = (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
-        return Upload((rows,), rows.nbytes, (digest(rows),), reported, *measured)
+        return Upload((rows,), rows.nbytes, (self._digest(rows),), reported, *measured)
 
     def receive(self, i: int, rows: Bytes) -> None:
         """Keep the rows that came down; they are combined in `apply`."""
@@ -69,7 +72,7 @@ class LinearWorkerSide(WorkerSide):
     def apply(self, expected: bytes) -> None:
         """Check the digest of the rows, recover `A·V`, and take the step to the next models."""
         received, self._received = self._received, self._received[:0]
-        if digest(received) != expected:
+        if self._digest(received) != expected:
             name = self.plan.placement.workers[self.worker]
             raise IntegrityError(
                 f"worker {name!r} received other rows than were sent", partitions=[], workers=[name]
@@ -80,7 +83,7 @@ class LinearWorkerSide(WorkerSide):
 
     def models_digest(self) -> bytes:
         """The digest of the models of all tasks."""
-        return digest(self.trainer.W)
+        return self._digest(self.trainer.W)
 
     def state_digest(self) -> bytes:
         """Empty: models differ between workers in their last bits, so that there is no common state."""
@@ -94,12 +97,15 @@ class LinearServerSide(ServerSide):
     ----------
     plan : LinearPlan
     problem : Problem
+    digest : Digest, optional
+        That of the run.
     """
 
     plan: LinearPlan
 
-    def __init__(self, plan: LinearPlan, problem: Problem) -> None:
+    def __init__(self, plan: LinearPlan, problem: Problem, *, digest: Digest = UNKEYED) -> None:
         super().__init__(plan, problem)
+        self._digest = digest
         self.ranges = (slice(0, self._packet_bytes),)
         self._uplink: tuple[Bytes, ...] = ()
         self._down: Bytes = np.empty(0, np.uint8)
@@ -131,7 +137,7 @@ class LinearServerSide(ServerSide):
         name = self.plan.placement.workers[worker]
         if (upload.size, len(upload.losses)) != (self.uplink_bytes(worker), len(self._reported[worker])):
             raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
-        if upload.digests != (digest(upload.rows[0]),):
+        if upload.digests != (self._digest(upload.rows[0]),):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
     def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
@@ -150,7 +156,7 @@ class LinearServerSide(ServerSide):
 
     def digest(self, worker: int) -> bytes:
         """The digest of the rows that `worker` is sent."""
-        return digest(self.rows(worker, 0)[0])
+        return self._digest(self.rows(worker, 0)[0])
 
     def block(self, i: int) -> Bytes:
         """All rows of the downlink, (rows, bytes), valid until the next round."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
 
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.coded_server import (
     CentralServerSide,
@@ -109,13 +110,31 @@ class ExchangeStrategy(ABC):
 
     @abstractmethod
     def worker_side(
-        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False
+        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
     ) -> WorkerSide:
-        """The side of one worker under a plan of this strategy; `grouped` if rows go to a multicast group."""
+        """The side of one worker under a plan of this strategy.
+
+        Parameters
+        ----------
+        plan : Plan or LinearPlan
+        worker : int
+        trainer : Trainer
+            The models so far, and the worker's partitions.
+        grouped : bool
+            Whether some workers are sent their rows by a multicast group.
+        digest : Digest, optional
+            That of the run.
+        """
 
     @abstractmethod
     def server_side(
-        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+        self,
+        plan: AnyPlan,
+        problem: Problem,
+        trainer: Trainer | None = None,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
     ) -> ServerSide:
         """The server's side under a plan of this strategy.
 
@@ -127,6 +146,8 @@ class ExchangeStrategy(ABC):
             Holds the models so far, if `server_trains`; default: the initial models.
         grouped : bool
             Whether some workers receive their rows from a multicast group.
+        digest : Digest, optional
+            That of the run.
         """
 
 
@@ -160,18 +181,24 @@ class _Coded(ExchangeStrategy):
         )
 
     def worker_side(
-        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False
+        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
     ) -> WorkerSide:
         """The side of one worker under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._worker_side(plan, worker, trainer, grouped=grouped)
+        return self._worker_side(plan, worker, trainer, grouped=grouped, digest=digest)
 
     def server_side(
-        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+        self,
+        plan: AnyPlan,
+        problem: Problem,
+        trainer: Trainer | None = None,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
     ) -> ServerSide:
         """The server's side under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._server_side(plan, problem, grouped=grouped)
+        return self._server_side(plan, problem, grouped=grouped, digest=digest)
 
 
 class _Personal(_Coded):
@@ -180,11 +207,17 @@ class _Personal(_Coded):
     server_trains = True
 
     def server_side(
-        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+        self,
+        plan: AnyPlan,
+        problem: Problem,
+        trainer: Trainer | None = None,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
     ) -> ServerSide:
         """The server's side, which goes on with the models of `trainer`."""
         assert isinstance(plan, Plan)
-        return PersonalServerSide(plan, problem, trainer, grouped=grouped)
+        return PersonalServerSide(plan, problem, trainer, grouped=grouped, digest=digest)
 
 
 class _Linear(ExchangeStrategy):
@@ -213,18 +246,24 @@ class _Linear(ExchangeStrategy):
         return make_linear_plan(placement, problem.linear_target)
 
     def worker_side(
-        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False
+        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
     ) -> WorkerSide:
         """The side of one worker; its rows never come from a group."""
         assert isinstance(plan, LinearPlan)
-        return LinearWorkerSide(plan, worker, trainer)
+        return LinearWorkerSide(plan, worker, trainer, digest=digest)
 
     def server_side(
-        self, plan: AnyPlan, problem: Problem, trainer: Trainer | None = None, *, grouped: bool = False
+        self,
+        plan: AnyPlan,
+        problem: Problem,
+        trainer: Trainer | None = None,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
     ) -> ServerSide:
         """The server's side, whose rows never go to a group."""
         assert isinstance(plan, LinearPlan)
-        return LinearServerSide(plan, problem)
+        return LinearServerSide(plan, problem, digest=digest)
 
 
 # All strategies by name, as in the option --strategy and in plan recipes.

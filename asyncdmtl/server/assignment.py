@@ -91,7 +91,9 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         strategy = EXCHANGE_STRATEGIES[progress.strategy]
     plan = strategy.make_plan(placement, problem)
     listeners, reason = choose_listeners(plan, hearing)
-    side = strategy.server_side(plan, problem, progress.trainer, grouped=bool(listeners))
+    side = strategy.server_side(
+        plan, problem, progress.trainer, grouped=bool(listeners), digest=progress.digest
+    )
     return Assignment(number, tuple(members), plan, candidates, side, listeners, reason)
 
 

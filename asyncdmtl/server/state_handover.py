@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import digest
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
@@ -48,7 +47,7 @@ class StateHandover:
         current = tuple(member for member in members if member.current)
         if progress.trainer is not None:
             state = progress.trainer.state()
-            return TrainingState(progress.round, progress.over, current, state, digest(state))
+            return TrainingState(progress.round, progress.over, current, state, progress.digest(state))
         if current:
             return TrainingState(progress.round, progress.over, current)
         return farthest(members, progress.saved, progress.problem.rounds)
@@ -79,7 +78,7 @@ class StateHandover:
             (state,) = await self._peers.ask_all({giver: self._given(giver, origin)})
         if takers:
             assert state is not None
-            restore = Restore(digest(state), state)
+            restore = Restore(self._progress.digest(state), state)
             await self._peers.ask_all({taker: self._restore(taker, restore) for taker in takers})
         for member in assignment.members:
             member.current = True
@@ -100,7 +99,7 @@ class StateHandover:
         peer, size = giver.connection.peer, snapshot.body.nbytes
         if (snapshot.round, size) != (self._progress.round, self._progress.problem.state_bytes):
             raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
-        if digest(snapshot.body) != snapshot.digest:
+        if self._progress.digest(snapshot.body) != snapshot.digest:
             reason = f"the state that {peer} gave was corrupted on its way"
             raise IntegrityError(reason, partitions=[], workers=[giver.name])
         return snapshot.body
@@ -143,7 +142,7 @@ class StateHandover:
     async def _given(self, giver: Member, origin: TrainingState) -> Bytes:
         """The state that a member gives, which must be the one that it said it has."""
         state = await self.snapshot(giver)
-        if origin.digest and digest(state) != origin.digest:
+        if origin.digest and self._progress.digest(state) != origin.digest:
             raise RemoteProtocolError(f"{giver.connection.peer} gave another state than it said it has")
         return state
 

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
@@ -49,6 +49,8 @@ class TrainingProgress:
         What came of a training that ended with a solution.
     saved : TrainingState or None
         The last state of the training that was written down.
+    digest : Digest
+        That of the run.
     """
 
     run: str
@@ -64,6 +66,9 @@ class TrainingProgress:
     trainer: Trainer | None = None
     outcome: Outcome | None = None
     saved: TrainingState | None = None
+
+    def __post_init__(self) -> None:
+        self.digest = Digest(self.run)
 
     @property
     def converged(self) -> bool:
@@ -89,7 +94,7 @@ class TrainingProgress:
 
     def keep_saved(self, state: Bytes) -> None:
         """Remember the state of the training at this round, which is written down."""
-        self.saved = TrainingState(self.round, self.over, (), state, digest(state))
+        self.saved = TrainingState(self.round, self.over, (), state, self.digest(state))
 
     def go_on_from(self, state: TrainingState) -> None:
         """Go on from the farthest state that there is, which may be that of an earlier round."""

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from typing import TypeVar
 
-from asyncdmtl.digests import digest
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.connection import Connection
@@ -153,7 +152,7 @@ class Participation:
         await self._uplink.stop()
         _, settings = self._partitions.encoded_with
         side = await asyncio.to_thread(
-            make_worker_side, assign, self._options.name, settings, self._partitions.encoded
+            make_worker_side, assign, self._options.name, settings, self._partitions.encoded, state.digest
         )
         connection.session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
         if self._multicast is not None:
@@ -259,7 +258,7 @@ class Participation:
         """Send the server the state of the training."""
         self._check_plan()
         state = self._state.side.trainer.state()
-        snapshot = Snapshot(self._plan, self._state.round, digest(state), state)
+        snapshot = Snapshot(self._plan, self._state.round, self._state.digest(state), state)
         await self._connection.send(snapshot, *self._round_limit)
 
     async def _leave(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import PlanError, RemoteProtocolError
 from asyncdmtl.exchange.sides import WorkerSide
 from asyncdmtl.exchange.strategies import strategy_of
@@ -17,7 +18,11 @@ from asyncdmtl.protocol.messages.registry import Assign
 
 
 def make_worker_side(
-    assign: Assign, name: str, settings: Settings, partitions: Mapping[str, Partition]
+    assign: Assign,
+    name: str,
+    settings: Settings,
+    partitions: Mapping[str, Partition],
+    digest: Digest = UNKEYED,
 ) -> WorkerSide:
     """The side of worker `name` under an assigned plan, with the models before the first round.
 
@@ -32,6 +37,8 @@ def make_worker_side(
         Of the run.
     partitions : mapping of name to Partition
         The worker's encoded partitions.
+    digest : Digest, optional
+        That of the run.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def make_worker_side(
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
-    return strategy_of(plan).worker_side(plan, worker, trainer, grouped=assign.grouped)
+    return strategy_of(plan).worker_side(plan, worker, trainer, grouped=assign.grouped, digest=digest)
 
 
 def _check_recipe(assign: Assign, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange.sides import WorkerSide
 from asyncdmtl.protocol.messages.registry import AfterRound, Assign, Downlink, Restore
@@ -26,6 +26,8 @@ class WorkerState:
     name : str
     run : str or None
         The run's name, once it is known.
+    digest : Digest
+        That of the run.
     round : int
         The models are those at the beginning of this round.
     over : bool
@@ -34,6 +36,7 @@ class WorkerState:
 
     def __init__(self, name: str) -> None:
         self.run: str | None = None
+        self.digest = UNKEYED
         self.round = 0
         self.over = False
         self.name = name
@@ -43,6 +46,7 @@ class WorkerState:
         """Take part in this run; if it is another run than before, from its beginning."""
         if run != self.run:
             self.run, self.round, self.over, self._side = run, 0, False, None
+            self.digest = Digest(run)
 
     def log_fields(self) -> dict[str, object]:
         """The fields of a log line about this worker."""
@@ -83,7 +87,7 @@ class WorkerState:
         RemoteProtocolError
             The state is not one of this training.
         """
-        if digest(restore.body) != restore.digest:
+        if self.digest(restore.body) != restore.digest:
             reason = "the state of the training was corrupted on its way"
             raise IntegrityError(reason, partitions=[], workers=[self.name])
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.exchange import RoundExchange
+from support.exchange import DIGEST, RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
@@ -25,7 +25,7 @@ def test_holders_that_disagree_are_named(strategy: Any) -> None:
     stored = {n: partitions[n] for n in HOMOGENEOUS.stored[3]}
     stored[1] = Partition(odd.id, odd.task, odd.X, odd.y + 1)
     exchange.workers[3] = EXCHANGE_STRATEGIES[strategy].worker_side(
-        exchange.plan, 3, Trainer(exchange.problem, stored)
+        exchange.plan, 3, Trainer(exchange.problem, stored), digest=DIGEST
     )
     with pytest.raises(DisagreementError, match="'p1': w1, w2 against w3") as caught:
         exchange.combine(exchange.up(), False)
@@ -39,7 +39,7 @@ def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
     exchange = RoundExchange(placement, partitions, make_settings(), "relay")
     other = replace(partitions[0], y=partitions[0].y + 1)
     exchange.workers[0] = EXCHANGE_STRATEGIES["relay"].worker_side(
-        exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]})
+        exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]}), digest=DIGEST
     )
     with pytest.raises(DisagreementError) as caught:
         exchange.combine(exchange.up(), False)

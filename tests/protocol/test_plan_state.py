@@ -24,7 +24,7 @@ def uplink(plan: int = 3, round_: int = 5, rest: int = 0) -> Uplink:
 
 
 def downlink(then: str = "go on", plan: int = 3, round_: int = 5) -> Downlink:
-    return Downlink(plan, round_, then, bytes(8), (BODY,))
+    return Downlink(plan, round_, then, bytes(16), (BODY,))
 
 
 def computing() -> PlanState:
@@ -55,7 +55,7 @@ class TestRowStream:
             (MoreRows(3, 5), 0, "of 0 bytes of round 5 where 10 of round 5 are to come"),
             (MoreRows(3, 6), 10, "of 10 bytes of round 6 where 10 of round 5 are to come"),
             (uplink(round_=6), 6, "where 10 bytes of rows are to come"),
-            (Done(3, bytes(8)), 0, "where 10 bytes of rows are to come"),
+            (Done(3, bytes(16)), 0, "where 10 bytes of rows are to come"),
         ],
         ids=["too many", "none", "of another round", "uplink", "done"],
     )

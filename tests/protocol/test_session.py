@@ -65,9 +65,9 @@ def whole_run(rounds: int = 2) -> list[Message]:
     exchange: list[Message] = []
     for r in range(rounds):
         then = "end" if r + 1 == rounds else "give"
-        exchange.append(Uplink(0, r, bytes(8), (0.5,), 0.0, 0.0, ROWS))
-        exchange.append(Downlink(0, r, then, bytes(8), (ROWS[:50], ROWS[:30])))
-        exchange += [Snapshot(0, r, bytes(8), ROWS)] if then == "give" else []
+        exchange.append(Uplink(0, r, bytes(16), (0.5,), 0.0, 0.0, ROWS))
+        exchange.append(Downlink(0, r, then, bytes(16), (ROWS[:50], ROWS[:30])))
+        exchange += [Snapshot(0, r, bytes(16), ROWS)] if then == "give" else []
     return [
         Hello(VERSION, "w0"),
         Challenge("run", bytes(32)),
@@ -80,9 +80,9 @@ def whole_run(rounds: int = 2) -> list[Message]:
         JoinedGroup(),
         Assign(0, 0, False, "take", {}, bytes(16), ()),
         AwaitRestore(0),
-        Restore(bytes(8), ROWS),
+        Restore(bytes(16), ROWS),
         *exchange,
-        Done(0, bytes(8)),
+        Done(0, bytes(16)),
         Finish(),
     ]
 
@@ -174,7 +174,7 @@ def test_an_uplink_for_an_old_plan_is_counted_and_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("first", "answer"),
-    [("take", AwaitRestore(0)), ("give", Snapshot(0, 0, bytes(8), ROWS))],
+    [("take", AwaitRestore(0)), ("give", Snapshot(0, 0, bytes(16), ROWS))],
     ids=["take", "give"],
 )
 def test_a_worker_s_state_for_an_old_plan_is_dropped_when_a_new_plan_crosses_it(
@@ -301,7 +301,7 @@ def test_only_messages_that_were_on_their_way_may_be_late(late: list[bytes], com
 def test_late_messages_follow_the_table_from_where_their_plan_was_replaced() -> None:
     pair = advanced_to(State.READY)
     pair.pass_on(Assign(0, 0, False, "give", {}, bytes(16), ()))
-    crossing = joined(pair.worker.send(Snapshot(0, 0, bytes(8), ROWS)))
+    crossing = joined(pair.worker.send(Snapshot(0, 0, bytes(16), ROWS)))
     crossing += joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS)))
     pair.server.send(Assign(1, 0, False, "keep", {}, bytes(16), ()))
     pair.server.send(Assign(2, 0, False, "keep", {}, bytes(16), ()))
@@ -340,7 +340,7 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
     pair.server.body_limit = pair.worker.body_limit = 100
     send_first_rows(pair)
     # The server sends the first range down while the second one comes up, and lives meanwhile.
-    pair.pass_on(Downlink(0, 0, "go on", bytes(8), (FIRST,), rest=40))
+    pair.pass_on(Downlink(0, 0, "go on", bytes(16), (FIRST,), rest=40))
     for row in REST:
         (up,) = pair.server.receive(joined(pair.worker.send(MoreRows(0, 0, (row,)))))
         pair.server.receive(joined(pair.worker.send(Heartbeat())))
@@ -367,7 +367,7 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
         (MoreRows(0, 1, (REST[0],)), "sent more-rows of 20 bytes of round 1 where 40 of round 0 are to come"),
         (MoreRows(1, 0, (REST[0],)), "sent more-rows of plan 1 under plan 0"),
         (Uplink(0, 0, b"", (), 0.0, 0.0, ROWS), "sent uplink when uplink sent"),
-        (Done(0, bytes(8)), "sent done when uplink sent"),
+        (Done(0, bytes(16)), "sent done when uplink sent"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.kind,
 )
@@ -384,7 +384,7 @@ def test_the_rest_of_the_rows_is_as_announced(message: Message, complaint: str) 
 def test_nothing_comes_before_the_rest_of_the_rows() -> None:
     pair = advanced_to(State.COMPUTING)
     send_first_rows(pair)
-    pair.pass_on(Downlink(0, 0, "go on", bytes(8), (ROWS,)))
+    pair.pass_on(Downlink(0, 0, "go on", bytes(16), (ROWS,)))
     message = Uplink(0, 1, b"", (), 0.0, 0.0, ROWS)
     with pytest.raises(LocalProtocolError, match="may not send uplink where 40 bytes of rows are to come"):
         pair.worker.send(message)
@@ -401,7 +401,7 @@ def test_the_rest_of_the_rows_is_limited_as_a_body_is() -> None:
 def test_a_new_plan_makes_the_rest_of_the_rows_pointless() -> None:
     pair = advanced_to(State.COMPUTING)
     send_first_rows(pair)
-    pair.pass_on(Downlink(0, 0, "go on", bytes(8), (FIRST,), rest=40))
+    pair.pass_on(Downlink(0, 0, "go on", bytes(16), (FIRST,), rest=40))
     crossing = [joined(pair.worker.send(MoreRows(0, 0, (row,)))) for row in REST]
     pair.pass_on(Assign(1, 0, False, "keep", {}, bytes(16), ()))
     assert pair.server.receive(crossing[0]) == []
@@ -419,7 +419,7 @@ def test_a_new_plan_makes_the_rest_of_the_rows_pointless() -> None:
 def test_messages_about_multicast_rows_come_while_other_rows_go_up() -> None:
     pair = advanced_to(State.COMPUTING)
     send_first_rows(pair)
-    pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
+    pair.pass_on(Downlink(0, 0, "go on", bytes(16), grouped=True))
     lacks = LossReport(0, 0, 0, b"\1", 3), LossReport(0, 0, 1, b"", 9)
     for message in (LossQuery(0, 0, 0, 2), lacks[0], Fallback(0, 0, 0, (ROWS,)), lacks[1]):
         (received,) = pair.pass_on(message)
@@ -453,7 +453,7 @@ def test_messages_about_multicast_rows_need_rows_that_are_on_their_way(
 ) -> None:
     pair = advanced_to(State.COMPUTING)
     send_first_rows(pair, rest=0)
-    pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
+    pair.pass_on(Downlink(0, 0, "go on", bytes(16), grouped=True))
     ends = (pair.worker, pair.server)
     sender, receiver = ends if message.sender == "worker" else ends[::-1]
     with pytest.raises(LocalProtocolError, match=complaint):
@@ -471,7 +471,7 @@ def test_there_are_no_messages_about_multicast_rows_before_the_first_round() -> 
 def test_a_loss_report_for_a_replaced_plan_is_dropped() -> None:
     pair = advanced_to(State.COMPUTING)
     send_first_rows(pair, rest=0)
-    pair.pass_on(Downlink(0, 0, "go on", bytes(8), grouped=True))
+    pair.pass_on(Downlink(0, 0, "go on", bytes(16), grouped=True))
     crossing = joined(pair.worker.send(LossReport(0, 0, 0, b"\1", 3)))
     pair.pass_on(Assign(1, 1, False, "keep", {}, bytes(16), ()))
     assert pair.server.receive(crossing) == []

@@ -332,7 +332,7 @@ async def test_a_worker_that_always_differs_is_done_without(monkeypatch: pytest.
     def disagree(side: CodedWorkerSide) -> Upload:
         sent = compute(side)
         odd = side.plan.placement.workers[side.worker] == "w2"
-        return replace(sent, digests=(bytes(8), *sent.digests[1:])) if odd and sent.digests else sent
+        return replace(sent, digests=(bytes(16), *sent.digests[1:])) if odd and sent.digests else sent
 
     monkeypatch.setattr(CodedWorkerSide, "compute", disagree)
     own = stored_at(HOMOGENEOUS, PARTITIONS)

@@ -148,10 +148,10 @@ async def test_a_worker_is_welcomed_and_becomes_a_member() -> None:
         assert (welcome.run, welcome.settings, welcome.silence) == ("run", SETTINGS.as_dict(), LIMIT)
         machine = Machine.here(SETTINGS.arithmetic)
         declared = tuple(part.declaration() for part in PARTITIONS[:2])
-        peer.say(Declare(declared, 2, False, bytes(8), machine))
+        peer.say(Declare(declared, 2, False, bytes(16), machine))
         assert await run.event(Joined) == Joined("w0", 2, False)
         member = run.membership.members["w0"]
-        assert (member.declared, member.round, member.over, member.state) == (declared, 2, False, bytes(8))
+        assert (member.declared, member.round, member.over, member.state) == (declared, 2, False, bytes(16))
         assert member.connection.worker_may_return
         assert not member.ready
         # The bytes before it was a member count as its own, and so do those that come.

@@ -15,7 +15,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import DisagreementError, IntegrityError, LinkError
 from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.outcome import Outcome
@@ -47,6 +47,8 @@ from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers
 from asyncdmtl.server.rounds import MOST_BAD_ROWS, MOST_DISAGREEMENTS, Rounds
 from asyncdmtl.server.training_progress import TrainingProgress
+
+digest = Digest("run")
 
 PARTITIONS = make_partitions(6, "squared")
 SETTINGS = make_settings(dtype="float64", rounds=4)
@@ -109,7 +111,7 @@ class Hand(Script):
         parts = {n: self._own[plan.placement.partitions[n]] for n in plan.placement.stored[k]}
         self.trainer = Trainer(self._problem, parts)
         self.trainer.restore(state)
-        self._side = strategy_of(plan).worker_side(plan, k, self.trainer)
+        self._side = strategy_of(plan).worker_side(plan, k, self.trainer, digest=digest)
         self._plan, self._round, self._over = assign.plan, assign.round, assign.over
         if assign.first == StateTransfer.TAKE:
             self.says(AwaitRestore(self._plan))
@@ -276,7 +278,7 @@ async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
 
     def once(message: Uplink) -> Uplink:
         seen.append(message.round)
-        return replace(message, digests=bytes(8) + message.digests[8:]) if len(seen) == 1 else message
+        return replace(message, digests=bytes(16) + message.digests[16:]) if len(seen) == 1 else message
 
     odd.uplink = once
     await run.make()
@@ -292,7 +294,7 @@ async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
 async def test_a_worker_that_differs_again_and_again_is_excluded() -> None:
     run = Run()
     odd = run.hands["w2"]
-    odd.uplink = lambda message: replace(message, digests=bytes(8) + message.digests[8:])
+    odd.uplink = lambda message: replace(message, digests=bytes(16) + message.digests[16:])
     await run.make()
     run.check("w2")
     assert isinstance(odd.member.lost, DisagreementError)
@@ -346,7 +348,7 @@ async def test_good_rounds_between_them_forgive_corrupted_ones(monkeypatch: pyte
 
 async def test_workers_that_end_with_different_models_are_named() -> None:
     run = Run()
-    run.hands["w4"].done = lambda message: replace(message, digest=bytes(8))
+    run.hands["w4"].done = lambda message: replace(message, digest=bytes(16))
     with pytest.raises(IntegrityError, match="workers ended with different models") as caught:
         await run.make()
     assert set(caught.value.workers) == set(OWN)

@@ -67,7 +67,11 @@ class Run:
         indices = {part.id: n for n, part in enumerate(PARTITIONS)}
         self.sides = [
             made.strategy.worker_side(
-                made.plan, k, Trainer(problem, {indices[part.id]: part for part in own}), grouped=bool(group)
+                made.plan,
+                k,
+                Trainer(problem, {indices[part.id]: part for part in own}),
+                grouped=bool(group),
+                digest=progress.digest,
             )
             for k, own in enumerate(OWN.values())
         ]
@@ -230,8 +234,8 @@ async def test_a_worker_that_is_gone_ends_the_round() -> None:
 async def test_holders_that_differ_are_named_before_anything_goes_down() -> None:
     run = Run()
     (uplink,) = run.messages(2)
-    digest = bytes(8)
-    run.say(2, [replace(uplink, digests=digest + uplink.digests[8:])])
+    digest = bytes(16)
+    run.say(2, [replace(uplink, digests=digest + uplink.digests[16:])])
     with pytest.raises(DisagreementError) as caught:
         await run.make()
     assert set(caught.value.odd) == {"w2"}

@@ -10,7 +10,7 @@ import pytest
 from support.members import Script
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, LinkError, RemoteProtocolError, WaitError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import make_trainer
@@ -24,6 +24,8 @@ from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.state_handover import StateHandover
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.training_state import TrainingState
+
+digest = Digest("run")
 
 PARTITIONS = make_partitions(4, "squared")
 SETTINGS = make_settings()
@@ -159,7 +161,7 @@ async def test_a_taker_that_says_nothing_is_lost() -> None:
     [
         (snapshot(round_=ROUND - 1), RemoteProtocolError, rf"gave a state of {len(STATE)} bytes of round 1"),
         (snapshot(body=STATE[:-1]), RemoteProtocolError, rf"of {len(STATE) - 1} bytes of round {ROUND}"),
-        (snapshot(told=bytes(8)), IntegrityError, r"the state that worker 'w0' at \? gave was corrupted"),
+        (snapshot(told=bytes(16)), IntegrityError, r"the state that worker 'w0' at \? gave was corrupted"),
     ],
     ids=["round", "size", "digest"],
 )
@@ -202,7 +204,7 @@ async def test_a_member_that_gives_a_wrong_state_at_the_end_is_passed_over() -> 
     run = Run()
     assignment = run.assign()
     computing(run, 0, 1)
-    answer_to_assign(run.scripts[0], {"assign, give": [snapshot(1, told=bytes(8))]})
+    answer_to_assign(run.scripts[0], {"assign, give": [snapshot(1, told=bytes(16))]})
     answer_to_assign(run.scripts[1], {"assign, give": [snapshot(2)]})
     assert await run.states.last_state(assignment) is STATE
     assert run.sent() == [["assign, give"], ["assign, give"], []]

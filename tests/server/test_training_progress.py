@@ -7,7 +7,7 @@ import pytest
 from support.checkpoints import CHECKPOINT
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -15,6 +15,8 @@ from asyncdmtl.server.events import IncidentNoted, ServerEvent
 from asyncdmtl.server.records import Incident, RoundRecord
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.training_state import TrainingState
+
+digest = Digest("run")
 
 SETTINGS = make_settings(rounds=10)
 PROBLEM = Problem(SETTINGS, [part.info(SETTINGS) for part in make_partitions(2, "squared")])

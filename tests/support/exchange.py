@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.sides import Upload, WorkerSide
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.problem import Problem
@@ -18,6 +19,9 @@ from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import AnyPlan, rebuild, recipe_and_digest
+
+DIGEST = Digest("run")
+"""The digests of all sides."""
 
 
 class RoundExchange:
@@ -38,14 +42,15 @@ class RoundExchange:
                 whole_tasks=codes_whole_tasks(settings),
             )
         )
-        recipe, digest = recipe_and_digest(self.plan)
+        recipe, plan_digest = recipe_and_digest(self.plan)
         made = strategy_of(self.plan)
-        self.server = made.server_side(self.plan, self.problem)
+        self.server = made.server_side(self.plan, self.problem, digest=DIGEST)
         self.workers: list[WorkerSide] = [
             made.worker_side(
-                rebuild(recipe, digest),
+                rebuild(recipe, plan_digest),
                 k,
                 Trainer(self.problem, {n: partitions[n] for n in stored}),
+                digest=DIGEST,
             )
             for k, stored in enumerate(placement.stored)
         ]

@@ -91,7 +91,7 @@ def test_packets_out_of_order_and_sent_again() -> None:
 
 
 def test_both_ways_and_strangers() -> None:
-    data, body = encoded(Downlink(0, 3, "go on", bytes(8), (np.zeros(50, np.uint8),)))
+    data, body = encoded(Downlink(0, 3, "go on", bytes(16), (np.zeros(50, np.uint8),)))
     stranger = packet(("10.77.0.9", 1), ("10.77.0.8", 2), 5, b"whatever")
     other_protocol = bytes(12) + b"\x08\x06" + bytes(30)
     opened = packet(SERVER, WORKER, 8, b"", 0x12)

@@ -17,7 +17,7 @@ from support.participants import (
     participating,
 )
 
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, PlanError, RemoteProtocolError, WaitError
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
@@ -37,6 +37,8 @@ from asyncdmtl.protocol.messages.rounds import (
 )
 from asyncdmtl.worker import multicast_client
 from asyncdmtl.worker.state import WorkerState
+
+digest = Digest("run")
 
 
 def check(models: TaskModels, partitions: Sequence[Partition]) -> None:
@@ -153,7 +155,7 @@ async def test_rows_that_the_plan_does_not_say_are_refused(grouped: bool, size: 
         await run.assign()
         await run.uplink()
         rows = (np.zeros(size, np.uint8),) if size else ()
-        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(8), rows, grouped=grouped))
+        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(16), rows, grouped=grouped))
         with pytest.raises(RemoteProtocolError, match=complaint):
             await run.task
     assert run.state.round == 0
@@ -165,7 +167,7 @@ async def test_a_round_that_was_corrupted_is_not_counted() -> None:
         await run.assign()
         await run.uplink()
         size = run.exchange.workers[0].received_bytes
-        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(8), (np.zeros(size, np.uint8),)))
+        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(16), (np.zeros(size, np.uint8),)))
         with pytest.raises(IntegrityError):
             await run.task
     assert (run.state.round, run.state.over) == (0, False)
@@ -177,7 +179,7 @@ async def test_a_state_that_was_corrupted_ends_the_part() -> None:
         await run.assign(first=StateTransfer.TAKE)
         await run.hear(AwaitRestore)
         state = run.exchange.workers[0].trainer.state()
-        await run.say(Restore(bytes(8), state))
+        await run.say(Restore(bytes(16), state))
         with pytest.raises(IntegrityError, match="corrupted on its way"):
             await run.task
 
@@ -248,7 +250,7 @@ async def test_a_round_whose_rows_are_all_here_is_applied_before_the_next_plan()
 async def test_a_new_plan_ends_the_wait_for_rows_that_do_not_come() -> None:
     async with in_a_group() as (run, _):
         await run.uplink()
-        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(8), grouped=True))
+        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(16), grouped=True))
         await run.assign(1)
         await run.round(0, AfterRound.GO_ON, plan=1)
 
@@ -256,7 +258,7 @@ async def test_a_new_plan_ends_the_wait_for_rows_that_do_not_come() -> None:
 async def test_a_plan_after_a_round_that_cannot_be_applied_is_refused() -> None:
     async with in_a_group() as (run, _):
         await run.uplink()
-        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(8), grouped=True))
+        await run.say(Downlink(0, 0, AfterRound.GO_ON, bytes(16), grouped=True))
         await run.assign(1, round_=1)
         with pytest.raises(RemoteProtocolError, match="the plan is for round 1, this worker is in 0"):
             await run.task

@@ -9,12 +9,14 @@ from support.exchange import RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.digests import digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.sides import WorkerSide
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.protocol.messages.registry import AfterRound, Assign, Downlink, Restore, StateTransfer
 from asyncdmtl.worker.state import WorkerState
+
+digest = Digest("run")
 
 
 def assign(round_: int, *, over: bool = False) -> Assign:
@@ -55,6 +57,7 @@ def test_a_plan_for_another_round_is_refused() -> None:
 
 def test_the_servers_state_is_taken_with_its_round() -> None:
     state, given, side = WorkerState("w0"), trained(2).trainer.state(), trained(0)
+    state.enter("run")
     state.take(side, assign(2, over=True), Restore(digest(given), given))
     assert (state.round, state.over) == (2, True)
     assert np.array_equal(side.trainer.state(), given)
@@ -62,8 +65,9 @@ def test_the_servers_state_is_taken_with_its_round() -> None:
 
 def test_a_state_that_was_corrupted_or_is_none_is_refused() -> None:
     state, given = WorkerState("w0"), trained(2).trainer.state()
+    state.enter("run")
     with pytest.raises(IntegrityError, match="corrupted on its way"):
-        state.take(trained(0), assign(2), Restore(bytes(8), given))
+        state.take(trained(0), assign(2), Restore(bytes(16), given))
     short = given[:-1]
     with pytest.raises(RemoteProtocolError, match="no state of this training"):
         state.take(trained(0), assign(2), Restore(digest(short), short))
@@ -79,7 +83,7 @@ def test_a_round_is_counted_once_it_is_applied(then: AfterRound, over: bool) -> 
     for i, rows in enumerate(replies[0]):
         side.receive(i, rows)
     with pytest.raises(IntegrityError):
-        state.apply(Downlink(0, 0, then, bytes(8)))
+        state.apply(Downlink(0, 0, then, bytes(16)))
     assert state.round == 0
     state.apply(Downlink(0, 0, then, made.server.digest(0)))
     assert (state.round, state.over) == (1, over)

@@ -46,7 +46,7 @@ def test_the_event_of_a_plan_names_what_becomes_of_the_state(order: StateTransfe
 
 @pytest.mark.parametrize("order", AfterRound)
 def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) -> None:
-    downlink = Downlink(0, 0, order, bytes(8))
+    downlink = Downlink(0, 0, order, bytes(16))
     assert downlink.event == f"downlink, {order.value}"
     assert registry.unpack(registry.pack(downlink), BODY[:0]).event == downlink.event
 
@@ -73,7 +73,7 @@ def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) ->
         ("downlink", 4, bytes(7), "downlink digest"),
         ("downlink", 6, "no", "grouped"),
         ("more-rows", 2, True, "round"),
-        ("done", 2, bytes(16), "model digest"),
+        ("done", 2, bytes(8), "model digest"),
     ],
 )
 def test_a_wrong_field_is_named(kind: str, position: int, value: Any, complaint: str) -> None:
