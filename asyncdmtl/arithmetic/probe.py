@@ -29,7 +29,7 @@ _MULTIPLIER, _INCREMENT = 6364136223846793005, 1442695040888963407  # Knuth's MM
 
 
 KINDS = ("reproducible", "fast")
-"""Kinds of arithmetic: that of this package, and with LAPACK's decompositions in it."""
+"""Kinds of arithmetic: that of this package, and the same with LAPACK's decompositions."""
 
 
 def digest(kind: str = "reproducible") -> bytes:
@@ -78,7 +78,7 @@ class Machine:
 
 
 UNKNOWN_MACHINE = Machine({}, {})
-"""A machine of which nothing is known."""
+"""A machine about which nothing is known."""
 
 
 def _without(text: str, other: str) -> str:

@@ -19,7 +19,7 @@ from asyncdmtl.errors import UsageError
 FINGERPRINT_BYTES = 8
 
 MAX_EACH = 4096
-"""Rows of a partition, at most, of which each has a fingerprint of its own."""
+"""The most rows of a partition for which each row has a fingerprint of its own."""
 
 _ROWS = re.compile(r"(?:[0-9a-f]{4})*")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{16}")
@@ -126,7 +126,7 @@ class Fingerprints:
 
 
 NO_FINGERPRINTS = Fingerprints("", {})
-"""The fingerprints of a partition of prepared numbers, of which nothing is told."""
+"""The empty fingerprints of a partition of numbers, which has no columns of a file."""
 
 
 def _hashes(column: Column) -> NDArray[np.uint64]:

@@ -21,10 +21,10 @@ MISSING_WORDS = frozenset(
 """Words that programs write for a missing value, in lower case."""
 
 MISSING_MARKS = frozenset({"?", "-", "--", "---", ".", "..", "*", "–", "—"})
-"""Signs that people write for a missing value, but also for zero and as categories."""
+"""Signs that people write for a missing value, but also for zero or for a category."""
 
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)
-"""Whole numbers that are text."""
+"""Whole numbers with a leading zero, which are read as text."""
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.ASCII | re.IGNORECASE)

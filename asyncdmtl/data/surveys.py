@@ -27,7 +27,7 @@ MAX_CATEGORIES = 1000
 ONE_KIND = (
     "must be of one kind (--missing names cells without a value, --categorical makes numbers categories)"
 )
-"""The rule for a column that is one of numbers in some partitions and of text in others."""
+"""The rule that a column breaks if it is numbers in some partitions and text in others."""
 
 # The most distinct values of a target that a survey contains. Two classes need two; a third one shows that
 # there are more.

@@ -24,7 +24,7 @@ from asyncdmtl.arrays import Floats
 Aggregate = Callable[[Floats, Floats], Floats]
 
 TRIMMED_SHARE = Fraction(1, 5)
-"""`β`: the share of updates the trimmed mean drops at each end: it tolerates one wrong update in five."""
+"""The share `β` of updates that the trimmed mean drops at each end: one wrong update in five is tolerated."""
 
 # The search for the geometric median ends when the sum of the pulls of all updates is at most this share of
 # the sum of weights. Below it, rounding dominates.
@@ -227,4 +227,4 @@ AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
 )
 
 COLUMNWISE = frozenset({"mean", "median", "trimmed-mean"})
-"""Aggregates that treat every coordinate by itself, and so can be computed for some columns at a time."""
+"""Aggregates that treat every coordinate separately, so that columns can be computed in blocks."""

@@ -38,7 +38,7 @@ GOVERNED: Mapping[str, str] = MappingProxyType(
 REGRESSORS = ("SGDRegressor", "PassiveAggressiveRegressor", "ElasticNet", "Lasso")
 """Regressors of scikit-learn that start from a given linear model, as documented there.
 
-HuberRegressor is excluded: with a warm start it fits an intercept that was not asked for, and then drops it.
+HuberRegressor is excluded: with a warm start, it fits an intercept even if none is wanted, and then drops it.
 """
 
 CLASSIFIERS = ("SGDClassifier", "PassiveAggressiveClassifier", "Perceptron", "LogisticRegression")

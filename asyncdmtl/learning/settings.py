@@ -25,7 +25,7 @@ UPDATES = ("auto", "statistics", "newton", "quasi-newton", "gradient", "model")
 """Kinds of local updates."""
 
 AUTO = "auto"
-"""The coupling that stands for the choice of one of `AUTO_COUPLINGS` by cross-validation."""
+"""The word in place of a coupling that lets cross-validation choose one of `AUTO_COUPLINGS`."""
 
 AUTO_COUPLINGS = ("nuclear", "mean-regularised")
 """The couplings among which cross-validation chooses."""

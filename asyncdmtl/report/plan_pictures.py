@@ -31,9 +31,9 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
     Parameters
     ----------
     report : dict
-        As `plan_report` makes it.
+        The report that `plan_report` makes.
     pattern : bool array (R_up·P, N·P)
-        Where the uplink matrix is not zero.
+        True where the uplink matrix is not zero.
     path : Path
         Its ending says the format.
 
@@ -57,12 +57,12 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
 
 
 def plot_design(report: dict[str, Any], path: Path) -> None:
-    """Draw a designed placement, and what more or fewer copies would cost and save.
+    """Draw a designed placement, and the loads for more or fewer copies.
 
     Parameters
     ----------
     report : dict
-        As `design_report` makes it, which `asyncdmtl place --json` prints.
+        The report that `design_report` makes and `asyncdmtl place --json` prints.
     path : Path
         Its ending says the format.
 
@@ -124,7 +124,7 @@ def _draw_trade_off(axes: Axes, report: dict[str, Any]) -> None:
     for key, label, colour, style in series:
         axes.plot(copies, [float(Fraction(row[key])) for row in rows], style, color=colour, label=label, ms=4)
     own = float(Fraction(report["copies"]))
-    # Of two sizes, so that both are seen where they coincide.
+    # Markers have two sizes, so that both are visible where they coincide.
     for key, colour, size in (("uplink_load", CODED, 20), ("downlink_load", BOUND, 11)):
         load = float(Fraction(report[key]))
         axes.plot(own, load, "*", color=colour, ms=size, markeredgecolor="black", zorder=3)

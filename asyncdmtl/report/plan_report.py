@@ -1,4 +1,4 @@
-"""The report of `asyncdmtl plan`: loads of every strategy, their bounds, the proof of these, and the plan."""
+"""The report of `asyncdmtl plan`: loads of every strategy, their bounds with proofs, and the plan."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def linear_candidate(
     seed: int = 0,
     prices: Sequence[Fraction] | None = None,
 ) -> Candidate:
-    """Loads of the strategy linear, by which workers learn only linear combinations of the updates.
+    """Loads of the strategy "linear", under which workers learn only linear combinations of the updates.
 
     Parameters
     ----------
@@ -41,9 +41,9 @@ def linear_candidate(
     silent : int
         Workers that may stay silent.
     seed : int
-        Of the generic combinations, and of the plan's matrices.
+        The seed of the generic combinations and of the plan's matrices.
     prices : sequence of K Fractions, or None
-        Of an uplink vector of each worker; None for 1 each.
+        The price of an uplink vector of each worker; None for 1 each.
 
     Raises
     ------
@@ -84,7 +84,8 @@ def report_strategies(
     chosen: str,
     weights: dict[str, Any],
 ) -> PlanReport:
-    """What follows from a placement without matrices, in plain JSON types, fractions as strings.
+    """Loads and bounds, which follow from a placement without matrices; plain JSON types, fractions as
+    strings.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def report_strategies(
     candidates : list of Candidate
         The strategies to compare.
     network : str
-        One of `NETWORKS`: how the downlink travels.
+        One of `NETWORKS`, by which the downlink travels.
     chosen : str
         The strategy that is planned.
     weights : dict
@@ -148,7 +149,7 @@ def report_strategies(
 
 
 def report_plan(plan: Plan) -> PlanReport:
-    """What follows from the plan itself: its loads, bounds, subpacketization, seed and digest."""
+    """The part of the report about the plan: its loads, bounds, subpacketization, seed and digest."""
     rows = zip(plan.placement.workers, plan.uplink_rows, strict=True)
     return {
         "uplink_load": str(plan.uplink_load),
@@ -165,9 +166,9 @@ def report_plan(plan: Plan) -> PlanReport:
 
 
 def _weighted_bound(placement: Placement, coded: Placement, weights: dict[str, Any]) -> PlanReport:
-    """The least cost or time of a relay's uplink, with its proof; empty if the load is minimised.
+    """The smallest cost or time of the uplink of `relay`, with its proof; empty if the load is minimised.
 
-    `coded` is the placement of what is coded: units of the workers of `placement`.
+    `coded` is the placement of the coded units, with the workers of `placement`.
     """
     if "prices" in weights:
         cheap = cheapest_rates(coded, weights["prices"])

@@ -1,4 +1,4 @@
-"""The report of `asyncdmtl plan` as a person wants to see it."""
+"""The report of `asyncdmtl plan` as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
 from asyncdmtl.report.units import human_bytes
 
-# The most partitions of one worker that the table lists; the rest is counted.
+# The most partitions of one worker that the table lists; it gives the number of the others.
 MOST_LISTED = 12
 
 
@@ -62,7 +62,7 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
 
 
 def _update_table(updates: Mapping[str, Any]) -> Table:
-    """What each kind of update is predicted to cost; those that cannot be had, and why."""
+    """The predicted traffic of each kind of update, or the reason why it is not possible."""
     table = Table(title="Updates: predicted rounds and bytes to 1e-6")
     table.add_column("", overflow="fold")
     for heading in ("rounds", "vector", "uplink", "downlink (wire)"):

@@ -1,4 +1,4 @@
-"""The picture of a run: traffic, training, test scores, and what the coupling found."""
+"""The picture of a run: traffic, training, test scores, and the structure that the coupling found."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Kinds of models: key in the report, label, marker, colour.
+# The kinds of models: key in the report, label, marker and colour.
 _KINDS = (
     ("coupled", "coupled", "D", CODED),
     ("single_task", "single-task", "o", UNCODED),
     ("pooled", "pooled (one model)", "_", BOUND),
 )
 
-# The least rounds that are drawn as a curve over rounds: fewer would be one or two dots.
+# The fewest rounds that are drawn as a curve: fewer would be one or two dots.
 FEWEST_ROUNDS = 3
 
-# Colours of couplings that cross-validation compared, in their order.
+# Colours of the couplings that cross-validation compared, in order.
 _COLOURS = (CODED, BOUND, UNCODED, "#5f8f3e", "#a23b72", "#3f3f74")
 
 # Line styles of the kinds that are drawn as levels, by their marker.
@@ -50,19 +50,19 @@ _LINES = {"o": "--", "_": ":"}
 # The most characters of a task's name along an axis: more would leave no room for the panel.
 _LONGEST_NAME = 24
 
-# The ratio of the largest to the smallest score of a curve from which on its axis is logarithmic: on a linear
-# one, the later rounds would look flat.
+# If the largest score of a curve exceeds the smallest one by more than this factor, the axis is logarithmic:
+# on a linear axis, later rounds would look flat.
 _WIDE = 5.0
 
 
 def plot_run(report: dict[str, Any], path: Path, model: SavedModel | None = None, data: str = "") -> None:
-    """Draw a run: traffic, training, test scores, and what the coupling found.
+    """Draw a run: traffic, training, test scores, and the structure that the coupling found.
 
     Parameters
     ----------
     report : dict
-        As `run_report.report_run` makes it, perhaps with `metrics` (of `evaluation.evaluate`) and
-        `learning_curve` (of `evaluation.learning_curve`).
+        The report that `run_report.report_run` makes, optionally with `metrics` (from `evaluation.evaluate`)
+        and `learning_curve` (from `evaluation.learning_curve`).
     path : Path
         Its ending says the format.
     model : SavedModel, optional
@@ -142,7 +142,7 @@ def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_xticks(range(len(names)), list(names.values()))
     axes.set_ylabel("vectors per round")
     axes.set_title("Load: what coding saves")
-    # Room for the numbers on the bars.
+    # Leaves room for the numbers on the bars.
     axes.set_ylim(top=1.08 * axes.get_ylim()[1])
     axes.legend(ncols=3, loc="upper center", fontsize=8)
 
@@ -199,7 +199,7 @@ def _draw_selection(axes: Axes, selection: dict[str, Any]) -> None:
 
 
 def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:
-    """The objective after every round. Rounds report it at their beginning, so the last may be unknown."""
+    """Draw the objective after every round. Rounds report it at their beginning: the last may be unknown."""
     values = [entry["objective"] for entry in report["rounds"][1:]]
     values.append(report.get("metrics", {}).get("objective"))
     drawn = np.array([np.nan if value is None else value for value in values])
@@ -209,7 +209,7 @@ def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _draw_gains(axes: Axes, report: dict[str, Any]) -> None:
-    """Tasks in the order of their single-task score, so that a gain is a distance from one line."""
+    """Draw tasks sorted by their single-task score, so that a gain is a distance from one line."""
     metrics = report["metrics"]
     name, rows = metrics["name"], metrics["tasks"]
     alone = {task: row["single_task"] for task, row in rows.items() if row["single_task"] is not None}
@@ -236,7 +236,7 @@ def _curve(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _draw_curve(axes: Axes, report: dict[str, Any]) -> None:
-    """The mean test metric after some of the rounds, with the metrics without coupling as lines."""
+    """Draw the mean test metric after some of the rounds, with the metrics without coupling as lines."""
     metrics, curve = report["metrics"], _curve(report)
     values = np.array([point["mean"] for point in curve])
     low, high = float(values.min()), float(values.max())
@@ -247,7 +247,7 @@ def _draw_curve(axes: Axes, report: dict[str, Any]) -> None:
         if (alone := metrics["mean"].get(kind)) is None:
             continue
         better = alone > values[-1] if metrics["higher_is_better"] else alone < values[-1]
-        # One model for all can be so bad that the curve would be flat beside it. A kind that does better than
+        # One model for all can be so bad that the curve would look flat beside it. A kind that is better than
         # coupling is always shown.
         seen = better or kind == "single_task" or abs(2 * alone - low - high) < 3 * (high - low)
         where = "" if seen else " (above)" if alone > high else " (below)"
@@ -262,10 +262,10 @@ def _draw_curve(axes: Axes, report: dict[str, Any]) -> None:
 
 
 def _draw_progress(axes: Axes, report: dict[str, Any], rounds: Sequence[int], values: Floats) -> None:
-    """Values after rounds; a second axis above shows the bytes that were sent until then."""
+    """Draw values after rounds; a second axis above shows the bytes sent until then."""
     label = f"coupled, {score_text(float(values[-1]))}"
     axes.plot(list(rounds), values, ".-" if len(values) < 100 else "-", color=CODED, label=label)
-    # On a logarithmic axis: values change much in the first rounds, and little in hundreds of later ones.
+    # The axis is logarithmic: values change much in the first rounds, and little in hundreds of later ones.
     axes.set_xscale("log")
     plain_log_ticks(axes.xaxis, max(rounds) / min(rounds))
     axes.set_xlabel("rounds made")
@@ -282,7 +282,7 @@ def _draw_progress(axes: Axes, report: dict[str, Any], rounds: Sequence[int], va
 
 
 def _sent(report: dict[str, Any]) -> Floats:
-    """MB on the wire, both ways, before the first round and after each."""
+    """MB on the wire, in both directions, before the first round and after each round."""
     each = [(entry["up_bytes"] + entry["down_bytes"]) / 1e6 for entry in report["rounds"]]
     return np.concatenate([[0.0], np.cumsum(each)])
 

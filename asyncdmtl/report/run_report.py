@@ -24,7 +24,7 @@ from asyncdmtl.server.records import RunRecord
 
 Report = dict[str, Any]
 
-# Kinds of ledger entries that carry coded vectors. All other kinds count as `other` in the report.
+# The kinds of messages that carry coded vectors. All other kinds count as `other` in the report.
 VECTOR_KINDS = ("uplink", "downlink", "repair")
 
 
@@ -83,7 +83,7 @@ def report_run(record: RunRecord) -> Report:
 
 
 def _end(record: RunRecord) -> Report:
-    """Objective and residual: at the models where a solution was told, else of the last round."""
+    """Objective and residual: at the final models if the training was solved, else of the last round."""
     if record.outcome is not None:
         return {"objective": record.outcome.objective, "residual": record.outcome.gap}
     last = record.rounds[-1] if record.rounds else None
@@ -94,7 +94,7 @@ def _end(record: RunRecord) -> Report:
 
 
 def report_updates(made: Sequence[Forecast]) -> Report:
-    """What each kind of update was predicted to cost: rounds, and bytes from a partition in each."""
+    """The predicted traffic of each kind of update: rounds, and bytes of a partition in each round."""
     return {
         each.update: {"rounds": each.rounds, "bytes": each.bytes, "cost": each.cost, "reason": each.reason}
         for each in made
@@ -102,7 +102,7 @@ def report_updates(made: Sequence[Forecast]) -> Report:
 
 
 def report_selection(outcome: Outcome | None) -> Report | None:
-    """What cross-validation across the sites found, for each coupling that it tried; None without."""
+    """The results of cross-validation across the sites, for each coupling; None if there was none."""
     if outcome is None or not outcome.selections:
         return None
     tried = {
@@ -158,7 +158,7 @@ def _directions(record: RunRecord) -> Report:
 
 
 def _certificate(plan: AnyPlan) -> list[list[str]] | None:
-    """The blocks of workers that prove the least uplink of what is coded; None for a linear plan."""
+    """The blocks of workers that prove the bound of the coded uplink; None for a linear plan."""
     if not isinstance(plan, Plan):
         return None
     return [[plan.placement.workers[k] for k in block] for block in plan.certificate]
@@ -175,13 +175,13 @@ def _job_certificate(plan: AnyPlan) -> list[dict[str, Any]] | None:
 
 
 def _aggregated(record: RunRecord) -> list[str]:
-    """The tasks of which workers coded the aggregate instead of updates."""
+    """The tasks whose aggregates workers coded, instead of updates."""
     plan = record.plan
     return [record.problem.tasks[t] for t in plan.aggregated] if isinstance(plan, Plan) else []
 
 
 def _candidates(record: RunRecord) -> dict[str, dict[str, str]]:
-    """Loads of every exact strategy for this placement, so that a reader sees the cost of another choice."""
+    """Loads of every exact strategy for this placement, to show the cost of other choices."""
     return {
         candidate.strategy: {
             "uplink_load": str(candidate.uplink_load),
@@ -195,7 +195,7 @@ def _candidates(record: RunRecord) -> dict[str, dict[str, str]]:
 
 
 def _kernel_difference(record: RunRecord) -> dict[str, int] | None:
-    """Bytes that the kernel counted beyond the ledger's, per direction; None where it does not count."""
+    """The excess of the kernel's byte counts over the ledger's, per direction; None if it does not count."""
     if len(record.kernel) < len(record.plan.placement.workers):
         return None
     counts = record.kernel.values()

@@ -1,4 +1,4 @@
-"""A run as a person wants to see it: tables of loads and bytes, and sentences that say what they mean."""
+"""The report of a run as text: tables of loads and bytes, and sentences that explain them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DIRECTIONS = (
     ("downlink, all copies (wire)", "downlink_wire"),
 )
 
-# The share of the uplink's payload beyond which its framing is worth a sentence.
+# If framing exceeds this share of the uplink's payload, a sentence says so.
 _MUCH_FRAMING = 0.1
 
 
@@ -50,7 +50,7 @@ def show_run(report: Report, console: Console | None = None) -> None:
 
 
 def selection_words(selection: Mapping[str, Any]) -> str:
-    """What cross-validation across the sites chose, and of what."""
+    """A sentence about the choice of cross-validation across the sites, and its alternatives."""
     words = []
     for name, found in selection["couplings"].items():
         at = found["strengths"].index(found["best"])
@@ -63,7 +63,7 @@ def selection_words(selection: Mapping[str, Any]) -> str:
 
 
 def update_words(updates: Mapping[str, Any], chosen: str) -> str:
-    """Which update was made and what the others would have cost by prediction."""
+    """A sentence about the kind of update that was used, and the predicted traffic of the others."""
     others = [
         f"{name} {each['rounds']} × {human_bytes(each['bytes'])}"
         for name, each in updates.items()
@@ -90,12 +90,13 @@ def _unfinished_words(report: Report) -> str:
 
 
 def _training_words(report: Report) -> str:
-    """How training ended."""
+    """A sentence about the end of training."""
     training, settings = report["training"], report["settings"]
     value = report.get("metrics", {}).get("objective", training["objective"])
     count = training["rounds"]
     words = selection_words(report["selection"]) + "\n" if report.get("selection") else ""
-    # With tolerance 0 the number of rounds was given, so predictions to 1e-6 do not apply.
+    # With tolerance 0, the number of rounds was given, so that predictions for an accuracy of 1e-6 do not
+    # apply.
     if report.get("updates") and settings["tolerance"]:
         words += f"{update_words(report['updates'], training['update'])}\n"
     words += f"{count} round{'s' * (count != 1)} in {report['seconds']:.2f} s"
@@ -174,7 +175,7 @@ def _traffic_words(report: Report) -> str:
 
 
 def _framing_words(report: Report) -> str:
-    """How much of all uplink bytes coding saves. Except for linear, framing is the same without coding."""
+    """A sentence about the share of all uplink bytes that coding saves; framing is the same without it."""
     up = report["uplink"]
     share = up["framing_bytes"] / up["payload_bytes"]
     told = f"Vectors are small: framing is {share:.0%} of the uplink's payload"
@@ -187,7 +188,7 @@ def _framing_words(report: Report) -> str:
 
 
 def _multicast_words(told: Mapping[str, Any]) -> str:
-    """Which workers heard the group, how many datagrams were lost, and what repairing them took."""
+    """Sentences about the listeners of the group, lost datagrams, and repairs."""
     count = len(told["listeners"])
     words = [f"Multicast {told['group']}: {count} workers hear it; {told['reason']}."]
     counts = [sum(row[key] for row in told["workers"].values()) for key in ("sent", "lost", "repaired")]
@@ -213,7 +214,7 @@ def _by_strategy(report: Report) -> str:
 
 
 def _uncoded_bytes(report: Report, part: Mapping[str, Any]) -> int:
-    """Bytes of the whole run if vectors travelled without coding, and so without padding."""
+    """Bytes of the whole run if vectors travelled without coding, and therefore without padding."""
     whole = len(report["rounds"]) * report["vector"]["uncoded_bytes"]
     return int(Fraction(part["uncoded_load"]) * whole)
 

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: bytes with units, fractions as decimals, scores with few digits."""
+"""Numbers as text for people: bytes with units, fractions as decimals, scores with few digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each kind of update is predicted to cost under a plan."""
+"""The predicted traffic of each kind of update under a plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asyncdmtl.learning.updates import ROUND_BYTES, forecasts
 from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.plan.plan import Plan
 
-# No partition is so small that its statistics would be refused.
+# An assumed number of rows per partition, so large that statistics are never refused.
 _MANY_ROWS = 1 << 30
 
 
@@ -21,15 +21,15 @@ def predicted_updates(request: PlanRequest, plan: Plan, features: int, loss: str
     request : PlanRequest
     plan : Plan
     features : int
-        Per row.
+        Features of each row.
     loss : str
         A name in `LOSSES`.
 
     Returns
     -------
     dict
-        By the kind of update: `rounds`; `vector_bytes`, of one vector; `up_bytes` and `down_bytes` of the
-        whole run over TCP, without joining; and `reason` if it cannot be had, else "".
+        For each kind of update: `rounds`; `vector_bytes` of one vector; `up_bytes` and `down_bytes` of the
+        whole run over TCP, without joining; and `reason` why it is not possible, or "".
     """
     tasks = len(set(request.tasks))
     settings = Settings(

@@ -1,4 +1,4 @@
-"""How a connection becomes a member of the run or is refused: greeting, checks, encoding, group probe."""
+"""The admission of workers to a run, or their refusal: greeting, checks, encoding, group probe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REFUSED = "(refused)"
 
 
 class Admission:
-    """Admits workers to a run, one by one and all at the same time: one that is slow delays no other.
+    """Admits workers to a run. Admissions are concurrent, so that a slow worker delays no other.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ class Admission:
         The run's name.
     options : RunOptions
     membership : Membership
-        Where workers that are admitted become members.
+        The members of the run, to which admitted workers are added.
     ledger : Ledger
         Counts the bytes of members.
     security : ServerSecurity
-        What workers must prove.
+        The proofs that workers must give.
     member_log : MemberLog
     multicast : MulticastServer, optional
         Probes whether workers receive the group.
@@ -55,7 +55,7 @@ class Admission:
     Attributes
     ----------
     resumable : bool
-        Whether workers whose admission is cut off by the server's end are told that they may come back.
+        Whether workers whose admission is interrupted by the server's end are told that they may come back.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Admission:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self) -> Connection:
-        """The protocol of a new connection, whose worker is admitted or refused as it speaks."""
+        """Make the protocol object of a new connection, whose worker is then admitted or refused."""
         silence = self._options.silence_timeout
         return Connection("server", Ledger(), silence, on_open=self._opened, tls=self._security.channels)
 
@@ -109,13 +109,13 @@ class Admission:
         task.add_done_callback(self._tasks.discard)
 
     async def _admit(self, connection: Connection) -> None:
-        """Admit a worker, or tell it why not. Other workers notice neither."""
+        """Admit a worker, or tell it why not. Neither affects other workers."""
         try:
             member = await self._greet(connection)
             self._strangers.leave(connection, joined=True)
         except AsyncDMTLError as error:
-            # Load balancers and monitors connect to see whether a server is there, and say nothing.
-            # Connections that make room are reported together.
+            # Not logged: connections of load balancers and monitors, which send nothing; and connections that
+            # were closed to make room, which are reported together.
             if not (connection.link.nothing_received or isinstance(error, MadeRoomError)):
                 self._log.refused(connection, error)
             await connection.fail(error)
@@ -134,7 +134,7 @@ class Admission:
         await self._prepare(member)
 
     async def _greet(self, connection: Connection) -> Member:
-        """Find out who a worker is and what it stores, check both, and make it a member."""
+        """Receive a worker's name and its partitions, check both, and make it a member."""
         options = self._options
         hello, proof = await self._authenticator.identify(connection)
         self._check_name(connection, hello.name)
@@ -171,7 +171,7 @@ class Admission:
         raise RemoteProtocolError(f"a declaration must have at most {MAX_PIECES} pieces")
 
     async def _prepare(self, member: Member) -> None:
-        """Let a worker encode its rows, once it is known how. A worker that cannot is lost."""
+        """Let a worker encode its rows, once the encoding is known. A worker that cannot is lost."""
         membership = self._membership
         encoding = await asyncio.shield(membership.encoding)
         if membership.members.get(member.name) is not member:
@@ -186,7 +186,7 @@ class Admission:
                 await self._multicast.probe(member)
         except AsyncDMTLError as error:
             self._log.left(member.connection, "cannot take part:", error)
-            # Unless only the connection failed, this worker will never have the rows that it declared.
+            # Unless only the connection failed, this worker can never provide the rows that it declared.
             await membership.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
             return
         member.infos, member.ready = ready.partitions, True
@@ -200,19 +200,19 @@ class Admission:
         if name in membership.excluded:
             raise UsageError("worker", f"may not come back ({membership.excluded[name]})", name)
         if name in membership.members and not membership.members[name].gone:
-            # The member's connection may be broken without the server having noticed: then it will soon.
+            # The member's connection may be broken although the server has not noticed it yet.
             connection.worker_may_return = True
             raise UsageError("--name", "must be unique; already joined", name)
 
     def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
-        """Check declared partitions against those that are known, or may exist at all.
+        """Check declared partitions against the known partitions of the run.
 
         Raises
         ------
         PlacementError
-            A partition is none of them.
+            A partition is not among them.
         DataError
-            A partition was declared otherwise before.
+            A partition differs from an earlier declaration of the same name.
         """
         known = self._membership.known or {}
         permitted = self._options.cover if self._membership.known is None else self._membership.known
@@ -239,6 +239,6 @@ def _make_room(connection: Connection) -> None:
     """Close a connection that has not joined; its worker may connect again."""
     connection.worker_may_return = True
     told = f"{connection.peer} had not joined and made room for a new connection: there are too many"
-    # A peer that has said nothing is not worth a wait until it has read the reason.
+    # If the peer has sent nothing, the server does not wait until it has read the reason.
     heard = not connection.link.nothing_received
     connection.link_failed(MadeRoomError(told, peer=connection.session.worker), tell=heard)

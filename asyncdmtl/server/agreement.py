@@ -1,4 +1,4 @@
-"""Which holders of a partition are believed where they say different things of it."""
+"""The decision which holders of a partition are believed if their claims about it differ."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from asyncdmtl.plan.placement import natural_key
 
 @dataclass(frozen=True)
 class Dissent:
-    """A worker said something else of `partition` than the workers that are `believed`."""
+    """A worker's claim about `partition` differs from that of the `believed` workers."""
 
     partition: str
     believed: tuple[str, ...]
 
 
 def dissenters(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, Dissent]:
-    """The workers to go on without, so that all others say the same.
+    """The workers to exclude, so that the claims of all others agree.
 
-    Of each partition the largest group of holders that agree is believed; of groups of equal size, the one
-    with the first name. A worker that was outvoted on one partition is ignored on all others. So the
-    partitions with the clearest majorities are settled first.
+    For each partition, the largest group of holders that agree is believed; of groups of equal size, the one
+    with the first name. A worker that was outvoted on one partition is ignored on all others. Therefore
+    partitions with the clearest majorities are decided first.
 
     Parameters
     ----------
-    claims : mapping of worker to a mapping of partition to what it says of it
+    claims : mapping of worker to a mapping of partition to its claim
 
     Returns
     -------
@@ -51,7 +51,7 @@ def dissenters(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, Dissent]:
 
 
 def _groups(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, list[list[str]]]:
-    """For each partition its holders in groups that agree, the largest group first."""
+    """For each partition, its holders in groups that agree, the largest group first."""
     found: dict[str, list[tuple[Any, list[str]]]] = {}
     for worker in sorted(claims, key=natural_key):
         for partition, claim in claims[worker].items():
@@ -80,14 +80,14 @@ def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
     ----------
     worker : str
     machine : Machine
-        What the worker says of its own.
+        The worker's description of its arithmetic.
     arithmetic : str
         The setting of the run.
 
     Raises
     ------
     UsageError
-        It computes other bits than the server, and so would hold other models after the first round.
+        The worker computes other bits than the server, so that its models would differ after the first round.
     """
     here = Machine.here(arithmetic)
     if found := here.differences(machine):
@@ -102,7 +102,7 @@ def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
 
 
 def check_surveys(declared: Iterable[Declaration]) -> None:
-    """Raise UsageError unless all surveys can be read. Large ones take a second."""
+    """Raise UsageError if a survey is malformed. Large surveys take a second."""
     for part in declared:
         Survey.from_dict(part.survey)
 

@@ -1,4 +1,4 @@
-"""An assignment: a plan, and the workers that follow it from some round on."""
+"""An assignment: a plan, and the workers that follow it, from some round on."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Assignment:
     Attributes
     ----------
     number : int
-        Counts the plans of a run.
+        The plan's number in the run.
     members : tuple of Member
-        In the order of the plan.
+        The members, in the order of the plan.
     plan : Plan or LinearPlan
     candidates : tuple of Candidate
-        What each strategy would cost with these workers.
+        The loads of each strategy with these workers.
     side : ServerSide
     listeners : tuple of str
-        The members that are sent their rows by the group.
+        The members that receive their rows from the group.
     network : str
-        Why these members; empty if no member hears the group.
+        The reason for this choice of listeners; empty if no member receives the group.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Assignment:
 
 
 def make_assignment(number: int, members: Sequence[Member], progress: TrainingProgress) -> Assignment:
-    """Plan for these workers, which hold every partition even where they are distrusted.
+    """Plan for these workers, which hold every partition even without distrusted copies.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         The number of the plan.
     members : sequence of Member
     progress : TrainingProgress
-        Its strategy is followed. Under "auto" that is the exact strategy of least cost, where members that
-        hear the group are sent each row once, together.
+        Its strategy is used. For "auto", it is the exact strategy with the lowest cost, counting each row
+        once for all members that receive the group.
     """
     problem, distrusted = progress.problem, progress.distrusted
     stored = {m.name: [name for name in m.partitions if (m.name, name) not in distrusted] for m in members}
@@ -107,14 +107,14 @@ def _serves(strategy: ExchangeStrategy, settings: Settings) -> bool:
 
 
 def choose_listeners(plan: AnyPlan, hearing: Sequence[int]) -> tuple[tuple[str, ...], str]:
-    """The names of the workers that are sent their rows by the group under a plan, and why these, in words.
+    """The names of the workers that receive their rows from the group under a plan, and the reason in words.
 
     Parameters
     ----------
     plan : Plan or LinearPlan
         The rows of a linear plan never go to a group.
     hearing : sequence of int
-        The workers that hear the group.
+        The indices of the workers that receive the group.
     """
     if not hearing or not isinstance(plan, Plan):
         return (), ""

@@ -1,11 +1,11 @@
-"""What a server writes down of a run, so that another server can go on with it.
+"""The content of a checkpoint, from which another server can continue a run.
 
 ::
 
     magic     8 bytes
     lengths   two u64, big-endian: bytes of the facts and of the state
     facts     one msgpack map
-    state     of the training at the beginning of the round, or nothing if the workers hold it
+    state     of the training at the beginning of the round; nothing if only the workers hold it
     check     16 bytes of BLAKE2b over all before it
 """
 
@@ -35,42 +35,42 @@ from asyncdmtl.protocol.messages.base import (
 )
 from asyncdmtl.server.records import Incident, RoundRecord
 
-# Identifies the format: a change of the format changes the last character.
+# The first bytes of a checkpoint, which identify its format. The last character is the version of the format.
 MAGIC = b"admtlck1"
 
-# The two lengths that follow it.
+# The format of the two lengths after the magic.
 LENGTHS = struct.Struct(">QQ")
 
-# Bytes of the BLAKE2b digest at the end, which tells whether the file is what was written.
+# Bytes of the BLAKE2b digest at the end, by which a damaged file is detected.
 CHECK_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All that the server of a run must know to go on with it.
+    """The facts that a server needs to continue a run.
 
     Attributes
     ----------
     run : str
         The run's name.
     settings, strategy, encoding
-        Of the run; `strategy` is a word of `CHOICES`, but not "auto".
+        Those of the run; `strategy` is one of `CHOICES`, but not "auto".
     declared : tuple of Declaration
         All partitions, in natural order.
     infos : tuple of PartitionInfo
-        What they became, in the same order.
+        The encoded partitions, in the same order.
     workers : tuple of str
-        Who took part.
+        The workers that took part.
     plans : int
-        How many were made.
+        The number of plans so far.
     round, over
-        Where the training stands: at the beginning of this round, or at its end.
+        The next round, and whether the training is over.
     rounds, incidents, ledger
-        What has been made so far, went wrong, and travelled.
+        The rounds, incidents and bytes so far.
     distrusted : tuple of (worker, partition)
-        Who is treated as not holding what.
+        Pairs of a worker and a partition that it is treated as not holding.
     state : uint8 array
-        Of the training; empty if it is that before the first round, or if only the workers hold it.
+        The state of the training; empty if it is the initial one, or if only the workers hold it.
     """
 
     run: str
@@ -103,7 +103,7 @@ class Checkpoint:
                 "plans": self.plans,
                 "round": self.round,
                 "over": self.over,
-                # Rows and not maps: a long run has a hundred thousand of them.
+                # Lists instead of maps, since a long run has a hundred thousand of them.
                 "rounds": [list(vars(record).values()) for record in self.rounds],
                 "incidents": [list(vars(incident).values()) for incident in self.incidents],
                 "ledger": self.ledger.as_rows(),
@@ -116,7 +116,7 @@ class Checkpoint:
 
     @classmethod
     def unpack(cls, content: bytes) -> Checkpoint:
-        """Read what `pack` gave; ValueError says what is wrong with it."""
+        """Read the result of `pack`; ValueError describes a defect."""
         start = len(MAGIC) + LENGTHS.size
         if content[: len(MAGIC)] != MAGIC:
             raise ValueError("it is no checkpoint of this version")

@@ -1,11 +1,11 @@
 """The directory of a run's checkpoints.
 
 A file is written under another name, flushed to the disk, and renamed; then the directory is flushed. So a
-checkpoint is there as a whole or not at all, whenever the server is killed.
+checkpoint exists as a whole or not at all, even if the server is killed.
 
-The last two checkpoints are kept, and the first. If the last one is not what was written, the one before it
-is used. The first is small, because it has no state; but it names the run, so that with it a server can go on
-from the state that the workers hold.
+The first checkpoint and the last two are kept. If the last one is damaged, the one before it is used. The
+first checkpoint is small, because it has no state; but with it a server can continue the run from the state
+that the workers hold.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from asyncdmtl.server.checkpoint import Checkpoint
 
 log = logging.getLogger(__name__)
 
-# Checkpoints that are kept beside the first: the last, and the one before it.
+# The number of checkpoints that are kept besides the first: the last, and the one before it.
 KEPT_CHECKPOINTS = 2
 
-# Errors of file systems that cannot lock or flush a directory, as some network file systems.
+# The errors of file systems that cannot lock or flush a directory, such as some network file systems.
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 
-# How the names of checkpoints end.
+# The ending of the names of checkpoints.
 SUFFIX = ".checkpoint"
 
 
 class CheckpointStore:
     """The directory of one run's checkpoints.
 
-    The lock is the kernel's, on the directory itself: it leaves no file behind, and ends with the process.
+    The lock is a kernel lock on the directory itself, which leaves no file behind and ends with the process.
 
     Parameters
     ----------
     folder : Path
-        It is made if it does not exist.
+        The directory, which is made if it does not exist.
 
     Raises
     ------
@@ -59,14 +59,14 @@ class CheckpointStore:
     def lock(self) -> None:
         """Lock the directory until `unlock`, or until this process ends.
 
-        On a file system that cannot lock, a warning takes the place of the lock.
+        If the file system cannot lock, there is only a warning.
 
         Raises
         ------
         UsageError
             Another server has locked it.
         """
-        # Imported here: Windows has no such module.
+        # Imported here, because Windows has no such module.
         import fcntl
 
         try:
@@ -96,7 +96,7 @@ class CheckpointStore:
         return sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True)
 
     def load(self) -> Checkpoint | None:
-        """The latest checkpoint that is what was written; None if there are no checkpoints.
+        """The latest undamaged checkpoint; None if there are no checkpoints.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class CheckpointStore:
             file.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        """Flush the directory itself to the disk, where the file system can do that."""
+        """Flush the directory itself to the disk, if the file system can do that."""
         handle = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(handle)

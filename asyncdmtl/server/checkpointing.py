@@ -1,4 +1,4 @@
-"""When a run writes checkpoints, and how a server finds the one to go on from."""
+"""Writing the checkpoints of a run, and finding the one from which a server continues."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def open_checkpoints(options: RunOptions) -> tuple[CheckpointStore | None, Checkpoint | None]:
-    """Lock the directory of checkpoints, if there is one, and read the checkpoint that is to be resumed.
+    """Lock the directory of checkpoints, if there is one, and read the checkpoint to resume from.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def open_checkpoints(options: RunOptions) -> tuple[CheckpointStore | None, Check
 
 
 def _load(store: CheckpointStore, options: RunOptions) -> Checkpoint | None:
-    """The checkpoint to go on from, if there is one; UsageError if it is of another run than the options."""
+    """The checkpoint to resume from, if there is one; UsageError if it is of another run than the options."""
     if not options.resume:
         if store.files:
             rule = "must be a directory without checkpoints, unless --resume goes on from them"
@@ -93,7 +93,7 @@ class CheckpointWriter:
         self._declared = tuple(declared)
 
     async def save(self, state: Bytes | None) -> None:
-        """Write down where the training stands. If the disk fails a run that has begun, the run goes on.
+        """Write a checkpoint. If this fails after training has begun, the run goes on.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a server tells its operator while it runs: one immutable value for each kind of event.
+"""The events of a running server, for its operator: one immutable class for each kind.
 
 The commands print events as JSON lines, which `as_json` makes: the event's name under the key "event", then
 its attributes under their own names. One more event is the `RoundRecord` of each round (`records`).
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class ServerEvent:
-    """Something that happened in a run. `name` is the word for its kind in JSON."""
+    """Base of all events of a run. `name` is the name of the kind in JSON."""
 
     name: ClassVar[str]
 
@@ -22,13 +22,13 @@ class ServerEvent:
         return {"event": self.name, **vars(self)}
 
 
-# Is called with each event, in the thread of the server's event loop.
+# A function that is called with each event, in the thread of the server's event loop.
 OnEvent = Callable[[ServerEvent], None]
 
 
 @dataclass(frozen=True)
 class Listening(ServerEvent):
-    """The server listens at this address: workers may connect."""
+    """The server listens at this address, so that workers may connect."""
 
     name = "listening"
     run: str
@@ -38,7 +38,7 @@ class Listening(ServerEvent):
 
 @dataclass(frozen=True)
 class HealthListening(ServerEvent):
-    """Health and metrics can be had over HTTP at this address."""
+    """Health and metrics are served over HTTP at this address."""
 
     name = "health"
     host: str
@@ -47,7 +47,7 @@ class HealthListening(ServerEvent):
 
 @dataclass(frozen=True)
 class Joined(ServerEvent):
-    """A worker joined with so many partitions; `again` if it had been a member before."""
+    """A worker joined with this number of partitions; `again` if it had been a member before."""
 
     name = "joined"
     worker: str
@@ -57,7 +57,7 @@ class Joined(ServerEvent):
 
 @dataclass(frozen=True)
 class Refused(ServerEvent):
-    """A connection was refused; `worker` is "?" if no name was known by then."""
+    """A connection was refused; `worker` is "?" if its name was not known."""
 
     name = "refused"
     worker: str
@@ -75,7 +75,7 @@ class Left(ServerEvent):
 
 @dataclass(frozen=True)
 class LockedOut(ServerEvent):
-    """Many proofs failed: one from the address (`kind`) `locked_out` is answered some seconds late."""
+    """After many failed proofs from the address `locked_out`, the answer is delayed by some seconds."""
 
     name = "lockout"
     kind: str
@@ -99,19 +99,19 @@ class Planned(ServerEvent):
     Attributes
     ----------
     number : int
-        Counts the plans of a run.
+        The plan's number in the run.
     round : int
-        The round from which on the plan is followed.
+        The first round under the plan.
     workers : tuple of str
     strategy : str
     uplink_load, downlink_load : str
-        Vectors, as fractions.
+        The loads in vectors, as fractions.
     subpackets : int
-        Packets that each vector is cut into.
+        The number of packets of a vector.
     listeners : tuple of str
-        The workers that are sent their rows by a multicast group.
+        The workers that receive their rows from a multicast group.
     network : str
-        Why these workers are served by the group; empty if no worker hears one.
+        The reason for this choice of listeners; empty if no worker receives a group.
     """
 
     name = "planned"
@@ -128,7 +128,7 @@ class Planned(ServerEvent):
 
 @dataclass(frozen=True)
 class Waiting(ServerEvent):
-    """The server waits up to so many seconds for holders of partitions, or for the state of the training."""
+    """The server waits, up to `seconds`, for holders of partitions or for the state of the training."""
 
     name = "waiting"
     round: int
@@ -138,7 +138,7 @@ class Waiting(ServerEvent):
 
 @dataclass(frozen=True)
 class Checkpointed(ServerEvent):
-    """A checkpoint of so many bytes was written in so many seconds, at the beginning of this round."""
+    """A checkpoint was written at the beginning of this round; its bytes, and the seconds that it took."""
 
     name = "checkpointed"
     round: int
@@ -148,15 +148,15 @@ class Checkpointed(ServerEvent):
 
 @dataclass(frozen=True)
 class IncidentNoted(ServerEvent):
-    """Something went wrong and was made good.
+    """An incident: something went wrong, and the server recovered.
 
     Attributes
     ----------
     round : int
     worker : str
-        Empty if no worker in particular was at fault.
+        The worker at fault; empty if there is none.
     kind : str
-        The name of the error's class, or a word for what is no error.
+        The name of the error's class, or a word if it is no error.
     reason : str
     """
 

@@ -3,13 +3,13 @@
 ::
 
     GET /healthz     200 while the event loop answers
-    GET /readyz      200 while workers may connect, else 503; JSON says where the run stands
+    GET /readyz      200 while workers may connect, else 503; JSON with the progress of the run
     GET /metrics     Prometheus' text exposition format 0.0.4
 
-All of it is plaintext and asks for no credentials: it is not for addresses that strangers can reach.
+It is plaintext without authentication, and must not be reachable by strangers.
 
-These hundred lines speak HTTP/1.1 themselves. The server of prometheus_client runs in threads without any
-limit on connections or time, and answers when the event loop does not; a web framework for asyncio is larger
+This module implements HTTP/1.1 itself. The server of prometheus_client runs in threads without any limit on
+connections or time, and answers even if the event loop hangs; a web framework for asyncio would be larger
 than this whole package.
 """
 
@@ -27,13 +27,14 @@ from asyncdmtl.server.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-# The largest request, in bytes: probes and scrapers send a few hundred.
+# The most bytes of a request: probes and scrapers send a few hundred.
 MOST_REQUEST_BYTES = 8 << 10
 
-# Seconds in which a request must come and its answer be taken.
+# Seconds within which a request must arrive and its answer must be received.
 REQUEST_SECONDS = 5.0
 
-# Connections at a time. Further ones are closed unanswered, so that they cost the run nothing.
+# The most connections at a time. Further ones are closed without an answer, so that they cost the run
+# nothing.
 MOST_HTTP_CONNECTIONS = 32
 
 # Content types of the answers.
@@ -45,7 +46,7 @@ EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 class Health:
     """A small HTTP server for `Metrics`.
 
-    It cuts off a client that sends more than a short GET or HEAD, or that is slow.
+    It closes the connection of a client that is slow or sends more than a short GET or HEAD.
 
     Parameters
     ----------
@@ -58,12 +59,12 @@ class Health:
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Answer at an address from now on, and return it with the port that was found if 0 was asked for.
+        """Begin to answer at an address; return it, with the port that was chosen if `port` is 0.
 
         Raises
         ------
         LinkError
-            The address cannot be had.
+            The server cannot listen at the address.
         """
         try:
             self._server = await asyncio.start_server(self._opened, host, port, limit=MOST_REQUEST_BYTES)
@@ -90,7 +91,7 @@ class Health:
             return
         task = asyncio.create_task(self._serve(reader, writer))
         self._clients[task] = writer
-        # In a callback and not in the task, because that may be cancelled before it has begun.
+        # A callback, because the task may be cancelled before it has begun.
         task.add_done_callback(lambda task: self._clients.pop(task).transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

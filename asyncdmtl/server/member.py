@@ -1,4 +1,4 @@
-"""A worker as the server knows it."""
+"""A member: a worker that has joined, with the facts that the server has about it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Member:
     declared : tuple of Declaration
         The partitions that it stores.
     round, over, state : int, bool, bytes
-        Where it said that it stands, and the digest of its state of the training (`Declare`).
+        The fields of its `Declare`: its round, whether training was over, and the digest of its state.
     infos : tuple of PartitionInfo
-        What its rows became, once they are encoded.
+        Its encoded partitions, once they are encoded.
     ready : bool
         Whether its rows are encoded.
     hears : bool
-        Whether a probe of the multicast group arrived there.
+        Whether it received a probe of the multicast group.
     current : bool
         Whether it has the state of the training of the current round.
     lost : AsyncDMTLError or None
-        Why it was lost.
+        The error by which it was lost; None if it was not.
     missed_since : float
-        When it was lost, by the event loop's clock, if it may come back.
+        The time of its loss, by the event loop's clock, if it may come back.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Member:
 
     @property
     def gone(self) -> bool:
-        """Whether it is lost, or its connection has ended without the server having dealt with that yet."""
+        """Whether it is lost, or its connection has ended and the server has not handled that yet."""
         return self.lost is not None or self.connection.lost
 
     @property
@@ -90,7 +90,7 @@ def check_prepared(
     Raises
     ------
     DataError
-        They are not those that the worker declared, or differ from what other holders made of them.
+        They are not those that the worker declared, or differ from the encoded partitions of other holders.
     """
     expected = [(part.id, part.task, part.rows) for part in declared]
     found = [(info.id, info.task, info.rows) for info in prepared]
@@ -106,13 +106,13 @@ def check_prepared(
 
 
 def other_encoding(name: str, info: PartitionInfo, believed: PartitionInfo) -> DataError:
-    """The error that worker `name` encoded a partition otherwise than the holders that are believed."""
+    """The error that worker `name` encoded a partition differently from the believed holders."""
     rule = f"must be encoded as at its other holders ({believed})"
     return DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
 
 
 def claim(part: Declaration) -> Declaration:
-    """A declaration that is equal for all copies of a partition, whose columns may be in any order."""
+    """A declaration in a form that is equal for all copies of a partition, whatever the order of columns."""
     if "columns" not in part.survey:
         return part
     prints = part.survey["fingerprints"]
@@ -125,7 +125,7 @@ def claim(part: Declaration) -> Declaration:
 
 
 def no_copy(part: Declaration, believed: Declaration) -> bool:
-    """Whether two partitions of one name are from files without a column in common: no copies at all."""
+    """Whether two partitions of one name have no column in common, so that they are no copies at all."""
     own, theirs = Survey.from_dict(part.survey), Survey.from_dict(believed.survey)
     if own.is_empty or theirs.is_empty or own.fingerprints == theirs.fingerprints:
         return False
@@ -133,7 +133,7 @@ def no_copy(part: Declaration, believed: Declaration) -> bool:
 
 
 def other_data(name: str, part: Declaration, holders: str, believed: Declaration) -> DataError:
-    """The error that worker `name` declared a partition otherwise than `holders`, which are believed."""
+    """The error that worker `name` declared a partition differently from the believed `holders`."""
     what = f"partition {part.id!r} of worker {name!r}"
     if no_copy(part, believed):
         rule = f"has other rows than that of the same name at {holders}: --site or another file name tells"
@@ -147,6 +147,6 @@ def other_data(name: str, part: Declaration, holders: str, believed: Declaration
 
 
 def _describe(part: Declaration) -> str:
-    """A declaration in words, so that it can be told from another of the same partition."""
+    """A declaration in words, for comparison with another one of the same partition."""
     survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4, usedforsecurity=False).hexdigest()
     return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}, survey {survey}"

@@ -1,4 +1,4 @@
-"""What is logged and told to the operator of workers that join, leave or are refused."""
+"""Log lines and events about workers that join, leave or are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MemberLog:
         self._emit = emit
 
     def joined(self, connection: Connection, partitions: int, *, again: bool) -> None:
-        """A worker joined with so many partitions; `again` if it had been a member before."""
+        """A worker joined with this number of partitions; `again` if it had been a member before."""
         self._emit(Joined(connection.session.worker, partitions, again))
         log.info(
             "run %s: %s joined with %d partitions", self._run, connection.peer, partitions,
@@ -38,15 +38,15 @@ class MemberLog:
         self._absent(Refused, connection, "is refused:", reason)
 
     def left(self, connection: Connection, what: str, reason: object) -> None:
-        """A worker left before it took part in a round; `what` says how, in a verb."""
+        """A worker left before it took part in a round; `what` is a verb that describes how."""
         self._absent(Left, connection, what, reason)
 
     def delayed(self, kind: str, value: str, seconds: float) -> None:
-        """The answer to a failed proof from the address `value` is delayed by so many seconds."""
+        """The answer to a failed proof from the address `value` is delayed by `seconds`."""
         self._emit(LockedOut(kind, value, seconds))
 
     def broken(self, connection: Connection) -> None:
-        """The server itself failed while it admitted a worker; logs the exception that is being handled."""
+        """The server itself failed while it admitted a worker: log the current exception."""
         log.exception("admission of %s failed", connection.peer, extra=self._fields(connection))
 
     def _absent(self, event: type[Left | Refused], connection: Connection, what: str, reason: object) -> None:

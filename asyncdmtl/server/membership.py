@@ -1,4 +1,4 @@
-"""The workers of a run: which are here, which are gone and why, and what is known of their partitions."""
+"""The workers of a run, present and lost, and the facts about their partitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
 
-# Names in one message for people: more of them would not be read.
+# The most names in one message for people.
 MOST_LISTED_NAMES = 20
 
 
@@ -23,17 +23,17 @@ class Membership:
     Attributes
     ----------
     members : dict of name to Member
-        All workers that have joined, also those that were lost since the start.
+        All workers that have joined, including those that were lost.
     known : dict of partition to Declaration, or None
-        The partitions of the run, once they are settled: workers that join later may store no others.
+        The partitions of the run, once they are settled; workers that join later may not store others.
     encoding : Future of Encoding
-        How rows become numbers, once that is known.
+        The encoding, once it is known.
     infos : dict of partition to PartitionInfo
-        What the rows of each partition became.
+        The encoded partitions.
     infos_settled : bool
-        Whether `infos` are those that the run trains with: workers that join later must have the same.
+        Whether `infos` are final, so that workers that join later must have the same.
     excluded : dict of name to str
-        The workers that may not come back, and why.
+        The workers that may not come back, each with the reason.
     """
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class Membership:
     def resume(
         self, encoding: Encoding, declared: Iterable[Declaration], infos: Iterable[PartitionInfo]
     ) -> None:
-        """Begin with the partitions of a run that is resumed."""
+        """Take over the partitions of a run that is resumed."""
         self.known = {part.id: part for part in declared}
         self.infos.update({info.id: info for info in infos})
         self.infos_settled = True
         self.encoding.set_result(encoding)
 
     def add(self, member: Member) -> bool:
-        """Take a worker in; whether it had been a member before."""
+        """Add a worker; return whether it had been a member before."""
         before = self.members.get(member.name)
         if before is not None:
             self._keep_count(before)
@@ -66,11 +66,11 @@ class Membership:
         return before is not None
 
     def forget(self, name: str) -> None:
-        """Do as if a worker had never joined."""
+        """Remove a worker as if it had never joined."""
         self._keep_count(self.members.pop(name))
 
     def note_change(self) -> None:
-        """Wake whoever waits for a `change`."""
+        """Wake up the tasks that wait for a `change`."""
         self._changed.set()
 
     async def change(self, seconds: float | None) -> None:
@@ -86,12 +86,12 @@ class Membership:
         return sorted(here, key=lambda member: natural_key(member.name))
 
     def newcomers(self) -> bool:
-        """Whether a worker is ready that does not take part in the rounds yet."""
+        """Whether there is a ready worker that does not take part in rounds yet."""
         return any(not member.current for member in self.present())
 
     def declared(self) -> dict[str, Declaration]:
         """All partitions that the members have declared."""
-        # Of a partition's holders the first by name counts, in whatever order they joined.
+        # The first holder of a partition by name counts, in whatever order they joined.
         members = sorted(self.members.values(), key=lambda member: natural_key(member.name), reverse=True)
         return {part.id: part for member in members for part in member.declared}
 
@@ -112,7 +112,7 @@ class Membership:
         return False
 
     def no_holder(self, partitions: Sequence[str]) -> LinkError:
-        """The error that no worker is left that holds these partitions, and why the former holders do not."""
+        """The error that no worker holds these partitions, with the reasons of former holders."""
         reasons, names, missing = [], [], set(partitions)
         for member in self.members.values():
             if held := [name for name in member.partitions if name in missing]:
@@ -126,7 +126,7 @@ class Membership:
     async def lose(
         self, member: Member, error: AsyncDMTLError, *, back: bool, excluded: bool = False
     ) -> None:
-        """Go on without a worker, and tell it why.
+        """Lose a worker: tell it why, and go on without it.
 
         Parameters
         ----------
@@ -145,13 +145,13 @@ class Membership:
         await member.connection.fail(error)
 
     async def tell_all(self, error: AsyncDMTLError, *, back: bool = False) -> None:
-        """Tell every member that the run failed, or, if it will be resumed, that they may come `back`."""
+        """Tell every member that the run failed or, with `back`, that it may come back to the resumed run."""
         for member in self.members.values():
             member.connection.worker_may_return = back
         await asyncio.gather(*(member.connection.fail(error) for member in self.members.values()))
 
     def kernel_counts(self) -> dict[str, KernelCount]:
-        """What the kernel counted on all connections of each worker."""
+        """The kernel's counts of all connections of each worker."""
         counts = dict(self._past_counts)
         for member in self.members.values():
             _add_count(counts, member)
@@ -167,14 +167,14 @@ class Membership:
 
 
 def _add_count(counts: dict[str, KernelCount], member: Member) -> None:
-    """Add what the kernel counted on the connection of `member`, if it did."""
+    """Add the kernel's counts of the connection of `member`, if there are any."""
     found, before = member.connection.link.kernel_count(), counts.get(member.name)
     if found is not None:
         counts[member.name] = found if before is None else before + found
 
 
 def _absence(member: Member) -> object:
-    """Why a worker does not hold what it declared."""
+    """The reason why a worker no longer holds its declared partitions."""
     if (reason := member.lost or member.connection.failure) is not None:
         return reason
     if not member.ready:
@@ -183,6 +183,6 @@ def _absence(member: Member) -> object:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names in a message for people."""
+    """Names as text for a message, shortened if there are many."""
     more = f" and {len(names) - MOST_LISTED_NAMES} more" if len(names) > MOST_LISTED_NAMES else ""
     return f"{list(names[:MOST_LISTED_NAMES])}{more}"

@@ -26,20 +26,20 @@ from asyncdmtl.server.events import (
 )
 from asyncdmtl.server.records import RoundRecord
 
-# Upper limits, in seconds, of the buckets of the histogram of round durations: rounds last from a millisecond
-# to a quarter of an hour, and three buckets a decade tell enough.
+# Upper limits, in seconds, of the histogram buckets for round durations: rounds last from a millisecond to a
+# quarter of an hour, with two buckets for each factor of ten.
 ROUND_SECONDS_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 class Metrics:
-    """Metrics that the events of a run add up to.
+    """The metrics of a run, which its events update.
 
     Parameters
     ----------
     rounds : int
-        The most that the run makes.
+        The most rounds of the run.
     ledger : Ledger
-        The server's. It is read whenever the metrics are asked for.
+        The server's ledger, which is read at each request for the metrics.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Metrics:
         return self.phase != "starting"
 
     def note(self, event: ServerEvent) -> None:
-        """Take in an event of the run. Kinds of events that no metric depends on are ignored."""
+        """Update the metrics by an event of the run. Kinds of events without a metric are ignored."""
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
@@ -151,7 +151,7 @@ class Metrics:
 
     def _on_incident(self, event: IncidentNoted) -> None:
         self._incidents.labels(event.kind).inc()
-        # A worker that disagrees stays; if it has done so too often, the next plan is without it.
+        # A worker that disagrees stays. If it has done so too often, the next plan excludes it.
         if event.kind != DisagreementError.__name__:
             self.workers.discard(event.worker)
 

@@ -10,19 +10,20 @@ from asyncdmtl.multicast.rate import RateControl
 from asyncdmtl.multicast.sending import Broadcast, DatagramBlock, ReceptionCounts
 from asyncdmtl.net.udp import GroupSender
 
-# Rows that one fresh row must be expected to replace, on the average over listeners, before it is sent
-# without being asked for. Below that most fresh rows would serve nobody.
+# A fresh row is sent before any report only if listeners are expected to need at least this many of it on
+# average. With less, most fresh rows would be useless.
 EXPECTED_NEED = 0.75
 
-# Ranges after which listeners are asked what they lack. A question for each range would cost more bytes.
+# The number of ranges after which listeners are asked for reports. A query after each range would cost more
+# bytes.
 RANGES_PER_QUERY = 8
 
 
 class ListenerControl(Protocol):
-    """The server's connections to the listeners, over which questions and missing rows go."""
+    """The interface to the listeners' connections, which carry loss queries and missing rows."""
 
     def ask(self, worker: str, index: int, count: int) -> None:
-        """Ask a listener what it lacks of `count` ranges, from range `index` on."""
+        """Ask a listener which rows it lacks in `count` ranges, from range `index` on."""
 
     def deliver(self, worker: str, index: int) -> None:
         """Send a listener its rows of a range over its connection."""
@@ -35,7 +36,7 @@ class ListenerControl(Protocol):
 
 
 class MulticastSender:
-    """Sends rounds to a group, no faster than the network takes them.
+    """Sends rounds to a group, at a rate that the network can carry.
 
     Parameters
     ----------
@@ -43,14 +44,14 @@ class MulticastSender:
     rate : RateControl
     control : ListenerControl
     patience : float
-        Seconds that listeners have to answer, once all of a round was sent.
+        Seconds that listeners have to answer, once the whole round was sent.
 
     Attributes
     ----------
     sent, repaired : int
-        Bytes of all datagrams, without the headers below them, and of those that carried fresh rows.
+        Bytes of all datagrams, without UDP, IP and Ethernet headers, and of the datagrams with fresh rows.
     receptions : dict of worker to ReceptionCounts
-        What each listener received of all rounds.
+        The counts of each listener over all rounds.
     rate : RateControl
     """
 
@@ -70,7 +71,7 @@ class MulticastSender:
         self._ready = 0
 
     def begin(self, broadcast: Broadcast) -> None:
-        """Begin a round, of which no range is `ready` yet."""
+        """Begin a round; its ranges are sent once they are `ready`."""
         self._broadcast, self._ready = broadcast, 0
 
     async def run(self) -> None:
@@ -97,7 +98,7 @@ class MulticastSender:
         self._changed.set()
 
     def take_report(self, worker: str, index: int, lacks: bytes, seen: int) -> None:
-        """Take a listener's report of what it lacks of a range.
+        """Process a listener's report of the rows that it lacks in a range.
 
         Raises
         ------
@@ -115,16 +116,16 @@ class MulticastSender:
             self._changed.set()
 
     def drop(self, worker: str) -> None:
-        """Go on without a listener that is lost."""
+        """Remove a listener that is lost."""
         if self._broadcast is not None:
             self._broadcast.drop(worker)
             self._changed.set()
 
     async def _wait(self, broadcast: Broadcast) -> None:
-        """Wait for a report, a range or a loss. A listener that does not answer is not waited for any more.
+        """Wait for a report, a range or a lost listener. A listener that does not answer in time is given up.
 
-        A worker answers after the rows that it sends, which may take long. So the time to answer begins when
-        all ranges of the round were here.
+        A worker answers after its own rows, which may take long. So the time to answer begins when all ranges
+        of the round have arrived at the server.
         """
         self._changed.clear()
         seconds = self._patience if broadcast.begun == broadcast.layout.ranges else None
@@ -148,7 +149,7 @@ class MulticastSender:
                 self._control.ask(worker, first, index + 1 - first)
 
     async def _repair(self, broadcast: Broadcast, index: int) -> None:
-        """Send fresh rows for those that listeners lack of a range, or rows over TCP if that is hopeless."""
+        """Send fresh rows in place of lost ones or, if repairs are hopeless, rows over TCP."""
         for worker in broadcast.take_unrepairable(index):
             self._control.deliver(worker, index)
         if not broadcast.lacking(index):
@@ -161,7 +162,7 @@ class MulticastSender:
         for block in blocks:
             size = len(block.datagrams)
             headers = block.count * self._sender.group.headers
-            # Other tasks have their turn even where the pause is 0.
+            # Other tasks get their turn even if the pause is 0.
             await asyncio.sleep(self.rate.wait(self._loop.time(), size + headers))
             await self._sender.send(block)
             self.sent += size

@@ -30,14 +30,14 @@ from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_sender import MulticastSender
 from asyncdmtl.server.records import MulticastOptions, MulticastRecord
 
-# The name under which the ledger counts what goes to the group.
+# The name under which the ledger counts datagrams to the group.
 GROUP = "(group)"
 
-# Seconds before each probe of the group: switches may take a while to learn of a new member.
+# Seconds before each probe of the group: switches may take a while to learn about a new member.
 PROBE_PAUSES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4)
 
-# Seconds in which a worker must say whether the probe arrived, and what it lacks of a round. Workers wait for
-# the probe for two seconds.
+# Seconds within which a worker must report whether the probe arrived, and which rows of a round it lacks.
+# Workers wait two seconds for the probe.
 ANSWER_SECONDS = 10.0
 
 
@@ -48,9 +48,9 @@ class MulticastServer:
     ----------
     options : MulticastOptions
     ledger : Ledger
-        Counts datagrams, under the name `GROUP`.
+        The ledger, which counts datagrams under the name `GROUP`.
     patience : float
-        Seconds that workers have at the most to say what they lack.
+        The most seconds that workers have for a loss report.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class MulticastServer:
             self._open("")
 
     async def probe(self, member: Member) -> None:
-        """Find out whether a worker receives the group.
+        """Probe whether a worker receives the group.
 
         Raises
         ------
@@ -104,14 +104,14 @@ class MulticastServer:
     async def begin(
         self, number: int, round_: int, side: ServerSide, listeners: Mapping[Member, int]
     ) -> None:
-        """Begin to send a round, of which no range is `ready` yet.
+        """Begin to send a round; its ranges are sent once they are `ready`.
 
         Parameters
         ----------
         number, round_ : int
-            Of the plan, and of the round.
+            The plan's number, and the round.
         side : ServerSide
-            Has the rows. Without `side.group_plan` there are no listeners.
+            The side, which has the rows. If `side.group_plan` is None, there are no listeners.
         listeners : mapping of Member to int
             The workers that receive the round from the group, and their positions in the plan.
         """
@@ -137,21 +137,21 @@ class MulticastServer:
             self._sender.ready(count)
 
     def drop(self, worker: str) -> None:
-        """Go on without a worker that is lost."""
+        """Remove a listener that is lost."""
         if self._sender is not None:
             self._sender.drop(worker)
 
     def note_misled(self, worker: str) -> None:
-        """Note that a listener lost its connection because what it decoded was wrong."""
+        """Note that a listener lost its connection because it decoded wrong vectors."""
         self._listeners.note_misled(worker)
 
     async def settle(self, seconds: float) -> None:
-        """Wait until all listeners have the round in progress or are lost, but only so many seconds."""
+        """Wait, at most `seconds`, until all listeners have the current round or are lost."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
 
     async def stop(self) -> None:
-        """Send no more of the round in progress: all listeners have it, or it is given up."""
+        """Stop sending the current round: all listeners have it, or it is given up."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -172,14 +172,14 @@ class MulticastServer:
             self._socket.close()
 
     def record(self, listeners: Sequence[str], reason: str) -> MulticastRecord:
-        """What was sent in the run, and what became of it.
+        """The record of the datagrams of a run and of their reception.
 
         Parameters
         ----------
         listeners : sequence of str
             The workers that the group serves under the last plan.
         reason : str
-            Why these; empty if no worker hears the group.
+            The reason for this choice; empty if no worker receives the group.
         """
         sender, group = self._sender, self._options.group
         host = f"[{group.address}]" if ":" in group.address else group.address
@@ -195,7 +195,7 @@ class MulticastServer:
         )
 
     def ask(self, worker: str, index: int, count: int) -> None:
-        """Ask a listener what it lacks of `count` ranges, from range `index` on."""
+        """Ask a listener which rows it lacks in `count` ranges, from range `index` on."""
         made = self._current
         self._write(worker, LossQuery(made.plan, made.round, index, count))
 
@@ -225,7 +225,7 @@ class MulticastServer:
         return self._round
 
     def _on_control(self, made: _GroupRound, worker: str, message: MulticastControl) -> None:
-        """Take a listener's report of losses. The last reports of a round may come in the next one."""
+        """Process a loss report of a listener. The last reports of a round may come in the next round."""
         current = made is self._round and message.round == made.round
         if isinstance(message, LossReport) and current and self._sender is not None:
             self._sender.take_report(worker, message.index, message.lacks, message.seen)
@@ -236,7 +236,7 @@ class MulticastServer:
             connection.write(message)
 
     def _open(self, local: str) -> GroupSender:
-        """The socket, on the interface of the option, or else on that of the first worker's connection."""
+        """Open the socket on the interface of the option, else on that of the first worker's connection."""
         if self._socket is None:
             self._socket = GroupSender(self._options.group, self._options.interface or local)
             rate = RateControl(self._options.rate / 8)
@@ -265,7 +265,7 @@ class _GroupRound:
     positions : dict of name to int
         Their positions in the plan.
     over_tcp : dict of name to int
-        Ranges that each was sent over its connection.
+        The number of ranges that each got over its connection.
     """
 
     plan: int

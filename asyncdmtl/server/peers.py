@@ -1,4 +1,4 @@
-"""How the server talks to all members at once: a member that fails is lost, and the others go on."""
+"""The exchange of messages with all members at once. A member that fails is lost; the others go on."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Wanted = TypeVar("Wanted", bound=Message)
 # The option that limits every wait for a member.
 OPTION = "--round-timeout"
 
-# Times that a worker may break a rule of the protocol. After that it may not come back. Bytes that were
-# corrupted on their way do not count, because the worker is not to blame for them.
+# The number of times that a worker may break a rule of the protocol and still come back. Bytes that were
+# corrupted on the way do not count, because they are not the worker's fault.
 MOST_OFFENCES = 3
 
 
-# Times that the rows or the state that a worker sends may differ from their digest. A bad cable corrupts
-# bytes now and then; a worker that sends such bytes again and again is excluded.
+# The number of times that a worker's rows or state may differ from their digest. A bad cable corrupts bytes
+# now and then; a worker that sends such bytes more often is excluded.
 MOST_CORRUPTIONS = 3
 
 
@@ -40,15 +40,15 @@ class ReplanError(Exception):
 
 
 class Peers:
-    """The members of a run as the server talks to them.
+    """Sends messages to the members of a run, and receives theirs.
 
     Parameters
     ----------
     membership : Membership
     progress : TrainingProgress
-        Keeps what went wrong.
+        The progress, which records incidents.
     seconds : float
-        Seconds that a member may take to answer, and to take what it is sent, as --round-timeout says.
+        The most seconds that a member may take to answer, and to receive a message, as --round-timeout sets.
     """
 
     def __init__(self, membership: Membership, progress: TrainingProgress, seconds: float) -> None:
@@ -63,13 +63,13 @@ class Peers:
         return await member.connection.receive((wanted,), self._seconds, OPTION)
 
     async def send(self, member: Member, message: Message) -> None:
-        """Send one member a message. With a plan, messages that came for the plan before are forgotten."""
+        """Send one member a message. If it is a plan, unread messages for the plan before are dropped."""
         if isinstance(message, Assign):
             member.connection.inbox.clear()
         await member.connection.send(message, self._seconds, OPTION)
 
     async def send_all(self, messages: Mapping[Member, Message]) -> None:
-        """Send each member its message. A member that cannot take it is lost when it should answer."""
+        """Send each member its message. If a member cannot receive it, it is lost when its answer is due."""
         await _despite_losses(self.send(member, message) for member, message in messages.items())
 
     def write(self, member: Member, message: Message) -> None:
@@ -78,12 +78,12 @@ class Peers:
             member.connection.write(message)
 
     async def drain(self, members: Iterable[Member]) -> None:
-        """Wait until members took what was written. A member that cannot is lost when it should answer."""
+        """Wait until members have received all bytes. A member that cannot is lost when its answer is due."""
         waiting = (member.connection for member in members if not member.connection.link.drained)
         await _despite_losses(connection.drain(self._seconds, OPTION) for connection in waiting)
 
     async def ask_all(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:
-        """The answers of all members, in their order; ReplanError if one of them is lost instead."""
+        """The answers of all members, in their order; ReplanError if one of them is lost."""
         found = await self.hear(answers)
         if len(found) < len(answers):
             raise ReplanError
@@ -103,10 +103,10 @@ class Peers:
         return found
 
     async def lose(self, member: Member, error: AsyncDMTLError, *, excluded: bool = False) -> None:
-        """Go on without a member, which is `excluded` from the run if it may not come back in any case.
+        """Lose a member; with `excluded`, it may not come back.
 
-        The member may come back unless it is to blame: it was too slow, its updates differed from those of
-        other holders, or it broke the rules of the protocol again and again.
+        Otherwise it may come back, unless it was too slow, its updates differed from those of other holders,
+        or it broke rules of the protocol too often.
         """
         member.current = False
         self._progress.note(member.name, type(error).__name__, str(error))

@@ -1,4 +1,4 @@
-"""What a run is asked to be, and what it was: plain values."""
+"""The options of a run and the records of it, as plain values."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from asyncdmtl.server.events import ServerEvent
 
 @dataclass(frozen=True)
 class MulticastOptions:
-    """How rows are sent to a group.
+    """The options of the multicast group.
 
     Attributes
     ----------
     group : Group
     interface : str
-        A name, or an address of this host; empty: the one that the first worker's connection uses.
+        The name of a network interface, or an address of this host; if empty, the interface that the first
+        worker's connection uses.
     rate : float
-        Bits in a second, headers included, that are never exceeded.
+        The highest rate in bits per second, headers included.
     """
 
     group: Group
@@ -49,7 +50,7 @@ class MulticastOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a server is to run.
+    """The options of a run.
 
     Attributes
     ----------
@@ -57,21 +58,21 @@ class RunOptions:
     strategy : str
         One of `CHOICES`: a strategy, or "auto" for the exact one that is cheapest by unicast.
     workers : int or None
-        Start when so many have joined.
+        The run starts when this number of workers has joined.
     cover : tuple of str or None
-        The partitions that exist: start when each has a holder, and let nobody declare others.
+        All partitions: the run starts when each has a holder, and workers may not declare others.
     join_timeout, round_timeout, silence_timeout : float
-        Seconds: for all to join, for a worker's uplink, and for a sign of life from a worker.
+        Seconds for all workers to join, for a worker's uplink, and for a sign of life from a worker.
     rejoin_timeout : float
-        Seconds to wait for a replacement when nobody is left who holds a partition; 0 does not wait.
+        Seconds to wait for a replacement if no worker holds some partition any more; with 0 there is no wait.
     checkpoint : Path or None
         The directory of checkpoints.
     checkpoint_every : int
-        Rounds from one checkpoint to the next.
+        The number of rounds between checkpoints.
     resume : bool
-        Go on with the run that the checkpoints are of, if there are any.
+        Whether to continue the run of the checkpoints, if there are any.
     multicast : MulticastOptions or None
-        Send rows to a group where that is less; None sends all over TCP.
+        Send rows to a group if that is cheaper; with None, all rows go over TCP.
     """
 
     settings: Settings
@@ -112,13 +113,13 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RoundRecord(ServerEvent):
-    """What one round took, which is also the event that the round was made.
+    """The record of one round, which is also the event that reports it.
 
     Attributes
     ----------
     round : int
     objective : float
-        At the models at the beginning of the round.
+        The objective at the models at the beginning of the round.
     residual : float
         `Trainer.residual` of the step before the round.
     up_bytes, down_bytes : int
@@ -137,9 +138,9 @@ class RoundRecord(ServerEvent):
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that went wrong in a round, was made good by a new plan, and cost that round's uplink.
+    """Something that went wrong in a round; the round was made again under a new plan.
 
-    `worker` is empty where it was nobody's fault in particular.
+    `worker` is empty if no worker was at fault.
     """
 
     round: int
@@ -149,7 +150,7 @@ class Incident:
 
 @dataclass(frozen=True, eq=False)
 class MulticastRecord:
-    """What was sent to the multicast group in a run.
+    """The record of the multicast group of a run.
 
     Attributes
     ----------
@@ -158,15 +159,15 @@ class MulticastRecord:
     listeners : tuple of str
         The workers that the group serves under the last plan.
     reason : str
-        Why these.
+        The reason for this choice.
     served_over_tcp : mapping of worker to str
-        The workers that were served over TCP instead, and why.
+        The workers that were served over TCP instead, each with the reason.
     receptions : mapping of worker to ReceptionCounts
-        What each listener received.
+        The counts of each listener.
     sent_bytes, repair_bytes : int
-        Bytes of all datagrams, without the headers below them, and of those that repaired.
+        Bytes of all datagrams, without UDP, IP and Ethernet headers, and of the datagrams with repairs.
     rate : float
-        Bits in a second, at the end.
+        The rate at the end, in bits per second.
     """
 
     group: str
@@ -181,11 +182,11 @@ class MulticastRecord:
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
-    """What a finished run was and cost.
+    """The record of a finished run.
 
-    `plan` is the last, if there was more than one; `converged` says whether the run ended before it had made
-    all rounds that it might. `settings` are those of the run, with what was chosen in it; `outcome` says what
-    came of a training that ended with a solution.
+    `plan` is the last plan; `converged` is true if the run ended before its limit of rounds. `settings` are
+    those of the run, with the coupling and the λ that were chosen in it. `outcome` is the outcome of a
+    training that ended with a solution, else None.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""Replanning: which workers take part in the next rounds, under which plan, and from which state."""
+"""Replanning: a new plan for the workers that are present, and the state from which they continue."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Replanner:
     Attributes
     ----------
     assignment : Assignment or None
-        The last one.
+        The last assignment.
     states : StateHandover
     """
 
@@ -40,7 +40,7 @@ class Replanner:
         self._progress = progress
 
     async def replan(self, patience: float) -> Assignment:
-        """Plan for the workers that are present, and let them all have the same state of the training.
+        """Plan for the workers that are present, and give all of them the same state of the training.
 
         Parameters
         ----------
@@ -70,24 +70,24 @@ class Replanner:
             return assignment
 
     async def last_state(self) -> Bytes | None:
-        """The state of the training, if a member gives it soon. The round in progress is given up."""
+        """The state of the training, if a member sends it soon. The current round is given up."""
         return None if self.assignment is None else await self.states.last_state(self.assignment)
 
     async def _plan(self, members: Sequence[Member]) -> Assignment:
-        """An assignment of these members. After the last round nothing is coded, so an old plan will do."""
+        """An assignment of these members. After the last round nothing is coded, so an old plan suffices."""
         number = self._progress.plans
         if self.assignment is not None and self._progress.over and self.assignment.suits(members):
             return replace(self.assignment, number=number, members=tuple(members))
         return await asyncio.to_thread(make_assignment, number, members, self._progress)
 
     async def _lose_gone(self) -> None:
-        """Lose the members whose connections ended while the server waited for no answer of theirs."""
+        """Lose the members whose connections ended while the server did not wait for their answers."""
         for member in () if self.assignment is None else self.assignment.members:
             if member.lost is None and member.connection.failure is not None:
                 await self._peers.lose(member, member.connection.failure)
 
     async def _assemble(self, patience: float) -> list[Member]:
-        """The present workers, once they hold every partition, and a state that is not old."""
+        """The present workers, once they hold every partition and a state that is recent enough."""
         membership = self._peers.membership
         clock = asyncio.get_running_loop().time
         end: float | None = None
@@ -106,18 +106,18 @@ class Replanner:
             await membership.change(end - clock())
 
     def _ended(self, members: Sequence[Member]) -> bool:
-        """Whether all rounds are made, and a member has their result: then any members will do."""
+        """Whether all rounds are made and a member has the result, so that any members suffice."""
         suited = bool(members) and self.assignment is not None and self.assignment.suits(members)
         return suited and self._progress.over and self.states.latest(members).over
 
     def _missing(self, members: Sequence[Member]) -> list[str]:
-        """The partitions that none of these members holds, where it is trusted."""
+        """The partitions without a trusted holder among these members."""
         distrusted = self._progress.distrusted
         held = {name for m in members for name in m.partitions if (m.name, name) not in distrusted}
         return [info.id for info in self._progress.problem.infos if info.id not in held]
 
     def _up_to_date(self, members: Sequence[Member]) -> bool:
-        """Whether at most one round must be made again, or no absent worker can know more."""
+        """Whether at most one round must be made again, or no absent worker can have a later state."""
         here = {member.name for member in members}
         assignment = () if self.assignment is None else self.assignment.members
         absent = [member for member in assignment if member.name not in here and not member.ended]

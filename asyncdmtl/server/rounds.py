@@ -1,8 +1,8 @@
-"""The rounds of a run, as the server makes them.
+"""The rounds of a run at the server.
 
-The server assigns a plan to the workers that are present, makes rounds until a worker is lost or comes, and
-assigns a new plan, until the training is over. A worker that lacks the state of the training is given it when
-an assignment begins, so each worker applies every round once, whatever has become of its connections.
+The server assigns a plan to the workers that are present, makes rounds until a worker is lost or joins, and
+then assigns a new plan, until the training is over. When an assignment begins, a worker that lacks the state
+of the training receives it. So each worker applies every round exactly once, even if it reconnects.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from asyncdmtl.server.replanning import Replanner
 from asyncdmtl.server.row_transfer import RowTransfer
 from asyncdmtl.server.training_progress import TrainingProgress
 
-# A worker whose updates differ from those of other holders in so many rounds is excluded from the run.
+# A worker is excluded if its updates differ from those of other holders in this number of rounds.
 MOST_DISAGREEMENTS = 3
 
-# A worker whose rows were not what it computed in so many rounds is excluded from the run.
+# A worker is excluded if its rows did not match its digests in this number of rounds.
 MOST_BAD_ROWS = 3
 
-# A run ends with an error when updates were corrupted on their way in so many rounds in a row.
+# A run fails if updates were corrupted on the way in this number of consecutive rounds.
 MOST_CORRUPTED = 10
 
-# Seconds in which a worker that was lost shortly before the end may come back for its models.
+# Seconds within which a worker that was lost shortly before the end may come back for its models.
 LINGER = 1.0
 
 
@@ -52,7 +52,7 @@ class Rounds:
     peers : Peers
     ledger : Ledger
     writer : CheckpointWriter, optional
-        Without it there are no checkpoints.
+        Writes checkpoints; without it there are none.
     multicast : MulticastServer, optional
     """
 
@@ -78,7 +78,7 @@ class Rounds:
         self._combining = False
 
     async def make(self, patience: float) -> Assignment:
-        """Make all rounds that are left, and return the last assignment.
+        """Make all remaining rounds, and return the last assignment.
 
         Parameters
         ----------
@@ -88,9 +88,9 @@ class Rounds:
         Raises
         ------
         LinkError
-            No worker is left that holds some partition, and none came in time.
+            No worker holds some partition any more, and none came in time.
         IntegrityError
-            Workers ended with different models, or updates were corrupted again and again.
+            Workers ended with different models, or updates were corrupted in too many rounds in a row.
         """
         progress = self._progress
         while True:
@@ -102,7 +102,7 @@ class Rounds:
             try:
                 while not progress.over and not self._peers.membership.newcomers():
                     await self._round(assignment)
-                # A new plan is for workers that have this round; over TCP it comes after the round's rows.
+                # A new plan must reach workers after they have all rows of this round, as it does over TCP.
                 await self._transfer.settle(self._options.round_timeout)
                 if progress.over:
                     await self._finish(assignment)
@@ -113,7 +113,7 @@ class Rounds:
                 await self._transfer.stop_multicast()
 
     async def stop(self) -> None:
-        """Give up the round that is being made, and write a last checkpoint."""
+        """Give up the current round, and write a last checkpoint."""
         if self._writer is None or self._combining:
             return
         trainer = self._progress.trainer
@@ -131,11 +131,11 @@ class Rounds:
             due = self._writer is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
             giver = assignment.members[0] if due and progress.trainer is None else None
             then = {member: _after_round(last, member is giver) for member in assignment.members}
-            # If the server is stopped while it aggregates, it cannot tell where its models stand.
+            # If the server is stopped while it aggregates, the state of its models is undefined.
             self._combining = not side.streams
             async for i in transfer.ranges(last):
                 if i + 1 == len(side.ranges):
-                    # The result is certain now, and no worker has been told all of it.
+                    # From here on the round's result is certain, although no worker has all of it yet.
                     progress.round, progress.over, self._combining = number + 1, last, False
                 transfer.send(i, then)
         up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
@@ -145,7 +145,7 @@ class Rounds:
 
     @contextlib.asynccontextmanager
     async def _repeatable(self, assignment: Assignment) -> AsyncIterator[None]:
-        """Turn updates that differ or were corrupted into a ReplanError, after what follows for workers."""
+        """Turn differing or corrupted updates into a ReplanError, after noting the workers at fault."""
         try:
             yield
             self._corrupted = 0
@@ -162,7 +162,7 @@ class Rounds:
         raise ReplanError
 
     async def _state(self, giver: Member | None) -> Bytes:
-        """The state of the training, from a member that was told to give it, or from the server's trainer."""
+        """The state of the training, from a member that was told to send it, or from the server's trainer."""
         if giver is not None:
             (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
             return state
@@ -180,7 +180,7 @@ class Rounds:
                 self._progress.note(worker, type(error).__name__, str(error))
 
     async def _distrust(self, assignment: Assignment, error: DisagreementError) -> None:
-        """Treat odd holders as not holding what they differ in; exclude a worker that differs often."""
+        """Treat dissenting holders as not holding these partitions; exclude a worker that does so often."""
         members = {member.name: member for member in assignment.members}
         for worker, partitions in error.odd.items():
             self._progress.distrusted.update((worker, partition) for partition in partitions)
@@ -211,7 +211,7 @@ class Rounds:
         await self._peers.send_all({member: Finish() for member in done})
 
     def _conclude(self, done: Mapping[Member, Done]) -> None:
-        """Record what came of the training, if it ended with a solution that the server or a worker tells."""
+        """Record the outcome of the training, if it ended with a solution."""
         trainer = self._progress.trainer
         if trainer is not None:
             self._progress.outcome = trainer.outcome
@@ -225,7 +225,7 @@ class Rounds:
                 return
 
     async def _returning(self) -> bool:
-        """Whether a worker is present that lacks the models; one lost just now may come back for them."""
+        """Whether a worker that lacks the final models is present, or comes back for them soon."""
         membership, clock = self._peers.membership, asyncio.get_running_loop().time
         while not membership.newcomers():
             absent = (member for member in membership.members.values() if not member.current)
@@ -237,5 +237,5 @@ class Rounds:
 
 
 def _after_round(last: bool, gives: bool) -> AfterRound:
-    """What a worker does after a round that is the `last`, or after which it `gives` its state."""
+    """The order to a worker after a round: the round is the `last`, or the worker `gives` its state."""
     return AfterRound.END if last else AfterRound.GIVE if gives else AfterRound.GO_ON

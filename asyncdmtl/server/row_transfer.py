@@ -1,7 +1,8 @@
-"""The rows of a round at the server: up from all workers, through the server's side, and down again.
+"""The transfer of a round's rows at the server: up from all workers, combined, and down again.
 
-Rows come range by range. Where the server only recombines, each range goes down as soon as all workers have
-sent it, while the next ones come: a round takes little longer than the slower of the two directions.
+Rows travel range by range. If the server only recombines, each range goes down as soon as all workers have
+sent it, while the next ranges come up. A round then takes little longer than the slower of the two
+directions.
 """
 
 from __future__ import annotations
@@ -30,27 +31,28 @@ class RowTransfer:
     ----------
     peers : Peers
     multicast : MulticastServer, optional
-        Sends to a group the rows that several members need.
+        Sends the rows that several members need to a group.
     """
 
     def __init__(self, peers: Peers, multicast: MulticastServer | None = None) -> None:
         self.peers = peers
         self.multicast = multicast
-        # Workers that have made a round of this run: they win ties against newcomers.
+        # Workers that have made a round of this run. They win ties against newcomers.
         self.established: set[str] = set()
-        # Work of either kind is done in a thread where it is long, and each kind is timed by itself.
+        # Each kind of work has an executor of its own, since its duration decides whether it goes to a
+        # thread.
         self.putting, self.finishing = AdaptiveExecutor(), AdaptiveExecutor()
 
     @contextlib.asynccontextmanager
     async def round(self, assignment: Assignment, number: int) -> AsyncIterator[RoundTransfer]:
-        """One round: entered when the uploads of all members are here and agree, left when members took all.
+        """A context for one round: entered once all uploads are here and agree, left once all rows are sent.
 
         Raises
         ------
         DisagreementError
             Holders of a partition computed different updates.
         IntegrityError
-            What the server decoded is not what was computed.
+            The server decoded other vectors than workers computed.
         ReplanError
             A member is lost.
         """
@@ -61,12 +63,12 @@ class RowTransfer:
         await self.peers.drain(assignment.members)
 
     async def settle(self, seconds: float) -> None:
-        """Wait until all members that listen to the group have the last round, at most so many seconds."""
+        """Wait, at most `seconds`, until all listeners of the group have the last round."""
         if self.multicast is not None:
             await self.multicast.settle(seconds)
 
     async def stop_multicast(self) -> None:
-        """Send no more of the last round to the group."""
+        """Stop sending the last round to the group."""
         if self.multicast is not None:
             await self.multicast.stop()
 
@@ -104,7 +106,7 @@ class RoundTransfer:
             self._listeners = frozenset(listening)
 
     async def ranges(self, last: bool) -> AsyncIterator[int]:
-        """Combine what comes up, and give the ranges that may go down, in their order.
+        """Combine the rows that come up, and yield the ranges that may go down, in order.
 
         Parameters
         ----------
@@ -114,7 +116,7 @@ class RoundTransfer:
         Raises
         ------
         IntegrityError
-            What the server decoded is not what was computed.
+            The server decoded other vectors than workers computed.
         ReplanError
             A member is lost.
         """
@@ -126,7 +128,8 @@ class RoundTransfer:
             await self._owner.putting.do(side.put, i, rows)
             if side.streams:
                 yield i
-        # Fast workers may send the next round's rows while slow ones still take this round's: make room.
+        # Free the memory: fast workers may send the next round's rows while slow ones still receive this
+        # round's.
         del rows
         if not side.streams:
             await self._owner.finishing.do(side.finish, last)
@@ -134,7 +137,7 @@ class RoundTransfer:
                 yield i
 
     def send(self, i: int, then: Mapping[Member, AfterRound]) -> None:
-        """Write range `i` of the rows that each member is sent; `then` is what each does after the round."""
+        """Write range `i` of each member's rows; `then` is the order to each for after the round."""
         side, plan = self._side, self._assignment.number
         for k, member in enumerate(self._assignment.members):
             if member in self._listeners:
@@ -194,7 +197,7 @@ class RoundTransfer:
             )
 
     def _shaped(self, k: int, i: int, body: Bytes) -> Bytes:
-        """These bytes as the rows of member `k` in range `i`."""
+        """These bytes, reshaped as the rows of member `k` in range `i`."""
         count, width = self._side.uplink_range(k, i)
         if body.nbytes != count * width:
             raise RemoteProtocolError(

@@ -1,4 +1,4 @@
-"""The server of a run, from the first greeting to the last goodbye."""
+"""The server of a run, from the first connection to the record of the finished run."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ from asyncdmtl.server.training_progress import TrainingProgress
 
 log = logging.getLogger(__name__)
 
-# Seconds that a server which resumes a run waits for all workers of the checkpoint, even if fewer would do:
-# they try again every two seconds, and may know more than the checkpoint.
+# Seconds that a resuming server waits for all workers of the checkpoint, even if fewer would suffice: workers
+# try to reconnect every two seconds, and may have a later state than the checkpoint.
 RETURN_SECONDS = 5.0
 
 
 class Server:
     """Runs one training.
 
-    A worker that is lost, or whose updates differ from those of other holders, does not end the run while
-    the other workers still hold every partition: a new plan is made for them, and they send the round again.
-    Workers may come, or come back, at any time.
+    If a worker is lost, or its updates differ from those of other holders, the run goes on as long as the
+    other workers hold every partition: the server makes a new plan for them, and they send the round again.
+    Workers may join or come back at any time.
 
     Parameters
     ----------
     options : RunOptions
     emit : callable
-        Is called with each `ServerEvent`.
+        A function that is called with each `ServerEvent`.
     security : ServerSecurity
-        What workers must prove; by default nothing.
+        The proofs that workers must give; by default none.
 
     Attributes
     ----------
     ledger : Ledger
-        Every byte so far.
+        The ledger of all bytes so far.
 
     Raises
     ------
@@ -78,7 +78,8 @@ class Server:
         self._multicast = (
             None
             if options.multicast is None
-            # A listener that does not answer must not make workers that wait for it look late themselves.
+            # Half of the timeout, so that workers that wait for a silent listener do not themselves appear
+            # late.
             else MulticastServer(options.multicast, self.ledger, options.round_timeout / 2)
         )
         self._member_log = MemberLog(self._run, emit)
@@ -88,18 +89,18 @@ class Server:
         )
 
     async def run(self, host: str, port: int) -> RunRecord:
-        """Listen on an address, train with the workers that join, and return what it cost.
+        """Listen on an address, train with the workers that join, and return the record of the run.
 
         Raises
         ------
         LinkError
-            The address cannot be had, or the workers that are left do not hold every partition.
+            The server cannot listen at the address, or the remaining workers do not hold every partition.
         WaitError
             Workers did not join in time.
         PlacementError
-            No worker that joined holds a partition that must be covered.
+            A partition that must be covered has no holder among the workers that joined.
         DataError
-            Declarations, or the partitions that came of them, do not fit each other.
+            Declarations, or encoded partitions, do not fit each other.
         IntegrityError
             Workers ended with different models.
         """
@@ -167,7 +168,7 @@ class Server:
         checkpoint: Checkpoint | None,
         patience: float,
     ) -> RunRecord:
-        """Make all rounds, with `patience` seconds for workers that are missing before the first plan."""
+        """Make all rounds; before the first plan, wait up to `patience` seconds for missing workers."""
         options, membership = self._options, self._membership
         problem = Problem(options.settings, [membership.infos[part.id] for part in declared])
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
@@ -202,9 +203,9 @@ class Server:
             broadcast_bytes=assignment.side.broadcast_bytes,
             rounds=tuple(progress.records),
             converged=progress.converged,
-            # Copied at the same moment as the kernel's counts: goodbyes are still on their way.
+            # Copied at the same moment as the kernel's counts, since closing messages are still on their way.
             ledger=self.ledger.copy(),
-            # The kernel did not count for the server before this one.
+            # After a resume, the kernel's counts lack those of the server before.
             kernel={} if self._resumed is not None else self._membership.kernel_counts(),
             incidents=tuple(progress.incidents),
             seconds=seconds,
@@ -215,7 +216,7 @@ class Server:
         )
 
     async def _wait_for_rows(self, declared: Sequence[Declaration]) -> None:
-        """Wait until each partition has a holder that could encode it; LinkError if none comes in time."""
+        """Wait until each partition has a holder that has encoded it; LinkError if none comes in time."""
         membership, clock = self._membership, asyncio.get_running_loop().time
         end = clock() + self._options.rejoin_timeout
         while missing := [part.id for part in declared if part.id not in membership.infos]:
@@ -224,14 +225,14 @@ class Server:
             await membership.change(end - clock())
 
     async def _wait_for_return(self, workers: Collection[str]) -> None:
-        """Wait until all these workers are back, for `RETURN_SECONDS` at the most."""
+        """Wait, at most `RETURN_SECONDS`, until all these workers are back."""
         clock = asyncio.get_running_loop().time
         end = clock() + RETURN_SECONDS
         while (left := end - clock()) > 0 and set(workers) - {m.name for m in self._membership.present()}:
             await self._membership.change(left)
 
     async def _write_last_checkpoint(self) -> None:
-        """Write down where the training stands, if a worker or the server can tell that soon."""
+        """Write a last checkpoint, if a worker or the server can provide the state soon."""
         if self._rounds is not None:
             with contextlib.suppress(AsyncDMTLError):
                 await self._rounds.stop()

@@ -1,4 +1,4 @@
-"""The start of a run: the server waits for workers, and settles which partitions there are."""
+"""The start of a run: the server waits for workers, and settles the set of partitions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from asyncdmtl.server.records import RunOptions
 
 
 class RunStart:
-    """Waits for the workers that a run needs, and settles what they train on.
+    """Waits for the workers that a run needs, and settles the partitions and their encoding.
 
-    Where holders of a partition say different things of it, most of them are believed (`dissenters`), and the
-    others are refused.
+    If claims of holders about a partition differ, the majority is believed (`dissenters`), and the other
+    holders are refused.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ class RunStart:
         self._refused: set[str] = set()
 
     async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
-        """Wait for the workers, and until their rows are encoded.
+        """Wait until the workers have joined and their rows are encoded.
 
         Workers that come later may store only partitions that are declared by then.
 
         Returns
         -------
         encoding : Encoding
-            How the rows of all partitions become numbers.
+            The encoding of the rows of all partitions.
         declared : tuple of Declaration
             All partitions, in natural order. `Membership.infos` lacks those that no holder could encode.
 
@@ -72,7 +72,8 @@ class RunStart:
             raise PlacementError("placement", "must have at least one partition; joined", joined)
         membership.known = known
         for member in membership.members.values():
-            # The holders of a partition share one declaration from here on: surveys may be large.
+            # From here on, all holders of a partition share one declaration object, since surveys may be
+            # large.
             member.declared = tuple(known[part.id] for part in member.declared)
         encoding = await asyncio.to_thread(pooled, known, self._options.settings, membership.holders)
         membership.encoding.set_result(encoding)
@@ -93,7 +94,7 @@ class RunStart:
             self._forget_lost()
 
     def _agreed(self) -> bool:
-        """Refuse workers that declared other data than most holders; whether the rest hold all there is."""
+        """Refuse workers whose data differ from the majority's; whether the rest hold all partitions."""
         membership = self._membership
         everything = self._options.cover or tuple(membership.declared())
         claims = {m.name: {part.id: claim(part) for part in m.declared} for m in membership.members.values()}
@@ -109,13 +110,13 @@ class RunStart:
         self._refused |= odd.keys()
         for name in odd:
             membership.forget(name)
-        # A worker whose files only have the names of others has rows of its own. Without it, a run would miss
-        # them, so that fewer workers than asked for are not enough.
+        # A refused worker may have rows of its own, in files that only share names with others. Without it,
+        # the run would miss these rows; then fewer workers than requested are not enough.
         complete = set(everything) <= set(membership.declared())
         return not odd or (complete and (self._enough() or not foreign))
 
     async def _settle_infos(self) -> None:
-        """Believe what most holders made of each partition, and go on without the other holders."""
+        """Believe the majority about each encoded partition, and go on without the other holders."""
         membership = self._membership
         here = {m.name: m for m in membership.members.values() if m.ready and not m.gone}
         made = {name: {info.id: info for info in member.infos} for name, member in here.items()}
@@ -147,7 +148,7 @@ class RunStart:
         return [name for name in self._options.cover or () if name not in declared]
 
     def _lacking(self) -> str:
-        """In words, which workers are not here."""
+        """The missing workers, in words."""
         members = self._membership.members
         joined = ", ".join(sorted(members, key=natural_key)) or "none"
         if refused := self._refused - set(members):

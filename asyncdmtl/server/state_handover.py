@@ -1,4 +1,4 @@
-"""How the state of the training gets from a worker to the server, and to workers that lack it."""
+"""The transfer of the state of the training from a worker to the server and to workers that lack it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from asyncdmtl.server.peers import Peers
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.training_state import TrainingState, farthest
 
-# Seconds that a server which is stopped waits for a worker's last state of the training.
+# Seconds that a server that is being stopped waits for a worker's last state of the training.
 LAST_STATE_SECONDS = 2.0
 
 
 class StateHandover:
-    """Hands out plans, and with them the state of the training to the members that lack it.
+    """Sends plans to members, and the state of the training to the members that lack it.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class StateHandover:
         self._progress = progress
 
     def latest(self, members: Sequence[Member]) -> TrainingState:
-        """The state to go on from: that of the current round if it is there, else the farthest that is."""
+        """The state to continue from: that of the current round if a member has it, else the farthest one."""
         progress = self._progress
         current = tuple(member for member in members if member.current)
         if progress.trainer is not None:
@@ -59,7 +59,7 @@ class StateHandover:
         ----------
         assignment : Assignment
         origin : TrainingState
-            The state that the assignment goes on from.
+            The state from which the assignment continues.
 
         Raises
         ------
@@ -84,16 +84,16 @@ class StateHandover:
             member.current = True
 
     async def snapshot(self, giver: Member) -> Bytes:
-        """The state of the training, from a member that was told to give it.
+        """The state of the training, from a member that was told to send it.
 
         Raises
         ------
         IntegrityError
-            The state was corrupted on its way.
+            The state was corrupted on the way.
         RemoteProtocolError
             The state is of another round or size.
         WaitError, LinkError, PeerError
-            The state did not come.
+            The state did not arrive.
         """
         snapshot = await self._peers.receive(giver, Snapshot)
         peer, size = giver.connection.peer, snapshot.body.nbytes
@@ -105,7 +105,7 @@ class StateHandover:
         return snapshot.body
 
     async def last_state(self, assignment: Assignment) -> Bytes | None:
-        """The state of the training, if a member gives it soon. The round in progress is given up."""
+        """The state of the training, if a member sends it soon. The current round is given up."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_STATE_SECONDS):
                 for member in assignment.members:
@@ -118,13 +118,13 @@ class StateHandover:
         return None
 
     async def _assign(self, assignment: Assignment, first: Mapping[Member, StateTransfer]) -> None:
-        """Send members the plan, under the number of the last that was made, and what to do first."""
+        """Send members the plan, under the number of the last plan, with the order for their states."""
         progress = self._progress
         recipe, plan_digest = recipe_and_digest(assignment.plan)
         messages: dict[Member, Message] = {}
         for member, what in first.items():
             session, position = member.connection.session, assignment.position(member)
-            # Messages for the plan before may still be on their way, and be longer.
+            # Longer messages for the plan before may still be on their way.
             needed = max(assignment.side.uplink_bytes(position), progress.problem.state_bytes)
             session.body_limit = max(session.body_limit, needed)
             messages[member] = Assign(
@@ -140,13 +140,13 @@ class StateHandover:
         await self._peers.send_all(messages)
 
     async def _given(self, giver: Member, origin: TrainingState) -> Bytes:
-        """The state that a member gives, which must be the one that it said it has."""
+        """The state that a member sends, which must match the digest that it declared."""
         state = await self.snapshot(giver)
         if origin.digest and self._progress.digest(state) != origin.digest:
             raise RemoteProtocolError(f"{giver.connection.peer} gave another state than it said it has")
         return state
 
     async def _restore(self, taker: Member, restore: Restore) -> None:
-        """Send a member the state once it has made room for it."""
+        """Send a member the state, once it has allocated memory for it."""
         await self._peers.receive(taker, AwaitRestore)
         await self._peers.send(taker, restore)

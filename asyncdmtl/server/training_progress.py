@@ -1,4 +1,4 @@
-"""Where the training of a run stands, and what has happened in it so far."""
+"""The progress of a run's training, with the records of its rounds and incidents."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class TrainingProgress:
-    """Where the training stands.
+    """The progress of a training.
 
     Attributes
     ----------
@@ -30,25 +30,26 @@ class TrainingProgress:
         The run's name.
     problem : Problem
     strategy : str
-        The name of a strategy. "auto" is settled by the first plan, and holds for all later plans.
+        The name of a strategy. If it is "auto", the first plan replaces it by the chosen one for all later
+        plans.
     emit : callable
-        Is called with each event.
+        A function that is called with each event.
     round : int
-        The round that is to be made next.
+        The next round.
     over : bool
         Whether all rounds are made.
     plans : int
-        How many plans were made.
+        The number of plans so far.
     records : list of RoundRecord
     incidents : list of Incident
     distrusted : set of (worker, partition)
         Workers that are treated as not holding a partition, because their updates of it differed.
     trainer : Trainer or None
-        The models, where the server has them.
+        Holds the models, under strategies whose server has them.
     outcome : Outcome or None
-        What came of a training that ended with a solution.
+        The outcome of a training that ended with a solution.
     saved : TrainingState or None
-        The last state of the training that was written down.
+        The last state of the training that a checkpoint has.
     digest : Digest
         That of the run.
     """
@@ -76,12 +77,12 @@ class TrainingProgress:
         return self.over and (self.problem.exact or self.round < self.problem.rounds)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from where the server stood that wrote `checkpoint`.
+        """Continue from the progress in `checkpoint`.
 
         Raises
         ------
         UsageError
-            The checkpoint's state is not one of this training.
+            The checkpoint's state does not belong to this training.
         """
         self.round, self.over, self.plans = checkpoint.round, checkpoint.over, checkpoint.plans
         self.records, self.incidents = list(checkpoint.rounds), list(checkpoint.incidents)
@@ -93,11 +94,11 @@ class TrainingProgress:
         self.trainer = trainer if EXCHANGE_STRATEGIES[self.strategy].server_trains else None
 
     def keep_saved(self, state: Bytes) -> None:
-        """Remember the state of the training at this round, which is written down."""
+        """Remember the state of the training at this round, which a checkpoint has."""
         self.saved = TrainingState(self.round, self.over, (), state, self.digest(state))
 
     def go_on_from(self, state: TrainingState) -> None:
-        """Go on from the farthest state that there is, which may be that of an earlier round."""
+        """Continue from a state, which may be that of an earlier round."""
         if state.round < self.round:
             self.note(
                 "", "Rewound",
@@ -107,7 +108,7 @@ class TrainingProgress:
         self.round, self.over = state.round, state.over
 
     def record(self, record: RoundRecord) -> None:
-        """Keep the record of a round, log it, and tell the operator."""
+        """Keep the record of a round, log it, and emit it as an event."""
         self.records.append(record)
         self.emit(record)
         log.info(
@@ -117,14 +118,14 @@ class TrainingProgress:
         )  # fmt: skip
 
     def note(self, worker: str, kind: str, reason: str) -> None:
-        """Keep, log and tell the operator what went wrong.
+        """Keep an incident, log it, and emit it as an event.
 
         Parameters
         ----------
         worker : str
-            The worker at fault; empty if it is no worker in particular.
+            The worker at fault; empty if there is none.
         kind : str
-            The name of the error's class, or a word for what is no error.
+            The name of the error's class, or a word if it is no error.
         reason : str
         """
         self.incidents.append(Incident(self.round, worker, reason))

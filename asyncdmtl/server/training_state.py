@@ -1,4 +1,4 @@
-"""The state of the training that an assignment goes on from, and which workers have it."""
+"""The state of the training from which an assignment continues, and the workers that hold it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from asyncdmtl.server.member import Member
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """The state of the training that an assignment goes on from.
+    """The state of the training from which an assignment continues.
 
     Attributes
     ----------
     round : int
-        The state is that at the beginning of this round.
+        The round; the state is that at its beginning.
     over : bool
         Whether the training ended before that round.
     keepers : tuple of Member
         The members that hold it.
     state : (problem.state_bytes,) uint8 array or None
-        The state, if the server has it; else a keeper can give it.
+        The state, if the server has it; else a keeper can send it.
     digest : bytes
-        The state's, if it is known; else empty.
+        The state's digest, if it is known; else empty.
     """
 
     round: int
@@ -34,23 +34,23 @@ class TrainingState:
     digest: bytes = b""
 
     def rank(self) -> tuple[int, bool, bool, int]:
-        """What states are compared by: how far they go, whether the server has them, how many hold them."""
+        """The sort key of states: the round, whether the server has the state, and the number of keepers."""
         return self.round, self.over, self.state is not None, len(self.keepers)
 
 
 def farthest(members: Sequence[Member], saved: TrainingState | None, most_rounds: int) -> TrainingState:
-    """The farthest state that a worker says it holds, or that was saved.
+    """The farthest state that a worker declared or that was saved.
 
-    Workers at the same round hold different states if their digests differ. The state that most of them hold
-    is believed, then that of the first. All workers begin with the state of round 0.
+    If workers at the same round declared different digests, the state that most of them hold is believed;
+    among equals, that of the first worker. All workers begin with the state of round 0.
 
     Parameters
     ----------
     members : sequence of Member
     saved : TrainingState or None
-        The last state that was written down.
+        The last state that a checkpoint has.
     most_rounds : int
-        The rounds that the run makes at the most: no state beyond them is believed.
+        The most rounds of the run. States beyond them are not believed.
     """
     holders: dict[tuple[int, bool, bytes], list[Member]] = {(0, False, b""): []}
     for member in members:

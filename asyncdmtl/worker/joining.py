@@ -1,4 +1,4 @@
-"""How a worker joins a run over one connection: greeting, declaration, encoding, multicast group."""
+"""The steps by which a worker joins a run: greeting, declaration, encoding, multicast group."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 
 async def be_welcomed(connection: Connection, options: WorkerOptions, secret: bytes | None) -> Welcome:
-    """Greet the server, each side proving itself to the other if there is a secret.
+    """Greet the server. If there is a secret, both ends prove that they know it.
 
     Raises
     ------
     AuthenticationError
-        The server could not prove itself, or asks for a proof that this worker cannot give.
+        The server did not prove its identity, or asks for a proof that this worker cannot give.
     """
     hello = Hello(VERSION, options.name, options.silence_timeout)
     return await greet_server(connection, hello, secret, options.silence_timeout)
@@ -58,7 +58,7 @@ async def declare_and_encode(
     partitions: OwnPartitions,
     state: WorkerState,
 ) -> None:
-    """Declare the partitions, where this worker stands and how it computes; then encode the rows.
+    """Declare the partitions, the state of the training and the arithmetic; then encode the rows.
 
     Raises
     ------

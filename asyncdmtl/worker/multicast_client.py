@@ -1,4 +1,4 @@
-"""A worker's end of a multicast group: it receives the rows of each round, and reports what it lacks."""
+"""A worker's end of a multicast group: it receives the rows of each round, and reports losses."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from asyncdmtl.plan.plan import Plan
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinGroup, LossQuery, LossReport, MulticastControl
 from asyncdmtl.worker.multicast_receiver import MulticastReceiver
 
-# Seconds in which a probe of the group must arrive. A worker that it does not reach is served over TCP; the
-# server probes for 2.4 s in all, and switches learn of a new member in less.
+# Seconds within which a probe of the group must arrive; otherwise the worker is served over TCP. The server
+# sends probes for 2.4 s in all, and switches learn about a new member in less.
 PROBE_SECONDS = 2.0
 
-# Seconds by which datagrams may arrive later than a question about them that was sent after them, because
-# they take another way through the network.
+# Seconds by which datagrams may arrive after a query about them, although they were sent before it, because
+# they take another path through the network.
 LATE_DATAGRAM_SECONDS = 0.005
 
-# Seconds without any datagram of a round after which its rows go up without regard to the group.
+# If no datagram of a round arrives for this number of seconds, rows go up without waiting for the group.
 SILENT_GROUP_SECONDS = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class GroupPlan:
-    """What a worker needs to know of the plan that it follows in order to receive its rows from the group.
+    """The facts about the plan in force by which a worker receives its rows from the group.
 
     Attributes
     ----------
@@ -55,17 +55,17 @@ class GroupPlan:
 
     @property
     def places(self) -> list[int]:
-        """The places of these rows among those that the worker takes from the group."""
+        """The positions of these rows among the rows that the worker receives from the group."""
         return [self.solver.own.index(number) for number in self.rows]
 
 
 class MulticastClient:
-    """A worker's end of the run's multicast group, as long as one connection lasts.
+    """A worker's end of the run's multicast group, for the time of one connection.
 
     Parameters
     ----------
     connection : Connection
-        Carries the server's questions about rows, and the answers.
+        The connection, which carries the server's loss queries and the reports.
     message : JoinGroup
     interface : str
         The interface on which datagrams arrive; if empty, the interface of the connection.
@@ -94,13 +94,13 @@ class MulticastClient:
         self._plan = -1
         self._round = -1
         self._followed: GroupPlan | None = None
-        # The round before this one, about which the server may still ask.
+        # The round before this one, about which the server may still send queries.
         self._before: tuple[int, Reassembly] | None = None
         connection.on_multicast_control = self._on_multicast_control
 
     @property
     def counts(self) -> DatagramCounts:
-        """All datagrams so far, by what became of them."""
+        """The counts of all datagrams so far."""
         return self._receiver.receiver.counts
 
     @property
@@ -133,7 +133,7 @@ class MulticastClient:
         return True
 
     async def follow(self, number: int, side: WorkerSide) -> None:
-        """Receive what is sent under plan `number` from now on, if its rows may come from the group."""
+        """Receive rounds under plan `number` from now on, if its rows may come from the group."""
         self._receiver.end()
         self._before, self._followed = None, None
         if side.group_plan is None:
@@ -144,7 +144,7 @@ class MulticastClient:
         self._followed = GroupPlan(side, side.group_plan, solver, layout)
 
     def begin(self, round_: int) -> None:
-        """Receive a round; to be called before the server can send it."""
+        """Begin to receive a round. It must be called before the server can send the round."""
         if (followed := self._followed) is None:
             return
         if self._receiver.round is not None:
@@ -154,11 +154,11 @@ class MulticastClient:
         self._receiver.begin(stream, followed.layout, followed.solver, self._changed.set)
 
     def has(self, index: int) -> bool:
-        """Whether all rows of a range are here."""
+        """Whether all rows of a range have arrived."""
         return self._received.complete(index)
 
     async def reached(self, index: int) -> None:
-        """Wait until some row of a range, or of a later one, is here, unless the group falls silent."""
+        """Wait until a row of a range, or of a later one, has arrived, unless the group falls silent."""
         while index >= 0 and self._received.reached < index and not self._silent:
             self._changed.clear()
             try:
@@ -168,7 +168,7 @@ class MulticastClient:
                 self._silent = True
 
     async def complete(self, index: int) -> None:
-        """Wait until all rows of a range are here."""
+        """Wait until all rows of a range have arrived."""
         while not self.has(index):
             self._changed.clear()
             await self._changed.wait()
@@ -190,7 +190,7 @@ class MulticastClient:
 
     @property
     def _received(self) -> Reassembly:
-        """What is here of the round in progress."""
+        """The rows of the current round that have arrived."""
         assert self._receiver.round is not None
         return self._receiver.round
 
@@ -222,7 +222,7 @@ class MulticastClient:
         self._changed.set()
 
     def _on_query(self, query: LossQuery) -> None:
-        """Report what is lacking, at once if nothing is, else when late datagrams have had time to arrive."""
+        """Report lacking rows: at once if there are none, else after a delay for late datagrams."""
         asked = range(query.index, query.index + query.count)
         if any(self._lacks(query.round, index)[0] for index in asked):
             self._loop.call_later(LATE_DATAGRAM_SECONDS, self._report, query, asked)
@@ -231,14 +231,14 @@ class MulticastClient:
 
     def _report(self, query: LossQuery, asked: range) -> None:
         for index in asked:
-            # A new plan or the end of the run may have come since: then the server does not want the answer.
+            # If a new plan or the end of the run has come since, the server does not expect the report.
             session = self._connection.session
             if not self._connection.lost and session.heartbeats_due and query.plan == session.plan:
                 report = LossReport(query.plan, query.round, index, *self._lacks(query.round, index))
                 self._connection.write(report)
 
     def _lacks(self, round_: int, index: int) -> tuple[bytes, int]:
-        """What is lacking of a range, and how many of its datagrams arrived; of an earlier round, nothing."""
+        """The lacking rows of a range, and the count of its datagrams; an earlier round lacks nothing."""
         if round_ == self._round:
             return self._receiver.lacks(index)
         seen = 0

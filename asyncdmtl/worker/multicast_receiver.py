@@ -1,4 +1,4 @@
-"""How a worker receives the rows of one round after another from a multicast group."""
+"""Receives the rows of one round after another from a multicast group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MulticastReceiver:
     ----------
     receiver : GroupReceiver
     round : Reassembly or None
-        What is here of the round that is being received.
+        The rows of the current round that have arrived.
     """
 
     def __init__(self, receiver: GroupReceiver) -> None:
@@ -35,7 +35,7 @@ class MulticastReceiver:
         solver: Solver,
         on_progress: Callable[[], None],
     ) -> Reassembly:
-        """Receive a round from now on, and no earlier round any more.
+        """Begin to receive a round, and end the round before.
 
         Parameters
         ----------
@@ -43,7 +43,7 @@ class MulticastReceiver:
         layout : Layout
         solver : Solver
         on_progress : callable
-            Called when a range begins to arrive, or is complete.
+            Called when a range begins to arrive or is complete.
         """
         begun = Reassembly(stream, layout, solver, self.receiver.counts)
 
@@ -53,20 +53,20 @@ class MulticastReceiver:
                 on_progress()
 
         self.receiver.listen(stream.name, take)
-        # Datagrams of the round before that wait in the socket were not lost, whether needed or not.
+        # Read the waiting datagrams of the round before, so that they do not count as lost.
         self.receiver.read(DRAIN_READS)
         self.end()
         self.round = begun
         return begun
 
     def lacks(self, index: int) -> tuple[bytes, int]:
-        """What is lacking of each piece of a range, and how many datagrams of the range have arrived."""
+        """The lacking rows of each piece of a range, and the count of its datagrams that have arrived."""
         assert self.round is not None
         self.receiver.read(DRAIN_READS)
         return self.round.lacks(index), self.round.seen(index)
 
     def end(self) -> None:
-        """Receive no round any more."""
+        """Stop receiving."""
         if self.round is not None:
             self.receiver.forget(self.round.stream.name)
             self.round = None

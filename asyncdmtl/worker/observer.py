@@ -1,4 +1,4 @@
-"""What somebody who runs a worker in the same process may watch of it."""
+"""The interface by which a program observes a worker that runs in the same process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from asyncdmtl.learning.settings import Settings
 
 
 class WorkerObserver:
-    """Is told what a worker learns and computes. These methods do nothing: override those of interest.
+    """Gets calls at the steps of a worker. These methods do nothing: subclasses override those they need.
 
     The worker waits until a method returns. An error that a method raises ends the worker's part in the run.
     """
 
     def on_settings(self, settings: Settings) -> None:
-        """Called whenever a server has told the worker the settings of the run."""
+        """Called whenever the worker has received the settings of the run from a server."""
 
     def before_compute(self, round_: int) -> None:
         """Called before the worker computes its updates of a round; perhaps in another thread."""
 
     def after_compute(self, round_: int, upload: Upload) -> None:
-        """Called with what the worker has computed. The next round overwrites the arrays of the rows."""
+        """Called with the worker's upload. The next round overwrites the arrays of its rows."""

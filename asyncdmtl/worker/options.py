@@ -1,4 +1,4 @@
-"""How a worker takes part in a run."""
+"""The options of a worker."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 
-# Characters of a worker's name: the protocol carries no longer ones.
+# The most characters of a worker's name, as in the protocol.
 LONGEST_WORKER_NAME = 200
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """How a worker takes part in a run.
+    """The options of a worker.
 
     Attributes
     ----------
     name : str
-        Unique among the workers of the run.
+        The worker's name, unique in the run.
     max_wait : float
         Seconds to wait for a server that is not up yet, or whose connection was lost.
     start_timeout : float
         Seconds to wait for the first plan.
     round_timeout : float
-        Seconds to wait for the server's rows in a round, and for the server to take what it is sent.
+        Seconds to wait for the server's rows in a round, and until the server has received a message.
     silence_timeout : float
-        Seconds after which a server that sends nothing at all is taken for lost.
+        Seconds after which a server that sends nothing counts as lost.
     interface : str
         The interface on which datagrams of a multicast group arrive: its name, or an address of this host.
         If empty, the interface of the connection.

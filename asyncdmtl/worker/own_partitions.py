@@ -1,4 +1,4 @@
-"""The partitions that a worker stores: what it declares of them, and their encoded rows."""
+"""The partitions that a worker stores, with their declarations and their encoded rows."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class OwnPartitions:
         self._encoded: Mapping[str, Partition] = {}
 
     def declare(self) -> tuple[Declaration, ...]:
-        """What the server may know of the partitions before their rows are encoded."""
+        """The declarations of the partitions, which the server gets before rows are encoded."""
         if self._declared is None:
             self._declared = tuple(stored.declaration() for stored in self._stored)
         return self._declared
 
     def encode(self, encoding: Encoding, settings: Settings) -> tuple[PartitionInfo, ...]:
-        """Encode the rows, and return what the server may know of the result.
+        """Encode the rows, and return the facts about the encoded partitions that the server gets.
 
         Raises
         ------
@@ -55,6 +55,6 @@ class OwnPartitions:
 
     @property
     def encoded_with(self) -> tuple[Encoding, Settings]:
-        """How rows were encoded, and for which settings; known after `encode`."""
+        """The encoding and the settings with which rows were encoded; known after `encode`."""
         assert self._encoded_with is not None
         return self._encoded_with

@@ -1,7 +1,7 @@
-"""A worker's part in a run over one connection: it joins, and then makes round after round.
+"""The participation of a worker in a run over one connection: it joins, and then makes the rounds.
 
-A new plan may come at any time, and makes all that the worker is doing under the old one pointless. Wherever
-the worker waits for the server, a new plan raises `NewPlan`, and the worker begins anew with it.
+A new plan may come at any time, and makes all work under the old one useless. Wherever the worker waits for
+the server, a new plan raises `NewPlan`, and the worker starts again with it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class NewPlan(Exception):  # noqa: N818 - no error
 
 
 class Participation:
-    """A worker's part in a run over one connection.
+    """The participation of a worker in a run over one connection.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class Participation:
     options : WorkerOptions
     partitions : OwnPartitions
     state : WorkerState
-        Where the worker stands, which outlasts the connection.
+        The worker's state, which outlasts the connection.
     reconnection : Reconnection
-        Is told of what the worker has achieved.
+        Notes the welcome and the progress of the worker.
     observer : WorkerObserver
     """
 
@@ -86,7 +86,8 @@ class Participation:
         self._plan = -1
         self._multicast: MulticastClient | None = None
         self._uplink = UplinkSender(options.round_timeout)
-        # Each kind of work is timed by itself, and done in a thread where it takes long.
+        # Each kind of work has an executor of its own, since its duration decides whether it goes to a
+        # thread.
         self._computing, self._receiving, self._applying = (AdaptiveExecutor() for _ in range(3))
 
     async def run(self, secret: bytes | None) -> TaskModels:
@@ -95,12 +96,12 @@ class Participation:
         Parameters
         ----------
         secret : bytes or None
-            What worker and server prove to each other that they know.
+            The secret that worker and server prove to each other to know; None if there is none.
 
         Raises
         ------
         AsyncDMTLError
-            The connection failed, or the server refused this worker, or what it sent cannot be used.
+            The connection failed, the server refused this worker, or the server sent something unusable.
         """
         assign = await self._join(secret)
         while True:
@@ -115,7 +116,7 @@ class Participation:
                 assign = replaced.assign
 
     async def close(self) -> None:
-        """Stop all that goes on beside the messages: rows on their way up, and the multicast group."""
+        """Stop the background tasks: the sending of rows, and the multicast group."""
         await self._uplink.stop()
         if self._multicast is not None:
             log.info(
@@ -147,7 +148,7 @@ class Participation:
         return message
 
     async def _follow(self, assign: Assign) -> None:
-        """Follow a plan, with the state of the training that the server says."""
+        """Follow a plan, with the state of the training that the server orders."""
         state, connection, self._plan = self._state, self._connection, assign.plan
         await self._uplink.stop()
         _, settings = self._partitions.encoded_with
@@ -166,7 +167,7 @@ class Participation:
             await self._give()
 
     async def _send_round(self) -> Downlink:
-        """Compute this worker's part of a round, begin to send it, and wait for the server's answer.
+        """Compute the upload of a round, begin to send it, and wait for the server's answer.
 
         Heartbeats go on while threads compute.
         """
@@ -184,13 +185,13 @@ class Participation:
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         self._check_plan()
         group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
-        # Where nothing comes down before all is up, rows go up as fast as they can.
+        # If nothing comes down before all rows are up, rows go up as fast as possible.
         in_step = state.side.streams and (group is not None or state.side.received_bytes > 0)
         await self._uplink.begin(connection, [uplink, *more], group, in_step=in_step)
         return await self._receive(Downlink)
 
     async def _apply_round(self, downlink: Downlink) -> None:
-        """Receive the rows of a round, apply them, and give the server the new state if it wants that."""
+        """Receive the rows of a round, apply them, and send the server the new state if it asks for it."""
         state = self._state
         if (downlink.plan, downlink.round) != (self._plan, state.round):
             raise RemoteProtocolError(
@@ -221,8 +222,8 @@ class Participation:
     async def _receive_from_group(self) -> None:
         """Receive all rows of a round from the multicast group, range by range, and decode them.
 
-        A new plan may come while datagrams still arrive. If the plan says that the round counts, and all of
-        the round's rows are here, the round is applied before the new plan is followed.
+        A new plan may come while datagrams still arrive. If the plan begins after this round, and all of the
+        round's rows are here, the round is applied before the new plan is followed.
         """
         side, group, connection = self._state.side, self._multicast, self._connection
         if group is None or not group.follows_plan:
@@ -251,7 +252,7 @@ class Participation:
         connection.inbox.put_back(assign)
 
     def _counts_under(self, newer: Assign) -> bool:
-        """Whether a new plan begins after the round in progress, so that this round is to be applied."""
+        """Whether a new plan begins after the current round, so that this round must be applied."""
         return newer.round > self._state.round
 
     async def _give(self) -> None:
@@ -262,7 +263,7 @@ class Participation:
         await self._connection.send(snapshot, *self._round_limit)
 
     async def _leave(self) -> None:
-        """Send the digest of the final models, and wait until the server says that all workers are done."""
+        """Send the digest of the final models, and wait for the message that all workers are done."""
         await self._ask(Done(self._plan, self._state.side.models_digest(), self._state.outcome()), Finish)
 
     async def _ask(self, message: Message, answer: type[Answer]) -> Answer:
@@ -272,13 +273,13 @@ class Participation:
         return await self._receive(answer)
 
     async def _receive(self, wanted: type[Answer]) -> Answer:
-        """The next message, which is a `wanted` one; or it is a new plan, which raises NewPlan."""
+        """The next message of the kind `wanted`; a new plan raises NewPlan instead."""
         message: Answer | Assign = await self._connection.receive((wanted, Assign), *self._round_limit)
         if isinstance(message, Assign):
             raise NewPlan(message)
         return message
 
     def _check_plan(self) -> None:
-        """Raise NewPlan if a new plan is here already: nothing may be sent under the old one."""
+        """Raise NewPlan if a new plan has arrived: nothing may be sent under the old one any more."""
         if (newer := self._connection.inbox.take(Assign)) is not None:
             raise NewPlan(newer)

@@ -1,4 +1,4 @@
-"""What a worker makes of a plan that the server sent, after it has checked that the plan is one for it."""
+"""Checks a plan from the server, and makes the worker's side of the rounds under it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_worker_side(
     partitions: Mapping[str, Partition],
     digest: Digest = UNKEYED,
 ) -> WorkerSide:
-    """The side of worker `name` under an assigned plan, with the models before the first round.
+    """The side of worker `name` under an assigned plan, with the initial models.
 
     Matrices, tables and buffers of the plan are made here, which may take seconds.
 
@@ -32,9 +32,9 @@ def make_worker_side(
     ----------
     assign : Assign
     name : str
-        The worker's.
+        The worker's name.
     settings : Settings
-        Of the run.
+        The settings of the run.
     partitions : mapping of name to Partition
         The worker's encoded partitions.
     digest : Digest, optional
@@ -43,7 +43,7 @@ def make_worker_side(
     Raises
     ------
     PlanError
-        The plan is malformed, or not one for this worker.
+        The plan is malformed, or not for this worker.
     RemoteProtocolError
         Plan, partitions and tasks do not fit each other.
     """
@@ -64,8 +64,8 @@ def make_worker_side(
 def _check_recipe(assign: Assign, name: str) -> None:
     """Check the size of the plan before its matrices are made.
 
-    The worker knows already which partitions there are, and that it is itself one of the workers. The
-    denominator of an optimal load is less than the number of workers, so more packets are not to be believed.
+    The worker knows the partitions of the run, and that it must be one of the workers. The denominator of an
+    optimal load is less than the number of workers, so a plan with more packets is refused.
     """
     workers, packets = assign.recipe.get("workers"), assign.recipe.get("subpackets")
     if not isinstance(workers, list) or name not in workers:

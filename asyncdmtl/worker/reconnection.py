@@ -1,4 +1,4 @@
-"""When a worker that lost its server connects again, and when it gives up."""
+"""The reconnection of a worker that lost its server: whether, how long, and with which pauses."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from asyncdmtl.errors import (
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE
 
-# Connections that may be lost in a row, without a round in between, before --max-wait is not begun anew.
+# The number of consecutive lost connections, without a round in between, each of which restarts --max-wait.
 MOST_LOSSES = 20
 
 
 class Reconnection:
-    """How long a worker goes on trying, with growing pauses.
+    """Decides how long a worker tries to reconnect, and the growing pauses between attempts.
 
-    The time of `max_wait` begins anew with each round that is made, and whenever a server is lost that had
-    welcomed the worker, up to `MOST_LOSSES` times in a row.
+    The time of `max_wait` starts again with each round, and whenever a server is lost that had welcomed the
+    worker, up to `MOST_LOSSES` times in a row.
 
     Parameters
     ----------
     max_wait : float
         Seconds.
     clock : callable
-        Seconds of a clock that never runs backwards.
+        A monotonic clock, in seconds.
     """
 
     def __init__(self, max_wait: float, clock: Callable[[], float]) -> None:
@@ -44,7 +44,7 @@ class Reconnection:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds in which a connection must be made."""
+        """Seconds that are left for making a connection."""
         return max(0.0, self._end - self._clock())
 
     def note_welcome(self) -> None:
@@ -69,7 +69,7 @@ class Reconnection:
         return _may_return(connection, error, joined=joined) and not self._gives_up(error)
 
     async def pause(self) -> None:
-        """Wait before the next attempt, each time longer."""
+        """Wait before the next attempt; each pause is longer than the one before."""
         await asyncio.sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_RETRY_PAUSE)
 
@@ -83,11 +83,12 @@ class Reconnection:
 
 
 def _may_return(connection: Connection, error: AsyncDMTLError, *, joined: bool) -> bool:
-    """Whether only the connection failed, or the server said that this worker may come back."""
+    """Whether only the connection failed, or the server permits this worker to come back."""
     if isinstance(error, PeerError):
         return connection.worker_may_return
     if isinstance(error, LinkError):
         return True
-    # Bytes were corrupted, or the server was silent. A peer that has never welcomed the worker is no server.
+    # If bytes were corrupted or the server was silent, only the connection failed. A peer that never welcomed
+    # the worker may be no server at all.
     silent = isinstance(error, WaitError) and error.option == "--silence-timeout"
     return joined and (silent or isinstance(error, RemoteProtocolError | IntegrityError))

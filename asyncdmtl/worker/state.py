@@ -1,4 +1,4 @@
-"""Where a worker stands in a run, whatever becomes of its connections."""
+"""The state of a worker in a run, which outlasts its connections."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from asyncdmtl.protocol.messages.registry import AfterRound, Assign, Downlink, R
 
 
 class WorkerState:
-    """Where a worker stands in a run.
+    """The state of a worker in a run.
 
-    A round is applied as a whole, and then counted, or not at all.
+    A round is applied and counted as a whole, or not at all.
 
     Parameters
     ----------
     name : str
-        The worker's.
+        The worker's name.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class WorkerState:
     digest : Digest
         That of the run.
     round : int
-        The models are those at the beginning of this round.
+        The next round; the models are those at its beginning.
     over : bool
         Whether the training ended before this round.
     """
@@ -43,7 +43,7 @@ class WorkerState:
         self._side: WorkerSide | None = None
 
     def enter(self, run: str) -> None:
-        """Take part in this run; if it is another run than before, from its beginning."""
+        """Take part in this run; if it is another run than before, start from its beginning."""
         if run != self.run:
             self.run, self.round, self.over, self._side = run, 0, False, None
             self.digest = Digest(run)
@@ -55,7 +55,7 @@ class WorkerState:
 
     @property
     def side(self) -> WorkerSide:
-        """The worker's side of the rounds under the plan that it follows."""
+        """The worker's side of the rounds under the current plan."""
         assert self._side is not None
         return self._side
 
@@ -64,7 +64,7 @@ class WorkerState:
         return b"" if self._side is None else self._side.state_digest()
 
     def keep(self, side: WorkerSide, assign: Assign) -> None:
-        """Follow a plan from here on, with the models that are here.
+        """Follow a plan from here on, with the models that this worker has.
 
         Raises
         ------
@@ -83,9 +83,9 @@ class WorkerState:
         Raises
         ------
         IntegrityError
-            The state was corrupted on its way.
+            The state was corrupted on the way.
         RemoteProtocolError
-            The state is not one of this training.
+            The state does not belong to this training.
         """
         if self.digest(restore.body) != restore.digest:
             reason = "the state of the training was corrupted on its way"
@@ -97,7 +97,7 @@ class WorkerState:
         self._side, self.round, self.over = side, assign.round, assign.over
 
     def outcome(self) -> Mapping[str, Any]:
-        """What came of the training, in plain types, if this worker is the one to tell it; else nothing."""
+        """The outcome of the training in plain types, if this worker is the one to send it; else empty."""
         outcome = self.side.trainer.outcome
         return outcome.as_dict() if outcome is not None and self.side.worker == 0 else {}
 
@@ -107,7 +107,7 @@ class WorkerState:
         Raises
         ------
         IntegrityError
-            The rows were corrupted on their way. No model has changed.
+            The rows were corrupted on the way. No model has changed.
         DataError
             The models outgrow the dtype. No model has changed.
         """

@@ -1,4 +1,4 @@
-"""A worker's rows of a round on their way up, in step with the rows that come down."""
+"""Sends a worker's rows of a round up, in step with the rows that come down."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from asyncdmtl.protocol.messages.registry import Message
 from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.window import UplinkWindow
 
-# Ranges of a round that a worker may send before the first of them arrives from the multicast group. More
-# would wait in queues, and delay the rows of other workers.
+# The number of ranges that a worker may be ahead of the ranges from the multicast group. More ranges would
+# wait in queues, and delay the rows of other workers.
 RANGES_AHEAD_OF_GROUP = 3
 
 
 class UplinkSender:
-    """Sends the ranges of rounds, none too far ahead of the ranges that come down.
+    """Sends the ranges of rounds, not too far ahead of the ranges that come down.
 
     Parameters
     ----------
     limit : float
-        Seconds in which the server must take each message; the option --round-timeout sets it.
+        Seconds within which the server must receive each message; the option --round-timeout sets it.
     """
 
     def __init__(self, limit: float) -> None:
@@ -45,12 +45,12 @@ class UplinkSender:
         ----------
         connection : Connection
         messages : sequence of Message
-            One for each range, in their order.
+            One message for each range, in order.
         group : MulticastClient or None
-            The group from which the rows of the round come; if None, they come over the connection.
+            The group that the rows of the round come from; None if they come over the connection.
         in_step : bool
-            Whether ranges go up in step with those that come down. Else they go up as fast as they can, which
-            they must where nothing comes down before all is up.
+            Whether ranges go up in step with those that come down. Otherwise they go up as fast as possible,
+            which is necessary if nothing comes down before all ranges are up.
         """
         await self.stop()
         self._received = -1
@@ -69,13 +69,13 @@ class UplinkSender:
         self._changed.set()
 
     async def stop(self) -> None:
-        """Send no more of the round."""
+        """Stop sending the round."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
             if not task.cancelled():
-                # That the connection was lost is raised where messages are received.
+                # A lost connection is reported where messages are received.
                 task.exception()
 
     async def _send(

@@ -1,4 +1,4 @@
-"""One worker in one run, through as many connections as that takes."""
+"""A worker in a run, which reconnects after lost connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One worker in one run, through as many connections as that takes.
+    """A worker in a run, which reconnects after lost connections.
 
     Parameters
     ----------
@@ -36,16 +36,16 @@ class Worker:
     partitions : sequence of Stored
         The partitions that are stored here. None of their rows is ever sent.
     security : WorkerSecurity
-        What the server must prove; by default nothing.
+        The proofs that the server must give; by default none.
     observer : WorkerObserver, optional
-        Is told what the worker learns and computes.
+        Gets calls at the steps of the worker.
 
     Attributes
     ----------
     state : WorkerState
-        Where the worker stands.
+        The worker's state in the run.
     ledger : Ledger
-        All bytes that the worker sent and received.
+        The ledger of all bytes that the worker sent and received.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class Worker:
         self._partitions = OwnPartitions(partitions)
 
     async def run(self, host: str, port: int) -> TaskModels:
-        """Join the server's run and return the models at its end: of all tasks, for `personal` of its own.
+        """Join the server's run; return the final models, of all tasks or under `personal` of its own tasks.
 
-        When the connection is lost, this worker comes back and goes on, for as long as `max_wait` allows
-        without a round that is made.
+        If the connection is lost, the worker reconnects and goes on, unless `max_wait` passes without a
+        round.
 
         Raises
         ------
         AuthenticationError
-            The server could not prove who it is, or asks for a proof that this worker cannot give.
+            The server did not prove its identity, or asks for a proof that this worker cannot give.
         LinkError
             The server cannot be reached, or was lost.
         PeerError
-            The server refused this worker or failed, and said why.
+            The server refused this worker or failed, and reported the reason.
         WaitError
             The server did not answer in time.
         IntegrityError
@@ -110,7 +110,7 @@ class Worker:
 
     @property
     def trained_with(self) -> tuple[Encoding, Settings]:
-        """How the run encoded rows, and its settings; known once `run` has returned."""
+        """The encoding and the settings of the run; known once `run` has returned."""
         return self._partitions.encoded_with
 
     def _connection(self, tls: Callable[[], TLSChannel] | None) -> Connection:
