@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,3 +50,18 @@ class Digest:
 
 UNKEYED = Digest()
 """Digests where there is no run: both sides in one process, or a test."""
+
+
+def draws(key: bytes, count: int) -> list[int]:
+    """Whole numbers below 2**64 that look random, one for each of the first `count` numbers under a key.
+
+    All who know the key draw the same: they are the first 8 bytes of a keyed BLAKE2b.
+    """
+    short = hashlib.blake2b(key, digest_size=32, usedforsecurity=False).digest()
+    keyed = hashlib.blake2b(key=short, usedforsecurity=False)
+    drawn = []
+    for number in range(count):
+        one = keyed.copy()
+        one.update(number.to_bytes(8, "little"))
+        drawn.append(int.from_bytes(one.digest()[:8], "little"))
+    return drawn

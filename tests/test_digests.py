@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncdmtl.digests import UNKEYED, VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.digests import UNKEYED, VECTOR_DIGEST_BYTES, Digest, draws
 
 digest = Digest("7f3a")
 
@@ -48,3 +49,12 @@ def test_a_combined_digest_depends_on_every_part_and_on_their_order() -> None:
     assert len(combined) == 5
     assert {len(each) for each in combined} == {VECTOR_DIGEST_BYTES}
     assert digest.combined([one, other]) == digest(np.frombuffer(one + other, np.uint8))
+
+
+def test_draws_depend_on_key_and_number_alone() -> None:
+    assert draws(b"a", 3) == draws(b"a", 5)[:3]
+    assert draws(b"a", 3) != draws(b"b", 3)
+    assert all(0 <= drawn < 2**64 for drawn in draws(b"a", 100))
+    inner = hashlib.blake2b(b"a", digest_size=32).digest()
+    expected = hashlib.blake2b((2).to_bytes(8, "little"), key=inner).digest()[:8]
+    assert draws(b"a", 3)[2] == int.from_bytes(expected, "little")

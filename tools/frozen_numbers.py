@@ -214,7 +214,7 @@ def _round(server: ServerSide, workers: list[WorkerSide], last: bool, hashes: _H
             _reply(server, i, replies)
     if not server.streams:
         server.finish(last)
-        for i in range(len(server.ranges)):
+        for i in range(len(server.down_ranges)):
             _reply(server, i, replies)
     for k, (worker, reply) in enumerate(zip(workers, replies, strict=True)):
         hashes.downlink += reply

@@ -62,8 +62,9 @@ data_options = together(
         "--test-fraction",
         type=float,
         metavar="SHARE",
-        help="The share of the rows of each task in the files that is kept for tests and not trained on.  "
-        "[default: 0.2 for run]",
+        help="The share of the rows of each task in the files that is kept for tests and not trained on; of "
+        "files that are a worker's partitions, of each partition.  [default: 0.2 for run; for a worker what "
+        "the server says]",
     ),
     click.option(
         "--parts",

@@ -132,7 +132,9 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     """The settings of the run and its rows as numbers.
 
     If neither option nor recipe says what λ is, cross-validation chooses it, and for files the coupling too.
+    Rows for tests are set aside here, so workers are not asked to keep any.
     """
+    given = given | {"test_fraction": None}
     if given["coupling"] == AUTO:
         given = given | {"coupling": None, "strength": AUTO}
     suggested = given["strength"] is None and "strength" in loaded.defaults

@@ -20,6 +20,7 @@ from asyncdmtl.net.authentication import ServerSecurity, is_loopback
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.json_output import emit, write_report
+from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.events import HealthListening, Joined, Listening, OnEvent, ServerEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
@@ -125,9 +126,20 @@ _security_options = together(
     "defaults from it. For data in files give --loss, --strength and --workers instead.",
 )
 @training_options
+@click.option(
+    "--test-fraction",
+    type=float,
+    metavar="SHARE",
+    show_default="none",
+    help="The share of the rows of each partition that its holders keep for tests. They tell sums of errors, "
+    "from which the report has test scores; no row leaves its site.",
+)
 @downlink_options
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
+)
+@click.option(
+    "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw loads, training and test scores here."
 )
 @_wait_options
 @_checkpoint_options
@@ -144,6 +156,7 @@ def main(
     cover: Path | None,
     recipe: str | None,
     report_file: Path | None,
+    plot_file: Path | None,
     join_timeout: float,
     round_timeout: float,
     silence_timeout: float,
@@ -166,7 +179,8 @@ def main(
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
     """
-    check_outputs({"--report": report_file})
+    check_outputs({"--report": report_file, "--plot": plot_file})
+    check_picture(plot_file)
     host, port = parse_address(listen, "--listen")
     security = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
     if (risk := security.check_exposure(host, insecure)) is not None:
@@ -199,7 +213,7 @@ def main(
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
     record = run(_serve(options, security, (host, port), on_event, health_address), until_eof=until_eof)
-    _print_report(record, format, report_file)
+    _print_report(record, format, report_file, plot_file)
 
 
 async def _serve(
@@ -231,10 +245,15 @@ async def _serve(
         await health.close()
 
 
-def _print_report(record: RunRecord, format: str, file: Path | None) -> None:
+def _print_report(record: RunRecord, format: str, file: Path | None, picture: Path | None) -> None:
     report = report_run(record)
     if file is not None:
         write_report(report, file)
+    if picture is not None:
+        # Here and not above: Matplotlib takes a second to import.
+        from asyncdmtl.report.run_pictures import plot_run
+
+        plot_run(report, picture)
     if format == "json":
         emit({"event": "finished", "report": report})
     else:

@@ -188,6 +188,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     chosen["standardise"] = bool(chosen.get("standardise"))
     chosen.setdefault("tolerance", 0.0)
     chosen.setdefault("dtype", "float32")
+    chosen.setdefault("test_fraction", 0.0)
     return Settings(**{name: chosen[name] for name in Settings.__dataclass_fields__})
 
 

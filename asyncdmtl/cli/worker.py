@@ -98,6 +98,14 @@ _security_options = together(
     help="Begin the names of partitions with this name, so that files of one name at several sites are not "
     "taken for copies of each other.",
 )
+@click.option(
+    "--least-rows",
+    type=int,
+    default=1,
+    metavar="ROWS",
+    help="Take no part, and tell nothing of the rows, if a partition here has fewer rows to train on; or a "
+    "fold of it, where the run chooses λ.",
+)
 @click.option("--seed", type=int, default=0, help="Of the data; the same at every worker.")
 @click.option("--partitions", metavar="ID,ID…", help="The partitions that are stored here.")
 @click.option(
@@ -137,6 +145,7 @@ _security_options = together(
 def main(
     connect: str,
     name: str,
+    least_rows: int,
     partitions: str | None,
     placement: Path | None,
     partition_files: Sequence[Path],
@@ -167,12 +176,19 @@ def main(
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
-    options = WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout, interface)
+    names = _stored_names(name, partitions, placement)
+    share = None
+    if partition_files or (names is None and loading.is_table(given["data"])):
+        # Files that are partitions as they are: each of these keeps rows for tests.
+        share, given["test_fraction"] = given["test_fraction"], None
+    options = WorkerOptions(
+        name, max_wait, start_timeout, round_timeout, silence_timeout, interface, share, least_rows
+    )
     stored: Sequence[Stored]
     if partition_files:
         stored = [read_partition(file) for file in partition_files]
     else:
-        stored = loading.load_stored(given, _stored_names(name, partitions, placement))
+        stored = loading.load_stored(given, names)
     if declare is not None:
         placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})
         click.echo(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asyncdmtl.arrays import Floats
+from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.data.columns import Column, as_column, is_missing, is_numeric, to_numbers, update_digest
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.surveys import Survey
@@ -68,6 +68,17 @@ class RawPartition:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.target)
+
+    @property
+    def targets(self) -> Column:
+        """The targets, one for each row."""
+        return self.target
+
+    def take(self, rows: Indices) -> RawPartition:
+        """Some of the rows, at least one, under the same name."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        weights = None if self.weights is None else self.weights[rows]
+        return RawPartition(self.id, self.task, columns, self.target[rows], weights, self.target_name)
 
     def digest(self) -> bytes:
         """16 bytes of BLAKE2b over names and content; copies of a partition have equal digests."""

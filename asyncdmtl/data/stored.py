@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
+from asyncdmtl.arrays import Indices
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.learning.tasks import Declaration, Partition
 
@@ -18,6 +21,17 @@ class Stored(Protocol):
     @property
     def task(self) -> str:
         """The task that owns it."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """The target of each row: numbers, or text."""
+
+    def take(self, rows: Indices) -> Stored:
+        """Some of the rows, at least one, under the same name."""
 
     def declaration(self) -> Declaration:
         """The facts about it that a worker sends when it joins, before the encoding is known."""

@@ -13,6 +13,7 @@ from asyncdmtl.exchange.sides import ServerSide, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
+from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.plan import Plan
 
@@ -39,10 +40,11 @@ class CodedServerSide(ServerSide):
         self._digest = digest
         self.group_plan = plan
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
-        self.ranges = self._format.ranges
-        self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
+        self._down_format = self._format_of_results(grouped)
+        self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         self._recombine = plan.coders.recombiner
-        self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in self._widths]
+        widths = [int(cols.stop - cols.start) for cols in self.down_ranges]
+        self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in widths]
         self._digests: list[bytes] = []
         # Digests are numbered: `n` for the update of partition n, then `N + t` for the aggregate of task t
         # where aggregates are units.
@@ -55,8 +57,13 @@ class CodedServerSide(ServerSide):
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of one vector as it is coded, padding included: the unit of the loads."""
+        """Bytes of one vector as it goes up, padding included: the unit of the uplink's load."""
         return self._format.padded_bytes
+
+    @property
+    def down_vector_bytes(self) -> int:
+        """Bytes of one vector as it comes down, padding included: the unit of the downlink's loads."""
+        return self._down_format.padded_bytes
 
     @property
     def broadcast_bytes(self) -> int:
@@ -69,11 +76,12 @@ class CodedServerSide(ServerSide):
 
     def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
         """The shape of the rows that `worker` sends in range `i`: their number, and bytes of each."""
-        return self.plan.uplink_rows[worker], self._widths[i]
+        cols = self.ranges[i]
+        return self.plan.uplink_rows[worker], cols.stop - cols.start
 
     def downlink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` is sent in a round."""
-        return len(self.plan.deliveries[worker].rows) * self._format.packet_bytes
+        return len(self.plan.deliveries[worker].rows) * self._down_format.packet_bytes
 
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan."""
@@ -157,6 +165,10 @@ class CodedServerSide(ServerSide):
         """Whether all workers ended with the same models."""
         return len(set(digests.values())) <= 1
 
+    def _format_of_results(self, grouped: bool) -> VectorFormat:
+        """The format of the vectors that go down; here that of those that came up."""
+        return self._format
+
 
 class RelayServerSide(CodedServerSide):
     """The server under `relay` and `uncoded`: it combines rows as they come, and decodes nothing."""
@@ -180,7 +192,7 @@ class CentralServerSide(CodedServerSide):
         super().__init__(plan, problem, grouped=grouped, digest=digest)
         self._chosen_rows, self._collect = plan.coders.collector()
         self._units = self._format.allocate(len(plan.units.holders))
-        self._results = self._format.allocate(len(problem.tasks))
+        self._results = self._down_format.allocate(len(problem.tasks))
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
         """Decode range `i` of all units."""
@@ -191,20 +203,21 @@ class CentralServerSide(CodedServerSide):
         """Check the digests of the decoded units, aggregate updates by task, and combine the results."""
         units: Vectors = self._format.vectors(self._units)  # type: ignore[assignment]
         self._check_decoded(units)
-        results: Vectors = self._format.vectors(self._results)  # type: ignore[assignment]
+        results: Vectors = self._down_format.vectors(self._results)  # type: ignore[assignment]
         units_of = self.plan.units.units_of_tasks(self.problem.partitions_of)
-        for t, own in enumerate(units_of):
-            if t in self.plan.units.aggregated:
-                results[t] = units[own[0]]
-            else:
-                results[t] = self.problem.aggregate(t, units[list(own)])
-        self._use(results, last)
+        aggregates = [
+            units[own[0]] if t in self.plan.units.aggregated else self.problem.aggregate(t, units[list(own)])
+            for t, own in enumerate(units_of)
+        ]
+        self._use(aggregates, results, last)
         self._digests = [self._digest(result) for result in results]
-        for cols, down in zip(self.ranges, self._down, strict=True):
+        for cols, down in zip(self.down_ranges, self._down, strict=True):
             self._recombine(self._results[:, cols], down)
 
-    def _use(self, results: Vectors, last: bool) -> None:
-        """Replace the aggregates by the vectors that go down; here these are the aggregates themselves."""
+    def _use(self, aggregates: Sequence[Vectors], results: Vectors, last: bool) -> None:
+        """Write what goes down, a row for each task; here the aggregates themselves."""
+        for result, aggregate in zip(results, aggregates, strict=True):
+            result[:] = aggregate
 
     def _check_decoded(self, units: Vectors) -> None:
         names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
@@ -265,9 +278,12 @@ class PersonalServerSide(CentralServerSide):
         """The server's own penalty and residual, measured after the last step."""
         return self._measured
 
-    def _use(self, results: Vectors, last: bool) -> None:
-        self.trainer.step(results)
+    def _use(self, aggregates: Sequence[Vectors], results: Vectors, last: bool) -> None:
+        self.trainer.step(aggregates)
         self._measured = self.trainer.penalty(), self.trainer.residual
         # Workers compute their next updates at the vectors that they are sent: `Y`, and in the end the models
         # `W`.
-        results[:] = self.problem.as_vectors(self.trainer.W if last else self.trainer.Y)
+        results.view(np.uint8)[:] = self.trainer.told(last=last)
+
+    def _format_of_results(self, grouped: bool) -> VectorFormat:
+        return self.plan.vector_format(*self.problem.told, grouped=grouped)

@@ -17,6 +17,7 @@ from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.sides import Upload, WorkerSide, reported_by
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.plan import Plan
 
 
@@ -56,14 +57,16 @@ class CodedWorkerSide(WorkerSide):
         self._own_updates = self._array_of_updates(held)
         self._encode = plan.coders.encoder(worker)
         self._decode = plan.coders.decoder(worker)
-        self.ranges = self._format.ranges
-        self._widths = [int(cols.stop - cols.start) for cols in self.ranges]
+        self._down_format = self._format_of_results(grouped)
+        self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         # A single range is the array itself, not a view, because the encoder caches by array.
         whole = len(self.ranges) == 1
         self._sources = [self._own if whole else self._own[:, cols] for cols in self.ranges]
-        self._rows = tuple(np.empty((plan.uplink_rows[worker], n), np.uint8) for n in self._widths)
+        self._rows = tuple(
+            np.empty((plan.uplink_rows[worker], n), np.uint8) for n in map(_width, self.ranges)
+        )
         self._known = self._known_packets()
-        self._wanted = self._format.allocate(len(self._delivery.wanted))
+        self._wanted = self._down_format.allocate(len(self._delivery.wanted))
         self._prepared = False
         trainer.warm_up()
         reported = set(reported_by(plan.placement, worker))
@@ -72,11 +75,11 @@ class CodedWorkerSide(WorkerSide):
     @property
     def received_bytes(self) -> int:
         """Bytes of the rows that this worker is sent in a round."""
-        return len(self._delivery.rows) * self._format.packet_bytes
+        return len(self._delivery.rows) * self._down_format.packet_bytes
 
     def received_range(self, i: int) -> int:
         """Bytes of the rows that this worker is sent in range `i`."""
-        return len(self._delivery.rows) * self._widths[i]
+        return len(self._delivery.rows) * _width(self.down_ranges[i])
 
     def compute(self) -> Upload:
         """Compute local updates at the current models and encode them."""
@@ -97,20 +100,20 @@ class CodedWorkerSide(WorkerSide):
         """Decode the rows of range `i`, and begin the step with them if that is possible."""
         self._check_size(i, rows)
         self._prepare()
-        cols = self.ranges[i]
-        received = rows.reshape(len(self._delivery.rows), self._widths[i])
+        cols = self.down_ranges[i]
+        received = rows.reshape(len(self._delivery.rows), _width(cols))
         self._decode(received, self._known[:, cols], self._wanted[:, cols])
-        if i + 1 < len(self.ranges):
+        if i + 1 < len(self.down_ranges):
             self._advance(cols.stop)
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets from which this worker decodes a multicast, (packets, bytes)."""
         self._prepare()
-        return self._known[:, self.ranges[i]]
+        return self._known[:, self.down_ranges[i]]
 
     def apply(self, expected: bytes) -> None:
         """Check the digest of the decoded vectors, and take the step to the next models."""
-        decoded = self._vectors(self._wanted)
+        decoded: Vectors = self._down_format.vectors(self._wanted)  # type: ignore[assignment]
         if self._digest.combined([self._digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
         self._prepare()
@@ -150,6 +153,10 @@ class CodedWorkerSide(WorkerSide):
     def state_digest(self) -> bytes:
         """The digest of the state of the training, which is the same at all workers."""
         return self._digest(self.trainer.state())
+
+    def _format_of_results(self, grouped: bool) -> VectorFormat:
+        """The format of the vectors that come down; here that of those that go up."""
+        return self._format
 
     @abstractmethod
     def _known_packets(self) -> Bytes:
@@ -297,6 +304,10 @@ class PersonalWorkerSide(CodedWorkerSide):
         """The models of the tasks of this worker's partitions."""
         return super().models().of(self._delivery.wanted)
 
+    def baselines(self) -> dict[str, TaskModels]:
+        """Models of these tasks to compare with."""
+        return {kind: models.of(self._delivery.wanted) for kind, models in super().baselines().items()}
+
     def models_digest(self) -> bytes:
         """The digest of the models of this worker's tasks."""
         return self._digest(self.trainer.W[list(self._delivery.wanted)])
@@ -305,8 +316,11 @@ class PersonalWorkerSide(CodedWorkerSide):
         """Empty: workers have models of different tasks, so that there is no common state."""
         return b""
 
+    def _format_of_results(self, grouped: bool) -> VectorFormat:
+        return self.plan.vector_format(*self._problem.told, grouped=grouped)
+
     def _known_packets(self) -> Bytes:
-        return self._format.allocate(0)
+        return self._down_format.allocate(0)
 
     def _collect_known(self) -> None:
         """Do nothing: a worker has no side information about the models that the server makes."""
@@ -315,7 +329,7 @@ class PersonalWorkerSide(CodedWorkerSide):
         """Do nothing: the server takes the step."""
 
     def _step(self, decoded: Vectors) -> None:
-        self.trainer.place(self._delivery.wanted, self._problem.models_of(decoded))
+        self.trainer.take_told(self._delivery.wanted, decoded.view(np.uint8))
 
     def _names(self) -> Sequence[str]:
         return self._problem.tasks
@@ -323,3 +337,7 @@ class PersonalWorkerSide(CodedWorkerSide):
     def _penalty_and_residual(self) -> tuple[float, float]:
         """Zeros: the server computes both itself."""
         return 0.0, 0.0
+
+
+def _width(cols: slice) -> int:
+    return int(cols.stop - cols.start)

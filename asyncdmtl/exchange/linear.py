@@ -40,7 +40,7 @@ class LinearWorkerSide(WorkerSide):
         self.worker = worker
         self.trainer = trainer
         problem = trainer.problem
-        self.ranges = (slice(0, self.received_bytes),)
+        self.ranges = self.down_ranges = (slice(0, self.received_bytes),)
         self._received: Bytes = np.empty(0, np.uint8)
         self._own: Vectors = np.empty((len(trainer.own), problem.d), problem.dtype)
         reported = set(reported_by(plan.placement, worker))
@@ -106,7 +106,7 @@ class LinearServerSide(ServerSide):
     def __init__(self, plan: LinearPlan, problem: Problem, *, digest: Digest = UNKEYED) -> None:
         super().__init__(plan, problem)
         self._digest = digest
-        self.ranges = (slice(0, self._packet_bytes),)
+        self.ranges = self.down_ranges = (slice(0, self._packet_bytes),)
         self._uplink: tuple[Bytes, ...] = ()
         self._down: Bytes = np.empty(0, np.uint8)
 

@@ -73,10 +73,11 @@ class WorkerSide(ABC):
         The worker's index in the plan.
     trainer : Trainer
         Holds the models, and the partitions that this worker stores under the plan.
-    ranges : tuple of slice
-        The bytes of a row, range by range. Rows travel range by range in both directions.
+    ranges, down_ranges : tuple of slice
+        The bytes of a row that goes up, and of one that comes down, range by range.
     streams : bool
-        Whether the rows of a range may come down before the rows of the next range have gone up.
+        Whether the rows of a range may come down before the rows of the next range have gone up; ranges are
+        the same in both directions then.
     group_plan : Plan or None
         The plan, if rows under it may come from a multicast group.
     """
@@ -85,6 +86,7 @@ class WorkerSide(ABC):
     worker: int
     trainer: Trainer
     ranges: tuple[slice, ...]
+    down_ranges: tuple[slice, ...]
     streams: bool = False
     group_plan: Plan | None = None
 
@@ -140,11 +142,15 @@ class WorkerSide(ABC):
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets from which this worker decodes a multicast, (packets, bytes)."""
-        return np.empty((0, self.ranges[i].stop - self.ranges[i].start), np.uint8)
+        return np.empty((0, self.down_ranges[i].stop - self.down_ranges[i].start), np.uint8)
 
     def models(self) -> TaskModels:
         """The models that this worker has: of all tasks, or under `personal` of its own tasks."""
         return self.trainer.models()
+
+    def baselines(self) -> dict[str, TaskModels]:
+        """Models to compare with on test rows, by their kind; empty where none were made."""
+        return self.trainer.baselines()
 
     @abstractmethod
     def models_digest(self) -> bytes:
@@ -173,8 +179,8 @@ class ServerSide(ABC):
     problem : Problem
     trainer : Trainer or None
         Holds the models under strategies whose server takes the steps; else None.
-    ranges : tuple of slice
-        The bytes of a row, range by range.
+    ranges, down_ranges : tuple of slice
+        The bytes of a row that goes up, and of one that comes down, range by range.
     streams : bool
     group_plan : Plan or None
         The plan, if rows under it may be sent to a multicast group.
@@ -184,6 +190,7 @@ class ServerSide(ABC):
     problem: Problem
     trainer: Trainer | None = None
     ranges: tuple[slice, ...]
+    down_ranges: tuple[slice, ...]
     streams: bool = False
     group_plan: Plan | None = None
 
@@ -195,7 +202,12 @@ class ServerSide(ABC):
     @property
     @abstractmethod
     def vector_bytes(self) -> int:
-        """Bytes of one vector as it is coded, padding included: the unit of the loads."""
+        """Bytes of one vector as it goes up, padding included: the unit of the uplink's load."""
+
+    @property
+    def down_vector_bytes(self) -> int:
+        """Bytes of one vector as it comes down, padding included: the unit of the downlink's loads."""
+        return self.vector_bytes
 
     @property
     @abstractmethod

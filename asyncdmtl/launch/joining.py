@@ -162,6 +162,7 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         candidates=compare(plan.placement, problem.task_of, whole_tasks=codes_whole_tasks(problem.settings)),
         problem=problem,
         vector_bytes=server.vector_bytes,
+        down_vector_bytes=server.down_vector_bytes,
         broadcast_bytes=server.broadcast_bytes,
         rounds=tuple(rounds),
         converged=problem.exact

@@ -29,8 +29,8 @@ _RATIO = 0.46415888336127786
 # The number of strengths that are solved together. With more, many would lie beyond the end of the path.
 _STRENGTHS_AT_A_TIME = 4
 
-# The most strengths of a path: they cover a factor of about 10^6.5.
-_MAX_STRENGTHS = 20
+MAX_STRENGTHS = 20
+"""The most strengths of a path: they cover a factor of about 10^6.5."""
 
 # A path ends after this number of strengths in a row without improvement.
 _STRENGTHS_WITHOUT_GAIN = 3
@@ -98,7 +98,7 @@ class Selection:
 def path_from(first: float) -> Sequence[float]:
     """Descending strengths that begin at `first`, three for each factor of ten; only `first` if it is 0."""
     strengths = [first]
-    while len(strengths) < _MAX_STRENGTHS and first > 0.0:
+    while len(strengths) < MAX_STRENGTHS and first > 0.0:
         strengths.append(strengths[-1] * _RATIO)
     return strengths
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.choosing import Selection
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.choosing import MAX_STRENGTHS, Selection
+from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,64 @@ class Outcome:
             return cls(str(content["coupling"]), strength, objective, gap, selections)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError("outcome", "must be what a trainer told", content) from error
+
+
+def outcome_numbers(settings: Settings) -> int:
+    """How many numbers `packed` makes of an outcome."""
+    return 5 + (
+        len(_candidates(settings)) * (1 + MAX_STRENGTHS * (1 + settings.folds)) if settings.chooses else 0
+    )
+
+
+def packed(outcome: Outcome | None, settings: Settings) -> Floats:
+    """The outcome of a run as a vector of `outcome_numbers`, which `unpacked` reads; 0 without an outcome."""
+    numbers = np.zeros(outcome_numbers(settings))
+    if outcome is None:
+        return numbers
+    names = _candidates(settings)
+    numbers[:5] = 1.0, names.index(outcome.coupling), outcome.strength, outcome.objective, outcome.gap
+    if settings.chooses:
+        for name, block in zip(names, numbers[5:].reshape(len(names), -1), strict=True):
+            if (found := outcome.selections.get(name)) is not None:
+                count = len(found.strengths)
+                block[0], block[1 : 1 + count] = count, found.strengths
+                losses = block[1 + MAX_STRENGTHS :].reshape(MAX_STRENGTHS, -1)
+                losses[:count] = found.losses
+    return numbers
+
+
+def unpacked(numbers: Floats, settings: Settings) -> Outcome | None:
+    """The outcome of which `packed` made a vector.
+
+    Raises
+    ------
+    UsageError
+        It made none of that kind.
+    """
+    names = _candidates(settings)
+    known, index, strength, objective, gap = numbers[:5].tolist()
+    if not known and not numbers.any():
+        return None
+    selections = {}
+    sound = (
+        known == 1.0 and index in range(len(names)) and all(map(math.isfinite, (strength, objective, gap)))
+    )
+    if sound and settings.chooses:
+        for name, block in zip(names, numbers[5:].reshape(len(names), -1), strict=True):
+            if block[0] not in range(MAX_STRENGTHS + 1):
+                sound = False
+            elif count := int(block[0]):
+                losses = block[1 + MAX_STRENGTHS :].reshape(MAX_STRENGTHS, -1)[:count]
+                sound = sound and not np.isnan(losses[0]).all() and not np.isinf(losses).any()
+                selections[name] = _selection({"strengths": block[1 : 1 + count], "losses": losses})
+    if not sound or strength < 0.0:
+        raise UsageError("state", "must hold what came of the training", numbers[:5].tolist())
+    return Outcome(names[int(index)], strength, objective, gap, selections)
+
+
+def _candidates(settings: Settings) -> tuple[str, ...]:
+    """The couplings that an outcome may have."""
+    return AUTO_COUPLINGS if settings.coupling == AUTO else (settings.coupling,)
 
 
 def settled(settings: Settings, outcome: Outcome | None) -> Settings:

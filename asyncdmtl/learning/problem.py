@@ -22,6 +22,7 @@ from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.outcome import outcome_numbers
 from asyncdmtl.learning.settings import AUTO, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
@@ -130,6 +131,16 @@ class Problem:
         return self.update == "statistics"
 
     @property
+    def tests(self) -> bool:
+        """Whether sites keep rows for tests."""
+        return any(info.held for info in self.infos)
+
+    @property
+    def compares(self) -> bool:
+        """Whether models of each task alone, and one for all, are made for tests to compare with."""
+        return self.exact and self.tests
+
+    @property
     def rounds(self) -> int:
         """The most rounds of the run."""
         return 1 if self.exact else self.settings.rounds
@@ -137,9 +148,13 @@ class Problem:
     @property
     def state_bytes(self) -> int:
         """Bytes of `Trainer.state()`."""
+        T, d = len(self.tasks), self.d
+        if self.exact:
+            return self.iterate_bytes + 8 * (
+                outcome_numbers(self.settings) + self.compares * (T + 1) * (self.features + 1)
+            )
         if not isinstance(self.wire, SecondOrderWire):
             return self.iterate_bytes
-        T, d = len(self.tasks), self.d
         metric = 0 if self.wire.curvature else T * d * d
         return self.iterate_bytes + 8 * (2 * T * d + T + metric + 2)
 
@@ -179,23 +194,12 @@ class Problem:
             z = psi(updates.astype(np.float64, copy=False), weights)
         return z if isinstance(self.wire, SecondOrderWire) else z.astype(self.dtype)
 
-    def as_vectors(self, models: Vectors) -> NDArray[Any]:
-        """Models (T, d) as vectors of the length and dtype of updates, padded with zeros."""
-        if isinstance(self.wire, Wire):
-            return models
-        vectors = np.zeros((len(models), self.wire.length), self.wire.dtype)
-        raw = np.ascontiguousarray(models).view(np.uint8)
-        vectors.view(np.uint8)[:, : raw.shape[1]] = raw
-        return vectors
-
-    def models_of(self, vectors: NDArray[Any]) -> Vectors:
-        """The models that `as_vectors` turned into these vectors."""
-        if isinstance(self.wire, Wire):
-            return vectors
-        raw = np.ascontiguousarray(vectors).view(np.uint8)[:, : self.d * self.dtype.itemsize]
-        raw = np.ascontiguousarray(raw)
-        models: Vectors = raw.view(self.dtype)
-        return models
+    @property
+    def told(self) -> tuple[int, np.dtype[Any]]:
+        """Length and dtype of `Trainer.told()` for a task: its model, and two more if sites test them."""
+        if not self.compares:
+            return self.d, self.dtype
+        return self.d * self.dtype.itemsize + 16 * (self.features + 1), np.dtype(np.uint8)
 
     @property
     def columnwise(self) -> bool:

@@ -79,6 +79,8 @@ class Settings:
         The folds of cross-validation, at least 2.
     least_rows : int
         Statistics of fewer rows than this are never sent, for a partition or for a fold of it.
+    test_fraction : float
+        The share of the rows of each partition, from 0 to below 1, that its holders keep for tests.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class Settings:
     arithmetic: str = "reproducible"
     folds: int = 5
     least_rows: int = 1
+    test_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         choices = {
@@ -115,7 +118,7 @@ class Settings:
         for name, known in choices.items():
             if getattr(self, name) not in tuple(known):
                 raise UsageError(name, f"must be one of {', '.join(known)}", getattr(self, name))
-        for name in ("strength", "tolerance"):
+        for name in ("strength", "tolerance", "test_fraction"):
             value = getattr(self, name)
             if name == "strength" and value is None:
                 continue
@@ -128,6 +131,8 @@ class Settings:
                 raise UsageError(name, f"must be a whole number, at least {least}", value)
             if value > 2**53:
                 raise UsageError(name, "must be at most 2**53", value)
+        if self.test_fraction >= 1.0:
+            raise UsageError("test_fraction", "must be at least 0 and below 1", self.test_fraction)
         for name in ("accelerated", "standardise"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(name, "must be true or false", getattr(self, name))

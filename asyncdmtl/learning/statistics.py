@@ -11,7 +11,6 @@ The statistics of a task are pooled from those of its partitions: Chan, Golub, L
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Indices
+from asyncdmtl.digests import draws
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.quadratic import Quadratics
 from asyncdmtl.learning.tasks import Partition
@@ -145,12 +145,12 @@ def deal(partition: Partition, folds: int, seed: int) -> Indices:
     are dealt one after the other.
     """
     key = seed.to_bytes(8, "little") + partition.id.encode()
-    draws = [_draw(key, row) for row in range(partition.rows)]
-    order = sorted(range(partition.rows), key=lambda row: (partition.y[row] == 1.0, draws[row]))
+    *drawn, first = draws(key, partition.rows + 1)
+    order = sorted(range(partition.rows), key=lambda row: (partition.y[row] == 1.0, drawn[row]))
     if not set(np.unique(partition.y)) <= {0.0, 1.0}:
-        order = sorted(range(partition.rows), key=draws.__getitem__)
+        order = sorted(range(partition.rows), key=drawn.__getitem__)
     dealt = np.empty(partition.rows, np.int64)
-    dealt[order] = (np.arange(partition.rows) + _draw(key, partition.rows) % folds) % folds
+    dealt[order] = (np.arange(partition.rows) + first % folds) % folds
     return dealt
 
 
@@ -296,9 +296,3 @@ def _split(blocks: Floats, layout: Layout) -> tuple[Floats, Floats, Floats]:
     scatter = np.empty((*blocks.shape[:-1], n, n))
     scatter[..., i, j] = scatter[..., j, i] = blocks[..., 1 + n :]
     return blocks[..., 0], blocks[..., 1 : 1 + n], scatter
-
-
-def _draw(key: bytes, row: int) -> int:
-    short = hashlib.blake2b(key, digest_size=32, usedforsecurity=False).digest()
-    drawn = hashlib.blake2b(row.to_bytes(8, "little"), key=short, usedforsecurity=False)
-    return int.from_bytes(drawn.digest()[:8], "little")

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arrays import Floats, Vectors
-from asyncdmtl.errors import DataError
+from asyncdmtl.arrays import Bytes, Floats, Vectors
+from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.choosing import Selection, choose, choose_strength
 from asyncdmtl.learning.coupled import solve
-from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.ridge import alone_and_together
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS
 from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
 from asyncdmtl.learning.step import Columns
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer
 
 # The last solution in this process, by the digest of its problem; and the lock by which one thread solves.
-_SOLVED: dict[bytes, tuple[Floats, Outcome]] = {}
+_SOLVED: dict[bytes, tuple[Floats, Outcome, Floats]] = {}
 _SOLVING = threading.Lock()
 
 
@@ -33,6 +34,8 @@ class StatisticsTrainer(Trainer):
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
         self._coupling = problem.coupling
+        # Of each task alone, and last of all together, with intercepts.
+        self._baselines = np.zeros(((len(problem.tasks) + 1) * problem.compares, problem.features + 1))
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Do nothing: the step needs all of `Z`."""
@@ -54,10 +57,55 @@ class StatisticsTrainer(Trainer):
             if key not in _SOLVED:
                 _SOLVED.clear()
                 _SOLVED[key] = self._solve(vectors, wire)
-            models, self.outcome = _SOLVED[key]
-        self._coupling = self.problem.make_coupling(self.outcome.coupling, self.outcome.strength)
+            models, outcome, self._baselines = _SOLVED[key]
+        self._conclude(outcome)
         self._take(models)
-        self._iterate.residual = self.outcome.gap
+        self._iterate.residual = outcome.gap
+
+    def baselines(self) -> dict[str, TaskModels]:
+        """Models to compare with, once the problem is solved, if sites keep rows for tests."""
+        if not len(self._baselines):
+            return {}
+        *alone, one = self._baselines
+        names, loss = self.problem.tasks, self.problem.settings.loss
+        kinds = {"single_task": np.array(alone), "pooled": np.tile(one, (len(names), 1))}
+        return {kind: TaskModels(names, W[:, :-1], W[:, -1], loss) for kind, W in kinds.items()}
+
+    def told(self, *, last: bool) -> Bytes:
+        """Models, and those to compare them with, see `Trainer.told`."""
+        models = super().told(last=last)
+        if not len(self._baselines):
+            return models
+        *alone, one = self._baselines
+        both = np.column_stack([np.array(alone), np.tile(one, (len(models), 1))])
+        return np.concatenate([models, np.ascontiguousarray(both).view(np.uint8)], axis=1)
+
+    def take_told(self, rows: Sequence[int], told: Bytes) -> None:
+        """Continue from what a trainer `told` of some tasks, none or more."""
+        super().take_told(rows, told)
+        if len(self._baselines) and len(told):
+            size = self._baselines.shape[1]
+            both = np.ascontiguousarray(told[:, -16 * size :]).view(np.float64)
+            self._baselines[list(rows)], self._baselines[-1] = both[:, :size], both[0, size:]
+
+    def state(self) -> Bytes:
+        """All that another process needs to have the solution, as `problem.state_bytes` bytes."""
+        told = packed(self.outcome, self.problem.settings), self._baselines.reshape(-1)
+        return np.concatenate([super().state(), *(numbers.view(np.uint8) for numbers in told)])
+
+    def restore(self, state: Bytes) -> None:
+        """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""
+        if state.dtype != np.uint8 or state.shape != (self.problem.state_bytes,):
+            rule = f"must be {self.problem.state_bytes} bytes"
+            raise UsageError("state", rule, (state.dtype, state.shape))
+        numbers = np.frombuffer(state[self.problem.iterate_bytes :].tobytes(), np.float64)
+        told, baselines = np.split(numbers, [outcome_numbers(self.problem.settings)])
+        if not np.isfinite(baselines).all():
+            raise UsageError("state", "must have finite models to compare with", "not a number")
+        outcome = unpacked(told, self.problem.settings)
+        super().restore(state[: self.problem.iterate_bytes])
+        self._baselines = baselines.reshape(self._baselines.shape).copy()
+        self._conclude(outcome)
 
     def penalty(self) -> float:
         """`λ R(W)`."""
@@ -77,8 +125,13 @@ class StatisticsTrainer(Trainer):
         best, selections = choose(statistics, candidates, settings.intercept, smoothness)
         return best, selections[best].strength, selections
 
-    def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> tuple[Floats, Outcome]:
-        """The models (T, d), and the outcome."""
+    def _conclude(self, outcome: Outcome | None) -> None:
+        self.outcome = outcome
+        if outcome is not None:
+            self._coupling = self.problem.make_coupling(outcome.coupling, outcome.strength)
+
+    def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> tuple[Floats, Outcome, Floats]:
+        """The models (T, d), the outcome, and models to compare with."""
         problem, intercept = self.problem, self.problem.settings.intercept
         statistics = TaskStatistics.of(vectors, wire.layout)
         name, strength, selections = self._choice(statistics)
@@ -88,7 +141,18 @@ class StatisticsTrainer(Trainer):
         if problem.d > problem.coupled:
             W[:, -1] = statistics.intercepts(solution.W, intercept)[0, 0]
         gap = max(float(solution.gap[0, 0]), 0.0)
-        return W, Outcome(name, strength, float(solution.value[0, 0]), gap, selections)
+        return (
+            W,
+            Outcome(name, strength, float(solution.value[0, 0]), gap, selections),
+            self._apart(statistics),
+        )
+
+    def _apart(self, statistics: TaskStatistics) -> Floats:
+        problem = self.problem
+        if not problem.compares:
+            return self._baselines
+        rows = [sum(problem.infos[n].rows for n in S) for S in problem.partitions_of]
+        return alone_and_together(statistics, rows, intercept=problem.settings.has_intercept)
 
     def _take(self, W: Floats) -> None:
         with np.errstate(over="ignore"):
@@ -104,7 +168,8 @@ def _key(problem: Problem, vectors: Sequence[NDArray[Any]]) -> bytes:
     """A digest of everything that the solution depends on."""
     h = hashlib.blake2b(digest_size=32, usedforsecurity=False)
     steepest = problem.step_lengths[0]
-    h.update(repr((problem.settings.as_dict(), problem.tasks, problem.features, steepest)).encode())
+    known = problem.settings.as_dict(), problem.tasks, problem.features, steepest, problem.compares
+    h.update(repr(known).encode())
     for vector in vectors:
         h.update(np.ascontiguousarray(vector).data)
     return h.digest()

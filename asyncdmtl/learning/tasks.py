@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from asyncdmtl.arithmetic.elementary import expit
 from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.sums import total
-from asyncdmtl.arrays import Floats
+from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.losses import LOSSES, check_targets
@@ -27,7 +27,8 @@ class Declaration:
     """A worker's declaration of a partition that it stores, made before the encoding is known.
 
     `digest` is the 16-byte digest of the raw content. `survey` is `Survey.as_dict()`, empty if the rows are
-    numbers already. The rows themselves never leave the site.
+    numbers already. `held` counts the rows that are kept for tests, and are not among `rows`. The rows
+    themselves never leave the site.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Declaration:
     digest: bytes
     rows: int
     survey: Mapping[str, Any]
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class PartitionInfo:
     `weight` is the sum of the weights of its rows (the number of rows, if they have no weights).
     `smoothness` is `Partition.smoothness` for the columns that the coupling involves. `classes` names the
     labels of the partition under a loss for classification: "0", "1", or "01" for both; else it is empty.
+    `held` counts the rows that its holders keep for tests, beside `rows`.
     """
 
     id: str
@@ -54,6 +57,7 @@ class PartitionInfo:
     features: int
     smoothness: float
     classes: str = ""
+    held: int = 0
 
 
 class FeatureNames(Protocol):
@@ -125,6 +129,16 @@ class Partition:
     def features(self) -> int:
         """Number of features."""
         return int(self.X.shape[1])
+
+    @property
+    def targets(self) -> Floats:
+        """The targets `y`, as every kind of stored partition has them."""
+        return self.y
+
+    def take(self, rows: Indices) -> Partition:
+        """Some of the rows, at least one, under the same name."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Partition(self.id, self.task, self.X[rows], self.y[rows], weights)
 
     def digest(self) -> bytes:
         """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of the arrays."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.learning.outcome import Outcome
@@ -141,6 +141,20 @@ class Trainer:
         self._step.forget()
         self._iterate.place(rows, models)
 
+    def told(self, *, last: bool) -> Bytes:
+        """What a server that trains tells holders of rows, as bytes (T, …) of `problem.told`.
+
+        These are the models at which updates are computed next, or after the `last` step the models.
+        """
+        models: Bytes = np.ascontiguousarray(self.W if last else self.Y).view(np.uint8)
+        return models
+
+    def take_told(self, rows: Sequence[int], told: Bytes) -> None:
+        """Continue from what a trainer `told` of some tasks."""
+        size = self.problem.d * self.problem.dtype.itemsize
+        models: Vectors = np.ascontiguousarray(told[:, :size]).view(self.problem.dtype)
+        self.place(rows, models)
+
     def models(self) -> TaskModels:
         """The current models, as a copy."""
         F = self.problem.features
@@ -150,6 +164,10 @@ class Trainer:
         return TaskModels(
             self.problem.tasks, self.W[:, :F].copy(), intercept.copy(), self.problem.settings.loss
         )
+
+    def baselines(self) -> dict[str, TaskModels]:
+        """Models to compare with: of each task alone, and one for all; empty where none were made."""
+        return {}
 
     def state(self) -> NDArray[np.uint8]:
         """All that another process needs to continue from here, as `problem.state_bytes` bytes."""

@@ -81,16 +81,35 @@ def compare(kinds: Mapping[str, Mapping[str, Decided]], loss: str, metric: str) 
     scores = {name: measure(decided, metric) for name, decided in kinds.items()}
     also = None
     if metric == first:
-        also = _summary({name: measure(decided, second) for name, decided in kinds.items()})
+        also = second, {name: measure(decided, second) for name, decided in kinds.items()}
+    rows = {task: len(y) for task, (y, _) in next(iter(kinds.values())).items()}
+    return summarised(rows, (metric, scores), also)
+
+
+def summarised(
+    rows: Mapping[str, int],
+    first: tuple[str, Mapping[str, Scores]],
+    second: tuple[str, Mapping[str, Scores]] | None,
+) -> dict[str, Any]:
+    """The result of `compare`, from the scores of each kind of models.
+
+    Parameters
+    ----------
+    rows : mapping of task to int
+        How many test rows it has.
+    first, second : (metric, scores of each kind)
+        `second` may be None.
+    """
+    name, scores = first
     made = {
-        "name": metric,
-        "higher_is_better": METRICS[metric].higher_is_better,
+        "name": name,
+        "higher_is_better": METRICS[name].higher_is_better,
         "tasks": {
-            task: {"test_rows": len(y), **{name: each.tasks[task] for name, each in scores.items()}}
-            for task, (y, _) in next(iter(kinds.values())).items()
+            task: {"test_rows": count, **{kind: each.tasks[task] for kind, each in scores.items()}}
+            for task, count in rows.items()
         },
         **_summary(scores),
-        "also": None if also is None else {"name": second, **also},
+        "also": None if second is None else {"name": second[0], **_summary(second[1])},
     }
     return dict(finite(made))
 

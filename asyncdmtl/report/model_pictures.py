@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 _MOST_TASKS = 1000
 
 
-def draw_structure(figure: Figure, axes: Axes, model: SavedModel | None) -> None:
+def draw_structure(figure: Figure, axes: Axes, model: SavedModel) -> None:
     """Draw the structure that the coupling acts on: singular values, features, or pairs of tasks."""
-    if model is None:
-        axes.set_axis_off()
-        return
     coupling = "none" if model.settings is None else model.settings.coupling
     W = model.models.coef_.astype(np.float64)
     if coupling in ("nuclear", "covariance", "sparse-low-rank"):

@@ -90,7 +90,8 @@ def draw_run(report: dict[str, Any], model: SavedModel | None = None, data: str 
         panels.append(lambda axes: _draw_selection(axes, report["selection"]))
     if report.get("metrics"):
         panels.append(lambda axes: _draw_gains(axes, report))
-    panels.append(lambda axes: draw_structure(figure, axes, model))
+    if model is not None:
+        panels.append(lambda axes: draw_structure(figure, axes, model))
     if len(report["rounds"]) >= FEWEST_ROUNDS and _curve(report):
         panels.append(lambda axes: _draw_curve(axes, report))
     columns = -(-len(panels) // 2)

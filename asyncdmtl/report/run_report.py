@@ -11,13 +11,16 @@ from fractions import Fraction
 from typing import Any
 
 from asyncdmtl._version import __version__
+from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.updates import Forecast
 from asyncdmtl.net.event_loop import loop_name
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.protocol.ledger import Entry
+from asyncdmtl.report.held_back import report_tests
 from asyncdmtl.report.json_output import finite
 from asyncdmtl.report.multicast_report import report_multicast, wire_load
 from asyncdmtl.server.records import RunRecord
@@ -53,6 +56,8 @@ def report_run(record: RunRecord) -> Report:
             "dtype": record.settings.dtype,
             "bytes": record.vector_bytes,
             "uncoded_bytes": record.problem.wire.length * record.problem.wire.dtype.itemsize,
+            "down_bytes": record.down_vector_bytes,
+            "uncoded_down_bytes": _uncoded_down_bytes(record),
             "subpackets": plan.subpackets,
             "merged": plan.merged if isinstance(plan, Plan) else 1,
         },
@@ -66,7 +71,6 @@ def report_run(record: RunRecord) -> Report:
             **_end(record),
         },
         "updates": report_updates(record.problem.forecasts),
-        "selection": report_selection(record.outcome),
         **_directions(record),
         "multicast": report_multicast(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
@@ -79,6 +83,11 @@ def report_run(record: RunRecord) -> Report:
         "software": {"event_loop": loop_name(), "field_kernel": kernel_name()},
         "ledger": record.ledger.as_list(),
     }
+    report["selection"] = report_selection(record.outcome)
+    if report["selection"] is not None:
+        report["selection"]["bytes"] = _choice_bytes(record, report)
+    if (tested := report_tests(record.problem, record.tests)) is not None:
+        report["metrics"] = tested
     return dict(finite(report))
 
 
@@ -119,6 +128,17 @@ def report_selection(outcome: Outcome | None) -> Report | None:
     return {"coupling": outcome.coupling, "strength": outcome.strength, "couplings": tried}
 
 
+def _choice_bytes(record: RunRecord, report: Report) -> Report:
+    """What the choice cost: the payload beyond that of statistics without folds, in each direction."""
+    length = record.problem.wire.length
+    share = Fraction(length - Layout(record.problem.features).size, length)
+    up, down = (report[key]["payload_bytes"] for key in ("uplink", "downlink_wire"))
+    if strategy_of(record.plan).server_trains:
+        # Models come down, which are as long with a choice as without.
+        down = 0
+    return {"up": round(share * up), "down": round(share * down)}
+
+
 def _directions(record: RunRecord) -> Report:
     """Loads and bytes: of the uplink, of a downlink that sends each row once, and of the actual downlink."""
     plan, placement = record.plan, record.plan.placement
@@ -128,15 +148,15 @@ def _directions(record: RunRecord) -> Report:
     down = record.ledger.total(lambda entry: entry.kind in ("downlink", "repair"))
     broadcast = rounds * record.broadcast_bytes
 
-    def measured(payload: int) -> str:
-        return str(Fraction(payload, max(rounds, 1) * record.vector_bytes))
+    def measured(payload: int, vector_bytes: int) -> str:
+        return str(Fraction(payload, max(rounds, 1) * vector_bytes))
 
     return {
         "uplink": {
             "load": str(plan.uplink_load),
             "bound": str(plan.uplink_bound),
             "uncoded_load": str(N),
-            "measured_load": measured(up[0]),
+            "measured_load": measured(up[0], record.vector_bytes),
             "payload_bytes": up[0],
             "framing_bytes": up[1],
         },
@@ -144,17 +164,25 @@ def _directions(record: RunRecord) -> Report:
             "load": str(plan.downlink_load),
             "bound": str(plan.downlink_bound),
             "uncoded_load": str(N),
-            "measured_load": measured(broadcast),
+            "measured_load": measured(broadcast, record.down_vector_bytes),
             "payload_bytes": broadcast,
         },
         "downlink_wire": {
             "load": str(wire_load(record)),
             "uncoded_load": str(sum(N - len(stored) for stored in placement.stored)),
-            "measured_load": measured(down[0]),
+            "measured_load": measured(down[0], record.down_vector_bytes),
             "payload_bytes": down[0],
             "framing_bytes": down[1],
         },
     }
+
+
+def _uncoded_down_bytes(record: RunRecord) -> int:
+    """Bytes of a vector that comes down: under a strategy whose server trains, models, else as it went up."""
+    if strategy_of(record.plan).server_trains:
+        length, dtype = record.problem.told
+        return length * dtype.itemsize
+    return record.problem.wire.length * record.problem.wire.dtype.itemsize
 
 
 def _certificate(plan: AnyPlan) -> list[list[str]] | None:

@@ -59,7 +59,10 @@ def selection_words(selection: Mapping[str, Any]) -> str:
             f"± {found['standard_error'][at]:.2g} (as good up to λ = {found['one_standard_error']:.4g})"
         )
     folds = len(next(iter(selection["couplings"].values()))["losses"][0])
-    return f"Held-out loss by cross-validation ({folds} folds, no row left its site): {'; '.join(words)}."
+    told = f"Held-out loss by cross-validation ({folds} folds, no row left its site): {'; '.join(words)}."
+    if cost := selection.get("bytes"):
+        told += f" The choice took {human_bytes(cost['up'])} up and {human_bytes(cost['down'])} down."
+    return told
 
 
 def update_words(updates: Mapping[str, Any], chosen: str) -> str:
@@ -215,7 +218,8 @@ def _by_strategy(report: Report) -> str:
 
 def _uncoded_bytes(report: Report, part: Mapping[str, Any]) -> int:
     """Bytes of the whole run if vectors travelled without coding, and therefore without padding."""
-    whole = len(report["rounds"]) * report["vector"]["uncoded_bytes"]
+    kind = "uncoded_bytes" if part is report["uplink"] else "uncoded_down_bytes"
+    whole = len(report["rounds"]) * report["vector"][kind]
     return int(Fraction(part["uncoded_load"]) * whole)
 
 

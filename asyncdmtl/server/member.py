@@ -92,8 +92,8 @@ def check_prepared(
     DataError
         They are not those that the worker declared, or differ from the encoded partitions of other holders.
     """
-    expected = [(part.id, part.task, part.rows) for part in declared]
-    found = [(info.id, info.task, info.rows) for info in prepared]
+    expected = [(part.id, part.task, part.rows, part.held) for part in declared]
+    found = [(info.id, info.task, info.rows, info.held) for info in prepared]
     if found != expected:
         raise DataError(f"worker {name!r}", f"must encode what it declared, {expected}", found)
     features = sorted({info.features for info in prepared})
@@ -149,4 +149,5 @@ def other_data(name: str, part: Declaration, holders: str, believed: Declaration
 def _describe(part: Declaration) -> str:
     """A declaration in words, for comparison with another one of the same partition."""
     survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4, usedforsecurity=False).hexdigest()
-    return f"task {part.task}, {part.rows} rows, digest {part.digest.hex()[:12]}, survey {survey}"
+    held = f" beside {part.held} for tests" if part.held else ""
+    return f"task {part.task}, {part.rows} rows{held}, digest {part.digest.hex()[:12]}, survey {survey}"

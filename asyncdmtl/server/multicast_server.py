@@ -123,8 +123,8 @@ class MulticastServer:
         members = {member.name: member for member in listeners}
         made = self._round = _GroupRound(number, round_, side, members, positions)
         own = {name: multicast_delivery(plan, k).rows for name, k in positions.items()}
-        layout = Layout(side.ranges[-1].stop, side.ranges[0].stop, self._open("").piece_bytes)
-        blocks = [side.block(i) for i in range(len(side.ranges))]
+        layout = Layout(side.down_ranges[-1].stop, side.down_ranges[0].stop, self._open("").piece_bytes)
+        blocks = [side.block(i) for i in range(len(side.down_ranges))]
         stream = Stream.of_round(self._key, number, plan.digest, round_)
         for name, member in members.items():
             member.connection.on_multicast_control = partial(self._on_control, made, name)
@@ -161,7 +161,7 @@ class MulticastServer:
             raise error
         made = self._current
         for name, member in made.members.items():
-            share = made.over_tcp.get(name, 0) / len(made.side.ranges)
+            share = made.over_tcp.get(name, 0) / len(made.side.down_ranges)
             reception = None if self._sender is None else self._sender.receptions.get(name)
             self._listeners.judge(member, made.round, share, reception)
 

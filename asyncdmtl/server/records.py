@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.learning.metric_sums import MetricSums
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -186,7 +187,8 @@ class RunRecord:
 
     `plan` is the last plan; `converged` is true if the run ended before its limit of rounds. `settings` are
     those of the run, with the coupling and the λ that were chosen in it. `outcome` is the outcome of a
-    training that ended with a solution, else None.
+    training that ended with a solution, else None. `tests` has the sums that holders told of
+    the rows of each partition that they kept for tests.
     """
 
     run: str
@@ -196,6 +198,7 @@ class RunRecord:
     candidates: tuple[Candidate, ...]
     problem: Problem
     vector_bytes: int
+    down_vector_bytes: int
     broadcast_bytes: int
     rounds: tuple[RoundRecord, ...]
     converged: bool
@@ -205,3 +208,4 @@ class RunRecord:
     seconds: float
     multicast: MulticastRecord | None = None
     outcome: Outcome | None = None
+    tests: Mapping[str, MetricSums] = field(default_factory=dict)

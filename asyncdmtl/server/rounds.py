@@ -12,15 +12,15 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import DisagreementError, IntegrityError, UsageError
-from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.errors import DisagreementError, IntegrityError
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.checkpointing import CheckpointWriter
+from asyncdmtl.server.conclusion import conclude
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
@@ -134,7 +134,7 @@ class Rounds:
             # If the server is stopped while it aggregates, the state of its models is undefined.
             self._combining = not side.streams
             async for i in transfer.ranges(last):
-                if i + 1 == len(side.ranges):
+                if i + 1 == len(side.down_ranges):
                     # From here on the round's result is certain, although no worker has all of it yet.
                     progress.round, progress.over, self._combining = number + 1, last, False
                 transfer.send(i, then)
@@ -207,22 +207,8 @@ class Rounds:
                 partitions=[],
                 workers=[member.name for member in done],
             )
-        self._conclude(done)
+        conclude(self._progress, done)
         await self._peers.send_all({member: Finish() for member in done})
-
-    def _conclude(self, done: Mapping[Member, Done]) -> None:
-        """Record the outcome of the training, if it ended with a solution."""
-        trainer = self._progress.trainer
-        if trainer is not None:
-            self._progress.outcome = trainer.outcome
-            return
-        for member, message in done.items():
-            if message.outcome:
-                try:
-                    self._progress.outcome = Outcome.from_dict(message.outcome)
-                except UsageError as error:
-                    self._progress.note(member.name, type(error).__name__, str(error))
-                return
 
     async def _returning(self) -> bool:
         """Whether a worker that lacks the final models is present, or comes back for them soon."""

@@ -120,9 +120,9 @@ class RoundTransfer:
         ReplanError
             A member is lost.
         """
-        side, count = self._side, len(self._side.ranges)
+        side = self._side
         rows: Sequence[Bytes] = [upload.rows[0] for upload in self.uploads]
-        for i in range(count):
+        for i in range(len(side.ranges)):
             if i:
                 rows = await self._range(i)
             await self._owner.putting.do(side.put, i, rows)
@@ -133,7 +133,7 @@ class RoundTransfer:
         del rows
         if not side.streams:
             await self._owner.finishing.do(side.finish, last)
-            for i in range(count):
+            for i in range(len(side.down_ranges)):
                 yield i
 
     def send(self, i: int, then: Mapping[Member, AfterRound]) -> None:

@@ -200,6 +200,7 @@ class Server:
             candidates=assignment.candidates,
             problem=progress.problem,
             vector_bytes=assignment.side.vector_bytes,
+            down_vector_bytes=assignment.side.down_vector_bytes,
             broadcast_bytes=assignment.side.broadcast_bytes,
             rounds=tuple(progress.records),
             converged=progress.converged,
@@ -213,6 +214,7 @@ class Server:
             if multicast is None
             else multicast.record(assignment.listeners, assignment.network),
             outcome=progress.outcome,
+            tests=progress.tests,
         )
 
     async def _wait_for_rows(self, declared: Sequence[Declaration]) -> None:

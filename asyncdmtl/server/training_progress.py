@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.learning.metric_sums import MetricSums
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -48,6 +49,8 @@ class TrainingProgress:
         Holds the models, under strategies whose server has them.
     outcome : Outcome or None
         The outcome of a training that ended with a solution.
+    tests : dict of partition to MetricSums
+        What holders told of the rows that they kept for tests.
     saved : TrainingState or None
         The last state of the training that a checkpoint has.
     digest : Digest
@@ -66,6 +69,7 @@ class TrainingProgress:
     distrusted: set[tuple[str, str]] = field(default_factory=set)
     trainer: Trainer | None = None
     outcome: Outcome | None = None
+    tests: dict[str, MetricSums] = field(default_factory=dict)
     saved: TrainingState | None = None
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ import logging
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.errors import LinkError, RemoteProtocolError, UsageError
+from asyncdmtl.errors import DataError, LinkError, RemoteProtocolError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net.authentication import greet_server
 from asyncdmtl.net.connection import Connection
@@ -63,11 +63,19 @@ async def declare_and_encode(
     Raises
     ------
     DataError
-        The rows cannot be encoded, do not suit the loss, or have too many columns.
+        The rows cannot be encoded, do not suit the loss, have too many columns, or are fewer than this worker
+        permits.
     RemoteProtocolError
         The server's encoding breaks a rule.
     """
     limit = options.round_timeout, "--round-timeout"
+    try:
+        await asyncio.to_thread(partitions.check, settings)
+    except DataError as error:
+        # The reason names a partition and its size, which are nobody else's business.
+        rule = "permits this worker no part in the run"
+        await connection.fail(UsageError("--least-rows", rule, options.least_rows))
+        raise error
     declared = await asyncio.to_thread(partitions.declare)
     digest = await asyncio.to_thread(state.state_digest)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)

@@ -139,7 +139,7 @@ class MulticastClient:
         if side.group_plan is None:
             return
         solver = await asyncio.to_thread(Solver.of, side.group_plan, side.worker)
-        layout = Layout(side.ranges[-1].stop, side.ranges[0].stop, self._piece_bytes)
+        layout = Layout(side.down_ranges[-1].stop, side.down_ranges[0].stop, self._piece_bytes)
         self._plan, self._round = number, -1
         self._followed = GroupPlan(side, side.group_plan, solver, layout)
 

@@ -30,6 +30,11 @@ class WorkerOptions:
     interface : str
         The interface on which datagrams of a multicast group arrive: its name, or an address of this host.
         If empty, the interface of the connection.
+    test_fraction : float or None
+        The share of the rows of each partition to keep for tests; None: what the server says.
+    least_rows : int
+        The worker takes no part with a partition of fewer rows to train on, or a fold of fewer rows where the
+        run chooses λ.
 
     Raises
     ------
@@ -43,6 +48,8 @@ class WorkerOptions:
     round_timeout: float = 600.0
     silence_timeout: float = 10.0
     interface: str = ""
+    test_fraction: float | None = None
+    least_rows: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():
@@ -50,6 +57,10 @@ class WorkerOptions:
             raise UsageError("--name", rule, self.name)
         if not 0 <= self.max_wait <= LONGEST_WAIT:
             raise UsageError("--max-wait", f"must lie between 0 and {LONGEST_WAIT:g} seconds", self.max_wait)
+        if self.test_fraction is not None and not 0.0 <= self.test_fraction < 1.0:
+            raise UsageError("--test-fraction", "must be at least 0 and below 1", self.test_fraction)
+        if self.least_rows < 1:
+            raise UsageError("--least-rows", "must be at least 1", self.least_rows)
         check_positive(
             start_timeout=self.start_timeout,
             round_timeout=self.round_timeout,

@@ -1,13 +1,20 @@
-"""The partitions that a worker stores, with their declarations and their encoded rows."""
+"""The partitions that a worker stores: their declarations, their encoded rows, and rows for tests."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.data.stored import Stored
+from asyncdmtl.digests import CONTENT_DIGEST_BYTES
+from asyncdmtl.errors import DataError
+from asyncdmtl.learning.metric_sums import sums_of
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo
+from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo, TaskModels
 
 
 class OwnPartitions:
@@ -18,19 +25,52 @@ class OwnPartitions:
     Parameters
     ----------
     stored : sequence of Stored
+    test_fraction : float, optional
+        The share of the rows of each to keep for tests; default: that of the run's settings.
+    least_rows : int
+        The rows to train on that each must have, and each fold where the run chooses λ.
     """
 
-    def __init__(self, stored: Sequence[Stored]) -> None:
+    def __init__(
+        self, stored: Sequence[Stored], test_fraction: float | None = None, least_rows: int = 1
+    ) -> None:
         self._stored = tuple(stored)
-        self._declared: tuple[Declaration, ...] | None = None
+        self._test_fraction = test_fraction
+        self._least_rows = least_rows
+        self._split_for: tuple[float, int] | None = None
+        self._split: tuple[tuple[Stored, Stored | None], ...] = tuple((each, None) for each in stored)
+        self._declared: tuple[Declaration, ...] = ()
         self._encoded_with: tuple[Encoding, Settings] | None = None
         self._infos: tuple[PartitionInfo, ...] = ()
         self._encoded: Mapping[str, Partition] = {}
+        self._tests: Mapping[str, Partition] = {}
+
+    def check(self, settings: Settings) -> None:
+        """Set aside the rows for tests, and check that enough are left; nothing is told of any of them.
+
+        Raises
+        ------
+        DataError
+            Names a partition that is smaller than this worker permits.
+        """
+        share = settings.test_fraction if self._test_fraction is None else self._test_fraction
+        if self._split_for != (share, settings.seed):
+            self._split = tuple(hold_back(stored, share, settings.seed) for stored in self._stored)
+            self._declared = ()
+            self._split_for = share, settings.seed
+        if self._least_rows == 1:
+            return
+        for train, _ in self._split:
+            rows = train.rows // settings.folds if settings.chooses else train.rows
+            if rows < self._least_rows:
+                whose = f" in each of {settings.folds} folds" if settings.chooses else ""
+                rule = f"has fewer rows to train on{whose} than this worker's --least-rows {self._least_rows}"
+                raise DataError(f"partition {train.id!r}", rule, rows)
 
     def declare(self) -> tuple[Declaration, ...]:
-        """The declarations of the partitions, which the server gets before rows are encoded."""
-        if self._declared is None:
-            self._declared = tuple(stored.declaration() for stored in self._stored)
+        """What the server may know of the partitions before their rows are encoded."""
+        if not self._declared:
+            self._declared = tuple(_declaration(train, test) for train, test in self._split)
         return self._declared
 
     def encode(self, encoding: Encoding, settings: Settings) -> tuple[PartitionInfo, ...]:
@@ -42,15 +82,20 @@ class OwnPartitions:
             The rows cannot be encoded, or do not suit the loss.
         """
         if self._encoded_with != (encoding, settings):
-            encoded = [stored.encoded(encoding) for stored in self._stored]
+            encoded = [train.encoded(encoding) for train, _ in self._split]
+            tests = [test.encoded(encoding) for _, test in self._split if test is not None]
             self._encoded = {partition.id: partition for partition in encoded}
-            self._infos = tuple(partition.info(settings) for partition in encoded)
+            self._tests = {partition.id: partition for partition in tests}
+            held = {partition.id: partition.rows for partition in tests}
+            self._infos = tuple(
+                replace(partition.info(settings), held=held.get(partition.id, 0)) for partition in encoded
+            )
             self._encoded_with = encoding, settings
         return self._infos
 
     @property
     def encoded(self) -> Mapping[str, Partition]:
-        """The encoded partitions by name; none before `encode`."""
+        """The encoded partitions by name, without rows for tests; none before `encode`."""
         return self._encoded
 
     @property
@@ -58,3 +103,31 @@ class OwnPartitions:
         """The encoding and the settings with which rows were encoded; known after `encode`."""
         assert self._encoded_with is not None
         return self._encoded_with
+
+    def tested(self, models: TaskModels, others: Mapping[str, TaskModels]) -> dict[str, list[Any]]:
+        """Sums over the rows for tests of each partition that has some, in plain types.
+
+        Parameters
+        ----------
+        models : TaskModels
+            Those of the run.
+        others : mapping of kind to TaskModels
+            What they are compared with.
+        """
+        kinds = {"coupled": models, **others}
+        known = set(models.tasks)
+        return {
+            name: sums_of(models.loss, rows, kinds).as_list()
+            for name, rows in self._tests.items()
+            if rows.task in known
+        }
+
+
+def _declaration(train: Stored, test: Stored | None) -> Declaration:
+    """What is told of a partition: copies are recognised by all rows, also those that are kept for tests."""
+    declared = train.declaration()
+    if test is None:
+        return declared
+    whole = hashlib.blake2b(declared.digest, digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
+    whole.update(test.declaration().digest)
+    return replace(declared, digest=whole.digest(), held=test.rows)

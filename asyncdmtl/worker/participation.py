@@ -213,7 +213,7 @@ class Participation:
                 f"{self._connection.peer} sends {rows.nbytes + downlink.rest} bytes of rows, "
                 f"the plan says {side.received_bytes}"
             )
-        for i in range(len(side.ranges)):
+        for i in range(len(side.down_ranges)):
             if i and side.received_range(i):
                 rows = (await self._receive(MoreRows)).body
             self._uplink.received(i)
@@ -228,7 +228,7 @@ class Participation:
         side, group, connection = self._state.side, self._multicast, self._connection
         if group is None or not group.follows_plan:
             raise RemoteProtocolError(f"{connection.peer} sends rows to a group that is not listened to")
-        count = len(side.ranges)
+        count = len(side.down_ranges)
         newer = asyncio.create_task(connection.receive((Assign,), *self._round_limit))
         try:
             for i in range(count):
@@ -264,7 +264,10 @@ class Participation:
 
     async def _leave(self) -> None:
         """Send the digest of the final models, and wait for the message that all workers are done."""
-        await self._ask(Done(self._plan, self._state.side.models_digest(), self._state.outcome()), Finish)
+        side = self._state.side
+        tests = await asyncio.to_thread(self._partitions.tested, side.models(), side.baselines())
+        done = Done(self._plan, side.models_digest(), self._state.outcome(), tests)
+        await self._ask(done, Finish)
 
     async def _ask(self, message: Message, answer: type[Answer]) -> Answer:
         """Send a message, and wait for the answer."""

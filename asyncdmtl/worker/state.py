@@ -97,9 +97,9 @@ class WorkerState:
         self._side, self.round, self.over = side, assign.round, assign.over
 
     def outcome(self) -> Mapping[str, Any]:
-        """The outcome of the training in plain types, if this worker is the one to send it; else empty."""
+        """The outcome of the training in plain types, if it ended with a solution; else empty."""
         outcome = self.side.trainer.outcome
-        return outcome.as_dict() if outcome is not None and self.side.worker == 0 else {}
+        return {} if outcome is None else outcome.as_dict()
 
     def apply(self, downlink: Downlink) -> None:
         """Apply the round whose rows were received, and count it.

@@ -60,7 +60,7 @@ class Worker:
         self._options = options
         self._security = security
         self._observer = observer or WorkerObserver()
-        self._partitions = OwnPartitions(partitions)
+        self._partitions = OwnPartitions(partitions, options.test_fraction, options.least_rows)
 
     async def run(self, host: str, port: int) -> TaskModels:
         """Join the server's run; return the final models, of all tasks or under `personal` of its own tasks.

@@ -63,6 +63,17 @@ def test_options_reach_the_server(tmp_path: Path) -> None:
     assert Double.made.address == ("127.0.0.1", 0)
 
 
+def test_rows_for_tests_are_asked_for_and_results_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "run.svg"
+    assert run("--test-fraction=0.25", "--plot", str(picture)).exit_code == 0
+    assert Double.made.options.settings.test_fraction == 0.25
+    assert "Traffic of the run" in picture.read_text()
+    with pytest.raises(UsageError, match="test_fraction must be at least 0 and below 1"):
+        CliRunner().invoke(server.main, ["--data", SPEC, "--test-fraction=1"], catch_exceptions=False)
+    with pytest.raises(UsageError, match="--plot"):
+        CliRunner().invoke(server.main, ["--data", SPEC, "--plot=run.csv"], catch_exceptions=False)
+
+
 def test_without_numbers_the_partitions_of_the_data_must_be_covered(tmp_path: Path) -> None:
     assert run().exit_code == 0
     assert Double.made.options.cover == ("p0", "p1", "p2", "p3")

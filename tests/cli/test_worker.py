@@ -55,6 +55,17 @@ def test_options_reach_the_worker() -> None:
     assert (options.round_timeout, options.silence_timeout, options.interface) == (3.0, 4.0, "lo")
     assert Double.made.address == ("127.0.0.1", 5000)
     assert done.stdout == "worker w0: done, models of 2 tasks\n"
+    assert (options.test_fraction, options.least_rows) == (None, 1)
+
+
+def test_files_of_a_worker_keep_rows_for_tests_and_may_be_too_few(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("t,x,y\na,1,2\na,2,4\nb,5,1\n")
+    words = ["--task=t", "--target=y", "--test-fraction=0.25", "--least-rows=3"]
+    done = CliRunner().invoke(worker.main, ["--name", "w0", "--data", str(tmp_path / "a.csv"), *words])
+    assert done.exit_code == 0, done.exception
+    options = Double.made.options
+    assert (options.test_fraction, options.least_rows) == (0.25, 3)
+    assert [part.rows for part in Double.made.stored] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.problems import make_settings
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.choosing import Selection
-from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 
 STRENGTHS = np.array([1.0, 0.1, 0.01])
 LOSSES = np.array([[4.0, 6.0], [1.0, 3.0], [2.0, 4.0]])
@@ -57,3 +58,36 @@ def test_an_outcome_lacks_nothing(missing: str) -> None:
     content = {name: value for name, value in TOLD.as_dict().items() if name != missing}
     with pytest.raises(UsageError, match="outcome must be"):
         Outcome.from_dict(content)
+
+
+CHOOSING = make_settings(coupling="auto", strength=None, update="auto", folds=2)
+CHOSEN = Outcome("mean-regularised", 0.1, 3.5, 1e-9, {"mean-regularised": TOLD.selections["l21"]})
+
+
+def test_an_outcome_survives_as_numbers() -> None:
+    numbers = packed(CHOSEN, CHOOSING)
+    assert len(numbers) == outcome_numbers(CHOOSING)
+    again = unpacked(numbers, CHOOSING)
+    assert again is not None
+    assert again.as_dict() == CHOSEN.as_dict()
+    given = make_settings(update="statistics")
+    plain = Outcome("nuclear", 0.05, 1.0, 0.0)
+    assert outcome_numbers(given) == 5
+    same = unpacked(packed(plain, given), given)
+    assert same is not None
+    assert same.as_dict() == plain.as_dict()
+    assert unpacked(packed(None, CHOOSING), CHOOSING) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [(0, 2.0), (1, 2.0), (1, 0.5), (2, -1.0), (2, np.inf), (3, np.nan), (5, 99.0), (5, 1.5), (-1, np.inf)],
+)
+def test_numbers_that_are_no_outcome_are_refused(place: int, number: float) -> None:
+    numbers = packed(CHOSEN, CHOOSING)
+    block = (len(numbers) - 5) // 2
+    # All strengths of both couplings are used, so that each number counts.
+    numbers[5] = numbers[5 + block] = 20
+    numbers[place] = number
+    with pytest.raises(UsageError, match="state must hold what came of the training"):
+        unpacked(numbers, CHOOSING)

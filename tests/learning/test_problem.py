@@ -178,13 +178,18 @@ def test_weights_must_be_positive() -> None:
 
 
 @pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton", "statistics"])
-def test_models_survive_as_vectors_of_the_length_of_updates(update: str) -> None:
+def test_a_server_that_trains_tells_models_whatever_it_is_told(update: str) -> None:
     infos = [info(f"p{n}", f"t{n}", 5) for n in range(2)]
-    problem = Problem(make_settings(update=update), infos)
-    W = np.random.default_rng(0).standard_normal((2, problem.d)).astype(problem.dtype)
-    vectors = problem.as_vectors(W)
-    assert (vectors.shape, vectors.dtype) == ((2, problem.wire.length), problem.wire.dtype)
-    assert problem.models_of(vectors).tobytes() == W.tobytes()
+    assert Problem(make_settings(update=update), infos).told == (3, np.dtype(np.float32))
+
+
+def test_two_more_models_are_told_where_sites_keep_rows_for_tests() -> None:
+    infos = [info("p0", "a", 5), replace(info("p1", "b", 5), held=1)]
+    compared = Problem(make_settings(update="statistics"), infos)
+    assert (compared.tests, compared.compares) == (True, True)
+    assert compared.told == (3 * 4 + 2 * 3 * 8, np.dtype(np.uint8))
+    stepped = Problem(make_settings(), infos)
+    assert (stepped.tests, stepped.compares) == (True, False)
 
 
 def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,10 @@ from support.problems import make_partitions, make_settings
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.training import train
+from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import make_trainer, train
 
 SIGNS = np.array([1.0, -1.0])
 PARTITIONS = make_partitions(6, "squared", features=2)
@@ -84,3 +87,54 @@ def test_models_must_fit_the_dtype() -> None:
     tiny = Partition("p", "t", 1e-30 * SIGNS[:, None], 1e15 * SIGNS)
     with pytest.raises(DataError, match="must stay finite in float32"):
         train([tiny], make_settings(update="statistics", coupling="none", dtype="float32"))
+
+
+def outcome_of(trainer: Trainer) -> dict[str, Any] | None:
+    return None if trainer.outcome is None else trainer.outcome.as_dict()
+
+
+def test_a_state_holds_the_solution_and_what_came_of_it() -> None:
+    settings = make_settings(coupling="auto", strength=None, update="auto", folds=3)
+    infos = [replace(part.info(settings), held=1) for part in PARTITIONS]
+    problem = Problem(settings, infos)
+    solved = make_trainer(problem, dict(enumerate(PARTITIONS)))
+    packed = np.empty((len(PARTITIONS), problem.wire.length), problem.wire.dtype)
+    solved.packed_updates(packed)
+    begun = solved.state()
+    solved.step([problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    state = solved.state()
+    assert len(state) == len(begun) == problem.state_bytes
+    late = make_trainer(problem, {})
+    late.restore(begun)
+    assert outcome_of(late) is None
+    late.restore(state)
+    assert outcome_of(late) == outcome_of(solved) is not None
+    assert late.state().tobytes() == state.tobytes()
+    assert late.penalty() == solved.penalty()
+    for kind, models in solved.baselines().items():
+        assert late.baselines()[kind].coef_.tobytes() == models.coef_.tobytes()
+    broken = state.copy()
+    broken[-8:] = 255
+    with pytest.raises(UsageError, match="finite models to compare with"):
+        late.restore(broken)
+    with pytest.raises(UsageError, match="state must be"):
+        late.restore(state[:-8])
+
+
+def test_what_is_told_of_a_task_is_taken() -> None:
+    settings = make_settings(update="statistics")
+    problem = Problem(settings, [replace(part.info(settings), held=1) for part in PARTITIONS])
+    solved = make_trainer(problem, dict(enumerate(PARTITIONS)))
+    packed = np.empty((len(PARTITIONS), problem.wire.length), problem.wire.dtype)
+    solved.packed_updates(packed)
+    solved.step([problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    told = solved.told(last=True)
+    assert told.shape == (3, problem.told[0] * problem.told[1].itemsize)
+    taker = make_trainer(problem, {})
+    taker.take_told([2], told[[2]])
+    taker.take_told([], told[:0])
+    for kind in ("single_task", "pooled"):
+        theirs, own = solved.baselines()[kind].of([2]), taker.baselines()[kind].of([2])
+        assert (own.coef_ == theirs.coef_).all()
+        assert (own.intercept_ == theirs.intercept_).all()
+    assert (taker.W[2] == solved.W[2]).all()

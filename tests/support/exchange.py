@@ -73,7 +73,7 @@ class RoundExchange:
                 self._reply(i, replies)
         if not server.streams:
             server.finish(last)
-            for i in range(len(server.ranges)):
+            for i in range(len(server.down_ranges)):
                 self._reply(i, replies)
         return replies
 

@@ -91,30 +91,35 @@ class Message:
 def pack_info(info: PartitionInfo) -> list[Any]:
     """A PartitionInfo as a list of plain types."""
     identity = [info.id, info.task, info.digest, info.rows]
-    return [*identity, info.weight, info.features, info.smoothness, info.classes]
+    return [*identity, info.weight, info.features, info.smoothness, info.classes, info.held]
 
 
 def parse_info(item: Any) -> PartitionInfo:
     """The PartitionInfo in a received list, with every field checked."""
-    name, task, digest, rows, weight, features, smoothness, classes = _partition(item, 8)
+    name, task, digest, rows, weight, features, smoothness, classes, held = _partition(item, 9)
     return PartitionInfo(
         *_identity(name, task, digest, rows),
         fields.finite(weight, "weight", 0.0, above=True),
         fields.integer(features, "features", 1, MAX_FEATURES),
         fields.finite(smoothness, "smoothness", 0.0),
         fields.choice(classes, "classes", LABELS),
+        fields.integer(held, "test rows", 0, MAX_PARTITION_ROWS),
     )
 
 
 def pack_declaration(part: Declaration) -> list[Any]:
     """A Declaration as a list of plain types."""
-    return [part.id, part.task, part.digest, part.rows, dict(part.survey)]
+    return [part.id, part.task, part.digest, part.rows, dict(part.survey), part.held]
 
 
 def parse_declaration(item: Any) -> Declaration:
     """The Declaration in a received list, checked except for the survey, which the server checks later."""
-    name, task, digest, rows, survey = _partition(item, 5)
-    return Declaration(*_identity(name, task, digest, rows), fields.mapping(survey, "survey"))
+    name, task, digest, rows, survey, held = _partition(item, 6)
+    return Declaration(
+        *_identity(name, task, digest, rows),
+        fields.mapping(survey, "survey"),
+        fields.integer(held, "test rows", 0, MAX_PARTITION_ROWS),
+    )
 
 
 def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described, ...]:

@@ -327,24 +327,28 @@ class Done(Message):
     digest : bytes
         The digest of the models.
     outcome : mapping
-        The outcome of the training in plain types, from the first worker if there is one; else empty.
+        The outcome of the training in plain types, if it ended with a solution; else empty.
+    tests : mapping of partition to list
+        Sums over the rows of stored partitions that were kept for tests (`MetricSums.as_list`).
     """
 
     number, kind, sender = 12, "done", "worker"
     plan: int
     digest: bytes
     outcome: Mapping[str, Any] = field(default_factory=dict)
+    tests: Mapping[str, Any] = field(default_factory=dict)
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.digest, dict(self.outcome)]
+        return [self.plan, self.digest, dict(self.outcome), dict(self.tests)]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Done:
-        plan, digest, outcome = fields.exactly(values, 3, cls.kind)
+        plan, digest, outcome, tests = fields.exactly(values, 4, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
             fields.binary(digest, "model digest", VECTOR_DIGEST_BYTES, 1),
             fields.mapping(outcome, "outcome"),
+            fields.mapping(tests, "sums of test rows"),
         )
 
 

@@ -77,7 +77,7 @@ def test_a_survey_is_a_map() -> None:
     [
         ("text", "partitions must be a list"),
         (["p0"], "partition must be a list"),
-        ([["p0"]], "partition has 1 fields instead of 5"),
+        ([["p0"]], "partition has 1 fields instead of 6"),
         ([pack_declaration(DECLARATION)] * 2, "a partition is declared twice"),
         ([[]] * (MAX_PARTITIONS + 1), "partitions must be at most 16384, not 16385"),
     ],

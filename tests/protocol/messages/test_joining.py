@@ -61,13 +61,14 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("welcome", 2, [1], "settings"),
         ("welcome", 3, float("inf"), "silence"),
         ("welcome", 4, bytes(31), "proof"),
-        ("declare-some", 1, [["p", "t", bytes(15), 1, {}]], "partition digest"),
-        ("declare", 1, [["p", "t", bytes(15), 1, {}]], "partition digest"),
+        ("declare-some", 1, [["p", "t", bytes(15), 1, {}, 0]], "partition digest"),
+        ("declare", 1, [["p", "t", bytes(15), 1, {}, 0]], "partition digest"),
         ("declare", 2, -1, "round"),
         ("declare", 3, 0, "over"),
         ("declare", 4, bytes(7), "state digest"),
         ("prepare", 1, [1], "encoding"),
-        ("ready", 1, [["p", "t", bytes(16), 1, 0.0, 1, 0.0, ""]], "weight"),
+        ("declare", 1, [["p", "t", bytes(16), 1, {}, -1]], "test rows"),
+        ("ready", 1, [["p", "t", bytes(16), 1, 0.0, 1, 0.0, "", 0]], "weight"),
     ],
 )
 def test_a_wrong_field_is_named(kind: str, position: int, value: Any, complaint: str) -> None:

@@ -1,0 +1,215 @@
+"""Sums over test rows from which metrics follow: what a site tells of the rows that it keeps for tests.
+
+Sums of several partitions add up, so metrics of a task, and of all tasks, need no row of any of them. Of a
+regression they are the number of rows, mean and scatter of the targets, and the squared errors of each kind
+of models. Of a classification they are histograms of the scores of either class: the accuracy follows
+exactly, and the area under the ROC curve but for rows of both classes whose scores share a bin, each pair of
+which counts half.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asyncdmtl.arithmetic.sums import mean, sum_of_squares
+from asyncdmtl.arrays import Floats, Indices
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.tasks import Partition, TaskModels
+
+KINDS = ("coupled", "single_task", "pooled")
+"""Kinds of models that are compared: those of the run, of every task alone, and one for all tasks."""
+
+BINS = 1024
+"""Bins of a histogram: equal parts of (−1, 1), where a score `s` lies at `s / (1 + |s|)`. They are 1/512 wide
+near 0; the lower half is of scores that say class 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class SquaredErrors:
+    """Sums of a regression.
+
+    Attributes
+    ----------
+    rows : int
+    mean, scatter : float
+        Of the targets: the scatter is the sum of squares about the mean.
+    errors : mapping of kind to float
+        The sum of squared errors.
+    """
+
+    rows: int
+    mean: float
+    scatter: float
+    errors: Mapping[str, float]
+
+    @classmethod
+    def of(cls, y: Floats, scores: Mapping[str, Floats]) -> SquaredErrors:
+        """The sums of some rows: targets (rows,), and scores (rows,) of each kind."""
+        centre = float(mean(y, 0))
+        errors = {kind: float(sum_of_squares(y - s, 0)) for kind, s in scores.items()}
+        return cls(len(y), centre, float(sum_of_squares(y - centre, 0)), errors)
+
+    @classmethod
+    def merged(cls, parts: Sequence[SquaredErrors]) -> SquaredErrors:
+        """The sums of all rows together, of the kinds that all parts have."""
+        rows = sum(part.rows for part in parts)
+        centre = math.fsum(part.rows * part.mean for part in parts) / rows
+        scatter = math.fsum(part.scatter + part.rows * (part.mean - centre) ** 2 for part in parts)
+        kinds = _shared([part.errors for part in parts])
+        return cls(rows, centre, scatter, {k: math.fsum(part.errors[k] for part in parts) for k in kinds})
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of models that were tested."""
+        return tuple(self.errors)
+
+    def metric(self, name: str, kind: str) -> float:
+        """The RMSE or R² of a kind of models; NaN if it is undefined."""
+        if name == "RMSE":
+            return math.sqrt(self.errors[kind] / self.rows)
+        return 1.0 - self.errors[kind] / self.scatter if self.scatter > 0.0 else math.nan
+
+    def as_list(self) -> list[Any]:
+        """Plain types, which `sums_from` reads."""
+        return [self.rows, self.mean, self.scatter, dict(self.errors)]
+
+    @classmethod
+    def from_list(cls, content: Sequence[Any]) -> SquaredErrors:
+        """Read what `as_list` gave; ValueError, TypeError or AttributeError if it is none."""
+        rows, centre, scatter, errors = content
+        found = {_kind(kind): _sum(value) for kind, value in errors.items()}
+        if not isinstance(centre, float) or not math.isfinite(centre):
+            raise ValueError("a mean that is not finite")
+        return cls(_count(rows), centre, _sum(scatter), found)
+
+
+@dataclass(frozen=True, eq=False)
+class Histograms:
+    """Sums of a classification.
+
+    Attributes
+    ----------
+    rows : int
+    counts : mapping of kind to (2, BINS) int64 array
+        Rows of class 0 and of class 1 in each bin of the score.
+    """
+
+    rows: int
+    counts: Mapping[str, Indices]
+
+    @classmethod
+    def of(cls, y: Floats, scores: Mapping[str, Floats]) -> Histograms:
+        """The sums of some rows: labels (rows,), and scores (rows,) of each kind."""
+        counts = {}
+        for kind, s in scores.items():
+            places = ((s / (1.0 + np.abs(s)) + 1.0) * (BINS / 2)).astype(np.int64)
+            bins = np.where(s > 0.0, np.clip(places, BINS // 2, BINS - 1), np.clip(places, 0, BINS // 2 - 1))
+            counts[kind] = np.stack([np.bincount(bins[y == c], minlength=BINS) for c in (0.0, 1.0)])
+        return cls(len(y), counts)
+
+    @classmethod
+    def merged(cls, parts: Sequence[Histograms]) -> Histograms:
+        """The sums of all rows together, of the kinds that all parts have."""
+        kinds = _shared([part.counts for part in parts])
+        counts = {kind: np.sum([part.counts[kind] for part in parts], axis=0) for kind in kinds}
+        return cls(sum(part.rows for part in parts), counts)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of models that were tested."""
+        return tuple(self.counts)
+
+    def metric(self, name: str, kind: str) -> float:
+        """The accuracy or ROC AUC of a kind of models; NaN if it is undefined."""
+        negative, positive = self.counts[kind]
+        if name == "accuracy":
+            return float(negative[: BINS // 2].sum() + positive[BINS // 2 :].sum()) / self.rows
+        pairs = float(negative.sum()) * float(positive.sum())
+        below = np.cumsum(negative) - negative
+        return float((positive * (below + 0.5 * negative)).sum()) / pairs if pairs else math.nan
+
+    def as_list(self) -> list[Any]:
+        """Plain types, which `sums_from` reads: of each kind the bins with rows, and their counts."""
+        packed = {}
+        for kind, counts in self.counts.items():
+            bins = np.flatnonzero(counts.any(axis=0))
+            packed[kind] = [bins.tolist(), *counts[:, bins].tolist()]
+        return [self.rows, packed]
+
+    @classmethod
+    def from_list(cls, content: Sequence[Any]) -> Histograms:
+        """Read what `as_list` gave; ValueError, TypeError or AttributeError if it is none."""
+        rows, packed = content
+        counts = {}
+        for kind, (bins, *both) in packed.items():
+            places, told = np.array(bins, np.int64), np.array(both, np.int64)
+            if told.shape != (2, len(bins)) or told.min(initial=0) < 0 or told.sum() != rows:
+                raise ValueError("counts that do not add up")
+            if len(set(bins)) != len(bins) or places.min(initial=0) < 0 or places.max(initial=0) >= BINS:
+                raise ValueError("bins that are none")
+            counts[_kind(kind)] = np.zeros((2, BINS), np.int64)
+            counts[kind][:, places] = told
+        return cls(_count(rows), counts)
+
+
+MetricSums = SquaredErrors | Histograms
+
+
+def sums_of(loss: str, rows: Partition, models: Mapping[str, TaskModels]) -> MetricSums:
+    """The sums of the rows of a partition under models of each kind."""
+    scores = {kind: each.decision_function(rows.X, rows.task) for kind, each in models.items()}
+    return _kind_of(loss).of(rows.y, scores)
+
+
+def sums_from(loss: str, content: object) -> MetricSums:
+    """Read what `as_list` gave, after any transport; nothing in it is trusted.
+
+    Raises
+    ------
+    UsageError
+        It is none, or lacks the models of the run.
+    """
+    try:
+        found = _kind_of(loss).from_list(content)  # type: ignore[arg-type]
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UsageError("sums of test rows", f"must be what a worker tells ({error})", content) from error
+    if "coupled" not in found.kinds:
+        raise UsageError("sums of test rows", "must be of the models of the run", found.kinds)
+    return found
+
+
+def merged(parts: Sequence[MetricSums]) -> MetricSums:
+    """The sums of the rows of several partitions, at least one, of one run."""
+    return type(parts[0]).merged(parts)  # type: ignore[arg-type]
+
+
+def _kind_of(loss: str) -> type[SquaredErrors] | type[Histograms]:
+    return Histograms if LOSSES[loss].classification else SquaredErrors
+
+
+def _shared(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [kind for kind in KINDS if all(kind in part for part in parts)]
+
+
+def _kind(kind: object) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"models of the kind {kind!r}")
+    return str(kind)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 1 <= value < 2**48:
+        raise ValueError("a number of rows that is none")
+    return value
+
+
+def _sum(value: object) -> float:
+    if not isinstance(value, float) or not 0.0 <= value < math.inf:
+        raise ValueError("a sum of squares that is none")
+    return value

@@ -1,0 +1,89 @@
+"""What workers tell at the end of a run: what came of the training, and how its models do on test rows.
+
+Holders are compared as those of updates are: what most of them say is believed, of equally many what the
+first says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from asyncdmtl.errors import DataError, DisagreementError, UsageError
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.learning.metric_sums import MetricSums, sums_from
+from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.protocol.messages.registry import Done
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.training_progress import TrainingProgress
+
+
+def conclude(progress: TrainingProgress, done: Mapping[Member, Done]) -> None:
+    """Record what the members told, given in the order of the plan. A member that told nonsense is noted."""
+    if progress.trainer is not None:
+        progress.outcome = progress.trainer.outcome
+    else:
+        told = {member.name: message.outcome for member, message in done.items() if message.outcome}
+        progress.outcome = _believed_outcome(progress, told)
+    progress.tests = _believed_tests(progress, done)
+
+
+def _believed_outcome(progress: TrainingProgress, told: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
+    groups = _groups(told)
+    for worker in [worker for group in groups[1:] for worker in group]:
+        progress.note(worker, DisagreementError.__name__, "told another outcome than most workers")
+    for group in groups[:1]:
+        try:
+            return Outcome.from_dict(told[group[0]])
+        except UsageError as error:
+            progress.note(group[0], type(error).__name__, str(error))
+    return None
+
+
+def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> dict[str, MetricSums]:
+    exact = EXCHANGE_STRATEGIES[progress.strategy].exact
+    found: dict[str, MetricSums] = {}
+    odd: dict[str, list[str]] = {}
+    for info in progress.problem.infos:
+        if not info.held:
+            continue
+        told = {
+            member.name: message.tests[info.id]
+            for member, message in done.items()
+            if info.id in member.partitions and info.id in message.tests
+        }
+        # Models of an inexact strategy differ in their last bits, and so do the sums.
+        groups = _groups(told) if exact else [[worker] for worker in told]
+        for worker in [worker for group in groups[1:] for worker in group] if exact else ():
+            odd.setdefault(worker, []).append(info.id)
+        for group in groups:
+            try:
+                found[info.id] = _checked(progress, info, told[group[0]])
+                break
+            except UsageError as error:
+                progress.note(group[0], type(error).__name__, str(error))
+    for worker, names in odd.items():
+        reason = f"told other sums of the test rows of {names} than their other holders"
+        progress.note(worker, DisagreementError.__name__, reason)
+    if missing := [info.id for info in progress.problem.infos if info.held and info.id not in found]:
+        progress.note("", "TestRowsMissing", f"nobody told how models do on the test rows of {missing}")
+    return found
+
+
+def _checked(progress: TrainingProgress, info: PartitionInfo, content: object) -> MetricSums:
+    """What a holder told of a partition, which must be of all its test rows; UsageError if it is not."""
+    sums = sums_from(progress.problem.settings.loss, content)
+    if sums.rows != info.held:
+        raise DataError(f"test rows of partition {info.id!r}", f"must be {info.held}", sums.rows)
+    return sums
+
+
+def _groups(told: Mapping[str, Any]) -> list[list[str]]:
+    """Workers that told the same, the largest group first; of equally large ones that of the first worker."""
+    groups: dict[bytes, list[str]] = {}
+    for worker, content in told.items():
+        groups.setdefault(msgpack.packb(content), []).append(worker)
+    return sorted(groups.values(), key=len, reverse=True)
