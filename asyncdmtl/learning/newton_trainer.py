@@ -35,6 +35,10 @@ from asyncdmtl.learning.trainer import Trainer
 # directions in which the data have no variance.
 _RIDGE = 1e-9
 
+# Second derivatives below which the losses are flat: separated classes have no minimum, and quotients of such
+# numbers would overflow.
+_FLAT = 1e-60
+
 # The accuracy of the solution of a quadratic problem: as a share of the decrease that the last step
 # predicted, and at least as a share of the objective.
 _SHARE, _LEAST = 1e-2, 1e-13
@@ -141,7 +145,10 @@ class NewtonTrainer(Trainer):
             share = np.where(firm, 1.0, 0.0) / np.where(firm, pull, 1.0)
             A = H[:, :C, :C] - share[:, None, None] * row[:, :, None] * row[:, None, :]
             g = gradients[:, :C] - (share * slope)[:, None] * row
-        scale = float(np.abs(np.einsum("tii->ti", A)).max(initial=0.0)) or 1.0
+        scale = float(np.abs(np.einsum("tii->ti", A)).max(initial=0.0))
+        if scale < _FLAT:
+            self._promised = self._iterate.residual = 0.0
+            return here.copy()
         A = 0.5 * (A + np.swapaxes(A, 1, 2)) + _RIDGE * scale * np.eye(C)
         w = here[:, :C]
         b = apply(A[None], w[None, None])[0, 0] - g

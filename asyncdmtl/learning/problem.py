@@ -32,6 +32,13 @@ from asyncdmtl.plan.placement import natural_key
 # Bytes of a trainer's state besides the models: four float64 for FISTA's t, momentum, residual and steps.
 SCALAR_BYTES = 32
 
+# The share of the objective of no model up to which classes count as separated: rows are then predicted with
+# some 99.9 %, and further rounds only raise that.
+SEPARATED = 1e-3
+
+# The logistic loss of a row without a model.
+_LOG_2 = 0.6931471805599453
+
 
 class Problem:
     """Everything that follows from the settings and from the partitions that workers declare.
@@ -166,7 +173,22 @@ class Problem:
 
     def converged(self, objective: float, residual: float) -> bool:
         """Whether a run may end at this objective, after a step that left this `Trainer.residual`."""
-        return self.settings.tolerance > 0.0 and residual <= self.settings.tolerance * abs(objective)
+        if not self.settings.tolerance:
+            return False
+        return residual <= self.settings.tolerance * abs(objective) or objective <= self.separated
+
+    @cached_property
+    def separated(self) -> float:
+        """The objective at and below which the classes count as separated; 0 if they cannot be.
+
+        Where the coupling is 0 for equal models, classes that a hyperplane separates have no solution under
+        logistic loss: the objective falls to 0 as the models grow without limit, and its distance from the
+        least never becomes a small share of it.
+        """
+        equal = np.ones((len(self.tasks), self.coupled))
+        if self.settings.loss != "logistic" or self.coupling.penalty(equal) > 0.0:
+            return 0.0
+        return SEPARATED * _LOG_2 * len(self.tasks)
 
     def aggregate(self, t: int, updates: NDArray[Any]) -> NDArray[Any]:
         """`z_t = ψ(v_n : n ∈ S_t)`, the aggregate of a task.

@@ -82,7 +82,14 @@ def update_words(updates: Mapping[str, Any], chosen: str) -> str:
 def _unfinished_words(report: Report) -> str:
     """A first line for a training that ended before its tolerance was reached; "" for any other."""
     training, settings = report["training"], report["settings"]
-    if training["converged"] or not settings["tolerance"] or training.get("update") == "statistics":
+    if not settings["tolerance"] or training.get("update") == "statistics":
+        return ""
+    if _separated(report):
+        return (
+            "The classes are separated, so that no models are best: coefficients grow without limit while "
+            "the objective falls to 0. Training ended early; a coupling with a --strength has a solution."
+        )
+    if training["converged"]:
         return ""
     residual, last = training["residual"], training["objective"]
     apart = f" They are estimated to be within {residual / abs(last):.1g} of it." if residual and last else ""
@@ -90,6 +97,14 @@ def _unfinished_words(report: Report) -> str:
         f"The models are not within --tolerance {settings['tolerance']:g} of the least objective after "
         f"{training['rounds']} rounds.{apart} More --rounds may bring them further."
     )
+
+
+def _separated(report: Report) -> bool:
+    """Whether training ended because classes are separated, and not within its tolerance."""
+    training, settings = report["training"], report["settings"]
+    if not training["converged"] or settings["loss"] != "logistic" or training["residual"] is None:
+        return False
+    return bool(training["residual"] > settings["tolerance"] * abs(training["objective"]))
 
 
 def _training_words(report: Report) -> str:
@@ -111,7 +126,11 @@ def _training_words(report: Report) -> str:
     if not training["converged"]:
         return f"{words}; --tolerance was not reached."
     residual, last = training["residual"], training["objective"]
+    if _separated(report):
+        return f"{words}; ended: the classes are separated."
     if training.get("update") == "statistics" and residual is not None and last:
+        if residual > settings["tolerance"] * abs(last):
+            return f"{words}; solved: as near to the least as float64 can tell."
         return f"{words}; solved: within {max(residual, 0.0) / abs(last):.1g} of itself of the least."
     if not residual or not last:
         further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"

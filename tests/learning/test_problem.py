@@ -150,6 +150,23 @@ def test_a_run_converges_within_a_share_of_its_objective() -> None:
     assert not Problem(make_settings(tolerance=0.0), infos).converged(200.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("coupling", "strength", "loss", "ends"),
+    [
+        ("none", 0.0, "logistic", True),
+        ("mean", 0.5, "logistic", True),
+        ("nuclear", 0.5, "logistic", False),
+        ("none", 0.0, "squared", False),
+    ],
+)
+def test_classes_that_are_separated_end_a_run(coupling: str, strength: float, loss: str, ends: bool) -> None:
+    infos = [info("p0", "a", 1), info("p1", "b", 1)]
+    settings = make_settings(coupling=coupling, strength=strength, loss=loss, tolerance=1e-6)
+    problem = Problem(settings, infos)
+    assert problem.converged(1e-3, 0.1) is ends
+    assert not problem.converged(2e-3, 0.1)
+
+
 def test_sizes_follow_from_features_intercept_and_dtype() -> None:
     infos = [info("p0", "a", 1), info("p1", "b", 1)]
     free, penalised, none = (

@@ -94,3 +94,16 @@ async def test_a_training_that_ends_short_says_so_first() -> None:
     )
     made["training"]["converged"] = True
     assert "not within" not in shown(show_run, made)
+
+
+def test_separated_classes_are_told_first(report_of_a_run: dict[str, Any]) -> None:
+    told = {"converged": True, "residual": 0.1, "objective": 1e-3, "update": "newton"}
+    made = {
+        **report_of_a_run,
+        "training": {**report_of_a_run["training"], **told},
+        "settings": {**report_of_a_run["settings"], "loss": "logistic", "tolerance": 1e-6},
+    }
+    text = " ".join(shown(show_run, made).split())
+    assert text.index("The classes are separated, so that no models are best") < text.index("Loss logistic")
+    assert "ended: the classes are separated." in text
+    assert "within" not in text.partition("objective 0.001")[2].partition(".")[0]
