@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -13,9 +13,9 @@ import click
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import UsageError
-from asyncdmtl.plan.design.additions import best_additions
+from asyncdmtl.plan.design.additions import RelayLoads, best_additions
 from asyncdmtl.plan.design.search import design_placement, trade_off
-from asyncdmtl.plan.placement_file import read_request, write_placement
+from asyncdmtl.plan.placement_file import read_request, tables_of, weights_of, write_placement
 from asyncdmtl.report.design_report import report_additions, report_design
 from asyncdmtl.report.design_tables import show_additions, show_design
 from asyncdmtl.report.pictures import check_picture
@@ -62,6 +62,13 @@ MOST_ROWS_OF_TRADE_OFF = 20
     "making.",
 )
 @click.option("--add", type=int, default=1, help="Copies to name, for --from.")
+@click.option(
+    "--minimise",
+    type=click.Choice(("load", "cost", "makespan")),
+    default="load",
+    help="For --from: the quantity that copies are to lower; cost takes the table prices of FILE, makespan "
+    "the table speeds.",
+)
 @click.option("--seed", type=int, default=0, help="Decides among equal choices.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write the placement here: JSON if it ends so, or TOML."
@@ -78,6 +85,7 @@ def main(
     speeds: str | None,
     start: Path | None,
     add: int,
+    minimise: str,
     seed: int,
     output: Path | None,
     plot_file: Path | None,
@@ -92,14 +100,20 @@ def main(
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
     if start is not None:
-        given = {
+        given: dict[str, object] = {
             "--partitions": partitions,
             "--capacities": capacities,
             "--workers": workers,
             "--copies": copies,
+            "--speeds": speeds,
+            "--plot": plot_file,
         }
-        _add_copies(start, add, {**given, "--plot": plot_file, "--speeds": speeds}, output, format)
+        if too_many := [name for name, value in given.items() if value is not None]:
+            raise UsageError("--from", "cannot be given with another option of the design", too_many)
+        _add_copies(start, add, minimise, output, format)
         return
+    if minimise != "load":
+        raise UsageError("--minimise", "is for --from; give --speeds for the time of a design", minimise)
     if partitions is None:
         raise UsageError("--partitions", "must be given, or --from", None)
     room = _capacities(partitions, capacities, workers, capacity, copies)
@@ -107,7 +121,7 @@ def main(
     design = design_placement(room, partitions, copies=copies, speeds=b, seed=seed)
     report = report_design(design, room, b, trade_off(len(room), partitions, _some(len(room)), seed=seed))
     if output is not None:
-        write_placement(design.placement, output, report["speeds"])
+        write_placement(design.placement, output, report["speeds"] and {"speeds": report["speeds"]})
     if plot_file is not None:
         plot_design(report, plot_file)
     if format == "json":
@@ -116,20 +130,15 @@ def main(
         show_design(report)
 
 
-def _add_copies(
-    start: Path, count: int, given: Mapping[str, object], output: Path | None, format: str
-) -> None:
-    """Print the placement of a file with the copies that lower its load most, and write it if asked to."""
-    if too_many := [name for name, value in given.items() if value is not None]:
-        raise UsageError("--from", "cannot be given with another option of the design", too_many)
+def _add_copies(start: Path, count: int, minimise: str, output: Path | None, format: str) -> None:
+    """Print the placement of a file with the copies that are worth most, and write it if asked to."""
     request = read_request(start)
-    more, added = best_additions(request.placement, count)
-    report = report_additions(request.placement, more, added)
+    weights = weights_of(request, minimise)
+    loads = RelayLoads(request.placement, request.tasks, wants=request.wants, **weights)
+    more, added = best_additions(request.placement, count, loads)
+    report = report_additions(request.placement, more, added, loads, minimise)
     if output is not None:
-        speeds = None
-        if request.speeds is not None:
-            speeds = dict(zip(more.workers, map(str, request.speeds), strict=True))
-        write_placement(more, output, speeds)
+        write_placement(more, output, tables_of(request, more))
     if format == "json":
         print(json.dumps(report))
     else:

@@ -15,7 +15,7 @@ from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
 from asyncdmtl.plan.parameters import STRATEGIES
-from asyncdmtl.plan.placement_file import PlanRequest, read_request
+from asyncdmtl.plan.placement_file import read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.validation import rational
 from asyncdmtl.report.pictures import check_picture
@@ -109,7 +109,8 @@ def main(
     """Plan for the placement in FILE, and explain the plan.
 
     FILE is TOML or JSON: a table `workers` of lists of partitions; optionally a table `tasks` of lists of
-    partitions, and tables `prices` and `speeds` of a number for each worker.
+    partitions, tables `prices` and `speeds` of a number for each worker, and a table `wants` in which
+    WORKER = "none" says that a worker only helps and wants no models.
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
@@ -118,10 +119,9 @@ def main(
     if rate is not None and rounds is None:
         raise UsageError("--rate", "needs --rounds", rate)
     request = read_request(file)
-    weights = _weights(request, minimise)
-    candidates = list(
-        compare(request.placement, request.tasks, max_overhead=max_overhead, silent=silent, **weights)
-    )
+    weights = weights_of(request, minimise)
+    wishes = {"max_overhead": max_overhead, "silent": silent, "wants": request.wants, **weights}
+    candidates = list(compare(request.placement, request.tasks, **wishes))
     if combinations is not None or len(request.placement.partitions) <= LINEAR_PARTITIONS:
         candidates.append(linear_candidate(request, combinations, silent, seed, weights.get("prices")))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
@@ -133,15 +133,7 @@ def main(
         bits = None if rate is None else rate * 1e6
         report["costs"] = predicted_costs(report["strategies"], network, features + 1, rounds, bits)
     try:
-        plan = make_plan(
-            request.placement,
-            chosen,
-            tasks=request.tasks,
-            max_overhead=max_overhead,
-            silent=silent,
-            seed=seed,
-            **weights,
-        )
+        plan = make_plan(request.placement, chosen, tasks=request.tasks, seed=seed, **wishes)
     except PlanError:
         # Bounds and loads follow without matrices, so they are shown even if there is no plan.
         _print(report, format)
@@ -154,16 +146,6 @@ def main(
     if plot_file is not None:
         plot_plan(report, plan.uplink_matrix != 0, plot_file)
     _print(report, format)
-
-
-def _weights(request: PlanRequest, minimise: str) -> dict[str, Any]:
-    """The planner's argument (prices or speeds) for the quantity to minimise; empty for the load."""
-    if minimise == "load":
-        return {}
-    key, values = ("prices", request.prices) if minimise == "cost" else ("speeds", request.speeds)
-    if values is None:
-        raise UsageError(f"--minimise {minimise}", f"needs a table {key} in FILE", None)
-    return {key: values}
 
 
 def _print(report: PlanReport, format: str) -> None:

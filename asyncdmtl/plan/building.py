@@ -23,19 +23,19 @@ def build_plan(parameters: PlanParameters) -> Plan:
     else:
         E = matrices.plain_uplink(parameters.senders)
     if parameters.strategy == "relay":
-        deliveries = _missing(units, P)
+        deliveries = _without_helpers(_missing(units, P), parameters)
         D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed, parameters.last_row)
     elif parameters.strategy == "central":
-        deliveries = _missing_tasks(parameters, P)
+        deliveries = _without_helpers(_missing_tasks(parameters, P), parameters)
         D = matrices.coded_downlink(_most_rows(deliveries), tasks * P, seed, parameters.last_row)
     elif parameters.strategy == "personal":
         placement = parameters.placement
         hosted = [tuple(sorted({parameters.tasks[n] for n in stored})) for stored in placement.stored]
-        deliveries = tuple(Delivery(own, own, ()) for own in hosted)
+        deliveries = _without_helpers([Delivery(own, own, ()) for own in hosted], parameters)
         D = np.eye(tasks, dtype=np.uint8)
     else:
         each = _each_missing(units)
-        deliveries = tuple(Delivery(missing, missing, ()) for missing in each)
+        deliveries = _without_helpers([Delivery(missing, missing, ()) for missing in each], parameters)
         D = E.T.copy()
     deliveries = _with_replaced_rows(deliveries, parameters.replaced)
     given = {field.name: getattr(parameters, field.name) for field in fields(PlanParameters)}
@@ -47,6 +47,15 @@ def _each_missing(units: Units) -> list[tuple[int, ...]]:
     everything = tuple(range(len(units.holders)))
     held = [set(own) for own in units.held]
     return [tuple(unit for unit in everything if unit not in own) for own in held]
+
+
+def _without_helpers(deliveries: Sequence[Delivery], parameters: PlanParameters) -> tuple[Delivery, ...]:
+    """The deliveries, of which those of workers that want nothing are empty."""
+    helpers = set(parameters.helpers)
+    return tuple(
+        Delivery((), (), delivery.known) if k in helpers else delivery
+        for k, delivery in enumerate(deliveries)
+    )
 
 
 def _most_rows(deliveries: Sequence[Delivery]) -> int:

@@ -26,13 +26,14 @@ class UplinkWishes:
     speeds: Sequence[Fraction | int] | None = None
     silent: int = 0
     whole_tasks: bool = True
+    helpers: tuple[int, ...] = ()
 
 
 def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wishes: UplinkWishes) -> Units:
     """The units with the smallest loads: aggregates of tasks that a worker stores whole, and updates."""
     aggregated: tuple[int, ...] = ()
     if wishes.whole_tasks and strategy == "relay":
-        aggregated = best_aggregates(placement, tasks)
+        aggregated = best_aggregates(placement, tasks, wishes.helpers)
     elif wishes.whole_tasks and strategy in ("central", "personal"):
         aggregated = aggregable_tasks(placement, tasks, least_holders=wishes.silent + 1)
     units = Units.of(placement, tasks, aggregated)
@@ -56,6 +57,7 @@ def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Uni
             prices=wishes.prices,
             speeds=wishes.speeds,
             silent=wishes.silent,
+            helpers=wishes.helpers,
         )
 
     # With so many units, a plan without merging is never small, so that its rates need not be computed.

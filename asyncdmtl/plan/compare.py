@@ -6,7 +6,7 @@ Loads follow from the placement without matrices, so that a comparison is quick 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, get_args
@@ -23,6 +23,8 @@ from asyncdmtl.plan.units import Units
 from asyncdmtl.plan.validation import (
     a_placement,
     check_combination,
+    check_helpers,
+    helpers_of,
     numbered_tasks,
     per_worker,
     rational,
@@ -97,6 +99,7 @@ def compare(
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
     whole_tasks: bool = True,
+    wants: Mapping[str, str] | Sequence[str] | None = None,
 ) -> tuple[Candidate, ...]:
     """The exact strategies for `placement`, each with its loads and their bounds.
 
@@ -115,11 +118,13 @@ def compare(
         The number of workers that may stay silent. Above 0 only strategies that tolerate it are compared.
     whole_tasks : bool
         As for `make_plan`: whether tasks that a worker stores whole may be coded as aggregates.
+    wants : mapping of worker name to "all" or "none", or sequence of K such words, optional
+        As for `make_plan`: workers that want nothing are sent nothing.
 
     Raises
     ------
     UsageError
-        Prices are not K numbers of at least 0.
+        Prices are not K numbers of at least 0, or another argument breaks its rule.
     PlanError
         A partition has at most `silent` holders.
     """
@@ -127,6 +132,8 @@ def compare(
     tasks = numbered_tasks(placement, tasks)
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
+    helpers = helpers_of(placement, wants)
+    check_helpers(helpers, prices, speeds)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
     candidates = []
@@ -137,16 +144,17 @@ def compare(
             speeds if strategy == "relay" else None,
             silent,
             whole_tasks,
+            helpers,
         )
         check_combination(strategy, wishes.prices, wishes.speeds, silent)
         units = choose_units(placement, tasks, strategy, wishes)
         merged, found = _affordable_rates(units, strategy, wishes)
         rates = [Fraction(count * merged.merged, found.subpackets) for count in found.rows]
-        view = _VIEWS[strategy](placement, tasks, units)
+        view = _VIEWS[strategy](placement, tasks, units, helpers)
         if silent:
             bound = job_bound_with_silent_workers(placement, tasks, silent).load
         else:
-            bound = job_bound(placement, tasks, at_server=strategy == "personal").load
+            bound = job_bound(placement, tasks, at_server=strategy == "personal", helpers=helpers).load
         limits = view.limits
         if silent:
             limits = (
@@ -246,20 +254,33 @@ class _View:
     limits: str
 
 
-def _relay(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
-    copies = [len(units.holders) - len(held) for held in units.held]
+def _relay(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
+    copies = _sent([len(units.holders) - len(held) for held in units.held], helpers)
     neediest = copies.index(max(copies))
-    certificate = certificate_in_words(units.blocks, uplink_optimum(units.blocks).certificate, placement)
     limits = (
-        f"uplink: {certificate}. Downlink: worker {placement.workers[neediest]} stores only "
-        f"{len(units.held[neediest])} of {len(units.holders)} {_kinds(units)}."
+        f"uplink: {relay_limit_in_words(placement, units, helpers)}. Downlink: worker "
+        f"{placement.workers[neediest]} stores only {len(units.held[neediest])} of {len(units.holders)} "
+        f"{_kinds(units)}."
     )
-    return _View(max(copies), job_downlink_bound(placement, tasks), copies, limits)
+    return _View(max(copies), job_downlink_bound(placement, tasks, helpers), copies, limits)
 
 
-def _central(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
+def relay_limit_in_words(placement: Placement, units: Units, helpers: Sequence[int]) -> str:
+    """The reason why the uplink of these units is not smaller."""
+    if not helpers:
+        return certificate_in_words(units.blocks, uplink_optimum(units.blocks).certificate, placement)
+    wanting = [name for k, name in enumerate(placement.workers) if k not in set(helpers)]
+    return f"{_names(wanting)} must learn all {_kinds(units)} from the others; the other workers want nothing"
+
+
+def _sent(copies: list[int], helpers: Sequence[int]) -> list[int]:
+    """The vectors that each worker is sent: none if it wants nothing."""
+    return [0 if k in set(helpers) else count for k, count in enumerate(copies)]
+
+
+def _central(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
     T = max(tasks) + 1
-    copies = [T - _whole_tasks(stored, tasks) for stored in placement.stored]
+    copies = _sent([T - _whole_tasks(stored, tasks) for stored in placement.stored], helpers)
     neediest = copies.index(max(copies))
     limits = (
         f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. "
@@ -268,9 +289,9 @@ def _central(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
     return _View(max(copies), max(copies), copies, limits)
 
 
-def _personal(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
+def _personal(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
     T = max(tasks) + 1
-    hosted = [len({tasks[n] for n in stored}) for stored in placement.stored]
+    hosted = _sent([len({tasks[n] for n in stored}) for stored in placement.stored], helpers)
     limits = (
         f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. Downlink: every one of "
         f"{T} models is wanted somewhere; a worker hosts {_range(hosted)} tasks."
@@ -278,10 +299,11 @@ def _personal(placement: Placement, tasks: Sequence[int], units: Units) -> _View
     return _View(T, T, hosted, limits)
 
 
-def _uncoded(placement: Placement, tasks: Sequence[int], units: Units) -> _View:
+def _uncoded(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
     limits = "nothing is coded: every update goes up once and down once."
-    copies = [len(placement.partitions) - len(stored) for stored in placement.stored]
-    return _View(len(placement.partitions), job_downlink_bound(placement, tasks), copies, limits)
+    copies = _sent([len(placement.partitions) - len(stored) for stored in placement.stored], helpers)
+    bound = job_downlink_bound(placement, tasks, helpers)
+    return _View(len(placement.partitions), bound, copies, limits)
 
 
 _VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded": _uncoded}

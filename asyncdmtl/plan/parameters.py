@@ -49,6 +49,8 @@ class PlanParameters:
         The worker that sends each unit, if units go up uncoded; else empty.
     silent : int
         The number of workers that may stay silent (under `central`).
+    helpers : tuple of int
+        The workers that want nothing: they send, and are sent no row. Ascending.
     seed : int
         The seed of the random entries of both matrices.
     last_row : int
@@ -69,6 +71,7 @@ class PlanParameters:
     merged: int = 1
     last_row: int = 0
     replaced: tuple[tuple[int, int], ...] = ()
+    helpers: tuple[int, ...] = ()
 
     @cached_property
     def units(self) -> Units:
@@ -98,4 +101,6 @@ class PlanParameters:
             "silent": self.silent,
             "last_row": self.last_row,
             "replaced": [list(pair) for pair in self.replaced],
+            # Few plans have helpers: the others' recipes do without the key.
+            **({"helpers": list(self.helpers)} if self.helpers else {}),
         }

@@ -1,4 +1,4 @@
-"""Placement files: a placement, and optional tables of tasks, prices and speeds of links."""
+"""Placement files: a placement, and optional tables of tasks, prices, speeds of links, and wants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement, natural_key, read_tables
-from asyncdmtl.plan.validation import rational
+from asyncdmtl.plan.validation import helpers_of, rational
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class PlanRequest:
     prices, speeds : tuple of K Fractions, or None
         The price of a vector on each worker's link, and the link's speed in vectors per unit of time, from
         the tables of these names.
+    wants : tuple of K words, or None
+        From the table `wants`: "none" for a worker that only helps, else "all".
     """
 
     placement: Placement
@@ -34,6 +36,7 @@ class PlanRequest:
     tasks: tuple[int, ...]
     prices: tuple[Fraction, ...] | None
     speeds: tuple[Fraction, ...] | None
+    wants: tuple[str, ...] | None = None
 
 
 def read_request(path: str | Path) -> PlanRequest:
@@ -46,7 +49,7 @@ def read_request(path: str | Path) -> PlanRequest:
     """
     content = read_tables(path)
     placement = Placement.read(path)
-    known = {"workers", "partitions", "tasks", "prices", "speeds"}
+    known = {"workers", "partitions", "tasks", "prices", "speeds", "wants"}
     if unknown := sorted(set(content) - known):
         raise PlacementError(
             f"placement file {path}", f"may have {', '.join(sorted(known))}; unknown", unknown
@@ -57,13 +60,45 @@ def read_request(path: str | Path) -> PlanRequest:
     )
     if speeds is not None and 0 in speeds:
         raise PlacementError(f"speeds in {path}", "must be more than 0", [str(speed) for speed in speeds])
-    return PlanRequest(placement, task_names, tasks, prices, speeds)
+    wants = _wants(content.get("wants"), placement, f"wants in {path}")
+    return PlanRequest(placement, task_names, tasks, prices, speeds, wants)
 
 
-def write_placement(placement: Placement, path: Path, speeds: Mapping[str, str] | None = None) -> None:
+def weights_of(request: PlanRequest, minimise: str) -> dict[str, Any]:
+    """The planner's argument (prices or speeds) for the quantity to minimise; empty for the load.
+
+    Raises
+    ------
+    UsageError
+        The file has no such table.
+    """
+    if minimise == "load":
+        return {}
+    key, values = ("prices", request.prices) if minimise == "cost" else ("speeds", request.speeds)
+    if values is None:
+        raise UsageError(f"--minimise {minimise}", f"needs a table {key} in FILE", None)
+    return {key: values}
+
+
+def tables_of(request: PlanRequest, placement: Placement) -> dict[str, dict[str, Any]]:
+    """The tables of a request that were given, for a file with `placement` of the same names."""
+    tables: dict[str, dict[str, Any]] = {}
+    if request.task_names != placement.partitions:
+        tables["tasks"] = {name: [] for name in request.task_names}
+        for partition, task in zip(placement.partitions, request.tasks, strict=True):
+            tables["tasks"][request.task_names[task]].append(partition)
+    for name, values in (("prices", request.prices), ("speeds", request.speeds), ("wants", request.wants)):
+        if values is not None:
+            tables[name] = dict(zip(placement.workers, map(str, values), strict=True))
+    return tables
+
+
+def write_placement(
+    placement: Placement, path: Path, tables: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
     """Write a file that `Placement.read` reads: JSON if `path` ends in .json, else TOML.
 
-    `speeds` of the workers' links become a table of their own, which `read_request` reads.
+    `tables` of tasks, prices, speeds or wants are written beside it; `read_request` reads them.
 
     Raises
     ------
@@ -71,8 +106,7 @@ def write_placement(placement: Placement, path: Path, speeds: Mapping[str, str] 
         The file cannot be written.
     """
     content: dict[str, Any] = {"partitions": list(placement.partitions), "workers": placement.as_dict()}
-    if speeds is not None:
-        content["speeds"] = dict(speeds)
+    content |= {name: dict(table) for name, table in (tables or {}).items()}
     _write(path, content, "--output")
 
 
@@ -117,7 +151,7 @@ def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placeme
     for partition in placement.partitions:
         if partition in owners:
             of_tasks.setdefault(owners[partition], []).append(partition)
-    kept = {name: table for name, table in content.items() if name in ("prices", "speeds")}
+    kept = {name: table for name, table in content.items() if name in ("prices", "speeds", "wants")}
     ordered = {"partitions": list(placement.partitions), "workers": placement.as_dict(), "tasks": of_tasks}
     _write(path, {**ordered, **kept}, "--declare")
     return placement
@@ -165,6 +199,18 @@ def _tasks(table: Any, placement: Placement, path: str | Path) -> tuple[tuple[st
         raise PlacementError(what, "must own every partition; without task", missing)
     names = tuple(sorted(set(owners.values()), key=natural_key))
     return names, tuple(names.index(owners[part]) for part in placement.partitions)
+
+
+def _wants(table: Any, placement: Placement, what: str) -> tuple[str, ...] | None:
+    if table is None:
+        return None
+    if not isinstance(table, Mapping):
+        raise PlacementError(what, "must be a table of workers", table)
+    try:
+        helpers = helpers_of(placement, table)
+    except UsageError as error:
+        raise PlacementError(what, error.rule, error.value) from error
+    return tuple("none" if k in helpers else "all" for k in range(len(placement.workers)))
 
 
 def _numbers(table: Any, placement: Placement, what: str) -> tuple[Fraction, ...] | None:

@@ -100,7 +100,10 @@ class Plan(PlanParameters):
 
     @cached_property
     def optimum(self) -> UplinkOptimum:
-        """`R_CO` of the units with its certificate: the smallest uplink load of `relay` on these units."""
+        """`R_CO` of the units with its certificate: the smallest uplink load of `relay` on these units.
+
+        It holds if all workers want the units; with helpers, less may suffice.
+        """
         return uplink_optimum(self.units.blocks)
 
     @property
@@ -113,7 +116,8 @@ class Plan(PlanParameters):
         """The job's lower bound of the uplink load for any scheme, coded or not, with its proof."""
         if self.silent:
             return job_bound_with_silent_workers(self.placement, self.tasks, self.silent)
-        return job_bound(self.placement, self.tasks, at_server=self.strategy == "personal")
+        at_server = self.strategy == "personal"
+        return job_bound(self.placement, self.tasks, at_server=at_server, helpers=self.helpers)
 
     @property
     def uplink_bound(self) -> Fraction:
@@ -128,7 +132,7 @@ class Plan(PlanParameters):
         """The smallest downlink load of any scheme: what a worker lacks at most, or `T` under `personal`."""
         if self.broadcasts == "models":
             return Fraction(max(self.tasks) + 1)
-        return Fraction(job_downlink_bound(self.placement, self.tasks))
+        return Fraction(job_downlink_bound(self.placement, self.tasks, self.helpers))
 
     @cached_property
     def combined(self) -> Bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -23,6 +23,8 @@ from asyncdmtl.plan.validation import (
     LARGEST_WHOLE_NUMBER,
     a_placement,
     check_combination,
+    check_helpers,
+    helpers_of,
     numbered_tasks,
     per_worker,
     rational,
@@ -44,6 +46,7 @@ def make_plan(
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
     whole_tasks: bool = True,
+    wants: Mapping[str, str] | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Plan:
     """The plan with the smallest load for `placement`, checked exactly for every worker.
@@ -68,6 +71,9 @@ def make_plan(
     whole_tasks : bool, default True
         Tasks that a worker stores whole may be coded as aggregates, one vector instead of one per partition,
         if that lowers the loads (`Plan.units`). With False, only updates are coded.
+    wants : mapping of worker name to "all" or "none", or sequence of K such words, optional
+        A worker that wants nothing only helps: it sends, and is sent no row. That lowers the downlink, and
+        the uplink of `relay` (docs/theory.md, section 7a). Default: every worker wants all.
     seed : int
         The first seed of random matrices that is tried.
 
@@ -88,7 +94,10 @@ def make_plan(
     seed = whole_number("seed", seed, high=LARGEST_WHOLE_NUMBER - ATTEMPTS)
     check_combination(strategy, prices, speeds, silent)
     costs = None if prices is None else per_worker("prices", prices, placement)
-    wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks)
+    helpers = helpers_of(placement, wants)
+    if strategy == "relay":
+        check_helpers(helpers, prices, speeds)
+    wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks, helpers)
     units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:
@@ -102,6 +111,7 @@ def make_plan(
         seed=seed,
         senders=senders,
         silent=silent,
+        helpers=helpers,
         aggregated=units.aggregated,
         merged=units.merged,
     )

@@ -44,6 +44,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
                 senders=tuple(map(int, recipe["senders"])),
                 seed=int(recipe["seed"]),
                 silent=int(recipe["silent"]),
+                helpers=tuple(map(int, recipe.get("helpers", []))),
                 aggregated=tuple(map(int, recipe["aggregated"])),
                 merged=int(recipe["merged"]),
                 last_row=int(recipe["last_row"]),
@@ -86,6 +87,9 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     whole(recipe["last_row"], 0, MOST_LAST_ROWS)
     check_combination(recipe["strategy"], None, None, silent)
     units = _checked_units(recipe, placement, tasks)
+    helpers = [whole(worker, 0, K - 1) for worker in recipe.get("helpers", [])]
+    if helpers != sorted(set(helpers)) or len(helpers) == K:
+        raise ValueError("helpers must be ascending, and some worker must want something")
     P = whole(recipe["subpackets"], 1, max(MOST_SUBPACKETS, K))
     rows = [
         whole(count, 0, len(held) // units.merged * P)
@@ -96,7 +100,8 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     blocks = len(units.holders) // units.merged
     senders = [whole(sender, 0, K - 1) for sender in recipe["senders"]]
     if recipe["strategy"] == "relay" or silent:
-        missing = len(units.holders) - min(map(len, units.held))
+        stores = [len(held) for k, held in enumerate(units.held) if k not in set(helpers)]
+        missing = len(units.holders) - min(stores)
         needed = blocks if silent else missing // units.merged
         if senders or sum(rows) < needed * P:
             raise ValueError(f"{sum(rows)} coded rows for {needed * P} packets")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,9 @@ from asyncdmtl.plan.placement import Placement
 
 # The largest whole number of an argument: up to this, every whole number is exact as a float, too.
 LARGEST_WHOLE_NUMBER = 2**53
+
+# What a worker may want: the models of all tasks, or nothing.
+WANTS = ("all", "none")
 
 # The most characters of a number that is read as a fraction.
 _DIGITS = 400
@@ -93,6 +96,44 @@ def per_worker(
     if positive and min(numbers) <= 0:
         raise UsageError(argument, "must be positive", values)
     return numbers
+
+
+def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
+    """The workers that want nothing, ascending, by what each worker wants.
+
+    Parameters
+    ----------
+    placement : Placement
+    wants : mapping of worker name to "all" or "none", sequence of K such words, or None
+        Workers that a mapping does not name want all; so do all workers with None.
+
+    Raises
+    ------
+    UsageError
+        Another word, another number of words, an unknown worker, or nobody wants anything.
+    """
+    workers = placement.workers
+    if wants is None:
+        return ()
+    if isinstance(wants, Mapping):
+        if unknown := [name for name in wants if name not in workers]:
+            raise UsageError("wants", f"must name the workers {', '.join(workers)}; unknown", unknown)
+        words = [wants.get(name, "all") for name in workers]
+    elif isinstance(wants, Sequence) and not isinstance(wants, str) and len(wants) == len(workers):
+        words = list(wants)
+    else:
+        raise UsageError("wants", f"must be a word for each of {len(workers)} workers", wants)
+    if wrong := [word for word in words if not isinstance(word, str) or word not in WANTS]:
+        raise UsageError("wants", f"must be {' or '.join(WANTS)} for each worker", wrong)
+    if "all" not in words:
+        raise UsageError("wants", "must be all for at least one worker", words)
+    return tuple(k for k, word in enumerate(words) if word == "none")
+
+
+def check_helpers(helpers: Sequence[int], prices: object, speeds: object) -> None:
+    """UsageError if cost or time is to be minimised where some workers want nothing."""
+    if helpers and (prices is not None or speeds is not None):
+        raise UsageError("wants", "cannot be none for a worker together with prices or speeds", list(helpers))
 
 
 def check_combination(strategy: str, prices: object, speeds: object, silent: int) -> None:

@@ -7,11 +7,9 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
-from asyncdmtl.plan.design.additions import Addition
+from asyncdmtl.plan.design.additions import Addition, RelayLoads
 from asyncdmtl.plan.design.search import Design, TradeOff
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.bounds import downlink_bound
-from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 DesignReport = dict[str, Any]
 
@@ -59,7 +57,13 @@ def report_design(
     }
 
 
-def report_additions(before: Placement, after: Placement, additions: Sequence[Addition]) -> DesignReport:
+def report_additions(
+    before: Placement,
+    after: Placement,
+    additions: Sequence[Addition],
+    loads: RelayLoads,
+    minimised: str = "load",
+) -> DesignReport:
     """Copies that were added to a placement, and the loads of relay, in plain JSON types.
 
     Parameters
@@ -67,12 +71,18 @@ def report_additions(before: Placement, after: Placement, additions: Sequence[Ad
     before, after : Placement
     additions : sequence of Addition
         The copies that only `after` has, in their order.
+    loads : RelayLoads
+        What was to become small.
+    minimised : "load", "cost" or "makespan"
+        The quantity that all loads in the report are.
     """
+    uplink, downlink = loads.of(before)
     return {
         "placement": after.as_dict(),
         "partitions": list(after.partitions),
-        "uplink_load": str(uplink_optimum(before).load),
-        "downlink_load": str(downlink_bound(before)),
+        "minimised": minimised,
+        "uplink_load": str(uplink),
+        "downlink_load": str(downlink),
         "additions": [
             {key: str(value) if key.endswith("load") else value for key, value in asdict(each).items()}
             for each in additions

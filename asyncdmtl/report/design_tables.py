@@ -28,7 +28,8 @@ def show_design(report: DesignReport, console: Console | None = None) -> None:
 def show_additions(report: DesignReport, console: Console | None = None) -> None:
     """Print the added copies as text, on stdout unless a console is given."""
     console = console or make_console()
-    table = Table(title="The next copies worth making, and the loads of relay with them")
+    kinds = {"load": "the loads", "cost": "the costs", "makespan": "the times"}
+    table = Table(title=f"The next copies worth making, and {kinds[report['minimised']]} of relay with them")
     for heading, justify in (
         ("worker", "left"),
         ("partition", "left"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.choice import UplinkWishes, choose_units
-from asyncdmtl.plan.compare import Candidate, certificate_in_words
+from asyncdmtl.plan.compare import Candidate, relay_limit_in_words
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import PlanRequest
@@ -20,6 +20,7 @@ from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.job import job_bound, job_downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.validation import helpers_of
 
 PlanReport = dict[str, Any]
 
@@ -100,10 +101,11 @@ def report_strategies(
         `prices` or `speeds` of the workers, if cost or time is minimised instead of the load.
     """
     placement, tasks = request.placement, request.tasks
-    units = choose_units(placement, tasks, "relay", UplinkWishes())
-    optimum = uplink_optimum(units.blocks)
-    many = len(optimum.certificate) > 1
-    job = job_bound(placement, tasks)
+    helpers = helpers_of(placement, request.wants)
+    units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers))
+    # Groups of workers prove the least uplink only where each wants something.
+    groups = () if helpers else uplink_optimum(units.blocks).certificate
+    job = job_bound(placement, tasks, helpers=helpers)
     ranked = sorted(candidates, key=lambda candidate: candidate.cost(network))
     return {
         "placement": placement.as_dict(),
@@ -117,13 +119,14 @@ def report_strategies(
         "network": network,
         "strategy": chosen,
         "priced": "prices" in weights,
-        "certificate": [[placement.workers[k] for k in block] for block in optimum.certificate],
-        "certificate_value": str(certificate_value(units.blocks, optimum.certificate)) if many else "0",
-        "certificate_in_words": certificate_in_words(units.blocks, optimum.certificate, placement),
+        "helpers": _named(placement, helpers),
+        "certificate": [_named(placement, block) for block in groups],
+        "certificate_value": str(certificate_value(units.blocks, groups)) if len(groups) > 1 else "0",
+        "certificate_in_words": relay_limit_in_words(placement, units, helpers),
         "aggregated": [request.task_names[t] for t in units.aggregated],
         "job_bound": {
             "uplink": str(job.load),
-            "downlink": job_downlink_bound(placement, tasks),
+            "downlink": job_downlink_bound(placement, tasks, helpers),
             "certificate": [
                 {"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in job.certificate
             ],

@@ -38,8 +38,11 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     for strategy, row in report["strategies"].items():
         console.print(f"{strategy}: {row['limits']}")
     job = report["job_bound"]
+    wanting = "every worker"
+    if report["helpers"]:
+        wanting += f" but {', '.join(report['helpers'])}"
     console.print(
-        f"The job: no scheme by which every worker gets all models sends less than {job['uplink']} up and "
+        f"The job: no scheme by which {wanting} gets all models sends less than {job['uplink']} up and "
         f"{job['downlink']} down."
     )
     if report["aggregated"]:

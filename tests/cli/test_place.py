@@ -84,6 +84,11 @@ def test_the_next_copies_are_named(tmp_path: Path) -> None:
     assert request.speeds == (Fraction(1), Fraction(2), Fraction(3))
     text = place("--from", str(start))
     assert "as it is" in text
+    assert "the times" in place("--from", str(start), "--minimise=makespan")
+    with pytest.raises(UsageError, match="--minimise cost needs a table prices"):
+        place("--from", str(start), "--minimise=cost")
+    with pytest.raises(UsageError, match="--minimise is for --from"):
+        place("--partitions=4", "--workers=2", "--copies=1", "--minimise=cost")
     with pytest.raises(UsageError, match="--from cannot be given with another option of the design"):
         place("--from", str(start), "--copies=2")
 

@@ -7,7 +7,7 @@ import pytest
 
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.placement_file import declare_worker, read_request, write_placement
+from asyncdmtl.plan.placement_file import declare_worker, read_request, tables_of, weights_of, write_placement
 
 WORKERS = '[workers]\na = ["x", "y"]\nb = ["y", "z"]\n'
 
@@ -48,11 +48,15 @@ def test_partitions_are_tasks_of_their_own_unless_said_otherwise(tmp_path: Path)
         ("[prices]\na = 1\nb = true\n", "b must be a number of moderate size"),
         ("[prices]\na = 1\nb = '1e99999999'\n", "b must be a number of moderate size"),
         ("[speeds]\na = 1\nb = 0\n", "speeds .* more than 0"),
+        ("[wants]\nc = 'none'\n", "wants .* unknown, got \\['c'\\]"),
+        ("[wants]\na = 'some'\n", "wants .* must be all or none"),
+        ("[wants]\na = 'none'\nb = 'none'\n", "wants .* at least one worker"),
+        ("wants = 3\n", "wants .* table of workers"),
     ],
 )
 def test_a_broken_rule_is_named(tmp_path: Path, tables: str, complaint: str) -> None:
     file = tmp_path / "p.toml"
-    file.write_text(WORKERS + tables)
+    file.write_text(tables + WORKERS if tables.startswith("wants =") else WORKERS + tables)
     with pytest.raises(PlacementError, match=complaint):
         read_request(file)
 
@@ -82,3 +86,19 @@ def test_sites_declare_themselves_one_after_the_other(tmp_path: Path, name: str)
         declare_worker(file, "east", {"f/2": "9"})
     with pytest.raises(UsageError, match="--declare must be writable"):
         declare_worker(tmp_path / "none" / name, "east", {"f/2": "2"})
+
+
+@pytest.mark.parametrize("name", ["p.toml", "p.json"])
+def test_tables_are_written_and_read_back(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(
+        WORKERS + '[tasks]\nt = ["y"]\nu = ["z", "x"]\n[prices]\na = 1\nb = "1/3"\n[wants]\nb = "none"\n'
+    )
+    request = read_request(file)
+    assert request.wants == ("all", "none")
+    write_placement(request.placement, tmp_path / name, tables_of(request, request.placement))
+    assert read_request(tmp_path / name) == request
+    assert weights_of(request, "load") == {}
+    assert weights_of(request, "cost") == {"prices": (Fraction(1), Fraction(1, 3))}
+    with pytest.raises(UsageError, match="--minimise makespan needs a table speeds"):
+        weights_of(request, "makespan")

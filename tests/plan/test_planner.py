@@ -216,3 +216,42 @@ def test_a_copy_of_a_plan_in_use_codes_as_the_plan_does() -> None:
     uplink = [plan.encode(k, own) for k, own in enumerate(stored)]
     copied = copy.deepcopy(plan)
     assert copied.recombine(uplink).tobytes() == plan.recombine(uplink).tobytes()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_workers_that_want_nothing_are_sent_nothing(strategy: Any) -> None:
+    placement = Placement({"a": ["p", "q"], "b": ["p", "q"], "c": ["r", "s"], "d": ["r", "s"]})
+    plan = make_plan(placement, strategy, wants={"c": "none", "d": "none"})
+    assert plan.helpers == (2, 3)
+    assert all(not plan.deliveries[k].rows and not plan.deliveries[k].wanted for k in plan.helpers)
+    if strategy == "relay":
+        assert [plan.uplink_load, plan.uplink_bound] == [2, 2]
+        assert [plan.downlink_load, plan.downlink_bound, plan.wire_downlink_load] == [2, 2, 4]
+        full = make_plan(placement)
+        assert [full.uplink_load, full.uplink_bound] == [4, 4]
+    assert rebuild_plan(plan.recipe(), plan.digest).digest == plan.digest
+    if strategy in ("relay", "uncoded"):
+        V = np.arange(20, dtype=np.uint8).reshape(4, 5)
+        rows = plan.recombine([plan.encode(k, V[list(plan.units.held[k])]) for k in range(4)])
+        for k in (0, 1):
+            sent = plan.deliveries[k]
+            known = V[list(sent.known)] if sent.known else np.zeros((0, 5), np.uint8)
+            np.testing.assert_array_equal(plan.decode(k, rows[list(sent.rows)], known), V[list(sent.wanted)])
+
+
+@pytest.mark.parametrize(
+    "wants", [{"e": "none"}, ["none"] * 4, ["all"] * 3, {"a": "some"}, "none", {"a": 1}, 7]
+)
+def test_wishes_that_make_no_sense_are_named(wants: Any) -> None:
+    placement = Placement({"a": ["p", "q"], "b": ["p", "q"], "c": ["r", "s"], "d": ["r", "s"]})
+    with pytest.raises(UsageError, match="wants"):
+        make_plan(placement, wants=wants)
+
+
+def test_recipes_with_bad_helpers_are_refused() -> None:
+    plan = make_plan(Placement.cyclic(3, 3, 2), wants=["all", "all", "none"])
+    for helpers in ([3], [0, 1, 2], [2, 1], [-1], ["a"], None):
+        with pytest.raises(PlanError):
+            rebuild_plan({**plan.recipe(), "helpers": helpers}, plan.digest)
+    with pytest.raises(UsageError, match="wants"):
+        make_plan(Placement.cyclic(3, 3, 2), wants=["all", "all", "none"], prices=[1, 2, 3])

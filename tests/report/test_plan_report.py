@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.plan.compare import Candidate
+from asyncdmtl.plan.compare import Candidate, compare
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.plan.planner import make_plan
@@ -108,3 +108,14 @@ def test_prices_weigh_the_links_of_linear_candidates() -> None:
     assert plain.uplink_cost == plain.uplink_load
     assert priced.uplink_cost == 3 * plain.uplink_load
     assert priced.unicast_cost == 3 * plain.unicast_load
+
+
+def test_helpers_have_no_part_in_the_proof() -> None:
+    asked = PlanRequest(PLACEMENT, ("task 0", "task 1"), (0, 1, 1), None, None, ("none", "all", "all"))
+    wants = asked.wants
+    candidates = list(compare(PLACEMENT, asked.tasks, wants=wants))
+    told = report_strategies(asked, candidates, "unicast", "relay", {})
+    assert told["helpers"] == [PLACEMENT.workers[0]]
+    assert told["certificate"] == []
+    assert "want nothing" in told["certificate_in_words"]
+    assert told["job_bound"]["uplink"] == told["strategies"]["relay"]["uplink_bound"]

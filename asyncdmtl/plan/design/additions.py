@@ -1,37 +1,106 @@
-"""The next copies of partitions to add: those that lower the loads of relay most."""
+"""The next copies worth making: those that lower what relay sends, costs or takes most."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.choice import UplinkWishes, choose_units
 from asyncdmtl.plan.placement import Placement, counted
-from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.demands import least_demanded_load
+from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.validation import check_helpers, helpers_of, numbered_tasks, per_worker
 
 
 @dataclass(frozen=True)
 class Addition:
-    """One more copy, and the loads of relay, in vectors per round, with it and all earlier additions."""
+    """One more copy, and what relay sends with it and all copies before it, per round.
+
+    Attributes
+    ----------
+    worker, partition : str
+    uplink_load : Fraction
+        In vectors; where the cost or the time is minimised, that of the uplink.
+    downlink_load : Fraction
+        In vectors, each row of the broadcast counted once; or the cost of all workers' copies; or the time of
+        the slowest link.
+    """
 
     worker: str
     partition: str
     uplink_load: Fraction
-    downlink_load: int
+    downlink_load: Fraction
 
 
-def best_additions(placement: Placement, count: int) -> tuple[Placement, tuple[Addition, ...]]:
-    """Add copies one by one, each so that the sum of uplink and downlink load becomes smallest.
+class RelayLoads:
+    """What relay sends, costs or takes on any placement of the same workers and partitions.
 
-    This is greedy: each copy is the best next one, but `count` copies together need not be the best set.
-    Loads are those of `docs/theory.md`, section 3: the uplink optimum of the placement, and the most
-    partitions that a worker lacks.
+    Parameters
+    ----------
+    placement : Placement
+        One of them.
+    tasks, wants, prices, speeds : as for `make_plan`
+
+    Raises
+    ------
+    UsageError
+        An argument breaks its rule.
+    """
+
+    def __init__(
+        self,
+        placement: Placement,
+        tasks: Sequence[int] | None = None,
+        *,
+        wants: Mapping[str, str] | Sequence[str] | None = None,
+        prices: Sequence[Fraction | int] | None = None,
+        speeds: Sequence[Fraction | int] | None = None,
+    ) -> None:
+        self.tasks = numbered_tasks(placement, tasks)
+        self._helpers = helpers_of(placement, wants)
+        if prices is not None and speeds is not None:
+            raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
+        check_helpers(self._helpers, prices, speeds)
+        self._prices = None if prices is None else per_worker("prices", prices, placement)
+        self._speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
+
+    def of(self, placement: Placement) -> tuple[Fraction, Fraction]:
+        """Uplink and downlink, whose sum is to be small."""
+        units = choose_units(placement, self.tasks, "relay", UplinkWishes(helpers=self._helpers))
+        lacked = [Fraction(len(units.holders) - len(held)) for held in units.held]
+        if self._prices is not None:
+            waits = sum(
+                (price * count for price, count in zip(self._prices, lacked, strict=True)), Fraction(0)
+            )
+            return cheapest_rates(units.blocks, self._prices).cost, waits
+        if self._speeds is not None:
+            waits = max(count / speed for count, speed in zip(lacked, self._speeds, strict=True))
+            return fastest_rates(units.blocks, self._speeds).time, waits
+        down = max(count for k, count in enumerate(lacked) if k not in set(self._helpers))
+        if self._helpers:
+            return least_demanded_load(units.blocks, self._helpers), down
+        return uplink_optimum(units.blocks).load, down
+
+
+def best_additions(
+    placement: Placement, count: int, loads: RelayLoads | None = None
+) -> tuple[Placement, tuple[Addition, ...]]:
+    """Add copies one by one, each where the sum of uplink and downlink becomes least.
+
+    Greedy: each copy is the best next one, while `count` copies together may not be the best set.
 
     Parameters
     ----------
     placement : Placement
     count : int
-        Copies to add; fewer are added if every worker then stores everything.
+        Copies to add; fewer are added if every worker stores everything before.
+    loads : RelayLoads, optional
+        What is to become small. Default: the loads where every partition is a task and every worker wants
+        all (docs/theory.md, section 3).
 
     Returns
     -------
@@ -42,31 +111,33 @@ def best_additions(placement: Placement, count: int) -> tuple[Placement, tuple[A
 
     Raises
     ------
-    UsageError
+    PlacementError
         `count` is no whole number, or below 1.
     """
     counted("count", count)
+    loads = loads or RelayLoads(placement)
     added: list[Addition] = []
-    while len(added) < count and (tried := _candidates(placement)):
+    while len(added) < count and (tried := _candidates(placement, loads)):
         best = min(tried, key=lambda pair: pair[1].uplink_load + pair[1].downlink_load)
         placement = best[0]
         added.append(best[1])
     return placement, tuple(added)
 
 
-def _candidates(placement: Placement) -> list[tuple[Placement, Addition]]:
-    """All placements with one more copy. Of partitions with the same holders, only the first is tried."""
+def _candidates(placement: Placement, loads: RelayLoads) -> list[tuple[Placement, Addition]]:
+    """Every placement with one more copy; of partitions that are alike, only the first is tried."""
     tried = []
+    alone = len(set(loads.tasks)) == len(loads.tasks)
     for k, worker in enumerate(placement.workers):
         seen = set()
         for n in placement.missing(k):
-            if placement.holders[n] in seen:
+            kind = placement.holders[n], None if alone else loads.tasks[n]
+            if kind in seen:
                 continue
-            seen.add(placement.holders[n])
+            seen.add(kind)
             partition = placement.partitions[n]
             stored = placement.as_dict()
             stored[worker] = [*stored[worker], partition]
             more = Placement(stored, placement.partitions)
-            load = uplink_optimum(more).load
-            tried.append((more, Addition(worker, partition, load, downlink_bound(more))))
+            tried.append((more, Addition(worker, partition, *loads.of(more))))
     return tried

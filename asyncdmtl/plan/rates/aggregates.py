@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import combinations
 
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.bounds import downlink_bound
+from asyncdmtl.plan.rates.demands import least_demanded_load
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.units import Units, whole_holders
 
@@ -38,16 +38,19 @@ def aggregable_tasks(placement: Placement, tasks: Sequence[int], least_holders: 
     return tuple(t for t, H in enumerate(whole) if len(H) >= least_holders and sizes[t] > 1)
 
 
-def best_aggregates(placement: Placement, tasks: Sequence[int]) -> tuple[int, ...]:
+def best_aggregates(
+    placement: Placement, tasks: Sequence[int], helpers: Sequence[int] = ()
+) -> tuple[int, ...]:
     """The tasks that `relay` codes as aggregates, for the smallest uplink, then downlink, then unicast load.
 
-    The result is the best of all combinations if there are at most `ALL_COMBINATIONS_TASKS` such tasks.
-    Otherwise it is the best that a search finds, which starts from all of them and from none.
+    The workers `helpers` want nothing. The result is the best of all combinations if there are at most
+    `ALL_COMBINATIONS_TASKS` such tasks. Otherwise it is the best that a search finds, which starts from all
+    of them and from none.
     """
     candidates = aggregable_tasks(placement, tasks)
     if not candidates:
         return ()
-    trials = _Trials(placement, tasks)
+    trials = _Trials(placement, tasks, helpers)
     if len(candidates) <= ALL_COMBINATIONS_TASKS:
         sizes = range(len(candidates), -1, -1)
         every = [chosen for size in sizes for chosen in combinations(candidates, size)]
@@ -66,8 +69,8 @@ def best_aggregates(placement: Placement, tasks: Sequence[int]) -> tuple[int, ..
 class _Trials:
     """Loads of `relay` for choices of aggregated tasks, computed once each."""
 
-    def __init__(self, placement: Placement, tasks: Sequence[int]) -> None:
-        self._placement, self._tasks = placement, tasks
+    def __init__(self, placement: Placement, tasks: Sequence[int], helpers: Sequence[int]) -> None:
+        self._placement, self._tasks, self._helpers = placement, tasks, set(helpers)
         self._known: dict[tuple[int, ...], Loads] = {}
         self._most = max(4, min(MOST_TRIALS, TRIAL_EFFORT // sum(map(len, placement.stored))))
 
@@ -80,7 +83,11 @@ class _Trials:
         """The loads to minimise, the most important first."""
         if aggregated not in self._known:
             units = Units.of(self._placement, self._tasks, aggregated).blocks
-            copies = sum(len(units.partitions) - len(stored) for stored in units.stored)
-            load = uplink_optimum(units).load
-            self._known[aggregated] = (load, downlink_bound(units), copies, -len(aggregated))
+            lacked = [
+                len(units.partitions) - len(stored)
+                for k, stored in enumerate(units.stored)
+                if k not in self._helpers
+            ]
+            load = least_demanded_load(units, self._helpers) if self._helpers else uplink_optimum(units).load
+            self._known[aggregated] = (load, max(lacked), sum(lacked), -len(aggregated))
         return self._known[aggregated]

@@ -8,8 +8,8 @@ workers,
 
 since the workers outside `S` cannot compute these `z_t` from the partitions that they store, and each is as
 long as a vector (docs/theory.md, section 3). If the server needs the aggregates, `S` may be the set of all
-workers, too. The smallest `Σ_k R_k` under these constraints is a linear program, and multipliers on cuts
-prove its value.
+workers, too. If some workers want nothing, a worker that wants all must be outside of `S` (section 7a). The
+smallest `Σ_k R_k` under these constraints is a linear program, and multipliers on cuts prove its value.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def certified_load(
     certificate: Sequence[tuple[Sequence[int], Fraction]],
     *,
     at_server: bool = False,
+    helpers: Sequence[int] = (),
 ) -> Fraction:
     """The lower bound on the uplink load that multipliers on cuts prove: `Σ_S y_S ex_job(S)`.
 
@@ -82,6 +83,8 @@ def certified_load(
     certificate : sequence of (cut, multiplier) pairs
     at_server : bool
         Whether the server needs the aggregates, so that all workers together are a cut, too.
+    helpers : sequence of int
+        Workers that want nothing: some other worker must be outside of each cut.
 
     Raises
     ------
@@ -90,8 +93,10 @@ def certified_load(
         more than 1.
     """
     K = len(placement.workers)
+    demanders = set(range(K)) - set(helpers)
     for cut, multiplier in certificate:
-        if multiplier < 0 or not 0 < len(set(cut)) <= K - (not at_server) or not set(cut) <= set(range(K)):
+        proper = at_server or not demanders <= set(cut)
+        if multiplier < 0 or not cut or not proper or not set(cut) <= set(range(K)):
             raise UsageError("certificate", "must have cuts with multipliers from 0 on", (cut, multiplier))
     for k in range(K):
         if sum(y for cut, y in certificate if k in cut) > 1:
@@ -99,16 +104,18 @@ def certified_load(
     return sum((y * exclusive_tasks(placement, tasks, cut) for cut, y in certificate), Fraction(0))
 
 
-def job_downlink_bound(placement: Placement, tasks: Sequence[int]) -> int:
-    """`max_k (T − c_k)`: the smallest broadcast load, if worker `k` stores `c_k` tasks whole."""
+def job_downlink_bound(placement: Placement, tasks: Sequence[int], helpers: Sequence[int] = ()) -> int:
+    """`max_k (T − c_k)`: the smallest broadcast load, where `k` wants all and stores `c_k` tasks whole."""
     stored = [0] * len(placement.workers)
     for holders in whole_holders(placement, tasks):
         for k in holders:
             stored[k] += 1
-    return max(tasks) + 1 - min(stored)
+    return max(tasks) + 1 - min(count for k, count in enumerate(stored) if k not in set(helpers))
 
 
-def job_bound(placement: Placement, tasks: Sequence[int], *, at_server: bool = False) -> JobBound:
+def job_bound(
+    placement: Placement, tasks: Sequence[int], *, at_server: bool = False, helpers: Sequence[int] = ()
+) -> JobBound:
     """The job's lower bound on the uplink load.
 
     Parameters
@@ -117,26 +124,28 @@ def job_bound(placement: Placement, tasks: Sequence[int], *, at_server: bool = F
     tasks : sequence of int, length N
         The task of each partition, from 0 without gaps.
     at_server : bool
-        Whether the server needs every aggregate; default: every worker does.
+        Whether the server needs every aggregate; default: every worker but the helpers does.
+    helpers : sequence of int
+        Workers that want nothing (docs/theory.md, section 7a).
     """
     K = len(placement.workers)
     everyone = frozenset(range(K))
     if K == 1 and not at_server:
         return JobBound(Fraction(0), (), True)
-    if len(set(tasks)) == len(tasks):
+    if len(set(tasks)) == len(tasks) and (at_server or not helpers):
         if at_server:
             return JobBound(Fraction(len(tasks)), ((tuple(range(K)), Fraction(1)),), True)
         blocks = uplink_optimum(placement).certificate
         share = Fraction(1, max(1, len(blocks) - 1))
         return _proven(placement, tasks, [(everyone.difference(block), share) for block in blocks], True)
-    demands = _Demands(placement, tasks)
+    demands = _Demands(placement, tasks, everyone.difference(() if at_server else helpers))
     if K <= ALL_CUTS_WORKERS:
         cuts, complete = demands.all_cuts(at_server), True
     else:
         cuts, complete = demands.searched_cuts(at_server)
     _, multipliers = proven_cover(K, cuts)
     proof = [(cut, y) for cut, y in multipliers.items()]
-    return _proven(placement, tasks, proof, complete, at_server=at_server)
+    return _proven(placement, tasks, proof, complete, at_server=at_server, helpers=helpers)
 
 
 def job_bound_with_silent_workers(placement: Placement, tasks: Sequence[int], silent: int) -> JobBound:
@@ -146,7 +155,8 @@ def job_bound_with_silent_workers(placement: Placement, tasks: Sequence[int], si
     """
     if len(set(tasks)) == len(tasks):
         return JobBound(silent_rates(placement, silent).bound, (), True)
-    demands, K = _Demands(placement, tasks), len(placement.workers)
+    K = len(placement.workers)
+    demands = _Demands(placement, tasks, frozenset(range(K)))
     if K <= ALL_CUTS_WORKERS:
         cuts, complete = demands.all_cuts(at_server=True), True
     else:
@@ -161,16 +171,21 @@ def _proven(
     complete: bool,
     *,
     at_server: bool = False,
+    helpers: Sequence[int] = (),
 ) -> JobBound:
     certificate = tuple(sorted((tuple(sorted(cut)), y) for cut, y in proof if y and cut))
-    return JobBound(certified_load(placement, tasks, certificate, at_server=at_server), certificate, complete)
+    load = certified_load(placement, tasks, certificate, at_server=at_server, helpers=helpers)
+    return JobBound(load, certificate, complete)
 
 
 class _Demands:
-    """The cuts of a job: for each task, the minimal sets of workers without which it cannot be computed."""
+    """The cuts of a job: for each task, the minimal sets of workers without which it cannot be computed.
 
-    def __init__(self, placement: Placement, tasks: Sequence[int]) -> None:
-        self.workers = len(placement.workers)
+    Outside of each cut is one of the `demanders`, the workers that want all, or the server.
+    """
+
+    def __init__(self, placement: Placement, tasks: Sequence[int], demanders: frozenset[int]) -> None:
+        self.workers, self.demanders = len(placement.workers), demanders
         self.placement, self.tasks = placement, tasks
         sets: list[set[frozenset[int]]] = [set() for _ in range(max(tasks) + 1)]
         for task, H in zip(tasks, placement.holders, strict=True):
@@ -190,7 +205,10 @@ class _Demands:
         for group in bits:
             counts += np.any([subsets & H == H for H in group], axis=0)
         found = {}
-        for S in range(1, (1 << K) - (not at_server)):
+        demanders = sum(1 << k for k in self.demanders)
+        for S in range(1, 1 << K):
+            if not at_server and S & demanders == demanders:
+                continue
             less = [counts[S & ~(1 << k)] for k in range(K) if S >> k & 1]
             if counts[S] > max(less):
                 found[frozenset(k for k in range(K) if S >> k & 1)] = int(counts[S])
@@ -201,7 +219,7 @@ class _Demands:
         K, everyone = self.workers, frozenset(range(self.workers))
         start = {H for group in self.needs for H in group} | {everyone - {k} for k in everyone}
         start |= {everyone} if at_server else set()
-        start -= set() if at_server else {everyone}
+        start = {S for S in start if at_server or not self.demanders <= S}
         cuts = {S: demand for S in start if (demand := self.demand(S))}
         if sum(map(len, self.needs)) > _SEARCHED_PARTITIONS:
             return cuts, False
@@ -227,7 +245,7 @@ class _Demands:
                 constraints.add([*((k, 1.0) for k in H), (variable, -float(len(H)))], 0.0)
             constraints.add([*((variable, 1.0) for variable in chosen), (K + task, -1.0)], 0.0)
         if not at_server:
-            constraints.add([(k, -1.0) for k in range(K)], 1.0 - K)
+            constraints.add([(k, -1.0) for k in sorted(self.demanders)], 1.0 - len(self.demanders))
         costs = np.concatenate([rates, -np.ones(T), np.zeros(need - K - T)])
         solution = minimise(costs, constraints, np.ones(need))
         if solution is None:

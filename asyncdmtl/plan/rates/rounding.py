@@ -19,6 +19,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import violated_cut
 from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.cuts import MergedPartitions, serve
+from asyncdmtl.plan.rates.demands import demanded_packets
 from asyncdmtl.plan.rates.integral import integral_rates
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import least_sum, smallest_subpackets, uplink_optimum
@@ -72,6 +73,7 @@ def plan_rates(
     prices: Sequence[Fraction | int] | None = None,
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
+    helpers: Sequence[int] = (),
 ) -> PacketRates:
     """The rates of a plan. Arguments are as for `make_plan`, with coded units as partitions."""
     check_combination(strategy, prices, speeds, silent)
@@ -89,6 +91,8 @@ def plan_rates(
             return PacketRates(1, rows)
         value = _dot(costs, [Fraction(count) for count in rows])
         return PacketRates(1, rows, UplinkObjective("cost", costs, value, value, ()))
+    if helpers:
+        return PacketRates(*demanded_packets(placement, helpers, overhead))
     if costs is not None:
         return cheapest_packets(placement, costs, overhead)
     if speeds is not None:

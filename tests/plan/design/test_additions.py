@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.plan.design.additions import best_additions
+from asyncdmtl.plan.design.additions import RelayLoads, best_additions
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 
@@ -35,7 +36,7 @@ def test_additions_end_where_every_worker_stores_everything() -> None:
     more, added = best_additions(SITES, 100)
     assert len(added) == 3 * 4 - 5
     assert all(len(stored) == 4 for stored in more.stored)
-    assert (added[-1].uplink_load, added[-1].downlink_load) == (Fraction(0), 0)
+    assert added[-1].uplink_load == added[-1].downlink_load == 0
     loads = [a.uplink_load + a.downlink_load for a in added]
     assert loads == sorted(loads, reverse=True)
 
@@ -43,3 +44,40 @@ def test_additions_end_where_every_worker_stores_everything() -> None:
 def test_a_count_is_checked() -> None:
     with pytest.raises(UsageError, match="count"):
         best_additions(SITES, 0)
+
+
+def total(loads: RelayLoads, placement: Placement) -> Fraction:
+    return sum(loads.of(placement), Fraction(0))
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        RelayLoads(SITES, [0, 0, 1, 1]),
+        RelayLoads(SITES, wants={"c": "none"}),
+        RelayLoads(SITES, [0, 0, 1, 1], prices=[1, 5, 2]),
+        RelayLoads(SITES, speeds=[1, Fraction(1, 2), 4]),
+    ],
+    ids=["tasks", "wants", "prices", "speeds"],
+)
+def test_every_quantity_is_lowered_most(loads: RelayLoads) -> None:
+    more, (added,) = best_additions(SITES, 1, loads)
+    tried = []
+    for worker, partition in product(SITES.workers, SITES.partitions):
+        stored = SITES.as_dict()
+        if partition not in stored[worker]:
+            stored[worker].append(partition)
+            tried.append(total(loads, Placement(stored, SITES.partitions)))
+    assert total(loads, more) == added.uplink_load + added.downlink_load == min(tried)
+
+
+def test_quantities_are_those_of_plans() -> None:
+    tasks = [0, 0, 1, 1]
+    speeds: list[Fraction | int] = [1, Fraction(1, 2), 4]
+    plan = make_plan(SITES, tasks=tasks, wants={"a": "none"})
+    assert RelayLoads(SITES, tasks, wants={"a": "none"}).of(SITES) == (plan.uplink_load, plan.downlink_load)
+    fast = make_plan(SITES, tasks=tasks, speeds=speeds)
+    assert fast.objective is not None
+    assert RelayLoads(SITES, tasks, speeds=speeds).of(SITES)[0] == fast.objective.bound
+    with pytest.raises(UsageError, match="prices and speeds"):
+        RelayLoads(SITES, prices=[1, 1, 1], speeds=[1, 1, 1])

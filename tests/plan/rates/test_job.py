@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 from support.linear_oracle import fractional_minimum
+from support.oracle import placement_of, proper_subsets
 from support.placements import HETEROGENEOUS, HOMOGENEOUS, numbered, random_placement
 
 from asyncdmtl.errors import UsageError
@@ -87,3 +88,26 @@ def test_wrong_certificates_are_refused() -> None:
             certified_load(HOMOGENEOUS, range(6), wrong)
     with pytest.raises(UsageError, match="more than 1 at worker 1"):
         certified_load(HOMOGENEOUS, range(6), [((0, 1), Fraction(1)), ((1, 2), Fraction(1, 2))])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_helpers_take_cuts_away(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(seed)
+    K, N = rng.randint(2, 4), rng.randint(2, 6)
+    placement = placement_of([rng.sample(range(K), rng.randint(1, K)) for _ in range(N)], K)
+    tasks = [n // 2 for n in range(N)]
+    helpers = sorted(rng.sample(range(K), rng.randint(1, K - 1)))
+    demanders = set(range(K)) - set(helpers)
+    cuts = {
+        frozenset(S): count
+        for S in proper_subsets(K)
+        if (count := broken_tasks(placement, tasks, S)) and not demanders <= set(S)
+    }
+    least = fractional_minimum(K, cuts) if cuts else Fraction(0)
+    bound = job_bound(placement, tasks, helpers=helpers)
+    assert bound.load == least
+    assert certified_load(placement, tasks, bound.certificate, helpers=helpers) == least
+    monkeypatch.setattr(job, "ALL_CUTS_WORKERS", 1)
+    assert job_bound(placement, tasks, helpers=helpers).load <= least
+    with pytest.raises(UsageError, match="cuts"):
+        certified_load(placement, tasks, [(tuple(sorted(demanders)), Fraction(1))], helpers=helpers)
