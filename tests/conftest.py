@@ -1,4 +1,4 @@
-"""What every test leaves as it found it."""
+"""Fixtures for every test, which restore global state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncdmtl.cli.logs import PACKAGE_LOG
 
 @pytest.fixture(autouse=True)
 def _logs_are_restored() -> Iterator[None]:
-    """Commands that run inside the process of the tests set the package's logs up."""
+    """Restore the package's logs, which commands set up when they run in the tests' process."""
     handlers, level = PACKAGE_LOG.handlers[:], PACKAGE_LOG.level
     yield
     for handler in set(PACKAGE_LOG.handlers) - set(handlers):

@@ -1,7 +1,7 @@
-"""Imports run one way, from the roof to the ground, without a circle; sockets begin with `net/`.
+"""Imports go in one direction, without cycles; sockets and clocks are used from `net/` upwards only.
 
-Every import counts, wherever it stands: inside functions, under TYPE_CHECKING, in the package's `__init__`,
-and the modules that `__init__` names as the homes of its lazy public names.
+Every import counts: inside functions, under TYPE_CHECKING, in the package's `__init__`, and of the modules
+from which `__init__` loads public names lazily.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import asyncdmtl
 
 ROOT = Path(asyncdmtl.__file__).parent
 
-# Rooms from the ground up. A room may import those before it; rooms of one floor never import each other.
+# Packages and modules in layers, the lowest first. A layer may import the layers before it; members of one
+# layer never import each other.
 FLOORS = [
     ["errors", "_version"],
     ["arrays"],
@@ -45,13 +46,13 @@ NAMES = {("asyncdmtl", *path.with_suffix("").parts) for path in MODULES}
 
 
 def room_of(module: Path) -> str:
-    """The room of a module. A room's entry point, `__main__`, belongs to the roof: nothing imports it."""
+    """The room of a module. `__main__` modules belong to the top layer, since nothing imports them."""
     return "__main__" if module.name == "__main__.py" else module.parts[0].removesuffix(".py")
 
 
 @cache
 def imported(module: Path) -> frozenset[str]:
-    """Full names of all that a file imports, wherever in it, lazy public names included."""
+    """Full names of everything that a file imports, lazy public names included."""
     return frozenset(_imported(module))
 
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "asyncdmtl"
 
-# Modules without a test file of their own, and why.
+# Modules without a test file of their own, with the reason.
 WITHOUT = {
     "_version.py": "holds one constant",
     "arrays.py": "holds names of types, which mypy checks",

@@ -1,4 +1,4 @@
-"""Classes, functions and files stay small; whatever is larger has a reason here."""
+"""Classes, functions and files stay small; exceptions have a reason here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import asyncdmtl
 
 ROOT = Path(asyncdmtl.__file__).parent
 
-# Lines, methods and attributes of a class, lines of a function without its docstring, lines of a file.
+# The most lines, methods and attributes of a class, lines of a function without its docstring, and lines of a
+# file.
 MOST_LINES, MOST_METHODS, MOST_ATTRIBUTES, MOST_OF_A_FUNCTION, MOST_OF_A_FILE = 250, 20, 12, 65, 450
 
 LARGE = {

@@ -21,7 +21,7 @@ DATA = "synthetic:tasks=2,rows=4,features=3,parts=1,test_rows=1"
 
 
 def imported(importtime: str) -> set[str]:
-    """Packages in what `python -X importtime` writes, and modules of this package by their full name."""
+    """The packages in the output of `python -X importtime`, and modules of this package by full name."""
     lines = [line for line in importtime.splitlines() if line.startswith("import time:")]
     names = {line.rpartition("|")[2].strip() for line in lines}
     return {name if name.startswith("asyncdmtl.") else name.partition(".")[0] for name in names}

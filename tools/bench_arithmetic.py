@@ -1,7 +1,8 @@
-"""What the same bits everywhere cost: `python tools/bench_arithmetic.py`.
+"""Measure the cost of arithmetic with the same bits on every machine: `python tools/bench_arithmetic.py`.
 
-Kernels beside NumPy's, and all computation of a round in one process, with both kinds of arithmetic. Results
-are checked before times are told; times are the least processor time of some repetitions, on one thread.
+It times kernels beside NumPy's, and all computation of a round in one process, with both kinds of arithmetic.
+Results are checked before times are printed. A time is the smallest processor time of some repetitions, on
+one thread.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Kernel = tuple[str, Callable[[], Any], Callable[[], Any]]
 
 
 def least(work: Callable[[], object], seconds: float) -> float:
-    """The least processor time of one call, within so many seconds."""
+    """The smallest processor time of one call, from repetitions that take `seconds` in all."""
     best, end = np.inf, time.process_time() + seconds
     while time.process_time() < end:
         start = time.process_time()
@@ -38,7 +39,7 @@ def least(work: Callable[[], object], seconds: float) -> float:
 
 
 def kernels() -> list[Kernel]:
-    """Names, ours and NumPy's."""
+    """The kernels to compare: a name, our function and NumPy's."""
     rng = np.random.default_rng(0)
     found: list[Kernel] = []
     for r, F in ((55, 27), (40, 200), (4, 10_000), (4, 1_000_000)):
@@ -64,7 +65,7 @@ def kernels() -> list[Kernel]:
 
 
 def values(decompose: Callable[..., Any], S: Floats) -> Any:
-    """The eigenvalues, which do not depend on signs; vectors are found, too."""
+    """The eigenvalues, which do not depend on signs; the vectors are computed, too, but not returned."""
     return decompose(S)[0]
 
 
@@ -86,7 +87,7 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
 
 
 def one_round(stored: list[Partition], settings: Settings) -> Callable[[], None]:
-    """All that is computed in a round, but for penalties, which one worker tells."""
+    """All computation of a round, except for penalties, which only one worker computes."""
     problem = Problem(settings, [partition.info(settings) for partition in stored])
     trainer = Trainer(problem, dict(enumerate(stored)))
     updates = np.empty((len(stored), problem.d), problem.dtype)

@@ -1,11 +1,12 @@
-"""Speed of coding next to a bare call of ISA-L's own C function.
+"""Measure the speed of coding, beside bare calls of ISA-L's own C function.
 
     python tools/bench_coding.py [--seconds S]
 
-First products of dense matrices; then encoding, recombining and decoding as plans do them, and the share that
-they take of a round whose bytes go through a server's link of 1 Gbit/s. Rates are GB/s of coefficients ×
-bytes (an r × k matrix times rows of L bytes counts r·k·L, zeros and ones included). Every result is compared
-with the NumPy kernel's, or with ISA-L's, before its rate is printed; the best of several calls counts.
+The first table has products of dense matrices. The second has encoding, recombining and decoding as in plans,
+and their share of the time of a round whose bytes go through a server's link of 1 Gbit/s. Rates are GB/s of
+coefficients × bytes (an r × k matrix times rows of L bytes counts r·k·L, zeros and ones included). Every
+result is compared with the NumPy kernel's, or with ISA-L's, before its rate is printed; the fastest of
+several calls counts.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ SHAPES = [
 ]
 
 
-# Workers, partitions, copies, and how much more load than the least a plan may have to be small.
+# Workers, partitions, copies, and the share by which a plan's load may exceed the minimum.
 PLANS = [
     (5, 20, 3, Fraction(0)),
     (8, 8, 4, Fraction(0)),
@@ -57,7 +58,7 @@ PLANS = [
     (20, 60, 10, Fraction(1, 100)),
 ]
 
-# Numbers of a vector, float32, and bytes a second of the server's link.
+# The numbers of a vector, float32, and the bytes per second of the server's link.
 NUMBERS, LINK = 250_000, 1e9 / 8
 
 
@@ -73,7 +74,7 @@ def best_time(call: Callable[[], object], seconds: float) -> float:
 
 
 def bare_isal(matrix: Bytes, sources: Bytes | list[Bytes], out: Bytes) -> Callable[[], object] | None:
-    """A call of `ec_encode_data` with everything prepared, as a C program would make it."""
+    """A prepared call of `ec_encode_data`, as a C program would make it."""
     if (library := isal.library()) is None:
         return None
     r, k = matrix.shape
@@ -85,7 +86,7 @@ def bare_isal(matrix: Bytes, sources: Bytes | list[Bytes], out: Bytes) -> Callab
 
     def call() -> object:
         library.ec_encode_data(out.shape[1], k, r, *addresses)
-        return tables, read, written  # held here, since C does not hold them
+        return tables, read, written  # kept alive here, since C does not do so
 
     return call
 

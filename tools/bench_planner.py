@@ -1,9 +1,9 @@
-"""How long the planner takes for the bound on the uplink and for rates that meet it, and how that grows.
+"""Measure the planner's time for the bound on the uplink and for rates that meet it, for growing sizes.
 
     python tools/bench_planner.py [--quick] [--seeds N]
 
 Times are medians in seconds, over random placements or over repetitions of a cyclic one. A time is printed
-only after the certificate proved the load and no cut was found violated.
+only if the certificate proves the load and no cut is violated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 RANDOM = [(10, 100), (20, 200), (50, 500), (100, 1000), (200, 2000)]
 PLANS = [(10, 100), (20, 200), (50, 500), (100, 1000)]
 STRUCTURED = [(10, 100), (100, 1000), (1000, 10000)]
-# Beyond this many workers the proofs of cost and makespan are not asked for: checking them takes too long.
+# The most workers for which the proofs of cost and makespan are checked: with more, the check takes too long.
 WEIGHTED_WORKERS = 200
 
 
@@ -52,7 +52,7 @@ def random_copies(workers: int, partitions: int, rng: random.Random) -> Placemen
 
 
 def equal_storage(workers: int, partitions: int, rng: random.Random) -> Placement:
-    """Each partition at 4 workers, random ones of those that store the least so far."""
+    """Each partition at 4 random workers among those that store the fewest partitions so far."""
     stored: list[list[str]] = [[] for _ in range(workers)]
     for n in range(partitions):
         for k in sorted(range(workers), key=lambda k: (len(stored[k]), rng.random()))[:4]:
@@ -77,7 +77,7 @@ def require(holds: bool, what: str) -> None:
 
 
 def measure(placement: Placement, rng: random.Random) -> list[float]:
-    """Seconds for: optimum, integral rates for one packet, separation; cheapest and fastest rates."""
+    """Seconds for the optimum, integral rates for one packet, separation, and cheapest and fastest rates."""
     optimum, optimum_time = timed(lambda: uplink_optimum(placement))
     require(certificate_value(placement, optimum.certificate) == optimum.load, "certificate")
     require(sum(optimum.rates) == optimum.load, "sum of rates")

@@ -1,10 +1,10 @@
-"""Rounds, bytes and seconds to the optimum by kinds of update, on real sockets; optima by another solver.
+"""Measure rounds, bytes and seconds to the optimum for each kind of update, on real sockets.
 
     python tools/bench_rounds.py [--data FILE --task COL --target COL] [--json FILE]
 
-Without data of one's own: synthetic regressions, and logistic tasks with few positive labels. Before a figure
-counts, the objective at the models of a run is compared with that of another solver: SciPy's L-BFGS, for the
-penalty "mean-regularised", which is smooth. Bytes are those of the ledger.
+Without --data, the data are synthetic regressions, and logistic tasks with few positive labels. Before a
+figure counts, the objective at the models of a run is compared with that of another solver: SciPy's L-BFGS,
+for the penalty "mean-regularised", which is smooth. Bytes are those of the ledger.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from asyncdmtl.server.records import RunOptions
 
 WORKERS, COPIES = 5, 3
 
-# By how much an objective may exceed the other solver's, relative to it.
+# The largest relative excess of an objective over that of the other solver.
 AGREE = 1e-6
 
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cases(loss: str) -> list[tuple[str, str, float | None]]:
-    """Update, coupling and λ; None where the run chooses."""
+    """The cases: update, coupling and λ, or None if the run chooses λ."""
     if loss == "squared":
         return [
             ("statistics", "auto", None),
@@ -79,7 +79,7 @@ def cases(loss: str) -> list[tuple[str, str, float | None]]:
 def measure(
     partitions: Sequence[Partition], loss: str, update: str, coupling: str, strength: float | None
 ) -> dict[str, Any]:
-    """One run on sockets, and how far its objective is above that of another solver, relative to it."""
+    """One run on sockets, and the relative excess of its objective over that of another solver."""
     settings = Settings(
         loss=loss, coupling=coupling, strength=strength, rounds=5000, tolerance=1e-8, dtype="float64",
         update=update,
@@ -109,7 +109,7 @@ def measure(
 
 
 def reference(partitions: Sequence[Partition], settings: Settings) -> float:
-    """The least objective of "mean-regularised" with free intercepts, by L-BFGS of SciPy."""
+    """The minimum of the objective of "mean-regularised" with free intercepts, by SciPy's L-BFGS."""
     tasks = whole_tasks(partitions)
     whole = [tasks[name] for name in sorted(tasks, key=natural_key)]
     T, F = len(whole), whole[0].features
@@ -140,7 +140,7 @@ def table(given: dict[str, Any]) -> dict[str, tuple[list[Partition], str]]:
 
 
 def squared_tasks(tasks: int = 40, rows: int = 60, features: int = 30) -> tuple[list[Partition], str]:
-    """Regressions whose models are near one another."""
+    """Regression tasks whose models are near one another."""
     rng = np.random.default_rng(0)
     shared, made = rng.normal(size=features), []
     for t in range(tasks):

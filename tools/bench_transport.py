@@ -1,11 +1,11 @@
-"""Speed of the runtime's connection next to plain blocking sockets: `python tools/bench_transport.py`.
+"""Measure the speed of the runtime's connection beside blocking sockets: `python tools/bench_transport.py`.
 
-Both move the same bytes between the same two processes, in turns, over the loopback: a message of so many
-bytes down to a worker, which sends it back up. What came back is compared with what was sent. The median of
-several goes counts, for both.
+Both move the same bytes between the same two processes, in turns, over the loopback interface: a message goes
+down to a worker, which sends it back up. The received bytes are compared with the sent ones. The median of
+several repetitions counts.
 
-Then a server makes rounds of 100 MB, with workers in processes, and a task on its event loop notes by how
-much it was ever woken too late.
+Then a server makes rounds of 100 MB, with workers in processes, and a task on its event loop measures the
+longest delay of a wake-up.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ LIMIT = (SILENCE, "--limit")
 
 
 async def joined_server(connection: Connection) -> None:
-    """Lead a connection to where rows go to and fro, as the server."""
+    """Bring a connection, at the server's end, to the state in which rows travel in both directions."""
     await connection.receive((Hello,), *LIMIT)
     await connection.send(Welcome("bench", {}, SILENCE), *LIMIT)
     await connection.receive((Declare,), *LIMIT)
@@ -66,7 +66,7 @@ async def joined_server(connection: Connection) -> None:
 
 
 async def joined_worker(connection: Connection) -> None:
-    """The same as a worker."""
+    """Do the same at a worker's end."""
     await connection.send(Hello(VERSION, "bench", SILENCE), *LIMIT)
     await connection.receive((Welcome,), *LIMIT)
     await connection.send(Declare(()), *LIMIT)
@@ -87,7 +87,7 @@ def receive_blocking(plain: socket.socket, target: NDArray[np.uint8]) -> None:
 
 
 async def readable(plain: socket.socket) -> None:
-    """Wait on the event loop, which sends the rest of what the connection still has meanwhile."""
+    """Wait on the event loop, which meanwhile sends the connection's remaining bytes."""
     ready = asyncio.Event()
     running = asyncio.get_running_loop()
     running.add_reader(plain, ready.set)
@@ -97,7 +97,7 @@ async def readable(plain: socket.socket) -> None:
 
 
 async def work(port: int, plain_port: int, sizes: list[int], goes: int) -> None:
-    """The other process: sends back what it gets."""
+    """The other process, which sends back what it receives."""
     connection = await connect(HERE, port, lambda: Connection("worker", Ledger(), SILENCE, "bench"), SILENCE)
     with socket.create_connection((HERE, plain_port)) as plain:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -143,7 +143,7 @@ async def bench(sizes: list[int], goes: int) -> None:
 
 
 async def compare(connection: Connection, plain: socket.socket, sizes: list[int], goes: int) -> None:
-    """Both ways of moving the same bytes, in turns."""
+    """Move the same bytes in both ways, in turns."""
     print(f"{'bytes':>10} {'blocking':>9} {'asyncdmtl':>10} {'ratio':>6}   GB/s each way, median of {goes}")
     round_ = 0
     for size in sizes:
@@ -161,7 +161,7 @@ async def compare(connection: Connection, plain: socket.socket, sizes: list[int]
 
         for go in range(goes):
             back[:] = 0
-            # The other process is done with the go before, and blocks.
+            # The other process has finished the repetition before, and blocks.
             plain.sendall(b"!")
             plain.recv(1)
             await timed(blocking, times[0], sent)
@@ -173,7 +173,7 @@ async def compare(connection: Connection, plain: socket.socket, sizes: list[int]
 
 
 async def timed(exchange: Callable[[], Awaitable[Any]], times: list[float], sent: NDArray[np.uint8]) -> None:
-    """Note how long an exchange takes, and compare what came back."""
+    """Measure the time of an exchange, and compare the received bytes with the sent ones."""
     start = time.perf_counter()
     back = await exchange()
     times.append(time.perf_counter() - start)
@@ -182,7 +182,7 @@ async def timed(exchange: Callable[[], Awaitable[Any]], times: list[float], sent
 
 
 async def watch(late: list[float]) -> None:
-    """Note how late the event loop wakes this up, in seconds."""
+    """Measure the delays, in seconds, with which the event loop wakes this task up."""
     clock = asyncio.get_running_loop().time
     while True:
         due = clock() + 0.001
@@ -191,7 +191,7 @@ async def watch(late: list[float]) -> None:
 
 
 async def stall(megabytes: float, rounds: int) -> None:
-    """Serve a run from this process, and print how long its event loop was ever held up."""
+    """Serve a run from this process, and print the longest stall of its event loop."""
     K, copies = 3, 2
     placement = Placement.cyclic(K, K, copies)
     # Each of 3 workers sends half a vector up, and is sent one: 4.5 vectors in all.

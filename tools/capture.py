@@ -1,8 +1,8 @@
 """Record the packets of an interface, one by one: `python capture.py SERVER PORT`, in the server's namespace.
 
-Reads every packet of eth0 until standard input ends; then prints one JSON object. TCP streams are put
-together again and read as frames, so that each byte is known to be payload or framing of a round, a header
-of Ethernet, IP or TCP, or sent again. Nothing is taken from the program that is measured. Plaintext only.
+Reads every packet of eth0 until standard input ends; then prints one JSON object. TCP streams are reassembled
+and read as frames, so that each byte is classified: payload or framing of a round, a header of Ethernet, IP
+or TCP, or a retransmission. Nothing comes from the measured program. Only plaintext can be read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgpack
 from asyncdmtl.protocol.framing import CHECK_BYTES, PREFIX_BYTES, bin_header, chunk_lengths, unpack_prefix
 from asyncdmtl.protocol.messages.registry import KINDS
 
-# The kernel's buffer for packets that were not read yet, and what <linux/if_packet.h> calls the options.
+# Bytes of the kernel's buffer for unread packets; and socket options of <linux/if_packet.h>.
 ROOM = 1 << 29
 SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS = 33, 263, 6
 ALL_PROTOCOLS = 3
@@ -27,10 +27,10 @@ ALL_PROTOCOLS = 3
 ETHERNET, IP_4, TCP = 14, 0x0800, 6
 SYN = 0x02
 
-# Kinds of messages that carry the rows of a round; their heads say which: kind, plan, round.
+# The kinds of messages that carry the rows of a round. Their heads begin with kind, plan and round.
 OF_ROUNDS = ("uplink", "downlink", "more-rows")
 
-# Round, or None for a frame that belongs to no round; bytes of payload; bytes of framing.
+# A frame: its round, or None if it belongs to no round; bytes of payload; bytes of framing.
 Found = tuple[int | None, int, int]
 
 
@@ -83,7 +83,7 @@ class Stream:
         self._frames = Frames()
 
     def take(self, sequence: int, data: memoryview) -> tuple[int, list[Found]]:
-        """Bytes that had come before, and the frames that end."""
+        """The number of retransmitted bytes, and the frames that are complete now."""
         ahead = (sequence - self._next + (1 << 31)) % (1 << 32) - (1 << 31)
         again = min(max(-ahead, 0), len(data))
         if ahead > 0:
@@ -108,7 +108,7 @@ class Capture:
     ----------
     counts : dict of (round or None, "up" or "down") to dict
         Bytes of payload, framing, headers, and what was retransmitted; and packets. Headers and what was
-        retransmitted count for the round that was last begun in either direction of the connection.
+        retransmitted count for the latest round in either direction of the connection.
     """
 
     def __init__(self, server: str, port: int) -> None:
@@ -118,7 +118,7 @@ class Capture:
         self._rounds: dict[bytes, int | None] = {}
 
     def packet(self, data: memoryview) -> None:
-        """Take note of one packet, Ethernet header included."""
+        """Process one packet, Ethernet header included."""
         ip = data[ETHERNET:]
         if struct.unpack_from(">H", data, 12)[0] != IP_4 or ip[9] != TCP:
             return

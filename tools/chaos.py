@@ -1,15 +1,17 @@
-"""Runs under random faults of processes and of the network: `tools/chaos.py --runs 300 --jobs 4`.
+"""Test runs under random faults of processes and of the network: `tools/chaos.py --runs 300 --jobs 4`.
 
-Each seed draws a small problem, real server and worker processes with a bad network between them, and faults
-with their moments: see `chaos_scenario`. Under all faults, the models of all workers that end must be those
-of the one-process twin, bit for bit; or, if no worker is left that holds some partition, the server must
-report that. A wrong result, a hang, an internal error, a traceback or a leftover is a bug; its seed is
+Each seed determines a small problem, real server and worker processes with a bad network between them, and
+faults with their times: see `chaos_scenario`. Under all faults, the models of all workers that end must be
+those of the one-process twin, bit for bit; or, if no worker is left that holds some partition, the server
+must report that. A wrong result, a hang, an internal error, a traceback or a leftover is a bug; its seed is
 printed.
 
-In about half of the runs rows go to a group. There some workers lose datagrams, and another host forges some.
+In about half of the runs, rows go to a multicast group. There some workers lose datagrams, and another host
+forges some.
 
-Processes are forked from an interpreter that has imported all; in a tenth of the runs each starts its own.
-Moments are rounds and other events of the server, so that `--seed N` replays a run as far as timing allows.
+Processes are forked from an interpreter that has imported the package; in a tenth of the runs, each process
+starts an interpreter of its own. Faults happen at rounds and other events of the server, so that `--seed N`
+replays a run as far as timing allows.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Series:
     Parameters
     ----------
     seconds : float
-        No run is begun later than this.
+        No run begins later than this.
     verbose : bool
         Whether to print a line for each run.
     """
@@ -99,13 +101,13 @@ class Series:
         return "\n".join(lines)
 
 
-# Faults whose cost is measured, and how long each lasts, in seconds: longer than the default
-# --silence-timeout, which is 10 s.
+# The faults whose cost is measured, with the seconds that each lasts: longer than the default
+# --silence-timeout, 10 s.
 TRIALS = {"kill": 0.0, "reset": 0.0, "stop": 12.0, "unplug": 12.0, "kill server": 0.0, LIE: 0.0}
 
 
 def measure(times: int, jobs: int) -> int:
-    """Print how long after a fault the next round is complete, under default limits; the exit code."""
+    """Print the time from a fault to the end of the next round, under default limits; the exit code."""
     for kind, seconds in TRIALS.items():
         series = Series(float("inf"), verbose=False)
         # The worker with the wrong update is never the first holder of the partition, which would be

@@ -1,13 +1,13 @@
-"""The fork server of `tools/chaos.py`: an interpreter with the package imported, which forks each process.
+"""The fork server of `tools/chaos.py`: an interpreter that has imported the package and forks each process.
 
 A new interpreter takes half a second to import the package, a fork some milliseconds. So hundreds of runs can
 have real processes, which can be killed, frozen and started again.
 
 Reads jobs from standard input, one JSON object a line: `id`, `module` ("server" or "worker"), `words` (its
-options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), `lie` (in which
-round, and of which partition, a number in an update changes its sign; or null), and `loss` (the share of
-datagrams that do not get to it, unless it is `fresh`). Says when it is `ready`; answers with `id` and `pid`,
-and in the end with `id` and `code`. Ends, and ends all, with its standard input.
+options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), `lie` (the round
+and the partition in whose update a number changes its sign; or null), and `loss` (the share of datagrams that
+it loses, unless it is `fresh`). The fork server reports `ready`, answers each job with `id` and `pid`, and
+reports `id` and `code` when a process has ended. It ends, with all processes, when its standard input ends.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _plant(round_: int, partition: str) -> None:
 
 
 def _lose(share: float, seed: str) -> None:
-    """Lose a share of all datagrams, and now and then all datagrams of up to two seconds."""
+    """Lose a share of all datagrams, and sometimes all datagrams for up to two seconds."""
     hear, rng, deaf_until = GroupReceiver._hand_over, random.Random(seed), 0.0
 
     def hand_over(receiver: GroupReceiver, datagram: memoryview) -> None:

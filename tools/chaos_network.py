@@ -1,4 +1,4 @@
-"""A network that fails in every way that TCP lets through, between one worker and the server."""
+"""A bad network between one worker and the server, with every kind of fault that TCP does not hide."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from random import Random
 
 Address = tuple[str, int]
 
-# Bytes that a pipe passes on at a time.
+# The most bytes that a pipe passes on at a time.
 CHUNK = 1 << 16
 
-# Bytes from the beginning of a worker's connection that are kept, so that they can be replayed.
+# Bytes from the beginning of a worker's connection that are kept for a replay.
 REMEMBERED = 1 << 14
 
 
 class Link:
-    """Passes bytes between a worker and the server, until told otherwise.
+    """Passes bytes between a worker and the server, with faults on demand.
 
     Parameters
     ----------
     server : callable
-        Where the server listens now; None while there is none.
+        A function that returns the server's current address; None while there is no server.
     latency : float
-        Seconds that every piece is on its way.
+        Seconds by which every piece is delayed.
 
     Attributes
     ----------
     address : (host, port)
-        Where the worker connects to.
+        The address to which the worker connects.
     plugged : Event
-        While it is cleared nothing gets through, no end of a connection either: a cable is out.
+        While it is cleared, nothing passes, not even the end of a connection, as with an unplugged cable.
     chunk, latency : int, float
-        Bytes at a time, and seconds for each such piece.
+        The most bytes of a piece, and the seconds by which each piece is delayed.
     """
 
     def __init__(self, server: Callable[[], Address | None], latency: float) -> None:
@@ -55,7 +55,7 @@ class Link:
         self.address = self._listener.sockets[0].getsockname()[:2]
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Close everything."""
         self._listener.close()
         for task in self._tasks:
             task.cancel()
@@ -63,12 +63,12 @@ class Link:
         self.reset()
 
     def reset(self) -> None:
-        """Both ends of all connections get a reset."""
+        """Reset both ends of all connections."""
         for pipe in self._pipes:
             pipe.reset()
 
     def finish(self) -> None:
-        """Both ends of all connections get an end, as if the other had closed."""
+        """Close both ends of all connections in order."""
         for pipe in self._pipes:
             pipe.finish()
 
@@ -88,7 +88,7 @@ class Link:
             pipe.flips[up] = after
 
     def slow_down(self, chunk: int, latency: float) -> None:
-        """Pass less at a time, and later."""
+        """Pass fewer bytes at a time, with a longer delay."""
         self.chunk, self.latency = chunk, latency
 
     def heal(self) -> None:
@@ -97,7 +97,7 @@ class Link:
         self.chunk, self.latency = CHUNK, self._usual
 
     async def repeat(self) -> None:
-        """Replay on another connection what the worker sent on its last one, as an eavesdropper might."""
+        """Replay the beginning of the worker's last connection on a new one, as an eavesdropper might."""
         server = self._server()
         if server is None:
             return
@@ -167,14 +167,14 @@ class Link:
 
 
 class Pipe:
-    """One connection of a worker, and the one that goes on from it to the server.
+    """One connection of a worker, and the connection to the server that continues it.
 
     Attributes
     ----------
     dead : bool
-        Whether nothing passes any more.
+        True once nothing passes any more.
     flips : dict of bool to int
-        Upwards or not → after how many more bytes a bit is changed.
+        For each direction (True is up), the number of further bytes after which a bit is flipped.
     """
 
     def __init__(self, worker: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
@@ -183,7 +183,7 @@ class Pipe:
         self._writers = {False: worker, True: server}
 
     def bend(self, data: bytes, up: bool) -> bytes:
-        """Bytes as the fault leaves them on their way."""
+        """Bytes with a bit flipped, if one is due."""
         if up not in self.flips:
             return data
         self.flips[up] -= len(data)
@@ -217,7 +217,7 @@ class Pipe:
 
 
 async def forge(group: Address, interface: str, seconds: float, rng: Random) -> None:
-    """For some seconds, send heard datagrams to the group again, and forged ones that resemble them."""
+    """For some seconds, send received datagrams to the group again, and forged ones that resemble them."""
     loop = asyncio.get_running_loop()
     member = socket.inet_aton(group[0]) + socket.inet_aton(interface)
     with (
@@ -236,7 +236,7 @@ async def forge(group: Address, interface: str, seconds: float, rng: Random) -> 
             async with asyncio.timeout(seconds):
                 while True:
                     kept.append(await loop.sock_recv(receiver, CHUNK))
-                    # The receiver gets what is sent here, too.
+                    # The receiver also gets the datagrams that are sent here.
                     if rng.random() < 0.3:
                         with contextlib.suppress(OSError):
                             sender.send(_forged(rng.choice(kept), rng))
@@ -244,7 +244,7 @@ async def forge(group: Address, interface: str, seconds: float, rng: Random) -> 
 
 
 def _forged(datagram: bytes, rng: Random) -> bytes:
-    """A datagram that was heard, perhaps with something wrong in it."""
+    """A received datagram, perhaps with a change."""
     made = bytearray(datagram)
     what = rng.choice(("replayed", "flipped", "numbered", "cut", "grown"))
     if what == "flipped" and made:

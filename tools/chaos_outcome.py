@@ -1,4 +1,4 @@
-"""The end of a run of `tools/chaos.py`, and the check whether a run may end like that."""
+"""The outcome of a run of `tools/chaos.py`, and the check whether it is allowed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from asyncdmtl.learning.training import Trained
 
 
 class ChaosError(Exception):
-    """A run did what no run may do."""
+    """A run broke a rule: a bug."""
 
 
 @dataclass
 class Outcome:
-    """How a run ended, and what it took.
+    """The outcome of a run, and the cost of its faults.
 
-    `ending` is "done" or "partitions lost"; `faults` counts those that happened, by kind; `again` rounds that
-    were made again, `plans` the plans; `returns` the workers that had ended with an error and were started
-    again, by error; `lulls` seconds from each fault to the first round that was made under a new plan.
+    `ending` is "done" or "partitions lost". `faults` counts the faults that happened, by kind, `again` the
+    rounds that were made again, and `plans` the plans. `returns` counts, by error, the workers that had
+    failed and were started again. `lulls` has the seconds from each fault to the first round under a new
+    plan.
     """
 
     ending: str = ""
@@ -53,10 +54,10 @@ def check_models(folder: Path, strategy: str, twin: Trained) -> None:
 
 
 def check_rounds(report: Mapping[str, Any], reached: int, twin: Trained) -> int:
-    """The number of rounds of a run; ChaosError unless they are those of the twin.
+    """The number of rounds of a run; ChaosError if the rounds differ from those of the twin.
 
-    Of rounds that a server made just before it was killed, the next one only knows that they were: it planned
-    for the one after round `reached`.
+    If a server is killed just after it made rounds, its successor has no records of them, but plans for the
+    round after `reached`.
     """
     last: int = max([reached, *(entry["round"] for entry in report["rounds"])])
     if last != len(twin.objectives) - 1:
@@ -68,7 +69,7 @@ def check_rounds(report: Mapping[str, Any], reached: int, twin: Trained) -> int:
 
 
 def without_names(error: str) -> str:
-    """An error's first words, which do not depend on ports and names."""
+    """The first words of an error, without ports and names."""
     return " ".join("…" if any(c.isdigit() or c == "'" for c in w) else w for w in error.split())[:90]
 
 

@@ -21,7 +21,7 @@ Event = dict[str, Any]
 FORBIDDEN = re.compile(
     r"internal error|Traceback|\b\w+Warning\b|never retrieved|was destroyed|Fatal|defect of asyncdmtl"
 )
-# A line of standard output may hold a whole report.
+# The most bytes of a line of standard output, which may be a whole report.
 LINE = 1 << 24
 
 
@@ -60,7 +60,7 @@ class ForkServer:
         lie: tuple[int, str] | None = None,
         loss: float = 0.0,
     ) -> Process:
-        """Have a server or worker started; it is there once it has `begun`.
+        """Ask for the start of a server or worker, which has started once `begun` is set.
 
         Its output goes to `out`, and its log to a file beside that.
         """
@@ -100,7 +100,7 @@ class Process:
     pid, code : int
         `code` is its exit code, negative for the signal that killed it; None while it runs.
     excused : bool
-        Whether it is known why it will end, or how.
+        Whether its end, with an error, is expected.
     """
 
     def __init__(self, out: Path) -> None:
@@ -113,19 +113,19 @@ class Process:
         self._pipe = os.open(out, os.O_RDONLY | os.O_NONBLOCK) if out.is_fifo() else -1
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
+        """Send the process a signal, if it still runs."""
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     async def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the end of the process, and return its exit code."""
         await self.ended.wait()
         assert self.code is not None
         return self.code
 
     async def events(self) -> AsyncIterator[Event]:
-        """The events that it prints, as they come, to the last one. May be called once."""
+        """The events that the process prints, as they come. It may be called once."""
         reader = asyncio.StreamReader(limit=LINE)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._pipe, "rb", buffering=0)
@@ -140,23 +140,23 @@ class Process:
             transport.close()
 
     async def _end_pipe(self) -> None:
-        """Let a pipe end that its writer may not even have opened."""
+        """Make the reader of the pipe see its end, even if no writer has opened it."""
         await self.ended.wait()
         os.close(os.open(self.out, os.O_WRONLY | os.O_NONBLOCK))
 
     def last_words(self) -> str:
-        """The error with which it says that it ended, or "" if it did not."""
+        """The error that the process reported last, or "" if there is none."""
         said = self.out.read_text() if self.out.is_file() else ""
         lines = [json.loads(line) for line in said.splitlines() if line.endswith("}")]
         return next((line["error"] for line in reversed(lines) if line.get("event") == "failed"), "")
 
     def complaints(self) -> list[str]:
-        """Lines that it should not have logged."""
+        """Log lines that are forbidden."""
         logged = self.err.read_text(errors="replace") if self.err.exists() else ""
         return [line for line in logged.splitlines() if FORBIDDEN.search(line)]
 
     def resources(self) -> dict[str, int]:
-        """How many sockets and threads it has, and its memory in KiB; nothing if it has ended."""
+        """The numbers of its sockets and threads, and its memory in KiB; empty if it has ended."""
         root = Path("/proc") / str(self.pid)
         try:
             files = [str(entry.readlink()) for entry in (root / "fd").iterdir()]

@@ -21,13 +21,13 @@ from chaos_scenario import FOR_GOOD, GROUP, LIE, LOOPBACK, OTHERS, SERVER, Fault
 from asyncdmtl.learning.training import Trained
 from asyncdmtl.net.credentials import SECRET_VARIABLE
 
-# Seconds that a whole run may take.
+# The most seconds of a run; after that it hangs.
 LIMIT = 120.0
 
-# Seconds that workers may take to end after the server.
+# The most seconds from the end of the server to the end of the workers.
 LAST = 5.0
 SECRET, WRONG = "as long as a secret has to be", "not what the others have, but long"
-# How often a worker that gave up is started again, as an operator would do.
+# The number of times that a worker that gave up is started again, as an operator would do.
 MOST_STARTS = 20
 # The most sockets that a server may have open for itself.
 OWN_SOCKETS = 9
@@ -44,9 +44,9 @@ class Run:
     scenario : Scenario
     fork_server : ForkServer
     folder : Path
-        Where files and logs go.
+        The folder for files and logs.
     limit : float
-        Seconds until a run hangs.
+        Seconds after which a run counts as hanging.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Run:
         self._failed = ""
 
     async def run(self) -> Outcome:
-        """Make it; ChaosError if it ends as it must not, or does not end."""
+        """Make the run; ChaosError if its outcome is not allowed, or if it does not end."""
         clock = asyncio.get_running_loop().time
         self._scenario.write(self._folder)
         twin = await asyncio.to_thread(self._scenario.twin, self._folder)
@@ -119,7 +119,7 @@ class Run:
         self._following = self._watch(self._follow(self._server))
 
     async def _work(self, name: str) -> None:
-        """Start a worker, and again when it gives up."""
+        """Start a worker, and start it again if it gives up."""
         self._starts[name] += 1
         out = self._folder / f"{name}-{self._starts[name]}.out"
         process = await self._start("worker", self._worker_words(name, name), out, lie=self._lie_of(name))
@@ -225,7 +225,7 @@ class Run:
         code = await server.wait()
         await asyncio.wait([self._following])
         if code == 0 or self._report:
-            # It was quicker.
+            # The server had ended before the fault.
             self._server_ended.set_result(0)
             return
         self.address = None
@@ -274,7 +274,7 @@ class Run:
             {"reset": link.reset, "finish": link.finish, "lose track": link.lose_track}[fault.kind]()
 
     async def _come(self, fault: Fault) -> None:
-        """Another worker: with the name of one that is there, or a new one with some of the partitions."""
+        """Start another worker, with the name of an existing one or a new name and some of the partitions."""
         if fault.kind == "late":
             name = f"late{len(self._stored)}"
             rng = random.Random(fault.place)
@@ -286,7 +286,7 @@ class Run:
             return
         secret, k = (WRONG if fault.up else SECRET), len(self._strangers)
         if secret == SECRET or not self._scenario.secret:
-            # The server cannot tell one from the other, so one of them may end without models.
+            # The server cannot distinguish the two, so that one of them may end without models.
             self._doubled.add(fault.who)
         words = [*self._worker_words(fault.who, f"stranger-{k}"), "--max-wait=1"]
         out = self._folder / f"stranger-{k}.out"
@@ -294,7 +294,7 @@ class Run:
         self._disturb(fault.who)
 
     async def _tend(self, name: str, process: Process) -> None:
-        """Start a worker again that gave up, as an operator would do."""
+        """Start a worker again if it gave up, as an operator would do."""
         code = await process.wait()
         if code == 0 or process.excused or self._server_ended.done():
             return
@@ -307,7 +307,7 @@ class Run:
             await self._work(name)
 
     async def _end(self, code: int) -> None:
-        """Let the workers end by themselves, and those that may have missed the end when they are told to."""
+        """Wait for the end of the workers, and stop those that may have missed the end of the run."""
         for task in self._happening:
             task.cancel()
         await asyncio.gather(*self._happening, return_exceptions=True)
@@ -328,7 +328,7 @@ class Run:
         await asyncio.gather(*waits)
 
     def _may_miss_the_end(self, name: str) -> bool:
-        """Whether it took no part in the last plan, or something happened to it since, or shortly before."""
+        """Whether a worker took no part in the last plan, or a fault hit it since then or shortly before."""
         when, members = self._last_plan
         return (
             name not in members
@@ -361,14 +361,15 @@ class Run:
             raise ChaosError(f"the server says: {self._failed}")
 
     def _check_ending(self, code: int, twin: Trained) -> None:
-        """That the server, workers and strangers ended as they must."""
+        """Check that server, workers and strangers ended as they must."""
         if code == 0:
             self.outcome.rounds = check_rounds(self._report, self._reached, twin)
             self.outcome.ending = "done"
         elif code == 3 and (lost := self._lost_units()) and all(f"'{unit}" in self._failed for unit in lost):
             self.outcome.ending = "partitions lost"
         elif SERVER.keys() & self.outcome.faults and any(p.code == 0 for p in self._workers.values()):
-            # The server was killed when some had got their models and gone: the rest may not be enough.
+            # The server was killed after some workers had got their models and ended: the others may not
+            # suffice.
             self.outcome.ending = f"done by some, then exit code {code}: {without_names(self._failed)}"
         else:
             raise ChaosError(f"the server ended with exit code {code}: {self._failed}")
@@ -381,7 +382,7 @@ class Run:
                 raise ChaosError("a stranger with another secret was let in")
 
     def _lost_units(self) -> list[str]:
-        """Partitions, or files, that only workers stored which never come back."""
+        """Partitions or files whose only holders never come back."""
         alive = {unit for name, units in self._stored.items() if name not in self._dead for unit in units}
         return [unit for unit in self._scenario.units if unit not in alive]
 
@@ -395,7 +396,7 @@ class Run:
             raise ChaosError(f"the server has {found['sockets']} sockets open, more than {most}")
 
     def _watch(self, what: Any) -> asyncio.Task[None]:
-        """Let something go on beside the run, which ends if that fails."""
+        """Run a coroutine beside the run, which ends if the coroutine fails."""
         task = asyncio.create_task(what)
         self._watching.add(task)
         task.add_done_callback(self._seen_to)
@@ -423,7 +424,7 @@ _SIGNALS: Mapping[str, signal.Signals] = {
 
 
 async def run_one(scenario: Scenario, fork_server: ForkServer, limit: float = LIMIT) -> Outcome:
-    """Make the run of a scenario in a folder of its own, which is kept if it ends as it must not."""
+    """Make the run of a scenario in a folder of its own, which is kept if the outcome is a bug."""
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{scenario.seed}-"))
     try:
         outcome = await Run(scenario, fork_server, folder, limit).run()

@@ -1,4 +1,4 @@
-"""The scenario of a seed of `tools/chaos.py`: a small problem, a placement, and faults with their moments."""
+"""The scenario of a seed of `tools/chaos.py`: a small problem, a placement, and faults with their times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncdmtl.plan.placement import natural_key
 
 STRATEGIES = ("relay", "central", "personal", "uncoded")
 
-# Kinds of faults, each with how often it is drawn.
+# Kinds of faults, with the weight of each in the draw.
 WORKER = {"kill": 4, "stop": 3, "terminate": 2}
 LINK = {
     "reset": 3, "finish": 2, "half-close": 1, "unplug": 3, "lose track": 2, "delay": 1, "throttle": 1,
@@ -24,16 +24,16 @@ LINK = {
 }  # fmt: skip
 SERVER = {"kill server": 3, "terminate server": 1, "stop server": 1}
 OTHERS = {"stranger": 1, "late": 2}
-# Of runs whose rows go to a group.
+# Kinds of faults of runs whose rows go to a group.
 GROUP = {"forge": 3}
-# These happen at most once in a run.
+# Kinds of faults that happen at most once in a run.
 FOR_GOOD, LIE = "kill for good", "lie"
 
-# The interface of datagrams: no other host hears them.
+# The interface of datagrams, which no other host receives.
 LOOPBACK = "127.0.0.1"
 
-# Events at which faults happen, each with how often it is drawn. Most events are rounds; at the others the
-# server and its workers change their state.
+# Events at which faults happen, with the weight of each in the draw. Most events are rounds; at the others,
+# the server and its workers change their state.
 MOMENTS = {"round": 12, "planned": 3, "joined": 3, "incident": 2, "checkpointed": 1, "resumed": 1}
 
 
@@ -49,9 +49,9 @@ class Fault:
     event, count : str, int
         The fault happens at the `count`-th event of this kind; for "round", in that round.
     delay, seconds : float
-        So long after that; and how long it lasts.
+        Seconds from the event to the fault, and seconds that it lasts.
     up : bool
-        Towards the server, where there are two directions.
+        Whether the fault is in the direction to the server, if there are two directions.
     place : int
         Bytes before the changed one; for a late worker, the seed of its partitions.
     """
@@ -92,23 +92,23 @@ class Scenario:
     Attributes
     ----------
     settings, strategy
-        Of the training.
+        Those of the training.
     stored : mapping of worker to tuple of str
-        Partitions; for tables, files.
+        The partitions of each worker, or its files.
     data : str
-        The recipe; "" for tables.
+        The recipe; "" if the data are tables.
     cover : bool
         Whether the server waits for a holder of each partition rather than for all workers.
     tls, secret, fresh : bool
-        How links are guarded; and whether each process starts an interpreter of its own.
+        Whether links use TLS and a secret, and whether each process starts an interpreter of its own.
     latency, silence, rejoin : float
-        Seconds on the way; how long the server and workers bear silence, and the server a lack of holders.
+        Seconds of latency, of the silence timeouts, and of the server's wait for missing holders.
     every : int
         Rounds between checkpoints.
     group : str
-        Where rows go, address and port; "" for TCP.
+        The address and port of the group for rows; "" for TCP.
     loss : float
-        The share of datagrams that each worker loses, besides all of some spells.
+        The share of datagrams that each worker loses, besides those of some outages.
     faults : tuple of Fault
     """
 
@@ -140,7 +140,7 @@ class Scenario:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """All that is stored somewhere: partitions, or files."""
+        """All stored units: partitions, or files."""
         return tuple(self.holders)
 
     def write(self, folder: Path) -> None:
@@ -153,7 +153,7 @@ class Scenario:
                 _write_table(folder / f"{unit}.csv", random.Random(f"{self.seed} {unit}"))
 
     def server_words(self, folder: Path) -> list[str]:
-        """The options of the server; those that it is started with again are the same."""
+        """The options of the server, which are the same at every start."""
         words = [*settings_options(self.settings), "--strategy", self.strategy]
         words += ["--data", self.data] if self.data else []
         if self.cover:
@@ -169,7 +169,7 @@ class Scenario:
         return [*words, *self._limits()]
 
     def worker_words(self, units: Sequence[str], folder: Path) -> list[str]:
-        """The options of a worker that stores these partitions or files, but for its name and addresses."""
+        """The options of a worker that stores these partitions or files, except for name and addresses."""
         words = [
             *self._limits(),
             "--max-wait=30",
@@ -198,7 +198,7 @@ class Scenario:
             given |= {"task": "clinic", "target": "score"}
         stored = loading.load_stored(given, None)
         prepared = loading.Loaded("", stored, {}, {}).prepared(self.settings)
-        # In the order in which a server numbers them.
+        # Sorted in the order in which a server numbers them.
         return train(sorted(prepared.partitions, key=lambda p: natural_key(p.id)), self.settings)
 
 
@@ -207,7 +207,7 @@ def draw(seed: int, *, rounds: int | None = None, every: int | None = None) -> S
     rng = random.Random(f"chaos {seed}")
     made = _draw_wire(random.Random(f"wire {seed}"), _draw_problem(rng, seed, rounds))
     if every is not None:
-        # No partition may have a single holder: a long run is not for waiting.
+        # No partition may have a single holder, so that long runs do not wait for one.
         faults = tuple(
             _draw_fault(rng, made, "round", count) for count in range(every, made.settings.rounds, every)
         )
@@ -223,7 +223,7 @@ def draw(seed: int, *, rounds: int | None = None, every: int | None = None) -> S
 
 
 def trial(fault: Fault) -> Scenario:
-    """A run with default limits in which nothing goes wrong but this."""
+    """A run with default limits and this one fault."""
     units = [f"p{n}" for n in range(8)]
     workers = [f"w{k}" for k in range(4)]
     holders = {f"p{n}": tuple(sorted(workers[(n + i) % 4] for i in range(3))) for n in range(8)}
@@ -265,7 +265,7 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
         epochs=2 if update == "model" else 1,
         accelerated=update == "gradient" and rng.random() < 0.7,
         dtype=rng.choice(("float32", "float64")),
-        # Local epochs with a free intercept may diverge, and then there is nothing to compare.
+        # Local epochs with a free intercept may diverge, and then the models cannot be compared.
         intercept="penalised" if update == "model" else "free",
         standardise=tables,
     )
@@ -273,21 +273,21 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
         seed, settings, rng.choice(STRATEGIES),
         {worker: tuple(unit for unit in units if worker in holders[unit]) for worker in workers}, data,
         cover=not tables and rng.random() < 0.3, tls=rng.random() < 0.25, secret=rng.random() < 0.3,
-        # Where starting an interpreter is a part of coming back, that takes longer.
+        # A worker takes longer to come back if it must start an interpreter.
         fresh=fresh, rejoin=25.0 if fresh else 8.0,
         latency=rng.choice((0.0, 0.001, 0.003)), every=rng.choice((1, 5, 10, 50)), holders=holders,
     )  # fmt: skip
 
 
 def _draw_wire(rng: random.Random, made: Scenario) -> Scenario:
-    """How rows come down, and in some runs vectors that take several ranges."""
+    """Draw the group, if any, and in some runs vectors that take several ranges."""
     if made.data and made.settings.rounds <= 40 and rng.random() < 0.5:
         settings, data = replace(made.settings, rounds=min(made.settings.rounds, 25)), made.data.split(",")
         data = [f"features={rng.choice((20_000, 70_000))}" if w.startswith("features") else w for w in data]
         made = replace(made, settings=settings, data=",".join(data))
     if rng.random() < 0.5:
         return made
-    # Ports below those that the kernel gives away, another for each run that goes on beside this one.
+    # Ports below the kernel's ephemeral range, different for each concurrent run.
     group = f"239.192.77.77:{20_000 + made.seed % 10_000}"
     return replace(made, group=group, loss=rng.choice((0.0, 0.01, 0.1, 0.3)))
 
@@ -316,14 +316,14 @@ def _draw_fault(
 
 
 def _draw_deaths(rng: random.Random, scenario: Scenario) -> tuple[Fault, ...]:
-    """Some workers are killed and never started again, once the training has begun."""
+    """Kill some workers for good, once training has begun."""
     chosen = rng.sample(list(scenario.stored), rng.randint(1, len(scenario.stored) - 1))
     last = max(2, scenario.settings.rounds - 3)
     return tuple(Fault(FOR_GOOD, who, "round", rng.randrange(1, last), rng.random() * 0.05) for who in chosen)
 
 
 def _draw_lie(rng: random.Random, scenario: Scenario) -> Fault | None:
-    """One of several holders, not the first, computes another update."""
+    """Let one of several holders, but not the first, compute a wrong update."""
     shared = [unit for unit, held in scenario.holders.items() if len(held) > 1]
     if not shared or not scenario.data:
         return None
@@ -337,7 +337,7 @@ def _choose(rng: random.Random, weights: Mapping[str, int]) -> str:
 
 
 def _write_table(path: Path, rng: random.Random) -> None:
-    """Rows of some clinics, as tables have them: numbers, categories, missing values."""
+    """Write a table of rows of some clinics, with numbers, categories and missing values."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clinic", "age", "pressure", "ward", "score"])

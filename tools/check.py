@@ -1,4 +1,4 @@
-"""The one check: style, types, tests. What CI runs, and what to run before a commit.
+"""Run all checks, of style, types and tests, as CI does and as one does before a commit.
 
     python tools/check.py [ARGUMENT...]
 
@@ -21,7 +21,7 @@ CHECKS = (
 
 
 def main() -> int:
-    """Run all checks, whatever fails; the exit code is 1 if any did."""
+    """Run all checks, even if one fails; the exit code is 1 if any failed."""
     results = {check: subprocess.run([sys.executable, "-m", *check], cwd=ROOT).returncode for check in CHECKS}
     failed = [" ".join(check) for check, code in results.items() if code]
     print("failed: " + ", ".join(failed) if failed else "all checks passed", flush=True)

@@ -1,8 +1,8 @@
-"""Whether arm64 has the same bits as this machine: `python tools/compare_arm64.py`.
+"""Compare the bits of arm64 with those of this machine: `python tools/compare_arm64.py`.
 
 Debian's Python for arm64 and NumPy's wheel for it are put into a folder and run by `qemu-aarch64` (package
-`qemu-user`), which computes as that architecture does. Compared are the digests of the probe, and the models
-of all cases of `compare_machines`. Needs Linux, `apt-get`, `dpkg` and a network.
+`qemu-user`), which emulates that architecture. The digests of the probe are compared, and the models of all
+cases of `compare_machines`. Needs Linux, `apt-get`, `dpkg` and a network.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from asyncdmtl.arithmetic.probe import digests
 
 SOURCE = "deb [arch=arm64] http://deb.debian.org/debian bookworm main"
 
-# Python 3.11 and what it is linked with.
+# The Debian packages of Python 3.11 and of the libraries that it is linked with.
 PACKAGES = (
     "libc6", "libgcc-s1", "libstdc++6", "libexpat1", "zlib1g", "libssl3", "libffi8", "liblzma5", "libbz2-1.0",
     "libuuid1", "libcrypt1", "python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib",
 )  # fmt: skip
 
-# Which wheels NumPy and BLAKE3 may have.
+# The platform tags that wheels of NumPy and BLAKE3 may have.
 PLATFORMS = (
     "manylinux2014_aarch64",
     "manylinux_2_17_aarch64",
@@ -42,7 +42,7 @@ PLATFORMS = (
 
 
 def run(*words: str | Path, cwd: Path | None = None) -> str:
-    """What a command writes; an error with its last words if it fails."""
+    """The output of a command; an error with its last lines if it fails."""
     done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True)
     if done.returncode:
         raise click.ClickException(f"{words[0]} failed: {done.stderr[-500:]}")
@@ -92,7 +92,7 @@ def wheels(folder: Path) -> Path:
 
 
 def on_arm64(root: Path, site: Path, words: Sequence[str]) -> str:
-    """What Python writes there."""
+    """The output of Python on arm64."""
     paths = [Path(asyncdmtl.__file__).parents[1], Path(compare_machines.__file__).parent, site]
     environment = ["-E", f"PYTHONHOME={root}/usr", "-E", f"PYTHONPATH={':'.join(map(str, paths))}"]
     return run("qemu-aarch64", "-L", root, *environment, root / "usr/bin/python3.11", *words)

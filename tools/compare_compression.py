@@ -1,11 +1,11 @@
-"""Accuracy against bytes: what compressed updates cost a training, and what they save it.
+"""Compare accuracy and bytes of trainings with compressed updates.
 
 python tools/compare_compression.py [--data digits] [--rounds 500] [--plot FILE]
 
 Every run is trained by its one-process twin, whose models are those of the distributed run bit for bit; bytes
-are those of the plan for `relay`, framing not counted, as `run` reports them. For each compression: bytes of
-a round, the last objective above the least (of a long uncompressed training), the test metric, and the bytes
-that rounds took until the objective was within 1 % and within 0.01 % of the least.
+are those of the plan for `relay`, framing not counted, as `run` reports them. For each compression, the table
+has the bytes of a round, the excess of the last objective over the minimum (of a long uncompressed training),
+the test metric, and the bytes until the objective was within 1 % and within 0.01 % of the minimum.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(
 
 
 def _bytes_until(excess: NDArray[np.float64], limit: float, size: float) -> str:
-    """Bytes of the rounds until the objective stays that near to the least, in MB."""
+    """Bytes of the rounds, in MB, until the objective stays within `limit` of the minimum."""
     outside = np.flatnonzero(excess > limit)
     last = -1 if not len(outside) else int(outside[-1])
     return "–" if last + 1 == len(excess) else f"{(last + 2) * size / 1e6:.2f} MB"

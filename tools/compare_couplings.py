@@ -1,15 +1,15 @@
-"""What coupling gains on a table of one's own: test metric of every coupling over many splits and strengths.
+"""Compare couplings on a table: the test metric of every coupling over many splits and strengths.
 
 python tools/compare_couplings.py FILE --task COL --target COL [--splits 10] [--test-fraction 0.25]
 
 For every coupling, the strength whose metric is best on average over the splits is shown, beside its value:
-the usual way to compare in the literature, and a little optimistic, as test rows choose it. Columns are
-standardised over the training rows, and the intercept is penalised as an ordinary column.
+this is usual in the literature, and a little optimistic, since the strength is chosen by the test rows.
+Columns are standardised over the training rows, and the intercept is penalised as an ordinary column.
 
-Means have their standard error over the splits, most of which all couplings share: some splits have rows that
-nobody foretells. So each split is also compared with one model for all tasks (pooled ridge) on the same rows,
-in which no coupling has a part; that is how to compare with figures from other splits. (Splits overlap, so
-the errors are a little too small.)
+Means have their standard error over the splits. Most of this error is common to all couplings, as some splits
+have rows that no model predicts well. So each split is also compared with one model for all tasks (pooled
+ridge) on the same rows, which involves no coupling; this difference can be compared with figures from other
+splits. (Splits overlap, so that the errors are a little too small.)
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def split(given: Mapping[str, object], seed: int) -> tuple[loading.Prepared, Set
 
 
 def strengths_for(prepared: loading.Prepared, settings: Settings, coupling: str, count: int) -> list[float]:
-    """A path that is the same for all splits."""
+    """A path of strengths, the same for all splits."""
     first = critical_strength(prepared.partitions, Settings(**{**vars(settings), "coupling": coupling}))
     decades = 4.0 if coupling in ("covariance", "mean-regularised") else 2.0
     return [float(first * 10 ** (-decades * i / (count - 1))) for i in range(count)]
@@ -111,7 +111,7 @@ def main(
 
 
 def error(values: Floats) -> float:
-    """The standard error of their mean."""
+    """The standard error of the mean of some values."""
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Does coupling help? Test metrics of the shipped data sets over many seeds, beside training each task alone.
+"""Compare coupled training with training each task alone, on the shipped data sets over many seeds.
 
 python tools/compare_learning.py [--seeds FIRST LAST] [DATA …]
 """
@@ -18,7 +18,7 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 
-# Enough for models that no longer depend on when training stopped.
+# Rounds of a training: enough that models no longer depend on the number.
 LONG = 1500
 COLUMNS = ("alone, CV", "alone, logistic CV", "no coupling", "coupling", f"none, {LONG}", f"coupling, {LONG}")
 
@@ -47,7 +47,7 @@ def scores(spec: str, seed: int) -> list[float]:
 @click.argument("specs", nargs=-1, metavar="[DATA]…")
 @click.option("--seeds", nargs=2, type=int, default=(200, 219), show_default=True)
 def main(specs: tuple[str, ...], seeds: tuple[int, int]) -> None:
-    """Print mean metrics over the seeds, and how often coupling beats training alone."""
+    """Print mean metrics over the seeds, and the share of seeds in which coupling is better."""
     print(f"{'':14}" + "".join(f"{name:>20}" for name in COLUMNS) + f"{'better than alone':>20}")
     for spec in specs or ("digits", "digit-pairs"):
         table = np.array([scores(spec, seed) for seed in range(seeds[0], seeds[1] + 1)])

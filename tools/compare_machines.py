@@ -1,6 +1,6 @@
-"""Whether runs have the same bits on other machines: `python tools/compare_machines.py --numpy 2.0.2`.
+"""Compare the bits of runs on different machines: `python tools/compare_machines.py --numpy 2.0.2`.
 
-One CPU stands for several: OpenBLAS takes the kernels of other CPUs, NumPy does without some features of this
+This CPU simulates others: OpenBLAS uses the kernels of other CPUs, NumPy does not use some features of this
 one, and another version of NumPy is installed for some of the processes. First every loss, coupling,
 aggregate and kind of update is trained in one process on each machine, and the digests of all models are
 compared. Then real runs are made whose server and workers are on different machines.
@@ -31,27 +31,27 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 
-# Features of x86 that NumPy has kernels for, as its versions call them.
+# Features of x86 for which NumPy has kernels, by the names of its versions.
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4"
 AVX2 = "AVX2 FMA3 X86_V3"
 
 ROUNDS = 8
 
-# What real runs train on.
+# The data of real runs, and the number of their partitions.
 DATA, PARTITIONS = "synthetic:tasks=6,features=40,rows=20,test_rows=0", 12
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that this one stands for, by environment variables; `name` is for people."""
+    """A machine that this one simulates by environment variables; `name` is for people."""
 
     name: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def variables(self) -> dict[str, str]:
-        """The environment of a process on it."""
+        """The environment of a process on this machine."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("OPENBLAS", "NPY_"))}
-        # Of some features NumPy warns that this CPU never had them.
+        # NumPy warns about features that this CPU does not have at all.
         return kept | {"PYTHONWARNINGS": "ignore"} | dict(self.environment)
 
 
@@ -74,9 +74,9 @@ def with_numpy(version: str, folder: Path) -> Machine:
 
 
 def partitions(loss: str) -> list[Partition]:
-    """Two for each of four tasks, with features whose sizes differ by six orders of magnitude."""
+    """Two partitions for each of four tasks, with features whose sizes differ by six orders of magnitude."""
     rng = np.random.default_rng(3)
-    # Written out, as powers depend on the machine.
+    # Written out, because powers may depend on the machine.
     sizes = np.array([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1])
     made = []
     for n in range(8):
@@ -121,7 +121,7 @@ def digests(arithmetic: str) -> dict[str, str]:
 
 
 def digests_on(machine: Machine, arithmetic: str) -> dict[str, str]:
-    """The same, trained in a process on another machine."""
+    """The digest of the models of every case, trained in a process on another machine."""
     command = [sys.executable, __file__, "--here", "--arithmetic", arithmetic]
     done = subprocess.run(command, env=machine.variables(), capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(done.stdout)
@@ -130,7 +130,7 @@ def digests_on(machine: Machine, arithmetic: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the members of a run ended: exit codes, what they wrote to stderr, and the models of each."""
+    """The outcome of a run: exit codes, stderr and models of its members."""
 
     codes: dict[str, int]
     told: dict[str, str]
@@ -143,8 +143,8 @@ def run_on(
 ) -> Outcome:
     """Make a real run on `DATA`, each process on a machine of its own.
 
-    Worker `k` of `K` stores all partitions but those whose number leaves `k` when divided by `K`: then all
-    are stored more than once, and all must travel.
+    Worker `k` of `K` stores all partitions except those with number `k` modulo `K`, so that all partitions
+    have several copies and all updates must travel.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -190,7 +190,7 @@ def run_on(
 @click.option("--here", is_flag=True, help="Only print the digests of this machine as JSON.")
 @click.option("--arithmetic", default="reproducible", type=click.Choice(("reproducible", "fast")))
 def main(versions: tuple[str, ...], here: bool, arithmetic: str) -> None:
-    """Compare all machines that this one can stand for."""
+    """Compare all machines that this one can simulate."""
     if here:
         click.echo(json.dumps(digests(arithmetic)))
         return

@@ -1,4 +1,4 @@
-"""How `compare_systems.py` starts each system in namespaces, and measures its rounds."""
+"""Start the systems of `compare_systems.py` in namespaces, and measure their rounds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SYSTEMS = TOOLS / "systems"
 
 @dataclass(frozen=True)
 class Case:
-    """An exchange: in every round each worker has a vector of float32 for all others."""
+    """An exchange: in every round, each worker sends a vector of float32 to all others."""
 
     workers: int
     numbers: int
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def names(self) -> list[str]:
-        """Hosts of workers."""
+        """The names of the workers' hosts."""
         return [f"w{k}" for k in range(self.workers)]
 
 
@@ -71,7 +71,7 @@ def measured(
     case: Case,
     least: int,
 ) -> Measured:
-    """A round, of so many; an error unless every worker received at least `least` bytes in each."""
+    """The figures of a round, from several; an error if a worker received less than `least` bytes in one."""
     counted = {name: after[name] - before[name] for name in before}
     if any(counted[name].received_bytes < least * rounds for name in case.names):
         raise click.ClickException("less came to a worker than must: something went past the network")
@@ -103,7 +103,7 @@ def run_peer(name: str, python: Path, case: Case, hosts: Mapping[str, Host], lim
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
-    """Let a coordinator continue that waits for this tool."""
+    """Tell a coordinator that waits for this tool to continue."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
@@ -113,7 +113,7 @@ Started = tuple[subprocess.Popen[str], list[subprocess.Popen[str]]]
 
 
 def script(name: str) -> Callable[[Processes, Path, Case, Mapping[str, Host], Path], Started]:
-    """Starts a system of which one script is server and worker."""
+    """A function that starts a system whose server and workers are one script."""
 
     def start(run: Processes, python: Path, case: Case, hosts: Mapping[str, Host], folder: Path) -> Started:
         program = (str(python), str(SYSTEMS / f"{name}.py"))
@@ -139,7 +139,7 @@ def start_dask(run: Processes, python: Path, case: Case, hosts: Mapping[str, Hos
 
 
 def start_mpi(run: Processes, python: Path, case: Case, hosts: Mapping[str, Host], folder: Path) -> Started:
-    """MPI's own launcher, which believes that it starts its processes by ssh; no memory is shared."""
+    """Start MPI's own launcher, with a stand-in for ssh, so that processes do not share memory."""
     chosen = "".join(f"{hosts[name].address}) name={hosts[name].namespace};;\n" for name in case.names)
     launcher = folder / "launch"
     launcher.write_text(
@@ -166,8 +166,7 @@ def run_own(
 ) -> tuple[Measured, bytes]:
     """Measure a training of asyncdmtl with these options of its server, and return a digest of its models.
 
-    All that it does in a round counts, gradients and steps included; and all bytes from the first greeting
-    to the last goodbye.
+    The time includes gradients and steps; the bytes are those of the whole run.
     """
     placement = Placement.cyclic(case.workers, case.workers, copies)
     spec = f"synthetic:tasks={case.workers},rows=2,parts=1,features={case.numbers},rank=1,test_rows=0"

@@ -1,12 +1,12 @@
-"""The same exchange through asyncdmtl and through widely used systems, measured by the kernel.
+"""Measure the same exchange through asyncdmtl and through widely used systems, by the kernel's counters.
 
     sudo .venv/bin/python tools/compare_systems.py --markdown table.md
 
 Every worker ends up with the updates of all. Each worker, and the server, is in a network namespace of its
-own; seconds are medians of rounds, bytes are those of the interfaces. Peers hold one copy of each update and
-exchange nothing but updates, which are compared with what was sent; asyncdmtl trains, and its models are
-compared over all strategies. Peers are installed into an environment of their own; one that cannot be had is
-left out, and the table says so. Needs root.
+own; seconds are medians of rounds, bytes are those of the interfaces. The other systems hold one copy of each
+update and exchange only updates, which are compared with the sent ones; asyncdmtl trains, and its models are
+compared over all strategies. The other systems are installed into an environment of their own; a system that
+cannot be installed is left out, and the table says so. It needs root.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from asyncdmtl._version import __version__
 OPEN = "open"
 RATES = {OPEN: None, "10mbit": 10e6 / 8, "100mbit": 100e6 / 8, "1gbit": 1e9 / 8}
 
-# Bytes a second that a star may be expected to pass where no link is limited, to choose the rounds by.
+# The expected bytes per second of a star if no link is limited, from which the number of rounds follows.
 OPEN_SPEED = 2e8
 
-# Where peers are installed.
+# The environment into which other systems are installed.
 ENVIRONMENT = Path.home() / ".cache" / "asyncdmtl-peers"
 
 MOST_ROUNDS, FEWEST_ROUNDS = 40, 2
@@ -48,8 +48,8 @@ PEERS = {
 }
 
 
-# What the server of asyncdmtl is told; and the rate of its datagrams, Mbit/s, on open links, else the share
-# of a link that they may have.
+# Options of asyncdmtl's server; the rate of its datagrams in Mbit/s on open links; and their share of a
+# limited link.
 OWN = {
     "uncoded": ["--strategy", "uncoded"],
     "relay": ["--strategy", "relay"],
@@ -74,7 +74,7 @@ class Result:
 
 
 def install(folder: Path, wanted: Sequence[str]) -> dict[str, str | None]:
-    """Make an environment for peers; why each of `wanted` cannot be had there, or None."""
+    """Make an environment for the `wanted` systems; for each, None or the reason why it is not there."""
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -87,7 +87,7 @@ def install(folder: Path, wanted: Sequence[str]) -> dict[str, str | None]:
 
 
 def versions(folder: Path) -> str:
-    """Of the peers."""
+    """The versions of the other systems, in words."""
     names = ["mpi4py", "mpich", "flwr", "distributed", "msgpack"]
     code = "import sys; from importlib.metadata import distributions as all;" + (
         "print(', '.join(sorted(f'{d.name} {d.version}' for d in all() if d.name in sys.argv)))"
@@ -97,7 +97,7 @@ def versions(folder: Path) -> str:
 
 
 def rounds_within(budget: float, workers: int, numbers: int, rate: str) -> int:
-    """The number of rounds of a star that fit into these seconds; 0 if they are too few to compare."""
+    """The number of rounds of a star that fit into `budget` seconds; 0 if they are too few to compare."""
     speed = RATES[rate] or OPEN_SPEED
     rounds = int(budget * speed / (workers * (workers - 1) * 4 * numbers))
     return min(rounds, MOST_ROUNDS) if rounds >= FEWEST_ROUNDS else 0
@@ -106,7 +106,7 @@ def rounds_within(budget: float, workers: int, numbers: int, rate: str) -> int:
 def measure_case(
     case: Case, rate: str, copies: Sequence[int], peers: Mapping[str, str | None], python: Path, limit: float
 ) -> Iterator[Result]:
-    """All systems, one after the other, in the same namespaces."""
+    """Measure all systems, one after the other, in the same namespaces."""
     about = (case.workers, case.numbers, rate)
     with network([SERVER, *case.names], None if rate == OPEN else rate) as hosts:
         for name, missing in peers.items():
@@ -123,7 +123,7 @@ def measure_case(
 def measure_own(
     case: Case, copies: Sequence[int], hosts: Mapping[str, Host], limit: float, about: tuple[int, int, str]
 ) -> Iterator[Result]:
-    """Uncoded and coded, with so many copies; all must end with the same models."""
+    """Measure uncoded and coded runs with these numbers of copies; all must have the same final models."""
     models: set[bytes] = set()
     speed = RATES[about[2]]
     pace = DATAGRAMS if speed is None else SHARE * speed * 8 / 1e6
@@ -147,7 +147,7 @@ def title(result: Result) -> str:
 
 
 def seconds(value: float) -> str:
-    """For a reader."""
+    """Seconds as text."""
     return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s"
 
 

@@ -1,8 +1,8 @@
-"""Make the tables of the benchmark page from what the benchmarks wrote: `python tools/docs_benchmarks.py`.
+"""Make the tables of the benchmark page from the benchmarks' results: `python tools/docs_benchmarks.py`.
 
 The page has a place for each table, between `<!-- table NAME -->` and `<!-- end -->`. The results are the
 JSON files in `asyncdmtl/docs/results/`, written with a benchmark's `--results`. With `--check` nothing is
-changed, and the exit code is 1 if the page is not what the results say.
+changed, and the exit code is 1 if the page differs from the results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_tables(folder: Path) -> dict[str, str]:
 
 
 def fill(page: str, tables: dict[str, str]) -> str:
-    """The page with all its tables; ValueError where a place has no table, or a table no place."""
+    """The page with all its tables; ValueError if a place has no table, or a table has no place."""
     names = [place["name"] for place in PLACE.finditer(page)]
     if sorted(names) != sorted(tables):
         raise ValueError(f"places {sorted(set(names) ^ set(tables))} and tables must be the same")

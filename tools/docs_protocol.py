@@ -1,7 +1,7 @@
 """Make the tables of the protocol page from the code: `python tools/docs_protocol.py`.
 
 The page has a place for each table, between `<!-- table NAME -->` and `<!-- end -->`. With `--check` nothing
-is changed, and the exit code is 1 if the page is not what the code says.
+is changed, and the exit code is 1 if the page differs from the code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from asyncdmtl.protocol.state_table import (
 
 PAGE = DOCS / "protocol.md"
 
-# The attributes of a message that are its body and not fields of its head.
+# The attributes of a message that hold its body, and are no fields of its head.
 OF_BODY = ("parts", "body")
 
 
@@ -52,7 +52,7 @@ def message_table() -> Table:
 
 
 def state_table() -> Table:
-    """Every state, what it means, and where each message leads from it."""
+    """Every state with its meaning, and the state after each message."""
     rows = []
     for state in State:
         following = [
@@ -68,7 +68,7 @@ def state_table() -> Table:
 
 
 def row_table() -> Table:
-    """What may follow rows of one sender, in each state of its rows."""
+    """The events that are allowed in each state of a sender's rows, and the state after each."""
     rows = [
         (words(event.name), event.value, *(_row_state(state, event) for state in RowState))
         for event in RowEvent

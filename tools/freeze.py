@@ -1,10 +1,10 @@
-"""Write down how the program behaves today, or compare with what was written.
+"""Record the behaviour of the program, or compare it with the recorded behaviour.
 
 python tools/freeze.py            writes tests/vectors/frozen/*.json
 python tools/freeze.py --check    prints what differs from them, and exits with 1 if anything does
 
-Frozen are bytes on the wire, plans and codes, models of every strategy, public names, options, help, keys of
-JSON and exit codes. A change that is meant is written again, in the commit that makes it.
+The record has bytes on the wire, plans and codes, models of every strategy, public names, options, help, keys
+of JSON and exit codes. A commit that changes behaviour on purpose records it again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS: Mapping[str, Callable[[], Any]] = {
 
 
 def recorded(part: str) -> Any:
-    """What was written of a part."""
+    """The recorded content of a part."""
     return json.loads((FOLDER / f"{part}.json").read_text(encoding="utf-8"))
 
 
@@ -65,20 +65,20 @@ def differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def changes(part: str) -> list[str]:
-    """How a part differs from what was written."""
+    """The differences between a part and its record."""
     now = json.loads(json.dumps(PARTS[part]()))
     return list(differences(recorded(part), now))
 
 
 def write(part: str, content: Any) -> None:
-    """Write a part down."""
+    """Record a part."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     (FOLDER / f"{part}.json").write_text(text, encoding="utf-8")
 
 
 def check(parts: list[str]) -> int:
-    """Print what differs; 1 if anything does."""
+    """Print all differences; 1 if there are any."""
     found = 0
     for part in parts:
         for line in changes(part):

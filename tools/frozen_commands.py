@@ -1,4 +1,4 @@
-"""What users and their scripts see of the commands: options, help, JSON keys, events and exit codes."""
+"""The interface of the commands for users and scripts: options, help, JSON keys, events and exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from asyncdmtl.cli.main import COMMANDS, main
 
 Frozen = dict[str, Any]
 
-# Seconds that a process may take at the most.
+# The most seconds that a process may take.
 LIMIT = 60
 
 DATA = "synthetic:tasks=3,rows=12,features=40,parts=2,test_rows=20"
@@ -57,7 +57,7 @@ d = 1
 """
 MODULES = ("asyncdmtl.server", "asyncdmtl.worker")
 
-# Each is refused before anything listens.
+# Command lines that are refused before anything listens.
 MISUSES = (
     "run --rounds=0",
     "run --strength=-1",
@@ -79,7 +79,7 @@ MISUSES = (
     "server --listen=nowhere --data=synthetic",
     "nonsense",
 )
-# Each is a process of its own, because it opens sockets.
+# Command lines that fail later. Each runs in a process of its own, because it opens sockets.
 FAILURES = (
     f"worker --connect=127.0.0.1:1 --name=a --max-wait=0 --data={DATA}",
     f"server --listen=127.0.0.1:0 --join-timeout=0.1 --data={DATA}",
@@ -87,7 +87,7 @@ FAILURES = (
 
 
 def frozen_options() -> Frozen:
-    """All that command lines and configuration files may say, command by command."""
+    """All options of command lines and configuration files, by command."""
     commands: dict[str, click.Command] = {"asyncdmtl": main}
     for name in COMMANDS:
         command = main.get_command(click.Context(main), name)
@@ -112,12 +112,12 @@ def _options(command: click.Command) -> Frozen:
 
 
 def _plain(value: Any) -> Any:
-    """A default as JSON; what click calls "unset" is none."""
+    """A default as JSON; click's "unset" becomes null."""
     return value if isinstance(value, bool | int | float | str) else None
 
 
 def frozen_help() -> Frozen:
-    """The help of every command, as words: where lines end is up to click and the terminal."""
+    """The help of every command as words, since line ends depend on click and the terminal."""
     texts = {}
     for name in ("asyncdmtl", *COMMANDS):
         arguments = [] if name == "asyncdmtl" else [name]
@@ -135,7 +135,7 @@ def _lines(text: str) -> list[str]:
 
 
 def frozen_exit_codes() -> Frozen:
-    """With what the commands end when they are misused."""
+    """The exit codes of commands that are misused or fail."""
     codes = {words: _exit_code(words.split()) for words in MISUSES}
     with ThreadPoolExecutor(len(FAILURES)) as pool:
         done = pool.map(lambda words: _process("asyncdmtl", *words.split()), FAILURES)
@@ -186,7 +186,7 @@ def _keys_printed(*arguments: str) -> list[str]:
 
 
 def _keys_of_run(folder: Path) -> Frozen:
-    """Those of `run`, and of `predict` with its models; and what is in the file of these."""
+    """The keys of `run`, of `predict` with its models, and of the model file."""
     rows = ["site,ill,age,ward"]
     rows += [f"{'ns'[i % 2]},{(i * 7) % 5},{20 + (i * 13) % 50},{'xyz'[i % 3]}" for i in range(40)]
     (folder / "rows.csv").write_text("\n".join(rows))
@@ -209,7 +209,7 @@ def _keys_of_run(folder: Path) -> Frozen:
 
 
 def _keys_of_stopped(folder: Path) -> Frozen:
-    """Those of the events of a server that loses workers, is stopped and resumed; and its HTTP answers."""
+    """The keys of events of a server that loses workers, is stopped and resumed; and its HTTP answers."""
     checkpoint = ["--checkpoint", str(folder / "checkpoints"), "--checkpoint-every=1"]
     options = ["--data", DATA, "--rounds=1000000", "--workers=2", "--tolerance=0", *checkpoint]
     seen: Frozen = {}
@@ -241,7 +241,7 @@ def _keys_of_stopped(folder: Path) -> Frozen:
 
 
 def _answers(url: str) -> Frozen:
-    """What a server says over HTTP: names and types of its metrics, keys of where it stands, and refusals."""
+    """The HTTP answers of a server: names and types of its metrics, keys of its readiness, and refusals."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=LIMIT) as answer:
         metrics = [line for line in answer.read().decode().splitlines() if line.startswith("# TYPE")]
         kind = answer.headers["Content-Type"]
@@ -259,7 +259,7 @@ def _answers(url: str) -> Frozen:
 
 
 def _keys_of_finished(folder: Path) -> Frozen:
-    """Those of the events and of the logs of a server and a worker that come to their end."""
+    """The keys of the events and of the logs of a server and a worker that finish a run."""
     seen: Frozen = {}
     logs = {name: folder / f"{name}.log" for name in ("server", "worker")}
     logged = {name: ["--log-format=json", "--log-level=info", "--log-file", str(logs[name])] for name in logs}
@@ -283,7 +283,7 @@ def _keys_of_finished(folder: Path) -> Frozen:
 def _started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "asyncdmtl", *arguments, "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        # An event that never comes must not be waited for.
+        # Ends the process if an event never comes.
         too_long = threading.Timer(LIMIT, process.kill)
         too_long.start()
         try:

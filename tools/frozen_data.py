@@ -1,4 +1,4 @@
-"""What becomes of rows: recipes, tables, surveys and encodings, and what the estimators learn from them.
+"""Frozen results of data: recipes, tables, surveys and encodings, and models of the estimators.
 
 Digests of rows and the encoding are on the wire, so that they must not change from one version to the next.
 """
@@ -33,7 +33,7 @@ RECIPES = (
     "synthetic:tasks=3,rows=7,features=11,rank=2",
 )
 
-# Numbers with gaps, categories, a constant, labels; and quoted names.
+# A table with missing numbers, categories, a constant column, labels, and quoted names.
 TABLE = "site,age,ward,always,dose,ill\n" + "".join(
     f"{'north' if n % 3 else 'south'},{'' if n % 7 == 3 else 20 + (n * 13) % 50},"
     f"{'xyz'[n % 3] if n % 5 else ''},1,{(n * 29) % 17 / 4},{'yes' if (n * 11) % 4 > 1 else 'no'}\n"
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 
 def frozen_estimators() -> Frozen:
-    """What the estimators learn in one process."""
+    """The models of the estimators, trained in one process."""
     X, tasks = fixed_floats("X", 60, 4), np.repeat(["a", "b", "c"], 20)
     y = X @ fixed_floats("w", 4) + 0.3 * fixed_floats("noise", 60)
     labels = np.where(y > 0.2, "yes", "no")
@@ -122,7 +122,7 @@ def frozen_estimators() -> Frozen:
 
 
 def frozen_names() -> Frozen:
-    """Public names of the package, and what its functions and classes take, with plain defaults."""
+    """Public names of the package, and the parameters of its functions and classes, with plain defaults."""
     return {name: [_argument(p) for p in _parameters(name)] for name in asyncdmtl.__all__}
 
 

@@ -1,4 +1,4 @@
-"""What is computed with floats: final models of the one-process twin, and rounds without sockets.
+"""Frozen results with floats: final models of the one-process twin, and rounds without sockets.
 
 Their bits are the same on every machine (docs/reproducibility.md).
 """
@@ -82,7 +82,7 @@ def frozen_twins() -> Frozen:
             make_settings(coupling=coupling, loss=loss, aggregate=aggregate),
         )
         for coupling, loss, aggregate in product(COUPLINGS, LOSSES, AGGREGATES)
-        # Its prox is an iteration that takes long, whatever the aggregate.
+        # The prox of "sparse-low-rank" takes long, so that one aggregate must suffice.
         if coupling != "sparse-low-rank" or aggregate == "mean"
     }
     variants: dict[str, dict[str, Any]] = {
@@ -97,7 +97,7 @@ def frozen_twins() -> Frozen:
     for name, changes in variants.items():
         frozen[name] = _frozen_twin(make_partitions(12, "squared"), make_settings(**changes))
     frozen["weighted"] = _frozen_twin(make_partitions(12, "squared", weighted=True), make_settings())
-    # Models so long that steps are taken block by block.
+    # These models are so long that steps are computed block by block.
     wide = make_partitions(12, "squared", features=24_000)
     for coupling in ("nuclear", "l21", "chain"):
         frozen[f"long, {coupling}"] = _frozen_twin(wide, make_settings(coupling=coupling, rounds=2))
@@ -125,7 +125,7 @@ def _models(models: TaskModels) -> str:
 
 @dataclass
 class _Hashes:
-    """What went over the wire in all rounds."""
+    """Hashes of everything that was sent in all rounds."""
 
     uplink: list[Any] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
@@ -135,7 +135,7 @@ class _Hashes:
 
 
 def frozen_rounds() -> Frozen:
-    """All rows, digests and models of rounds of every strategy, with nothing between the sides."""
+    """All rows, digests and models of rounds of every strategy, passed between the sides by hand."""
     frozen = {}
     for (name, placement), strategy in product(PLACEMENTS.items(), STRATEGIES):
         for loss, dtype, aggregate, coupling in (
@@ -155,7 +155,7 @@ def frozen_rounds() -> Frozen:
     for strategy, compression in product(("relay", "uncoded"), ("float16", "bfloat16", "int8")):
         settings = make_settings(compression=compression, dtype="float64")
         frozen[f"{compression}, {strategy}"] = _frozen_rounds(uneven, strategy, settings)
-    # None of "linear": its matrices come from LAPACK, with other last bits on every kind of machine.
+    # "linear" is missing: its matrices come from LAPACK, and their last bits depend on the machine.
     return frozen
 
 
@@ -198,7 +198,7 @@ def _frozen_rounds(
 
 
 def _round(server: ServerSide, workers: list[WorkerSide], last: bool, hashes: _Hashes) -> None:
-    """What a round of a run does, with all that is sent added to `hashes`."""
+    """Make one round, and add everything that is sent to `hashes`."""
     sent: list[Upload] = [worker.compute() for worker in workers]
     for k, part in enumerate(sent):
         server.check(k, part)

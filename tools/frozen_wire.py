@@ -1,4 +1,4 @@
-"""What must be the same on every machine: bytes on the wire, plans, and codes of fixed bytes."""
+"""Frozen results that are the same on every machine: bytes on the wire, plans, and codes of fixed bytes."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def sha(*chunks: Any) -> str:
 
 
 def fixed_bytes(label: str, *shape: int) -> NDArray[np.uint8]:
-    """Bytes that follow from `label` alone, on every machine."""
+    """Bytes that follow from `label` alone, and are the same on every machine."""
     count = int(np.prod(shape))
     content = hashlib.shake_128(label.encode()).digest(count)
     return np.frombuffer(content, np.uint8).reshape(shape).copy()
 
 
 def tasks_of(placement: Placement) -> list[int]:
-    """Two partitions to a task."""
+    """The task of each partition, with two partitions for each task."""
     return [n // 2 for n in range(len(placement.partitions))]
 
 
@@ -98,7 +98,7 @@ def frozen_wire() -> Frozen:
 
 
 def frozen_datagrams() -> Frozen:
-    """Multicast datagrams of a fixed key, plan and round, sent at first and as repair; and of a probe."""
+    """Multicast datagrams of a fixed key, plan and round, with plain and fresh rows; and a probe."""
     key, frozen = bytes(fixed_bytes("key", 32)), {}
     for name, placement in PLACEMENTS.items():
         plan = make_plan(placement, "relay")
@@ -124,7 +124,7 @@ def frozen_datagrams() -> Frozen:
 
 
 def frozen_plans() -> Frozen:
-    """Recipes, digests and loads of plans, and what they make of fixed bytes."""
+    """Recipes, digests and loads of plans, and their coding of fixed bytes."""
     frozen = {}
     for name, placement in PLACEMENTS.items():
         for strategy in ("relay", "central", "personal", "uncoded"):
@@ -182,7 +182,7 @@ def _datagrams(blocks: Iterator[DatagramBlock]) -> list[bytes]:
 
 
 def _messages() -> dict[str, Message]:
-    """Every kind with fixed contents; some twice, with a short body and with one of several chunks."""
+    """A message of every kind with fixed contents; some twice, with a body of one chunk and of several."""
     body = fixed_bytes("body", 600)
     long = fixed_bytes("long", 200_000)
     info = PartitionInfo("p0", "task", bytes(range(16)), 3, 3.0, 4, 0.5, "01")

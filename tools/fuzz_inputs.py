@@ -1,7 +1,7 @@
-"""Inputs for `fuzz_protocol`: what honest peers send, and mutations of it.
+"""Inputs for `fuzz_protocol`: the messages of honest peers, and mutations of them.
 
-An input is bytes, so that it can be kept, shown in hex and run again. The first byte is the letter of its
-target; then comes
+An input is a byte string, so that it can be kept, shown in hex and run again. The first byte is the letter of
+its target; then follow
 
 ::
 
@@ -13,8 +13,8 @@ target; then comes
                  [number of the worker, range, lacks, seen]
     b  bomb      how many times in a list, and a piece of msgpack that is repeated as often as a head has room
 
-A stream is what the peer sends: frames, or what is left of them. Each time that a message has arrived, this
-end may make moves of its own: a byte 0 waits, `i` sends the `i`-th message that its state allows.
+A stream has the bytes that the peer sends: frames, perhaps damaged. After each message, this end may make
+moves of its own: a byte 0 waits, a byte `i` sends the `i`-th message that its state allows.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ ROWS = np.arange(300, dtype=np.uint16).astype(np.uint8)
 
 
 class Air:
-    """A round of the plan `RELAYED` that goes to a group, and both ends of it."""
+    """A round of the plan `RELAYED` that is sent to a group, with both of its ends."""
 
     def __init__(self) -> None:
         plan, stored = RELAYED, PLACEMENT.stored
@@ -134,7 +134,7 @@ class Air:
 
 AIR = Air()
 
-# A message for every event of the table of states, as an honest peer would send it.
+# A message for every event of the state table, as an honest peer would send it.
 EXAMPLES: dict[str, Message] = {
     message.event: message
     for message in (
@@ -167,7 +167,7 @@ EXAMPLES: dict[str, Message] = {
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):
     raise SystemExit(f"fuzz_inputs.EXAMPLES needs a message for each of {missing}")
 
-# The messages by which a run goes on from each state, and where each leads.
+# The messages by which a run goes on from each state, and the state after each.
 MOVES: dict[State, list[tuple[str, State]]] = {
     state: [
         (event, after)
@@ -193,7 +193,7 @@ def moves_of(role: str, state: State) -> list[str]:
 
 @lru_cache
 def numbered(event: str, plan: int, round_: int) -> tuple[Message, int, int]:
-    """An honest message for an event in a round under a plan, and the numbers of both that hold after it."""
+    """An honest message for an event in a round under a plan, and the numbers of plan and round after it."""
     message = EXAMPLES[event]
     plan += isinstance(message, Assign)
     numbers = {"plan": plan, "round": round_}
@@ -202,7 +202,7 @@ def numbered(event: str, plan: int, round_: int) -> tuple[Message, int, int]:
 
 
 def honest(rng: random.Random, role: str) -> bytes:
-    """A session input that breaks no rule: a random path through the table of states."""
+    """A session input that breaks no rule: a random path through the state table."""
     state, plan, round_, stream, moves, welcomed = State.OPENED, -1, 0, b"", b"", False
     for _ in range(rng.randint(6, 24)):
         if not MOVES[state]:
@@ -250,7 +250,7 @@ def in_two(message: Uplink | Downlink, rng: random.Random) -> bytes:
 
 
 def heard(rng: random.Random) -> Iterator[bytes]:
-    """Inputs in which all that a round says in the air is honest, but some of it is lost."""
+    """Inputs of honest datagrams of a round, of which some are lost."""
     broadcast, loss = AIR.broadcast(), rng.choice((0.0, 0.1, 0.5))
     ends = [AIR.reassembly(k) for k in range(len(AIR.solvers))]
     told: list[list[bytes]] = [[] for _ in ends]
@@ -295,7 +295,7 @@ def corpus(rng: random.Random, sessions: int = 400) -> list[bytes]:
 
 
 def bomb(rng: random.Random) -> bytes:
-    """A large head of one small thing again and again, in lists of any length."""
+    """A large head that repeats one small value, in lists of any length."""
     pieces = (
         *(msgpack.packb(value) for value in ODD if len(msgpack.packb(value)) < 20),
         *(b"\x81\xa1a\x90", b"\x92\xa2ab\x80", b"\xdd\x00\x03\x00\x00", rng.randbytes(rng.randrange(1, 12))),
@@ -305,7 +305,7 @@ def bomb(rng: random.Random) -> bytes:
 
 
 def exploded(bomb: bytes, size: int) -> bytes:
-    """The head of so many bytes that a small input expands to."""
+    """The head of `size` bytes to which a small input expands."""
     times, piece = int.from_bytes(bomb[:4], "big") % (1 << 20), bomb[4:] or b"\xc0"
     if times:
         piece = b"\xdd" + times.to_bytes(4, "big") + piece * times
@@ -314,7 +314,7 @@ def exploded(bomb: bytes, size: int) -> bytes:
 
 
 def frames(stream: bytes) -> Iterator[bytes]:
-    """A stream cut where its frames say that they end."""
+    """Cut a stream into frames, by the lengths that they announce."""
     while stream:
         size = frame_size(stream) or len(stream)
         yield stream[:size]
@@ -345,7 +345,7 @@ def _parts(frame: bytes) -> tuple[bytes, int, bytes] | None:
 
 
 class Mutator:
-    """Bends inputs; every choice comes from `rng`."""
+    """Mutates inputs; every choice comes from `rng`."""
 
     def __init__(self, rng: random.Random, seeds: list[bytes]) -> None:
         self._rng = rng
@@ -359,13 +359,13 @@ class Mutator:
         ]  # fmt: skip
 
     def __call__(self, data: bytes) -> bytes:
-        """`data` with one to four things wrong."""
+        """`data` with one to four changes."""
         for _ in range(self._rng.choice((1, 1, 1, 2, 3, 4))):
             data = self._once(data)[:LONGEST]
         return data
 
     def damaged(self, frame: bytes, how: str) -> bytes:
-        """A frame with one thing wrong: "bend", "lie", "double" or "splice"."""
+        """A frame with one change: "bend", "lie", "double" or "splice"."""
         damage = {"bend": self._bend_frame, "lie": self._lie, "double": self._double, "splice": self._splice}
         return b"".join(damage[how]([frame], 0))
 
@@ -386,7 +386,7 @@ class Mutator:
         return data[:start] + rng.choice(self._on_bytes)(data[start:])
 
     def _other_end(self, header: bytes) -> bytes:
-        """Another role, delivery, or move of this end."""
+        """Change the role, the delivery, or a move of this end."""
         changed = bytearray(header[1:])
         place = self._rng.randrange(len(changed) - 1)
         place += place >= 2  # the number of moves stays what it is
@@ -412,7 +412,7 @@ class Mutator:
         return data + data[start : start + 200]
 
     def _bend_frame(self, cut: list[bytes], i: int) -> list[bytes]:
-        """A frame whose lengths and check are right and whose head is wrong."""
+        """A frame whose head is wrong, but whose lengths and check are right."""
         parts = _parts(cut[i])
         if parts is None:
             return self._break_frame(cut, i)
@@ -426,7 +426,7 @@ class Mutator:
         return cut
 
     def _lie(self, cut: list[bytes], i: int) -> list[bytes]:
-        """Lengths that do not fit the bytes that follow. The length of the body is checked like any other."""
+        """Change lengths, so that they do not fit the bytes that follow."""
         parts = _parts(cut[i])
         if parts is None:
             return cut
@@ -451,11 +451,11 @@ class Mutator:
         return cut
 
     def _splice(self, cut: list[bytes], i: int) -> list[bytes]:
-        """A frame of another session, which may be of the other role."""
+        """Insert a frame of another session, perhaps of the other role."""
         return [*cut[:i], self._rng.choice(self._strange), *cut[i + self._rng.randrange(2) :]]
 
     def _bend(self, packed: bytes) -> bytes:
-        """A msgpack value with one thing in it changed."""
+        """A msgpack value with one change."""
         try:
             root = [msgpack.unpackb(packed, strict_map_key=False)]
             nodes = list(_nodes(root))
@@ -467,7 +467,7 @@ class Mutator:
             return self._flip(packed)
 
     def _other(self, value: Any) -> Any:
-        """Something in the place of `value`, often like it."""
+        """A replacement for `value`, often similar to it."""
         rng = self._rng
         if rng.random() < 0.4:
             return rng.choice(ODD)
@@ -502,7 +502,7 @@ def _nodes(root: list[Any], most: int = 3000) -> Iterator[Node]:
 
 
 def _grown(value: Any, times: int) -> Any:
-    """Text, bytes or a list repeated, but not so often that it is the fuzzer that runs out of memory."""
+    """Repeat text, bytes or a list, but not so often that the fuzzer itself runs out of memory."""
     return value * min(times, max(1, LONGEST // (1 + len(msgpack.packb(value)))))
 
 

@@ -1,11 +1,12 @@
-"""Damage between a real server and real workers: `tools/fuzz_protocol.py --live --inputs 2000`.
+"""Damage the connections between a real server and real workers: `tools/fuzz_protocol.py --live --inputs
+2000`.
 
-Runs over TCP on the loopback, one after the other. In each, honest workers train while strangers say garbage,
-half a frame or a frame without end, and while further workers, and the server as some workers see it, send
-frames with something wrong in them: a proxy between them and the server does that to honest ones.
+Runs over TCP on the loopback, one after the other. In each run, honest workers train while strangers send
+garbage, half a frame or an endless frame. Further workers are connected through a proxy, which damages frames
+in one direction.
 
-The honest workers must end with the models of the one-process twin, bit for bit; every other worker with an
-error that is permitted, or none; nothing may be an internal error, and no run may hang.
+The honest workers must end with the models of the one-process twin, bit for bit, and every other worker with
+a permitted error or none. There may be no internal error, and no run may hang.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from asyncdmtl.worker.worker import Worker
 HONEST = {"w0": (0, 1, 2, 3, 4), "w1": (0, 1, 2), "w2": (3, 4), "w3": (1, 3, 5)}
 STRATEGIES = ("relay", "central", "personal", "uncoded")
 SETTINGS = Settings(loss="squared", coupling="nuclear", strength=0.05, rounds=4)
-# Vectors that are sent whole, and vectors that take several ranges.
+# Partitions whose vectors are sent whole, and partitions whose vectors take several ranges.
 PARTITIONS = {
     width: [
         Partition(
@@ -54,7 +55,7 @@ LIMIT = 60.0
 
 
 class Damage:
-    """What goes wrong with one direction of one connection: from the `number`-th frame on.
+    """Damage to one direction of one connection, from the `number`-th frame on.
 
     Attributes
     ----------
@@ -89,7 +90,7 @@ class Damage:
 
 
 class Proxy:
-    """A TCP server that hands on to another address, with damage in one direction of each connection."""
+    """A TCP proxy that damages one direction of each connection."""
 
     def __init__(self, address: tuple[str, int], damage: Damage, upwards: bool) -> None:
         self._address = address
@@ -128,7 +129,7 @@ class Proxy:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, damage: Damage | None) -> None:
-    """Pass bytes on until the end; frame by frame where there is damage to do."""
+    """Pass bytes on until the end, frame by frame if some are to be damaged."""
     waiting = b""
     with contextlib.suppress(OSError, EOFError):
         while data := await reader.read(1 << 16):
@@ -153,7 +154,7 @@ class Run:
     Parameters
     ----------
     seed : int
-        Of all choices; how things interleave is up to the kernel.
+        The seed of all choices. The interleaving of processes still depends on the kernel.
     """
 
     def __init__(self, seed: int) -> None:
@@ -209,7 +210,7 @@ class Run:
             self.outcomes[f"{what}: {_outcome(task)}"] += 1
 
     def _all_settled(self, bent: dict[str, tuple[str, asyncio.Task[Any]]]) -> bool:
-        """Whether each worker with a damaged connection has joined, under whatever name, or has ended."""
+        """Whether each worker with a damaged connection has joined, under whatever name, or ended."""
         waiting = {name for name, (_, task) in bent.items() if not task.done()} - self._joined
         return len(waiting) <= len(self._joined - set(bent) - set(HONEST))
 
@@ -232,7 +233,7 @@ class Run:
         return asyncio.create_task(worker.run(*address))
 
     async def _stranger(self) -> None:
-        """Says something, slowly or not, and stays until it is thrown out."""
+        """Connect, send something, slowly or not, and stay until the server closes the connection."""
         rng = self._rng
         honest = fuzz_inputs.honest(rng, "server")
         data = rng.choice(
@@ -281,7 +282,7 @@ class Run:
 
 
 def _outcome(task: asyncio.Task[Any]) -> str:
-    """How a worker with a damaged connection ended; AssertionError if it may not."""
+    """The outcome of a worker with a damaged connection; AssertionError if it is not permitted."""
     if task.cancelled():
         return "still waiting"
     error = task.exception()
@@ -295,7 +296,7 @@ def _outcome(task: asyncio.Task[Any]) -> str:
 
 
 class _Alarm(logging.Handler):
-    """Errors in the log, and exceptions that no task waited for, are bugs."""
+    """Collects errors in the log, and exceptions that no task awaited, as bugs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -306,7 +307,7 @@ class _Alarm(logging.Handler):
 
 
 def main(inputs: int, seconds: float, seed: int) -> int:
-    """Make runs until there were so many peers, or for so many seconds; returns the exit code."""
+    """Make runs until there were `inputs` peers, or for `seconds`; return the exit code."""
     alarm = _Alarm()
     for name in ("asyncdmtl", "asyncio"):
         logging.getLogger(name).addHandler(alarm)

@@ -1,13 +1,13 @@
-"""Fuzz everything that a peer can reach: `.venv/bin/python tools/fuzz_protocol.py --inputs 1000000`.
+"""Fuzz all code that a peer can reach: `.venv/bin/python tools/fuzz_protocol.py --inputs 1000000`.
 
-Frames, messages and both roles of the session; datagrams of a group, and what workers lack of them; settings,
-surveys, encodings and plan recipes as they are read from messages; with --live a server and workers over TCP
-(`fuzz_live`). Inputs are what honest peers send, with something wrong in it (`fuzz_inputs`). With --engine
-atheris (`pip install atheris`) coverage guides the search; else chance alone, which is several times as fast.
+The targets are frames, messages and both roles of the session; datagrams of a group, and loss reports;
+settings, surveys, encodings and plan recipes in messages; and with --live a server and workers over TCP
+(`fuzz_live`). Inputs are messages of honest peers with mutations (`fuzz_inputs`). With --engine atheris (`pip
+install atheris`), coverage guides the search; otherwise it is random, which is several times as fast.
 
-What may become of an input is written in `PERMITTED`. All else is a bug, and so are an input that takes long
-or much memory, a session that goes on after an error, and memory that grows: seed and input are printed, the
-input in hex for --replay, and the exit code is 1.
+`PERMITTED` lists the errors that an input may raise. Any other error is a bug, and so are an input that takes
+long or much memory, a session that goes on after an error, and growing memory. Then seed and input are
+printed, the input in hex for --replay, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -71,11 +71,13 @@ PERMITTED: dict[str, tuple[type[Exception], ...]] = {
     "plan": (RemoteProtocolError, PlanError),
 }
 
-# The most that one input may take: seconds of CPU and bytes; and how much the process may grow, once warm.
+# The most processor seconds and bytes of memory of one input, and the largest growth of the process after
+# warm-up.
 LONGEST = 2.0
 HANG = 60.0
 MOST_MEMORY = 64 << 20
-# A head of the largest size, as one input of so many is, may take more: its length times this.
+# One input of this number has a head of the largest size, which may take more memory: a multiple of its
+# length.
 BOMBS = 2000
 MOST_SWOLLEN = 25
 MOST_GROWTH = 32 << 20
@@ -87,11 +89,11 @@ HONEST = fuzz_inputs.site(1)
 
 
 class BugError(Exception):
-    """An input did what no input may do."""
+    """An input had an effect that is not permitted."""
 
 
 def session(data: bytes) -> None:
-    """A session that gets a stream from its peer, and answers as honest ends do."""
+    """Feed a stream to a session, which answers as honest ends do."""
     if len(data) < 3:
         return
     moves = iter(data[3 : 3 + data[2]])
@@ -110,7 +112,7 @@ def session(data: bytes) -> None:
 
 
 def _move(ours: Session, moves: Iterator[int]) -> None:
-    """Send what the input asks for, else the message that is due."""
+    """Send the message that the input selects, else the one that is due."""
     while own := fuzz_inputs.moves_of(ours.role, ours.state):
         forced = not fuzz_inputs.moves_of(ours.peer, ours.state)
         choice = next(moves, int(forced))
@@ -121,7 +123,7 @@ def _move(ours: Session, moves: Iterator[int]) -> None:
 
 
 def _pieces(stream: bytes, delivery: int) -> Iterator[bytes]:
-    """The stream at once (0), by frames (1), byte by byte (2), or in pieces of so many bytes."""
+    """The stream at once (0), by frames (1), byte by byte (2), or in pieces of `delivery` bytes."""
     if delivery == 1:
         yield from fuzz_inputs.frames(stream)
         return
@@ -139,7 +141,7 @@ def _check_arrived(ours: Session, arrived: list[Message]) -> None:
 
 
 def _check_failed(ours: Session) -> None:
-    """A session that failed says so to the peer at most, and hands on nothing more."""
+    """Check that a failed session sends at most a failure, and returns no more messages."""
     if ours.state is not State.FAILED:
         raise BugError(f"a session that failed is {ours.state}")
     if ours.failure_due:
@@ -159,7 +161,7 @@ def head(data: bytes) -> None:
 
 
 def group(data: bytes) -> None:
-    """Datagrams that a worker hears in a round. It assembles the rows that were sent, or none."""
+    """Feed datagrams to a worker in a round, which must assemble the rows that were sent, or none."""
     worker, *datagrams = _list(data)
     k = fields.integer(worker, "worker", 0, len(fuzz_inputs.AIR.solvers) - 1)
     end = fuzz_inputs.AIR.reassembly(k)
@@ -174,7 +176,7 @@ def group(data: bytes) -> None:
 
 
 def answers(data: bytes) -> None:
-    """Loss reports of workers about a broadcast. Repairs come to an end."""
+    """Feed loss reports to a broadcast. Repairs must come to an end."""
     broadcast, begun = fuzz_inputs.AIR.broadcast(), 0
     for told in _list(data):
         if told == [] and begun < fuzz_inputs.AIR.layout.ranges:
@@ -193,7 +195,7 @@ def answers(data: bytes) -> None:
 
 
 def _most_datagrams(index: int) -> int:
-    """Datagrams of a range, if all of it is lost again and again."""
+    """The most datagrams of a range, if all of them are always lost."""
     first, stop = fuzz_inputs.AIR.layout.pieces_of(index)
     needed = max(len(solver.own) for solver in fuzz_inputs.AIR.solvers)
     return (stop - first) * (len(fuzz_inputs.RELAYED.combined) + needed * MAX_REPAIRS)
@@ -211,12 +213,12 @@ def _list(packed: bytes) -> list[Any]:
 
 
 def settings(value: dict[str, Any]) -> None:
-    """Settings of the server's welcome."""
+    """Read settings of the server's welcome."""
     Problem(Settings.from_dict(value), fuzz_inputs.INFOS)
 
 
 def survey(value: dict[str, Any]) -> None:
-    """A survey of a worker's declaration, pooled with an honest one."""
+    """Read a survey of a worker's declaration, and pool it with an honest one."""
     found = Survey.from_dict(value)
     if Survey.from_dict(found.as_dict()) != found:
         raise BugError("a survey does not survive being written")
@@ -225,17 +227,17 @@ def survey(value: dict[str, Any]) -> None:
 
 
 def encoding(value: dict[str, Any]) -> None:
-    """The server's encoding, and rows encoded with it."""
+    """Read the server's encoding, and encode rows with it."""
     HONEST.encoded(Encoding.from_dict(value))
 
 
 def plan(value: dict[str, Any]) -> None:
-    """A plan recipe; of a linear one the digest is right, so that it is read to its end."""
+    """Read a plan recipe; that of a linear plan has a valid digest, so that it is read to its end."""
     rebuild(value, _digest(value) if value.get("strategy") == "linear" else fuzz_inputs.DIGEST)
 
 
 def bomb(data: bytes) -> None:
-    """The largest head that a worker may send, full of one small thing."""
+    """Read the largest head that a worker may send, filled with one small value."""
     registry.unpack(fuzz_inputs.exploded(data, WORKER_HEAD_LIMIT), BODY[:0])
 
 
@@ -248,15 +250,15 @@ READERS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 class Fuzzer:
-    """Runs inputs, and keeps the books.
+    """Runs inputs, and counts how they end.
 
     Parameters
     ----------
     seed : int
-        Told when something goes wrong.
+        The seed, which is printed with a bug.
     last : Path, optional
-        A file that has the input that is being run, should the process not survive it. One that does not
-        come to an end within a minute is ended.
+        A file that holds the current input, in case that the process crashes. An input that takes longer than
+        a minute ends the process.
     """
 
     def __init__(self, seed: int, last: Path | None = None) -> None:
@@ -271,7 +273,7 @@ class Fuzzer:
         self._most = MOST_MEMORY
 
     def run(self, data: bytes) -> str:
-        """How an input ended: "accepted", "refused" or "ignored"; BugError if it is a bug."""
+        """Run an input: "accepted", "refused" or "ignored"; BugError if it is a bug."""
         if self._last is not None:
             self._last[: len(data) + 4] = len(data).to_bytes(4, "big") + data
             if self.count % 20 == 0:
@@ -344,7 +346,7 @@ class Fuzzer:
         return "\n".join(lines)
 
     def bug(self, data: bytes, error: BugError) -> NoReturn:
-        """Tell about a bug and end."""
+        """Report a bug and end the process."""
         traceback.print_exception(error)
         print(f"BUG, seed {self.seed}, input {self.count}: {error}\n--replay {data.hex()}", flush=True)
         # Not sys.exit: atheris would catch its exception.
@@ -375,19 +377,19 @@ def _mapping(packed: bytes) -> dict[str, Any]:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has now, without those that the allocator keeps for the next time."""
+    """Bytes of memory of this process, without freed memory that the allocator keeps."""
     with contextlib.suppress(AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _largest() -> int:
-    """Bytes of memory that this process ever had."""
+    """The peak of the memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def by_chance(fuzzer: Fuzzer, inputs: int, seconds: float) -> None:
-    """Run so many inputs, or for so long: first what honest peers send, then that with something wrong."""
+    """Run a number of inputs, or for some seconds: first inputs of honest peers, then mutations."""
     rng = random.Random(fuzzer.seed)
     seeds = fuzz_inputs.corpus(rng)
     mutate = fuzz_inputs.Mutator(rng, seeds)
@@ -411,7 +413,7 @@ def _run(fuzzer: Fuzzer, data: bytes) -> str:
 
 
 def by_coverage(fuzzer: Fuzzer, inputs: int, seconds: float) -> NoReturn:
-    """The same, guided by the coverage that inputs reach: libFuzzer, by way of atheris."""
+    """Run inputs guided by their coverage, with libFuzzer (atheris)."""
     rng = random.Random(fuzzer.seed)
     seeds = fuzz_inputs.corpus(rng)
     mutator = fuzz_inputs.Mutator(rng, seeds)

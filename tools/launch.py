@@ -1,4 +1,4 @@
-"""Processes on hosts: started, followed, and killed in the end at the latest."""
+"""Start processes on hosts, read their events, and kill those that are left in the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PORT = 7700
 
 
 class Processes:
-    """The processes of a run: all end when one fails, when time is up, and at the end."""
+    """The processes of a run. All are killed when one fails, when time is up, or at the end."""
 
     def __init__(self, environment: Mapping[str, str], limit: float) -> None:
         self._environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -60,7 +60,7 @@ class Processes:
         return event
 
     def end(self, process: subprocess.Popen[str]) -> None:
-        """Wait until a process has ended well."""
+        """Wait until a process has ended with exit code 0."""
         if code := process.wait():
             raise click.ClickException(self._told(code))
 
@@ -89,7 +89,7 @@ class Processes:
 
 
 def with_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    """Send a signal to a process and all that it started."""
+    """Send a signal to a process and all processes that it started."""
     if process.poll() is None:
         os.killpg(process.pid, number)
 
@@ -106,7 +106,7 @@ def processes(environment: Mapping[str, str], limit: float) -> Iterator[Processe
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run: its report, and when the tool heard of the end of each round, in seconds."""
+    """A finished run: its report, and the time in seconds at which the tool read the end of each round."""
 
     report: dict[str, Any]
     times: tuple[float, ...]
@@ -130,9 +130,9 @@ def train(
     spec : str
         The value of `--data`.
     options : sequence of str
-        Of the server, beside those for data, address and output.
+        Options of the server, besides those for data, address and output.
     save : Path, optional
-        Where the first worker writes the models.
+        The file to which the first worker writes the models.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def train(
 def follow(
     started: Processes, server: subprocess.Popen[str], on_event: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Pass on the events of a server, to its end; returns its report."""
+    """Pass on the events of a server until its end; return its report."""
     while (event := started.event(server))["event"] != "finished":
         on_event(event)
     report: dict[str, Any] = event["report"]

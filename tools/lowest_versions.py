@@ -2,9 +2,9 @@
 
     python tools/lowest_versions.py
 
-An environment of its own is made in a temporary directory. The tests are those of the rooms that work with
-the dependencies: arrays, tables, messages, TLS. Where the extra `test` asks for a later version than the
-package does, that version is the lowest.
+An environment of its own is made in a temporary directory. The tests are those of the packages that use the
+dependencies: arrays, tables, messages, TLS. If the extra `test` requires a later version than the package,
+that version is the lowest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Tests of what the dependencies do for this package; all others would take minutes more.
+# Tests of code that uses the dependencies; all others would take minutes more.
 TESTS = (
     "tests/data",
     "tests/exchange",
@@ -56,7 +56,7 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 def main() -> int:
-    """Install and test; the exit code of the tests."""
+    """Install and test; return the exit code of the tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = lowest(project["dependencies"], project["optional-dependencies"]["test"])
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-lowest-") as folder:

@@ -1,9 +1,9 @@
 """Measure the server's memory against the bytes that it codes: `.venv/bin/python tools/measure_memory.py`.
 
 Runs `python -m asyncdmtl.server` and its workers as processes over TCP on the loopback, samples the resident
-memory of the server, and compares its peak in every round, over what it had before it planned, with one
-round's coded bytes: the uplink, and each row of the downlink once. With --slow one worker is behind a link of
-so many megabytes a second, with --tls all is encrypted. Linux only.
+memory of the server, and compares its peak in every round, above the memory before planning, with the coded
+bytes of a round: the uplink, and each row of the downlink once. With --slow, one worker is behind a link of
+so many megabytes a second; with --tls, connections are encrypted. It runs on Linux only.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Watch:
         self._thread.start()
 
     def resident(self) -> int:
-        """Bytes now; 0 if the process is gone."""
+        """The current memory in bytes; 0 if the process has ended."""
         with contextlib.suppress(OSError, IndexError):
             return int(self._file.read_text().split()[1]) * PAGE
         return 0
 
     def peak(self) -> int:
-        """The most since this was asked last, in bytes."""
+        """The peak since the last call, in bytes."""
         peak, self._peak = max(self._peak, self.resident()), 0
         return peak
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop sampling."""
         self._ended.set()
         self._thread.join()
 
@@ -63,7 +63,7 @@ class Watch:
 
 @contextlib.asynccontextmanager
 async def slow_link(host: str, port: int, rate: float) -> AsyncIterator[str]:
-    """An address behind which a server is, over a link of `rate` bytes a second each way."""
+    """The address of a proxy to the server, over a link of `rate` bytes a second in each direction."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,14 +115,14 @@ async def start(module: str, *options: str) -> asyncio.subprocess.Process:
 
 
 def kill(processes: list[asyncio.subprocess.Process]) -> None:
-    """End those that have not ended."""
+    """Kill the processes that have not ended."""
     for process in processes:
         if process.returncode is None:
             process.kill()
 
 
 async def events(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, Any]]:
-    """The events of the server, to its end."""
+    """The events of the server until its end."""
     assert process.stdout is not None
     async for line in process.stdout:
         event = json.loads(line)

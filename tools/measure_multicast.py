@@ -1,12 +1,13 @@
-"""Measure rounds whose downlink goes to a group, in network namespaces: seconds, bytes, and what loss costs.
+"""Measure rounds whose downlink goes to a group, in network namespaces: seconds, bytes, and the cost of loss.
 
     sudo .venv/bin/python tools/measure_multicast.py --workers 4 --rate 100mbit --loss 0 --loss 2
 
 Each worker has a namespace and a link of its own, all on one bridge. The same training is run over TCP and
-over the group, once for each loss (nftables drop so many percent of the datagrams, at each worker others);
-the models must agree bit for bit before a line is printed. Bytes are those that the server's interface sends
-in a round, with all headers: the kernel hands on packets of up to 64 KiB between namespaces, each with its
-headers once, as network cards do that cut packets themselves; with --packets, they are those of the wire.
+over the group, once for each loss (nftables drop this percentage of the datagrams, independently at each
+worker); the models must agree bit for bit before a line is printed. Bytes are those that the server's
+interface sends in a round, with all headers: the kernel hands on packets of up to 64 KiB between namespaces,
+each with its headers once, as network cards do that cut packets themselves; with --packets, they are those of
+the wire.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def lose(hosts: Sequence[Host], percent: float) -> None:
 
 
 def single_packets(hosts: Sequence[Host]) -> None:
-    """Have the kernel cut everything into packets of the wire before it leaves a host."""
+    """Make the kernel cut everything into packets of the wire before it leaves a host."""
     for host in hosts:
         words = ("link", "set", "eth0", "gso_max_segs", "1", "gso_max_size", "2000")
         subprocess.run(["ip", "-n", host.namespace, *words], check=True)
@@ -82,7 +83,7 @@ def measure(
 
 
 def line(name: str, trained: Trained, sent: float, bound: float) -> str:
-    """The cost of a run, in words."""
+    """The line of the output for a run."""
     seconds = statistics.median(b - a for a, b in pairwise(trained.times))
     told = trained.report["multicast"]
     words = f"{name:24}{seconds:8.3f} s{sent / 1e6:10.3f} MB{sent / bound - 1:+9.2%}"
@@ -115,7 +116,7 @@ def main(
     packets: bool,
     uncoded: bool,
 ) -> None:
-    """Compare the group with TCP."""
+    """Compare the multicast group with TCP."""
     spec = f"synthetic:tasks={workers},rows=4,parts=1,features={features},test_rows=0"
     placement = Placement.cyclic(workers, workers, copies)
     common = ["--dtype", "float32", "--coupling", "l21", "--rounds", str(rounds)]

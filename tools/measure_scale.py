@@ -1,7 +1,7 @@
-"""The cost of many workers and long vectors: `python tools/measure_scale.py --workers 10,50,200`.
+"""Measure the cost of many workers and long vectors: `python tools/measure_scale.py --workers 10,50,200`.
 
-Runs `python -m asyncdmtl.server` and worker sessions, several to a process where memory forbids a process for
-each, over TCP on the loopback; prints the server's processor time and memory per round as workers and
+Runs `python -m asyncdmtl.server` and worker sessions, several in a process if memory does not suffice for a
+process each, over TCP on the loopback; prints the server's processor time and memory per round as workers and
 vectors grow. Linux only.
 """
 
@@ -31,7 +31,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
 
-# Seconds that a run may take.
+# The most seconds of a run.
 LIMIT = 3600.0
 
 
@@ -39,8 +39,8 @@ LIMIT = 3600.0
 class Scale:
     """A run's size and the cost of a round. Seconds are medians; bytes and memory are those of the server.
 
-    `start_seconds` go by from the server's start to the plan's; `memory` is the most in any round above
-    `memory_before`, what the server had when the plan was made; both in bytes.
+    `start_seconds` is the time from the server's start to its plan. `memory_before` is the server's memory at
+    the time of the plan, and `memory` the peak above that in any round; both are in bytes.
     """
 
     workers: int
@@ -64,7 +64,7 @@ def processor_seconds(process: int) -> float:
 
 
 async def take_part(host: str, port: int, spec: str, names: Sequence[str]) -> None:
-    """Worker sessions, all in this process; each is `name=partition,partition`."""
+    """Run worker sessions in this process; each of `names` is `name=partition,partition`."""
     patience = LIMIT
     sessions = []
     for name, _, stored in (word.partition("=") for word in names):
@@ -141,7 +141,7 @@ HEAD = (
 
 
 def line(scale: Scale) -> str:
-    """For a reader."""
+    """The line of the output for a run."""
     return (
         f"{scale.workers:7} {scale.partitions:6} {scale.copies:6} {scale.numbers:9} {scale.subpackets:7} "
         f"{scale.start_seconds:6.1f} s {scale.seconds:7.3f} s {scale.processor_seconds:7.3f} s "

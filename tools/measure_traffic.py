@@ -1,13 +1,14 @@
-"""Measure a run from outside: every worker and the server in a network namespace of their own.
+"""Measure a run from outside, with the server and every worker in a network namespace of its own.
 
     sudo .venv/bin/python tools/measure_traffic.py --workers 5 --copies 3 --capture --plot traffic.png
 
 Builds one namespace per process and a bridge between them (veth pairs, addresses 10.77.0.0/16 that exist in
 these namespaces only), runs `python -m asyncdmtl.server` and the workers in them, reads the kernel's counters
-of all interfaces, and compares them with the program's own ledger and with the plan. With --capture each
-packet at the server is read as well, so that every byte of every round is accounted for. With --rate all
-links are limited, and the time of a round is compared with that of the bound's bytes at that rate. Without
-root everything runs on the loopback, and TCP_INFO is all that the kernel tells.
+of all interfaces, and compares them with the program's own ledger and with the plan. With --capture, each
+packet at the server is read as well, so that every byte of every round is accounted for. With --rate, all
+links are limited, and the time of a round is compared with the time that the bytes of the bound take at this
+rate. Without root, everything runs on the loopback interface, and TCP_INFO is the only information from the
+kernel.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def cell(value: int | None) -> str:
 
 
 def over(rows: Sequence[Row], way: str) -> str:
-    """By how much the ledger and the interface exceed the plan."""
+    """The excess of the ledger and of the interface over the plan, in words."""
     counts = {row.name: getattr(row, way) for row in rows}
     plan = counts["plan: load × vector size"]
     told = {"ledger": counts["ledger: sum"], "interface": counts.get("kernel, interface: all")}
@@ -78,12 +79,12 @@ def over(rows: Sequence[Row], way: str) -> str:
 
 
 def show_rounds(counted: Counted) -> None:
-    """Print each round's bytes; rounds that are alike in one line."""
+    """Print the bytes of each round, with equal rounds in one line."""
     if not counted.report["rounds"]:
         return
     names = list(next(iter(by_round(counted).values()))["up"])
     if counted.captured is not None:
-        # Headers and retransmissions vary a little from round to round, the rest does not.
+        # Headers and retransmissions vary a little from round to round; the other figures do not.
         names = [name for name in names if name not in ("headers", "retransmitted")]
     print(
         "bytes by round"
@@ -107,7 +108,7 @@ def show_rounds(counted: Counted) -> None:
 
 
 def show_seconds(counted: Counted, rate: str | None) -> None:
-    """Print how long a round took, and how long its bytes take at the rate of the links."""
+    """Print the time of a round, and the time that its bytes take at the rate of the links."""
     told = f"{counted.round_seconds:.4f} s a round (median of {max(len(counted.seconds), 1)})"
     if rate is not None:
         up, down = least_seconds(counted.report, rate)

@@ -22,18 +22,18 @@ import click
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "asyncdmtl"
 
-# Percent of the lines of a module that its own tests must run. The rest is what only whole runs reach, such
-# as the end of a process.
+# The percentage of a module's lines that its own tests must run. Other lines, such as the end of a process,
+# are reached only by whole runs.
 FLOOR = 80
 
 
 def test_file(module: Path) -> Path:
-    """Where the tests of a module of the package are."""
+    """The file of the tests of a module."""
     return ROOT / "tests" / module.relative_to(PACKAGE).with_name(f"test_{module.name}")
 
 
 def has_code(module: Path) -> bool:
-    """Whether a module has a function that can be tested; constants and aliases are not."""
+    """Whether a module has a function to test, and not only constants and aliases."""
     if module.name.startswith("__"):
         return False
     tree = ast.parse(module.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Hosts on one machine: a network namespace each, joined by a bridge that exists in one more. Needs root."""
+"""Simulated hosts on one machine: network namespaces, joined by a bridge in a further one. Needs root."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ STATISTICS = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
 
 @dataclass(frozen=True)
 class Counters:
-    """What the kernel counted in a namespace since it was made.
+    """The kernel's counters of a namespace since it was made.
 
-    Bytes and packets of its interface, headers of Ethernet, IP and TCP included: received, and sent. The
-    kernel hands on packets of up to 64 KiB between namespaces, of which each has these headers once. And
-    the TCP segments that were sent again.
+    They are bytes and packets of its interface, received and sent, including headers of Ethernet, IP and TCP;
+    and retransmitted TCP segments. Between namespaces, the kernel passes packets of up to 64 KiB, each of
+    which has these headers once.
     """
 
     received_bytes: int
@@ -40,7 +40,7 @@ class Counters:
 class Host:
     """A namespace with an address; processes that are started with `command` live in it.
 
-    With an empty name it is the namespace that the tool is in, of which nothing is counted.
+    With an empty name, it is the tool's own namespace, whose traffic is not counted.
     """
 
     namespace: str
@@ -69,7 +69,7 @@ HERE = Host("", "127.0.0.1")
 
 
 def obstacle(rate: str | None = None) -> str | None:
-    """Why there can be no namespaces here; None if there can."""
+    """The reason why namespaces cannot be made here; None if they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     wanted = ["ip", *(["tc"] if rate is not None else [])]
@@ -84,18 +84,18 @@ def obstacle(rate: str | None = None) -> str | None:
 
 @contextmanager
 def network(names: Sequence[str], rate: str | None = None) -> Iterator[dict[str, Host]]:
-    """A namespace for each name, all on one bridge; removes everything in the end.
+    """Make a namespace for each name, all on one bridge; remove everything in the end.
 
     Parameters
     ----------
     names : sequence of str
     rate : str, optional
-        Limit each host's link, each way, in the words of `tc`: 100mbit.
+        The limit of each host's link in each direction, in the format of `tc`, such as 100mbit.
 
     Raises
     ------
     click.ClickException
-        There can be no namespaces here.
+        Namespaces cannot be made here.
     """
     if (reason := obstacle(rate)) is not None:
         raise click.ClickException(reason)
@@ -130,7 +130,7 @@ def _plug_in(host: Host, hub: str, port: str, rate: str | None) -> None:
 
 
 def _name(name: str) -> str:
-    """Several tools may run at a time."""
+    """A name that is unique on this machine, since several tools may run at a time."""
     return f"dmtl{os.getpid()}-{name}"
 
 

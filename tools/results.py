@@ -1,7 +1,8 @@
 """Results of benchmarks as JSON, from which the tables of the documentation are made.
 
-A benchmark with `--results FILE` writes what it measured as tables of text; `tools/docs_benchmarks.py` puts
-them into the page. So the command beside a number on that page measured it, on the machine that it names.
+A benchmark with `--results FILE` writes its figures as tables of text; `tools/docs_benchmarks.py` puts them
+into the page. So every number on that page was measured by the command and on the machine that the page
+names.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from asyncdmtl._version import __version__
 
 @dataclass(frozen=True)
 class Table:
-    """A table of results: `name` says where it goes, `head` names the columns, `rows` has the cells' text."""
+    """A table of results: `name` is its place on the page, `head` names columns, `rows` has the cells."""
 
     name: str
     head: tuple[str, ...]
@@ -36,7 +37,7 @@ class Table:
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """The processor's name, from Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -62,7 +63,7 @@ def write_results(path: Path, tables: Sequence[Table]) -> None:
 
 
 def _without_results(words: Sequence[str]) -> list[str]:
-    """A command's words without `--results FILE`: the page shows how to measure, not where it was written."""
+    """A command's words without `--results FILE`, which the page need not show."""
     kept: list[str] = []
     skip = False
     for word in words:

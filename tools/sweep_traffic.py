@@ -3,9 +3,9 @@
     sudo .venv/bin/python tools/sweep_traffic.py --copies 1,2,3,4,5 --report sweep.json --plot sweep.png
 
 Each combination is a run as `measure_traffic.py` makes it: in network namespaces, or without root on the
-loopback. Written are loads beside the bound and uncoded exchange, bytes and seconds per round, and what it
-took until the objective was near the least: `--accuracy` is the share of the way from the first objective to
-the least that any of the runs saw which may be left. Pictures show the same.
+loopback. The report has loads beside the bound and uncoded exchange, bytes and seconds per round, and the
+cost until the objective was near the minimum of all runs: `--accuracy` is the permitted rest, as a share of
+the distance from the first objective to that minimum. Pictures show the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from asyncdmtl.plan.placement import Placement
 
 OPEN = "open"
 
-# Settings in which runs may differ. The axis of a picture shows the first in which its runs do.
+# Settings in which runs may differ. The axis of a picture shows the first setting in which its runs differ.
 AXES = {
     "numbers": "numbers per vector",
     "copies": "copies of each partition",
@@ -60,12 +60,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Point:
-    """What came of it.
+    """The results of a run.
 
     Loads are vectors per round, bytes those of messages per round at the server, payload and framing;
-    `interface_bytes` those of its interface, both ways and headers included, over the whole run per round,
-    None without namespaces. `to_accuracy` has rounds, seconds and bytes until then; None if it was not
-    reached.
+    `interface_bytes` those of its interface, in both directions, headers included, over the whole run per
+    round; None without namespaces. `to_accuracy` has the rounds, seconds and bytes until the accuracy was
+    reached; None if it was not.
     """
 
     setting: Setting
@@ -79,7 +79,7 @@ class Point:
 
 
 def measured(setting: Setting, rounds: int) -> Point:
-    """Make the run."""
+    """Make the run of a setting."""
     placement = Placement.cyclic(setting.workers, setting.partitions, setting.copies)
     spec = (
         f"synthetic:tasks={setting.partitions},rows=8,parts=1,features={setting.numbers},rank=2,test_rows=0"
@@ -119,7 +119,7 @@ def point(setting: Setting, counted: Counted) -> Point:
 
 
 def with_accuracy(points: Sequence[Point], accuracy: float) -> Iterator[Point]:
-    """The points, with what it took to come near the least objective of all runs of the same problem."""
+    """The points, with their cost of coming near the smallest objective of all runs of the same problem."""
     least: dict[tuple[int, int], float] = {}
     for found in points:
         problem = found.setting.partitions, found.setting.numbers
@@ -127,7 +127,7 @@ def with_accuracy(points: Sequence[Point], accuracy: float) -> Iterator[Point]:
     for found in points:
         best = least[found.setting.partitions, found.setting.numbers]
         goal = best + accuracy * (found.objectives[0] - best)
-        # The objective of a round is that at its beginning, after the rounds before it.
+        # A round's objective is that at its beginning, after the rounds before it.
         rounds = next((r for r, value in enumerate(found.objectives) if value <= goal), None)
         reached = None
         if rounds is not None:
@@ -137,7 +137,7 @@ def with_accuracy(points: Sequence[Point], accuracy: float) -> Iterator[Point]:
 
 
 def line(found: Point) -> str:
-    """For a reader."""
+    """The line of the output for a run."""
     setting, up, down = found.setting, found.loads["uplink"], found.loads["downlink_broadcast"]
     reached = found.to_accuracy
     return (
@@ -150,7 +150,7 @@ def line(found: Point) -> str:
 
 
 def draw(points: Sequence[Point], accuracy: float, path: Path) -> None:
-    """Loads against copies; bytes and seconds of a round against what differs first; to the accuracy."""
+    """Draw loads against copies, and costs of a round and to the accuracy against the first axis."""
     figure = Figure(figsize=(13, 8), layout="constrained")
     (loads, sizes), (times, goal) = figure.subplots(2, 2)
     draw_loads(loads, points)
@@ -180,7 +180,7 @@ def draw(points: Sequence[Point], accuracy: float, path: Path) -> None:
 
 
 def draw_loads(axes: Axes, points: Sequence[Point]) -> None:
-    """Measured loads of coded runs on their bounds, and of uncoded exchange, against copies."""
+    """Draw measured loads of coded runs with their bounds, and of uncoded exchange, against copies."""
     coded = [p for p in points if p.setting.strategy == "relay"]
     # Loads are the same for all vectors.
     alike = {(p.setting.workers, p.setting.partitions, p.setting.copies): p for p in coded}
@@ -215,7 +215,7 @@ def grouped(points: Iterable[Point], along: str) -> Iterator[tuple[str, list[Poi
 
 
 def settings(given: dict[str, str]) -> Iterator[Setting]:
-    """All combinations that there can be."""
+    """All possible combinations."""
     counts = [
         [int(word) for word in given[name].split(",")]
         for name in ("workers", "partitions", "copies", "numbers")

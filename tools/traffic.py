@@ -1,4 +1,4 @@
-"""A training, and all that can be counted of it from outside the processes and from inside."""
+"""A training, with all counters from outside its processes and from inside."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from namespaces import HERE, Counters, Host, network, obstacle
 
 from asyncdmtl.plan.placement import Placement
 
-# Seconds that a run may take.
+# The most seconds of a run.
 LIMIT = 3600.0
 
-# Units of a rate as `tc` reads them, in bits a second.
+# Units of a rate in the format of `tc`, in bits per second.
 UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
@@ -44,7 +44,7 @@ class Counted:
         return float(statistics.median(self.seconds or [self.report["rounds"][0]["seconds"]]))
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain JSON types."""
+        """The content in plain JSON types."""
         hosts = None if self.hosts is None else {name: asdict(count) for name, count in self.hosts.items()}
         more = {"round_seconds": self.round_seconds, "hosts": hosts, "captured": self.captured}
         return {**self.report, **more}
@@ -61,7 +61,7 @@ def rate_bytes(rate: str) -> float:
 def measure(
     placement: Placement, spec: str, options: Sequence[str], rate: str | None, capture: bool = False
 ) -> Counted:
-    """Make a run, each process in a namespace of its own; without root all in this one.
+    """Make a run with each process in a namespace of its own; without root, all are in this one.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def measure(
     spec : str
         The value of `--data`.
     options : sequence of str
-        Of the server.
+        Options of the server.
     rate : str, optional
-        Limit every host's link, each way.
+        The limit of every host's link in each direction.
     capture : bool
-        Have each packet at the server read.
+        Whether each packet at the server is captured.
     """
     apart = obstacle(rate) is None
     if not apart and (rate is not None or capture):
@@ -119,7 +119,7 @@ class Row:
 
 
 def layers(counted: Counted) -> list[Row]:
-    """Bytes of a whole run, from the plan's to the interface's, each with what it adds."""
+    """Bytes of a whole run by layer, from the plan to the interface, each with the bytes that it adds."""
     report = counted.report
     rounds, vector = len(report["rounds"]), report["vector"]["bytes"]
     up, down, kernel = report["uplink"], report["downlink_wire"], report["kernel"].values()
@@ -152,7 +152,7 @@ def layers(counted: Counted) -> list[Row]:
 
 
 def by_round(counted: Counted) -> Mapping[int, dict[str, dict[str, int]]]:
-    """Bytes of each round by direction: plan, and what the ledger and the captured packets say."""
+    """Bytes of each round by direction, from the plan, the ledger and the captured packets."""
     report = counted.report
     vector = report["vector"]["bytes"]
     loads = {"up": report["uplink"]["load"], "down": report["downlink_wire"]["load"]}
@@ -176,7 +176,7 @@ def by_round(counted: Counted) -> Mapping[int, dict[str, dict[str, int]]]:
 
 
 def network_of(hosts: Mapping[str, Counters]) -> Counters:
-    """All hosts together."""
+    """The sum of the counters of all hosts."""
     total = Counters(0, 0, 0, 0, 0)
     for count in hosts.values():
         total += count

@@ -1,4 +1,4 @@
-"""The package as a whole: what it may import, and which of NumPy's functions it must not touch."""
+"""Rules for the whole package: the modules it may import, and NumPy's functions that it must not use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_imports_are_few(module: Path) -> None:
     } <= sys.stdlib_module_names | {"collections.abc"}
 
 
-# What is there to be compared, or to be chosen instead.
+# Modules that use NumPy's functions for comparison, or as the alternative.
 PLAIN = {"kinds", "probe"}
 
 

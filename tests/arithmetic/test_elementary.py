@@ -39,7 +39,7 @@ def test_errors_are_few_units_in_the_last_place(name: str) -> None:
     oracle, most = ORACLES[name]
     x = arguments(name)
     with localcontext() as context:
-        # Enough that 1 + eˣ and 1 + x keep the small part.
+        # The precision of references: enough digits that 1 + eˣ and 1 + x keep the small part.
         context.prec = 340
         context.Emin, context.Emax = -999999, 999999
         for argument, result in zip(x.tolist(), getattr(elementary, name)(x).tolist(), strict=True):

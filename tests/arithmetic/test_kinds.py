@@ -28,6 +28,6 @@ def test_each_kind_computes_what_its_names_say(kind: Arithmetic) -> None:
 def test_left_singular_vectors_belong_to_descending_singular_values(kind: Arithmetic) -> None:
     U, sigma = kind.left_svd(A)
     assert sigma == pytest.approx(np.linalg.svd(A, compute_uv=False))
-    # What is left when the vectors are taken out has rows of these lengths, at right angles.
+    # After rotation by the vectors, rows are orthogonal and have these lengths.
     rotated = U.T @ A
     assert rotated @ rotated.T == pytest.approx(np.diag(sigma**2), abs=1e-10)

@@ -13,7 +13,7 @@ import pytest
 
 from asyncdmtl.arithmetic import elementary, probe
 
-# Prints the digests, and those of what NumPy itself makes of the same numbers.
+# Prints the digests, and the digests of NumPy's own results for the same numbers.
 PROGRAM = """
 import hashlib, json
 import numpy as np
@@ -45,7 +45,7 @@ SETTINGS = KERNELS + THREADS + FEATURES
 def elsewhere(name: str = "", value: str = "") -> dict[str, dict[str, str]]:
     environment = {key: kept for key, kept in os.environ.items() if not key.startswith(("OPENBLAS", "NPY_"))}
     given = {name: value} if name else {}
-    # NumPy warns of features that it was not built for.
+    # NumPy warns about features that it was not built for.
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     done = subprocess.run(command, env=environment | given, capture_output=True, text=True, check=True)
     found: dict[str, dict[str, str]] = json.loads(done.stdout)

@@ -22,7 +22,7 @@ def test_overlapping_limits_leave_the_number_of_threads_as_it_was() -> None:
         first.__enter__()
         second.__enter__()
         assert set(threads()) == {1}
-        # The one that began first ends first, as fits in several threads do.
+        # The block that began first ends first, as may happen to fits in several threads.
         first.__exit__(None, None, None)
         assert set(threads()) == {1}
         second.__exit__(None, None, None)

@@ -27,7 +27,7 @@ def test_reflections_keep_the_matrix(n: int) -> None:
         np.testing.assert_allclose(Q @ whole(reduced.diagonal[i], reduced.beside[i]) @ Q.T, S[i], atol=1e-15)
 
 
-# Couplings that are 0 or next to it, poles that coincide or nearly do, weights that vanish.
+# Matrices with couplings of 0 or nearly so, with poles that coincide or nearly so, and with weights of 0.
 TRIDIAGONAL: dict[str, Callable[[int], tuple[Floats, Floats]]] = {
     "chain": lambda n: (np.zeros(n), np.full(n - 1, 0.5)),
     "diagonal": lambda n: (np.linspace(-1.0, 1.0, n), np.zeros(n - 1)),

@@ -109,6 +109,6 @@ def test_options_together_stand_in_their_order() -> None:
     @together(click.option("--first"), click.option("--second"))
     @click.option("--third")
     def several(**_: object) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     assert [parameter.name for parameter in several.params] == ["first", "second", "third"]

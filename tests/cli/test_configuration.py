@@ -1,4 +1,4 @@
-"""Where options come from. That one source overrides another in a whole run is in test_main."""
+"""The sources of options. test_main checks, in whole runs, that one source overrides another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncdmtl.errors import UsageError
 
 @pytest.fixture
 def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Calls a command `run` with a configuration file, and returns the values of its options."""
+    """A function that calls a command `run` with a configuration file, and returns its options' values."""
 
     @click.command("run")
     @click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=read_defaults)

@@ -11,7 +11,7 @@ from asyncdmtl.data import recipes
 
 
 def parse(*words: str) -> dict[str, Any]:
-    """What the data options give for a command line."""
+    """The values of the data options for a command line."""
     given: dict[str, Any] = {}
 
     @click.command()

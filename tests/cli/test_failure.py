@@ -1,4 +1,4 @@
-"""How commands end. Whole commands that fail are in test_main."""
+"""The end of commands. test_main has whole commands that fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIMIT = 60
 
 
 def ending(error: BaseException | None, *words: str) -> int:
-    """The exit code of a command that ends by this error."""
+    """The exit code of a command that ends with this error."""
 
     @command("run")
     def main(**_: object) -> None:

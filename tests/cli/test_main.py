@@ -1,4 +1,4 @@
-"""The commands as users call them: real processes, real TCP."""
+"""The commands as users run them: real processes, real TCP."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def start(module: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def own_processes() -> Iterator[tuple[int, list[str]]]:
-    """Process number and command line of asyncdmtl processes that run on behalf of this test session."""
+    """Process id and command line of the asyncdmtl processes that this test session has started."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().decode().split("\0")
@@ -304,7 +304,7 @@ def test_processes_end_with_the_one_that_started_them() -> None:
 
 
 def one_line_error(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """The message of a command that failed as it should: one line, no traceback, nothing on stdout."""
+    """The message of a failed command, which must be one line, without traceback or output on stdout."""
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -388,7 +388,7 @@ def test_a_worker_with_other_data_is_refused() -> None:
     assert json.loads(server.stdout.readline())["event"] == "joined"
     done = asyncdmtl("--connect", address, "--name=b", "--data", SPEC, "--seed=1", module="asyncdmtl.worker")
     assert "must be the same data as at a" in one_line_error(done, 2)
-    # The other worker holds all partitions, so the server waits for no more.
+    # The other worker holds all partitions, so that the server waits for no further worker.
     for process in (first, server):
         process.communicate(timeout=LIMIT)
         assert process.returncode == 0

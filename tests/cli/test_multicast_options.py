@@ -13,7 +13,7 @@ from asyncdmtl.server.records import MulticastOptions
 
 
 def parse(*words: str) -> dict[str, Any]:
-    """What the downlink options give for a command line."""
+    """The values of the downlink options for a command line."""
     given: dict[str, Any] = {}
 
     @click.command()

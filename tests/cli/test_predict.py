@@ -1,4 +1,4 @@
-"""`asyncdmtl predict`, as users call it."""
+"""`asyncdmtl predict`, as users run it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rows_in(folder: Path, frame: pd.DataFrame = ROWS) -> str:
 
 
 def run(*arguments: str) -> Result:
-    """The command; what it raises, `execute` turns into an exit code."""
+    """Run the command; `execute` turns its errors into exit codes."""
     return CliRunner().invoke(predict.main, arguments, catch_exceptions=False)
 
 

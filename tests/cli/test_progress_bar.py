@@ -26,7 +26,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     made = Terminal()
-    # The name in the module alone: pytest puts its own stderr in place between fixtures and tests.
+    # Only the module's name is replaced: pytest replaces sys.stderr itself between fixtures and tests.
     monkeypatch.setattr(progress_bar, "sys", SimpleNamespace(stderr=made))
 
     def make_console(**_: Any) -> Console:

@@ -29,7 +29,7 @@ asked: list[tuple[Placement, Settings]] = []
 
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs take place in this process, with workers as tasks."""
+    """Make runs in this process, with workers as tasks."""
     asked.clear()
 
     def in_process(placement: Placement, settings: Settings, given: dict[str, Any]) -> Any:
@@ -97,7 +97,7 @@ GIVEN: dict[str, Any] = {}
 
 @pytest.fixture(autouse=True)
 def _options_of_a_command_line() -> None:
-    """`GIVEN` holds what the options give for the recipe."""
+    """`GIVEN` has the values of the options for the recipe."""
     context = run.main.make_context("run", ["--data", SPEC])
     GIVEN.clear()
     GIVEN.update(context.params)

@@ -20,7 +20,7 @@ SPEC = "synthetic:tasks=2,rows=4,features=3,parts=2"
 
 
 class Double:
-    """A server that tells a few events and ends with the record of a small run."""
+    """A server that emits a few events and ends with the record of a small run."""
 
     made: Double
 

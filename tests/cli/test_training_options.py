@@ -14,7 +14,7 @@ from asyncdmtl.learning.settings import Settings
 
 
 def parse(*words: str) -> dict[str, Any]:
-    """What the training options give for a command line."""
+    """The values of the training options for a command line."""
     given: dict[str, Any] = {}
 
     @click.command()

@@ -51,7 +51,7 @@ def test_a_column_of_numbers_with_exceptions_asks() -> None:
     ):
         column(*NUMBERS, "n.d.")
     assert column(*NUMBERS, "n.d.", categorical=("x",)) == [*NUMBERS, "n.d."]
-    # A few grades are no column of numbers.
+    # Few distinct numbers may be grades: the column is read as text.
     assert column("1", "2", "3", "fail") == ["1", "2", "3", "fail"]
 
 
@@ -88,7 +88,7 @@ def test_numbers_with_a_decimal_comma_are_read_where_it_is_said() -> None:
         2500.0,
     ]
     assert column("1.5", "1,234.5", "12,345,678", decimal=".") == [1.5, 1234.5, 12345678.0]
-    # Under a decimal comma, a point groups three digits or makes no number.
+    # With a decimal comma, a point must group three digits; otherwise the cell is no number.
     assert column("1.5", "red", decimal=",") == ["1.5", "red"]
 
 

@@ -68,7 +68,7 @@ def test_an_encoding_survives_the_wire_and_gives_the_same_bits() -> None:
         {"columns": [["a"]]},
         {"columns": [["a", {"impute": 0.0, "shift": 0.0, "scale": math.nan}]]},
         {"columns": [["a", {"impute": 0.0, "shift": 0.0, "scale": 1.0}]] * 2},
-        {  # a feature that is called as another
+        {  # two features of one name
             "columns": [
                 ["a=x", {"impute": 0.0, "shift": 0.0, "scale": 1.0}],
                 ["a", {"values": ["u", "x"], "missing": False}],

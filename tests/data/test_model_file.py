@@ -116,7 +116,7 @@ def test_traffic_is_plain(tmp_path: Path, traffic: dict[str, Any]) -> None:
 
 
 def changed(**changes: Any) -> bytes:
-    """The file of `MODEL` with other content; `...` takes an entry away."""
+    """The file of `MODEL` with changed entries; `...` removes an entry."""
     content = {**MODEL._content(), **changes}
     arrays = {name: content.pop(name, getattr(MODELS, name)) for name in ("coef_", "intercept_")}
     buffer = io.BytesIO()

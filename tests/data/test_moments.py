@@ -36,7 +36,7 @@ def test_pooled_moments_are_those_of_all_rows(values: list[float], offset: float
     for found in (Moments.of(rows), Moments.pooled(parts), Moments.pooled(parts[::-1])):
         assert found.count == len(rows)
         assert abs(found.mean - mean) <= 1e-15 * size
-        # A deviation is known to half a last place of the numbers themselves.
+        # A deviation is accurate to half a unit in the last place of the numbers themselves.
         assert abs(math.sqrt(found.M2) - math.sqrt(M2)) <= 1e-14 * math.sqrt(M2) + 1e-15 * size
 
 

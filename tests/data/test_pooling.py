@@ -215,7 +215,7 @@ def test_a_target_of_numbers_is_centred_by_its_mean_over_all_sites() -> None:
     assert parts[0].encoded(encoding).y.tolist() == [3.0, 5.0]
     assert Encoding.from_dict(msgpack.unpackb(msgpack.packb(encoding.as_dict()))) == encoding
     assert pool(surveys, "squared", standardise=True).offset == 0.0
-    # Labels are no numbers, whatever they look like.
+    # Labels are treated as classes, even if they look like numbers.
     labels = {"p0": raw_partition("p0", {"a": [1, 2]}, [5, 6]).survey()}
     assert pool(labels, "logistic", standardise=True, centre=True).offset == 0.0
 

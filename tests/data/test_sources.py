@@ -43,7 +43,7 @@ def test_synthetic_makes_vectors_of_any_length_for_one_worker() -> None:
 def test_digit_rows_are_disjoint_balanced_and_not_tested_on(spec: str) -> None:
     dataset = load(spec, seed=0)
     trained = [row.tobytes() for p in dataset.partitions for row in p.X]
-    # Ten rows of the data set have a twin; but no row is dealt out twice.
+    # Ten rows of the data set occur twice, but no row is used twice.
     assert len(set(trained)) == len(trained)
     for p in dataset.partitions:
         assert abs(p.y.sum() - p.rows / 2) <= 1

@@ -51,7 +51,7 @@ def test_a_survey_survives_the_wire() -> None:
 
 
 def change(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of nested content with one item changed, or taken out if `value` is `...`."""
+    """A copy of nested content with one item changed, or removed if `value` is `...`."""
     copy: Any = json.loads(json.dumps(content))
     inner = copy
     for key in path[:-1]:

@@ -23,7 +23,7 @@ def test_defaults_are_the_arrays_of_an_npz() -> None:
 
 
 def test_names_of_columns_are_compared_in_one_form() -> None:
-    # An ä of one character, and an a with two dots.
+    # The letter ä as one character, and as an a with a combining diaeresis.
     spec = TableSpec(("a.csv",), "stra\u0308nge", "y", features=("a\u0308",))
     assert spec.task == "str\u00e4nge"
     assert spec.features == ("\u00e4",)

@@ -16,7 +16,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "asyncdmtl" / "docs").rglob("*.md"))]
 IDS = [page.name for page in PAGES]
 
-# Commands of several words begin with one of these; what follows is theirs to check.
+# Programs that take a command of this package as arguments, such as a tool that runs it.
 PROGRAMS = re.compile(
     r"(?:sudo )?(?:\S*/)?(?:asyncdmtl (?P<command>[a-z]+)|python -m asyncdmtl\.(?P<module>[a-z]+)|"
     r"python (?P<tool>tools/\w+\.py))(?P<rest>[^&|;\n]*)"

@@ -17,7 +17,7 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators import base
 
 X, Y, TASKS = make_rows()
-# With some chance in them, so that no hyperplane tells classes apart without error.
+# Targets with noise, so that no hyperplane separates the classes.
 NOISY = Y + np.random.default_rng(1).standard_normal(len(Y)) * Y.std()
 LABELS = np.where(np.median(NOISY) < NOISY, "yes", "no")
 KINDS = np.random.default_rng(2).permuted(np.digitize(NOISY, np.quantile(NOISY, [0.3, 0.6])))

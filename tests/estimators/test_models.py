@@ -32,7 +32,7 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.net.addresses import format_address
 
 X, Y, TASKS = make_rows()
-# With some chance in them, so that no hyperplane tells classes apart without error.
+# Targets with noise, so that no hyperplane separates the classes.
 NOISY = Y + np.random.default_rng(1).standard_normal(len(Y)) * Y.std()
 LABELS = np.where(np.median(NOISY) < NOISY, "yes", "no")
 KINDS = np.random.default_rng(2).permuted(np.digitize(NOISY, np.quantile(NOISY, [0.3, 0.6])))
@@ -49,7 +49,7 @@ def penalty(coupling: str, W: Any, T: int) -> Any:
 
 
 def objective(coupling: str, loss: str, strength: float, W: Any, b: Any) -> Any:
-    """From the definition, in cvxpy; a number, if W and b are."""
+    """The objective from its definition, in cvxpy; a number if W and b are arrays."""
     total = strength * penalty(coupling, W, 3)
     for t, task in enumerate("abc"):
         own = np.array(TASKS) == task
@@ -114,7 +114,7 @@ async def test_with_a_server_that_is_running() -> None:
             await asyncio.to_thread(clone(away).set_params(max_iter=11).fit, X, Y, TASKS)
         with pytest.raises(UsageError, match=r"strength must be that of the server, 0.01, got 0.02"):
             await asyncio.to_thread(clone(away).set_params(strength=0.02).fit, X, Y, TASKS)
-        # What is left open is the server's to say.
+        # The server decides settings that are left open.
         away.set_params(strength=None, update="auto")
         await asyncio.to_thread(away.fit, X, Y, TASKS)
     assert away.strength_ == 0.01
@@ -231,7 +231,7 @@ def test_strengths_are_chosen_by_cross_validation(kind: Any) -> None:
     best = results["mean_test_loss"].argmin()
     assert model.strength_ == results["param_strength"][best]
     assert results["rank_test_loss"][best] == 1
-    # The two largest strengths leave no coefficient of the classifiers, so they are equally good there.
+    # With the two largest strengths, the classifiers have no coefficients, so that both are equally good.
     assert best > 0 or kind is CodedMultiTaskClassifierCV
     assert len(pd.DataFrame(results).columns) == 3 + 4
     plain_kind: Any = CodedMultiTaskRegressor if y is Y else CodedMultiTaskClassifier

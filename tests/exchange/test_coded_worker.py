@@ -96,7 +96,7 @@ def test_short_updates_are_encoded_by_calls_that_are_ready() -> None:
     exchange.up()
     sides = [worker for worker in exchange.workers if isinstance(worker, CodedWorkerSide)]
     ready = [worker._encode._product._remembered for worker in sides]
-    # A coefficient may be 0: structure is not remembered.
+    # If a coefficient is 0, the product uses structure, and does not keep arrays.
     assert sum(call is not None for call in ready) >= len(ready) // 2
     assert all(
         call.sources is worker._own for call, worker in zip(ready, sides, strict=True) if call is not None

@@ -1,4 +1,4 @@
-"""What a run plans: exactly the least load, unless that costs more than it saves."""
+"""The plan of a run has the smallest load, unless that needs too many packets."""
 
 from __future__ import annotations
 

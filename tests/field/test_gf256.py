@@ -36,7 +36,7 @@ def random(seed: int, *shape: int) -> Bytes:
 
 
 def dense(seed: int, r: int, k: int) -> Bytes:
-    """Random, without any of the structure that is used."""
+    """A random matrix without any structure that products use."""
     return np.random.default_rng(seed).integers(2, 256, (r, k), dtype=np.uint8)
 
 
@@ -47,7 +47,7 @@ def by_definition(matrix: Bytes, sources: Bytes) -> Bytes:
 
 
 def structured(seed: int, r: int, k: int) -> Bytes:
-    """Random, with rows of zeros, unit rows, equal rows and columns of zeros among it."""
+    """A random matrix with rows of zeros, unit rows, equal rows and columns of zeros."""
     rng = np.random.default_rng(seed)
     matrix = rng.integers(0, 256, (r, k), dtype=np.uint8)
     matrix[:, rng.random(k) < 0.2] = 0

@@ -34,7 +34,7 @@ def random(rng: np.random.Generator, *shape: int) -> Bytes:
 
 
 def triangular(rng: np.random.Generator, n: int) -> Bytes:
-    """Invertible, being triangular with a diagonal of non-zeros; rows shuffled."""
+    """An invertible matrix: triangular with a non-zero diagonal, with rows shuffled."""
     matrix = np.tril(random(rng, n, n), -1)
     np.fill_diagonal(matrix, rng.integers(1, 256, n))
     return matrix[rng.permutation(n)]

@@ -39,7 +39,7 @@ def test_random_orthonormal_is_fixed_by_its_seed() -> None:
     np.testing.assert_allclose(wide @ wide.T, np.eye(3), atol=1e-12)
     np.testing.assert_array_equal(tall, draw(1, 7, 3))
     assert not np.array_equal(tall, draw(2, 7, 3))
-    # Uniform means signs of either kind on the diagonal, which LAPACK's convention would not give.
+    # A uniform distribution has both signs on the diagonal, unlike LAPACK's convention.
     signs = {float(np.sign(draw(seed, 1, 1)[0, 0])) for seed in range(20)}
     assert signs == {-1.0, 1.0}
 

@@ -72,7 +72,7 @@ def test_what_all_workers_fail_of_is_told_in_their_words() -> None:
 
 
 class Patient(Partition):
-    """Declared when somebody says so."""
+    """A partition whose declaration waits for an event."""
 
     def declaration(self) -> Declaration:
         assert go_on.wait(120.0)

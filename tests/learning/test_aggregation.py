@@ -51,7 +51,7 @@ def test_one_wrong_update_of_any_size_does_no_harm(name: str, n: int, outlier: f
     for position in (0, n - 1):
         updates = np.insert(right, position, np.full(4, outlier), axis=0)
         z = AGGREGATES[name](updates, np.ones(n))
-        # The largest of the bounds: the geometric median of three, with α = 1/3.
+        # The largest of the bounds is that of the geometric median of three, with α = 1/3.
         assert np.linalg.norm(z) <= radius * 2 / np.sqrt(3) + 1e-9 or (np.abs(z) <= np.abs(right).max()).all()
 
 
@@ -90,7 +90,7 @@ def test_geometric_median_stays_within_its_bound(n: int, seed: int, size: float)
 @settings(deadline=None)
 def test_geometric_median_has_the_least_sum_of_distances(n: int, d: int, seed: int, doubled: bool) -> None:
     rng = np.random.default_rng(seed)
-    # Whole numbers, so that updates coincide or lie in a line now and then.
+    # Small whole numbers, so that some updates coincide or lie in a line.
     updates, weights = rng.integers(-2, 3, (n, d)).astype(float), rng.integers(1, 4, n).astype(float)
     if doubled:
         updates, weights = np.concatenate([updates, updates]), np.concatenate([weights, weights])
@@ -122,7 +122,7 @@ def test_geometric_median_of_two_and_of_too_many_that_are_infinite() -> None:
 
 
 def test_geometric_median_passes_through_an_update_that_is_not_it() -> None:
-    # The search begins at 0, the median of each coordinate, which is an update and does not hold.
+    # The search begins at 0, the median of each coordinate, which is an update but not the geometric median.
     updates = np.array([[0.0, 0.0, 0.0], [5.0, -1.0, -1.0], [-1.0, 5.0, -1.0], [-1.0, -1.0, 5.0]])
     updates = np.concatenate([updates, [[0.0, 3.0, 3.0], [3.0, 0.0, 3.0], [3.0, 3.0, 0.0]]])
     weights = np.array([0.2, 1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
@@ -148,7 +148,8 @@ def test_krum_withstands_any_minority(n: int, seed: int, size: float) -> None:
 
 
 def test_geometric_median_beside_an_update_that_nearly_holds() -> None:
-    # Four pulls on an update of hardly less weight: plain Weiszfeld steps would take 10,000s of rounds.
+    # The pulls on an update barely exceed its weight: plain Weiszfeld steps would take tens of thousands of
+    # rounds.
     updates = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, -1.0], [-3.0, 0.2]])
     offsets = updates[1:] / np.linalg.norm(updates[1:], axis=1)[:, None]
     weights = np.array([np.linalg.norm(offsets.sum(axis=0)) * (1 - 1e-6), 1.0, 1.0, 1.0])

@@ -41,7 +41,7 @@ def test_problems_that_are_done_are_left_out() -> None:
 
 
 def test_a_step_that_grows_is_taken_back() -> None:
-    """A map with a kink, at which the extrapolation overshoots: it converges all the same."""
+    """The extrapolation overshoots at the kink of this map, but the iteration converges."""
     x, anderson = np.full((1, 2), 50.0), Anderson(1, 2, 5)
     for _ in range(200):
         x = anderson.next(x, np.maximum(0.9 * x, 0.99 * x - 0.3) - 0.01)

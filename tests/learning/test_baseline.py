@@ -34,7 +34,7 @@ def two_parts(task: str, X: Floats, y: Floats, first: int = 0) -> list[Partition
 
 @pytest.fixture
 def middling(monkeypatch: pytest.MonkeyPatch) -> float:
-    """The only regularisation that is tried, in units of the rows."""
+    """Restrict the grid to one regularisation; return it, in units of the rows."""
     monkeypatch.setattr(baseline, "_ALPHAS", np.array([0.1]))
     return 0.1
 
@@ -43,7 +43,7 @@ def test_ridge_is_that_of_scikit_learn() -> None:
     centred = X - X.mean(axis=0)
     unit = (centred**2).sum() / 4
     expected = RidgeCV(baseline._ALPHAS * unit).fit(X, NOISY)
-    # Off the middle of the grid, so that leave-one-out had a say.
+    # The choice is not the middle of the grid, so that leave-one-out has made a difference.
     assert expected.alpha_ != pytest.approx(baseline._ALPHAS[7] * unit)
     models = single_task(two_parts("t", X, NOISY), "squared")
     assert models.coef_[0] == pytest.approx(expected.coef_, rel=1e-6)
@@ -124,7 +124,8 @@ def test_classifiers_rank_the_rows(loss: str, intercept: bool) -> None:
 @pytest.mark.parametrize("fit", BOTH)
 def test_weights_are_repeated_rows(loss: str, fit: Callable[..., TaskModels]) -> None:
     y, counts = targets(loss)[:20], np.arange(20) % 3
-    # Where one of several equal rows is left out the others stay: leave-one-out would choose otherwise.
+    # If one of several equal rows is left out, the others remain, so that leave-one-out would choose
+    # differently.
     weighted = Partition("p", "t", X[:20], y, counts.astype(float))
     repeated = Partition("p", "t", np.repeat(X[:20], counts, axis=0), np.repeat(y, counts))
     with pytest.MonkeyPatch.context() as patch:

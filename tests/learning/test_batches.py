@@ -1,4 +1,4 @@
-"""Partitions side by side have the bits that they have alone."""
+"""Partitions that are computed together get the same bits as alone."""
 
 from __future__ import annotations
 

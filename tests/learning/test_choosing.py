@@ -29,7 +29,7 @@ def told(partitions: list[Partition]) -> TaskStatistics:
 
 
 def held_out(partitions: list[Partition], coupling: str, strength: float) -> Floats:
-    """The mean loss of each fold's rows, by training by gradients on the others."""
+    """The mean loss of each fold's rows after training by gradients on the other rows."""
     losses = []
     for fold in range(FOLDS):
         kept = [(p, deal(p, FOLDS, 0) != fold) for p in partitions]

@@ -1,4 +1,4 @@
-"""Updates in fewer bytes: what rounding takes off, and that it is not lost."""
+"""Compressed updates: the size of rounding errors, and that they are fed back."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rounding_to_8_bits_changes_nothing_on_average() -> None:
     v = np.linspace(-1, 1, 500, dtype=np.float32)
     codec, draw = compression("int8"), np.random.default_rng(1)
     mean = np.mean([codec.unpack(codec.pack(v, draw), 500) for _ in range(2000)], axis=0)
-    # Standard error: half of a unit, over the root of 2000.
+    # The standard error is half of a unit, divided by the root of 2000.
     assert np.abs(mean - v).max() < 5 * 0.5 / 127 / np.sqrt(2000)
 
 
@@ -77,7 +77,7 @@ def test_what_rounding_takes_off_is_added_to_the_next(name: str) -> None:
         sent += updates
         feedback.pack(updates.copy(), step, out)
         travelled += np.stack([wire.unpack(row) for row in out])
-    # Of thirty updates, no more is missing than one rounding takes off.
+    # After thirty updates, the sum is off by no more than one rounding error.
     assert np.abs(sent - travelled).max() < ROUNDING[name] * (4 / 127 * 1.5 if name == "int8" else 5)
 
 

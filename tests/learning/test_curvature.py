@@ -37,7 +37,7 @@ def test_the_parabola_of_the_others_lies_above_the_loss(loss: str, start: float,
     value, slope = at(loss, here)
     curvature = second_derivatives(loss, here - Y, slope, sharp=False)
     if loss == "squared_hinge":
-        # Where the loss is flat its curvature jumps: only rows that count have a parabola.
+        # If the loss is flat its curvature jumps, so that only other rows have a parabola.
         curvature = np.ones_like(curvature)
     parabola = value + slope * (there - here) + 0.5 * curvature * (there - here) ** 2
     assert (at(loss, there)[0] <= parabola + 1e-9).all()

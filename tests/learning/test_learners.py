@@ -30,7 +30,7 @@ def test_what_a_learner_cannot_train_on_is_found_before_the_run() -> None:
     settings = make_settings(loss="logistic", update="model", accelerated=False, learner="LogisticRegression")
     with pytest.raises(DataError, match=r"task 'mixed', partition 'p1': labels must be both .*, got 1.0"):
         check_learner(partitions, settings)
-    # A task of one class is left alone where its intercept is free.
+    # A task of one class is not checked if its intercept is free.
     check_learner([partitions[0], partitions[2]], settings)
     with pytest.raises(DataError, match="task 'ones'"):
         check_learner([partitions[0], partitions[2]], replace(settings, intercept="penalised"))

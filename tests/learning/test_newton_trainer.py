@@ -45,7 +45,7 @@ def rows(loss: str) -> list[Partition]:
 
 
 def least(partitions: list[Partition], settings: Settings) -> float:
-    """By accelerated gradients, in many rounds."""
+    """The minimum of the objective, by many rounds of accelerated gradients."""
     slow = make_settings(
         loss=settings.loss, coupling=settings.coupling, strength=settings.strength,
         intercept=settings.intercept, dtype="float64", rounds=40_000, tolerance=1e-11,

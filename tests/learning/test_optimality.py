@@ -1,4 +1,4 @@
-"""Whole runs against a solver that shares no code: cvxpy, from the definition of the objective."""
+"""Whole runs beside a solver that shares no code: cvxpy, from the definition of the objective."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T, F = 5, 4
 
 
 def ragged(loss: str) -> list[tuple[Floats, Floats]]:
-    """Tasks of 1 (with two classes 4) to 21 rows, features of different scales, targets with an offset."""
+    """Tasks of 1 (or, with two classes, 4) to 21 rows, with features of different scales and an offset."""
     rng = np.random.default_rng(11)
     rows = []
     for t, n in enumerate((21, 1 if loss in ("squared", "huber") else 4, 8, 13, 3)):
         X = rng.standard_normal((n, F)) * [1.0, 3.0, 0.3, 1.0] + [0.0, 1.0, 0.0, 2.0]
         y = X @ [1.0, -1.0, 2.0, 0.0] + t + rng.standard_normal(n)
         if loss in ("logistic", "squared_hinge"):
-            # Every other label as it comes: no hyperplane separates the rows of all tasks.
+            # Every other label is arbitrary, so that no hyperplane separates the rows of all tasks.
             y = np.where(np.arange(n) % 2, y > np.median(y), np.arange(n) % 4 == 0).astype(float)
         rows.append((X, y))
     return rows
@@ -106,14 +106,14 @@ def test_tasks_of_one_class_have_a_finite_limit(coupling: str) -> None:
     rows = ragged("logistic")
     for t, label in ((1, 1.0), (4, 0.0)):
         rows[t] = rows[t][0], np.full(len(rows[t][1]), label)
-    # The least value of the whole is that without the loss of these tasks, which vanishes at infinity.
+    # The infimum is that without the loss of these tasks, which vanishes at infinity.
     W, b = cp.Variable((T, F)), cp.Variable(T)
     fit = sum(data_loss("logistic", X @ W[t] + b[t], y) for t, (X, y) in enumerate(rows) if t not in (1, 4))
     objective = fit + strength * penalty(coupling, W)
     cp.Problem(cp.Minimize(objective)).solve(solver=cp.CLARABEL)
     least = float(objective.value)
 
-    # Each half of a task knows only its own labels.
+    # Each partition of a task has labels of one class only.
     partitions = [
         Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2])
         for t, (X, y) in enumerate(rows)

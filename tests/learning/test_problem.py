@@ -77,10 +77,10 @@ def test_the_linear_target_holds_the_shares_of_partitions_in_their_tasks() -> No
     infos = [info("p0", "a", 1), info("p1", "b", 2), info("p2", "a", 3)]
     tasks = Problem(make_settings(), infos).linear_target
     assert tasks.tolist() == [[0.25, 0.0, 0.75], [0.0, 1.0, 0.0]]
-    # Under a plain mean of whole models the mean over tasks is all that matters.
+    # Under the coupling "mean" without an intercept, only the mean over tasks matters.
     mean = Problem(make_settings(coupling="mean", intercept="none"), infos).linear_target
     assert mean.tolist() == [[0.125, 0.5, 0.375]]
-    # A free intercept is each task's own.
+    # Free intercepts differ between tasks.
     assert len(Problem(make_settings(coupling="mean"), infos).linear_target) == 2
 
 

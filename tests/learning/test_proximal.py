@@ -105,7 +105,7 @@ def test_clustered_prox_of_long_models() -> None:
 
 
 def spiked(shape: tuple[int, int], seed: int) -> Floats:
-    """Rank 2, some exceptions, and a little noise: what models of related tasks look like."""
+    """A matrix of rank 2 with some exceptions and a little noise, like models of related tasks."""
     rng = np.random.default_rng(seed)
     W = rng.standard_normal((shape[0], 2)) @ rng.standard_normal((2, shape[1]))
     W[rng.random(shape) < 0.05] += 4.0
@@ -124,7 +124,7 @@ def test_sparse_low_rank_prox_is_optimal_at_the_size_of_real_problems(
         U = sparse_low_rank_prox(W, mu, rho)
         P, Q = sparse_low_rank_split(U, rho)
     G = W - U
-    # U is optimal where G is in both sets and ⟨G, U⟩ is all that they allow, μR(U); a split bounds that.
+    # U is optimal if G is in both sets and ⟨G, U⟩ attains their maximum, μR(U), which a split bounds.
     assert np.linalg.norm(G, 2) <= mu * (1 + 1e-8)
     assert np.abs(G).max() <= mu * rho * (1 + 1e-8)
     most = mu * float(rho * np.abs(P).sum() + np.linalg.norm(Q, "nuc"))

@@ -9,8 +9,8 @@ import pytest
 
 from asyncdmtl import data, exchange, learning
 
-# Their results are compared with nothing: other methods to compare with, scores, and pictures of models; and
-# the proposal that Cholesky's factors decide upon.
+# Modules whose last bits do not matter: baselines, scores, pictures of models, and a proposal that Cholesky's
+# factors check.
 APART = {"baseline", "metrics", "structure", "selection", "smoothness"}
 MODULES = sorted(
     path

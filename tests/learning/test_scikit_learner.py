@@ -102,7 +102,7 @@ def test_the_order_of_rows_follows_from_the_seed(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ROW_BY_ROW)
 def test_every_epoch_is_a_pass_in_another_order(spec: str) -> None:
-    # The order of the second pass is not that of the first, which two calls with one seed would repeat.
+    # The second pass has another order than the first; two calls with one seed would repeat the order.
     once = learned(spec)
     assert learned(spec, epochs=2)[0].tobytes() != learned(spec, w=once[0], b=once[1])[0].tobytes()
 

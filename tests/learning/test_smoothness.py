@@ -30,7 +30,7 @@ def test_the_bound_is_the_next_coarse_number_above_the_eigenvalue(
     root = np.random.default_rng(seed).standard_normal((n, rank))
     S = np.ldexp(root @ root.T, scale)
     bound = largest_eigenvalue_bound(S, factor)
-    # The eigenvalue by another way: the largest singular value of the root, squared.
+    # Another way to compute the eigenvalue: the square of the largest singular value of the root.
     largest = math.ldexp(float(np.linalg.norm(root, 2)) ** 2, scale) * factor
     assert has_twelve_bits(bound)
     assert largest * (1 - 1e-12) <= bound <= largest * (1 + 2**-11 + 1e-8)

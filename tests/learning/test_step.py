@@ -1,4 +1,4 @@
-"""Steps taken block by block, ahead of time or not, are those that are taken of whole matrices."""
+"""Steps that are computed block by block, in advance or not, equal steps on whole matrices."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_momentum_is_fistas() -> None:
     at, Z, t = Trainer(made, {}), updates(made, 1)[0], 1.0
     for _ in range(5):
         before = at.W.copy()
-        # Always the same way, so that no step is uphill.
+        # All steps go in one direction, so that none is uphill.
         at.step(lambda cols: list(Z[:, cols]))
         t, last = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * t * t)), t
         np.testing.assert_allclose(at.Y, at.W + (last - 1.0) / t * (at.W - before), rtol=1e-12)

@@ -105,7 +105,7 @@ def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, s
         y = (y > 0).astype(float)
 
     def objective(flat: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-        # ‖W‖_* is the least of ½(‖A‖² + ‖B‖²) over W = AB, which makes the penalty smooth.
+        # ‖W‖_* is the minimum of ½(‖A‖² + ‖B‖²) over W = AB, which makes the penalty smooth.
         A, B = flat[: T * T].reshape(T, T), flat[T * T :].reshape(T, F)
         s = np.einsum("trf,tf->tr", X, A @ B)
         if loss == "huber":

@@ -26,7 +26,7 @@ def hear(made: Round, sent: list[bytes], ends: list[Reassembly], loss: float, ch
 
 
 def answer_all(made: Round, broadcast: Broadcast, index: int, ends: list[Reassembly]) -> bool:
-    """All who were asked say what they lack; whether the last of them was told so."""
+    """Let all listeners that were asked report; return whether the last report was recognised as the last."""
     asked = broadcast.waiting(index)
     told = []
     for name, end in zip(made.workers, ends, strict=True):
@@ -63,7 +63,7 @@ def test_one_fresh_row_serves_all_listeners_that_lost_one(made: Round) -> None:
     sent = datagrams(broadcast.next_range())
     count = made.layout.pieces_per_range
     for k, end in enumerate(ends):
-        # Each loses another row of the first piece, if it needs any.
+        # Each listener loses a different row of the first piece, if it needs any.
         lost = (k % len(made.solvers[k].own)) * count if made.solvers[k].own else 0
         need = len(made.solvers[k].own)
         kept = [d for i, d in enumerate(sent) if i != lost and i // count < need]
@@ -127,7 +127,7 @@ def test_a_listener_that_asks_for_too_much_gets_the_range_over_tcp(made: Round) 
 
 
 def test_a_listener_that_lacks_nothing_cannot_claim_losses(made: Round) -> None:
-    """No listener can slow the others down: losses are believed as far as lacking rows show them."""
+    """A listener cannot slow the others down: losses count only as far as lacking rows prove them."""
     broadcast = made.broadcast()
     k = max(range(len(made.workers)), key=lambda k: len(made.solvers[k].own))
     sent, name = len(datagrams(broadcast.next_range())), made.workers[k]
@@ -185,7 +185,7 @@ def test_blocks_are_of_datagrams_of_one_size() -> None:
 
 
 def test_no_header_is_used_twice(made: Round) -> None:
-    """They are nonces."""
+    """Headers are nonces."""
     chance = random.Random(9)
     broadcast, ends = made.broadcast(), [made.reassembly(k) for k in range(len(made.workers))]
     sent: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Who may take part: real servers and workers over TCP and TLS, in one process."""
+"""Proofs of identity, with real servers and workers over TCP and TLS, in one process."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def trusting(authority: Authority) -> ssl.SSLContext:
 
 
 async def finish(cluster: Cluster, security: WorkerSecurity) -> None:
-    """A worker that may take part does, whatever was tried before."""
+    """Check that an authorised worker can take part after failed attempts of others."""
     async with asyncio.timeout(30):
         worker = cluster.join("w0", PARTITIONS, security=security)
         await asyncio.gather(cluster.server, worker)
@@ -166,7 +166,7 @@ async def test_a_server_that_only_pretends_to_know_the_secret_is_left() -> None:
             if isinstance(message, Hello):
                 writer.write(wire_bytes(Challenge("run", bytes(32))))
             if isinstance(message, Proof):
-                # The best it can do is to give back what it was given.
+                # The best that it can do is to return the worker's own proof.
                 writer.write(wire_bytes(Welcome("run", make_settings().as_dict(), proof=message.proof)))
         writer.close()
 
@@ -179,7 +179,7 @@ async def test_a_server_that_only_pretends_to_know_the_secret_is_left() -> None:
 
 
 class Wire:
-    """What sits between worker and server, passes bytes on, and remembers what the worker said.
+    """A proxy between worker and server, which records the worker's bytes.
 
     With TLS contexts, it speaks TLS with both.
     """
@@ -244,7 +244,7 @@ async def test_recorded_proofs_are_refused() -> None:
 async def test_a_proof_cannot_be_passed_on_over_another_tls_connection(
     authority: Authority, tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
-    # The one in between has even a certificate that the worker trusts.
+    # The proxy even has a certificate that the worker trusts.
     between = server_context(*authority.issue("127.0.0.1"))
     async with Cluster(options(), security=ServerSecurity(SHARED.credentials, tls)) as cluster:
         security = WorkerSecurity(SECRET, trusting)
@@ -314,7 +314,7 @@ async def test_a_worker_that_speaks_tls_to_a_server_that_does_not(trusting: ssl.
 
 
 async def test_failed_proofs_keep_no_worker_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither those in its name nor those from its address, however many there are."""
+    """Neither failed proofs in its name nor from its address delay the right worker."""
     delays: list[float] = []
 
     def failed(books: FailedProofs, host: str) -> float:
@@ -348,7 +348,7 @@ async def test_the_answer_to_a_failed_proof_is_late_and_the_next_worker_is_not(
 
 
 async def answer_to(cluster: Cluster, data: bytes) -> Failure | None:
-    """What the server says to a stranger before it hangs up, if it says anything."""
+    """The server's answer to a stranger before it closes the connection; None if there is none."""
     reader, writer = await asyncio.open_connection(*cluster.address)
     writer.write(data)
     try:
@@ -403,14 +403,14 @@ async def test_strangers_that_hold_connections_keep_no_worker_out(
         silent += [await silent_stranger(cluster, 1) for _ in range(20)]
         second = cluster.join("w1", PARTITIONS, security=worker)
         await asyncio.gather(cluster.server, first, second)
-        # The strangers were closed to make room, and each was no event of its own.
+        # The strangers were closed to make room, without an event for each.
         assert not [event for event in cluster.events if isinstance(event, Refused)]
         for writer in silent:
             writer.close()
 
 
 async def silent_stranger(cluster: Cluster, site: int) -> asyncio.StreamWriter:
-    """A connection from one of several addresses that says nothing."""
+    """A connection from one of several addresses that sends nothing."""
     _, writer = await asyncio.open_connection(*cluster.address, local_addr=(f"127.0.0.{site}", 0))
     return writer
 
@@ -549,7 +549,7 @@ async def test_a_worker_that_was_cut_off_proves_itself_again(
             await cluster.event(RoundRecord, round=3)
             for writer in wire.writers:
                 writer.transport.abort()
-            # Without it, nobody holds p1: the run waits.
+            # Without it, no worker holds p1, so that the run waits.
             await cluster.event(Joined, worker="w0", again=True)
             await cluster.server
             found = await asyncio.gather(first, second)

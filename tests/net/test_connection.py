@@ -1,4 +1,4 @@
-"""Two connections that speak to each other over the loopback."""
+"""Two connections with each other over the loopback interface."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_waits_have_limits_that_name_their_option() -> None:
 
 
 async def join_without_reading(server: Connection) -> None:
-    """Write far more than sockets hold, whatever the state of the protocol."""
+    """Write far more bytes than sockets hold, without regard to the state of the protocol."""
     server.link.write([bytes(1 << 26)])
 
 
@@ -147,7 +147,7 @@ async def test_bytes_that_are_no_frame_end_the_connection() -> None:
             await server.receive((Hello,), *LIMIT)
         with pytest.raises(PeerError, match="does not match its check"):
             await worker.receive((Welcome,), *LIMIT)
-        # Bytes that were corrupted on their way are no fault of the worker.
+        # Bytes that were corrupted on the way are not the worker's fault.
         assert worker.worker_may_return
 
 

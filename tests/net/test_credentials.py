@@ -33,7 +33,7 @@ def test_one_secret_for_each(tmp_path: Path) -> None:
     assert found.of("w 1") == found.expected_of("w 1") == OTHER.encode()
     with pytest.raises(UsageError, match=r"--name must have a secret in .*secrets.toml, got 'w2'"):
         found.of("w2")
-    # A server asks a stranger all the same: the answer does not tell which names there are.
+    # A server asks strangers for a proof, too, so that its answer does not reveal which names exist.
     assert found.expected_of("w2") not in (SECRET.encode(), OTHER.encode())
 
 

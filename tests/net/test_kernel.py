@@ -1,4 +1,4 @@
-"""What the kernel counts on a connection is what the program read and wrote."""
+"""The kernel's counters of a connection equal the bytes that the program read and wrote."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Clock:
         return Handle()
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and call what is due in it."""
+        """Let time pass, and call the timers that are due."""
         end = self.now + seconds
         while due := [timer for timer in self.timers if not timer[2] and timer[0] <= end]:
             first = min(due, key=lambda timer: timer[0])

@@ -9,7 +9,7 @@ from asyncdmtl.net.strangers import MAX_STRANGERS, Standing, Strangers, max_stra
 
 
 class Door:
-    """Strangers whose connections are names, and those that had to make room."""
+    """Strangers whose connections are names, and the list of those that were closed to make room."""
 
     def __init__(self, most: int = 4, most_from_one: int = 3) -> None:
         self.now = 0.0

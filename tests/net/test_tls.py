@@ -34,7 +34,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def connect(server: TLSChannel, worker: TLSChannel) -> None:
-    """Pass on what both ends say until neither has anything to say; an error once the other end knows it."""
+    """Pass bytes on until neither end sends any more; raise an error once the other end has its alert."""
     worker.handshake()
     error: ssl.SSLError | None = None
     ends = [(worker, server), (server, worker)]
@@ -267,7 +267,7 @@ def test_a_certificate_that_is_renewed_on_disk_is_shown_without_a_restart(
     put(("127.0.0.1", "second"))
     second = shown_serial(context, authority.ca)
     assert second != first
-    # A certificate whose key has not come yet is not used.
+    # A certificate is not used before its key has been replaced, too.
     files[0].write_bytes(authority.issue("127.0.0.1", "third").certificate.read_bytes())
     assert shown_serial(context, authority.ca) == second
     files[0].write_text("no certificate")

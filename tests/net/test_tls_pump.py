@@ -46,7 +46,7 @@ class End:
         self.pump = TLSPump(channel, self.session, transport, lambda: self.socket.room)
 
     def receive(self, data: bytes) -> list[Message]:
-        """Take in bytes, a piece at a time, as from a socket."""
+        """Receive bytes, a piece at a time, as from a socket."""
         messages: list[Message] = []
         for start in range(0, len(data), len(self.pump.buffer)):
             piece = data[start : start + len(self.pump.buffer)]
@@ -63,7 +63,7 @@ def ends(tmp_path: Any) -> tuple[End, End]:
 
 
 def shake_hands(server: End, worker: End) -> None:
-    """Pass on what both ends say until neither has anything to say."""
+    """Pass bytes on until neither end sends any more."""
     while data := worker.socket.take():
         assert server.receive(data) == []
         assert worker.receive(server.socket.take()) == []
@@ -71,7 +71,7 @@ def shake_hands(server: End, worker: End) -> None:
 
 def test_the_worker_begins_and_then_messages_pass_encrypted(ends: tuple[End, End]) -> None:
     server, worker = ends
-    # The worker alone has something to say at first.
+    # Only the worker sends something at first.
     assert worker.socket.written
     assert not server.socket.written
     shake_hands(server, worker)

@@ -1,4 +1,4 @@
-"""Connecting: what is given up leaves nothing open."""
+"""Connecting: an attempt that is given up leaves nothing open."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asyncdmtl.protocol.ledger import Ledger
 
 
 class Silent:
-    """A server that reads and never answers: `greeted` when something came, `ended` when a connection did."""
+    """A server that reads and never answers; it sets `greeted` and `ended` by what its peer does."""
 
     def __init__(self) -> None:
         self.greeted, self.ended = asyncio.Event(), asyncio.Event()
@@ -79,7 +79,7 @@ def connection() -> Connection:
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Let every name have these addresses."""
+    """Resolve every name to these addresses."""
     lookup = socket.getaddrinfo
 
     def found(host: str, port: int, **options: Any) -> list[Any]:
@@ -89,7 +89,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 
 
 def test_a_dead_first_address_does_not_hold_up_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A full backlog answers no more: a connection to it waits, as one to a host that is switched off.
+    # A full backlog does not answer: a connection to it waits, like one to a host that is switched off.
     with socket.create_server(("127.0.0.2", 0), backlog=0) as dead, contextlib.ExitStack() as stack:
         port = dead.getsockname()[1]
         for _ in range(3):

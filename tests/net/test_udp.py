@@ -30,7 +30,7 @@ async def sender(group: Group) -> AsyncIterator[GroupSender]:
 
 @contextmanager
 def receiving(group: Group) -> Iterator[tuple[GroupReceiver, asyncio.Queue[bytes]]]:
-    """A receiver that puts what it hears of a stream into a queue."""
+    """A receiver that puts the datagrams of a stream into a queue."""
     receiver, heard = GroupReceiver(group, LOOPBACK), asyncio.Queue[bytes]()
     receiver.listen(NAME, lambda datagram: heard.put_nowait(bytes(datagram)))
     try:

@@ -32,7 +32,7 @@ def test_under_relay_each_worker_is_sent_as_many_rows_as_it_lacks_packets() -> N
     )
     assert plan.uplink_matrix.shape == (11, 8)
     assert (plan.downlink_matrix == random_matrix("downlink", 3, 4, 11)).all()
-    # Worker b knows the packets of p1 and p2 alone.
+    # Worker b knows only the packets of p1 and p2.
     assert not plan.uplink_matrix[4:7, [0, 1, 6, 7]].any()
     assert plan.uplink_matrix[4:7, 2:6].all()
 

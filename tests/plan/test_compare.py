@@ -42,7 +42,7 @@ def test_only_tolerant_strategies_are_left_where_workers_may_be_silent(silent: i
 
 
 def test_the_network_decides_what_is_cheapest() -> None:
-    # Few tasks with many partitions each: multicast favours coding for all, unicast fetching one's own.
+    # With few tasks of many partitions each, multicast favours `relay`, and unicast `personal`.
     sites = {
         f"{site}{k}": [f"p{6 * t + (2 * k + i) % 6}" for i in range(4)]
         for t, site in enumerate("ab")

@@ -23,7 +23,7 @@ def parameters(placement: Placement, seed: int) -> PlanParameters:
 
 
 def check(plan: Plan) -> None:
-    """Every worker's own system has full rank, by the definition; and the recipe gives the same plan."""
+    """Check that every worker's own system has full rank, and that the recipe gives the same plan."""
     for delivery in map(plan.in_columns, plan.deliveries):
         assert linalg.rank(plan.combined[list(delivery.rows)][:, delivery.wanted]) == len(delivery.wanted)
     assert undecodable(plan.combined, list(map(plan.in_columns, plan.deliveries))) == []
@@ -39,7 +39,8 @@ def test_the_last_row_is_drawn_again_for_workers_that_are_sent_all_rows() -> Non
 
 
 def test_a_later_row_is_sent_to_a_worker_that_is_not_sent_all_rows() -> None:
-    # One worker stores a single partition, so no other is sent all rows; about one in 255 of them needs this.
+    # One worker stores a single partition, so that no other is sent all rows. About one in 255 of the others
+    # needs mending.
     stored = {f"w{k}": [f"p{k}", f"p{(k + 1) % 200}"] for k in range(200)} | {"poor": ["p0"]}
     placement = Placement(stored)
     mended = [plan for seed in range(6) if (plan := decodable_plan(parameters(placement, seed)))]

@@ -1,4 +1,4 @@
-"""Wrong arguments of public functions: each is an error of this package, which names the argument."""
+"""Wrong arguments of public functions raise errors of this package, which name the argument."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ TOLERANT = make_plan(Placement.cyclic(4, 8, 2), "central", silent=1).recipe()
 
 
 def wide(partitions: int, workers: int, packets: int) -> dict[str, Any]:
-    """A short recipe of a plan that no maker would make."""
+    """A short recipe of a plan that no planner would make."""
     names, K = [f"p{n}" for n in range(partitions)], range(workers)
     everything = list(range(partitions))
     return RELAY | {

@@ -1,4 +1,4 @@
-"""What a worker loads to build a plan from its recipe: modules are counted, not seconds."""
+"""The modules that a worker imports to build a plan from its recipe; times are not measured."""
 
 from __future__ import annotations
 

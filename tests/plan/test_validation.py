@@ -1,4 +1,4 @@
-"""What callers get wrong is named, by the rule that it breaks, before any work is done."""
+"""Wrong arguments are refused before any work, by an error that names argument and rule."""
 
 from __future__ import annotations
 

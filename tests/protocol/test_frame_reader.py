@@ -17,7 +17,7 @@ def wire(head: bytes, *bodies: bytes) -> bytes:
 
 
 def read(data: bytes, step: int, body_limit: int = 1 << 20) -> list[Frame]:
-    """The frames in `data`, of which a reader gets `step` bytes at a time."""
+    """The frames in `data`, which a reader gets in pieces of `step` bytes."""
     reader = FrameReader(1000, body_limit)
     return [frame for i in range(0, len(data), step) for frame in reader.feed(data[i : i + step])]
 

@@ -339,7 +339,7 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
     pair = advanced_to(State.COMPUTING)
     pair.server.body_limit = pair.worker.body_limit = 100
     send_first_rows(pair)
-    # The server sends the first range down while the second one comes up, and lives meanwhile.
+    # The server sends the first range down, and heartbeats, while the second range comes up.
     pair.pass_on(Downlink(0, 0, "go on", bytes(16), (FIRST,), rest=40))
     for row in REST:
         (up,) = pair.server.receive(joined(pair.worker.send(MoreRows(0, 0, (row,)))))
@@ -411,7 +411,7 @@ def test_a_new_plan_makes_the_rest_of_the_rows_pointless() -> None:
     send_first_rows(pair, plan=1)
     (last,) = pair.server.receive(joined(pair.worker.send(MoreRows(1, 0, (ROWS[60:],)))))
     assert isinstance(last, MoreRows)
-    # No more than was announced may be late.
+    # Late rows must not exceed the announced bytes.
     with pytest.raises(RemoteProtocolError, match="sent more"):
         pair.server.receive(crossing[1])
 

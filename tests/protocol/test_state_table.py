@@ -33,7 +33,7 @@ def test_events_are_those_of_messages() -> None:
 
 
 def test_one_end_at_most_may_change_a_state_besides_a_new_plan_or_a_failure() -> None:
-    """So that two messages that cross on their way cannot lead the two ends to different states."""
+    """Otherwise two messages that cross could lead the two ends to different states."""
     senders = {message.kind: message.sender for message in EXAMPLES.values()}
     for state in State:
         changing = {

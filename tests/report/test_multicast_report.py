@@ -17,7 +17,7 @@ PLACEMENT = Placement.cyclic(4, 4, 2)
 
 
 def record(plan: Any, *listeners: str, **told: Any) -> Any:
-    """What the report asks of a run's record; without listeners there was no group."""
+    """The attributes of a run's record that the report uses; without listeners there was no group."""
     group = SimpleNamespace(listeners=listeners, **told) if listeners or told else None
     return SimpleNamespace(plan=plan, multicast=group)
 

@@ -94,7 +94,7 @@ def test_linear_candidates_want_the_mean_of_each_task_or_some_combinations() -> 
     means = linear_candidate(request())
     assert means.strategy == "linear"
     assert "wanted: the mean update of each task" in means.limits
-    # Two combinations are wanted: what comes down is no more than that.
+    # Two combinations are wanted, so that the downlink has at most two vectors.
     assert means.downlink_load <= 2
     two = linear_candidate(request(), combinations=2)
     assert "wanted: 2 generic combinations of the updates" in two.limits

@@ -75,7 +75,7 @@ def test_the_upper_axis_shows_the_bytes_that_were_sent(report_of_a_run: dict[str
 
 
 def check_lines(axes: Axes) -> None:
-    """Every point of every line lies in its panel, and none below the legend."""
+    """Check that every point of every line is in its panel and not below the legend."""
     panel, legend = axes.get_window_extent(), axes.get_legend()
     for line in axes.lines:
         points = np.asarray(line.get_xydata())
@@ -89,7 +89,7 @@ def check_lines(axes: Axes) -> None:
 
 
 def check_labels(labels: Sequence[Text], axes: Axes) -> None:
-    """The labels of ticks, as far as they are drawn, do not overlap."""
+    """Check that visible tick labels do not overlap."""
     panel = axes.get_window_extent()
     extents = [label.get_window_extent() for label in labels if label.get_text()]
     extents = [e for e in extents if panel.x0 - 40 <= e.x0 and e.x1 <= panel.x1 + 40]

@@ -1,4 +1,4 @@
-"""Runs as a person sees them: tables, and sentences about traffic and training."""
+"""The text of a run's report: tables, and sentences about traffic and training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers whose rows are not what they computed are found, and excluded when it happens again and again."""
+"""Workers whose rows do not match their digests are found, and excluded if this happens often."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.server.events import Planned
 
 PARTITIONS = make_partitions(6, "squared")
-# A worker that was sent away misses some five rounds until it is back, and it comes back twice.
+# A worker that was lost misses some five rounds before it is back, and it comes back twice.
 SETTINGS = make_settings(dtype="float64", rounds=100)
 
 
 @pytest.fixture
 def bad(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The first worker that has rows to send flips one bit of them in every round, under true digests."""
+    """Let the first worker that sends rows flip one bit of them in every round, with correct digests."""
     names: list[str] = []
     lock = threading.Lock()
     side: Any

@@ -241,7 +241,7 @@ async def test_the_others_go_on_without_a_lost_worker(
 
 
 def hold_back(monkeypatch: pytest.MonkeyPatch, worker: int, before: Callable[[], object]) -> None:
-    """Let something happen in one worker's thread before it computes."""
+    """Call `before` in one worker's thread before it computes."""
     compute = CodedWorkerSide.compute
 
     def held(side: CodedWorkerSide) -> Upload:
@@ -261,7 +261,7 @@ async def test_heartbeats_go_on_while_a_worker_computes(
     async with Cluster(options(workers=1, silence_timeout=server)) as cluster:
         worker = cluster.join("w0", PARTITIONS, silence_timeout=own)
         await cluster.event(Planned)
-        # Four times the shorter limit: without heartbeats in time, that side would have given up.
+        # This is four times the shorter limit: without heartbeats, that side would have given up.
         passed = asyncio.Event()
         asyncio.get_running_loop().call_later(1.6, passed.set)
         await passed.wait()
@@ -346,7 +346,7 @@ async def test_a_worker_that_always_differs_is_done_without(monkeypatch: pytest.
 
 
 async def answer_to(address: tuple[str, int], data: bytes) -> Failure:
-    """What the server says to a stranger before it hangs up."""
+    """The server's answer to a stranger before it closes the connection."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(data)
     reply = await reader.read()

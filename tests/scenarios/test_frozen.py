@@ -1,4 +1,4 @@
-"""Nothing that users, peers or scripts rely on has changed since tools/freeze.py wrote it down."""
+"""The interfaces for users, peers and scripts are as tools/freeze.py has recorded them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ SETTINGS = make_settings(dtype="float64", rounds=4)
 PARTITIONS = make_partitions(6, "squared", features=12_000)
 OWN = stored_at(HOMOGENEOUS, PARTITIONS)
 
-# Where nobody can be heard, on a machine with a loopback.
+# The name of an interface that does not exist.
 NOWHERE = "nowhere0"
 
 
@@ -54,7 +54,7 @@ def told(record: RunRecord) -> MulticastRecord:
 
 
 def check(models: Iterable[TaskModels], partitions: list[Partition] = PARTITIONS) -> None:
-    """That these are the models of the undisturbed run."""
+    """Check that these are the models of the undisturbed run."""
     twin = train(partitions, SETTINGS).models
     for own in models:
         expected = twin.of([twin.tasks.index(task) for task in own.tasks])
@@ -67,7 +67,7 @@ def sent_to_group(record: RunRecord, kind: str) -> int:
 
 
 def losing(monkeypatch: pytest.MonkeyPatch, lost: Callable[[GroupReceiver], float]) -> None:
-    """Have receivers lose a share of the datagrams that come."""
+    """Let receivers lose a share of the datagrams that arrive."""
     hand_over, chance = GroupReceiver._hand_over, random.Random(0)
 
     def sometimes(receiver: GroupReceiver, datagram: memoryview) -> None:
@@ -262,7 +262,7 @@ async def test_a_worker_that_asks_for_too_much_is_served_over_tcp(monkeypatch: p
     check(models)
     assert set(told(record).served_over_tcp) == {"w0"}
     assert told(record).served_over_tcp["w0"].startswith("heard too little of round")
-    # In a round no more than it needs, and what was asked for last.
+    # In a round, at most as many repairs as a worker needs, and the last ones that were requested.
     assert told(record).repair_bytes < 2.1 * 3 * record.vector_bytes * len(record.rounds)
 
 
@@ -421,7 +421,7 @@ async def test_a_worker_that_talks_nonsense_again_and_again_is_done_without(
 async def test_a_worker_to_which_others_send_forged_rows_is_served_over_tcp(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every worker has the key of the group; digests tell what is right."""
+    """Every worker has the key of the group, but digests reveal forged rows."""
     hand_out = MulticastClient.hand_out
 
     def forged(client: MulticastClient, index: int) -> Any:
@@ -450,8 +450,8 @@ async def test_who_is_refused_before_the_start_is_told_so() -> None:
                 await odd
 
 
-async def test_who_comes_finds_all_others_at_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They lost much of the round after which he is given the state, and nobody lost a connection."""
+async def test_a_newcomer_finds_all_others_at_the_same_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others lost much of the round after which the newcomer gets the state, but no connection was lost."""
     losing(monkeypatch, lambda receiver: 0.3)
     settings = make_settings(dtype="float64", rounds=40)
     late, *others = OWN

@@ -1,4 +1,4 @@
-"""What those who run a server see of it: logs, health and metrics of real processes."""
+"""The operator's view of a server: logs, health and metrics of real processes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_log_file_that_cannot_be_written_is_named_in_the_log() -> None:
     assert "--log-file must be writable (Is a directory)" in json.loads(done.stderr)["message"]
 
 
-# Prints a long line when told to, and tells of a signal that cuts a write short.
+# Prints a long line on demand, and reports a signal that interrupts a write.
 _LONG_LINE = """
 import os, signal, sys, click
 from asyncdmtl.cli.failure import execute

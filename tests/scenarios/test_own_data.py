@@ -1,4 +1,4 @@
-"""Data of one's own, as users train on them: real files, real processes, real TCP."""
+"""Training on a user's own data: real files, real processes, real TCP."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_coupling_of_a_table_is_chosen_by_its_rows(
     rng = np.random.default_rng(0)
     common, lines = np.array([3.0, -2.0, 1.0, 2.0]), ["t,y,a,b,c,d"]
     for t in range(10):
-        # Models that are nearly equal, or multiples of one, of either sign.
+        # True models are nearly equal, or multiples of one model with either sign.
         w = common + 0.1 * rng.standard_normal(4) if same else common * rng.standard_normal()
         for x in rng.standard_normal((8, 4)):
             lines.append(f"t{t},{x @ w + rng.standard_normal()},{','.join(map(str, x))}")
@@ -167,7 +167,7 @@ def test_sites_train_together_on_files_of_their_own(tmp_path: Path, clinics: dic
     assert len({each.models.coef_.tobytes() for each in saved}) == 1
     assert len({str(each.encoding.as_dict()) for each in saved}) == 1
 
-    # In one place, the same rows as the same partitions give the same models: those of all sites pooled.
+    # The same partitions at one place give the same models as at separate sites.
     here = tmp_path / "all"
     here.mkdir()
     for name, frame in clinics.items():

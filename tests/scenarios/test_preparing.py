@@ -1,4 +1,4 @@
-"""Columns of text and numbers become features through the protocol; and when a run may end early."""
+"""Columns of text and numbers become features through the protocol; and a run may end early."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_columns_are_encoded_with_what_all_sites_declare(strategy: Any) ->
 
 
 class Forgetful:
-    """A partition whose file is gone by the time that it is to be encoded."""
+    """A partition whose file has disappeared before it is encoded."""
 
     def __init__(self, stored: RawPartition) -> None:
         self.id, self.task, self.declaration = stored.id, stored.task, stored.declaration

@@ -1,4 +1,4 @@
-"""Workers that lose their connection, come back, or come later: the models are those of a run without."""
+"""Workers lose their connection, come back, or come later: the models are those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ options = partial(run_options, settings=SETTINGS)
 
 @pytest.fixture(autouse=True)
 def _all_work_is_done_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that it can be held up, and the event loop cannot."""
+    """Do all work in threads, so that tests can delay it without blocking the event loop."""
     monkeypatch.setattr(event_loop, "QUICK_SECONDS", 0.0)
 
 
 def check(record: RunRecord, models: Iterable[TaskModels]) -> None:
-    """That the run ended with what it would have ended with anyway."""
+    """Check that the run ended with the models of an undisturbed run."""
     for found in models:
         expected = TWIN.models.of([TWIN.models.tasks.index(task) for task in found.tasks])
         assert found.coef_.tobytes() == expected.coef_.tobytes()
@@ -54,7 +54,7 @@ def check(record: RunRecord, models: Iterable[TaskModels]) -> None:
 
 
 def at_round(monkeypatch: pytest.MonkeyPatch, worker: str, round_: int, what: Callable[[], object]) -> None:
-    """Let something happen when a worker has computed a round for the first time, and is to send it."""
+    """Call `what` once a worker has computed a round for the first time, before it sends it."""
     compute, steps = CodedWorkerSide.compute, [0]
     loop = asyncio.get_running_loop()
 
@@ -206,7 +206,7 @@ async def test_a_worker_may_come_later(monkeypatch: pytest.MonkeyPatch, strategy
         compute = CodedWorkerSide.compute
 
         def held(side: CodedWorkerSide) -> Upload:
-            # The others go on when the latecomer is there: no run is so slow that it would always be in time.
+            # The others wait for the latecomer, which might otherwise come too late.
             if joining.is_set() and side.plan.placement.workers[side.worker] == "w0":
                 release.wait()
             return compute(side)
@@ -273,7 +273,7 @@ async def test_an_unplugged_worker_comes_back_when_its_old_connection_has_fallen
     async with network(silence_timeout=0.6) as net:
         at_round(monkeypatch, "w1", 5, lambda: net.proxies["w1"].passing.clear())
         for name in OWN:
-            # The worker notices before the server does, and is told that it is there already.
+            # The worker notices the loss before the server, which then refuses it as already joined.
             await net.join(name, silence_timeout=0.2 if name == "w1" else 10.0)
         await net.cluster.event(IncidentNoted, worker="w1")
         net.proxies["w1"].passing.set()
@@ -290,7 +290,7 @@ async def test_corrupted_bytes_reach_no_model(
         sent = [0]
 
         def corrupt(data: bytes) -> bytes:
-            # A bit now and then, anywhere: in lengths, heads, coded vectors, states, heartbeats.
+            # Flips a bit now and then, anywhere: in lengths, heads, coded vectors, states, heartbeats.
             changed = bytearray(data)
             for place in range(-sent[0] % 9001, len(data), 9001):
                 changed[place] ^= 1 << (sent[0] + place) % 8

@@ -76,7 +76,7 @@ class Site:
         return process
 
     def event(self, kind: str, **least: Any) -> dict[str, Any]:
-        """The server's next event of a kind, with facts that are not below these."""
+        """The server's next event of a kind, with at least these values."""
         assert self.server.stdout is not None
         for line in self.server.stdout:
             event: dict[str, Any] = json.loads(line)
@@ -85,7 +85,7 @@ class Site:
         raise AssertionError(f"no event {kind}; {self.server.communicate()[1]}")
 
     def end(self, rounds: int, strategy: str) -> dict[str, Any]:
-        """Wait for the end of the run; the report, after all models were found to be right."""
+        """Wait for the end of the run, check all models, and return the report."""
         report: dict[str, Any] = self.event("finished")["report"]
         for name, process in self.workers.items():
             _, err = process.communicate(timeout=LIMIT)
@@ -130,7 +130,7 @@ def test_a_killed_server_is_resumed_with_its_workers(tmp_path: Path, strategy: s
         made.serve("--resume")
         resumed, planned = made.event("resumed")["round"], made.event("planned")["round"]
         assert resumed == 0 if every > 40 else resumed >= 35
-        # The workers know more than the checkpoint, unless the server alone has all models.
+        # The workers have a later state than the checkpoint, unless only the server has all models.
         assert planned == resumed if strategy == "personal" else planned >= 40
         made.end(ROUNDS, strategy)
     assert list(made.checkpoints.iterdir()) == []
@@ -204,7 +204,7 @@ def test_a_killed_worker_that_is_started_again_takes_part_again(tmp_path: Path) 
         for name in NAMES:
             made.work(name)
         made.event("round", round=40)
-        # Nobody but these two holds p4 and p5: the others wait.
+        # Only these two hold p4 and p5, so that the others wait.
         for name in ("b", "c"):
             os.kill(made.workers[name].pid, signal.SIGKILL)
         assert made.event("waiting")["partitions"] == ["p4", "p5"]
@@ -239,7 +239,7 @@ async def test_workers_wait_for_a_server_that_will_be_resumed(tmp_path: Path, st
     for found in models:
         expected = twin.models.of([twin.models.tasks.index(task) for task in found.tasks])
         assert found.coef_.tobytes() == expected.coef_.tobytes()
-    # Nothing is lost: the server wrote down the round in which it was stopped.
+    # Nothing is lost: the server wrote a checkpoint at the round in which it was stopped.
     assert [entry.objective for entry in record.rounds] == list(twin.objectives)
     assert sum(entry.messages for entry in record.ledger.entries() if entry.kind == "ready") == 12
 

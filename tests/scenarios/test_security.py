@@ -1,4 +1,4 @@
-"""Who may take part, as users ask for it: real processes, certificates in files, secrets in files."""
+"""Proofs of identity as users set them up: real processes, certificates and secrets in files."""
 
 from __future__ import annotations
 

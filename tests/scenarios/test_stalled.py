@@ -1,4 +1,4 @@
-"""Peers that say nothing whole, or take nothing: they are cut off, and the others go on."""
+"""Peers that send no complete message, or accept nothing, are disconnected, and the others go on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ options = partial(run_options, workers=2, silence_timeout=SILENCE, round_timeout
 
 
 async def repeated(peer: Peer, what: bytes | None) -> None:
-    """Send some bytes, or else heartbeats, again and again, a few in a second that nobody else uses."""
+    """Send some bytes, or else heartbeats, repeatedly at short intervals."""
     while not peer.writer.transport.is_closing():
         peer.writer.write(peer.packed(Heartbeat()) if what is None else what)
         await asyncio.sleep(SILENCE / 10)
@@ -59,7 +59,7 @@ async def test_who_takes_nothing_is_cut_off_and_the_rounds_go_on() -> None:
         cluster.join("w0", partitions)
         await cluster.event(RoundRecord)
         async with Peer.connected("late", cluster.address) as peer:
-            # It is told to take the state of the training, 9.6 MB, says that it will, and reads none of it.
+            # It is told to take the state of the training, 9.6 MB, agrees, and reads nothing of it.
             assign = await peer.join(partitions[:2], 60.0)
             assert assign.first == StateTransfer.TAKE
             peer.say(AwaitRestore(assign.plan))

@@ -1,4 +1,4 @@
-"""The tutorial does what it says, command by command."""
+"""The commands of the tutorial work as it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admission over real sockets: workers greet, declare and encode as a test tells them."""
+"""Admission over real sockets, with workers that a test controls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Event = TypeVar("Event", bound=ServerEvent)
 
 
 class Group:
-    """Notes what the multicast server is asked for."""
+    """Records the calls of the multicast server."""
 
     def __init__(self) -> None:
         self.probed: list[str] = []
@@ -88,14 +88,14 @@ class Run:
         self.changed.set()
 
     async def event(self, kind: type[Event], count: int = 1) -> Event:
-        """The last of so many events of a kind, once they are there."""
+        """The `count`-th event of a kind, once it has come."""
         while len(found := [event for event in self.events if isinstance(event, kind)]) < count:
             self.changed.clear()
             await self.changed.wait()
         return found[count - 1]
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait until the membership has changed so that something is true."""
+        """Wait for changes of the membership until `true` holds."""
         while not true():
             await self.membership.change(None)
 
@@ -114,7 +114,7 @@ class Run:
             yield peer
 
     def settle(self) -> None:
-        """Settle how rows become numbers, as the start of a run does."""
+        """Settle the encoding, as the start of a run does."""
         self.membership.encoding.set_result(Encoding.empty())
 
 
@@ -154,7 +154,7 @@ async def test_a_worker_is_welcomed_and_becomes_a_member() -> None:
         assert (member.declared, member.round, member.over, member.state) == (declared, 2, False, bytes(16))
         assert member.connection.worker_may_return
         assert not member.ready
-        # The bytes before it was a member count as its own, and so do those that come.
+        # Bytes from before it was a member count for it, and so do later ones.
         assert member.connection.session.ledger is run.ledger
         assert {entry.worker for entry in run.ledger.entries()} == {"w0"}
         run.settle()
@@ -162,7 +162,7 @@ async def test_a_worker_is_welcomed_and_becomes_a_member() -> None:
         peer.say(Ready(INFOS[:2]))
         await run.until(lambda: member.ready)
         assert member.infos == INFOS[:2]
-        # The start of the run settles which rows are believed.
+        # Only the start of the run decides which rows are believed.
         assert run.membership.infos == {}
 
 
@@ -210,7 +210,7 @@ async def test_rows_of_partitions_without_infos_are_kept_once_the_run_has_starte
 
 
 async def refusal(run: Run, messages: Callable[[Peer], Awaitable[None]], name: str = "w1") -> Failure:
-    """What a worker is told that is refused."""
+    """The failure that a refused worker receives."""
     count = sum(isinstance(event, Refused) for event in run.events) + 1
     async with run.peer(name) as peer:
         await messages(peer)
@@ -240,7 +240,7 @@ async def test_a_name_belongs_to_one_worker() -> None:
     async with running() as run, run.joined("w1"):
         failure = await refusal(run, greeting)
         assert failure.reason == "--name must be unique; already joined, got 'w1'"
-        # The member's connection may be broken, and then the name is free soon.
+        # The member's connection may be broken; then the name will be free soon.
         assert failure.worker_may_return
         assert failure.exit_code == UsageError.exit_code
 
@@ -325,12 +325,12 @@ async def test_connections_that_say_nothing_are_not_reported() -> None:
     async with running() as run:
         async with run.peer("nobody"):
             pass
-        # Its end has been dealt with when a later connection has been refused.
+        # Its end has been handled once a later connection has been refused.
         failure = await refusal(run, speaking_another_version, "?")
         assert failure.reason.endswith(f"protocol version {VERSION + 1}, this server {VERSION}")
         assert len(run.events) == 1
         await asyncio.gather(*run.admission._tasks)
-        # The bytes of all that were refused are counted under one name.
+        # The bytes of all refused connections are counted under one name.
         assert {entry.worker for entry in run.ledger.entries()} == {REFUSED}
 
 
@@ -435,7 +435,7 @@ async def test_too_many_that_have_not_joined_make_room(monkeypatch: pytest.Monke
             assert "worker 'w0' at 127.0.0.1" in failure.reason
             assert failure.reason.endswith("made room for a new connection: there are too many")
             assert failure.worker_may_return
-        # They are reported together, not one by one.
+        # Such connections are reported together, not one by one.
         assert not any(isinstance(event, Refused) for event in run.events)
 
 

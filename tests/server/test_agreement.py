@@ -1,4 +1,4 @@
-"""Holders that tell different things of a partition: most are believed, and the run goes on with them."""
+"""If claims of holders about a partition differ, the majority is believed, and the run goes on with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ options = partial(run_options, workers=7)
         ({"w0": {"p": 1}, "w1": {"p": 1}, "w2": {"q": 5}}, {}),
         ({"w0": {"p": 2}, "w1": {"p": 1}, "w2": {"p": 1}}, {"w0": ("p", ("w1", "w2"))}),
         ({"w10": {"p": 2}, "w2": {"p": 1}}, {"w10": ("p", ("w2",))}),
-        # w0 is odd at q, so that nobody believes it at p, where it would come first.
+        # w0 is outvoted at q, so that it is not believed at p, where it would come first.
         (
             {"w0": {"p": 2, "q": 2}, "w1": {"p": 1}, "w2": {"q": 1}, "w3": {"q": 1}},
             {"w0": ("q", ("w2", "w3"))},
@@ -54,7 +54,7 @@ def test_most_holders_are_believed_then_the_first(claims: Any, odd: Any) -> None
 
 
 async def check(cluster: Cluster, workers: list[asyncio.Task[Any]]) -> None:
-    """The run ends with the honest workers, and with the models of the twin."""
+    """Check that the run ends with the honest workers and the models of the twin."""
     record = await cluster.server
     assert record.plan.placement.workers == HOMOGENEOUS.workers
     expected = train(PARTITIONS, SETTINGS).models
@@ -79,7 +79,7 @@ async def test_the_first_to_declare_is_not_believed_against_most() -> None:
 
 
 class Waiting:
-    """A partition that is encoded when it is time."""
+    """A partition whose encoding waits for an event."""
 
     def __init__(self, stored: Partition, encoded: Partition, time: threading.Event) -> None:
         self.id, self.task = stored.id, stored.task
@@ -131,7 +131,7 @@ async def test_partitions_that_do_not_fit_each_other_are_named_with_their_holder
 
 
 class Elsewhere:
-    """Another machine, in place of the one that workers are on."""
+    """A stand-in for another machine with other arithmetic."""
 
     @staticmethod
     def here(kind: str) -> Machine:
@@ -208,5 +208,5 @@ async def test_copies_may_have_their_columns_in_another_order() -> None:
             workers = [cluster.join(name, [parts[name]]) for name in names]
             await cluster.server
             found += [(await worker).coef_.tobytes() for worker in workers]
-    # The order of the features follows from the names of the workers, not from the order in which they came.
+    # The order of the features follows from the names of the workers, not from the order of joining.
     assert len(set(found)) == 1

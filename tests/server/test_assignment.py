@@ -25,7 +25,7 @@ PARTITIONS = [replace(part, task=part.id) for part in make_partitions(6, "square
 
 
 def members(hearing: int = 0) -> list[Member]:
-    """Six workers that store three of six partitions each; the first of them hear the group."""
+    """Six workers that store three of six partitions each; the first `hearing` of them receive the group."""
     stored = [[PARTITIONS[n] for n in own] for own in HOMOGENEOUS.stored]
     return [make_member(f"w{k}", own, hears=k < hearing) for k, own in enumerate(stored)]
 
@@ -82,7 +82,7 @@ async def test_members_that_hear_the_group_share_rows() -> None:
     made = make_assignment(0, members(hearing=4), progress())
     assert isinstance(made, Assignment)
     assert made.listeners == ("w0", "w1", "w2", "w3")
-    # Each of them lacks three vectors, and the same three combinations serve all.
+    # Each worker lacks three vectors, and the same three combinations serve all of them.
     assert made.network == "3 vectors to the group instead of 12 over TCP"
 
 

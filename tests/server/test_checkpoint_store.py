@@ -49,7 +49,7 @@ def test_of_a_truncated_checkpoint_the_one_before_is_used(tmp_path: Path, share:
     found = store.load()
     assert found is not None
     assert found.round == 1
-    # A checkpoint that cannot be used does not push out one that can.
+    # A damaged checkpoint does not displace a valid one.
     store.save(replace(CHECKPOINT, round=3))
     assert [Checkpoint.unpack(file.read_bytes()).round for file in store.files] == [3, 1]
 

@@ -18,7 +18,7 @@ LISTENING = Listening("r1", "127.0.0.1", 7700)
 
 
 class Asker:
-    """A listening `Health`, and a client that asks it."""
+    """A listening `Health`, and a client of it."""
 
     def __init__(self) -> None:
         self.metrics = Metrics(5, Ledger())
@@ -26,7 +26,7 @@ class Asker:
         self.address = ("", 0)
 
     async def raw(self, request: bytes) -> bytes:
-        """What comes back for these bytes until the connection ends."""
+        """The answer to these bytes, until the connection ends."""
         reader, writer = await asyncio.open_connection(*self.address)
         try:
             writer.write(request)

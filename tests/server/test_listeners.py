@@ -50,7 +50,7 @@ def test_a_worker_that_asks_for_most_rows_again_is_served_over_tcp() -> None:
     assert worker.hears, "too few rows tell nothing"
     listeners.judge(worker, 1, 0.0, ReceptionCounts(needed=JUDGED_ROWS, asked=JUDGED_ROWS * 3 // 4))
     assert worker.hears
-    # Only what came since the last judgement counts.
+    # Only the counts since the last decision matter.
     listeners.judge(
         worker, 2, 0.0, ReceptionCounts(needed=2 * JUDGED_ROWS, asked=JUDGED_ROWS * 3 // 4 + JUDGED_ROWS)
     )

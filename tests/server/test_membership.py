@@ -1,4 +1,4 @@
-"""What is said when nobody is left who holds something."""
+"""The error if no worker holds a partition any more."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Wire(GroupSender):
 
 
 class Control:
-    """Connections that take a turn of the loop."""
+    """Connections whose answers take a turn of the event loop."""
 
     def __init__(self, made: Round, listeners: dict[str, MulticastReceiver]) -> None:
         self.made, self.listeners = made, listeners
@@ -158,7 +158,7 @@ async def test_bursts_are_repaired() -> None:
 
 
 async def test_one_repair_serves_all() -> None:
-    """All lose a tenth, each its own; what is sent again is far less than the sum of that."""
+    """Each listener loses a different tenth; repairs are far fewer than the sum of the losses."""
     group, made = free_group(), example()
     with group_cluster(made, GroupSender(group, LOOPBACK), group) as opened:
         chance = random.Random(3)
@@ -171,7 +171,7 @@ async def test_one_repair_serves_all() -> None:
 
 
 def lossy(receiver: GroupReceiver, chance: random.Random, loss: float) -> None:
-    """Have a receiver lose datagrams after the socket."""
+    """Let a receiver lose datagrams after the socket."""
     hand_over = receiver._hand_over
 
     def sometimes(datagram: memoryview) -> None:
@@ -243,7 +243,7 @@ async def test_who_does_not_answer_is_served_on_its_connection() -> None:
         opened.check()
         assert opened.control.delivered == [(mute, index) for index in range(made.layout.ranges)]
         assert opened.control.given_up == [mute]
-        # What it says now is too late, and no fault.
+        # Its report is too late, but no error.
         opened.loop.take_report(mute, 0, b"", 0)
 
 

@@ -61,7 +61,7 @@ class Run:
         connection.write = write
 
     def assignment(self) -> Assignment:
-        """A plan of the whole run whose first round has come up, and been combined."""
+        """A plan of the whole run whose first round has come up and been combined."""
         progress = TrainingProgress("run", PROBLEM, "relay", lambda event: None)
         for member in self.members.values():
             member.hears = True
@@ -82,7 +82,7 @@ class Run:
         await self.server.begin(assignment.number, 1, assignment.side, listeners)
 
     def reporting(self, name: str, lacks: Callable[[LossQuery], bytes] = lambda query: b"") -> None:
-        """Let a worker report what it lacks whenever it is asked; nothing unless a test says otherwise."""
+        """Let a worker answer loss queries; by default it lacks nothing."""
 
         def report(message: Any) -> None:
             if isinstance(message, LossQuery):
@@ -105,12 +105,12 @@ async def running(**facts: Any) -> AsyncIterator[Run]:
 
 
 def told(run: Run, member: Member) -> str | None:
-    """Why a worker is served over TCP."""
+    """The reason why a worker is served over TCP; None if it is not."""
     return run.server.record((), "").served_over_tcp.get(member.name)
 
 
 def joined(run: Run, name: str, reason: str = "") -> None:
-    """Let a worker say at once whether the probe arrived."""
+    """Let a worker report at once whether the probe arrived."""
     run.answer(name, lambda message: run.scripts[name].says(JoinedGroup(reason)))
 
 
@@ -126,7 +126,7 @@ async def test_a_worker_that_receives_the_probe_hears_the_group() -> None:
         joined(run, "w1")
         await run.server.probe(run.members["w1"])
         other = run.scripts["w1"].sent[0]
-        # One key for all, and a number of its own for each probe.
+        # All probes have one key, and each has a nonce of its own.
         assert message.key == other.key
         assert message.nonce != other.nonce
 
@@ -159,7 +159,7 @@ async def test_a_worker_that_does_not_receive_the_group_is_served_over_tcp() -> 
         await run.server.probe(run.members["w0"])
         assert not run.members["w0"].hears
         assert told(run, run.members["w0"]) == "nothing was heard"
-        # A worker that comes back and hears the group then is served by it.
+        # A worker that comes back and then receives the group is served by it.
         joined(run, "w0")
         await run.server.probe(run.members["w0"])
         assert told(run, run.members["w0"]) is None

@@ -24,7 +24,7 @@ LATE = WaitError("no uplink", seconds=1.0, option=OPTION)
 
 
 class Connection:
-    """A connection that notes what is sent, or fails."""
+    """A connection that records messages, or fails."""
 
     def __init__(self, lost: bool = False, error: BaseException | None = None) -> None:
         self.lost, self.error = lost, error
@@ -52,7 +52,7 @@ class Connection:
 
 
 class Membership:
-    """Notes which members were lost, and how."""
+    """Records the lost members, with the arguments."""
 
     def __init__(self) -> None:
         self.lost: list[tuple[str, bool, bool]] = []

@@ -18,7 +18,7 @@ def member(name: str, *partitions: str, over: bool) -> Any:
 
 
 class Membership:
-    """One worker is there, another comes when it is waited for."""
+    """A membership in which one worker is present and another comes when the server waits for it."""
 
     def __init__(self, first: Any, second: Any) -> None:
         self._there, self._coming = [first], second

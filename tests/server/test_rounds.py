@@ -56,12 +56,12 @@ OWN = stored_at(HOMOGENEOUS, PARTITIONS)
 
 
 class Hand(Script):
-    """A worker that answers each message at once, as a real one does, unless a test bends what it sends.
+    """A worker that answers each message at once, as a real one does; tests may change its messages.
 
     Attributes
     ----------
     uplink, done : callable
-        Change what it sends.
+        Functions that change its messages.
     before : callable
         Called with the number of a round before its uplink is sent.
     """
@@ -191,7 +191,7 @@ class Run:
         return [event for event in self.events if isinstance(event, Planned)]
 
     def check(self, *without: str) -> None:
-        """That the run went as one in a single process goes, and that all workers were told so."""
+        """Check that the run gave the models of the one-process twin, and that all workers were told."""
         twin = train(PARTITIONS, self.progress.problem.settings)
         assert [record.objective for record in self.progress.records] == list(twin.objectives)
         assert [record.round for record in self.progress.records] == list(range(len(twin.objectives)))
@@ -229,7 +229,7 @@ async def test_a_training_that_has_converged_ends_before_its_limit() -> None:
 
 
 def vanishing(hand: Hand, number: int) -> Callable[[int], None]:
-    """A worker's end in a round."""
+    """A function that ends a worker's connection in a round."""
     return lambda round_: hand.vanish() if round_ == number else None
 
 
@@ -410,7 +410,7 @@ async def test_the_outcome_is_what_a_worker_tells(
 
 
 async def state_after(strategy: str, count: int) -> bytes:
-    """The state of the training after a run of so many rounds."""
+    """The state of the training after a run of `count` rounds."""
     run = Run(strategy, replace(SETTINGS, rounds=count))
     await run.make()
     trainer = run.progress.trainer or run.hands["w0"].trainer

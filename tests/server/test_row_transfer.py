@@ -31,7 +31,7 @@ OWN = stored_at(HOMOGENEOUS, PARTITIONS)
 
 
 class Group:
-    """Notes what the multicast server is told."""
+    """Records the calls of the multicast server."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -78,7 +78,7 @@ class Run:
         self.then = {script.member: AfterRound.GO_ON for script in self.scripts}
 
     def messages(self, k: int, round_: int = 0) -> list[Any]:
-        """What worker `k` sends up in a round."""
+        """The messages of worker `k` in a round."""
         upload = self.sides[k].compute()
         first, *others = (rows.reshape(-1) for rows in upload.rows)
         uplink = Uplink(
@@ -88,7 +88,7 @@ class Run:
         return [uplink, *(MoreRows(0, round_, (rows,), rows) for rows in others if rows.nbytes)]
 
     def say(self, but: int | None = None, instead: Sequence[Message] = ()) -> None:
-        """Let all workers send their rows, but for one that sends other messages."""
+        """Let all workers send their rows, except that one may send other messages."""
         for k, script in enumerate(self.scripts):
             script.says(*(instead if k == but else self.messages(k)))
 

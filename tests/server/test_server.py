@@ -1,4 +1,4 @@
-"""A server from its first greeting to its last goodbye: over real TCP, with real workers in one process."""
+"""Whole runs of a server over real TCP, with real workers in one process."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_a_stopped_run_is_resumed_where_it_was_stopped(tmp_path: Path, str
     assert [entry.objective for entry in record.rounds] == list(twin.objectives)
     assert models[0].coef_.tobytes() == twin.models.coef_.tobytes()
     assert record.run == run
-    # What the first server sent and received counts, but the kernel did not count it for the second.
+    # Bytes of the first server are in the ledger, but not in the kernel's counts for the second.
     assert {entry.round for entry in record.ledger.entries() if entry.kind == "uplink"} == set(range(40))
     assert record.kernel == {}
 

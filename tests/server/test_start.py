@@ -1,4 +1,4 @@
-"""The start of a run: real members and admission; workers join when a test says so."""
+"""The start of a run, with real members and admission, and workers that a test controls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Run:
         self.start = RunStart(made, self.membership, admission, log)
 
     def join(self, name: str, partitions: Sequence[Partition], **facts: Any) -> Member:
-        """Let a worker join, whose rows are encoded at once unless a test says otherwise."""
+        """Let a worker join, whose rows by default are encoded at once."""
         infos = tuple(part.info(SETTINGS) for part in partitions)
         member = Script(name, partitions, **{"infos": infos, **facts}).member
         self.membership.add(member)
@@ -52,7 +52,7 @@ class Run:
             return await self.start.complete()
 
     async def waits(self) -> asyncio.Task[Any]:
-        """The start, which is waiting."""
+        """A task of the start, once it waits."""
         task = asyncio.create_task(self.complete())
         for _ in range(3):
             await asyncio.sleep(0)
@@ -60,7 +60,7 @@ class Run:
         return task
 
     def told(self, kind: type[ServerEvent]) -> dict[str, str]:
-        """What events of a kind said of which worker."""
+        """The reasons in events of a kind, by worker."""
         found: list[Any] = [event for event in self.events if isinstance(event, kind)]
         return {event.worker: event.reason for event in found}
 
@@ -118,7 +118,7 @@ async def test_the_start_waits_until_the_rows_are_encoded() -> None:
     slow.lost = LinkError("reset", peer="w1")
     run.membership.note_change()
     _, declared = await waiting
-    # The run knows the partitions that nobody could encode; others may come with them.
+    # The run includes the partitions that no worker could encode; other workers may bring them.
     assert len(declared) == 12
     assert set(run.membership.infos) == {f"p{n}" for n in range(6)}
 
@@ -192,7 +192,7 @@ async def test_the_holder_that_most_others_contradict_is_refused() -> None:
 async def test_refused_workers_are_replaced_where_rows_would_be_missing() -> None:
     run = Run(workers=2)
     run.join("w0", PARTITIONS[:1])
-    # Of two holders that differ, the first by name is believed; p1 then has no holder.
+    # Of two holders that differ, the first by name is believed, and p1 then has no holder.
     run.join("w1", [changed(PARTITIONS[0]), PARTITIONS[1]])
     waiting = await run.waits()
     assert set(run.membership.members) == {"w0"}
@@ -213,7 +213,7 @@ async def test_copies_are_not_waited_for_once_all_rows_are_there() -> None:
     run = Run(workers=2)
     run.join("w0", PARTITIONS)
     run.join("w1", [changed(PARTITIONS[0])])
-    # One worker is left of the two that were asked for, but it holds all there is.
+    # Only one of the two requested workers is left, but it holds all partitions.
     await run.complete()
     assert set(run.membership.members) == {"w0"}
 

@@ -1,4 +1,4 @@
-"""Plans and the state of the training, as the server hands them to its members."""
+"""The server sends plans and the state of the training to its members."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ROUND = 2
 
 
 class Run:
-    """Three workers of a run at round 2, of which all hold all partitions."""
+    """Three workers of a run at round 2, which all hold all partitions."""
 
     def __init__(self, strategy: str = "relay") -> None:
         self.progress = TrainingProgress("run", PROBLEM, strategy, lambda event: None, round=ROUND)
@@ -47,13 +47,13 @@ class Run:
         self.states = StateHandover(Peers(self.membership, self.progress, 0.05), self.progress)
 
     def assign(self) -> Assignment:
-        """A plan for all members, made as the server makes it before it hands it out."""
+        """A plan for all members, as the server makes it before it sends it."""
         made = make_assignment(self.progress.plans, self.members, self.progress)
         self.progress.plans += 1
         return made
 
     def origin(self, *keepers: int, **facts: Any) -> TrainingState:
-        """The state of this round, which the members at these places keep."""
+        """The state of this round, held by the members at these positions."""
         return TrainingState(ROUND, False, tuple(self.members[k] for k in keepers), **facts)
 
     def sent(self) -> list[list[str]]:
@@ -102,7 +102,7 @@ async def test_all_that_keep_the_state_are_sent_the_plan_alone() -> None:
     recipe, plan_digest = recipe_and_digest(assignment.plan)
     assert (assign.plan, assign.round, assign.over, assign.grouped) == (0, ROUND, False, False)
     assert (assign.recipe, assign.digest, assign.partitions) == (recipe, plan_digest, PROBLEM.infos)
-    # Whichever is longer may come next: rows of the round, or the state.
+    # The limit is the longer of the two messages that may come next: rows of the round, or the state.
     expected = [max(assignment.side.uplink_bytes(k), PROBLEM.state_bytes) for k in range(3)]
     assert [member.connection.session.body_limit for member in run.members] == expected
 
@@ -117,7 +117,7 @@ async def test_the_limit_of_messages_never_shrinks() -> None:
 async def test_a_keeper_gives_the_state_to_those_that_lack_it() -> None:
     run = Run()
     script = run.scripts[1]
-    # What arrived for the plan before is forgotten with the new plan, so that answers come after it.
+    # Messages for the old plan are dropped with the new plan, so that answers must come after it.
     answer_to_assign(script, {"assign, give": [snapshot()]})
     for k in (0, 2):
         answer_to_assign(run.scripts[k], {"assign, take": [AwaitRestore(0)]})

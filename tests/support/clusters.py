@@ -77,7 +77,7 @@ class Cluster:
 
 
 def stored_at(placement: Placement, partitions: Sequence[Kept]) -> Mapping[str, list[Kept]]:
-    """Worker → its partitions; `partitions` in the order of the placement."""
+    """A mapping of workers to their partitions; `partitions` are in the order of the placement."""
     by_name = {partition.id: partition for partition in partitions}
     return {worker: [by_name[name] for name in names] for worker, names in placement.as_dict().items()}
 

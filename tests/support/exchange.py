@@ -56,14 +56,14 @@ class RoundExchange:
         ]
 
     def up(self) -> list[Upload]:
-        """What each worker sends, checked by the server."""
+        """The uploads of all workers, checked by the server."""
         sent = [worker.compute() for worker in self.workers]
         for k, part in enumerate(sent):
             self.server.check(k, part)
         return sent
 
     def combine(self, sent: list[Upload], last: bool, established: Collection[str] = ()) -> list[list[Bytes]]:
-        """Range by range, what each worker is sent."""
+        """The rows that each worker is sent, range by range."""
         server = self.server
         server.agree(sent, established)
         replies: list[list[Bytes]] = [[] for _ in self.workers]
@@ -82,7 +82,7 @@ class RoundExchange:
             reply.append(np.concatenate([np.empty(0, np.uint8), *self.server.rows(k, i)]))
 
     def down(self, replies: list[list[Bytes]]) -> None:
-        """Let each worker decode and apply what it is sent."""
+        """Let each worker decode and apply its rows."""
         for k, (worker, reply) in enumerate(zip(self.workers, replies, strict=True)):
             assert sum(map(len, reply)) == worker.received_bytes == self.server.downlink_bytes(k)
             for i, rows in enumerate(reply):

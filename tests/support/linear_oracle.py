@@ -37,7 +37,7 @@ def subsets(workers: int, least: int = 0) -> Iterator[frozenset[int]]:
 def linear_demands(
     holders: Sequence[Sequence[int]], workers: int, target: Sequence[Sequence[int]], silent: int
 ) -> dict[frozenset[int], int]:
-    """S without B → rank of the target on the columns that only S holds, for every S and s workers B."""
+    """A mapping of S without B to the rank of the columns that only S holds, for all S and s workers B."""
     demands: dict[frozenset[int], int] = {}
     for S in subsets(workers):
         rank = restricted_rank(target, [n for n, H in enumerate(holders) if S.issuperset(H)])
@@ -48,7 +48,7 @@ def linear_demands(
 
 
 def central_demands(holders: Sequence[Sequence[int]], workers: int, silent: int) -> dict[frozenset[int], int]:
-    """Responders that hold one of J → |J|, for every set of responders and every set J of partitions."""
+    """For all responders and sets J of partitions, a mapping of the responders that hold one of J to |J|."""
     demands: dict[frozenset[int], int] = {}
     for A in combinations(range(workers), workers - silent):
         for J in subsets(len(holders), 1):
@@ -62,7 +62,7 @@ def met(rates: Sequence[Fraction] | Sequence[int], demands: Demands, subpackets:
 
 
 def integer_minimum(workers: int, demands: Demands, subpackets: int = 1) -> int:
-    """The smallest sum of whole packets that meets all demands: every rate vector of each sum is tried."""
+    """The smallest sum of whole packets that meets all demands, by trying every rate vector of each sum."""
     total = max(demands.values(), default=0) * subpackets
     while not any(met(rates, demands, subpackets) for rates in _rates(workers, total)):
         total += 1
@@ -70,7 +70,7 @@ def integer_minimum(workers: int, demands: Demands, subpackets: int = 1) -> int:
 
 
 def fractional_minimum(workers: int, demands: Demands) -> Fraction:
-    """The smallest sum of real rates: every vertex of the polyhedron is tried."""
+    """The smallest sum of real rates, by trying every vertex of the polyhedron."""
     constraints = [([int(k in S) for k in range(workers)], demand) for S, demand in demands.items()]
     constraints += [([int(k == i) for k in range(workers)], 0) for i in range(workers)]
     sums = []

@@ -20,13 +20,13 @@ def make_member(name: str, partitions: Sequence[Partition] = (), **facts: Any) -
 
 
 class Script:
-    """A member that is ready, and whose connection has lists where others have a socket.
+    """A member that is ready, whose connection has lists in place of a socket.
 
     Attributes
     ----------
     member : Member
     sent : list of Message
-        What the server sent it, in this order.
+        The server's messages to it, in order.
     """
 
     def __init__(self, name: str, partitions: Sequence[Partition] = (), **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""Brute force for the bounds and rates of small placements: definitions, spelled out, and nothing clever."""
+"""Brute force for the bounds and rates of small placements, directly from the definitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def placement_of(holders: Sequence[Sequence[int]], workers: int) -> Placement:
 
 @st.composite
 def small_placements(draw: st.DrawFn, most_workers: int = 6, most_partitions: int = 10) -> Placement:
-    """Any placement: partitions held by one or by all, workers that store nothing or everything."""
+    """Placements, also with partitions at one worker or all, and workers that store nothing or all."""
     K = draw(st.integers(1, most_workers))
     some = st.sets(st.integers(0, K - 1), min_size=1).map(sorted)
     one = st.integers(0, K - 1).map(lambda k: [k])
@@ -67,7 +67,7 @@ def proper_subsets(K: int) -> Iterator[tuple[int, ...]]:
 
 
 def ex(placement: Placement, cut: Sequence[int]) -> int:
-    """How many partitions only the workers of `cut` hold, counted one partition at a time."""
+    """The number of partitions that only the workers of `cut` hold, counted one by one."""
     return sum(set(holders) <= set(cut) for holders in placement.holders)
 
 
@@ -89,7 +89,7 @@ def least_uplink_load(placement: Placement) -> tuple[Fraction, list[list[list[in
 
 
 def feasible(placement: Placement, rates: Sequence[Fraction | int], subpackets: int = 1) -> bool:
-    """Whether no cut at all is violated."""
+    """Whether no cut is violated, by trying all of them."""
     return all(
         sum(rates[k] for k in cut) >= subpackets * ex(placement, cut)
         for cut in proper_subsets(len(placement.workers))
@@ -97,7 +97,7 @@ def feasible(placement: Placement, rates: Sequence[Fraction | int], subpackets: 
 
 
 def most_balanced_rates(placement: Placement, subpackets: int) -> list[int]:
-    """Of all integral rates of sum `⌈P·R_CO⌉` the decreasingly minimal ones, sorted in decreasing order."""
+    """The decreasingly minimal integral rates with sum `⌈P·R_CO⌉`, sorted in decreasing order."""
     K = len(placement.workers)
     total = ceil(subpackets * least_uplink_load(placement)[0])
     best = [total + 1]
@@ -109,7 +109,7 @@ def most_balanced_rates(placement: Placement, subpackets: int) -> list[int]:
 
 
 def shortest_time(placement: Placement, speeds: Sequence[Fraction | int]) -> Fraction:
-    """The least makespan: the slowest cut."""
+    """The smallest makespan, that of the slowest cut."""
     return max(
         (Fraction(ex(placement, cut)) / sum(Fraction(speeds[k]) for k in cut))
         for cut in proper_subsets(len(placement.workers))

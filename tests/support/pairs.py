@@ -1,4 +1,4 @@
-"""A server's and a worker's end of one connection over the loopback, which speak as a test tells them."""
+"""A server's and a worker's end of one connection over the loopback, which a test controls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncdmtl.protocol.messages.rounds import Assign
 SILENCE = 30.0
 LIMIT = (10.0, "--round-timeout")
 
-# Bytes of rows that either end takes in one message, once both were led to the first round.
+# The most bytes of rows that either end accepts in one message, once both are in the first round.
 BODY_LIMIT = 1 << 20
 
 
@@ -50,7 +50,7 @@ async def pair(
 
 
 async def join(server: Connection, worker: Connection) -> None:
-    """Lead both ends to the first round."""
+    """Bring both ends to the first round."""
     for sender, message in (
         (worker, Hello(VERSION, "w0", SILENCE)),
         (server, Welcome("run", {}, SILENCE)),

@@ -1,4 +1,4 @@
-"""One worker that takes part in a run whose server is a test: it computes the server's rows."""
+"""A worker that takes part in a run whose server is played by a test, with rows from a run without a wire."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ Wanted = TypeVar("Wanted", bound=Message)
 PLACEMENT = Placement.cyclic(3, 6, 2)
 SETTINGS = make_settings(dtype="float64", rounds=3)
 
-# Rows of this many features travel in one range, and of this many in three.
+# Numbers of features whose rows travel in one range, and in three.
 ONE_RANGE, THREE_RANGES = 9, 12_000
 
 KEY, NONCE, PIECE_BYTES = bytes(32), bytes(16), 1000
 
 
 class Watcher(WorkerObserver):
-    """Notes what a worker tells."""
+    """Records the calls of a worker."""
 
     def __init__(self) -> None:
         self.seen: list[object] = []
@@ -68,18 +68,18 @@ class Watcher(WorkerObserver):
 
 
 class Run:
-    """A worker `w0` that takes part in a run, and all other sides of it.
+    """A worker `w0` that takes part in a run, and all other sides of the run.
 
     Attributes
     ----------
     server : Connection
-        The server's end, at which a test speaks.
+        The server's end, which a test controls.
     exchange : RoundExchange
         The same run without a wire.
     part : Participation
     state : WorkerState
     task : Task of TaskModels
-        The worker's part, which is being made.
+        The worker's participation, in progress.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Run:
         await self.server.send(message, *LIMIT)
 
     async def welcome(self) -> Declare:
-        """Lead the worker to where it waits for the first plan; what it declares."""
+        """Bring the worker to the state in which it waits for the first plan; return its declaration."""
         await self.hear(Hello)
         await self.say(Welcome("run", SETTINGS.as_dict(), SILENCE))
         declared = await self.hear(Declare)
@@ -120,7 +120,7 @@ class Run:
         await self.say(Assign(number, round_, False, first, recipe, check, infos))
 
     async def join_group(self, sender: GroupSender) -> None:
-        """Have the worker join a group, and probe until it says whether it did."""
+        """Let the worker join a group, and send probes until it reports."""
         await self.say(JoinGroup(sender.group.address, sender.group.port, KEY, NONCE, PIECE_BYTES))
         datagram = memoryview(bytearray(PIECE_BYTES + OVERHEAD))
         Stream.of_probe(KEY, NONCE).seal(0, 0, memoryview(bytes(PIECE_BYTES)), datagram)
@@ -150,7 +150,7 @@ class Run:
         return check
 
     async def uplink(self) -> list[bytes]:
-        """What the worker sends up, range by range."""
+        """The worker's rows, range by range."""
         up = await self.hear(Uplink)
         rows = [up.body.tobytes()]
         while sum(map(len, rows)) < up.body.nbytes + up.rest:

@@ -1,4 +1,4 @@
-"""A worker's end of a connection that does what a test tells it, over a real socket."""
+"""A worker's end of a connection over a real socket, which a test controls."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from asyncdmtl.protocol.session import Session
 
 Wanted = TypeVar("Wanted", bound=Message)
 
-# Bytes that the kernel keeps of what a peer does not read; it takes some more.
+# Bytes of the kernel's receive buffer of a peer that does not read; the kernel keeps some more.
 SMALL = 1 << 14
 
 
 class Peer:
-    """A worker that joins like any other; then a test speaks for it.
+    """A worker that joins like any other; then a test controls it.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Peer:
     @classmethod
     @contextlib.asynccontextmanager
     async def connected(cls, name: str, address: tuple[str, int]) -> AsyncIterator[Peer]:
-        """One that is connected and has said nothing yet."""
+        """A peer that is connected and has sent nothing yet."""
         end = socket.socket()
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         end.setblocking(False)
@@ -65,7 +65,7 @@ class Peer:
             writer.transport.abort()
 
     async def hear(self, wanted: type[Wanted]) -> Wanted:
-        """The next message but heartbeats."""
+        """The next message that is no heartbeat."""
         while True:
             while self._inbox:
                 message = self._inbox.popleft()

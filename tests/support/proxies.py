@@ -1,4 +1,4 @@
-"""A network that fails when told to: real TCP on both sides, and this in between."""
+"""A network that fails on demand: a proxy with real TCP on both sides."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Proxy:
     Attributes
     ----------
     up, down : callable
-        Functions that change the bytes on their way to the server, and from it.
+        Functions that change the bytes to the server, and from the server.
     passing : Event
         While it is cleared, nothing passes and neither end is told, as with an unplugged cable.
     connected : int
-        How many connections there were.
+        The number of connections so far.
     """
 
     def __init__(self, server: tuple[str, int]) -> None:
@@ -35,7 +35,7 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
-        """Listen, and leave nothing behind."""
+        """Listen in a `with` block; then close everything."""
         listener = await asyncio.start_server(self._accept, *self.address)
         self.address = listener.sockets[0].getsockname()[:2]
         try:

@@ -1,4 +1,4 @@
-"""Coupled quadratic problems, and what they come to by a solver that is not ours."""
+"""Coupled quadratic problems, and their minima by an independent solver."""
 
 from __future__ import annotations
 

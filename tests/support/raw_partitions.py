@@ -1,4 +1,4 @@
-"""Partitions as from files, and the encoding that all of them agree on."""
+"""Raw partitions as from files, and the encoding pooled from them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from asyncdmtl.report.run_report import report_run
 
 PARTITIONS = make_partitions(6, "squared")
 
-# Rows to test the models of each task on.
+# Test rows of each task.
 TEST = {p.task: (p.X, p.y) for p in make_partitions(6, "squared", seed=1)[::2]}
 
 
@@ -40,7 +40,7 @@ def full_report() -> dict[str, Any]:
 
 
 def make_metrics(gains: list[float | None], name: str = "RMSE") -> dict[str, Any]:
-    """Scores of tasks whose coupled models gain so much over 1.0."""
+    """Scores of tasks whose coupled models gain these amounts over 1.0."""
     higher = name != "RMSE"
     rows = {
         f"task {t}": {

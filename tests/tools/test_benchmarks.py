@@ -1,4 +1,4 @@
-"""The benchmarks run, check what they measure, and say so when it is wrong."""
+"""The benchmarks run, check their results, and report wrong ones."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_systems_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compare = tool("compare_systems")
     monkeypatch.delitem(compare.OWN, "multicast")
     case = compare.Case(3, 5000, 5)
-    # What the star needs is in this very environment.
+    # This environment has the packages that the star needs.
     found = compare.measure_case(
         case, "open", [2], {"star": None, "mpi": "no wheel"}, Path(sys.executable), 60.0
     )

@@ -1,4 +1,4 @@
-"""Captured packets are put together again, and every byte of them is accounted for."""
+"""Captured packets are reassembled, and every byte of them is accounted for."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def uplink(round_: int, size: int) -> Uplink:
 def packet(
     source: tuple[str, int], target: tuple[str, int], sequence: int, data: bytes, flags: int = 0x10
 ) -> bytes:
-    """As it is on an Ethernet."""
+    """A packet as it is on an Ethernet."""
     tcp = struct.pack(">HHIIBBHHH", source[1], target[1], sequence % 2**32, 0, 5 << 4, flags, 1000, 0, 0)
     length = 20 + len(tcp) + len(data)
     addresses = socket.inet_aton(source[0]) + socket.inet_aton(target[0])
@@ -51,7 +51,7 @@ def packet(
 
 
 def sent(data: bytes, size: int, start: int = 2**32 - 700) -> list[bytes]:
-    """What a worker sends, in packets of some bytes; the numbers wrap round."""
+    """A worker's bytes in packets of `size` bytes, with sequence numbers that wrap round."""
     first = [packet(WORKER, SERVER, start - 1, b"", 0x02)]
     return first + [
         packet(WORKER, SERVER, start + at, data[at : at + size]) for at in range(0, len(data), size)
@@ -72,7 +72,7 @@ def test_bytes_belong_to_the_rounds_that_their_frames_say(size: int) -> None:
     counts = counted(sent(b"".join(data for data, _ in parts), size))
     for key, (data, body) in zip([None, 0, 1, 2], parts, strict=True):
         assert (counts[key, "up"]["payload"], counts[key, "up"]["framing"]) == (body, len(data) - body)
-    # Ethernet, IP and TCP: 14, 20 and 20 bytes a packet, the first with none of ours.
+    # Headers of Ethernet, IP and TCP have 14, 20 and 20 bytes a packet; the first packet has no payload.
     packets = sum(row["packets"] for row in counts.values())
     assert sum(row["headers"] for row in counts.values()) == 54 * packets
     assert packets == 1 + -(-sum(len(data) for data, _ in parts) // size)

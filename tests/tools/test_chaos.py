@@ -1,4 +1,4 @@
-"""The chaos tool runs, finds nothing in what is there, and finds what is planted."""
+"""The chaos tool runs, finds no bug in the code, and finds planted bugs."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_seed_always_means_the_same_and_all_faults_are_drawn() -> None:
 
 async def test_a_wrong_result_is_found() -> None:
     scenario = tool("scenario")
-    # Nobody else holds the partition of the liar, so that nobody can contradict it.
+    # No other worker holds the partition of the worker with wrong updates, so that none contradicts it.
     planted = calm(scenario.Fault(scenario.LIE, "w1", "round", 5))
     stored = {w: tuple(u for u in units if w == "w1" or u != "p0") for w, units in planted.stored.items()}
     holders = {**planted.holders, "p0": ("w1",)}

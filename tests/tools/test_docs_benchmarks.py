@@ -1,4 +1,4 @@
-"""The page on benchmarks shows what the benchmarks wrote."""
+"""The page on benchmarks shows the results of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fuzzer runs, finds nothing in what is there, and finds what is planted."""
+"""The fuzzer runs, finds no bug in the code, and finds planted bugs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_input_does_what_it_must_not(capsys: pytest.CaptureFixture[str]) -> N
     assert books.count == 4000
     for target in fuzz.PERMITTED:
         for outcome in ("accepted", "refused"):
-            # No bomb is a message.
+            # A bomb is never a valid message.
             if (target, outcome) != ("bomb", "accepted"):
                 assert books.outcomes[target, outcome] > 0, f"no input of {target} was {outcome}"
     assert len(books.reasons) > 200
@@ -76,11 +76,11 @@ class _PlantedError(Exception):
 
 
 def hunt(monkeypatch: pytest.MonkeyPatch, inputs: int = 3000) -> str:
-    """The complaint about the first bug that is found; fails if there is none."""
+    """The message of the first bug that is found; the test fails if there is none."""
     fuzz = fuzzer()
 
     def found(books: Any, data: bytes, error: Exception) -> None:
-        # What is printed for --replay is enough to see it again.
+        # The input that is printed for --replay reproduces the bug.
         with pytest.raises(fuzz.BugError):
             fuzz.Fuzzer(0).run(bytes.fromhex(data.hex()))
         raise _PlantedError(str(error))

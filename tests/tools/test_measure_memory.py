@@ -1,4 +1,4 @@
-"""The server's memory is measured, and bounded by a small multiple of what it codes."""
+"""The server's memory is measured, and bounded by a small multiple of the coded bytes."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def tool(name: str) -> Any:
 
 
 def run(name: str, *options: str, path: str | None = None) -> str:
-    """What a tool prints; with another PATH, it finds no `ip`."""
+    """The output of a tool; with another PATH, it finds no `ip`."""
     environment = {**os.environ, **({} if path is None else {"PATH": path})}
     done = subprocess.run(
         [sys.executable, TOOLS / f"{name}.py", *options],
@@ -55,7 +55,7 @@ def test_hosts_are_apart_and_gone_in_the_end() -> None:
         with server:
             assert server.stdout is not None
             assert server.stdout.readline() == "ready\n"
-            # From nowhere else there is a way to this address.
+            # This address is not reachable from elsewhere.
             sent = subprocess.run(there.command(sys.executable, "-c", SEND, here.address), check=True)
             assert sent.returncode == 0
             assert server.stdout.read() == "50000\n"
@@ -105,7 +105,7 @@ def test_plan_ledger_kernel_and_packets_agree(tmp_path: Path) -> None:
             assert counts["headers"] > 0
     server = found["hosts"]["server"]
     for way, counted in (("up", server["received_bytes"]), ("down", server["sent_bytes"])):
-        # Each host counts Ethernet frames, each way; ARP and IPv6's own talk is in them too.
+        # Each host counts Ethernet frames in both directions, including ARP and IPv6's own messages.
         captured = sum(
             row["payload"] + row["framing"] + row["headers"] + row["retransmitted"]
             for row in found["captured"]
@@ -150,7 +150,7 @@ def test_a_sweep_measures_loads_on_the_bound(tmp_path: Path) -> None:
     out = ["--report", str(report), "--plot", str(plot)]
     run("sweep_traffic", *options, *out, path=str(tmp_path))
     points = json.loads(report.read_text())["points"]
-    # Three copies at two workers there cannot be.
+    # Three copies at two workers are impossible.
     (found,) = points
     load = found["loads"]["uplink"]
     assert load["measured"] == load["bound"] == load["uncoded"] == 2

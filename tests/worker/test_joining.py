@@ -1,4 +1,4 @@
-"""How a worker joins a run, over a real connection whose other end a test speaks for."""
+"""A worker joins a run over a real connection whose other end a test controls."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def ends() -> AsyncIterator[Ends]:
 
 
 async def welcomed(ends: Ends) -> WorkerState:
-    """Lead both ends to where the worker declares its partitions."""
+    """Bring both ends to the state in which the worker declares its partitions."""
     await ends.worker.send(Hello(VERSION, "w0", SILENCE), *LIMIT)
     await ends.server.receive((Hello,), *LIMIT)
     await ends.server.send(Welcome("run", SETTINGS.as_dict(), SILENCE), *LIMIT)
@@ -67,7 +67,7 @@ async def welcomed(ends: Ends) -> WorkerState:
 
 
 async def ready(ends: Ends) -> WorkerState:
-    """Lead both ends to where the server may name a group."""
+    """Bring both ends to the state in which the server may name a group."""
     state = await welcomed(ends)
     joining = asyncio.create_task(declare(ends, state))
     await ends.server.receive((Declare,), *LIMIT)

@@ -1,4 +1,4 @@
-"""A worker's end of a group: datagrams over the loopback, and the server's questions over a connection."""
+"""A worker's end of a group, with datagrams over the loopback and loss queries over a connection."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FEATURES = 12_000  # enough for rows of two ranges
 
 
 class Round:
-    """One round that a server sends to a group, of which one worker is a client.
+    """One round that a server sends to a group, with one worker as a client.
 
     Attributes
     ----------
@@ -71,20 +71,20 @@ class Round:
         self.reports.put_nowait(message)
 
     async def ask(self, index: int, count: int = 1, round_: int = 0) -> list[LossReport]:
-        """What the worker answers when it is asked about some ranges."""
+        """The worker's reports after a loss query about some ranges."""
         self.server.write(LossQuery(0, round_, index, count))
         async with asyncio.timeout(10):
             return [await self.reports.get() for _ in range(count)]
 
     async def complete(self, index: int) -> Bytes:
-        """The rows of a range, once they are there."""
+        """The rows of a range, once they have arrived."""
         async with asyncio.timeout(10):
             await self.client.complete(index)
         return self.client.hand_out(index)
 
 
 async def on_the_way(server: Connection, worker: Connection, round_: int = 0) -> None:
-    """Lead both ends to where the rows of a round are on their way."""
+    """Bring both ends to the state in which the rows of a round are on their way."""
     await worker.send(Uplink(0, round_, b"", (), 0.0, 0.0), *LIMIT)
     await server.receive((Uplink,), *LIMIT)
     await server.send(Downlink(0, round_, "go on", bytes(16), grouped=True), *LIMIT)
@@ -152,7 +152,7 @@ async def test_a_round_from_the_group_is_the_round_over_tcp(
             rows = await made.complete(i)
             assert rows.tobytes() == made.replies[i].tobytes()
             made.side.receive(i, rows)
-        # The digest of all that was decoded is checked here.
+        # This checks the digest of all decoded vectors.
         made.side.apply(made.exchange.server.digest(index))
         reports = await made.ask(0, count)
     assert [report.index for report in reports] == list(range(count))
@@ -190,11 +190,11 @@ async def test_a_range_that_the_group_does_not_bring_comes_over_tcp() -> None:
 async def test_a_wait_for_a_range_ends_when_the_group_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multicast_client, "SILENT_GROUP_SECONDS", 0.01)
     async with in_round() as (made, _):
-        # Before the first range there is nothing to wait for.
+        # Before the first range, there is nothing to wait for.
         await asyncio.wait_for(made.client.reached(-1), 10)
         await asyncio.wait_for(made.client.reached(0), 10)
         assert not made.client.has(0)
-        # A group that has fallen silent is not waited for again in this round.
+        # Once the group has fallen silent, the worker does not wait for it again in this round.
         monkeypatch.setattr(multicast_client, "SILENT_GROUP_SECONDS", 3600.0)
         await asyncio.wait_for(made.client.reached(1), 10)
 
@@ -206,7 +206,7 @@ async def test_a_round_that_is_over_lacks_nothing() -> None:
         made.client.begin(1)
         (report,) = await made.ask(0)
         assert (report.round, report.lacks, report.seen) == (0, b"", made.broadcast.sent(0))
-        # Rows of that round which come late are not wanted either.
+        # Late rows of that round are ignored, too.
         made.server.write(Fallback(0, 0, 0, (made.replies[0],)))
         await on_the_way(made.server, made.worker, 1)
         (report,) = await made.ask(0, round_=1)
@@ -272,7 +272,7 @@ async def test_an_answer_that_a_new_plan_makes_pointless_is_not_sent() -> None:
         made.server.write(LossQuery(0, 0, 0))
         made.server.write(Assign(1, 1, False, "keep", {}, bytes(16), ()))
         await made.worker.receive((Assign,), *LIMIT)
-        # A report that the protocol forbids now would raise where it is due.
+        # A report that the protocol forbids now would raise an error at the time when it is due.
         due = asyncio.Event()
         loop.call_later(2 * multicast_client.LATE_DATAGRAM_SECONDS, due.set)
         await due.wait()

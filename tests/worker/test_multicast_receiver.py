@@ -15,7 +15,7 @@ PLACEMENT = Placement.cyclic(4, 4, 2)
 
 
 class Receiver:
-    """A socket of a group, from which a test lets datagrams arrive."""
+    """A socket of a group, to which a test delivers datagrams."""
 
     def __init__(self) -> None:
         self.counts = DatagramCounts()
@@ -57,7 +57,7 @@ def test_a_round_is_received(made: tuple[Round, Receiver, MulticastReceiver]) ->
     assert not any(lacks)
     assert seen > 0
     round_.check(1, begun)
-    # Progress is told when a range begins and when it is complete, not for every datagram.
+    # Progress is reported when a range begins and when it is complete, not for every datagram.
     assert round_.layout.ranges <= len(progress) <= 2 * round_.layout.ranges
 
 

@@ -1,4 +1,4 @@
-"""A worker's part in a run whose server is a test: it says what it will."""
+"""The participation of a worker in a run whose server a test controls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ digest = Digest("run")
 
 
 def check(models: TaskModels, partitions: Sequence[Partition]) -> None:
-    """That these are the models of the one-process twin."""
+    """Check that these are the models of the one-process twin."""
     twin = train(partitions, SETTINGS).models
     assert models.tasks == twin.tasks
     assert models.coef_.tobytes() == twin.coef_.tobytes()
@@ -99,7 +99,7 @@ async def test_a_new_plan_replaces_the_one_that_the_worker_follows() -> None:
         await run.assign()
         await run.round(0, AfterRound.GO_ON)
         await run.uplink()
-        # Instead of the rows of round 1 a new plan comes: the round is computed anew under it.
+        # A new plan comes instead of the rows of round 1, and the round is computed again under it.
         await run.assign(1, round_=1)
         await run.round(1, AfterRound.GO_ON, plan=1)
         await run.round(2, AfterRound.END, plan=1)

@@ -1,4 +1,4 @@
-"""A worker follows a plan that is made for it, and refuses another before that costs anything."""
+"""A worker follows a plan that suits it, and refuses another one before any expensive work."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ MESSAGES = [MoreRows(0, 0, (np.full(4, i, np.uint8),)) for i in range(8)]
 
 
 class Connection:
-    """Takes all that is sent at once, until it is lost."""
+    """Accepts all messages at once, until it is lost."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -33,7 +33,7 @@ class Connection:
 
 
 class Group:
-    """A multicast group from which ranges arrive when a test says so."""
+    """A multicast group from which ranges arrive on demand."""
 
     def __init__(self) -> None:
         self.arrived = -1

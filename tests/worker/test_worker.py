@@ -1,4 +1,4 @@
-"""A worker in a run over real connections, whose server is real or does what a test tells it."""
+"""A worker in a run over real connections, with a real server or one that a test controls."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cluster(**options: Any) -> Cluster:
 
 
 def check(models: TaskModels) -> None:
-    """That these are the models of the one-process twin."""
+    """Check that these are the models of the one-process twin."""
     twin = train(PARTITIONS, SETTINGS).models
     assert models.tasks == twin.tasks
     assert models.coef_.tobytes() == twin.coef_.tobytes()
@@ -54,7 +54,7 @@ def check(models: TaskModels) -> None:
 
 @contextlib.asynccontextmanager
 async def listening() -> AsyncIterator[tuple[tuple[str, int], asyncio.Queue[Connection]]]:
-    """A server's address, and the connections that are made to it, at which a test speaks."""
+    """A server's address, and the connections to it, which a test controls."""
     opened: asyncio.Queue[Connection] = asyncio.Queue()
     made: list[Connection] = []
 
@@ -72,7 +72,7 @@ async def listening() -> AsyncIterator[tuple[tuple[str, int], asyncio.Queue[Conn
 
 
 async def declared(connection: Connection) -> Declare:
-    """Welcome a worker; what it declares."""
+    """Welcome a worker, and return its declaration."""
     await connection.receive((Hello,), *LIMIT)
     await connection.send(Welcome("run", SETTINGS.as_dict(), SILENCE), *LIMIT)
     return await connection.receive((Declare,), *LIMIT)
@@ -97,7 +97,7 @@ async def test_a_worker_comes_back_after_its_connection_was_cut() -> None:
     async with asyncio.timeout(30), cluster() as running, Proxy(running.address).running() as proxy:
 
         class Cutting(WorkerObserver):
-            """Cuts the connection off in the middle of the first computation."""
+            """Aborts the connection in the middle of the first computation."""
 
             def before_compute(self, round_: int) -> None:
                 if proxy.connected == 1:
@@ -196,7 +196,7 @@ async def test_a_worker_computes_in_one_thread() -> None:
     counted: list[list[int]] = []
     async with listening() as (address, opened):
         with threadpool_limits(2):
-            # Libraries that other tests loaded may have one thread whatever is asked for.
+            # Libraries that other tests loaded may have one thread in any case.
             before = threads()
             running = asyncio.create_task(make_worker(observer=Counting()).run(*address))
             await declared(await opened.get())

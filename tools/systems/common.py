@@ -1,6 +1,6 @@
-"""The exchange of every system here, and how its coordinator talks to `tools/compare_systems.py`.
+"""The exchange that every system here makes, and the interface to `tools/compare_systems.py`.
 
-In a round worker `k` of `N` has a vector of its own, `update(k, round, numbers)`, and ends up with all `N`.
+In a round, worker `k` of `N` has the vector `update(k, round, numbers)`, and must obtain all `N` vectors.
 These scripts run in an environment of their own, without asyncdmtl: `python SCRIPT ROLE` with the
 environment's variables WORKERS, NUMBERS, ROUNDS and SERVER (host:port).
 """
@@ -23,7 +23,7 @@ Vector = NDArray[np.float32]
 WORKERS, NUMBERS, ROUNDS = (int(os.environ.get(name, "0")) for name in ("WORKERS", "NUMBERS", "ROUNDS"))
 HOST, _, PORT = os.environ.get("SERVER", "127.0.0.1:7700").partition(":")
 
-# One more than is measured: connections and caches are warm after it.
+# One round more than is measured, to warm up connections and caches.
 ALL_ROUNDS = range(ROUNDS + 1)
 
 
@@ -38,7 +38,7 @@ def update(worker: int, round_: int, numbers: int = NUMBERS) -> Vector:
 
 
 def checked(round_: int) -> bool:
-    """Whether what came in a round is compared: in the first, which nobody measures, and the last."""
+    """Whether a round's vectors are compared: in the first round, which is not measured, and the last."""
     return round_ in (0, ALL_ROUNDS[-1])
 
 
@@ -52,13 +52,13 @@ def check(updates: Sequence[Vector], round_: int) -> None:
 
 
 class Server:
-    """Says when rounds begin and end; waits for the tool, which reads the kernel's counters meanwhile."""
+    """Reports the beginning and end of rounds, and waits while the tool reads the kernel's counters."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
 
     def round(self, round_: int) -> None:
-        """To be called once a round, always at the same point of it, while no other round is under way."""
+        """Called once in each round, always at the same point, while no other round is in progress."""
         self._times.append(time.perf_counter())
         if round_ == 0:
             self._say("warm")

@@ -23,7 +23,7 @@ from systems.common import (
 
 
 def take(round_: int, *updates: Vector) -> int:
-    """Runs at a worker, with all updates."""
+    """Runs at a worker, and receives all updates."""
     if checked(round_):
         check(updates, round_)
     return len(updates)

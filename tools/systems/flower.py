@@ -35,12 +35,12 @@ from systems.common import (
     update,
 )
 
-# The first fit has nothing to take, so that there is one more.
+# The first fit receives no updates, so that there is one fit more than rounds.
 FITS = len(ALL_ROUNDS) + 1
 
 
 class Exchange(Strategy):  # type: ignore[misc]
-    """Hands every client the updates of all."""
+    """Sends every client the updates of all clients."""
 
     def __init__(self) -> None:
         self._coordinator = Server()
@@ -61,7 +61,7 @@ class Exchange(Strategy):  # type: ignore[misc]
     def aggregate_fit(
         self, server_round: int, results: list[tuple[ClientProxy, FitRes]], failures: Sequence[object]
     ) -> tuple[Parameters, dict[str, Any]]:
-        """All updates, as they came, by worker."""
+        """Collect all updates, sorted by worker."""
         if failures or len(results) != WORKERS:
             sys.exit(f"Flower: {len(failures)} failures: {failures[:1]}")
         by_worker = sorted(results, key=lambda result: int(result[1].metrics["worker"]))
@@ -73,17 +73,17 @@ class Exchange(Strategy):  # type: ignore[misc]
     def configure_evaluate(
         self, server_round: int, parameters: Parameters, client_manager: ClientManager
     ) -> list[tuple[ClientProxy, EvaluateIns]]:
-        """Nothing is evaluated."""
+        """Do nothing: there is no evaluation."""
         return []
 
     def aggregate_evaluate(
         self, server_round: int, results: Any, failures: Any
     ) -> tuple[None, dict[str, Any]]:
-        """Nothing was evaluated."""
+        """Do nothing: there was no evaluation."""
         return None, {}
 
     def evaluate(self, server_round: int, parameters: Parameters) -> None:
-        """Nothing is evaluated."""
+        """Do nothing: there is no evaluation."""
         return
 
 

@@ -1,6 +1,6 @@
-"""The floor that any framework pays: a bare star of asyncio streams and msgpack.
+"""A minimal star of asyncio streams and msgpack, whose cost is the floor for any framework.
 
-The server hands every update on to all others as soon as it is there.
+The server passes every update on to all other workers as soon as it arrives.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def serve() -> None:
         coordinator = Server()
         for round_ in ALL_ROUNDS:
             await asyncio.gather(*map(relay, range(WORKERS)))
-            # All have all when they say so: a byte each.
+            # Each worker sends a byte once it has all updates.
             await asyncio.gather(*(reader.readexactly(1) for reader, _ in streams))
             coordinator.round(round_)
             for _, writer in streams:

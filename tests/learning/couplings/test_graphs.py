@@ -29,7 +29,7 @@ def test_the_spectrum_is_that_of_the_sum_over_edges() -> None:
     assert np.trace(W.T @ (Q * values) @ Q.T @ W) == pytest.approx(
         sum(a * ((W[s] - W[t]) ** 2).sum() for s, t, a in edges)
     )
-    # One zero for each connected part.
+    # There is one eigenvalue of 0 for each connected part.
     assert (values < 1e-12).tolist() == [True, True, False, False, False]
     assert (values >= 0.0).all()
 
@@ -64,7 +64,7 @@ def test_prox_solves_the_system_of_its_laplacian() -> None:
 
 def test_critical_strength_follows_the_weakest_link() -> None:
     Z = np.random.default_rng(3).standard_normal((3, 2))
-    # Two tasks joined with weight a have the eigenvalue 2a; the third stands alone and counts for nothing.
+    # Two tasks joined with weight a have the eigenvalue 2a; the third task is isolated.
     assert GraphLaplacian(1.0, 3, ((0, 2, 0.25),)).critical_strength(Z, 2.0) == pytest.approx(20.0 / 0.5)
     # A chain of three has the eigenvalues 0, 1 and 3.
     assert ChainLaplacian(1.0).critical_strength(Z, 2.0) == pytest.approx(20.0)

@@ -103,7 +103,8 @@ def test_sparse_low_rank_prox_meets_its_optimality_condition(
     U = coupling.prox(W, step)
     G = (W - U) / step
     assert (before == W).all()
-    # Both dual norms, and then ⟨G, U⟩ ≤ λR(U) ≤ the penalty of a split: all equal, to what that is known.
+    # Both dual norms are at most λ, and ⟨G, U⟩ ≤ λR(U) ≤ the penalty of a split: all are equal up to its
+    # accuracy.
     assert np.linalg.norm(G, 2) <= strength + 1e-8
     assert np.abs(G).max() <= strength / np.sqrt(max(shape)) + 1e-8
     assert abs(coupling.penalty(U) - (G * U).sum()) <= 2e-6 * coupling.penalty(U) + 1e-8
@@ -112,7 +113,8 @@ def test_sparse_low_rank_prox_meets_its_optimality_condition(
 def test_sparse_low_rank_penalty_where_it_is_known() -> None:
     rng = np.random.default_rng(3)
     coupling = SparseLowRank(0.7)
-    # Of one task the box lies in the ball; of a flat matrix of rank 1 the ball touches the box from within.
+    # With one task, the box lies in the ball; for a flat matrix of rank 1, the ball touches the box from
+    # within.
     w = rng.standard_normal((1, 9))
     assert coupling.penalty(w) == pytest.approx(0.7 * np.abs(w).sum() / 3, rel=1e-6)
     flat = np.outer(rng.choice([-1.0, 1.0], 5), rng.choice([-1.0, 1.0], 9))
@@ -128,7 +130,7 @@ def test_nuclear_prox_is_accurate_for_tiny_singular_values() -> None:
     P, _ = np.linalg.qr(rng.standard_normal((4, 4)))
     sigma = np.array([1.0, 1e-3, 1e-9, 1e-12])
     U = NuclearNorm(1.0).prox((P * sigma) @ Q.T, 5e-10)
-    # A Gram matrix would have lost the two small ones: 1e-18 is nothing beside 1.
+    # A Gram matrix would lose the two small ones, since 1e-18 vanishes beside 1.
     expected = (P * np.maximum(sigma - 5e-10, 0.0)) @ Q.T
     assert np.abs(U - expected).max() < 1e-15
 

@@ -21,7 +21,7 @@ NORMS = ["nuclear", "l21", "sparse-low-rank"]
 
 
 def a_coupling(name: str, strength: float, T: int) -> Coupling:
-    """For "graph": a star with weights 1, 2, … and an edge between its last two rays."""
+    """A coupling by name; "graph" is a star with weights 1, 2, … and an edge between its last two rays."""
     if name != "graph":
         return make_coupling(name, strength)
     tasks = [f"t{t}" for t in range(T)]
@@ -59,9 +59,9 @@ def in_subdifferential(name: str, W: Floats, G: Floats, strength: float) -> bool
 
 
 def in_subdifferential_of_cuts(W: Floats, G: Floats, strength: float) -> bool:
-    """`⟨G, W⟩ = penalty`, and no group of tasks is pulled from the others by more than the pairs can hold.
+    """`⟨G, W⟩ = penalty`, and `G` pulls no group of tasks from the others by more than their pairs permit.
 
-    Complete for one feature (the largest flow is the smallest cut), and necessary for more.
+    For one feature this is sufficient (the largest flow is the smallest cut); for more it is necessary.
     """
     T = len(W)
     groups = np.array(list(product([0.0, 1.0], repeat=T)))

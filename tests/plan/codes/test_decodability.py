@@ -14,7 +14,7 @@ from asyncdmtl.plan.planner import make_plan
 
 
 def by_rank(G: np.ndarray, deliveries: list[ColumnDelivery]) -> list[int]:
-    """The definition: the wanted columns of a worker's rows are independent."""
+    """The workers that cannot decode, by the definition: their wanted columns are dependent."""
     ranks = [linalg.rank(G[list(d.rows)][:, d.wanted]) for d in deliveries]
     return [k for k, rank in enumerate(ranks) if rank < len(deliveries[k].wanted)]
 

@@ -88,7 +88,7 @@ def test_what_the_others_tell_already_is_redundant() -> None:
     one = Solver.of(plan, 0)
     assert len(one.own) >= 2
     fresh = len(plan.combined)
-    # The same row twice in the places of two lost ones tells one of them only.
+    # If the same row is in the places of two lost rows, it determines only one of them.
     assert one.redundant([(0, fresh), (1, fresh)]) == (1,)
     assert one.redundant([(0, fresh), (1, fresh + 1)]) == ()
     rows = np.random.default_rng(2).integers(0, 256, (len(one.own), LENGTH), dtype=np.uint8)

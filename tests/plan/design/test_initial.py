@@ -27,7 +27,7 @@ def test_sizes_raise_the_smallest_first(m: list[int], data: st.DataObject) -> No
     sizes = sizes_of_least_load(m, total)
     assert sum(sizes) == total
     for size, most in zip(sizes, m, strict=True):
-        # Whoever has less than another by two or more is full.
+        # A worker that has at least two fewer than another one is full.
         assert size <= most
         assert size == most or size >= max(sizes) - 1
 
@@ -63,7 +63,7 @@ def test_one_share_makes_the_downlink_shortest(m: list[int], data: st.DataObject
 
 
 def test_more_shares_leave_copies_for_the_uplink() -> None:
-    """Slow workers that wait for all they can store must not take what the fast ones need to send it."""
+    """Copies at slow workers must not take copies that fast workers need for the uplink."""
     m, b = [30, 30, 30, 30], [Fraction(1), Fraction(1), Fraction(100), Fraction(100)]
     greedy, shared = (sizes_of_least_time(m, 60, 30, b, shares) for shares in (1, 8))
     assert greedy == (30, 30, 0, 0)

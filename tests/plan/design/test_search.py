@@ -19,7 +19,7 @@ from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 
 def all_placements(m: Sequence[int], N: int, copies: int | None) -> Iterator[Placement]:
-    """Every placement within these capacities; full stores suffice, unless the copies are given."""
+    """Every placement within these capacities. Without given copies, placements with full stores suffice."""
     sizes = [range(0 if copies else min(most, N), min(most, N) + 1) for most in m]
     stores = [[store for size in each for store in combinations(range(N), size)] for each in sizes]
     for stored in product(*stores):
@@ -113,7 +113,7 @@ def downlink_time(placement: Placement, b: Sequence[int]) -> Fraction:
 @example(4, [1, 1, 1, 1])
 @example(3, [3, 3])
 def test_no_certificate_proves_more_from_sizes_alone(N: int, sizes: list[int]) -> None:
-    """The two certificates that the module's docstring names are the best there are."""
+    """The two certificates in the module's docstring are the best that exist."""
     sizes = [min(size, N) for size in sizes]
     K, total = len(sizes), sum(sizes)
     if total < N:
@@ -152,7 +152,7 @@ def test_random_capacities_meet_the_bound(workers: int, copies: float) -> None:
 
 
 def test_a_filling_is_improved_until_it_is_connected() -> None:
-    """Ten workers, ten copies to spare: only a ring of shared partitions meets the bound."""
+    """With ten workers and ten extra copies, only a ring of shared partitions meets the bound."""
     design = design_placement([6] * 10, 50)
     assert design.uplink_load == design.uplink_bound == 50 - Fraction(10, 9)
 
@@ -171,7 +171,7 @@ def test_too_few_copies_to_connect_everyone_save_nothing() -> None:
 
 
 def test_a_bound_that_no_placement_meets_is_said_to_be_open() -> None:
-    """Four stores of two among three partitions: two of them are equal."""
+    """Of four stores with two of three partitions, two are equal."""
     design = design_placement([2] * 4, 3)
     assert design.uplink_load == Fraction(3, 2) > design.uplink_bound == Fraction(4, 3)
     assert design.gap == Fraction(1, 6)

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def random_placement(rng: np.random.Generator, workers: int, partitions: int, copies: int) -> Placement:
-    """Up to `copies` holders per partition, at least one; some workers may store nothing."""
+    """A placement with one to `copies` holders per partition, in which some workers may store nothing."""
     stored: dict[str, list[str]] = {f"w{k}": [] for k in range(workers)}
     for n in range(partitions):
         for k in rng.choice(workers, size=rng.integers(1, min(workers, copies) + 1), replace=False):
@@ -60,7 +60,7 @@ def end_to_end_error(plan: LinearPlan, seed: int = 0, length: int = 17) -> float
 
 
 def laplacian(tasks: int, partitions: int) -> Array:
-    """Graph-Laplacian coupling of the task means on a path: rank T, columns of a task parallel."""
+    """The target of a graph-Laplacian coupling on a path, with rank T and parallel columns of a task."""
     L = np.eye(tasks) + 0.5 * (2 * np.eye(tasks) - np.eye(tasks, k=1) - np.eye(tasks, k=-1))
     mean = np.zeros((tasks, partitions))
     mean[np.arange(partitions) % tasks, np.arange(partitions)] = tasks / partitions
@@ -127,7 +127,7 @@ def test_silent_workers_are_tolerated(placement: Placement, silent: int, target:
 
 @st.composite
 def instances(draw: st.DrawFn) -> tuple[Placement, list[list[int]], int]:
-    """Small placements, targets of small whole numbers (zero, repeated and dependent columns), silence."""
+    """Small placements, targets of small whole numbers (also with dependent columns), and silent workers."""
     workers = draw(st.integers(1, 4))
     silent = draw(st.integers(0, min(1, workers - 1)))
     partitions = draw(st.integers(1, 5))

@@ -81,7 +81,7 @@ def test_violated_cut_is_one_and_none_means_none(placement: Placement, data: st.
 
 
 def test_violated_cut_next_to_the_border() -> None:
-    """Rates that just do, and the same with a bit less at one worker."""
+    """Rates that just suffice, and the same rates with a bit less at one worker."""
     rng = random.Random(3)
     found = {True: 0, False: 0}
     for _ in range(300):
@@ -144,7 +144,7 @@ def test_bad_input(call: Callable[[], object], rule: str) -> None:
 
 
 def test_oracle_counts_set_partitions() -> None:
-    """Bell numbers: the oracle leaves none out."""
+    """The oracle finds as many set partitions as Bell's numbers say."""
     assert [len({repr(blocks) for blocks in set_partitions(range(K))}) for K in range(7)] == [
         *(1, 1, 2, 5, 15, 52, 203)
     ]

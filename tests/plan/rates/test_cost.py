@@ -25,7 +25,7 @@ CYCLIC = Placement.cyclic(3, 3, 2)
 
 
 def check_cheapest(placement: Placement, costs: list[Fraction]) -> None:
-    """Feasible rates and a dual solution of the same value: that proves that they are optimal."""
+    """Check that rates are feasible and a dual solution has the same value, which proves both optimal."""
     found = cheapest_rates(placement, costs)
     assert feasible(placement, found.rates)
     assert min(found.rates) >= 0
@@ -60,7 +60,7 @@ def test_equal_costs_ask_for_the_least_sum() -> None:
 
 
 def test_sending_more_in_all_can_be_cheaper() -> None:
-    """Two workers are so dear that it pays to let the other four send more."""
+    """Two workers are so expensive that it is cheaper if the other four send more."""
     placement = Placement.cyclic(6, 6, 3)
     costs = [1, 1, 1, 1, 100, 100]
     found = cheapest_rates(placement, costs)

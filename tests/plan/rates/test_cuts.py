@@ -72,7 +72,7 @@ def test_released_packets_are_free_for_others() -> None:
 
 
 def test_a_long_path_of_swaps_is_found() -> None:
-    """Worker 0 stores one partition, which its neighbour took first; all others have to move along."""
+    """Worker 0 stores one partition, which its neighbour has; all other workers must swap."""
     K = 6
     assignment = PacketAssignment(
         MergedPartitions.of(placement_of([[k, k + 1] for k in range(K - 1)] + [[K - 1], [K]], K + 1)), 1

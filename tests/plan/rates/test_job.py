@@ -24,7 +24,7 @@ from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 
 def broken_tasks(placement: Placement, tasks: Sequence[int], S: Sequence[int]) -> int:
-    """Tasks that the workers outside `S` cannot compute from all that they store, one by one."""
+    """Tasks that the workers outside `S` cannot compute from their partitions, by the definition."""
     outside = {n for k, stored in enumerate(placement.stored) if k not in S for n in stored}
     return len({t for n, t in enumerate(tasks) if n not in outside})
 

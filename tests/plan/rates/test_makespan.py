@@ -57,7 +57,7 @@ def test_fastest_rates_agree_with_brute_force(placement: Placement, data: st.Dat
 
 
 def test_fastest_rates_waste_nothing() -> None:
-    """A linear program knows the least sum of rates that take no longer."""
+    """A linear program gives the smallest sum of rates that take this time."""
     rng = random.Random(6)
     for _ in range(60):
         placement = random_placement(rng)

@@ -31,7 +31,7 @@ def check_optimum(placement: Placement) -> None:
         finest = max(attained, key=len)
         assert optimum.certificate == tuple(sorted(tuple(sorted(block)) for block in finest))
         assert optimum.denominator == len(finest) - 1
-        # Finest: every other partition that attains the bound has the blocks of this one merged.
+        # The certificate is finest: every other partition that attains the bound merges blocks of it.
         for blocks in attained:
             assert all(any(set(fine) <= set(block) for block in blocks) for fine in finest)
 
@@ -57,7 +57,7 @@ def test_cyclic_placement_of_six() -> None:
 
 
 def test_singletons_are_not_always_the_best_certificate() -> None:
-    """Two groups with one partition in common: that each lacks two of the other's is what decides."""
+    """For two groups with one partition in common, the best certificate has the two groups as blocks."""
     placement = placement_of([[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5], [2, 3]], 6)
     assert certificate_value(placement, [[k] for k in range(6)]) == Fraction(16, 5)
     optimum = uplink_optimum(placement)

@@ -19,7 +19,7 @@ from asyncdmtl.plan.rates.rounding import plan_rates
 
 
 def whole_rates(placement: Placement, packets: int) -> Iterator[tuple[int, ...]]:
-    """Every vector of packets that violates no cut and wastes at most what no cut can ask for."""
+    """Every vector of packets that violates no cut and has no rate above the largest useful one."""
     most = [packets * len(stored) for stored in placement.stored]
     for rates in product(*(range(limit + 1) for limit in most)):
         if feasible(placement, rates, packets):

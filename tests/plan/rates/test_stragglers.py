@@ -49,7 +49,7 @@ def test_rates_are_the_smallest_that_decode(wish: tuple[Placement, int], subpack
 
 
 def where_rows_may_be_non_zero(placement: Placement, rates: SilentRates) -> NDArray[np.bool_]:
-    """(Σ R_k·P, N·P): rows by worker, columns by partition."""
+    """The support (Σ R_k·P, N·P) of uplink matrices: rows by worker, columns by partition."""
     P = rates.subpackets
     stored = np.zeros((len(placement.workers), len(placement.partitions)), dtype=np.bool_)
     for k, M in enumerate(placement.stored):
@@ -97,7 +97,7 @@ def test_nobody_silent_costs_nothing() -> None:
 
 
 def test_equal_rates_of_a_cyclic_placement() -> None:
-    # K/(K − s) of the updates, since any K − s workers with equal rates must send as much as there is.
+    # The load is K/(K − s) of the updates, since any K − s workers with equal rates must send all of them.
     rates = silent_rates(Placement.cyclic(20, 200, 4), 2, subpackets=9)
     assert rates.bound == rates.load == Fraction(200 * 20, 18)
 
