@@ -25,7 +25,7 @@ from asyncdmtl.launch.processes import worker_process
 from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.metrics import metrics_for
-from asyncdmtl.learning.selection import select_strength
+from asyncdmtl.learning.selection import critical_strength, select_strength
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_by_statistics
@@ -107,6 +107,8 @@ def main(
     report = report_run(record)
     report["models_spread"] = spread
     settings = record.settings
+    if not models.coef_.any():
+        report["critical_strength"] = critical_strength(prepared.partitions, settings)
     if prepared.test:
         metric = loaded.metric or metrics_for(settings.loss)[0]
         rows = prepared.partitions, prepared.test
@@ -277,7 +279,8 @@ def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:
             ours, theirs = (np.append(m.coef_, m.intercept_).astype(np.float64) for m in (known, model))
             spread = max(spread, float(np.abs(ours - theirs).max() / (np.abs(ours).max() or 1.0)))
     if exact and spread > 0:
-        raise CodingError(f"workers ended with models that differ by {spread:.3g}; this is a defect")
+        rule = "workers of this machine ended with models that differ, by"
+        raise CodingError(f"{rule} {spread:.3g}: its memory or processor fails, or asyncdmtl does")
     tasks = tuple(sorted(found, key=natural_key))
     coef, intercept = (
         np.concatenate([getattr(found[task], name) for task in tasks]) for name in ("coef_", "intercept_")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.data.reading import normalised
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.plan.placement import natural_key
 
@@ -131,8 +132,12 @@ def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
 
 
 def _labels(tasks: Any) -> list[Hashable]:
-    """Labels as plain Python values, so that a 3 is the same label in arrays of every dtype."""
+    """Labels as plain Python values, so that a 3 is the same label in arrays of every dtype.
+
+    Text is brought to the form that it has in tables: Unicode normal form C, without spaces around it.
+    """
     labels = [label.item() if isinstance(label, np.generic) else label for label in tasks]
+    labels = [normalised(label) if isinstance(label, str) else label for label in labels]
     for label in labels:
         if not isinstance(label, Hashable):
             raise DataError("tasks", "must be labels: numbers, text, or other hashable values", label)

@@ -210,6 +210,10 @@ def tls_error(error: ssl.SSLError, peer: str) -> AsyncDMTLError:
         return AuthenticationError(f"the certificate of {peer} is not accepted: {error.verify_message}")
     reason = (error.reason or str(error)).lower().replace("_", " ")
     _, alert, told = reason.rpartition("alert ")
+    if told == "certificate required":
+        return AuthenticationError(
+            f"{peer} asks for a certificate of this end: give --tls-cert and --tls-key"
+        )
     if alert and any(word in told for word in _IDENTITY_ALERTS):
         return AuthenticationError(f"{peer} does not accept this certificate: {told}")
     # A missing certificate is about the peer's identity, too, though no certificate was verified.

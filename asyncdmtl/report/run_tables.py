@@ -29,14 +29,14 @@ def show_run(report: Report, console: Console | None = None) -> None:
     """Print a report as text, on stdout unless a console is given."""
     console = console or make_console()
     vector, plan = report["vector"], report["strategy"]
+    for warning in filter(None, (_unfinished_words(report), _zero_words(report))):
+        console.print(warning)
     console.print(
         f"{plan}: {report['workers']} workers, {report['tasks']} tasks in {report['partitions']} partitions, "
         f"{decimal(report['copies'])} copies; vectors of {vector['numbers']} {vector['dtype']}"
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
     settings = report["settings"]
-    if warning := _unfinished_words(report):
-        console.print(warning)
     coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
     console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
     if "metrics" in report:
@@ -97,6 +97,19 @@ def _unfinished_words(report: Report) -> str:
         f"The models are not within --tolerance {settings['tolerance']:g} of the least objective after "
         f"{training['rounds']} rounds.{apart} More --rounds may bring them further."
     )
+
+
+def _zero_words(report: Report) -> str:
+    """A line for models without a coefficient other than 0; "" for any others."""
+    if "critical_strength" not in report:
+        return ""
+    critical, words = (
+        report["critical_strength"],
+        "All coefficients are 0: models are their intercepts alone.",
+    )
+    if (report["settings"]["strength"] or 0.0) < critical * (1.0 - 1e-9) or not critical:
+        return words
+    return f"{words} The critical strength is λ = {critical:.4g}: a smaller --strength gives others."
 
 
 def _separated(report: Report) -> bool:

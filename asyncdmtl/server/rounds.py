@@ -203,7 +203,8 @@ class Rounds:
             raise ReplanError
         if not assignment.side.models_agree(digests):
             raise IntegrityError(
-                "workers ended with different models; this is a defect of asyncdmtl",
+                "workers ended with different models, so none of them can be trusted: compare what "
+                "`python -m asyncdmtl.arithmetic` prints on their machines, or test their memory",
                 partitions=[],
                 workers=[member.name for member in done],
             )

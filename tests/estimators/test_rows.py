@@ -81,3 +81,8 @@ def test_what_does_not_fit_together() -> None:
         TaskRows.gather([X[:1], X[1:]], None).flat([[1], [2]], "y")
     with pytest.raises(DataError, match="hashable"):
         TaskRows.gather(X, [[1], [2]])
+
+
+def test_labels_have_the_form_that_they_have_in_tables() -> None:
+    labels = TaskRows.gather(np.ones((3, 1)), ["u\u0308 ", "\u00fc", " \u00fc"]).of_each(3)
+    assert labels == ["\u00fc"] * 3

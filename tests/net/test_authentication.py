@@ -280,7 +280,7 @@ async def test_a_worker_must_show_a_certificate_for_its_name(
 ) -> None:
     context = partial(worker_context, authority.ca)
     cases: list[tuple[ssl.SSLContext, str]] = [
-        (context(), "certificate required"),
+        (context(), "asks for a certificate of this end"),
         (context(*stranger.issue("w0")), "unknown ca"),
         (context(*authority.issue("w0", expired=True)), "certificate expired"),
         (context(*authority.issue("w1")), "showed a certificate for w1"),

@@ -166,7 +166,7 @@ def test_workers_must_show_a_certificate_where_a_client_ca_is_given(
 ) -> None:
     demanding = server_context(*authority.issue("127.0.0.1"), authority.ca)
     cases = [
-        ((), "showed no certificate", "certificate required"),
+        ((), "showed no certificate", "asks for a certificate of this end: give --tls-cert and --tls-key"),
         (stranger.issue("w0"), "unable to get local issuer", "unknown ca"),
         (authority.issue("w0", expired=True), "has expired", "certificate expired"),
     ]

@@ -107,3 +107,15 @@ def test_separated_classes_are_told_first(report_of_a_run: dict[str, Any]) -> No
     assert text.index("The classes are separated, so that no models are best") < text.index("Loss logistic")
     assert "ended: the classes are separated." in text
     assert "within" not in text.partition("objective 0.001")[2].partition(".")[0]
+
+
+@pytest.mark.parametrize(("strength", "told"), [(5.0, True), (0.5, False)])
+def test_models_without_coefficients_are_told_first(
+    report_of_a_run: dict[str, Any], strength: float, told: bool
+) -> None:
+    settings = {**report_of_a_run["settings"], "strength": strength}
+    made = {**report_of_a_run, "settings": settings, "critical_strength": 1.5}
+    text = " ".join(shown(show_run, made).split())
+    assert text.startswith("All coefficients are 0: models are their intercepts alone.")
+    assert ("The critical strength is λ = 1.5: a smaller --strength gives others." in text) is told
+    assert "All coefficients are 0" not in shown(show_run, report_of_a_run)
