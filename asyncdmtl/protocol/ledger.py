@@ -20,9 +20,9 @@ Direction = Literal["up", "down"]
 # Worker, direction, kind and round.
 Key = tuple[str, Direction, str, int | None]
 
-# The most separate sums of a ledger: some 15 MB of memory, and 3 MB of a checkpoint. A run of 3 workers
-# reaches this after 8,000 rounds, a run of 200 workers after 125.
-MAX_ENTRIES = 50_000
+# The most separate sums of a ledger: some 7 MB of memory, and 1 MB of a checkpoint. A run of 3 workers
+# reaches this after 3,000 rounds, a run of 200 workers after 50.
+MAX_ENTRIES = 20_000
 
 # The share of `MAX_ENTRIES` that is left after earlier rounds were added up, so that this is not done in
 # every round.

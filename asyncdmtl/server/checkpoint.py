@@ -33,10 +33,11 @@ from asyncdmtl.protocol.messages.base import (
     parse_each,
     parse_info,
 )
-from asyncdmtl.server.records import Incident, RoundRecord
+from asyncdmtl.server.records import Incident
+from asyncdmtl.server.round_log import RoundLog
 
 # The first bytes of a checkpoint, which identify its format. The last character is the version of the format.
-MAGIC = b"admtlck1"
+MAGIC = b"admtlck2"
 
 # The format of the two lengths after the magic.
 LENGTHS = struct.Struct(">QQ")
@@ -83,7 +84,7 @@ class Checkpoint:
     plans: int
     round: int
     over: bool
-    rounds: tuple[RoundRecord, ...]
+    rounds: RoundLog
     incidents: tuple[Incident, ...]
     ledger: Ledger
     distrusted: tuple[tuple[str, str], ...]
@@ -103,8 +104,7 @@ class Checkpoint:
                 "plans": self.plans,
                 "round": self.round,
                 "over": self.over,
-                # Lists instead of maps, since a long run has a hundred thousand of them.
-                "rounds": [list(vars(record).values()) for record in self.rounds],
+                "rounds": self.rounds.pack(),
                 "incidents": [list(vars(incident).values()) for incident in self.incidents],
                 "ledger": self.ledger.as_rows(),
                 "distrusted": self.distrusted,
@@ -146,7 +146,7 @@ class Checkpoint:
             plans=facts["plans"],
             round=facts["round"],
             over=facts["over"],
-            rounds=tuple(RoundRecord(*record) for record in facts["rounds"]),
+            rounds=RoundLog.unpack(facts["rounds"]),
             incidents=tuple(Incident(*incident) for incident in facts["incidents"]),
             ledger=Ledger.from_rows(facts["ledger"]),
             distrusted=tuple((worker, partition) for worker, partition in facts["distrusted"]),

@@ -136,7 +136,7 @@ class CheckpointWriter:
             plans=progress.plans,
             round=progress.round,
             over=progress.over,
-            rounds=tuple(progress.records),
+            rounds=progress.records.copy(),
             incidents=tuple(progress.incidents),
             ledger=self._ledger.copy(),
             distrusted=tuple(sorted(progress.distrusted)),

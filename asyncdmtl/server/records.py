@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -200,7 +200,7 @@ class RunRecord:
     vector_bytes: int
     down_vector_bytes: int
     broadcast_bytes: int
-    rounds: tuple[RoundRecord, ...]
+    rounds: Sequence[RoundRecord]
     converged: bool
     ledger: Ledger
     kernel: Mapping[str, KernelCount]

@@ -202,7 +202,7 @@ class Server:
             vector_bytes=assignment.side.vector_bytes,
             down_vector_bytes=assignment.side.down_vector_bytes,
             broadcast_bytes=assignment.side.broadcast_bytes,
-            rounds=tuple(progress.records),
+            rounds=progress.records,
             converged=progress.converged,
             # Copied at the same moment as the kernel's counts, since closing messages are still on their way.
             ledger=self.ledger.copy(),

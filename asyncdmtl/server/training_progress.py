@@ -16,6 +16,7 @@ from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.events import IncidentNoted, OnEvent
 from asyncdmtl.server.records import Incident, RoundRecord
+from asyncdmtl.server.round_log import RoundLog
 from asyncdmtl.server.training_state import TrainingState
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class TrainingProgress:
         Whether all rounds are made.
     plans : int
         The number of plans so far.
-    records : list of RoundRecord
+    records : RoundLog
     incidents : list of Incident
     distrusted : set of (worker, partition)
         Workers that are treated as not holding a partition, because their updates of it differed.
@@ -64,7 +65,7 @@ class TrainingProgress:
     round: int = 0
     over: bool = False
     plans: int = 0
-    records: list[RoundRecord] = field(default_factory=list)
+    records: RoundLog = field(default_factory=RoundLog)
     incidents: list[Incident] = field(default_factory=list)
     distrusted: set[tuple[str, str]] = field(default_factory=set)
     trainer: Trainer | None = None
@@ -89,7 +90,7 @@ class TrainingProgress:
             The checkpoint's state does not belong to this training.
         """
         self.round, self.over, self.plans = checkpoint.round, checkpoint.over, checkpoint.plans
-        self.records, self.incidents = list(checkpoint.rounds), list(checkpoint.incidents)
+        self.records, self.incidents = checkpoint.rounds.copy(), list(checkpoint.incidents)
         self.distrusted = set(checkpoint.distrusted)
         trainer = make_trainer(self.problem, {})
         if len(checkpoint.state):
@@ -108,7 +109,7 @@ class TrainingProgress:
                 "", "Rewound",
                 f"nobody has the state of round {self.round} any more: back to round {state.round}",
             )  # fmt: skip
-            self.records = [record for record in self.records if record.round < state.round]
+            self.records = self.records.before(state.round)
         self.round, self.over = state.round, state.over
 
     def record(self, record: RoundRecord) -> None:

@@ -187,7 +187,7 @@ async def test_files_of_one_name_with_other_rows_leave_too_few_workers() -> None
     ("copy", "difference"),
     [
         (site((3, 4), (1, 2)), "it has the same rows in another order"),
-        (site((1, 2), (3, 4.000000001)), "it differs in the columns 'target'"),
+        (site((1, 2), (3, 4.000000001)), "it differs in the column 'target' in 1 of 2 rows"),
     ],
 )
 async def test_copies_that_differ_are_told_how(copy: RawPartition, difference: str) -> None:

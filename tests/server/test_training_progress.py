@@ -33,7 +33,7 @@ def test_records_and_incidents_are_kept_and_told() -> None:
     progress.record(RECORDS[0])
     progress.round = 1
     progress.note("w0", "LinkError", "reset")
-    assert progress.records == [RECORDS[0]]
+    assert list(progress.records) == [RECORDS[0]]
     assert progress.incidents == [Incident(1, "w0", "reset")]
     assert events == [RECORDS[0], IncidentNoted(1, "w0", "LinkError", "reset")]
 

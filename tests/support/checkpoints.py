@@ -9,6 +9,7 @@ from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.records import Incident, RoundRecord
+from asyncdmtl.server.round_log import RoundLog
 
 SETTINGS = make_settings()
 PARTITIONS = make_partitions(2, "squared")
@@ -30,7 +31,7 @@ def make_checkpoint() -> Checkpoint:
         plans=3,
         round=4,
         over=False,
-        rounds=(RoundRecord(3, 0.5, float("inf"), 10, 20, 0.25),),
+        rounds=RoundLog([RoundRecord(3, 0.5, float("inf"), 10, 20, 0.25)]),
         incidents=(Incident(2, "w1", "was lost"),),
         ledger=ledger,
         distrusted=(("w1", "p0"),),
