@@ -3,7 +3,8 @@ import pytest
 from support.quadratics import least, make_quadratics
 
 from asyncdmtl.learning.penalties import Columns, Nuclear
-from asyncdmtl.learning.splitting import Accuracy, duality_gap, residual_gap, split
+from asyncdmtl.learning.quadratic import Accuracy
+from asyncdmtl.learning.splitting import duality_gap, residual_gap, split
 
 
 @pytest.mark.parametrize("rho", [0.05, 0.5, 5.0])

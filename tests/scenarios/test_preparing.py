@@ -69,7 +69,8 @@ class Forgetful:
     """A partition whose file has disappeared before it is encoded."""
 
     def __init__(self, stored: RawPartition) -> None:
-        self.id, self.task, self.declaration = stored.id, stored.task, stored.declaration
+        self.id, self.task, self.rows = stored.id, stored.task, stored.rows
+        self.targets, self.take, self.declaration = stored.targets, stored.take, stored.declaration
 
     def encoded(self, encoding: Encoding) -> Partition:
         raise DataError("file", "must be readable (no such file or directory)", self.id)

@@ -82,7 +82,8 @@ class Waiting:
     """A partition whose encoding waits for an event."""
 
     def __init__(self, stored: Partition, encoded: Partition, time: threading.Event) -> None:
-        self.id, self.task = stored.id, stored.task
+        self.id, self.task, self.rows = stored.id, stored.task, stored.rows
+        self.targets, self.take = stored.targets, stored.take
         self._stored, self._encoded, self._time = stored, encoded, time
 
     def declaration(self) -> Declaration:
