@@ -24,25 +24,25 @@ class State(_Key):
     """The state of a connection; the value describes it."""
 
     OPENED = "The connection is open."
-    GREETED = "The worker has said its name."
+    GREETED = "The worker has sent its name."
     CHALLENGED = "The server has asked for a proof."
     PROVEN = "The worker has sent its proof."
     WELCOMED = "The worker knows the run and its settings."
     DECLARED = "The server knows the worker's partitions."
     PREPARING = "The worker encodes its rows."
     READY = "The worker has encoded its rows and waits for a plan."
-    JOINING_GROUP = "The worker tries whether it receives the multicast group."
-    GROUP_CHECKED = "The worker has said whether it receives the group, and waits for a plan."
-    GIVING_STATE = "The worker is to send the state of the training."
-    TAKING_STATE = "The worker makes room for the state of the training."
-    AWAITING_STATE = "The server is to send the state of the training."
+    JOINING_GROUP = "The worker tests whether it receives the multicast group."
+    GROUP_CHECKED = "The worker has reported whether it receives the group, and waits for a plan."
+    GIVING_STATE = "The worker must send the state of the training."
+    TAKING_STATE = "The worker allocates memory for the state of the training."
+    AWAITING_STATE = "The server must send the state of the training."
     COMPUTING = "The worker computes its rows of the round."
     UPLINK_SENT = "The worker has sent rows of the round, and waits for the server's."
     ENDING = "The worker receives the last round."
     DONE = "The worker has the final models and waits for the other workers."
     FINISHED = "The run is over."
-    FAILED = "This end found an error, of which it may tell the other end."
-    CLOSED = "One end has told the other of a failure."
+    FAILED = "This end has found an error, and may still report it to the other end."
+    CLOSED = "One end has reported a failure to the other."
 
 
 # A worker whose rows are encoded gets a plan, and may get another one at any time before the end.
@@ -99,7 +99,7 @@ class RowState(_Key):
     """The state of the coded rows of one sender; the value describes it."""
 
     COMPLETE = "All announced rows have been sent."
-    PARTIAL = "Rows that were announced are to follow."
+    PARTIAL = "Announced rows are still to follow."
 
 
 class RowEvent(_Key):
