@@ -29,8 +29,15 @@ Scalar = TypeVar("Scalar", np.float64, np.float32)
 # Terms of one product that are multiplied at a time before they are added up: as many as stay in the cache.
 _BLOCK = 1 << 15
 
-# Terms of a stack of products that are in memory at a time: 1 MB of float64.
-_TERMS = 1 << 17
+# Terms of a stack of products that are in memory at a time: 2 MB of float64.
+_TERMS = 1 << 18
+
+# Least number of products of a stack that are computed at a time if the stack's axis is the innermost one in
+# memory; and the most terms that each of them may have for that, which bounds the memory.
+_ABREAST, _NARROW = 256, 1 << 13
+
+# Terms that one operation runs over: three arrays of this size stay in the cache of a core.
+_CACHED = 1 << 15
 
 # Columns of the result from which on the innermost loop runs along columns; with fewer it runs along the
 # terms of one sum.
@@ -168,7 +175,9 @@ def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...
     if not batch or math.prod(batch) * m * n * width <= _TERMS:
         return _added_terms(left, right, axis, width)
     C = np.empty((*batch, m, n), A.dtype)
-    size = max(1, _TERMS // (m * n * width * math.prod(batch[1:])))
+    numbers = m * n * width * math.prod(batch[1:])
+    abreast = numbers <= _NARROW and (_innermost(A) or _innermost(B))
+    size = max(_ABREAST if abreast else 1, _TERMS // numbers)
     for start in range(0, batch[0], size):
         part = slice(start, start + size)
         one, other = (factor[part] if len(factor) > 1 else factor for factor in (left, right))
@@ -176,42 +185,82 @@ def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...
     return C
 
 
+def _innermost(A: NDArray[Scalar]) -> bool:
+    """Whether the first axis is the innermost one in memory."""
+    return A.strides[0] == A.itemsize and A.shape[0] > 1
+
+
 def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width: int) -> NDArray[Scalar]:
     """The sums along an axis of the products of two arrays, which are broadcast against each other."""
-    k = left.shape[axis]
     # Moves the axis to the front; `np.moveaxis` would take some microseconds.
     order = (left.ndim + axis, *range(left.ndim + axis), *range(left.ndim + axis + 1, left.ndim))
     left, right = left.transpose(order), right.transpose(order)
-    shape = (width, *map(max, left.shape[1:], right.shape[1:]))
-    # Terms have the memory layout of the larger factor, so that operations run along both.
+    rest: tuple[int, ...] = tuple(map(max, left.shape[1:], right.shape[1:]))
+    # Numbers of terms at the levels of the halving tree that do not fit the cache.
+    levels: list[int] = [width]
+    most = max(1, _CACHED // math.prod(rest))
+    while levels[-1] > most:
+        levels.append(levels[-1] - levels[-1] // 2)
+    # Terms and the smaller factor have the memory layout of the larger one, so that operations run along all.
     strides = left.strides if left.size >= right.size else right.strides
-    outwards = sorted(range(left.ndim), key=lambda i: -strides[i])
+    outwards: list[int] = sorted(range(left.ndim), key=lambda i: -strides[i])
     inverse = sorted(range(left.ndim), key=outwards.__getitem__)
-    lying = [shape[i] for i in outwards]
-    added = _WORKSPACE.array(0, lying, left.dtype).transpose(inverse)
-    np.multiply(left[:width], right[:width], out=added)
-    if width < k:
-        scratch = _WORKSPACE.array(1, lying, left.dtype).transpose(inverse)
-        for start in range(width, k, width):
-            stop = min(start + width, k)
-            head, here = added[: stop - start], scratch[: stop - start]
-            np.multiply(left[start:stop], right[start:stop], out=here)
-            np.add(head, here, out=head)
+    if left.size >= right.size:
+        right = np.ascontiguousarray(right.transpose(outwards)).transpose(inverse)
+    else:
+        left = np.ascontiguousarray(left.transpose(outwards)).transpose(inverse)
+    shape: tuple[int, ...] = (levels[-1], *rest)
+    lying = [len(levels) + 1, *(shape[i] for i in outwards)]
+    memory = _WORKSPACE.array(lying, left.dtype).transpose(0, *(1 + i for i in inverse))
+    added = _branch(left, right, memory, levels, slice(0, levels[-1]))
     return fold(added).copy()
+
+
+def _branch(
+    left: NDArray[Scalar], right: NDArray[Scalar], memory: NDArray[Scalar], levels: list[int], terms: slice
+) -> NDArray[Scalar]:
+    """Some terms of the last of these levels of the halving tree, in `memory[0]`.
+
+    The tree is walked depth first, so that few terms are in use at a time. Additions are the same as those of
+    `sums.fold`, which goes level by level.
+    """
+    if len(levels) == 1:
+        return _products(left, right, memory, levels[0], terms)
+    half, above = levels[-1], levels[:-1]
+    head = _branch(left, right, memory, above, terms)
+    behind = slice(half + terms.start, min(half + terms.stop, above[-1]))
+    if behind.start < behind.stop:
+        other = _branch(left, right, memory[1:], above, behind)
+        np.add(head[: len(other)], other, out=head[: len(other)])
+    return head
+
+
+def _products(
+    left: NDArray[Scalar], right: NDArray[Scalar], memory: NDArray[Scalar], width: int, terms: slice
+) -> NDArray[Scalar]:
+    """The products of some terms, in `memory[0]`; those each `width` further on are added in turn."""
+    added = memory[0, : terms.stop - terms.start]
+    np.multiply(left[terms], right[terms], out=added)
+    for start in range(terms.start + width, len(left), width):
+        stop = min(start + len(added), len(left))
+        head, here = added[: stop - start], memory[1, : stop - start]
+        np.multiply(left[start:stop], right[start:stop], out=here)
+        np.add(head, here, out=head)
+    return added
 
 
 class _Workspace(threading.local):
     """Memory for terms, kept by each thread: allocating it anew for each product would cost page faults."""
 
     def __init__(self) -> None:
-        self._buffers = [np.empty(0, np.uint8), np.empty(0, np.uint8)]
+        self._buffer = np.empty(0, np.uint8)
 
-    def array(self, number: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array in buffer `number` (0 or 1), valid until the next call with this number."""
+    def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array that is valid until the next one is asked for."""
         size = math.prod(shape) * dtype.itemsize
-        if self._buffers[number].nbytes < size:
-            self._buffers[number] = np.empty(size, np.uint8)
-        return self._buffers[number][:size].view(dtype).reshape(shape)
+        if self._buffer.nbytes < size:
+            self._buffer = np.empty(size, np.uint8)
+        return self._buffer[:size].view(dtype).reshape(shape)
 
 
 _WORKSPACE = _Workspace()

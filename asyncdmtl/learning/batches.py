@@ -28,6 +28,9 @@ _SIZES = 8
 # Rows from which on it is worth while to go along the rows of a column.
 _LONG = 16
 
+# Partitions from which on it is worth while to go along these, and the most bytes that each then has.
+_MANY, _TINY = 32, 1 << 16
+
 
 class Batch(NamedTuple):
     """`P` partitions of up to `r` rows and `F` features each.
@@ -40,7 +43,8 @@ class Batch(NamedTuple):
         Rows, and zeros below them.
     X_by_column : (P, r, F) array
         The same numbers, those of a column one after another in memory, which makes scores quicker. It is `X`
-        itself where partitions are large or have few rows.
+        itself where partitions are large or have few rows, and where there are many: there the numbers of all
+        partitions in one place are one after another, which makes all products quicker.
     y : (P, r) array
     present : (P, r) array of bool
         Which rows are no zeros that were added.
@@ -98,7 +102,13 @@ def _batch(partitions: Sequence[Partition], places: list[int], tasks: Sequence[i
     y = np.zeros((len(partitions), rows))
     weights = None if first.weights is None else np.zeros((len(partitions), rows))
     present = np.zeros((len(partitions), rows), np.bool_)
-    X = first.X[None] if large else np.zeros((len(partitions), rows, first.features))
+    many = len(partitions) >= _MANY and 8 * rows * first.features <= _TINY
+    if large:
+        X = first.X[None]
+    elif many:
+        X = np.zeros((first.features, rows, len(partitions))).transpose(2, 1, 0)
+    else:
+        X = np.zeros((len(partitions), rows, first.features))
     for i, partition in enumerate(partitions):
         own = slice(0, partition.rows)
         y[i, own], present[i, own] = partition.y, True
@@ -111,7 +121,7 @@ def _batch(partitions: Sequence[Partition], places: list[int], tasks: Sequence[i
         places,
         [tasks[i] for i in places],
         X,
-        X if large or rows < _LONG else np.ascontiguousarray(X.swapaxes(1, 2)).swapaxes(1, 2),
+        X if large or many or rows < _LONG else np.ascontiguousarray(X.swapaxes(1, 2)).swapaxes(1, 2),
         y,
         present,
         weights,

@@ -101,6 +101,26 @@ def test_layout_in_memory_does_not_show(shape: tuple[int, int]) -> None:
     assert np.array_equal(products.matmul(np.repeat(A, 2, axis=0)[::2], B), expected)
 
 
+@pytest.mark.parametrize(("left", "right"), [((2, 100_001), (100_001,)), ((300, 3, 27), (300, 27, 2))])
+@pytest.mark.parametrize("cached", [1, 10, 1000])
+def test_branches_of_the_tree_do_not_show(
+    monkeypatch: pytest.MonkeyPatch, left: tuple[int, ...], right: tuple[int, ...], cached: int
+) -> None:
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=left), rng.normal(size=right)
+    whole = products.matmul(A, B)
+    monkeypatch.setattr(products, "_CACHED", cached)
+    assert products.matmul(A, B).tobytes() == whole.tobytes()
+
+
+def test_products_that_lie_side_by_side_are_the_same() -> None:
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(1000, 20, 30)), rng.normal(size=(1000, 30, 1))
+    abreast = np.ascontiguousarray(A.transpose(2, 1, 0)).transpose(2, 1, 0)
+    expected = np.stack([products.matmul(a, b) for a, b in zip(A, B, strict=True)])
+    assert products.matmul(abreast, B).tobytes() == expected.tobytes()
+
+
 def test_dot() -> None:
     assert products.dot(np.array([1.0, 2.0]), np.array([3.0, 4.0])) == 11.0
     with pytest.raises(UsageError, match="one dimension"):

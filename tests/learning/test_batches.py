@@ -68,6 +68,22 @@ def test_partitions_of_nearly_equal_shape_lie_together() -> None:
         assert out[n].tobytes() == update[0].tobytes()
 
 
+def test_many_partitions_lie_side_by_side() -> None:
+    rng = np.random.default_rng(6)
+    partitions = [
+        Partition(f"p{n}", f"t{n}", rng.normal(size=(17, 5)), rng.normal(size=17))
+        for n in range(batches._MANY)
+    ]
+    (batch,) = make_batches(partitions, range(len(partitions)))
+    assert batch.X.strides[0] == batch.X.itemsize
+    assert batch.X_by_column is batch.X
+    problem = Problem(make_settings(), [partition.info(make_settings()) for partition in partitions])
+    Y = rng.normal(size=(len(partitions), problem.d)).astype(problem.dtype)
+    together, out = updates(problem, dict(enumerate(partitions)), Y)
+    alone, update = updates(problem, {3: partitions[3]}, Y)
+    assert (together[3], out[3].tobytes()) == (alone[0], update[0].tobytes())
+
+
 def test_large_partitions_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_SMALL", 7 * 3 * 8 - 1)
     partitions = made("squared", 3)
