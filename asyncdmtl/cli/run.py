@@ -71,6 +71,13 @@ FIT_ROUNDS = 1000
     type=click.Path(path_type=Path),
     help="TOML or JSON file with the partitions that each worker stores; instead of --workers and --copies.",
 )
+@click.option(
+    "--by-file",
+    is_flag=True,
+    help="Rehearse what workers with files of their own will do: each file's rows of a task are a partition, "
+    "FILE/TASK, and workers keep rows for tests themselves. --placement may come from `worker --declare`. "
+    "Copies of a file are one file.",
+)
 @training_options
 @downlink_options
 @click.option(
@@ -99,7 +106,8 @@ def main(
     check_outputs({"--report": report_file, "--plot": plot_file, "--save": save})
     check_picture(plot_file)
     if loading.is_table(given["data"]):
-        given = given | {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
+        cut = {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
+        given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
     loaded = loading.load(given)
     chosen = _placement(loaded, workers, copies, placement)
     settings, prepared = _prepare(loaded, given)
@@ -134,9 +142,10 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     """The settings of the run and its rows as numbers.
 
     If neither option nor recipe says what λ is, cross-validation chooses it, and for files the coupling too.
-    Rows for tests are set aside here, so workers are not asked to keep any.
+    Rows for tests are set aside here, so workers are not asked to keep any, except with --by-file.
     """
-    given = given | {"test_fraction": None}
+    if not given["by_file"]:
+        given = given | {"test_fraction": None}
     if given["coupling"] == AUTO:
         given = given | {"coupling": None, "strength": AUTO}
     suggested = given["strength"] is None and "strength" in loaded.defaults
@@ -196,7 +205,12 @@ def _placement(
     if file is None:
         workers = DEFAULT_WORKERS if workers is None else workers
         copies = min(DEFAULT_COPIES, workers) if copies is None else copies
-        return Placement.cyclic(workers, len(dataset.ids), copies)
+        cyclic = Placement.cyclic(workers, len(dataset.ids), copies)
+        stored = {
+            worker: [dataset.ids[n] for n in own]
+            for worker, own in zip(cyclic.workers, cyclic.stored, strict=True)
+        }
+        return Placement(stored, dataset.ids)
     if workers is not None or copies is not None:
         raise UsageError("--placement", "cannot be given with --workers or --copies", str(file))
     placement = Placement.read(file)
@@ -229,7 +243,8 @@ def _train(
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)
         write_placement(placement, folder / "placement.json")
-        words = [*_words(given, *_WORKER_OPTIONS), "--placement", str(folder / "placement.json")]
+        own = given | ({"test_fraction": None} if given["by_file"] else {})
+        words = [*_words(own, *_WORKER_OPTIONS), "--placement", str(folder / "placement.json")]
         files = [folder / f"{k}.npz" for k in range(len(placement.workers))]
         workers = {
             worker: worker_process(worker, words, file)
@@ -246,7 +261,7 @@ def _train(
 _WORKER_OPTIONS = (
     "log_level", "log_format", "log_file", "interface",
     "data", "task", "target", "features", "omit", "categorical", "weight", "test_fraction", "parts", "seed",
-    "missing", "keep_missing_words", "decimal", "separator", "encoding", "header",
+    "missing", "keep_missing_words", "decimal", "separator", "encoding", "header", "by_file",
 )  # fmt: skip
 
 

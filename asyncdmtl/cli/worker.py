@@ -122,6 +122,7 @@ _security_options = together(
     hidden=True,
     help="A partition as asyncdmtl wrote it, instead of --data; may be given several times.",
 )
+@click.option("--by-file", is_flag=True, hidden=True, help="--placement names partitions FILE/TASK.")
 @click.option(
     "--declare",
     type=click.Path(path_type=Path),

@@ -13,6 +13,7 @@ from typing import Any
 from asyncdmtl.data import recipes, tables
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.files import ENDINGS
+from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.reading import Reading
@@ -178,7 +179,11 @@ def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
         An option is missing or breaks a rule. It is a DataError if the data cannot be read or trained on.
     """
     if not is_table(given["data"]):
+        if given.get("by_file"):
+            raise UsageError("--by-file", "is for data in files", given["data"])
         return _recipe(given, None, test)
+    if given.get("by_file"):
+        return _by_file(given)
     spec = table_spec(given)
     table = tables.load_table(spec, given["seed"])
     defaults = {**TABLE_DEFAULTS, "loss": table.loss}
@@ -209,6 +214,10 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
         raise UsageError("--site", "is for files that are partitions as they are", given["site"])
     if only is None:
         return tables.load_partitions(table_spec(given))
+    if given.get("by_file"):
+        with unwarned():
+            stored = tables.load_partitions(table_spec(given), copies=True)
+        return tuple(part for part in stored if part.id in only)
     # The process that chose the names has read the whole table and has shown its warnings.
     with unwarned():
         loaded = load(given, test=False)
@@ -216,6 +225,17 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
         rule = f"has the partitions {loaded.ids[0]} to {loaded.ids[-1]}; unknown"
         raise UsageError(f"data {loaded.name}", rule, unknown)
     return tuple(stored for stored in loaded.stored if stored.id in only)
+
+
+def _by_file(given: Mapping[str, Any]) -> Loaded:
+    """Partitions as workers make them of files, without the rows that workers keep for tests."""
+    if given["parts"] is not None:
+        raise UsageError("--parts", "cannot be given with --by-file", given["parts"])
+    spec = table_spec({**given, "test_fraction": None})
+    stored = tables.load_partitions(spec, copies=True)
+    loss = tables.suggest_loss(tables.joined([part.target for part in stored]), spec.target)
+    kept = tuple(hold_back(part, given["test_fraction"] or 0.0, given["seed"])[0] for part in stored)
+    return Loaded(", ".join(spec.files), kept, {}, {**TABLE_DEFAULTS, "loss": loss}, task=spec.task)
 
 
 @contextmanager

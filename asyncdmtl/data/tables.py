@@ -26,7 +26,7 @@ from asyncdmtl.data.columns import (
     to_text,
     update_digest,
 )
-from asyncdmtl.data.files import Source, find_files
+from asyncdmtl.data.files import Source, find_files, readable
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.readers import Wanted, check_columns, read_columns
 from asyncdmtl.data.reading import Reading, identity, normalised
@@ -100,12 +100,13 @@ def load_table(spec: TableSpec, seed: int) -> TableData:
     return TableData(tuple(partitions), test, loss)
 
 
-def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
+def load_partitions(spec: TableSpec, *, copies: bool = False) -> tuple[RawPartition, ...]:
     """The partitions of a worker: the rows of each task in each of its files.
 
     A partition is named after the file (without directories and ending) and the task: `north/school 3`, or
     `SITE/north/school 3` with `spec.site`. Equal files have equal names at all sites. All rows are for
     training. Files are read one by one, so that a partition does not depend on what else is stored here.
+    With `copies`, files of one name and the same bytes are one file, as where they lie at several workers.
 
     Raises
     ------
@@ -116,6 +117,8 @@ def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
     if spec.test_fraction or spec.parts != 1:
         raise UsageError("test fraction and parts", "must be left alone: files are partitions", spec)
     sources = find_files(spec.files)
+    if copies:
+        sources = _without_copies(sources)
     counts = Counter(source.stem for source in sources)
     if twice := [source.name for source in sources if counts[source.stem] > 1]:
         raise DataError("data files", "must have different names, without directories and endings", twice)
@@ -127,6 +130,18 @@ def load_partitions(spec: TableSpec) -> tuple[RawPartition, ...]:
             name = name if spec.site is None else f"{normalised(spec.site)}/{name}"
             partitions.append(_partition(spec, table, name, task, rows))
     return tuple(partitions)
+
+
+def _without_copies(sources: Sequence[Source]) -> tuple[Source, ...]:
+    """The first file of each name and content."""
+    found: dict[tuple[str, bytes], Source] = {}
+    for source in sources:
+        content = hashlib.blake2b(digest_size=16, usedforsecurity=False)
+        with readable(source.name), source.open() as raw:
+            while block := raw.read(1 << 20):
+                content.update(block)
+        found.setdefault((source.stem, content.digest()), source)
+    return tuple(found.values())
 
 
 def read_table(patterns: Sequence[str], wanted: Wanted, features: Sequence[str], reading: Reading) -> Table:
@@ -268,13 +283,13 @@ def _concatenate(tables: Sequence[Table]) -> Table:
     weights = [table.weights for table in tables if table.weights is not None]
     return Table(
         np.concatenate([table.tasks for table in tables]),
-        _joined(targets) if targets else None,
-        {name: _joined([table.columns[name] for table in tables]) for name in first.columns},
+        joined(targets) if targets else None,
+        {name: joined([table.columns[name] for table in tables]) for name in first.columns},
         np.concatenate(weights) if weights else None,
     )
 
 
-def _joined(columns: Sequence[Column]) -> Column:
+def joined(columns: Sequence[Column]) -> Column:
     """Concatenate columns of one kind. A column without any value becomes text if another column is text."""
     numeric = all(map(is_numeric, columns))
     joined: Column = np.concatenate([column if numeric else to_text(column) for column in columns])

@@ -124,3 +124,26 @@ def test_what_does_not_fit_is_named(table: Path) -> None:
         load(given("digits", test_fraction=0.5))
     with pytest.raises(UsageError, match=r"--task is for data in files only \(\.csv, .*'marks.doc' is none"):
         load(given("marks.doc", task="school"))
+
+
+def test_files_are_partitions_where_it_is_said(table: Path, tmp_path: Path) -> None:
+    for site in ("h0", "h1"):
+        (tmp_path / site).mkdir()
+        (tmp_path / site / table.name).write_bytes(table.read_bytes())
+    own = {"task": "school", "target": "mark", "by_file": True}
+    both = (str(tmp_path / "h0" / table.name), str(tmp_path / "h1" / table.name))
+    loaded = load({**NOTHING, "data": both, **own, "test_fraction": 0.2})
+    assert loaded.ids == ("marks/a", "marks/b")
+    assert loaded.test == {}
+    assert (loaded.task, loaded.defaults["loss"]) == ("school", "squared")
+    assert [part.declaration().rows for part in loaded.stored] == [8, 8]
+    (part,) = load_stored({**NOTHING, "data": both, **own}, ["marks/b"])
+    assert (part.id, part.declaration().rows) == ("marks/b", 10)
+    # Files of one name that are no copies are refused.
+    (tmp_path / "h1" / table.name).write_text(table.read_text() + "a,1,x,2\n")
+    with pytest.raises(UsageError, match="must have different names"):
+        load({**NOTHING, "data": both, **own})
+    with pytest.raises(UsageError, match="--parts cannot be given with --by-file"):
+        load(given(table, **own, parts=2))
+    with pytest.raises(UsageError, match="--by-file is for data in files"):
+        load(given("digits", by_file=True))
