@@ -8,7 +8,7 @@ For codes alone, without any network::
     plan.uplink_load, plan.downlink_load        # Fraction(3, 2), Fraction(1, 1)
 
 The estimators for scikit-learn are described in `asyncdmtl.estimators`. All errors that the package raises on
-purpose are subclasses of `AsyncDMTLError`; `asyncdmtl.errors` says when each is raised.
+purpose are subclasses of `AsyncDMTLError`; `asyncdmtl.errors` describes each of them.
 """
 
 from importlib import import_module

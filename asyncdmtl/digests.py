@@ -9,23 +9,23 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-# Bytes of the digest of an exchanged vector or state: nobody can make two vectors with one digest, for which
-# 2^64 trials would be needed. One digest travels for each stored partition in each round.
+# Bytes of the digest of an exchanged vector or state. Two vectors with one digest would take 2^64 trials. One
+# digest travels for each stored partition in each round.
 VECTOR_DIGEST_BYTES = 16
 
 # Bytes of the digest of a partition's content. It travels once, and tells the server whether two workers
 # store copies of the same rows.
 CONTENT_DIGEST_BYTES = 16
 
-# What the key of a run is derived for: no other use of the run's name gives the same key.
+# The context of the derivation of a run's key, so that other uses of the run's name give other keys.
 _CONTEXT = "asyncdmtl: digests of the vectors and states of a run"
 
 
 class Digest:
-    """The digests of one run: BLAKE3 with a key, so that those of another run say nothing about this one.
+    """The digests of one run: BLAKE3 with a key of the run, so that digests of other runs are useless here.
 
-    BLAKE3 and not a hash of the standard library, because it is four times as fast as the fastest of them,
-    and because hosts in FIPS mode have it, too.
+    BLAKE3 is four times as fast as the fastest hash of the standard library, and works on hosts in FIPS mode,
+    too.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ UNKEYED = Digest()
 
 
 def draws(key: bytes, count: int) -> list[int]:
-    """Whole numbers below 2**64 that look random, one for each of the first `count` numbers under a key.
+    """Pseudorandom whole numbers below 2**64, one for each of the first `count` numbers under a key.
 
-    All who know the key draw the same: they are the first 8 bytes of a keyed BLAKE2b.
+    They are the first 8 bytes of a keyed BLAKE2b, so that all processes with the key draw the same numbers.
     """
     short = hashlib.blake2b(key, digest_size=32, usedforsecurity=False).digest()
     keyed = hashlib.blake2b(key=short, usedforsecurity=False)

@@ -114,14 +114,14 @@ def gram(A: NDArray[Scalar]) -> NDArray[Scalar]:
 class Factor:
     """The left factor of many products, split into slices once.
 
-    Products have the same bits everywhere, but not those of `matmul`: they are always of slices. Columns of
-    the factor are scaled to one size first, so that the error does not depend on the units of what they stand
-    for. It is at most `4 ε k` times the product of the largest magnitudes of row and column, in these units.
+    Products are always computed by slices, so that their bits are the same everywhere, but may differ from
+    those of `matmul`. Columns of the factor are first scaled to one size, so that the error does not depend
+    on the units of features. It is at most `4 ε k` times the product of the largest magnitudes of row and
+    column, in these units.
 
     Parameters
     ----------
-    A : (…, m, k) float64 array
-        Finite.
+    A : (…, m, k) float64 array, finite
     """
 
     def __init__(self, A: Floats) -> None:
@@ -132,7 +132,7 @@ class Factor:
         self._units: NDArray[np.int32] = np.swapaxes(units, -1, -2)
 
     def times(self, B: Floats) -> Floats:
-        """`A·B` of finite (…, k, n)."""
+        """`A·B` for a finite `B` (…, k, n)."""
         return _product_of_slices(self._slices, self._exponents, _shifted(B, self._units), self._bits)
 
 
@@ -287,7 +287,7 @@ def _sliced_product(A: Floats, B: Floats) -> Floats:
 
 
 def _product_of_slices(rows: Floats, row_exponents: NDArray[np.int32], B: Floats, bits: int) -> Floats:
-    """The product with `B` (…, k, n) of a factor whose slices lie side by side: (…, m, 3k)."""
+    """The product of `B` (…, k, n) with a factor whose slices are side by side, (…, m, 3k)."""
     k = B.shape[-2]
     columns, column_exponents = _slices(B.swapaxes(-1, -2), bits)
     right = np.concatenate(columns[::-1], axis=-1).swapaxes(-1, -2)
@@ -320,7 +320,7 @@ def _slices(rows: Floats, bits: int) -> tuple[list[Floats], NDArray[np.int32]]:
 
 
 def _shifted(A: Floats, *exponents: NDArray[np.int32]) -> Floats:
-    """`A` times powers of two, rounded once, in C order."""
+    """`A` times powers of two, each result rounded once; in C order."""
     if all(np.abs(e).max() <= _SHIFTED for e in exponents):
         shifted = np.multiply(A, np.ldexp(1.0, exponents[0]), order="C")
         for e in exponents[1:]:

@@ -15,7 +15,7 @@ from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 
-# Numbers in the matrices that are inverted at a time: half a megabyte, which stays in the cache.
+# The most numbers of the matrices that are inverted at a time: half a megabyte, which stays in the cache.
 _SWEPT = 1 << 16
 
 
@@ -97,7 +97,7 @@ def inverse(S: Floats) -> Floats:
 
 
 def _swept(B: Floats) -> Floats:
-    """The inverses of (n, n, b), which are overwritten: every variable is solved for in its turn."""
+    """The inverses of matrices (n, n, b), which are overwritten, by sweeping one variable after the other."""
     for k in range(len(B)):
         pivots = B[k, k].copy()
         if not ((pivots > 0.0) & (pivots < np.inf)).all():

@@ -1,4 +1,4 @@
-"""Limit BLAS to one thread while a result is computed that other machines must compute to the same bit."""
+"""Limit BLAS to one thread while results are computed that other machines must reproduce bit for bit."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def reflected(S: Floats) -> Reflected:
     """Make `S` (b, n, n), symmetric with norm about 1, tridiagonal; `S` is overwritten."""
     b, n = S.shape[:2]
     reflectors, betas = np.zeros((b, n, n)), np.zeros((b, n))
-    # Products of one step, in memory that is used again and again.
+    # Memory for the products of a step, which all steps reuse.
     memory = np.empty(b * n * n)
     for k in range(n - 2):
         v, rest = S[:, k + 1 :, k].copy(), S[:, k + 1 :, k + 1 :]
@@ -234,7 +234,7 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
     lower = 1.0 - upper
     found = np.zeros(nu.shape, np.bool_)
     distance, terms, slopes = (np.empty_like(poles) for _ in range(3))
-    # A constant of 0 makes one of the two forms of a root infinite, and the other one is taken.
+    # If the constant is 0, one of the two forms of the root is infinite, and the other one is used.
     with np.errstate(divide="ignore", invalid="ignore"):
         step = _root_of_two(sign * f, own, other, nu, gaps)
         for _ in range(_STEPS):
@@ -249,7 +249,8 @@ def _roots(d: Floats, z: Floats, rho: Floats) -> tuple[Floats, Floats]:
                 break
             np.divide(weights[:, :, None], distance, out=terms)
             np.divide(terms, distance, out=slopes)
-            # `slopes` is no longer needed once it is split; it holds the magnitudes of terms in the end.
+            # `slopes` is not needed after the split, so that its memory is reused for the magnitudes of
+            # terms.
             below = fold((slopes * lower).swapaxes(0, 1))
             above = fold(np.multiply(slopes, upper, out=slopes).swapaxes(0, 1)).copy()
             size = 1.0 + fold(np.abs(terms, out=slopes).swapaxes(0, 1))

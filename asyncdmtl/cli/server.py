@@ -250,7 +250,7 @@ def _print_report(record: RunRecord, format: str, file: Path | None, picture: Pa
     if file is not None:
         write_report(report, file)
     if picture is not None:
-        # Here and not above: Matplotlib takes a second to import.
+        # Imported here, because Matplotlib takes a second to import.
         from asyncdmtl.report.run_pictures import plot_run
 
         plot_run(report, picture)

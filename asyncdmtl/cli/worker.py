@@ -180,7 +180,7 @@ def main(
     names = _stored_names(name, partitions, placement)
     share = None
     if partition_files or (names is None and loading.is_table(given["data"])):
-        # Files that are partitions as they are: each of these keeps rows for tests.
+        # If files are partitions as they are, test rows are held out of each partition.
         share, given["test_fraction"] = given["test_fraction"], None
     options = WorkerOptions(
         name, max_wait, start_timeout, round_timeout, silence_timeout, interface, share, least_rows

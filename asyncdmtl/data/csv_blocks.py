@@ -1,8 +1,8 @@
-"""Blocks of lines of a CSV file: many numbers at once where cells are plain, else cell by cell.
+"""Blocks of lines of a CSV file. If cells are plain, many numbers are parsed at once, else cell by cell.
 
-The csv module decides what a file means. A block whose lines can be cut at each separator is read without
-it, and its numbers are parsed by NumPy, with the bits that `float` gives. Columns that NumPy would read in
-another way than `cells` are left to `cells`.
+The result is always that of the csv module. A block whose lines can be cut at each separator is read without
+this module, and NumPy parses its numbers, with the same bits as `float`. If NumPy would read a column
+differently from `cells`, `cells` reads it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.data.reading import Reading
 from asyncdmtl.errors import DataError
 
-# Characters of the first block of a file, which tells columns of numbers from those of text.
+# Characters of the first block of a file, by which columns of numbers and of text are distinguished.
 _FIRST_BLOCK = 1 << 16
 
 # Characters of the other blocks: enough for NumPy to be fast, few enough that memory holds little text.
 _BLOCK = 1 << 20
 
-# Separators at which lines may be cut. Others may be part of a number, or are spaces, which may be several.
+# Separators at which lines may be cut. Other separators may be part of a number, or be several spaces.
 _SEPARATORS = ",;\t|:"
 
-# Spellings of missing values that are looked for among numbers, besides those of `--missing`.
+# Spellings of missing values among numbers, besides those of `--missing`.
 _WORDS = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "None", "none")
 
 _NEWLINE, _QUOTE, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = b'\n" +-.0'
@@ -46,14 +46,14 @@ class Block(Protocol):
 
 
 class BlockReader:
-    """The blocks of a file, and before them its first line.
+    """Iterates over the blocks of a file, after its first line.
 
     Parameters
     ----------
     file : file of text
-        Opened with `newline=""`.
+        The file, opened with `newline=""`.
     name : str
-        The file in errors.
+        The name of the file in errors.
     separator : str
     reading : Reading
     """
@@ -87,11 +87,11 @@ class BlockReader:
                 yield plain
 
     def _rows(self, text: str) -> list[list[str]]:
-        """The cells of lines; a cell in quotes may go on behind them."""
+        """The cells of lines. A cell in quotes may continue in the lines that follow."""
         lines = io.StringIO(text, newline="")
         reader = self._csv_reader(itertools.chain(lines, iter(self._file.readline, "")))
         rows = []
-        # The reader takes a further line if a cell goes on there; else the lines end with a row.
+        # The reader reads a further line if a cell continues there; otherwise the lines end with a row.
         while lines.tell() < len(text) and (row := next(reader, None)) is not None:
             if row and len(row) != self._width:
                 number = self._lines + reader.line_num
@@ -141,7 +141,7 @@ class PlainBlock:
 
     @classmethod
     def of(cls, text: str, separator: str, width: int) -> PlainBlock | None:
-        """The block of lines, or None if the csv module has to read them."""
+        """The block of some lines; None if the csv module must read them."""
         if separator not in _SEPARATORS or width < 2:
             return None
         if "\r" in text:
@@ -185,7 +185,7 @@ class PlainBlock:
             found = self._parsed(self._without_missing(reading).split("\n")[:-1], columns, reading)
         if found is None or (np.isnan(found).any() and self._has_doubtful_nan(reading)):
             return None
-        # Columns that lie in one piece here are joined faster.
+        # Columns that are contiguous here can be joined faster.
         return np.ascontiguousarray(reading.without_missing(found).T)
 
     def _parsed(self, lines: Sequence[str], columns: Sequence[int], reading: Reading) -> Floats | None:
@@ -197,16 +197,16 @@ class PlainBlock:
             return None
 
     def _has_doubtful_nan(self, reading: Reading) -> bool:
-        """Whether a cell may spell NaN in a way that `cells` does not take for a missing value."""
+        """Whether a cell may be a spelling of NaN that `cells` does not read as a missing value."""
         return ("nan" if reading.keep_missing_words else "+nan") in self._text.lower()
 
     def _without_missing(self, reading: Reading) -> str:
-        """The text with "nan" in cells without a value."""
+        """The text with "nan" in place of missing values."""
         text = "\n" + self._text
         for word in ("", *reading.missing, *(() if reading.keep_missing_words else _WORDS)):
             for before, after in itertools.product((self._separator, "\n"), repeat=2):
                 if (cell := before + word + after) in text:
-                    # Twice, since neighbours share a separator.
+                    # Replaced twice, since neighbouring cells share a separator.
                     missing = f"{before}nan{after}"
                     text = text.replace(cell, missing).replace(cell, missing)
         return text[1:]
@@ -233,7 +233,7 @@ class PlainBlock:
 
 
 def _wraps_cells(text: str, separator: str) -> bool:
-    """Whether all quotes of lines are around whole cells without separators, quotes and line ends in them."""
+    """Whether all quotes in the lines enclose whole cells without separators, quotes or line ends."""
     raw: NDArray[np.uint8] = np.frombuffer(f"\n{text}".encode(), np.uint8)
     quotes = np.flatnonzero(raw == _QUOTE)
     if len(quotes) % 2:

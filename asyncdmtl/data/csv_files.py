@@ -68,7 +68,7 @@ def _joined(parts: Sequence[Floats | list[str]]) -> Floats | list[str]:
 def _read_once(
     source: Source, reading: Reading, chosen: Mapping[str, int], text: Collection[str]
 ) -> dict[str, list[Floats | list[str]]]:
-    """The blocks of some columns: numbers until the first block in which a cell is none, then cells."""
+    """The blocks of some columns: numbers up to the first block with a cell that is no number, then cells."""
     found: dict[str, list[Floats | list[str]]] = {name: [] for name in chosen}
     textual = [name for name in chosen if name in text]
     numeric = [name for name in chosen if name not in text]

@@ -63,9 +63,9 @@ class Fingerprints:
     Attributes
     ----------
     rows : str
-        Of the rows in any order.
+        The fingerprint of the rows in any order.
     columns : mapping of name to str
-        Of each column, in the order of the rows.
+        The fingerprint of each column, in the order of the rows.
     each : str
         Four hexadecimal digits for each row, in their order; empty if there are more than `MAX_EACH`.
     """
@@ -97,7 +97,7 @@ class Fingerprints:
         return f"it differs in the {where} {', '.join(map(repr, different))}{self._count_of_rows(other)}"
 
     def _count_of_rows(self, other: Fingerprints) -> str:
-        """In how many rows a supposed copy differs, in words; empty if that is not known."""
+        """The number of rows in which a supposed copy differs, in words; empty if it is not known."""
         if not self.each or not other.each:
             return ""
         own, theirs = (bytes.fromhex(prints.each) for prints in (self, other))

@@ -1,4 +1,4 @@
-"""Rows of a partition that its holders keep for tests: all of them keep the same, without a word."""
+"""Test rows of a partition: all its holders hold out the same rows, without communication."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asyncdmtl.digests import draws
 
 
 def hold_back(stored: Stored, share: float, seed: int) -> tuple[Stored, Stored | None]:
-    """The rows of a partition to train on, and those to test on; None if there are none of these.
+    """The training rows and the test rows of a partition; None in place of test rows if there are none.
 
     Both keep the order of the rows. At least one row is left to train on.
 
@@ -18,9 +18,9 @@ def hold_back(stored: Stored, share: float, seed: int) -> tuple[Stored, Stored |
     ----------
     stored : Stored
     share : float
-        From 0 to below 1.
+        The share of test rows, from 0 to below 1.
     seed : int
-        The run's.
+        The seed of the run.
     """
     held = held_rows(stored, share, seed)
     if not len(held):
@@ -30,12 +30,12 @@ def hold_back(stored: Stored, share: float, seed: int) -> tuple[Stored, Stored |
 
 
 def held_rows(stored: Stored, share: float, seed: int) -> Indices:
-    """The places of the rows to test on, ascending.
+    """The indices of the test rows, ascending.
 
-    Their number is the share of the rows, rounded up or down at random, so that many small partitions keep
-    their share together. Rows are ordered by a hash of the partition's name and their place, keyed with the
-    seed, and taken at equal distances; where there are two classes, one after the other, so that both keep
-    their share.
+    Their number is the share of the rows, rounded up or down at random, so that many small partitions
+    together have the right share. Rows are sorted by a hash of the partition's name and their index, keyed
+    with the seed, and test rows are taken at equal distances. Two classes are sorted one after the other, so
+    that both have their share.
     """
     rows = stored.rows
     *order, rounding = draws(b"test" + seed.to_bytes(8, "little") + stored.id.encode(), rows + 1)

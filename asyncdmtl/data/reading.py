@@ -1,4 +1,4 @@
-"""The options by which cells are read, and what a single cell of text means under them."""
+"""The options by which cells are read, and the reading of a single cell of text under them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Reading:
     Attributes
     ----------
     missing : tuple of str
-        Cells that are missing values besides empty ones. A number stands for all spellings of it, and for
-        that number in formats with types.
+        Cells that are missing values besides empty ones. A number means all its spellings, and the number
+        itself in formats with types.
     keep_missing_words : bool
         Whether `NA`, `None`, `?` and the like are values in columns of text.
     categorical : tuple of str
@@ -98,7 +98,7 @@ class Reading:
         return bool(self._missing_names) and identity(text) in self._missing_names
 
     def without_missing(self, column: Floats) -> Floats:
-        """A column of numbers with NaN in place of those that are missing values."""
+        """A column of numbers with NaN in place of the numbers that are missing values."""
         for number in self.missing_numbers:
             if (found := column == number).any():
                 column = column.copy()
@@ -118,7 +118,7 @@ class Reading:
         return float(text) if _INFINITE.fullmatch(text) else None
 
     def value(self, text: str | None) -> float | None:
-        """The number that a cell is in a column of numbers, NaN for a missing value; None for other text."""
+        """The value of a cell in a column of numbers: NaN for a missing value, None for other text."""
         if text is None or self.is_missing(cell := normalised(text)):
             return math.nan
         # Among numbers, a word for a missing value can be nothing else.

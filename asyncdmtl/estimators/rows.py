@@ -134,7 +134,7 @@ def task_names(labels: Sequence[Hashable]) -> dict[Hashable, str]:
 def _labels(tasks: Any) -> list[Hashable]:
     """Labels as plain Python values, so that a 3 is the same label in arrays of every dtype.
 
-    Text is brought to the form that it has in tables: Unicode normal form C, without spaces around it.
+    Text is normalised as in tables: Unicode normal form C, without spaces around it.
     """
     labels = [label.item() if isinstance(label, np.generic) else label for label in tasks]
     labels = [normalised(label) if isinstance(label, str) else label for label in labels]

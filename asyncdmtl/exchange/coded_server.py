@@ -28,7 +28,7 @@ class CodedServerSide(ServerSide):
     grouped : bool
         Whether some workers receive their rows from a multicast group.
     digest : Digest, optional
-        That of the run.
+        The digests of the run.
     """
 
     plan: Plan
@@ -57,12 +57,12 @@ class CodedServerSide(ServerSide):
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of one vector as it goes up, padding included: the unit of the uplink's load."""
+        """Bytes of a vector of the uplink, padding included: the unit of the uplink's load."""
         return self._format.padded_bytes
 
     @property
     def down_vector_bytes(self) -> int:
-        """Bytes of one vector as it comes down, padding included: the unit of the downlink's loads."""
+        """Bytes of a vector of the downlink, padding included: the unit of the downlink's loads."""
         return self._down_format.padded_bytes
 
     @property
@@ -166,7 +166,7 @@ class CodedServerSide(ServerSide):
         return len(set(digests.values())) <= 1
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
-        """The format of the vectors that go down; here that of those that came up."""
+        """The format of the vectors of the downlink; here the same as that of the uplink."""
         return self._format
 
 
@@ -215,7 +215,7 @@ class CentralServerSide(CodedServerSide):
             self._recombine(self._results[:, cols], down)
 
     def _use(self, aggregates: Sequence[Vectors], results: Vectors, last: bool) -> None:
-        """Write what goes down, a row for each task; here the aggregates themselves."""
+        """Write the vectors of the downlink, a row for each task; here these are the aggregates."""
         for result, aggregate in zip(results, aggregates, strict=True):
             result[:] = aggregate
 
@@ -251,7 +251,7 @@ class PersonalServerSide(CentralServerSide):
     grouped : bool
         Whether some workers receive their rows from a multicast group.
     digest : Digest, optional
-        That of the run.
+        The digests of the run.
     """
 
     trainer: Trainer

@@ -34,7 +34,7 @@ class CodedWorkerSide(WorkerSide):
         Whether some workers receive their rows from a multicast group; the same for all workers and the
         server, because it decides how rows are cut into ranges.
     digest : Digest, optional
-        That of the run.
+        The digests of the run.
     """
 
     plan: Plan
@@ -155,7 +155,7 @@ class CodedWorkerSide(WorkerSide):
         return self._digest(self.trainer.state())
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
-        """The format of the vectors that come down; here that of those that go up."""
+        """The format of the vectors of the downlink; here the same as that of the uplink."""
         return self._format
 
     @abstractmethod
@@ -305,7 +305,7 @@ class PersonalWorkerSide(CodedWorkerSide):
         return super().models().of(self._delivery.wanted)
 
     def baselines(self) -> dict[str, TaskModels]:
-        """Models of these tasks to compare with."""
+        """Models of these tasks without coupling, for comparison."""
         return {kind: models.of(self._delivery.wanted) for kind, models in super().baselines().items()}
 
     def models_digest(self) -> bytes:

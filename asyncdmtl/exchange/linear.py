@@ -29,7 +29,7 @@ class LinearWorkerSide(WorkerSide):
     trainer : Trainer
         Holds the models so far, and exactly the partitions that this worker stores under the plan.
     digest : Digest, optional
-        That of the run.
+        The digests of the run.
     """
 
     plan: LinearPlan
@@ -98,7 +98,7 @@ class LinearServerSide(ServerSide):
     plan : LinearPlan
     problem : Problem
     digest : Digest, optional
-        That of the run.
+        The digests of the run.
     """
 
     plan: LinearPlan

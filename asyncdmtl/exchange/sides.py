@@ -149,7 +149,7 @@ class WorkerSide(ABC):
         return self.trainer.models()
 
     def baselines(self) -> dict[str, TaskModels]:
-        """Models to compare with on test rows, by their kind; empty where none were made."""
+        """Models without coupling, by their kind, for comparison on test rows; empty if there are none."""
         return self.trainer.baselines()
 
     @abstractmethod
@@ -202,11 +202,11 @@ class ServerSide(ABC):
     @property
     @abstractmethod
     def vector_bytes(self) -> int:
-        """Bytes of one vector as it goes up, padding included: the unit of the uplink's load."""
+        """Bytes of a vector of the uplink, padding included: the unit of the uplink's load."""
 
     @property
     def down_vector_bytes(self) -> int:
-        """Bytes of one vector as it comes down, padding included: the unit of the downlink's loads."""
+        """Bytes of a vector of the downlink, padding included: the unit of the downlink's loads."""
         return self.vector_bytes
 
     @property

@@ -119,11 +119,11 @@ class ExchangeStrategy(ABC):
         plan : Plan or LinearPlan
         worker : int
         trainer : Trainer
-            The models so far, and the worker's partitions.
+            The current models and the worker's partitions.
         grouped : bool
             Whether some workers are sent their rows by a multicast group.
         digest : Digest, optional
-            That of the run.
+            The digests of the run.
         """
 
     @abstractmethod
@@ -147,7 +147,7 @@ class ExchangeStrategy(ABC):
         grouped : bool
             Whether some workers receive their rows from a multicast group.
         digest : Digest, optional
-            That of the run.
+            The digests of the run.
         """
 
 

@@ -61,7 +61,7 @@ def _quota(groups: Path, own: Path) -> float:
     Parameters
     ----------
     groups : Path
-        Where the hierarchies of control groups are mounted.
+        The mount point of the hierarchies of control groups.
     own : Path
         A file that names the groups of this process, line by line as `0::/path` or `4:cpu,cpuacct:/path`.
     """
@@ -76,7 +76,8 @@ def _quota(groups: Path, own: Path) -> float:
             continue
         root = groups / controllers if controllers else groups
         group = root / path.lstrip("/")
-        # The limits of all groups around it hold, too. In a container, the path may be one outside of it.
+        # The limits of all parent groups hold, too. In a container, the path may lie outside of the
+        # container.
         for folder in {root, *(f for f in (group, *group.parents) if root in f.parents)}:
             least = min(least, _limit(folder))
     return least

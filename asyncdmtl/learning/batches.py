@@ -21,11 +21,12 @@ from asyncdmtl.learning.tasks import Partition
 # long to compute that a NumPy call for each costs nothing noticeable.
 _SMALL = 1 << 20
 
-# Numbers of rows between 2ⁿ and 2ⁿ⁺¹ to which partitions are brought: at most an eighth of the rows is added.
+# The number of sizes between 2ⁿ and 2ⁿ⁺¹ to which partitions are padded: at most an eighth of the rows is
+# added.
 _SIZES = 8
 
 
-# Rows from which on it is worth while to go along the rows of a column.
+# The fewest rows for which contiguous columns are faster.
 _LONG = 16
 
 # Partitions from which on it is worth while to go along these, and the most bytes that each then has.
@@ -38,18 +39,18 @@ class Batch(NamedTuple):
     Attributes
     ----------
     places, tasks : list of int
-        Their positions among the stored partitions, and the indices of their tasks.
+        The partitions' positions among the stored partitions, and the indices of their tasks.
     X : (P, r, F) array
-        Rows, and zeros below them.
+        The rows, padded with zeros below.
     X_by_column : (P, r, F) array
-        The same numbers, those of a column one after another in memory, which makes scores quicker. It is `X`
+        The same numbers column by column in memory, which makes scores quicker. It is `X`
         itself where partitions are large or have few rows, and where there are many: there the numbers of all
         partitions in one place are one after another, which makes all products quicker.
     y : (P, r) array
     present : (P, r) array of bool
-        Which rows are no zeros that were added.
+        True for rows that are not padding.
     weights : (P, r) array, or None
-        Weights of rows, if they have some.
+        The weights of rows; None if they have none.
     weight : (P,) array
         The sums of `weights`, or the numbers of rows.
     """
@@ -74,7 +75,7 @@ class Batch(NamedTuple):
         return shares
 
     def _weighted(self, values: Floats) -> Floats:
-        # What the rows that were added give may be infinite, so that no product makes it 0.
+        # Values of padding may be infinite, so that multiplication by 0 would not remove them.
         counted = np.where(self.present, values, 0.0)
         return counted if self.weights is None else counted * self.weights
 
@@ -90,7 +91,7 @@ def make_batches(partitions: Sequence[Partition], tasks: Sequence[int]) -> list[
 
 
 def _size(rows: int) -> int:
-    """The least of the `_SIZES` numbers of rows in each octave that is at least `rows`."""
+    """The smallest of the permitted sizes, `_SIZES` in each octave, that is at least `rows`."""
     step = max(1, (1 << (rows.bit_length() - 1)) // _SIZES)
     return -(-rows // step) * step
 

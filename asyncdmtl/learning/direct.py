@@ -27,13 +27,15 @@ RIDGE = 1e-9
 # The most refinements. Each leaves `δ / (δ + μ)` of the error along an eigenvector of eigenvalue `μ`.
 _REFINEMENTS = 20
 
-# Conjugate gradients at the most. Of λ within `_TOGETHER` of each other, each step takes 0.7 of the error.
+# The most steps of conjugate gradients. For λ within `_TOGETHER` of each other, each step removes 0.7 of the
+# error.
 _STEPS, _TOGETHER = 60, 12.0
 
-# Share of the accuracy that conjugate gradients go on to: losses of other rows depend on the root of a gap.
+# The share of the wanted accuracy at which conjugate gradients end: held-out losses depend on the root of a
+# gap.
 _SHARE = 1e-3
 
-# Relative accuracy from which on a few conjugate gradients are cheaper than a system for each λ.
+# The smallest relative accuracy for which conjugate gradients are cheaper than a system for each λ.
 _LOOSE = 1e-6
 
 
@@ -54,7 +56,7 @@ def together(quadratics: Quadratics) -> Floats:
 def near_mean(quadratics: Quadratics, strengths: Floats, accuracy: Accuracy) -> Floats:
     """`½ λ Σ_t ‖w_t − w̄‖²`, of every λ > 0: (K, L, T, C).
 
-    Each λ has a system of its own, unless so little accuracy is asked for that it pays to share one, see
+    Each λ has a system of its own, unless the wanted accuracy is so low that sharing one is faster, see
     `_near_middle`.
     """
     if len(strengths) == 1 or accuracy.relative < _LOOSE:
@@ -73,16 +75,16 @@ def near_mean(quadratics: Quadratics, strengths: Floats, accuracy: Accuracy) -> 
 
 
 def _from_mean(W: Floats, strengths: Floats) -> Floats:
-    """`λ (w_t − w̄)` of every λ."""
+    """`λ (w_t − w̄)` for every λ."""
     drawn: Floats = strengths[:, None, None] * (W - mean(W, 2)[:, :, None])
     return drawn
 
 
 def _near_middle(quadratics: Quadratics, strengths: Floats, accuracy: Accuracy) -> Floats:
-    """By conjugate gradients for all λ at once, preconditioned with the system of the one in their middle.
+    """Solve by conjugate gradients for all λ at once, preconditioned with the system of the middle λ.
 
-    With the residual `r` and the system's solution `z` of it, the objective is at most `½ rᵀz` above the
-    least, or `middle / λ` times that where λ is smaller.
+    With the residual `r` and the preconditioned residual `z`, the objective is at most `½ rᵀz` above its
+    minimum, or `middle / λ` times that for smaller λ.
     """
     middle = float(np.sqrt(strengths.min()) * np.sqrt(strengths.max()))
     system = MeanSystem(quadratics, middle)
@@ -107,7 +109,7 @@ def _near_middle(quadratics: Quadratics, strengths: Floats, accuracy: Accuracy) 
 
 
 def _products(V: Floats, W: Floats) -> Floats:
-    """Scalar products (K, L) of (K, L, T, C)."""
+    """Scalar products (K, L) of arrays (K, L, T, C)."""
     return total(total(V * W, 3), 2)
 
 

@@ -1,8 +1,8 @@
-"""Sums over test rows from which metrics follow: what a site tells of the rows that it keeps for tests.
+"""Sums over test rows, which a site sends instead of the rows, and from which metrics follow.
 
-Sums of several partitions add up, so metrics of a task, and of all tasks, need no row of any of them. Of a
+Sums of several partitions can be added, so that metrics of a task, and of all tasks, need no rows. For a
 regression they are the number of rows, mean and scatter of the targets, and the squared errors of each kind
-of models. Of a classification they are histograms of the scores of either class: the accuracy follows
+of models. For a classification they are histograms of the scores of either class: the accuracy follows
 exactly, and the area under the ROC curve but for rows of both classes whose scores share a bin, each pair of
 which counts half.
 """
@@ -38,7 +38,7 @@ class SquaredErrors:
     ----------
     rows : int
     mean, scatter : float
-        Of the targets: the scatter is the sum of squares about the mean.
+        Mean and scatter of the targets; the scatter is the sum of squares about the mean.
     errors : mapping of kind to float
         The sum of squared errors.
     """
@@ -81,7 +81,7 @@ class SquaredErrors:
 
     @classmethod
     def from_list(cls, content: Sequence[Any]) -> SquaredErrors:
-        """Read what `as_list` gave; ValueError, TypeError or AttributeError if it is none."""
+        """Read the result of `as_list`; ValueError, TypeError or AttributeError if it is malformed."""
         rows, centre, scatter, errors = content
         found = {_kind(kind): _sum(value) for kind, value in errors.items()}
         if not isinstance(centre, float) or not math.isfinite(centre):
@@ -97,7 +97,7 @@ class Histograms:
     ----------
     rows : int
     counts : mapping of kind to (2, BINS) int64 array
-        Rows of class 0 and of class 1 in each bin of the score.
+        The numbers of rows of class 0 and of class 1 in each bin of the score.
     """
 
     rows: int
@@ -135,7 +135,7 @@ class Histograms:
         return float((positive * (below + 0.5 * negative)).sum()) / pairs if pairs else math.nan
 
     def as_list(self) -> list[Any]:
-        """Plain types, which `sums_from` reads: of each kind the bins with rows, and their counts."""
+        """Plain types, which `sums_from` reads: for each kind, the bins with rows and their counts."""
         packed = {}
         for kind, counts in self.counts.items():
             bins = np.flatnonzero(counts.any(axis=0))
@@ -144,7 +144,7 @@ class Histograms:
 
     @classmethod
     def from_list(cls, content: Sequence[Any]) -> Histograms:
-        """Read what `as_list` gave; ValueError, TypeError or AttributeError if it is none."""
+        """Read the result of `as_list`; ValueError, TypeError or AttributeError if it is malformed."""
         rows, packed = content
         counts = {}
         for kind, (bins, *both) in packed.items():
@@ -168,12 +168,12 @@ def sums_of(loss: str, rows: Partition, models: Mapping[str, TaskModels]) -> Met
 
 
 def sums_from(loss: str, content: object) -> MetricSums:
-    """Read what `as_list` gave, after any transport; nothing in it is trusted.
+    """Read the result of `as_list`, after any transport; nothing in it is trusted.
 
     Raises
     ------
     UsageError
-        It is none, or lacks the models of the run.
+        The content is malformed, or lacks the models of the run.
     """
     try:
         found = _kind_of(loss).from_list(content)  # type: ignore[arg-type]

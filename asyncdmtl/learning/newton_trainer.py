@@ -35,8 +35,8 @@ from asyncdmtl.learning.trainer import Trainer
 # directions in which the data have no variance.
 _RIDGE = 1e-9
 
-# Second derivatives below which the losses are flat: separated classes have no minimum, and quotients of such
-# numbers would overflow.
+# Losses count as flat if second derivatives are below this: separable classes have no minimum, and quotients
+# of such numbers would overflow.
 _FLAT = 1e-60
 
 # The accuracy of the solution of a quadratic problem: as a share of the decrease that the last step

@@ -66,14 +66,14 @@ class Outcome:
 
 
 def outcome_numbers(settings: Settings) -> int:
-    """How many numbers `packed` makes of an outcome."""
+    """The number of numbers in the result of `packed`."""
     return 5 + (
         len(_candidates(settings)) * (1 + MAX_STRENGTHS * (1 + settings.folds)) if settings.chooses else 0
     )
 
 
 def packed(outcome: Outcome | None, settings: Settings) -> Floats:
-    """The outcome of a run as a vector of `outcome_numbers`, which `unpacked` reads; 0 without an outcome."""
+    """The outcome of a run as a vector (outcome_numbers,), which `unpacked` reads; zeros if there is none."""
     numbers = np.zeros(outcome_numbers(settings))
     if outcome is None:
         return numbers
@@ -90,12 +90,12 @@ def packed(outcome: Outcome | None, settings: Settings) -> Floats:
 
 
 def unpacked(numbers: Floats, settings: Settings) -> Outcome | None:
-    """The outcome of which `packed` made a vector.
+    """Read an outcome from the result of `packed`.
 
     Raises
     ------
     UsageError
-        It made none of that kind.
+        The vector is no such result.
     """
     names = _candidates(settings)
     known, index, strength, objective, gap = numbers[:5].tolist()

@@ -32,8 +32,8 @@ from asyncdmtl.plan.placement import natural_key
 # Bytes of a trainer's state besides the models: four float64 for FISTA's t, momentum, residual and steps.
 SCALAR_BYTES = 32
 
-# The share of the objective of no model up to which classes count as separated: rows are then predicted with
-# some 99.9 %, and further rounds only raise that.
+# Classes count as separated if the objective is at most this share of that without a model: rows are then
+# predicted with some 99.9 % probability, which further rounds only raise.
 SEPARATED = 1e-3
 
 # The logistic loss of a row without a model.
@@ -139,12 +139,12 @@ class Problem:
 
     @property
     def tests(self) -> bool:
-        """Whether sites keep rows for tests."""
+        """Whether sites hold out test rows."""
         return any(info.held for info in self.infos)
 
     @property
     def compares(self) -> bool:
-        """Whether models of each task alone, and one for all, are made for tests to compare with."""
+        """Whether models of each task alone, and one model for all, are made for comparison on test rows."""
         return self.exact and self.tests
 
     @property
@@ -179,11 +179,11 @@ class Problem:
 
     @cached_property
     def separated(self) -> float:
-        """The objective at and below which the classes count as separated; 0 if they cannot be.
+        """The largest objective at which the classes count as separated; 0 if they cannot be separated.
 
-        Where the coupling is 0 for equal models, classes that a hyperplane separates have no solution under
-        logistic loss: the objective falls to 0 as the models grow without limit, and its distance from the
-        least never becomes a small share of it.
+        If the coupling's penalty is 0 for equal models, classes that a hyperplane separates have no solution
+        under logistic loss: the objective falls to 0 as the models grow without limit, and its distance from
+        the infimum never becomes a small share of it.
         """
         equal = np.ones((len(self.tasks), self.coupled))
         if self.settings.loss != "logistic" or self.coupling.penalty(equal) > 0.0:

@@ -90,7 +90,7 @@ class Quadratics:
 
     @cached_property
     def _factor(self) -> Factor:
-        """`A`, ready for many products."""
+        """`A`, prepared for many products."""
         return Factor(self.A)
 
 

@@ -1,11 +1,11 @@
-"""Every task alone, and one model for all, from sufficient statistics: what coupled models are compared with.
+"""Ridge regressions of every task alone, and of all tasks together, from statistics, as baselines.
 
 Each minimises the mean squared loss over its rows plus `½ α ‖w‖²`, with a free intercept if models have one.
-`α` has the least generalised cross-validation of a grid, `RSS / (1 − 1.1 df/n)²`, which needs no row:
-Golub, Heath, Wahba, "Generalized Cross-Validation as a Method for Choosing a Good Ridge Parameter",
-Technometrics 21(2), 1979; with a factor after Kim, Gu, "Smoothing Spline Gaussian Regression: More Scalable
-Computation via Efficient Approximation", J. R. Statist. Soc. B 66(2), 2004. `baseline` does the same by the
-rows themselves.
+`α` is the value of a grid with the smallest generalised cross-validation score `RSS / (1 − 1.1 df/n)²`, which
+needs no rows: Golub, Heath, Wahba, "Generalized Cross-Validation as a Method for Choosing a Good Ridge
+Parameter", Technometrics 21(2), 1979; with a factor after Kim, Gu, "Smoothing Spline Gaussian Regression:
+More Scalable Computation via Efficient Approximation", J. R. Statist. Soc. B 66(2), 2004. `baseline` does the
+same by the rows themselves.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.statistics import TaskStatistics
 
-# The grid of α, in units of the mean eigenvalue among as many as are not 0 for want of rows.
+# The grid of α, in units of the mean eigenvalue; eigenvalues that must be 0 because rows are few do not
+# count.
 _ALPHAS = 10.0 ** np.arange(3.0, -4.5, -0.5)
 
-# The price of a degree of freedom: at 1, models that nearly fit all of a few rows are chosen now and then. By
-# trial with tasks of 10 to 150 rows and 27 columns: models are then as near the truth as by leave-one-out.
+# The price of a degree of freedom. With 1, models that nearly interpolate a few rows are sometimes chosen.
+# With 1.1, in trials on tasks of 10 to 150 rows and 27 columns, models are as near the truth as by
+# leave-one-out.
 _CAUTION = 1.1
 
 
@@ -40,7 +42,7 @@ def alone_and_together(statistics: TaskStatistics, rows: Sequence[int], *, inter
         Whether models have an intercept; else that column is 0.
     """
     weights, means = statistics.weights[0], statistics.means
-    # About the mean of each task; its own sums are rounding.
+    # Moments are about the mean of each task, whose own sums are rounding errors.
     moments = statistics.moments[0] - _outer(statistics.sums[0]) / weights[:, None, None]
     weight = total(weights, 0)
     centre = total(weights[:, None] * means, 0) / weight
@@ -56,7 +58,7 @@ def alone_and_together(statistics: TaskStatistics, rows: Sequence[int], *, inter
 
 
 def _ridge(S: Floats, n: Floats, *, intercept: bool) -> Floats:
-    """Coefficients (T, features), from mean moments (T, columns, columns) of `[X, y]` of so many rows."""
+    """Coefficients (T, features), from the mean moments (T, columns, columns) of `[X, y]` and the rows."""
     A, b, c = S[:, :-1, :-1], S[:, :-1, -1], S[:, -1, -1]
     values, V = eigh(np.ascontiguousarray(A))
     values = np.maximum(values, 0.0)
@@ -71,7 +73,7 @@ def _ridge(S: Floats, n: Floats, *, intercept: bool) -> Floats:
     with np.errstate(divide="ignore"):
         scores = np.where(free > 0.0, np.maximum(errors, 0.0) / np.square(free), np.inf)
     best = np.argmin(scores, axis=0)
-    # Of one or two rows nothing can be said: the middle of the grid.
+    # One or two rows do not permit a choice: use the middle of the grid.
     best = np.where(n > 2, best, len(_ALPHAS) // 2)
     chosen = alphas[best, np.arange(len(n))]
     return matmul(V, (along / (values + chosen[:, None]))[:, :, None])[:, :, 0]

@@ -80,7 +80,7 @@ class Settings:
     least_rows : int
         Statistics of fewer rows than this are never sent, for a partition or for a fold of it.
     test_fraction : float
-        The share of the rows of each partition, from 0 to below 1, that its holders keep for tests.
+        The share of the rows of each partition, from 0 to below 1, that its holders hold out for tests.
 
     Raises
     ------

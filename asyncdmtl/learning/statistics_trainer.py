@@ -34,7 +34,7 @@ class StatisticsTrainer(Trainer):
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
         self._coupling = problem.coupling
-        # Of each task alone, and last of all together, with intercepts.
+        # The baseline models: of each task alone, and last of all tasks together, with intercepts.
         self._baselines = np.zeros(((len(problem.tasks) + 1) * problem.compares, problem.features + 1))
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
@@ -63,7 +63,7 @@ class StatisticsTrainer(Trainer):
         self._iterate.residual = outcome.gap
 
     def baselines(self) -> dict[str, TaskModels]:
-        """Models to compare with, once the problem is solved, if sites keep rows for tests."""
+        """The baseline models, once the problem is solved, if sites hold out test rows."""
         if not len(self._baselines):
             return {}
         *alone, one = self._baselines
@@ -72,7 +72,7 @@ class StatisticsTrainer(Trainer):
         return {kind: TaskModels(names, W[:, :-1], W[:, -1], loss) for kind, W in kinds.items()}
 
     def told(self, *, last: bool) -> Bytes:
-        """Models, and those to compare them with, see `Trainer.told`."""
+        """The models and the baseline models, see `Trainer.told`."""
         models = super().told(last=last)
         if not len(self._baselines):
             return models
@@ -81,7 +81,7 @@ class StatisticsTrainer(Trainer):
         return np.concatenate([models, np.ascontiguousarray(both).view(np.uint8)], axis=1)
 
     def take_told(self, rows: Sequence[int], told: Bytes) -> None:
-        """Continue from what a trainer `told` of some tasks, none or more."""
+        """Take over the models of some tasks from the result of another trainer's `told`."""
         super().take_told(rows, told)
         if len(self._baselines) and len(told):
             size = self._baselines.shape[1]
@@ -131,7 +131,7 @@ class StatisticsTrainer(Trainer):
             self._coupling = self.problem.make_coupling(outcome.coupling, outcome.strength)
 
     def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> tuple[Floats, Outcome, Floats]:
-        """The models (T, d), the outcome, and models to compare with."""
+        """The models (T, d), the outcome, and the baseline models."""
         problem, intercept = self.problem, self.problem.settings.intercept
         statistics = TaskStatistics.of(vectors, wire.layout)
         name, strength, selections = self._choice(statistics)

@@ -27,7 +27,7 @@ class Declaration:
     """A worker's declaration of a partition that it stores, made before the encoding is known.
 
     `digest` is the 16-byte digest of the raw content. `survey` is `Survey.as_dict()`, empty if the rows are
-    numbers already. `held` counts the rows that are kept for tests, and are not among `rows`. The rows
+    numbers already. `held` counts the test rows, which are not among `rows`. The rows
     themselves never leave the site.
     """
 

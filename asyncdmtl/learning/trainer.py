@@ -142,15 +142,16 @@ class Trainer:
         self._iterate.place(rows, models)
 
     def told(self, *, last: bool) -> Bytes:
-        """What a server that trains tells holders of rows, as bytes (T, …) of `problem.told`.
+        """The models that a server that trains sends to workers, as bytes (T, …) in the format
+        `problem.told`.
 
-        These are the models at which updates are computed next, or after the `last` step the models.
+        These are the points at which updates are computed next, or after the `last` step the final models.
         """
         models: Bytes = np.ascontiguousarray(self.W if last else self.Y).view(np.uint8)
         return models
 
     def take_told(self, rows: Sequence[int], told: Bytes) -> None:
-        """Continue from what a trainer `told` of some tasks."""
+        """Take over the models of some tasks from the result of another trainer's `told`."""
         size = self.problem.d * self.problem.dtype.itemsize
         models: Vectors = np.ascontiguousarray(told[:, :size]).view(self.problem.dtype)
         self.place(rows, models)
@@ -166,7 +167,7 @@ class Trainer:
         )
 
     def baselines(self) -> dict[str, TaskModels]:
-        """Models to compare with: of each task alone, and one for all; empty where none were made."""
+        """The baseline models: of each task alone, and one for all tasks; empty if there are none."""
         return {}
 
     def state(self) -> NDArray[np.uint8]:

@@ -66,7 +66,7 @@ class Stream:
     def __init__(self, key: bytes, context: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise UsageError("key", f"must have {KEY_BYTES} bytes", len(key))
-        # HMAC is a pseudorandom function (RFC 2104): the name tells nothing of the cipher's key.
+        # HMAC is a pseudorandom function (RFC 2104), so that the name reveals nothing about the cipher's key.
         derived = hmac.digest(key, b"asyncdmtl-group" + context, "sha512")
         self.name = derived[:NAME_BYTES]
         # Imported here, so that only runs with a group load the cipher.

@@ -115,7 +115,7 @@ def find_credentials(file: Path | None) -> Credentials | None:
 
 
 def read_private(file: Path, option: str) -> bytes:
-    """The content of a file that others may not read: its owner alone, or a group of this process too.
+    """The content of a file that only its owner, or also a group of this process, may read.
 
     Orchestrators mount secrets with mode 0440, owned by root and by the group of the process.
 
@@ -183,13 +183,13 @@ class ProofTranscript:
 
 
 def _forbidden(group: int) -> int:
-    """The bits of a mode that a file of this group must not have."""
+    """The permission bits that a file of this group must not have."""
     own = group in (os.getegid(), *os.getgroups())
     return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if own else stat.S_IRWXG)
 
 
 def _one_line(content: bytes, source: str) -> bytes:
-    """The secret in a text, without the line ends and the byte order mark that editors and tools add."""
+    """The secret in a text, without line ends and a byte order mark, which editors may add."""
     secret = content.removeprefix(codecs.BOM_UTF8).strip()
     if len(lines := secret.splitlines()) > 1:
         raise UsageError(source, "must be one line, or a file that ends in .toml; lines", len(lines))

@@ -50,7 +50,7 @@ class AdaptiveExecutor:
 def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result:
     """Run `main` to its end on a new event loop and return its result.
 
-    The process may then have as many open files as its hard limit permits.
+    The soft limit of open files is raised to the hard limit.
 
     Ctrl-C, SIGTERM and SIGHUP cancel it, except for signals that the caller of this program ignores. With
     `until_eof`, the end of standard input cancels it, too: then the process that started this one has ended.

@@ -6,7 +6,7 @@ import socket
 import struct
 from dataclasses import astuple, dataclass
 
-# Imported at the start, while the process may still open files.
+# Imported at the start, because later the process may have no free file descriptors.
 try:
     import fcntl
     import termios

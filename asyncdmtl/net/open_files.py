@@ -1,4 +1,4 @@
-"""The number of files and connections that this process may have open at once."""
+"""The limit of files and connections that this process may have open at once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 
-# Open files to which the soft limit is raised, where the hard limit permits: each worker is a connection, and
-# a run of more workers cannot be planned.
+# The number of open files to which the soft limit is raised, if the hard limit permits. Each worker takes
+# one, and a run with more workers cannot be planned.
 ENOUGH_FILES = 1 << 16
 
-# Seconds between two lines in the log about files that could not be opened.
+# The fewest seconds between two lines in the log about files that could not be opened.
 REPORT_SECONDS = 10.0
 
 
 def raise_limit() -> None:
-    """Raise the soft limit of open files, as far as the hard limit permits and a server can need."""
+    """Raise the soft limit of open files to the largest number that is permitted and useful."""
     if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -40,7 +40,7 @@ def max_files() -> int | None:
 
 
 def limit_reached(error: BaseException | None) -> str:
-    """What to say of an error that is about too many open files; "" for any other error."""
+    """An explanation of an error about too many open files; "" for any other error."""
     if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
         return ""
     if error.errno == errno.ENFILE:
@@ -49,7 +49,8 @@ def limit_reached(error: BaseException | None) -> str:
 
 
 class LimitReporter:
-    """Handles errors of an event loop: that no file could be opened is one line, and not for each attempt.
+    """Handles errors of an event loop; errors about too many open files are logged once, not for each
+    attempt.
 
     `asyncio.loop.set_exception_handler` takes an instance of this class.
     """

@@ -243,7 +243,7 @@ class RenewingContext(ssl.SSLContext):
             return
         self._seen = seen
         try:
-            # A certificate whose key is not there yet would leave a context without either.
+            # Loading a certificate without its key would leave the context without a usable pair.
             _load_certificate(_context(self.protocol), *self._files)
             _load_certificate(self, *self._files)
             log.info("read the renewed certificate %s", self._files[0])

@@ -50,7 +50,7 @@ def _each_missing(units: Units) -> list[tuple[int, ...]]:
 
 
 def _without_helpers(deliveries: Sequence[Delivery], parameters: PlanParameters) -> tuple[Delivery, ...]:
-    """The deliveries, of which those of workers that want nothing are empty."""
+    """The deliveries, with empty ones for workers that want nothing."""
     helpers = set(parameters.helpers)
     return tuple(
         Delivery((), (), delivery.known) if k in helpers else delivery

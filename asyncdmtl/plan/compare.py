@@ -274,7 +274,7 @@ def relay_limit_in_words(placement: Placement, units: Units, helpers: Sequence[i
 
 
 def _sent(copies: list[int], helpers: Sequence[int]) -> list[int]:
-    """The vectors that each worker is sent: none if it wants nothing."""
+    """The number of vectors that each worker is sent, 0 if it wants nothing."""
     return [0 if k in set(helpers) else count for k, count in enumerate(copies)]
 
 

@@ -50,7 +50,7 @@ class PlanParameters:
     silent : int
         The number of workers that may stay silent (under `central`).
     helpers : tuple of int
-        The workers that want nothing: they send, and are sent no row. Ascending.
+        The workers that want nothing, ascending: they send rows, but receive none.
     seed : int
         The seed of the random entries of both matrices.
     last_row : int
@@ -101,6 +101,6 @@ class PlanParameters:
             "silent": self.silent,
             "last_row": self.last_row,
             "replaced": [list(pair) for pair in self.replaced],
-            # Few plans have helpers: the others' recipes do without the key.
+            # Recipes of plans without helpers, as most are, omit the key.
             **({"helpers": list(self.helpers)} if self.helpers else {}),
         }

@@ -81,7 +81,7 @@ def weights_of(request: PlanRequest, minimise: str) -> dict[str, Any]:
 
 
 def tables_of(request: PlanRequest, placement: Placement) -> dict[str, dict[str, Any]]:
-    """The tables of a request that were given, for a file with `placement` of the same names."""
+    """The optional tables of a request, for writing a file with a `placement` of the same names."""
     tables: dict[str, dict[str, Any]] = {}
     if request.task_names != placement.partitions:
         tables["tasks"] = {name: [] for name in request.task_names}

@@ -102,7 +102,7 @@ class Plan(PlanParameters):
     def optimum(self) -> UplinkOptimum:
         """`R_CO` of the units with its certificate: the smallest uplink load of `relay` on these units.
 
-        It holds if all workers want the units; with helpers, less may suffice.
+        It applies if all workers want the units; with helpers, a smaller load may suffice.
         """
         return uplink_optimum(self.units.blocks)
 

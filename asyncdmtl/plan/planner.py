@@ -72,8 +72,8 @@ def make_plan(
         Tasks that a worker stores whole may be coded as aggregates, one vector instead of one per partition,
         if that lowers the loads (`Plan.units`). With False, only updates are coded.
     wants : mapping of worker name to "all" or "none", or sequence of K such words, optional
-        A worker that wants nothing only helps: it sends, and is sent no row. That lowers the downlink, and
-        the uplink of `relay` (docs/theory.md, section 7a). Default: every worker wants all.
+        A worker that wants nothing only helps: it sends rows, but receives none. That lowers the downlink,
+        and the uplink of `relay` (docs/theory.md, section 7a). Default: every worker wants all models.
     seed : int
         The first seed of random matrices that is tried.
 

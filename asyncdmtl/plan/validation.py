@@ -16,7 +16,7 @@ from asyncdmtl.plan.placement import Placement
 # The largest whole number of an argument: up to this, every whole number is exact as a float, too.
 LARGEST_WHOLE_NUMBER = 2**53
 
-# What a worker may want: the models of all tasks, or nothing.
+# The possible wants of a worker: the models of all tasks, or nothing.
 WANTS = ("all", "none")
 
 # The most characters of a number that is read as a fraction.
@@ -99,18 +99,18 @@ def per_worker(
 
 
 def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
-    """The workers that want nothing, ascending, by what each worker wants.
+    """The workers that want nothing, ascending.
 
     Parameters
     ----------
     placement : Placement
     wants : mapping of worker name to "all" or "none", sequence of K such words, or None
-        Workers that a mapping does not name want all; so do all workers with None.
+        The wants of workers. Workers that a mapping does not name want all; with None, all workers do.
 
     Raises
     ------
     UsageError
-        Another word, another number of words, an unknown worker, or nobody wants anything.
+        A word or a worker is unknown, the number of words is wrong, or no worker wants anything.
     """
     workers = placement.workers
     if wants is None:
@@ -131,7 +131,7 @@ def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
 
 
 def check_helpers(helpers: Sequence[int], prices: object, speeds: object) -> None:
-    """UsageError if cost or time is to be minimised where some workers want nothing."""
+    """UsageError if cost or time is minimised although some workers want nothing."""
     if helpers and (prices is not None or speeds is not None):
         raise UsageError("wants", "cannot be none for a worker together with prices or speeds", list(helpers))
 

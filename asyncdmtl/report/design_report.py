@@ -72,9 +72,9 @@ def report_additions(
     additions : sequence of Addition
         The copies that only `after` has, in their order.
     loads : RelayLoads
-        What was to become small.
+        The loads that were minimised.
     minimised : "load", "cost" or "makespan"
-        The quantity that all loads in the report are.
+        The quantity that the loads in the report stand for.
     """
     uplink, downlink = loads.of(before)
     return {

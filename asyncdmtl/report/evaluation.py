@@ -96,7 +96,7 @@ def summarised(
     Parameters
     ----------
     rows : mapping of task to int
-        How many test rows it has.
+        The number of test rows of each task.
     first, second : (metric, scores of each kind)
         `second` may be None.
     """

@@ -1,4 +1,4 @@
-"""Scores on rows that sites kept for tests, from the sums that they told: no row of them left its site."""
+"""Test scores from the sums that sites have sent: test rows themselves never leave a site."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from asyncdmtl.report.evaluation import summarised
 
 
 def report_tests(problem: Problem, tests: Mapping[str, MetricSums]) -> dict[str, Any] | None:
-    """The result of `evaluation.evaluate` without `objective`, of the kinds of models that were tested.
+    """The result of `evaluation.evaluate` without `objective`, for the kinds of models that were tested.
 
     Parameters
     ----------
     problem : Problem
     tests : mapping of partition to MetricSums
-        Of partitions with rows for tests.
+        The sums of partitions with test rows.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def report_tests(problem: Problem, tests: Mapping[str, MetricSums]) -> dict[str,
 
 
 def _scores(sums: Mapping[str, MetricSums], every: MetricSums, metric: str) -> dict[str, Scores]:
-    """The values of a metric for each kind of models that all partitions were tested with."""
+    """The values of a metric for each kind of models that was tested on all partitions."""
     kinds: Sequence[str] = [kind for kind in KINDS if kind in every.kinds]
     return {
         kind: Scores(

@@ -103,7 +103,7 @@ def report_strategies(
     placement, tasks = request.placement, request.tasks
     helpers = helpers_of(placement, request.wants)
     units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers))
-    # Groups of workers prove the least uplink only where each wants something.
+    # Groups of workers prove the uplink's bound only if every worker wants models.
     groups = () if helpers else uplink_optimum(units.blocks).certificate
     job = job_bound(placement, tasks, helpers=helpers)
     ranked = sorted(candidates, key=lambda candidate: candidate.cost(network))

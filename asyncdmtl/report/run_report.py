@@ -129,12 +129,12 @@ def report_selection(outcome: Outcome | None) -> Report | None:
 
 
 def _choice_bytes(record: RunRecord, report: Report) -> Report:
-    """What the choice cost: the payload beyond that of statistics without folds, in each direction."""
+    """The bytes of the choice: the payload beyond that of statistics without folds, in each direction."""
     length = record.problem.wire.length
     share = Fraction(length - Layout(record.problem.features).size, length)
     up, down = (report[key]["payload_bytes"] for key in ("uplink", "downlink_wire"))
     if strategy_of(record.plan).server_trains:
-        # Models come down, which are as long with a choice as without.
+        # Models come down, and a choice does not change their length.
         down = 0
     return {"up": round(share * up), "down": round(share * down)}
 
@@ -178,7 +178,7 @@ def _directions(record: RunRecord) -> Report:
 
 
 def _uncoded_down_bytes(record: RunRecord) -> int:
-    """Bytes of a vector that comes down: under a strategy whose server trains, models, else as it went up."""
+    """Bytes of a vector of the downlink: a model if the server trains, else as in the uplink."""
     if strategy_of(record.plan).server_trains:
         length, dtype = record.problem.told
         return length * dtype.itemsize

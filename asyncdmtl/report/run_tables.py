@@ -100,7 +100,7 @@ def _unfinished_words(report: Report) -> str:
 
 
 def _zero_words(report: Report) -> str:
-    """A line for models without a coefficient other than 0; "" for any others."""
+    """A warning line if all coefficients of the models are 0, else ""."""
     if "critical_strength" not in report:
         return ""
     critical, words = (
@@ -113,7 +113,7 @@ def _zero_words(report: Report) -> str:
 
 
 def _separated(report: Report) -> bool:
-    """Whether training ended because classes are separated, and not within its tolerance."""
+    """Whether training ended because classes are separated, rather than by its tolerance."""
     training, settings = report["training"], report["settings"]
     if not training["converged"] or settings["loss"] != "logistic" or training["residual"] is None:
         return False

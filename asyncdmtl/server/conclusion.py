@@ -1,7 +1,7 @@
-"""What workers tell at the end of a run: what came of the training, and how its models do on test rows.
+"""The reports of workers at the end of a run: the outcome of the training, and sums over test rows.
 
-Holders are compared as those of updates are: what most of them say is believed, of equally many what the
-first says.
+Holders of a partition are compared as for updates: the majority is believed; among equally large groups, that
+of the first worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from asyncdmtl.server.training_progress import TrainingProgress
 
 
 def conclude(progress: TrainingProgress, done: Mapping[Member, Done]) -> None:
-    """Record what the members told, given in the order of the plan. A member that told nonsense is noted."""
+    """Record the members' reports, which are in the order of the plan, and note members with invalid ones."""
     if progress.trainer is not None:
         progress.outcome = progress.trainer.outcome
     else:
@@ -55,7 +55,7 @@ def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> 
             for member, message in done.items()
             if info.id in member.partitions and info.id in message.tests
         }
-        # Models of an inexact strategy differ in their last bits, and so do the sums.
+        # Under an inexact strategy, models differ in their last bits, and so do the sums.
         groups = _groups(told) if exact else [[worker] for worker in told]
         for worker in [worker for group in groups[1:] for worker in group] if exact else ():
             odd.setdefault(worker, []).append(info.id)
@@ -74,7 +74,7 @@ def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> 
 
 
 def _checked(progress: TrainingProgress, info: PartitionInfo, content: object) -> MetricSums:
-    """What a holder told of a partition, which must be of all its test rows; UsageError if it is not."""
+    """A holder's sums of a partition; UsageError unless they are over all its test rows."""
     sums = sums_from(progress.problem.settings.loss, content)
     if sums.rows != info.held:
         raise DataError(f"test rows of partition {info.id!r}", f"must be {info.held}", sums.rows)
@@ -82,7 +82,7 @@ def _checked(progress: TrainingProgress, info: PartitionInfo, content: object) -
 
 
 def _groups(told: Mapping[str, Any]) -> list[list[str]]:
-    """Workers that told the same, the largest group first; of equally large ones that of the first worker."""
+    """Groups of workers with equal reports, the largest first; among equals, that of the first worker."""
     groups: dict[bytes, list[str]] = {}
     for worker, content in told.items():
         groups.setdefault(msgpack.packb(content), []).append(worker)

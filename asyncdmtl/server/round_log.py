@@ -1,4 +1,4 @@
-"""The records of all rounds of a run, in little memory: a long run has a hundred thousand rounds."""
+"""A compact log of the records of all rounds, since a long run has a hundred thousand rounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, overload
 from asyncdmtl.server.records import RoundRecord
 
 # The fields of a record with the types of their columns: `q` for whole numbers and `d` for floats, of 8 bytes
-# each. So a round takes 48 bytes here; as an object it takes eight times as many.
+# each. So a round takes 48 bytes; an object would take eight times as many.
 _COLUMNS = {field.name: "d" if field.type == "float" else "q" for field in fields(RoundRecord)}
 
 
@@ -84,7 +84,7 @@ class RoundLog(Sequence[RoundRecord]):
 
 
 def _little_endian(column: array[Any]) -> array[Any]:
-    """The column with its bytes swapped where this machine is big-endian; swapping again undoes it."""
+    """The column in little-endian order, by swapping bytes on a big-endian machine; it is its own inverse."""
     if sys.byteorder == "big":
         column = column[:]
         column.byteswap()

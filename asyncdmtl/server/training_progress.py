@@ -51,11 +51,11 @@ class TrainingProgress:
     outcome : Outcome or None
         The outcome of a training that ended with a solution.
     tests : dict of partition to MetricSums
-        What holders told of the rows that they kept for tests.
+        The sums over test rows that holders have sent.
     saved : TrainingState or None
         The last state of the training that a checkpoint has.
     digest : Digest
-        That of the run.
+        The digests of the run.
     """
 
     run: str

@@ -72,7 +72,7 @@ async def declare_and_encode(
     try:
         await asyncio.to_thread(partitions.check, settings)
     except DataError as error:
-        # The reason names a partition and its size, which are nobody else's business.
+        # The reason is not sent to the server, since it names a partition and its size.
         rule = "permits this worker no part in the run"
         await connection.fail(UsageError("--least-rows", rule, options.least_rows))
         raise error

@@ -31,9 +31,9 @@ class WorkerOptions:
         The interface on which datagrams of a multicast group arrive: its name, or an address of this host.
         If empty, the interface of the connection.
     test_fraction : float or None
-        The share of the rows of each partition to keep for tests; None: what the server says.
+        The share of test rows of each partition; None for the server's setting.
     least_rows : int
-        The worker takes no part with a partition of fewer rows to train on, or a fold of fewer rows where the
+        The worker does not take part if a partition has fewer training rows than this, or a fold has, if the
         run chooses λ.
 
     Raises

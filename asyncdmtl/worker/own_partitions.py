@@ -1,4 +1,4 @@
-"""The partitions that a worker stores: their declarations, their encoded rows, and rows for tests."""
+"""The partitions that a worker stores, with their declarations, encoded rows and test rows."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class OwnPartitions:
     ----------
     stored : sequence of Stored
     test_fraction : float, optional
-        The share of the rows of each to keep for tests; default: that of the run's settings.
+        The share of test rows of each partition; default: that of the run's settings.
     least_rows : int
-        The rows to train on that each must have, and each fold where the run chooses λ.
+        The fewest training rows of each partition, and of each fold if the run chooses λ.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class OwnPartitions:
         self._tests: Mapping[str, Partition] = {}
 
     def check(self, settings: Settings) -> None:
-        """Set aside the rows for tests, and check that enough are left; nothing is told of any of them.
+        """Hold out test rows, and check that enough rows are left, before anything is sent.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class OwnPartitions:
 
     @property
     def encoded(self) -> Mapping[str, Partition]:
-        """The encoded partitions by name, without rows for tests; none before `encode`."""
+        """The encoded partitions by name, without test rows; none before `encode`."""
         return self._encoded
 
     @property
@@ -105,14 +105,14 @@ class OwnPartitions:
         return self._encoded_with
 
     def tested(self, models: TaskModels, others: Mapping[str, TaskModels]) -> dict[str, list[Any]]:
-        """Sums over the rows for tests of each partition that has some, in plain types.
+        """Sums over the test rows of each partition that has some, in plain types.
 
         Parameters
         ----------
         models : TaskModels
-            Those of the run.
+            The models of the run.
         others : mapping of kind to TaskModels
-            What they are compared with.
+            The baseline models.
         """
         kinds = {"coupled": models, **others}
         known = set(models.tasks)
@@ -124,7 +124,7 @@ class OwnPartitions:
 
 
 def _declaration(train: Stored, test: Stored | None) -> Declaration:
-    """What is told of a partition: copies are recognised by all rows, also those that are kept for tests."""
+    """The declaration of a partition. Its digest covers all rows, test rows included, to recognise copies."""
     declared = train.declaration()
     if test is None:
         return declared

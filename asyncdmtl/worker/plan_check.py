@@ -38,7 +38,7 @@ def make_worker_side(
     partitions : mapping of name to Partition
         The worker's encoded partitions.
     digest : Digest, optional
-        That of the run.
+        The digests of the run.
 
     Raises
     ------

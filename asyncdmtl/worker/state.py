@@ -27,7 +27,7 @@ class WorkerState:
     run : str or None
         The run's name, once it is known.
     digest : Digest
-        That of the run.
+        The digests of the run.
     round : int
         The next round; the models are those at its beginning.
     over : bool

@@ -1,4 +1,4 @@
-"""The next copies worth making: those that lower what relay sends, costs or takes most."""
+"""The next copies of partitions to add: those that lower the load, cost or time of relay most."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from asyncdmtl.plan.validation import check_helpers, helpers_of, numbered_tasks,
 
 @dataclass(frozen=True)
 class Addition:
-    """One more copy, and what relay sends with it and all copies before it, per round.
+    """One more copy, and the loads of relay in a round with it and all earlier additions.
 
     Attributes
     ----------
     worker, partition : str
     uplink_load : Fraction
-        In vectors; where the cost or the time is minimised, that of the uplink.
+        The load in vectors; or the uplink's cost or time, if that is minimised.
     downlink_load : Fraction
-        In vectors, each row of the broadcast counted once; or the cost of all workers' copies; or the time of
-        the slowest link.
+        The load in vectors, with each row of the broadcast counted once; or the cost of all workers' copies;
+        or the time of the slowest link.
     """
 
     worker: str
@@ -37,12 +37,12 @@ class Addition:
 
 
 class RelayLoads:
-    """What relay sends, costs or takes on any placement of the same workers and partitions.
+    """The load, cost or time of relay, as a function of placements of the same workers and partitions.
 
     Parameters
     ----------
     placement : Placement
-        One of them.
+        One such placement.
     tasks, wants, prices, speeds : as for `make_plan`
 
     Raises
@@ -69,7 +69,7 @@ class RelayLoads:
         self._speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
 
     def of(self, placement: Placement) -> tuple[Fraction, Fraction]:
-        """Uplink and downlink, whose sum is to be small."""
+        """Uplink and downlink, whose sum is minimised."""
         units = choose_units(placement, self.tasks, "relay", UplinkWishes(helpers=self._helpers))
         lacked = [Fraction(len(units.holders) - len(held)) for held in units.held]
         if self._prices is not None:
@@ -89,9 +89,9 @@ class RelayLoads:
 def best_additions(
     placement: Placement, count: int, loads: RelayLoads | None = None
 ) -> tuple[Placement, tuple[Addition, ...]]:
-    """Add copies one by one, each where the sum of uplink and downlink becomes least.
+    """Add copies one by one, each so that the sum of uplink and downlink becomes smallest.
 
-    Greedy: each copy is the best next one, while `count` copies together may not be the best set.
+    This is greedy: each copy is the best next one, but `count` copies together need not be the best set.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def best_additions(
     count : int
         Copies to add; fewer are added if every worker stores everything before.
     loads : RelayLoads, optional
-        What is to become small. Default: the loads where every partition is a task and every worker wants
-        all (docs/theory.md, section 3).
+        The loads to minimise. Default: those for which every partition is a task and every worker wants all
+        models (docs/theory.md, section 3).
 
     Returns
     -------
@@ -125,7 +125,7 @@ def best_additions(
 
 
 def _candidates(placement: Placement, loads: RelayLoads) -> list[tuple[Placement, Addition]]:
-    """Every placement with one more copy; of partitions that are alike, only the first is tried."""
+    """All placements with one more copy. Of interchangeable partitions, only the first is tried."""
     tried = []
     alone = len(set(loads.tasks)) == len(loads.tasks)
     for k, worker in enumerate(placement.workers):

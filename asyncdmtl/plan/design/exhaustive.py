@@ -1,6 +1,6 @@
-"""The best placement by trying all of them, where partitions, workers and copies are few.
+"""The best placement by exhaustive search, if partitions, workers and copies are few.
 
-Partitions are alike to a design, so a placement is a multiset of `N` sets of `c` holders.
+Partitions are interchangeable, so a placement is a multiset of `N` sets of `c` holders.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import combinations, combinations_with_replacement
 from asyncdmtl.plan.design.initial import downlink_time, least_uplink_time
 from asyncdmtl.plan.design.swaps import Stores
 
-# Multisets of holder sets that are tried at the most: a second or two.
+# The most multisets of holder sets that are tried: a second or two.
 MOST_PLACEMENTS = 3_000
 
 
@@ -24,16 +24,16 @@ def fastest_stores(
     b: Sequence[Fraction],
     uplink_time: Callable[[Stores], Fraction],
 ) -> Stores | None:
-    """The stores of least time, uplink plus downlink, or None if there are too many placements.
+    """The stores with the shortest time of uplink plus downlink; None if there are too many placements.
 
     Parameters
     ----------
     m : sequence of K ints
-        Capacities, which hold `copies` copies of `N` partitions.
+        The capacities, which suffice for `copies` copies of `N` partitions.
     N, copies : int
-        Partitions, and holders of each.
+        The numbers of partitions, and of holders of each.
     b : sequence of K positive Fractions
-        Speeds of the links.
+        The speeds of the links.
     uplink_time : callable
         The makespan of the uplink for given stores.
     """

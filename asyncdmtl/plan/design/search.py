@@ -346,9 +346,9 @@ def _search(
 def _faster(
     trial: _Trial, m: Sequence[int], b: Sequence[Fraction], copies: int, target: Fraction, seed: int
 ) -> _Trial:
-    """A placement of which uplink and downlink together take less time; stores may change their sizes.
+    """A placement whose uplink and downlink together take less time; sizes of stores may change.
 
-    All placements are tried where they are few, and else moves of copies to workers with room.
+    If there are few placements, all are tried; otherwise moves of copies to workers with room.
     """
     names, N = trial.placement.workers, len(trial.placement.partitions)
 

@@ -42,7 +42,7 @@ def replacement(stored: Stores, blocks: Sequence[Sequence[int]], rng: random.Ran
 
 
 def move(stored: Stores, m: Sequence[int], rng: random.Random) -> Stores | None:
-    """Stores in which one copy is at another worker, with room for it under `m`; None if none has room."""
+    """Stores with one copy moved to another worker that has room under `m`; None if no worker has room."""
     found = [
         (k, j)
         for k, store in enumerate(stored)

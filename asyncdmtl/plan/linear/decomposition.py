@@ -24,30 +24,30 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.field import real
 from asyncdmtl.plan.linear.targets import Bound, Target, packet_columns
 
-# Free entries of W up to which a decomposition is tried: a step costs their third power.
+# The most free entries of W for which a decomposition is tried: the cost of a step is their third power.
 MAX_ENTRIES = 400
 
-# Rate vectors of one total that exist at the most, if they are to be listed and ranked.
+# The most rate vectors with one sum for which all are listed and ranked.
 _MAX_LISTED = 50_000
 
-# Rate vectors that are tried for one total.
+# The number of rate vectors that are tried for one sum.
 _TRIED_RATES = 8
 
-# Random starts for each rate vector.
+# The number of random starts for each rate vector.
 _STARTS = 3
 
-# What the steps for one number of rows may cost, in multiplications: some half a second.
+# The most multiplications of all steps for one number of rows: some half a second.
 EFFORT = 500_000_000
 
-# What a step costs beside its multiplications, and each set of responders in it: calls of NumPy.
+# The overhead of a step, and of each set of responders in it, in multiplications: the calls of NumPy.
 _STEP_OVERHEAD, _RESPONDERS_OVERHEAD = 200_000, 200_000
 
-# Steps of one start, at the most; and steps after which the residual must have become small.
+# The most steps of one start, and the number of steps after which the residual must have become small.
 _STEPS = 80
 _TRIAL_STEPS = 30
 _TRIAL_RESIDUAL = 1e-2
 
-# Residual (of unit columns) at which a decomposition counts as found: rounding alone leaves some 1e-14.
+# The largest residual (of unit columns) of a decomposition: rounding leaves some 1e-14.
 _FOUND = 1e-12
 
 
@@ -69,7 +69,7 @@ class Decomposer:
         return real.kron_identity(self.target.columns, self.subpackets)
 
     def matrices(self, total: int, rng: np.random.Generator, effort: int = EFFORT) -> Iterator[list[Floats]]:
-        """Uplink matrices (R_k·P, N·P) by worker with `total` rows in all, until `effort` is spent."""
+        """Uplink matrices (R_k·P, N·P) of all workers with `total` rows, searched until `effort` is spent."""
         vectors = self.rate_vectors(total) if total else []
         for rates in [rates for _ in range(_STARTS) for rates in vectors]:
             entries = self._entries(rates)
@@ -90,7 +90,7 @@ class Decomposer:
         return sum(rows * len(held) for rows, held in zip(rates, self.columns, strict=True))
 
     def rate_vectors(self, total: int) -> list[tuple[int, ...]]:
-        """The most promising packets per worker with this sum that meet every cut."""
+        """The most promising vectors of packets per worker with this sum that meet every cut."""
         target, P, K = self.target, self.subpackets, len(self.target.placement.workers)
         if (known := self._listed.get(total)) is not None:
             return known
@@ -106,7 +106,7 @@ class Decomposer:
         return ranked
 
     def _freedom(self, rates: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Dimensions of the choice of subspaces, minus the conditions that the needs put on them."""
+        """The dimension of the choice of subspaces, minus the number of conditions from the needs."""
         size, P = self.target.rank * self.subpackets, self.subpackets
         free: NDArray[np.int64] = (rates * np.maximum(0, size - rates)).sum(axis=1)
         for _, H in self.target.needs:
@@ -115,7 +115,7 @@ class Decomposer:
 
 
 def _vectors(total: int, most: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """All vectors of whole numbers from 0 with this sum and these upper limits, in order."""
+    """All vectors of non-negative whole numbers with this sum and these upper limits, in order."""
     if len(most) == 1:
         if total <= most[0]:
             yield (total,)
@@ -141,7 +141,7 @@ class _Descent:
         self._normalise()
 
     def run(self, most: int) -> list[Floats] | None:
-        """The matrices, or None if the residual does not vanish within so many steps."""
+        """The matrices; None if the residual does not vanish within `_STEPS`."""
         damping, (error, gradient, normal) = 1e-2, self._linearised()
         while True:
             if error < _FOUND**2:
@@ -169,7 +169,7 @@ class _Descent:
                     return None
 
     def _normalise(self) -> None:
-        """Orthonormal rows within every worker: only their span matters."""
+        """Make the rows of every worker orthonormal, since only their span matters."""
         for k, rows in enumerate(self.rates):
             if rows:
                 mine, columns = self.owner == k, self.problem.columns[k]

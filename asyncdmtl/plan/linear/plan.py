@@ -283,7 +283,7 @@ def make_linear_plan(
         The seed of all random choices. LAPACK's last digits differ between machines, so one side makes the
         plan and sends its matrices.
     subpackets : int, optional
-        P. Default: 1, or a few packets (`MOST_DEFAULT_SUBPACKETS` at the most) if they lower the load.
+        P. Default: 1, or a few packets (at most `MOST_DEFAULT_SUBPACKETS`) if they lower the load.
     max_overhead : float or Fraction, optional
         Choose the smallest P, up to `MOST_TRIED_SUBPACKETS`, whose bound exceeds `fractional_bound` by at
         most this share; `subpackets` is then ignored.
@@ -307,7 +307,7 @@ def make_linear_plan(
     wanted = WantedTarget(A, Target(placement, A), silent, seed, responders)
     if max_overhead is not None:
         subpackets = fewest_subpackets(wanted, Fraction(max_overhead))
-    # The matrices are small: threads of BLAS would spend their time waiting for each other.
+    # The matrices are small, so that BLAS threads would mostly wait for each other.
     with single_threaded():
         uplink = cheapest_uplink(wanted) if subpackets is None else find_uplink(wanted, subpackets)
         return _checked_plan(wanted, uplink, seed)

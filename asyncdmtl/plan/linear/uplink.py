@@ -1,7 +1,8 @@
-"""Linear targets: the uplink with the smallest load that the ways to search for one find.
+"""Linear targets: the uplink with the smallest load that several searches find.
 
-Subspaces (or, with silent workers, codes), rows one by one, and numerical decomposition each have targets for
-which they alone meet the bound. Every uplink is checked for every set of responders.
+There are three searches: subspaces (or, with silent workers, codes), rows one by one, and numerical
+decomposition. For each of them there are targets for which only it meets the bound. Every uplink is checked
+for every set of responders.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MOST_DEFAULT_COLUMNS = 48
 
 @dataclass(frozen=True, eq=False)
 class WantedTarget:
-    """What a plan is asked for, with its checked arguments."""
+    """The checked arguments of `make_linear_plan`."""
 
     matrix: Floats
     reduced: Target
@@ -51,7 +52,7 @@ class Uplink:
 
     @property
     def packets(self) -> int:
-        """Rows of all workers together."""
+        """The number of rows of all workers together."""
         return sum(map(len, self.matrices))
 
     @property
@@ -61,11 +62,11 @@ class Uplink:
 
 
 def cheapest_uplink(wanted: WantedTarget) -> Uplink:
-    """The uplink with the smallest load over a few numbers of packets, the fewest among equals."""
+    """The uplink with the smallest load over a few numbers of packets; at a tie, with the fewest."""
     best = find_uplink(wanted, 1)
     most = min(MOST_DEFAULT_SUBPACKETS, MOST_DEFAULT_COLUMNS // len(wanted.reduced.placement.partitions))
     whole = best.bound.fractional.denominator
-    # Rates may have a denominator where their sum has none: halves and thirds are tried, too.
+    # Rates may be fractions although their sum is whole: halves and thirds are tried, too.
     for P in dict.fromkeys((whole, 2 * whole, 2, 3)):
         if best.load == best.bound.fractional:
             break
@@ -75,7 +76,7 @@ def cheapest_uplink(wanted: WantedTarget) -> Uplink:
 
 
 def fewest_subpackets(wanted: WantedTarget, max_overhead: Fraction) -> int:
-    """The fewest packets whose bound exceeds that of any number of packets by at most this share."""
+    """The fewest packets whose bound exceeds `fractional_bound` by at most this share."""
     best: tuple[Fraction, int] | None = None
     for P in range(1, MOST_TRIED_SUBPACKETS + 1):
         bound = cut_bound(wanted.reduced, subpackets=P, silent=wanted.silent)
@@ -89,12 +90,12 @@ def fewest_subpackets(wanted: WantedTarget, max_overhead: Fraction) -> int:
 
 
 def find_uplink(wanted: WantedTarget, P: int) -> Uplink:
-    """The uplink with `P` packets per vector and the fewest rows, and a fair condition if it can be had."""
+    """The uplink with `P` packets per vector and the fewest rows, well conditioned if possible."""
     search = _Decompositions(wanted, P)
     if (found := search.first(search.bound.packets, 3 * EFFORT)) is not None:
         return found
     best = _structured(wanted, search.bound, P)
-    # With as many rows, another uplink is better only if this one is badly conditioned.
+    # With the same number of rows, another uplink is better only if this one is badly conditioned.
     return search.fewest(best.packets - (best.condition <= FAIR_CONDITION)) or best
 
 
@@ -105,7 +106,7 @@ def _cheaper(wanted: WantedTarget, P: int, best: Uplink) -> Uplink:
     if most < search.bound.packets:
         return best
     found = search.first(search.bound.packets, 3 * EFFORT) or search.fewest(most)
-    # Subspaces and codes take long with many packets: they are for what decomposition cannot do.
+    # Subspaces and codes take long with many packets: they are tried only if decomposition is not possible.
     whole = search.bound.fractional.denominator
     if found is None and (wanted.reduced.rank == 1 or max(2, whole) == P):
         found = min(best, _structured(wanted, search.bound, P), key=lambda each: each.load)
@@ -113,7 +114,7 @@ def _cheaper(wanted: WantedTarget, P: int, best: Uplink) -> Uplink:
 
 
 def _structured(wanted: WantedTarget, bound: Bound, P: int) -> Uplink:
-    """Subspaces or codes, or the rows of the target one by one where that takes less."""
+    """An uplink from subspaces or codes, or from the target's rows one by one if its load is smaller."""
     reduced, responders, silent = wanted.reduced, wanted.responders, wanted.silent
     rng = np.random.default_rng(wanted.seed)
     best = Uplink(*build_uplink(reduced, bound, responders, rng, P, silent), P, bound)
@@ -136,7 +137,7 @@ class _Decompositions:
         self.decomposer = Decomposer(wanted.reduced, self.bound, wanted.responders, P, wanted.silent)
 
     def fewest(self, most: int) -> Uplink | None:
-        """The one that is found with at most `most` rows, fewer and fewer, until none is found."""
+        """The decomposition with the fewest rows, at most `most`, searched downwards until none is found."""
         best = None
         for total in range(most, self.bound.packets, -1):
             if (found := self.first(total)) is None:
@@ -145,7 +146,7 @@ class _Decompositions:
         return best
 
     def first(self, total: int, effort: int = EFFORT) -> Uplink | None:
-        """The first with so many rows and a fair condition."""
+        """The first well-conditioned decomposition with this number of rows."""
         wanted, P = self.wanted, self.subpackets
         rng = np.random.default_rng([wanted.seed, total])
         for W in self.decomposer.matrices(total, rng, effort):

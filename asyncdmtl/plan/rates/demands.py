@@ -1,8 +1,8 @@
-"""The least uplink of `relay` where some workers want nothing: they are *helpers* (docs/theory.md, 7a).
+"""The smallest uplink of `relay` if some workers, the *helpers*, want nothing (docs/theory.md, section 7a).
 
-Only the workers that want something must be able to decode. So of the cut-set constraints those remain whose
-cut leaves such a worker outside: `Σ_{k∈S} R_k >= ex(S)` for every `S` that does not hold all of them. The
-least `Σ_k R_k` is a linear program. Constraints are added where rates violate them: worker `k` can decode iff
+Only the other workers must be able to decode. So only cut-set constraints with such a worker outside of the
+cut remain: `Σ_{k∈S} R_k >= ex(S)` for every `S` that does not contain all of them. The smallest `Σ_k R_k` is
+a linear program. Constraints are added when rates violate them: worker `k` can decode iff
 
     Σ_{j: M_j∩J≠∅} R_j >= |J|   for every set J of partitions outside M_k,
 
@@ -25,22 +25,22 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
 from asyncdmtl.plan.rates.stragglers import ResponderNetwork
 
-# Capacities of a network of fractional rates: whole numbers, so that cuts are exact.
+# The scale of capacities for fractional rates, which become whole numbers, so that cuts are exact.
 _FLOW_SCALE = 1 << 26
 
-# Numbers of packets that are tried at the most: each takes an integer program.
+# The most numbers of packets that are tried: each takes an integer program.
 _MOST_TRIED = 24
 
 
 class Demands:
-    """The constraints of the workers that want something, found where rates violate them."""
+    """The constraints of the workers that want models, which are found when rates violate them."""
 
     def __init__(self, placement: Placement, helpers: Collection[int]) -> None:
         self.workers = len(placement.workers)
         self.sizes: dict[frozenset[int], int] = {}
         self._groups = Counter(placement.holders)
         stores = {frozenset(M) for k, M in enumerate(placement.stored) if k not in set(helpers)}
-        # Whoever stores less lacks all that the others lack: its constraints hold theirs.
+        # If a worker's store contains another's, its constraints follow from those of the other worker.
         poorest = [M for M in stores if not any(other < M for other in stores)]
         self._networks = []
         for M in poorest:
@@ -50,17 +50,18 @@ class Demands:
         self._total = sum(self._groups.values())
 
     def load(self) -> Fraction:
-        """The least `Σ_k R_k` in vectors, proven by a solution of the dual program."""
+        """The smallest `Σ_k R_k` in vectors, proven by a solution of the dual program."""
         scale = max(1, _FLOW_SCALE // max(1, self._total))
         while True:
             rates, least = fractional_cover(self.workers, self.sizes)
-            # Rounding up by one unit keeps the solver's last digit from showing as a violated constraint.
+            # Rounding up by one unit, so that the solver's rounding errors do not look like violated
+            # constraints.
             capacity = np.ceil(rates * scale).astype(np.int64) + 1
             if not self._add_violated(np.minimum(capacity, _FLOW_SCALE), scale):
                 return least
 
     def packets(self, subpackets: int) -> tuple[int, ...]:
-        """Rates in packets, of the least sum for `subpackets` packets per vector."""
+        """Rates in packets with the smallest sum, for `subpackets` packets per vector."""
         while True:
             rows, _ = integer_cover(self.workers, self.sizes, subpackets=subpackets)
             if not self._add_violated(np.array(rows, dtype=np.int64), subpackets):
@@ -82,19 +83,19 @@ class Demands:
 
 
 def least_demanded_load(placement: Placement, helpers: Collection[int]) -> Fraction:
-    """The least uplink load in vectors, with any number of packets, if `helpers` want nothing."""
+    """The smallest uplink load in vectors, with any number of packets, if `helpers` want nothing."""
     return Demands(placement, helpers).load()
 
 
 def demanded_packets(
     placement: Placement, helpers: Collection[int], max_overhead: Fraction
 ) -> tuple[int, tuple[int, ...]]:
-    """The fewest packets, and rates in packets, that exceed the least load by this share at most.
+    """The fewest packets, and rates in packets, whose load exceeds the minimum by at most `max_overhead`.
 
     Raises
     ------
     PlanError
-        No number of packets that was tried suffices.
+        No tried number of packets suffices.
     """
     demands = Demands(placement, helpers)
     least = demands.load()

@@ -84,7 +84,7 @@ def certified_load(
     at_server : bool
         Whether the server needs the aggregates, so that all workers together are a cut, too.
     helpers : sequence of int
-        Workers that want nothing: some other worker must be outside of each cut.
+        The workers that want nothing. Some other worker must be outside of each cut.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def certified_load(
 
 
 def job_downlink_bound(placement: Placement, tasks: Sequence[int], helpers: Sequence[int] = ()) -> int:
-    """`max_k (T − c_k)`: the smallest broadcast load, where `k` wants all and stores `c_k` tasks whole."""
+    """`max_k (T − c_k)`, the smallest broadcast load: worker `k` wants all and stores `c_k` whole tasks."""
     stored = [0] * len(placement.workers)
     for holders in whole_holders(placement, tasks):
         for k in holders:
@@ -126,7 +126,7 @@ def job_bound(
     at_server : bool
         Whether the server needs every aggregate; default: every worker but the helpers does.
     helpers : sequence of int
-        Workers that want nothing (docs/theory.md, section 7a).
+        The workers that want nothing (docs/theory.md, section 7a).
     """
     K = len(placement.workers)
     everyone = frozenset(range(K))
@@ -181,7 +181,7 @@ def _proven(
 class _Demands:
     """The cuts of a job: for each task, the minimal sets of workers without which it cannot be computed.
 
-    Outside of each cut is one of the `demanders`, the workers that want all, or the server.
+    Each cut has one of the `demanders`, the workers that want all models, or the server outside of it.
     """
 
     def __init__(self, placement: Placement, tasks: Sequence[int], demanders: frozenset[int]) -> None:

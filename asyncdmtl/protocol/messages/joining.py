@@ -181,7 +181,7 @@ class DeclareSome(Message):
 
 @dataclass(frozen=True, eq=False)
 class Declare(Message):
-    """Declares the worker's partitions, or the last of them, and where the worker stands.
+    """Declares the worker's (last) partitions, its state of the training, and its arithmetic.
 
     Attributes
     ----------

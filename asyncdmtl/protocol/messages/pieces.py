@@ -1,7 +1,8 @@
-"""Pieces of the declaration of a worker that stores many partitions, or tables of many columns.
+"""Splitting the declaration of a worker with many partitions, or with tables of many columns.
 
-A head has a limit, of bytes and of lists, and a survey needs some hundred bytes and three lists for each
-column. What fits no head is declared in pieces (`DeclareSome`), the last of which is a `Declare`.
+A head has limits of bytes and of lists, and a survey needs some hundred bytes and three lists for each
+column. If a declaration does not fit in one head, it is sent in pieces (`DeclareSome`), the last of which is
+a `Declare`.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from asyncdmtl.errors import DataError
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.protocol.messages.base import pack_declaration
 
-# Bytes and lists of a piece, so that it is small beside the limits of a head and its reading delays no
-# heartbeat. A single partition may have more, up to the limits of a head.
+# The most bytes and lists of a piece: far below the limits of a head, so that reading it delays no heartbeat.
+# A single partition may have more, up to the limits of a head.
 PIECE_BYTES, PIECE_LISTS = 1 << 20, 50_000
 
-# Bytes and lists of a single partition, at most: a little less than those of a head that a server takes.
+# The most bytes and lists of a single partition: a little less than those of a head that a server accepts.
 _MOST_BYTES, _MOST_LISTS = (1 << 23) - (1 << 16), 399_000
 
-# Pieces of one declaration, at most: a server's memory holds them all.
+# The most pieces of one declaration, all of which a server must hold in memory.
 MAX_PIECES = 256
 
 
 def pieces(declared: Sequence[Declaration]) -> Iterator[tuple[Declaration, ...]]:
-    """Declarations in groups that fit a head each, in order; one empty group if there are none.
+    """Declarations in groups that each fit in a head, in order; one empty group if there are none.
 
     Raises
     ------
     DataError
-        A partition has too many columns, or there are too many partitions with as many.
+        A partition has too many columns, or there are too many partitions with many columns.
     """
     groups: list[list[Declaration]] = [[]]
     size = lists = 0

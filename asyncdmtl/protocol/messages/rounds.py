@@ -329,7 +329,7 @@ class Done(Message):
     outcome : mapping
         The outcome of the training in plain types, if it ended with a solution; else empty.
     tests : mapping of partition to list
-        Sums over the rows of stored partitions that were kept for tests (`MetricSums.as_list`).
+        Sums over the test rows of stored partitions (`MetricSums.as_list`).
     """
 
     number, kind, sender = 12, "done", "worker"
