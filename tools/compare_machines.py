@@ -1,13 +1,15 @@
 """Compare the bits of runs on different machines: `python tools/compare_machines.py --numpy 2.0.2`.
 
 This CPU simulates others: OpenBLAS uses the kernels of other CPUs, NumPy does not use some features of this
-one, and another version of NumPy is installed for some of the processes. First every loss, coupling,
+one, and other versions of NumPy are installed for some of the processes. First every loss, coupling,
 aggregate and kind of update is trained in one process on each machine, and the digests of all models are
-compared. Then real runs are made whose server and workers are on different machines.
+compared; with `--thorough` in all combinations. Then real runs are made whose server and workers are on
+different machines, on tables of their own with columns from 1e-6 to 1e6.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -35,7 +37,10 @@ from asyncdmtl.learning.training import train
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4"
 AVX2 = "AVX2 FMA3 X86_V3"
 
-ROUNDS = 8
+ROUNDS = 3
+
+# Seconds that a real run may take.
+LIMIT = 300.0
 
 # The data of real runs, and the number of their partitions.
 DATA, PARTITIONS = "synthetic:tasks=6,features=40,rows=20,test_rows=0", 12
@@ -73,27 +78,42 @@ def with_numpy(version: str, folder: Path) -> Machine:
     return Machine(f"NumPy {version}", {"PYTHONPATH": os.pathsep.join(paths)})
 
 
-def partitions(loss: str) -> list[Partition]:
-    """Two partitions for each of four tasks, with features whose sizes differ by six orders of magnitude."""
+def both(one: Machine, other: Machine) -> Machine:
+    """A machine that has what two machines have."""
+    return Machine(f"{one.name}, {other.name}", {**one.environment, **other.environment})
+
+
+# Sizes of features, written out because powers may depend on the machine; and those of thorough comparisons.
+SIZES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)
+WIDE = (1e-6, 1e-4, 1e-3, 1.0, 1e2, 1e4, 1e6)
+
+
+def partitions(loss: str, sizes: Sequence[float] = SIZES) -> list[Partition]:
+    """Two partitions for each of four tasks, with features of very different sizes."""
     rng = np.random.default_rng(3)
-    # Written out, because powers may depend on the machine.
-    sizes = np.array([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1])
     made = []
     for n in range(8):
-        X = np.rint(rng.normal(size=(9, 7)) * 2.0**20) / 2.0**20 * sizes
-        y = np.rint(X[:, 3] * 1e3 + 4.0 * rng.normal(size=9)) / 4.0
+        X = np.rint(rng.normal(size=(9, 7)) * 2.0**20) / 2.0**20 * np.array(sizes)
+        y = np.rint(4.0 * X[:, 3] / sizes[3] + 4.0 * rng.normal(size=9)) / 4.0
         y = (y > 0.0).astype(np.float64) if LOSSES[loss].classification else y
         made.append(Partition(f"p{n}", f"t{n // 2}", X, y, np.arange(1.0, 10.0) if n == 5 else None))
     return made
 
 
+EDGES = (("t0", "t1", 1.0), ("t1", "t3", 0.5))
+
+
+def rounds_with(coupling: str) -> int:
+    """Rounds; one with the coupling whose proximal operator takes thousands of iterations."""
+    return 1 if coupling == "sparse-low-rank" else ROUNDS
+
+
 def cases(arithmetic: str) -> Iterator[Settings]:
     """Every loss, coupling, aggregate, kind of update, dtype and compression."""
-    edges = (("t0", "t1", 1.0), ("t1", "t3", 0.5))
     common: dict[str, Any] = {"rounds": ROUNDS, "strength": 0.05, "arithmetic": arithmetic}
     for coupling in COUPLINGS:
-        graph = edges if coupling == "graph" else ()
-        yield Settings("squared", coupling, edges=graph, dtype="float64", **common)
+        own = common | {"edges": EDGES if coupling == "graph" else (), "rounds": rounds_with(coupling)}
+        yield Settings("squared", coupling, dtype="float64", **own)
     for loss in LOSSES:
         yield Settings(loss, "nuclear", **common)
     for aggregate in AGGREGATES:
@@ -101,31 +121,69 @@ def cases(arithmetic: str) -> Iterator[Settings]:
     for compression in ("float16", "bfloat16", "int8"):
         yield Settings("squared", "covariance", compression=compression, **common)
     for coupling in COUPLINGS:
-        if coupling != "graph":
+        if coupling not in ("graph", "sparse-low-rank"):
             yield Settings("squared", coupling, update="statistics", accelerated=False, **common)
     for update in ("newton", "quasi-newton"):
         yield Settings("logistic", "nuclear", update=update, accelerated=False, **common)
     yield Settings("logistic", "l21", update="model", epochs=3, accelerated=False, **common)
 
 
-def digests(arithmetic: str) -> dict[str, str]:
-    """The digest of the models of every case, trained here."""
+def combinations(arithmetic: str) -> Iterator[Settings]:
+    """All losses with all couplings, all kinds of updates and both dtypes."""
+    for loss, coupling, dtype in itertools.product(LOSSES, COUPLINGS, ("float32", "float64")):
+        for update in ("gradient", "newton", "quasi-newton", "model", "statistics"):
+            if update == "statistics" and (loss != "squared" or coupling == "sparse-low-rank"):
+                continue
+            edges = EDGES if coupling == "graph" else ()
+            yield Settings(
+                loss, coupling, rounds=rounds_with(coupling), strength=0.05, edges=edges,
+                update=update, accelerated=update == "gradient", dtype=dtype, arithmetic=arithmetic,
+                epochs=2 if update == "model" else 1,
+            )  # fmt: skip
+
+
+def digests(arithmetic: str, *, thorough: bool = False, coupling: str | None = None) -> dict[str, str]:
+    """The digest of the models of every case, trained here; of one coupling, if it is given."""
     found = {}
-    for settings in cases(arithmetic):
-        models = train(partitions(settings.loss), settings).models
-        name = " ".join(
-            [settings.loss, settings.coupling, settings.aggregate, settings.update, settings.compression]
-        )
-        found[name] = (UNKEYED(models.coef_) + UNKEYED(models.intercept_)).hex()
+    for settings in (combinations if thorough else cases)(arithmetic):
+        if coupling in (None, settings.coupling):
+            quick = not thorough or (settings.coupling == "sparse-low-rank" and settings.update != "gradient")
+            models = train(partitions(settings.loss, SIZES if quick else WIDE), settings).models
+            name = " ".join(
+                [
+                    settings.loss, settings.coupling, settings.aggregate, settings.update,
+                    settings.compression, settings.dtype,
+                ]
+            )  # fmt: skip
+            found[name] = (UNKEYED(models.coef_) + UNKEYED(models.intercept_)).hex()
     return found
 
 
-def digests_on(machine: Machine, arithmetic: str) -> dict[str, str]:
-    """The digest of the models of every case, trained in a process on another machine."""
+def digests_on(
+    machine: Machine, arithmetic: str, *, thorough: bool = False, coupling: str | None = None
+) -> dict[str, str]:
+    """The same, trained in a process on another machine."""
     command = [sys.executable, __file__, "--here", "--arithmetic", arithmetic]
+    command += ["--thorough"] if thorough else []
+    command += ["--coupling", coupling] if coupling else []
     done = subprocess.run(command, env=machine.variables(), capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(done.stdout)
     return found
+
+
+def write_tables(folder: Path, count: int) -> list[Path]:
+    """CSV files of six tasks each, with columns from 1e-6 to 1e6, a target and a label."""
+    rng = np.random.default_rng(4)
+    sizes, paths = np.array([1e-6, 1e-3, 1.0, 1e3, 1e6]), []
+    for n in range(count):
+        X = rng.normal(size=(60, 5))
+        y = X @ np.array([1.0, -1.0, 0.5, 2.0, -0.5]) + rng.normal(size=60)
+        lines = ["task,a,b,c,d,e,target,label"]
+        for i, (x, value) in enumerate(zip((X * sizes).tolist(), y.tolist(), strict=True)):
+            lines.append(f"t{i % 6}," + ",".join(map(repr, x)) + f",{value!r},{int(value > 0.0)}")
+        paths.append(folder / f"table{n}.csv")
+        paths[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return paths
 
 
 @dataclass(frozen=True)
@@ -139,12 +197,16 @@ class Outcome:
 
 
 def run_on(
-    server: Machine, workers: Sequence[Machine], options: Sequence[str], limit: float = 300.0
+    server: Machine,
+    workers: Sequence[Machine],
+    options: Sequence[str],
+    target: str = "",
+    limit: float = 300.0,
 ) -> Outcome:
-    """Make a real run on `DATA`, each process on a machine of its own.
+    """Make a real run, each process on a machine of its own, on `DATA` or to predict a column of tables.
 
-    Worker `k` of `K` stores all partitions except those with number `k` modulo `K`, so that all partitions
-    have several copies and all updates must travel.
+    Worker `k` of `K` stores all partitions but those whose number leaves `k` when divided by `K`, or all
+    tables but the `k`-th: then all are stored more than once, and all must travel.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -163,17 +225,25 @@ def run_on(
             stack.callback(end, process)
             return process
 
-        serving = start("server", server, "--listen", "127.0.0.1:0", "--json", "--data", DATA, *options)
+        tables = write_tables(folder, len(workers)) if target else []
+        data = [] if target else ["--data", DATA]
+        serving = start("server", server, "--listen", "127.0.0.1:0", "--json", *data, *options)
         assert serving.stdout is not None
         listening = json.loads(serving.stdout.readline())
         address = f"{listening['host']}:{listening['port']}"
         started = {"server": serving}
         for k, machine in enumerate(workers):
             stored = ",".join(f"p{n}" for n in range(PARTITIONS) if n % len(workers) != k)
-            words = ["--connect", address, "--name", f"w{k}", "--data", DATA, "--partitions", stored]
+            words = ["--connect", address, "--name", f"w{k}"]
+            if target:
+                own = ",".join(str(path) for n, path in enumerate(tables) if n != k)
+                omitted = "label" if target == "target" else "target"
+                words += ["--data", own, "--task", "task", "--target", target, "--omit", omitted]
+            else:
+                words += [*data, "--partitions", stored]
             started[f"w{k}"] = start(f"w{k}", machine, *words, "--save", str(folder / f"w{k}.npz"))
-        lines = [json.loads(line) for line in serving.communicate(timeout=limit)[0].splitlines()]
-        codes = {name: process.wait(limit) for name, process in started.items()}
+        lines = [json.loads(line) for line in serving.communicate(timeout=LIMIT)[0].splitlines()]
+        codes = {name: process.wait(LIMIT) for name, process in started.items()}
         models = {}
         for name in started:
             if (path := folder / f"{name}.npz").exists():
@@ -183,44 +253,73 @@ def run_on(
         return Outcome(codes, told, models, lines[-1] if lines else {})
 
 
+def runs() -> Iterator[tuple[str, str]]:
+    """Options of real runs, and the column that they predict."""
+    for coupling in COUPLINGS:
+        if coupling != "graph":
+            yield f"--coupling {coupling} --strength 0.05", "target"
+    for loss in LOSSES:
+        for update in ("gradient", "newton", "quasi-newton"):
+            target = "label" if LOSSES[loss].classification else "target"
+            yield f"--loss {loss} --coupling nuclear --strength 0.05 --update {update}", target
+    yield "--update statistics --coupling covariance --strength 0.05", "target"
+    yield "--update statistics --strength auto", "target"
+    for strategy in ("central", "personal", "uncoded"):
+        yield f"--strategy {strategy} --coupling l21 --strength 0.05", "target"
+
+
 @click.command()
 @click.option(
     "--numpy", "versions", multiple=True, help="Another version of NumPy to install and to compare."
 )
+@click.option("--thorough", is_flag=True, help="Train all losses with all couplings, updates and dtypes.")
 @click.option("--here", is_flag=True, help="Only print the digests of this machine as JSON.")
+@click.option("--coupling", type=click.Choice(list(COUPLINGS)), help="Only this one, with --here.")
 @click.option("--arithmetic", default="reproducible", type=click.Choice(("reproducible", "fast")))
-def main(versions: tuple[str, ...], here: bool, arithmetic: str) -> None:
+def main(
+    versions: tuple[str, ...], thorough: bool, here: bool, coupling: str | None, arithmetic: str
+) -> None:
     """Compare all machines that this one can simulate."""
     if here:
-        click.echo(json.dumps(digests(arithmetic)))
+        click.echo(json.dumps(digests(arithmetic, thorough=thorough, coupling=coupling)))
         return
     for name, value in describe().items():
         click.echo(f"{name}: {value}")
     with tempfile.TemporaryDirectory() as folder:
-        machines = [*MACHINES, *(with_numpy(v, Path(folder) / v) for v in versions)]
-        expected = digests_on(machines[0], arithmetic)
-        wrong = 0
-        for machine in machines[1:]:
-            found = digests_on(machine, arithmetic)
-            differing = [name for name in expected if found[name] != expected[name]]
-            wrong += len(differing)
-            click.echo(f"{machine.name}: {len(expected) - len(differing)} of {len(expected)} cases the same")
-            for name in differing:
-                click.echo(f"  differs: {name}")
-        for coupling in COUPLINGS if arithmetic == "reproducible" else ():
-            if coupling == "graph":
-                continue
-            options = [
-                "--workers=3",
-                "--rounds=8",
-                f"--coupling={coupling}",
-            ]
-            outcome = run_on(machines[-1], machines[1:4], options)
-            same = len(set(outcome.models.values())) == 1 and len(outcome.models) == 3
-            wrong += not same
-            click.echo(f"run with {coupling}: {'the same models' if same else outcome}")
+        others = [with_numpy(v, Path(folder) / v) for v in versions]
+        machines = [*MACHINES, *others, *(both(MACHINES[2], other) for other in others)]
+        wrong = compare_models(machines, arithmetic, thorough)
+        if arithmetic == "reproducible":
+            wrong += compare_runs(machines)
     if wrong:
         raise SystemExit(1)
+
+
+def compare_models(machines: Sequence[Machine], arithmetic: str, thorough: bool) -> int:
+    """Train every case on each machine; how many differ from the first machine's."""
+    expected = digests_on(machines[0], arithmetic, thorough=thorough)
+    wrong = 0
+    for machine in machines[1:]:
+        found = digests_on(machine, arithmetic, thorough=thorough)
+        differing = [name for name in expected if found[name] != expected[name]]
+        wrong += len(differing)
+        click.echo(f"{machine.name}: {len(expected) - len(differing)} of {len(expected)} cases the same")
+        for name in differing:
+            click.echo(f"  differs: {name}")
+    return wrong
+
+
+def compare_runs(machines: Sequence[Machine]) -> int:
+    """Make real runs on the last machine and three others; how many have incidents or other models."""
+    wrong = 0
+    for options, target in runs():
+        words = ["--workers=3", "--rounds=20", *options.split()]
+        outcome = run_on(machines[2], [machines[-1], machines[1], machines[3]], words, target)
+        same = len(set(outcome.models.values())) == 1 and len(outcome.models) == 3
+        quiet = same and not outcome.report["report"]["incidents"]
+        wrong += not quiet
+        click.echo(f"run with {options}: {'the same models, no incident' if quiet else outcome}")
+    return wrong
 
 
 if __name__ == "__main__":
