@@ -28,6 +28,7 @@ from traffic import Counted, measure
 
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.report.pictures import make_room_for_legends
 
 OPEN = "open"
 
@@ -167,7 +168,7 @@ def draw(points: Sequence[Point], accuracy: float, path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     sizes.set_ylabel("MB a round, both ways, on the wire")
     times.set_ylabel("seconds a round")
-    times.legend(fontsize="x-small")
+    times.legend(fontsize="x-small", loc="upper center", ncols=2)
     for label, chosen in grouped(points, along):
         reached = [p.to_accuracy for p in chosen if p.to_accuracy is not None]
         if reached:
@@ -176,6 +177,7 @@ def draw(points: Sequence[Point], accuracy: float, path: Path) -> None:
             )
     title = f"until {accuracy:.3g} of the way to the least objective is left"
     goal.set(xlabel="MB on the wire", ylabel="seconds", title=title)
+    make_room_for_legends(figure)
     figure.savefig(path)
 
 
@@ -197,7 +199,7 @@ def draw_loads(axes: Axes, points: Sequence[Point]) -> None:
         axes.plot(copies, [p.loads["uplink"]["uncoded"] for p in chosen], ":", color=colour, label="uncoded")
     axes.set(xlabel="copies of each partition", ylabel="load, vectors per round", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="upper center", ncols=2)
 
 
 def grouped(points: Iterable[Point], along: str) -> Iterator[tuple[str, list[Point]]]:

@@ -20,6 +20,7 @@ from asyncdmtl.report.pictures import (
     save_figure,
     two_colours,
 )
+from asyncdmtl.report.units import decimal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,8 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
     matrix.set_ylabel("uplink rows, worker after worker")
     matrix.set_title(f"Uplink matrix of {report['strategy']}: where it is not zero")
     _draw_strategies(loads, report)
+    own = report["strategies"][report["strategy"]]
+    figure.suptitle(f"{report['strategy']}, {_headline(report, own)}")
     make_room_for_legends(figure)
     save_figure(figure, path)
 
@@ -75,8 +78,20 @@ def plot_design(report: dict[str, Any], path: Path) -> None:
     placement, loads = figure.subplots(1, 2)
     _draw_placement(placement, report)
     _draw_trade_off(loads, report)
+    figure.suptitle(_headline(report, report))
     make_room_for_legends(figure)
     save_figure(figure, path)
+
+
+def _headline(report: dict[str, Any], loads: dict[str, Any]) -> str:
+    """The numbers of workers, partitions and copies of a placement, and its loads."""
+    workers, partitions = len(report["placement"]), len(report["partitions"])
+    stored = sum(map(len, report["placement"].values()))
+    copies, up, down = map(
+        decimal, (str(Fraction(stored, partitions)), loads["uplink_load"], loads["downlink_load"])
+    )
+    counts = f"{workers} workers, {partitions} partitions, {copies} copies"
+    return f"{counts}; vectors per round: uplink {up}, downlink {down}"
 
 
 def _draw_placement(axes: Axes, report: dict[str, Any]) -> None:

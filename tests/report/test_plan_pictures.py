@@ -67,6 +67,8 @@ def test_a_plan_has_its_placement_its_matrix_and_its_loads(panels: list[Figure],
     pattern = np.array([[True, False, False], [False, True, True]])
     plot_plan(PLAN, pattern, tmp_path / "plan.svg")
     assert b"<svg" in (tmp_path / "plan.svg").read_bytes()
+    expected = "relay, 2 workers, 3 partitions, 1.33333 copies; vectors per round: uplink 1.5, downlink 1"
+    assert panels[0].get_suptitle() == expected
     placement, matrix, loads = panels[0].axes
     assert pixels(placement) == [[True, True, False], [False, True, True]]
     assert [label.get_text() for label in placement.get_yticklabels()] == ["w0", "w1"]
@@ -87,6 +89,7 @@ def test_a_plan_has_its_placement_its_matrix_and_its_loads(panels: list[Figure],
 def test_a_design_has_its_placement_and_the_trade_off(panels: list[Figure], tmp_path: Path) -> None:
     plot_design(DESIGN, tmp_path / "design.png")
     assert (tmp_path / "design.png").read_bytes().startswith(b"\x89PNG")
+    assert panels[0].get_suptitle().startswith("2 workers, 3 partitions, 1.33333 copies; vectors per round")
     placement, loads = panels[0].axes
     assert pixels(placement) == [[True, True, False], [False, True, True]]
     assert points(loads, "uplink") == [(1.0, 3.0), (2.0, 0.0)]
