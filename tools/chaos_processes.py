@@ -125,7 +125,7 @@ class Process:
         return self.code
 
     async def events(self) -> AsyncIterator[Event]:
-        """The events that the process prints, as they come. It may be called once."""
+        """The events that the process prints, as they come. It may be called only once."""
         reader = asyncio.StreamReader(limit=LINE)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._pipe, "rb", buffering=0)

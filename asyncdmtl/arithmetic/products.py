@@ -219,7 +219,7 @@ def _added_terms(left: NDArray[Scalar], right: NDArray[Scalar], axis: int, width
 def _branch(
     left: NDArray[Scalar], right: NDArray[Scalar], memory: NDArray[Scalar], levels: list[int], terms: slice
 ) -> NDArray[Scalar]:
-    """Some terms of the last of these levels of the halving tree, in `memory[0]`.
+    """Compute `terms` of the tree's last level among `levels`; the result is in `memory[0]`.
 
     The tree is walked depth first, so that few terms are in use at a time. Additions are the same as those of
     `sums.fold`, which goes level by level.
@@ -238,7 +238,7 @@ def _branch(
 def _products(
     left: NDArray[Scalar], right: NDArray[Scalar], memory: NDArray[Scalar], width: int, terms: slice
 ) -> NDArray[Scalar]:
-    """The products of some terms, in `memory[0]`; those each `width` further on are added in turn."""
+    """The products of some terms, in `memory[0]`; the terms `width`, 2·`width`… further on are added in turn."""
     added = memory[0, : terms.stop - terms.start]
     np.multiply(left[terms], right[terms], out=added)
     for start in range(terms.start + width, len(left), width):

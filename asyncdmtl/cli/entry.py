@@ -1,4 +1,4 @@
-"""The start of a command as a program. Ctrl-C and SIGTERM end it quietly even while it imports."""
+"""Start a command as a program that Ctrl-C and SIGTERM end quietly even while it imports."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:
     given : mapping
         The data options, and `seed`.
     test : bool
-        Whether to have rows to test on.
+        Whether to load test rows too.
 
     Raises
     ------

@@ -139,7 +139,7 @@ class SavedModel:
             raise DataError(f"model file {path}: {error.argument}", error.rule, error.value) from error
         except OSError as error:
             raise DataError("model file", f"must be readable ({error.strerror})", str(path)) from error
-        # Malformed archives, JSON and arrays each raise other exceptions.
+        # Malformed archives, JSON and arrays raise different exceptions.
         except (
             ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, RecursionError,
             NotImplementedError, MemoryError, zipfile.BadZipFile,

@@ -264,7 +264,7 @@ def common_classes(targets: Mapping[str, Labels], loss: str) -> tuple[str, tuple
     if not LOSSES[loss].classification:
         if told.text:
             raise DataError(
-                what, f"must be numbers for {loss} loss, as in partition {first!r} it is not", told.values[0]
+                what, f"must be numbers for {loss} loss, but is text in partition {first!r}", told.values[0]
             )
         return told.name, None
     told_values = [value for labels in targets.values() for value in labels.values]

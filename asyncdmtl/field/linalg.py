@@ -32,7 +32,7 @@ def rank(matrix: Bytes) -> int:
     Raises
     ------
     UsageError
-        Not a matrix of uint8.
+        `matrix` is not a uint8 matrix.
     """
     return len(_pivot_columns(_matrix("matrix", matrix)))
 
@@ -45,7 +45,7 @@ def independent_rows(matrix: Bytes) -> tuple[int, ...]:
     Raises
     ------
     UsageError
-        Not a matrix of uint8.
+        `matrix` is not a uint8 matrix.
     """
     return tuple(_pivot_columns(_matrix("matrix", matrix).T))
 
@@ -105,7 +105,7 @@ def null_space(matrix: Bytes) -> Bytes:
     Raises
     ------
     UsageError
-        Not a matrix of uint8.
+        `matrix` is not a uint8 matrix.
     """
     matrix = _matrix("matrix", matrix)
     steps = list(_eliminate(matrix))

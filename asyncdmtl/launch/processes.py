@@ -30,7 +30,7 @@ from asyncdmtl.net.credentials import SECRET_VARIABLE
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 
-# The longest line, in bytes, that is read from a worker process. Its lines are events of some hundred bytes.
+# The longest line, in bytes, that is read from a worker process. Its lines are events of a few hundred bytes.
 LONGEST_LINE = 1 << 20
 
 # The directory that holds this package.

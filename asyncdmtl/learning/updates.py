@@ -1,7 +1,8 @@
 """The kinds of updates, with their predicted traffic, and the choice of `--update auto` between them.
 
 The cost of an update is the predicted number of bytes of one partition in the whole run: the length of its
-vector times the number of rounds to a relative accuracy of 1e-6. Loads multiply all kinds alike.
+vector times the number of rounds to a relative accuracy of 1e-6. The loads of the plan multiply the costs of
+all kinds by the same factor.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def run(main: Coroutine[Any, Any, Result], *, until_eof: bool = False) -> Result
                 terminate()
 
         for number in (signal.SIGTERM, signal.SIGHUP):
-            # Under nohup, SIGHUP is ignored, and stays so.
+            # nohup makes a process ignore SIGHUP; that must stay so.
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, terminate)
         if until_eof:

@@ -1,4 +1,4 @@
-"""The choice of the units that a plan codes, of packets, and of the rate of each worker."""
+"""The choice of the units that a plan codes, of the packets per unit, and of each worker's uplink rate."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Plan(PlanParameters):
 
     @property
     def downlink_bound(self) -> Fraction:
-        """The smallest downlink load of any scheme: what a worker lacks at most, or `T` under `personal`."""
+        """The smallest downlink load of any scheme: the most that a worker lacks, or `T` under `personal`."""
         if self.broadcasts == "models":
             return Fraction(max(self.tasks) + 1)
         return Fraction(job_downlink_bound(self.placement, self.tasks, self.helpers))

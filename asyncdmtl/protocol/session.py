@@ -36,7 +36,7 @@ from asyncdmtl.protocol.messages.registry import (
 from asyncdmtl.protocol.plan_state import PlanReply, PlanState
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
-# The most bytes of a head from a worker that the server has not welcomed: a greeting has some hundred.
+# The most bytes of a head from a worker that the server has not welcomed: a greeting has a few hundred.
 GREETING_HEAD_LIMIT = 1 << 12
 
 # The most bytes of a head from a welcomed worker: room for surveys of 200,000 columns in one declaration.
@@ -61,7 +61,7 @@ class Session:
     Parameters
     ----------
     role : "server" or "worker"
-        This end.
+        The role of this end.
     ledger : Ledger
         The ledger that counts all bytes, under the worker's name.
     worker : str, optional
@@ -70,7 +70,7 @@ class Session:
     Attributes
     ----------
     peer : "server" or "worker"
-        The other end.
+        The role of the other end.
     """
 
     def __init__(self, role: Role, ledger: Ledger, worker: str = "?") -> None:

@@ -36,7 +36,7 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
     pattern : bool array (R_up·P, N·P)
         True where the uplink matrix is not zero.
     path : Path
-        Its ending says the format.
+        Its ending selects the format.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def plot_design(report: dict[str, Any], path: Path) -> None:
     report : dict
         The report that `design_report` makes and `asyncdmtl place --json` prints.
     path : Path
-        Its ending says the format.
+        Its ending selects the format.
 
     Raises
     ------

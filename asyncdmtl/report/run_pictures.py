@@ -64,7 +64,7 @@ def plot_run(report: dict[str, Any], path: Path, model: SavedModel | None = None
         The report that `run_report.report_run` makes, optionally with `metrics` (from `evaluation.evaluate`)
         and `learning_curve` (from `evaluation.learning_curve`).
     path : Path
-        Its ending says the format.
+        Its ending selects the format.
     model : SavedModel, optional
         The models of all tasks.
     data : str

@@ -86,7 +86,7 @@ class Decomposer:
                 yield found
 
     def _entries(self, rates: Sequence[int]) -> int:
-        """The free entries of W."""
+        """The number of free entries of W."""
         return sum(rows * len(held) for rows, held in zip(rates, self.columns, strict=True))
 
     def rate_vectors(self, total: int) -> list[tuple[int, ...]]:

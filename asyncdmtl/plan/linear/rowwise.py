@@ -45,7 +45,8 @@ def uplink_row_by_row(
     subpackets: int,
     silent: int,
 ) -> tuple[list[Floats], float] | None:
-    """Uplink matrices (R_k·P, N·P) of the rows of `matrix`, and their worst condition; None if none decode.
+    """Uplink matrices (R_k·P, N·P) of the rows of `matrix`, and their worst condition; None if they do not
+    decode.
 
     The matrices are in the coordinates of `target`, the reduced form of `matrix`: per unit of a column.
     """

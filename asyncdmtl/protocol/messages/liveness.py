@@ -10,7 +10,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import Message
 
-# The most characters of a reason: errors name at most some hundred workers and partitions.
+# The most characters of a reason: errors name at most a few hundred workers and partitions.
 MAX_REASON_LENGTH = 4_000
 
 # The largest exit code of a failure. Larger codes are for signals, and must not come from a peer.

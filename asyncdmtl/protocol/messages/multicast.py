@@ -17,7 +17,7 @@ PROBE_NONCE_BYTES = 16
 # The most bytes of a piece of a row in a datagram: UDP carries no more.
 MAX_PIECE_BYTES = 1 << 16
 
-# The most ranges of a round: rows are cut into some hundred at most.
+# The most ranges of a round: rows are cut into a few hundred at most.
 MAX_RANGES = 1 << 20
 
 # The most characters of the reason why a worker does not receive the group.

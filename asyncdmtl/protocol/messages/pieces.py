@@ -1,6 +1,6 @@
 """Splitting the declaration of a worker with many partitions, or with tables of many columns.
 
-A head has limits of bytes and of lists, and a survey needs some hundred bytes and three lists for each
+A head has limits of bytes and of lists, and a survey needs a few hundred bytes and three lists for each
 column. If a declaration does not fit in one head, it is sent in pieces (`DeclareSome`), the last of which is
 a `Declare`.
 """
