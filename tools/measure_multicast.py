@@ -6,8 +6,8 @@ Each worker has a namespace and a link of its own, all on one bridge. The same t
 over the group, once for each loss (nftables drop this percentage of the datagrams, independently at each
 worker); the models must agree bit for bit before a line is printed. Bytes are those that the server's
 interface sends in a round, with all headers: the kernel hands on packets of up to 64 KiB between namespaces,
-each with its headers once, as with network cards that split packets themselves; with --packets, they are those of
-the wire.
+each with its headers once, as with network cards that split packets themselves; with --packets, they are
+those of the wire.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ def _branch(
 def _products(
     left: NDArray[Scalar], right: NDArray[Scalar], memory: NDArray[Scalar], width: int, terms: slice
 ) -> NDArray[Scalar]:
-    """The products of some terms, in `memory[0]`; the terms `width`, 2·`width`… further on are added in turn."""
+    """The products of some terms, in `memory[0]`; each term `width` further on is added in turn."""
     added = memory[0, : terms.stop - terms.start]
     np.multiply(left[terms], right[terms], out=added)
     for start in range(terms.start + width, len(left), width):

@@ -137,7 +137,7 @@ class RoundTransfer:
                 yield i
 
     def send(self, i: int, then: Mapping[Member, AfterRound]) -> None:
-        """Write range `i` of each member's rows; `then` has the order to each member for the time after the round."""
+        """Write range `i` of each member's rows; `then` has each member's order for after the round."""
         side, plan = self._side, self._assignment.number
         for k, member in enumerate(self._assignment.members):
             if member in self._listeners:
