@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arrays import Floats
 from asyncdmtl.field import real
 from asyncdmtl.plan.linear.targets import Bound, Target, packet_columns
+from asyncdmtl.plan.rates.covering import sampled_covers
 
 # The most free entries of W for which a decomposition is tried: the cost of a step is their third power.
 MAX_ENTRIES = 400
@@ -30,11 +31,15 @@ MAX_ENTRIES = 400
 # The most rate vectors with one sum for which all are listed and ranked.
 _MAX_LISTED = 50_000
 
+# With more rate vectors, a few are drawn at random, unless W had more than so many times `MAX_ENTRIES` entries
+# if the worker that stores most sent all rows.
+_MAX_SAMPLED = 2
+
 # The number of rate vectors that are tried for one sum.
 _TRIED_RATES = 8
 
-# The number of random starts for each rate vector.
-_STARTS = 3
+# The number of random starts for each rate vector, and for one sum: a single vector gets all of them.
+_STARTS, _ALL_STARTS = 3, 16
 
 # The most multiplications of all steps for one number of rows: some half a second.
 EFFORT = 500_000_000
@@ -71,7 +76,8 @@ class Decomposer:
     def matrices(self, total: int, rng: np.random.Generator, effort: int = EFFORT) -> Iterator[list[Floats]]:
         """Uplink matrices (R_k·P, N·P) of all workers with `total` rows, searched until `effort` is spent."""
         vectors = self.rate_vectors(total) if total else []
-        for rates in [rates for _ in range(_STARTS) for rates in vectors]:
+        starts = max(_STARTS, _ALL_STARTS // max(1, len(vectors)))
+        for rates in [rates for _ in range(starts) for rates in vectors]:
             entries = self._entries(rates)
             if not 0 < entries <= MAX_ENTRIES:
                 continue
@@ -94,10 +100,16 @@ class Decomposer:
         target, P, K = self.target, self.subpackets, len(self.target.placement.workers)
         if (known := self._listed.get(total)) is not None:
             return known
-        if math.comb(total + K - 1, K - 1) > _MAX_LISTED:
-            return []
         most = [target.span_rank(lines) * P for lines in target.stored_lines]
-        listed = np.array(list(_vectors(total, most)), dtype=np.int64).reshape(-1, K)
+        if math.comb(total + K - 1, K - 1) > _MAX_LISTED:
+            if total * max(map(len, self.columns)) > _MAX_SAMPLED * MAX_ENTRIES:
+                return []
+            sampled = sampled_covers(
+                K, self.bound.demands, total, most, subpackets=P, silent=self.silent, samples=_TRIED_RATES
+            )
+            listed = np.array(sampled, dtype=np.int64).reshape(-1, K)
+        else:
+            listed = np.array(list(_vectors(total, most)), dtype=np.int64).reshape(-1, K)
         for S, rank in self.bound.demands.items():
             inside = np.sort(listed[:, sorted(S)], axis=1)
             listed = listed[inside[:, : len(S) - self.silent].sum(axis=1) >= rank * P]

@@ -14,7 +14,7 @@ SciPy is loaded only when a program is solved: a worker that builds a plan again
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -121,6 +121,36 @@ def integer_cover(
         ]
         return tuple(rates), largest
     return tuple(int(rate) for rate in solution.values[:workers]), max(solution.proven, largest)
+
+
+def sampled_covers(
+    workers: int,
+    demands: Demands,
+    total: int,
+    most: Sequence[int],
+    *,
+    subpackets: int,
+    silent: int,
+    samples: int,
+) -> list[tuple[int, ...]]:
+    """Different vectors of packets per worker, `total` in all, that meet all demands; a few at random.
+
+    `most` are the upper limits of the workers, and `samples` the most vectors that are drawn.
+    """
+    constraints, sets = _cover_constraints(workers, demands, subpackets, silent)
+    variables = _variables(workers, sets, silent)
+    for sign in (1.0, -1.0):
+        constraints.add([(k, sign) for k in range(workers)], sign * total)
+    upper = np.concatenate([np.array(most, dtype=np.float64), np.full(variables - workers, float(total))])
+    rng, found = np.random.default_rng(total), dict[tuple[int, ...], None]()
+    for _ in range(samples):
+        costs = np.zeros(variables)
+        costs[:workers] = rng.integers(0, 100, workers)
+        solution = minimise(costs, constraints, upper)
+        if solution is None:
+            break
+        found[tuple(int(rate) for rate in solution.values[:workers])] = None
+    return list(found)
 
 
 def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tuple[Floats, Fraction]:

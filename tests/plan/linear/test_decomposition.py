@@ -60,6 +60,6 @@ def test_the_search_ends_when_its_effort_is_spent() -> None:
 
 
 def test_large_problems_are_left_to_other_ways() -> None:
-    search = decomposer(Placement.cyclic(30, 60, 10), 5)
+    search = decomposer(Placement.cyclic(30, 240, 10), 5)
     assert search.rate_vectors(20) == []
     assert list(search.matrices(20, np.random.default_rng(0))) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 from support.linear_oracle import fractional_minimum, integer_minimum, met
 
 from asyncdmtl.plan.rates import covering
-from asyncdmtl.plan.rates.covering import Constraints, fractional_cover, integer_cover, minimise
+from asyncdmtl.plan.rates.covering import (
+    Constraints,
+    fractional_cover,
+    integer_cover,
+    minimise,
+    sampled_covers,
+)
 
 
 @st.composite
@@ -76,3 +83,16 @@ def test_bounds_with_huge_denominators_are_rounded_down(monkeypatch: pytest.Monk
     assert fractional_cover(3, demands)[1] == Fraction(3, 2)
     monkeypatch.setattr(covering, "_LARGEST_DENOMINATOR", 1)
     assert fractional_cover(3, demands)[1] == 1
+
+
+@pytest.mark.parametrize("silent", [0, 1])
+def test_sampled_covers_meet_all_demands(silent: int) -> None:
+    demands = {frozenset(S): 2 for S in combinations(range(4), 3)}
+    found = sampled_covers(4, demands, 9, [3] * 4, subpackets=2, silent=silent, samples=6)
+    assert len(set(found)) == len(found) > 1
+    for rates in found:
+        assert sum(rates) == 9
+        assert max(rates) <= 3
+        for S, demand in demands.items():
+            assert sum(sorted(rates[k] for k in S)[: len(S) - silent]) >= 2 * demand
+    assert sampled_covers(4, demands, 2, [3] * 4, subpackets=2, silent=silent, samples=6) == []
