@@ -23,7 +23,6 @@ from asyncdmtl.plan.units import Units
 from asyncdmtl.plan.validation import (
     a_placement,
     check_combination,
-    check_helpers,
     helpers_of,
     numbered_tasks,
     per_worker,
@@ -133,7 +132,6 @@ def compare(
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
     helpers = helpers_of(placement, wants)
-    check_helpers(helpers, prices, speeds)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
     candidates = []

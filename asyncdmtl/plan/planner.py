@@ -23,7 +23,6 @@ from asyncdmtl.plan.validation import (
     LARGEST_WHOLE_NUMBER,
     a_placement,
     check_combination,
-    check_helpers,
     helpers_of,
     numbered_tasks,
     per_worker,
@@ -95,8 +94,6 @@ def make_plan(
     check_combination(strategy, prices, speeds, silent)
     costs = None if prices is None else per_worker("prices", prices, placement)
     helpers = helpers_of(placement, wants)
-    if strategy == "relay":
-        check_helpers(helpers, prices, speeds)
     wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks, helpers)
     units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()

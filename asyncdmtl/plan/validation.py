@@ -130,12 +130,6 @@ def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
     return tuple(k for k, word in enumerate(words) if word == "none")
 
 
-def check_helpers(helpers: Sequence[int], prices: object, speeds: object) -> None:
-    """UsageError if cost or time is minimised although some workers want nothing."""
-    if helpers and (prices is not None or speeds is not None):
-        raise UsageError("wants", "cannot be none for a worker together with prices or speeds", list(helpers))
-
-
 def check_combination(strategy: str, prices: object, speeds: object, silent: int) -> None:
     """UsageError if an option is not for this strategy, or if two options exclude each other."""
     if prices is not None and speeds is not None:

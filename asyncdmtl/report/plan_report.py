@@ -17,6 +17,7 @@ from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.bounds import certificate_value
 from asyncdmtl.plan.rates.cost import cheapest_rates
+from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.job import job_bound, job_downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
@@ -132,7 +133,7 @@ def report_strategies(
             ],
             "complete": job.complete,
         },
-        **_weighted_bound(placement, units.blocks, weights),
+        **_weighted_bound(placement, units.blocks, weights, helpers),
         "strategies": {
             candidate.strategy: {
                 "uplink_load": str(candidate.uplink_load),
@@ -168,18 +169,28 @@ def report_plan(plan: Plan) -> PlanReport:
     }
 
 
-def _weighted_bound(placement: Placement, coded: Placement, weights: dict[str, Any]) -> PlanReport:
+def _weighted_bound(
+    placement: Placement, coded: Placement, weights: dict[str, Any], helpers: Sequence[int]
+) -> PlanReport:
     """The smallest cost or time of the uplink of `relay`, with its proof; empty if the load is minimised.
 
     `coded` is the placement of the coded units, with the workers of `placement`.
     """
     if "prices" in weights:
         cheap = cheapest_rates(coded, weights["prices"])
-        proof = [{"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in cheap.certificate]
-        return {"cost_bound": str(cheap.cost), "cost_certificate": proof}
+        cost, cuts = cheap.cost, cheap.certificate
+        if helpers:
+            cost, cuts = Demands(coded, helpers).cheapest(weights["prices"])
+        proof = [{"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in cuts]
+        return {"cost_bound": str(cost), "cost_certificate": proof}
     if "speeds" in weights:
-        fast = fastest_rates(coded, weights["speeds"])
-        return {"time_bound": str(fast.time), "time_certificate": _named(placement, fast.certificate)}
+        if helpers:
+            time, proven = Demands(coded, helpers).fastest(weights["speeds"])
+            slowest = proven[0][0] if proven else ()
+        else:
+            fast = fastest_rates(coded, weights["speeds"])
+            time, slowest = fast.time, fast.certificate
+        return {"time_bound": str(time), "time_certificate": _named(placement, slowest)}
     return {}
 
 

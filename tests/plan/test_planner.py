@@ -253,5 +253,13 @@ def test_recipes_with_bad_helpers_are_refused() -> None:
     for helpers in ([3], [0, 1, 2], [2, 1], [-1], ["a"], None):
         with pytest.raises(PlanError):
             rebuild_plan({**plan.recipe(), "helpers": helpers}, plan.digest)
-    with pytest.raises(UsageError, match="wants"):
-        make_plan(Placement.cyclic(3, 3, 2), wants=["all", "all", "none"], prices=[1, 2, 3])
+
+
+@pytest.mark.parametrize("weights", [{"prices": [1, 5, 2, 0]}, {"speeds": [1, Fraction(1, 3), 4, 2]}])
+def test_prices_and_speeds_count_the_wants(weights: dict[str, Any]) -> None:
+    placement = Placement.cyclic(4, 5, 2)
+    plan = make_plan(placement, wants=["all", "none", "all", "none"], **weights)
+    full = make_plan(placement, **weights)
+    assert plan.objective is not None
+    assert full.objective is not None
+    assert plan.objective.bound == plan.objective.value <= full.objective.value

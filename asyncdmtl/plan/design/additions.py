@@ -10,10 +10,10 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.choice import UplinkWishes, choose_units
 from asyncdmtl.plan.placement import Placement, counted
 from asyncdmtl.plan.rates.cost import cheapest_rates
-from asyncdmtl.plan.rates.demands import least_demanded_load
+from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
-from asyncdmtl.plan.validation import check_helpers, helpers_of, numbered_tasks, per_worker
+from asyncdmtl.plan.validation import helpers_of, numbered_tasks, per_worker
 
 
 @dataclass(frozen=True)
@@ -64,26 +64,33 @@ class RelayLoads:
         self._helpers = helpers_of(placement, wants)
         if prices is not None and speeds is not None:
             raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
-        check_helpers(self._helpers, prices, speeds)
         self._prices = None if prices is None else per_worker("prices", prices, placement)
         self._speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
 
     def of(self, placement: Placement) -> tuple[Fraction, Fraction]:
         """Uplink and downlink, whose sum is minimised."""
         units = choose_units(placement, self.tasks, "relay", UplinkWishes(helpers=self._helpers))
-        lacked = [Fraction(len(units.holders) - len(held)) for held in units.held]
+        helpers = set(self._helpers)
+        lacked = [
+            Fraction(0 if k in helpers else len(units.holders) - len(held))
+            for k, held in enumerate(units.held)
+        ]
+        demands = Demands(units.blocks, self._helpers) if helpers else None
         if self._prices is not None:
             waits = sum(
                 (price * count for price, count in zip(self._prices, lacked, strict=True)), Fraction(0)
             )
+            if demands is not None:
+                return demands.cheapest(self._prices)[0], waits
             return cheapest_rates(units.blocks, self._prices).cost, waits
         if self._speeds is not None:
             waits = max(count / speed for count, speed in zip(lacked, self._speeds, strict=True))
+            if demands is not None:
+                return demands.fastest(self._speeds)[0], waits
             return fastest_rates(units.blocks, self._speeds).time, waits
-        down = max(count for k, count in enumerate(lacked) if k not in set(self._helpers))
-        if self._helpers:
-            return least_demanded_load(units.blocks, self._helpers), down
-        return uplink_optimum(units.blocks).load, down
+        if demands is not None:
+            return demands.cheapest()[0], max(lacked)
+        return uplink_optimum(units.blocks).load, max(lacked)
 
 
 def best_additions(

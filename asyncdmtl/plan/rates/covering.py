@@ -102,7 +102,13 @@ def minimise(costs: Floats, constraints: Constraints, upper: Floats) -> IntegerS
 
 
 def integer_cover(
-    workers: int, demands: Demands, *, subpackets: int = 1, silent: int = 0, most: int | None = None
+    workers: int,
+    demands: Demands,
+    *,
+    subpackets: int = 1,
+    silent: int = 0,
+    most: int | Sequence[int] | None = None,
+    costs: Sequence[Fraction] | None = None,
 ) -> tuple[tuple[int, ...], int]:
     """Packets per worker with the smallest sum, and a proven lower bound of that sum (packets).
 
@@ -112,8 +118,14 @@ def integer_cover(
     variables = _variables(workers, sets, silent)
     largest = max(demands.values(), default=0) * subpackets
     # A rate above the largest demand is useless: if s workers are silent, another worker of S can replace it.
-    upper = np.full(variables, float(largest if most is None else most))
-    solution = minimise(_costs(workers, variables), constraints, upper) if demands else None
+    upper = np.full(variables, float(largest))
+    if most is not None:
+        upper[: workers if isinstance(most, Sequence) else None] = most
+    weights = _costs(workers, variables)
+    if costs is not None:
+        scale = math.lcm(*(cost.denominator for cost in costs))
+        weights[:workers] = [float(cost * scale) for cost in costs]
+    solution = minimise(weights, constraints, upper) if demands else None
     if solution is None:
         rates = [
             max((min(f * subpackets, int(upper[k])) for S, f in demands.items() if k in S), default=0)
@@ -194,31 +206,38 @@ def fractional_cover(workers: int, demands: Demands, *, silent: int = 0) -> tupl
     return np.asarray(outcome.x[:workers], dtype=np.float64), value
 
 
-def proven_cover(workers: int, demands: Demands) -> tuple[Floats, dict[frozenset[int], Fraction]]:
+def proven_cover(
+    workers: int, demands: Demands, costs: Sequence[Fraction] | None = None
+) -> tuple[Floats, dict[frozenset[int], Fraction]]:
     """Rates of the linear program without silent workers, and exact multipliers that prove the bound.
 
-    The multipliers `y_S >= 0` sum to at most 1 over the sets of each worker, so `Σ_S y_S f(S)` is a lower
-    bound of `Σ_k R_k`.
+    The multipliers `y_S >= 0` sum to at most `c_k` over the sets of worker `k` (`costs`, by default 1), so
+    `Σ_S y_S f(S)` is a lower bound of `Σ_k c_k R_k`.
     """
     from scipy.optimize import linprog
 
+    prices = [Fraction(1)] * workers if costs is None else list(costs)
     if not demands:
         return np.zeros(workers), {}
     constraints, sets = _cover_constraints(workers, demands, 1, 0)
     outcome = linprog(
-        np.ones(workers),
+        np.array([float(price) for price in prices]),
         A_ub=-constraints.matrix(workers),
         b_ub=-np.array(constraints.least),
         bounds=(0, None),
         method="highs",
     )
+    free = {k for k, price in enumerate(prices) if not price}
     weights = [
-        Fraction(max(0.0, -float(y))).limit_denominator(_DUAL_DENOMINATOR) for y in outcome.ineqlin.marginals
+        Fraction(0)
+        if free.intersection(S)
+        else Fraction(max(0.0, -float(y))).limit_denominator(_DUAL_DENOMINATOR)
+        for S, y in zip(sets, outcome.ineqlin.marginals, strict=True)
     ]
     sums = [
         sum((y for S, y in zip(sets, weights, strict=True) if k in S), Fraction(0)) for k in range(workers)
     ]
-    scale = max(Fraction(1), *sums)
+    scale = max(Fraction(1), *(total / price for total, price in zip(sums, prices, strict=True) if price))
     multipliers = {frozenset(S): y / scale for S, y in zip(sets, weights, strict=True) if y}
     return np.asarray(outcome.x, dtype=np.float64), multipliers
 

@@ -122,6 +122,29 @@ class PacketAssignment:
                     queue.extend(fresh)
         return found
 
+    def unassigned(self) -> set[int]:
+        """Merged partitions that keep free packets, and those whose packets their holders have instead.
+
+        When no worker may draw more, these are the partitions of a violated constraint of Hall's: their
+        holders may have fewer packets than they are.
+        """
+        queue = [n for n, left in enumerate(self._free) if left]
+        found = set(queue)
+        by_worker: dict[int, list[int]] = {}
+        for n, shares in enumerate(self._shares):
+            for k in shares:
+                by_worker.setdefault(k, []).append(n)
+        holders: list[list[int]] = [[] for _ in self._free]
+        for k, stored in enumerate(self._stored):
+            for n in stored:
+                holders[n].append(k)
+        for n in queue:
+            for k in holders[n]:
+                fresh = [other for other in by_worker.pop(k, []) if other not in found]
+                found.update(fresh)
+                queue.extend(fresh)
+        return found
+
     def _augment(self, root: int, missing: int) -> int:
         """Search breadth-first from `root` for free packets, and swap packets along each path found."""
         stored, shares, free = self._stored, self._shares, self._free

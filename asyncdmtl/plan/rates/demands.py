@@ -12,24 +12,28 @@ which is Hall's condition, and a minimum cut between these partitions and their 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor, lcm
 
 import numpy as np
-from numpy.typing import NDArray
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
-from asyncdmtl.plan.rates.stragglers import ResponderNetwork
+from asyncdmtl.plan.rates.covering import integer_cover, proven_cover
+from asyncdmtl.plan.rates.cuts import MergedPartitions, PacketAssignment
 
-# The scale of capacities for fractional rates, which become whole numbers, so that cuts are exact.
-_FLOW_SCALE = 1 << 26
+# Parts of a vector in which rates of the linear program are compared with constraints: they are floats.
+_PARTS = 1 << 30
 
 # The most numbers of packets that are tried: each takes an integer program.
 _MOST_TRIED = 24
+
+# A cut with its multiplier in a proof.
+WeightedCut = tuple[tuple[int, ...], Fraction]
 
 
 class Demands:
@@ -42,55 +46,101 @@ class Demands:
         stores = {frozenset(M) for k, M in enumerate(placement.stored) if k not in set(helpers)}
         # If a worker's store contains another's, its constraints follow from those of the other worker.
         poorest = [M for M in stores if not any(other < M for other in stores)]
-        self._networks = []
-        for M in poorest:
-            missing = Counter(H for n, H in enumerate(placement.holders) if n not in M)
-            if missing:
-                self._networks.append(ResponderNetwork(self.workers, list(missing), list(missing.values())))
-        self._total = sum(self._groups.values())
+        self._lacked = [self._lacked_by(placement, M) for M in sorted(poorest, key=sorted)]
 
-    def load(self) -> Fraction:
-        """The smallest `Σ_k R_k` in vectors, proven by a solution of the dual program."""
-        scale = max(1, _FLOW_SCALE // max(1, self._total))
-        while True:
-            rates, least = fractional_cover(self.workers, self.sizes)
-            # Rounding up by one unit, so that the solver's rounding errors do not look like violated
-            # constraints.
-            capacity = np.ceil(rates * scale).astype(np.int64) + 1
-            if not self._add_violated(np.minimum(capacity, _FLOW_SCALE), scale):
-                return least
+    def _lacked_by(self, placement: Placement, store: frozenset[int]) -> MergedPartitions:
+        """The partitions outside of a store, merged where holders are equal."""
+        missing = Counter(H for n, H in enumerate(placement.holders) if n not in store)
+        stored: list[list[int]] = [[] for _ in range(self.workers)]
+        for group, H in enumerate(missing):
+            for k in H:
+                stored[k].append(group)
+        return MergedPartitions(
+            self.workers, tuple(missing), tuple(missing.values()), tuple(map(tuple, stored))
+        )
 
-    def packets(self, subpackets: int) -> tuple[int, ...]:
-        """Rates in packets with the smallest sum, for `subpackets` packets per vector."""
+    def violated(self, rows: Sequence[int], packets: int) -> list[frozenset[int]]:
+        """Sets of workers that send too few rows, each of one of `packets` packets of a vector."""
+        found = []
+        for lacked in self._lacked:
+            assignment = PacketAssignment(lacked, packets)
+            for k, count in enumerate(rows):
+                assignment.draw(k, count)
+            if assignment.free:
+                groups = assignment.unassigned()
+                found.append(frozenset(k for group in groups for k in lacked.holders[group]))
+        return found
+
+    def _add(self, violated: Iterable[frozenset[int]]) -> bool:
+        """Add constraints; False if all are known."""
+        known = len(self.sizes)
+        for S in violated:
+            if S not in self.sizes:
+                self.sizes[S] = sum(count for H, count in self._groups.items() if S.issuperset(H))
+        return len(self.sizes) > known
+
+    def cheapest(self, costs: Sequence[Fraction] | None = None) -> tuple[Fraction, tuple[WeightedCut, ...]]:
+        """The least `Σ_k c_k R_k`, or load if no costs are given, and multipliers that prove it."""
         while True:
-            rows, _ = integer_cover(self.workers, self.sizes, subpackets=subpackets)
-            if not self._add_violated(np.array(rows, dtype=np.int64), subpackets):
+            rates, proof = proven_cover(self.workers, self.sizes, costs)
+            if not self._add(self.violated(_rounded_up(rates), _PARTS)):
+                value = sum((y * self.sizes[S] for S, y in proof.items()), Fraction(0))
+                return value, tuple(sorted((tuple(sorted(S)), y) for S, y in proof.items()))
+
+    def fastest(self, speeds: Sequence[Fraction]) -> tuple[Fraction, tuple[WeightedCut, ...]]:
+        """The least `max_k R_k / b_k`, and the cut that proves it.
+
+        Rates `τ·b_k` violate no constraint iff `τ >= |J| / b(S)` for every one; a violated one gives the next
+        `τ` (Dinkelbach 1967).
+        """
+        time, cut = Fraction(0), frozenset[int]()
+        while True:
+            limits = [time * speed for speed in speeds]
+            unit = lcm(*(limit.denominator for limit in limits))
+            violated = self.violated([int(limit * unit) for limit in limits], unit)
+            if not violated:
+                return time, (((tuple(sorted(cut))), Fraction(1)),) if cut else ()
+            self._add(violated)
+            time, cut = max(
+                ((self.sizes[S] / sum((speeds[k] for k in S), Fraction(0)), S) for S in violated),
+                key=lambda pair: pair[0],
+            )
+
+    def packets(
+        self,
+        subpackets: int,
+        costs: Sequence[Fraction] | None = None,
+        limits: Sequence[int] | None = None,
+    ) -> tuple[int, ...]:
+        """Rates in packets of the least sum or cost, within the limits of the workers, if there are any."""
+        while True:
+            rows, _ = integer_cover(self.workers, self.sizes, subpackets=subpackets, most=limits, costs=costs)
+            if not self._add(self.violated(rows, subpackets)):
                 return rows
-
-    def _add_violated(self, capacity: NDArray[np.int64], unit: int) -> bool:
-        """Add the constraints that `capacity`, in units of 1/`unit` vector, violates; False if none is."""
-        everyone, added = tuple(range(self.workers)), False
-        for network in self._networks:
-            J = network.cut(everyone, capacity, unit)
-            if J is None:
-                continue
-            S = frozenset(k for group in J for k in network.holders[group])
-            size = sum(count for H, count in self._groups.items() if S.issuperset(H))
-            if self.sizes.get(S, 0) < size:
-                self.sizes[S] = size
-                added = True
-        return added
 
 
 def least_demanded_load(placement: Placement, helpers: Collection[int]) -> Fraction:
-    """The smallest uplink load in vectors, with any number of packets, if `helpers` want nothing."""
-    return Demands(placement, helpers).load()
+    """The least uplink load in vectors, with any number of packets, if `helpers` want nothing."""
+    return Demands(placement, helpers).cheapest()[0]
+
+
+@dataclass(frozen=True)
+class DemandedRates:
+    """Rates in packets, the least load, cost or time in vectors, and the cuts that prove it."""
+
+    subpackets: int
+    rows: tuple[int, ...]
+    least: Fraction
+    certificate: tuple[WeightedCut, ...]
 
 
 def demanded_packets(
-    placement: Placement, helpers: Collection[int], max_overhead: Fraction
-) -> tuple[int, tuple[int, ...]]:
-    """The fewest packets, and rates in packets, whose load exceeds the minimum by at most `max_overhead`.
+    placement: Placement,
+    helpers: Collection[int],
+    max_overhead: Fraction,
+    costs: Sequence[Fraction] | None = None,
+) -> DemandedRates:
+    """The fewest packets, and rates in packets, that exceed the least load or cost by this share at most.
 
     Raises
     ------
@@ -98,17 +148,46 @@ def demanded_packets(
         No tried number of packets suffices.
     """
     demands = Demands(placement, helpers)
-    least = demands.load()
+    least, proof = demands.cheapest(costs)
     tried, P = 0, 0
     while tried < _MOST_TRIED and P < MOST_SUBPACKETS:
         P += 1
-        if ceil(P * least) > (1 + max_overhead) * P * least:
+        if costs is None and ceil(P * least) > (1 + max_overhead) * P * least:
             continue
         tried += 1
-        rows = demands.packets(P)
-        if sum(rows) <= (1 + max_overhead) * P * least:
-            return P, rows
-    raise PlanError(
-        f"rates of the least load {least} need more packets per vector than were tried: "
+        rows = demands.packets(P, costs)
+        prices = costs or [Fraction(1)] * len(rows)
+        if sum(c * count for c, count in zip(prices, rows, strict=True)) <= (1 + max_overhead) * P * least:
+            return DemandedRates(P, rows, least, proof)
+    raise _too_many_packets("load" if costs is None else "cost", least)
+
+
+def demanded_packets_in_time(
+    placement: Placement, helpers: Collection[int], max_overhead: Fraction, speeds: Sequence[Fraction]
+) -> DemandedRates:
+    """The fewest packets whose rates exceed the least time by this share at most, of the least sum.
+
+    Raises
+    ------
+    PlanError
+        More than `MOST_SUBPACKETS` packets are needed.
+    """
+    demands = Demands(placement, helpers)
+    least, proof = demands.fastest(speeds)
+    for P in range(1, MOST_SUBPACKETS + 1):
+        limits = [floor(P * (1 + max_overhead) * least * speed) for speed in speeds]
+        if not demands.violated(limits, P):
+            return DemandedRates(P, demands.packets(P, limits=limits), least, proof)
+    raise _too_many_packets("time", least)
+
+
+def _rounded_up(rates: Floats) -> list[int]:
+    """Rates in whole parts, one part more: the solver's last digit shall not show as a violation."""
+    return [int(part) + 1 + _PARTS // 1_000_000 for part in np.ceil(np.maximum(rates, 0.0) * _PARTS)]
+
+
+def _too_many_packets(what: str, least: Fraction) -> PlanError:
+    return PlanError(
+        f"rates of the least {what} {least} need more packets per vector than were tried: "
         "allow some max_overhead"
     )

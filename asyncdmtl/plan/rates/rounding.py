@@ -19,7 +19,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import violated_cut
 from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.cuts import MergedPartitions, serve
-from asyncdmtl.plan.rates.demands import demanded_packets
+from asyncdmtl.plan.rates.demands import demanded_packets, demanded_packets_in_time
 from asyncdmtl.plan.rates.integral import integral_rates
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import least_sum, smallest_subpackets, uplink_optimum
@@ -92,7 +92,7 @@ def plan_rates(
         value = _dot(costs, [Fraction(count) for count in rows])
         return PacketRates(1, rows, UplinkObjective("cost", costs, value, value, ()))
     if helpers:
-        return PacketRates(*demanded_packets(placement, helpers, overhead))
+        return _rates_with_helpers(placement, helpers, overhead, costs, speeds)
     if costs is not None:
         return cheapest_packets(placement, costs, overhead)
     if speeds is not None:
@@ -100,6 +100,28 @@ def plan_rates(
     optimum = uplink_optimum(placement)
     subpackets = smallest_subpackets(optimum, overhead)
     return PacketRates(subpackets, integral_rates(placement, subpackets, optimum))
+
+
+def _rates_with_helpers(
+    placement: Placement,
+    helpers: Sequence[int],
+    overhead: Fraction,
+    costs: tuple[Fraction, ...] | None,
+    speeds: Sequence[Fraction | int] | None,
+) -> PacketRates:
+    """The rates of a relay some of whose workers want nothing."""
+    if speeds is None:
+        found = demanded_packets(placement, helpers, overhead, costs)
+        if costs is None:
+            return PacketRates(found.subpackets, found.rows)
+        value = _dot(costs, [Fraction(count, found.subpackets) for count in found.rows])
+        objective = UplinkObjective("cost", costs, value, found.least, found.certificate)
+        return PacketRates(found.subpackets, found.rows, objective)
+    b = per_worker("speeds", speeds, placement, positive=True)
+    found = demanded_packets_in_time(placement, helpers, overhead, b)
+    value = longest([Fraction(count, found.subpackets) for count in found.rows], b)
+    objective = UplinkObjective("time", b, value, found.least, found.certificate)
+    return PacketRates(found.subpackets, found.rows, objective)
 
 
 def cheapest_packets(placement: Placement, costs: Sequence[Fraction], max_overhead: Fraction) -> PacketRates:

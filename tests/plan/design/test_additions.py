@@ -57,8 +57,10 @@ def total(loads: RelayLoads, placement: Placement) -> Fraction:
         RelayLoads(SITES, wants={"c": "none"}),
         RelayLoads(SITES, [0, 0, 1, 1], prices=[1, 5, 2]),
         RelayLoads(SITES, speeds=[1, Fraction(1, 2), 4]),
+        RelayLoads(SITES, wants={"c": "none"}, prices=[1, 5, 2]),
+        RelayLoads(SITES, wants={"c": "none"}, speeds=[1, Fraction(1, 2), 4]),
     ],
-    ids=["tasks", "wants", "prices", "speeds"],
+    ids=["tasks", "wants", "prices", "speeds", "wants and prices", "wants and speeds"],
 )
 def test_every_quantity_is_lowered_most(loads: RelayLoads) -> None:
     more, (added,) = best_additions(SITES, 1, loads)

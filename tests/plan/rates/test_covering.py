@@ -15,6 +15,7 @@ from asyncdmtl.plan.rates.covering import (
     fractional_cover,
     integer_cover,
     minimise,
+    proven_cover,
     sampled_covers,
 )
 
@@ -83,6 +84,16 @@ def test_bounds_with_huge_denominators_are_rounded_down(monkeypatch: pytest.Monk
     assert fractional_cover(3, demands)[1] == Fraction(3, 2)
     monkeypatch.setattr(covering, "_LARGEST_DENOMINATOR", 1)
     assert fractional_cover(3, demands)[1] == 1
+
+
+def test_costs_move_the_cover_and_are_proven() -> None:
+    demands = {frozenset({0, 1}): 3, frozenset({1, 2}): 2}
+    costs = [Fraction(1, 3), Fraction(2), Fraction(0)]
+    rows, _ = integer_cover(3, demands, subpackets=2, costs=costs, most=[9, 9, 9])
+    assert rows[:2] == (6, 0)
+    _, proof = proven_cover(3, demands, costs)
+    assert sum(y * demands[S] for S, y in proof.items()) == 1
+    assert all(sum(y for S, y in proof.items() if k in S) <= cost for k, cost in enumerate(costs))
 
 
 @pytest.mark.parametrize("silent", [0, 1])

@@ -111,3 +111,13 @@ def test_limits_hold(seed: int) -> None:
         for S in nonempty_sets(5)
     )
     assert sum(served.rates) <= bound
+
+
+def test_unassigned_partitions_have_too_few_packets_among_their_holders() -> None:
+    merged = MergedPartitions.of(Placement({"a": ["x", "y"], "b": ["y", "z"], "c": ["z"]}))
+    assignment = PacketAssignment(merged, 1)
+    for k, count in enumerate([1, 0, 1]):
+        assert assignment.draw(k, count) == count
+    assert assignment.free == 1
+    short = assignment.unassigned()
+    assert {merged.holders[n] for n in short} == {(0,), (0, 1)}
