@@ -31,7 +31,7 @@ MAX_ENTRIES = 400
 # The most rate vectors with one sum for which all are listed and ranked.
 _MAX_LISTED = 50_000
 
-# With more rate vectors, a few are drawn at random, unless W had more than so many times `MAX_ENTRIES` entries
+# With more rate vectors, a few are drawn at random, unless W had more than so many times `MAX_ENTRIES` in it
 # if the worker that stores most sent all rows.
 _MAX_SAMPLED = 2
 
