@@ -106,17 +106,18 @@ def _become(job: dict[str, Any]) -> None:
 
 
 def _plant(round_: int, partition: str) -> None:
-    """Make one number of one update wrong, once."""
-    honest, rounds = LocalUpdates.compute, itertools.count()
+    """Make one number of one update wrong, once: it changes its sign."""
+    honest, rounds = LocalUpdates.pack, itertools.count()
 
-    def compute(updates: LocalUpdates, out: np.ndarray[Any, Any]) -> Any:
+    def pack(updates: LocalUpdates, out: np.ndarray[Any, Any]) -> Any:
         losses = honest(updates, out)
         own = [updates._problem.infos[n].id for n in updates.own]
         if next(rounds) == round_:
-            out[own.index(partition), 0] *= -1
+            row = out[own.index(partition)].view(np.uint8)
+            row[7 if out.dtype == np.uint8 else out.dtype.itemsize - 1] ^= 0x80
         return losses
 
-    LocalUpdates.compute = compute  # type: ignore[assignment, method-assign]
+    LocalUpdates.pack = pack  # type: ignore[assignment, method-assign]
 
 
 def _lose(share: float, seed: str) -> None:

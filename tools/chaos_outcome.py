@@ -65,6 +65,9 @@ def check_rounds(report: Mapping[str, Any], reached: int, twin: Trained) -> int:
     for entry in report["rounds"]:
         if entry["objective"] != twin.objectives[entry["round"]]:
             raise ChaosError(f"the objective is not that of the twin: {entry}")
+    told = report["training"]["objective"]
+    if twin.outcome is not None and told != twin.outcome.objective:
+        raise ChaosError(f"the solution's objective is {told}, not {twin.outcome.objective}")
     return last + 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncdmtl.data import loading
+from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import Trained, train
 from asyncdmtl.plan.placement import natural_key
@@ -81,7 +82,8 @@ def settings_options(settings: Settings) -> list[str]:
             words.append("--standardise" if value else "--raw")
         elif name != "edges":
             option = f"--{name.replace('_', '-')}"
-            words += [option, repr(value) if isinstance(value, float) else str(value)]
+            text = "auto" if value is None else repr(value) if isinstance(value, float) else str(value)
+            words += [option, text]
     return words
 
 
@@ -196,7 +198,8 @@ class Scenario:
         given: dict[str, Any] = {**none, "data": self.data or files, "seed": 0}
         if not self.data:
             given |= {"task": "clinic", "target": "score"}
-        stored = loading.load_stored(given, None)
+        share, seed = self.settings.test_fraction, self.settings.seed
+        stored = tuple(hold_back(each, share, seed)[0] for each in loading.load_stored(given, None))
         prepared = loading.Loaded("", stored, {}, {}).prepared(self.settings)
         # Sorted in the order in which a server numbers them.
         return train(sorted(prepared.partitions, key=lambda p: natural_key(p.id)), self.settings)
@@ -252,22 +255,30 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
         if not any(worker in held for held in holders.values()):
             unit = rng.choice(units)
             holders[unit] = tuple(sorted({*holders[unit], worker}))
-    update = rng.choice(("gradient", "gradient", "gradient", "model"))
+    update = rng.choice((*("gradient",) * 3, "model", "statistics", "newton", "quasi-newton"))
+    few = update in ("statistics", "newton", "quasi-newton")
+    if few:
+        # A round of these is a problem to solve.
+        data = data.replace("features=200", "features=8")
     fresh = rng.random() < 0.1
+    coupling = rng.choice(("none", "nuclear", "l21", "mean-regularised", "chain"))
+    chosen = update == "statistics" and coupling != "none" and rng.random() < 0.5
     settings = Settings(
-        loss=rng.choice(("squared", "huber")),
-        coupling=rng.choice(("none", "nuclear", "l21", "mean-regularised", "chain")),
-        strength=rng.choice((0.01, 0.1)),
-        rounds=rounds or rng.choice((5, 40, 120, 250)),
-        aggregate=rng.choice(("mean", "mean", "median")),
+        loss="squared" if update == "statistics" else rng.choice(("squared", "huber")),
+        coupling=coupling,
+        strength=None if chosen else rng.choice((0.01, 0.1)),
+        rounds=rounds or rng.choice((5, 10, 15) if few else (5, 40, 120, 250)),
+        aggregate="mean" if few else rng.choice(("mean", "mean", "median")),
         tolerance=rng.choice((0.0, 0.0, 1e-4)) if rounds is None else 0.0,
         update=update,
         epochs=2 if update == "model" else 1,
-        accelerated=update == "gradient" and rng.random() < 0.7,
+        accelerated=few or (update == "gradient" and rng.random() < 0.7),
         dtype=rng.choice(("float32", "float64")),
         # Local epochs with a free intercept may diverge, and then the models cannot be compared.
         intercept="penalised" if update == "model" else "free",
         standardise=tables,
+        folds=rng.choice((2, 5)),
+        test_fraction=rng.choice((0.0, 0.0, 0.2)),
     )
     return Scenario(
         seed, settings, rng.choice(STRATEGIES),
@@ -281,7 +292,8 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
 
 def _draw_wire(rng: random.Random, made: Scenario) -> Scenario:
     """Draw the group, if any, and in some runs vectors that take several ranges."""
-    if made.data and made.settings.rounds <= 40 and rng.random() < 0.5:
+    long = made.settings.update in ("gradient", "model")
+    if long and made.data and made.settings.rounds <= 40 and rng.random() < 0.5:
         settings, data = replace(made.settings, rounds=min(made.settings.rounds, 25)), made.data.split(",")
         data = [f"features={rng.choice((20_000, 70_000))}" if w.startswith("features") else w for w in data]
         made = replace(made, settings=settings, data=",".join(data))

@@ -73,7 +73,8 @@ class NewtonTrainer(Trainer):
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
         """Write the vectors of losses, gradients and curvatures, see `Trainer.packed_updates`."""
-        self._local.sharp = self._promised <= _NEAR * abs(self._objective)
+        near = self._promised <= _NEAR * abs(self._objective)
+        self._local.sharp = near and math.isfinite(self._objective)
         return super().packed_updates(out)
 
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
@@ -106,6 +107,21 @@ class NewtonTrainer(Trainer):
     def penalty(self) -> float:
         """`λ R(W)`."""
         return self._penalty_of(self.W.astype(np.float64))
+
+    def told(self, *, last: bool) -> Bytes:
+        """Models, and where second derivatives depend on it how far training has come; see `Trainer.told`."""
+        models = super().told(last=last)
+        if not self.problem.tells_progress:
+            return models
+        progress = np.array([[self._objective, self._promised]]).view(np.uint8)
+        return np.concatenate([models, np.tile(progress, (len(models), 1))], axis=1)
+
+    def take_told(self, rows: Sequence[int], told: Bytes) -> None:
+        """Continue from what a trainer `told` of some tasks, none or more."""
+        super().take_told(rows, told)
+        if self.problem.tells_progress and len(told):
+            progress = np.ascontiguousarray(told[0, -16:]).view(np.float64)
+            self._objective, self._promised = map(float, progress)
 
     def state(self) -> Bytes:
         """All that another process needs to continue from here, as `problem.state_bytes` bytes."""

@@ -218,10 +218,16 @@ class Problem:
 
     @property
     def told(self) -> tuple[int, np.dtype[Any]]:
-        """Length and dtype of `Trainer.told()` for a task: its model, and two more if sites test them."""
-        if not self.compares:
+        """Length and dtype of `Trainer.told()` for a task: its model, and what else holders must know."""
+        more = 16 * (self.features + 1) if self.compares else 16 if self.tells_progress else 0
+        if not more:
             return self.d, self.dtype
-        return self.d * self.dtype.itemsize + 16 * (self.features + 1), np.dtype(np.uint8)
+        return self.d * self.dtype.itemsize + more, np.dtype(np.uint8)
+
+    @property
+    def tells_progress(self) -> bool:
+        """Whether second derivatives depend on how far training has come, as those of huber loss do."""
+        return self.update == "newton" and self.settings.loss == "huber"
 
     @property
     def columnwise(self) -> bool:

@@ -209,6 +209,14 @@ def test_two_more_models_are_told_where_sites_keep_rows_for_tests() -> None:
     assert (stepped.tests, stepped.compares) == (True, False)
 
 
+def test_progress_is_told_where_second_derivatives_depend_on_it() -> None:
+    wild = Problem(make_settings(update="newton", loss="huber"), [info("p0", "a", 5)])
+    assert wild.told == (3 * 4 + 16, np.dtype(np.uint8))
+    assert not Problem(
+        make_settings(update="quasi-newton", loss="huber"), [info("p0", "a", 5)]
+    ).tells_progress
+
+
 def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
     infos = [info("p0", "a", 5)]
     solved = Problem(make_settings(update="statistics", rounds=9), infos)

@@ -8,6 +8,8 @@ from support.clusters import run_cluster
 from support.placements import HETEROGENEOUS
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.server.records import RunOptions
 
@@ -39,6 +41,20 @@ async def test_a_run_on_sockets_chooses_as_its_twin(strategy: str) -> None:
 async def test_steps_of_second_order_are_those_of_the_twin(strategy: str, update: str) -> None:
     partitions = make_partitions(len(HETEROGENEOUS.partitions), "logistic", features=3)
     settings = make_settings(loss="logistic", update=update, rounds=4, dtype="float64")
+    await assert_runs_as_its_twin(strategy, settings, partitions)
+
+
+async def test_second_derivatives_of_wild_rows_are_those_of_the_twin_under_personal() -> None:
+    rng = np.random.default_rng(0)
+    partitions = [
+        Partition(p.id, p.task, p.X, 3.0 * p.y + 6.0 * (rng.random(p.rows) < 0.5))
+        for p in make_partitions(len(HETEROGENEOUS.partitions), "squared", features=3)
+    ]
+    settings = make_settings(loss="huber", update="newton", rounds=12, dtype="float64")
+    await assert_runs_as_its_twin("personal", settings, partitions)
+
+
+async def assert_runs_as_its_twin(strategy: str, settings: Settings, partitions: list[Partition]) -> None:
     options = RunOptions(settings, strategy, len(HETEROGENEOUS.workers))
     record, models = await run_cluster(options, HETEROGENEOUS, partitions)
     twin = train(partitions, settings)

@@ -15,12 +15,14 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 from support.proxies import Proxy
 
+from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.sides import Upload
-from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.training import train
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.training import Trained, train
 from asyncdmtl.net import event_loop
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.server.events import IncidentNoted, Joined, Planned, Waiting
@@ -302,3 +304,87 @@ async def test_corrupted_bytes_reach_no_model(
         await net.cluster.event(RoundRecord, round=0)
         setattr(net.proxies["w1"], direction, corrupt)
         await net.end()
+
+
+def few_rounds(monkeypatch: pytest.MonkeyPatch, update: str) -> tuple[Settings, Trained]:
+    """Workers store small partitions, keep rows of them for tests, and train in few rounds; and the twin."""
+    choice: dict[str, Any] = {"coupling": "auto", "strength": None} if update == "statistics" else {}
+    settings = make_settings(update=update, rounds=4, dtype="float64", folds=2, test_fraction=0.3, **choice)
+    partitions = make_partitions(6, "squared", features=3)
+    for name, own in stored_at(HOMOGENEOUS, partitions).items():
+        monkeypatch.setitem(OWN, name, own)
+    monkeypatch.setitem(OWN, "late", partitions)
+    kept = [hold_back(partition, 0.3, settings.seed)[0] for partition in partitions]
+    return settings, train([part for part in kept if isinstance(part, Partition)], settings)
+
+
+async def check_few_rounds(net: Network, twin: Trained) -> RunRecord:
+    """That a run ended as its twin: models, objectives, what was chosen, and scores of all test rows."""
+    record = await net.cluster.server
+    for found in await asyncio.gather(*net.workers.values()):
+        expected = twin.models.of([twin.models.tasks.index(task) for task in found.tasks])
+        assert found.coef_.tobytes() == expected.coef_.tobytes()
+    assert [entry.objective for entry in record.rounds] == list(twin.objectives)
+    assert (record.outcome is None) == (twin.outcome is None)
+    if record.outcome is not None and twin.outcome is not None:
+        assert str(record.outcome.as_dict()) == str(twin.outcome.as_dict())
+    assert set(record.tests) == {info.id for info in record.problem.infos if info.held} != set()
+    kinds = {"coupled", "single_task", "pooled"} if twin.outcome is not None else {"coupled"}
+    assert all(set(sums.kinds) == kinds for sums in record.tests.values())
+    return record
+
+
+@pytest.mark.parametrize(
+    ("update", "strategy", "round_"),
+    [
+        ("statistics", "relay", 0),
+        ("statistics", "personal", 0),
+        ("newton", "central", 2),
+        ("quasi-newton", "personal", 2),
+        ("quasi-newton", "relay", 3),
+    ],
+)
+async def test_whatever_the_update_a_worker_comes_back(
+    monkeypatch: pytest.MonkeyPatch, update: str, strategy: str, round_: int
+) -> None:
+    settings, twin = few_rounds(monkeypatch, update)
+    async with network(strategy=strategy, settings=settings) as net:
+        at_round(monkeypatch, "w1", round_, lambda: net.proxies["w1"].cut())
+        for name in HOMOGENEOUS.workers:
+            await net.join(name)
+        await check_few_rounds(net, twin)
+    assert net.proxies["w1"].connected == 2
+
+
+@pytest.mark.parametrize(
+    ("update", "strategy"),
+    [("statistics", "relay"), ("statistics", "central"), ("statistics", "personal"), ("newton", "relay"),
+     ("quasi-newton", "central")],
+)  # fmt: skip
+async def test_whatever_the_update_a_worker_may_come_late(
+    monkeypatch: pytest.MonkeyPatch, update: str, strategy: str
+) -> None:
+    settings, twin = few_rounds(monkeypatch, update)
+    async with network(workers=6, strategy=strategy, settings=settings) as net:
+        release, joining = threading.Event(), asyncio.Event()
+        loop, compute = asyncio.get_running_loop(), CodedWorkerSide.compute
+
+        def held(side: CodedWorkerSide) -> Upload:
+            if side.plan.placement.workers[side.worker] == "w0":
+                loop.call_soon_threadsafe(joining.set)
+                release.wait()
+            return compute(side)
+
+        monkeypatch.setattr(CodedWorkerSide, "compute", held)
+        for worker in HOMOGENEOUS.workers:
+            await net.join(worker)
+        await joining.wait()
+        await net.join("late")
+        await net.cluster.event(Joined, worker="late")
+        # The late worker is ready when it has encoded its rows: a plan for it follows the round in progress.
+        while not net.cluster.instance._membership.members["late"].ready:
+            await net.cluster.instance._membership.change(None)
+        release.set()
+        record = await check_few_rounds(net, twin)
+    assert "late" in record.plan.placement.workers
+    assert record.incidents == ()
