@@ -19,9 +19,9 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
 from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
-from asyncdmtl.learning.choosing import Selection
 from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.statistics_selection import Selection
 from asyncdmtl.learning.tasks import Partition
 
 

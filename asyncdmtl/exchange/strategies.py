@@ -62,7 +62,7 @@ def affordable_overhead(
     tasks, strategy, whole_tasks
         As for `make_plan`.
     """
-    from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
+    from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
 
     if strategy != "relay":
         return Fraction(0)

@@ -11,8 +11,8 @@ import numpy as np
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.choosing import MAX_STRENGTHS, Selection
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
+from asyncdmtl.learning.statistics_selection import MAX_STRENGTHS, Selection
 
 
 @dataclass(frozen=True, eq=False)

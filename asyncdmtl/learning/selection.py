@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.choosing import Selection, choose_strength, is_over, path_from
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool, statistics
+from asyncdmtl.learning.statistics_selection import Selection, choose_strength, is_over, path_from
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import train

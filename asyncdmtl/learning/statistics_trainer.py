@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.choosing import Selection, choose, choose_strength
 from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.ridge import alone_and_together
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS
 from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
+from asyncdmtl.learning.statistics_selection import Selection, choose, choose_strength
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer

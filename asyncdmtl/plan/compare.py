@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import lacking
@@ -20,6 +19,7 @@ from asyncdmtl.plan.rates.job import job_bound, job_bound_with_silent_workers, j
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.rates.rounding import PacketRates
 from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.validation import (
     a_placement,
     check_combination,

@@ -10,7 +10,6 @@ import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
-from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.codes.matrices import unit_columns
 from asyncdmtl.plan.limits import check_size
 from asyncdmtl.plan.mending import decodable_plan
@@ -19,6 +18,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.senders import choose_senders
 from asyncdmtl.plan.rates.stragglers import responder_sets
+from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.validation import (
     LARGEST_WHOLE_NUMBER,
     a_placement,

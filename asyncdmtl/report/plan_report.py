@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.plan.choice import UplinkWishes, choose_units
 from asyncdmtl.plan.compare import Candidate, relay_limit_in_words
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
@@ -21,6 +20,7 @@ from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.job import job_bound, job_downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
 from asyncdmtl.plan.validation import helpers_of
 
 PlanReport = dict[str, Any]

@@ -8,8 +8,8 @@ import pytest
 from support.problems import make_settings
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.choosing import Selection
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
+from asyncdmtl.learning.statistics_selection import Selection
 
 STRENGTHS = np.array([1.0, 0.1, 0.01])
 LOSSES = np.array([[4.0, 6.0], [1.0, 3.0], [2.0, 4.0]])

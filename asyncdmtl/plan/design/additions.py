@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.plan.choice import UplinkWishes, choose_units
 from asyncdmtl.plan.placement import Placement, counted
 from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
 from asyncdmtl.plan.validation import helpers_of, numbered_tasks, per_worker
 
 
@@ -104,7 +104,7 @@ def best_additions(
     ----------
     placement : Placement
     count : int
-        Copies to add; fewer are added if every worker stores everything before.
+        Copies to add; fewer are added if every worker then stores everything.
     loads : RelayLoads, optional
         The loads to minimise. Default: those for which every partition is a task and every worker wants all
         models (docs/theory.md, section 3).

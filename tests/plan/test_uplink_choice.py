@@ -7,13 +7,13 @@ import pytest
 from support.placements import HOMOGENEOUS
 
 from asyncdmtl.errors import PlanError
-from asyncdmtl.plan.choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates.bounds import cost_bound, time_bound
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.recipe import rebuild_plan
 from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
 
 
 def test_small_plans_are_not_merged() -> None:

@@ -4,9 +4,9 @@ from support.problems import make_settings
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.choosing import Selection, choose, choose_strength, is_over, path_from
 from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, statistics
+from asyncdmtl.learning.statistics_selection import Selection, choose, choose_strength, is_over, path_from
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
 
