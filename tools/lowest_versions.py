@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Tests of code that uses the dependencies; all others would take minutes more.
 TESTS = (
+    "tests/arithmetic/test_probe.py",
     "tests/data",
     "tests/exchange",
     "tests/field",

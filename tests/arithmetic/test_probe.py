@@ -41,6 +41,17 @@ FEATURES = [
 SETTINGS = KERNELS + THREADS + FEATURES
 
 
+# The digests on x86-64 with NumPy 1.26.4 and 2.4.6, and on arm64. They change only if the arithmetic does.
+EVERYWHERE = {
+    "IEEE operations": "75e246a247bc82b3424dbaae80cd4d5e",
+    "sums": "e2acbbb71fab49cd692f6e1f3290754c",
+    "products": "ed2d274599a960bb5799959ad5474b8a",
+    "elementary functions": "1a3c2a5224a2afc7bee99e9c63acd0c4",
+    "spectral decompositions": "25be771e819695b4e09aa21030d24e18",
+    "solving": "eaed7533a9ad66791a84f48539a5a62d",
+}
+
+
 @cache
 def elsewhere(name: str = "", value: str = "") -> dict[str, dict[str, str]]:
     environment = {key: kept for key, kept in os.environ.items() if not key.startswith(("OPENBLAS", "NPY_"))}
@@ -63,6 +74,10 @@ def test_plain_numpy_differs_where_ours_does_not() -> None:
     plain = [elsewhere(*item)["plain"] for setting in SETTINGS for item in setting.items()]
     for part in plain[0]:
         assert len({found[part] for found in plain}) > 1, part
+
+
+def test_digests_are_those_of_all_machines_and_versions_of_numpy() -> None:
+    assert {part: found.hex() for part, found in probe.digests().items()} == EVERYWHERE
 
 
 def test_the_digest_covers_all_parts() -> None:
