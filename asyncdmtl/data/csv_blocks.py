@@ -79,6 +79,9 @@ class BlockReader:
         size = _FIRST_BLOCK
         while text := self._file.read(size) + self._file.readline():
             size = _BLOCK
+            if "\0" in text:
+                rule = "must be text without NUL characters: it is damaged, or of another --encoding; from"
+                raise DataError(f"data file {self._name}", rule, text[:20])
             plain = PlainBlock.of(text, self._separator, self._width or 0)
             if plain is None:
                 yield CellBlock(self._rows(text))

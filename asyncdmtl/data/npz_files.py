@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from asyncdmtl.errors import DataError
 
 
 def read_cells(
-    source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], key: str
+    source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], text: Collection[str]
 ) -> dict[str, Floats | list[Any]]:
     """Read the chosen columns. Columns of `X` have the names in `feature_names`, or `x0`, `x1`, ….
 
@@ -22,8 +22,8 @@ def read_cells(
     source : Source
     choose : callable
         Takes the names of all columns, and returns the names and positions of the columns to read.
-    key : str
-        The column that holds names of tasks.
+    text : collection of str
+        Columns of names or categories, whose whole numbers are not rounded to floats.
 
     Returns
     -------
@@ -48,11 +48,11 @@ def read_cells(
     if any(array.shape != X.shape[:1] for array in found.values()):
         rule = f"must have arrays of {len(X)} values, as X has rows"
         raise DataError(what, rule, {name: array.shape for name, array in found.items()})
-    arrays = [*X.astype(np.float64).T, *found.values()]
+    arrays = [*(X.astype(np.float64) if X.dtype.kind == "b" else X).T, *found.values()]
     chosen = choose([*map(str, labels), *found])
     return {
         name: arrays[i].astype(np.float64)
-        if name != key and arrays[i].dtype.kind in "iuf"
+        if name not in text and arrays[i].dtype.kind in "iuf"
         else arrays[i].tolist()
         for name, i in chosen.items()
     }

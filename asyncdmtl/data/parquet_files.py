@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from asyncdmtl.errors import DataError
 
 
 def read_cells(
-    source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], key: str
+    source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], text: Collection[str]
 ) -> dict[str, Floats | list[Any]]:
     """Read the chosen columns.
 
@@ -22,8 +22,8 @@ def read_cells(
     source : Source
     choose : callable
         Takes the names of all columns, and returns the names and positions of the columns to read.
-    key : str
-        The column that holds names of tasks, which may also be dates and times.
+    text : collection of str
+        Columns of names or categories: they may be dates and times, and whole numbers are not rounded.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def read_cells(
     """
     chosen, table = _read(source, choose)
     return {
-        name: _cells(table.column(i), f"column {name!r} of {source.name}", name == key)
+        name: _cells(table.column(i), f"column {name!r} of {source.name}", name in text)
         for i, name in enumerate(chosen)
     }
 
@@ -65,7 +65,7 @@ def _read(source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]]) 
             return list(chosen), table.select([names[i] for i in chosen.values()])
 
 
-def _cells(values: Any, what: str, is_key: bool) -> Floats | list[Any]:
+def _cells(values: Any, what: str, is_text: bool) -> Floats | list[Any]:
     """A column of an Arrow table as numbers or as a list of values."""
     from pyarrow import types
 
@@ -74,9 +74,9 @@ def _cells(values: Any, what: str, is_key: bool) -> Floats | list[Any]:
     kind = values.type
     if types.is_null(kind):
         return np.full(len(values), np.nan)
-    if types.is_nested(kind) or (types.is_temporal(kind) and not is_key):
+    if types.is_nested(kind) or (types.is_temporal(kind) and not is_text):
         raise DataError(what, "must be numbers, text, or true and false (--omit can leave it out)", str(kind))
-    if is_key or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+    if is_text or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         cells: list[Any] = values.to_pylist()
         return cells
     if types.is_decimal(kind):

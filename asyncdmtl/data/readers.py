@@ -19,6 +19,9 @@ from asyncdmtl.errors import DataError
 
 log = logging.getLogger(__name__)
 
+# From the first on, float64 rounds whole numbers; from the second on, numbers are measurements, not integers.
+_ROUNDED, _LARGE = 2.0**53, 2.0**64
+
 # Names of a column that holds a row index: empty as R and pandas write it in CSV, "Unnamed: 0" as pandas
 # reads that back, and pandas' name for it in Parquet.
 _UNNAMED = re.compile(r"|Unnamed: \d+|__index_level_\d+__")
@@ -80,10 +83,18 @@ def read_columns(source: Source, wanted: Wanted, reading: Reading) -> dict[str, 
     if source.is_text:
         cells = csv_files.read_cells(source, reading, choose, text)
     elif source.ending == ".npz":
-        cells = npz_files.read_cells(source, choose, wanted.key)
+        cells = npz_files.read_cells(source, choose, text)
     else:
-        cells = parquet_files.read_cells(source, choose, wanted.key)
-    return {name: _column(name, values, source, wanted, reading) for name, values in cells.items()}
+        cells = parquet_files.read_cells(source, choose, text)
+    columns = {name: _column(name, values, source, wanted, reading) for name, values in cells.items()}
+    for name, column in columns.items():
+        if is_numeric(column) and ((np.abs(column) >= _ROUNDED) & (np.abs(column) < _LARGE)).any():
+            log.warning(
+                "column %r of %s has whole numbers beyond 2^53, which are rounded: --categorical or --omit, "
+                "if they are identifiers",
+                name, source.name,
+            )  # fmt: skip
+    return columns
 
 
 def _column(name: str, cells: object, source: Source, wanted: Wanted, reading: Reading) -> Column:

@@ -121,3 +121,8 @@ def test_a_cell_that_goes_on_in_the_next_block(monkeypatch: pytest.MonkeyPatch) 
     ]
     with pytest.raises(DataError, match="line 10 has, got 2"):
         blocks(text + "1,2\n", Reading(), "abc")
+
+
+def test_damaged_text_is_refused() -> None:
+    with pytest.raises(DataError, match="must be text without NUL characters"):
+        blocks("a,b\n1,2\0\n", Reading(), "ab")

@@ -102,3 +102,22 @@ def test_a_number_may_be_a_missing_value_in_every_format(tmp_path: Path, name: s
     key = "tasks" if name == "a.npz" else "t"
     columns = read_file(path, key, Reading(missing=("-999",)))
     assert columns == {"x": [1.0, None], "y": [None, 2.0], key: ["a", "b"]}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.npz"])
+def test_large_whole_numbers_are_exact_as_categories_and_told_as_numbers(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, ids = tmp_path / name, [2**60, 2**60 + 1]
+    if name == "a.csv":
+        path.write_text(f"t,id\na,{ids[0]}\nb,{ids[1]}\n")
+    elif name == "a.parquet":
+        pq.write_table(pa.table({"t": ["a", "b"], "id": ids}), path)
+    else:
+        np.savez(path, X=np.array(ids)[:, None], tasks=np.array(["a", "b"]), feature_names=np.array(["id"]))
+    key = "tasks" if name == "a.npz" else "t"
+    assert read_file(path, key, Reading(categorical=("id",)))["id"] == [str(each) for each in ids]
+    assert not caplog.records
+    assert read_file(path, key)["id"] == [2.0**60] * 2
+    assert "column 'id' of" in caplog.text
+    assert "has whole numbers beyond 2^53, which are rounded" in caplog.text
