@@ -27,7 +27,7 @@ class LinearWorkerSide(WorkerSide):
     plan : LinearPlan
     worker : int
     trainer : Trainer
-        Holds the models so far, and exactly the partitions that this worker stores under the plan.
+        Holds the current models, and exactly the partitions that this worker stores under the plan.
     digest : Digest, optional
         The digests of the run.
     """

@@ -32,7 +32,7 @@ class Accuracy(NamedTuple):
     absolute: float = 0.0
 
     def reached(self, gap: Floats, value: Floats) -> NDArray[np.bool_]:
-        """Whether these gaps will do at these values."""
+        """Whether these gaps are small enough at these values."""
         done: NDArray[np.bool_] = gap <= np.maximum(self.relative * np.abs(value), self.absolute)
         return done
 

@@ -87,7 +87,8 @@ def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
     Raises
     ------
     UsageError
-        The worker computes other bits than the server, so that its models would differ after the first round.
+        The worker computes different bits from the server, so that its models would differ after the first
+        round.
     """
     here = Machine.here(arithmetic)
     if found := here.differences(machine):
