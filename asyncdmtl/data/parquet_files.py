@@ -75,7 +75,11 @@ def _cells(values: Any, what: str, is_text: bool) -> Floats | list[Any]:
     if types.is_null(kind):
         return np.full(len(values), np.nan)
     if types.is_nested(kind) or (types.is_temporal(kind) and not is_text):
-        raise DataError(what, "must be numbers, text, or true and false (--omit can leave it out)", str(kind))
+        raise DataError(
+            what,
+            "must be numbers, text, or true and false (--omit leaves it out, --categorical makes categories)",
+            str(kind),
+        )
     if is_text or not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         cells: list[Any] = values.to_pylist()
         return cells
