@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import real
+from asyncdmtl.plan.linear.conditioning import well_conditioned
 from asyncdmtl.plan.linear.pieces import MAX_VARIABLES
 from asyncdmtl.plan.linear.subspaces import RESIDUAL
 from asyncdmtl.plan.linear.targets import Bound, Need, Target, packet_columns
@@ -104,23 +105,35 @@ def total(codes: Sequence[Code]) -> int:
 
 
 def uplink_from_codes(
-    target: Target, codes: Sequence[Code], rng: np.random.Generator, *, subpackets: int
+    target: Target,
+    codes: Sequence[Code],
+    rng: np.random.Generator,
+    *,
+    subpackets: int,
+    responders: Sequence[tuple[int, ...]] = (),
 ) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P), and the worst condition number among the solves.
+
+    With `responders`, random codes are changed so that these and the holders of columns have well-conditioned
+    systems. That takes long.
 
     Raises
     ------
     CodingError
         The holders of some column do not reach it.
     """
-    W, condition, missed = _draw_codes(target, codes, rng, subpackets)
+    W, condition, missed = _draw_codes(target, codes, rng, subpackets, responders)
     if missed:
         raise CodingError("the codes do not reach every column of the target")
     return W, condition
 
 
 def _draw_codes(
-    target: Target, codes: Sequence[Code], rng: np.random.Generator, P: int
+    target: Target,
+    codes: Sequence[Code],
+    rng: np.random.Generator,
+    P: int,
+    responders: Sequence[tuple[int, ...]] = (),
 ) -> tuple[list[Floats], float, set[Need]]:
     """Uplink matrices, condition, and the lines that some holders do not reach."""
     K, N = len(target.placement.workers), len(target.placement.partitions)
@@ -132,6 +145,11 @@ def _draw_codes(
         W = np.zeros((len(owner), N * P))
         off = target.columns - code.space @ (code.space.T @ target.columns)
         within = np.linalg.norm(off, axis=0) < RESIDUAL
+        if responders:
+            served_here = [H for H, partitions in remaining.items() if within[partitions].any()]
+            outsides = [np.flatnonzero(~np.isin(owner, H)) for H in served_here]
+            present = [np.flatnonzero(np.isin(owner, B)) for B in responders]
+            S = well_conditioned(S, Lambda, outsides, present)
         for H, partitions in remaining.items():
             candidates = [n for n in partitions if within[n]]
             if not candidates:

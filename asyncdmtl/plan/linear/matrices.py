@@ -21,12 +21,19 @@ _DRAWS = 6
 # The most draws, if none of the first ones is conditioned well enough.
 _MOST_DRAWS = 24
 
+# The number of draws that are improved if none has a fair condition: each takes a second or so.
+_CAREFUL_DRAWS = 2
+
 # The largest condition number of a draw that is accepted after `_DRAWS` draws: it costs three of sixteen
 # digits.
 FAIR_CONDITION = 1e3
 
 # A draw with a condition number below this is accepted at once: it costs two of sixteen digits.
 _GOOD_CONDITION = 100.0
+
+
+# A random draw of uplink matrices, with its condition number.
+_Draw = Callable[[], tuple[list[Floats], float]]
 
 
 def build_uplink(
@@ -39,35 +46,54 @@ def build_uplink(
 ) -> tuple[list[Floats], float]:
     """Uplink matrices (R_k·P, N·P), the best conditioned of a few draws."""
     # If the optimised choice fails in every draw, a choice that cannot fail is used.
-    draws: list[Callable[[], tuple[list[Floats], float]]]
+    draws: list[_Draw] = []
+    careful: list[_Draw] = []
     if silent:
         choices = (
             find_codes(target, bound, responders, rng, subpackets=P, silent=silent),
             codes_of_lines(target, subpackets=P, silent=silent),
         )
-        draws = [partial(uplink_from_codes, target, codes, rng, subpackets=P) for codes in choices]
+        for codes in choices:
+            draws.append(partial(uplink_from_codes, target, codes, rng, subpackets=P))
+            careful.append(
+                partial(uplink_from_codes, target, codes, rng, subpackets=P, responders=responders)
+            )
     else:
         flats = candidate_flats(target)
         pieces = find_pieces(target, flats, bound, rng, subpackets=P), assign_everything(target, subpackets=P)
         draws = [partial(_from_pieces, target, flats, choice, rng, P) for choice in pieces]
-    for draw in draws:
-        best: tuple[list[Floats], float] | None = None
-        for attempt in range(_MOST_DRAWS):
-            if attempt >= _DRAWS and best is not None and best[1] <= FAIR_CONDITION:
-                break
-            try:
-                drawn = checked_uplink(target, responders, P, *draw())
-            except CodingError:
-                continue
-            if best is None or drawn[1] < best[1]:
-                best = drawn
-            if best[1] < _GOOD_CONDITION:
-                break
+    for i, draw in enumerate(draws):
+        best = _best_draw(target, responders, P, draw, None, _MOST_DRAWS)
+        if careful and (best is None or best[1] > FAIR_CONDITION):
+            best = _best_draw(target, responders, P, careful[i], best, _CAREFUL_DRAWS)
         if best is not None:
             return best
     raise CodingError(
         f"the target is too close to one of lower rank to decode it (residual above {RESIDUAL:g})"
     )
+
+
+def _best_draw(
+    target: Target,
+    responders: Sequence[tuple[int, ...]],
+    P: int,
+    draw: _Draw,
+    best: tuple[list[Floats], float] | None,
+    most: int,
+) -> tuple[list[Floats], float] | None:
+    """The best conditioned of a few draws, `best` among them; None if every draw fails."""
+    for attempt in range(most):
+        if attempt >= _DRAWS and best is not None and best[1] <= FAIR_CONDITION:
+            break
+        try:
+            drawn = checked_uplink(target, responders, P, *draw())
+        except CodingError:
+            continue
+        if best is None or drawn[1] < best[1]:
+            best = drawn
+        if best[1] < _GOOD_CONDITION:
+            break
+    return best
 
 
 def _from_pieces(

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from asyncdmtl.errors import CodingError
+from asyncdmtl.plan.linear import matrices
+from asyncdmtl.plan.linear.erasure import codes_of_lines
 from asyncdmtl.plan.linear.matrices import build_downlink, build_uplink, solve_decoding
 from asyncdmtl.plan.linear.targets import Target, cut_bound
 from asyncdmtl.plan.placement import Placement
@@ -41,3 +43,20 @@ def test_leading_rows_of_the_downlink_have_the_rank_each_worker_needs(rank: int)
     for k, needed in enumerate(ranks):
         missing = list(placement.missing(k))
         assert np.linalg.matrix_rank(D[:needed] @ A[:, missing]) == needed if missing else needed == 0
+
+
+def test_badly_conditioned_draws_are_improved(monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = Placement.cyclic(6, 6, 4)
+    target = Target(placement, np.random.default_rng(0).standard_normal((2, 6)))
+    responders = list(combinations(range(6), 5))
+    codes = codes_of_lines(target, subpackets=2, silent=1)
+    monkeypatch.setattr(matrices, "find_codes", lambda *_, **__: codes)
+    monkeypatch.setattr(matrices, "_MOST_DRAWS", 2)
+    bound = cut_bound(target, silent=1)
+    _, plain = build_uplink(target, bound, responders, np.random.default_rng(1), 2, 1)
+    monkeypatch.setattr(matrices, "FAIR_CONDITION", 1.0)
+    monkeypatch.setattr(matrices, "_GOOD_CONDITION", 1.0)
+    W, improved = build_uplink(target, bound, responders, np.random.default_rng(1), 2, 1)
+    assert improved < plain
+    for A in responders:
+        solve_decoding(target.columns, [W[k] for k in A], 2)
