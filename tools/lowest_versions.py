@@ -3,8 +3,8 @@
     python tools/lowest_versions.py
 
 An environment of its own is made in a temporary directory. The tests are those of the packages that use the
-dependencies: arrays, tables, messages, TLS. If the extra `test` requires a later version than the package,
-that version is the lowest.
+dependencies: arrays, tables, messages, TLS. Extras that commands need for one of their options count as
+dependencies. If the extra `test` requires a later version than the package, that version is the lowest.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ TESTS = (
     "tests/protocol",
     "tests/scenarios/test_own_data.py",
 )
+
+# The extras that commands need for one of their options.
+OPTIONS = ("metrics", "parquet", "plot", "remote", "zstd")
 
 # A requirement with a lower bound: its name, the bound, and a marker.
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)\s*(?P<marker>;.*)?")
@@ -59,7 +62,9 @@ def _parts(version: str) -> tuple[int, ...]:
 def main() -> int:
     """Install and test; return the exit code of the tests."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pinned = lowest(project["dependencies"], project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *(line for extra in OPTIONS for line in extras[extra])]
+    pinned = lowest(needed, extras["test"])
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-lowest-") as folder:
         venv.create(folder, with_pip=True)
         python = str(Path(folder) / "bin" / "python")
@@ -67,7 +72,7 @@ def main() -> int:
         if code := subprocess.run(install, cwd=ROOT).returncode:
             return code
         print("lowest versions: " + ", ".join(pinned), flush=True)
-        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS, *sys.argv[1:]]
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses=auto", *TESTS]
         return subprocess.run(command, cwd=ROOT).returncode
 
 

@@ -62,7 +62,9 @@ class Constraints:
         """The coefficients as a sparse array of SciPy: (constraints, variables)."""
         from scipy.sparse import csr_array
 
-        return csr_array((self._data, (self._rows, self._columns)), shape=(len(self.least), variables))
+        # Before version 1.13 SciPy's solver took indices of 32 bits only.
+        places = np.array([self._rows, self._columns], np.int32)
+        return csr_array((self._data, tuple(places)), shape=(len(self.least), variables))
 
 
 @dataclass(frozen=True)
