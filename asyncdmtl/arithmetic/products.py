@@ -57,6 +57,10 @@ _SHIFTED = 450
 # Terms of a product whose slices are multiplied at a time.
 _DEPTH = 256
 
+# Exponents by which sizes along the terms of a product may differ before factors are balanced: of the 66 bits
+# of three slices, so many are to spare.
+_EVEN = 8
+
 # Slices of each factor. Three slices of some 23 bits hold all digits of every number that is at least 2⁻¹⁶ of
 # the largest in its row.
 _SLICES = 3
@@ -272,11 +276,29 @@ def _with_dimensions(A: NDArray[Scalar], dimensions: int) -> NDArray[Scalar]:
 
 def _blocked_product(A: Floats, B: Floats) -> Floats:
     """The product by BLAS, `_DEPTH` terms at a time and in order, so that slices stay in the cache."""
+    A, B = _balanced(A, B)
     C = _sliced_product(A[..., :_DEPTH], B[..., :_DEPTH, :])
     for start in range(_DEPTH, A.shape[-1], _DEPTH):
         block = slice(start, start + _DEPTH)
         C += _sliced_product(A[..., block], B[..., block, :])
     return C
+
+
+def _balanced(A: Floats, B: Floats) -> tuple[Floats, Floats]:
+    """Factors with the same product; the k-th column of one and row of the other have about the same size.
+
+    Slices hold digits below the largest number of a row, so that they would lose those of terms in which a
+    small number of one factor meets a large one of the other. Factors that are even enough are left alone.
+    """
+    left = np.frexp(np.abs(A).max(axis=-2, keepdims=True))[1]
+    right = np.frexp(np.abs(B).max(axis=-1, keepdims=True))[1].swapaxes(-1, -2)
+    moved = ((left - right) // 2).astype(np.int32)
+    # For each matrix of a stack by itself, so that no result depends on the others.
+    spread = moved.max(axis=-1, keepdims=True) - moved.min(axis=-1, keepdims=True)
+    moved[np.broadcast_to(spread <= _EVEN, moved.shape)] = 0
+    if not moved.any():
+        return A, B
+    return np.ldexp(A, -moved), np.ldexp(B, moved.swapaxes(-1, -2))
 
 
 def _sliced_product(A: Floats, B: Floats) -> Floats:

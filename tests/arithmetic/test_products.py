@@ -61,6 +61,17 @@ def test_slices_keep_the_digits_of_badly_scaled_rows_and_columns() -> None:
     assert (np.abs(products.matmul(A, B) - exactly(A, B)) <= 2.0**-52 * lengths).all()
 
 
+def test_slices_keep_the_digits_of_terms_whose_factors_have_inverse_sizes() -> None:
+    rng = np.random.default_rng(2)
+    sizes = np.ldexp(1.0, np.arange(-20, 40, dtype=np.int32))
+    A, B = rng.normal(size=(2, 60, 60)) * sizes, rng.normal(size=(2, 60, 60)) / sizes[:, None]
+    A[1], B[1] = rng.normal(size=(2, 60, 60))
+    C = products.matmul(A, B)
+    assert C[1].tobytes() == products.matmul(A[1], B[1]).tobytes()
+    for a, b, c in zip(A[:, :3], B[:, :, :3], C[:, :3, :3], strict=True):
+        assert (np.abs(c - exactly(a, b)) <= 1e-15 * exactly(np.abs(a), np.abs(b))).all()
+
+
 def test_slices_of_few_bits_are_exact() -> None:
     rng = np.random.default_rng(5)
     A, B = rng.integers(-1000, 1000, (70, 80)).astype(float), rng.integers(-9, 9, (80, 90)).astype(float)
