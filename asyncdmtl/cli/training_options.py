@@ -175,6 +175,9 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
             raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)
     if chosen["strength"] == AUTO:
         chosen["strength"] = None
+    if chosen["strategy"] == "linear" and chosen["strength"] is None:
+        rule = "must be a number for --strategy linear: statistics, by which λ is chosen, are no real numbers"
+        raise UsageError("--strength", rule, AUTO)
     if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
         chosen["update"] = "gradient"
     if chosen["update"] == AUTO and not chosen.get("tolerance") and chosen["strength"] is not None:

@@ -204,16 +204,18 @@ class TaskStatistics:
     def without(self, intercept: str, ridge: float) -> Quadratics:
         """The least-squares problems of the rows outside each fold: one data set for each fold.
 
-        A fold that contains all rows of a task holds out none of them. `ridge` times the mean of the diagonal
-        is added to it, since rounding to single precision may leave matrices slightly indefinite.
+        A fold that contains all rows of a task holds out none of them. `ridge` times the diagonal of all rows
+        of the task is added to the diagonal, since rounding to single precision may leave matrices slightly
+        indefinite: as much as a column's own size, so that one of large numbers does not drown the others.
         """
         held = self.held()[..., None]
         weights = self.weights[0] - np.where(held[..., 0], self.weights[1:], 0.0)
         sums = self.sums[0] - np.where(held, self.sums[1:], 0.0)
         moments = self.moments[0] - np.where(held[..., None], self.moments[1:], 0.0)
         made = self._quadratics(weights, sums, moments, intercept)
+        whole = np.einsum("ktii->kti", self.whole(intercept).A)
         eye = np.eye(made.b.shape[-1])
-        return Quadratics(made.A + ridge * made.scale * eye, made.b, made.c)
+        return Quadratics(made.A + ridge * whole[..., None] * eye, made.b, made.c)
 
     def held(self) -> NDArray[np.bool_]:
         """(folds, T) bool: whether a fold holds out rows of a task. It must contain some, but not all."""

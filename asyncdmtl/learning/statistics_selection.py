@@ -20,7 +20,7 @@ from asyncdmtl.learning.statistics import TaskStatistics
 # The relative distance from the optimum at which a fit ends: small enough to rank neighbouring values of λ.
 _TOLERANCE = 1e-4
 
-# The fraction of the mean of a diagonal that is added to it, since statistics of folds have single precision.
+# The fraction of a diagonal that is added to it, since statistics of folds have single precision.
 _RIDGE = 1e-6
 
 # The ratio of each λ of a path to the one before it: 10^(−1/3), so that three steps are a factor of ten.

@@ -64,6 +64,11 @@ def test_a_strength_must_come_from_somewhere() -> None:
         make_settings({**TABLE_DEFAULTS, "loss": "squared"}, parse())
 
 
+def test_a_linear_strategy_cannot_choose_a_strength() -> None:
+    with pytest.raises(UsageError, match="--strength must be a number for --strategy linear"):
+        settings_of("--strategy", "linear", "--strength", "auto")
+
+
 def test_a_graph_must_come_from_a_file() -> None:
     with pytest.raises(UsageError, match="--graph must be given"):
         settings_of("--coupling", "graph")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
-from support.clusters import run_cluster
+from support.clusters import Cluster, run_cluster
 from support.placements import HETEROGENEOUS
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.statistics import deal
+from asyncdmtl.learning.tasks import Partition, whole_tasks
 from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.records import RunOptions
 
 PARTITIONS = make_partitions(len(HETEROGENEOUS.partitions), "squared", features=3)
@@ -62,3 +67,104 @@ async def assert_runs_as_its_twin(strategy: str, settings: Settings, partitions:
     for own in models:
         rows = [twin.models.tasks.index(task) for task in own.tasks]
         np.testing.assert_array_equal(own.coef_, twin.models.coef_[rows])
+
+
+def clinics() -> list[RawPartition]:
+    """Rows of three clinics in two files each: numbers with gaps, a category, weights."""
+    rng = np.random.default_rng(1)
+    made = []
+    for n in range(6):
+        age, dose = rng.normal(50.0, 10.0, 14), rng.normal(0.1, 0.02, 14)
+        ward = rng.choice(["A", "B"], 14).astype(object)
+        score = 0.3 * age - 50.0 * dose + (ward == "A") + n // 2 + rng.standard_normal(14)
+        dose[rng.random(14) < 0.2] = np.nan
+        columns = {"age": age, "dose": dose, "ward": ward}
+        made.append(
+            RawPartition(f"f{n}/c", f"c{n // 2}", columns, score, rng.integers(1, 4, 14).astype(float))
+        )
+    return made
+
+
+def least_squares(tasks: list[Partition], strength: float, intercept: str) -> tuple[float, list[np.ndarray]]:
+    """The least objective of mean-regularised tasks, and the scores of their rows, by one linear system."""
+    T, X = (
+        len(tasks),
+        [p.X if intercept != "penalised" else np.column_stack([p.X, np.ones(p.rows)]) for p in tasks],
+    )
+    weights = [p.weights / p.weights.sum() for p in tasks if p.weights is not None]
+    shifts = [
+        (w @ x, w @ p.y) if intercept == "free" else (0.0 * x[0], 0.0)
+        for x, p, w in zip(X, tasks, weights, strict=True)
+    ]
+    d = X[0].shape[1]
+    M = strength * np.kron(np.eye(T) - 1.0 / T, np.eye(d))
+    b = np.zeros(T * d)
+    for t, (x, p, w, (m, centre)) in enumerate(zip(X, tasks, weights, shifts, strict=True)):
+        own = slice(t * d, (t + 1) * d)
+        M[own, own] += (x - m).T @ (w[:, None] * (x - m))
+        b[own] = (x - m).T @ (w * (p.y - centre))
+    W = np.linalg.lstsq(M, b, rcond=1e-14)[0].reshape(T, d)
+    scores = [(x - m) @ w + centre for x, w, (m, centre) in zip(X, W, shifts, strict=True)]
+    fit = sum(0.5 * w @ (s - p.y) ** 2 for s, p, w in zip(scores, tasks, weights, strict=True))
+    return float(fit + 0.5 * strength * ((W - W.mean(axis=0)) ** 2).sum()), scores
+
+
+@pytest.mark.parametrize(
+    ("intercept", "standardise"), [("free", True), ("free", False), ("penalised", True), ("none", False)]
+)
+async def test_workers_with_files_of_their_own_reach_what_one_place_would(
+    intercept: str, standardise: bool
+) -> None:
+    settings = make_settings(
+        update="statistics", coupling="mean-regularised", strength=None, folds=3, dtype="float64",
+        intercept=intercept, standardise=standardise,
+    )  # fmt: skip
+    stored = clinics()
+    placement = Placement.cyclic(3, 6, 2)
+    names = {f"p{n}": part for n, part in enumerate(stored)}
+    async with asyncio.timeout(60), Cluster(RunOptions(settings, "relay", 3)) as cluster:
+        workers = [cluster.join(w, [names[n] for n in own]) for w, own in placement.as_dict().items()]
+        record = await cluster.server
+        models = (await asyncio.gather(*workers))[0]
+    partitions = [part.encoded(record.encoding) for part in stored]
+    tasks = [whole_tasks(partitions)[task] for task in models.tasks]
+    assert record.outcome is not None
+    least, scores = least_squares(tasks, record.outcome.strength, intercept)
+    assert record.outcome.objective == pytest.approx(least, rel=1e-9)
+    for part, expected in zip(tasks, scores, strict=True):
+        np.testing.assert_allclose(models.decision_function(part.X, part.task), expected, atol=1e-6)
+    # The choice is that of a cross-validation by rows, with the same folds.
+    found = record.outcome.selections["mean-regularised"]
+    losses = np.zeros_like(found.losses)
+    for fold in range(3):
+        held = [deal(part, 3, settings.seed) == fold for part in partitions]
+        kept, tests = (
+            whole_tasks(
+                [p.take(np.flatnonzero(rows ^ out)) for p, rows in zip(partitions, held, strict=True)]
+            )
+            for out in (True, False)
+        )
+        for i, strength in enumerate(found.strengths):
+            losses[i, fold] = held_out(kept, tests, float(strength), intercept)
+    np.testing.assert_allclose(found.losses, losses, rtol=2e-2)
+    best = int(np.argmin(losses.mean(axis=1)))
+    assert abs(best - found.strengths.tolist().index(found.strength)) <= 1
+
+
+def held_out(
+    kept: dict[str, Partition], tests: dict[str, Partition], strength: float, intercept: str
+) -> float:
+    """The mean loss of test rows under models that were fitted to the others."""
+    joined = []
+    for task, part in kept.items():
+        # Test rows of no weight are scored, and change nothing.
+        test = tests[task]
+        assert part.weights is not None
+        X, y = np.concatenate([part.X, test.X]), np.concatenate([part.y, test.y])
+        joined.append(Partition(task, task, X, y, np.concatenate([part.weights, np.zeros(test.rows)])))
+    _, scores = least_squares(joined, strength, intercept)
+    losses = []
+    for s, test in zip(scores, tests.values(), strict=True):
+        assert test.weights is not None
+        losses.append(test.weights @ (0.5 * (s[-test.rows :] - test.y) ** 2) / test.weights.sum())
+    return float(np.mean(losses))
