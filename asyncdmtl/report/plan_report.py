@@ -64,18 +64,21 @@ def linear_candidate(
         wanted = f"{combinations} generic combinations of the updates"
     plan = make_linear_plan(request.placement, target, silent=silent, seed=seed)
     costs = prices or [Fraction(1)] * len(request.placement.workers)
+    helpers = set(helpers_of(request.placement, request.wants))
+    # A worker needs the leading rows of the downlink, as many as its rank; a helper needs none.
+    ranks = [0 if k in helpers else rank for k, rank in enumerate(plan.missing_ranks)]
     return Candidate(
         "linear",
         plan.uplink_load,
         plan.uplink_bound,
-        plan.downlink_load,
-        plan.downlink_bound,
-        Fraction(sum(plan.missing_ranks)),
+        Fraction(max(ranks)),
+        Fraction(max(ranks)),
+        Fraction(sum(ranks)),
         plan.subpackets,
         f"wanted: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition number "
         f"{plan.condition:.3g}.",
         sum((c * R for c, R in zip(costs, plan.dimensions, strict=True)), Fraction(0)),
-        sum((c * rank for c, rank in zip(costs, plan.missing_ranks, strict=True)), Fraction(0)),
+        sum((c * rank for c, rank in zip(costs, ranks, strict=True)), Fraction(0)),
     )
 
 

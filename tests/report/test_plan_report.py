@@ -119,3 +119,7 @@ def test_helpers_have_no_part_in_the_proof() -> None:
     assert told["certificate"] == []
     assert "want nothing" in told["certificate_in_words"]
     assert told["job_bound"]["uplink"] == told["strategies"]["relay"]["uplink_bound"]
+    linear = linear_candidate(asked)
+    everyone = linear_candidate(PlanRequest(PLACEMENT, ("task 0", "task 1"), (0, 1, 1), None, None))
+    assert linear.unicast_load < everyone.unicast_load
+    assert linear.downlink_load == linear.downlink_bound <= everyone.downlink_load
