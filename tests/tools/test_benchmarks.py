@@ -59,6 +59,12 @@ async def test_other_bytes_that_come_back_end_the_benchmark() -> None:
         await tool("bench_transport").timed(altered, [], sent)
 
 
+def test_arithmetic_is_compared_with_that_of_numpy() -> None:
+    told = run("bench_arithmetic", "--seconds", "0.001", "--coupling", "l21")
+    assert "eigenvectors 200 × 200" in told
+    assert "8 × 1,000,000 float32, 4 rows, l21" in told
+
+
 def test_coding_of_a_plan_is_compared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
