@@ -28,7 +28,7 @@ from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import critical_strength, select_strength
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.learning.updates import chooses_by_statistics
+from asyncdmtl.learning.updates import chooses_across
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.plan.placement_file import write_placement
@@ -159,8 +159,10 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
         rule = "must be given: with a single row to train on for each task, cross-validation cannot choose it"
         raise UsageError("--strength", rule, None)
     open_ = loading.is_table(given["data"]) and given["coupling"] is None
-    if chooses_by_statistics(settings, min(p.rows for p in prepared.partitions)):
-        # A run with statistics chooses λ, and the coupling, itself, in its only round.
+    rows, features = min(p.rows for p in prepared.partitions), prepared.partitions[0].features
+    personal = given["strategy"] == "personal" and settings.loss != "squared"
+    if chooses_across(settings, features, rows, len(prepared.tasks)) and not personal:
+        # A run with statistics or Newton's steps chooses λ, and the coupling, itself, in its rounds.
         return replace(settings, coupling=AUTO if open_ else settings.coupling, strength=None), prepared
     couplings: Sequence[str] = (settings.coupling,)
     if open_ and len(prepared.tasks) > 1:

@@ -67,7 +67,7 @@ training_options = together(
         metavar="λ",
         show_default="that of the recipe; for files, run chooses it by cross-validation",
         help="λ, the weight of the coupling. auto: cross-validation across the sites chooses it; no row "
-        "leaves its site, and no round is added. For squared loss.",
+        "leaves its site, and hardly a round is added.",
     ),
     click.option("--folds", type=int, default=5, help="Folds of cross-validation across the sites."),
     click.option(

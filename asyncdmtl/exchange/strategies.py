@@ -169,6 +169,11 @@ class _Coded(ExchangeStrategy):
         if settings.compression != "none" and not self._server_side.streams:
             rule = "is for strategies by which workers aggregate: relay, uncoded"
             raise UsageError(f"--compression {settings.compression}", rule, self.name)
+        if settings.chooses and self.name == "personal" and settings.loss != "squared":
+            rule = (
+                "must be given for --strategy personal, by which workers do not see all candidates' updates"
+            )
+            raise UsageError("--strength", rule, "auto")
 
     def make_plan(self, placement: Placement, problem: Problem) -> Plan:
         """A plan whose uplink load exceeds the minimum by at most the share `affordable_overhead`."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import total
-from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.arrays import Floats, Indices, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
+from asyncdmtl.learning.candidates import CandidatesWire, describe_candidates
 from asyncdmtl.learning.compression import ErrorFeedback, Wire
 from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
 from asyncdmtl.learning.iterate import Iterate
@@ -20,7 +21,7 @@ from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.local_learner import LocalStart
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.statistics import StatisticsWire, statistics
+from asyncdmtl.learning.statistics import StatisticsWire, deal, statistics
 from asyncdmtl.learning.tasks import Partition
 
 # Columns of a partition that are multiplied at a time: 256 KB of float64 for each row.
@@ -42,6 +43,8 @@ class LocalUpdates:
     ----------
     own : tuple of int
         Indices of the stored partitions, ascending.
+    candidates : float64 array, bool array
+        Models of all candidates where the run chooses, see `candidates.describe_candidates`.
     sharp : bool
         Whether exact second derivatives are sent, see `curvature.second_derivatives`.
 
@@ -56,6 +59,8 @@ class LocalUpdates:
             _check_declared(problem, n, partition)
         self.own = tuple(sorted(partitions))
         self.sharp = False
+        self.candidates: tuple[Floats, NDArray[np.bool_]] = np.zeros((0, 0, 0, 0)), np.zeros((0, 0), np.bool_)
+        self._dealt: dict[int, Indices] = {}
         self._problem = problem
         self._iterate = iterate
         self._stored = tuple(partitions[n] for n in self.own)
@@ -95,6 +100,8 @@ class LocalUpdates:
             for i, partition in enumerate(self._stored):
                 out[i] = statistics(partition, wire.layout, self._problem.settings.seed)
             return self.losses()
+        if isinstance(wire, CandidatesWire):
+            return self._describe_candidates(wire, out)
         if isinstance(wire, SecondOrderWire):
             return self._describe(wire, out)
         if wire.compression is None:
@@ -122,6 +129,19 @@ class LocalUpdates:
         losses[fixed] = 0.0
         out[fixed] = 0.0
         return losses
+
+    def _describe_candidates(self, wire: CandidatesWire, out: Floats) -> Floats:
+        """The vectors of all candidates, and the losses at the models of the iterate."""
+        settings = self._problem.settings
+        for batch in self._batches:
+            folds = np.full(batch.y.shape, -2)
+            for row, place in zip(folds, batch.places, strict=True):
+                partition = self._stored[place]
+                if place not in self._dealt:
+                    self._dealt[place] = deal(partition, wire.folds, settings.seed)
+                row[: partition.rows] = self._dealt[place]
+            describe_candidates(batch, folds, wire, settings.loss, self.candidates, out)
+        return self.losses()
 
     def losses(self) -> Floats:
         """The losses that `compute` returns, without the updates."""

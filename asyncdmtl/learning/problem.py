@@ -17,6 +17,7 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
+from asyncdmtl.learning.candidates import CandidatesWire, descent_numbers
 from asyncdmtl.learning.compression import Wire
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.couplings.registry import make_coupling
@@ -26,7 +27,14 @@ from asyncdmtl.learning.outcome import outcome_numbers
 from asyncdmtl.learning.settings import AUTO, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
-from asyncdmtl.learning.updates import Forecast, forecasts, resolve, statistics_layout
+from asyncdmtl.learning.updates import (
+    Forecast,
+    candidates_wire,
+    coupling_names,
+    forecasts,
+    resolve,
+    statistics_layout,
+)
 from asyncdmtl.plan.placement import natural_key
 
 # Bytes of a trainer's state besides the models: four float64 for FISTA's t, momentum, residual and steps.
@@ -123,6 +131,13 @@ class Problem:
         return make_coupling(known, strength, self.tasks, settings.edges, settings.arithmetic)
 
     @property
+    def couplings(self) -> list[tuple[str, Coupling]]:
+        """The couplings that cross-validation compares, with λ = 0."""
+        return [
+            (name, self.make_coupling(name, 0.0)) for name in coupling_names(self.settings, len(self.tasks))
+        ]
+
+    @property
     def accelerated(self) -> bool:
         """Whether updates are computed ahead of the models."""
         return self.settings.accelerated and self.update == "gradient"
@@ -162,8 +177,11 @@ class Problem:
             )
         if not isinstance(self.wire, SecondOrderWire):
             return self.iterate_bytes
+        if isinstance(self.wire, CandidatesWire):
+            numbers = self.wire.state_numbers(T, len(self.couplings)) + outcome_numbers(self.settings)
+            return self.iterate_bytes + 8 * numbers
         metric = 0 if self.wire.curvature else T * d * d
-        return self.iterate_bytes + 8 * (2 * T * d + T + metric + 2)
+        return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + metric)
 
     @property
     def iterate_bytes(self) -> int:
@@ -179,6 +197,10 @@ class Problem:
 
     @cached_property
     def separated(self) -> float:
+        """`separation` of the run's coupling; −∞ if the run chooses, as it is not over before it has."""
+        return -math.inf if self.settings.chooses else self.separation(self.coupling)
+
+    def separation(self, coupling: Coupling) -> float:
         """The largest objective at which the classes count as separated; 0 if they cannot be separated.
 
         If the coupling's penalty is 0 for equal models, classes that a hyperplane separates have no solution
@@ -186,7 +208,7 @@ class Problem:
         the infimum never becomes a small share of it.
         """
         equal = np.ones((len(self.tasks), self.coupled))
-        if self.settings.loss != "logistic" or self.coupling.penalty(equal) > 0.0:
+        if self.settings.loss != "logistic" or coupling.penalty(equal) > 0.0:
             return 0.0
         return SEPARATED * _LOG_2 * len(self.tasks)
 
@@ -267,6 +289,8 @@ class Problem:
     def _wire(self) -> Wire | StatisticsWire | SecondOrderWire:
         if self.update == "statistics":
             return StatisticsWire(statistics_layout(self.settings, self.features))
+        if self.update == "newton" and self.settings.chooses:
+            return candidates_wire(self.settings, self.features, len(self.tasks))
         if self.update in ("newton", "quasi-newton"):
             return SecondOrderWire(self.d, curvature=self.update == "newton")
         return Wire(self.settings.compression, self.d, self.dtype)

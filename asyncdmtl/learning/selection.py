@@ -20,10 +20,13 @@ from asyncdmtl.learning.statistics_selection import Selection, choose_strength, 
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import train
-from asyncdmtl.learning.updates import chooses_by_statistics
+from asyncdmtl.learning.updates import chooses_across
 
 # The relative distance from the optimum at which a fit ends: small enough to rank neighbouring values of λ.
 _TOLERANCE = 1e-4
+
+# Rounds of Newton's steps, at most; a dozen is usual.
+_NEWTON_ROUNDS = 60
 
 
 def select_strength(
@@ -37,9 +40,11 @@ def select_strength(
     """Choose λ by cross-validation.
 
     Rows of a partition are assigned to folds at random (by the seed), with its two classes spread evenly. A
-    fold never holds out all rows of a task. If the statistics of partitions determine the models
-    (`updates.chooses_by_statistics`), fits are solved from these, as in a run across sites. Otherwise every
-    fit ends within 1e-4 of the minimum of the objective, or after `settings.rounds`.
+    fold never holds out all rows of a task. Where a run across sites could choose λ
+    (`updates.chooses_across`), this is what it would choose: from statistics, or by Newton's steps of all
+    candidates, which have a path of `candidates.STRENGTHS`. For other losses than the squared one that is so
+    only without `strengths`. Otherwise every fit ends within 1e-4 of the minimum of the objective, or after
+    `settings.rounds`.
 
     Parameters
     ----------
@@ -65,11 +70,15 @@ def select_strength(
     if folds < 2:
         raise UsageError("folds", "must be at least 2", folds)
     whole = list(whole_tasks(partitions).values())
-    if chooses_by_statistics(settings, min(partition.rows for partition in partitions)):
+    rows = min(partition.rows for partition in partitions)
+    across = chooses_across(settings, partitions[0].features, rows, len(whole))
+    if across and settings.loss == "squared":
         path = None if strengths is None else _path(whole, settings, strengths)
         return _by_statistics(partitions, settings, path, folds, on_strength)
     if max(task.rows for task in whole) < 2:
         raise DataError("partitions", "need a task of two rows to choose λ by cross-validation", len(whole))
+    if across and strengths is None:
+        return _by_newton(partitions, settings, folds, on_strength)
     splits = _splits(partitions, folds, settings)
     starts: list[TaskModels | None] = [None] * folds
     tried: list[float] = []
@@ -88,6 +97,26 @@ def select_strength(
         if strengths is None and is_over(means):
             break
     return Selection(tried[int(np.argmin(means))], np.array(tried), np.array(losses))
+
+
+def _by_newton(
+    partitions: Sequence[Partition],
+    settings: Settings,
+    folds: int,
+    on_strength: Callable[[float, float], None] | None,
+) -> Selection:
+    """Choose by Newton's steps, as a run across sites would."""
+    choosing = replace(
+        settings, update="newton", strength=None, folds=folds, tolerance=_TOLERANCE, rounds=_NEWTON_ROUNDS,
+        accelerated=True, dtype="float64",
+    )  # fmt: skip
+    outcome = train(partitions, choosing).outcome
+    assert outcome is not None
+    found = outcome.selections[settings.coupling]
+    for strength, loss in zip(found.strengths, found.means, strict=True):
+        if on_strength is not None:
+            on_strength(float(strength), float(loss))
+    return found
 
 
 def _by_statistics(

@@ -178,8 +178,13 @@ class Settings:
     def _check_together(self) -> None:
         if self.coupling == AUTO and self.strength is not None:
             raise UsageError("coupling", "can be auto only if λ is chosen too", self.strength)
-        if self.update == "statistics" or self.chooses:
-            self._check_statistics()
+        if self.update == "statistics":
+            self._check_told_by("squared", 'update "statistics"')
+        elif self.chooses:
+            self._check_told_by(self.loss, "a strength that the run chooses")
+            if self.update not in (AUTO, "newton"):
+                rule = "must be auto, statistics or newton for a strength that the run chooses"
+                raise UsageError("update", rule, self.update)
         if self.update in ("newton", "quasi-newton"):
             self._check_second_order()
         if self.update == "model" and self.accelerated:
@@ -197,14 +202,11 @@ class Settings:
             if getattr(self, name) != only:
                 raise UsageError(name, f'must be {only} for update "{self.update}"', getattr(self, name))
 
-    def _check_statistics(self) -> None:
-        """Check that the models follow from the statistics of partitions alone."""
-        needs = 'update "statistics"' if self.update == "statistics" else "a strength that the run chooses"
-        for name, only in (("loss", "squared"), ("aggregate", "mean"), ("compression", "none")):
+    def _check_told_by(self, loss: str, needs: str) -> None:
+        """Check that what partitions tell adds up to what their task would tell."""
+        for name, only in (("loss", loss), ("aggregate", "mean"), ("compression", "none")):
             if getattr(self, name) != only:
                 raise UsageError(name, f"must be {only} for {needs}", getattr(self, name))
-        if self.update not in (AUTO, "statistics"):
-            raise UsageError("update", f'must be "auto" or "statistics" for {needs}', self.update)
 
 
 def _edges(edges: object) -> tuple[Edge, ...]:

@@ -16,7 +16,7 @@ from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.ridge import alone_and_together
-from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS
+from asyncdmtl.learning.settings import AUTO
 from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
 from asyncdmtl.learning.statistics_selection import Selection, choose, choose_strength
 from asyncdmtl.learning.step import Columns
@@ -119,10 +119,7 @@ class StatisticsTrainer(Trainer):
         if settings.coupling != AUTO:
             found = choose_strength(statistics, problem.coupling, settings.intercept, smoothness)
             return settings.coupling, found.strength, {settings.coupling: found}
-        # With one task, the coupling by the mean would do nothing.
-        names = AUTO_COUPLINGS if len(problem.tasks) > 1 else AUTO_COUPLINGS[:1]
-        candidates = [(name, problem.make_coupling(name, 0.0)) for name in names]
-        best, selections = choose(statistics, candidates, settings.intercept, smoothness)
+        best, selections = choose(statistics, problem.couplings, settings.intercept, smoothness)
         return best, selections[best].strength, selections
 
     def _conclude(self, outcome: Outcome | None) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.learning.candidate_trainer import CandidateTrainer
 from asyncdmtl.learning.newton_trainer import NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
@@ -47,6 +48,8 @@ class Trained(NamedTuple):
 def make_trainer(problem: Problem, partitions: Mapping[int, Partition]) -> Trainer:
     """The trainer for a problem's kind of update."""
     kinds = {"statistics": StatisticsTrainer, "newton": NewtonTrainer, "quasi-newton": NewtonTrainer}
+    if problem.update == "newton" and problem.settings.chooses:
+        return CandidateTrainer(problem, partitions)
     return kinds.get(problem.update, Trainer)(problem, partitions)
 
 

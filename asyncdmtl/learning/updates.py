@@ -8,16 +8,25 @@ all kinds by the same factor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire
+from asyncdmtl.learning.curvature import SecondOrderWire
+from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
 
 # Rounds to a relative accuracy of 1e-6: for gradients and quasi-Newton steps, the median over the couplings
 # on the school data; for Newton steps, of logistic tasks with few positive labels.
 GRADIENT_ROUNDS, QUASI_NEWTON_ROUNDS, NEWTON_ROUNDS = 400, 100, 9
+
+# Rounds of Newton's steps in which λ is chosen too: two more, for intercepts and for the slowest candidate.
+CHOOSING_ROUNDS = NEWTON_ROUNDS + 2
+
+# Bytes of a partition's updates of all candidates up to which λ is chosen by Newton's steps: 64 features, and
+# 10 values of λ for each of two couplings, take 2 MB.
+CANDIDATES_BYTES = 1 << 22
 
 # Bytes of headers and digests for each partition in a round, as counted by the ledger. Coding saves none of
 # them.
@@ -69,9 +78,12 @@ def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple
     layout = statistics_layout(settings, features)
     d = features + settings.has_intercept
     width = 8 if settings.dtype == "float64" else 4
+    newton, rounds = SecondOrderWire(d, curvature=True).length, NEWTON_ROUNDS
+    if settings.chooses:
+        newton, rounds = candidates_wire(settings, features, tasks).length, CHOOSING_ROUNDS
     return (
         Forecast("statistics", 1, layout.size, _why_no_statistics(settings, rows)),
-        Forecast("newton", NEWTON_ROUNDS, 8 * (1 + d + d * (d + 1) // 2), _why_no_newton(settings, rows)),
+        Forecast("newton", rounds, 8 * newton, _why_no_newton(settings, features, rows, tasks)),
         Forecast("quasi-newton", QUASI_NEWTON_ROUNDS, 8 * (1 + d), _why_no_metric(settings, d, tasks)),
         Forecast("gradient", GRADIENT_ROUNDS, width * d, _why_no_gradients(settings)),
     )
@@ -80,6 +92,19 @@ def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple
 def statistics_layout(settings: Settings, features: int) -> Layout:
     """The layout of a partition's vector of statistics, with folds if λ is to be chosen."""
     return Layout(features, settings.folds if settings.chooses else 1)
+
+
+def coupling_names(settings: Settings, tasks: int) -> tuple[str, ...]:
+    """The couplings of a run, several if it chooses; a single task has nothing to couple by a mean."""
+    if settings.coupling != AUTO:
+        return (settings.coupling,)
+    return AUTO_COUPLINGS if tasks > 1 else AUTO_COUPLINGS[:1]
+
+
+def candidates_wire(settings: Settings, features: int, tasks: int) -> CandidatesWire:
+    """The format of updates by which a run with Newton's steps chooses λ."""
+    paths = STRENGTHS * len(coupling_names(settings, tasks))
+    return CandidatesWire(features + settings.has_intercept, paths, settings.folds)
 
 
 def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
@@ -108,9 +133,15 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
     return min(open_, key=lambda each: each.cost).update
 
 
-def chooses_by_statistics(settings: Settings, rows: int) -> bool:
-    """Whether λ can be chosen in a run with these settings, if its smallest partition has `rows` rows."""
-    suits = settings.update in ("auto", "statistics") and not _why_no_statistics(settings, rows)
+def chooses_across(settings: Settings, features: int, rows: int, tasks: int) -> bool:
+    """Whether λ can be chosen in a run with these settings; the others as for `forecasts`."""
+    if settings.update not in ("auto", "statistics", "newton") or _why_no_curvature(settings):
+        return False
+    settings = replace(settings, strength=None)
+    if settings.loss == "squared" and settings.update != "newton":
+        suits = not _why_no_statistics(settings, rows)
+    else:
+        suits = settings.update != "statistics" and not _why_no_newton(settings, features, rows, tasks)
     return suits and (settings.least_rows == 1 or rows // settings.folds >= settings.least_rows)
 
 
@@ -125,10 +156,15 @@ def _why_no_statistics(settings: Settings, rows: int) -> str:
     return ""
 
 
-def _why_no_newton(settings: Settings, rows: int) -> str:
+def _why_no_newton(settings: Settings, features: int, rows: int, tasks: int) -> str:
     """The reason against Newton's method, if any. Curvatures reveal as much of the rows as statistics."""
-    if rows < settings.least_rows:
-        return f"needs {settings.least_rows} rows in a partition (--least-rows) for curvatures to be told"
+    told = rows // settings.folds if settings.chooses else rows
+    if told < settings.least_rows and settings.least_rows > 1:
+        whose = f"each of {settings.folds} folds" if settings.chooses else "a partition"
+        return f"needs {settings.least_rows} rows in {whose} (--least-rows) for curvatures to be told"
+    size = 8 * candidates_wire(settings, features, tasks).length
+    if settings.chooses and size > CANDIDATES_BYTES:
+        return f"the updates of all candidates would be {size} bytes, more than {CANDIDATES_BYTES}"
     return _why_no_curvature(settings)
 
 
@@ -136,7 +172,7 @@ def _why_no_curvature(settings: Settings) -> str:
     for name, only in (("aggregate", "mean"), ("compression", "none")):
         if getattr(settings, name) != only:
             return f"{name} must be {only}"
-    return _why_no_gradients(settings)
+    return ""
 
 
 def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
@@ -144,8 +180,8 @@ def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
         return f"the metrics of {tasks} tasks would be {tasks * d * d} numbers, more than {METRIC_NUMBERS}"
     if not settings.accelerated:
         return "gradients are to be plain"
-    return _why_no_curvature(settings)
+    return _why_no_curvature(settings) or _why_no_gradients(settings)
 
 
 def _why_no_gradients(settings: Settings) -> str:
-    return "λ is chosen by statistics" if settings.chooses else ""
+    return "λ is chosen by statistics or Newton's steps" if settings.chooses else ""

@@ -226,7 +226,7 @@ def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "numbers"), [("newton", 2 * 6 + 2 + 2), ("quasi-newton", 2 * 6 + 2 + 18 + 2)]
+    ("update", "numbers"), [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 18 + 3)]
 )
 def test_methods_of_second_order_keep_more_than_models(update: str, numbers: int) -> None:
     # Two tasks of 3 numbers: points, gradients and losses, and for quasi-Newton a metric of 9 for each task.

@@ -42,7 +42,7 @@ def test_from_the_critical_strength_on_there_are_no_coefficients(coupling: str, 
     settings = make_settings(coupling=coupling, dtype="float64", rounds=3000, intercept=intercept)
     critical = critical_strength(partitions, settings)
     for factor, zero in ((1.01, True), (0.9, False)):
-        models = train(partitions, replace(settings, strength=factor * critical)).models
+        models = train(partitions, replace(settings, strength=factor * critical, update="statistics")).models
         assert (np.abs(models.coef_).max() < 1e-6) == zero
 
 
@@ -60,6 +60,20 @@ def test_strengths_that_are_given_are_all_tried_from_large_to_small() -> None:
     assert selection.losses.shape == (3, 2)
     assert selection.strength == selection.strengths[selection.losses.mean(axis=1).argmin()]
     assert selection.losses[0] == pytest.approx(np.log(2), rel=0.1)
+
+
+def test_other_losses_choose_as_a_run_does_by_newtons_steps() -> None:
+    settings = make_settings(loss="logistic", coupling="mean-regularised", update="auto", dtype="float64")
+    told: list[float] = []
+    partitions = make_partitions(6, "logistic")
+    selection = select_strength(partitions, settings, folds=2, on_strength=lambda one, _: told.append(one))
+    choosing = replace(settings, strength=None, folds=2, rounds=40, tolerance=1e-4)
+    outcome = train(partitions, choosing).outcome
+    assert outcome is not None
+    assert told == selection.strengths.tolist()
+    assert len(told) == 10
+    assert selection.strength == outcome.strength
+    np.testing.assert_array_equal(selection.losses, outcome.selections["mean-regularised"].losses)
 
 
 @pytest.mark.parametrize("coupling", ["nuclear", "mean-regularised"])

@@ -134,8 +134,15 @@ def test_a_run_may_choose_the_strength_and_the_coupling() -> None:
     ("changes", "message"),
     [
         ({"coupling": "auto"}, r"coupling can be auto only if λ is chosen too, got 0\.05"),
-        ({"strength": None, "update": "gradient"}, 'update must be "auto" or "statistics" for a strength'),
-        ({"strength": None, "update": "auto", "loss": "huber"}, "loss must be squared for a strength that"),
+        (
+            {"strength": None, "update": "gradient"},
+            "update must be auto, statistics or newton for a strength",
+        ),
+        (
+            {"strength": None, "update": "auto", "aggregate": "median"},
+            "aggregate must be mean for a str",
+        ),
+        ({"update": "statistics", "loss": "huber"}, 'loss must be squared for update "statistics"'),
         ({"update": "statistics", "aggregate": "median"}, 'aggregate must be mean for update "statistics"'),
         ({"update": "statistics", "compression": "int8"}, 'compression must be none for update "statistics"'),
         (

@@ -6,7 +6,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.tasks import Partition, PartitionInfo
-from asyncdmtl.learning.updates import chooses_by_statistics, forecasts, resolve, statistics_layout
+from asyncdmtl.learning.updates import chooses_across, forecasts, resolve, statistics_layout
 
 
 def infos(features: int, loss: str = "squared") -> list[PartitionInfo]:
@@ -32,7 +32,7 @@ def test_statistics_for_few_features_gradients_for_many() -> None:
 def test_where_statistics_do_not_say_all_others_are_taken(changes: dict[str, str], update: str) -> None:
     settings = make_settings(**{"update": "auto", **changes})
     assert resolve(settings, infos(5)) == update
-    assert not chooses_by_statistics(settings, 100)
+    assert chooses_across(settings, 5, 100, 4) == (update == "newton")
 
 
 def test_of_many_features_curvature_is_learned_and_of_very_many_it_is_not() -> None:
@@ -56,8 +56,8 @@ def test_small_partitions_are_not_told_of() -> None:
     choosing = make_settings(update="auto", strength=None, least_rows=5)
     with pytest.raises(DataError, match=r"5 rows in each of 5 folds"):
         resolve(choosing, infos(5))
-    assert chooses_by_statistics(make_settings(update="auto", least_rows=5), 25)
-    assert not chooses_by_statistics(make_settings(update="auto", least_rows=5), 24)
+    assert chooses_across(make_settings(update="auto", least_rows=5), 5, 25, 4)
+    assert not chooses_across(make_settings(update="auto", least_rows=5), 5, 24, 4)
 
 
 def test_folds_have_statistics_of_their_own_only_where_something_is_chosen() -> None:

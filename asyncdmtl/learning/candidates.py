@@ -1,0 +1,144 @@
+"""What partitions tell of many candidates at once: models under several λ, trained without some of the rows.
+
+For cross-validation by Newton's steps there is a candidate for each coupling, each λ of its path and each
+data set: all rows, and the rows outside of each fold (`statistics.deal`). The updates of all candidates
+travel in one vector, so that rounds do not multiply. The vector of a partition has the share of its rows in
+each fold, and for each candidate the loss, the loss of the rows that its data set leaves out, the gradient
+and the curvature, all as shares of the partition's mean: the vector of a task is the mean of its partitions'.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arrays import Floats, Indices
+from asyncdmtl.learning.batches import Batch
+from asyncdmtl.learning.curvature import SecondOrderWire, second_derivatives
+from asyncdmtl.learning.losses import LOSSES
+
+# λ of the path of each coupling: three factors of ten.
+STRENGTHS = 10
+
+# A data set of which a task has less than this share of its rows has none of them.
+_NO_ROWS = 1e-9
+
+
+class Told(NamedTuple):
+    """What all tasks told of `P` paths × `K` data sets.
+
+    Attributes
+    ----------
+    shares : (K, T) float64 array
+        Of each task's rows in each data set, 1 in the first.
+    losses, held, gradients, H : (P, K, T, …) float64 arrays
+        Means over the rows of the data set, `held` over those that it leaves out; 0 where there are no rows.
+    """
+
+    shares: Floats
+    losses: Floats
+    held: Floats
+    gradients: Floats
+    H: Floats
+
+
+class CandidatesWire(SecondOrderWire):
+    """How the updates of candidates travel: as they are.
+
+    Parameters
+    ----------
+    d : int
+        Numbers of a model.
+    paths, folds : int
+        Candidates that differ in coupling or λ, and folds.
+    """
+
+    def __init__(self, d: int, paths: int, folds: int) -> None:
+        super().__init__(d, curvature=True)
+        self.paths, self.folds = paths, folds
+        self._block = 1 + self.length
+        self.length = folds + paths * (folds + 1) * self._block
+
+    def state_numbers(self, tasks: int, couplings: int) -> int:
+        """Numbers of a `CandidateTrainer`'s state beside the iterate's."""
+        K, paths = self.folds + 1, self.paths
+        descents = paths * descent_numbers((K, tasks, self.d))
+        return couplings + 1 + paths * (K * tasks * self.d + self.folds) + K * tasks + descents
+
+    def blocks(self, vectors: Floats) -> Floats:
+        """The part of vectors (n, length) that is about candidates, (n, paths, folds + 1, block): a view."""
+        return vectors[:, self.folds :].reshape(len(vectors), self.paths, self.folds + 1, self._block)
+
+    def told(self, vectors: Floats) -> Told:
+        """What the vectors (T, length) of all tasks say."""
+        left_out = np.concatenate([np.zeros((1, len(vectors))), vectors[:, : self.folds].T])
+        shares = np.where(1.0 - left_out > _NO_ROWS, 1.0 - left_out, 0.0)
+        blocks = self.blocks(vectors).transpose(1, 2, 0, 3)
+        in_means = np.where(shares > 0.0, 1.0, 0.0) / np.where(shares > 0.0, shares, 1.0)
+        out_means = np.where(left_out > 0.0, 1.0, 0.0) / np.where(left_out > 0.0, left_out, 1.0)
+        i, j = np.triu_indices(self.d)
+        H = np.empty((*blocks.shape[:3], self.d, self.d))
+        means = blocks * in_means[..., None]
+        H[..., i, j] = H[..., j, i] = means[..., 2 + self.d :]
+        held = blocks[..., 1] * out_means
+        return Told(shares, means[..., 0].copy(), held, means[..., 2 : 2 + self.d].copy(), H)
+
+
+def descent_numbers(shape: tuple[int, int, int]) -> int:
+    """Numbers of the state of a `Descent` of such a shape: data sets, tasks, numbers of a model."""
+    K, T, d = shape
+    return K * (2 * T * d + T + 3)
+
+
+def describe_candidates(
+    batch: Batch,
+    folds: Indices,
+    wire: CandidatesWire,
+    loss: str,
+    candidates: tuple[Floats, NDArray[np.bool_]],
+    out: Floats,
+) -> None:
+    """Write the vectors of a batch of partitions into rows `batch.places` of `out`, (partitions, length).
+
+    Parameters
+    ----------
+    batch : Batch
+    folds : (P, r) integer array
+        The fold of each row.
+    wire : CandidatesWire
+    loss : str
+        A name in `LOSSES`.
+    candidates : (paths, folds + 1, T, d) float64 array, (paths, folds + 1) bool array
+        Their models, and whether they are told second derivatives as they are, see
+        `curvature.second_derivatives`.
+    out : (partitions, length) float64 array
+    """
+    models, sharp = candidates
+    X = batch.X
+    if wire.d > X.shape[2]:
+        X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
+    columns = np.ascontiguousarray(np.swapaxes(X, 1, 2))
+    told = np.zeros((len(X), wire.length))
+    blocks, d = wire.blocks(told), wire.d
+    i, j = np.triu_indices(d)
+    ones = np.ones(batch.y.shape)
+    for k in range(wire.folds + 1):
+        kept = folds != k - 1
+        if k:
+            told[:, k - 1] = total(batch.shares(np.where(kept, 0.0, ones)), 1)
+        W = np.ascontiguousarray(models[:, k][:, batch.tasks].transpose(1, 2, 0))
+        s = np.ascontiguousarray(matmul(X, W).transpose(2, 0, 1))
+        values, derivatives = LOSSES[loss].value_and_derivative(s, batch.y)
+        blocks[:, :, k, 0] = total(batch.shares(np.where(kept, values, 0.0)), 2).T
+        blocks[:, :, k, 1] = total(batch.shares(np.where(kept, 0.0, values)), 2).T
+        shares = batch.shares(np.where(kept, derivatives, 0.0))
+        blocks[:, :, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
+        for p in range(wire.paths):
+            curvatures = second_derivatives(loss, s[p] - batch.y, derivatives[p], sharp=bool(sharp[p, k]))
+            weighted = X * batch.shares(np.where(kept, curvatures, 0.0))[:, :, None]
+            blocks[:, p, k, 2 + d :] = matmul(columns, weighted)[:, i, j]
+    out[batch.places] = told

@@ -1,0 +1,103 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.problems import make_settings
+
+from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.candidate_trainer import CandidateTrainer
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.selection import _held_out_loss, _splits
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import train
+
+FEATURES, FOLDS = 3, 3
+
+
+def labelled(tasks: int = 4, rows: int = 30) -> list[Partition]:
+    rng, made = np.random.default_rng(0), []
+    shared = rng.normal(size=FEATURES)
+    for t in range(tasks):
+        X = rng.normal(size=(rows, FEATURES))
+        scores = X @ (shared + 0.3 * rng.normal(size=FEATURES)) - 1.0
+        y = (scores + rng.logistic(size=rows) > 0.0).astype(np.float64)
+        made += [Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2]) for i in range(2)]
+    return made
+
+
+def choosing(**changes: Any) -> Settings:
+    given = {"loss": "logistic", "coupling": "mean-regularised", "strength": None, "update": "auto",
+             "rounds": 40, "tolerance": 1e-9, "dtype": "float64", "folds": FOLDS}  # fmt: skip
+    return make_settings(**(given | changes))
+
+
+def test_chooses_as_separate_fits_do_and_ends_at_the_optimum() -> None:
+    partitions, settings = labelled(), choosing()
+    trained = train(partitions, settings)
+    assert trained.converged
+    assert len(trained.objectives) <= 12
+    assert trained.outcome is not None
+    found = trained.outcome.selections["mean-regularised"]
+    fit = replace(settings, update="newton", tolerance=1e-9)
+    for at in (2, 6):
+        fit = replace(fit, strength=float(found.strengths[at]))
+        for fold, (kept, held) in enumerate(_splits(partitions, FOLDS, settings)):
+            loss = _held_out_loss(train(kept, fit).models, held, "logistic")
+            np.testing.assert_allclose(found.losses[at, fold], loss, rtol=3e-3)
+    assert found.strength == found.strengths[np.argmin(found.means)]
+    alone = train(partitions, replace(fit, strength=found.strength))
+    assert trained.outcome.objective == pytest.approx(alone.objectives[-1], rel=1e-8)
+    np.testing.assert_allclose(trained.models.coef_, alone.models.coef_, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"loss": "huber"}, {"loss": "squared_hinge"}, {"coupling": "auto", "intercept": "penalised"}],
+    ids=str,
+)
+def test_other_losses_and_intercepts_end_too(changes: dict[str, str]) -> None:
+    trained = train(labelled(3, 20), choosing(tolerance=1e-6, **changes))
+    assert trained.converged
+    assert trained.outcome is not None
+
+
+def test_a_fold_without_positive_labels_is_no_obstacle() -> None:
+    partitions = labelled()
+    one = np.zeros(15)
+    one[3] = 1.0
+    for n, y in enumerate((one, np.zeros(15))):
+        partitions[n] = Partition(f"p{n}", "t0", partitions[n].X, y)
+    trained = train(partitions, choosing())
+    assert trained.converged
+    assert np.isfinite(trained.models.coef_).all()
+
+
+def test_goes_on_from_a_state_to_the_same_bits() -> None:
+    partitions, settings = labelled(2, 12), choosing()
+    problem = Problem(settings, [p.info(settings) for p in partitions])
+    one = CandidateTrainer(problem, dict(enumerate(partitions)))
+    packed, again = (np.empty((len(partitions), problem.wire.length)) for _ in range(2))
+    for _ in range(5):
+        state = one.state()
+        assert len(state) == problem.state_bytes
+        other = CandidateTrainer(problem, dict(enumerate(partitions)))
+        other.restore(state)
+        np.testing.assert_array_equal(one.packed_updates(packed), other.packed_updates(again))
+        np.testing.assert_array_equal(packed, again)
+        Z = [problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)]
+        one.step(Z)
+        other.step(Z)
+        np.testing.assert_array_equal(one.state(), other.state())
+    with pytest.raises(UsageError, match="bytes"):
+        one.restore(state[:-1])
+    state[-16:] = 255
+    with pytest.raises(UsageError):
+        one.restore(state)
+
+
+def test_something_must_be_held_out() -> None:
+    partitions = [Partition(f"p{t}", f"t{t}", np.ones((1, 2)), np.array([t % 2.0])) for t in range(3)]
+    with pytest.raises(DataError, match="two rows"):
+        train(partitions, choosing())
