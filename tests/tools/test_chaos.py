@@ -86,6 +86,7 @@ def test_a_server_gets_just_the_settings_of_its_scenario(changes: dict[str, Any]
 
     @click.command()
     @training_options
+    @click.option("--test-fraction", type=float)
     def command(**values: Any) -> None:
         given.update(values)
 
@@ -96,7 +97,7 @@ def test_a_server_gets_just_the_settings_of_its_scenario(changes: dict[str, Any]
 
 
 async def test_a_seed_in_which_the_server_dies_twice() -> None:
-    scenario = tool("scenario").draw(820)
+    scenario = tool("scenario").draw(3132)
     assert scenario.group
     found = await outcome(scenario)
     assert found.ending == "done"
