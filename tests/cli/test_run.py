@@ -184,7 +184,7 @@ def test_models_of_all_workers_are_joined_in_natural_order(tmp_path: Path) -> No
 
 def test_models_that_differ_are_a_defect_unless_the_strategy_rounds(tmp_path: Path) -> None:
     files = [model(tmp_path, "0.npz", "t0"), model(tmp_path, "1.npz", "t0", coef=1.25)]
-    with pytest.raises(CodingError, match=r"workers ended with models that differ by 0\.25; this"):
+    with pytest.raises(CodingError, match=r"workers of this machine ended with models that differ, by 0\.25"):
         run._agreed_models(files, exact=True)
     models, spread = run._agreed_models(files, exact=False)
     assert spread == pytest.approx(0.25)
