@@ -24,6 +24,7 @@ from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import write_partition
 from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.launch.threads import ENDING_SECONDS, TakePart, run_apart, serve
+from asyncdmtl.learning.shared_solutions import FOLDER_VARIABLE
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.credentials import SECRET_VARIABLE
@@ -88,7 +89,15 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
 
     async def take_part(host: str, port: int, secret: bytes) -> TaskModels:
         process = await _start(
-            secret, "--connect", format_address(host, port), "--name", name, "--save", str(models), *options
+            secret,
+            models.parent,
+            "--connect",
+            format_address(host, port),
+            "--name",
+            name,
+            "--save",
+            str(models),
+            *options,
         )
         try:
             while (await _next_event(name, process))["event"] != "finished":
@@ -101,8 +110,11 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
     return take_part
 
 
-async def _start(secret: bytes, *options: str) -> Process:
-    """Start a worker process that prints its events as JSON and ends with its standard input."""
+async def _start(secret: bytes, folder: Path, *options: str) -> Process:
+    """Start a worker process that prints its events as JSON and ends with its standard input.
+
+    Workers with the same folder share solutions in it.
+    """
     # Options in the environment are for the command that the user called, which passes them on explicitly.
     environment = {
         key: value
@@ -110,6 +122,7 @@ async def _start(secret: bytes, *options: str) -> Process:
         if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
     }
     environment[SECRET_VARIABLE] = secret.decode()
+    environment[FOLDER_VARIABLE] = str(folder)
     # With -P, Python imports nothing from the current directory, which may contain a file such as random.py.
     # If the package itself is in the current directory, the process finds it by this path.
     if os.getcwd() == _ROOT:  # noqa: PTH109

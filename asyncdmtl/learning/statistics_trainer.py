@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,15 +16,12 @@ from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacke
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.ridge import alone_and_together
 from asyncdmtl.learning.settings import AUTO
+from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
 from asyncdmtl.learning.statistics_selection import Selection, choose, choose_strength
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer
-
-# The last solution in this process, by the digest of its problem; and the lock by which one thread solves.
-_SOLVED: dict[bytes, tuple[Floats, Outcome, Floats]] = {}
-_SOLVING = threading.Lock()
 
 
 class StatisticsTrainer(Trainer):
@@ -51,15 +47,15 @@ class StatisticsTrainer(Trainer):
         wire = self.problem.wire
         assert isinstance(wire, StatisticsWire)
         vectors: Sequence[NDArray[Any]] = Z(slice(None)) if callable(Z) else list(Z)
-        key = _key(self.problem, vectors)
-        # If workers share a process, one solves the problem, and the others use its solution.
-        with _SOLVING:
-            if key not in _SOLVED:
-                _SOLVED.clear()
-                _SOLVED[key] = self._solve(vectors, wire)
-            models, outcome, self._baselines = _SOLVED[key]
+        solution = shared(_key(self.problem, vectors), lambda: self._solve(vectors, wire))
+        models, told, baselines = np.split(
+            solution, np.cumsum([self.W.size, outcome_numbers(self.problem.settings)])
+        )
+        self._take(models.reshape(self.W.shape))
+        outcome = unpacked(told, self.problem.settings)
+        assert outcome is not None
+        self._baselines = baselines.reshape(self._baselines.shape).copy()
         self._conclude(outcome)
-        self._take(models)
         self._iterate.residual = outcome.gap
 
     def baselines(self) -> dict[str, TaskModels]:
@@ -127,8 +123,8 @@ class StatisticsTrainer(Trainer):
         if outcome is not None:
             self._coupling = self.problem.make_coupling(outcome.coupling, outcome.strength)
 
-    def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> tuple[Floats, Outcome, Floats]:
-        """The models (T, d), the outcome, and the baseline models."""
+    def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> Floats:
+        """The models (T, d), the outcome as from `packed`, and the baseline models, one after another."""
         problem, intercept = self.problem, self.problem.settings.intercept
         statistics = TaskStatistics.of(vectors, wire.layout)
         name, strength, selections = self._choice(statistics)
@@ -138,11 +134,9 @@ class StatisticsTrainer(Trainer):
         if problem.d > problem.coupled:
             W[:, -1] = statistics.intercepts(solution.W, intercept)[0, 0]
         gap = max(float(solution.gap[0, 0]), 0.0)
-        return (
-            W,
-            Outcome(name, strength, float(solution.value[0, 0]), gap, selections),
-            self._apart(statistics),
-        )
+        outcome = Outcome(name, strength, float(solution.value[0, 0]), gap, selections)
+        told = packed(outcome, problem.settings)
+        return np.concatenate([W.reshape(-1), told, self._apart(statistics).reshape(-1)])
 
     def _apart(self, statistics: TaskStatistics) -> Floats:
         problem = self.problem
