@@ -58,8 +58,11 @@ def _as_given(what: str, value: Any, option: click.Option) -> Any:
         values = value if isinstance(value, list) else [value]
         if not values or not all(isinstance(each, str) for each in values):
             raise UsageError(what, "must be text, or a list of texts", value)
-        # A name in a list is one name, even if it has commas in it.
-        return [f'"{each}"' if isinstance(value, list) and "," in each else each for each in values]
+        if isinstance(value, list) and len(values) == 1:
+            # Several texts are one name each, but a single one may hold several names unless it is quoted.
+            quoted = values[0].replace('"', '""')
+            return [f'"{quoted}"']
+        return values
     if isinstance(value, bool) == option.is_flag and isinstance(value, bool | int | float | str):
         return value if option.is_flag else str(value)
     raise UsageError(what, f"must be {'true or false' if option.is_flag else 'text or a number'}", value)

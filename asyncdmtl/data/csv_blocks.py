@@ -29,7 +29,8 @@ _BLOCK = 1 << 20
 # Separators at which lines may be cut. Other separators may be part of a number, or be several spaces.
 _SEPARATORS = ",;\t|:"
 
-# Spellings of missing values among numbers, besides those of `--missing`.
+# The most frequent of the MISSING_WORDS among numbers, besides those of `--missing`. The others are found
+# too, but more slowly: a block of numbers with any other word in it is read as cells.
 _WORDS = ("NA", "N/A", "#N/A", "<NA>", "NULL", "null", "None", "none")
 
 _NEWLINE, _QUOTE, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = b'\n" +-.0'

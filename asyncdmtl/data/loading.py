@@ -106,7 +106,10 @@ def is_table(spec: str | Sequence[str]) -> bool:
     """Whether a value of `--data` names files, not a recipe."""
     if not isinstance(spec, str):
         return True
-    return "://" in spec or "*" in spec or spec.lower().endswith(ENDINGS) or Path(spec).is_dir()
+    names = _files_of(spec)
+    return "*" in spec or any(
+        "://" in name or name.lower().endswith(ENDINGS) or Path(name).is_dir() for name in names
+    )
 
 
 def table_spec(given: Mapping[str, Any]) -> TableSpec:
@@ -117,7 +120,7 @@ def table_spec(given: Mapping[str, Any]) -> TableSpec:
     UsageError
         Task or target is missing, and the files are not all `.npz`, which have default names for them.
     """
-    patterns = names_of(given["data"])
+    patterns = _files_of(given["data"])
     npz = all(pattern.lower().endswith(".npz") for pattern in patterns)
     named = {name: given[name] for name in ("task", "target") if given[name] is not None}
     for name in ("task", "target"):
@@ -154,13 +157,19 @@ def reading_of(given: Mapping[str, Any]) -> Reading:
 def names_of(given: str | Sequence[str]) -> tuple[str, ...]:
     """The names that an option gives: one text with commas between names, or several texts, one name each.
 
-    In one text, a name in double quotes may have commas in it, as in CSV.
+    In one text, a name in double quotes may have commas and outer spaces in it, as in CSV.
     """
     texts = [given] if isinstance(given, str) else list(given)
     if len(texts) > 1:
         return tuple(texts)
     cells = next(csv.reader(texts, skipinitialspace=True), [])
-    return tuple(name.strip() for name in cells if name.strip())
+    # Spaces before a name are skipped by the reader, except in quotes.
+    return tuple(name.rstrip() for name in cells if name.strip())
+
+
+def _files_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that `--data` gives. The name of a file that is there is one name, even with commas in it."""
+    return (given,) if isinstance(given, str) and Path(given).exists() else names_of(given)
 
 
 def load(given: Mapping[str, Any], *, test: bool = True) -> Loaded:

@@ -126,19 +126,25 @@ def check_columns(source: Source, columns: Collection[str], names: Collection[st
     """Raise DataError unless a file has columns with these names; the error shows similar names."""
     for name in names:
         if name not in columns:
-            similar = difflib.get_close_matches(name, [column for column in columns if column], n=3)
             shown = [column for column in columns if column][:_SHOWN_NAMES]
-            rule = f"must have a column {name!r}"
-            if similar:
-                rule += f" (similar: {', '.join(map(repr, similar))})"
+            rule = f"must have a column {name!r}{_similar(name, columns)}"
             raise DataError(f"data file {source.name}", rule, shown)
+
+
+def _similar(name: str, columns: Collection[str]) -> str:
+    """What an error about an absent column adds: the names that are like it, whatever their case."""
+    lower: dict[str, str] = {column.lower(): column for column in columns if column}
+    close = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=3)]
+    # Names at whose commas an option was cut.
+    close += [each for each in columns if each.startswith(f"{name},") and each not in close]
+    return f" (similar: {', '.join(map(repr, close))})" if close else ""
 
 
 def _choose(source: Source, names: Sequence[str], wanted: Wanted) -> dict[str, int]:
     """The columns to read, with their positions: the key, and the wanted ones or all that have a name."""
     if absent := sorted(set(wanted.omit) - set(names)):
-        rule = f"must have the columns to omit {absent}"
-        raise DataError(f"data file {source.name}", rule, [name for name in names if name])
+        rule = f"must have the columns to omit {absent}{_similar(absent[0], names)}"
+        raise DataError(f"data file {source.name}", rule, [name for name in names if name][:_SHOWN_NAMES])
     asked = {wanted.key, *(wanted.only or ())}
     # A row index that was written without a name is no feature.
     unnamed = [i for i, name in enumerate(names) if _UNNAMED.fullmatch(name) and name not in asked]

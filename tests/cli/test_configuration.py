@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from asyncdmtl.cli.configuration import read_defaults
+from asyncdmtl.cli.data_options import names_option
+from asyncdmtl.data.loading import names_of
 from asyncdmtl.errors import UsageError
 
 
@@ -51,6 +54,22 @@ def test_the_command_line_overrides_the_file_and_that_the_environment(seen: Any)
     values = seen("[run]\nrounds = 2\nresume = false\n[server]\nrounds = 7\n", **everywhere)
     assert (values["rounds"], values["log_level"], values["resume"]) == (2, "debug", False)
     assert seen("[run]\nrounds = 2\n", "--rounds=3", **everywhere)["rounds"] == 3
+
+
+@pytest.mark.parametrize("names", [["a, b"], [" a"], ['a "b", c'], ["a, b", " c"]])
+def test_each_text_of_a_list_is_one_name(tmp_path: Path, names: list[str]) -> None:
+    @click.command("run")
+    @click.option("--config", type=click.Path(path_type=Path), is_eager=True, callback=read_defaults)
+    @names_option("--omit")
+    @click.pass_context
+    def command(context: click.Context, /, config: Path, omit: Any) -> None:
+        context.obj.append(names_of(omit))
+
+    file = tmp_path / "run.toml"
+    file.write_text(f"[run]\nomit = {json.dumps(names)}\n")
+    found: list[tuple[str, ...]] = []
+    assert CliRunner().invoke(command, ["--config", str(file)], obj=found).exit_code == 0
+    assert found == [tuple(names)]
 
 
 def test_hidden_options_are_not_for_the_environment(seen: Any) -> None:

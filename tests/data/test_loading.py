@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
-from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored
+from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored, names_of
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.tasks import Partition
@@ -30,7 +30,9 @@ def given(data: object, **changes: Any) -> dict[str, Any]:
     return {**NOTHING, "data": str(data), **changes}
 
 
-@pytest.mark.parametrize("spec", ["a.csv", "A.CSV", "a.csv.gz", "b.tsv", "x/*.parquet", "s3://b/k", "a.npz"])
+@pytest.mark.parametrize(
+    "spec", ["a.csv", "A.CSV", "a.csv.gz", "b.tsv", "x/*.parquet", "s3://b/k", "a.npz", '"a, b.csv"']
+)
 def test_files_are_tables(spec: str) -> None:
     assert is_table(spec)
 
@@ -38,6 +40,29 @@ def test_files_are_tables(spec: str) -> None:
 @pytest.mark.parametrize("spec", ["digits", "digits:rows=3", "my.toml", "my.toml:rows=3", "./x/my.toml"])
 def test_recipes_are_not(spec: str) -> None:
     assert not is_table(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a, b ,c", ("a", "b", "c")),
+        ('"a, b" , c', ("a, b", "c")),
+        ('" a"', (" a",)),
+        (("a, b", " c"), ("a, b", " c")),
+    ],
+)
+def test_names_in_quotes_keep_commas_and_spaces(text: Any, names: tuple[str, ...]) -> None:
+    assert names_of(text) == names
+
+
+@pytest.mark.parametrize("name", ["x, y.csv", " z.csv"])
+def test_a_file_may_have_commas_and_spaces_in_its_name(
+    table: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.rename(table.with_name(name))
+    monkeypatch.chdir(table.parent)
+    loaded = [load(given(data, task="school", target="mark")) for data in (name, f'"{name}"')]
+    assert [len(each.ids) for each in loaded] == [2, 2]
 
 
 def test_a_recipe_is_loaded_with_its_settings() -> None:

@@ -35,7 +35,9 @@ def test_only_some_columns_are_read(tmp_path: Path) -> None:
 def test_columns_to_omit_are_not_looked_at(tmp_path: Path) -> None:
     path = write_text(tmp_path, "t,day,x\na,2026-01-02,5\nb,7,6\n")
     assert read_file(path, omit={"day"}) == {"t": ["a", "b"], "x": [5.0, 6.0]}
-    with pytest.raises(DataError, match=r"must have the columns to omit \['days'\], got \['t', 'day', 'x'\]"):
+    with pytest.raises(
+        DataError, match=r"the columns to omit \['days'\] \(similar: 'day'\), got \['t', 'day', 'x'\]"
+    ):
         read_file(path, omit={"days"})
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -82,6 +84,15 @@ def test_similar_names_are_shown_for_a_column_that_is_not_there(tmp_path: Path) 
         DataError, match=r"must have a column 'clinics' \(similar: 'clinic'\), got \['clinic'"
     ):
         read_file(write_text(tmp_path, "clinic,x\na,1\n"), key="clinics")
+
+
+@pytest.mark.parametrize(("name", "similar"), [("X", "x"), ("dose", "dose, mg")])
+def test_names_in_another_case_or_cut_at_a_comma_are_similar(tmp_path: Path, name: str, similar: str) -> None:
+    path = write_text(tmp_path, 't,x,"dose, mg"\na,1,2\n')
+    with pytest.raises(DataError, match=rf"must have a column '{name}' \(similar: '{similar}'\)"):
+        read_file(path, key=name)
+    with pytest.raises(DataError, match=rf"the columns to omit \['{name}'\] \(similar: '{similar}'\)"):
+        read_file(path, omit=(name,))
 
 
 def test_names_of_columns_are_in_normal_form(tmp_path: Path) -> None:
