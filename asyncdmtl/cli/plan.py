@@ -144,7 +144,7 @@ def main(
     if output is not None:
         _write(output, json.dumps({"recipe": plan.recipe(), "digest": plan.digest.hex()}) + "\n")
     if plot_file is not None:
-        plot_plan(report, plan.uplink_matrix != 0, plot_file)
+        plot_plan(report, plan.uplink_matrix != 0, plot_file, file.name)
     _print(report, format)
 
 

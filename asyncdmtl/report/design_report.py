@@ -34,7 +34,6 @@ def report_design(
     """
     placement = design.placement
     N = len(placement.partitions)
-    lacked = sum(len(holders) < len(placement.workers) for holders in placement.holders)
     return {
         "placement": placement.as_dict(),
         "partitions": list(placement.partitions),
@@ -45,7 +44,7 @@ def report_design(
         "uplink_bound": str(design.uplink_bound),
         "downlink_load": str(design.downlink_load),
         "downlink_bound": str(design.downlink_bound),
-        "uncoded_load": str(lacked),
+        "uncoded_load": str(N),
         "speeds": None if speeds is None else dict(zip(placement.workers, map(str, speeds), strict=True)),
         "times": design.times and {key: str(value) for key, value in asdict(design.times).items()},
         "gap": str(design.gap),

@@ -77,7 +77,9 @@ def _draw_similarity(figure: Figure, axes: Axes, W: Floats, tasks: Sequence[str]
     least = float(cosines.min())
     colours, low = ("RdBu_r", -1.0) if least < 0.0 else ("Blues", least)
     image = axes.imshow(cosines, colours, vmin=low, vmax=1.0, interpolation="nearest")
-    figure.colorbar(image, ax=axes, label="cosine between models")
+    bar = figure.colorbar(image, ax=axes, label="cosine between models")
+    # Cosines near 1 are written in full: an offset would stand above the bar, in the title's place.
+    bar.ax.ticklabel_format(axis="y", useOffset=False)
     step = -(-len(rows) // MOST_NAMES)
     names = [tasks[t][:24] for t in ordered][::step]
     for ticks, rotation in ((axes.set_xticks, 90), (axes.set_yticks, 0)):

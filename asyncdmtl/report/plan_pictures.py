@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) -> None:
+def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path, name: str) -> None:
     """Draw a placement, the zero pattern of the uplink matrix, and the loads of all strategies.
 
     Parameters
@@ -37,6 +37,8 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
         True where the uplink matrix is not zero.
     path : Path
         Its ending selects the format.
+    name : str
+        The name of the placement file, for the headline.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path) ->
     matrix.set_title(f"Uplink matrix of {report['strategy']}: where it is not zero")
     _draw_strategies(loads, report)
     own = report["strategies"][report["strategy"]]
-    figure.suptitle(f"{report['strategy']}, {_headline(report, own)}")
+    figure.suptitle(f"{name}: {report['strategy']}, {_headline(report, own)}")
     make_room_for_legends(figure)
     save_figure(figure, path)
 

@@ -5,9 +5,10 @@ from fractions import Fraction
 
 from asyncdmtl.plan.design.search import Design, LinkTimes, TradeOff
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.report.design_report import report_design
 
-# Worker a stores everything: of three partitions, only two are lacked by some worker.
+# Worker a stores everything, and every worker stores p2.
 PLACEMENT = Placement({"a": ["p0", "p1", "p2"], "b": ["p0", "p2"], "c": ["p2"]})
 RATES = (Fraction(2), Fraction(1, 2), Fraction(0))
 DESIGN = Design(PLACEMENT, RATES, Fraction(5, 2), Fraction(2), Fraction(2), Fraction(2))
@@ -29,8 +30,10 @@ def test_a_design_in_plain_types() -> None:
     assert (report["speeds"], report["times"]) == (None, None)
 
 
-def test_uncoded_exchange_sends_what_some_worker_lacks() -> None:
-    assert report_design(DESIGN, {}, None, [])["uncoded_load"] == "2"
+def test_uncoded_exchange_sends_every_update_as_a_plan_of_it_does() -> None:
+    uncoded = make_plan(DESIGN.placement, strategy="uncoded")
+    assert uncoded.uplink_load == uncoded.downlink_load == 3
+    assert report_design(DESIGN, {}, None, [])["uncoded_load"] == "3"
 
 
 def test_times_and_speeds_are_told_where_time_was_minimised() -> None:

@@ -65,10 +65,10 @@ def pixels(axes: Axes) -> list[list[bool]]:
 
 def test_a_plan_has_its_placement_its_matrix_and_its_loads(panels: list[Figure], tmp_path: Path) -> None:
     pattern = np.array([[True, False, False], [False, True, True]])
-    plot_plan(PLAN, pattern, tmp_path / "plan.svg")
+    plot_plan(PLAN, pattern, tmp_path / "plan.svg", "sites.toml")
     assert b"<svg" in (tmp_path / "plan.svg").read_bytes()
     expected = "relay, 2 workers, 3 partitions, 1.33333 copies; vectors per round: uplink 1.5, downlink 1"
-    assert panels[0].get_suptitle() == expected
+    assert panels[0].get_suptitle() == f"sites.toml: {expected}"
     placement, matrix, loads = panels[0].axes
     assert pixels(placement) == [[True, True, False], [False, True, True]]
     assert [label.get_text() for label in placement.get_yticklabels()] == ["w0", "w1"]

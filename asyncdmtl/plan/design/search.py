@@ -204,7 +204,7 @@ class TradeOff:
     downlink_load : Fraction
         The load of `relay` as a broadcast, in vectors; no placement with this storage needs less.
     uncoded_uplink, uncoded_downlink : int
-        The loads without coding: every update that some worker lacks goes up once and down once.
+        The loads of `uncoded`, N: every update goes up once and down once, also if all workers store it.
     unicast_downlink : int
         `Σ_k (N − |M_k|)`: the downlink without multicast, coded or not.
     """
@@ -245,7 +245,6 @@ def trade_off(
         c = counted("copies", each)
         storage = -(-partitions * c // workers)
         design = design_placement([storage] * workers, partitions, copies=c, seed=seed)
-        lacked = 0 if c == workers else partitions
         rows.append(
             TradeOff(
                 copies=c,
@@ -254,8 +253,8 @@ def trade_off(
                 uplink_load=design.uplink_load,
                 uplink_bound=design.uplink_bound,
                 downlink_load=design.downlink_load,
-                uncoded_uplink=lacked,
-                uncoded_downlink=lacked,
+                uncoded_uplink=partitions,
+                uncoded_downlink=partitions,
                 unicast_downlink=partitions * (workers - c),
             )
         )

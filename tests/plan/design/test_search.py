@@ -235,7 +235,7 @@ def test_the_trade_off_of_whole_stores(K: int, N: int) -> None:
         assert row.uplink_load == row.uplink_bound == Fraction(N * (K - c), max(1, K - 1))
         assert row.downlink_load == N - row.storage
         assert row.unicast_downlink == N * (K - c)
-        assert row.uncoded_uplink == row.uncoded_downlink == (N if c < K else 0)
+        assert row.uncoded_uplink == row.uncoded_downlink == N
 
 
 def test_the_trade_off_of_unequal_stores() -> None:
