@@ -168,7 +168,8 @@ def draw(points: Sequence[Point], accuracy: float, path: Path) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     sizes.set_ylabel("MB a round, both ways, on the wire")
     times.set_ylabel("seconds a round")
-    times.legend(fontsize="x-small", loc="upper center", ncols=2)
+    # One column: two of the long labels are wider than the panel.
+    times.legend(fontsize="x-small", loc="upper center")
     for label, chosen in grouped(points, along):
         reached = [p.to_accuracy for p in chosen if p.to_accuracy is not None]
         if reached:
