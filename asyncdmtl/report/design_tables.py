@@ -8,7 +8,7 @@ from fractions import Fraction
 from rich.console import Console
 from rich.table import Table
 
-from asyncdmtl.report.console import make_console
+from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.design_report import DesignReport
 
 # The most characters of the picture of a worker's partitions, so that it fits beside the other columns in a
@@ -29,7 +29,9 @@ def show_additions(report: DesignReport, console: Console | None = None) -> None
     """Print the added copies as text, on stdout unless a console is given."""
     console = console or make_console()
     kinds = {"load": "the loads", "cost": "the costs", "makespan": "the times"}
-    table = Table(title=f"The next copies worth making, and {kinds[report['minimised']]} of relay with them")
+    table = FittedTable(
+        title=f"The next copies worth making, and {kinds[report['minimised']]} of relay with them"
+    )
     for heading, justify in (
         ("worker", "left"),
         ("partition", "left"),
@@ -50,7 +52,7 @@ def _store_table(report: DesignReport) -> Table:
     N = len(partitions)
     per_cell = -(-N // MOST_CELLS)
     each = "a cell is a partition" if per_cell == 1 else f"a cell is {per_cell} partitions, darker if stored"
-    table = Table(
+    table = FittedTable(
         title=f"{N} partitions, {float(Fraction(report['copies'])):g} copies of each",
         caption=f"{partitions[0]} to {partitions[-1]}: {each}",
     )
@@ -78,7 +80,7 @@ def _cells(stored: set[str], partitions: Sequence[str], per_cell: int) -> str:
 
 
 def _load_table(report: DesignReport) -> Table:
-    table = Table(title="Load of relay: vectors per round")
+    table = FittedTable(title="Load of relay: vectors per round")
     table.add_column("", overflow="fold")
     for heading in ("this placement", "least of all placements", "uncoded"):
         table.add_column(heading, justify="right", overflow="fold")
@@ -104,7 +106,7 @@ def _verdict(report: DesignReport) -> str:
 
 
 def _trade_off_table(report: DesignReport) -> Table:
-    table = Table(
+    table = FittedTable(
         title=f"Storage and computation against traffic, on {len(report['placement'])} equal workers"
     )
     for heading in (

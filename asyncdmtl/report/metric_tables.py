@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from asyncdmtl.report.console import FittedTable
 from asyncdmtl.report.units import gain_text, score_text
 
 # Columns that count the rows of a task: key in the report, and heading.
@@ -24,7 +24,7 @@ def show_metrics(metrics: Mapping[str, Any], console: Console) -> None:
     counts = {key: words for key, words in _COUNTS.items() if all(key in row for row in tasks.values())}
     gains = _gains(metrics, "single_task") if "single_task" in kinds else {}
     better = "higher" if metrics["higher_is_better"] else "lower"
-    table = Table(title=f"Test {metrics['name']} ({better} is better)")
+    table = FittedTable(title=f"Test {metrics['name']} ({better} is better)")
     table.add_column("task", overflow="fold")
     for heading in (*counts.values(), *map(_heading, kinds), *(["gain"] if gains else [])):
         table.add_column(heading, justify="right", overflow="fold")

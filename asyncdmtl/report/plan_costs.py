@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from asyncdmtl.report.console import FittedTable
 from asyncdmtl.report.units import human_bytes
 
 # Bytes of an exchanged number: those of float64, the default for data in files.
@@ -55,7 +56,7 @@ def predicted_costs(
 
 def cost_table(costs: Mapping[str, Mapping[str, Any]], chosen: str) -> Table:
     """The costs as a table, with the change against uncoded exchange if that is among the strategies."""
-    table = Table(title="Payload of the whole training, at the server")
+    table = FittedTable(title="Payload of the whole training, at the server")
     table.add_column("", no_wrap=True)
     for heading in ("up", "down", "together", "seconds", "beside uncoded"):
         table.add_column(heading, justify="right", overflow="fold")

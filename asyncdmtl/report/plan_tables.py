@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from asyncdmtl.report.console import make_console
+from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
 from asyncdmtl.report.units import human_bytes
@@ -22,7 +22,7 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     """Print a report as text, on stdout unless a console is given."""
     console = console or make_console()
     partitions = report["partitions"]
-    table = Table(title=f"Placement: {len(report['placement'])} workers, {len(partitions)} partitions")
+    table = FittedTable(title=f"Placement: {len(report['placement'])} workers, {len(partitions)} partitions")
     for heading in ("worker", "stores", "uplink"):
         table.add_column(heading, justify="right" if heading == "uplink" else "left")
     for worker, stored in report["placement"].items():
@@ -66,7 +66,7 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
 
 def _update_table(updates: Mapping[str, Any]) -> Table:
     """The predicted traffic of each kind of update, or the reason why it is not possible."""
-    table = Table(title="Updates: predicted rounds and bytes to 1e-6")
+    table = FittedTable(title="Updates: predicted rounds and bytes to 1e-6")
     table.add_column("", overflow="fold")
     for heading in ("rounds", "vector", "uplink", "downlink (wire)"):
         table.add_column(heading, justify="right", overflow="fold")
@@ -95,7 +95,9 @@ def _verdict(report: PlanReport) -> str:
 
 
 def _strategy_table(report: PlanReport) -> Table:
-    table = Table(title="Vectors per round: up, down (each row once), copies (of what goes down, by unicast)")
+    table = FittedTable(
+        title="Vectors per round: up, down (each row once), copies (of what goes down, by unicast)"
+    )
     headings = ("up", "bound", "down", "bound", "copies", "packets", "cost")
     table.add_column("", no_wrap=True)
     for heading in headings:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from asyncdmtl.report.console import make_console
+from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
 from asyncdmtl.report.units import decimal, human_bytes
@@ -152,7 +152,7 @@ def _training_words(report: Report) -> str:
 
 
 def _load_table(report: Report) -> Table:
-    table = Table(title="Load: vectors per round")
+    table = FittedTable(title="Load: vectors per round")
     table.add_column("", overflow="fold")
     for heading in ("measured", "planned", "lower bound", "uncoded"):
         table.add_column(heading, justify="right", overflow="fold")
@@ -163,7 +163,7 @@ def _load_table(report: Report) -> Table:
 
 
 def _byte_table(report: Report) -> Table:
-    table = Table(title="Bytes in the whole run")
+    table = FittedTable(title="Bytes in the whole run")
     table.add_column("", overflow="fold")
     for heading in ("payload", "framing", "uncoded payload"):
         table.add_column(heading, justify="right", overflow="fold")
