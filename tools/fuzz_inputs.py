@@ -150,7 +150,7 @@ EXAMPLES: dict[str, Message] = {
         Snapshot(0, 0, bytes(16), ROWS),
         AwaitRestore(0),
         Restore(bytes(16), ROWS),
-        Uplink(0, 0, bytes(24), (0.5, 0.25), 0.125, math.inf, ROWS),
+        Uplink(0, 0, bytes(48), (0.5, 0.25), 0.125, math.inf, ROWS),
         MoreRows(0, 0, (ROWS[200:],)),
         *(Downlink(0, 0, then, bytes(16), (ROWS[:200], ROWS[200:])) for then in ("go on", "give", "end")),
         Done(0, bytes(16)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_quick_settings
 
 from asyncdmtl.learning.compression import BLOCK, COMPRESSIONS, BFloat16, Compression, ErrorFeedback, Wire
 from asyncdmtl.learning.training import train
@@ -98,7 +98,9 @@ def test_training_on_compressed_updates_comes_near_the_optimum(name: str, dtype:
     partitions = make_partitions(6, "squared", features=5)
 
     def least(**changes: Any) -> float:
-        return float(train(partitions, make_settings(rounds=600, dtype=dtype, **changes)).objectives[-1])
+        return float(
+            train(partitions, make_quick_settings(rounds=600, dtype=dtype, **changes)).objectives[-1]
+        )
 
     exact, compressed = least(), least(compression=name, accelerated=False)
     assert compressed != exact

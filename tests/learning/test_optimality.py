@@ -8,7 +8,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pytest
-from support.problems import make_settings
+from support.problems import make_quick_settings
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.tasks import Partition
@@ -89,7 +89,7 @@ def test_a_run_reaches_the_centralised_optimum(
         for i, own in enumerate((slice(0, (len(y) + 1) // 2), slice((len(y) + 1) // 2, None)))
         if len(y[own])
     ]
-    settings = make_settings(
+    settings = make_quick_settings(
         loss=loss, coupling=coupling, strength=strength, intercept=intercept,
         rounds=20_000, tolerance=1e-6, dtype="float64",
     )  # fmt: skip
@@ -120,7 +120,7 @@ def test_tasks_of_one_class_have_a_finite_limit(coupling: str) -> None:
         for i in range(2)
         if len(y[i::2])
     ]
-    settings = make_settings(
+    settings = make_quick_settings(
         loss="logistic", coupling=coupling, strength=strength, dtype="float64", rounds=20_000, tolerance=1e-7
     )
     trained = train(partitions, settings)

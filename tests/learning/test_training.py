@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, MultiTaskLasso
-from support.problems import make_partitions, make_settings
+from support.problems import make_partitions, make_quick_settings
 
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -44,7 +44,7 @@ def test_l21_reaches_the_optimum_of_scikit_learn(intercept: bool) -> None:
     partitions = [
         Partition(f"p{3 * t + i}", f"t{t}", X[c], Y[c, t]) for t in range(3) for i, c in enumerate(cuts)
     ]
-    settings = make_settings(
+    settings = make_quick_settings(
         coupling="l21",
         strength=strength,
         rounds=500,
@@ -63,7 +63,7 @@ def test_l21_reaches_the_optimum_of_scikit_learn(intercept: bool) -> None:
 @pytest.mark.parametrize(("loss", "strength"), [("squared", 0.6), ("logistic", 0.15)])
 def test_nuclear_norm_reaches_a_point_that_is_optimal(loss: str, strength: float) -> None:
     partitions = make_partitions(8, loss, features=5)
-    settings = make_settings(loss=loss, strength=strength, rounds=6000, dtype="float64")
+    settings = make_quick_settings(loss=loss, strength=strength, rounds=6000, dtype="float64")
     trained = train(partitions, settings)
     trainer = make_trainer(partitions, settings)
     trainer.place(range(len(trainer.W)), np.column_stack([trained.models.coef_, trained.models.intercept_]))
@@ -86,7 +86,7 @@ def test_without_coupling_every_task_is_fitted_for_itself() -> None:
     partitions = [Partition("p0", "a", X[:50], y[:50]), Partition("p1", "a", X[50:], y[50:])]
     partitions.append(Partition("p2", "b", -X, y))
     models = train(
-        partitions, make_settings(loss="logistic", coupling="none", rounds=2000, dtype="float64")
+        partitions, make_quick_settings(loss="logistic", coupling="none", rounds=2000, dtype="float64")
     ).models
     alone = LogisticRegression(C=1e8, tol=1e-10, max_iter=1000).fit(X, y)
     assert models.coef_[0] == pytest.approx(alone.coef_[0], abs=1e-4)
@@ -125,7 +125,7 @@ def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, s
         for t in range(T)
         for i, c in enumerate([slice(0, 9), slice(9, rows)])
     ]
-    settings = make_settings(
+    settings = make_quick_settings(
         loss=loss,
         coupling="covariance",
         strength=strength,
@@ -143,7 +143,7 @@ def test_task_covariance_reaches_the_optimum_of_a_factorised_solver(loss: str, s
 @pytest.mark.parametrize("coupling", ["sparse-low-rank", "clustered"])
 def test_a_point_that_a_step_leaves_in_place_has_the_least_objective(coupling: str) -> None:
     partitions = make_partitions(6, "squared", features=3)
-    settings = make_settings(
+    settings = make_quick_settings(
         coupling=coupling, strength=0.3, rounds=60, dtype="float64", intercept="none", loss="huber"
     )
     trained = train(partitions, settings)
@@ -162,7 +162,7 @@ def test_a_point_that_a_step_leaves_in_place_has_the_least_objective(coupling: s
 
 @pytest.mark.parametrize("coupling", ["none", "nuclear", "l21", "covariance", "clustered"])
 def test_the_objective_never_rises(coupling: str) -> None:
-    settings = make_settings(coupling=coupling, rounds=60, dtype="float64", accelerated=False)
+    settings = make_quick_settings(coupling=coupling, rounds=60, dtype="float64", accelerated=False)
     objectives = train(make_partitions(6, "squared"), settings).objectives
     assert objectives.shape == (60,)
     assert (np.diff(objectives) <= 1e-12).all()
@@ -172,7 +172,7 @@ def test_the_objective_never_rises(coupling: str) -> None:
 def test_results_have_the_dtype_of_the_run_and_repeat() -> None:
     partitions = make_partitions(6, "squared")
     for dtype in ("float32", "float64"):
-        one, other = (train(partitions, make_settings(dtype=dtype)).models for _ in range(2))
+        one, other = (train(partitions, make_quick_settings(dtype=dtype)).models for _ in range(2))
         assert one.coef_.dtype == one.intercept_.dtype == dtype
         assert one.coef_.tobytes() == other.coef_.tobytes()
         assert one.features == 9
@@ -180,7 +180,7 @@ def test_results_have_the_dtype_of_the_run_and_repeat() -> None:
 
 def test_features_that_are_all_zero_do_no_harm() -> None:
     zeros = [Partition("p0", "t", np.zeros((2, 3)), np.ones(2))]
-    models = train(zeros, make_settings(intercept="none")).models
+    models = train(zeros, make_quick_settings(intercept="none")).models
     assert (models.coef_ == 0).all()
 
 
@@ -189,7 +189,7 @@ def test_acceleration_takes_far_fewer_rounds() -> None:
     rounds = {
         accelerated: train(
             partitions,
-            make_settings(
+            make_quick_settings(
                 strength=0.3, rounds=5000, tolerance=1e-6, dtype="float64", accelerated=accelerated
             ),
         )
@@ -203,8 +203,8 @@ def test_acceleration_takes_far_fewer_rounds() -> None:
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_a_run_that_converged_is_as_near_to_the_least_objective_as_it_says(coupling: str, loss: str) -> None:
     partitions = make_partitions(8, loss, features=2)
-    settings = make_settings(coupling=coupling, loss=loss, strength=0.2, rounds=20_000, dtype="float64")
-    trained = train(partitions, replace(settings, tolerance=1e-5, rounds=5000))
+    settings = make_quick_settings(coupling=coupling, loss=loss, strength=0.2, rounds=20_000, dtype="float64")
+    trained = train(partitions, replace(settings, tolerance=1e-5, rounds=1500))
     least = train(partitions, replace(settings, rounds=len(trained.objectives) + 2000)).objectives[-1]
     assert trained.converged or loss == "logistic"
     trainer = make_trainer(partitions, settings)
@@ -222,7 +222,7 @@ def test_weights_count_as_repeated_rows(update: str) -> None:
         repeated.append(
             Partition(f"p{n}", f"t{n // 2}", np.repeat(X, weights, axis=0), np.repeat(y, weights))
         )
-    settings = make_settings(
+    settings = make_quick_settings(
         rounds=500, dtype="float64", update=update, accelerated=update == "gradient", aggregate="mean"
     )
     one, other = (train(partitions, settings) for partitions in (weighted, repeated))
@@ -235,7 +235,7 @@ def test_a_penalised_intercept_is_one_more_feature_that_is_one() -> None:
     with_ones = [
         Partition(p.id, p.task, np.column_stack([p.X, np.ones(p.rows)]), p.y, p.weights) for p in partitions
     ]
-    settings = make_settings(rounds=300, dtype="float64", intercept="penalised")
+    settings = make_quick_settings(rounds=300, dtype="float64", intercept="penalised")
     one = train(partitions, settings)
     other = train(with_ones, replace(settings, intercept="none"))
     assert np.column_stack([one.models.coef_, one.models.intercept_]) == pytest.approx(other.models.coef_)
@@ -247,7 +247,7 @@ def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None
     rng = np.random.default_rng(3)
     X = rng.standard_normal((8, 2)) * 0.1
     far = [Partition(f"p{n}", "t", X, 100.0 + rng.standard_normal(8)) for n in range(2)]
-    settings = make_settings(
+    settings = make_quick_settings(
         update="model", accelerated=False, epochs=3, rounds=300, intercept=intercept, dtype="float64"
     )
     objectives = train(far, settings).objectives

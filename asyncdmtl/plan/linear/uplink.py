@@ -41,6 +41,11 @@ class WantedTarget:
     responders: list[tuple[int, ...]]
 
 
+# The most columns (partitions × packets) of combinations for which subspaces and codes with more packets are
+# tried by default: with 24 columns they take ten seconds and seldom save anything.
+MOST_STRUCTURED_COLUMNS = 18
+
+
 @dataclass(frozen=True, eq=False)
 class Uplink:
     """Uplink matrices (R_k·P, N·P) by worker, their worst condition number, and the bound on their rows."""
@@ -108,7 +113,8 @@ def _cheaper(wanted: WantedTarget, P: int, best: Uplink) -> Uplink:
     found = search.first(search.bound.packets, 3 * EFFORT) or search.fewest(most)
     # Subspaces and codes take long with many packets: they are tried only if decomposition is not possible.
     whole = search.bound.fractional.denominator
-    if found is None and (wanted.reduced.rank == 1 or max(2, whole) == P):
+    small = len(wanted.reduced.placement.partitions) * P <= MOST_STRUCTURED_COLUMNS
+    if found is None and (wanted.reduced.rank == 1 or (max(2, whole) == P and small)):
         found = min(best, _structured(wanted, search.bound, P), key=lambda each: each.load)
     return found or best
 
