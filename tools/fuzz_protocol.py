@@ -115,7 +115,11 @@ def _move(ours: Session, moves: Iterator[int]) -> None:
     """Send the message that the input selects, else the one that is due."""
     while own := fuzz_inputs.moves_of(ours.role, ours.state):
         forced = not fuzz_inputs.moves_of(ours.peer, ours.state)
-        choice = next(moves, int(forced))
+        # A message after which the session is where it was, such as a part of a declaration, is never due.
+        leaving = [
+            i for i, event in enumerate(own) if (event, ours.state) not in fuzz_inputs.MOVES[ours.state]
+        ]
+        choice = next(moves, 1 + leaving[0] if forced else 0)
         if not choice:
             return
         message, *_ = fuzz_inputs.numbered(own[(choice - 1) % len(own)], ours.plan, ours.round)
