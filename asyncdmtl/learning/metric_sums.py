@@ -30,6 +30,10 @@ BINS = 1024
 near 0; the lower half is of scores that say class 0."""
 
 
+LARGEST = 1e280
+"""The largest sum of squares that a worker may tell: of many such partitions the sums are still finite."""
+
+
 @dataclass(frozen=True, eq=False)
 class SquaredErrors:
     """Sums of a regression.
@@ -84,8 +88,8 @@ class SquaredErrors:
         """Read the result of `as_list`; ValueError, TypeError or AttributeError if it is malformed."""
         rows, centre, scatter, errors = content
         found = {_kind(kind): _sum(value) for kind, value in errors.items()}
-        if not isinstance(centre, float) or not math.isfinite(centre):
-            raise ValueError("a mean that is not finite")
+        if not isinstance(centre, float) or not abs(centre) <= math.sqrt(LARGEST):
+            raise ValueError("a mean that is none, or too large")
         return cls(_count(rows), centre, _sum(scatter), found)
 
 
@@ -148,13 +152,22 @@ class Histograms:
         rows, packed = content
         counts = {}
         for kind, (bins, *both) in packed.items():
-            places, told = np.array(bins, np.int64), np.array(both, np.int64)
-            if told.shape != (2, len(bins)) or told.min(initial=0) < 0 or told.sum() != rows:
+            negative, positive = both
+            # Python's whole numbers are added here, whose sum does not wrap around.
+            if (
+                len(negative) != len(bins)
+                or len(positive) != len(bins)
+                or sum(negative) + sum(positive) != rows
+            ):
                 raise ValueError("counts that do not add up")
-            if len(set(bins)) != len(bins) or places.min(initial=0) < 0 or places.max(initial=0) >= BINS:
+            if not all(type(count) is int and 0 <= count <= rows for count in (*negative, *positive)):
+                raise ValueError("counts that are none")
+            if not all(type(place) is int and 0 <= place < BINS for place in bins) or len(set(bins)) != len(
+                bins
+            ):
                 raise ValueError("bins that are none")
             counts[_kind(kind)] = np.zeros((2, BINS), np.int64)
-            counts[kind][:, places] = told
+            counts[kind][:, bins] = negative, positive
         return cls(_count(rows), counts)
 
 
@@ -210,6 +223,6 @@ def _count(value: object) -> int:
 
 
 def _sum(value: object) -> float:
-    if not isinstance(value, float) or not 0.0 <= value < math.inf:
-        raise ValueError("a sum of squares that is none")
+    if not isinstance(value, float) or not 0.0 <= value <= LARGEST:
+        raise ValueError("a sum of squares that is none, or too large")
     return value

@@ -64,6 +64,17 @@ class Outcome:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError("outcome", "must be what a trainer told", content) from error
 
+    def checked(self, settings: Settings) -> Outcome:
+        """This outcome; UsageError if it cannot be that of a run with these settings."""
+        names = _candidates(settings)
+        if not {self.coupling, *self.selections} <= set(names):
+            couplings = [self.coupling, *self.selections]
+            raise UsageError("outcome", f"must be of a coupling among {', '.join(names)}", couplings)
+        numbers = [self.strength, self.objective, self.gap]
+        if not all(map(math.isfinite, numbers)) or self.strength < 0.0:
+            raise UsageError("outcome", "must have finite numbers, and a strength of at least 0", numbers)
+        return self
+
 
 def outcome_numbers(settings: Settings) -> int:
     """The number of numbers in the result of `packed`."""

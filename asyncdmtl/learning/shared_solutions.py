@@ -59,9 +59,11 @@ def _from_folder(folder: Path, key: bytes, solve: Callable[[], Floats]) -> Float
             return found
         solution = solve()
         unfinished = file.with_suffix(f".{os.getpid()}")
-        with unfinished.open("wb") as opened:
-            np.save(opened, solution, allow_pickle=False)
-        unfinished.replace(file)
+        # Without the file, the others solve by themselves.
+        with contextlib.suppress(OSError):
+            with unfinished.open("wb") as opened:
+                np.save(opened, solution, allow_pickle=False)
+            unfinished.replace(file)
         return solution
     return solve()
 

@@ -6,8 +6,9 @@ of the first worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import msgpack
 
@@ -19,6 +20,8 @@ from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol.messages.registry import Done
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
+
+Read = TypeVar("Read")
 
 
 def conclude(progress: TrainingProgress, done: Mapping[Member, Done]) -> None:
@@ -32,15 +35,12 @@ def conclude(progress: TrainingProgress, done: Mapping[Member, Done]) -> None:
 
 
 def _believed_outcome(progress: TrainingProgress, told: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
-    groups = _groups(told)
+    settings = progress.problem.settings
+    sound = _sound(progress, told, lambda content: Outcome.from_dict(content).checked(settings))
+    groups = _groups({worker: told[worker] for worker in sound})
     for worker in [worker for group in groups[1:] for worker in group]:
         progress.note(worker, DisagreementError.__name__, "told another outcome than most workers")
-    for group in groups[:1]:
-        try:
-            return Outcome.from_dict(told[group[0]])
-        except UsageError as error:
-            progress.note(group[0], type(error).__name__, str(error))
-    return None
+    return sound[groups[0][0]] if groups else None
 
 
 def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> dict[str, MetricSums]:
@@ -55,21 +55,31 @@ def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> 
             for member, message in done.items()
             if info.id in member.partitions and info.id in message.tests
         }
+        sound = _sound(progress, told, partial(_checked, progress, info))
         # Under an inexact strategy, models differ in their last bits, and so do the sums.
-        groups = _groups(told) if exact else [[worker] for worker in told]
-        for worker in [worker for group in groups[1:] for worker in group] if exact else ():
+        groups = _groups({worker: told[worker] for worker in sound}) if exact else [list(sound)]
+        for worker in [worker for group in groups[1:] for worker in group]:
             odd.setdefault(worker, []).append(info.id)
-        for group in groups:
-            try:
-                found[info.id] = _checked(progress, info, told[group[0]])
-                break
-            except UsageError as error:
-                progress.note(group[0], type(error).__name__, str(error))
+        if sound:
+            found[info.id] = sound[groups[0][0]]
     for worker, names in odd.items():
         reason = f"told other sums of the test rows of {names} than their other holders"
         progress.note(worker, DisagreementError.__name__, reason)
     if missing := [info.id for info in progress.problem.infos if info.held and info.id not in found]:
         progress.note("", "TestRowsMissing", f"nobody told how models do on the test rows of {missing}")
+    return found
+
+
+def _sound(
+    progress: TrainingProgress, told: Mapping[str, Any], read: Callable[[Any], Read]
+) -> dict[str, Read]:
+    """The reports of the workers whose reports can be read. The other workers are noted."""
+    found = {}
+    for worker, content in told.items():
+        try:
+            found[worker] = read(content)
+        except UsageError as error:
+            progress.note(worker, type(error).__name__, str(error))
     return found
 
 

@@ -130,6 +130,17 @@ def test_a_file_that_is_no_array_is_replaced(
     assert np.load(file)[0] == 4.0
 
 
+def test_a_solution_that_cannot_be_written_is_not_computed_twice(
+    key: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    # A folder is where the file should be.
+    (tmp_path / f"{key.hex()}.npy" / "full").mkdir(parents=True)
+    calls: list[float] = []
+    assert shared(key, solver(6.0, calls))[0] == 6.0
+    assert calls == [6.0]
+
+
 def test_without_the_folder_each_process_solves(
     key: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

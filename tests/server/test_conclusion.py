@@ -59,7 +59,19 @@ def test_what_most_say_is_believed_and_the_others_are_named() -> None:
 def test_nonsense_is_noted_and_another_holder_believed(nonsense: Any) -> None:
     progress = end(w0=({}, {"p0": nonsense, "p1": sums(1.0)}), w1=({}, {"p0": sums(1.0), "p1": sums(1.0)}))
     assert set(progress.tests) == {"p0", "p1"}
-    assert set(noted(progress)) >= {"w0"}
+    assert set(noted(progress)) == {"w0"}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"coupling": "magic"}, {"strength": float("nan")}, {"strength": -1.0}, {"objective": float("inf")}],
+)
+def test_an_outcome_that_cannot_be_is_noted_and_another_worker_believed(lie: dict[str, Any]) -> None:
+    progress = end(w0=(TOLD | lie, {}), w1=(TOLD, {}))
+    assert progress.outcome is not None
+    assert progress.outcome.as_dict() == TOLD
+    # The last note is of test rows of which nobody told.
+    assert noted(progress) == ["w0", ""]
 
 
 def test_test_rows_that_nobody_told_of_are_missed() -> None:
