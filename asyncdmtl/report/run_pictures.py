@@ -25,7 +25,7 @@ from asyncdmtl.report.pictures import (
     plain_log_ticks,
     save_figure,
 )
-from asyncdmtl.report.units import decimal, score_text
+from asyncdmtl.report.units import decimal, load_text, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +139,7 @@ def _draw_loads(axes: Axes, report: dict[str, Any]) -> None:
         bars = axes.bar(
             positions, [float(Fraction(load)) for _, load in present], 0.25, label=label, color=colour
         )
-        axes.bar_label(bars, [load for _, load in present], fontsize=8)
+        axes.bar_label(bars, [load_text(load) for _, load in present], fontsize=8)
     axes.set_xticks(range(len(names)), list(names.values()))
     axes.set_ylabel("vectors per round")
     axes.set_title("Load: what coding saves")

@@ -12,7 +12,7 @@ from rich.table import Table
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
-from asyncdmtl.report.units import decimal, human_bytes
+from asyncdmtl.report.units import decimal, human_bytes, load_text
 
 # Rows of the tables: heading, and key in the report.
 _DIRECTIONS = (
@@ -158,7 +158,8 @@ def _load_table(report: Report) -> Table:
         table.add_column(heading, justify="right", overflow="fold")
     for name, key in _DIRECTIONS:
         part = report[key]
-        table.add_row(name, part["measured_load"], part["load"], part.get("bound", "-"), part["uncoded_load"])
+        loads = (part["measured_load"], part["load"], part.get("bound", "-"), part["uncoded_load"])
+        table.add_row(name, *map(load_text, loads))
     return table
 
 
@@ -186,6 +187,11 @@ def _traffic_words(report: Report) -> str:
         if travels
         else "No vector travels: every worker has all partitions."
     )
+    if report["rounds"] and up["measured_load"] != up["load"]:
+        lines.append(
+            "Measured loads are means over the rounds of all plans, with rows that were sent again; "
+            "planned loads and bounds are those of the last plan."
+        )
     if 0 < _MUCH_FRAMING * up["payload_bytes"] < up["framing_bytes"]:
         lines.append(_framing_words(report))
     heard = bool(report["multicast"] and report["multicast"]["listeners"])

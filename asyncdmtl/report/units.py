@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+# The most characters of a fraction that is shown as it is; longer ones would cover others in pictures.
+LONGEST_FRACTION = 7
+
 
 def human_bytes(count: int) -> str:
     """Bytes with a decimal unit (1 kB is 1000 B) and three digits."""
@@ -19,6 +22,11 @@ def human_bytes(count: int) -> str:
 def decimal(fraction: str) -> str:
     """A fraction as a decimal number: `"3/2"` is `"1.5"`."""
     return f"{float(Fraction(fraction)):g}"
+
+
+def load_text(load: str) -> str:
+    """A load as a fraction, or with four digits if the fraction is long, as a mean over several plans is."""
+    return load if len(load) <= LONGEST_FRACTION else f"{float(Fraction(load)):.4g}"
 
 
 def score_text(value: float | None) -> str:

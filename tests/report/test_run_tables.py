@@ -69,6 +69,16 @@ def test_framing_that_is_much_beside_small_vectors_is_told(
     assert words is None or words in text
 
 
+def test_loads_of_several_plans_are_told_as_means(report_of_a_run: dict[str, Any]) -> None:
+    assert "means over the rounds of all plans" not in run_tables._traffic_words(report_of_a_run)
+    uplink = report_of_a_run["uplink"] | {"measured_load": "101573/13000"}
+    report = report_of_a_run | {"uplink": uplink}
+    assert "means over the rounds of all plans" in run_tables._traffic_words(report)
+    text = shown(show_run, report)
+    assert "7.813" in text
+    assert "101573/13000" not in text
+
+
 def test_where_nothing_travels_nothing_is_compared(report_of_a_run: dict[str, Any]) -> None:
     assert "No vector travels" not in run_tables._traffic_words(report_of_a_run)
     none = {"payload_bytes": 0, "load": "0"}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from asyncdmtl.report.units import decimal, gain_text, human_bytes, score_text
+from asyncdmtl.report.units import decimal, gain_text, human_bytes, load_text, score_text
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ def test_bytes_have_units(count: int, text: str) -> None:
 
 def test_fractions_become_decimals() -> None:
     assert (decimal("3/2"), decimal("7"), decimal("1/3")) == ("1.5", "7", "0.333333")
+
+
+def test_loads_are_fractions_unless_they_are_long() -> None:
+    assert (load_text("15/2"), load_text("1045/2"), load_text("-")) == ("15/2", "1045/2", "-")
+    assert load_text("101573/13000") == "7.813"
 
 
 def test_scores_and_gains_keep_enough_digits() -> None:
