@@ -24,7 +24,7 @@ from asyncdmtl.protocol.messages.base import (
 )
 
 # The version of the protocol. A server refuses workers of another one.
-VERSION = 5
+VERSION = 6
 
 # Bytes of the random numbers that both ends draw for a proof: enough that none is ever drawn twice.
 PROOF_NONCE_BYTES = 32
