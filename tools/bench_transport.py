@@ -19,12 +19,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from results import processor
+from results import Table, processor, results_option, write_results
 
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net import event_loop
@@ -118,8 +119,8 @@ async def work(port: int, plain_port: int, sizes: list[int], goes: int) -> None:
     await connection.close()
 
 
-async def bench(sizes: list[int], goes: int) -> None:
-    """Time both, and print a line for each size."""
+async def bench(sizes: list[int], goes: int) -> list[tuple[str, ...]]:
+    """Time both, and print a line for each size; returns the cells of the lines."""
     opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
     server = await listen(HERE, 0, lambda: Connection("server", Ledger(), SILENCE, on_open=opened.set_result))
     with socket.create_server((HERE, 0)) as plain_server:
@@ -132,9 +133,10 @@ async def bench(sizes: list[int], goes: int) -> None:
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 await joined_server(connection)
                 connection.session.body_limit = max(sizes)
-                await compare(connection, plain, sizes, goes)
+                rows = await compare(connection, plain, sizes, goes)
             await connection.close()
             await worker.wait()
+            return rows
         finally:
             if worker.returncode is None:
                 worker.kill()
@@ -142,10 +144,13 @@ async def bench(sizes: list[int], goes: int) -> None:
             server.close()
 
 
-async def compare(connection: Connection, plain: socket.socket, sizes: list[int], goes: int) -> None:
-    """Move the same bytes in both ways, in turns."""
+async def compare(
+    connection: Connection, plain: socket.socket, sizes: list[int], goes: int
+) -> list[tuple[str, ...]]:
+    """Move the same bytes in both ways, in turns; returns the cells of the lines."""
     print(f"{'bytes':>10} {'blocking':>9} {'asyncdmtl':>10} {'ratio':>6}   GB/s each way, median of {goes}")
     round_ = 0
+    rows: list[tuple[str, ...]] = []
     for size in sizes:
         sent = np.random.default_rng(size).integers(0, 256, size, np.uint8)
         back, times = np.empty(size, np.uint8), ([], [])  # type: tuple[Any, tuple[list[float], list[float]]]
@@ -170,6 +175,8 @@ async def compare(connection: Connection, plain: socket.socket, sizes: list[int]
         rates = [2 * size / statistics.median(taken) / 1e9 for taken in times]
         ratio = rates[1] / rates[0]
         print(f"{size:>10} {rates[0]:>9.2f} {rates[1]:>10.2f} {ratio:>6.2f}", flush=True)
+        rows.append((f"{size:,}", f"{rates[0]:.2f}", f"{rates[1]:.2f}", f"{ratio:.2f}"))
+    return rows
 
 
 async def timed(exchange: Callable[[], Awaitable[Any]], times: list[float], sent: NDArray[np.uint8]) -> None:
@@ -190,8 +197,8 @@ async def watch(late: list[float]) -> None:
         late.append(clock() - due)
 
 
-async def stall(megabytes: float, rounds: int) -> None:
-    """Serve a run from this process, and print the longest stall of its event loop."""
+async def stall(megabytes: float, rounds: int) -> tuple[str, ...]:
+    """Serve a run from this process, and print the longest stall of its event loop; returns the cells."""
     K, copies = 3, 2
     placement = Placement.cyclic(K, K, copies)
     # Each of 3 workers sends half a vector up, and is sent one: 4.5 vectors in all.
@@ -232,6 +239,7 @@ async def stall(megabytes: float, rounds: int) -> None:
         f"{len(made)} rounds of {made[-1] / 1e6:.0f} MB at the server, {took:.2f} s each: its event loop was "
         f"late by at most {worst * 1e3:.1f} ms, in 99 % of {len(late)} times by at most {most * 1e3:.1f} ms"
     )
+    return f"{made[-1] / 1e6:.0f} MB", f"{took:.2f} s", f"{worst * 1e3:.1f} ms", f"{most * 1e3:.1f} ms"
 
 
 @click.command(context_settings={"show_default": True})
@@ -241,13 +249,24 @@ async def stall(megabytes: float, rounds: int) -> None:
     "--megabytes", default=100.0, help="A round of the run in which stalls are measured; 0: no run."
 )
 @click.option("--rounds", default=10, help="Of that run.")
-def main(sizes: str, goes: int, megabytes: float, rounds: int) -> None:
+@results_option
+def main(sizes: str, goes: int, megabytes: float, rounds: int, results_file: Path | None) -> None:
     """Compare the runtime's connection with blocking sockets, and measure stalls of the event loop."""
     print(f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}", end=", ")
     print(f"Python {platform.python_version()}, {event_loop.loop_name()}")
-    event_loop.run(bench([int(size) for size in sizes.split(",")], goes))
+    rows = event_loop.run(bench([int(size) for size in sizes.split(",")], goes))
+    head = ("bytes of a message", "blocking, GB/s each way", "asyncdmtl", "asyncdmtl ÷ blocking")
+    tables = [Table("transport", head, tuple(rows))]
     if megabytes:
-        event_loop.run(stall(megabytes, rounds))
+        head = (
+            "a round at the server",
+            "seconds",
+            "latest wake-up of its event loop",
+            "99 % of wake-ups within",
+        )
+        tables.append(Table("stalls", head, (event_loop.run(stall(megabytes, rounds)),)))
+    if results_file is not None:
+        write_results(results_file, tables)
 
 
 if __name__ == "__main__":

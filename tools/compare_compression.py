@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
-from results import Table, write_results
+from results import Table, results_option, write_results
 
 from asyncdmtl.data import loading
 from asyncdmtl.exchange.strategies import codes_whole_tasks
@@ -35,7 +35,7 @@ from asyncdmtl.plan.planner import make_plan
 @click.option("--copies", default=3, show_default=True)
 @click.option("--accelerated/--plain", default=True, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path))
-@click.option("--results", "results_file", type=click.Path(path_type=Path), help="For docs_benchmarks.py.")
+@results_option
 def main(
     recipe: str,
     rounds: int,

@@ -1,6 +1,6 @@
 """Measure the same exchange through asyncdmtl and through widely used systems, by the kernel's counters.
 
-    sudo .venv/bin/python tools/compare_systems.py --markdown table.md
+    sudo .venv/bin/python tools/compare_systems.py --budget 6 --rates open,100mbit
 
 Every worker ends up with the updates of all. Each worker, and the server, is in a network namespace of its
 own; seconds are medians of rounds, bytes are those of the interfaces. The other systems hold one copy of each
@@ -11,13 +11,13 @@ cannot be installed is left out, and the table says so. It needs root.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import click
 from compare_runs import Case, Measured, run_own, run_peer
 from launch import SERVER
 from namespaces import Host, network
-from results import processor
+from results import Table, processor, results_option, write_results
 
 from asyncdmtl._version import __version__
 
@@ -151,22 +151,24 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:.1f} ms" if value < 0.1 else f"{value:.2f} s"
 
 
-def table(results: Sequence[Result]) -> str:
-    """Markdown: a table for each number of workers and size of vectors."""
-    parts = []
+def tables(results: Sequence[Result]) -> Iterator[tuple[Table, str]]:
+    """A table for each number of workers and size of vectors, with what it says about coding."""
     for workers, numbers in dict.fromkeys((r.workers, r.numbers) for r in results):
         chosen = [r for r in results if (r.workers, r.numbers) == (workers, numbers)]
         rates = [rate for rate in RATES if any(r.rate == rate for r in chosen)]
-        head = ["open links" if rate == OPEN else f"{rate.removesuffix('mbit')} Mbit/s" for rate in rates]
-        lines = [
-            f"| {workers} workers × {numbers:,} float32 | MB a round | busiest link | {' | '.join(head)} |",
-            "| --- " * (3 + len(rates)) + "|",
-        ]
-        for name in dict.fromkeys(map(title, chosen)):
-            own = {r.rate: r for r in chosen if title(r) == name}
-            lines.append(f"| {name} | {' | '.join(cells(own, rates))} |")
-        parts.append("\n".join(lines) + "\n\n" + verdict(chosen, rates))
-    return "\n\n".join(parts) + "\n"
+        head = (f"{workers} workers × {numbers:,} float32", "MB a round", "busiest link", *map(link, rates))
+        named = {name: {r.rate: r for r in chosen if title(r) == name} for name in map(title, chosen)}
+        rows = tuple((name, *cells(own, rates)) for name, own in named.items())
+        yield Table(f"systems-{workers}-{numbers}", head, rows), verdict(chosen, rates)
+
+
+def link(rate: str) -> str:
+    """A rate in the head of a table."""
+    return "open links" if rate == OPEN else re.sub(r"(\d+)([mg])bit", _spelled, rate)
+
+
+def _spelled(rate: re.Match[str]) -> str:
+    return f"{rate[1]} {rate[2].upper()}bit/s"
 
 
 def cells(own: Mapping[str, Result], rates: Sequence[str]) -> list[str]:
@@ -190,7 +192,7 @@ def verdict(chosen: Sequence[Result], rates: Sequence[str]) -> str:
             continue
         rivals = [r for r in there if r.system in PEERS or (r.system, r.copies) == ("uncoded", coded.copies)]
         shares = sorted((median(coded) / median(r), title(r)) for r in rivals)
-        where = "Open links" if rate == OPEN else rate.replace("mbit", " Mbit/s")
+        where = link(rate).capitalize()
         faster = sum(share >= 1 for share, _ in shares)
         told.append(
             f"{where}: a round of {title(coded)} takes "
@@ -215,11 +217,10 @@ def median(result: Result) -> float:
 @click.option("--peers", default=",".join(PEERS), help="Which peers; empty for none.")
 @click.option("--environment", type=click.Path(path_type=Path), default=ENVIRONMENT, help="Of the peers.")
 @click.option("--budget", default=20.0, help="Seconds of rounds per case; decides how many there are.")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write all as JSON.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write the table here.")
+@results_option
 def main(
     workers: str, numbers: str, rates: str, copies: str, peers: str, environment: Path, budget: float,
-    report_file: Path | None, markdown: Path | None,
+    results_file: Path | None,
 ) -> None:  # fmt: skip
     """Compare systems in network namespaces."""
     names = [name for name in peers.split(",") if name]
@@ -242,13 +243,11 @@ def main(
             results.append(result)
             told = result.skipped if result.measured is None else seconds(result.measured.seconds)
             print(f"{count} workers × {size} at {rate}: {title(result)}: {told}", flush=True)
-    text = f"{machine}.\n\n{table(results)}"
-    print(text)
-    if markdown is not None:
-        markdown.write_text(text, encoding="utf-8")
-    if report_file is not None:
-        content = {"machine": machine, "results": [asdict(result) for result in results]}
-        report_file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    made = list(tables(results))
+    for table, said in made:
+        print(f"\n{table.markdown()}\n\n{said}")
+    if results_file is not None:
+        write_results(results_file, [table for table, _ in made])
 
 
 def _list(text: str) -> list[int]:

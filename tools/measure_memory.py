@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from results import Table, results_option, write_results
 
 from asyncdmtl.data import recipes
 from asyncdmtl.plan.parameters import STRATEGIES
@@ -28,6 +29,9 @@ from asyncdmtl.plan.placement import Placement
 
 PAGE = 4096
 SAMPLE = 0.002
+
+# The coupling of strategies that cannot take a non-linear one.
+COUPLINGS = {"linear": "mean"}
 
 
 class Watch:
@@ -175,8 +179,8 @@ async def measure(
     raise click.ClickException("the server ended early")
 
 
-def show(report: dict[str, Any], peaks: list[int], what: str) -> None:
-    """Print the table."""
+def show(report: dict[str, Any], peaks: list[int], what: str) -> tuple[str, ...]:
+    """Print a run's figures; returns its cells for the page."""
     vector = report["vector"]["bytes"]
     loads = Fraction(report["uplink"]["load"]) + Fraction(report["downlink_broadcast"]["load"])
     coded, before, most = int(loads * vector), peaks[0], max(peaks[1:])
@@ -185,7 +189,9 @@ def show(report: dict[str, Any], peaks: list[int], what: str) -> None:
     )
     print(f"  before the plan {before / 1e6:.1f} MB; at the peak of each round, more than that:")
     print("  " + " ".join(f"{(peak - before) / 1e6:.1f}" for peak in peaks[1:]))
-    print(f"  the most is {(most - before) / coded:.2f} times one round's coded bytes")
+    print(f"  the most is {(most - before) / coded:.2f} times one round's coded bytes", flush=True)
+    megabytes = [f"{size / 1e6:.1f} MB" for size in (coded, before, most - before)]
+    return report["strategy"] + what, *megabytes, f"{(most - before) / coded:.2f}"
 
 
 @click.command(context_settings={"show_default": True})
@@ -193,28 +199,42 @@ def show(report: dict[str, Any], peaks: list[int], what: str) -> None:
 @click.option("--partitions", default=12)
 @click.option("--copies", default=3)
 @click.option("--features", default=1_000_000, help="Numbers per vector.")
-@click.option("--strategy", type=click.Choice(STRATEGIES), default="relay")
+@click.option("--strategy", "strategies", default="relay", help=f"Of {', '.join(STRATEGIES)}.")
 @click.option("--rounds", default=8)
 @click.option("--slow", type=float, help="Megabytes a second of the first worker's link.")
 @click.option("--tls", is_flag=True)
+@results_option
 def main(
     workers: int,
     partitions: int,
     copies: int,
     features: int,
-    strategy: str,
+    strategies: str,
     rounds: int,
     slow: float | None,
     tls: bool,
+    results_file: Path | None,
 ) -> None:
-    """Measure the server's memory over the rounds of a run."""
+    """Measure the server's memory over the rounds of a run of each strategy."""
     spec = f"synthetic:tasks={partitions // 2},rows=2,parts=2,features={features},rank=2,test_rows=0"
     names = recipes.load(spec.replace(f"features={features}", "features=2"), seed=0, only=(), test=False).ids
     placement = Placement.cyclic(workers, len(names), copies)
-    options = ["--strategy", strategy, "--coupling", "l21", "--dtype", "float32", "--rounds", str(rounds)]
     rate = None if slow is None else slow * 1e6
-    report, peaks = asyncio.run(measure(placement, spec, options, rate, tls))
-    show(report, peaks, (" over TLS" if tls else "") + (f", one link of {slow:g} MB/s" if slow else ""))
+    what = (" over TLS" if tls else "") + (f", one link of {slow:g} MB/s" if slow else "")
+    rows = []
+    for strategy in strategies.split(","):
+        options = ["--strategy", strategy, "--coupling", COUPLINGS.get(strategy, "l21"), "--dtype", "float32"]
+        report, peaks = asyncio.run(measure(placement, spec, [*options, "--rounds", str(rounds)], rate, tls))
+        rows.append(show(report, peaks, what))
+    if results_file is not None:
+        head = (
+            "strategy",
+            "coded bytes of a round",
+            "memory before",
+            "more at the peak",
+            "more ÷ coded bytes",
+        )
+        write_results(results_file, [Table(results_file.stem, head, tuple(rows))])
 
 
 if __name__ == "__main__":

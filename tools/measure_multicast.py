@@ -25,6 +25,7 @@ import click
 import numpy as np
 from launch import SERVER, Trained, processes, train
 from namespaces import Host, network
+from results import Table, results_option, write_results
 
 from asyncdmtl.plan.placement import Placement
 
@@ -82,17 +83,19 @@ def measure(
     return trained, sent, models
 
 
-def line(name: str, trained: Trained, sent: float, bound: float) -> str:
-    """The line of the output for a run."""
+def show(name: str, trained: Trained, sent: float, bound: float) -> tuple[str, ...]:
+    """Print the line of a run; returns its cells for the page."""
     seconds = statistics.median(b - a for a, b in pairwise(trained.times))
+    cells = (name, f"{seconds:.3f} s", f"{sent / 1e6:.3f} MB", f"{sent / bound - 1:+.2%}")
     told = trained.report["multicast"]
-    words = f"{name:24}{seconds:8.3f} s{sent / 1e6:10.3f} MB{sent / bound - 1:+9.2%}"
-    if told is None:
-        return words
-    rows = told["workers"].values()
-    copies, lost, given = (sum(row[key] for row in rows) for key in ("sent", "lost", "ranges"))
-    share = told["repair_bytes"] / max(1, told["datagram_bytes"])
-    return f"{words}   lost {lost / max(1, copies):.2%}, repair {share:.2%}, {given} ranges over TCP"
+    more = ""
+    if told is not None:
+        rows = told["workers"].values()
+        copies, lost, given = (sum(row[key] for row in rows) for key in ("sent", "lost", "ranges"))
+        share = told["repair_bytes"] / max(1, told["datagram_bytes"])
+        more = f"   lost {lost / max(1, copies):.2%}, repair {share:.2%}, {given} ranges over TCP"
+    print(f"{cells[0]:24}{cells[1]:>10}{cells[2]:>13}{cells[3]:>9}{more}", flush=True)
+    return cells
 
 
 @click.command(context_settings={"show_default": True})
@@ -105,6 +108,7 @@ def line(name: str, trained: Trained, sent: float, bound: float) -> str:
 @click.option("--multicast-rate", default="90", help="As for the server.")
 @click.option("--packets", is_flag=True, help="Cut everything into packets of the wire.")
 @click.option("--uncoded", is_flag=True, help="Also without coding, over TCP.")
+@results_option
 def main(
     workers: int,
     copies: int,
@@ -115,6 +119,7 @@ def main(
     multicast_rate: str,
     packets: bool,
     uncoded: bool,
+    results_file: Path | None,
 ) -> None:
     """Compare the multicast group with TCP."""
     spec = f"synthetic:tasks={workers},rows=4,parts=1,features={features},test_rows=0"
@@ -124,17 +129,21 @@ def main(
     print(f"{workers} workers, {copies} copies, {features} float32, links {rate or 'open'}")
     print(f"bound of the downlink: {bound / 1e6:g} MB a round")
     print(f"{'':24}{'a round':>10}{'server sends':>13}{'over bound':>9}")
+    rows = []
     if uncoded:
         trained, sent, _ = measure(placement, spec, [*common, "--strategy", "uncoded"], rate, 0.0, packets)
-        print(line("TCP, uncoded", trained, sent, bound))
+        rows.append(show("TCP, uncoded", trained, sent, bound))
     trained, sent, expected = measure(placement, spec, common, rate, 0.0, packets)
-    print(line("TCP, coded", trained, sent, bound))
+    rows.append(show("TCP, coded", trained, sent, bound))
     group = [*common, "--downlink", "multicast", "--multicast-rate", multicast_rate]
     for loss in losses:
         trained, sent, models = measure(placement, spec, group, rate, loss, packets)
         if models != expected:
             raise click.ClickException(f"at {loss} % loss the models are not those of TCP")
-        print(line(f"multicast, {loss:g} % loss", trained, sent, bound))
+        rows.append(show(f"multicast, {loss:g} % loss", trained, sent, bound))
+    if results_file is not None:
+        head = ("", "a round", "the server's interface sends", "over the bound of the downlink")
+        write_results(results_file, [Table(results_file.stem, head, tuple(rows))])
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ vectors grow. Linux only.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import click
 from launch import follow, processes
 from measure_memory import Watch
 from namespaces import HERE
+from results import Table, results_option, write_results
 
 from asyncdmtl.data import recipes
 from asyncdmtl.net import event_loop
@@ -150,6 +150,24 @@ def line(scale: Scale) -> str:
     )
 
 
+COLUMNS = (
+    "workers × partitions × float32", "a round", "processor time of the server", "sent and received",
+    "memory before", "more at the peak",
+)  # fmt: skip
+
+
+def cells(scale: Scale) -> tuple[str, ...]:
+    """The cells of a run on the page."""
+    return (
+        f"{scale.workers} × {scale.partitions} × {scale.numbers:,}",
+        f"{scale.seconds:.3f} s",
+        f"{scale.processor_seconds:.3f} s",
+        f"{scale.bytes / 1e6:,.1f} MB",
+        f"{scale.memory_before / 1e6:.0f} MB",
+        f"{scale.memory / 1e6:.0f} MB",
+    )
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--workers", default="10,20,50,100,200")
 @click.option("--partitions", type=int, help="As many as there are workers, unless given.")
@@ -159,7 +177,7 @@ def line(scale: Scale) -> str:
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="relay")
 @click.option("--rounds", default=10)
 @click.option("--together", default=1, help="Worker sessions in a process.")
-@click.option("--report", "report_file", type=click.Path(path_type=Path), help="Write all as JSON.")
+@results_option
 def main(
     workers: str,
     partitions: int | None,
@@ -169,7 +187,7 @@ def main(
     strategy: str,
     rounds: int,
     together: int,
-    report_file: Path | None,
+    results_file: Path | None,
 ) -> None:
     """Measure the server as workers and vectors grow."""
     print(HEAD)
@@ -179,10 +197,8 @@ def main(
         placement = Placement.cyclic(count, parts, copies)
         found.append(measure(placement, tasks or parts, length, copies, strategy, rounds, together))
         print(line(found[-1]), flush=True)
-    if report_file is not None:
-        report_file.write_text(
-            json.dumps([asdict(scale) for scale in found], indent=2) + "\n", encoding="utf-8"
-        )
+    if results_file is not None:
+        write_results(results_file, [Table(results_file.stem, COLUMNS, tuple(map(cells, found)))])
 
 
 if __name__ == "__main__":

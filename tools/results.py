@@ -17,9 +17,18 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import numpy as np
 
 from asyncdmtl._version import __version__
+
+# The option with which a benchmark writes its results for the page.
+results_option = click.option(
+    "--results",
+    "results_file",
+    type=click.Path(path_type=Path),
+    help="Write the table here, for docs_benchmarks.py.",
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -78,13 +77,13 @@ def test_coding_of_a_plan_is_compared(
 
 
 def test_scale_of_sessions_that_share_a_process(tmp_path: Path) -> None:
-    report = tmp_path / "scale.json"
-    run("measure_scale", "--workers=4", "--rounds=3", "--together=2", "--report", str(report))
-    (scale,) = json.loads(report.read_text())
+    scales = tool("measure_scale")
+    scale = scales.measure(scales.Placement.cyclic(4, 4, 3), 4, 1000, 3, "relay", rounds=3, together=2)
     # 4 workers that each lack one vector; the bound is 4/3, a third of a vector from each.
-    assert 4 * 1000 * (4 + 4 / 3) < scale["bytes"] < 4 * 1002 * (4 + 4 / 3) + 4000
-    assert scale["memory_before"] > 10e6
-    assert scale["memory"] < 50e6
+    assert 4 * 1000 * (4 + 4 / 3) < scale.bytes < 4 * 1002 * (4 + 4 / 3) + 4000
+    assert scale.memory_before > 10e6
+    assert scale.memory < 50e6
+    assert scales.cells(scale)[0] == "4 × 4 × 1,000"
 
 
 @pytest.mark.root
@@ -114,7 +113,8 @@ def test_what_was_skipped_and_where_coding_does_not_pay_is_said() -> None:
         compare.Result("uncoded", 4, 1000, "open", 2, figures[2]),
         compare.Result("relay", 4, 1000, "open", 2, figures[1]),
     ]
-    told = compare.table(results)
+    ((table, said),) = compare.tables(results)
+    told = f"{table.markdown()}\n{said}"
     assert "| bare asyncio + msgpack star | 1 | 1 | 0.25 s |" in told
     assert "| MPI allgather (mpi4py, MPICH) | – | – | skipped |" in told
     assert "takes 0.50 × asyncdmtl uncoded, 2 copies; 2.00 × bare asyncio + msgpack star" in told
