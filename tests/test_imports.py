@@ -34,6 +34,7 @@ FLOORS = [
     ["server", "worker"],
     ["launch"],
     ["report"],
+    ["dask"],
     ["estimators"],
     ["cli"],
     ["__init__", "__main__"],

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Tests of code that uses the dependencies; all others would take minutes more.
 TESTS = (
     "tests/arithmetic/test_probe.py",
+    "tests/dask",
     "tests/data",
     "tests/exchange",
     "tests/field",
@@ -32,8 +33,8 @@ TESTS = (
     "tests/scenarios/test_own_data.py",
 )
 
-# The extras that commands need for one of their options.
-OPTIONS = ("metrics", "parquet", "plot", "remote", "zstd")
+# The extras that commands need for one of their options, and that of `asyncdmtl.dask`.
+OPTIONS = ("dask", "metrics", "parquet", "plot", "remote", "zstd")
 
 # A requirement with a lower bound: its name, the bound, and a marker.
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)\s*(?P<marker>;.*)?")

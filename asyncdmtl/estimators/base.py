@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
     workers: int = 3
     copies: int = 2
     parts: int = 1
-    cluster: str = "threads"
+    cluster: Any = "threads"
     random_state: Any = 0
 
     def fit(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> Self:
@@ -129,6 +130,17 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         if transform is not None:
             self._sklearn_output_config = {"transform": transform}
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state for pickles and copies. A Dask client can be in none, and "threads" takes its place."""
+        state: dict[str, Any] = super().__getstate__()
+        return state if isinstance(self.cluster, str) else {**state, "cluster": "threads"}
+
+    def __sklearn_clone__(self) -> Self:
+        """An estimator with the same parameters, and with the same Dask client."""
+        twin: Self = BaseEstimator.__sklearn_clone__(copy.copy(self))
+        twin.cluster = self.cluster
+        return twin
 
     @property
     def _intercept(self) -> str:

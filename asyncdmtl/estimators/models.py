@@ -170,10 +170,11 @@ class CodedMultiTaskRegressor(_Regressor):
         How many workers there are, and how many of them hold each partition.
     parts : int
         The most partitions that the rows of a task are cut into.
-    cluster : str
-        Where training runs: in "threads" of this process, in "processes" on this machine, or with the server
-        at "HOST:PORT" (`python -m asyncdmtl.server --workers …`). Such a server has its own strategy, and its
-        settings must equal these. Secrets and certificates for it are taken from the environment:
+    cluster : str or distributed.Client
+        Where training runs: in "threads" of this process, in "processes" on this machine, on the Dask workers
+        of a client, or with the server at "HOST:PORT" (`python -m asyncdmtl.server --workers …`). Such a
+        server has its own strategy, and its settings must equal these. Pickles have "threads" in place of a
+        Dask client. Secrets and certificates for it are taken from the environment:
         ASYNCDMTL_SECRET and the other variables of `python -m asyncdmtl.worker`.
     random_state : int, RandomState or None
         The seed for learners that draw random numbers.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.launch.joining import join_server
@@ -15,13 +17,19 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.records import RunOptions, RunRecord
 
 
+def is_dask(cluster: object) -> bool:
+    """Whether `cluster` is a Dask client. Without distributed in this process there can be none."""
+    distributed = sys.modules.get("distributed")
+    return distributed is not None and isinstance(cluster, distributed.Client)
+
+
 def is_remote(cluster: object) -> bool:
     """Whether `cluster` is the address of a server, HOST:PORT."""
     return isinstance(cluster, str) and ":" in cluster
 
 
 def run_on(
-    cluster: str,
+    cluster: Any,
     settings: Settings,
     strategy: str,
     partitions: Sequence[Partition],
@@ -32,8 +40,8 @@ def run_on(
 
     Parameters
     ----------
-    cluster : str
-        "threads", "processes", or HOST:PORT of a server.
+    cluster : str or distributed.Client
+        "threads", "processes", a Dask client, or HOST:PORT of a server.
     settings : Settings
     strategy : str
         The strategy of a run on this machine; a server elsewhere has its own.
@@ -59,6 +67,12 @@ def run_on(
         return run_in_threads(options, stored)
     if cluster == "processes":
         return run_in_processes(options, stored)
+    if is_dask(cluster):
+        # Imported here, because other clusters do not need Dask.
+        from asyncdmtl.dask.cluster import run_with_partitions
+
+        return run_with_partitions(cluster, options, stored)
     if not is_remote(cluster):
-        raise UsageError("cluster", "must be threads, processes or HOST:PORT of a server", cluster)
+        rule = "must be threads, processes, a Dask client or HOST:PORT of a server"
+        raise UsageError("cluster", rule, cluster)
     return join_server(*parse_address(cluster, "cluster"), settings, stored, left_to_server)

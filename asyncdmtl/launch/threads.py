@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import ssl
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Event, Thread
@@ -89,9 +90,15 @@ def run_in_threads(
 
 
 async def serve(
-    options: RunOptions, workers: Mapping[str, TakePart], on_event: OnEvent | None = None
+    options: RunOptions,
+    workers: Mapping[str, TakePart],
+    on_event: OnEvent | None = None,
+    *,
+    host: str = LOOPBACK,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[RunRecord, TaskModels]:
-    """Serve a run on the loopback interface, in which `workers` take part.
+    """Serve a run, by default on the loopback interface, in which `workers` take part.
 
     If a worker fails before training has begun, the run ends. Later, the server goes on without the worker if
     it can. Returns and raises as `run_in_threads`.
@@ -109,14 +116,15 @@ async def serve(
 
     # Hexadecimal text, since worker processes get the secret in an environment variable.
     secret = secrets.token_hex(32).encode()
-    security = ServerSecurity(Credentials(secret, {}, "this run"))
-    server = asyncio.create_task(Server(options, note, security).run(LOOPBACK, 0))
+    security = ServerSecurity(Credentials(secret, {}, "this run"), tls)
+    server = asyncio.create_task(Server(options, note, security).run(host, port))
     tasks: dict[str, asyncio.Task[TaskModels]] = {}
     try:
         await asyncio.wait([server, address], return_when=asyncio.FIRST_COMPLETED)
         if address.done():
-            host, port = address.result()
-            tasks = {name: asyncio.create_task(join(host, port, secret)) for name, join in workers.items()}
+            where = address.result()
+            joining = {name: join(where[0], where[1], secret) for name, join in workers.items()}
+            tasks = {name: asyncio.create_task(part) for name, part in joining.items()}
         pending: set[asyncio.Task[Any]] = {server, *tasks.values()}
         while not server.done() and (training or not failures(tasks.values())):
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)

@@ -154,7 +154,7 @@ def test_who_does_not_arrive_says_so() -> None:
         ("workers", 0, "workers must be a whole number"),
         ("copies", 4, "copies must lie between 1 and the number of workers"),
         ("parts", 0, "parts must be a whole number"),
-        ("cluster", "cloud", "cluster must be threads, processes or HOST:PORT"),
+        ("cluster", "cloud", "cluster must be threads, processes, a Dask client or HOST:PORT"),
         ("dtype", "float16", "dtype must be one of"),
         ("random_state", -1, "random_state must be a whole number"),
         ("learner", SGDRegressor(), "learner and epochs are for updates that are models only"),

@@ -23,5 +23,5 @@ def test_a_run_on_this_machine_is_the_twin(cluster: str) -> None:
 def test_an_unknown_cluster_is_refused() -> None:
     assert is_remote("localhost:7700")
     assert not is_remote("threads")
-    with pytest.raises(UsageError, match="cluster must be threads, processes or HOST:PORT"):
+    with pytest.raises(UsageError, match="cluster must be threads, processes, a Dask client or HOST:PORT"):
         run_on("cloud", make_settings(), "relay", PARTITIONS, PLACEMENT)
