@@ -126,8 +126,8 @@ training_options = together(
         "--tolerance",
         type=float,
         show_default="1e-6 for gradients of files, else 0",
-        help="End when the objective is estimated to be within this relative distance of the least; "
-        "0 makes all --rounds.",
+        help="End when the objective is estimated to be within this relative distance of the least (with "
+        "other aggregates than the mean: of that of a fixed point of the rounds); 0 makes all --rounds.",
     ),
     click.option(
         "--dtype",
@@ -140,8 +140,8 @@ training_options = together(
         "--compression",
         type=click.Choice(tuple(COMPRESSIONS)),
         default="none",
-        help="Round updates so that they take fewer bytes; what rounding takes off an update is added to the "
-        "next. For strategies by which workers aggregate.",
+        help="Round the change of each update since the round before, so that it takes fewer bytes; training "
+        "ends at the same optimum. For strategies by which workers aggregate.",
     ),
     click.option(
         "--arithmetic",

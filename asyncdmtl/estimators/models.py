@@ -159,8 +159,8 @@ class CodedMultiTaskRegressor(_Regressor):
     max_iter : int
         The most rounds.
     tol : float
-        The permitted distance of the objective from its minimum, as a share of the objective; with 0, all
-        `max_iter` rounds are made.
+        The permitted distance of the objective from its minimum, as a share of the objective (from that of a
+        fixed point, see `converged_`); with 0, all `max_iter` rounds are made.
     dtype : str
         "float64" or "float32": the type of models and of exchanged vectors.
     strategy : str
@@ -190,7 +190,8 @@ class CodedMultiTaskRegressor(_Regressor):
     n_iter_ : int
         Rounds made.
     converged_ : bool
-        Whether `tol` was reached; if not, there was a ConvergenceWarning.
+        Whether `tol` was reached; if not, there was a ConvergenceWarning. With an `aggregate` other than
+        "mean", or a `learner`, the models are then near a fixed point of the rounds, not the minimum.
     history_ : dict of (n_iter_,) arrays
         One value for each round: "objective", "residual" (an estimate of the distance of the objective from
         its minimum), "up_bytes", "down_bytes", "seconds". With a server elsewhere, the first two may be NaN.

@@ -10,10 +10,10 @@ by hand.
 **How to add a kind of update.** The sides carry vectors of any length and dtype. Everything that depends on
 the kind of update is a method of the trainer or of its problem:
 
-- `Problem.wire` gives the length (`length`) and dtype (`dtype`) of a vector as it travels, and turns it into
-  numbers again (`unpack`).
+- `Problem.wire` gives the length (`length`) and dtype (`dtype`) of a vector as it travels.
 - `Trainer.packed_updates(out)` fills row `i` of `out` with the vector of partition `Trainer.own[i]`, and
-  returns the mean loss of each.
+  returns the mean loss of each. `Trainer.unpacked(n, packed)` turns a vector that travelled into
+  numbers again.
 - `Problem.aggregate(t, vectors)` makes one vector of the vectors of task `t`. If `Problem.columnwise` is
   true, it may be called for some columns at a time.
 - `Trainer.step(Z)` takes the aggregates of all tasks and moves the models. `Trainer.advance(Z, ready)` may

@@ -47,7 +47,8 @@ class CodedWorkerSide(WorkerSide):
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
-        if plan.aggregated and problem.settings.compression != "none":
+        self._compressed = problem.settings.compression != "none"
+        if plan.aggregated and self._compressed:
             raise CodingError("a plan that codes aggregates of tasks cannot serve compressed updates")
         self._delivery = plan.deliveries[worker]
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
@@ -242,9 +243,13 @@ class AggregatingWorkerSide(CodedWorkerSide):
 
     def _aggregate(self, t: int, vectors: Sequence[Vectors], cols: slice) -> Vectors:
         """The aggregate of one task, from its updates, or as it was received if aggregates travel."""
-        if len(vectors) == 1:
-            return self._problem.wire.unpack(vectors[0])[cols]
-        return self._problem.aggregate(t, np.stack([self._problem.wire.unpack(v)[cols] for v in vectors]))
+        if len(vectors) == 1 and not self._compressed:
+            return vectors[0][cols]
+        updates = [
+            self.trainer.unpacked(n, v)[cols]
+            for n, v in zip(self._problem.partitions_of[t], vectors, strict=True)
+        ]
+        return self._problem.aggregate(t, np.stack(updates))
 
 
 class RelayWorkerSide(AggregatingWorkerSide):

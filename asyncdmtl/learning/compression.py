@@ -1,11 +1,14 @@
-"""Compression of updates: numbers are rounded, and the rounding errors are added to the next updates.
+"""Compression of updates: each update travels as its rounded difference from an estimate of it.
 
-Codes combine the compressed vectors and decode them exactly, so all workers take the step with the same
-updates, bit for bit. All holders of a partition keep the same rounding errors of its updates (error
-feedback). A new plan discards these errors at all holders.
+Everybody that takes steps keeps an estimate of the update of every partition, which begins at 0 and to which
+every difference that travels is added. As training converges, updates and with them their differences settle,
+and the errors of rounding vanish with the differences: training ends at the optimum, not near it.
 
-Error feedback: Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD and other Gradient
-Compression Schemes", ICML 2019; stochastic rounding to blocks of 8 bits: Alistarh, Grubic, Li, Tomioka,
+Codes combine the compressed vectors and decode them exactly, so all workers have the same estimates, bit for
+bit, and take the same steps. A new plan begins with estimates of 0 at all workers.
+
+Differences: Richtárik, Sokolov, Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically
+Faster Error Feedback", NeurIPS 2021; stochastic rounding to blocks of 8 bits: Alistarh, Grubic, Li, Tomioka,
 Vojnovic, "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", NeurIPS 2017.
 """
 
@@ -44,22 +47,31 @@ class Compression(ABC):
 
 
 class Float16(Compression):
-    """IEEE half precision, rounded to nearest: 11 bits. The excess over 65504 is added to the next update."""
+    """IEEE half precision, rounded to nearest: 11 bits, times a power of two that suits the vector."""
 
     summary = "half precision, 2 bytes a number"
 
     def size(self, d: int) -> int:
-        """2·d."""
-        return 2 * d
+        """2·d, and 1 for the exponent of the power of two."""
+        return 2 * d + 1
 
     def pack(self, v: NDArray[np.float32], draw: np.random.Generator) -> Bytes:
-        """The numbers rounded to nearest, as bytes."""
-        largest = float(np.finfo(np.float16).max)
-        return np.clip(v, -largest, largest).astype("<f2").view(np.uint8)
+        """The exponent, and the scaled numbers rounded to nearest, as bytes."""
+        largest = np.abs(v).max()
+        # A scaled number is below 2**14, so that rounding cannot reach infinity. Numbers that are not finite
+        # stay so, and exponents of float32 fit in 8 bits.
+        exponent = int(np.frexp(largest)[1]) - 14 if 0.0 < largest < np.inf else 0
+        exponent = max(exponent, -126)
+        scaled = np.ldexp(v, -exponent)
+        with np.errstate(over="ignore"):
+            numbers = scaled.astype("<f2").view(np.uint8)
+        return np.concatenate([np.array([exponent], np.int8).view(np.uint8), numbers])
 
     def unpack(self, packed: Bytes, d: int) -> NDArray[np.float32]:
         """Exact."""
-        return packed.view("<f2").astype(np.float32)
+        exponent = int(packed[:1].view(np.int8)[0])
+        scaled: NDArray[np.float32] = np.ldexp(packed[1:].copy().view("<f2").astype(np.float32), exponent)
+        return scaled
 
 
 class BFloat16(Compression):
@@ -148,42 +160,47 @@ class Wire:
         self.length = d if self.compression is None else self.compression.size(d)
         self.dtype: np.dtype[Any] = dtype if self.compression is None else np.dtype(np.uint8)
 
+    def zeros(self, count: int) -> Vectors:
+        """Vectors of zeros (count, d) in the run's dtype."""
+        return np.zeros((count, self._d), self._dtype)
+
     def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
-        """The update (d,) of the run's dtype that travelled as `packed` (length,)."""
+        """The update, or difference, (d,) of the run's dtype that travelled as `packed` (length,)."""
         if self.compression is None:
             return packed
         return self.compression.unpack(packed, self._d).astype(self._dtype, copy=False)
 
 
-class ErrorFeedback:
-    """Packs the updates of some partitions, and adds the rounding errors to their next updates.
+class Differences:
+    """The estimates of the updates of all partitions, and the differences from them that travel.
 
     Parameters
     ----------
     wire : Wire
-    partitions : sequence of int
-        Indices of the partitions.
+    partitions : int
+        `N`.
     seed : int
         The seed of the run.
     """
 
-    def __init__(self, wire: Wire, partitions: tuple[int, ...], seed: int) -> None:
+    def __init__(self, wire: Wire, partitions: int, seed: int) -> None:
         self._wire = wire
-        self._partitions = partitions
         self._seed = seed
-        self._lost: list[Vectors] = []
+        self._estimates = wire.zeros(partitions)
 
-    def pack(self, updates: Vectors, step: int, out: Bytes) -> None:
-        """Pack the updates (len(partitions), d) of a step into `out`, (len(partitions), length).
-
-        `updates` are overwritten.
-        """
+    def pack(self, n: int, update: Vectors, step: int, out: Bytes) -> None:
+        """Pack the difference of the update (d,) of partition `n` from its estimate into `out`, (length,)."""
         compression = self._wire.compression
         assert compression is not None
-        for i, n in enumerate(self._partitions):
-            if len(self._lost) > i:
-                updates[i] += self._lost[i]
-            draw = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(n, step)))
-            out[i] = compression.pack(updates[i].astype(np.float32, copy=False), draw)
-            lost = updates[i] - self._wire.unpack(out[i])
-            self._lost[i : i + 1] = [lost]
+        draw = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(n, step)))
+        difference = update - self._estimates[n]
+        out[:] = compression.pack(difference.astype(np.float32, copy=False), draw)
+
+    def add(self, n: int, packed: Bytes) -> Vectors:
+        """The estimate (d,) of the update of partition `n`, after adding the difference that travelled.
+
+        It is a view, which the next call for this partition changes.
+        """
+        self._estimates[n] += self._wire.unpack(packed)
+        estimate: Vectors = self._estimates[n]
+        return estimate

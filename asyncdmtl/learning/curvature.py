@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import total
@@ -31,10 +30,6 @@ class SecondOrderWire:
         self.curvature = curvature
         self.length = 1 + d + (d * (d + 1) // 2 if curvature else 0)
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
-
-    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
-        """The vector itself."""
-        return packed
 
     def split(self, vectors: Floats) -> tuple[Floats, Floats, Floats]:
         """Losses (T,), gradients (T, d) and second derivatives (T, d, d) of vectors (T, length).

@@ -14,7 +14,7 @@ from asyncdmtl.arrays import Floats, Indices, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
 from asyncdmtl.learning.candidates import CandidatesWire, describe_candidates
-from asyncdmtl.learning.compression import ErrorFeedback, Wire
+from asyncdmtl.learning.compression import Differences, Wire
 from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.learners import make_learner
@@ -43,6 +43,8 @@ class LocalUpdates:
     ----------
     own : tuple of int
         Indices of the stored partitions, ascending.
+    differences : Differences or None
+        None if updates are not compressed.
     candidates : float64 array, bool array
         Models of all candidates where the run chooses, see `candidates.describe_candidates`.
     sharp : bool
@@ -63,10 +65,12 @@ class LocalUpdates:
         self._dealt: dict[int, Indices] = {}
         self._problem = problem
         self._iterate = iterate
+        wire = problem.wire
+        self.differences = None
+        if isinstance(wire, Wire) and wire.compression is not None:
+            self.differences = Differences(wire, len(problem.infos), problem.settings.seed)
         self._stored = tuple(partitions[n] for n in self.own)
         self._batches = make_batches(self._stored, [problem.task_of[n] for n in self.own])
-        wire, seed = problem.wire, problem.settings.seed
-        self._feedback = ErrorFeedback(wire, self.own, seed) if isinstance(wire, Wire) else None
         if problem.update == "model":
             self._learner = make_learner(
                 problem.settings.learner, problem.settings.loss, intercept=problem.settings.has_intercept
@@ -104,12 +108,14 @@ class LocalUpdates:
             return self._describe_candidates(wire, out)
         if isinstance(wire, SecondOrderWire):
             return self._describe(wire, out)
-        if wire.compression is None:
+        if self.differences is None:
             return self.compute(out)
-        assert self._feedback is not None
         updates = np.empty((len(self.own), self._problem.d), self._problem.dtype)
         losses = self.compute(updates)
-        self._feedback.pack(updates, self._iterate.steps, out)
+        # Overflow is detected later, in the step.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for n, update, packed in zip(self.own, updates, out, strict=True):
+                self.differences.pack(n, update, self._iterate.steps, packed)
         return losses
 
     def _describe(self, wire: SecondOrderWire, out: Floats) -> Floats:

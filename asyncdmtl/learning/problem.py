@@ -153,6 +153,15 @@ class Problem:
         return self.update == "statistics"
 
     @property
+    def minimises(self) -> bool:
+        """Whether models that rounds leave in place are the minimum of the objective.
+
+        Robust aggregates of gradients are not the gradient of the task's loss, and means of models after
+        local epochs do not minimise it: such rounds end at a fixed point of theirs, somewhat above.
+        """
+        return self.settings.aggregate == "mean" and self.update != "model"
+
+    @property
     def tests(self) -> bool:
         """Whether sites hold out test rows."""
         return any(info.held for info in self.infos)
@@ -190,7 +199,11 @@ class Problem:
         return matrices * len(self.tasks) * self.d * self.dtype.itemsize + SCALAR_BYTES
 
     def converged(self, objective: float, residual: float) -> bool:
-        """Whether a run may end at this objective, after a step that left this `Trainer.residual`."""
+        """Whether a run may end at this objective, after a step that left this `Trainer.residual`.
+
+        If the problem `minimises`, the objective is then estimated to be within `tolerance` of its minimum,
+        relatively; otherwise the models are that near to a fixed point of the rounds.
+        """
         if not self.settings.tolerance:
             return False
         return residual <= self.settings.tolerance * abs(objective) or objective <= self.separated

@@ -48,7 +48,9 @@ class Settings:
         The most rounds.
     tolerance : float
         The run ends when the objective exceeds its minimum by at most this fraction, as `Trainer.residual`
-        estimates, or when the models no longer change in their dtype. With 0, all rounds are made.
+        estimates, or when the models no longer change in their dtype. With aggregates other than the mean,
+        and with updates "model", it ends that near to a fixed point of the rounds, which is not the minimum.
+        With 0, all rounds are made.
     update : str
         The update of a partition: its "statistics", once for the whole run; loss, gradient and curvature at
         the current models, for steps of Newton's method ("newton"); loss and gradient, from which the

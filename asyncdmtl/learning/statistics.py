@@ -100,10 +100,6 @@ class StatisticsWire:
         self.length = layout.size
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
 
-    def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
-        """The vector itself."""
-        return packed
-
 
 def statistics(partition: Partition, layout: Layout, seed: int) -> Bytes:
     """The statistics of a partition, as a vector of `layout.size` bytes: the same at all its holders.

@@ -100,6 +100,18 @@ class Trainer:
         self._step.forget()
         return self._local.pack(out)
 
+    def unpacked(self, n: int, packed: NDArray[Any]) -> NDArray[Any]:
+        """The update of partition `n` that travelled as `packed`; called once in a round, before `step`.
+
+        Returns
+        -------
+        array
+            (d,) of the run's dtype, or `packed` itself if it is not compressed. It is valid until the next
+            round.
+        """
+        differences = self._local.differences
+        return packed if differences is None else differences.add(n, packed)
+
     def losses(self) -> Floats:
         """The losses that `local_updates` returns, without the updates."""
         return self._local.losses()

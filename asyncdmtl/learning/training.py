@@ -87,7 +87,7 @@ def train(
         converged = False
         while len(objectives) < problem.rounds and not converged:
             objectives.append(trainer.objective(trainer.packed_updates(packed)))
-            updates = np.array([problem.wire.unpack(travelled) for travelled in packed])
+            updates = np.array([trainer.unpacked(n, travelled) for n, travelled in enumerate(packed)])
             converged = problem.exact or problem.converged(objectives[-1], trainer.residual)
             trainer.step(
                 [problem.aggregate(t, updates[list(S)]) for t, S in enumerate(problem.partitions_of)]

@@ -68,6 +68,7 @@ def report_run(record: RunRecord) -> Report:
             "update": record.problem.update,
             "max_rounds": record.problem.rounds,
             "converged": record.converged,
+            "reached": _reached(record),
             **_end(record),
         },
         "updates": report_updates(record.problem.forecasts),
@@ -100,6 +101,13 @@ def _end(record: RunRecord) -> Report:
         "objective": None if last is None else last.objective,
         "residual": None if last is None else last.residual,
     }
+
+
+def _reached(record: RunRecord) -> str:
+    """The point that training reached: "minimum" or "fixed point" within its tolerance, or "rounds"."""
+    if not record.converged:
+        return "rounds"
+    return "minimum" if record.problem.minimises else "fixed point"
 
 
 def report_updates(made: Sequence[Forecast]) -> Report:

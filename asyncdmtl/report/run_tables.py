@@ -91,6 +91,11 @@ def _unfinished_words(report: Report) -> str:
         )
     if training["converged"]:
         return ""
+    if not _minimises(report):
+        return (
+            f"The models still move by more than --tolerance {settings['tolerance']:g} after "
+            f"{training['rounds']} rounds. More --rounds may bring them to a fixed point."
+        )
     residual, last = training["residual"], training["objective"]
     apart = f" They are estimated to be within {residual / abs(last):.1g} of it." if residual and last else ""
     return (
@@ -148,7 +153,18 @@ def _training_words(report: Report) -> str:
     if not residual or not last:
         further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
         return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
+    if not _minimises(report):
+        kind = "local models" if training.get("update") == "model" else settings["aggregate"]
+        return (
+            f"{words}; converged: the next step would change it by less than {residual / abs(last):.1g} of "
+            f"itself. That is a fixed point of rounds with {kind}, not the least objective."
+        )
     return f"{words}; converged: by estimate within {residual / abs(last):.1g} of itself of the least."
+
+
+def _minimises(report: Report) -> bool:
+    """Whether the models that rounds leave in place are the minimum, see `Problem.minimises`."""
+    return bool(report["settings"]["aggregate"] == "mean" and report["training"].get("update") != "model")
 
 
 def _load_table(report: Report) -> Table:

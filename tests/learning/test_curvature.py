@@ -49,7 +49,6 @@ def test_vectors_hold_a_loss_a_gradient_and_half_a_matrix(curvature: bool) -> No
     assert wire.length == (10 if curvature else 4)
     assert wire.dtype == np.float64
     vectors = np.arange(2.0 * wire.length).reshape(2, -1)
-    assert wire.unpack(vectors) is vectors
     losses, gradients, H = wire.split(vectors)
     assert losses.tolist() == [0.0, wire.length]
     assert gradients[0].tolist() == [1.0, 2.0, 3.0]

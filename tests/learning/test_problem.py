@@ -265,3 +265,11 @@ def test_second_order_vectors_stay_in_double_precision() -> None:
     aggregated = problem.aggregate(0, vectors)
     assert aggregated.dtype == np.float64
     assert aggregated == pytest.approx(np.full(problem.wire.length, 7 / 12))
+
+
+def test_only_means_of_gradients_lead_to_the_minimum() -> None:
+    partitions = make_partitions(3, "squared")
+    assert make_problem(partitions).minimises
+    assert make_problem(partitions, update="statistics").minimises
+    assert not make_problem(partitions, aggregate="median").minimises
+    assert not make_problem(partitions, update="model", accelerated=False).minimises

@@ -106,6 +106,23 @@ async def test_a_training_that_ends_short_says_so_first() -> None:
     assert "not within" not in shown(show_run, made)
 
 
+def test_only_the_mean_claims_the_least(report_of_a_run: dict[str, Any]) -> None:
+    told = {"converged": True, "residual": 1e-7, "objective": 1.0, "update": "gradient"}
+    for settings, update in (({"aggregate": "median"}, "gradient"), ({}, "model"), ({}, "gradient")):
+        made = report_of_a_run | {
+            "training": report_of_a_run["training"] | told | {"update": update},
+            "settings": report_of_a_run["settings"] | settings | {"tolerance": 1e-6},
+        }
+        text = " ".join(shown(show_run, made).split())
+        minimises = not settings and update == "gradient"
+        assert ("of itself of the least." in text) == minimises
+        assert ("a fixed point of rounds with" in text) == (not minimises)
+        made["training"]["converged"] = False
+        text = " ".join(shown(show_run, made).split())
+        assert ("of the least objective after" in text) == minimises
+        assert ("still move by more than --tolerance 1e-06" in text) == (not minimises)
+
+
 def test_separated_classes_are_told_first(report_of_a_run: dict[str, Any]) -> None:
     told = {"converged": True, "residual": 0.1, "objective": 1e-3, "update": "newton"}
     made = {
