@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from blake3 import blake3
@@ -39,6 +39,13 @@ class Digest:
     def __call__(self, vector: NDArray[np.generic]) -> bytes:
         """The digest of a vector's bytes, of `VECTOR_DIGEST_BYTES` bytes."""
         return self._of(np.ascontiguousarray(vector).view(np.uint8).data)
+
+    def of_parts(self, parts: Iterable[NDArray[np.uint8]]) -> bytes:
+        """The digest of the concatenation of some bytes, which is not made."""
+        hasher = blake3(key=self._key)
+        for part in parts:
+            hasher.update(np.ascontiguousarray(part).data)
+        return hasher.digest(length=VECTOR_DIGEST_BYTES)
 
     def combined(self, digests: Sequence[bytes]) -> bytes:
         """One digest of a sequence of digests."""

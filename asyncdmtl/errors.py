@@ -9,7 +9,8 @@
     ├── PlanError                       1   no plan exists for the request
     ├── CodingError                     6   vectors that cannot be decoded, or decoded to something else
     │   └── IntegrityError              6   digests differ: bytes were corrupted, models differ
-    │       └── DisagreementError       6   workers computed different updates from the same partition
+    │       ├── DisagreementError       6   workers computed different updates from the same partition
+    │       └── StateError              6   workers hold different states of the training
     ├── LinkError                       3   a connection could not be made or was lost
     ├── AuthenticationError             4   a peer could not prove its identity
     ├── WaitError                       5   a wait reached its limit; names the option that sets it
@@ -91,6 +92,18 @@ class DisagreementError(IntegrityError):
         self.odd = {worker: tuple(partitions) for worker, partitions in odd.items()}
         partitions = sorted({partition for names in odd.values() for partition in names})
         super().__init__(message, partitions=partitions, workers=list(odd))
+
+
+class StateError(IntegrityError):
+    """Workers hold different states of the training.
+
+    `mendable` says whether most workers hold the same state, so that the others can be given it. `workers`
+    are the others; if no state has a majority, all workers.
+    """
+
+    def __init__(self, message: str, *, workers: Sequence[str], mendable: bool) -> None:
+        self.mendable = mendable
+        super().__init__(message, partitions=[], workers=workers)
 
 
 class LinkError(AsyncDMTLError):

@@ -161,10 +161,6 @@ class CodedServerSide(ServerSide):
             return (down[: len(rows)].reshape(-1),)
         return tuple(down[row] for row in rows)
 
-    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
-        """Whether all workers ended with the same models."""
-        return len(set(digests.values())) <= 1
-
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         """The format of the vectors of the downlink; here the same as that of the uplink."""
         return self._format
@@ -269,10 +265,11 @@ class PersonalServerSide(CentralServerSide):
         self.trainer = trainer or make_trainer(problem, {})
         self._measured = self.trainer.penalty(), self.trainer.residual
 
-    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
-        """Whether the final models of each worker's tasks equal those of the server."""
-        W, deliveries = self.trainer.W, self.plan.deliveries
-        return all(claim == self._digest(W[list(deliveries[k].wanted)]) for k, claim in digests.items())
+    def expected_checks(self, *, final: bool) -> list[bytes]:
+        """The checks of the models of each worker's tasks: the final ones, or those of the next updates."""
+        trainer = self.trainer
+        checks = [self._digest(row) for row in (trainer.W if final else trainer.Y)]
+        return [self._digest.combined([checks[t] for t in to.wanted]) for to in self.plan.deliveries]
 
     def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
         """The server's own penalty and residual, measured after the last step."""

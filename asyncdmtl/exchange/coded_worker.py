@@ -95,6 +95,8 @@ class CodedWorkerSide(WorkerSide):
             tuple(self._digest(vector) for vector in (*self._own_updates, *aggregates)),
             tuple(float(losses[i]) for i in self._reported),
             *self._penalty_and_residual(),
+            # Checked after the updates are made: a number that was corrupted before them is still there.
+            self.state_check(),
         )
 
     def receive(self, i: int, rows: Bytes) -> None:
@@ -147,13 +149,9 @@ class CodedWorkerSide(WorkerSide):
                 aggregates.append(vector)
         return aggregates
 
-    def models_digest(self) -> bytes:
-        """The digest of the models of all tasks."""
-        return self._digest(self.trainer.W)
-
-    def state_digest(self) -> bytes:
+    def state_check(self) -> bytes:
         """The digest of the state of the training, which is the same at all workers."""
-        return self._digest(self.trainer.state())
+        return self._digest.of_parts(self.trainer.state_parts())
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         """The format of the vectors of the downlink; here the same as that of the uplink."""
@@ -313,13 +311,16 @@ class PersonalWorkerSide(CodedWorkerSide):
         """Models of these tasks without coupling, for comparison."""
         return {kind: models.of(self._delivery.wanted) for kind, models in super().baselines().items()}
 
-    def models_digest(self) -> bytes:
-        """The digest of the models of this worker's tasks."""
-        return self._digest(self.trainer.W[list(self._delivery.wanted)])
+    def state_check(self) -> bytes:
+        """The digest of the points at which the updates of this worker's tasks are computed."""
+        return self._check_of([self.trainer.point(t) for t in self._delivery.wanted])
 
-    def state_digest(self) -> bytes:
-        """Empty: workers have models of different tasks, so that there is no common state."""
-        return b""
+    def final_check(self) -> bytes:
+        """The digest of the models of this worker's tasks."""
+        return self._check_of([self.trainer.W[t] for t in self._delivery.wanted])
+
+    def _check_of(self, rows: Sequence[Vectors]) -> bytes:
+        return self._digest.combined([self._digest(row) for row in rows])
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         return self.plan.vector_format(*self._problem.told, grouped=grouped)

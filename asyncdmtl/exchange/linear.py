@@ -6,7 +6,7 @@ worker to worker. Updates therefore have no digests here. Rows have digests, whi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide, reported_by
+from asyncdmtl.exchange.states import sketch
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
@@ -62,7 +63,7 @@ class LinearWorkerSide(WorkerSide):
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
         reported = tuple(float(losses[i]) for i in self._reported)
         measured = (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
-        return Upload((rows,), rows.nbytes, (self._digest(rows),), reported, *measured)
+        return Upload((rows,), rows.nbytes, (self._digest(rows),), reported, *measured, self.state_check())
 
     def receive(self, i: int, rows: Bytes) -> None:
         """Keep the rows that came down; they are combined in `apply`."""
@@ -81,13 +82,9 @@ class LinearWorkerSide(WorkerSide):
         rows = received.view(problem.dtype).reshape(-1, problem.d)
         self.trainer.step(problem.spread(self.plan.recover(self.worker, rows, self._own)))
 
-    def models_digest(self) -> bytes:
-        """The digest of the models of all tasks."""
-        return self._digest(self.trainer.W)
-
-    def state_digest(self) -> bytes:
-        """Empty: models differ between workers in their last bits, so that there is no common state."""
-        return b""
+    def state_check(self) -> bytes:
+        """A sketch of the models, which differ between workers in their last bits."""
+        return sketch(self.trainer.W)
 
 
 class LinearServerSide(ServerSide):
@@ -165,10 +162,6 @@ class LinearServerSide(ServerSide):
     def rows(self, worker: int, i: int) -> tuple[Bytes, ...]:
         """The rows that `worker` is sent, in one array."""
         return (self._down[: self.plan.missing_ranks[worker]].reshape(-1),)
-
-    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
-        """True: over the reals, models agree up to rounding, which digests cannot tell."""
-        return True
 
     @property
     def _packet_bytes(self) -> int:

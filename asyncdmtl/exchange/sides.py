@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +43,8 @@ class Upload:
         The coupling's penalty at the current models; 0 from all but the first worker.
     residual : float
         `Trainer.residual` of the last step; 0 from all but the first worker.
+    state : bytes
+        The check of the state that the worker holds (`WorkerSide.state_check`).
     """
 
     rows: tuple[Bytes, ...]
@@ -51,6 +53,7 @@ class Upload:
     losses: tuple[float, ...]
     penalty: float
     residual: float
+    state: bytes = b""
 
 
 class Convergence(NamedTuple):
@@ -153,12 +156,12 @@ class WorkerSide(ABC):
         return self.trainer.baselines()
 
     @abstractmethod
-    def models_digest(self) -> bytes:
-        """The digest of the models that this worker has."""
+    def state_check(self) -> bytes:
+        """The check, of 16 bytes, of the state of the training that this worker holds (`states`)."""
 
-    @abstractmethod
-    def state_digest(self) -> bytes:
-        """The digest of the state of the training, if it is the same at all workers; else empty."""
+    def final_check(self) -> bytes:
+        """The same after the last round."""
+        return self.state_check()
 
     def _check_size(self, i: int, rows: Bytes) -> None:
         if rows.nbytes != self.received_range(i):
@@ -289,9 +292,15 @@ class ServerSide(ABC):
         objective = self.problem.data_loss(losses) + penalty
         return Convergence(objective, residual, self.problem.converged(objective, residual))
 
-    @abstractmethod
-    def models_agree(self, digests: Mapping[int, bytes]) -> bool:
-        """Whether the final models of all workers, given their digests, are as they should be."""
+    def expected_checks(self, *, final: bool) -> list[bytes] | None:
+        """The checks that all workers must send, in their order, if the server itself has the state.
+
+        Parameters
+        ----------
+        final : bool
+            Whether these are the checks after the last round.
+        """
+        return None
 
     def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
         return uploads[0].penalty, uploads[0].residual

@@ -27,6 +27,7 @@ from asyncdmtl.exchange.coded_worker import (
 )
 from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
 from asyncdmtl.exchange.sides import ServerSide, WorkerSide
+from asyncdmtl.exchange.states import ExactStates, RoundedStates, States
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.trainer import Trainer
@@ -150,6 +151,10 @@ class ExchangeStrategy(ABC):
             The digests of the run.
         """
 
+    def states(self, problem: Problem, digest: Digest) -> States:
+        """The comparison of the states that workers hold."""
+        return ExactStates(digest)
+
 
 class _Coded(ExchangeStrategy):
     """A strategy whose plans combine bytes over GF(2^8)."""
@@ -269,6 +274,10 @@ class _Linear(ExchangeStrategy):
         """The server's side, whose rows never go to a group."""
         assert isinstance(plan, LinearPlan)
         return LinearServerSide(plan, problem, digest=digest)
+
+    def states(self, problem: Problem, digest: Digest) -> States:
+        """The comparison of states that differ by rounding."""
+        return RoundedStates(problem)
 
 
 # All strategies by name, as in the option --strategy and in plan recipes.

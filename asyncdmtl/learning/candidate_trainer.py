@@ -111,13 +111,13 @@ class CandidateTrainer(NewtonTrainer):
         coupling = self._descents[self._best].coupling if self._descents else self.problem.coupling
         return coupling.penalty(self.W.astype(np.float64)[:, : self.problem.coupled])
 
-    def state(self) -> Bytes:
-        """All that another process needs to continue from here, as `problem.state_bytes` bytes."""
+    def state_parts(self) -> list[Bytes]:
+        """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
         told = packed(self.outcome, self.problem.settings)
         own = [told, self._first, np.array([float(self._best)]), self._models, self._held, self._fixed]
         descents = [descent.state() for descent in self._descents] or [self._nothing()]
         flat = np.concatenate([np.ravel(part) for part in (*own, *descents)])
-        return np.concatenate([Trainer.state(self), flat.view(np.uint8)])
+        return [*Trainer.state_parts(self), flat.view(np.uint8)]
 
     def restore(self, state: Bytes) -> None:
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""

@@ -88,10 +88,10 @@ class NewtonTrainer(Trainer):
             progress = np.ascontiguousarray(told[0, -16:]).view(np.float64)
             self._descent.objective[0], self._descent.promised[0] = map(float, progress)
 
-    def state(self) -> Bytes:
-        """All that another process needs to continue from here, as `problem.state_bytes` bytes."""
+    def state_parts(self) -> list[Bytes]:
+        """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
         flat = np.concatenate([self._descent.state(), np.ravel(self._B)])
-        return np.concatenate([super().state(), flat.view(np.uint8)])
+        return [*super().state_parts(), flat.view(np.uint8)]
 
     def restore(self, state: Bytes) -> None:
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""

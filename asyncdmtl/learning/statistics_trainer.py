@@ -84,10 +84,10 @@ class StatisticsTrainer(Trainer):
             both = np.ascontiguousarray(told[:, -16 * size :]).view(np.float64)
             self._baselines[list(rows)], self._baselines[-1] = both[:, :size], both[0, size:]
 
-    def state(self) -> Bytes:
-        """All that another process needs to have the solution, as `problem.state_bytes` bytes."""
+    def state_parts(self) -> list[Bytes]:
+        """The parts of what another process needs to have the solution, `problem.state_bytes` bytes."""
         told = packed(self.outcome, self.problem.settings), self._baselines.reshape(-1)
-        return np.concatenate([super().state(), *(numbers.view(np.uint8) for numbers in told)])
+        return [*super().state_parts(), *(numbers.view(np.uint8) for numbers in told)]
 
     def restore(self, state: Bytes) -> None:
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""

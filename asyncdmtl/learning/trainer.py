@@ -153,6 +153,10 @@ class Trainer:
         self._step.forget()
         self._iterate.place(rows, models)
 
+    def point(self, t: int) -> Vectors:
+        """Row `t` of `Y`."""
+        return self._iterate.ahead_of(t, slice(0, self.problem.d))
+
     def told(self, *, last: bool) -> Bytes:
         """The models that a server that trains sends to workers, as bytes (T, …) in the format
         `problem.told`.
@@ -184,7 +188,11 @@ class Trainer:
 
     def state(self) -> NDArray[np.uint8]:
         """All that another process needs to continue from here, as `problem.state_bytes` bytes."""
-        return self._iterate.state()
+        return np.concatenate(self.state_parts())
+
+    def state_parts(self) -> list[NDArray[np.uint8]]:
+        """The parts of `state`, one after the other; large ones are no copies."""
+        return self._iterate.state_parts()
 
     def restore(self, state: NDArray[np.uint8]) -> None:
         """Continue from what `state` returned.

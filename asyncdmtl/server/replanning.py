@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.server.assignment import Assignment, make_assignment
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import Planned, Waiting
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers, ReplanError
@@ -25,6 +26,7 @@ class Replanner:
     ----------
     peers : Peers
     progress : TrainingProgress
+    believed : BelievedStates
 
     Attributes
     ----------
@@ -33,9 +35,10 @@ class Replanner:
     states : StateHandover
     """
 
-    def __init__(self, peers: Peers, progress: TrainingProgress) -> None:
+    def __init__(self, peers: Peers, progress: TrainingProgress, believed: BelievedStates) -> None:
         self.assignment: Assignment | None = None
-        self.states = StateHandover(peers, progress)
+        self.states = StateHandover(peers, progress, believed)
+        self._believed = believed
         self._peers = peers
         self._progress = progress
 
@@ -56,7 +59,7 @@ class Replanner:
         while True:
             await self._lose_gone()
             members = await self._assemble(patience)
-            origin = self.states.latest(members)
+            origin = self._believed.latest(members)
             progress.go_on_from(origin)
             assignment = await self._plan(members)
             progress.plans += 1
@@ -108,7 +111,7 @@ class Replanner:
     def _ended(self, members: Sequence[Member]) -> bool:
         """Whether all rounds are made and a member has the result, so that any members suffice."""
         suited = bool(members) and self.assignment is not None and self.assignment.suits(members)
-        return suited and self._progress.over and self.states.latest(members).over
+        return suited and self._progress.over and self._believed.latest(members).over
 
     def _missing(self, members: Sequence[Member]) -> list[str]:
         """The partitions without a trusted holder among these members."""
@@ -121,7 +124,7 @@ class Replanner:
         here = {member.name for member in members}
         assignment = () if self.assignment is None else self.assignment.members
         absent = [member for member in assignment if member.name not in here and not member.ended]
-        return not absent or self.states.latest(members).round >= self._progress.round - 1
+        return not absent or self._believed.latest(members).round >= self._progress.round - 1
 
     def _report_plan(self, assignment: Assignment) -> None:
         progress = self._progress

@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import DisagreementError, IntegrityError
+from asyncdmtl.digests import VECTOR_DIGEST_BYTES
+from asyncdmtl.errors import DisagreementError, IntegrityError, RemoteProtocolError, StateError
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
 from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.conclusion import conclude
 from asyncdmtl.server.member import Member
@@ -34,6 +36,10 @@ MOST_DISAGREEMENTS = 3
 
 # A worker is excluded if its rows did not match its digests in this number of rounds.
 MOST_BAD_ROWS = 3
+
+# A worker is excluded if its state of the training differed from that of most workers this number of times.
+# Bad memory changes it now and then.
+MOST_ODD_STATES = 3
 
 # A run fails if updates were corrupted on the way in this number of consecutive rounds.
 MOST_CORRUPTED = 10
@@ -70,10 +76,14 @@ class Rounds:
         self._peers = peers
         self._ledger = ledger
         self._writer = writer
-        self._replanner = Replanner(peers, progress)
-        self._transfer = RowTransfer(peers, multicast)
+        self._states = BelievedStates(progress)
+        self._replanner = Replanner(peers, progress, self._states)
+        self._transfer = RowTransfer(peers, self._states, multicast)
         self._disagreements: dict[str, int] = {}
         self._bad_rows: Counter[str] = Counter()
+        self._odd_states: Counter[str] = Counter()
+        # The state for a checkpoint, with the member that gave it, until most members confirm it.
+        self._unsaved: tuple[Member, Bytes] | None = None
         self._corrupted = 0
         self._combining = False
 
@@ -89,8 +99,10 @@ class Rounds:
         ------
         LinkError
             No worker holds some partition any more, and none came in time.
+        StateError
+            Workers hold different states of the training, and none has a majority.
         IntegrityError
-            Workers ended with different models, or updates were corrupted in too many rounds in a row.
+            Updates were corrupted in too many rounds in a row.
         """
         progress = self._progress
         while True:
@@ -126,6 +138,7 @@ class Rounds:
         began, side, progress = time.perf_counter(), assignment.side, self._progress
         number = progress.round
         async with self._repeatable(assignment), self._transfer.round(assignment, number) as transfer:
+            await self._save_confirmed()
             objective, residual, reached = side.convergence(transfer.uploads)
             last = reached or number + 1 == progress.problem.rounds
             due = self._writer is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
@@ -141,7 +154,11 @@ class Rounds:
         up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
         progress.record(RoundRecord(number, objective, residual, up, down, time.perf_counter() - began))
         if self._writer is not None and due:
-            await self._writer.save(await self._state(giver))
+            if giver is not None:
+                (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
+                self._unsaved = giver, state
+            elif progress.trainer is not None:
+                await self._writer.save(progress.trainer.state())
 
     @contextlib.asynccontextmanager
     async def _repeatable(self, assignment: Assignment) -> AsyncIterator[None]:
@@ -150,6 +167,10 @@ class Rounds:
             yield
             self._corrupted = 0
             return
+        except StateError as error:
+            if not error.mendable:
+                raise
+            await self._take_state_away(assignment, error)
         except DisagreementError as error:
             await self._distrust(assignment, error)
         except IntegrityError as error:
@@ -161,13 +182,17 @@ class Rounds:
             self._combining = False
         raise ReplanError
 
-    async def _state(self, giver: Member | None) -> Bytes:
-        """The state of the training, from a member that was told to send it, or from the server's trainer."""
-        if giver is not None:
-            (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
-            return state
-        assert self._progress.trainer is not None
-        return self._progress.trainer.state()
+    async def _save_confirmed(self) -> None:
+        """Write the checkpoint of a state that a member gave, now that most members have told its check."""
+        if self._unsaved is None or self._writer is None:
+            return
+        (giver, state), self._unsaved = self._unsaved, None
+        states, believed = self._progress.states, self._states.check(self._progress.round)
+        if believed is None or not states.same(states.check(state), believed):
+            complaint = f"{giver.connection.peer} gave another state of the training than most workers hold"
+            await self._peers.lose(giver, RemoteProtocolError(complaint))
+            raise ReplanError
+        await self._writer.save(state)
 
     async def _note_bad_rows(self, assignment: Assignment, error: IntegrityError) -> None:
         """Note corrupted rows, and exclude a worker that sent such rows often."""
@@ -178,6 +203,19 @@ class Rounds:
                 await self._peers.lose(members[worker], error, excluded=True)
             else:
                 self._progress.note(worker, type(error).__name__, str(error))
+
+    async def _take_state_away(self, assignment: Assignment, error: StateError) -> None:
+        """Let members be given the state that most workers hold; exclude a worker that needs it often."""
+        members = {member.name: member for member in assignment.members}
+        for worker in error.workers:
+            self._odd_states[worker] += 1
+            if self._odd_states[worker] >= MOST_ODD_STATES:
+                await self._peers.lose(members[worker], error, excluded=True)
+            else:
+                self._progress.note(worker, type(error).__name__, str(error))
+                member = members[worker]
+                member.current, member.round, member.over = False, self._progress.round, self._progress.over
+                member.state = bytes(VECTOR_DIGEST_BYTES)
 
     async def _distrust(self, assignment: Assignment, error: DisagreementError) -> None:
         """Treat dissenting holders as not holding these partitions; exclude a worker that does so often."""
@@ -198,16 +236,13 @@ class Rounds:
         done = await self._peers.hear(
             {member: self._peers.receive(member, Done) for member in assignment.members}
         )
-        digests = {assignment.position(member): message.digest for member, message in done.items()}
-        if await self._returning() or not digests:
+        async with self._repeatable(assignment):
+            expected = assignment.side.expected_checks(final=True)
+            if expected is not None:
+                expected = [expected[assignment.position(member)] for member in done]
+            self._states.confirm({member.name: message.digest for member, message in done.items()}, expected)
+        if await self._returning() or not done:
             raise ReplanError
-        if not assignment.side.models_agree(digests):
-            raise IntegrityError(
-                "workers ended with different models, so none of them can be trusted: compare what "
-                "`python -m asyncdmtl.arithmetic` prints on their machines, or test their memory",
-                partitions=[],
-                workers=[member.name for member in done],
-            )
         conclude(self._progress, done)
         await self._peers.send_all({member: Finish() for member in done})
 

@@ -19,6 +19,7 @@ from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.net.event_loop import AdaptiveExecutor
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers
@@ -30,12 +31,17 @@ class RowTransfer:
     Parameters
     ----------
     peers : Peers
+    states : BelievedStates
+        Compares the states that members hold.
     multicast : MulticastServer, optional
         Sends the rows that several members need to a group.
     """
 
-    def __init__(self, peers: Peers, multicast: MulticastServer | None = None) -> None:
+    def __init__(
+        self, peers: Peers, states: BelievedStates, multicast: MulticastServer | None = None
+    ) -> None:
         self.peers = peers
+        self.states = states
         self.multicast = multicast
         # Workers that have made a round of this run. They win ties against newcomers.
         self.established: set[str] = set()
@@ -49,6 +55,8 @@ class RowTransfer:
 
         Raises
         ------
+        StateError
+            Members hold different states of the training.
         DisagreementError
             Holders of a partition computed different updates.
         IntegrityError
@@ -98,6 +106,9 @@ class RoundTransfer:
         self.uploads = tuple(
             await self._peers.ask_all({member: self._uplink(k) for k, member in enumerate(members)})
         )
+        # If a worker holds another state, so are its updates. It is given the right state first.
+        told = {m.name: upload.state for m, upload in zip(members, self.uploads, strict=True)}
+        self._owner.states.confirm(told, self._side.expected_checks(final=False))
         self._side.agree(self.uploads, self._owner.established)
         if self._multicast is not None:
             assignment = self._assignment
@@ -169,7 +180,8 @@ class RoundTransfer:
         )
         rows = self._shaped(k, 0, uplink.body)
         size = rows.nbytes + uplink.rest
-        upload = Upload((rows,), size, digests, uplink.losses, uplink.penalty, uplink.residual)
+        scalars = uplink.losses, uplink.penalty, uplink.residual
+        upload = Upload((rows,), size, digests, *scalars, uplink.state)
         self._side.check(k, upload)
         return upload
 

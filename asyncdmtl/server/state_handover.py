@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
@@ -19,10 +19,11 @@ from asyncdmtl.protocol.messages.registry import (
 )
 from asyncdmtl.protocol.state_table import State
 from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers
 from asyncdmtl.server.training_progress import TrainingProgress
-from asyncdmtl.server.training_state import TrainingState, farthest
+from asyncdmtl.server.training_state import TrainingState
 
 # Seconds that a server that is being stopped waits for a worker's last state of the training.
 LAST_STATE_SECONDS = 2.0
@@ -35,22 +36,13 @@ class StateHandover:
     ----------
     peers : Peers
     progress : TrainingProgress
+    believed : BelievedStates
     """
 
-    def __init__(self, peers: Peers, progress: TrainingProgress) -> None:
+    def __init__(self, peers: Peers, progress: TrainingProgress, believed: BelievedStates) -> None:
         self._peers = peers
         self._progress = progress
-
-    def latest(self, members: Sequence[Member]) -> TrainingState:
-        """The state to continue from: that of the current round if a member has it, else the farthest one."""
-        progress = self._progress
-        current = tuple(member for member in members if member.current)
-        if progress.trainer is not None:
-            state = progress.trainer.state()
-            return TrainingState(progress.round, progress.over, current, state, progress.digest(state))
-        if current:
-            return TrainingState(progress.round, progress.over, current)
-        return farthest(members, progress.saved, progress.problem.rounds)
+        self._believed = believed
 
     async def hand_out(self, assignment: Assignment, origin: TrainingState) -> None:
         """Send all members the plan, and the state to those that lack it.
@@ -76,12 +68,16 @@ class StateHandover:
         state = origin.state
         if giver is not None:
             (state,) = await self._peers.ask_all({giver: self._given(giver, origin)})
+            if not origin.check:
+                self._believed.unconfirmed.update(taker.name for taker in takers)
         if takers:
             assert state is not None
             restore = Restore(self._progress.digest(state), state)
             await self._peers.ask_all({taker: self._restore(taker, restore) for taker in takers})
         for member in assignment.members:
             member.current = True
+        self._progress.electorate = tuple(member.name for member in assignment.members)
+        self._progress.resumed = False
 
     async def snapshot(self, giver: Member) -> Bytes:
         """The state of the training, from a member that was told to send it.
@@ -105,16 +101,29 @@ class StateHandover:
         return snapshot.body
 
     async def last_state(self, assignment: Assignment) -> Bytes | None:
-        """The state of the training, if a member sends it soon. The current round is given up."""
+        """The state of the training, if members send it soon. The current round is given up.
+
+        If the server has not compared the states of this round yet, it asks members until more than half of
+        them have sent the same.
+        """
+        progress, states, told = self._progress, self._progress.states, {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_STATE_SECONDS):
                 for member in assignment.members:
                     computing = member.connection.session.state in (State.COMPUTING, State.UPLINK_SENT)
-                    if computing and member.current and not member.gone:
-                        self._progress.plans += 1
-                        with contextlib.suppress(AsyncDMTLError):
-                            await self._assign(assignment, {member: StateTransfer.GIVE})
-                            return await self.snapshot(member)
+                    if not computing or not member.current or member.gone:
+                        continue
+                    progress.plans += 1
+                    with contextlib.suppress(AsyncDMTLError):
+                        await self._assign(assignment, {member: StateTransfer.GIVE})
+                        state = await self.snapshot(member)
+                        told[member.name] = check = states.check(state)
+                        believed = self._believed.check(progress.round)
+                        if believed is None:
+                            majority = states.majority(told, len(assignment.members))
+                            believed = None if majority is None else majority.check
+                        if believed is not None and states.same(check, believed):
+                            return state
         return None
 
     async def _assign(self, assignment: Assignment, first: Mapping[Member, StateTransfer]) -> None:
@@ -140,9 +149,10 @@ class StateHandover:
         await self._peers.send_all(messages)
 
     async def _given(self, giver: Member, origin: TrainingState) -> Bytes:
-        """The state that a member sends, which must match the digest that it declared."""
+        """The state that a member sends, which must be the one that is believed, if one is."""
         state = await self.snapshot(giver)
-        if origin.digest and self._progress.digest(state) != origin.digest:
+        states = self._progress.states
+        if origin.check and not states.same(states.check(state), origin.check):
             raise RemoteProtocolError(f"{giver.connection.peer} gave another state than it said it has")
         return state
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import Digest
+from asyncdmtl.exchange.states import ExactStates, States
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.metric_sums import MetricSums
 from asyncdmtl.learning.outcome import Outcome
@@ -54,6 +55,11 @@ class TrainingProgress:
         The sums over test rows that holders have sent.
     saved : TrainingState or None
         The last state of the training that a checkpoint has.
+    electorate : tuple of str
+        The workers under the last plan. A round whose state the server has not compared yet is believed if
+        more than half of them tell the same of it.
+    resumed : bool
+        Whether the server was resumed and has made no plan since, so that workers may be ahead of it.
     digest : Digest
         The digests of the run.
     """
@@ -72,6 +78,8 @@ class TrainingProgress:
     outcome: Outcome | None = None
     tests: dict[str, MetricSums] = field(default_factory=dict)
     saved: TrainingState | None = None
+    electorate: tuple[str, ...] = ()
+    resumed: bool = False
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)
@@ -80,6 +88,12 @@ class TrainingProgress:
     def converged(self) -> bool:
         """Whether the training ended before its limit on rounds, or with a solution."""
         return self.over and (self.problem.exact or self.round < self.problem.rounds)
+
+    @property
+    def states(self) -> States:
+        """The comparison of states under the strategy; digests, if no strategy is chosen yet."""
+        known = EXCHANGE_STRATEGIES.get(self.strategy)
+        return ExactStates(self.digest) if known is None else known.states(self.problem, self.digest)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the progress in `checkpoint`.
@@ -92,6 +106,7 @@ class TrainingProgress:
         self.round, self.over, self.plans = checkpoint.round, checkpoint.over, checkpoint.plans
         self.records, self.incidents = checkpoint.rounds.copy(), list(checkpoint.incidents)
         self.distrusted = set(checkpoint.distrusted)
+        self.electorate, self.resumed = checkpoint.workers, True
         trainer = make_trainer(self.problem, {})
         if len(checkpoint.state):
             trainer.restore(checkpoint.state)
@@ -100,7 +115,7 @@ class TrainingProgress:
 
     def keep_saved(self, state: Bytes) -> None:
         """Remember the state of the training at this round, which a checkpoint has."""
-        self.saved = TrainingState(self.round, self.over, (), state, self.digest(state))
+        self.saved = TrainingState(self.round, self.over, (), state, self.states.check(state))
 
     def go_on_from(self, state: TrainingState) -> None:
         """Continue from a state, which may be that of an earlier round."""

@@ -77,12 +77,12 @@ async def declare_and_encode(
         await connection.fail(UsageError("--least-rows", rule, options.least_rows))
         raise error
     declared = await asyncio.to_thread(partitions.declare)
-    digest = await asyncio.to_thread(state.state_digest)
+    check = await asyncio.to_thread(state.check)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
     *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
     for part in some:
         await connection.send(DeclareSome(part), *limit)
-    await connection.send(Declare(last, state.round, state.over, digest, machine), *limit)
+    await connection.send(Declare(last, state.round, state.over, check, machine), *limit)
     prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
     try:
         encoding = Encoding.from_dict(prepare.encoding)

@@ -180,7 +180,7 @@ class Participation:
         first, *others = (rows.reshape(-1) for rows in upload.rows)
         uplink = Uplink(
             self._plan, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
-            first, upload.size - first.nbytes,
+            first, upload.size - first.nbytes, upload.state,
         )  # fmt: skip
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         self._check_plan()
@@ -263,10 +263,10 @@ class Participation:
         await self._connection.send(snapshot, *self._round_limit)
 
     async def _leave(self) -> None:
-        """Send the digest of the final models, and wait for the message that all workers are done."""
+        """Send the check of the final models, and wait for the message that all workers are done."""
         side = self._state.side
         tests = await asyncio.to_thread(self._partitions.tested, side.models(), side.baselines())
-        done = Done(self._plan, side.models_digest(), self._state.outcome(), tests)
+        done = Done(self._plan, side.final_check(), self._state.outcome(), tests)
         await self._ask(done, Finish)
 
     async def _ask(self, message: Message, answer: type[Answer]) -> Answer:

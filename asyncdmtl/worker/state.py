@@ -59,9 +59,11 @@ class WorkerState:
         assert self._side is not None
         return self._side
 
-    def state_digest(self) -> bytes:
-        """The digest of the state of the training; empty before the first plan (see `WorkerSide`)."""
-        return b"" if self._side is None else self._side.state_digest()
+    def check(self) -> bytes:
+        """The check of the state of the training; empty before the first plan (see `WorkerSide`)."""
+        if self._side is None:
+            return b""
+        return self._side.final_check() if self.over else self._side.state_check()
 
     def keep(self, side: WorkerSide, assign: Assign) -> None:
         """Follow a plan from here on, with the models that this worker has.

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from asyncdmtl.server.replanning import Replanner
+from asyncdmtl.server.training_state import TrainingState
 
 ROUNDS = 5
 
@@ -39,13 +40,14 @@ async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_en
 ) -> None:
     problem = SimpleNamespace(infos=[SimpleNamespace(id="p0"), SimpleNamespace(id="p1")], rounds=ROUNDS)
     progress: Any = SimpleNamespace(
-        run="run", problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None, saved=None,
+        run="run", problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None,
         emit=lambda event: None,
     )  # fmt: skip
     peers: Any = SimpleNamespace(
         membership=Membership(member("a", "p0", over=over), member("b", "p1", over=over))
     )
-    replanner = Replanner(peers, progress)
+    believed: Any = SimpleNamespace(latest=lambda members: TrainingState(ROUNDS, over))
+    replanner = Replanner(peers, progress, believed)
     assignment: Any = SimpleNamespace(suits=lambda members: True, members=())
     replanner.assignment = assignment
     assert [found.name for found in await replanner._assemble(60.0)] == expected

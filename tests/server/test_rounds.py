@@ -16,7 +16,7 @@ from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.digests import Digest
-from asyncdmtl.errors import DisagreementError, IntegrityError, LinkError
+from asyncdmtl.errors import DisagreementError, IntegrityError, LinkError, StateError
 from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
@@ -45,7 +45,7 @@ from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.events import Planned, ServerEvent
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers
-from asyncdmtl.server.rounds import MOST_BAD_ROWS, MOST_DISAGREEMENTS, Rounds
+from asyncdmtl.server.rounds import MOST_BAD_ROWS, MOST_DISAGREEMENTS, MOST_ODD_STATES, Rounds
 from asyncdmtl.server.training_progress import TrainingProgress
 
 digest = Digest("run")
@@ -137,12 +137,12 @@ class Hand(Script):
         sent = self._side.compute()
         told = Uplink(
             self._plan, self._round, b"".join(sent.digests), sent.losses, sent.penalty, sent.residual,
-            sent.rows[0].reshape(-1).copy(),
+            sent.rows[0].reshape(-1).copy(), 0, sent.state,
         )  # fmt: skip
         self.says(self.uplink(told))
 
     def _end(self) -> None:
-        told = self.done(Done(self._plan, self._side.models_digest()))
+        told = self.done(Done(self._plan, self._side.final_check()))
         if not self.member.connection.lost:
             self.says(told)
 
@@ -346,13 +346,82 @@ async def test_good_rounds_between_them_forgive_corrupted_ones(monkeypatch: pyte
     assert len(run.plans()) == 3
 
 
-async def test_workers_that_end_with_different_models_are_named() -> None:
+@pytest.mark.parametrize("strategy", ["relay", "central", "personal"])
+@pytest.mark.parametrize("number", [0, 2])
+async def test_a_corrupted_number_in_one_workers_models_is_mended(strategy: str, number: int) -> None:
+    run = Run(strategy)
+    odd = run.hands["w2"]
+    seen: list[int] = []
+
+    def corrupt(round_: int) -> None:
+        if round_ == number and not seen:
+            odd.trainer.W[1, 3] += 1e-9
+            seen.append(round_)
+
+    odd.before = corrupt
+    await run.make()
+    run.check()
+    assert [plan.round for plan in run.plans()] == [0, number]
+    (incident,) = run.progress.incidents
+    assert (incident.round, incident.worker) == (number, "w2")
+    assert f"the state of the training at 'w2' in round {number} is not that of most" in incident.reason
+    assert sum(isinstance(message, Restore) for message in odd.sent) == 1
+
+
+async def test_a_corrupted_final_model_is_mended() -> None:
     run = Run()
-    run.hands["w4"].done = lambda message: replace(message, digest=bytes(16))
-    with pytest.raises(IntegrityError, match="workers ended with different models") as caught:
+    odd = run.hands["w4"]
+    seen: list[int] = []
+
+    def wrong(message: Done) -> Done:
+        seen.append(message.plan)
+        return replace(message, digest=bytes(16)) if len(seen) == 1 else message
+
+    odd.done = wrong
+    await run.make()
+    run.check()
+    assert seen == [0, 1]
+    assert [incident.worker for incident in run.progress.incidents] == ["w4"]
+
+
+async def test_a_worker_whose_state_differs_again_and_again_is_excluded() -> None:
+    run = Run()
+    odd = run.hands["w2"]
+    odd.uplink = lambda message: replace(message, state=bytes(16))
+    await run.make()
+    run.check("w2")
+    assert "w2" in run.membership.excluded
+    assert len(run.plans()) == MOST_ODD_STATES + 1
+
+
+async def test_a_run_ends_where_no_state_has_a_majority() -> None:
+    run = Run()
+    for name in ("w0", "w1", "w2"):
+        run.hands[name].uplink = lambda message: replace(message, state=bytes(16))
+    with pytest.raises(StateError, match="in round 0, and no state has a majority") as caught:
         await run.make()
     assert set(caught.value.workers) == set(OWN)
-    assert not any(isinstance(hand.sent[-1], Finish) for hand in run.hands.values())
+    assert len(run.plans()) == 1
+
+
+async def test_a_checkpoint_is_written_of_no_state_that_most_do_not_hold(tmp_path: Path) -> None:
+    run = Run(folder=tmp_path, every=2)
+    giver = run.hands["w0"]
+    give, forged = giver._give, list[Any]()
+
+    def lie() -> None:
+        if not forged:
+            giver.trainer.W[0, 0] += 1
+            forged.append(giver.trainer.W.copy())
+        give()
+        if len(forged) == 1:
+            giver.trainer.W[0, 0] -= 1
+            forged.append(giver.trainer.W.copy())
+
+    giver._give = lie  # type: ignore[method-assign]
+    await run.make()
+    run.check("w0")
+    assert "gave another state of the training than most" in str(giver.member.lost)
 
 
 @pytest.mark.parametrize("linger", [0.0, 0.05])

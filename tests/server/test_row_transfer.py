@@ -20,6 +20,7 @@ from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes import codec
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import make_assignment
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.row_transfer import RowTransfer
@@ -63,7 +64,7 @@ class Run:
             membership.add(script.member)
         self.assignment = made = make_assignment(0, [script.member for script in self.scripts], progress)
         multicast: Any = group
-        self.transfer = RowTransfer(Peers(membership, progress, 5.0), multicast)
+        self.transfer = RowTransfer(Peers(membership, progress, 5.0), BelievedStates(progress), multicast)
         indices = {part.id: n for n, part in enumerate(PARTITIONS)}
         self.sides = [
             made.strategy.worker_side(
@@ -83,7 +84,7 @@ class Run:
         first, *others = (rows.reshape(-1) for rows in upload.rows)
         uplink = Uplink(
             0, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
-            first, upload.size - first.nbytes,
+            first, upload.size - first.nbytes, upload.state,
         )  # fmt: skip
         return [uplink, *(MoreRows(0, round_, (rows,), rows) for rows in others if rows.nbytes)]
 
@@ -135,7 +136,7 @@ async def test_all_workers_decode_the_rows_of_a_round(strategy: str) -> None:
         assert all(isinstance(message, MoreRows) for message in more)
         run.apply(k)
     if strategy != "personal":  # there, each worker has the models of its own tasks only
-        assert len({worker.models_digest() for worker in run.sides}) == 1
+        assert len({worker.final_check() for worker in run.sides}) == 1
     assert run.transfer.established == set(OWN)
 
 

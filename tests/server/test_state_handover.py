@@ -19,6 +19,7 @@ from asyncdmtl.protocol.messages.registry import AwaitRestore, Snapshot
 from asyncdmtl.protocol.state_table import State
 from asyncdmtl.server import state_handover
 from asyncdmtl.server.assignment import Assignment, make_assignment
+from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.state_handover import StateHandover
@@ -44,7 +45,8 @@ class Run:
         self.members = [script.member for script in self.scripts]
         for member in self.members:
             self.membership.add(member)
-        self.states = StateHandover(Peers(self.membership, self.progress, 0.05), self.progress)
+        self.believed = BelievedStates(self.progress)
+        self.states = StateHandover(Peers(self.membership, self.progress, 0.05), self.progress, self.believed)
 
     def assign(self) -> Assignment:
         """A plan for all members, as the server makes it before it sends it."""
@@ -65,31 +67,14 @@ def snapshot(plan: int = 0, round_: int = ROUND, body: Any = STATE, told: bytes 
     return Snapshot(plan, round_, digest(body) if told is None else told, body)
 
 
-async def test_members_that_have_the_state_of_the_round_keep_it() -> None:
-    run = Run()
-    run.members[1].current = True
-    state = run.states.latest(run.members)
-    assert (state.round, state.over, state.keepers, state.state) == (ROUND, False, (run.members[1],), None)
-
-
 async def test_where_the_server_trains_it_has_the_state_itself() -> None:
     run = Run("personal")
     run.progress.trainer = make_trainer(PROBLEM, {})
     run.members[0].current = True
-    state = run.states.latest(run.members)
+    state = run.believed.latest(run.members)
     assert state.state is not None
     assert state.state.tobytes() == STATE.tobytes()
-    assert (state.digest, state.keepers) == (digest(STATE), (run.members[0],))
-
-
-async def test_where_nobody_has_the_state_of_the_round_the_farthest_counts() -> None:
-    run = Run()
-    run.members[0].round, run.members[1].round, run.members[2].round = 1, 2, 1
-    assert run.states.latest(run.members).round == 2
-    run.members[1].round = SETTINGS.rounds + 1  # nobody can be farther than the run goes
-    assert run.states.latest(run.members).keepers == (run.members[0], run.members[2])
-    run.progress.keep_saved(STATE)
-    assert run.states.latest(run.members).state is STATE
+    assert (state.check, state.keepers) == (digest(STATE), (run.members[0],))
 
 
 async def test_all_that_keep_the_state_are_sent_the_plan_alone() -> None:
@@ -132,7 +117,7 @@ async def test_a_keeper_gives_the_state_to_those_that_lack_it() -> None:
 async def test_a_state_that_the_server_has_is_asked_of_nobody() -> None:
     run = Run()
     answer_to_assign(run.scripts[2], {"assign, take": [AwaitRestore(0)]})
-    await run.states.hand_out(run.assign(), run.origin(0, 1, state=STATE, digest=digest(STATE)))
+    await run.states.hand_out(run.assign(), run.origin(0, 1, state=STATE, check=digest(STATE)))
     assert run.sent() == [["assign, keep"], ["assign, keep"], ["assign, take", "restore"]]
 
 
@@ -140,7 +125,7 @@ async def test_a_state_other_than_the_one_that_was_announced_costs_the_giver_its
     run = Run()
     answer_to_assign(run.scripts[0], {"assign, give": [snapshot()]})
     with pytest.raises(ReplanError):
-        await run.states.hand_out(run.assign(), run.origin(0, digest=bytes(len(digest(STATE)))))
+        await run.states.hand_out(run.assign(), run.origin(0, check=bytes(len(digest(STATE)))))
     assert "gave another state than it said it has" in str(run.members[0].lost)
     assert run.sent()[1:] == [["assign, take"]] * 2
     assert not any(member.current for member in run.members)
@@ -192,6 +177,7 @@ async def test_the_last_state_is_that_of_the_first_member_that_gives_it() -> Non
     run = Run()
     assignment = run.assign()
     computing(run, 1, 2)
+    run.believed.confirm({"w0": digest(STATE)}, None)
     run.members[1].lost = LinkError("reset", peer="w1")
     answer_to_assign(run.scripts[2], {"assign, give": [snapshot(1)]})
     assert await run.states.last_state(assignment) is STATE
@@ -200,10 +186,26 @@ async def test_the_last_state_is_that_of_the_first_member_that_gives_it() -> Non
     assert run.progress.plans == 2
 
 
+async def test_a_last_state_that_nobody_has_compared_is_asked_of_most_members() -> None:
+    run = Run()
+    assignment = run.assign()
+    computing(run, 0, 1, 2)
+    forged = STATE.copy()
+    forged[3] ^= 1
+    answer_to_assign(run.scripts[0], {"assign, give": [snapshot(1, body=forged)]})
+    answer_to_assign(run.scripts[1], {"assign, give": [snapshot(2)]})
+    answer_to_assign(run.scripts[2], {"assign, give": [snapshot(3, body=STATE.copy())]})
+    found = await run.states.last_state(assignment)
+    assert found is not None
+    assert found.tobytes() == STATE.tobytes()
+    assert run.sent() == [["assign, give"]] * 3
+
+
 async def test_a_member_that_gives_a_wrong_state_at_the_end_is_passed_over() -> None:
     run = Run()
     assignment = run.assign()
     computing(run, 0, 1)
+    run.believed.confirm({"w0": digest(STATE)}, None)
     answer_to_assign(run.scripts[0], {"assign, give": [snapshot(1, told=bytes(16))]})
     answer_to_assign(run.scripts[1], {"assign, give": [snapshot(2)]})
     assert await run.states.last_state(assignment) is STATE
@@ -213,7 +215,7 @@ async def test_a_member_that_gives_a_wrong_state_at_the_end_is_passed_over() -> 
 async def test_the_last_state_is_not_waited_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_handover, "LAST_STATE_SECONDS", 0.01)
     run = Run()
-    run.states = StateHandover(Peers(run.membership, run.progress, 60.0), run.progress)
+    run.states = StateHandover(Peers(run.membership, run.progress, 60.0), run.progress, run.believed)
     computing(run, 0)
     assert await run.states.last_state(run.assign()) is None
 

@@ -67,8 +67,9 @@ def test_a_resumed_training_stands_where_the_checkpoint_says(strategy: str) -> N
     progress.resume(replace(CHECKPOINT, state=state, round=4))
     assert (progress.round, progress.plans) == (4, CHECKPOINT.plans)
     assert progress.distrusted == {("w1", "p0")}
+    assert (progress.electorate, progress.resumed) == (CHECKPOINT.workers, True)
     assert progress.saved is not None
-    assert (progress.saved.round, progress.saved.digest) == (4, digest(state))
+    assert (progress.saved.round, progress.saved.check) == (4, digest(state))
     assert (progress.trainer is not None) == (strategy == "personal")
 
 

@@ -58,7 +58,7 @@ async def test_a_worker_makes_all_rounds_and_has_the_models_of_the_twin(features
         for number in range(3):
             await run.round(number, AfterRound.END if number == 2 else AfterRound.GO_ON)
         done = await run.hear(Done)
-        assert done.digest == run.exchange.workers[0].models_digest()
+        assert done.digest == run.exchange.workers[0].final_check()
         assert not run.task.done()
         await run.say(Finish())
         check(await run.task, run.partitions)

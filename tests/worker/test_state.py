@@ -33,7 +33,7 @@ def trained(rounds: int) -> WorkerSide:
 
 def test_a_new_worker_stands_at_the_beginning_without_a_state() -> None:
     state = WorkerState("w0")
-    assert (state.run, state.round, state.over, state.state_digest()) == (None, 0, False, b"")
+    assert (state.run, state.round, state.over, state.check()) == (None, 0, False, b"")
     assert state.log_fields() == {"worker": "w0"}
     state.enter("run")
     assert state.log_fields() == {"run": "run", "round": 0, "worker": "w0"}
@@ -45,7 +45,7 @@ def test_models_move_on_to_the_next_plan() -> None:
     state.keep(before, assign(0))
     state.keep(after, assign(0))
     assert np.array_equal(after.trainer.W, before.trainer.W)
-    assert state.state_digest() == digest(before.trainer.state())
+    assert state.check() == digest(before.trainer.state())
 
 
 def test_a_plan_for_another_round_is_refused() -> None:
@@ -97,7 +97,7 @@ def test_another_run_begins_anew() -> None:
     state.enter("one")
     assert state.round == 5
     state.enter("two")
-    assert (state.round, state.state_digest()) == (0, b"")
+    assert (state.round, state.check()) == (0, b"")
 
 
 def test_every_worker_tells_the_outcome_that_it_knows() -> None:

@@ -192,7 +192,7 @@ class Declare(Message):
     over : bool
         Whether the training ended before that round.
     state : bytes
-        The digest of the worker's state of the training; empty if states differ between workers.
+        The check of the worker's state of the training; empty before the first plan.
     machine : Machine
         The worker's arithmetic, which the server compares with that of others.
     """
@@ -215,7 +215,7 @@ class Declare(Message):
             parse_each(partitions, parse_declaration),
             fields.integer(round_, "round"),
             fields.flag(over, "over"),
-            fields.binary(state, "state digest", VECTOR_DIGEST_BYTES, 1 if state else 0),
+            fields.binary(state, "state check", VECTOR_DIGEST_BYTES, 1 if state else 0),
             parse_machine(machine),
         )
 

@@ -197,6 +197,8 @@ class Uplink(Message):
         The estimate `Trainer.residual` of the last step, from the first worker; else 0.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
+    state : bytes
+        The check of the state of the training that the worker holds at the beginning of the round.
     """
 
     number, kind, sender = 10, "uplink", "worker"
@@ -209,17 +211,18 @@ class Uplink(Message):
     residual: float
     body: Bytes = field(default_factory=lambda: NO_BODY)
     rest: int = 0
+    state: bytes = bytes(VECTOR_DIGEST_BYTES)
 
     def fields(self) -> list[Any]:
-        losses = list(self.losses)
-        return [self.plan, self.round, self.digests, losses, self.penalty, self.residual, self.rest]
+        told = [self.digests, list(self.losses), self.penalty, self.residual]
+        return [self.plan, self.round, *told, self.rest, self.state]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
-        plan, round_, digests, losses, penalty, residual, rest = fields.exactly(values, 7, cls.kind)
+        plan, round_, digests, losses, penalty, residual, rest, state = fields.exactly(values, 8, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
@@ -229,6 +232,7 @@ class Uplink(Message):
             fields.real(residual, "residual"),
             body,
             fields.integer(rest, "rest of the rows"),
+            fields.binary(state, "state check", VECTOR_DIGEST_BYTES, 1),
         )
 
 
@@ -325,7 +329,7 @@ class Done(Message):
     plan : int
         The plan's number.
     digest : bytes
-        The digest of the models.
+        The check of the final state of the training, or under `personal` the digest of the worker's models.
     outcome : mapping
         The outcome of the training in plain types, if it ended with a solution; else empty.
     tests : mapping of partition to list
@@ -346,7 +350,7 @@ class Done(Message):
         plan, digest, outcome, tests = fields.exactly(values, 4, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
-            fields.binary(digest, "model digest", VECTOR_DIGEST_BYTES, 1),
+            fields.binary(digest, "state check", VECTOR_DIGEST_BYTES, 1),
             fields.mapping(outcome, "outcome"),
             fields.mapping(tests, "sums of test rows"),
         )

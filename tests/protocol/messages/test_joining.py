@@ -65,7 +65,7 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("declare", 1, [["p", "t", bytes(15), 1, {}, 0]], "partition digest"),
         ("declare", 2, -1, "round"),
         ("declare", 3, 0, "over"),
-        ("declare", 4, bytes(7), "state digest"),
+        ("declare", 4, bytes(7), "state check"),
         ("prepare", 1, [1], "encoding"),
         ("declare", 1, [["p", "t", bytes(16), 1, {}, -1]], "test rows"),
         ("ready", 1, [["p", "t", bytes(16), 1, 0.0, 1, 0.0, "", 0]], "weight"),

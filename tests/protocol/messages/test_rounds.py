@@ -69,11 +69,12 @@ def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) ->
         ("uplink", 5, 1, "penalty"),
         ("uplink", 6, None, "residual"),
         ("uplink", 7, -1, "rest of the rows"),
+        ("uplink", 8, b"", "state check"),
         ("downlink", 3, True, "what to do then must be one of go on, give, end"),
         ("downlink", 4, bytes(7), "downlink digest"),
         ("downlink", 6, "no", "grouped"),
         ("more-rows", 2, True, "round"),
-        ("done", 2, bytes(8), "model digest"),
+        ("done", 2, bytes(8), "state check"),
     ],
 )
 def test_a_wrong_field_is_named(kind: str, position: int, value: Any, complaint: str) -> None:

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+import struct
+
+import numpy as np
+import pytest
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.digests import Digest
+from asyncdmtl.exchange.states import ExactStates, Majority, RoundedStates, sketch
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.training import make_trainer
+
+A, B = bytes([1]) * 16, bytes([2]) * 16
+DIGEST = Digest("run")
+
+
+def rounded(dtype: str) -> tuple[RoundedStates, Problem]:
+    settings = make_settings(dtype=dtype)
+    problem = Problem(settings, [part.info(settings) for part in make_partitions(4, "squared")])
+    return RoundedStates(problem), problem
+
+
+def test_more_than_half_are_a_majority() -> None:
+    states = ExactStates(DIGEST)
+    assert states.majority({"a": A}) == Majority(A, ())
+    assert states.majority({"a": B, "b": A, "c": A}) == Majority(A, ("a",))
+    assert states.majority({"a": A, "b": B}) is None
+    assert states.majority({"a": A, "b": A}, 4) is None
+    assert states.majority({}) is None
+
+
+def test_exact_states_are_compared_by_their_digest() -> None:
+    _, problem = rounded("float64")
+    trainer = make_trainer(problem, {})
+    states = ExactStates(DIGEST)
+    assert states.check(trainer.state()) == DIGEST.of_parts(trainer.state_parts())
+    assert states.same(A, A)
+    assert not states.same(A, B)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_corrupted_number_shows_and_rounding_does_not(dtype: str) -> None:
+    states, problem = rounded(dtype)
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((len(problem.tasks), problem.d)).astype(problem.dtype)
+    near = W + (float(np.finfo(problem.dtype).eps) * rng.standard_normal(W.shape)).astype(problem.dtype) * W
+    assert states.same(sketch(W), sketch(near))
+    for wrong in (0.0, 1.01 * W[1, 3], -W[1, 3], 1e300, math.nan, math.inf):
+        other = W.copy()
+        with np.errstate(over="ignore"):
+            other[1, 3] = wrong
+        assert not states.same(sketch(W), sketch(other))
+
+
+def test_a_sketch_is_that_of_the_models_in_a_state() -> None:
+    states, problem = rounded("float64")
+    trainer = make_trainer(problem, {})
+    trainer.W[:] = np.arange(trainer.W.size).reshape(trainer.W.shape)
+    assert states.check(trainer.state()) == sketch(trainer.W)
+    assert not states.same(b"", sketch(trainer.W))
+    assert not states.same(struct.pack("<2d", math.nan, math.nan), sketch(trainer.W))
