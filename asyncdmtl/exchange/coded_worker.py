@@ -313,14 +313,14 @@ class PersonalWorkerSide(CodedWorkerSide):
 
     def state_check(self) -> bytes:
         """The digest of the points at which the updates of this worker's tasks are computed."""
-        return self._check_of([self.trainer.point(t) for t in self._delivery.wanted])
+        return self._check_of(self.trainer.Y)
 
     def final_check(self) -> bytes:
         """The digest of the models of this worker's tasks."""
-        return self._check_of([self.trainer.W[t] for t in self._delivery.wanted])
+        return self._check_of(self.trainer.W)
 
-    def _check_of(self, rows: Sequence[Vectors]) -> bytes:
-        return self._digest.combined([self._digest(row) for row in rows])
+    def _check_of(self, models: Vectors) -> bytes:
+        return self._digest.combined([self._digest(models[t]) for t in self._delivery.wanted])
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         return self.plan.vector_format(*self._problem.told, grouped=grouped)

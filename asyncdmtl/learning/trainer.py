@@ -153,10 +153,6 @@ class Trainer:
         self._step.forget()
         self._iterate.place(rows, models)
 
-    def point(self, t: int) -> Vectors:
-        """Row `t` of `Y`."""
-        return self._iterate.ahead_of(t, slice(0, self.problem.d))
-
     def told(self, *, last: bool) -> Bytes:
         """The models that a server that trains sends to workers, as bytes (T, …) in the format
         `problem.told`.

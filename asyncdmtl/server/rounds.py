@@ -8,21 +8,18 @@ of the training receives it. So each worker applies every round exactly once, ev
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES
-from asyncdmtl.errors import DisagreementError, IntegrityError, RemoteProtocolError, StateError
+from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.conclusion import conclude
+from asyncdmtl.server.faults import Faults
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
@@ -30,19 +27,6 @@ from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.server.replanning import Replanner
 from asyncdmtl.server.row_transfer import RowTransfer
 from asyncdmtl.server.training_progress import TrainingProgress
-
-# A worker is excluded if its updates differ from those of other holders in this number of rounds.
-MOST_DISAGREEMENTS = 3
-
-# A worker is excluded if its rows did not match its digests in this number of rounds.
-MOST_BAD_ROWS = 3
-
-# A worker is excluded if its state of the training differed from that of most workers this number of times.
-# Bad memory changes it now and then.
-MOST_ODD_STATES = 3
-
-# A run fails if updates were corrupted on the way in this number of consecutive rounds.
-MOST_CORRUPTED = 10
 
 # Seconds within which a worker that was lost shortly before the end may come back for its models.
 LINGER = 1.0
@@ -79,12 +63,9 @@ class Rounds:
         self._states = BelievedStates(progress)
         self._replanner = Replanner(peers, progress, self._states)
         self._transfer = RowTransfer(peers, self._states, multicast)
-        self._disagreements: dict[str, int] = {}
-        self._bad_rows: Counter[str] = Counter()
-        self._odd_states: Counter[str] = Counter()
+        self._faults = Faults(progress, peers)
         # The state for a checkpoint, with the member that gave it, until most members confirm it.
         self._unsaved: tuple[Member, Bytes] | None = None
-        self._corrupted = 0
         self._combining = False
 
     async def make(self, patience: float) -> Assignment:
@@ -120,6 +101,7 @@ class Rounds:
                     await self._finish(assignment)
                     return assignment
             except ReplanError:
+                self._combining = False
                 continue
             finally:
                 await self._transfer.stop_multicast()
@@ -137,7 +119,7 @@ class Rounds:
         """Make one round; ReplanError if it must be made again under another plan."""
         began, side, progress = time.perf_counter(), assignment.side, self._progress
         number = progress.round
-        async with self._repeatable(assignment), self._transfer.round(assignment, number) as transfer:
+        async with self._faults.repeatable(assignment), self._transfer.round(assignment, number) as transfer:
             await self._save_confirmed()
             objective, residual, reached = side.convergence(transfer.uploads)
             last = reached or number + 1 == progress.problem.rounds
@@ -160,28 +142,6 @@ class Rounds:
             elif progress.trainer is not None:
                 await self._writer.save(progress.trainer.state())
 
-    @contextlib.asynccontextmanager
-    async def _repeatable(self, assignment: Assignment) -> AsyncIterator[None]:
-        """Turn differing or corrupted updates into a ReplanError, after noting the workers at fault."""
-        try:
-            yield
-            self._corrupted = 0
-            return
-        except StateError as error:
-            if not error.mendable:
-                raise
-            await self._take_state_away(assignment, error)
-        except DisagreementError as error:
-            await self._distrust(assignment, error)
-        except IntegrityError as error:
-            self._corrupted += 1
-            if self._corrupted >= MOST_CORRUPTED:
-                raise
-            await self._note_bad_rows(assignment, error)
-        finally:
-            self._combining = False
-        raise ReplanError
-
     async def _save_confirmed(self) -> None:
         """Write the checkpoint of a state that a member gave, now that most members have told its check."""
         if self._unsaved is None or self._writer is None:
@@ -194,49 +154,12 @@ class Rounds:
             raise ReplanError
         await self._writer.save(state)
 
-    async def _note_bad_rows(self, assignment: Assignment, error: IntegrityError) -> None:
-        """Note corrupted rows, and exclude a worker that sent such rows often."""
-        members = {member.name: member for member in assignment.members}
-        for worker in error.workers or ("",):
-            self._bad_rows[worker] += 1
-            if worker in members and self._bad_rows[worker] >= MOST_BAD_ROWS:
-                await self._peers.lose(members[worker], error, excluded=True)
-            else:
-                self._progress.note(worker, type(error).__name__, str(error))
-
-    async def _take_state_away(self, assignment: Assignment, error: StateError) -> None:
-        """Let members be given the state that most workers hold; exclude a worker that needs it often."""
-        members = {member.name: member for member in assignment.members}
-        for worker in error.workers:
-            self._odd_states[worker] += 1
-            if self._odd_states[worker] >= MOST_ODD_STATES:
-                await self._peers.lose(members[worker], error, excluded=True)
-            else:
-                self._progress.note(worker, type(error).__name__, str(error))
-                member = members[worker]
-                member.current, member.round, member.over = False, self._progress.round, self._progress.over
-                member.state = bytes(VECTOR_DIGEST_BYTES)
-
-    async def _distrust(self, assignment: Assignment, error: DisagreementError) -> None:
-        """Treat dissenting holders as not holding these partitions; exclude a worker that does so often."""
-        members = {member.name: member for member in assignment.members}
-        for worker, partitions in error.odd.items():
-            self._progress.distrusted.update((worker, partition) for partition in partitions)
-            reason = (
-                f"computed other bits of {list(partitions)} than their other holders;"
-                " python -m asyncdmtl.arithmetic shows whether its machine is to blame"
-            )
-            self._progress.note(worker, type(error).__name__, reason)
-            self._disagreements[worker] = self._disagreements.get(worker, 0) + 1
-            if self._disagreements[worker] >= MOST_DISAGREEMENTS:
-                await self._peers.lose(members[worker], error)
-
     async def _finish(self, assignment: Assignment) -> None:
         """Check that all members have the same models, and end; ReplanError if a worker still lacks them."""
         done = await self._peers.hear(
             {member: self._peers.receive(member, Done) for member in assignment.members}
         )
-        async with self._repeatable(assignment):
+        async with self._faults.repeatable(assignment):
             expected = assignment.side.expected_checks(final=True)
             if expected is not None:
                 expected = [expected[assignment.position(member)] for member in done]

@@ -44,8 +44,8 @@ def test_exact_states_are_compared_by_their_digest() -> None:
 def test_one_corrupted_number_shows_and_rounding_does_not(dtype: str) -> None:
     states, problem = rounded(dtype)
     rng = np.random.default_rng(0)
-    W = rng.standard_normal((len(problem.tasks), problem.d)).astype(problem.dtype)
-    near = W + (float(np.finfo(problem.dtype).eps) * rng.standard_normal(W.shape)).astype(problem.dtype) * W
+    W: Any = rng.normal(size=(len(problem.tasks), problem.d)).astype(problem.dtype)
+    near = np.nextafter(W, rng.normal(size=W.shape).astype(problem.dtype))
     assert states.same(sketch(W), sketch(near))
     for wrong in (0.0, 1.01 * W[1, 3], -W[1, 3], 1e300, math.nan, math.inf):
         other = W.copy()

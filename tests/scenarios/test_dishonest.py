@@ -113,7 +113,7 @@ async def test_a_member_that_claims_to_be_ahead_is_not_believed(
     monkeypatch: pytest.MonkeyPatch, strategy: str, lie: tuple[int, bool]
 ) -> None:
     """After all connections were cut, one member says that it has made more rounds, with other models."""
-    cut, check_state, lied = asyncio.Event(), WorkerState.check, []
+    cut, check_state, lied = asyncio.Event(), WorkerState.check, list[bool]()
 
     def claims(state: WorkerState) -> bytes:
         if state.name == LIAR and cut.is_set() and not lied and state.round:
@@ -143,7 +143,7 @@ async def test_a_member_that_claims_to_be_ahead_is_not_believed(
 async def test_a_forged_state_for_a_worker_that_comes_late_is_replaced(
     monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    give, given = Participation._give, []
+    give, given = Participation._give, list[str]()
 
     async def forge(part: Participation) -> None:
         if given and given[0] != part._state.name:

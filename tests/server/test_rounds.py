@@ -38,14 +38,15 @@ from asyncdmtl.protocol.messages.registry import (
     StateTransfer,
     Uplink,
 )
-from asyncdmtl.server import rounds
+from asyncdmtl.server import faults, rounds
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.events import Planned, ServerEvent
+from asyncdmtl.server.faults import MOST_BAD_ROWS, MOST_DISAGREEMENTS, MOST_ODD_STATES
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers
-from asyncdmtl.server.rounds import MOST_BAD_ROWS, MOST_DISAGREEMENTS, MOST_ODD_STATES, Rounds
+from asyncdmtl.server.rounds import Rounds
 from asyncdmtl.server.training_progress import TrainingProgress
 
 digest = Digest("run")
@@ -322,7 +323,7 @@ async def test_a_worker_that_sends_bad_rows_is_excluded() -> None:
 
 
 async def test_rows_that_are_corrupted_round_after_round_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "MOST_CORRUPTED", 2)
+    monkeypatch.setattr(faults, "MOST_CORRUPTED", 2)
     run = Run("central")
     run.hands["w0"].uplink = flip
     with pytest.raises(IntegrityError):
@@ -331,7 +332,7 @@ async def test_rows_that_are_corrupted_round_after_round_end_the_run(monkeypatch
 
 
 async def test_good_rounds_between_them_forgive_corrupted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "MOST_CORRUPTED", 2)
+    monkeypatch.setattr(faults, "MOST_CORRUPTED", 2)
     run = Run("central")
     tried: list[int] = []
 
