@@ -18,6 +18,7 @@ MOST_LINES, MOST_METHODS, MOST_ATTRIBUTES, MOST_OF_A_FUNCTION, MOST_OF_A_FILE = 
 LARGE = {
     "exchange/coded_worker.py CodedWorkerSide": "keeps a round's buffers, which are made once for a plan",
     "learning/problem.py Problem": "has one attribute for each fact that follows from what workers declare",
+    "learning/trainer.py Trainer": "has one method for each thing that a round asks of a training",
     "multicast/receiving.py Reassembly": "keeps rows, what is known of them, and counts, for each piece",
     "net/connection.py Connection": "answers asyncio's protocol, 8 methods, beside its own",
     "net/link.py Link": "has a property for each state of a transport that is asked for",
