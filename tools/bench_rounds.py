@@ -1,168 +1,211 @@
-"""Measure rounds, bytes and seconds to the optimum for each kind of update, on real sockets.
+"""Measure rounds, bytes and seconds to the optimum for each kind of update, on sockets.
 
-    python tools/bench_rounds.py [--data FILE --task COL --target COL] [--json FILE]
+    python tools/bench_rounds.py [--school FILE] [--set NAME]... [--quick] [--results FILE]
 
-Without --data, the data are synthetic regressions, and logistic tasks with few positive labels. Before a
-figure counts, the objective at the models of a run is compared with that of another solver: SciPy's L-BFGS,
-for the penalty "mean-regularised", which is smooth. Bytes are those of the ledger.
+Every set is a table with a task for each group of rows. `asyncdmtl run` chooses the coupling and λ and trains
+with five worker processes. Then each coupling, with the λ that a cross-validation gives it, is trained by
+each kind of update, and the rounds are counted until the objective is within 1e-6 of the minimum. Before a
+figure counts, the minimum is compared with that of another solver (`rounds_reference`). Bytes are those of
+the ledger. Seconds are those of a whole command, and of the processors for all its processes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import click
 import numpy as np
-from scipy.optimize import minimize
+from results import Table, write_results
+from rounds_data import TABLES, write_table
+from rounds_reference import COUPLINGS, least
 
-from asyncdmtl.arrays import Floats
 from asyncdmtl.data import loading
 from asyncdmtl.launch.threads import run_in_threads
-from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Partition, whole_tasks
-from asyncdmtl.plan.placement import Placement, natural_key
-from asyncdmtl.report.evaluation import objective
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.training import train
+from asyncdmtl.learning.updates import Forecast, forecasts
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.records import RunOptions
 
 WORKERS, COPIES = 5, 3
 
-# The largest relative excess of an objective over that of the other solver.
-AGREE = 1e-6
+# The relative distance from the minimum to which rounds are counted, and by which two solvers may differ.
+NEAR = 1e-6
+
+# The most rounds of a training.
+ROUNDS = 5000
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if a result is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("data", "task", "target", "omit"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    given = vars(parser.parse_args(arguments))
-    path = given.pop("json")
-    sets = {"squared": squared_tasks(), "logistic": rare_labels()} if given["data"] is None else table(given)
-    figures, wrong = [], 0
-    print(f"{'set':10} {'coupling':17} {'update':13} {'rounds':>6} {'MB':>8} {'seconds':>8} {'excess':>9}")
-    for name, (partitions, loss) in sets.items():
-        for update, coupling, strength in cases(loss):
-            figure = measure(partitions, loss, update, coupling, strength)
-            wrong += figure["excess"] is not None and figure["excess"] > AGREE
-            figures.append({"set": name, **figure})
-            excess = "-" if figure["excess"] is None else f"{figure['excess']:.1e}"
-            print(
-                f"{name:10} {figure['coupling']:17} {update:13} {figure['rounds']:6} "
-                f"{figure['bytes'] / 1e6:8.2f} {figure['seconds']:8.2f} {excess:>9}",
-                flush=True,
-            )
-    if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 1 if wrong else 0
+class Source(NamedTuple):
+    """A table: its name in the results, its file, and the columns with tasks and targets."""
+
+    name: str
+    file: Path
+    task: str
+    target: str
 
 
-def cases(loss: str) -> list[tuple[str, str, float | None]]:
-    """The cases: update, coupling and λ, or None if the run chooses λ."""
-    if loss == "squared":
-        return [
-            ("statistics", "auto", None),
-            ("statistics", "mean-regularised", 0.1),
-            ("quasi-newton", "mean-regularised", 0.1),
-            ("gradient", "mean-regularised", 0.1),
-        ]
-    return [(update, "mean-regularised", 0.03) for update in ("newton", "quasi-newton", "gradient")]
+@click.command()
+@click.option("--school", type=click.Path(path_type=Path, exists=True), help="The school data, a CSV file.")
+@click.option("--set", "chosen", multiple=True, type=click.Choice(list(TABLES)), help="Default: all.")
+@click.option("--quick", is_flag=True, help="Only whole commands, not each coupling and update.")
+@click.option("--results", "results_file", type=click.Path(path_type=Path), help="For docs_benchmarks.py.")
+def main(school: Path | None, chosen: Sequence[str], quick: bool, results_file: Path | None) -> None:
+    """Print a line for each run; exit code 1 if a result is wrong."""
+    wrong = 0
+    commands: list[tuple[str, ...]] = []
+    updates: list[tuple[str, ...]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [] if school is None else [Source("school", school, "school", "score")]
+        for index, name in enumerate(chosen or TABLES):
+            file = Path(folder) / f"{index}.csv"
+            write_table(TABLES[name](), file)
+            sources.append(Source(name, file, "task", "target"))
+        for source in sources:
+            partitions, loss = partitions_of(source)
+            row, excess = whole_command(source, partitions)
+            wrong += abs(excess) > NEAR
+            print("  ".join(row), flush=True)
+            commands.append(row)
+            for coupling in () if quick else COUPLINGS:
+                row, excess = by_update(source.name, partitions, loss, coupling)
+                wrong += abs(excess) > NEAR
+                print("  ".join(row), flush=True)
+                updates.append(row)
+    tables = [Table("rounds-commands", COMMAND_HEAD, tuple(commands))]
+    if updates:
+        tables.append(Table("rounds-updates", UPDATE_HEAD, tuple(updates)))
+    if wrong:
+        sys.exit("two solvers disagree")
+    if results_file is not None:
+        write_results(results_file, tables)
 
 
-def measure(
-    partitions: Sequence[Partition], loss: str, update: str, coupling: str, strength: float | None
-) -> dict[str, Any]:
-    """One run on sockets, and the relative excess of its objective over that of another solver."""
-    settings = Settings(
-        loss=loss, coupling=coupling, strength=strength, rounds=5000, tolerance=1e-8, dtype="float64",
-        update=update,
+COMMAND_HEAD = (
+    "set", "tasks × features", "loss", "chosen", "update", "rounds", "MB", "seconds", "of processors",
+    "above the other solver's minimum",
+)  # fmt: skip
+
+UPDATE_HEAD = (
+    "set", "coupling, λ", "gradient", "quasi-newton", "gradient ÷ quasi-newton", "newton",
+    "MB: gradient, quasi-newton, newton, statistics", "predicted cheapest", "two solvers differ by",
+)  # fmt: skip
+
+
+def partitions_of(source: Source) -> tuple[list[Partition], str]:
+    """The training rows of a table, as `asyncdmtl run` cuts and encodes them, and their loss."""
+    given = {"data": str(source.file), "task": source.task, "target": source.target}
+    blank = dict.fromkeys(("features", "weight", "omit"))
+    loaded = loading.load({**blank, **given, "seed": 0, "parts": 2, "test_fraction": 0.2})
+    loss = loaded.defaults["loss"]
+    settings = Settings(loss=loss, coupling="none", strength=0.0, rounds=1, standardise=True)
+    return list(loaded.prepared(settings).partitions), loss
+
+
+def whole_command(source: Source, partitions: Sequence[Partition]) -> tuple[tuple[str, ...], float]:
+    """A line of the first table, and the excess of the objective over the other solver's minimum."""
+    command = [
+        sys.executable, "-m", "asyncdmtl", "run", "--data", str(source.file), "--task", source.task,
+        "--target", source.target, "--format", "json",
+    ]  # fmt: skip
+    before, began = _processor_seconds(), time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, processors = time.perf_counter() - began, _processor_seconds() - before
+    report = json.loads(done.stdout.splitlines()[-1])["report"]
+    settings, training = report["settings"], report["training"]
+    other = least(partitions, settings["loss"], settings["coupling"], settings["strength"])
+    excess = training["objective"] / other - 1.0
+    moved = sum(entry["payload_bytes"] + entry["framing_bytes"] for entry in report["ledger"])
+    row = (
+        source.name, f"{report['tasks']} × {report['vector']['numbers'] - 1}", settings["loss"],
+        f"{settings['coupling']}, λ = {settings['strength']:.3g}", training["update"],
+        str(training["rounds"]), f"{moved / 1e6:.2f}", f"{seconds:.1f}", f"{processors:.1f}",
+        f"{excess:.0e}",
     )  # fmt: skip
+    return row, excess
+
+
+def by_update(
+    name: str, partitions: Sequence[Partition], loss: str, coupling: str
+) -> tuple[tuple[str, ...], float]:
+    """A line of the second table, and the relative difference of the two solvers."""
+    exact = "statistics" if loss == "squared" else "newton"
+    settings = Settings(
+        loss=loss, coupling=coupling, strength=None, rounds=100, tolerance=1e-10, dtype="float64",
+        update=exact,
+    )  # fmt: skip
+    chosen = train(partitions, settings).outcome
+    assert chosen is not None
+    settings = replace(settings, strength=chosen.strength)
+    trained = train(partitions, settings)
+    value = float(trained.objectives.min()) if trained.outcome is None else trained.outcome.objective
+    other = least(partitions, loss, coupling, chosen.strength)
+    counts = {
+        update: rounds_to(partitions, replace(settings, update=update, rounds=ROUNDS), value)
+        for update in ("gradient", "quasi-newton", "newton")
+    }
+    if exact == "statistics":
+        counts["statistics"] = 1
+    megabytes = {
+        update: rounds * bytes_a_round(partitions, replace(settings, update=update)) / 1e6
+        for update, rounds in counts.items()
+    }
+    costs = ", ".join(f"{megabytes[u]:.2f}" if u in megabytes else "–" for u in UPDATES)
+    auto = min((each for each in forecast(partitions, settings) if not each.reason), key=lambda f: f.cost)
+    cheapest = min(megabytes, key=lambda update: megabytes[update])
+    judged = auto.update if auto.update == cheapest else f"{auto.update}, but {cheapest} was"
+    row = (
+        name, f"{coupling}, {chosen.strength:.3g}", str(counts["gradient"]), str(counts["quasi-newton"]),
+        f"{counts['gradient'] / counts['quasi-newton']:.1f}", str(counts["newton"]), costs, judged,
+        f"{value / other - 1.0:.0e}",
+    )  # fmt: skip
+    return row, value / other - 1.0
+
+
+UPDATES = ("gradient", "quasi-newton", "newton", "statistics")
+
+
+def forecast(partitions: Sequence[Partition], settings: Settings) -> Sequence[Forecast]:
+    """What `--update auto` predicts."""
+    rows = min(partition.rows for partition in partitions)
+    tasks = len({partition.task for partition in partitions})
+    return forecasts(replace(settings, update="auto"), partitions[0].features, rows, tasks)
+
+
+def rounds_to(partitions: Sequence[Partition], settings: Settings, value: float) -> int:
+    """The number of rounds until the objective is within `NEAR` of the minimum `value`, by the twin."""
+    objectives = train(partitions, replace(settings, tolerance=NEAR / 100)).objectives
+    reached = np.flatnonzero(objectives <= value * (1.0 + NEAR))
+    return int(reached[0]) if len(reached) else ROUNDS
+
+
+def bytes_a_round(partitions: Sequence[Partition], settings: Settings) -> float:
+    """Bytes of a round on sockets, of up to three of them, by the ledger."""
     placement = Placement.cyclic(WORKERS, len(partitions), COPIES)
     stored = {
         worker: [partitions[n] for n in held]
         for worker, held in zip(placement.workers, placement.stored, strict=True)
     }
-    began = time.perf_counter()
-    record, models = run_in_threads(RunOptions(settings, "relay", WORKERS), stored)
-    seconds = time.perf_counter() - began
-    settled = replace(record.settings, update="gradient")
-    value = objective(partitions, models, settled)
-    least = reference(partitions, settled) if settled.coupling == "mean-regularised" else None
-    return {
-        "update": update,
-        "coupling": settled.coupling,
-        "strength": settled.strength,
-        "rounds": len(record.rounds),
-        "bytes": sum(record.ledger.total(lambda _: True)),
-        "seconds": seconds,
-        "objective": value,
-        "gap": None if record.outcome is None else record.outcome.gap / abs(value),
-        "excess": None if least is None else (value - least) / abs(least),
-    }
+    short = replace(settings, rounds=3, tolerance=0.0)
+    record, _ = run_in_threads(RunOptions(short, "relay", WORKERS), stored)
+    return sum(made.up_bytes + made.down_bytes for made in record.rounds) / len(record.rounds)
 
 
-def reference(partitions: Sequence[Partition], settings: Settings) -> float:
-    """The minimum of the objective of "mean-regularised" with free intercepts, by SciPy's L-BFGS."""
-    tasks = whole_tasks(partitions)
-    whole = [tasks[name] for name in sorted(tasks, key=natural_key)]
-    T, F = len(whole), whole[0].features
-    loss, strength = LOSSES[settings.loss], settings.strength or 0.0
-
-    def value(flat: Floats) -> tuple[float, Floats]:
-        W = flat.reshape(T, F + 1)
-        total, gradient = 0.0, np.zeros_like(W)
-        for t, rows in enumerate(whole):
-            values, slopes = loss.value_and_derivative(rows.X @ W[t, :F] + W[t, F], rows.y)
-            total += float(values.mean())
-            gradient[t, :F], gradient[t, F] = slopes @ rows.X / rows.rows, slopes.mean()
-        offsets = W[:, :F] - W[:, :F].mean(axis=0)
-        gradient[:, :F] += strength * offsets
-        return total + 0.5 * strength * float((offsets**2).sum()), gradient.reshape(-1)
-
-    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
-    return float(minimize(value, np.zeros(T * (F + 1)), jac=True, method="L-BFGS-B", options=options).fun)
-
-
-def table(given: dict[str, Any]) -> dict[str, tuple[list[Partition], str]]:
-    """The partitions of a table, as `asyncdmtl run` cuts and encodes it."""
-    blank = dict.fromkeys(("features", "weight"))
-    loaded = loading.load({**blank, **given, "seed": 0, "parts": 2, "test_fraction": 0.2})
-    loss = loaded.defaults["loss"]
-    settings = Settings(loss=loss, coupling="none", strength=0.0, rounds=1, standardise=True)
-    return {"table": (list(loaded.prepared(settings).partitions), loss)}
-
-
-def squared_tasks(tasks: int = 40, rows: int = 60, features: int = 30) -> tuple[list[Partition], str]:
-    """Regression tasks whose models are near one another."""
-    rng = np.random.default_rng(0)
-    shared, made = rng.normal(size=features), []
-    for t in range(tasks):
-        X = rng.normal(size=(rows, features))
-        y = X @ (shared + 0.3 * rng.normal(size=features)) + t + rng.normal(size=rows)
-        made += [Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2]) for i in range(2)]
-    return made, "squared"
-
-
-def rare_labels(tasks: int = 29, features: int = 9) -> tuple[list[Partition], str]:
-    """Tasks of 50 to 400 rows, some 6 % of them positive, at least one in each task."""
-    rng = np.random.default_rng(0)
-    shared, made = 0.6 * rng.normal(size=features), []
-    for t in range(tasks):
-        rows = int(rng.integers(50, 400))
-        X = rng.normal(size=(rows, features))
-        scores = X @ (shared + 0.3 * rng.normal(size=features)) - 4.0
-        y = (scores + rng.logistic(size=rows) > 0.0).astype(np.float64)
-        y[np.argmax(scores)] = 1.0
-        made += [Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2]) for i in range(2)]
-    return made, "logistic"
+def _processor_seconds() -> float:
+    """Seconds of processors that ended child processes have used, with theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

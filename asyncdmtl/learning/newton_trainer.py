@@ -1,8 +1,7 @@
 """Training by few and long steps: each solves the coupled problem of a quadratic model of every task's loss.
 
-Newton's method is told the second derivatives, a quasi-Newton method (BFGS for each task) learns them from
-the gradients that all see anyway. Either way all take the steps of `descent`, at no byte. Reference: Nocedal
-and Wright, "Numerical Optimization", 2006, section 6.1.
+Newton's method is told the second derivatives, a quasi-Newton method learns them from the gradients that all
+see anyway (`secants`). Either way all take the steps of `descent`, at no byte.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.products import matmul
-from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.secants import Secants
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
@@ -38,7 +36,7 @@ class NewtonTrainer(Trainer):
         T, d = len(problem.tasks), problem.d
         fixed = np.array([[problem.fixed.get(t, math.nan) for t in range(T)]])
         self._descent = Descent(problem.coupling, (1, T, d), problem.coupled, fixed)
-        self._B = self._first_metric() if problem.update == "quasi-newton" else np.zeros((0, d, d))
+        self._secants = self._first_metric() if problem.update == "quasi-newton" else None
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Nothing: the step needs all of `Z`."""
@@ -61,9 +59,10 @@ class NewtonTrainer(Trainer):
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
         losses, gradients, H = wire.split(vectors)
         here = self.W.astype(np.float64)
-        if not wire.curvature:
-            self._learn(here, gradients)
-            H = self._B
+        if self._secants is not None:
+            if math.isfinite(self._descent.objective[0]):
+                self._secants.add(here - self._descent.best[0], gradients - self._descent.gradients[0])
+            H = self._secants.metric()
         following, better = self._descent.step(here[None], losses[None], gradients[None], H[None])
         if better[0]:
             self._iterate.residual = float(self._descent.promised[0] + self._descent.gap[0])
@@ -90,17 +89,16 @@ class NewtonTrainer(Trainer):
 
     def state_parts(self) -> list[Bytes]:
         """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
-        flat = np.concatenate([self._descent.state(), np.ravel(self._B)])
-        return [*super().state_parts(), flat.view(np.uint8)]
+        own = [self._descent.state()] + ([] if self._secants is None else [self._secants.state()])
+        return [*super().state_parts(), *(part.view(np.uint8) for part in own)]
 
     def restore(self, state: Bytes) -> None:
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""
         flat = self._numbers_of(state)
-        descent, metric = np.split(flat, [flat.size - self._B.size])
-        if not np.isfinite(metric).all():
-            raise UsageError("state", "must be finite and in range", "not a number")
-        self._descent.restore(descent)
-        self._B = metric.reshape(self._B.shape).copy()
+        numbers = len(self._descent.state())
+        if self._secants is not None:
+            self._secants.restore(flat[numbers:])
+        self._descent.restore(flat[:numbers])
         super().restore(state[: self.problem.iterate_bytes])
 
     def _numbers_of(self, state: Bytes) -> Floats:
@@ -110,31 +108,15 @@ class NewtonTrainer(Trainer):
             raise UsageError("state", rule, (state.dtype, state.shape))
         return np.frombuffer(state[self.problem.iterate_bytes :].tobytes(), np.float64)
 
-    def _first_metric(self) -> Floats:
-        """Second derivatives that no task's loss exceeds, as declared: multiples of the identity."""
+    def _first_metric(self) -> Secants:
+        """Pairs without any, and second derivatives that no task's loss exceeds, as declared."""
         problem = self.problem
-        bounds = np.array(problem.task_means([info.smoothness for info in problem.infos]))
-        B: Floats = np.maximum(bounds, 1e-12)[:, None, None] * np.eye(problem.d)
+        steepest = np.array(problem.task_means([info.smoothness for info in problem.infos]))
+        steepest = np.maximum(steepest, 1e-12)
+        first = np.repeat(steepest[:, None], problem.d, axis=1)
         if problem.d > problem.coupled:
-            B[:, -1, -1] = problem.loss.curvature
-        return B
-
-    def _learn(self, here: Floats, gradients: Floats) -> None:
-        """Update every task's metric by how its gradient changed: BFGS."""
-        if not math.isfinite(self._descent.objective[0]):
-            return
-        s, y = here - self._descent.best[0], gradients - self._descent.gradients[0]
-        sy, ss = total(s * y, 1), total(s * s, 1)
-        Bs = matmul(self._B, s[:, :, None])[:, :, 0]
-        sBs = total(s * Bs, 1)
-        told = (sy > 1e-10 * np.sqrt(ss * total(y * y, 1))) & (sBs > 0.0)
-        up = np.where(told, 1.0, 0.0) / np.where(told, sy, 1.0)
-        down = np.where(told, 1.0, 0.0) / np.where(told, sBs, 1.0)
-        self._B = (
-            self._B
-            + up[:, None, None] * y[:, :, None] * y[:, None, :]
-            - down[:, None, None] * Bs[:, :, None] * Bs[:, None, :]
-        )
+            first[:, -1] = problem.loss.curvature
+        return Secants(steepest + problem.loss.curvature, first, problem.coupled)
 
     def move(self, following: Floats) -> None:
         """Go to these models (T, d); DataError if they outgrow the run's dtype."""

@@ -24,6 +24,7 @@ from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.outcome import outcome_numbers
+from asyncdmtl.learning.secants import pairs_kept
 from asyncdmtl.learning.settings import AUTO, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
@@ -189,8 +190,8 @@ class Problem:
         if isinstance(self.wire, CandidatesWire):
             numbers = self.wire.state_numbers(T, len(self.couplings)) + outcome_numbers(self.settings)
             return self.iterate_bytes + 8 * numbers
-        metric = 0 if self.wire.curvature else T * d * d
-        return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + metric)
+        pairs = 0 if self.wire.curvature else 2 * pairs_kept(T, d) * T * d
+        return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + pairs)
 
     @property
     def iterate_bytes(self) -> int:

@@ -17,12 +17,16 @@ from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
 
-# Rounds to a relative accuracy of 1e-6: for gradients and quasi-Newton steps, the median over the couplings
-# on the school data; for Newton steps, of logistic tasks with few positive labels.
-GRADIENT_ROUNDS, QUASI_NEWTON_ROUNDS, NEWTON_ROUNDS = 400, 100, 9
+# Rounds to a relative accuracy of 1e-6, by tools/bench_rounds.py: gradients took 48 to 1,470, with a median
+# of 160, and Newton's steps 1 to 8, with a median of 6.
+GRADIENT_ROUNDS, NEWTON_ROUNDS = 160, 6
 
-# Rounds of Newton's steps in which λ is chosen too: two more, for intercepts and for the slowest candidate.
-CHOOSING_ROUNDS = NEWTON_ROUNDS + 2
+# Quasi-Newton steps took 7 to 29 rounds, more of them for more numbers: this many, one more for each so many
+# numbers of a model, and at most so many, for lengths that were not measured.
+QUASI_NEWTON_ROUNDS, NUMBERS_A_ROUND, MOST_QUASI_NEWTON_ROUNDS = 8, 5, 60
+
+# Rounds of Newton's steps in which λ is chosen too, and models are trained to 1e-8: the most that were seen.
+CHOOSING_ROUNDS = 11
 
 # Bytes of a partition's updates of all candidates up to which λ is chosen by Newton's steps: 64 features, and
 # 10 values of λ for each of two couplings, take 2 MB.
@@ -79,12 +83,13 @@ def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple
     d = features + settings.has_intercept
     width = 8 if settings.dtype == "float64" else 4
     newton, rounds = SecondOrderWire(d, curvature=True).length, NEWTON_ROUNDS
+    learning = min(QUASI_NEWTON_ROUNDS + d // NUMBERS_A_ROUND, MOST_QUASI_NEWTON_ROUNDS)
     if settings.chooses:
         newton, rounds = candidates_wire(settings, features, tasks).length, CHOOSING_ROUNDS
     return (
         Forecast("statistics", 1, layout.size, _why_no_statistics(settings, rows)),
         Forecast("newton", rounds, 8 * newton, _why_no_newton(settings, features, rows, tasks)),
-        Forecast("quasi-newton", QUASI_NEWTON_ROUNDS, 8 * (1 + d), _why_no_metric(settings, d, tasks)),
+        Forecast("quasi-newton", learning, 8 * (1 + d), _why_no_metric(settings, d, tasks)),
         Forecast("gradient", GRADIENT_ROUNDS, width * d, _why_no_gradients(settings)),
     )
 

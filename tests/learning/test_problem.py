@@ -226,10 +226,10 @@ def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "numbers"), [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 18 + 3)]
+    ("update", "numbers"), [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 360 + 3)]
 )
 def test_methods_of_second_order_keep_more_than_models(update: str, numbers: int) -> None:
-    # Two tasks of 3 numbers: points, gradients and losses, and for quasi-Newton a metric of 9 for each task.
+    # Two tasks of 3 numbers: points, gradients and losses; for quasi-Newton 30 pairs of steps and changes.
     infos = [info("p0", "a", 1), info("p1", "b", 1)]
     problem = Problem(make_settings(update=update, dtype="float64"), infos)
     assert problem.iterate_bytes == 2 * 3 * 8 + 32

@@ -23,7 +23,7 @@ def test_statistics_for_few_features_gradients_for_many() -> None:
 @pytest.mark.parametrize(
     ("changes", "update"),
     [
-        ({"loss": "huber"}, "newton"),
+        ({"loss": "huber"}, "quasi-newton"),
         ({"aggregate": "median"}, "gradient"),
         ({"compression": "float16"}, "gradient"),
     ],
@@ -32,7 +32,7 @@ def test_statistics_for_few_features_gradients_for_many() -> None:
 def test_where_statistics_do_not_say_all_others_are_taken(changes: dict[str, str], update: str) -> None:
     settings = make_settings(**{"update": "auto", **changes})
     assert resolve(settings, infos(5)) == update
-    assert chooses_across(settings, 5, 100, 4) == (update == "newton")
+    assert chooses_across(settings, 5, 100, 4) == (update == "quasi-newton")
 
 
 def test_of_many_features_curvature_is_learned_and_of_very_many_it_is_not() -> None:

@@ -1,0 +1,114 @@
+"""Second derivatives of every task's loss, learned from how its gradient changed between rounds.
+
+A pair is a step `s` of a task's model and the change `y` of its gradient: for a quadratic loss, `y = H s`.
+Combinations of pairs are pairs too. So each pair, beginning with the newest, is first freed of what newer
+pairs tell, until `yᵢᵀ sⱼ = 0`; then the update of BFGS by one pair leaves what it learned from the others.
+For a quadratic loss, the metric is thus exact along all directions in the memory, and not along the newest
+only, as in BFGS. On real data that takes a half to an eighth of the rounds of BFGS. References: Nocedal and
+Wright, "Numerical Optimization", 2006, section 6.1; Gao and Goldfarb, "Block BFGS Methods", Optimization
+Methods and Software 33(4), 2018.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.solving import positive_definite
+from asyncdmtl.arithmetic.sums import norm, total
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+
+# The most pairs that are kept for each task, and the most numbers of all pairs, by which long vectors have
+# fewer: 32 MB.
+_PAIRS, _NUMBERS = 30, 1 << 22
+
+# A pair is of no use if newer pairs leave less than this share of its step.
+_NEW = 1e-3
+
+# Curvatures along a step must lie between these multiples of the largest that is possible; what lies beyond
+# comes from rounding, or from second derivatives that changed between rounds.
+_LEAST, _MOST = 1e-6, 4.0
+
+# The smallest curvature that is assumed where nothing is known, and the one that is added to every metric so
+# that rounding makes no eigenvalue negative; both as shares of the largest that is possible.
+_UNKNOWN, _RIDGE = 1e-4, 1e-8
+
+
+def pairs_kept(tasks: int, d: int) -> int:
+    """The most pairs in the memory, for models of `d` numbers."""
+    return max(2, min(_PAIRS, _NUMBERS // (2 * tasks * d or 1)))
+
+
+class Secants:
+    """The last pairs of all tasks, and the metric that they make.
+
+    Parameters
+    ----------
+    bounds : (T,) float64 array
+        The largest second derivative that each task's loss can have, above 0.
+    first : (T, d) float64 array
+        The diagonals of the metrics before there are pairs.
+    coupled : int
+        Numbers of a model before its free intercept, for which the metric begins as in `first`.
+    """
+
+    def __init__(self, bounds: Floats, first: Floats, coupled: int) -> None:
+        self._bounds, self._first, self._coupled = bounds, first, coupled
+        T, d = first.shape
+        # Steps and changes of gradients, the newest last; 0 where there is no pair.
+        self._pairs = np.zeros((pairs_kept(T, d), 2, T, d))
+
+    def add(self, s: Floats, y: Floats) -> None:
+        """Remember a pair (T, d) each, in place of the oldest."""
+        self._pairs = np.concatenate([self._pairs[1:], np.stack([s, y])[None]])
+
+    def metric(self) -> Floats:
+        """Positive definite matrices (T, d, d)."""
+        pairs = self._conjugate()
+        d = self._first.shape[1]
+        start = self._first.copy()
+        if pairs:
+            # Directions of which nothing is known count as no steeper than the flattest known one.
+            flattest = np.min([np.where(use, sy / ss, np.inf) for _, _, sy, ss, use in pairs], axis=0)
+            known = np.isfinite(flattest)
+            start[known, : self._coupled] = np.maximum(flattest, _UNKNOWN * self._bounds)[known, None]
+        B: Floats = start[:, :, None] * np.eye(d)
+        for s, y, sy, _, use in reversed(pairs):
+            Bs = matmul(B, s[:, :, None])[:, :, 0]
+            sBs = total(s * Bs, 1)
+            use = use & (sBs > 0.0)
+            up = np.where(use, 1.0, 0.0) / np.where(use, sy, 1.0)
+            down = np.where(use, 1.0, 0.0) / np.where(use, sBs, 1.0)
+            B += up[:, None, None] * y[:, :, None] * y[:, None, :]
+            B -= down[:, None, None] * Bs[:, :, None] * Bs[:, None, :]
+        B = 0.5 * (B + np.swapaxes(B, 1, 2)) + (_RIDGE * self._bounds)[:, None, None] * np.eye(d)
+        return np.where(positive_definite(B)[:, None, None], B, self._first[:, :, None] * np.eye(d))
+
+    def state(self) -> Floats:
+        """All pairs as one vector."""
+        return self._pairs.reshape(-1)
+
+    def restore(self, state: Floats) -> None:
+        """Continue from what `state` returned; UsageError if numbers are not finite."""
+        if not np.isfinite(state).all():
+            raise UsageError("state", "must be finite and in range", "not a number")
+        self._pairs = state.reshape(self._pairs.shape).copy()
+
+    def _conjugate(self) -> list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]]:
+        """Conjugate pairs, the newest first: `s`, `y`, `sᵀy`, `sᵀs`, and for which tasks (T,) they count."""
+        found: list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]] = []
+        for s, y in self._pairs[::-1]:
+            length = norm(s, 1)
+            if not length.any():
+                break
+            for newer, change, curved, _, use in found:
+                share = (np.where(use, total(change * s, 1), 0.0) / np.where(use, curved, 1.0))[:, None]
+                s, y = s - share * newer, y - share * change
+            sy, ss, yy = total(s * y, 1), total(s * s, 1), total(y * y, 1)
+            use = (np.sqrt(ss) > _NEW * length) & (sy > _LEAST * self._bounds * ss)
+            use &= yy <= _MOST * self._bounds * sy
+            if use.any():
+                found.append((s, y, sy, np.where(use, ss, 1.0), use))
+        return found

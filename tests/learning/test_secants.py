@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.secants import Secants, pairs_kept
+
+T, D = 3, 5
+
+
+def hessians(rng: np.random.Generator) -> Floats:
+    """Positive definite matrices (T, D, D)."""
+    A = rng.normal(size=(T, 2 * D, D))
+    H: Floats = np.swapaxes(A, 1, 2) @ A / (2 * D)
+    return H
+
+
+def empty(H: Floats) -> Secants:
+    bounds: Floats = np.linalg.eigvalsh(H)[:, -1].astype(np.float64)
+    return Secants(bounds, np.repeat(bounds[:, None], D, axis=1), D)
+
+
+def test_without_pairs_the_metric_is_the_first_one() -> None:
+    H = hessians(np.random.default_rng(0))
+    B = empty(H).metric()
+    np.testing.assert_allclose(B, np.linalg.eigvalsh(H)[:, -1, None, None] * np.eye(D), rtol=1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 3, D, 9])
+def test_the_metric_of_a_quadratic_loss_is_exact_along_all_steps(count: int) -> None:
+    rng = np.random.default_rng(count)
+    H = hessians(rng)
+    secants = empty(H)
+    steps = rng.normal(size=(count, T, D))
+    for s in steps:
+        secants.add(s, np.einsum("tij,tj->ti", H, s))
+    B = secants.metric()
+    for s in steps[-D:]:
+        np.testing.assert_allclose(
+            np.einsum("tij,tj->ti", B, s), np.einsum("tij,tj->ti", H, s), rtol=1e-5, atol=1e-5
+        )
+    assert (np.linalg.eigvalsh(B) > 0.0).all()
+
+
+def test_pairs_that_no_convex_loss_could_make_change_nothing() -> None:
+    rng = np.random.default_rng(0)
+    H = hessians(rng)
+    secants = empty(H)
+    s = rng.normal(size=(T, D))
+    secants.add(s, -s)
+    secants.add(s, 1e9 * s)
+    np.testing.assert_array_equal(secants.metric(), empty(H).metric())
+
+
+def test_only_the_tasks_that_moved_learn() -> None:
+    rng = np.random.default_rng(0)
+    H = hessians(rng)
+    secants = empty(H)
+    s = rng.normal(size=(T, D))
+    s[1] = 0.0
+    secants.add(s, np.einsum("tij,tj->ti", H, s))
+    changed = (secants.metric() != empty(H).metric()).any(axis=(1, 2))
+    assert changed.tolist() == [True, False, True]
+
+
+def test_a_state_goes_on_to_the_same_bits() -> None:
+    rng = np.random.default_rng(0)
+    H = hessians(rng)
+    secants, other = empty(H), empty(H)
+    for _ in range(3):
+        s = rng.normal(size=(T, D))
+        secants.add(s, np.einsum("tij,tj->ti", H, s))
+    state = secants.state()
+    assert state.shape == (2 * pairs_kept(T, D) * T * D,)
+    other.restore(state)
+    np.testing.assert_array_equal(other.metric(), secants.metric())
+    with pytest.raises(UsageError, match="finite"):
+        other.restore(np.full_like(state, np.nan))
+
+
+def test_long_vectors_have_fewer_pairs() -> None:
+    assert pairs_kept(10, 20) == 30
+    assert 2 <= pairs_kept(100, 2000) < 30
+    assert pairs_kept(1000, 100_000) == 2
