@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import struct
+from collections.abc import Collection, Sequence
+from itertools import chain, repeat
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
-from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
-from asyncdmtl.exchange.sides import ServerSide, Upload
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
+from asyncdmtl.exchange.sides import PENALTY_WORKERS, ServerSide, Upload
+from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.plan import Plan
+
+# The workers that have sent the same digest and loss of a partition or task, by these.
+Claims = dict[tuple[bytes, float], list[str]]
 
 
 class CodedServerSide(ServerSide):
@@ -88,7 +94,7 @@ class CodedServerSide(ServerSide):
         counts = {
             "bytes of rows": (upload.size, self.uplink_bytes(worker)),
             "digests": (len(upload.digests), len(self._told[worker])),
-            "losses": (len(upload.losses), len(self._reported[worker])),
+            "losses": (len(upload.losses), len(self.plan.placement.stored[worker])),
         }
         for what, (got, expected) in counts.items():
             if got != expected:
@@ -96,16 +102,36 @@ class CodedServerSide(ServerSide):
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
     def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
-        """Begin a round: compare the digests in the uploads of all workers, in their order."""
+        """Begin a round: compare the uploads of all workers, in their order."""
         workers, N = self.plan.placement.workers, len(self.plan.placement.partitions)
-        claims: list[dict[bytes, list[str]]] = [{} for _ in range(N + len(self.problem.tasks))]
+        claims: list[Claims] = [{} for _ in range(N + len(self.problem.tasks))]
         for worker, told, upload in zip(workers, self._told, uploads, strict=True):
-            for what, claim in zip(told, upload.digests, strict=True):
-                claims[what].setdefault(claim, []).append(worker)
+            # Each update has a loss; aggregates of tasks, which come after the updates, have none.
+            losses = chain(upload.losses, repeat(0.0))
+            for what, digest, loss in zip(told, upload.digests, losses, strict=False):
+                claims[what].setdefault((digest, loss), []).append(worker)
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.
         self._refuse_disagreement(claims[:N], self._partitions_told(), established)
         self._refuse_disagreement(claims[N:], self._tasks_told(), established)
-        self._digests = [next(iter(claims[what])) for what in self._digest_of_unit]
+        self._digests = [next(iter(claims[what]))[0] for what in self._digest_of_unit]
+        self._agree_on_measures(uploads)
+
+    def _agree_on_measures(self, uploads: Sequence[Upload]) -> None:
+        """Raise StateError unless all workers have sent the same penalty and residual."""
+        workers = self.plan.placement.workers
+        for what, count in (("penalty", PENALTY_WORKERS), ("residual", len(workers))):
+            each = zip(workers[:count], uploads, strict=False)
+            values = {worker: float(getattr(upload, what)) for worker, upload in each}
+            told = {worker: struct.pack("<d", value) for worker, value in values.items()}
+            majority = ExactStates(self._digest).majority(told)
+            odd = tuple(told) if majority is None else majority.odd
+            if odd:
+                names, known = ", ".join(map(repr, odd)), "" if majority is None else " than most workers"
+                raise StateError(
+                    f"{names} told different values of the {what}{known}: {values}",
+                    workers=odd,
+                    mendable=majority is not None,
+                )
 
     def _partitions_told(self) -> list[tuple[str, tuple[str, ...]]]:
         return [(name, (name,)) for name in self.plan.placement.partitions]
@@ -120,7 +146,7 @@ class CodedServerSide(ServerSide):
 
     def _refuse_disagreement(
         self,
-        claims: Sequence[Mapping[bytes, list[str]]],
+        claims: Sequence[Claims],
         about: Sequence[tuple[str, tuple[str, ...]]],
         established: Collection[str],
     ) -> None:
@@ -270,6 +296,9 @@ class PersonalServerSide(CentralServerSide):
         trainer = self.trainer
         checks = [self._digest(row) for row in (trainer.W if final else trainer.Y)]
         return [self._digest.combined([checks[t] for t in to.wanted]) for to in self.plan.deliveries]
+
+    def _agree_on_measures(self, uploads: Sequence[Upload]) -> None:
+        """Do nothing: the server measures both itself."""
 
     def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
         """The server's own penalty and residual, measured after the last step."""

@@ -14,7 +14,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange.sides import Upload, WorkerSide, reported_by
+from asyncdmtl.exchange.sides import Upload, WorkerSide, measured
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes.codec import VectorFormat
@@ -70,8 +70,6 @@ class CodedWorkerSide(WorkerSide):
         self._wanted = self._down_format.allocate(len(self._delivery.wanted))
         self._prepared = False
         trainer.warm_up()
-        reported = set(reported_by(plan.placement, worker))
-        self._reported = [i for i, n in enumerate(trainer.own) if n in reported]
 
     @property
     def received_bytes(self) -> int:
@@ -93,7 +91,7 @@ class CodedWorkerSide(WorkerSide):
             self._rows,
             sum(rows.nbytes for rows in self._rows),
             tuple(self._digest(vector) for vector in (*self._own_updates, *aggregates)),
-            tuple(float(losses[i]) for i in self._reported),
+            tuple(map(float, losses)),
             *self._penalty_and_residual(),
             # Checked after the updates are made: a number that was corrupted before them is still there.
             self.state_check(),
@@ -184,8 +182,8 @@ class CodedWorkerSide(WorkerSide):
         """Names, for errors, of the vectors that the columns of the downlink matrix stand for."""
 
     def _penalty_and_residual(self) -> tuple[float, float]:
-        """Penalty and residual. They are the same at all workers, and the server uses those of the first."""
-        return (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
+        """Penalty and residual, which are the same at all workers."""
+        return measured(self.trainer, self.worker)
 
     def _vectors(self, packed: Bytes) -> Vectors:
         vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]

@@ -13,7 +13,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide, reported_by
+from asyncdmtl.exchange.sides import PENALTY_WORKERS, Convergence, ServerSide, Upload, WorkerSide, measured
 from asyncdmtl.exchange.states import sketch
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -44,8 +44,6 @@ class LinearWorkerSide(WorkerSide):
         self.ranges = self.down_ranges = (slice(0, self.received_bytes),)
         self._received: Bytes = np.empty(0, np.uint8)
         self._own: Vectors = np.empty((len(trainer.own), problem.d), problem.dtype)
-        reported = set(reported_by(plan.placement, worker))
-        self._reported = [i for i, n in enumerate(trainer.own) if n in reported]
 
     @property
     def received_bytes(self) -> int:
@@ -61,9 +59,8 @@ class LinearWorkerSide(WorkerSide):
         """Compute local updates at the current models, and combine them."""
         losses = self.trainer.local_updates(self._own)
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
-        reported = tuple(float(losses[i]) for i in self._reported)
-        measured = (self.trainer.penalty(), self.trainer.residual) if self.worker == 0 else (0.0, 0.0)
-        return Upload((rows,), rows.nbytes, (self._digest(rows),), reported, *measured, self.state_check())
+        told = tuple(map(float, losses)), *measured(self.trainer, self.worker), self.state_check()
+        return Upload((rows,), rows.nbytes, (self._digest(rows),), *told)
 
     def receive(self, i: int, rows: Bytes) -> None:
         """Keep the rows that came down; they are combined in `apply`."""
@@ -132,13 +129,26 @@ class LinearServerSide(ServerSide):
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan, and its rows with their digest."""
         name = self.plan.placement.workers[worker]
-        if (upload.size, len(upload.losses)) != (self.uplink_bytes(worker), len(self._reported[worker])):
+        expected = self.uplink_bytes(worker), len(self.plan.placement.stored[worker])
+        if (upload.size, len(upload.losses)) != expected:
             raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
         if upload.digests != (self._digest(upload.rows[0]),):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
     def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
         """Begin a round. There are no digests of updates to compare; `check` has compared those of rows."""
+
+    def convergence(self, uploads: Sequence[Upload]) -> Convergence:
+        """The progress of training by the medians of what workers report, which differs by rounding."""
+        placement = self.plan.placement
+        told: list[list[float]] = [[] for _ in placement.partitions]
+        for partitions, upload in zip(placement.stored, uploads, strict=True):
+            for n, loss in zip(partitions, upload.losses, strict=True):
+                told[n].append(loss)
+        penalty = float(np.median([upload.penalty for upload in uploads[:PENALTY_WORKERS]]))
+        residual = float(np.median([upload.residual for upload in uploads]))
+        objective = self.problem.data_loss([float(np.median(losses)) for losses in told]) + penalty
+        return Convergence(objective, residual, self.problem.converged(objective, residual))
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
         """Keep the rows of all workers, in their order; they are combined in `finish`."""

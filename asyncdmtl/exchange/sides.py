@@ -19,10 +19,9 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 
-
-def reported_by(placement: Placement, worker: int) -> tuple[int, ...]:
-    """The partitions whose loss `worker` reports: those that no worker before it stores."""
-    return tuple(n for n in placement.stored[worker] if placement.holders[n][0] == worker)
+# The number of workers, the first ones of the plan, that compute the coupling's penalty, so that one of them
+# is outvoted. The penalty of spectral couplings takes as long as a step.
+PENALTY_WORKERS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +37,11 @@ class Upload:
     digests : tuple of bytes
         One for the update of each stored partition (coded strategies), or one for the rows (linear).
     losses : tuple of float
-        The mean losses of the partitions that this worker reports (`reported_by`).
+        The mean losses of the stored partitions.
     penalty : float
-        The coupling's penalty at the current models; 0 from all but the first worker.
+        The coupling's penalty at the current models; 0 from all but the first `PENALTY_WORKERS` workers.
     residual : float
-        `Trainer.residual` of the last step; 0 from all but the first worker.
+        `Trainer.residual` of the last step.
     state : bytes
         The check of the state that the worker holds (`WorkerSide.state_check`).
     """
@@ -200,7 +199,6 @@ class ServerSide(ABC):
     def __init__(self, plan: AnyPlan, problem: Problem) -> None:
         self.plan = plan
         self.problem = problem
-        self._reported = [reported_by(plan.placement, k) for k in range(len(plan.placement.workers))]
 
     @property
     @abstractmethod
@@ -243,7 +241,7 @@ class ServerSide(ABC):
 
     @abstractmethod
     def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
-        """Begin a round: compare the digests in the uploads of all workers, in their order.
+        """Begin a round: compare the uploads of all workers, in their order.
 
         Parameters
         ----------
@@ -256,7 +254,9 @@ class ServerSide(ABC):
         Raises
         ------
         DisagreementError
-            Holders of a partition computed different updates; the error names partitions and workers.
+            Holders of a partition computed different updates or losses; the error names both.
+        StateError
+            Workers computed different penalties or residuals from the same state.
         """
 
     @abstractmethod
@@ -287,7 +287,7 @@ class ServerSide(ABC):
 
     def convergence(self, uploads: Sequence[Upload]) -> Convergence:
         """The progress of training at the models of these uploads; to be called before `finish`."""
-        losses = losses_by_partition(self._reported, uploads)
+        losses = losses_by_partition(self.plan.placement, uploads)
         penalty, residual = self._penalty_and_residual(uploads)
         objective = self.problem.data_loss(losses) + penalty
         return Convergence(objective, residual, self.problem.converged(objective, residual))
@@ -306,9 +306,14 @@ class ServerSide(ABC):
         return uploads[0].penalty, uploads[0].residual
 
 
-def losses_by_partition(reported: Sequence[Sequence[int]], uploads: Sequence[Upload]) -> NDArray[np.float64]:
-    """The mean loss of every partition, (N,), from the losses that each worker reports."""
-    losses = np.empty(sum(map(len, reported)))
-    for partitions, upload in zip(reported, uploads, strict=True):
+def losses_by_partition(placement: Placement, uploads: Sequence[Upload]) -> NDArray[np.float64]:
+    """The mean loss of every partition, (N,), as its first holder reported it."""
+    losses = np.empty(len(placement.partitions))
+    for partitions, upload in zip(placement.stored[::-1], uploads[::-1], strict=True):
         losses[list(partitions)] = upload.losses
     return losses
+
+
+def measured(trainer: Trainer, worker: int) -> tuple[float, float]:
+    """The penalty and the residual that a worker reports."""
+    return (trainer.penalty() if worker < PENALTY_WORKERS else 0.0), trainer.residual

@@ -14,7 +14,7 @@ from typing import Any
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
-from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload, reported_by
+from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.launch.threads import best_told, merged, run_apart
 from asyncdmtl.learning.outcome import settled
@@ -181,7 +181,7 @@ def _convergence(server: ServerSide, workers: Sequence[_LoggedWorker], round_: i
     uploads = {worker.name: worker.log.uploads.get(round_) for worker in workers}
     placement = server.plan.placement
     sent = [part for name in placement.workers if (part := uploads.get(name)) is not None]
-    reported = [len(reported_by(placement, k)) for k in range(len(placement.workers))]
+    reported = list(map(len, placement.stored))
     trains = strategy_of(server.plan).server_trains
     if trains or [len(part.losses) for part in sent] != reported:
         return Convergence(math.nan, math.nan, False)

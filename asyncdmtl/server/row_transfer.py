@@ -8,6 +8,7 @@ directions.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
-from asyncdmtl.server.peers import Peers
+from asyncdmtl.server.peers import Peers, ReplanError
 
 
 class RowTransfer:
@@ -109,12 +110,29 @@ class RoundTransfer:
         # If a worker holds another state, so are its updates. It is given the right state first.
         told = {m.name: upload.state for m, upload in zip(members, self.uploads, strict=True)}
         self._owner.states.confirm(told, self._side.expected_checks(final=False))
+        await self._refuse_senseless()
         self._side.agree(self.uploads, self._owner.established)
         if self._multicast is not None:
             assignment = self._assignment
             listening = {m: k for k, m in enumerate(members) if m.name in assignment.listeners and m.hears}
             await self._multicast.begin(assignment.number, self._number, self._side, listening)
             self._listeners = frozenset(listening)
+
+    async def _refuse_senseless(self) -> None:
+        """Exclude members with a loss, penalty or residual that cannot be; ReplanError if there is one."""
+        found = False
+        for member, upload in zip(self._assignment.members, self.uploads, strict=True):
+            told = *(("loss", loss) for loss in upload.losses), ("penalty", upload.penalty)
+            wrong = [(what, value) for what, value in told if not 0.0 <= value < math.inf]
+            if not upload.residual >= 0.0:
+                wrong.append(("residual", upload.residual))
+            if wrong:
+                (what, value), *_ = wrong
+                complaint = f"{member.connection.peer} told a {what} of {value}, which cannot be"
+                await self._peers.lose(member, RemoteProtocolError(complaint), excluded=True)
+                found = True
+        if found:
+            raise ReplanError
 
     async def ranges(self, last: bool) -> AsyncIterator[int]:
         """Combine the rows that come up, and yield the ranges that may go down, in order.

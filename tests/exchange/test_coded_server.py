@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from support.exchange import DIGEST, RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError
+from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
@@ -88,3 +89,42 @@ def test_an_established_holder_wins_a_tie_against_a_newcomer() -> None:
     with pytest.raises(DisagreementError) as caught:
         exchange.combine(exchange.up(), False, established={"w1"})
     assert caught.value.odd == {"a0": ("p0",)}
+
+
+def bent(workers: int, changed: dict[int, dict[str, Any]]) -> tuple[RoundExchange, list[Any]]:
+    """Uploads of workers that hold the same two partitions; some of them tell other scalars."""
+    placement = Placement({f"w{k}": ["p0", "p1"] for k in range(workers)})
+    exchange = RoundExchange(placement, make_partitions(2, "squared"), make_settings(), "relay")
+    sent = exchange.up()
+    return exchange, [replace(upload, **changed.get(k, {})) for k, upload in enumerate(sent)]
+
+
+@pytest.mark.parametrize("loss", [1e300, 0.0, math.nan])
+def test_a_holder_that_tells_another_loss_is_outvoted(loss: float) -> None:
+    exchange, sent = bent(3, {0: {"losses": (1.0, loss)}})
+    true = sent[1].losses
+    sent[0] = replace(sent[0], losses=(true[0], loss))
+    with pytest.raises(DisagreementError, match="'p1': w0 against w1, w2") as caught:
+        exchange.server.agree(sent)
+    assert caught.value.odd == {"w0": ("p1",)}
+
+
+@pytest.mark.parametrize("what", ["penalty", "residual"])
+@pytest.mark.parametrize("liar", [0, 2])
+def test_a_worker_that_tells_another_penalty_or_residual_is_named(what: str, liar: int) -> None:
+    exchange, sent = bent(5, {liar: {what: 0.125}})
+    with pytest.raises(StateError, match=rf"'w{liar}' told .* of the {what} than most") as caught:
+        exchange.server.agree(sent)
+    assert (caught.value.workers, caught.value.mendable) == ((f"w{liar}",), True)
+
+
+def test_penalties_of_the_others_do_not_count() -> None:
+    exchange, sent = bent(5, {3: {"penalty": 0.125}})
+    exchange.server.agree(sent)
+
+
+def test_of_two_workers_that_tell_different_residuals_both_are_named() -> None:
+    exchange, sent = bent(2, {0: {"residual": 0.0}})
+    with pytest.raises(StateError, match="'w0', 'w1' told different values of the residual") as caught:
+        exchange.server.agree(sent)
+    assert (caught.value.workers, caught.value.mendable) == (("w0", "w1"), False)

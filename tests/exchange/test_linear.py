@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,3 +73,15 @@ def test_other_sizes_than_the_plan_says_are_refused() -> None:
             made.server.check(0, wrong)
     with pytest.raises(CodingError, match="received 3 bytes of rows"):
         made.workers[0].receive(0, np.zeros(3, np.uint8))
+
+
+def test_one_worker_does_not_decide_about_progress() -> None:
+    made = exchange()
+    sent = made.up()
+    true = made.server.convergence(sent)
+    lies: list[dict[str, Any]] = [{"residual": 0.0}, {"penalty": 1e300}, {"losses": (1e300,) * 3}]
+    for k, wrong in enumerate(lies):
+        bent = [replace(upload, **wrong) if i == k else upload for i, upload in enumerate(sent)]
+        found = made.server.convergence(bent)
+        assert found.objective == pytest.approx(true.objective, rel=1e-9)
+        assert found.residual == true.residual

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 
-from asyncdmtl.exchange.sides import Upload, losses_by_partition, reported_by
+from asyncdmtl.exchange.sides import Upload, losses_by_partition, measured
 from asyncdmtl.plan.placement import Placement
 
 PLACEMENT = Placement({"w0": ["a", "b"], "w1": ["b", "c"], "w2": ["c", "a"]})
@@ -12,11 +15,11 @@ def upload(*losses: float) -> Upload:
     return Upload((), 0, (), losses, 0.0, 0.0)
 
 
-def test_the_first_holder_of_a_partition_reports_its_loss() -> None:
-    assert [reported_by(PLACEMENT, k) for k in range(3)] == [(0, 1), (2,), ()]
-
-
-def test_losses_are_put_in_the_order_of_the_partitions() -> None:
-    reported = [(0, 2), (1,), ()]
-    found = losses_by_partition(reported, [upload(0.5, 1.5), upload(1.0), upload()])
+def test_the_first_holder_of_a_partition_counts() -> None:
+    found = losses_by_partition(PLACEMENT, [upload(0.5, 1.0), upload(7.0, 1.5), upload(8.0, 9.0)])
     assert np.array_equal(found, [0.5, 1.0, 1.5])
+
+
+def test_three_workers_measure_the_penalty_and_all_the_residual() -> None:
+    trainer: Any = SimpleNamespace(penalty=lambda: 2.0, residual=0.5)
+    assert [measured(trainer, k) for k in range(4)] == [(2.0, 0.5)] * 3 + [(0.0, 0.5)]

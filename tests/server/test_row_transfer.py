@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -284,3 +285,24 @@ async def test_the_group_is_settled_and_stopped() -> None:
     alone = Run().transfer
     await alone.settle(3.0)
     await alone.stop_multicast()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"losses": (math.nan, 1.0, 1.0)}, "told a loss of nan"),
+        ({"losses": (-1.0, 1.0, 1.0)}, "told a loss of -1.0"),
+        ({"penalty": math.inf}, "told a penalty of inf"),
+        ({"residual": -0.5}, "told a residual of -0.5"),
+        ({"residual": math.nan}, "told a residual of nan"),
+    ],
+)
+async def test_a_worker_that_tells_what_cannot_be_is_excluded(wrong: dict[str, Any], complaint: str) -> None:
+    run = Run()
+    uplink, *more = run.messages(1)
+    run.say(but=1, instead=[replace(uplink, **wrong), *more])
+    with pytest.raises(ReplanError):
+        await run.make()
+    assert complaint in str(run.scripts[1].member.lost)
+    assert run.scripts[1].member.name in run.transfer.peers.membership.excluded
+    assert all(script.member.lost is None for k, script in enumerate(run.scripts) if k != 1)

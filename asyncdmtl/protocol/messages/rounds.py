@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -190,11 +191,11 @@ class Uplink(Message):
     digests : bytes
         One digest for the update of each stored partition.
     losses : tuple of float
-        The mean losses of the partitions for which this worker reports them.
+        The mean losses of the stored partitions, as float64 one after the other.
     penalty : float
-        The coupling's penalty at the models of this round, from the first worker; else 0.
+        The coupling's penalty at the models of this round, from the first three workers; else 0.
     residual : float
-        The estimate `Trainer.residual` of the last step, from the first worker; else 0.
+        The estimate `Trainer.residual` of the last step; infinite before the first step.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     state : bytes
@@ -214,7 +215,8 @@ class Uplink(Message):
     state: bytes = bytes(VECTOR_DIGEST_BYTES)
 
     def fields(self) -> list[Any]:
-        told = [self.digests, list(self.losses), self.penalty, self.residual]
+        losses = struct.pack(f"<{len(self.losses)}d", *self.losses)
+        told = [self.digests, losses, self.penalty, self.residual]
         return [self.plan, self.round, *told, self.rest, self.state]
 
     def rows(self) -> Sequence[Bytes]:
@@ -223,11 +225,12 @@ class Uplink(Message):
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
         plan, round_, digests, losses, penalty, residual, rest, state = fields.exactly(values, 8, cls.kind)
+        losses = fields.binary(losses, "losses", 8)
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
             fields.binary(digests, "update digests", VECTOR_DIGEST_BYTES),
-            tuple(fields.real(value, "loss") for value in fields.sequence(losses, "losses")),
+            struct.unpack(f"<{len(losses) // 8}d", losses),
             fields.real(penalty, "penalty"),
             fields.real(residual, "residual"),
             body,

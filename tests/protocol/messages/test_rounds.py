@@ -64,7 +64,7 @@ def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) ->
         ("restore", 1, b"", "state digest"),
         ("uplink", 2, 2.0, "round"),
         ("uplink", 3, bytes(7), "update digests"),
-        ("uplink", 4, [1], "loss"),
+        ("uplink", 4, bytes(7), "losses"),
         ("uplink", 4, 0.5, "losses"),
         ("uplink", 5, 1, "penalty"),
         ("uplink", 6, None, "residual"),
