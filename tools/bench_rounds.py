@@ -184,9 +184,12 @@ def forecast(partitions: Sequence[Partition], settings: Settings) -> Sequence[Fo
 
 def rounds_to(partitions: Sequence[Partition], settings: Settings, value: float) -> int:
     """The number of rounds until the objective is within `NEAR` of the minimum `value`, by the twin."""
-    objectives = train(partitions, replace(settings, tolerance=NEAR / 100)).objectives
-    reached = np.flatnonzero(objectives <= value * (1.0 + NEAR))
-    return int(reached[0]) if len(reached) else ROUNDS
+    for tolerance in (NEAR, NEAR / 100):
+        objectives = train(partitions, replace(settings, tolerance=tolerance)).objectives
+        reached = np.flatnonzero(objectives <= value * (1.0 + NEAR))
+        if len(reached):
+            return int(reached[0])
+    return ROUNDS
 
 
 def bytes_a_round(partitions: Sequence[Partition], settings: Settings) -> float:

@@ -27,9 +27,13 @@ _PAIRS, _NUMBERS = 30, 1 << 22
 # A pair is of no use if newer pairs leave less than this share of its step.
 _NEW = 1e-3
 
-# Curvatures along a step must lie between these multiples of the largest that is possible; what lies beyond
-# comes from rounding, or from second derivatives that changed between rounds.
-_LEAST, _MOST = 1e-6, 4.0
+# The curvature that is added to that of every pair, as a share of the largest that is possible: a loss may be
+# flat, as that of a task of one class is.
+_LEAST = 1e-6
+
+# Curvatures along a step must lie between half of that and this multiple of the largest that is possible; what
+# lies beyond comes from rounding, or from second derivatives that changed between rounds.
+_MOST = 4.0
 
 # The smallest curvature that is assumed where nothing is known, and the one that is added to every metric so
 # that rounding makes no eigenvalue negative; both as shares of the largest that is possible.
@@ -103,11 +107,12 @@ class Secants:
             length = norm(s, 1)
             if not length.any():
                 break
+            y = y + (_LEAST * self._bounds)[:, None] * s
             for newer, change, curved, _, use in found:
                 share = (np.where(use, total(change * s, 1), 0.0) / np.where(use, curved, 1.0))[:, None]
                 s, y = s - share * newer, y - share * change
             sy, ss, yy = total(s * y, 1), total(s * s, 1), total(y * y, 1)
-            use = (np.sqrt(ss) > _NEW * length) & (sy > _LEAST * self._bounds * ss)
+            use = (np.sqrt(ss) > _NEW * length) & (sy > 0.5 * _LEAST * self._bounds * ss)
             use &= yy <= _MOST * self._bounds * sy
             if use.any():
                 found.append((s, y, sy, np.where(use, ss, 1.0), use))
