@@ -31,8 +31,8 @@ _NEW = 1e-3
 # flat, as that of a task of one class is.
 _LEAST = 1e-6
 
-# Curvatures along a step must lie between half of that and this multiple of the largest that is possible; what
-# lies beyond comes from rounding, or from second derivatives that changed between rounds.
+# Curvatures along a step must lie between half of that and this multiple of the largest that is possible.
+# Beyond are those that come from rounding, or from second derivatives that changed between rounds.
 _MOST = 4.0
 
 # The smallest curvature that is assumed where nothing is known, and the one that is added to every metric so
