@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -21,6 +22,7 @@ from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.frames import Target, TaskFrames
+from asyncdmtl.estimators.results import Results
 from asyncdmtl.estimators.rows import TaskRows
 from asyncdmtl.estimators.running import is_remote, run_on
 from asyncdmtl.learning.learners import check_learner
@@ -46,12 +48,14 @@ DEFAULT_SHARE = 0.03
 
 # A mapping of `fit_intercept` to `Settings.intercept`.
 _INTERCEPTS: Mapping[object, str] = {True: "free", False: "none", "penalised": "penalised"}
+# The keys of a run's report whose values grow with the number of rounds.
+_BY_ROUND = ("rounds", "ledger")
 # The fields of a round's record that `history_` has.
 _HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
+class CodedMultiTask(Results, BaseEstimator):  # type: ignore[misc]
     """The base of regressors and classifiers: parameters, the training run, and predictions."""
 
     coupling: str = "nuclear"
@@ -71,6 +75,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
     copies: int = 2
     parts: int = 1
     cluster: Any = "threads"
+    unknown: str = "error"
     random_state: Any = 0
 
     def fit(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> Self:
@@ -78,7 +83,8 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : (n, features) array-like or DataFrame; or a list of arrays, one per task
+        X : (n, features) array-like, DataFrame or sparse matrix; or a list of them, one per task
+            Sparse rows become dense ones.
         y : (n,) array-like; or a list of arrays
         tasks : array-like of n labels, or the name of a column of `X`, or None
             The task of each row: text, numbers, anything hashable. A column of tasks is no feature, and need
@@ -92,7 +98,7 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             Names the parameter, task or column that breaks a rule.
         """
         with _parameter_names():
-            self._check_loss()
+            self._check_parameters()
             frames, y = self._read(X, y, tasks, sample_weight)
             self._fit(frames, y)
         return self
@@ -148,7 +154,15 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             raise UsageError("fit_intercept", "must be True, False or 'penalised'", self.fit_intercept)
         return _INTERCEPTS[self.fit_intercept]
 
-    def _check_loss(self) -> None:
+    def __sklearn_tags__(self) -> Any:
+        """The properties of the estimator, for scikit-learn."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _check_parameters(self) -> None:
+        if self.unknown not in ("error", "mean"):
+            raise UsageError("unknown", "must be error or mean", self.unknown)
         suited = [name for name, loss in LOSSES.items() if loss.classification == is_classifier(self)]
         if self.loss not in suited:
             raise UsageError("loss", f"must be one of {', '.join(suited)}", self.loss)
@@ -162,7 +176,10 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
             rule = "must be 1-D (several outputs: give the rows once for each, as tasks), as shape"
             raise DataError("y", rule, shape)
         numeric = not is_classifier(self)
-        X, y = validate_data(self, rows.X, y, dtype=np.float64, order="C", y_numeric=numeric)
+        X, y = validate_data(
+            self, rows.X, y, dtype=np.float64, order="C", y_numeric=numeric, accept_sparse="csr"
+        )
+        X = dense(X)
         if numeric and y.dtype.kind not in "biuf":
             raise DataError("y", "must be numbers", y[0])
         labels, weights = rows.of_each(len(X)), None
@@ -196,7 +213,9 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         if record.outcome is not None:
             self.history_["objective"][-1:] = record.outcome.objective
             self.history_["residual"][-1:] = record.outcome.gap
-        self.traffic_ = report_run(record)
+        # Without its lists by round: `history_` has what they say, in a tenth of the memory.
+        report = report_run(record)
+        self.traffic_ = {name: value for name, value in report.items() if name not in _BY_ROUND}
         # A copy, because the plan of the run has cached values that cannot be pickled.
         self.plan_ = replace(record.plan)
         if not record.converged and settings.tolerance > 0.0:
@@ -260,18 +279,22 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         rows = TaskRows.gather(X, tasks, self._task_column)
         index = rows.X.index if hasattr(rows.X, "index") else None
-        X = validate_data(self, rows.X, dtype=np.float64, reset=False)
+        X = dense(validate_data(self, rows.X, dtype=np.float64, reset=False, accept_sparse="csr"))
         if rows.labels is None and len(self.tasks_) > 1:
             raise UsageError("tasks", f"must be given: there are models of {len(self.tasks_)} tasks", None)
         t_of = {task: t for t, task in enumerate(self.tasks_)}
+        # The last model is the mean of all, for tasks that were not in `fit`.
+        coef = np.concatenate([self.coef_, self.coef_.mean(axis=0, keepdims=True)])
+        intercept = np.concatenate([self.intercept_, self.intercept_.mean(axis=0, keepdims=True)])
         labels = self.tasks_ * len(X) if rows.labels is None else rows.of_each(len(X))
-        if unknown := [label for label in dict.fromkeys(labels) if label not in t_of]:
+        unknown = [label for label in dict.fromkeys(labels) if label not in t_of]
+        if unknown and self.unknown != "mean":
             raise UsageError("tasks", f"must be among the {len(t_of)} of fit; unknown", unknown[0])
-        codes = np.array([t_of[label] for label in labels])
+        codes = np.array([t_of.get(label, len(t_of)) for label in labels])
         scores = np.empty((len(X), *self.coef_.shape[1:-1]))
         for t in np.unique(codes):
             own = codes == t
-            scores[own] = matmul(X[own], self.coef_[t].T) + self.intercept_[t]
+            scores[own] = matmul(X[own], coef[t].T) + intercept[t]
         return rows, index, scores
 
     def _rated(self, metric: Any, X: Any, y: Any, tasks: Any, sample_weight: Any) -> float:
@@ -301,6 +324,12 @@ class CodedMultiTask(BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _predicted(self, scores: Floats) -> NDArray[Any]:
         """The predictions that follow from scores."""
+
+
+def dense(X: Any) -> Floats:
+    """Rows as a dense array, whatever they were."""
+    rows: Floats = X.toarray() if issparse(X) else X
+    return rows
 
 
 def plain(value: Any) -> Any:

@@ -176,6 +176,8 @@ class CodedMultiTaskRegressor(_Regressor):
         server has its own strategy, and its settings must equal these. Pickles have "threads" in place of a
         Dask client. Secrets and certificates for it are taken from the environment:
         ASYNCDMTL_SECRET and the other variables of `python -m asyncdmtl.worker`.
+    unknown : str
+        Rows of a task that was not in `fit`: an "error", or predicted by the "mean" of all tasks' models.
     random_state : int, RandomState or None
         The seed for learners that draw random numbers.
 
@@ -196,7 +198,7 @@ class CodedMultiTaskRegressor(_Regressor):
         One value for each round: "objective", "residual" (an estimate of the distance of the objective from
         its minimum), "up_bytes", "down_bytes", "seconds". With a server elsewhere, the first two may be NaN.
     traffic_ : dict
-        Loads and bytes of the run, in the form of the reports of `asyncdmtl run`.
+        Loads and bytes of the run, in the form of the reports of `asyncdmtl run`, without its lists by round.
     plan_ : Plan or LinearPlan
         The plan behind the traffic: matrices, loads, their lower bounds and the certificate.
     n_features_in_, feature_names_in_

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse, vstack
 
 from asyncdmtl.data.reading import normalised
 from asyncdmtl.errors import DataError, UsageError
@@ -33,17 +34,17 @@ class TaskRows:
         The task of each row; None if no tasks were given.
     lengths : tuple of int or None
         If a list of arrays was given, the number of rows of each.
-    column : str or None
+    column : str, int or None
         The column that has the labels.
     """
 
     X: Any
     labels: list[Hashable] | None
     lengths: tuple[int, ...] | None
-    column: str | None
+    column: str | int | None
 
     @classmethod
-    def gather(cls, X: Any, tasks: Any, column: str | None = None) -> TaskRows:
+    def gather(cls, X: Any, tasks: Any, column: str | int | None = None) -> TaskRows:
         """Bring rows and tasks into one form.
 
         Parameters
@@ -51,7 +52,7 @@ class TaskRows:
         X : (n, features) array-like or DataFrame, or list of one of them per task
         tasks : array-like of n labels, or one per item of a list; or the name of a column; or None
             By default, items of a list are the tasks 0, 1, ….
-        column : str or None
+        column : str, int or None
             The column with the tasks if `tasks` is None. It is no feature.
 
         Raises
@@ -61,16 +62,17 @@ class TaskRows:
         """
         lengths = None
         if is_by_task(X):
-            lengths = tuple(len(part) for part in X)
+            lengths = tuple(part.shape[0] for part in X)
             X = _stacked(X)
         names = list(X.columns) if hasattr(X, "columns") else []
-        if isinstance(tasks, str):
+        is_name = isinstance(tasks, str | int | np.integer)
+        if is_name:
             if tasks not in names:
                 raise UsageError("tasks", "must be labels, or the name of a column of X", tasks)
-            column = tasks
+            column = tasks if isinstance(tasks, str) else int(tasks)
         present = column in names
         labels = None
-        if isinstance(tasks, str) or (tasks is None and present):
+        if is_name or (tasks is None and present):
             labels = _labels(X[column])
         elif lengths is not None:
             labels = _per_item(_labels(tasks) if tasks is not None else list(range(len(lengths))), lengths)
@@ -161,4 +163,6 @@ def _stacked(parts: Sequence[Any]) -> Any:
     widths = sorted({part.shape[1] for part in parts})
     if len(widths) > 1:
         raise DataError("X", "must have as many features for all tasks", widths)
+    if any(map(issparse, parts)):
+        return vstack(parts, format="csr")
     return np.concatenate([np.asarray(part) for part in parts])

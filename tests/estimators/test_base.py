@@ -9,7 +9,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import SGDRegressor
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 from support.multitask import make_rows
 
 from asyncdmtl import CodedMultiTaskClassifier, CodedMultiTaskRegressor, CodedMultiTaskRegressorCV
@@ -212,3 +212,39 @@ def test_numbers_of_numpy_become_those_of_python() -> None:
     assert type(base.plain(np.float64(0.5))) is float
     assert type(base.plain(np.int64(3))) is int
     assert base.plain("text") == "text"
+
+
+def test_tasks_that_were_not_in_fit_may_be_predicted_by_the_mean_of_all() -> None:
+    model = CodedMultiTaskRegressor(unknown="mean").fit(X, Y, TASKS)
+    expected = X[:2] @ model.coef_.mean(axis=0) + model.intercept_.mean()
+    np.testing.assert_allclose(model.predict(X[:2], ["new", "new"]), expected, rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(X[:2], ["a", "new"])[0], model.predict(X[:1], ["a"])[0])
+    chances = CodedMultiTaskClassifier(unknown="mean").fit(X, KINDS, TASKS).predict_proba(X[:2], ["new", "a"])
+    np.testing.assert_allclose(chances.sum(axis=1), 1.0)
+    with pytest.raises(UsageError, match="unknown must be error or mean, got 'zero'"):
+        CodedMultiTaskRegressor(unknown="zero").fit(X, Y, TASKS)
+
+
+def test_one_task_after_the_other_can_be_left_out() -> None:
+    frame = pd.DataFrame(X, columns=list("pqrs")).assign(site=TASKS)
+    scores = cross_val_score(
+        CodedMultiTaskRegressor(unknown="mean"),
+        frame, Y, cv=LeaveOneGroupOut(), groups=TASKS, params={"tasks": "site"},
+    )  # fmt: skip
+    assert scores.shape == (3,)
+    assert np.isfinite(scores).all()
+
+
+def test_names_of_columns_may_be_numbers() -> None:
+    frame = pd.DataFrame(X).assign(**{"4": TASKS}).rename(columns={"4": 4})
+    model = CodedMultiTaskRegressor().fit(frame, Y, 4)
+    assert model.tasks_ == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.predict(frame), model.predict(frame.drop(columns=4), TASKS))
+    with pytest.raises(UsageError, match="tasks must be labels, or the name of a column of X, got 7"):
+        CodedMultiTaskRegressor().fit(frame, Y, 7)
+
+
+def test_pickles_of_long_runs_stay_small() -> None:
+    with pytest.warns(ConvergenceWarning):
+        model = CodedMultiTaskRegressor(max_iter=300, tol=1e-300, update="gradient").fit(X, Y, TASKS)
+    assert len(pickle.dumps(model)) < 30_000
