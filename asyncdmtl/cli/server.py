@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import command, together
+from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, show
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.training_options import make_settings, training_options
@@ -22,7 +25,14 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import report_run
-from asyncdmtl.server.events import HealthListening, Joined, Listening, OnEvent, ServerEvent
+from asyncdmtl.server.events import (
+    DashboardListening,
+    HealthListening,
+    Joined,
+    Listening,
+    OnEvent,
+    ServerEvent,
+)
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 
@@ -149,6 +159,17 @@ _security_options = together(
     metavar="HOST:PORT",
     help="Answer /healthz, /readyz and /metrics (Prometheus) over HTTP here; port 0: a free one. Plaintext.",
 )
+@click.option(
+    "--dashboard",
+    metavar="HOST:PORT",
+    help="Show the run in browsers at this address; port 0: a free one. With --tls-cert, over HTTPS.",
+)
+@click.option(
+    "--dashboard-token-file",
+    type=click.Path(path_type=Path),
+    help="Visitors of the dashboard must show the token in this file, once, as /?token=TOKEN. Beyond this "
+    "machine it is needed.",
+)
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     listen: str,
@@ -170,6 +191,8 @@ def main(
     tls_client_ca: Path | None,
     insecure: bool,
     health: str | None,
+    dashboard: str | None,
+    dashboard_token_file: Path | None,
     until_eof: bool,
     format: str,
     **given: Any,
@@ -185,7 +208,10 @@ def main(
     security = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
-    health_address = _health_address(health, insecure)
+    pages = _Pages(
+        _health_address(health, insecure),
+        dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
+    )
     partitions = Placement.read(cover).partitions if cover is not None else None
     defaults = loading.TABLE_DEFAULTS
     if recipe is not None and loading.is_table(recipe):
@@ -212,8 +238,16 @@ def main(
     )
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
-    record = run(_serve(options, security, (host, port), on_event, health_address), until_eof=until_eof)
+    record = run(_serve(options, security, (host, port), on_event, pages), until_eof=until_eof)
     _print_report(record, format, report_file, plot_file)
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Where the server answers HTTP: the address of --health, and the options of --dashboard."""
+
+    health: tuple[str, int] | None
+    dashboard: DashboardOptions | None
 
 
 async def _serve(
@@ -221,28 +255,30 @@ async def _serve(
     security: ServerSecurity,
     address: tuple[str, int],
     on_event: OnEvent,
-    health_address: tuple[str, int] | None,
+    pages: _Pages,
 ) -> RunRecord:
-    """Run the server and, if an address is given for them, answer health probes beside it."""
-    if health_address is None:
-        return await Server(options, on_event, security).run(*address)
-    # Imported here, because the client library of Prometheus takes a moment to import.
-    from asyncdmtl.server.health import Health
-    from asyncdmtl.server.metrics import Metrics
+    """Run the server and, if addresses are given for them, answer health probes and browsers beside it."""
+    notes = [on_event]
 
     def note(event: ServerEvent) -> None:
-        metrics.note(event)
-        on_event(event)
+        for each in notes:
+            each(event)
 
     server = Server(options, note, security)
-    metrics = Metrics(options.settings.rounds, server.ledger)
-    health = Health(metrics)
-    host, port = await health.listen(*health_address)
-    on_event(HealthListening(host, port))
-    try:
+    async with AsyncExitStack() as stack:
+        if pages.health is not None:
+            # Imported here, because the client library of Prometheus takes a moment to import.
+            from asyncdmtl.server.health import Health
+            from asyncdmtl.server.metrics import Metrics
+
+            metrics = Metrics(options.settings.rounds, server.ledger)
+            health = Health(metrics)
+            notes.insert(0, metrics.note)
+            on_event(HealthListening(*await health.listen(*pages.health)))
+            stack.push_async_callback(health.close)
+        if pages.dashboard is not None:
+            notes.insert(0, await stack.enter_async_context(show(pages.dashboard, options, server, on_event)))
         return await server.run(*address)
-    finally:
-        await health.close()
 
 
 def _print_report(record: RunRecord, format: str, file: Path | None, picture: Path | None) -> None:
@@ -291,5 +327,8 @@ def _say(event: ServerEvent) -> None:
     if isinstance(event, Listening):
         address = format_address(event.host, event.port)
         click.echo(f"run {event.run}: listening on {address}", err=True)
+    elif isinstance(event, DashboardListening):
+        scheme = "https" if event.tls else "http"
+        click.echo(f"dashboard: {scheme}://{format_address(event.host, event.port)}/", err=True)
     elif isinstance(event, Joined):
         click.echo(f"worker {event.worker} joined with {event.partitions} partitions", err=True)

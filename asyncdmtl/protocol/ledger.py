@@ -61,6 +61,7 @@ class Ledger:
         self._of_round: dict[int, list[Key]] = {}
         self._rounds: dict[tuple[int | None, Direction], int] = {}
         self._kinds: dict[tuple[Direction, str], list[int]] = {}
+        self._workers: dict[str, list[int]] = {}
 
     def count(
         self, worker: str, direction: Direction, kind: str, round: int | None, *, payload: int, size: int
@@ -74,11 +75,12 @@ class Ledger:
 
     def _add(self, key: Key, *counts: int) -> None:
         """Add messages, bytes of payload and bytes of framing to all sums that they belong to."""
-        _, direction, kind, round = key
+        worker, direction, kind, round = key
         for sums in (self._sum_of(key), self._kinds.setdefault((direction, kind), [0, 0, 0])):
             for i, count in enumerate(counts):
                 sums[i] += count
         self._rounds[round, direction] = self._rounds.get((round, direction), 0) + sum(counts[1:])
+        self._workers.setdefault(worker, [0, 0])[direction == "down"] += sum(counts[1:])
 
     def _sum_of(self, key: Key) -> list[int]:
         """The sum with this key, which begins with zeros if it is new."""
@@ -106,6 +108,10 @@ class Ledger:
             key: (messages, payload, framing) for key, (messages, payload, framing) in self._kinds.items()
         }
 
+    def workers(self) -> dict[str, tuple[int, int]]:
+        """Bytes on the wire, payload and framing, up and down, by worker."""
+        return {worker: (up, down) for worker, (up, down) in self._workers.items()}
+
     def round_bytes(self, round: int | None, direction: Direction) -> int:
         """Bytes on the wire, payload and framing, in one round and direction."""
         return self._rounds.get((round, direction), 0)
@@ -123,6 +129,7 @@ class Ledger:
         copied._of_round = {round: list(keys) for round, keys in self._of_round.items()}
         copied._rounds = dict(self._rounds)
         copied._kinds = {key: list(sums) for key, sums in self._kinds.items()}
+        copied._workers = {worker: list(sums) for worker, sums in self._workers.items()}
         return copied
 
     def entries(self) -> Iterator[Entry]:

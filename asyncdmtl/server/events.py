@@ -46,6 +46,16 @@ class HealthListening(ServerEvent):
 
 
 @dataclass(frozen=True)
+class DashboardListening(ServerEvent):
+    """The dashboard is served over HTTP at this address, or over HTTPS."""
+
+    name = "dashboard"
+    host: str
+    port: int
+    tls: bool
+
+
+@dataclass(frozen=True)
 class Joined(ServerEvent):
     """A worker joined with this number of partitions; `again` if it had been a member before."""
 
@@ -106,6 +116,10 @@ class Planned(ServerEvent):
     strategy : str
     uplink_load, downlink_load : str
         The loads in vectors, as fractions.
+    uplink_bound, downlink_bound : str
+        The smallest possible loads.
+    uncoded_uplink_load, uncoded_downlink_load : str
+        The loads of a broadcast without coding.
     subpackets : int
         The number of packets of a vector.
     listeners : tuple of str
@@ -121,6 +135,10 @@ class Planned(ServerEvent):
     strategy: str
     uplink_load: str
     downlink_load: str
+    uplink_bound: str
+    downlink_bound: str
+    uncoded_uplink_load: str
+    uncoded_downlink_load: str
     subpackets: int
     listeners: tuple[str, ...]
     network: str

@@ -13,7 +13,7 @@ from asyncdmtl.report.units import human_bytes
 from asyncdmtl.server.events import IncidentNoted, Joined, Left, Planned
 from asyncdmtl.server.records import RoundRecord
 
-PLANNED = Planned(0, 0, ("w0",), "relay", "1", "1", 1, (), "")
+PLANNED = Planned(0, 0, ("w0",), "relay", "1", "1", "1", "1", "1", "1", 1, (), "")
 
 
 class Terminal(io.StringIO):

@@ -27,10 +27,10 @@ ESTIMATORS = [
 def cannot_apply(estimator: Any) -> dict[str, str]:
     if not hasattr(estimator, "cv"):
         return {}
-    return {
-        "check_sample_weight_equivalence_on_dense_data": "cv is a number of folds, dealt within each task: "
-        "the splits that this check wants to set cannot be"
-    }
+    reason = (
+        "cv is a number of folds, dealt within each task: the splits that this check wants to set cannot be"
+    )
+    return {f"check_sample_weight_equivalence_on_{kind}_data": reason for kind in ("dense", "sparse")}
 
 
 @pytest.mark.filterwarnings("ignore")

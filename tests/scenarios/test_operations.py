@@ -176,3 +176,22 @@ def test_a_line_is_written_whole_without_buffering_though_signals_come() -> None
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_run_can_be_seen_in_a_browser(processes: list[subprocess.Popen[str]]) -> None:
+    server = start("server", *SERVER, "--workers=2", "--dashboard=127.0.0.1:0")
+    processes.append(server)
+    dashboard, listening = event(server, "dashboard"), event(server, "listening")
+    assert dashboard["tls"] is False
+    assert "<title>asyncdmtl</title>" in get(dashboard, "")
+    url = f"http://127.0.0.1:{dashboard['port']}/events"
+    with urllib.request.urlopen(url, timeout=LIMIT) as states:
+        for name in ("w0", "w1"):
+            address = f"127.0.0.1:{listening['port']}"
+            processes.append(start("worker", "--connect", address, "--data", SPEC, "--name", name))
+        lines = [json.loads(line.removeprefix(b"data: ")) for line in states if line.strip()]
+    assert lines[0]["phase"] == "joining"
+    assert (lines[-1]["phase"], lines[-1]["round"]) == ("finished", 5)
+    assert [worker["name"] for worker in lines[-1]["workers"]] == ["w0", "w1"]
+    assert all(worker["up"] > 0 for worker in lines[-1]["workers"])
+    assert event(server, "finished")["report"]["workers"] == 2

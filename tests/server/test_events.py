@@ -22,7 +22,7 @@ def test_an_event_is_its_name_and_its_attributes() -> None:
 
 
 def test_events_can_be_written_as_json() -> None:
-    planned = Planned(0, 4, ("w0", "w1"), "relay", "3/2", "1", 2, (), "")
+    planned = Planned(0, 4, ("w0", "w1"), "relay", "3/2", "1", "3/2", "1", "3", "3", 2, (), "")
     assert json.loads(json.dumps(planned.as_json()))["workers"] == ["w0", "w1"]
 
 
@@ -33,7 +33,7 @@ def test_no_two_kinds_of_events_have_one_name() -> None:
         if isinstance(kind, type) and issubclass(kind, ServerEvent) and kind is not ServerEvent
     ]
     names = [*(kind.name for kind in kinds), RoundRecord.name]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) == 13
 
 
 def test_events_do_not_change() -> None:

@@ -9,9 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from asyncdmtl.errors import LinkError
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.server import health
 from asyncdmtl.server.events import Joined, Listening
-from asyncdmtl.server.health import MOST_HTTP_CONNECTIONS, MOST_REQUEST_BYTES, Health
+from asyncdmtl.server.health import Health
 from asyncdmtl.server.metrics import Metrics
 
 LISTENING = Listening("r1", "127.0.0.1", 7700)
@@ -73,52 +72,6 @@ async def test_metrics_are_exposed_as_prometheus_reads_them(asker: Asker) -> Non
     status, headers, body = await asker.get("/metrics", "HEAD")
     assert (status, body) == (200, "")
     assert int(headers["Content-Length"]) > 0
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        (b"GET / HTTP/1.1\r\n\r\n", 404),
-        (b"GET /healthz/.. HTTP/1.1\r\n\r\n", 404),
-        (b"POST /healthz HTTP/1.1\r\n\r\n", 405),
-        (b"\r\n\r\n", 400),
-        (b"GET /healthz\r\n\r\n", 400),
-        (b"GET /healthz HTTP/2\r\n\r\n", 400),
-        (b"\xff\x00 \xff \xff\r\n\r\n", 400),
-        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * MOST_REQUEST_BYTES + b"\r\n\r\n", 431),
-        (b"x" * (3 * MOST_REQUEST_BYTES), 431),
-    ],
-)
-async def test_other_requests_are_refused(asker: Asker, request_: bytes, status: int) -> None:
-    response = await asker.raw(request_)
-    assert response.startswith(f"HTTP/1.1 {status} ".encode())
-    assert (await asker.get("/healthz"))[0] == 200
-
-
-@pytest.mark.parametrize("start", [b"", b"GET /healthz HTTP/1.1\r\nX: "])
-async def test_a_slow_client_is_cut_off(asker: Asker, start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "REQUEST_SECONDS", 0.1)
-    assert await asker.raw(start) == b""
-
-
-async def test_connections_are_limited_and_all_end_with_the_server(asker: Asker) -> None:
-    async def answered() -> bool:
-        try:
-            return (await asker.raw(b"GET /healthz HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        except OSError:
-            return False
-
-    held = [await asyncio.open_connection(*asker.address) for _ in range(MOST_HTTP_CONNECTIONS)]
-    assert not await answered()
-    _, writer = held.pop()
-    writer.transport.abort()
-    async with asyncio.timeout(20):
-        while not await answered():
-            pass
-    await asker.health.close()
-    for reader, writer in held:
-        assert await reader.read() == b""
-        writer.transport.abort()
 
 
 async def test_an_address_that_is_taken_is_named(asker: Asker) -> None:

@@ -52,7 +52,7 @@ def test_events_are_counted() -> None:
         "reconnects_total": 1,
     }
     assert (found["refused_total",], found["lockouts_total",], found["ready",]) == (1, 1, 1)
-    metrics.note(Planned(0, 4, ("w0", "w1", "w2"), "relay", "1", "1", 1, (), ""))
+    metrics.note(Planned(0, 4, ("w0", "w1", "w2"), "relay", "1", "1", "1", "1", "3", "3", 1, (), ""))
     assert samples(metrics)["rounds_done",] == 4
     for kind, worker in (("WaitError", "w0"), ("DisagreementError", "w1"), ("WaitError", "w2")):
         metrics.note(IncidentNoted(4, worker, kind, "…"))
