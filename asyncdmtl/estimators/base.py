@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -21,6 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.estimators.cluster_parameter import ClusterParameter
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.results import Results
 from asyncdmtl.estimators.rows import TaskRows
@@ -55,7 +55,7 @@ _HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class CodedMultiTask(Results, BaseEstimator):  # type: ignore[misc]
+class CodedMultiTask(Results, ClusterParameter):
     """The base of regressors and classifiers: parameters, the training run, and predictions."""
 
     coupling: str = "nuclear"
@@ -137,28 +137,11 @@ class CodedMultiTask(Results, BaseEstimator):  # type: ignore[misc]
             self._sklearn_output_config = {"transform": transform}
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state for pickles and copies. A Dask client can be in none, and "threads" takes its place."""
-        state: dict[str, Any] = super().__getstate__()
-        return state if isinstance(self.cluster, str) else {**state, "cluster": "threads"}
-
-    def __sklearn_clone__(self) -> Self:
-        """An estimator with the same parameters, and with the same Dask client."""
-        twin: Self = BaseEstimator.__sklearn_clone__(copy.copy(self))
-        twin.cluster = self.cluster
-        return twin
-
     @property
     def _intercept(self) -> str:
         if self.fit_intercept not in (True, False, "penalised"):
             raise UsageError("fit_intercept", "must be True, False or 'penalised'", self.fit_intercept)
         return _INTERCEPTS[self.fit_intercept]
-
-    def __sklearn_tags__(self) -> Any:
-        """The properties of the estimator, for scikit-learn."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
 
     def _check_parameters(self) -> None:
         if self.unknown not in ("error", "mean"):
@@ -209,10 +192,7 @@ class CodedMultiTask(Results, BaseEstimator):  # type: ignore[misc]
         self.strength_ = record.settings.strength or 0.0
         self.n_iter_ = len(record.rounds)
         self.converged_ = record.converged
-        self.history_ = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
-        if record.outcome is not None:
-            self.history_["objective"][-1:] = record.outcome.objective
-            self.history_["residual"][-1:] = record.outcome.gap
+        self.history_ = _history(record)
         # Without its lists by round: `history_` has what they say, in a tenth of the memory.
         report = report_run(record)
         self.traffic_ = {name: value for name, value in report.items() if name not in _BY_ROUND}
@@ -282,20 +262,20 @@ class CodedMultiTask(Results, BaseEstimator):  # type: ignore[misc]
         X = dense(validate_data(self, rows.X, dtype=np.float64, reset=False, accept_sparse="csr"))
         if rows.labels is None and len(self.tasks_) > 1:
             raise UsageError("tasks", f"must be given: there are models of {len(self.tasks_)} tasks", None)
-        t_of = {task: t for t, task in enumerate(self.tasks_)}
+        labels = self.tasks_ * len(X) if rows.labels is None else rows.of_each(len(X))
+        codes = self._codes(labels)
         # The last model is the mean of all, for tasks that were not in `fit`.
         coef = np.concatenate([self.coef_, self.coef_.mean(axis=0, keepdims=True)])
         intercept = np.concatenate([self.intercept_, self.intercept_.mean(axis=0, keepdims=True)])
-        labels = self.tasks_ * len(X) if rows.labels is None else rows.of_each(len(X))
+        return rows, index, _scores(X, codes, coef, intercept)
+
+    def _codes(self, labels: Sequence[Hashable]) -> NDArray[np.int64]:
+        """The number of each row's task; that of a task that was not in `fit` is T, if that is permitted."""
+        t_of = {task: t for t, task in enumerate(self.tasks_)}
         unknown = [label for label in dict.fromkeys(labels) if label not in t_of]
         if unknown and self.unknown != "mean":
             raise UsageError("tasks", f"must be among the {len(t_of)} of fit; unknown", unknown[0])
-        codes = np.array([t_of.get(label, len(t_of)) for label in labels])
-        scores = np.empty((len(X), *self.coef_.shape[1:-1]))
-        for t in np.unique(codes):
-            own = codes == t
-            scores[own] = matmul(X[own], coef[t].T) + intercept[t]
-        return rows, index, scores
+        return np.array([t_of.get(label, len(t_of)) for label in labels])
 
     def _rated(self, metric: Any, X: Any, y: Any, tasks: Any, sample_weight: Any) -> float:
         """A metric of `predict` over the rows of all tasks."""
@@ -324,6 +304,24 @@ class CodedMultiTask(Results, BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _predicted(self, scores: Floats) -> NDArray[Any]:
         """The predictions that follow from scores."""
+
+
+def _history(record: RunRecord) -> dict[str, Floats]:
+    """The fields of `_HISTORY` by round; the last objective and residual are those of the final models."""
+    history = {name: np.array([getattr(r, name) for r in record.rounds]) for name in _HISTORY}
+    if record.outcome is not None:
+        history["objective"][-1:] = record.outcome.objective
+        history["residual"][-1:] = record.outcome.gap
+    return history
+
+
+def _scores(X: Floats, codes: NDArray[np.int64], coef: Floats, intercept: Floats) -> Floats:
+    """Scores of rows under the models of their tasks, which `codes` number."""
+    scores = np.empty((len(X), *coef.shape[1:-1]))
+    for t in np.unique(codes):
+        own = codes == t
+        scores[own] = matmul(X[own], coef[t].T) + intercept[t]
+    return scores
 
 
 def dense(X: Any) -> Floats:
