@@ -9,6 +9,7 @@ the best coupling and λ is as near as the run's tolerance asks.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.statistics_selection import Selection, path_from
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
@@ -81,12 +83,39 @@ class CandidateTrainer(NewtonTrainer):
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
         """Take a step with each candidate, and see which is the best now.
 
+        Of the workers on one machine, one computes the step, and the others take over its state.
+
         Raises
         ------
         DataError
             The models outgrow the run's dtype.
         """
-        told = self._wire.told(np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)]))
+        vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
+        computed = False
+
+        def state_after() -> Floats:
+            nonlocal computed
+            self._take(vectors)
+            computed = True
+            state = self.state()
+            return np.concatenate([state, np.zeros(-len(state) % 8, np.uint8)]).view(np.float64)
+
+        state = shared(self._key(vectors), state_after)
+        if not computed:
+            self.restore(state.view(np.uint8)[: self.problem.state_bytes])
+
+    def _key(self, vectors: Floats) -> bytes:
+        """A digest of everything that a step depends on."""
+        problem = self.problem
+        h = hashlib.blake2b(digest_size=32, usedforsecurity=False)
+        known = problem.settings.as_dict(), problem.tasks, problem.features, problem.step_lengths
+        h.update(repr((known, problem.partitions_of, problem.weights.tolist())).encode())
+        for part in (*self.state_parts(), vectors):
+            h.update(np.ascontiguousarray(part).data)
+        return h.digest()
+
+    def _take(self, vectors: Floats) -> None:
+        told = self._wire.told(vectors)
         if self._iterate.steps == 0 and self.problem.d > self.problem.coupled:
             self._place_intercepts(told)
             self.move(self._models[0, 0])

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning import shared_solutions
 from asyncdmtl.learning.candidate_trainer import CandidateTrainer
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.selection import _held_out_loss, _splits
@@ -88,6 +90,7 @@ def test_goes_on_from_a_state_to_the_same_bits() -> None:
         np.testing.assert_array_equal(packed, again)
         Z = [problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)]
         one.step(Z)
+        shared_solutions._SOLVED.clear()
         other.step(Z)
         np.testing.assert_array_equal(one.state(), other.state())
     with pytest.raises(UsageError, match="bytes"):
@@ -95,6 +98,27 @@ def test_goes_on_from_a_state_to_the_same_bits() -> None:
     state[-16:] = 255
     with pytest.raises(UsageError):
         one.restore(state)
+
+
+def test_of_several_members_in_one_process_one_computes_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions, settings = labelled(2, 12), choosing(dtype="float32", seed=5)
+    problem = Problem(settings, [p.info(settings) for p in partitions])
+    members = [CandidateTrainer(problem, dict(enumerate(partitions))) for _ in range(2)]
+    take, computed = CandidateTrainer._take, []
+
+    def counted(trainer: CandidateTrainer, vectors: Floats) -> None:
+        computed.append(trainer)
+        take(trainer, vectors)
+
+    monkeypatch.setattr(CandidateTrainer, "_take", counted)
+    packed = np.empty((len(partitions), problem.wire.length))
+    for _ in range(4):
+        for member in members:
+            member.packed_updates(packed)
+        for member in members:
+            member.step([problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)])
+        np.testing.assert_array_equal(members[0].state(), members[1].state())
+    assert computed == [members[0]] * 4
 
 
 def test_something_must_be_held_out() -> None:
