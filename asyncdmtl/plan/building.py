@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from asyncdmtl.plan.codes import matrices
 from asyncdmtl.plan.codes.matrices import Delivery
 from asyncdmtl.plan.parameters import PlanParameters
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.units import Units, whole_holders
 
@@ -29,10 +30,11 @@ def build_plan(parameters: PlanParameters) -> Plan:
         deliveries = _without_helpers(_missing_tasks(parameters, P), parameters)
         D = matrices.coded_downlink(_most_rows(deliveries), tasks * P, seed, parameters.last_row)
     elif parameters.strategy == "personal":
-        placement = parameters.placement
-        hosted = [tuple(sorted({parameters.tasks[n] for n in stored})) for stored in placement.stored]
-        deliveries = _without_helpers([Delivery(own, own, ()) for own in hosted], parameters)
-        D = np.eye(tasks, dtype=np.uint8)
+        wanted = wanted_models(parameters.placement, parameters.tasks, parameters.helpers)
+        sent = sorted(set().union(*wanted))
+        row = {task: i for i, task in enumerate(sent)}
+        deliveries = tuple(Delivery(tuple(row[task] for task in own), own, ()) for own in wanted)
+        D = np.eye(tasks, dtype=np.uint8)[sent]
     else:
         each = _each_missing(units)
         deliveries = _without_helpers([Delivery(missing, missing, ()) for missing in each], parameters)
@@ -40,6 +42,16 @@ def build_plan(parameters: PlanParameters) -> Plan:
     deliveries = _with_replaced_rows(deliveries, parameters.replaced)
     given = {field.name: getattr(parameters, field.name) for field in fields(PlanParameters)}
     return Plan(**given, uplink_matrix=E, downlink_matrix=D, deliveries=deliveries)
+
+
+def wanted_models(
+    placement: Placement, tasks: Sequence[int], helpers: Collection[int] = ()
+) -> list[tuple[int, ...]]:
+    """The tasks whose models each worker is sent under `personal`: those that it stores data of, or none."""
+    return [
+        () if k in helpers else tuple(sorted({tasks[n] for n in stored}))
+        for k, stored in enumerate(placement.stored)
+    ]
 
 
 def _each_missing(units: Units) -> list[tuple[int, ...]]:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import lacking
@@ -289,12 +290,14 @@ def _central(placement: Placement, tasks: Sequence[int], units: Units, helpers: 
 
 def _personal(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
     T = max(tasks) + 1
-    hosted = _sent([len({tasks[n] for n in stored}) for stored in placement.stored], helpers)
+    models = wanted_models(placement, tasks, helpers)
+    wanted, hosted = len(set().union(*models)), [len(own) for own in models]
+    each = f"every one of {T}" if wanted == T else f"{wanted} of {T}"
     limits = (
-        f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. Downlink: every one of "
-        f"{T} models is wanted somewhere; a worker hosts {_range(hosted)} tasks."
+        f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. Downlink: {each} "
+        f"models {'is' if wanted == T else 'are'} wanted somewhere; a worker is sent {_range(hosted)} of them."
     )
-    return _View(T, T, hosted, limits)
+    return _View(wanted, wanted, hosted, limits)
 
 
 def _uncoded(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:

@@ -129,9 +129,12 @@ class Plan(PlanParameters):
 
     @property
     def downlink_bound(self) -> Fraction:
-        """The smallest downlink load of any scheme: the most that a worker lacks, or `T` under `personal`."""
+        """The smallest downlink load of any scheme: the most that a worker lacks.
+
+        Under `personal` it is the number of models that some worker wants.
+        """
         if self.broadcasts == "models":
-            return Fraction(max(self.tasks) + 1)
+            return Fraction(len({task for delivery in self.deliveries for task in delivery.wanted}))
         return Fraction(job_downlink_bound(self.placement, self.tasks, self.helpers))
 
     @cached_property

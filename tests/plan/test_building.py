@@ -7,9 +7,11 @@ import pytest
 
 from asyncdmtl.plan.building import build_plan
 from asyncdmtl.plan.codes.matrices import Delivery, random_matrix
+from asyncdmtl.plan.compare import compare
 from asyncdmtl.plan.parameters import PlanParameters
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.planner import make_plan
 
 # Worker a stores tasks 0 whole, c stores task 1 whole; b stores a part of each.
 PLACEMENT = Placement({"a": ["p0", "p1"], "b": ["p1", "p2"], "c": ["p2", "p3"]})
@@ -77,6 +79,24 @@ def test_under_personal_each_worker_is_sent_the_models_of_the_tasks_that_it_stor
         Delivery((1,), (1,), ()),
     )
     assert (plan.downlink_matrix == np.eye(2)).all()
+
+
+def test_under_personal_models_that_nobody_wants_are_not_sent() -> None:
+    placement = Placement({"a": ["p", "q"], "b": ["r"], "c": ["r", "s"], "d": ["p"]})
+    plan = make_plan(placement, "personal", tasks=[0, 1, 2, 3], wants={"a": "none", "c": "none"})
+    assert plan.deliveries == (
+        Delivery((), (), ()),
+        Delivery((1,), (2,), ()),
+        Delivery((), (), ()),
+        Delivery((0,), (0,), ()),
+    )
+    assert plan.downlink_matrix.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
+    assert plan.downlink_load == plan.downlink_bound == 2
+    (personal,) = (
+        c for c in compare(placement, wants={"a": "none", "c": "none"}) if c.strategy == "personal"
+    )
+    assert [personal.downlink_load, personal.downlink_bound, personal.unicast_load] == [2, 2, 2]
+    assert "2 of 4 models are wanted" in personal.limits
 
 
 def test_silence_is_met_by_coding_the_uplink_of_central() -> None:

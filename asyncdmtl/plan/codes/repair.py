@@ -66,8 +66,8 @@ class Solver:
     Raises
     ------
     CodingError
-        The own rows do not determine the wanted vectors; or the worker neither wants nor knows some packet,
-        so that it cannot use fresh rows, which combine all packets.
+        The own rows do not determine the wanted vectors; or the worker neither wants nor knows some packet of
+        the broadcast, so that it cannot use fresh rows, which combine all packets.
     """
 
     def __init__(self, G: Bytes, delivery: ColumnDelivery, seed: int) -> None:
@@ -76,7 +76,7 @@ class Solver:
         self._fresh = FreshRows(len(G), seed)
         self._G = np.ascontiguousarray(G)
         self._wanted, self._known = delivery.wanted, delivery.known
-        if len(self._wanted) + len(self._known) != self._G.shape[1]:
+        if self._G[:, np.setdiff1d(np.arange(self._G.shape[1]), [*self._wanted, *self._known])].any():
             raise CodingError("fresh rows need a worker that wants or knows all that is combined in them")
         own = self._G[list(delivery.rows)]
         if len(own) != len(self._wanted):
@@ -168,13 +168,13 @@ def multicast_delivery(plan: Plan, worker: int) -> Delivery:
     """The delivery of a worker in a multicast group, where every worker receives all rows.
 
     The worker knows the vectors that it stores (under `central` the aggregates of its tasks), and needs as
-    many rows as over TCP. Under `personal` it needs all rows, because a fresh row combines all models and the
-    worker knows none of them.
+    many rows as over TCP. Under `personal` it needs all rows, because a fresh row combines all models that
+    are sent and the worker knows none of them. A worker that wants nothing needs no row.
     """
     delivery = plan.deliveries[worker]
     if plan.strategy == "uncoded":
         return Delivery(delivery.rows, delivery.wanted, plan.units.held[worker])
-    if plan.strategy == "personal":
-        everything = tuple(range(len(plan.combined)))
-        return Delivery(everything, everything, ())
+    if plan.strategy == "personal" and worker not in plan.helpers:
+        models = sorted({task for each in plan.deliveries for task in each.wanted})
+        return Delivery(tuple(range(len(models))), tuple(models), ())
     return delivery

@@ -83,6 +83,20 @@ def test_any_rows_that_suffice_give_back_those_that_were_lost(
             assert np.array_equal(rows, down[list(one.own)])
 
 
+def test_under_personal_a_group_carries_only_models_that_some_worker_wants() -> None:
+    placement = Placement({"a": ["p", "q"], "b": ["r"], "c": ["r", "s"], "d": ["p"]})
+    plan = make_plan(placement, "personal", tasks=[0, 1, 2, 3], wants={"a": "none", "c": "none"})
+    models = np.random.default_rng(0).integers(0, 256, (4, LENGTH), dtype=np.uint8)
+    down = rows_of(plan, models)
+    one = Solver.of(plan, 1)
+    assert one.own == (0, 1)
+    rows = [FreshRows(2, plan.seed).combine([7], down)[0], down[1]]
+    one.solve([(0, 7)], rows, [])
+    assert np.array_equal(rows, models[[0, 2]])
+    with pytest.raises(CodingError, match="all that is combined"):
+        Solver(plan.combined, columns((0,), (0,)), plan.seed)
+
+
 def test_what_the_others_tell_already_is_redundant() -> None:
     plan = make_plan(HOMOGENEOUS, "relay")
     one = Solver.of(plan, 0)
