@@ -195,7 +195,7 @@ def _messages() -> dict[str, Message]:
         "proof": Proof(thirty_two, thirty_two[::-1]),
         "welcome": Welcome("run", {"rounds": 3, "loss": "squared"}, 30.0, thirty_two),
         "declare-some": DeclareSome((declared,)),
-        "declare": Declare((declared,), 2, False, eight),
+        "declare": Declare((declared,), 2, False, eight, wants="none"),
         "prepare": Prepare({"columns": {"age": [0.5, 2.0]}}),
         "ready": Ready((info,)),
         "join-group": JoinGroup("239.1.2.3", 7701, thirty_two, sixteen, 1444),

@@ -30,8 +30,9 @@ from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_across
 from asyncdmtl.net.event_loop import run
+from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.placement import Placement, natural_key
-from asyncdmtl.plan.placement_file import write_placement
+from asyncdmtl.plan.placement_file import read_request, write_placement
 from asyncdmtl.report.evaluation import evaluate, learning_curve
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
@@ -39,6 +40,7 @@ from asyncdmtl.report.run_pictures import plot_run
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
 from asyncdmtl.server.records import RunOptions, RunRecord
+from asyncdmtl.server.wants import check_wants
 
 # Worker processes that are started if neither --workers nor --placement is given.
 DEFAULT_WORKERS = 5
@@ -69,7 +71,8 @@ FIT_ROUNDS = 1000
 @click.option(
     "--placement",
     type=click.Path(path_type=Path),
-    help="TOML or JSON file with the partitions that each worker stores; instead of --workers and --copies.",
+    help="TOML or JSON file with the partitions that each worker stores; instead of --workers and --copies. "
+    "Its table `wants`, if it has one, says which workers only help.",
 )
 @click.option(
     "--by-file",
@@ -109,9 +112,10 @@ def main(
         cut = {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
         given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
     loaded = loading.load(given)
-    chosen = _placement(loaded, workers, copies, placement)
+    chosen, wants = _placement(loaded, workers, copies, placement)
     settings, prepared = _prepare(loaded, given)
-    record, models, spread = _train(chosen, settings, given)
+    _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
+    record, models, spread = _train(chosen, wants, settings, given)
     report = report_run(record)
     report["models_spread"] = spread
     settings = record.settings
@@ -202,8 +206,11 @@ def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
 
 def _placement(
     dataset: loading.Loaded, workers: int | None, copies: int | None, file: Path | None
-) -> Placement:
-    """The placement that the options ask for, checked against the partitions of the data."""
+) -> tuple[Placement, tuple[str, ...]]:
+    """The placement that the options ask for, checked against the partitions of the data, and wants.
+
+    The wants are empty words, unless the placement file has a table of them.
+    """
     if file is None:
         workers = DEFAULT_WORKERS if workers is None else workers
         copies = min(DEFAULT_COPIES, workers) if copies is None else copies
@@ -212,10 +219,11 @@ def _placement(
             worker: [dataset.ids[n] for n in own]
             for worker, own in zip(cyclic.workers, cyclic.stored, strict=True)
         }
-        return Placement(stored, dataset.ids)
+        return Placement(stored, dataset.ids), ("",) * workers
     if workers is not None or copies is not None:
         raise UsageError("--placement", "cannot be given with --workers or --copies", str(file))
-    placement = Placement.read(file)
+    request = read_request(file)
+    placement = request.placement
     if set(placement.partitions) != set(dataset.ids):
         missing = [name for name in dataset.ids if name not in placement.partitions]
         unknown = [name for name in placement.partitions if name not in dataset.ids]
@@ -224,11 +232,30 @@ def _placement(
             f"must store the partitions of {dataset.name}, {dataset.ids[0]} to {dataset.ids[-1]}",
             {"missing": missing, "unknown": unknown},
         )
-    return placement
+    wants = request.wants or ("all",) * len(placement.workers)
+    # Workers that the table does not name want what the strategy gives.
+    return placement, tuple("" if word == "all" else word for word in wants)
+
+
+def _check_wants(
+    placement: Placement, wants: Sequence[str], task_of: dict[str, str], strategy: str, settings: Settings
+) -> None:
+    """UsageError if workers want what the run cannot give, or under `personal` no worker wants some model."""
+    for worker, word in zip(placement.workers, wants, strict=True):
+        check_wants(worker, word, strategy, settings.update)
+    if strategy != "personal":
+        return
+    tasks = [task_of[part] for part in placement.partitions]
+    numbers = [list(dict.fromkeys(tasks)).index(task) for task in tasks]
+    helpers = [k for k, word in enumerate(wants) if word == "none"]
+    found = set().union(*wanted_models(placement, numbers, helpers))
+    if lost := sorted({task for task, t in zip(tasks, numbers, strict=True) if t not in found}):
+        rule = "must leave for each task a worker that stores some of it and wants models; without one"
+        raise UsageError("wants with --strategy personal", rule, lost)
 
 
 def _train(
-    placement: Placement, settings: Settings, given: dict[str, Any]
+    placement: Placement, wants: Sequence[str], settings: Settings, given: dict[str, Any]
 ) -> tuple[RunRecord, TaskModels, float]:
     """Run the server here and a process for each worker.
 
@@ -249,8 +276,8 @@ def _train(
         words = [*_words(own, *_WORKER_OPTIONS), "--placement", str(folder / "placement.json")]
         files = [folder / f"{k}.npz" for k in range(len(placement.workers))]
         workers = {
-            worker: worker_process(worker, words, file)
-            for worker, file in zip(placement.workers, files, strict=True)
+            worker: worker_process(worker, words, file, word)
+            for worker, file, word in zip(placement.workers, files, wants, strict=True)
         }
         with RunProgress(settings.rounds) as progress:
             record, _ = run(serve(options, workers, progress.note))

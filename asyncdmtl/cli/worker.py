@@ -23,6 +23,7 @@ from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import declare_worker
+from asyncdmtl.plan.validation import WANTS
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
@@ -106,6 +107,14 @@ _security_options = together(
     help="Take no part, and tell nothing of the rows, if a partition here has fewer rows to train on; or a "
     "fold of it, where the run chooses λ.",
 )
+@click.option(
+    "--wants",
+    type=click.Choice(WANTS),
+    show_default="what the strategy gives",
+    help="The models that this worker receives. none: it only helps, with data and rows, and receives no "
+    "vectors (--update statistics only). own: those of the tasks that it stores data of (--strategy personal "
+    "or auto). all: those of all tasks.",
+)
 @click.option("--seed", type=int, default=0, help="Of the data; the same at every worker.")
 @click.option("--partitions", metavar="ID,ID…", help="The partitions that are stored here.")
 @click.option(
@@ -147,6 +156,7 @@ def main(
     connect: str,
     name: str,
     least_rows: int,
+    wants: str | None,
     partitions: str | None,
     placement: Path | None,
     partition_files: Sequence[Path],
@@ -173,6 +183,10 @@ def main(
     130 interrupted, 143 terminated.
     """
     check_outputs({"--save": save, "--declare": declare})
+    if save is not None and wants == "none":
+        raise UsageError(
+            "--save", "cannot be given with --wants none, which leaves no models here", str(save)
+        )
     host, port = parse_address(connect, "--connect")
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:
@@ -183,7 +197,15 @@ def main(
         # If files are partitions as they are, test rows are held out of each partition.
         share, given["test_fraction"] = given["test_fraction"], None
     options = WorkerOptions(
-        name, max_wait, start_timeout, round_timeout, silence_timeout, interface, share, least_rows
+        name,
+        max_wait,
+        start_timeout,
+        round_timeout,
+        silence_timeout,
+        interface,
+        share,
+        least_rows,
+        wants or "",
     )
     stored: Sequence[Stored]
     if partition_files:
@@ -202,6 +224,8 @@ def main(
         SavedModel(models, *worker.trained_with, given["task"] or TASK).save(save)
     if format == "json":
         emit({"event": "finished", "worker": name, "models": str(save) if save else None})
+    elif wants == "none":
+        click.echo(f"worker {name}: done, has helped and wants no models")
     else:
         click.echo(
             f"worker {name}: done, models of {len(models.tasks)} tasks" + (f" in {save}" if save else "")

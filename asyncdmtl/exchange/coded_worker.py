@@ -50,6 +50,7 @@ class CodedWorkerSide(WorkerSide):
         self._compressed = problem.settings.compression != "none"
         if plan.aggregated and self._compressed:
             raise CodingError("a plan that codes aggregates of tasks cannot serve compressed updates")
+        self._helps = worker in plan.helpers
         self._delivery = plan.deliveries[worker]
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         held = plan.units.in_layout(plan.units.held[worker])
@@ -100,6 +101,8 @@ class CodedWorkerSide(WorkerSide):
     def receive(self, i: int, rows: Bytes) -> None:
         """Decode the rows of range `i`, and begin the step with them if that is possible."""
         self._check_size(i, rows)
+        if self._helps:
+            return
         self._prepare()
         cols = self.down_ranges[i]
         received = rows.reshape(len(self._delivery.rows), _width(cols))
@@ -117,8 +120,10 @@ class CodedWorkerSide(WorkerSide):
         decoded: Vectors = self._down_format.vectors(self._wanted)  # type: ignore[assignment]
         if self._digest.combined([self._digest(vector) for vector in decoded]) != expected:
             raise self._corrupted()
-        self._prepare()
-        self._step(decoded)
+        # A worker that wants no models has nothing to take a step with.
+        if not self._helps:
+            self._prepare()
+            self._step(decoded)
 
     def _array_of_updates(self, held: Sequence[int]) -> Vectors:
         """The array that local updates are written to: the array of units, if all units are updates."""
@@ -146,6 +151,15 @@ class CodedWorkerSide(WorkerSide):
                 vector[:] = self._problem.aggregate(task, np.stack(own))
                 aggregates.append(vector)
         return aggregates
+
+    def models(self) -> TaskModels:
+        """The models of all tasks; of none, if this worker wants none."""
+        models = super().models()
+        return models.of(()) if self._helps else models
+
+    def baselines(self) -> dict[str, TaskModels]:
+        """Models without coupling; none, if this worker wants no models."""
+        return {} if self._helps else super().baselines()
 
     def state_check(self) -> bytes:
         """The digest of the state of the training, which is the same at all workers."""

@@ -52,6 +52,7 @@ def affordable_overhead(
     strategy: Strategy = "relay",
     *,
     whole_tasks: bool = True,
+    wants: Mapping[str, str] | None = None,
 ) -> Fraction:
     """The share by which a run's uplink load may exceed the minimum: 0 if that takes few packets, else 1 %.
 
@@ -60,14 +61,15 @@ def affordable_overhead(
 
     Parameters
     ----------
-    tasks, strategy, whole_tasks
+    tasks, strategy, whole_tasks, wants
         As for `make_plan`.
     """
     from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
+    from asyncdmtl.plan.validation import helpers_of
 
     if strategy != "relay":
         return Fraction(0)
-    wishes = UplinkWishes(whole_tasks=whole_tasks)
+    wishes = UplinkWishes(whole_tasks=whole_tasks, helpers=helpers_of(placement, wants))
     tasks = range(len(placement.partitions)) if tasks is None else tasks
     units, rates = choose_rates(choose_units(placement, tasks, strategy, wishes), strategy, wishes)
     packets = rates.subpackets * len(units.holders) // units.merged
@@ -100,8 +102,10 @@ class ExchangeStrategy(ABC):
         """Raise UsageError if the strategy cannot serve these settings."""
 
     @abstractmethod
-    def make_plan(self, placement: Placement, problem: Problem) -> AnyPlan:
-        """A plan for this placement.
+    def make_plan(
+        self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
+    ) -> AnyPlan:
+        """A plan for this placement, and for what workers want as for `asyncdmtl.make_plan`.
 
         Raises
         ------
@@ -180,14 +184,21 @@ class _Coded(ExchangeStrategy):
             )
             raise UsageError("--strength", rule, "auto")
 
-    def make_plan(self, placement: Placement, problem: Problem) -> Plan:
+    def make_plan(
+        self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
+    ) -> Plan:
         """A plan whose uplink load exceeds the minimum by at most the share `affordable_overhead`."""
         from asyncdmtl.plan.planner import make_plan
 
         tasks, whole_tasks = problem.task_of, codes_whole_tasks(problem.settings)
-        overhead = affordable_overhead(placement, tasks, self._strategy, whole_tasks=whole_tasks)
+        overhead = affordable_overhead(placement, tasks, self._strategy, whole_tasks=whole_tasks, wants=wants)
         return make_plan(
-            placement, self._strategy, tasks=tasks, max_overhead=overhead, whole_tasks=whole_tasks
+            placement,
+            self._strategy,
+            tasks=tasks,
+            max_overhead=overhead,
+            whole_tasks=whole_tasks,
+            wants=wants,
         )
 
     def worker_side(
@@ -249,8 +260,10 @@ class _Linear(ExchangeStrategy):
             rule = "is for strategies by which workers aggregate: relay, uncoded"
             raise UsageError(f"--compression {settings.compression}", rule, self.name)
 
-    def make_plan(self, placement: Placement, problem: Problem) -> LinearPlan:
-        """A plan for the problem's linear target."""
+    def make_plan(
+        self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
+    ) -> LinearPlan:
+        """A plan for the problem's linear target, which every worker needs in every round."""
         from asyncdmtl.plan.linear.plan import make_linear_plan
 
         return make_linear_plan(placement, problem.linear_target)

@@ -68,7 +68,7 @@ def run_in_processes(
         return run_apart(serve(replace(options, rejoin_timeout=0.0), workers, on_event))
 
 
-def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
+def worker_process(name: str, options: Sequence[str], models: Path, wants: str = "") -> TakePart:
     """A worker for `threads.serve` that runs in a process of its own.
 
     Parameters
@@ -79,6 +79,8 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
         Further options of `python -m asyncdmtl.worker`, such as those for its data.
     models : Path
         The file in which it saves the models of all tasks.
+    wants : str
+        As for `WorkerOptions`. A worker that wants none saves no file, and returns None.
 
     Returns
     -------
@@ -87,7 +89,10 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
         message and the exit code of the process, if the process failed, and LinkError if a signal killed it.
     """
 
-    async def take_part(host: str, port: int, secret: bytes) -> TaskModels:
+    asked = ["--wants", wants] if wants else []
+    saved = [] if wants == "none" else ["--save", str(models)]
+
+    async def take_part(host: str, port: int, secret: bytes) -> TaskModels | None:
         process = await _start(
             secret,
             models.parent,
@@ -95,8 +100,8 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
             format_address(host, port),
             "--name",
             name,
-            "--save",
-            str(models),
+            *asked,
+            *saved,
             *options,
         )
         try:
@@ -105,7 +110,7 @@ def worker_process(name: str, options: Sequence[str], models: Path) -> TakePart:
             await process.wait()
         finally:
             await asyncio.shield(_stop(process))
-        return SavedModel.load(models).models
+        return SavedModel.load(models).models if saved else None
 
     return take_part
 

@@ -36,8 +36,8 @@ except ImportError:  # no wheel for this platform
 Result = TypeVar("Result")
 
 # A worker for `serve`: a function of host, port and secret of the server, which takes part in the run and
-# returns the models.
-TakePart = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels]]
+# returns the models, or None if it wants none.
+TakePart = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels | None]]
 
 # The address at which the server of a run on this machine listens.
 LOOPBACK = "127.0.0.1"
@@ -118,7 +118,7 @@ async def serve(
     secret = secrets.token_hex(32).encode()
     security = ServerSecurity(Credentials(secret, {}, "this run"), tls)
     server = asyncio.create_task(Server(options, note, security).run(host, port))
-    tasks: dict[str, asyncio.Task[TaskModels]] = {}
+    tasks: dict[str, asyncio.Task[TaskModels | None]] = {}
     try:
         await asyncio.wait([server, address], return_when=asyncio.FIRST_COMPLETED)
         if address.done():
@@ -220,7 +220,9 @@ def _cause(server: asyncio.Task[Any], workers: Iterable[asyncio.Task[Any]], trai
     return best_told([server, *workers])
 
 
-async def _let_end(server: asyncio.Task[RunRecord], tasks: Mapping[str, asyncio.Task[TaskModels]]) -> None:
+async def _let_end(
+    server: asyncio.Task[RunRecord], tasks: Mapping[str, asyncio.Task[TaskModels | None]]
+) -> None:
     """Wait until the workers of the server's last plan have ended, or all workers if the server failed."""
     staying = tasks if server.exception() else server.result().plan.placement.workers
     if waited := [tasks[name] for name in staying]:
@@ -241,5 +243,5 @@ def _worker_here(name: str, partitions: Sequence[Stored]) -> TakePart:
     return take_part
 
 
-def _result(task: asyncio.Task[TaskModels]) -> TaskModels | None:
+def _result(task: asyncio.Task[TaskModels | None]) -> TaskModels | None:
     return None if task.cancelled() or task.exception() else task.result()

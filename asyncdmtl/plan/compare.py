@@ -28,6 +28,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
+    wants_of,
     whole_number,
 )
 
@@ -118,8 +119,9 @@ def compare(
         The number of workers that may stay silent. Above 0 only strategies that tolerate it are compared.
     whole_tasks : bool
         As for `make_plan`: whether tasks that a worker stores whole may be coded as aggregates.
-    wants : mapping of worker name to "all" or "none", or sequence of K such words, optional
-        As for `make_plan`: workers that want nothing are sent nothing.
+    wants : mapping of worker name to "all", "own" or "none", or sequence of K such words, optional
+        As for `make_plan`: workers that want nothing are sent nothing. If some worker wants the models of its
+        own tasks only, `personal` is the only strategy.
 
     Raises
     ------
@@ -135,6 +137,10 @@ def compare(
     helpers = helpers_of(placement, wants)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
+    if "own" in wants_of(placement, wants):
+        if silent:
+            raise UsageError("wants", "cannot be own with silent workers", wants)
+        strategies = ("personal",)
     candidates = []
     for strategy in strategies:
         wishes = UplinkWishes(
@@ -295,7 +301,7 @@ def _personal(placement: Placement, tasks: Sequence[int], units: Units, helpers:
     each = f"every one of {T}" if wanted == T else f"{wanted} of {T}"
     limits = (
         f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. Downlink: {each} "
-        f"models {'is' if wanted == T else 'are'} wanted somewhere; a worker is sent {_range(hosted)} of them."
+        f"models {'is' if wanted == T else 'are'} wanted somewhere; a worker is sent {_range(hosted)}."
     )
     return _View(wanted, wanted, hosted, limits)
 

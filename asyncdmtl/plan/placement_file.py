@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement, natural_key, read_tables
-from asyncdmtl.plan.validation import helpers_of, rational
+from asyncdmtl.plan.validation import rational, wants_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class PlanRequest:
         The price of a vector on each worker's link, and the link's speed in vectors per unit of time, from
         the tables of these names.
     wants : tuple of K words, or None
-        From the table `wants`: "none" for a worker that only helps, else "all".
+        From the table `wants`: "none" for a worker that only helps, "own" for one that wants the models of
+        its own tasks, else "all".
     """
 
     placement: Placement
@@ -207,10 +208,9 @@ def _wants(table: Any, placement: Placement, what: str) -> tuple[str, ...] | Non
     if not isinstance(table, Mapping):
         raise PlacementError(what, "must be a table of workers", table)
     try:
-        helpers = helpers_of(placement, table)
+        return wants_of(placement, table)
     except UsageError as error:
         raise PlacementError(what, error.rule, error.value) from error
-    return tuple("none" if k in helpers else "all" for k in range(len(placement.workers)))
 
 
 def _numbers(table: Any, placement: Placement, what: str) -> tuple[Fraction, ...] | None:

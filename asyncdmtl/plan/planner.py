@@ -27,6 +27,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
+    wants_of,
     whole_number,
 )
 
@@ -70,9 +71,10 @@ def make_plan(
     whole_tasks : bool, default True
         Tasks that a worker stores whole may be coded as aggregates, one vector instead of one per partition,
         if that lowers the loads (`Plan.units`). With False, only updates are coded.
-    wants : mapping of worker name to "all" or "none", or sequence of K such words, optional
+    wants : mapping of worker name to "all", "own" or "none", or sequence of K such words, optional
         A worker that wants nothing only helps: it sends rows, but receives none. That lowers the downlink,
-        and the uplink of `relay` (docs/theory.md, section 7a). Default: every worker wants all models.
+        and the uplink of `relay` (docs/theory.md, section 7a). "own" is for `personal`, which sends each
+        worker the models of its own tasks only. Default: every worker wants all that the strategy sends.
     seed : int
         The first seed of random matrices that is tried.
 
@@ -94,6 +96,8 @@ def make_plan(
     check_combination(strategy, prices, speeds, silent)
     costs = None if prices is None else per_worker("prices", prices, placement)
     helpers = helpers_of(placement, wants)
+    if strategy != "personal" and "own" in wants_of(placement, wants):
+        raise UsageError("wants", "can be own under the strategy personal only", strategy)
     wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks, helpers)
     units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()

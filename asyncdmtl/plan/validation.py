@@ -16,8 +16,8 @@ from asyncdmtl.plan.placement import Placement
 # The largest whole number of an argument: up to this, every whole number is exact as a float, too.
 LARGEST_WHOLE_NUMBER = 2**53
 
-# The possible wants of a worker: the models of all tasks, or nothing.
-WANTS = ("all", "none")
+# The possible wants of a worker: the models of all tasks, those of the tasks that it stores data of, or none.
+WANTS = ("all", "own", "none")
 
 # The most characters of a number that is read as a fraction.
 _DIGITS = 400
@@ -98,13 +98,13 @@ def per_worker(
     return numbers
 
 
-def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
-    """The workers that want nothing, ascending.
+def wants_of(placement: Placement, wants: Any) -> tuple[str, ...]:
+    """A word of `WANTS` for each worker.
 
     Parameters
     ----------
     placement : Placement
-    wants : mapping of worker name to "all" or "none", sequence of K such words, or None
+    wants : mapping of worker name to "all", "own" or "none", sequence of K such words, or None
         The wants of workers. Workers that a mapping does not name want all; with None, all workers do.
 
     Raises
@@ -114,7 +114,7 @@ def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
     """
     workers = placement.workers
     if wants is None:
-        return ()
+        return ("all",) * len(workers)
     if isinstance(wants, Mapping):
         if unknown := [name for name in wants if name not in workers]:
             raise UsageError("wants", f"must name the workers {', '.join(workers)}; unknown", unknown)
@@ -124,10 +124,15 @@ def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
     else:
         raise UsageError("wants", f"must be a word for each of {len(workers)} workers", wants)
     if wrong := [word for word in words if not isinstance(word, str) or word not in WANTS]:
-        raise UsageError("wants", f"must be {' or '.join(WANTS)} for each worker", wrong)
-    if "all" not in words:
-        raise UsageError("wants", "must be all for at least one worker", words)
-    return tuple(k for k, word in enumerate(words) if word == "none")
+        raise UsageError("wants", f"must be {', '.join(WANTS[:-1])} or {WANTS[-1]} for each worker", wrong)
+    if set(words) == {"none"}:
+        raise UsageError("wants", "must be all or own for at least one worker", words)
+    return tuple(words)
+
+
+def helpers_of(placement: Placement, wants: Any) -> tuple[int, ...]:
+    """The workers that want nothing, ascending. Arguments and errors are those of `wants_of`."""
+    return tuple(k for k, word in enumerate(wants_of(placement, wants)) if word == "none")
 
 
 def check_combination(strategy: str, prices: object, speeds: object, silent: int) -> None:

@@ -78,6 +78,7 @@ def report_run(record: RunRecord) -> Report:
         "certificate": _certificate(plan),
         "job_certificate": _job_certificate(plan),
         "aggregated": _aggregated(record),
+        "helpers": _helpers(record),
         "incidents": [asdict(incident) for incident in record.incidents],
         "kernel": {name: asdict(count) for name, count in record.kernel.items()},
         "kernel_ledger_difference": _kernel_difference(record),
@@ -177,7 +178,13 @@ def _directions(record: RunRecord) -> Report:
         },
         "downlink_wire": {
             "load": str(wire_load(record)),
-            "uncoded_load": str(sum(N - len(stored) for stored in placement.stored)),
+            "uncoded_load": str(
+                sum(
+                    N - len(stored)
+                    for name, stored in zip(placement.workers, placement.stored, strict=True)
+                    if name not in _helpers(record)
+                )
+            ),
             "measured_load": measured(down[0], record.down_vector_bytes),
             "payload_bytes": down[0],
             "framing_bytes": down[1],
@@ -194,8 +201,11 @@ def _uncoded_down_bytes(record: RunRecord) -> int:
 
 
 def _certificate(plan: AnyPlan) -> list[list[str]] | None:
-    """The blocks of workers that prove the bound of the coded uplink; None for a linear plan."""
-    if not isinstance(plan, Plan):
+    """The blocks of workers that prove the bound of the coded uplink.
+
+    None for a linear plan, and if workers want no models, for which the job's certificate is the proof.
+    """
+    if not isinstance(plan, Plan) or plan.helpers:
         return None
     return [[plan.placement.workers[k] for k in block] for block in plan.certificate]
 
@@ -208,6 +218,12 @@ def _job_certificate(plan: AnyPlan) -> list[dict[str, Any]] | None:
         {"workers": [plan.placement.workers[k] for k in cut], "multiplier": str(multiplier)}
         for cut, multiplier in plan.job_bound.certificate
     ]
+
+
+def _helpers(record: RunRecord) -> list[str]:
+    """The workers that only help: they send rows, but want no models."""
+    plan = record.plan
+    return [plan.placement.workers[k] for k in plan.helpers] if isinstance(plan, Plan) else []
 
 
 def _aggregated(record: RunRecord) -> list[str]:

@@ -39,6 +39,13 @@ def show_run(report: Report, console: Console | None = None) -> None:
     settings = report["settings"]
     coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
     console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
+    if names := report.get("helpers"):
+        helped = (
+            "helps: it sends rows, wants no models and receives"
+            if len(names) == 1
+            else ("help: they send rows, want no models and receive")
+        )
+        console.print(f"{', '.join(names)} only {helped} no vectors.")
     if "metrics" in report:
         show_metrics(report["metrics"], console)
         if words := advice(report["metrics"], settings):

@@ -29,6 +29,7 @@ from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.wants import check_wants
 
 # The name under which the ledger counts the bytes of connections that were refused.
 REFUSED = "(refused)"
@@ -145,7 +146,9 @@ class Admission:
         # Another worker may have joined under this name meanwhile.
         self._check_name(connection, hello.name)
         self._check_declared(hello.name, declared)
-        member = Member(hello.name, connection, declared, declare.round, declare.over, declare.state)
+        check_wants(hello.name, declare.wants, options.strategy, options.settings.update)
+        state = declare.round, declare.over, declare.state
+        member = Member(hello.name, connection, declared, *state, declare.wants)
         again = self._membership.add(member)
         self._ledger.merge(connection.session.ledger, worker=member.name)
         connection.session.ledger = self._ledger

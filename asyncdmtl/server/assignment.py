@@ -15,13 +15,16 @@ from asyncdmtl.exchange.strategies import (
 )
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS
+from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.compare import Candidate, compare
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
+from asyncdmtl.plan.validation import helpers_of
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
+from asyncdmtl.server.wants import served_strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +82,22 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         once for all members that receive the group.
     """
     problem, distrusted = progress.problem, progress.distrusted
+    wants = {m.name: m.wants or "all" for m in members}
     stored = {m.name: [name for name in m.partitions if (m.name, name) not in distrusted] for m in members}
     placement = Placement(stored, [info.id for info in problem.infos])
     whole_tasks = codes_whole_tasks(problem.settings)
-    candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks)
-    hearing = [k for k, member in enumerate(members) if member.hears]
-    if progress.strategy == "auto":
+    candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks, wants=wants)
+    hearing = [k for k, member in enumerate(members) if member.hears and not member.helps]
+    name = served_strategy(progress.strategy, {m.name: m.wants for m in members})
+    if name == "auto":
         possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
-        strategy = EXCHANGE_STRATEGIES[min(possible, key=lambda c: c.mixed_cost(hearing)).strategy]
-    else:
-        strategy = EXCHANGE_STRATEGIES[progress.strategy]
-    plan = strategy.make_plan(placement, problem)
+        # No strategy is chosen by which the models of some task would end nowhere.
+        complete = len(set().union(*wanted_models(placement, problem.task_of, helpers_of(placement, wants))))
+        if complete < len(problem.tasks):
+            possible = [c for c in possible if c.strategy != "personal"]
+        name = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy
+    strategy = EXCHANGE_STRATEGIES[name]
+    plan = strategy.make_plan(placement, problem, wants)
     listeners, reason = choose_listeners(plan, hearing)
     side = strategy.server_side(
         plan, problem, progress.trainer, grouped=bool(listeners), digest=progress.digest

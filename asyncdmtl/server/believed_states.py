@@ -80,7 +80,8 @@ class BelievedStates:
     def latest(self, members: Sequence[Member]) -> TrainingState:
         """The state to continue from: that of the current round if a member has it, else the farthest one."""
         progress = self._progress
-        current = tuple(member for member in members if member.current)
+        # A worker that wants no models has only the state of round 0, with which all workers begin.
+        current = tuple(m for m in members if m.current and not (m.helps and progress.round))
         if progress.trainer is not None:
             state = progress.trainer.state()
             return TrainingState(progress.round, progress.over, current, state, progress.states.check(state))
@@ -118,6 +119,8 @@ class BelievedStates:
             found.append(TrainingState(*place, tuple(same), saved.state, saved.check))
         groups: dict[tuple[int, bool], list[Member]] = {}
         for member in members:
+            if member.helps:
+                continue
             groups.setdefault((member.round, member.over), []).append(member)
         for (round_, over), group in groups.items():
             if not self._possible(round_, over):
@@ -144,11 +147,13 @@ class BelievedStates:
 
     def _initial(self, members: Sequence[Member]) -> TrainingState:
         """The state before the first round, which the server makes itself if some members have another."""
-        new = tuple(m for m in members if (m.round, m.over, m.state) == (0, False, b""))
+        # A worker that wants no models, and has made the round, must be told to begin anew.
+        begun = {m for m in members if m.helps and m.current}
+        new = tuple(m for m in members if (m.round, m.over, m.state) == (0, False, b"") and m not in begun)
         if len(new) == len(members):
             return TrainingState(0, False, new)
         state = make_trainer(self._progress.problem, {}).state()
         states = self._progress.states
         check = states.check(state)
-        same = (m for m in members if m in new or (m.round == 0 and not m.over and m.state == check))
+        same = (m for m in members if m in new or (m.round == 0 and not m.over and m.state == check and m not in begun))
         return TrainingState(0, False, tuple(same), state, check)

@@ -26,6 +26,8 @@ class Member:
         The partitions that it stores.
     round, over, state : int, bool, bytes
         The fields of its `Declare`: its round, whether training was over, and the digest of its state.
+    wants : str
+        The models that it wants, as in its `Declare`.
     infos : tuple of PartitionInfo
         Its encoded partitions, once they are encoded.
     ready : bool
@@ -46,6 +48,7 @@ class Member:
     round: int = 0
     over: bool = False
     state: bytes = b""
+    wants: str = ""
     infos: tuple[PartitionInfo, ...] = ()
     ready: bool = False
     hears: bool = False
@@ -57,6 +60,11 @@ class Member:
     def gone(self) -> bool:
         """Whether it is lost, or its connection has ended and the server has not handled that yet."""
         return self.lost is not None or self.connection.lost
+
+    @property
+    def helps(self) -> bool:
+        """Whether it wants no models, so that it never has the state of a training that is over."""
+        return self.wants == "none"
 
     @property
     def ended(self) -> bool:

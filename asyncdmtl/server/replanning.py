@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import UsageError
 from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import Planned, Waiting
@@ -15,6 +16,7 @@ from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.state_handover import StateHandover
 from asyncdmtl.server.training_progress import TrainingProgress
+from asyncdmtl.server.wants import unserved
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +56,13 @@ class Replanner:
         ------
         LinkError
             No such worker came.
+        UsageError
+            No worker that is present wants any models.
         """
         progress = self._progress
         while True:
             await self._lose_gone()
+            await self._refuse_unserved()
             members = await self._assemble(patience)
             origin = self._believed.latest(members)
             progress.go_on_from(origin)
@@ -89,6 +94,15 @@ class Replanner:
             if member.lost is None and member.connection.failure is not None:
                 await self._peers.lose(member, member.connection.failure)
 
+    async def _refuse_unserved(self) -> None:
+        """Refuse the workers that this run cannot give what they want, once its updates are known."""
+        progress, membership = self._progress, self._peers.membership
+        present = {member.name: member for member in membership.present()}
+        wants = {name: member.wants for name, member in present.items()}
+        for name, error in unserved(wants, progress.strategy, progress.problem.update).items():
+            progress.note(name, type(error).__name__, str(error))
+            await membership.lose(present[name], error, back=False)
+
     async def _assemble(self, patience: float) -> list[Member]:
         """The present workers, once they hold every partition and a state that is recent enough."""
         membership = self._peers.membership
@@ -97,7 +111,8 @@ class Replanner:
         while True:
             members = membership.present()
             missing = [] if self._ended(members) else self._missing(members)
-            if not missing and self._up_to_date(members):
+            wanted = any(not member.helps for member in members)
+            if not missing and wanted and self._up_to_date(members):
                 return members
             if end is None:
                 end = clock() + patience
@@ -105,6 +120,9 @@ class Replanner:
             if clock() >= end or membership.hopeless(missing):
                 if missing:
                     raise membership.no_holder(missing)
+                if not wanted:
+                    rule = "cannot be none at every worker: the models would end nowhere"
+                    raise UsageError("--wants", rule, [member.name for member in members])
                 return members
             await membership.change(end - clock())
 

@@ -161,9 +161,10 @@ class Rounds:
         )
         async with self._faults.repeatable(assignment):
             expected = assignment.side.expected_checks(final=True)
+            holders = [member for member in done if not member.helps]
             if expected is not None:
-                expected = [expected[assignment.position(member)] for member in done]
-            self._states.confirm({member.name: message.digest for member, message in done.items()}, expected)
+                expected = [expected[assignment.position(member)] for member in holders]
+            self._states.confirm({member.name: done[member].digest for member in holders}, expected)
         if await self._returning() or not done:
             raise ReplanError
         conclude(self._progress, done)

@@ -59,7 +59,9 @@ class StateHandover:
             A member is lost.
         """
         keep, take = StateTransfer.KEEP, StateTransfer.TAKE
-        first = {member: keep if member in origin.keepers else take for member in assignment.members}
+        # A worker that wants no models goes on without those of a training that is over.
+        served = {m for m in assignment.members if m.helps and m.current and origin.over}
+        first = {m: keep if m in origin.keepers or m in served else take for m in assignment.members}
         takers = [member for member, what in first.items() if what is take]
         giver = origin.keepers[0] if takers and origin.state is None else None
         if giver is not None:
@@ -76,7 +78,7 @@ class StateHandover:
             await self._peers.ask_all({taker: self._restore(taker, restore) for taker in takers})
         for member in assignment.members:
             member.current = True
-        self._progress.electorate = tuple(member.name for member in assignment.members)
+        self._progress.electorate = tuple(m.name for m in assignment.members if not m.helps)
         self._progress.resumed = False
 
     async def snapshot(self, giver: Member) -> Bytes:

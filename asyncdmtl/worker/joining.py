@@ -82,7 +82,8 @@ async def declare_and_encode(
     *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
     for part in some:
         await connection.send(DeclareSome(part), *limit)
-    await connection.send(Declare(last, state.round, state.over, check, machine), *limit)
+    declare = Declare(last, state.round, state.over, check, machine, options.wants)
+    await connection.send(declare, *limit)
     prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
     try:
         encoding = Encoding.from_dict(prepare.encoding)

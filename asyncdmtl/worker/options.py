@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
+from asyncdmtl.plan.validation import WANTS
 
 # The most characters of a worker's name, as in the protocol.
 LONGEST_WORKER_NAME = 200
@@ -35,6 +36,9 @@ class WorkerOptions:
     least_rows : int
         The worker does not take part if a partition has fewer training rows than this, or a fold has, if the
         run chooses λ.
+    wants : str
+        The models that the worker wants: "all", "own" (of the tasks that it stores data of) or "none"; if
+        empty, those that the strategy of the run gives.
 
     Raises
     ------
@@ -50,6 +54,7 @@ class WorkerOptions:
     interface: str = ""
     test_fraction: float | None = None
     least_rows: int = 1
+    wants: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():
@@ -59,6 +64,8 @@ class WorkerOptions:
             raise UsageError("--max-wait", f"must lie between 0 and {LONGEST_WAIT:g} seconds", self.max_wait)
         if self.test_fraction is not None and not 0.0 <= self.test_fraction < 1.0:
             raise UsageError("--test-fraction", "must be at least 0 and below 1", self.test_fraction)
+        if self.wants and self.wants not in WANTS:
+            raise UsageError("--wants", f"must be one of {', '.join(WANTS)}", self.wants)
         if self.least_rows < 1:
             raise UsageError("--least-rows", "must be at least 1", self.least_rows)
         check_positive(

@@ -32,7 +32,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make runs in this process, with workers as tasks."""
     asked.clear()
 
-    def in_process(placement: Placement, settings: Settings, given: dict[str, Any]) -> Any:
+    def in_process(placement: Placement, wants: Any, settings: Settings, given: dict[str, Any]) -> Any:
         asked.append((placement, settings))
         options = RunOptions(settings, given["strategy"], len(placement.workers))
         partitions = recipes.load(SPEC, seed=given["seed"]).partitions
@@ -112,13 +112,15 @@ def _options_of_a_command_line() -> None:
     ],
 )
 def test_partitions_are_placed_cyclically(workers: int, copies: int, expected: Placement) -> None:
-    assert run._placement(loaded(), workers, copies, None) == expected
+    assert run._placement(loaded(), workers, copies, None) == (expected, ("",) * len(expected.workers))
 
 
 def test_a_placement_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "placement.toml"
     file.write_text('[workers]\na = ["p0", "p1", "p2"]\nb = ["p3"]\n')
-    assert run._placement(loaded(), None, None, file).as_dict()["b"] == ["p3"]
+    placement, wants = run._placement(loaded(), None, None, file)
+    assert placement.as_dict()["b"] == ["p3"]
+    assert wants == ("", "")
     with pytest.raises(UsageError, match="--placement cannot be given with --workers or --copies"):
         run._placement(loaded(), 2, None, file)
     file.write_text('[workers]\na = ["p0", "p9"]\n')
@@ -126,6 +128,19 @@ def test_a_placement_may_come_from_a_file(tmp_path: Path) -> None:
         run._placement(loaded(), None, None, file)
     with pytest.raises(PlacementError, match="copies must lie between 1 and"):
         run._placement(loaded(), 2, 3, None)
+
+
+def test_workers_that_want_nothing_are_named_by_the_placement_file(tmp_path: Path) -> None:
+    file = tmp_path / "placement.toml"
+    file.write_text('[workers]\na = ["p0", "p1"]\nb = ["p2", "p3"]\n[wants]\nb = "none"\n', encoding="utf-8")
+    words = ("--placement", str(file), "--update")
+    report = json.loads(invoke("--json", *words, "statistics").stdout)["report"]
+    assert (report["helpers"], report["models_spread"]) == (["b"], 0.0)
+    assert report["downlink_wire"]["measured_load"] == report["downlink_wire"]["load"] == "1"
+    refused = invoke(*words, "gradient").exception
+    assert "--wants of worker 'b' can be none with --update statistics only" in str(refused)
+    refused = invoke(*words, "statistics", "--strategy", "personal").exception
+    assert "without one, got ['task 1']" in str(refused)
 
 
 def test_options_become_words_for_every_worker() -> None:

@@ -55,7 +55,15 @@ def test_options_reach_the_worker() -> None:
     assert (options.round_timeout, options.silence_timeout, options.interface) == (3.0, 4.0, "lo")
     assert Double.made.address == ("127.0.0.1", 5000)
     assert done.stdout == "worker w0: done, models of 2 tasks\n"
-    assert (options.test_fraction, options.least_rows) == (None, 1)
+    assert (options.test_fraction, options.least_rows, options.wants) == (None, 1, "")
+
+
+def test_a_worker_that_wants_no_models_has_none_to_save(tmp_path: Path) -> None:
+    done = run("--wants=none")
+    assert Double.made.options.wants == "none"
+    assert done.stdout == "worker w0: done, has helped and wants no models\n"
+    with pytest.raises(UsageError, match="--save cannot be given with --wants none"):
+        raise run("--wants=none", "--save", str(tmp_path / "m.npz")).exception or AssertionError
 
 
 def test_files_of_a_worker_keep_rows_for_tests_and_may_be_too_few(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_partitions_are_tasks_of_their_own_unless_said_otherwise(tmp_path: Path)
         ("[prices]\na = 1\nb = '1e99999999'\n", "b must be a number of moderate size"),
         ("[speeds]\na = 1\nb = 0\n", "speeds .* more than 0"),
         ("[wants]\nc = 'none'\n", "wants .* unknown, got \\['c'\\]"),
-        ("[wants]\na = 'some'\n", "wants .* must be all or none"),
+        ("[wants]\na = 'some'\n", "wants .* must be all, own or none"),
         ("[wants]\na = 'none'\nb = 'none'\n", "wants .* at least one worker"),
         ("wants = 3\n", "wants .* table of workers"),
     ],

@@ -14,7 +14,14 @@ ROUNDS = 5
 def member(name: str, *partitions: str, over: bool) -> Any:
     round_ = ROUNDS if over else ROUNDS - 1
     return SimpleNamespace(
-        name=name, partitions=partitions, round=round_, over=over, state=b"", current=False, ended=False
+        name=name,
+        partitions=partitions,
+        round=round_,
+        over=over,
+        state=b"",
+        current=False,
+        ended=False,
+        helps=False,
     )
 
 

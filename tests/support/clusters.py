@@ -88,11 +88,14 @@ async def run_cluster(
     partitions: Sequence[Stored],
     security: ServerSecurity = UNSECURED_SERVER,
     securities: Mapping[str, WorkerSecurity] | None = None,
+    wants: Mapping[str, str] | None = None,
 ) -> tuple[RunRecord, list[TaskModels]]:
     """A whole run; the server's record and every worker's models."""
     async with asyncio.timeout(LIMIT), Cluster(options, security) as cluster:
         workers = [
-            cluster.join(name, own, (securities or {}).get(name, UNSECURED_WORKER))
+            cluster.join(
+                name, own, (securities or {}).get(name, UNSECURED_WORKER), wants=(wants or {}).get(name, "")
+            )
             for name, own in stored_at(placement, partitions).items()
         ]
         record = await cluster.server

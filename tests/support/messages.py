@@ -48,7 +48,9 @@ EXAMPLES: dict[str, Message] = {
         Proof(bytes(32), bytes(32)),
         Welcome("run", {"rounds": 3, "loss": "squared"}),
         DeclareSome((DECLARATION,)),
-        Declare((DECLARATION,), 2, False, bytes(16), Machine({"sums": bytes(16)}, {"NumPy": "2.4.6"})),
+        Declare(
+            (DECLARATION,), 2, False, bytes(16), Machine({"sums": bytes(16)}, {"NumPy": "2.4.6"}), "none"
+        ),
         Prepare({"columns": {}}),
         Ready((INFO,)),
         JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),

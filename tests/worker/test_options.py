@@ -24,6 +24,7 @@ def test_a_name_alone_is_enough() -> None:
         ({"start_timeout": 0.0}, "--start-timeout"),
         ({"round_timeout": float("nan")}, "--round-timeout"),
         ({"silence_timeout": -2.0}, "--silence-timeout"),
+        ({"wants": "some"}, "--wants"),
     ],
 )
 def test_an_option_that_breaks_a_rule_is_named(changes: dict[str, Any], option: str) -> None:

@@ -11,6 +11,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
+from asyncdmtl.plan.validation import WANTS
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import (
     Message,
@@ -195,6 +196,8 @@ class Declare(Message):
         The check of the worker's state of the training; empty before the first plan.
     machine : Machine
         The worker's arithmetic, which the server compares with that of others.
+    wants : str
+        The models that the worker wants: "all", "own" or "none"; or empty, for those that the strategy gives.
     """
 
     number, kind, sender = 3, "declare", "worker"
@@ -203,20 +206,22 @@ class Declare(Message):
     over: bool = False
     state: bytes = b""
     machine: Machine = UNKNOWN_MACHINE
+    wants: str = ""
 
     def fields(self) -> list[Any]:
         partitions = [pack_declaration(part) for part in self.partitions]
-        return [partitions, self.round, self.over, self.state, pack_machine(self.machine)]
+        return [partitions, self.round, self.over, self.state, pack_machine(self.machine), self.wants]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Declare:
-        partitions, round_, over, state, machine = fields.exactly(values, 5, cls.kind)
+        partitions, round_, over, state, machine, wants = fields.exactly(values, 6, cls.kind)
         return cls(
             parse_each(partitions, parse_declaration),
             fields.integer(round_, "round"),
             fields.flag(over, "over"),
             fields.binary(state, "state check", VECTOR_DIGEST_BYTES, 1 if state else 0),
             parse_machine(machine),
+            fields.choice(wants, "wants", ("", *WANTS)),
         )
 
 
