@@ -2,6 +2,10 @@
 
 python tools/sweep_planner.py linear 500     share of linear plans whose load is the fractional bound
 python tools/sweep_planner.py wants 500      plans with helpers against the linear program over all cuts
+python tools/sweep_planner.py job 500        relay and central with tasks: loads beside the bound of the job
+python tools/sweep_planner.py sums 500       how often sums of some partitions of a task would lower loads
+python tools/sweep_planner.py silent 500     central with tasks and silent workers, decoded by all responders
+python tools/sweep_planner.py speeds 500     the fewest packets, and refusals, of the fastest uplink
 python tools/sweep_planner.py designs 200    designs with speeds and copies against all placements
 
 Every instance follows from its number; `--first` is the first one. A wrong plan ends the sweep with an error.
@@ -13,8 +17,10 @@ import argparse
 import random
 import sys
 from collections import Counter
+from collections.abc import Collection, Sequence
 from fractions import Fraction
-from itertools import combinations, combinations_with_replacement
+from itertools import combinations, combinations_with_replacement, product
+from math import floor, prod
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +28,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.linear_oracle import fractional_minimum
-from support.oracle import placement_of, proper_subsets
+from support.oracle import placement_of, proper_subsets, set_partitions
 
-from asyncdmtl import design_placement, make_linear_plan, make_plan
+from asyncdmtl import Placement, PlanError, design_placement, make_linear_plan, make_plan
+from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.rates.job import certified_load
 from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.optimum import uplink_optimum
+
+# The most combinations of sums that are tried for one placement: some seconds.
+MOST_SPLITS = 3000
 
 
 def require(holds: bool, what: object) -> None:
@@ -84,6 +95,114 @@ def wants(number: int) -> str:
     return f"{'at' if plan.uplink_load == least else 'above'} the bound of the job"
 
 
+def random_job(number: int, most_workers: int, least_copies: int = 1) -> tuple[Placement, list[int]]:
+    """A random placement, and the task of each partition."""
+    rng = random.Random(number)
+    K, N = rng.randint(max(2, least_copies), most_workers), rng.randint(1, 8)
+    holders = [rng.sample(range(K), rng.randint(least_copies, K)) for _ in range(N)]
+    drawn = [rng.randrange(rng.randint(1, N)) for _ in range(N)]
+    return placement_of(holders, K), [list(dict.fromkeys(drawn)).index(task) for task in drawn]
+
+
+def lacking(placement: Placement, tasks: Sequence[int], workers: Collection[int]) -> int:
+    """`ex_job(S)`: the tasks that nobody outside of `workers` can compute."""
+    inside = set(workers)
+    return len({t for t, H in zip(tasks, placement.holders, strict=True) if set(H) <= inside})
+
+
+def job(number: int) -> str:
+    """A relay and a central plan with tasks: bounds are those of the linear program over all cuts."""
+    placement, tasks = random_job(number, 4)
+    K = len(placement.workers)
+    cuts = {frozenset(S): count for S in proper_subsets(K) if (count := lacking(placement, tasks, S))}
+    least = fractional_minimum(K, cuts) if cuts else Fraction(0)
+    told = []
+    for strategy in ("relay", "central"):
+        plan = make_plan(placement, strategy, tasks=tasks)
+        require(plan.uplink_bound == least <= plan.uplink_load, (number, strategy, plan.uplink_bound, least))
+        proof = plan.job_bound.certificate
+        require(certified_load(placement, tasks, proof) == least, (number, strategy, proof))
+        told.append(f"{strategy} {'at' if plan.uplink_load == least else 'above'}")
+    return f"{', '.join(told)} the bound of the job"
+
+
+def sums(number: int) -> str:
+    """The loads of today's units beside those of the best sums, which no plan uses (docs/planning.md)."""
+    placement, tasks = random_job(number, 5)
+    K, owned = len(placement.workers), range(max(tasks) + 1)
+    partitions = [[n for n, task in enumerate(tasks) if task == t] for t in owned]
+
+    def best(choices: list[list[list[list[int]]]]) -> tuple[Fraction, int]:
+        """The smallest uplinks of relay and of central, if each task is split in one of these ways."""
+        relays, centrals = [], []
+        for chosen in product(*choices):
+            held = [set.intersection(*(set(placement.holders[n]) for n in group))
+                    for split in chosen for group in split]  # fmt: skip
+            if all(held):
+                relays.append(uplink_optimum(placement_of([sorted(H) for H in held], K)).load)
+                centrals.append(len(held))
+        return min(relays), min(centrals)
+
+    splits = [list(set_partitions(own)) for own in partitions]
+    if prod(map(len, splits)) > MOST_SPLITS:
+        return "too many sums to try"
+    today = best([[[[n] for n in own], [own]] for own in partitions])
+    ours, theirs = best(splits)
+    relay = "as today" if ours == today[0] else "lower" if 3 * ours > 2 * today[0] else "lower by 1/3 or more"
+    return f"with sums: relay {relay}, central {'as today' if theirs == today[1] else 'lower'}"
+
+
+def silent(number: int) -> str:
+    """A central plan with tasks and silent workers: the server decodes from every set of responders."""
+    s = 1 + number % 2
+    placement, tasks = random_job(number, 4, s + 1)
+    K = len(placement.workers)
+    plan = make_plan(placement, "central", tasks=tasks, silent=s)
+    cuts: dict[frozenset[int], int] = {}
+    for S in [*proper_subsets(K), tuple(range(K))]:
+        for responding in combinations(S, max(0, len(S) - s)):
+            cut = frozenset(responding)
+            cuts[cut] = max(cuts.get(cut, 0), lacking(placement, tasks, S))
+    require(not cuts.pop(frozenset(), 0), number)
+    least = fractional_minimum(K, {cut: count for cut, count in cuts.items() if count})
+    require(plan.uplink_bound == least <= plan.uplink_load, (number, plan.uplink_bound, least))
+    V = np.random.default_rng(number).integers(0, 256, (len(plan.units.holders), 12)).astype(np.uint8)
+    rows = {k: plan.encode(k, V[list(held)]) for k, held in enumerate(plan.units.held)}
+    for responders in combinations(range(K), K - s):
+        found = plan.collect({k: rows[k] for k in responders}, 12, np.uint8)
+        require(np.array_equal(found, V), (number, responders))
+    return f"{s} silent, {'at' if plan.uplink_load == least else 'above'} the bound of the job"
+
+
+def speeds(number: int) -> str:
+    """The fastest uplink: its time, the fewest packets within the overhead, and justified refusals."""
+    rng = random.Random(number)
+    K, N = rng.randint(2, 5), rng.randint(1, 8)
+    placement = placement_of([rng.sample(range(K), rng.randint(1, K)) for _ in range(N)], K)
+    b = [rng.choice([Fraction(1, 10), Fraction(1, 3), Fraction(1), Fraction(7), Fraction(100)])
+         for _ in range(K)]  # fmt: skip
+    overhead = rng.choice([Fraction(0), Fraction(1, 100), Fraction(1, 20), Fraction(1, 2)])
+    partitions = list(range(N))
+    cuts = {S: count for S in proper_subsets(K) if (count := lacking(placement, partitions, S))}
+    time = max((count / sum(b[k] for k in S) for S, count in cuts.items()), default=Fraction(0))
+
+    def suffices(P: int) -> bool:
+        limits = [floor(P * (1 + overhead) * time * speed) for speed in b]
+        return all(sum(limits[k] for k in S) >= P * count for S, count in cuts.items())
+
+    fewest = next((P for P in range(1, MOST_SUBPACKETS + 1) if suffices(P)), None)
+    try:
+        plan = make_plan(placement, speeds=b, max_overhead=overhead)
+    except PlanError as error:
+        require(fewest is None, (number, fewest, error))
+        return f"refused, as more than {MOST_SUBPACKETS} packets are needed"
+    require(plan.subpackets == fewest, (number, plan.subpackets, fewest))
+    slowest = max(count * plan.packet_load / speed for count, speed in zip(plan.uplink_rows, b, strict=True))
+    require(plan.objective is not None and plan.objective.bound == time, (number, time))
+    require(time <= slowest <= (1 + overhead) * time, (number, slowest, time))
+    return "planned with the fewest packets"
+
+
 def designs(number: int) -> str:
     """A design with speeds and copies: no placement is faster."""
     rng = random.Random(number)
@@ -105,7 +224,10 @@ def designs(number: int) -> str:
 
 def main() -> None:
     """Run the sweep that is asked for, and print what came of it."""
-    sweeps = {"linear": linear, "wants": wants, "designs": designs}
+    sweeps = {
+        "linear": linear, "wants": wants, "job": job, "sums": sums, "silent": silent, "speeds": speeds,
+        "designs": designs,
+    }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sweep", choices=sweeps)
     parser.add_argument("instances", type=int)

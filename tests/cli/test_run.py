@@ -209,6 +209,6 @@ def test_models_that_differ_are_a_defect_unless_the_strategy_rounds(tmp_path: Pa
 def test_partitions_of_files_are_placed_by_their_names() -> None:
     parts = recipes.load(SPEC, seed=0).partitions
     named = replace(loaded(), stored=tuple(replace(part, id=f"file/{part.id}") for part in parts))
-    placed = run._placement(named, 2, 1, None)
+    placed, _ = run._placement(named, 2, 1, None)
     assert placed.partitions == named.ids
     assert placed.as_dict() == {"w0": ["file/p0", "file/p2"], "w1": ["file/p1", "file/p3"]}
