@@ -110,7 +110,8 @@ def main(
 
     FILE is TOML or JSON: a table `workers` of lists of partitions; optionally a table `tasks` of lists of
     partitions, tables `prices` and `speeds` of a number for each worker, and a table `wants` in which
-    WORKER = "none" says that a worker only helps and wants no models.
+    WORKER = "none" says that a worker only helps and wants no models, and "own" that it wants those of the
+    tasks that it stores data of.
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
@@ -122,7 +123,10 @@ def main(
     weights = weights_of(request, minimise)
     wishes = {"max_overhead": max_overhead, "silent": silent, "wants": request.wants, **weights}
     candidates = list(compare(request.placement, request.tasks, **wishes))
-    if combinations is not None or len(request.placement.partitions) <= LINEAR_PARTITIONS:
+    own = "own" in (request.wants or ())
+    if combinations is not None and own:
+        raise UsageError("--combinations", "cannot be given where workers want own", combinations)
+    if combinations is not None or (not own and len(request.placement.partitions) <= LINEAR_PARTITIONS):
         candidates.append(linear_candidate(request, combinations, silent, seed, weights.get("prices")))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
     if minimise == "makespan" and strategy == "auto":

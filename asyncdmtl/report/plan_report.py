@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.compare import Candidate, relay_limit_in_words
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
@@ -108,8 +109,11 @@ def report_strategies(
     helpers = helpers_of(placement, request.wants)
     units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers))
     # Groups of workers prove the uplink's bound only if every worker wants models.
-    groups = () if helpers else uplink_optimum(units.blocks).certificate
-    job = job_bound(placement, tasks, helpers=helpers)
+    own = "own" in (request.wants or ())
+    groups = () if helpers or own else uplink_optimum(units.blocks).certificate
+    # Workers that want the models of their own tasks only leave the steps to the server.
+    job = job_bound(placement, tasks, at_server=own, helpers=helpers)
+    models = set().union(*wanted_models(placement, tasks, helpers))
     ranked = sorted(candidates, key=lambda candidate: candidate.cost(network))
     return {
         "placement": placement.as_dict(),
@@ -126,11 +130,13 @@ def report_strategies(
         "helpers": _named(placement, helpers),
         "certificate": [_named(placement, block) for block in groups],
         "certificate_value": str(certificate_value(units.blocks, groups)) if len(groups) > 1 else "0",
-        "certificate_in_words": relay_limit_in_words(placement, units, helpers),
+        "certificate_in_words": candidates[0].limits
+        if own
+        else relay_limit_in_words(placement, units, helpers),
         "aggregated": [request.task_names[t] for t in units.aggregated],
         "job_bound": {
             "uplink": str(job.load),
-            "downlink": job_downlink_bound(placement, tasks, helpers),
+            "downlink": len(models) if own else job_downlink_bound(placement, tasks, helpers),
             "certificate": [
                 {"workers": _named(placement, cut), "multiplier": str(y)} for cut, y in job.certificate
             ],

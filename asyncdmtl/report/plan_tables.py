@@ -38,11 +38,12 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     for strategy, row in report["strategies"].items():
         console.print(f"{strategy}: {row['limits']}")
     job = report["job_bound"]
-    wanting = "every worker"
-    if report["helpers"]:
-        wanting += f" but {', '.join(report['helpers'])}"
+    wanting = "every worker" + (f" but {', '.join(report['helpers'])}" if report["helpers"] else "")
+    gets = "all models"
+    if report["strategies"].keys() == {"personal"}:
+        gets = "the models of its own tasks from a server that has all aggregates"
     console.print(
-        f"The job: no scheme by which {wanting} gets all models sends less than {job['uplink']} up and "
+        f"The job: no scheme by which {wanting} gets {gets} sends less than {job['uplink']} up and "
         f"{job['downlink']} down."
     )
     if report["aggregated"]:

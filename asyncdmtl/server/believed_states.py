@@ -148,12 +148,16 @@ class BelievedStates:
     def _initial(self, members: Sequence[Member]) -> TrainingState:
         """The state before the first round, which the server makes itself if some members have another."""
         # A worker that wants no models, and has made the round, must be told to begin anew.
-        begun = {m for m in members if m.helps and m.current}
+        begun = [m for m in members if m.helps and m.current]
         new = tuple(m for m in members if (m.round, m.over, m.state) == (0, False, b"") and m not in begun)
         if len(new) == len(members):
             return TrainingState(0, False, new)
         state = make_trainer(self._progress.problem, {}).state()
         states = self._progress.states
         check = states.check(state)
-        same = (m for m in members if m in new or (m.round == 0 and not m.over and m.state == check and m not in begun))
+        same = (
+            m
+            for m in members
+            if m in new or (m.round == 0 and not m.over and m.state == check and m not in begun)
+        )
         return TrainingState(0, False, tuple(same), state, check)

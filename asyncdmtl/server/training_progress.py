@@ -56,8 +56,8 @@ class TrainingProgress:
     saved : TrainingState or None
         The last state of the training that a checkpoint has.
     electorate : tuple of str
-        The workers under the last plan that want models. A round whose state the server has not compared yet is believed if
-        more than half of them tell the same of it.
+        The workers under the last plan that want models. A round whose state the server has not compared yet
+        is believed if more than half of them tell the same of it.
     resumed : bool
         Whether the server was resumed and has made no plan since, so that workers may be ahead of it.
     digest : Digest

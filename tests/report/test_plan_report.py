@@ -123,3 +123,14 @@ def test_helpers_have_no_part_in_the_proof() -> None:
     everyone = linear_candidate(PlanRequest(PLACEMENT, ("task 0", "task 1"), (0, 1, 1), None, None))
     assert linear.unicast_load < everyone.unicast_load
     assert linear.downlink_load == linear.downlink_bound <= everyone.downlink_load
+
+
+def test_where_workers_want_their_own_models_the_bound_is_that_of_a_server_with_all_aggregates() -> None:
+    asked = PlanRequest(PLACEMENT, ("task 0", "task 1"), (0, 1, 1), None, None, ("own", "all", "none"))
+    candidates = list(compare(PLACEMENT, asked.tasks, wants=asked.wants))
+    told = report_strategies(asked, candidates, "unicast", "personal", {})
+    assert told["strategies"].keys() == {"personal"}
+    assert told["certificate"] == []
+    assert told["job_bound"]["uplink"] == told["strategies"]["personal"]["uplink_bound"]
+    assert str(told["job_bound"]["downlink"]) == told["strategies"]["personal"]["downlink_bound"]
+    assert "models" in told["certificate_in_words"]

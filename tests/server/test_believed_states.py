@@ -21,8 +21,16 @@ STATE = make_trainer(PROBLEM, {}).state()
 RIGHT, WRONG = bytes([1]) * 16, bytes([2]) * 16
 
 
-def member(name: str, round_: int, state: bytes = RIGHT, *, over: bool = False, current: bool = False) -> Any:
-    return SimpleNamespace(name=name, round=round_, over=over, state=state, current=current)
+def member(
+    name: str,
+    round_: int,
+    state: bytes = RIGHT,
+    *,
+    over: bool = False,
+    current: bool = False,
+    helps: bool = False,
+) -> Any:
+    return SimpleNamespace(name=name, round=round_, over=over, state=state, current=current, helps=helps)
 
 
 def believing(round_: int, *electorate: str, over: bool = False) -> BelievedStates:
@@ -62,6 +70,20 @@ def test_members_that_have_the_state_of_the_round_keep_it() -> None:
     assert (found.round, found.over, found.keepers, found.check) == (5, False, (members[0],), b"")
     believed.confirm({"a": RIGHT}, None)
     assert believed.latest(members).check == RIGHT
+
+
+def test_a_worker_that_wants_no_models_has_only_the_state_of_the_beginning() -> None:
+    helper, holder = member("a", 0, b"", current=True, helps=True), member("b", 1, over=True)
+    assert believing(0).latest([helper]).keepers == (helper,)
+    believed = believing(1, "b", over=True)
+    assert believed.latest([helper, holder]).keepers == (holder,)
+    back = member("a", 1, RIGHT, over=True, helps=True)
+    assert believed.latest([back, holder]).keepers == (holder,)
+    # If nobody is left with the result, the round is made again, and the helper begins anew, too.
+    new = member("c", 0, b"")
+    again = believed.latest([helper, new])
+    assert (again.round, again.keepers) == (0, (new,))
+    assert again.state is not None
 
 
 def test_a_state_that_the_server_has_compared_is_believed_of_one_worker() -> None:

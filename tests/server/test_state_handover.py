@@ -77,18 +77,6 @@ async def test_where_the_server_trains_it_has_the_state_itself() -> None:
     assert (state.check, state.keepers) == (digest(STATE), (run.members[0],))
 
 
-async def test_a_worker_that_wants_no_models_has_the_state_of_the_start_only() -> None:
-    run = Run()
-    run.members[0].wants, run.members[0].current = "none", True
-    run.members[1].round, run.members[2].round = ROUND, 1
-    assert run.states.latest(run.members).keepers == (run.members[1],)
-    run.members[0].current, run.members[0].round = False, ROUND + 1
-    assert run.states.latest(run.members).keepers == (run.members[1],)
-    run.progress.round = 0
-    run.members[0].current = True
-    assert run.states.latest(run.members).keepers == (run.members[0],)
-
-
 async def test_a_worker_that_wants_no_models_is_not_given_those_of_a_training_that_is_over() -> None:
     run = Run()
     run.members[0].wants, run.members[0].current = "none", True
@@ -97,6 +85,7 @@ async def test_a_worker_that_wants_no_models_is_not_given_those_of_a_training_th
     origin = TrainingState(ROUND, True, tuple(run.members[1:]))
     await run.states.hand_out(assignment, origin)
     assert run.sent() == [["assign, keep"]] * 3
+    assert run.progress.electorate == ("w1", "w2")
 
 
 async def test_all_that_keep_the_state_are_sent_the_plan_alone() -> None:
