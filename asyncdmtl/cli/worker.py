@@ -182,11 +182,7 @@ def main(
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
     """
-    check_outputs({"--save": save, "--declare": declare})
-    if save is not None and wants == "none":
-        raise UsageError(
-            "--save", "cannot be given with --wants none, which leaves no models here", str(save)
-        )
+    _check_files(save, declare, wants)
     host, port = parse_address(connect, "--connect")
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:
@@ -196,21 +192,10 @@ def main(
     if partition_files or (names is None and loading.is_table(given["data"])):
         # If files are partitions as they are, test rows are held out of each partition.
         share, given["test_fraction"] = given["test_fraction"], None
-    options = WorkerOptions(
-        name,
-        max_wait,
-        start_timeout,
-        round_timeout,
-        silence_timeout,
-        interface,
-        share,
-        least_rows,
-        wants or "",
-    )
-    stored: Sequence[Stored]
-    if partition_files:
-        stored = [read_partition(file) for file in partition_files]
-    else:
+    waits = max_wait, start_timeout, round_timeout, silence_timeout
+    options = WorkerOptions(name, *waits, interface, share, least_rows, wants or "")
+    stored: Sequence[Stored] = [read_partition(file) for file in partition_files]
+    if not partition_files:
         stored = loading.load_stored(given, names)
     if declare is not None:
         placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})
@@ -224,12 +209,17 @@ def main(
         SavedModel(models, *worker.trained_with, given["task"] or TASK).save(save)
     if format == "json":
         emit({"event": "finished", "worker": name, "models": str(save) if save else None})
-    elif wants == "none":
-        click.echo(f"worker {name}: done, has helped and wants no models")
     else:
-        click.echo(
-            f"worker {name}: done, models of {len(models.tasks)} tasks" + (f" in {save}" if save else "")
-        )
+        told = f"models of {len(models.tasks)} tasks" + (f" in {save}" if save else "")
+        click.echo(f"worker {name}: done, {'has helped' if wants == 'none' else told}")
+
+
+def _check_files(save: Path | None, declare: Path | None, wants: str | None) -> None:
+    """UsageError if an output file cannot be written, or there will be no models to write."""
+    check_outputs({"--save": save, "--declare": declare})
+    if save is not None and wants == "none":
+        rule = "cannot be given with --wants none, which leaves no models here"
+        raise UsageError("--save", rule, str(save))
 
 
 def _stored_names(name: str, partitions: str | None, placement: Path | None) -> list[str] | None:

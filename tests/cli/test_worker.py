@@ -61,7 +61,7 @@ def test_options_reach_the_worker() -> None:
 def test_a_worker_that_wants_no_models_has_none_to_save(tmp_path: Path) -> None:
     done = run("--wants=none")
     assert Double.made.options.wants == "none"
-    assert done.stdout == "worker w0: done, has helped and wants no models\n"
+    assert done.stdout == "worker w0: done, has helped\n"
     with pytest.raises(UsageError, match="--save cannot be given with --wants none"):
         raise run("--wants=none", "--save", str(tmp_path / "m.npz")).exception or AssertionError
 
