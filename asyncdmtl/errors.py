@@ -84,11 +84,12 @@ class IntegrityError(CodingError):
 class DisagreementError(IntegrityError):
     """Workers computed different updates from the same partition.
 
-    `odd` maps each worker in the minority to the partitions on which it differs. If no group of agreeing
-    workers is the largest, the group with the first worker counts as the majority.
+    `odd` maps each worker in the minority to the partitions on which it differs. `undecided` says whether the
+    groups of agreeing workers are equally large and have taken part equally long. Then `odd` has all of them.
     """
 
-    def __init__(self, message: str, *, odd: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, message: str, *, odd: Mapping[str, Sequence[str]], undecided: bool = False) -> None:
+        self.undecided = undecided
         self.odd = {worker: tuple(partitions) for worker, partitions in odd.items()}
         partitions = sorted({partition for names in odd.values() for partition in names})
         super().__init__(message, partitions=partitions, workers=list(odd))

@@ -125,8 +125,9 @@ _security_options = together(
 @click.option(
     "--cover",
     type=click.Path(path_type=Path),
-    help="Placement file: start when each of its partitions has a worker that stores it; no worker may store "
-    "others. Without --workers and --cover, the partitions of --data must be covered.",
+    help="Placement file: start when each of its partitions has a worker that stores it; each worker may "
+    "store what the file says, and no more. Without --workers and --cover, the partitions of --data must be "
+    "covered.",
 )
 @click.option(
     "--data",
@@ -212,7 +213,8 @@ def main(
         _health_address(health, insecure),
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
-    partitions = Placement.read(cover).partitions if cover is not None else None
+    placement = None if cover is None else Placement.read(cover)
+    partitions = None if placement is None else placement.partitions
     defaults = loading.TABLE_DEFAULTS
     if recipe is not None and loading.is_table(recipe):
         rule = "must be a recipe; for data in files give --loss, --strength and --workers instead"
@@ -227,6 +229,7 @@ def main(
         given["strategy"],
         workers,
         partitions,
+        None if placement is None else placement.as_dict(),
         join_timeout,
         round_timeout,
         silence_timeout,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
-from asyncdmtl.exchange.sides import PENALTY_WORKERS, ServerSide, Upload
+from asyncdmtl.exchange.sides import NOBODY, PENALTY_WORKERS, ServerSide, Upload
 from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -101,7 +102,7 @@ class CodedServerSide(ServerSide):
                 name = self.plan.placement.workers[worker]
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
-    def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
+    def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order."""
         workers, N = self.plan.placement.workers, len(self.plan.placement.partitions)
         claims: list[Claims] = [{} for _ in range(N + len(self.problem.tasks))]
@@ -148,27 +149,31 @@ class CodedServerSide(ServerSide):
         self,
         claims: Sequence[Claims],
         about: Sequence[tuple[str, tuple[str, ...]]],
-        established: Collection[str],
+        established: Mapping[str, int],
     ) -> None:
         """Raise DisagreementError if holders of a partition or task have sent different digests of it."""
         odd: dict[str, list[str]] = {}
-        told = []
+        told, undecided = [], False
+
+        def rank(group: Sequence[str]) -> tuple[int, float]:
+            """The size of a group, and then how long one of it has taken part."""
+            return len(group), -min(established.get(worker, math.inf) for worker in group)
+
         for groups, (name, partitions) in zip(claims, about, strict=True):
             if len(groups) > 1:
-                # Groups are in the order of their first workers, and of groups that are equally large max
-                # takes the first.
-                trusted = max(
-                    groups.values(), key=lambda group: (len(group), any(w in established for w in group))
-                )
-                for group in groups.values():
-                    for worker in group if group is not trusted else ():
-                        odd.setdefault(worker, []).extend(partitions)
+                trusted, second, *_ = ranked = sorted(groups.values(), key=rank, reverse=True)
+                tied = rank(trusted) == rank(second)
+                undecided = undecided or tied
+                for worker in chain.from_iterable(ranked[0 if tied else 1 :]):
+                    odd.setdefault(worker, []).extend(partitions)
                 told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
         if odd:
+            doubt = ", and no group has a majority" if undecided else ""
             raise DisagreementError(
-                f"holders computed other bits from the same partition: {'; '.join(told)}"
+                f"holders computed other bits from the same partition: {'; '.join(told)}{doubt}"
                 " (python -m asyncdmtl.arithmetic shows whether their machines are to blame)",
                 odd=odd,
+                undecided=undecided,
             )
 
     def digest(self, worker: int) -> bytes:

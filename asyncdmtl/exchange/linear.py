@@ -6,14 +6,22 @@ worker to worker. Updates therefore have no digests here. Rows have digests, whi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange.sides import PENALTY_WORKERS, Convergence, ServerSide, Upload, WorkerSide, measured
+from asyncdmtl.exchange.sides import (
+    NOBODY,
+    PENALTY_WORKERS,
+    Convergence,
+    ServerSide,
+    Upload,
+    WorkerSide,
+    measured,
+)
 from asyncdmtl.exchange.states import sketch
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -135,7 +143,7 @@ class LinearServerSide(ServerSide):
         if upload.digests != (self._digest(upload.rows[0]),):
             raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
-    def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
+    def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round. There are no digests of updates to compare; `check` has compared those of rows."""
 
     def convergence(self, uploads: Sequence[Upload]) -> Convergence:

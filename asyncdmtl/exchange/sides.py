@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
+
+NOBODY: Mapping[str, int] = MappingProxyType({})
 
 # The number of workers, the first ones of the plan, that compute the coupling's penalty, so that one of them
 # is outvoted. The penalty of spectral couplings takes as long as a step.
@@ -240,16 +243,15 @@ class ServerSide(ABC):
         """
 
     @abstractmethod
-    def agree(self, uploads: Sequence[Upload], established: Collection[str] = ()) -> None:
+    def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order.
 
         Parameters
         ----------
         uploads : sequence of Upload
-        established : collection of str
-            Names of workers that have made rounds in this run. If two groups of holders with different
-            updates are equally large, the group with an established worker is believed, else the group with
-            the first worker.
+        established : mapping of worker to int
+            The first round that each worker has made in this run. If two groups of holders with different
+            updates are equally large, the group with the worker that has made rounds for longest is believed.
 
         Raises
         ------

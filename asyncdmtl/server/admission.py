@@ -213,13 +213,18 @@ class Admission:
         Raises
         ------
         PlacementError
-            A partition is not among them.
+            A partition is not among them, or the placement of --cover does not permit it to this worker.
         DataError
             A partition differs from an earlier declaration of the same name.
         """
         known = self._membership.known or {}
         permitted = self._options.cover if self._membership.known is None else self._membership.known
+        listed = self._options.permitted
         for part in declared:
+            if listed is not None and part.id not in listed.get(name, ()):
+                raise PlacementError(
+                    f"worker {name!r}", "may store what --cover says only; not listed", part.id
+                )
             if permitted is not None and part.id not in permitted:
                 raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
             if claim(known.get(part.id, part)) != claim(part):

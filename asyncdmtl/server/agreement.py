@@ -18,10 +18,14 @@ from asyncdmtl.plan.placement import natural_key
 
 @dataclass(frozen=True)
 class Dissent:
-    """A worker's claim about `partition` differs from that of the `believed` workers."""
+    """A worker's claim about `partition` differs from that of the `believed` workers.
+
+    If `tied`, as many workers claim the one as the other.
+    """
 
     partition: str
     believed: tuple[str, ...]
+    tied: bool = False
 
 
 def dissenters(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, Dissent]:
@@ -44,7 +48,10 @@ def dissenters(claims: Mapping[str, Mapping[str, Any]]) -> dict[str, Dissent]:
     while contested:
         partition = max(contested, key=lambda name: len(contested[name][0]) - len(contested[name][1]))
         believed, *others = contested.pop(partition)
-        odd.update({worker: Dissent(partition, tuple(believed)) for group in others for worker in group})
+        tied = len(others[0]) == len(believed)
+        odd.update(
+            {worker: Dissent(partition, tuple(believed), tied) for group in others for worker in group}
+        )
         left = {name: _ordered(groups, odd) for name, groups in contested.items()}
         contested = {name: groups for name, groups in left.items() if len(groups) > 1}
     return odd

@@ -51,6 +51,8 @@ class Faults:
         ------
         StateError
             No state of the training has a majority.
+        DisagreementError
+            No update of a partition has a majority.
         IntegrityError
             Updates were corrupted in too many rounds in a row.
         ReplanError
@@ -65,6 +67,8 @@ class Faults:
                 raise
             await self._take_state_away(assignment, error)
         except DisagreementError as error:
+            if error.undecided:
+                raise
             await self._distrust(assignment, error)
         except IntegrityError as error:
             self._corrupted += 1

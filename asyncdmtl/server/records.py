@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class RunOptions:
         The run starts when this number of workers has joined.
     cover : tuple of str or None
         All partitions: the run starts when each has a holder, and workers may not declare others.
+    permitted : mapping of worker to a collection of partitions, or None
+        The partitions that each worker may declare; workers that are not listed may declare none.
     join_timeout, round_timeout, silence_timeout : float
         Seconds for all workers to join, for a worker's uplink, and for a sign of life from a worker.
     rejoin_timeout : float
@@ -80,6 +82,7 @@ class RunOptions:
     strategy: str
     workers: int | None = None
     cover: tuple[str, ...] | None = None
+    permitted: Mapping[str, Collection[str]] | None = None
     join_timeout: float = 300.0
     round_timeout: float = 600.0
     silence_timeout: float = 10.0

@@ -44,8 +44,8 @@ class RowTransfer:
         self.peers = peers
         self.states = states
         self.multicast = multicast
-        # Workers that have made a round of this run. They win ties against newcomers.
-        self.established: set[str] = set()
+        # The first round that each worker has made. Those that have taken part for longest win ties.
+        self.established: dict[str, int] = {}
         # Each kind of work has an executor of its own, since its duration decides whether it goes to a
         # thread.
         self.putting, self.finishing = AdaptiveExecutor(), AdaptiveExecutor()
@@ -68,7 +68,8 @@ class RowTransfer:
         transfer = RoundTransfer(self, assignment, number)
         await transfer.begin()
         yield transfer
-        self.established.update(member.name for member in assignment.members)
+        for member in assignment.members:
+            self.established.setdefault(member.name, number)
         await self.peers.drain(assignment.members)
 
     async def settle(self, seconds: float) -> None:

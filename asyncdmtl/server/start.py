@@ -10,7 +10,7 @@ from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.admission import Admission
 from asyncdmtl.server.agreement import dissenters, pooled
-from asyncdmtl.server.member import claim, no_copy, other_data, other_encoding
+from asyncdmtl.server.member import claim, other_data, other_encoding
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.records import RunOptions
@@ -20,7 +20,7 @@ class RunStart:
     """Waits for the workers that a run needs, and settles the partitions and their encoding.
 
     If claims of holders about a partition differ, the majority is believed (`dissenters`), and the other
-    holders are refused.
+    holders are refused. They may be started again with other data. Without a majority the run fails.
 
     Parameters
     ----------
@@ -94,26 +94,30 @@ class RunStart:
             self._forget_lost()
 
     def _agreed(self) -> bool:
-        """Refuse workers whose data differ from the majority's; whether the rest hold all partitions."""
+        """Refuse workers whose data differ from the majority's; whether the rest are enough.
+
+        Raises
+        ------
+        DataError
+            As many holders of a partition have one content as another.
+        """
         membership = self._membership
         everything = self._options.cover or tuple(membership.declared())
         claims = {m.name: {part.id: claim(part) for part in m.declared} for m in membership.members.values()}
-        odd, foreign = dissenters(claims), False
+        odd = dissenters(claims)
         for name, dissent in odd.items():
             own, believed = (
                 membership.members[worker].declaration(dissent.partition)
                 for worker in (name, dissent.believed[0])
             )
             error = other_data(name, own, ", ".join(dissent.believed), believed)
-            foreign = foreign or no_copy(own, believed)
+            if dissent.tied:
+                raise error
             self._admission.refuse(membership.members[name], error)
         self._refused |= odd.keys()
         for name in odd:
             membership.forget(name)
-        # A refused worker may have rows of its own, in files that only share names with others. Without it,
-        # the run would miss these rows; then fewer workers than requested are not enough.
-        complete = set(everything) <= set(membership.declared())
-        return not odd or (complete and (self._enough() or not foreign))
+        return not odd or (set(everything) <= set(membership.declared()) and self._enough())
 
     async def _settle_infos(self) -> None:
         """Believe the majority about each encoded partition, and go on without the other holders."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
@@ -27,6 +29,10 @@ from asyncdmtl.server.training_state import TrainingState
 
 # Seconds that a server that is being stopped waits for a worker's last state of the training.
 LAST_STATE_SECONDS = 2.0
+
+
+# The digest of a partition's content in messages to workers that do not store it.
+_UNTOLD = bytes(CONTENT_DIGEST_BYTES)
 
 
 class StateHandover:
@@ -136,6 +142,11 @@ class StateHandover:
         for member, what in first.items():
             session, position = member.connection.session, assignment.position(member)
             # Longer messages for the plan before may still be on their way.
+            # Content digests prove possession, so that only holders get them.
+            infos = tuple(
+                info if info.id in member.partitions else replace(info, digest=_UNTOLD)
+                for info in progress.problem.infos
+            )
             needed = max(assignment.side.uplink_bytes(position), progress.problem.state_bytes)
             session.body_limit = max(session.body_limit, needed)
             messages[member] = Assign(
@@ -145,7 +156,7 @@ class StateHandover:
                 what,
                 recipe,
                 plan_digest,
-                progress.problem.infos,
+                infos,
                 grouped=bool(assignment.listeners),
             )
         await self._peers.send_all(messages)

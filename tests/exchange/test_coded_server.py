@@ -34,7 +34,7 @@ def test_holders_that_disagree_are_named(strategy: Any) -> None:
     assert caught.value.odd == {"w3": ("p1",)}
 
 
-def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
+def test_of_two_holders_that_disagree_neither_is_believed() -> None:
     placement = Placement({"w0": ["p0", "p1"], "w1": ["p0", "p1"]})
     partitions = make_partitions(2, "squared")
     exchange = RoundExchange(placement, partitions, make_settings(), "relay")
@@ -44,7 +44,8 @@ def test_of_two_holders_that_disagree_the_first_is_believed() -> None:
     )
     with pytest.raises(DisagreementError) as caught:
         exchange.combine(exchange.up(), False)
-    assert caught.value.odd == {"w1": ("p0",)}
+    assert caught.value.odd == {"w0": ("p0",), "w1": ("p0",)}
+    assert caught.value.undecided
 
 
 @pytest.mark.parametrize("strategy", ["central", "personal"])
@@ -87,8 +88,9 @@ def test_an_established_holder_wins_a_tie_against_a_newcomer() -> None:
         exchange.plan, 0, Trainer(exchange.problem, {0: other})
     )
     with pytest.raises(DisagreementError) as caught:
-        exchange.combine(exchange.up(), False, established={"w1"})
+        exchange.combine(exchange.up(), False, established={"w1": 0, "a0": 3})
     assert caught.value.odd == {"a0": ("p0",)}
+    assert not caught.value.undecided
 
 
 def bent(workers: int, changed: dict[int, dict[str, Any]]) -> tuple[RoundExchange, list[Any]]:

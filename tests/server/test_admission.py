@@ -473,3 +473,13 @@ async def test_each_connection_has_a_ledger_of_its_own_until_it_joins() -> None:
         assert isinstance(made, Connection)
         assert made.session.ledger is not run.ledger
         made.abort()
+
+
+async def test_a_worker_may_store_what_the_placement_says_only() -> None:
+    async with running(cover=("p0", "p1"), permitted={"w0": ["p0", "p1"], "w1": ["p1"]}) as run:
+        async with run.joined("w0", PARTITIONS[:2]):
+            failure = await refusal(run, declaring(PARTITIONS[0]))
+            assert failure.reason.startswith("worker 'w1' may store what --cover says only; not listed")
+        async with run.peer("a0") as peer:
+            await declare(peer, "a0", PARTITIONS[1:2])
+            assert "worker 'a0' may store what --cover says only" in (await peer.hear(Failure)).reason

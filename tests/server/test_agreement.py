@@ -36,7 +36,7 @@ options = partial(run_options, workers=7)
         ({}, {}),
         ({"w0": {"p": 1}, "w1": {"p": 1}, "w2": {"q": 5}}, {}),
         ({"w0": {"p": 2}, "w1": {"p": 1}, "w2": {"p": 1}}, {"w0": ("p", ("w1", "w2"))}),
-        ({"w10": {"p": 2}, "w2": {"p": 1}}, {"w10": ("p", ("w2",))}),
+        ({"w10": {"p": 2}, "w2": {"p": 1}}, {"w10": ("p", ("w2",), True)}),
         # w0 is outvoted at q, so that it is not believed at p, where it would come first.
         (
             {"w0": {"p": 2, "q": 2}, "w1": {"p": 1}, "w2": {"q": 1}, "w3": {"q": 1}},
@@ -44,7 +44,7 @@ options = partial(run_options, workers=7)
         ),
         (
             {"w0": {"p": 1}, "w1": {"p": 2}, "w2": {"p": 2}, "w3": {"p": 1}},
-            {"w1": ("p", ("w0", "w3")), "w2": ("p", ("w0", "w3"))},
+            {"w1": ("p", ("w0", "w3"), True), "w2": ("p", ("w0", "w3"), True)},
         ),
         ({"w0": {"p": {"a": [1]}}, "w1": {"p": {"a": [1]}}}, {}),
     ],
@@ -63,7 +63,7 @@ async def check(cluster: Cluster, workers: list[asyncio.Task[Any]]) -> None:
 
 
 async def test_the_first_to_declare_is_not_believed_against_most() -> None:
-    async with Cluster(options()) as cluster:
+    async with Cluster(options(workers=6)) as cluster:
         liar = cluster.join("a", [replace(PARTITIONS[0], y=PARTITIONS[0].y + 1), *PARTITIONS[1:]])
         await cluster.event(Joined, worker="a")
         own = stored_at(HOMOGENEOUS, PARTITIONS)

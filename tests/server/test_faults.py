@@ -69,6 +69,8 @@ async def test_states_without_a_majority_and_endless_corruption_end_a_run() -> N
     run = Run()
     with pytest.raises(StateError):
         await run.meet(StateError("odd", workers=["w0", "w1"], mendable=False))
+    with pytest.raises(DisagreementError):
+        await run.meet(DisagreementError("odd", odd={"w0": ["p0"], "w1": ["p0"]}, undecided=True))
     nobody = IntegrityError("corrupted", partitions=["p0"], workers=[])
     for _ in range(MOST_CORRUPTED - 1):
         with pytest.raises(ReplanError):

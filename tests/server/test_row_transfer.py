@@ -138,7 +138,7 @@ async def test_all_workers_decode_the_rows_of_a_round(strategy: str) -> None:
         run.apply(k)
     if strategy != "personal":  # there, each worker has the models of its own tasks only
         assert len({worker.final_check() for worker in run.sides}) == 1
-    assert run.transfer.established == set(OWN)
+    assert run.transfer.established == dict.fromkeys(OWN, 0)
 
 
 @pytest.mark.usefixtures("many_ranges")
@@ -185,7 +185,7 @@ async def test_an_upload_for_another_round_costs_the_worker_its_place(plan: int,
     assert isinstance(lost, RemoteProtocolError)
     assert f"worker 'w2' at ? sent round {round_} of plan {plan} in round 0 of plan 0" in str(lost)
     assert [script.member.lost for script in run.scripts if script.member.name != "w2"] == [None] * 5
-    assert run.transfer.established == set()
+    assert run.transfer.established == {}
 
 
 async def test_an_upload_of_another_size_costs_the_worker_its_place() -> None:
@@ -244,18 +244,17 @@ async def test_holders_that_differ_are_named_before_anything_goes_down() -> None
     assert all(not script.sent for script in run.scripts)
 
 
-async def test_workers_that_made_rounds_win_ties() -> None:
-    for established in ((), ("w1",)):
-        run = Run()
-        seen: list[set[str]] = []
-        side: Any = run.assignment.side
-        side.agree = lambda uploads, names, seen=seen: seen.append(set(names))
-        run.transfer.established.update(established)
-        run.say()
-        async with run.transfer.round(run.assignment, 0):
-            pass
-        assert seen == [set(established)]
-        assert run.transfer.established == set(OWN)
+async def test_the_first_round_of_each_worker_is_remembered_for_ties() -> None:
+    run = Run()
+    seen: list[dict[str, int]] = []
+    side: Any = run.assignment.side
+    side.agree = lambda uploads, established: seen.append(dict(established))
+    run.transfer.established["w1"] = -3
+    run.say()
+    async with run.transfer.round(run.assignment, 0):
+        pass
+    assert seen == [{"w1": -3}]
+    assert run.transfer.established == dict.fromkeys(OWN, 0) | {"w1": -3}
 
 
 @pytest.mark.usefixtures("many_ranges")

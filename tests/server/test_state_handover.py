@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -101,6 +102,19 @@ async def test_all_that_keep_the_state_are_sent_the_plan_alone() -> None:
     # The limit is the longer of the two messages that may come next: rows of the round, or the state.
     expected = [max(assignment.side.uplink_bytes(k), PROBLEM.state_bytes) for k in range(3)]
     assert [member.connection.session.body_limit for member in run.members] == expected
+
+
+async def test_digests_of_contents_go_to_holders_only() -> None:
+    run = Run()
+    member = run.members[1]
+    member.declared = member.declared[:1]
+    await run.states.hand_out(run.assign(), run.origin(0, 1, 2))
+    (told,), (others,) = run.scripts[1].sent, run.scripts[0].sent
+    assert [info.digest == bytes(16) for info in told.partitions] == [False, True, True, True]
+    assert others.partitions == PROBLEM.infos
+    assert [replace(info, digest=b"") for info in told.partitions] == [
+        replace(info, digest=b"") for info in PROBLEM.infos
+    ]
 
 
 async def test_the_limit_of_messages_never_shrinks() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import Digest
-from asyncdmtl.exchange.sides import Upload, WorkerSide
+from asyncdmtl.exchange.sides import NOBODY, Upload, WorkerSide
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -62,7 +62,9 @@ class RoundExchange:
             self.server.check(k, part)
         return sent
 
-    def combine(self, sent: list[Upload], last: bool, established: Collection[str] = ()) -> list[list[Bytes]]:
+    def combine(
+        self, sent: list[Upload], last: bool, established: Mapping[str, int] = NOBODY
+    ) -> list[list[Bytes]]:
         """The rows that each worker is sent, range by range."""
         server = self.server
         server.agree(sent, established)
