@@ -213,8 +213,7 @@ def main(
         _health_address(health, insecure),
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
-    placement = None if cover is None else Placement.read(cover)
-    partitions = None if placement is None else placement.partitions
+    partitions, permitted = _read_cover(cover)
     defaults = loading.TABLE_DEFAULTS
     if recipe is not None and loading.is_table(recipe):
         rule = "must be a recipe; for data in files give --loss, --strength and --workers instead"
@@ -229,7 +228,7 @@ def main(
         given["strategy"],
         workers,
         partitions,
-        None if placement is None else placement.as_dict(),
+        permitted,
         join_timeout,
         round_timeout,
         silence_timeout,
@@ -243,6 +242,14 @@ def main(
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
     record = run(_serve(options, security, (host, port), on_event, pages), until_eof=until_eof)
     _print_report(record, format, report_file, plot_file)
+
+
+def _read_cover(cover: Path | None) -> tuple[tuple[str, ...] | None, dict[str, list[str]] | None]:
+    """All partitions of a placement file, and those that each worker may store; None without a file."""
+    if cover is None:
+        return None, None
+    placement = Placement.read(cover)
+    return placement.partitions, placement.as_dict()
 
 
 @dataclass(frozen=True)

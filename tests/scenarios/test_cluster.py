@@ -117,10 +117,6 @@ async def test_full_coverage_starts_a_run() -> None:
     assert record.plan.placement.workers == ("w0", "w3")
 
 
-def other_data(partition: Partition) -> Partition:
-    return replace(partition, y=partition.y + 1)
-
-
 @pytest.mark.parametrize(
     ("name", "partitions", "complaint"),
     [
