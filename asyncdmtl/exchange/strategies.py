@@ -97,6 +97,11 @@ class ExchangeStrategy(ABC):
     server_trains: bool = False
     exact: bool = True
 
+    @property
+    def checking(self) -> ExchangeStrategy:
+        """A strategy with the same models whose server finds the worker that sends wrong rows."""
+        return EXCHANGE_STRATEGIES["central"] if self.name in ("relay", "uncoded") else self
+
     @abstractmethod
     def check(self, settings: Settings) -> None:
         """Raise UsageError if the strategy cannot serve these settings."""

@@ -97,6 +97,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
             possible = [c for c in possible if c.strategy != "personal"]
         name = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy
     strategy = EXCHANGE_STRATEGIES[name]
+    if progress.checked and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
+        strategy = strategy.checking
     plan = strategy.make_plan(placement, problem, wants)
     listeners, reason = choose_listeners(plan, hearing)
     side = strategy.server_side(

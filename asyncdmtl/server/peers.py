@@ -12,6 +12,7 @@ from asyncdmtl.errors import (
     CorruptionError,
     DisagreementError,
     IntegrityError,
+    PeerError,
     RemoteProtocolError,
 )
 from asyncdmtl.protocol.messages.registry import Assign, Message
@@ -109,6 +110,9 @@ class Peers:
         or it broke rules of the protocol too often.
         """
         member.current = False
+        if isinstance(error, PeerError) and error.exit_code == IntegrityError.exit_code and not member.hears:
+            # It decoded wrong vectors. Rows of a multicast group can be forged by others than the senders.
+            self._progress.checked = True
         self._progress.note(member.name, type(error).__name__, str(error))
         corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
         if corrupted:

@@ -68,7 +68,10 @@ class Replanner:
             progress.go_on_from(origin)
             assignment = await self._plan(members)
             progress.plans += 1
-            self.assignment, progress.strategy = assignment, assignment.strategy.name
+            self.assignment = assignment
+            # While the server decodes updates only to check them, the run's strategy stays what it was.
+            if not progress.checked:
+                progress.strategy = assignment.strategy.name
             progress.trainer = assignment.side.trainer
             self._report_plan(assignment)
             try:

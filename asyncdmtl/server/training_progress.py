@@ -60,6 +60,9 @@ class TrainingProgress:
         is believed if more than half of them tell the same of it.
     resumed : bool
         Whether the server was resumed and has made no plan since, so that workers may be ahead of it.
+    checked : bool
+        Whether workers have decoded wrong vectors, so that the server decodes all updates itself from now on,
+        to find the worker that sends wrong rows.
     digest : Digest
         The digests of the run.
     """
@@ -80,6 +83,7 @@ class TrainingProgress:
     saved: TrainingState | None = None
     electorate: tuple[str, ...] = ()
     resumed: bool = False
+    checked: bool = False
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)

@@ -107,3 +107,15 @@ def test_more_rows_than_datagrams_can_number_go_over_tcp(monkeypatch: pytest.Mon
     monkeypatch.setattr(assignment, "MAX_ROW_NUMBERS", 2 * len(plan.combined) - 1)
     reason = f"{len(plan.combined)} rows are more than datagrams can number"
     assert choose_listeners(plan, [0, 1, 2]) == ((), reason)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "checking"),
+    [("relay", "central"), ("uncoded", "central"), ("central", "central"), ("personal", "personal")],
+)
+async def test_a_server_that_must_find_wrong_rows_decodes_all_updates(strategy: str, checking: str) -> None:
+    members = [make_member("w0", PARTITIONS), make_member("w1", PARTITIONS[:2])]
+    training = progress(strategy)
+    assert make_assignment(0, members, training).strategy.name == strategy
+    training.checked = True
+    assert make_assignment(0, members, training).strategy.name == checking
