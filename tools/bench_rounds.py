@@ -31,6 +31,7 @@ from rounds_reference import COUPLINGS, least
 
 from asyncdmtl.data import loading
 from asyncdmtl.launch.threads import run_in_threads
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
@@ -79,7 +80,11 @@ def main(school: Path | None, chosen: Sequence[str], quick: bool, results_file: 
             print("  ".join(row), flush=True)
             commands.append(row)
             for coupling in () if quick or source.name == "school" else COUPLINGS:
-                row, excess = by_update(source.name, partitions, loss, coupling)
+                made = by_update(source.name, partitions, loss, coupling)
+                if made is None:
+                    print(source.name, coupling, "has no minimum: its classes can be separated", flush=True)
+                    continue
+                row, excess = made
                 wrong += abs(excess) > NEAR
                 print("  ".join(row), flush=True)
                 updates.append(row)
@@ -138,8 +143,8 @@ def whole_command(source: Source, partitions: Sequence[Partition]) -> tuple[tupl
 
 def by_update(
     name: str, partitions: Sequence[Partition], loss: str, coupling: str
-) -> tuple[tuple[str, ...], float]:
-    """A line of the second table, and the relative difference of the two solvers."""
+) -> tuple[tuple[str, ...], float] | None:
+    """A line of the second table, and the relative difference of the two solvers; None without a minimum."""
     exact = "statistics" if loss == "squared" else "newton"
     settings = Settings(
         loss=loss, coupling=coupling, strength=None, rounds=100, tolerance=1e-10, dtype="float64",
@@ -150,6 +155,9 @@ def by_update(
     settings = replace(settings, strength=chosen.strength)
     trained = train(partitions, settings)
     value = float(trained.objectives.min()) if trained.outcome is None else trained.outcome.objective
+    problem = Problem(settings, [partition.info(settings) for partition in partitions])
+    if value <= problem.separated:
+        return None
     other = least(partitions, loss, coupling, chosen.strength)
     counts = {
         update: rounds_to(partitions, replace(settings, update=update, rounds=ROUNDS), value)

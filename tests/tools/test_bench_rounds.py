@@ -26,7 +26,9 @@ def test_the_other_solver_finds_the_same_minimum(loss: str, coupling: str) -> No
 
 def test_rounds_are_counted_until_the_minimum_is_near() -> None:
     partitions = make_partitions(6, "squared", features=3)
-    row, excess = bench_rounds.by_update("small", partitions, "squared", "l21")
+    made = bench_rounds.by_update("small", partitions, "squared", "l21")
+    assert made is not None
+    row, excess = made
     assert abs(excess) < bench_rounds.NEAR
     gradient, quasi, ratio, newton = row[2:6]
     assert int(gradient) > int(quasi) > int(newton)
