@@ -184,7 +184,9 @@ def _solved(matrix: Floats, right: Floats) -> Floats:
     # Imported here, so that commands start without SciPy.
     from scipy.linalg import cho_factor, cho_solve
 
-    solution: Floats = cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False)
+    # SciPy brings a BLAS library of its own.
+    with single_threaded():
+        solution: Floats = cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False)
     return solution
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import Terminated
 from asyncdmtl.net.open_files import LimitReporter, raise_limit
 
@@ -27,7 +28,10 @@ QUICK_SECONDS = 0.002
 
 
 class AdaptiveExecutor:
-    """Runs one kind of work repeatedly: on the event loop as long as it is quick, else in a thread."""
+    """Runs one kind of work repeatedly: on the event loop as long as it is quick, else in a thread.
+
+    BLAS is limited to one thread meanwhile.
+    """
 
     def __init__(self) -> None:
         self._seconds = math.inf
@@ -42,7 +46,9 @@ class AdaptiveExecutor:
         # Processor time of this thread: other threads may run meanwhile.
         begun = time.thread_time()
         try:
-            return work(*arguments)
+            # Some BLAS libraries have a limit for each thread.
+            with single_threaded():
+                return work(*arguments)
         finally:
             self._seconds = time.thread_time() - begun
 
