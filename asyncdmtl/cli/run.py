@@ -25,7 +25,7 @@ from asyncdmtl.launch.processes import worker_process
 from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.metrics import metrics_for
-from asyncdmtl.learning.selection import critical_strength, select_strength
+from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_across
@@ -119,8 +119,6 @@ def main(
     report = report_run(record)
     report["models_spread"] = spread
     settings = record.settings
-    if not models.coef_.any():
-        report["critical_strength"] = critical_strength(prepared.partitions, settings)
     if prepared.test:
         metric = loaded.metric or metrics_for(settings.loss)[0]
         rows = prepared.partitions, prepared.test

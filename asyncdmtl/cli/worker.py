@@ -18,6 +18,7 @@ from asyncdmtl.data.partition_file import read_partition
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.table import TASK
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.outcome import zero_words
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.event_loop import run
@@ -207,11 +208,15 @@ def main(
     models = run(worker.run(host, port), until_eof=until_eof)
     if save is not None:
         SavedModel(models, *worker.trained_with, given["task"] or TASK).save(save)
+    critical = worker.state.critical_strength
     if format == "json":
-        emit({"event": "finished", "worker": name, "models": str(save) if save else None})
-    else:
-        told = f"models of {len(models.tasks)} tasks" + (f" in {save}" if save else "")
-        click.echo(f"worker {name}: done, {'has helped' if wants == 'none' else told}")
+        event = {"event": "finished", "worker": name, "models": str(save) if save else None}
+        emit(event if critical is None else {**event, "critical_strength": critical})
+        return
+    if len(models.tasks) and not models.coef_.any():
+        click.echo(zero_words(worker.state.settings.strength or 0.0, critical))
+    told = f"models of {len(models.tasks)} tasks" + (f" in {save}" if save else "")
+    click.echo(f"worker {name}: done, {'has helped' if wants == 'none' else told}")
 
 
 def _check_files(save: Path | None, declare: Path | None, wants: str | None) -> None:

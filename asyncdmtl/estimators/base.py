@@ -27,6 +27,7 @@ from asyncdmtl.estimators.rows import TaskRows
 from asyncdmtl.estimators.running import is_remote, run_on
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.outcome import zero_words
 from asyncdmtl.learning.scikit_learner import learner_spec
 from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
@@ -205,6 +206,9 @@ class CodedMultiTask(Results, ClusterParameter):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+        if record.critical_strength:
+            words = zero_words(self.strength_, record.critical_strength)
+            warnings.warn(words, ConvergenceWarning, stacklevel=4)
         return frames.models_as_given(models, targets)
 
     def _edges(self, names: Mapping[Hashable, str]) -> list[tuple[str, str, float]]:

@@ -173,6 +173,7 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         incidents=(),
         seconds=sum(entry.seconds for entry in rounds),
         outcome=outcome,
+        critical_strength=state.critical_strength,
     )
 
 

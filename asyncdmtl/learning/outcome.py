@@ -129,6 +129,14 @@ def unpacked(numbers: Floats, settings: Settings) -> Outcome | None:
     return Outcome(names[int(index)], strength, objective, gap, selections)
 
 
+def zero_words(strength: float, critical: float | None) -> str:
+    """Sentences about models whose coefficients are all 0, with the λ from which on they are, if known."""
+    words = "All coefficients are 0, so that the model of a task predicts the same for every row."
+    if not critical or strength < critical * (1.0 - 1e-6):
+        return words
+    return f"{words} The critical strength, at which this begins, is λ = {critical:.4g}: give a smaller λ."
+
+
 def _candidates(settings: Settings) -> tuple[str, ...]:
     """The couplings that an outcome may have."""
     return AUTO_COUPLINGS if settings.coupling == AUTO else (settings.coupling,)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.coupled import solve
+from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.ridge import alone_and_together
@@ -29,7 +30,7 @@ class StatisticsTrainer(Trainer):
 
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
-        self._coupling = problem.coupling
+        self._chosen = problem.coupling
         # The baseline models: of each task alone, and last of all tasks together, with intercepts.
         self._baselines = np.zeros(((len(problem.tasks) + 1) * problem.compares, problem.features + 1))
 
@@ -57,6 +58,12 @@ class StatisticsTrainer(Trainer):
         self._baselines = baselines.reshape(self._baselines.shape).copy()
         self._conclude(outcome)
         self._iterate.residual = outcome.gap
+        intercept = self.problem.settings.intercept
+        self._note_zero(lambda: TaskStatistics.of(vectors, wire.layout).whole(intercept).b[0])
+
+    @property
+    def _coupling(self) -> Coupling:
+        return self._chosen
 
     def baselines(self) -> dict[str, TaskModels]:
         """The baseline models, once the problem is solved, if sites hold out test rows."""
@@ -121,7 +128,7 @@ class StatisticsTrainer(Trainer):
     def _conclude(self, outcome: Outcome | None) -> None:
         self.outcome = outcome
         if outcome is not None:
-            self._coupling = self.problem.make_coupling(outcome.coupling, outcome.strength)
+            self._chosen = self.problem.make_coupling(outcome.coupling, outcome.strength)
 
     def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> Floats:
         """The models (T, d), the outcome as from `packed`, and the baseline models, one after another."""

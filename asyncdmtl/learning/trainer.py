@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asyncdmtl.arrays import Bytes, Floats, Vectors
+from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.learning.outcome import Outcome
@@ -46,11 +47,18 @@ class Trainer:
         self._local = LocalUpdates(problem, partitions, self._iterate)
         self.own = self._local.own
         self.outcome: Outcome | None = None
+        # Gradients (T, coupled) of the last step, if it left all coefficients at 0.
+        self._at_zero: Floats | None = None
 
     @property
     def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol
         """The models (T, d) in the run's dtype; the intercept, if there is one, is the last column."""
         return self._iterate.W
+
+    @property
+    def _coupling(self) -> Coupling:
+        """The coupling of the current models."""
+        return self.problem.coupling
 
     @property
     def Y(self) -> Vectors:  # noqa: N802
@@ -67,6 +75,16 @@ class Trainer:
         dtype can represent.
         """
         return self._iterate.residual
+
+    @property
+    def critical_strength(self) -> float | None:
+        """The λ from which on all coefficients are 0 (`Coupling.critical_strength`).
+
+        It is None unless all coefficients are 0, and where the last step was taken by another trainer.
+        """
+        if self._at_zero is None:
+            return None
+        return self._coupling.critical_strength(self._at_zero, 1.0 / self.problem.step_lengths[0])
 
     def local_updates(self, out: Vectors) -> Floats:
         """Write `v_n`, computed at `Y`, for the stored partitions.
@@ -138,7 +156,16 @@ class Trainer:
         DataError
             The models outgrow the run's dtype. They are left as they were.
         """
-        self._step.take(Z if callable(Z) else lambda cols: [z[cols] for z in Z])
+        columns: Columns = Z if callable(Z) else lambda cols: [z[cols] for z in Z]
+        self._step.take(columns)
+        coupled = slice(0, self.problem.coupled)
+        # Updates that are models lie a step against the gradient from 0.
+        scale = 1.0 if self.problem.update == "gradient" else -1.0 / self.problem.step_lengths[0]
+        self._note_zero(lambda: scale * np.array(columns(coupled), np.float64))
+
+    def _note_zero(self, gradients: Callable[[], Floats]) -> None:
+        """Keep the gradients (T, coupled) of a step, if it left all coefficients at 0."""
+        self._at_zero = None if self.W[:, : self.problem.features].any() else gradients()
 
     def penalty(self) -> float:
         """`λ R(Y)`."""
@@ -151,6 +178,7 @@ class Trainer:
     def place(self, rows: Sequence[int], models: Vectors) -> None:
         """Replace the models of some tasks by models that another member of the run has computed."""
         self._step.forget()
+        self._at_zero = None
         self._iterate.place(rows, models)
 
     def told(self, *, last: bool) -> Bytes:
@@ -199,4 +227,5 @@ class Trainer:
             The state has another size, or numbers that are not finite or out of range.
         """
         self._step.forget()
+        self._at_zero = None
         self._iterate.restore(state)

@@ -88,6 +88,8 @@ def report_run(record: RunRecord) -> Report:
     report["selection"] = report_selection(record.outcome)
     if report["selection"] is not None:
         report["selection"]["bytes"] = _choice_bytes(record, report)
+    if record.critical_strength is not None:
+        report["critical_strength"] = record.critical_strength
     if (tested := report_tests(record.problem, record.tests)) is not None:
         report["metrics"] = tested
     return dict(finite(report))

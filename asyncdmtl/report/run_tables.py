@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from asyncdmtl.learning.outcome import zero_words
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
@@ -115,13 +116,7 @@ def _zero_words(report: Report) -> str:
     """A warning line if all coefficients of the models are 0, else ""."""
     if "critical_strength" not in report:
         return ""
-    critical, words = (
-        report["critical_strength"],
-        "All coefficients are 0: models are their intercepts alone.",
-    )
-    if (report["settings"]["strength"] or 0.0) < critical * (1.0 - 1e-9) or not critical:
-        return words
-    return f"{words} The critical strength is λ = {critical:.4g}: a smaller --strength gives others."
+    return zero_words(report["settings"]["strength"] or 0.0, report["critical_strength"])
 
 
 def _separated(report: Report) -> bool:

@@ -31,6 +31,7 @@ def conclude(progress: TrainingProgress, done: Mapping[Member, Done]) -> None:
     else:
         told = {member.name: message.outcome for member, message in done.items() if message.outcome}
         progress.outcome = _believed_outcome(progress, told)
+    progress.critical_strength = _critical_strength(progress, done)
     progress.tests = _believed_tests(progress, done)
 
 
@@ -41,6 +42,13 @@ def _believed_outcome(progress: TrainingProgress, told: Mapping[str, Mapping[str
     for worker in [worker for group in groups[1:] for worker in group]:
         progress.note(worker, DisagreementError.__name__, "told another outcome than most workers")
     return sound[groups[0][0]] if groups else None
+
+
+def _critical_strength(progress: TrainingProgress, done: Mapping[Member, Done]) -> float | None:
+    if progress.trainer is not None:
+        return progress.trainer.critical_strength
+    told = {m.name: message.critical_strength for m, message in done.items() if message.critical_strength}
+    return told[_groups(told)[0][0]] if told else None
 
 
 def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> dict[str, MetricSums]:

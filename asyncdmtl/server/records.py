@@ -191,7 +191,8 @@ class RunRecord:
     `plan` is the last plan; `converged` is true if the run ended before its limit of rounds. `settings` are
     those of the run, with the coupling and the λ that were chosen in it. `outcome` is the outcome of a
     training that ended with a solution, else None. `tests` has the sums that holders told of
-    the rows of each partition that they kept for tests.
+    the rows of each partition that they kept for tests. `critical_strength` is the λ from which on all
+    coefficients are 0, if they are.
     """
 
     run: str
@@ -211,4 +212,5 @@ class RunRecord:
     seconds: float
     multicast: MulticastRecord | None = None
     outcome: Outcome | None = None
+    critical_strength: float | None = None
     tests: Mapping[str, MetricSums] = field(default_factory=dict)

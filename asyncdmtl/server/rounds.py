@@ -168,7 +168,7 @@ class Rounds:
         if await self._returning() or not done:
             raise ReplanError
         conclude(self._progress, done)
-        await self._peers.send_all({member: Finish() for member in done})
+        await self._peers.send_all(dict.fromkeys(done, Finish(self._progress.critical_strength)))
 
     async def _returning(self) -> bool:
         """Whether a worker that lacks the final models is present, or comes back for them soon."""

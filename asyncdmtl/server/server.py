@@ -214,6 +214,7 @@ class Server:
             if multicast is None
             else multicast.record(assignment.listeners, assignment.network),
             outcome=progress.outcome,
+            critical_strength=progress.critical_strength,
             tests=progress.tests,
         )
 

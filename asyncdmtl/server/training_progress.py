@@ -51,6 +51,8 @@ class TrainingProgress:
         Holds the models, under strategies whose server has them.
     outcome : Outcome or None
         The outcome of a training that ended with a solution.
+    critical_strength : float or None
+        The λ from which on all coefficients are 0, if they are.
     tests : dict of partition to MetricSums
         The sums over test rows that holders have sent.
     saved : TrainingState or None
@@ -79,6 +81,7 @@ class TrainingProgress:
     distrusted: set[tuple[str, str]] = field(default_factory=set)
     trainer: Trainer | None = None
     outcome: Outcome | None = None
+    critical_strength: float | None = None
     tests: dict[str, MetricSums] = field(default_factory=dict)
     saved: TrainingState | None = None
     electorate: tuple[str, ...] = ()

@@ -266,8 +266,10 @@ class Participation:
         """Send the check of the final models, and wait for the message that all workers are done."""
         side = self._state.side
         tests = await asyncio.to_thread(self._partitions.tested, side.models(), side.baselines())
-        done = Done(self._plan, side.final_check(), self._state.outcome(), tests)
-        await self._ask(done, Finish)
+        critical = side.trainer.critical_strength
+        done = Done(self._plan, side.final_check(), self._state.outcome(), tests, critical)
+        finish = await self._ask(done, Finish)
+        self._state.critical_strength = finish.critical_strength if critical is None else critical
 
     async def _ask(self, message: Message, answer: type[Answer]) -> Answer:
         """Send a message, and wait for the answer."""

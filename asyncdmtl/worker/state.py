@@ -8,6 +8,8 @@ from typing import Any
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange.sides import WorkerSide
+from asyncdmtl.learning.outcome import settled
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.protocol.messages.registry import AfterRound, Assign, Downlink, Restore
 
 
@@ -40,6 +42,8 @@ class WorkerState:
         self.round = 0
         self.over = False
         self.name = name
+        # The λ from which on all coefficients are 0, where they are and this is known.
+        self.critical_strength: float | None = None
         self._side: WorkerSide | None = None
 
     def enter(self, run: str) -> None:
@@ -102,6 +106,12 @@ class WorkerState:
         """The outcome of the training in plain types, if it ended with a solution; else empty."""
         outcome = self.side.trainer.outcome
         return {} if outcome is None else outcome.as_dict()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the run, with the coupling and the λ that were chosen in it."""
+        trainer = self.side.trainer
+        return settled(trainer.problem.settings, trainer.outcome)
 
     def apply(self, downlink: Downlink) -> None:
         """Apply the round whose rows were received, and count it.

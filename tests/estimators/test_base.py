@@ -141,6 +141,12 @@ def test_who_does_not_arrive_says_so() -> None:
     assert not model.converged_
 
 
+def test_coefficients_that_are_all_0_are_warned_of_with_the_critical_strength() -> None:
+    with pytest.warns(ConvergenceWarning, match=r"All coefficients are 0.* critical strength.* λ = \d"):
+        model = CodedMultiTaskRegressor(coupling="l21", strength=1e6).fit(X, Y, TASKS)
+    assert not model.coef_.any()
+
+
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [

@@ -18,6 +18,7 @@ from asyncdmtl.launch.threads import run_in_threads
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.report.run_report import report_run
 from asyncdmtl.server.events import Listening, ServerEvent
 from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.worker.options import WorkerOptions
@@ -52,6 +53,17 @@ def test_a_run_in_this_process_is_the_twin(strategy: str) -> None:
     assert threading.enumerate() == threads
     # A run may load more libraries.
     assert before.items() <= {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}.items()
+
+
+@pytest.mark.parametrize("strategy", ["relay", "personal"])
+def test_a_run_whose_coefficients_are_all_0_has_the_critical_strength(strategy: str) -> None:
+    partitions = make_partitions(6, "squared")
+    record, models = run_in_threads(options(strategy, coupling="l21", strength=1e6), stored(partitions))
+    assert not models.coef_.any()
+    assert record.critical_strength
+    assert report_run(record)["critical_strength"] == record.critical_strength
+    record, _ = run_in_threads(options(strategy, coupling="l21", strength=1e-6), stored(partitions))
+    assert record.critical_strength is None
 
 
 async def test_it_may_be_called_where_a_loop_is_running() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.problems import make_partitions, make_settings
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.selection import critical_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
@@ -200,3 +202,45 @@ def test_a_state_that_makes_no_sense_is_refused() -> None:
         odd[at : at + len(raw) or None] = raw
         with pytest.raises(UsageError, match="state must be finite"):
             trainer.restore(odd)
+
+
+@pytest.mark.parametrize("coupling", ["l21", "nuclear", "sparse-low-rank"])
+@pytest.mark.parametrize("update", ["gradient", "statistics", "newton", "quasi-newton"])
+def test_trainers_whose_coefficients_are_0_know_the_critical_strength(coupling: str, update: str) -> None:
+    partitions = make_partitions(6, "squared", features=3)
+    settings = make_settings(
+        coupling=coupling, strength=1e6, update=update, dtype="float64", rounds=300, tolerance=1e-9
+    )
+    known: list[float | None] = []
+    train(partitions, settings, on_round=lambda round_, trainer: known.append(trainer.critical_strength))
+    assert known[-1] == pytest.approx(critical_strength(partitions, settings), rel=1e-4)
+    train(
+        partitions,
+        replace(settings, strength=0.5 * (known[-1] or 0.0)),
+        on_round=lambda round_, trainer: known.append(trainer.critical_strength),
+    )
+    assert known[-1] is None
+
+
+def test_updates_that_are_models_have_a_critical_strength_of_their_own() -> None:
+    partitions = make_partitions(6, "squared", features=3)
+    settings = make_settings(
+        coupling="l21", strength=1e6, update="model", epochs=2, dtype="float64", rounds=30, intercept="none",
+        accelerated=False,
+    )  # fmt: skip
+    known: list[float | None] = []
+    train(partitions, settings, on_round=lambda round_, trainer: known.append(trainer.critical_strength))
+    critical = known[-1]
+    assert critical
+    for factor, zero in ((1.001, True), (0.999, False)):
+        models = train(partitions, replace(settings, strength=factor * critical)).models
+        assert (not models.coef_.any()) is zero
+
+
+def test_a_state_from_elsewhere_has_no_critical_strength() -> None:
+    settings = make_settings(coupling="l21", strength=1e6)
+    trainer = make_trainer(make_partitions(6, "squared"), settings)
+    trainer.step([update for n, update in enumerate(updates_of(trainer)) if n % 2])
+    assert trainer.critical_strength
+    trainer.restore(trainer.state())
+    assert trainer.critical_strength is None

@@ -143,6 +143,6 @@ def test_models_without_coefficients_are_told_first(
     settings = {**report_of_a_run["settings"], "strength": strength}
     made = {**report_of_a_run, "settings": settings, "critical_strength": 1.5}
     text = " ".join(shown(show_run, made).split())
-    assert text.startswith("All coefficients are 0: models are their intercepts alone.")
-    assert ("The critical strength is λ = 1.5: a smaller --strength gives others." in text) is told
+    assert text.startswith("All coefficients are 0, so that the model of a task predicts the same")
+    assert ("The critical strength, at which this begins, is λ = 1.5: give a smaller λ." in text) is told
     assert "All coefficients are 0" not in shown(show_run, report_of_a_run)

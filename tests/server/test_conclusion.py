@@ -74,6 +74,17 @@ def test_an_outcome_that_cannot_be_is_noted_and_another_worker_believed(lie: dic
     assert noted(progress) == ["w0", ""]
 
 
+def test_the_critical_strength_is_what_most_say() -> None:
+    progress = TrainingProgress("run", Problem(SETTINGS, INFOS), "relay", lambda event: None)
+    told = {"w0": 9.0, "w1": 1.5, "w2": 1.5, "w3": None}
+    done: Any = {
+        Member(name, cast(Connection, None), HELD): Done(0, bytes(8), {}, {}, critical)
+        for name, critical in told.items()
+    }
+    conclude(progress, done)
+    assert progress.critical_strength == 1.5
+
+
 def test_test_rows_that_nobody_told_of_are_missed() -> None:
     progress = end(w0=(TOLD, {"p1": sums(1.0), "p7": sums(1.0)}))
     assert set(progress.tests) == {"p1"}
@@ -91,6 +102,6 @@ def test_holders_of_inexact_models_need_not_agree() -> None:
 def test_the_outcome_of_a_server_that_trains_is_its_own() -> None:
     progress = TrainingProgress("run", Problem(SETTINGS, INFOS), "personal", lambda event: None)
     own = Outcome("nuclear", 0.05, 1.0, 0.0)
-    progress.trainer = SimpleNamespace(outcome=own)  # type: ignore[assignment]
+    progress.trainer = SimpleNamespace(outcome=own, critical_strength=0.5)  # type: ignore[assignment]
     conclude(progress, {})
     assert progress.outcome is own

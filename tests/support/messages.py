@@ -65,8 +65,8 @@ EXAMPLES: dict[str, Message] = {
         LossQuery(0, 1, 8, 4),
         LossReport(0, 1, 8, b"\0\2", 40),
         Fallback(0, 1, 8, (BODY[:3], BODY[3:])),
-        Done(0, bytes(16)),
-        Finish(),
+        Done(0, bytes(16), critical_strength=0.5),
+        Finish(0.5),
         Heartbeat(),
         Failure(3, "why", True),
     )

@@ -66,6 +66,19 @@ async def test_a_worker_makes_all_rounds_and_has_the_models_of_the_twin(features
     assert (run.state.run, run.state.round, run.state.over) == ("run", 3, True)
 
 
+async def test_a_worker_without_a_critical_strength_of_its_own_takes_the_servers() -> None:
+    async with participating() as run:
+        await run.welcome()
+        await run.assign()
+        for number in range(3):
+            await run.round(number, AfterRound.END if number == 2 else AfterRound.GO_ON)
+        assert (await run.hear(Done)).critical_strength is None
+        await run.say(Finish(2.5))
+        await run.task
+    assert run.state.critical_strength == 2.5
+    assert run.state.settings == SETTINGS
+
+
 async def test_a_worker_gives_its_state_when_it_is_asked_to() -> None:
     async with participating() as run:
         await run.welcome()

@@ -337,6 +337,8 @@ class Done(Message):
         The outcome of the training in plain types, if it ended with a solution; else empty.
     tests : mapping of partition to list
         Sums over the test rows of stored partitions (`MetricSums.as_list`).
+    critical_strength : float or None
+        The λ from which on all coefficients are 0, if they are and the worker knows it.
     """
 
     number, kind, sender = 12, "done", "worker"
@@ -344,23 +346,44 @@ class Done(Message):
     digest: bytes
     outcome: Mapping[str, Any] = field(default_factory=dict)
     tests: Mapping[str, Any] = field(default_factory=dict)
+    critical_strength: float | None = None
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.digest, dict(self.outcome), dict(self.tests)]
+        return [self.plan, self.digest, dict(self.outcome), dict(self.tests), self.critical_strength]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Done:
-        plan, digest, outcome, tests = fields.exactly(values, 4, cls.kind)
+        plan, digest, outcome, tests, critical = fields.exactly(values, 5, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
             fields.binary(digest, "state check", VECTOR_DIGEST_BYTES, 1),
             fields.mapping(outcome, "outcome"),
             fields.mapping(tests, "sums of test rows"),
+            _critical_strength(critical),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Finish(Message):
-    """Tells the worker that all workers have the same final models."""
+    """Tells the worker that all workers have the same final models.
+
+    Attributes
+    ----------
+    critical_strength : float or None
+        The λ from which on all coefficients are 0, if they are and the server knows it.
+    """
 
     number, kind, sender = 13, "finish", "server"
+    critical_strength: float | None = None
+
+    def fields(self) -> list[Any]:
+        return [self.critical_strength]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Finish:
+        (critical,) = fields.exactly(values, 1, cls.kind)
+        return cls(_critical_strength(critical))
+
+
+def _critical_strength(value: Any) -> float | None:
+    return None if value is None else fields.finite(value, "critical strength", 0.0)

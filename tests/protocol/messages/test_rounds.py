@@ -55,6 +55,8 @@ def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) ->
     ("kind", "position", "value", "complaint"),
     [
         ("assign", 1, -1, "plan number"),
+        ("done", 5, -1.0, "critical strength"),
+        ("finish", 1, float("inf"), "critical strength"),
         ("assign", 4, "take it", "what to do first must be one of keep, give, take"),
         ("assign", 5, 1, "plan recipe"),
         ("assign", 6, bytes(3), "plan digest"),
