@@ -39,6 +39,9 @@ _NEWLINE, _QUOTE, _SPACE, _PLUS, _MINUS, _POINT, _ZERO = b'\n" +-.0'
 class Block(Protocol):
     """Whole lines of a file."""
 
+    def __len__(self) -> int:
+        """The number of lines."""
+
     def numbers(self, columns: Sequence[int], reading: Reading) -> Floats | None:
         """Numbers (columns, rows), NaN for a missing value; None if the columns must be read as cells."""
 
@@ -116,7 +119,10 @@ class CellBlock:
     """Lines that the csv module has read."""
 
     def __init__(self, rows: Sequence[Sequence[str]]) -> None:
-        self._columns = list(zip(*rows, strict=True))
+        self._columns, self._rows = list(zip(*rows, strict=True)), len(rows)
+
+    def __len__(self) -> int:
+        return self._rows
 
     def numbers(self, columns: Sequence[int], reading: Reading) -> Floats | None:
         """None, since the lines were read as cells."""

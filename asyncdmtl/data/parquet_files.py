@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.data.files import FOLDER, Source, readable
+from asyncdmtl.data.files import FOLDER, NO_VALUE, Source, check_copies, readable
 from asyncdmtl.errors import DataError
 
+Choose = Callable[[Sequence[str]], Mapping[str, int]]
 
-def read_cells(
-    source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]], text: Collection[str]
-) -> dict[str, Floats | list[Any]]:
+
+def read_cells(source: Source, choose: Choose, text: Collection[str]) -> dict[str, Floats | list[Any]]:
     """Read the chosen columns.
 
     Parameters
@@ -42,20 +42,16 @@ def read_cells(
     }
 
 
-def _read(source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]]) -> tuple[list[str], Any]:
+def _read(source: Source, choose: Choose) -> tuple[list[str], Any]:
     """The names of the chosen columns, and an Arrow table of these columns."""
     try:
-        from pyarrow import dataset
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         rule = "is Parquet, which needs: pip install 'asyncdmtl[parquet]'"
         raise DataError("data file", rule, source.name) from error
     with readable(source.name):
         if source.ending == FOLDER:
-            folder = dataset.dataset(source.name, format="parquet", partitioning="hive")
-            names = list(folder.schema.names)
-            chosen = choose(names)
-            return list(chosen), folder.to_table(columns=[names[i] for i in chosen.values()])
+            return _read_folder(source, choose)
         with source.open() as raw:
             file = ParquetFile(raw)
             names = list(file.schema_arrow.names)
@@ -63,6 +59,31 @@ def _read(source: Source, choose: Callable[[Sequence[str]], Mapping[str, int]]) 
             # pyarrow returns columns in the order of the file.
             table = file.read(columns=[names[i] for i in chosen.values()])
             return list(chosen), table.select([names[i] for i in chosen.values()])
+
+
+def _read_folder(source: Source, choose: Choose) -> tuple[list[str], Any]:
+    """As `_read`, of all parts. Keys are numbers if all are whole numbers without leading zeros."""
+    import pyarrow as pa
+    from pyarrow import compute, dataset
+    from pyarrow.parquet import ParquetFile
+
+    keys = pa.schema([(name, pa.string()) for name, _ in source.parts[0].keys])
+    folder = dataset.dataset(
+        [part.name for part in source.parts],
+        format="parquet",
+        partitioning=dataset.HivePartitioning(keys, null_fallback=NO_VALUE),
+        partition_base_dir=source.name,
+    )
+    check_copies([part for part in source.parts if ParquetFile(part.name).metadata.num_rows])
+    names = list(folder.schema.names)
+    chosen = choose(names)
+    table = folder.to_table(columns=[names[i] for i in chosen.values()])
+    for i, name in enumerate(table.column_names):
+        if name in keys.names:
+            texts = table.column(i)
+            if compute.all(compute.match_substring_regex(texts, "^(0|-?[1-9][0-9]{0,17})$")).as_py():
+                table = table.set_column(i, name, texts.cast(pa.int64()))
+    return list(chosen), table
 
 
 def _cells(values: Any, what: str, is_text: bool) -> Floats | list[Any]:

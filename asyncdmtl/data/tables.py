@@ -26,7 +26,7 @@ from asyncdmtl.data.columns import (
     to_text,
     update_digest,
 )
-from asyncdmtl.data.files import Source, find_files, readable
+from asyncdmtl.data.files import Source, find_files
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.readers import Wanted, check_columns, read_columns
 from asyncdmtl.data.reading import Reading, identity, normalised
@@ -136,11 +136,7 @@ def _without_copies(sources: Sequence[Source]) -> tuple[Source, ...]:
     """The first file of each name and content."""
     found: dict[tuple[str, bytes], Source] = {}
     for source in sources:
-        content = hashlib.blake2b(digest_size=16, usedforsecurity=False)
-        with readable(source.name), source.open() as raw:
-            while block := raw.read(1 << 20):
-                content.update(block)
-        found.setdefault((source.stem, content.digest()), source)
+        found.setdefault((source.stem, source.digest()), source)
     return tuple(found.values())
 
 

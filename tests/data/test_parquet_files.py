@@ -74,6 +74,21 @@ def test_a_folder_of_files_with_hive_partitions(tmp_path: Path) -> None:
     assert find_files([str(tmp_path / "sales.parquet")])[0].stem == "sales.parquet"
 
 
+def test_keys_of_folders_are_numbers_or_text_as_in_csv_files(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for year, month in (("2020", "01"), ("2021", "12")):
+        folder = tmp_path / f"f/year={year}/month={month}"
+        folder.mkdir(parents=True)
+        parquet.write_table(pa.table({"t": ["a"], "x": [1.0]}), folder / "p.parquet")
+    columns = read_file(tmp_path / "f")
+    assert (columns["year"], columns["month"]) == ([2020.0, 2021.0], ["01", "12"])
+    (folder / "copy.parquet").write_bytes((folder / "p.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"must not have the same rows: as .*copy\.parquet"):
+        read_file(tmp_path / "f")
+
+
 def test_keys_of_any_type_are_those_of_text(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import datetime
