@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 # The number of checkpoints that are kept besides the first: the last, and the one before it.
 KEPT_CHECKPOINTS = 2
 
-# The errors of file systems that cannot lock or flush a directory, such as some network file systems.
-_NOT_SUPPORTED = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EACCES}
+# The errors of file systems that cannot flush a file, such as some network file systems.
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 # The ending of the names of checkpoints.
 SUFFIX = ".checkpoint"
@@ -49,6 +49,7 @@ class CheckpointStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._handle: int | None = None
+        self._warned: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -59,30 +60,25 @@ class CheckpointStore:
     def lock(self) -> None:
         """Lock the directory until `unlock`, or until this process ends.
 
-        If the file system cannot lock, there is only a warning.
+        If the file system, or the operating system, cannot lock a directory, there is only a warning.
 
         Raises
         ------
         UsageError
             Another server has locked it.
         """
-        # Imported here, because Windows has no such module.
-        import fcntl
-
         try:
+            # Imported here, because Windows has no such module.
+            import fcntl
+
             self._handle = os.open(self._folder, os.O_RDONLY)
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.unlock()
             rule = "must not be in use by another server"
             raise UsageError("--checkpoint", rule, str(self._folder)) from error
-        except OSError as error:
-            if error.errno not in _NOT_SUPPORTED or self._handle is None:
-                raise _unusable(self._folder, error) from error
-            log.warning(
-                "the directory of --checkpoint, %s, cannot be locked (%s): no other server may use it",
-                self._folder, error.strerror,
-            )  # fmt: skip
+        except (OSError, ImportError) as error:
+            self._warn("locked", error, "no other server may use it")
 
     def unlock(self) -> None:
         """Release the lock."""
@@ -128,15 +124,15 @@ class CheckpointStore:
             The checkpoint cannot be written.
         """
         content = checkpoint.pack()
-        files = self.files
-        number = int(files[0].stem) + 1 if files and files[0].stem.isdecimal() else 0
-        target = self._folder / f"{number:08d}{SUFFIX}"
-        temporary = target.with_suffix(".unfinished")
         try:
+            files = self.files
+            number = int(files[0].stem) + 1 if files and files[0].stem.isdecimal() else 0
+            target = self._folder / f"{number:08d}{SUFFIX}"
+            temporary = target.with_suffix(".unfinished")
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                self._flush_file(file.fileno())
             temporary.replace(target)
             self._flush()
             for old in files[KEPT_CHECKPOINTS - 1 : -1]:
@@ -147,19 +143,39 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Delete all checkpoints: the run is over."""
-        for file in [*self.files, *self._folder.glob("*.unfinished")]:
-            file.unlink(missing_ok=True)
+        try:
+            for file in [*self.files, *self._folder.glob("*.unfinished")]:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            self._warn("cleared", error, "delete its checkpoints, since their run is over")
 
-    def _flush(self) -> None:
-        """Flush the directory itself to the disk, if the file system can do that."""
-        handle = os.open(self._folder, os.O_RDONLY)
+    def _flush_file(self, handle: int) -> None:
         try:
             os.fsync(handle)
         except OSError as error:
+            # Other errors, such as that of a full disk, mean that the file is not there.
             if error.errno not in _NOT_SUPPORTED:
                 raise
-        finally:
-            os.close(handle)
+            self._warn("flushed to the disk", error, "a power failure may damage the last checkpoints")
+
+    def _flush(self) -> None:
+        """Flush the directory itself to the disk, if the file system can do that; the file is there anyway."""
+        try:
+            handle = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            self._warn("flushed to the disk", error, "a power failure may undo the last checkpoints")
+
+    def _warn(self, lacking: str, error: OSError | ImportError, therefore: str) -> None:
+        """Warn, once, of something that the file system of the directory cannot do."""
+        if lacking not in self._warned:
+            self._warned.add(lacking)
+            reason = getattr(error, "strerror", None) or error
+            words = "the directory of --checkpoint, %s, cannot be %s (%s): %s"
+            log.warning(words, self._folder, lacking, reason, therefore)
 
 
 def _unusable(folder: Path, error: OSError) -> UsageError:

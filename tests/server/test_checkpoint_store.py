@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -89,7 +90,9 @@ def test_a_directory_is_for_one_server_at_a_time(tmp_path: Path) -> None:
     second.unlock()
 
 
-@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK, errno.EINVAL])
+@pytest.mark.parametrize(
+    "number", [errno.ENOTSUP, errno.ENOLCK, errno.EINVAL, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOSYS]
+)
 def test_file_systems_that_neither_lock_nor_flush_directories_are_used(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,8 +107,30 @@ def test_file_systems_that_neither_lock_nor_flush_directories_are_used(
     store = CheckpointStore(tmp_path)
     store.lock()
     store.save(CHECKPOINT)
+    store.save(CHECKPOINT)
     assert store.load() is not None
     store.unlock()
+    for words in ("cannot be locked", "cannot be flushed to the disk"):
+        assert sum(words in record.message for record in caplog.records) == 1
+
+
+def test_a_file_system_that_flushes_nothing_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    CheckpointStore(tmp_path).save(CHECKPOINT)
+    assert CheckpointStore(tmp_path).load() is not None
+    assert len(caplog.records) == 1
+
+
+def test_a_system_without_locks_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    CheckpointStore(tmp_path).lock()
     assert "cannot be locked" in caplog.text
 
 
@@ -116,3 +141,16 @@ def test_other_errors_of_the_disk_are_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("os.fsync", refuse)
     with pytest.raises(UsageError, match="--checkpoint must be a directory that can be written to"):
         CheckpointStore(tmp_path).save(CHECKPOINT)
+
+
+def test_checkpoints_that_cannot_be_deleted_do_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    store = CheckpointStore(tmp_path)
+    store.save(CHECKPOINT)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store.clear()
+    assert "cannot be cleared (Read-only file system): delete its checkpoints" in caplog.text
