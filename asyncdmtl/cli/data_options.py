@@ -43,6 +43,15 @@ reading_options = together(
     names_option("--header", metavar="COL,COL…", help="Names for the columns of text without a header line."),
 )
 
+column_options = together(
+    click.option("--task", metavar="COL", help="The column that names each row's task."),
+    click.option("--target", metavar="COL", help="The column to predict."),
+    names_option("--features", metavar="COL,COL…", help="Columns to predict from.  [default: all others]"),
+    names_option("--omit", metavar="COL,COL…", help="Columns not to predict from, such as names and dates."),
+    names_option("--categorical", metavar="COL,COL…", help="Columns whose numbers are categories."),
+    click.option("--weight", metavar="COL", help="A column of sample weights."),
+)
+
 data_options = together(
     names_option(
         "--data",
@@ -52,12 +61,7 @@ data_options = together(
         + ", ".join(recipes.list_recipes())
         + ".",
     ),
-    click.option("--task", metavar="COL", help="The column that names each row's task."),
-    click.option("--target", metavar="COL", help="The column to predict."),
-    names_option("--features", metavar="COL,COL…", help="Columns to predict from.  [default: all others]"),
-    names_option("--omit", metavar="COL,COL…", help="Columns not to predict from, such as names and dates."),
-    names_option("--categorical", metavar="COL,COL…", help="Columns whose numbers are categories."),
-    click.option("--weight", metavar="COL", help="A column of sample weights."),
+    column_options,
     click.option(
         "--test-fraction",
         type=float,

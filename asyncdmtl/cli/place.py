@@ -6,16 +6,19 @@ import json
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.data_options import column_options, reading_options
 from asyncdmtl.cli.outputs import check_outputs
+from asyncdmtl.cli.place_tables import names_tables, placement_of_tables
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.design.additions import RelayLoads, best_additions
 from asyncdmtl.plan.design.search import design_placement, trade_off
-from asyncdmtl.plan.placement_file import read_request, tables_of, weights_of, write_placement
+from asyncdmtl.plan.placement_file import PlanRequest, read_request, tables_of, weights_of, write_placement
+from asyncdmtl.plan.validation import whole_number
 from asyncdmtl.report.design_report import report_additions, report_design
 from asyncdmtl.report.design_tables import show_additions, show_design
 from asyncdmtl.report.pictures import check_picture
@@ -56,12 +59,12 @@ MOST_ROWS_OF_TRADE_OFF = 20
 @click.option(
     "--from",
     "start",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
+    multiple=True,
+    metavar="FILE | WORKER=FILES",
     help="Instead of --partitions: start from the placement in this file, and name the next copies worth "
-    "making.",
+    "making. Or start from tables, WORKER=FILES for each worker: each file's rows of a task are a partition.",
 )
-@click.option("--add", type=int, default=1, help="Copies to name, for --from.")
+@click.option("--add", type=int, show_default="1; for tables 0", help="Copies to name, for --from.")
 @click.option(
     "--minimise",
     type=click.Choice(("load", "cost", "makespan")),
@@ -70,6 +73,8 @@ MOST_ROWS_OF_TRADE_OFF = 20
     "the table speeds.",
 )
 @click.option("--seed", type=int, default=0, help="Decides among equal choices.")
+@column_options
+@reading_options
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Write the placement here: JSON if it ends so, or TOML."
 )
@@ -83,14 +88,14 @@ def main(
     capacity: int | None,
     copies: int | None,
     speeds: str | None,
-    start: Path | None,
-    add: int,
+    start: tuple[str, ...],
+    add: int | None,
     minimise: str,
     seed: int,
     output: Path | None,
     plot_file: Path | None,
     format: str,
-    **_: object,
+    **given: Any,
 ) -> None:
     """Find a placement of least total load for given storage, with the bound over all placements beside it.
 
@@ -99,8 +104,8 @@ def main(
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
-    if start is not None:
-        given: dict[str, object] = {
+    if start:
+        others: dict[str, object] = {
             "--partitions": partitions,
             "--capacities": capacities,
             "--workers": workers,
@@ -108,9 +113,11 @@ def main(
             "--speeds": speeds,
             "--plot": plot_file,
         }
-        if too_many := [name for name, value in given.items() if value is not None]:
+        if too_many := [name for name, value in others.items() if value is not None]:
             raise UsageError("--from", "cannot be given with another option of the design", too_many)
-        _add_copies(start, add, minimise, output, format)
+        tables = names_tables(start)
+        request = placement_of_tables(start, given) if tables else read_request(start[0])
+        _add_copies(request, int(not tables) if add is None else add, minimise, output, format)
         return
     if minimise != "load":
         raise UsageError("--minimise", "is for --from; give --speeds for the time of a design", minimise)
@@ -130,12 +137,14 @@ def main(
         show_design(report)
 
 
-def _add_copies(start: Path, count: int, minimise: str, output: Path | None, format: str) -> None:
-    """Print the placement of a file with the copies that are worth most, and write it if asked to."""
-    request = read_request(start)
+def _add_copies(request: PlanRequest, count: int, minimise: str, output: Path | None, format: str) -> None:
+    """Print a placement with the copies that are worth most, and write it if asked to."""
     weights = weights_of(request, minimise)
     loads = RelayLoads(request.placement, request.tasks, wants=request.wants, **weights)
-    more, added = best_additions(request.placement, count, loads)
+    if whole_number("--add", count):
+        more, added = best_additions(request.placement, count, loads)
+    else:
+        more, added = request.placement, ()
     report = report_additions(request.placement, more, added, loads, minimise)
     if output is not None:
         write_placement(more, output, tables_of(request, more))

@@ -22,7 +22,6 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, Told, descent_numbers
-from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
@@ -135,15 +134,16 @@ class CandidateTrainer(NewtonTrainer):
             self._models[p], better = descent.step(self._models[p], losses[p], gradients[p], H, rest)
             self._held[p] = np.where(better[1:], held[p], self._held[p])
         self._choose()
-        self._note_zero(lambda: gradients[self._best, 0, :, : self.problem.coupled])
-
-    @property
-    def _coupling(self) -> Coupling:
-        return self._descents[self._best].coupling if self._descents else self.problem.coupling
+        self.zeros.note(
+            self.W,
+            lambda: gradients[self._best, 0, :, : self.problem.coupled],
+            self._descents[self._best].coupling,
+        )
 
     def penalty(self) -> float:
         """`λ R(W)`."""
-        return self._coupling.penalty(self.W.astype(np.float64)[:, : self.problem.coupled])
+        coupling = self._descents[self._best].coupling if self._descents else self.problem.coupling
+        return coupling.penalty(self.W.astype(np.float64)[:, : self.problem.coupled])
 
     def state_parts(self) -> list[Bytes]:
         """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""

@@ -67,7 +67,7 @@ class NewtonTrainer(Trainer):
         if better[0]:
             self._iterate.residual = float(self._descent.promised[0] + self._descent.gap[0])
         self.move(following[0])
-        self._note_zero(lambda: gradients[:, : self.problem.coupled])
+        self.zeros.note(self.W, lambda: gradients[:, : self.problem.coupled])
 
     def penalty(self) -> float:
         """`λ R(W)`."""

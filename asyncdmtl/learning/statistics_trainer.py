@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.coupled import solve
-from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.ridge import alone_and_together
@@ -30,7 +29,7 @@ class StatisticsTrainer(Trainer):
 
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
-        self._chosen = problem.coupling
+        self._coupling = problem.coupling
         # The baseline models: of each task alone, and last of all tasks together, with intercepts.
         self._baselines = np.zeros(((len(problem.tasks) + 1) * problem.compares, problem.features + 1))
 
@@ -58,12 +57,7 @@ class StatisticsTrainer(Trainer):
         self._baselines = baselines.reshape(self._baselines.shape).copy()
         self._conclude(outcome)
         self._iterate.residual = outcome.gap
-        intercept = self.problem.settings.intercept
-        self._note_zero(lambda: TaskStatistics.of(vectors, wire.layout).whole(intercept).b[0])
-
-    @property
-    def _coupling(self) -> Coupling:
-        return self._chosen
+        self.zeros.note(self.W, lambda: self._correlations(vectors, wire), self._coupling)
 
     def baselines(self) -> dict[str, TaskModels]:
         """The baseline models, once the problem is solved, if sites hold out test rows."""
@@ -114,6 +108,12 @@ class StatisticsTrainer(Trainer):
         """`λ R(W)`."""
         return self._coupling.penalty(self.W[:, : self.problem.coupled].astype(np.float64))
 
+    def _correlations(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> Floats:
+        """The gradients (T, coupled) at models of 0, up to their sign."""
+        statistics = TaskStatistics.of(vectors, wire.layout)
+        correlations: Floats = statistics.whole(self.problem.settings.intercept).b[0]
+        return correlations
+
     def _choice(self, statistics: TaskStatistics) -> tuple[str, float, Mapping[str, Selection]]:
         problem, settings = self.problem, self.problem.settings
         if settings.strength is not None:
@@ -128,7 +128,7 @@ class StatisticsTrainer(Trainer):
     def _conclude(self, outcome: Outcome | None) -> None:
         self.outcome = outcome
         if outcome is not None:
-            self._chosen = self.problem.make_coupling(outcome.coupling, outcome.strength)
+            self._coupling = self.problem.make_coupling(outcome.coupling, outcome.strength)
 
     def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> Floats:
         """The models (T, d), the outcome as from `packed`, and the baseline models, one after another."""

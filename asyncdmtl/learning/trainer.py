@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from asyncdmtl.arrays import Bytes, Floats, Vectors
-from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.step import Columns, ProximalStep
 from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.zero_models import ZeroModels
 
 
 class Trainer:
@@ -33,6 +33,8 @@ class Trainer:
         Indices of the stored partitions, ascending.
     outcome : Outcome or None
         The outcome of the training, once a step has solved it; None before, and for gradients.
+    zeros : ZeroModels
+        Notes the last step, if it left all coefficients at 0.
 
     Raises
     ------
@@ -47,18 +49,12 @@ class Trainer:
         self._local = LocalUpdates(problem, partitions, self._iterate)
         self.own = self._local.own
         self.outcome: Outcome | None = None
-        # Gradients (T, coupled) of the last step, if it left all coefficients at 0.
-        self._at_zero: Floats | None = None
+        self.zeros = ZeroModels(problem)
 
     @property
     def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol
         """The models (T, d) in the run's dtype; the intercept, if there is one, is the last column."""
         return self._iterate.W
-
-    @property
-    def _coupling(self) -> Coupling:
-        """The coupling of the current models."""
-        return self.problem.coupling
 
     @property
     def Y(self) -> Vectors:  # noqa: N802
@@ -80,11 +76,9 @@ class Trainer:
     def critical_strength(self) -> float | None:
         """The λ from which on all coefficients are 0 (`Coupling.critical_strength`).
 
-        It is None unless all coefficients are 0, and where the last step was taken by another trainer.
+        It is None unless all coefficients are 0, and where another trainer took the last step.
         """
-        if self._at_zero is None:
-            return None
-        return self._coupling.critical_strength(self._at_zero, 1.0 / self.problem.step_lengths[0])
+        return self.zeros.critical_strength
 
     def local_updates(self, out: Vectors) -> Floats:
         """Write `v_n`, computed at `Y`, for the stored partitions.
@@ -161,11 +155,7 @@ class Trainer:
         coupled = slice(0, self.problem.coupled)
         # Updates that are models lie a step against the gradient from 0.
         scale = 1.0 if self.problem.update == "gradient" else -1.0 / self.problem.step_lengths[0]
-        self._note_zero(lambda: scale * np.array(columns(coupled), np.float64))
-
-    def _note_zero(self, gradients: Callable[[], Floats]) -> None:
-        """Keep the gradients (T, coupled) of a step, if it left all coefficients at 0."""
-        self._at_zero = None if self.W[:, : self.problem.features].any() else gradients()
+        self.zeros.note(self.W, lambda: scale * np.array(columns(coupled), np.float64))
 
     def penalty(self) -> float:
         """`λ R(Y)`."""
@@ -178,7 +168,7 @@ class Trainer:
     def place(self, rows: Sequence[int], models: Vectors) -> None:
         """Replace the models of some tasks by models that another member of the run has computed."""
         self._step.forget()
-        self._at_zero = None
+        self.zeros.forget()
         self._iterate.place(rows, models)
 
     def told(self, *, last: bool) -> Bytes:
@@ -227,5 +217,5 @@ class Trainer:
             The state has another size, or numbers that are not finite or out of range.
         """
         self._step.forget()
-        self._at_zero = None
+        self.zeros.forget()
         self._iterate.restore(state)

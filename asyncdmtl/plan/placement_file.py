@@ -48,8 +48,11 @@ def read_request(path: str | Path) -> PlanRequest:
     PlacementError
         The file cannot be read, or a table breaks a rule; the error names it.
     """
-    content = read_tables(path)
-    placement = Placement.read(path)
+    return request_of(read_tables(path), Placement.read(path), path)
+
+
+def request_of(content: Mapping[str, Any], placement: Placement, path: str | Path) -> PlanRequest:
+    """A placement with the other tables of a file, as `read_request`; errors name the file as `path`."""
     known = {"workers", "partitions", "tasks", "prices", "speeds", "wants"}
     if unknown := sorted(set(content) - known):
         raise PlacementError(

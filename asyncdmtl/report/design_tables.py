@@ -29,9 +29,14 @@ def show_additions(report: DesignReport, console: Console | None = None) -> None
     """Print the added copies as text, on stdout unless a console is given."""
     console = console or make_console()
     kinds = {"load": "the loads", "cost": "the costs", "makespan": "the times"}
-    table = FittedTable(
-        title=f"The next copies worth making, and {kinds[report['minimised']]} of relay with them"
+    stored = report["placement"].values()
+    copies = Fraction(sum(map(len, stored)), len(report["partitions"]))
+    console.print(
+        f"{len(stored)} workers, {len(report['partitions'])} partitions, {float(copies):.4g} copies of each"
     )
+    what = kinds[report["minimised"]]
+    title = f"The next copies worth making, and {what} of relay with them"
+    table = FittedTable(title=title if report["additions"] else f"{what[0].upper()}{what[1:]} of relay")
     for heading, justify in (
         ("worker", "left"),
         ("partition", "left"),
@@ -43,7 +48,7 @@ def show_additions(report: DesignReport, console: Console | None = None) -> None
     for added in report["additions"]:
         table.add_row(added["worker"], added["partition"], added["uplink_load"], added["downlink_load"])
     console.print(table)
-    if not report["additions"]:
+    if all(len(own) == len(report["partitions"]) for own in stored):
         console.print("Every worker stores all partitions: there is no copy to add.")
 
 

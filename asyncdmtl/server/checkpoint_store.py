@@ -159,7 +159,7 @@ class CheckpointStore:
             self._warn("flushed to the disk", error, "a power failure may damage the last checkpoints")
 
     def _flush(self) -> None:
-        """Flush the directory itself to the disk, if the file system can do that; the file is there anyway."""
+        """Flush the directory itself to the disk, if the file system can do that."""
         try:
             handle = os.open(self._folder, os.O_RDONLY)
             try:
