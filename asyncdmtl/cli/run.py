@@ -59,6 +59,10 @@ FOLDS = 3
 FIT_ROUNDS = 1000
 
 
+# Names of partitions that an error shows.
+MOST_NAMES = 5
+
+
 @command("run")
 @data_options
 @click.option("--workers", type=int, show_default=str(DEFAULT_WORKERS), help="Worker processes to start.")
@@ -225,10 +229,11 @@ def _placement(
     if set(placement.partitions) != set(dataset.ids):
         missing = [name for name in dataset.ids if name not in placement.partitions]
         unknown = [name for name in placement.partitions if name not in dataset.ids]
+        rule = f"must store the partitions of {dataset.name}, {dataset.ids[0]} to {dataset.ids[-1]}"
+        if any("/" in name for name in unknown) and "/" not in dataset.ids[0]:
+            rule += ", or be used with --by-file, where partitions are called FILE/TASK"
         raise UsageError(
-            f"--placement {file}",
-            f"must store the partitions of {dataset.name}, {dataset.ids[0]} to {dataset.ids[-1]}",
-            {"missing": missing, "unknown": unknown},
+            f"--placement {file}", rule, {"missing": _first(missing), "unknown": _first(unknown)}
         )
     wants = request.wants or ("all",) * len(placement.workers)
     # Workers that the table does not name want what the strategy gives.
@@ -250,6 +255,12 @@ def _check_wants(
     if lost := sorted({task for task, t in zip(tasks, numbers, strict=True) if t not in found}):
         rule = "must leave for each task a worker that stores some of it and wants models; without one"
         raise UsageError("wants with --strategy personal", rule, lost)
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """The first names, as many as an error shows, and the number of the others."""
+    more = len(names) - MOST_NAMES
+    return [*names[:MOST_NAMES], *([f"and {more} more"] if more > 0 else [])]
 
 
 def _train(

@@ -13,6 +13,9 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.data.fields import read_fields
 from asyncdmtl.errors import DataError, UsageError
 
+# The least `M2` of numbers that differ. Below it, squares lose digits, and in the end become 0.
+LEAST_SQUARES = 2.0**-960
+
 # The most rows that a partition may claim to have: up to this, float64 holds every count exactly.
 MAX_ROWS = 2**53
 
@@ -29,7 +32,8 @@ class Moments:
     def of(cls, values: Floats) -> Moments:
         """The moments of numbers (rows,) without NaN. Equal numbers give equal bits on every CPU.
 
-        A column in which all numbers are equal has an `M2` of exactly 0, and that number as its mean.
+        A column in which all numbers are equal has an `M2` of exactly 0, and that number as its mean; any
+        other column has an `M2` of at least `LEAST_SQUARES`.
 
         Raises
         ------
@@ -47,7 +51,7 @@ class Moments:
             M2 = _sum((values - mean) ** 2)
         if not math.isfinite(M2):
             raise DataError("values", "has numbers too large to be squared", float(np.abs(values).max()))
-        return cls(len(values), mean, M2)
+        return cls(len(values), mean, max(M2, LEAST_SQUARES) if (values != values[0]).any() else M2)
 
     @classmethod
     def pooled(cls, parts: Sequence[Moments]) -> Moments:
@@ -75,7 +79,8 @@ class Moments:
             raise DataError(
                 "values", "has numbers too large to be squared", max(abs(part.mean) for part in parts)
             )
-        return cls(n, mean, M2)
+        differ = any(part.M2 or part.mean != parts[0].mean for part in parts)
+        return cls(n, mean, max(M2, LEAST_SQUARES) if differ else M2)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, which `from_dict` reads."""

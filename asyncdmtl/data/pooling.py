@@ -35,6 +35,9 @@ from asyncdmtl.plan.placement import natural_key
 
 log = logging.getLogger(__name__)
 
+# The least standard deviation of a column of numbers; that of `LEAST_SQUARES` is far below.
+_LEAST_SCALE = 2.0**-450
+
 
 def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre: bool = False) -> Encoding:
     """The encoding that follows from the surveys of all partitions; their order does not matter.
@@ -156,15 +159,19 @@ def _column(
         raise DataError(f"column {name!r}", error.rule, error.value) from error
     missing = rows < sum(survey.rows for survey in partitions.values())
     if len(values) == 1 and not missing:
-        return f"it is always {next(iter(values))!r}"
+        return f"it is constant: {next(iter(values))!r} in every row"
     return CategoryColumn(name, tuple(sorted(values, key=natural_key)), missing)
 
 
 def _number_column(name: str, moments: Moments, standardise: bool) -> NumberColumn | str:
     if not moments.count:
         return "it never has a value"
-    if (scale := math.sqrt(moments.M2 / moments.count)) == 0.0:
-        return f"it is always {as_text(moments.mean)}"
+    scale = math.sqrt(moments.M2 / moments.count)
+    if 0.0 < scale < _LEAST_SCALE:
+        rule = "has numbers that differ by too little to be squared (give it in other units, or --omit it)"
+        raise DataError(f"column {name!r}", f"{rule}; their standard deviation is at most", scale)
+    if not moments.M2:
+        return f"it is constant: {as_text(moments.mean)} in every row"
     if not standardise:
         return NumberColumn(name, moments.mean, 0.0, 1.0)
     return NumberColumn(name, moments.mean, moments.mean, scale)

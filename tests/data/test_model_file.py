@@ -26,7 +26,7 @@ from asyncdmtl.learning.tasks import TaskModels
 
 ENCODING = Encoding(
     (NumberColumn("age", 40.0, 39.5, 12.25), CategoryColumn("ward", ("A", "B", "é"), True)),
-    {"site": "it is always 'north'"},
+    {"site": "it is constant: 'north' in every row"},
     "ill",
     ("no", "yes"),
 )

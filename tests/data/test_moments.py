@@ -37,7 +37,7 @@ def test_pooled_moments_are_those_of_all_rows(values: list[float], offset: float
         assert found.count == len(rows)
         assert abs(found.mean - mean) <= 1e-15 * size
         # A deviation is accurate to half a unit in the last place of the numbers themselves.
-        assert abs(math.sqrt(found.M2) - math.sqrt(M2)) <= 1e-14 * math.sqrt(M2) + 1e-15 * size
+        assert abs(math.sqrt(found.M2) - math.sqrt(M2)) <= 1e-14 * math.sqrt(M2) + 1e-15 * size + 1e-140
 
 
 def test_moments_of_many_rows_are_exact_to_the_last_places() -> None:
@@ -64,3 +64,12 @@ def test_numbers_that_have_no_moments_are_refused(values: list[float]) -> None:
     if np.isfinite(values).all():
         with pytest.raises(DataError, match="too large"):
             Moments.pooled([Moments.of(np.array([value])) for value in values])
+
+
+def test_numbers_that_differ_by_little_are_not_constant() -> None:
+    tiny = np.array([1.77e-202, 2e-202])
+    assert Moments.of(tiny).M2 == Moments.pooled([Moments.of(tiny[:1]), Moments.of(tiny[1:])]).M2 > 0.0
+    assert Moments.of(tiny[[0, 0]]).M2 == Moments.pooled([Moments.of(tiny[:1])] * 2).M2 == 0.0
+    # Beside numbers of another size they count as the zeros that they nearly are.
+    both = Moments.pooled([Moments.of(tiny), Moments.of(np.array([1.0, 2.0]))])
+    assert both == Moments.pooled([Moments.of(np.zeros(2)), Moments.of(np.array([1.0, 2.0]))])

@@ -99,19 +99,27 @@ def test_what_does_not_vary_is_left_out_with_a_warning(caplog: pytest.LogCapture
         encoding = encoding_of_columns(columns)
     assert encoding.features == encoding.sources == ("x",)
     assert encoding.dropped == {
-        "bias": "it is always 1",
-        "nearly": "it is always 2.5",
+        "bias": "it is constant: 1 in every row",
+        "nearly": "it is constant: 2.5 in every row",
         "nothing": "it never has a value",
-        "town": "it is always 'Oslo'",
+        "town": "it is constant: 'Oslo' in every row",
     }
     assert all(f"column {name!r} is left out" in caplog.text for name in encoding.dropped)
-    with pytest.raises(DataError, match=r"features must not all be constant.*'bias': 'it is always 1'"):
+    with pytest.raises(
+        DataError, match=r"must not all be constant.*'bias': 'it is constant: 1 in every row'"
+    ):
         encoding_of_columns({"bias": [1, 1], "town": ["Oslo", "Oslo"]})
+
+
+def test_a_column_whose_numbers_differ_by_too_little_is_refused() -> None:
+    with pytest.raises(DataError, match=r"column 'x' has numbers that differ by too little.*other units"):
+        encoding_of_columns({"x": [1.77e-202, 2e-202, 1e-202], "y": [1, 2, 3]})
+    assert encoding_of_columns({"x": [1.77e-202, 2e-202, 1.0], "y": [1, 2, 3]}).features == ("x", "y")
 
 
 def test_columns_that_are_left_out_for_one_reason_share_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     encoding_of_columns({"p0": [0, 0], "p1": [0, 0], "x": [1, 2]})
-    assert "columns ['p0', 'p1'] are left out: each is always 0" in caplog.text
+    assert "columns ['p0', 'p1'] are left out: each is constant: 0 in every row" in caplog.text
     assert len(caplog.records) == 1
 
 
