@@ -105,7 +105,7 @@ def _unfinished_words(report: Report) -> str:
             f"{training['rounds']} rounds. More --rounds may bring them to a fixed point."
         )
     residual, last = training["residual"], training["objective"]
-    apart = f" They are estimated to be within {residual / abs(last):.1g} of it." if residual and last else ""
+    apart = f" By estimate, {_above(residual, last)}." if residual and last else ""
     return (
         f"The models are not within --tolerance {settings['tolerance']:g} of the least objective after "
         f"{training['rounds']} rounds.{apart} More --rounds may bring them further."
@@ -151,7 +151,7 @@ def _training_words(report: Report) -> str:
     if training.get("update") == "statistics" and residual is not None and last:
         if residual > settings["tolerance"] * abs(last):
             return f"{words}; solved: as near to the least as float64 can tell."
-        return f"{words}; solved: within {max(residual, 0.0) / abs(last):.1g} of itself of the least."
+        return f"{words}; solved: {_above(residual, last)}."
     if not residual or not last:
         further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
         return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
@@ -159,9 +159,16 @@ def _training_words(report: Report) -> str:
         kind = "local models" if training.get("update") == "model" else settings["aggregate"]
         return (
             f"{words}; converged: the next step would change it by less than {residual / abs(last):.1g} of "
-            f"itself. That is a fixed point of rounds with {kind}, not the least objective."
+            f"its value. That is a fixed point of rounds with {kind}, not the least objective."
         )
-    return f"{words}; converged: by estimate within {residual / abs(last):.1g} of itself of the least."
+    return f"{words}; converged: by estimate, {_above(residual, last)}."
+
+
+def _above(gap: float, objective: float) -> str:
+    """Words for the distance of an objective from the least."""
+    if gap <= 0.0:
+        return "the objective is the least"
+    return f"the objective is at most {gap / abs(objective):.1g} of its value above the least"
 
 
 def _minimises(report: Report) -> bool:

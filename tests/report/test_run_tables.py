@@ -28,9 +28,9 @@ async def test_a_report_of_a_run_that_converged() -> None:
     assert training["residual"] <= 1e-2 * training["objective"]
     made["metrics"] = evaluate(PARTITIONS, TEST, models, settings, "RMSE")
     text = " ".join(shown(show_run, made).split())
-    expected = f"objective {made['metrics']['objective']:.6g}; converged: by estimate within"
+    expected = f"objective {made['metrics']['objective']:.6g}; converged: by estimate, the objective is at"
     assert expected in text
-    assert "of itself of the least." in text
+    assert "of its value above the least." in text
     made["training"]["residual"] = 0.0
     text = " ".join(shown(show_run, made).split())
     assert "ended: the models no longer change in float32; --dtype float64 may bring them further." in text
@@ -115,7 +115,7 @@ def test_only_the_mean_claims_the_least(report_of_a_run: dict[str, Any]) -> None
         }
         text = " ".join(shown(show_run, made).split())
         minimises = not settings and update == "gradient"
-        assert ("of itself of the least." in text) == minimises
+        assert ("of its value above the least." in text) == minimises
         assert ("a fixed point of rounds with" in text) == (not minimises)
         made["training"]["converged"] = False
         text = " ".join(shown(show_run, made).split())
