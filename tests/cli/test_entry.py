@@ -38,3 +38,17 @@ def test_a_signal_during_imports_ends_the_command_quietly(number: int, code: int
     process.send_signal(number)
     _, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, err) == (code, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_caller_ignores_stays_ignored(number: int) -> None:
+    command = f"import signal; signal.signal({int(number)}, signal.SIG_IGN)\n{SLOW}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert os.read(process.stdout.fileno(), 9) == b"importing"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=LIMIT)
+    # The import went on to its end.
+    assert b"has no attribute 'main'" in err
