@@ -199,16 +199,7 @@ class CodedMultiTask(Results, ClusterParameter):
         self.traffic_ = {name: value for name, value in report.items() if name not in _BY_ROUND}
         # A copy, because the plan of the run has cached values that cannot be pickled.
         self.plan_ = replace(record.plan)
-        if not record.converged and settings.tolerance > 0.0:
-            warnings.warn(
-                f"the models have not converged after max_iter={settings.rounds} rounds: "
-                "raise max_iter or tol, or bring the features to one scale (standardise=True)",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        if record.critical_strength:
-            words = zero_words(self.strength_, record.critical_strength)
-            warnings.warn(words, ConvergenceWarning, stacklevel=4)
+        _warn(record)
         return frames.models_as_given(models, targets)
 
     def _edges(self, names: Mapping[Hashable, str]) -> list[tuple[str, str, float]]:
@@ -337,6 +328,21 @@ def dense(X: Any) -> Floats:
 def plain(value: Any) -> Any:
     """A NumPy scalar as a plain Python number; grid searches pass NumPy scalars."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _warn(record: RunRecord) -> None:
+    """Warn of models that have not converged, or whose coefficients are all 0."""
+    settings = record.settings
+    if not record.converged and settings.tolerance > 0.0:
+        warnings.warn(
+            f"the models have not converged after max_iter={settings.rounds} rounds: "
+            "raise max_iter or tol, or bring the features to one scale (standardise=True)",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+    if record.critical_strength:
+        words = zero_words(settings.strength or 0.0, record.critical_strength)
+        warnings.warn(words, ConvergenceWarning, stacklevel=5)
 
 
 def _seed(random_state: Any) -> int:

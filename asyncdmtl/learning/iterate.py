@@ -93,7 +93,7 @@ class Iterate:
         """
         lengths = np.array(self._problem.step_lengths)
         moved, size = np.sqrt(sums[:, 1]), np.sqrt(sums[:, 2])
-        still = bool((moved <= _ULPS * float(np.finfo(self.W.dtype).eps) * size).all())
+        still = only_rounding(self._problem, moved, size, self.W.dtype)
         self.residual = 0.0 if still else float(total(moved * size / lengths))
         self.steps += 1
         free = self.W
@@ -159,3 +159,20 @@ class Iterate:
             return 0.0
         before, self._t = self._t, 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * self._t * self._t))
         return (before - 1.0) / self._t
+
+
+def only_rounding(problem: Problem, moved: Floats, size: Floats, dtype: Any) -> bool:
+    """Whether a step moved models by no more than rounding in this dtype.
+
+    Parameters
+    ----------
+    problem : Problem
+    moved, size : (2,) float64 arrays
+        Norms of the step, and of the models: of the columns that the coupling involves, and of free
+        intercepts.
+    dtype : dtype
+    """
+    lengths = problem.step_lengths
+    # An intercept need not be better than scores are, which are rounded at the size of coefficients.
+    scores = np.array([size[0], max(size[1], size[0] * math.sqrt(lengths[1] / lengths[0]))])
+    return bool((moved <= _ULPS * float(np.finfo(dtype).eps) * scores).all())

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.descent import Descent
+from asyncdmtl.learning.iterate import only_rounding
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.secants import Secants
 from asyncdmtl.learning.step import Columns
@@ -126,7 +128,13 @@ class NewtonTrainer(Trainer):
         if not np.isfinite(models).all():
             rule = f"must stay finite in {self.problem.dtype}; scale the features"
             raise DataError("models", rule, float(np.abs(following).max()))
-        still = bool((models == self.W).all())
+        # Near an objective of 0, steps of rounding go on for ever.
+        C = self.problem.coupled
+        moved, size = (
+            np.array([norm(A[:, :C].reshape(-1)), norm(A[:, C:].reshape(-1))])
+            for A in (following - self.W, following)
+        )
+        still = bool((models == self.W).all()) or only_rounding(self.problem, moved, size, np.float64)
         self.place(range(len(models)), models)
         self._iterate.steps += 1
         if still:

@@ -87,6 +87,13 @@ def test_models_that_move_by_rounding_alone_have_converged(dtype: str, moved: fl
     assert (iterate.residual == 0.0) == still
 
 
+def test_an_intercept_may_move_by_the_rounding_of_scores() -> None:
+    iterate = make_iterate(dtype="float64")
+    for moved, still in ((1e-16, True), (1e-12, False)):
+        move(iterate, 1.0, np.array([[0.0, 0.0, 1.0], [0.0, moved**2, 1e-40]]))
+        assert (iterate.residual == 0.0) == still
+
+
 def test_placed_models_have_no_momentum() -> None:
     iterate = make_iterate()
     for step in range(1, 4):

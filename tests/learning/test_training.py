@@ -252,3 +252,20 @@ def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None
     )
     objectives = train(far, settings).objectives
     assert objectives[-1] <= objectives[0]
+
+
+@pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton"])
+@pytest.mark.parametrize("coupling", ["none", "mean-regularised"])
+def test_training_ends_where_the_least_objective_is_0(update: str, coupling: str) -> None:
+    rng, partitions = np.random.default_rng(0), []
+    for t in range(2):
+        X = rng.standard_normal((20, 2))
+        partitions.append(Partition(f"p{t}", f"t{t}", X, X @ [200.0, 100.0]))
+    settings = Settings(
+        loss="squared", coupling=coupling, strength=0.0, update=update, rounds=1000, tolerance=1e-6,
+        dtype="float64", intercept="free",
+    )  # fmt: skip
+    trained = train(partitions, settings)
+    assert trained.converged
+    assert trained.objectives[-1] < 1e-20
+    np.testing.assert_allclose(trained.models.coef_, [[200.0, 100.0]] * 2, rtol=1e-12)
