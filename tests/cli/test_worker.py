@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,15 +25,18 @@ class Double:
     """A worker that trains at once, without a server."""
 
     made: Double
+    settings = SETTINGS
+    critical_strength: float | None = None
 
     def __init__(self, options: Any, stored: Any, security: Any) -> None:
         self.options, self.stored, self.security = options, list(stored), security
-        self.trained_with = Encoding.empty(), SETTINGS
+        self.trained_with = Encoding.empty(), self.settings
+        self.state = SimpleNamespace(critical_strength=self.critical_strength, settings=self.settings)
         Double.made = self
 
     async def run(self, host: str, port: int) -> Any:
         self.address = host, port
-        return train(PARTITIONS, SETTINGS).models
+        return train(PARTITIONS, self.settings).models
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +60,14 @@ def test_options_reach_the_worker() -> None:
     assert Double.made.address == ("127.0.0.1", 5000)
     assert done.stdout == "worker w0: done, models of 2 tasks\n"
     assert (options.test_fraction, options.least_rows, options.wants) == (None, 1, "")
+
+
+def test_coefficients_that_are_all_0_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Double, "settings", make_settings(coupling="l21", strength=1e6))
+    monkeypatch.setattr(Double, "critical_strength", 2.5)
+    assert "All coefficients are 0" in run().stdout
+    assert "λ = 2.5" in run().stdout
+    assert json.loads(run("--json").stdout)["critical_strength"] == 2.5
 
 
 def test_a_worker_that_wants_no_models_has_none_to_save(tmp_path: Path) -> None:
