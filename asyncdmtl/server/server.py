@@ -101,8 +101,12 @@ class Server:
             A partition that must be covered has no holder among the workers that joined.
         DataError
             Declarations, or encoded partitions, do not fit each other.
+        StateError
+            Workers hold different states of the training, and none has a majority.
+        DisagreementError
+            As many holders of a partition computed one update as another.
         IntegrityError
-            Workers ended with different models.
+            Updates were corrupted in too many rounds in a row.
         """
         try:
             socket = await listen(host, port, self._admission.accept)
