@@ -133,10 +133,10 @@ def test_updates_travel_as_they_are_or_compressed() -> None:
     assert packed.tobytes() == expected.tobytes()
     halved = make_updates(partitions, compression="float16")
     wire = halved._problem.wire
-    packed = np.empty((3, wire.length), wire.dtype)
-    assert (halved.pack(packed) == losses).all()
+    coded = np.empty((3, wire.length), np.uint8)
+    assert (halved.pack(coded) == losses).all()
     assert halved.differences is not None
-    unpacked = [halved.differences.add(n, row) for n, row in enumerate(packed)]
+    unpacked = [halved.differences.add(n, row) for n, row in enumerate(coded)]
     assert np.array(unpacked) == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
 
