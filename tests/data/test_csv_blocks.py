@@ -119,7 +119,7 @@ def test_a_cell_that_goes_on_in_the_next_block(monkeypatch: pytest.MonkeyPatch) 
         [["4"], ["x\ny\nz\n\n\nw"], ["6"]],
         [["7"], ["8"], ["9"]],
     ]
-    with pytest.raises(DataError, match="line 10 has, got 2"):
+    with pytest.raises(DataError, match="cells of line 10, got 2"):
         blocks(text + "1,2\n", Reading(), "abc")
 
 

@@ -37,8 +37,8 @@ def test_separators_and_compression(tmp_path: Path, name: str) -> None:
     [
         ("", "must have a column 't'"),
         ("a,b\n1,2\n", r"must have a column 't', got \['a', 'b'\]"),
-        ("t,x\na,1,2\nb,3,4\n", "must have 2 cells in every line, .* line 2 has, got 3"),
-        ("t,x\na,1\nb,3,4\n", "must have 2 cells in every line, .* line 3 has, got 3"),
+        ("t,x\na,1,2\nb,3,4\n", "must have 2 cells in every line, .* cells of line 2, got 3"),
+        ("t,x\na,1\nb,3,4\n", "must have 2 cells in every line, .* cells of line 3, got 3"),
         ('t,x\na,"1\n', "must be readable"),
     ],
 )
@@ -64,7 +64,7 @@ def test_text_without_a_header_line(tmp_path: Path) -> None:
         "width": [3.5, 3.0],
         "t": ["setosa"] * 2,
     }
-    with pytest.raises(DataError, match=r"must have 2 cells in every line.*line 1 has, got 3"):
+    with pytest.raises(DataError, match=r"must have 2 cells in every line.*cells of line 1, got 3"):
         read_file(path, reading=Reading(header=("length", "t")))
 
 
@@ -86,7 +86,7 @@ def test_other_separators_and_encodings_are_named(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"must have 3 cells in every line, .* line 3 has, got 2"):
+    with pytest.raises(DataError, match=r"must have 3 cells in every line, .* cells of line 3, got 2"):
         read_file(write_text(tmp_path, "t,x,y\na,1,2\nb,3"))
 
 
