@@ -9,8 +9,8 @@ import pytest
 
 from asyncdmtl import data, exchange, learning
 
-# Modules whose last bits do not matter: baselines, scores, pictures of models, a proposal that Cholesky's factors
-# check, and sketches of models, which are compared up to rounding.
+# Modules whose last bits do not matter: baselines, scores, pictures of models, a proposal that Cholesky's
+# factors check, and sketches of models, which are compared up to rounding.
 APART = {"baseline", "metrics", "structure", "selection", "smoothness", "states"}
 MODULES = sorted(
     path
