@@ -102,7 +102,7 @@ class BlockReader:
         while lines.tell() < len(text) and (row := next(reader, None)) is not None:
             if row and len(row) != self._width:
                 number = self._lines + reader.line_num
-                rule = f"must have {self._width} cells in every line, as the first has; cells of line {number}"
+                rule = f"must have {self._width} cells in every line, as the first; cells of line {number}"
                 raise DataError(f"data file {self._name}", rule, len(row))
             rows.append(row)
         self._lines += reader.line_num
