@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "Train on this machine: one server and worker processes that talk over TCP.",
     "predict": "Predict every row of FILES (.csv, .tsv, .parquet, .npz) with the MODEL that --save wrote.",
     "report": "Show the report in FILE again: as tables, a picture, or a page for browsers.",
+    "show": "Show the coefficients of the MODEL that --save wrote, for each task.",
     "plan": "Plan for the placement in FILE, and explain the plan.",
     "place": "Find a placement of least total load for given storage, with the bound over all placements "
     "beside it.",
