@@ -45,6 +45,10 @@ SCALAR_BYTES = 32
 # predicted with some 99.9 % probability, which further rounds only raise.
 SEPARATED = 1e-3
 
+# A partition's gradient that is so many times steeper than the median of all is left to a robust aggregate,
+# which leaves it out; steps are not shortened for it.
+_STEEP = 10.0
+
 # The logistic loss of a row without a model.
 _LOG_2 = 0.6931471805599453
 
@@ -85,14 +89,20 @@ class Problem:
         same label has no minimum: loss and gradient vanish as the intercept grows. In that limit the loss is
         0 and the coupling alone determines the task's coefficients. The intercept is set to the odds
         (n + 1) : 1 for n rows (Laplace's rule of succession).
+    damping : tuple of float
+        The factor of each task's gradient: 1, or less for a task whose robust aggregate may be so steep that
+        steps of these lengths would diverge. Its models then come slowly to where they would come otherwise,
+        and λ weighs more for them.
     step_lengths : (float, float)
         The step lengths for the columns that the coupling involves, and for a free intercept; `epochs` times
         as long where updates are models. Without a free intercept the first is `1/L` with `L = max_t Σ_{n ∈
         S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of every task's gradient; `n_t` is the
-        weight of the task. With a free intercept they are `1/(1.25·L)` and `1/(5·curvature)`: the
-        block-diagonal matrix of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`,
-        since `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows; on real
-        data `a = 4` takes half the rounds of one common step.
+        weight of the task. Robust aggregates count a `smoothness_n` as ten times the median of all at most,
+        so that one partition with large numbers does not shorten the steps of all tasks. With a free
+        intercept the lengths are `1/(1.25·L)` and `1/(5·curvature)`: the block-diagonal matrix of
+        `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`, since
+        `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows; on real data
+        `a = 4` takes half the rounds of one common step.
 
     Raises
     ------
@@ -119,7 +129,8 @@ class Problem:
         self.loss = LOSSES[settings.loss]
         self.fixed = self._fixed_intercepts()
         self.coupling = self.make_coupling(settings.coupling, settings.strength or 0.0)
-        steepest = max(self.task_means([info.smoothness for info in infos])) or 1.0
+        steepest = self._steepest()
+        self.damping = self._damping(steepest)
         free = settings.intercept == "free"
         epochs = settings.epochs if self.update == "model" else 1
         bound = (1.25 if free else 1.0) * steepest
@@ -319,6 +330,23 @@ class Problem:
                 size = float(log1p(total(self.weights[list(S)])))
                 fixed[t] = size if classes == {"1"} else -size
         return fixed
+
+    def _steepest(self) -> float:
+        """`L`, which bounds every task's gradient, see `step_lengths`; 1 if all features are 0."""
+        smoothness = np.array([info.smoothness for info in self.infos])
+        if self.settings.aggregate != "mean":
+            smoothness = np.minimum(smoothness, _STEEP * float(np.median(smoothness)) or np.inf)
+        return max(self.task_means(smoothness)) or 1.0
+
+    def _damping(self, steepest: float) -> tuple[float, ...]:
+        if self.settings.aggregate == "mean":
+            return (1.0,) * len(self.tasks)
+        psi, factors = AGGREGATES[self.settings.aggregate], []
+        for S in map(list, self.partitions_of):
+            smoothness = np.array([[self.infos[n].smoothness] for n in S])
+            bound = float(psi(smoothness, self.weights[S])[0])
+            factors.append(1.0 if bound <= 2.0 * steepest else steepest / bound)
+        return tuple(factors)
 
     def task_means(self, values: ArrayLike) -> list[float]:
         """The weighted mean over each task's partitions of a value per partition."""

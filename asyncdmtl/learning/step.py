@@ -138,9 +138,9 @@ class ProximalStep:
         V = self._scratched("target", cols.stop - cols.start) if out is None else out
         gradients = self._problem.update == "gradient"
         length = -self._problem.step_lengths[int(cols.start >= self._problem.coupled)]
-        for v, z in zip(V, Z(cols), strict=True):
+        for v, z, damping in zip(V, Z(cols), self._problem.damping, strict=True):
             if gradients:
-                np.multiply(z, length, out=v, casting="same_kind")
+                np.multiply(z, length * damping, out=v, casting="same_kind")
             else:
                 v[:] = z
         if gradients:

@@ -107,9 +107,15 @@ def _end(record: RunRecord) -> Report:
 
 
 def _reached(record: RunRecord) -> str:
-    """The point that training reached: "minimum" or "fixed point" within its tolerance, or "rounds"."""
+    """The point that training reached: "minimum" or "fixed point" within its tolerance, or "rounds".
+
+    It is "precision" if the problem was solved, but float64 does not allow the tolerance.
+    """
     if not record.converged:
         return "rounds"
+    outcome, tolerance = record.outcome, record.settings.tolerance
+    if outcome is not None and tolerance and outcome.gap > tolerance * abs(outcome.objective):
+        return "precision"
     return "minimum" if record.problem.minimises else "fixed point"
 
 

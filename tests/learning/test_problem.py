@@ -273,3 +273,20 @@ def test_only_means_of_gradients_lead_to_the_minimum() -> None:
     assert make_problem(partitions, update="statistics").minimises
     assert not make_problem(partitions, aggregate="median").minimises
     assert not make_problem(partitions, update="model", accelerated=False).minimises
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_one_steep_partition_does_not_shorten_the_steps_of_robust_runs(parts: int) -> None:
+    plain = [replace(p, task=f"t{n // parts}") for n, p in enumerate(make_partitions(4 * parts, "squared"))]
+    bent = [replace(plain[0], X=1e3 * plain[0].X), *plain[1:]]
+    for aggregate in ("median", "trimmed-mean", "geometric-median", "krum"):
+        before, after = (make_problem(case, aggregate=aggregate) for case in (plain, bent))
+        assert after.step_lengths[0] > 0.1 * before.step_lengths[0]
+        assert before.damping == (1.0,) * 4
+        assert after.damping[1:] == (1.0,) * 3
+        # A mean of two partitions leaves none out: that task is slow, and no other. Of two partitions the
+        # geometric median is the heavier one.
+        assert (after.damping[0] < 1e-3) == (parts == 2 and aggregate != "geometric-median")
+    mean = make_problem(bent)
+    assert mean.step_lengths[0] < 1e-4 * make_problem(plain).step_lengths[0]
+    assert mean.damping == (1.0,) * 4

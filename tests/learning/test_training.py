@@ -269,3 +269,22 @@ def test_training_ends_where_the_least_objective_is_0(update: str, coupling: str
     assert trained.converged
     assert trained.objectives[-1] < 1e-20
     np.testing.assert_allclose(trained.models.coef_, [[200.0, 100.0]] * 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("aggregate", ["median", "trimmed-mean", "geometric-median"])
+def test_other_tasks_do_not_suffer_from_a_partition_with_large_numbers(aggregate: str) -> None:
+    rng, partitions, tests = np.random.default_rng(0), [], []
+    base = rng.normal(size=(2, 6))
+    for t in range(5):
+        w = rng.normal(size=2) @ base
+        for p in range(5):
+            X = rng.normal(size=(30, 6))
+            y = X @ w + 0.1 * rng.normal(size=30)
+            partitions.append(Partition(f"{t}/{p}", f"t{t}", X * (1e3 if t + p == 0 else 1.0), y))
+        X = rng.normal(size=(200, 6))
+        tests.append((f"t{t}", X, X @ w + 0.1 * rng.normal(size=200)))
+    settings = Settings("squared", "nuclear", 0.05, 400, aggregate=aggregate, tolerance=1e-6, dtype="float64")
+    models = train(partitions, settings).models
+    errors = [float(np.sqrt(np.mean((models.predict(X, t) - y) ** 2))) for t, X, y in tests]
+    # The noise alone makes 0.1.
+    assert max(errors) < 0.2
