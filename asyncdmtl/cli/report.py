@@ -44,7 +44,9 @@ _KEYS = {
     "--plot", "picture", type=click.Path(path_type=Path), help="Draw loads, training and test scores here."
 )
 def main(file: Path, page: Path | None, picture: Path | None, format: str, **given: Any) -> None:
-    """Show the report in FILE that `run` or `server` wrote with --report.
+    """Show the report in FILE again: as tables, a picture, or a page for browsers.
+
+    FILE is what `run` or `server` wrote with --report.
 
     Exit codes: 0 done, 1 failed, 2 usage.
     """

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asyncdmtl.data.columns import as_text
 from asyncdmtl.data.encoding import Encoding
@@ -34,6 +34,10 @@ from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.placement import natural_key
 
 log = logging.getLogger(__name__)
+
+# The factor between the sizes of raw columns above which a warning tells of it. The rounds of gradients grow
+# with its square, and digits of a solution are lost with it.
+MOST_SIZES = 1e3
 
 # The least standard deviation of a column of numbers; that of `LEAST_SQUARES` is far below.
 _LEAST_SCALE = 2.0**-450
@@ -96,6 +100,8 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre:
     if not columns:
         raise DataError("features", "must not all be constant", dropped)
     _warn(dropped)
+    if not standardise:
+        _warn_of_sizes(columns, ordered)
     return Encoding(tuple(columns), dropped, target, classes, offset)
 
 
@@ -107,6 +113,25 @@ def _warn(dropped: Mapping[str, str]) -> None:
             log.warning("column %r is left out: %s", *names, reason)
         else:
             log.warning("columns %s are left out: each %s", names, reason.removeprefix("it "))
+
+
+def _warn_of_sizes(columns: Sequence[EncodedColumn], surveys: Mapping[str, Survey]) -> None:
+    """Warn if columns of numbers differ so much in size that training on them as they are is unsafe."""
+    sizes: dict[str, float] = {}
+    for column in columns:
+        if isinstance(column, NumberColumn):
+            parts = [survey.columns[column.name] for survey in surveys.values()]
+            moments = Moments.pooled([part for part in parts if isinstance(part, Moments)])
+            sizes[column.name] = abs(moments.mean) + math.sqrt(moments.M2 / moments.count)
+    if not sizes:
+        return
+    small, large = min(sizes, key=sizes.__getitem__), max(sizes, key=sizes.__getitem__)
+    if sizes[large] > MOST_SIZES * sizes[small]:
+        log.warning(
+            "columns %r and %r differ in size by a factor of %.0e: trained on as they are, models may end "
+            "far from the least objective, or take very many rounds; --standardise brings all to one scale",
+            small, large, sizes[large] / sizes[small],
+        )  # fmt: skip
 
 
 def _check_weights(surveys: Mapping[str, Survey]) -> None:

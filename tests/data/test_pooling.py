@@ -240,3 +240,16 @@ def test_weights_in_some_partitions_only_are_refused() -> None:
 def test_the_same_rows_under_two_names_are_told(caplog: pytest.LogCaptureFixture) -> None:
     encoding_of(raw_partition("a/t", {"a": [1, 2]}, [1, 2]), raw_partition("b/t", {"a": [2, 1]}, [2, 1]))
     assert "partitions 'a/t' and 'b/t' have the same rows, which count twice" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("factor", "standardise", "told"), [(1e4, False, 1), (1e4, True, 0), (10.0, False, 0)]
+)
+def test_raw_columns_of_very_different_sizes_are_warned_of(
+    factor: float, standardise: bool, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = {"a": RNG.standard_normal(9), "b": factor * RNG.standard_normal(9), "k": ["x", "y", "z"] * 3}
+    parts = [raw_partition("p0", columns, RNG.standard_normal(9))]
+    with caplog.at_level(logging.WARNING):
+        encoding_of(*parts, standardise=standardise)
+    assert caplog.text.count("columns 'a' and 'b' differ in size by a factor of") == told
