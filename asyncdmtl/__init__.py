@@ -30,6 +30,7 @@ from asyncdmtl.errors import (
     PlanError,
     ProtocolError,
     RemoteProtocolError,
+    StateError,
     UsageError,
     WaitError,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "PlanError",
     "ProtocolError",
     "RemoteProtocolError",
+    "StateError",
     "UsageError",
     "WaitError",
     "compare",

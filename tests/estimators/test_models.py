@@ -222,6 +222,7 @@ def test_local_models_of_a_learner() -> None:
     assert again.coef_.tobytes() != model.coef_.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:All coefficients are 0")  # at the largest λ that is tried
 @pytest.mark.parametrize("kind", [CodedMultiTaskRegressorCV, CodedMultiTaskClassifierCV])
 def test_strengths_are_chosen_by_cross_validation(kind: Any) -> None:
     y = Y if kind is CodedMultiTaskRegressorCV else LABELS
@@ -245,6 +246,7 @@ def test_a_path_is_found_where_none_is_given() -> None:
     assert model.score(X, Y, TASKS) > 0.9
 
 
+@pytest.mark.filterwarnings("ignore:All coefficients are 0")  # at the largest λ that is tried
 def test_grid_search_passes_tasks_on() -> None:
     with sklearn.config_context(enable_metadata_routing=True):
         model = CodedMultiTaskRegressor().set_fit_request(tasks=True).set_score_request(tasks=True)

@@ -54,12 +54,13 @@ def test_a_machine_with_other_bits_that_the_probe_did_not_see_is_named(tmp_path:
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
     broken = Machine("broken", {**PRESCOTT.environment, "PYTHONPATH": path})
-    outcome = run_on(AS_IT_IS, [AS_IT_IS, AS_IT_IS, broken], [*OPTIONS, "--coupling=l21", "--dtype=float64"])
+    options = ["--workers=4", "--rounds=6", "--coupling=l21", "--dtype=float64"]
+    outcome = run_on(AS_IT_IS, [AS_IT_IS, AS_IT_IS, AS_IT_IS, broken], options)
     assert set(outcome.codes.values()) == {0}, outcome.told
-    assert len(outcome.models) == 3
+    assert len(outcome.models) == 4
     assert len(set(outcome.models.values())) == 1
     incidents = outcome.report["report"]["incidents"]
-    assert {incident["worker"] for incident in incidents} == {"w2"}
+    assert {incident["worker"] for incident in incidents} == {"w3"}
     for incident in incidents:
         assert "computed other bits of ['p" in incident["reason"]
         assert "python -m asyncdmtl.arithmetic" in incident["reason"]
