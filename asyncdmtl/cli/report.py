@@ -9,13 +9,11 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import command
-from asyncdmtl.cli.outputs import check_outputs
+from asyncdmtl.cli.outputs import check_outputs, print_report
 from asyncdmtl.errors import UsageError
-from asyncdmtl.report.json_output import emit
 from asyncdmtl.report.page import write_page
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import Report
-from asyncdmtl.report.run_tables import show_run
 
 # Keys that every report of a run has.
 _KEYS = {
@@ -56,15 +54,9 @@ def main(file: Path, page: Path | None, picture: Path | None, format: str, **giv
     try:
         if page is not None:
             write_page(report, page)
-        if picture is not None:
-            # Imported here, because Matplotlib takes a second to import.
-            from asyncdmtl.report.run_pictures import plot_run
-
-            plot_run(report, picture)
-        if format == "json":
-            emit({"event": "finished", "report": report})
-        else:
-            show_run(report)
+        print_report(report, format, picture)
+    except UsageError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         rule = f"must be a report that this version can show ({type(error).__name__}: {error})"
         raise UsageError("FILE", rule, str(file)) from error

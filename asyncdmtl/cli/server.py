@@ -14,7 +14,7 @@ import click
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, show
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
-from asyncdmtl.cli.outputs import check_outputs
+from asyncdmtl.cli.outputs import check_outputs, print_report
 from asyncdmtl.cli.training_options import make_settings, training_options
 from asyncdmtl.data import loading, recipes
 from asyncdmtl.errors import UsageError
@@ -295,18 +295,7 @@ def _print_report(record: RunRecord, format: str, file: Path | None, picture: Pa
     report = report_run(record)
     if file is not None:
         write_report(report, file)
-    if picture is not None:
-        # Imported here, because Matplotlib takes a second to import.
-        from asyncdmtl.report.run_pictures import plot_run
-
-        plot_run(report, picture)
-    if format == "json":
-        emit({"event": "finished", "report": report})
-    else:
-        # Imported here, because a server that reports in JSON needs no tables.
-        from asyncdmtl.report.run_tables import show_run
-
-        show_run(report)
+    print_report(report, format, picture)
 
 
 def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | None:

@@ -148,7 +148,10 @@ def _pieces(client: Client, data: Any) -> list[tuple[int, Future]]:
 
 def _rows(n: int, table: Any) -> int:
     """The number of rows of a piece; UsageError if it is no table."""
-    return int(_arrow(n, table).num_rows)
+    if not isinstance(table, pa.Table) and not (hasattr(table, "columns") and hasattr(table, "iloc")):
+        rule = "must be a DataFrame of pandas or a table of pyarrow"
+        raise UsageError(f"piece {n} of the data", rule, type(table).__name__)
+    return len(table)
 
 
 def _held(
@@ -185,14 +188,7 @@ class _Reader:
             files = []
             for n, table in data:
                 files.append(str(Path(folder) / f"{n}.parquet"))
-                pq.write_table(_arrow(n, table), files[-1])
+                is_arrow = isinstance(table, pa.Table)
+                arrow = table if is_arrow else pa.Table.from_pandas(table, preserve_index=False)
+                pq.write_table(arrow, files[-1])
             return load_partitions(replace(self.spec, files=tuple(files)))
-
-
-def _arrow(n: int, table: Any) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
-    if not hasattr(table, "columns") or not hasattr(table, "iloc"):
-        rule = "must be a DataFrame of pandas or a table of pyarrow"
-        raise UsageError(f"piece {n} of the data", rule, type(table).__name__)
-    return pa.Table.from_pandas(table, preserve_index=False)

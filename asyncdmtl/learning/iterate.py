@@ -109,12 +109,11 @@ class Iterate:
             if matrix is not None:
                 matrix[list(rows)] = models
 
-    def state(self) -> NDArray[np.uint8]:
-        """All that another process needs to continue from here, as `problem.iterate_bytes` bytes."""
-        return np.concatenate(self.state_parts())
-
     def state_parts(self) -> list[NDArray[np.uint8]]:
-        """The parts of `state`, one after the other; the models are no copies."""
+        """The parts of all that another process needs to continue from here, `problem.iterate_bytes` bytes.
+
+        The models are no copies.
+        """
         matrices = [m.reshape(-1).view(np.uint8) for m in (self.W, self._before) if m is not None]
         scalars = np.array([self._t, self._momentum, self.residual, self.steps], np.float64)
         return [*matrices, scalars.view(np.uint8)]

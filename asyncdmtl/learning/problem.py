@@ -33,6 +33,7 @@ from asyncdmtl.learning.updates import (
     candidates_wire,
     coupling_names,
     forecasts,
+    minimises,
     resolve,
     statistics_layout,
 )
@@ -166,12 +167,8 @@ class Problem:
 
     @property
     def minimises(self) -> bool:
-        """Whether models that rounds leave in place are the minimum of the objective.
-
-        Robust aggregates of gradients are not the gradient of the task's loss, and means of models after
-        local epochs do not minimise it: such rounds end at a fixed point of theirs, somewhat above.
-        """
-        return self.settings.aggregate == "mean" and self.update != "model"
+        """Whether models that rounds leave in place are the minimum of the objective."""
+        return minimises(self.settings.aggregate, self.update)
 
     @property
     def tests(self) -> bool:

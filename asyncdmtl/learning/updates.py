@@ -41,6 +41,15 @@ ROUND_BYTES = 40
 METRIC_NUMBERS = 1 << 20
 
 
+def minimises(aggregate: str, update: str) -> bool:
+    """Whether the models that rounds leave in place are the minimum of the objective.
+
+    Robust aggregates of gradients are not the gradient of the task's loss, and means of models after local
+    epochs do not minimise it: such rounds end at a fixed point of theirs, somewhat above.
+    """
+    return aggregate == "mean" and update != "model"
+
+
 @dataclass(frozen=True)
 class Forecast:
     """The predicted traffic of a kind of update.

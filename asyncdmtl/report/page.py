@@ -52,7 +52,6 @@ def page_state(report: Report) -> Report:
             if entry["objective"] is not None
         ],
         "plan": {
-            "number": len({incident["round"] for incident in report["incidents"]}),
             "strategy": report["strategy"],
             "subpackets": report["vector"]["subpackets"],
             "network": "",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.learning.outcome import zero_words
+from asyncdmtl.learning.updates import minimises
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
@@ -175,8 +176,8 @@ def _above(gap: float, objective: float) -> str:
 
 
 def _minimises(report: Report) -> bool:
-    """Whether the models that rounds leave in place are the minimum, see `Problem.minimises`."""
-    return bool(report["settings"]["aggregate"] == "mean" and report["training"].get("update") != "model")
+    """Whether the models that rounds leave in place are the minimum (`updates.minimises`)."""
+    return minimises(report["settings"]["aggregate"], report["training"].get("update", ""))
 
 
 def _load_table(report: Report) -> Table:

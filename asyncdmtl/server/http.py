@@ -162,7 +162,9 @@ class HttpServer:
                     empty = False
                 else:
                     answer, empty = self._answer(text)
-            self._clients[asyncio.current_task()] = True  # type: ignore[index]
+            task = asyncio.current_task()
+            assert task is not None
+            self._clients[task] = True
             if isinstance(answer, Answer):
                 writer.write(answer.encoded(empty=empty))
             else:
@@ -181,10 +183,11 @@ class HttpServer:
         if request.method not in ("GET", "HEAD"):
             return Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers="Allow: GET, HEAD\r\n"), False
         empty = request.method == "HEAD"
-        if self._guarded and (refused := self._refusal(request)) is not None:
-            return refused, empty
         page = self._pages.get(request.path)
-        return (Answer(HTTPStatus.NOT_FOUND) if page is None else page()), empty
+        if page is None:
+            return Answer(HTTPStatus.NOT_FOUND), empty
+        refused = self._refusal(request) if self._guarded else None
+        return (page() if refused is None else refused), empty
 
     def _refusal(self, request: _Request) -> Answer | None:
         """The answer to a client that may not see the pages; None if it may."""

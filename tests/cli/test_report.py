@@ -53,6 +53,12 @@ def test_other_files_are_refused(tmp_path: Path, content: str | None, rule: str)
         raise result.exception
 
 
+def test_a_page_that_cannot_be_written_is_named(file: Path) -> None:
+    result = show(str(file), "--html", "/dev/full")
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception).startswith("--html must be writable (No space left on device)")
+
+
 def test_a_report_with_other_content_is_refused(file: Path, tmp_path: Path) -> None:
     content: dict[str, Any] = json.loads(file.read_text())
     path = tmp_path / "odd.json"

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 
 import pytest
 from distributed import Client
@@ -28,10 +30,6 @@ def client() -> Iterator[Client]:
         yield made
 
 
-def own_process(_: int) -> int:
-    return os.getpid()
-
-
 def test_models_are_those_of_the_twin(client: Client) -> None:
     record, models = run_with_partitions(client, run_options(workers=3), STORED)
     assert models.coef_.tobytes() == train(PARTITIONS, make_settings()).models.coef_.tobytes()
@@ -45,7 +43,8 @@ def test_a_server_beyond_this_machine_is_encrypted(client: Client) -> None:
         for address, own in zip(addresses(client), STORED.values(), strict=True)
     }
     # Each host has an address of its own in 127.0.0.0/8, but "0.0.0.0" is none of the loopback interface.
-    _, models = run_on_workers(client, run_options(workers=3), held, tuple, host="0.0.0.0")
+    record, models = run_on_workers(client, run_options(workers=3), held, tuple, host="0.0.0.0")
+    assert "tls" in {entry.kind for entry in record.ledger.entries()}
     assert models.coef_.tobytes() == train(PARTITIONS, make_settings()).models.coef_.tobytes()
 
 
@@ -60,6 +59,21 @@ def test_an_estimator_trains_on_dask_workers(client: Client) -> None:
     assert same
     with pytest.raises(UsageError, match="workers must be at most the number of Dask workers, 3, got 4"):
         CodedMultiTaskRegressor(strength=0.1, cluster=client, workers=4).fit(X, y, tasks)
+
+
+def test_runs_on_the_same_workers_wait_for_each_other(client: Client) -> None:
+    served: list[str] = []
+
+    def go(name: str) -> None:
+        held = dict(
+            zip(addresses(client), (client.scatter(own, hash=False) for own in STORED.values()), strict=True)
+        )
+        run_on_workers(client, run_options(workers=3), held, tuple, lambda event: served.append(name))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(go, "abc"))
+    # Events of one run never come between those of another.
+    assert len([name for name, _ in groupby(served)]) == 3
 
 
 def test_a_worker_that_is_killed_changes_nothing() -> None:

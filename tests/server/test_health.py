@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from support.requests import raw_answer
 
 from asyncdmtl.errors import LinkError
 from asyncdmtl.protocol.ledger import Ledger
@@ -26,13 +26,7 @@ class Asker:
 
     async def raw(self, request: bytes) -> bytes:
         """The answer to these bytes, until the connection ends."""
-        reader, writer = await asyncio.open_connection(*self.address)
-        try:
-            writer.write(request)
-            async with asyncio.timeout(20):
-                return await reader.read()
-        finally:
-            writer.close()
+        return await raw_answer(self.address, request)
 
     async def get(self, target: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
         """Status, headers and body of a response."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 import pytest
+from support.requests import raw_answer
 
 from asyncdmtl.errors import LinkError
 from asyncdmtl.server import http
@@ -40,13 +41,7 @@ class Asked:
 
     async def raw(self, request: bytes) -> bytes:
         """The answer to these bytes, until the connection ends."""
-        reader, writer = await asyncio.open_connection(*self.address)
-        try:
-            writer.write(request)
-            async with asyncio.timeout(20):
-                return await reader.read()
-        finally:
-            writer.close()
+        return await raw_answer(self.address, request)
 
     async def get(self, target: str, *headers: str) -> tuple[int, str]:
         """The status of an answer, and all of it."""
