@@ -12,7 +12,8 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
-from asyncdmtl.exchange.sides import NOBODY, PENALTY_WORKERS, ServerSide, Upload
+from asyncdmtl.exchange.confirmation import DigestGroups
+from asyncdmtl.exchange.sides import NOBODY, ServerSide, UnconfirmedError, Upload
 from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -36,15 +37,25 @@ class CodedServerSide(ServerSide):
         Whether some workers receive their rows from a multicast group.
     digest : Digest, optional
         The digests of the run.
+    detailed : bool
+        Whether workers send all their values, rather than confirm those that others tell (`confirmation`).
     """
 
     plan: Plan
 
     def __init__(
-        self, plan: Plan, problem: Problem, *, grouped: bool = False, digest: Digest = UNKEYED
+        self,
+        plan: Plan,
+        problem: Problem,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> None:
         super().__init__(plan, problem)
         self._digest = digest
+        self._detailed = detailed
+        self._groups = DigestGroups(plan, digest)
         self.group_plan = plan
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
         self._down_format = self._format_of_results(grouped)
@@ -52,15 +63,8 @@ class CodedServerSide(ServerSide):
         self._recombine = plan.coders.recombiner
         widths = [int(cols.stop - cols.start) for cols in self.down_ranges]
         self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in widths]
+        # The agreed digests of all units or, if not `detailed`, of all groups; later, of what is broadcast.
         self._digests: list[bytes] = []
-        # Digests are numbered: `n` for the update of partition n, then `N + t` for the aggregate of task t
-        # where aggregates are units.
-        N = len(plan.placement.partitions)
-        self._told = [
-            (*stored, *(N + t for t in plan.units.aggregates_in(held)))
-            for stored, held in zip(plan.placement.stored, plan.units.held, strict=True)
-        ]
-        self._digest_of_unit = (*plan.units.updates, *(N + t for t in plan.units.aggregated))
 
     @property
     def vector_bytes(self) -> int:
@@ -92,21 +96,39 @@ class CodedServerSide(ServerSide):
 
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan."""
+        told = len(self._groups.digests_of[worker]), len(self.plan.placement.stored[worker])
+        digests, losses = told if self._detailed else self._groups.counts(worker)
         counts = {
             "bytes of rows": (upload.size, self.uplink_bytes(worker)),
-            "digests": (len(upload.digests), len(self._told[worker])),
-            "losses": (len(upload.losses), len(self.plan.placement.stored[worker])),
+            "digests": (len(upload.digests), digests),
+            "losses": (len(upload.losses), losses),
         }
         for what, (got, expected) in counts.items():
             if got != expected:
                 name = self.plan.placement.workers[worker]
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
+    def completed(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+        """The uploads with all values that other workers told for them."""
+        if self._detailed:
+            return uploads
+        workers = self.plan.placement.workers
+        states = self.expected_checks(final=False) or [uploads[0].state] * len(workers)
+        return self._groups.completed(workers, uploads, states)
+
     def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order."""
+        if not self._detailed:
+            # All workers have confirmed the values (`completed`).
+            confirmed = {
+                g: d for held, upload in zip(self._groups.held, uploads, strict=True)
+                for g, d in zip(held, upload.digests, strict=True)
+            }  # fmt: skip
+            self._digests = [confirmed[g] for g in range(len(confirmed))]
+            return
         workers, N = self.plan.placement.workers, len(self.plan.placement.partitions)
         claims: list[Claims] = [{} for _ in range(N + len(self.problem.tasks))]
-        for worker, told, upload in zip(workers, self._told, uploads, strict=True):
+        for worker, told, upload in zip(workers, self._groups.digests_of, uploads, strict=True):
             # Each update has a loss; aggregates of tasks, which come after the updates, have none.
             losses = chain(upload.losses, repeat(0.0))
             for what, digest, loss in zip(told, upload.digests, losses, strict=False):
@@ -114,14 +136,14 @@ class CodedServerSide(ServerSide):
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.
         self._refuse_disagreement(claims[:N], self._partitions_told(), established)
         self._refuse_disagreement(claims[N:], self._tasks_told(), established)
-        self._digests = [next(iter(claims[what]))[0] for what in self._digest_of_unit]
+        self._digests = [next(iter(claims[what]))[0] for what in self._groups.of_units]
         self._agree_on_measures(uploads)
 
     def _agree_on_measures(self, uploads: Sequence[Upload]) -> None:
         """Raise StateError unless all workers have sent the same penalty and residual."""
         workers = self.plan.placement.workers
-        for what, count in (("penalty", PENALTY_WORKERS), ("residual", len(workers))):
-            each = zip(workers[:count], uploads, strict=False)
+        for what in ("penalty", "residual"):
+            each = zip(workers, uploads, strict=True)
             values = {worker: float(getattr(upload, what)) for worker, upload in each}
             told = {worker: struct.pack("<d", value) for worker, value in values.items()}
             majority = ExactStates(self._digest).majority(told)
@@ -202,6 +224,12 @@ class RelayServerSide(CodedServerSide):
 
     streams = True
 
+    def digest(self, worker: int) -> bytes:
+        """The combined digest of the groups that `worker` will decode."""
+        if not self._detailed:
+            return self._groups.received_groups(worker, self._digests)
+        return self._groups.received(worker, dict(zip(self._groups.of_units, self._digests, strict=True)))
+
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
         """Combine range `i` of the rows of all workers into range `i` of the downlink."""
         self._recombine(rows, self._down[i])
@@ -214,9 +242,15 @@ class CentralServerSide(CodedServerSide):
     """The server under `central`: it decodes all units, and aggregates updates by task."""
 
     def __init__(
-        self, plan: Plan, problem: Problem, *, grouped: bool = False, digest: Digest = UNKEYED
+        self,
+        plan: Plan,
+        problem: Problem,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> None:
-        super().__init__(plan, problem, grouped=grouped, digest=digest)
+        super().__init__(plan, problem, grouped=grouped, digest=digest, detailed=detailed)
         self._chosen_rows, self._collect = plan.coders.collector()
         self._units = self._format.allocate(len(plan.units.holders))
         self._results = self._down_format.allocate(len(problem.tasks))
@@ -247,9 +281,16 @@ class CentralServerSide(CodedServerSide):
             result[:] = aggregate
 
     def _check_decoded(self, units: Vectors) -> None:
+        groups, made = self._groups, [self._digest(unit) for unit in units]
+        if not self._detailed:
+            numbered = dict(zip(groups.of_units, made, strict=True))
+            decoded = [g for g, members in enumerate(groups.groups) if numbered.keys() >= set(members)]
+            if groups.of_groups(decoded, numbered) != tuple(self._digests[g] for g in decoded):
+                raise UnconfirmedError("the server decoded other updates than their holders computed")
+            return
         names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
-        claims = zip(names, units, self._digests, strict=True)
-        wrong = [(u, name) for u, (name, unit, claim) in enumerate(claims) if self._digest(unit) != claim]
+        claims = zip(names, made, self._digests, strict=True)
+        wrong = [(u, name) for u, (name, digest, claim) in enumerate(claims) if digest != claim]
         if wrong:
             odd, senders = [name for _, name in wrong], self._senders([u for u, _ in wrong])
             origin = f" from {', '.join(map(repr, senders))}" if senders else ""
@@ -279,6 +320,8 @@ class PersonalServerSide(CentralServerSide):
         Whether some workers receive their rows from a multicast group.
     digest : Digest, optional
         The digests of the run.
+    detailed : bool
+        As for `CodedServerSide`.
     """
 
     trainer: Trainer
@@ -291,8 +334,9 @@ class PersonalServerSide(CentralServerSide):
         *,
         grouped: bool = False,
         digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> None:
-        super().__init__(plan, problem, grouped=grouped, digest=digest)
+        super().__init__(plan, problem, grouped=grouped, digest=digest, detailed=detailed)
         self.trainer = trainer or make_trainer(problem, {})
         self._measured = self.trainer.penalty(), self.trainer.residual
 

@@ -14,6 +14,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.exchange.confirmation import DigestGroups
 from asyncdmtl.exchange.sides import Upload, WorkerSide, measured
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
@@ -35,15 +36,26 @@ class CodedWorkerSide(WorkerSide):
         server, because it decides how rows are cut into ranges.
     digest : Digest, optional
         The digests of the run.
+    detailed : bool
+        Whether workers send all their values, rather than confirm those that others tell (`confirmation`).
     """
 
     plan: Plan
 
     def __init__(
-        self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
+        self,
+        plan: Plan,
+        worker: int,
+        trainer: Trainer,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> None:
         self.plan = self.group_plan = plan
         self._digest = digest
+        self._detailed = detailed
+        self._groups = DigestGroups(plan, digest)
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
@@ -91,12 +103,16 @@ class CodedWorkerSide(WorkerSide):
         return Upload(
             self._rows,
             sum(rows.nbytes for rows in self._rows),
-            tuple(self._digest(vector) for vector in (*self._own_updates, *aggregates)),
+            self._digests((*self._own_updates, *aggregates)),
             tuple(map(float, losses)),
             *self._penalty_and_residual(),
             # Checked after the updates are made: a number that was corrupted before them is still there.
             self.state_check(),
         )
+
+    def told(self, upload: Upload) -> Upload:
+        """What this worker sends of an upload."""
+        return upload if self._detailed else self._groups.shortened(self.worker, upload)
 
     def receive(self, i: int, rows: Bytes) -> None:
         """Decode the rows of range `i`, and begin the step with them if that is possible."""
@@ -118,12 +134,25 @@ class CodedWorkerSide(WorkerSide):
     def apply(self, expected: bytes) -> None:
         """Check the digest of the decoded vectors, and take the step to the next models."""
         decoded: Vectors = self._down_format.vectors(self._wanted)  # type: ignore[assignment]
-        if self._digest.combined([self._digest(vector) for vector in decoded]) != expected:
+        if self._digest_of(decoded) != expected:
             raise self._corrupted()
         # A worker that wants no models has nothing to take a step with.
         if not self._helps:
             self._prepare()
             self._step(decoded)
+
+    def _digests(self, vectors: Sequence[Vectors]) -> tuple[bytes, ...]:
+        """The digests that an upload has, of the updates and aggregates of this worker."""
+        if self._detailed:
+            return tuple(map(self._digest, vectors))
+        groups, k = self._groups, self.worker
+        needed = groups.needed(k)
+        made = {i: self._digest(v) for i, v in zip(groups.digests_of[k], vectors, strict=True) if i in needed}
+        return groups.of_groups(groups.held[k], made)
+
+    def _digest_of(self, decoded: Vectors) -> bytes:
+        """The digest of all decoded vectors, which the server sends, too (`ServerSide.digest`)."""
+        return self._digest.combined([self._digest(vector) for vector in decoded])
 
     def _array_of_updates(self, held: Sequence[int]) -> Vectors:
         """The array that local updates are written to: the array of units, if all units are updates."""
@@ -197,7 +226,7 @@ class CodedWorkerSide(WorkerSide):
 
     def _penalty_and_residual(self) -> tuple[float, float]:
         """Penalty and residual, which are the same at all workers."""
-        return measured(self.trainer, self.worker)
+        return measured(self.trainer, self.worker, detailed=self._detailed)
 
     def _vectors(self, packed: Bytes) -> Vectors:
         vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]
@@ -217,11 +246,8 @@ class CodedWorkerSide(WorkerSide):
 class AggregatingWorkerSide(CodedWorkerSide):
     """A worker that takes the step itself, with the aggregates of all tasks."""
 
-    def __init__(
-        self, plan: Plan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
-    ) -> None:
-        super().__init__(plan, worker, trainer, grouped=grouped, digest=digest)
-        self._vectors_by_task: list[list[Vectors]] = []
+    # The vectors of each task, once a round's side information is prepared.
+    _vectors_by_task: Sequence[Sequence[Vectors]] = ()
 
     @abstractmethod
     def _known_vectors(self) -> dict[int, Vectors]:
@@ -266,6 +292,11 @@ class RelayWorkerSide(AggregatingWorkerSide):
     """A worker under `relay`: it decodes the units that it lacks, with its own units as side information."""
 
     streams = True
+
+    def _digest_of(self, decoded: Vectors) -> bytes:
+        numbers = (self._groups.of_units[unit] for unit in self.plan.packed_order(self._delivery.wanted))
+        digests = dict(zip(numbers, map(self._digest, decoded), strict=True))
+        return self._groups.received(self.worker, digests)
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets of this worker's own units, (packets, bytes)."""

@@ -22,9 +22,15 @@ from asyncdmtl.plan.serialization import AnyPlan
 
 NOBODY: Mapping[str, int] = MappingProxyType({})
 
-# The number of workers, the first ones of the plan, that compute the coupling's penalty, so that one of them
-# is outvoted. The penalty of spectral couplings takes as long as a step.
+# The number of workers, the first ones of the plan, that compute the coupling's penalty. The penalty of
+# spectral couplings takes as long as a step. If these three differ, all workers compute it, and the majority
+# is believed, so that only three dishonest workers, in these places, can forge it. Under `linear` the median
+# of the three counts, which two can forge.
 PENALTY_WORKERS = 3
+
+
+class UnconfirmedError(Exception):
+    """Workers computed different values; the round must be made again under a detailed plan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +44,19 @@ class Upload:
     size : int
         Bytes of the rows of all ranges.
     digests : tuple of bytes
-        One for the update of each stored partition (coded strategies), or one for the rows (linear).
+        One for each group of units that the worker holds (`DigestGroups`); in detail, one for the update of
+        each stored partition and for each aggregate that is a unit; or one for the rows (linear).
     losses : tuple of float
         The mean losses of the stored partitions.
     penalty : float
-        The coupling's penalty at the current models; 0 from all but the first `PENALTY_WORKERS` workers.
+        The coupling's penalty at the current models; 0 from all but the first `PENALTY_WORKERS` workers,
+        unless all values are sent in detail.
     residual : float
         `Trainer.residual` of the last step.
     state : bytes
         The check of the state that the worker holds (`WorkerSide.state_check`).
+    confirmation : bytes
+        In a message that leaves out what other workers tell: the digest of all values above; else empty.
     """
 
     rows: tuple[Bytes, ...]
@@ -56,6 +66,7 @@ class Upload:
     penalty: float
     residual: float
     state: bytes = b""
+    confirmation: bytes = b""
 
 
 class Convergence(NamedTuple):
@@ -110,6 +121,10 @@ class WorkerSide(ABC):
 
         The rows in the result stay valid until the next call.
         """
+
+    def told(self, upload: Upload) -> Upload:
+        """What this worker sends of an upload: all, or what no other worker tells and a confirmation."""
+        return upload
 
     @abstractmethod
     def receive(self, i: int, rows: Bytes) -> None:
@@ -242,6 +257,16 @@ class ServerSide(ABC):
             The rows do not match the digest that the worker sent.
         """
 
+    def completed(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+        """The uploads with all values that other workers told for them.
+
+        Raises
+        ------
+        UnconfirmedError
+            A worker computed other values than others told.
+        """
+        return uploads
+
     @abstractmethod
     def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order.
@@ -316,6 +341,6 @@ def losses_by_partition(placement: Placement, uploads: Sequence[Upload]) -> NDAr
     return losses
 
 
-def measured(trainer: Trainer, worker: int) -> tuple[float, float]:
-    """The penalty and the residual that a worker reports."""
-    return (trainer.penalty() if worker < PENALTY_WORKERS else 0.0), trainer.residual
+def measured(trainer: Trainer, worker: int, *, detailed: bool = False) -> tuple[float, float]:
+    """The penalty and the residual that a worker reports; if not `detailed`, few tell the penalty."""
+    return (trainer.penalty() if detailed or worker < PENALTY_WORKERS else 0.0), trainer.residual

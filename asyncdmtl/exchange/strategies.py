@@ -120,7 +120,14 @@ class ExchangeStrategy(ABC):
 
     @abstractmethod
     def worker_side(
-        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
+        self,
+        plan: AnyPlan,
+        worker: int,
+        trainer: Trainer,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> WorkerSide:
         """The side of one worker under a plan of this strategy.
 
@@ -134,6 +141,8 @@ class ExchangeStrategy(ABC):
             Whether some workers are sent their rows by a multicast group.
         digest : Digest, optional
             The digests of the run.
+        detailed : bool
+            Whether workers send all their values, rather than confirm those that others tell.
         """
 
     @abstractmethod
@@ -145,6 +154,7 @@ class ExchangeStrategy(ABC):
         *,
         grouped: bool = False,
         digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> ServerSide:
         """The server's side under a plan of this strategy.
 
@@ -158,6 +168,8 @@ class ExchangeStrategy(ABC):
             Whether some workers receive their rows from a multicast group.
         digest : Digest, optional
             The digests of the run.
+        detailed : bool
+            Whether workers send all their values, rather than confirm those that others tell.
         """
 
     def states(self, problem: Problem, digest: Digest) -> States:
@@ -207,11 +219,18 @@ class _Coded(ExchangeStrategy):
         )
 
     def worker_side(
-        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
+        self,
+        plan: AnyPlan,
+        worker: int,
+        trainer: Trainer,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> WorkerSide:
         """The side of one worker under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._worker_side(plan, worker, trainer, grouped=grouped, digest=digest)
+        return self._worker_side(plan, worker, trainer, grouped=grouped, digest=digest, detailed=detailed)
 
     def server_side(
         self,
@@ -221,10 +240,11 @@ class _Coded(ExchangeStrategy):
         *,
         grouped: bool = False,
         digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> ServerSide:
         """The server's side under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._server_side(plan, problem, grouped=grouped, digest=digest)
+        return self._server_side(plan, problem, grouped=grouped, digest=digest, detailed=detailed)
 
 
 class _Personal(_Coded):
@@ -240,10 +260,11 @@ class _Personal(_Coded):
         *,
         grouped: bool = False,
         digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> ServerSide:
         """The server's side, which goes on with the models of `trainer`."""
         assert isinstance(plan, Plan)
-        return PersonalServerSide(plan, problem, trainer, grouped=grouped, digest=digest)
+        return PersonalServerSide(plan, problem, trainer, grouped=grouped, digest=digest, detailed=detailed)
 
 
 class _Linear(ExchangeStrategy):
@@ -274,7 +295,14 @@ class _Linear(ExchangeStrategy):
         return make_linear_plan(placement, problem.linear_target)
 
     def worker_side(
-        self, plan: AnyPlan, worker: int, trainer: Trainer, *, grouped: bool = False, digest: Digest = UNKEYED
+        self,
+        plan: AnyPlan,
+        worker: int,
+        trainer: Trainer,
+        *,
+        grouped: bool = False,
+        digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> WorkerSide:
         """The side of one worker; its rows never come from a group."""
         assert isinstance(plan, LinearPlan)
@@ -288,6 +316,7 @@ class _Linear(ExchangeStrategy):
         *,
         grouped: bool = False,
         digest: Digest = UNKEYED,
+        detailed: bool = True,
     ) -> ServerSide:
         """The server's side, whose rows never go to a group."""
         assert isinstance(plan, LinearPlan)

@@ -77,6 +77,11 @@ def binary(value: Any, field: str, unit: int, count: int | None = None) -> bytes
     return value
 
 
+def optional(value: Any, field: str, unit: int) -> bytes:
+    """Exactly `unit` bytes, or none."""
+    return binary(value, field, unit, 1 if value else 0)
+
+
 def sequence(value: Any, field: str) -> list[Any]:
     """A list; its items are not checked."""
     if type(value) is not list:

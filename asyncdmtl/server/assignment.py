@@ -45,6 +45,8 @@ class Assignment:
         The members that receive their rows from the group.
     network : str
         The reason for this choice of listeners; empty if no member receives the group.
+    detailed : bool
+        Whether members send all their values, rather than confirm those that others tell.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Assignment:
     side: ServerSide
     listeners: tuple[str, ...] = ()
     network: str = ""
+    detailed: bool = False
 
     def position(self, member: Member) -> int:
         """The index of a member in the plan."""
@@ -101,10 +104,11 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         strategy = strategy.checking
     plan = strategy.make_plan(placement, problem, wants)
     listeners, reason = choose_listeners(plan, hearing)
+    detailed = progress.detailed or progress.checked
     side = strategy.server_side(
-        plan, problem, progress.trainer, grouped=bool(listeners), digest=progress.digest
+        plan, problem, progress.trainer, grouped=bool(listeners), digest=progress.digest, detailed=detailed
     )
-    return Assignment(number, tuple(members), plan, candidates, side, listeners, reason)
+    return Assignment(number, tuple(members), plan, candidates, side, listeners, reason, detailed)
 
 
 def _serves(strategy: ExchangeStrategy, settings: Settings) -> bool:

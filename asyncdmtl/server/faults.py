@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import DisagreementError, IntegrityError, StateError
+from asyncdmtl.exchange.sides import UnconfirmedError
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.training_progress import TrainingProgress
+
+log = logging.getLogger(__name__)
 
 # A worker is excluded if its updates differ from those of other holders in this number of rounds.
 MOST_DISAGREEMENTS = 3
@@ -62,6 +66,11 @@ class Faults:
             yield
             self._corrupted = 0
             return
+        except UnconfirmedError as error:
+            # The round is made again under a detailed plan, which tells the worker at fault.
+            progress = self._progress
+            log.warning("run %s round %d: %s", progress.run, progress.round, error)
+            progress.detailed = True
         except StateError as error:
             if not error.mendable:
                 raise

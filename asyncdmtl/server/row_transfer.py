@@ -108,6 +108,7 @@ class RoundTransfer:
         self.uploads = tuple(
             await self._peers.ask_all({member: self._uplink(k) for k, member in enumerate(members)})
         )
+        self.uploads = tuple(self._side.completed(self.uploads))
         # If a worker holds another state, so are its updates. It is given the right state first.
         told = {m.name: upload.state for m, upload in zip(members, self.uploads, strict=True)}
         self._owner.states.confirm(told, self._side.expected_checks(final=False))
@@ -200,7 +201,7 @@ class RoundTransfer:
         rows = self._shaped(k, 0, uplink.body)
         size = rows.nbytes + uplink.rest
         scalars = uplink.losses, uplink.penalty, uplink.residual
-        upload = Upload((rows,), size, digests, *scalars, uplink.state)
+        upload = Upload((rows,), size, digests, *scalars, uplink.state, uplink.confirmation)
         self._side.check(k, upload)
         return upload
 

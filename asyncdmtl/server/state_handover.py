@@ -158,6 +158,7 @@ class StateHandover:
                 plan_digest,
                 infos,
                 grouped=bool(assignment.listeners),
+                detailed=assignment.detailed,
             )
         await self._peers.send_all(messages)
 

@@ -65,6 +65,8 @@ class TrainingProgress:
     checked : bool
         Whether workers have decoded wrong vectors, so that the server decodes all updates itself from now on,
         to find the worker that sends wrong rows.
+    detailed : bool
+        Whether workers once computed different values, so that all of them send all values from now on.
     digest : Digest
         The digests of the run.
     """
@@ -87,6 +89,7 @@ class TrainingProgress:
     electorate: tuple[str, ...] = ()
     resumed: bool = False
     checked: bool = False
+    detailed: bool = False
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)

@@ -178,9 +178,10 @@ class Participation:
         if self._multicast is not None:
             self._multicast.begin(round_)
         first, *others = (rows.reshape(-1) for rows in upload.rows)
+        told = state.side.told(upload)
         uplink = Uplink(
-            self._plan, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
-            first, upload.size - first.nbytes, upload.state,
+            self._plan, round_, b"".join(told.digests), told.losses, told.penalty, told.residual,
+            first, upload.size - first.nbytes, told.state, told.confirmation,
         )  # fmt: skip
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         self._check_plan()

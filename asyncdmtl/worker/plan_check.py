@@ -58,7 +58,9 @@ def make_worker_side(
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
-    return strategy_of(plan).worker_side(plan, worker, trainer, grouped=assign.grouped, digest=digest)
+    return strategy_of(plan).worker_side(
+        plan, worker, trainer, grouped=assign.grouped, digest=digest, detailed=assign.detailed
+    )
 
 
 def _check_recipe(assign: Assign, name: str) -> None:

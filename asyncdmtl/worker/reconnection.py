@@ -11,6 +11,7 @@ from asyncdmtl.errors import (
     LinkError,
     PeerError,
     RemoteProtocolError,
+    UsageError,
     WaitError,
 )
 from asyncdmtl.net.connection import Connection
@@ -32,9 +33,15 @@ class Reconnection:
         Seconds.
     clock : callable
         A monotonic clock, in seconds.
+
+    Attributes
+    ----------
+    refusal : PeerError or None
+        The reason for which the server refused the worker at the last attempt, if it told one.
     """
 
     def __init__(self, max_wait: float, clock: Callable[[], float]) -> None:
+        self.refusal: PeerError | None = None
         self._max_wait = max_wait
         self._clock = clock
         self._end = clock() + max_wait
@@ -66,6 +73,10 @@ class Reconnection:
         joined : bool
             Whether a server has welcomed this worker before, in this connection or an earlier one.
         """
+        self.refusal = None
+        if isinstance(error, PeerError):
+            refused = not self._welcomed or error.exit_code == UsageError.exit_code
+            self.refusal = error if refused else None
         return _may_return(connection, error, joined=joined) and not self._gives_up(error)
 
     async def pause(self) -> None:

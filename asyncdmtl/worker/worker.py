@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.errors import AsyncDMTLError
+from asyncdmtl.errors import AsyncDMTLError, LinkError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import UNSECURED_WORKER, WorkerSecurity
@@ -85,9 +85,7 @@ class Worker:
         reconnection = Reconnection(self._options.max_wait, asyncio.get_running_loop().time)
         with single_threaded():
             while True:
-                connection = await connect(
-                    host, port, lambda: self._connection(tls), reconnection.seconds_left
-                )
+                connection = await self._connect(host, port, tls, reconnection)
                 log.info("worker %s: connected to %s", name, connection.peer, extra=self.state.log_fields())
                 part = Participation(
                     connection, self._options, self._partitions, self.state, reconnection, self._observer
@@ -107,6 +105,17 @@ class Worker:
                     await part.close()
                     await connection.close()
                 await reconnection.pause()
+
+    async def _connect(
+        self, host: str, port: int, tls: Callable[[], TLSChannel] | None, reconnection: Reconnection
+    ) -> Connection:
+        """A connection to the server; if it is gone since it refused this worker, raise its reason."""
+        try:
+            return await connect(host, port, lambda: self._connection(tls), reconnection.seconds_left)
+        except LinkError as error:
+            if reconnection.refusal is None:
+                raise
+            raise reconnection.refusal from error
 
     @property
     def trained_with(self) -> tuple[Encoding, Settings]:

@@ -112,7 +112,9 @@ class Hand(Script):
         parts = {n: self._own[plan.placement.partitions[n]] for n in plan.placement.stored[k]}
         self.trainer = Trainer(self._problem, parts)
         self.trainer.restore(state)
-        self._side = strategy_of(plan).worker_side(plan, k, self.trainer, digest=digest)
+        self._side = strategy_of(plan).worker_side(
+            plan, k, self.trainer, digest=digest, detailed=assign.detailed
+        )
         self._plan, self._round, self._over = assign.plan, assign.round, assign.over
         if assign.first == StateTransfer.TAKE:
             self.says(AwaitRestore(self._plan))
@@ -135,10 +137,10 @@ class Hand(Script):
         self.before(self._round)
         if self.member.connection.lost:
             return
-        sent = self._side.compute()
+        sent = self._side.told(self._side.compute())
         told = Uplink(
             self._plan, self._round, b"".join(sent.digests), sent.losses, sent.penalty, sent.residual,
-            sent.rows[0].reshape(-1).copy(), 0, sent.state,
+            sent.rows[0].reshape(-1).copy(), 0, sent.state, sent.confirmation,
         )  # fmt: skip
         self.says(self.uplink(told))
 
@@ -157,11 +159,13 @@ class Run:
         settings: Settings = SETTINGS,
         folder: Path | None = None,
         every: int = 1,
+        *,
+        detailed: bool = False,
     ) -> None:
         problem = Problem(settings, [part.info(settings) for part in PARTITIONS])
         self.events: list[ServerEvent] = []
         self.membership = Membership()
-        self.progress = TrainingProgress("run", problem, strategy, self.events.append)
+        self.progress = TrainingProgress("run", problem, strategy, self.events.append, detailed=detailed)
         options = run_options(
             settings=settings,
             strategy=strategy,
@@ -273,7 +277,7 @@ async def test_a_newcomer_is_given_the_state_of_the_training() -> None:
 
 
 async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
-    run = Run()
+    run = Run(detailed=True)
     odd = run.hands["w2"]
     seen: list[int] = []
 
@@ -293,7 +297,7 @@ async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
 
 
 async def test_a_worker_that_differs_again_and_again_is_excluded() -> None:
-    run = Run()
+    run = Run(detailed=True)
     odd = run.hands["w2"]
     odd.uplink = lambda message: replace(message, digests=bytes(16) + message.digests[16:])
     await run.make()
@@ -311,7 +315,7 @@ def flip(message: Uplink) -> Uplink:
 
 
 async def test_a_worker_that_sends_bad_rows_is_excluded() -> None:
-    run = Run("central")
+    run = Run("central", detailed=True)
     sender = run.hands["w0"]
     assert OWN["w0"]
     sender.uplink = flip
@@ -324,7 +328,7 @@ async def test_a_worker_that_sends_bad_rows_is_excluded() -> None:
 
 async def test_rows_that_are_corrupted_round_after_round_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "MOST_CORRUPTED", 2)
-    run = Run("central")
+    run = Run("central", detailed=True)
     run.hands["w0"].uplink = flip
     with pytest.raises(IntegrityError):
         await run.make()
@@ -362,7 +366,9 @@ async def test_a_corrupted_number_in_one_workers_models_is_mended(strategy: str,
     odd.before = corrupt
     await run.make()
     run.check()
-    assert [plan.round for plan in run.plans()] == [0, number]
+    # The state is not confirmed; then all tell all values, and the state is mended.
+    assert [plan.round for plan in run.plans()] == [0, number, number]
+    assert run.progress.detailed
     (incident,) = run.progress.incidents
     assert (incident.round, incident.worker) == (number, "w2")
     assert f"the state of the training at 'w2' in round {number} is not that of most" in incident.reason
@@ -386,7 +392,7 @@ async def test_a_corrupted_final_model_is_mended() -> None:
 
 
 async def test_a_worker_whose_state_differs_again_and_again_is_excluded() -> None:
-    run = Run()
+    run = Run(detailed=True)
     odd = run.hands["w2"]
     odd.uplink = lambda message: replace(message, state=bytes(16))
     await run.make()
@@ -396,7 +402,7 @@ async def test_a_worker_whose_state_differs_again_and_again_is_excluded() -> Non
 
 
 async def test_a_run_ends_where_no_state_has_a_majority() -> None:
-    run = Run()
+    run = Run(detailed=True)
     for name in ("w0", "w1", "w2"):
         run.hands[name].uplink = lambda message: replace(message, state=bytes(16))
     with pytest.raises(StateError, match="in round 0, and no state has a majority") as caught:

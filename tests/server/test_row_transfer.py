@@ -16,6 +16,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import CodingError, DisagreementError, LinkError, RemoteProtocolError
+from asyncdmtl.exchange.sides import UnconfirmedError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes import codec
@@ -55,10 +56,15 @@ class Run:
     """Six workers under one plan, and their sides."""
 
     def __init__(
-        self, strategy: str = "relay", group: Group | None = None, hearing: Sequence[str] = ()
+        self,
+        strategy: str = "relay",
+        group: Group | None = None,
+        hearing: Sequence[str] = (),
+        *,
+        detailed: bool = False,
     ) -> None:
         problem = Problem(SETTINGS, [part.info(SETTINGS) for part in PARTITIONS])
-        progress = TrainingProgress("run", problem, strategy, lambda event: None)
+        progress = TrainingProgress("run", problem, strategy, lambda event: None, detailed=detailed)
         membership = Membership()
         self.scripts = [Script(name, own, hears=name in hearing) for name, own in OWN.items()]
         for script in self.scripts:
@@ -74,6 +80,7 @@ class Run:
                 Trainer(problem, {indices[part.id]: part for part in own}),
                 grouped=bool(group),
                 digest=progress.digest,
+                detailed=made.detailed,
             )
             for k, own in enumerate(OWN.values())
         ]
@@ -81,11 +88,11 @@ class Run:
 
     def messages(self, k: int, round_: int = 0) -> list[Any]:
         """The messages of worker `k` in a round."""
-        upload = self.sides[k].compute()
+        upload = self.sides[k].told(self.sides[k].compute())
         first, *others = (rows.reshape(-1) for rows in upload.rows)
         uplink = Uplink(
             0, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
-            first, upload.size - first.nbytes, upload.state,
+            first, upload.size - first.nbytes, upload.state, upload.confirmation,
         )  # fmt: skip
         return [uplink, *(MoreRows(0, round_, (rows,), rows) for rows in others if rows.nbytes)]
 
@@ -233,8 +240,17 @@ async def test_a_worker_that_is_gone_ends_the_round() -> None:
     assert all(not script.sent for script in run.scripts)
 
 
-async def test_holders_that_differ_are_named_before_anything_goes_down() -> None:
+async def test_values_that_are_not_confirmed_are_noticed_before_anything_goes_down() -> None:
     run = Run()
+    (uplink,) = run.messages(2)
+    run.say(2, [replace(uplink, confirmation=bytes(16))])
+    with pytest.raises(UnconfirmedError, match="'w2' did not compute the values"):
+        await run.make()
+    assert all(not script.sent for script in run.scripts)
+
+
+async def test_holders_that_differ_are_named_before_anything_goes_down() -> None:
+    run = Run(detailed=True)
     (uplink,) = run.messages(2)
     digest = bytes(16)
     run.say(2, [replace(uplink, digests=digest + uplink.digests[16:])])
@@ -297,7 +313,7 @@ async def test_the_group_is_settled_and_stopped() -> None:
     ],
 )
 async def test_a_worker_that_tells_what_cannot_be_is_excluded(wrong: dict[str, Any], complaint: str) -> None:
-    run = Run()
+    run = Run(detailed=True)
     uplink, *more = run.messages(1)
     run.say(but=1, instead=[replace(uplink, **wrong), *more])
     with pytest.raises(ReplanError):

@@ -28,7 +28,13 @@ class RoundExchange:
     """All sides of a run in one process, which pass each other their bytes by hand."""
 
     def __init__(
-        self, placement: Placement, partitions: list[Partition], settings: Settings, strategy: Any
+        self,
+        placement: Placement,
+        partitions: list[Partition],
+        settings: Settings,
+        strategy: Any,
+        *,
+        detailed: bool = True,
     ) -> None:
         infos = [part.info(settings) for part in partitions]
         self.problem = Problem(settings, infos)
@@ -44,20 +50,21 @@ class RoundExchange:
         )
         recipe, plan_digest = recipe_and_digest(self.plan)
         made = strategy_of(self.plan)
-        self.server = made.server_side(self.plan, self.problem, digest=DIGEST)
+        self.server = made.server_side(self.plan, self.problem, digest=DIGEST, detailed=detailed)
         self.workers: list[WorkerSide] = [
             made.worker_side(
                 rebuild(recipe, plan_digest),
                 k,
                 Trainer(self.problem, {n: partitions[n] for n in stored}),
                 digest=DIGEST,
+                detailed=detailed,
             )
             for k, stored in enumerate(placement.stored)
         ]
 
     def up(self) -> list[Upload]:
         """The uploads of all workers, checked by the server."""
-        sent = [worker.compute() for worker in self.workers]
+        sent = [worker.told(worker.compute()) for worker in self.workers]
         for k, part in enumerate(sent):
             self.server.check(k, part)
         return sent
@@ -67,7 +74,7 @@ class RoundExchange:
     ) -> list[list[Bytes]]:
         """The rows that each worker is sent, range by range."""
         server = self.server
-        server.agree(sent, established)
+        server.agree(server.completed(sent), established)
         replies: list[list[Bytes]] = [[] for _ in self.workers]
         for i in range(len(server.ranges)):
             server.put(i, [part.rows[i] for part in sent])

@@ -27,6 +27,7 @@ from asyncdmtl.net.tls import server_context, worker_context
 from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.joining import Declare, Hello, Welcome
+from asyncdmtl.server.events import Joined, Refused
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
@@ -205,3 +206,15 @@ async def test_a_worker_computes_in_one_thread() -> None:
             counted.append(threads())
     assert max(before) == 2
     assert counted == [[1] * len(before), before]
+
+
+async def test_the_loser_of_a_name_is_told_so_even_if_the_server_has_ended_since() -> None:
+    async with cluster(workers=2) as running:
+        first = running.join("all", PARTITIONS)
+        await running.event(Joined, worker="all")
+        loser = running.join("all", PARTITIONS, max_wait=1.0)
+        await running.event(Refused, worker="all")
+        other = running.join("other", PARTITIONS[:1])
+        await asyncio.gather(running.server, first, other)
+        with pytest.raises(PeerError, match="--name must be unique; already joined, got 'all'"):
+            await loser

@@ -25,7 +25,7 @@ from asyncdmtl.protocol.messages.base import (
 )
 
 # The version of the protocol. A server refuses workers of another one.
-VERSION = 6
+VERSION = 7
 
 # Bytes of the random numbers that both ends draw for a proof: enough that none is ever drawn twice.
 PROOF_NONCE_BYTES = 32
@@ -219,7 +219,7 @@ class Declare(Message):
             parse_each(partitions, parse_declaration),
             fields.integer(round_, "round"),
             fields.flag(over, "over"),
-            fields.binary(state, "state check", VECTOR_DIGEST_BYTES, 1 if state else 0),
+            fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
             parse_machine(machine),
             fields.choice(wants, "wants", ("", *WANTS)),
         )

@@ -57,6 +57,8 @@ class Assign(Message):
         All partitions, in the order of the plan.
     grouped : bool
         Whether some workers receive their rows from a multicast group.
+    detailed : bool
+        Whether uplinks have all values of their workers. Otherwise they leave out those that others tell.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -68,6 +70,7 @@ class Assign(Message):
     digest: bytes
     partitions: tuple[PartitionInfo, ...]
     grouped: bool = False
+    detailed: bool = False
 
     @property
     def event(self) -> str:
@@ -76,11 +79,13 @@ class Assign(Message):
     def fields(self) -> list[Any]:
         infos = [pack_info(info) for info in self.partitions]
         recipe = dict(self.recipe)
-        return [self.plan, self.round, self.over, self.first, recipe, self.digest, infos, self.grouped]
+        where = [self.plan, self.round, self.over, self.first]
+        return [*where, recipe, self.digest, infos, self.grouped, self.detailed]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
-        plan, round_, over, first, recipe, digest, partitions, grouped = fields.exactly(values, 8, cls.kind)
+        plan, round_, over, first, *others = fields.exactly(values, 9, cls.kind)
+        recipe, digest, partitions, grouped, detailed = others
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
@@ -90,6 +95,7 @@ class Assign(Message):
             fields.binary(digest, "plan digest", PLAN_DIGEST_BYTES, 1),
             parse_each(partitions, parse_info),
             fields.flag(grouped, "grouped"),
+            fields.flag(detailed, "detailed"),
         )
 
 
@@ -189,17 +195,20 @@ class Uplink(Message):
     plan, round : int
         The plan's number, and the round.
     digests : bytes
-        One digest for the update of each stored partition.
+        Digests of this worker's updates: of all, or of the groups that this worker tells (`DigestGroups`).
     losses : tuple of float
-        The mean losses of the stored partitions, as float64 one after the other.
-    penalty : float
-        The coupling's penalty at the models of this round, from the first three workers; else 0.
-    residual : float
-        The estimate `Trainer.residual` of the last step; infinite before the first step.
+        The mean losses of stored partitions: of all, or of those that this worker tells; float64 one after
+        the other.
+    penalty, residual : float
+        The coupling's penalty at the models of this round, and the estimate `Trainer.residual` of the last
+        step, infinite before the first step; as two float64, or as nothing if both are 0.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     state : bytes
-        The check of the state of the training that the worker holds at the beginning of the round.
+        The check of the state of the training that the worker holds at the beginning of the round; empty if
+        another worker tells it.
+    confirmation : bytes
+        The digest of all values of this worker, sent and left out; empty if all are sent.
     """
 
     number, kind, sender = 10, "uplink", "worker"
@@ -212,30 +221,37 @@ class Uplink(Message):
     residual: float
     body: Bytes = field(default_factory=lambda: NO_BODY)
     rest: int = 0
-    state: bytes = bytes(VECTOR_DIGEST_BYTES)
+    state: bytes = b""
+    confirmation: bytes = b""
 
     def fields(self) -> list[Any]:
         losses = struct.pack(f"<{len(self.losses)}d", *self.losses)
-        told = [self.digests, losses, self.penalty, self.residual]
-        return [self.plan, self.round, *told, self.rest, self.state]
+        measures = struct.pack("<2d", self.penalty, self.residual)
+        told = [self.digests, losses, measures if any(measures) else b""]
+        return [self.plan, self.round, *told, self.state, self.confirmation, self.rest]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
-        plan, round_, digests, losses, penalty, residual, rest, state = fields.exactly(values, 8, cls.kind)
+        plan, round_, digests, losses, *others = fields.exactly(values, 8, cls.kind)
+        measures, state, confirmation, rest = others
         losses = fields.binary(losses, "losses", 8)
+        penalty, residual = struct.unpack(
+            "<2d", fields.optional(measures, "penalty and residual", 16) or bytes(16)
+        )
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
             fields.binary(digests, "update digests", VECTOR_DIGEST_BYTES),
             struct.unpack(f"<{len(losses) // 8}d", losses),
-            fields.real(penalty, "penalty"),
-            fields.real(residual, "residual"),
+            penalty,
+            residual,
             body,
             fields.integer(rest, "rest of the rows"),
-            fields.binary(state, "state check", VECTOR_DIGEST_BYTES, 1),
+            fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
+            fields.optional(confirmation, "confirmation", VECTOR_DIGEST_BYTES),
         )
 
 

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.exchange import DIGEST, RoundExchange
+from support.placements import HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.exchange.confirmation import DigestGroups
+from asyncdmtl.exchange.sides import UnconfirmedError
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
+
+PARTITIONS = make_partitions(6, "squared")
+STRATEGIES = ("relay", "uncoded", "central", "personal")
+
+
+def exchange(strategy: str = "relay") -> RoundExchange:
+    return RoundExchange(HOMOGENEOUS, PARTITIONS, make_settings(), strategy, detailed=False)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_value_travels_once_and_models_are_those_of_a_detailed_plan(strategy: str) -> None:
+    short = exchange(strategy)
+    detailed = RoundExchange(HOMOGENEOUS, PARTITIONS, make_settings(), strategy)
+    for _ in range(2):
+        sent = short.up()
+        assert sum(len(upload.losses) for upload in sent) == len(PARTITIONS)
+        assert [upload.residual for upload in sent[1:]] == [0.0] * (len(sent) - 1)
+        assert all(len(upload.confirmation) == 16 for upload in sent)
+        full = detailed.up()
+        assert sum(len(u.digests) for u in sent) < sum(len(u.digests) for u in full)
+        assert short.server.convergence(short.server.completed(sent)) == detailed.server.convergence(full)
+        short.down(short.combine(sent, False))
+        detailed.down(detailed.combine(full, False))
+    for one, other in zip(short.workers, detailed.workers, strict=True):
+        assert one.models().coef_.tobytes() == other.models().coef_.tobytes()
+
+
+def test_groups_have_the_units_with_equal_holders_and_receivers() -> None:
+    placement = Placement({"a": ["p0", "p1", "p2"], "b": ["p0", "p1"], "c": ["p2"]})
+    groups = DigestGroups(make_plan(placement, "relay"), DIGEST)
+    assert groups.groups == ((0, 1), (2,))
+    assert groups.held == ((0, 1), (0,), (1,))
+    assert [groups.counts(k) for k in range(3)] == [(1, 2), (0, 1), (1, 0)]
+
+
+def test_updates_of_a_whole_task_are_compared_if_some_holders_store_only_a_part() -> None:
+    placement = Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]})
+    plan = make_plan(placement, "relay", tasks=[0, 0, 1])
+    assert (plan.units.updates, plan.units.aggregated) == ((2,), (0,))
+    groups = DigestGroups(plan, DIGEST)
+    # The aggregate has the number 3.
+    assert groups.groups == ((2,), (3,), (1,))
+    assert groups.needed(2) == {1}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"digests": (bytes(16),)},
+        {"losses": (0.0,)},
+        {"losses": (math.nan,)},
+        {"penalty": 1.0},
+        {"residual": 0.0},
+        {"state": bytes(16)},
+    ],
+    ids=lambda lie: next(iter(lie)),
+)
+def test_a_value_that_others_computed_differently_is_noticed(strategy: str, lie: dict[str, Any]) -> None:
+    told = exchange(strategy)
+    sent = told.up()
+    for what, value in lie.items():
+        if isinstance(value, tuple):
+            value = value + getattr(sent[0], what)[1:]
+        sent[0] = replace(sent[0], **{what: value})
+    if strategy == "personal" and "state" in lie:
+        told.server.completed(sent)  # the server has the states, and needs to be told none
+        return
+    if strategy == "personal" and "residual" in lie:
+        sent[0] = replace(sent[0], residual=1.0)  # the server measures it, and workers tell 0
+    with pytest.raises(UnconfirmedError, match="did not compute"):
+        told.server.completed(sent)
+
+
+def test_an_upload_without_a_confirmation_is_noticed() -> None:
+    told = exchange()
+    sent = told.up()
+    with pytest.raises(UnconfirmedError, match="'w3' did not"):
+        told.server.completed([*sent[:3], replace(sent[3], confirmation=b""), *sent[4:]])
+    with pytest.raises(CodingError, match="digests"):
+        told.server.check(3, replace(sent[3], digests=(*sent[3].digests, bytes(16))))
+
+
+@pytest.mark.parametrize("strategy", ["central", "personal"])
+def test_rows_that_do_not_match_are_noticed_by_the_server(strategy: str) -> None:
+    told = exchange(strategy)
+    sent = told.up()
+    sender = next(k for k, upload in enumerate(sent) if upload.size)
+    rows = sent[sender].rows[0].copy()
+    rows.reshape(-1)[5] ^= 1
+    sent[sender] = replace(sent[sender], rows=(rows,))
+    with pytest.raises(UnconfirmedError, match="the server decoded other updates"):
+        told.combine(sent, False)
+
+
+@pytest.mark.parametrize("strategy", ["relay", "uncoded"])
+def test_rows_that_do_not_match_are_noticed_by_their_receivers(strategy: str) -> None:
+    told = exchange(strategy)
+    replies = told.combine(told.up(), False)
+    receiver = next(k for k, reply in enumerate(replies) if len(reply[0]))
+    replies[receiver][0][3] ^= 1
+    for k, worker in enumerate(told.workers):
+        before = worker.trainer.W.copy()
+        worker.receive(0, replies[k][0])
+        if k == receiver:
+            with pytest.raises(IntegrityError, match="decoded other vectors"):
+                worker.apply(told.server.digest(k))
+            assert np.array_equal(worker.trainer.W, before)
+        else:
+            worker.apply(told.server.digest(k))
