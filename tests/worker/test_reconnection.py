@@ -56,19 +56,22 @@ def test_a_refused_worker_returns_only_if_the_server_says_so(may_return: bool) -
     assert made.permits(connection(may_return=may_return), PeerError("no"), joined=True) is may_return
 
 
-def test_the_reason_of_a_refusal_is_kept_until_another_attempt_ends_otherwise() -> None:
-    made, no = Reconnection(60.0, Clock()), PeerError("no", exit_code=3)
-    assert made.permits(connection(may_return=True), no, joined=False)
-    assert made.refusal is no
-    made.note_welcome()
-    assert made.permits(connection(may_return=True), no, joined=True)
-    assert made.refusal is None  # the server had welcomed the worker, and ended
-    name = PeerError("the name", exit_code=2)
-    made.note_welcome()
-    assert made.permits(connection(may_return=True), name, joined=True)
-    assert made.refusal is name
-    assert made.permits(connection(), LOST, joined=True)
-    assert made.refusal is None
+@pytest.mark.parametrize(
+    ("error", "welcomed", "kept"),
+    [
+        (PeerError("full", exit_code=3), False, True),
+        (PeerError("ended", exit_code=3), True, False),
+        (PeerError("the name", exit_code=2), True, True),
+        (LOST, False, False),
+    ],
+)
+def test_the_reason_of_a_refusal_is_kept(error: AsyncDMTLError, welcomed: bool, kept: bool) -> None:
+    made = Reconnection(60.0, Clock())
+    assert made.permits(connection(may_return=True), PeerError("before"), joined=False)
+    if welcomed:
+        made.note_welcome()
+    assert made.permits(connection(may_return=True), error, joined=True)
+    assert made.refusal is (error if kept else None)
 
 
 def test_the_time_to_wait_begins_anew_when_a_server_that_welcomed_the_worker_is_lost() -> None:
