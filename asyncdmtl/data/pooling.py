@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from asyncdmtl.data.columns import as_text
@@ -38,6 +39,11 @@ log = logging.getLogger(__name__)
 # The factor between the sizes of raw columns above which a warning tells of it. The rounds of gradients grow
 # with its square, and digits of a solution are lost with it.
 MOST_SIZES = 1e3
+
+# The factor between the spread of a column in one partition and in most, above which a warning names the
+# partition. It decides the column's scale and mean for all sites: a factor of 1,000 takes three digits from
+# the others.
+MOST_SPREAD = 1e3
 
 # The least standard deviation of a column of numbers; that of `LEAST_SQUARES` is far below.
 _LEAST_SCALE = 2.0**-450
@@ -87,6 +93,7 @@ def pool(surveys: Mapping[str, Survey], loss: str, *, standardise: bool, centre:
     _check_weights(ordered)
     _warn_of_copies(ordered)
     names = _common_columns(ordered)
+    _warn_of_unlike(f"target {target!r}", {id_: labels.moments for id_, labels in targets.items()})
     columns: list[EncodedColumn] = []
     dropped: dict[str, str] = {}
     for name in names:
@@ -134,6 +141,26 @@ def _warn_of_sizes(columns: Sequence[EncodedColumn], surveys: Mapping[str, Surve
         )  # fmt: skip
 
 
+def _warn_of_unlike(what: str, surveys: Mapping[str, ColumnSurvey]) -> None:
+    """Warn of partitions whose numbers spread so much more than those of most that they decide the scale.
+
+    A partition's spread is its root mean square difference from the median of all partitions' means.
+    """
+    told = {id_: m for id_, m in surveys.items() if isinstance(m, Moments) and m.count}
+    if len(told) < 3:
+        return
+    centre = statistics.median(moments.mean for moments in told.values())
+    spreads = {id_: math.hypot(math.sqrt(m.M2 / m.count), m.mean - centre) for id_, m in told.items()}
+    usual = statistics.median(spreads.values())
+    unlike = [id_ for id_, spread in spreads.items() if spread > MOST_SPREAD * usual > 0.0]
+    if unlike:
+        log.warning(
+            "%s: in %s the numbers spread %.0e times as far as in most partitions, and decide the mean and "
+            "the scale with which all sites encode it; check these partitions, or leave their workers out",
+            what, ", ".join(map(repr, unlike)), max(spreads.values()) / usual,
+        )  # fmt: skip
+
+
 def _check_weights(surveys: Mapping[str, Survey]) -> None:
     """Refuse weights of rows in some partitions only."""
     weighted = [id_ for id_, survey in surveys.items() if survey.weighted]
@@ -176,6 +203,7 @@ def _column(
         raise DataError(f"column {name!r}", rule, text[id_].values[-1])
     try:
         if not text:
+            _warn_of_unlike(f"column {name!r}", numbers)
             return _number_column(name, Moments.pooled(list(numbers.values())), standardise)
         values = {value for survey in text.values() for value in survey.values}
         rows = sum(partitions[id_].rows - survey.missing for id_, survey in text.items())

@@ -253,3 +253,23 @@ def test_raw_columns_of_very_different_sizes_are_warned_of(
     with caplog.at_level(logging.WARNING):
         encoding_of(*parts, standardise=standardise)
     assert caplog.text.count("columns 'a' and 'b' differ in size by a factor of") == told
+
+
+@pytest.mark.parametrize(("unlike", "told"), [(1e12, True), (5e3, True), (20.0, False)])
+def test_a_partition_that_decides_the_scale_of_all_is_named(
+    unlike: float, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = [
+        raw_partition(f"p{n}", {"a": 5.0 + RNG.standard_normal(20)}, RNG.standard_normal(20))
+        for n in range(4)
+    ]
+    parts.append(raw_partition("odd", {"a": [-unlike, unlike]}, [0.5, -unlike]))
+    with caplog.at_level(logging.WARNING):
+        encoding_of(*parts)
+    for what in ("column 'a'", "target 'y'"):
+        assert (f"{what}: in 'odd' the numbers spread" in caplog.text) == told
+
+
+def test_of_two_partitions_neither_is_called_unlike_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    encoding_of(raw_partition("p0", {"a": [1, 2]}, [1, 2]), raw_partition("p1", {"a": [1, 1e12]}, [3, 4]))
+    assert "spread" not in caplog.text
