@@ -13,6 +13,7 @@ import click
 
 from asyncdmtl.cli.logs import ENDING_LOG, PACKAGE_LOG
 from asyncdmtl.errors import AsyncDMTLError, Terminated
+from asyncdmtl.net.open_files import limit_reached
 from asyncdmtl.report.json_output import emit
 
 
@@ -47,7 +48,8 @@ def execute(main: click.Command) -> None:
     except OSError as error:
         # The reader of the output has closed the pipe, or the disk is full.
         code = AsyncDMTLError.exit_code
-        _say_last(f"cannot write the output: {error.strerror}", code, label="error: ")
+        reason = limit_reached(error) or f"cannot write the output: {error.strerror}"
+        _say_last(reason, code, label="error: ")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except AsyncDMTLError as error:
         code = error.exit_code

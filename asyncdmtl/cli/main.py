@@ -13,7 +13,7 @@ from asyncdmtl._version import __version__
 # line stands here because the module that defines a command takes up to half a second to import.
 COMMANDS = {
     "run": "Train on this machine: one server and worker processes that talk over TCP.",
-    "predict": "Predict every row of FILES (.csv, .tsv, .parquet, .npz) with the MODEL that --save wrote.",
+    "predict": "Predict every row of FILES with the MODEL that --save wrote.",
     "report": "Show the report in FILE again: as tables, a picture, or a page for browsers.",
     "show": "Show the coefficients of the MODEL that --save wrote, for each task.",
     "plan": "Plan for the placement in FILE, and explain the plan.",

@@ -37,6 +37,7 @@ from asyncdmtl.report.console import make_console
 from asyncdmtl.report.evaluation import compare
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.report.metric_tables import show_metrics
+from asyncdmtl.report.units import counted
 
 # The name of the column of predictions.
 PREDICTION = "prediction"
@@ -83,7 +84,10 @@ def main(
     format: str,
     **given: Any,
 ) -> None:
-    """Predict every row of FILES (.csv, .tsv, .parquet, .npz) with the MODEL that --save wrote.
+    """Predict every row of FILES with the MODEL that --save wrote.
+
+    FILES are .csv, .tsv, .parquet, .npz and the like; - is CSV on stdin. If the model has a single task,
+    they may lack the column of tasks.
 
     Writes one row for each row read, in the same order: task, kept columns, and the prediction, which is a
     class as it was called in training, or a number. Missing values and new categories are treated as in
@@ -143,7 +147,9 @@ class Predictor:
             if isinstance(column, CategoryColumn)
         }
         verbatim = set(kept) - {target}
-        wanted = Wanted(normalised(task), target, features, known=known, verbatim=verbatim)
+        # With a single model, a file need not say whose model to use.
+        only = next(iter(self._known)) if len(self._known) == 1 else None
+        wanted = Wanted(normalised(task), target, features, known=known, verbatim=verbatim, key_value=only)
         return read_table(files, wanted, features, self.reading)
 
     def scores(self, table: Table) -> Floats:
@@ -313,6 +319,6 @@ def _print(
     if output is None:
         _print_csv(columns)
     else:
-        click.echo(f"{len(rows)} predictions in {output}")
+        click.echo(f"{counted(len(rows), 'prediction')} in {output}")
     if metrics is not None:
         show_metrics(metrics, make_console(stderr=output is None))

@@ -25,6 +25,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import report_run
+from asyncdmtl.report.units import counted
 from asyncdmtl.server.events import (
     DashboardListening,
     HealthListening,
@@ -330,4 +331,4 @@ def _say(event: ServerEvent) -> None:
         scheme = "https" if event.tls else "http"
         click.echo(f"dashboard: {scheme}://{format_address(event.host, event.port)}/", err=True)
     elif isinstance(event, Joined):
-        click.echo(f"worker {event.worker} joined with {event.partitions} partitions", err=True)
+        click.echo(f"worker {event.worker} joined with {counted(event.partitions, 'partition')}", err=True)

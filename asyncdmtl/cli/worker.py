@@ -26,6 +26,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import declare_worker
 from asyncdmtl.plan.validation import WANTS
 from asyncdmtl.report.json_output import emit
+from asyncdmtl.report.units import counted
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
 
@@ -201,7 +202,8 @@ def main(
     if declare is not None:
         placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})
         click.echo(
-            f"{declare}: {len(placement_there.workers)} workers, {len(placement_there.partitions)} partitions"
+            f"{declare}: {counted(len(placement_there.workers), 'worker')}, "
+            f"{counted(len(placement_there.partitions), 'partition')}"
         )
         return
     worker = Worker(options, stored, security)
@@ -215,7 +217,7 @@ def main(
         return
     if len(models.tasks) and not models.coef_.any():
         click.echo(zero_words(worker.state.settings.strength or 0.0, critical))
-    told = f"models of {len(models.tasks)} tasks" + (f" in {save}" if save else "")
+    told = f"models of {counted(len(models.tasks), 'task')}" + (f" in {save}" if save else "")
     click.echo(f"worker {name}: done, {'has helped' if wants == 'none' else told}")
 
 

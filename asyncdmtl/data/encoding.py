@@ -17,7 +17,13 @@ import numpy as np
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.data.columns import Column, as_column, is_missing, to_numbers, to_text
-from asyncdmtl.data.features import CategoryColumn, EncodedColumn, read_column
+from asyncdmtl.data.features import (
+    CategoryColumn,
+    EncodedColumn,
+    NumberColumn,
+    encode_numbers,
+    read_column,
+)
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
 from asyncdmtl.data.reading import identity
 from asyncdmtl.errors import DataError, UsageError
@@ -107,11 +113,17 @@ class Encoding:
         if len(set(lengths.values())) != 1:
             raise DataError("columns", "must be some, of equal length", lengths)
         X = np.empty((next(iter(lengths.values())), len(self.features)))
+        numbers: dict[int, NumberColumn] = {}
         at = 0
         for column in self.columns:
             width = len(column.features)
-            column.encode(found[column.name], X[:, at : at + width])
+            if isinstance(column, NumberColumn):
+                numbers[at] = column
+            else:
+                column.encode(found[column.name], X[:, at : at + width])
             at += width
+        if numbers:
+            X[:, list(numbers)] = encode_numbers(list(numbers.values()), found).T
         return X
 
     def encode_target(self, values: Column) -> Floats:

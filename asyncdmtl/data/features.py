@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -32,14 +32,6 @@ class NumberColumn:
     def features(self) -> tuple[str, ...]:
         """Names of the encoded columns."""
         return (self.name,)
-
-    def encode(self, column: Column, out: Floats) -> None:
-        """Write the encoded column (rows, 1) to `out`. DataError names a value that is no finite number."""
-        numbers = to_numbers(column, f"column {self.name!r}")
-        if np.isinf(numbers).any():
-            raise DataError(f"column {self.name!r}", "must be finite", float(numbers[np.isinf(numbers)][0]))
-        with np.errstate(over="ignore"):  # `Partition` later refuses infinite numbers
-            out[:, 0] = (np.where(np.isnan(numbers), self.impute, numbers) - self.shift) / self.scale
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -93,6 +85,35 @@ class CategoryColumn:
 
 
 EncodedColumn: TypeAlias = NumberColumn | CategoryColumn
+
+
+def encode_numbers(encodings: Sequence[NumberColumn], columns: Mapping[str, Column]) -> Floats:
+    """Encode columns of numbers together, since thousands of columns may have few rows each.
+
+    Parameters
+    ----------
+    encodings : sequence of NumberColumn
+        At least one.
+    columns : mapping of name to (rows,) array
+
+    Returns
+    -------
+    (len(encodings), rows) float64 array.
+
+    Raises
+    ------
+    DataError
+        Names a column with a value that is no finite number.
+    """
+    matrix = np.stack([to_numbers(columns[own.name], f"column {own.name!r}") for own in encodings])
+    if (infinite := np.isinf(matrix)).any():
+        at = int(infinite.any(axis=1).argmax())
+        value = float(matrix[at][infinite[at]][0])
+        raise DataError(f"column {encodings[at].name!r}", "must be finite", value)
+    impute, shift, scale = np.array([(own.impute, own.shift, own.scale) for own in encodings]).T[..., None]
+    with np.errstate(over="ignore"):  # `Partition` later refuses infinite numbers
+        encoded: Floats = (np.where(np.isnan(matrix), impute, matrix) - shift) / scale
+    return encoded
 
 
 def read_column(name: str, content: Any) -> EncodedColumn:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -39,6 +41,9 @@ ENDINGS = (
     *(text + packed for packed in ("", *PACKED_ENDINGS) for text in _TEXT), _ARCHIVE, ".parquet", ".npz",
 )  # fmt: skip
 """Endings of the files that can be read, in lower case."""
+
+STDIN = ("-", "/dev/stdin")
+"""Names for standard input."""
 
 FOLDER = "/"
 """The ending of a folder of files, as Spark, Dask and pandas write them."""
@@ -127,6 +132,12 @@ def find_files(patterns: Sequence[str]) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
+def standard_input() -> Source:
+    """Standard input, as a file of CSV; it is read whole, since a file is opened more than once."""
+    content = sys.stdin.buffer.read()
+    return Source("standard input", ".csv", partial(io.BytesIO, content))
+
+
 @contextmanager
 def readable(name: str) -> Iterator[None]:
     """Turn any error of a library that reads the file `name` into a DataError."""
@@ -202,8 +213,15 @@ def _find_remote(url: str) -> list[Source]:
     except ImportError as error:
         raise DataError("data file", "is a URL, which needs: pip install 'asyncdmtl[remote]'", url) from error
     with readable(url):
+        try:
+            files = fsspec.open_files(url, "rb")
+        except ImportError as error:
+            rule = (
+                f"is a URL, which needs another package ({error}); for HTTP: pip install 'asyncdmtl[remote]'"
+            )
+            raise DataError("data file", rule, url) from error
         sources = []
-        for file in fsspec.open_files(url, "rb"):
+        for file in files:
             name = file.fs.unstrip_protocol(file.path) if "*" in url else url
             if "*" not in url or not PurePosixPath(name).name.startswith(_HIDDEN):
                 opener = partial(file.fs.open, file.path, "rb")

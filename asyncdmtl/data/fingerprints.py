@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,19 @@ FINGERPRINT_BYTES = 8
 MAX_EACH = 4096
 """The most rows of a partition for which each row has a fingerprint of its own."""
 
+# The most columns that a description of a difference lists by name, so that it stays readable.
+MAX_LISTED = 8
+
 _ROWS = re.compile(r"(?:[0-9a-f]{4})*")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{16}")
 
 # Odd numbers that mix the bits of hashes (the finaliser of MurmurHash3).
 _MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
 _SHIFT = np.uint64(33)
+
+# Half a unit of a rounded number, in bits of a float64: 17 binary digits stay, which are 5 decimal ones.
+# Numbers that were written with fewer digits than they have, or as float32, then mostly round alike.
+_HALF = np.uint64(1 << 34)
 
 
 def column_fingerprints(columns: Mapping[str, Column]) -> dict[str, str]:
@@ -41,19 +48,23 @@ def column_fingerprints(columns: Mapping[str, Column]) -> dict[str, str]:
 
 def rows_fingerprint(columns: Mapping[str, Column]) -> str:
     """Hexadecimal fingerprint of the rows as a set, equal for every order of rows and columns."""
-    total = row_hashes(columns).sum(dtype=np.uint64)
-    return f"{int(total):016x}"
+    return _set_fingerprint(row_hashes(columns))
 
 
-def row_hashes(columns: Mapping[str, Column]) -> NDArray[np.uint64]:
-    """A hash of each row (rows,), equal for every order of the columns."""
-    rows: NDArray[np.uint64] | None = None
-    with np.errstate(over="ignore"):
-        for name in sorted(columns):
-            seed = int.from_bytes(_hash(name), "little") | 1
-            mixed = _mixed(_hashes(columns[name]) * np.uint64(seed))
-            rows = mixed if rows is None else rows + mixed
-        return np.empty(0, np.uint64) if rows is None else _mixed(rows)
+def row_hashes(columns: Mapping[str, Column], *, rounded: bool = False) -> NDArray[np.uint64]:
+    """A hash of each row (rows,), equal for every order of the columns; of rounded numbers if asked for."""
+    if not columns:
+        return np.empty(0, np.uint64)
+    # Thousands of short columns take a few operations on a matrix, not a few for each.
+    numbers = {name: column for name, column in columns.items() if is_numeric(column)}
+    texts = {name: column for name, column in columns.items() if not is_numeric(column)}
+    hashes = [_text_hashes(column) for column in texts.values()]
+    if numbers:
+        bits = (np.stack(list(numbers.values())) + 0.0).view(np.uint64)
+        hashes.append((bits + _HALF) & ~(2 * _HALF - np.uint64(1)) if rounded else bits)
+    seeds = np.array([int.from_bytes(_hash(name), "little") | 1 for name in (*texts, *numbers)], np.uint64)
+    each = _mixed(np.vstack(hashes) * seeds[:, np.newaxis])
+    return _mixed(each.sum(axis=0, dtype=np.uint64))
 
 
 @dataclass(frozen=True)
@@ -66,20 +77,22 @@ class Fingerprints:
         The fingerprint of the rows in any order.
     columns : mapping of name to str
         The fingerprint of each column, in the order of the rows.
-    each : str
-        Four hexadecimal digits for each row, in their order; empty if there are more than `MAX_EACH`.
+    each, rounded : str
+        Four hexadecimal digits for each row, in their order; empty if there are more than `MAX_EACH`. Those
+        of `rounded` are nearly always equal for numbers that agree in their first five digits.
     """
 
     rows: str
     columns: Mapping[str, str]
     each: str = ""
+    rounded: str = ""
 
     @classmethod
     def of(cls, columns: Mapping[str, Column]) -> Fingerprints:
         """The fingerprints of all columns of a partition, with its target and its weights."""
         each = row_hashes(columns)
-        low = each.astype(">u2").tobytes().hex() if len(each) <= MAX_EACH else ""
-        return cls(rows_fingerprint(columns), column_fingerprints(columns), low)
+        digits = (_digits(each), _digits(row_hashes(columns, rounded=True))) if len(each) <= MAX_EACH else ()
+        return cls(_set_fingerprint(each), column_fingerprints(columns), *digits)
 
     def difference(self, other: Fingerprints) -> str:
         """Describe how the partition differs from a supposed copy, naming columns but no values.
@@ -89,53 +102,74 @@ class Fingerprints:
         if self.rows == other.rows:
             return "it has the same rows in another order"
         if alone := sorted(set(self.columns) ^ set(other.columns)):
-            return f"only one of them has the columns {', '.join(map(repr, alone))}"
+            return f"only one of them has the {_listed(alone)}"
         different = [name for name, print_ in self.columns.items() if print_ != other.columns[name]]
-        if len(different) == len(self.columns):
+        rows, changed = _count_different(self.each, other.each)
+        by_little = 2 * _count_different(self.rounded, other.rounded)[1] < changed
+        if len(different) == len(self.columns) and not by_little:
             return ""
-        where = "column" if len(different) == 1 else "columns"
-        return f"it differs in the {where} {', '.join(map(repr, different))}{self._count_of_rows(other)}"
-
-    def _count_of_rows(self, other: Fingerprints) -> str:
-        """The number of rows in which a supposed copy differs, in words; empty if it is not known."""
-        if not self.each or not other.each:
-            return ""
-        own, theirs = (bytes.fromhex(prints.each) for prints in (self, other))
-        if len(own) != len(theirs):
-            return f": it has {len(own) // 2} rows, the other {len(theirs) // 2}"
-        count = np.count_nonzero(np.frombuffer(own, ">u2") != np.frombuffer(theirs, ">u2"))
-        return f" in {count} of {len(own) // 2} rows"
+        text = f"it differs in the {_listed(different)}"
+        if len(self.each) != len(other.each):
+            return f"{text}: it has {len(self.each) // 4} rows, the other {len(other.each) // 4}"
+        text += f" in {changed} of {rows} rows" if rows else ""
+        return f"{text}, after the fifth digit: copy the file, or write all digits" if by_little else text
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, which `from_dict` reads."""
         columns = [list(pair) for pair in self.columns.items()]
-        return {"rows": self.rows, "columns": columns, "each": self.each}
+        return {"rows": self.rows, "columns": columns, "each": self.each, "rounded": self.rounded}
 
     @classmethod
     def from_dict(cls, content: Any) -> Fingerprints:
         """Read what `as_dict` returned. UsageError if it is malformed."""
         what = "fingerprints"
-        rows, columns, each = read_fields(what, content, rows=str, columns=list, each=str)
+        rows, columns, each, rounded = read_fields(
+            what, content, rows=str, columns=list, each=str, rounded=str
+        )
         found = dict(read_pairs(what, columns))
         if not all(_HEXADECIMAL.fullmatch(str(text)) for text in (rows, *found.values())):
             raise UsageError(what, "must be of 16 hexadecimal digits", content)
-        if len(each) > 4 * MAX_EACH or not _ROWS.fullmatch(each):
-            rule = f"must be of 4 hexadecimal digits for each of at most {MAX_EACH} rows"
-            raise UsageError(f"{what} of rows", rule, each[:20])
-        return cls(rows, found, each)
+        for digits in (each, rounded):
+            if len(digits) > 4 * MAX_EACH or len(digits) != len(each) or not _ROWS.fullmatch(digits):
+                rule = f"must be of 4 hexadecimal digits for each of at most {MAX_EACH} rows"
+                raise UsageError(f"{what} of rows", rule, digits[:20])
+        return cls(rows, found, each, rounded)
 
 
 NO_FINGERPRINTS = Fingerprints("", {})
 """The empty fingerprints of a partition of numbers, which has no columns of a file."""
 
 
-def _hashes(column: Column) -> NDArray[np.uint64]:
-    """A hash of each value (rows,)."""
-    if is_numeric(column):
-        return np.ascontiguousarray(column + 0.0).view(np.uint64)
+def _text_hashes(column: Column) -> NDArray[np.uint64]:
+    """A hash of each text (rows,)."""
     texts = column.tolist()
     known = {text: int.from_bytes(_hash(f"text {text!r}"), "little") for text in set(texts)}
     return np.array([known[text] for text in texts], np.uint64)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Columns in words, the first few by name."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    listed = ", ".join(map(repr, names[:MAX_LISTED]))
+    return f"column{'s' if len(names) > 1 else ''} {listed}{more}"
+
+
+def _set_fingerprint(hashes: NDArray[np.uint64]) -> str:
+    """Hexadecimal fingerprint of rows in any order, from the hash of each."""
+    return f"{int(hashes.sum(dtype=np.uint64)):016x}"
+
+
+def _digits(hashes: NDArray[np.uint64]) -> str:
+    """Four hexadecimal digits of each hash."""
+    return hashes.astype(">u2").tobytes().hex()
+
+
+def _count_different(own: str, theirs: str) -> tuple[int, int]:
+    """The number of rows, and of those whose four digits differ; zeros if the numbers of rows differ."""
+    if len(own) != len(theirs):
+        return 0, 0
+    pairs = [np.frombuffer(bytes.fromhex(digits), ">u2") for digits in (own, theirs)]
+    return len(pairs[0]), int(np.count_nonzero(pairs[0] != pairs[1]))
 
 
 def _hash(text: str) -> bytes:

@@ -200,7 +200,8 @@ def _column(
     if text and counted:
         id_, other = next(iter(text)), counted[0]
         rule = f"{ONE_KIND}: it has numbers in partition {other!r}, and text in {id_!r}"
-        raise DataError(f"column {name!r}", rule, text[id_].values[-1])
+        # Which text it is stays at its site: the error goes to all sites.
+        raise DataError(f"column {name!r}", rule, id_)
     try:
         if not text:
             _warn_of_unlike(f"column {name!r}", numbers)

@@ -48,6 +48,10 @@ class Wanted:
         Columns to read as categories even if all cells are numbers, each with its known categories.
     verbatim : collection of str
         Columns whose cells are read as text without any change.
+    needed : collection of str
+        Columns, besides `key`, that the file must have.
+    key_value : str or None
+        The value of `key` in all rows of a file that lacks it. With None, such a file is refused.
     """
 
     key: str
@@ -56,6 +60,8 @@ class Wanted:
     omit: Collection[str] = ()
     known: Mapping[str, Collection[str]] = field(default_factory=dict)
     verbatim: Collection[str] = ()
+    needed: Collection[str] = ()
+    key_value: str | None = None
 
 
 def read_columns(source: Source, wanted: Wanted, reading: Reading) -> dict[str, Column]:
@@ -94,6 +100,9 @@ def read_columns(source: Source, wanted: Wanted, reading: Reading) -> dict[str, 
                 "if they are identifiers",
                 name, source.name,
             )  # fmt: skip
+    if wanted.key not in columns and wanted.key_value is not None:
+        rows = len(next(iter(columns.values())))
+        columns[wanted.key] = text_column([wanted.key_value] * rows)
     return columns
 
 
@@ -125,6 +134,8 @@ def _column(name: str, cells: object, source: Source, wanted: Wanted, reading: R
 def check_columns(source: Source, columns: Collection[str], names: Collection[str]) -> None:
     """Raise DataError unless a file has columns with these names; the error shows similar names."""
     for name in names:
+        if not columns:
+            raise DataError("data file", "must not be empty", source.name)
         if name not in columns:
             shown = [column for column in columns if column][:_SHOWN_NAMES]
             rule = f"must have a column {name!r}{_similar(name, columns)}"
@@ -153,7 +164,8 @@ def _choose(source: Source, names: Sequence[str], wanted: Wanted) -> dict[str, i
     named = [(name, i) for i, name in enumerate(names) if i not in unnamed and name not in wanted.omit]
     chosen = [(name, i) for name, i in named if wanted.only is None or name in asked]
     found = dict(chosen)
-    check_columns(source, names, [wanted.key])
+    key = () if wanted.key_value is not None and found else (wanted.key,)
+    check_columns(source, names, [*key, *wanted.needed])
     if len(found) < len(chosen):
         twice = sorted({name for name, i in chosen if found[name] != i})
         raise DataError(f"data file {source.name}", "must have columns with different names", twice)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.data.columns import Column, as_text, is_missing, is_numeric
+from asyncdmtl.data.columns import Column, as_text, is_numeric
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
 from asyncdmtl.data.fingerprints import NO_FINGERPRINTS, Fingerprints
 from asyncdmtl.data.moments import MAX_ROWS, NO_MOMENTS, Moments
@@ -47,6 +47,17 @@ class Categories:
 
     values: tuple[str, ...]
     missing: int
+
+    @classmethod
+    def of(cls, name: str, column: Column) -> Categories:
+        """The categories of a column of text. DataError names it if it has too many."""
+        cells = column.tolist()
+        values = set(cells) - {None}
+        try:
+            check_categories(values)
+        except DataError as error:
+            raise DataError(name, error.rule, error.value) from error
+        return cls(tuple(sorted(values, key=natural_key)), cells.count(None))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, which `from_dict` reads."""
@@ -174,18 +185,11 @@ class Survey:
         DataError
             Names a column, or the target, that has infinite or huge numbers or too many categories.
         """
-        found: dict[str, ColumnSurvey] = {}
-        for label, column in columns.items():
-            missing = is_missing(column)
-            try:
-                if is_numeric(column):
-                    found[label] = Moments.of(column[~missing])
-                else:
-                    values = set(column.tolist()) - {None}
-                    check_categories(values)
-                    found[label] = Categories(tuple(sorted(values, key=natural_key)), int(missing.sum()))
-            except DataError as error:
-                raise DataError(f"column {label!r} of {what}", error.rule, error.value) from error
+        try:
+            moments = Moments.of_columns({label: c for label, c in columns.items() if is_numeric(c)})
+            found = {label: moments.get(label) or Categories.of(label, c) for label, c in columns.items()}
+        except DataError as error:
+            raise DataError(f"column {error.argument!r} of {what}", error.rule, error.value) from error
         try:
             labels = Labels.of(name, target)
         except DataError as error:

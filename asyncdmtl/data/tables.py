@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from asyncdmtl.data.columns import (
     to_text,
     update_digest,
 )
-from asyncdmtl.data.files import Source, find_files
+from asyncdmtl.data.files import STDIN, Source, find_files, standard_input
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.readers import Wanted, check_columns, read_columns
 from asyncdmtl.data.reading import Reading, identity, normalised
@@ -146,7 +146,7 @@ def read_table(patterns: Sequence[str], wanted: Wanted, features: Sequence[str],
     Parameters
     ----------
     patterns : sequence of str
-        See `files.find_files`.
+        See `files.find_files`; or one of `files.STDIN` alone: standard input, which is CSV.
     wanted : Wanted
         The columns to read; its `key` is the column of tasks.
     features : sequence of str
@@ -159,9 +159,8 @@ def read_table(patterns: Sequence[str], wanted: Wanted, features: Sequence[str],
         A file cannot be read or lacks a column.
     """
     tables = []
-    for source in find_files(patterns):
-        columns = read_columns(source, wanted, reading)
-        check_columns(source, columns, features)
+    for source in [standard_input()] if len(patterns) == 1 and patterns[0] in STDIN else find_files(patterns):
+        columns = read_columns(source, replace(wanted, needed=features), reading)
         tasks = to_text(columns[wanted.key])
         tables.append(Table(tasks, None, {name: columns[name] for name in features}, None))
     return _concatenate(tables)
@@ -192,9 +191,14 @@ def suggest_loss(target: Column, name: str = "target") -> str:
 def _read(spec: TableSpec, sources: Sequence[Source]) -> list[Table]:
     """One table for each file, with the rows that have a task and a target."""
     only = None if spec.features is None else {spec.target, spec.weight or WEIGHT, *spec.features}
-    wanted = Wanted(spec.task, spec.target, only, spec.omit)
+    needed = (spec.target, *(spec.features or ()), *([spec.weight] if spec.weight else []))
+    wanted = Wanted(spec.task, spec.target, only, spec.omit, needed=needed)
     files = [read_columns(source, wanted, spec.reading) for source in sources]
     _check_kinds(sources, files, spec)
+    for source, columns in zip(sources, files, strict=True):
+        _check_finite(
+            source, {k: column for k, column in columns.items() if k not in (spec.task, spec.weight)}
+        )
     features, weight = _roles(spec, list(dict.fromkeys(name for columns in files for name in columns)))
     tables = []
     for source, columns in zip(sources, files, strict=True):
@@ -219,6 +223,16 @@ def _check_kinds(sources: Sequence[Source], files: Sequence[Mapping[str, Column]
         if len(kinds) == 2:
             (numbers, _), (text, example) = kinds[True], kinds[False]
             raise DataError(f"column {name!r}", f"{ONE_KIND}: numbers in {numbers}, text in {text}", example)
+
+
+def _check_finite(source: Source, columns: Mapping[str, Column]) -> None:
+    """Refuse infinite numbers, which no model can be trained on."""
+    for name, column in columns.items():
+        if is_numeric(column) and (infinite := np.isinf(column)).any():
+            count, first = int(np.count_nonzero(infinite)), int(infinite.argmax())
+            rule = "must be finite (--missing inf takes infinite numbers for missing values): infinite in "
+            rule += f"{count} of {len(column)} rows, first in row {first + 1}"
+            raise DataError(f"column {name!r} of {source.name}", rule, float(column[first]))
 
 
 def _check_copies(sources: Sequence[Source], tables: Sequence[Table]) -> None:

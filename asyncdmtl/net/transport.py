@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -15,11 +16,16 @@ from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.open_files import limit_reached
 
+log = logging.getLogger(__name__)
+
 # Seconds between the first attempt to connect and the second; each further pause is twice as long.
 FIRST_RETRY_PAUSE = 0.05
 
 # Seconds of the longest pause between attempts to connect: a restarted server is found within it.
 LONGEST_RETRY_PAUSE = 2.0
+
+# Seconds without a connection after which a line in the log says so, since an address may be wrong.
+TELL_AFTER = 3.0
 
 # Seconds after which, beside an attempt to connect to one address of a name, the next address is tried: a
 # dead address does not delay a working one. The value is that of RFC 8305, section 8.
@@ -92,7 +98,8 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
         No attempt led to a connection within `max_wait`.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + max_wait
+    begin, told = loop.time(), False
+    end = begin + max_wait
     pause = FIRST_RETRY_PAUSE
     while True:
         try:
@@ -107,6 +114,12 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
                     f"(gave up after {max_wait:g} s, the limit set by --max-wait)",
                     peer=address,
                 ) from error
+            if not told and loop.time() - begin >= TELL_AFTER:
+                told = True
+                log.warning(
+                    "no server at %s yet (%s); waiting for it up to %g s (--max-wait)",
+                    format_address(host, port), _reason(error), max_wait,
+                )  # fmt: skip
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_RETRY_PAUSE)
 

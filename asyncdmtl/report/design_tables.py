@@ -10,6 +10,7 @@ from rich.table import Table
 
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.design_report import DesignReport
+from asyncdmtl.report.units import counted, decimal
 
 # The most characters of the picture of a worker's partitions, so that it fits beside the other columns in a
 # line of 80 characters.
@@ -32,7 +33,8 @@ def show_additions(report: DesignReport, console: Console | None = None) -> None
     stored = report["placement"].values()
     copies = Fraction(sum(map(len, stored)), len(report["partitions"]))
     console.print(
-        f"{len(stored)} workers, {len(report['partitions'])} partitions, {float(copies):.4g} copies of each"
+        f"{counted(len(stored), 'worker')}, {counted(len(report['partitions']), 'partition')}, "
+        f"{counted(f'{float(copies):.4g}', 'copy')} of each"
     )
     what = kinds[report["minimised"]]
     title = f"The next copies worth making, and {what} of relay with them"
@@ -58,7 +60,7 @@ def _store_table(report: DesignReport) -> Table:
     per_cell = -(-N // MOST_CELLS)
     each = "a cell is a partition" if per_cell == 1 else f"a cell is {per_cell} partitions, darker if stored"
     table = FittedTable(
-        title=f"{N} partitions, {float(Fraction(report['copies'])):g} copies of each",
+        title=f"{counted(N, 'partition')}, {counted(decimal(report['copies']), 'copy')} of each",
         caption=f"{partitions[0]} to {partitions[-1]}: {each}",
     )
     for heading, justify in (("worker", "left"), ("stores", "right"), ("uplink", "right")):

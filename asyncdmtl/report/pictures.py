@@ -54,7 +54,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("--plot", "needs Matplotlib: pip install 'asyncdmtl[plot]'", str(error)) from error
+        raise UsageError("--plot", "needs Matplotlib: pip install 'asyncdmtl[plot]'", None) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -20,7 +20,7 @@ from asyncdmtl.report.pictures import (
     save_figure,
     two_colours,
 )
-from asyncdmtl.report.units import decimal
+from asyncdmtl.report.units import counted, decimal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +92,7 @@ def _headline(report: dict[str, Any], loads: dict[str, Any]) -> str:
     copies, up, down = map(
         decimal, (str(Fraction(stored, partitions)), loads["uplink_load"], loads["downlink_load"])
     )
-    counts = f"{workers} workers, {partitions} partitions, {copies} copies"
+    counts = f"{counted(workers, 'worker')}, {counted(partitions, 'partition')}, {counted(copies, 'copy')}"
     return f"{counts}; vectors per round: uplink {up}, downlink {down}"
 
 

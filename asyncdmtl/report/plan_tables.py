@@ -12,7 +12,7 @@ from rich.table import Table
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
-from asyncdmtl.report.units import human_bytes
+from asyncdmtl.report.units import counted, human_bytes
 
 # The most partitions of one worker that the table lists; it gives the number of the others.
 MOST_LISTED = 12
@@ -22,7 +22,8 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     """Print a report as text, on stdout unless a console is given."""
     console = console or make_console()
     partitions = report["partitions"]
-    table = FittedTable(title=f"Placement: {len(report['placement'])} workers, {len(partitions)} partitions")
+    workers = counted(len(report["placement"]), "worker")
+    table = FittedTable(title=f"Placement: {workers}, {counted(len(partitions), 'partition')}")
     for heading in ("worker", "stores", "uplink"):
         table.add_column(heading, justify="right" if heading == "uplink" else "left")
     for worker, stored in report["placement"].items():

@@ -25,7 +25,7 @@ from asyncdmtl.report.pictures import (
     plain_log_ticks,
     save_figure,
 )
-from asyncdmtl.report.units import decimal, load_text, score_text
+from asyncdmtl.report.units import counted, decimal, load_text, score_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +110,8 @@ def _headline(report: dict[str, Any], data: str) -> str:
     """Data, strategy, workers, coupling and λ in a line."""
     settings = report["settings"]
     words = [
-        f"{report['strategy']}, {report['workers']} workers, {decimal(report['copies'])} copies",
+        f"{report['strategy']}, {counted(report['workers'], 'worker')}, "
+        f"{counted(decimal(report['copies']), 'copy')}",
         f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}",
         _rounds(report["training"]["rounds"]),
     ]

@@ -14,7 +14,7 @@ from asyncdmtl.learning.updates import minimises
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
-from asyncdmtl.report.units import decimal, human_bytes, load_text
+from asyncdmtl.report.units import counted, decimal, human_bytes, load_text
 
 # Rows of the tables: heading, and key in the report.
 _DIRECTIONS = (
@@ -34,8 +34,9 @@ def show_run(report: Report, console: Console | None = None) -> None:
     for warning in filter(None, (_unfinished_words(report), _zero_words(report))):
         console.print(warning)
     console.print(
-        f"{plan}: {report['workers']} workers, {report['tasks']} tasks in {report['partitions']} partitions, "
-        f"{decimal(report['copies'])} copies; vectors of {vector['numbers']} {vector['dtype']}"
+        f"{plan}: {counted(report['workers'], 'worker')}, {counted(report['tasks'], 'task')} in "
+        f"{counted(report['partitions'], 'partition')}, {counted(decimal(report['copies']), 'copy')}; "
+        f"vectors of {vector['numbers']} {vector['dtype']}"
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
     settings = report["settings"]

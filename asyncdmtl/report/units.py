@@ -19,6 +19,12 @@ def human_bytes(count: int) -> str:
     return f"{size:.4g} TB"
 
 
+def counted(count: float | str, noun: str) -> str:
+    """A number and what it counts: "1 worker", "3 workers", "1.5 copies"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if float(count) == 1.0 else plural}"
+
+
 def decimal(fraction: str) -> str:
     """A fraction as a decimal number: `"3/2"` is `"1.5"`."""
     return f"{float(Fraction(fraction)):g}"

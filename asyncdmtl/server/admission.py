@@ -18,6 +18,7 @@ from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.net.authentication import Authenticator, ServerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.failed_proofs import FailedProofs
+from asyncdmtl.net.open_files import limit_reached
 from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
@@ -127,8 +128,13 @@ class Admission:
             await connection.fail(AsyncDMTLError("the server ended"))
             raise
         except Exception as error:
-            self._log.broken(connection)
-            await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+            if reason := limit_reached(error):
+                lost = AsyncDMTLError(f"the server has {reason}")
+                self._log.refused(connection, lost)
+            else:
+                lost = AsyncDMTLError(f"internal error: {error!r}")
+                self._log.broken(connection)
+            await connection.fail(lost)
             return
         finally:
             self._strangers.leave(connection)

@@ -281,3 +281,21 @@ def test_tasks_and_classes_are_found_in_any_spelling(tmp_path: Path) -> None:
     content = json.loads(done.stdout)
     assert {row["prediction"] for row in content["predictions"]} == {"FALSE", "TRUE"}
     assert set(content["metrics"]["tasks"]) == {"1", "south"}
+
+
+def test_a_single_model_needs_no_column_of_tasks_and_rows_may_come_on_stdin(tmp_path: Path) -> None:
+    models = TaskModels(("south",), COEF[1:], INTERCEPT[1:], "squared")
+    SavedModel(models, ENCODING, None, "clinic").save(tmp_path / "one.npz")
+    rows = ROWS.drop(columns=["clinic", "ill"])
+    done = run(str(tmp_path / "one.npz"), rows_in(tmp_path, rows))
+    expected = [
+        ["clinic", "prediction"],
+        *(["south", text] for text in ("-2.0", "0.5", "-2.0", "-1.0", "2.0")),
+    ]
+    assert written(done.stdout) == expected
+    with pytest.raises(DataError, match="must have a column 'clinic'"):
+        run(saved(tmp_path), rows_in(tmp_path, rows))
+    text = rows.to_csv(index=False)
+    for name in ("-", "/dev/stdin"):
+        piped = CliRunner().invoke(predict.main, [str(tmp_path / "one.npz"), name], input=text)
+        assert written(piped.stdout) == expected

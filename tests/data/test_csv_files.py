@@ -35,7 +35,7 @@ def test_separators_and_compression(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must have a column 't'"),
+        ("", "must not be empty"),
         ("a,b\n1,2\n", r"must have a column 't', got \['a', 'b'\]"),
         ("t,x\na,1,2\nb,3,4\n", "must have 2 cells in every line, .* cells of line 2, got 3"),
         ("t,x\na,1\nb,3,4\n", "must have 2 cells in every line, .* cells of line 3, got 3"),

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from asyncdmtl.data.columns import as_column
-from asyncdmtl.data.features import CategoryColumn, EncodedColumn, NumberColumn, read_column
+from asyncdmtl.data.features import CategoryColumn, EncodedColumn, NumberColumn, encode_numbers, read_column
 from asyncdmtl.errors import DataError, UsageError
 
 
 def encode(column: EncodedColumn, values: Any) -> list[list[float]]:
     found = as_column(values, "values")
+    if isinstance(column, NumberColumn):
+        numbers: list[list[float]] = encode_numbers([column], {column.name: found}).T.tolist()
+        return numbers
     out = np.full((len(found), len(column.features)), 7.0)
     column.encode(found, out)
     rows: list[list[float]] = out.tolist()

@@ -42,14 +42,24 @@ def test_rows_have_one_fingerprint_in_any_order_of_rows_and_columns() -> None:
     [
         (taken([2, 0, 3, 1]), "it has the same rows in another order"),
         (
-            {**TABLE, "y": np.array([1.5, 2.0, 3.0, 4.000000001])},
+            {**TABLE, "y": np.array([1.5, 2.0, 3.0, 4.5])},
             "it differs in the column 'y' in 1 of 4 rows",
+        ),
+        (
+            {**TABLE, "y": np.array([1.5, 2.0, 3.0, 4.000000001])},
+            "it differs in the column 'y' in 1 of 4 rows, after the fifth digit: copy the file, or write all"
+            " digits",
         ),
         (
             {**TABLE, "y": np.array([2.0, 1.5, 3.0, 4.0]), "age": np.array([1.0, 2.0, 41.0, 30.0])},
             "it differs in the columns 'age', 'y' in 2 of 4 rows",
         ),
-        ({**TABLE, "z": TABLE["y"]}, "only one of them has the columns 'z'"),
+        ({**TABLE, "z": TABLE["y"]}, "only one of them has the column 'z'"),
+        (
+            {**TABLE, **{f"c{i}": TABLE["y"] for i in range(10, 30)}},
+            "only one of them has the columns 'c10', 'c11', 'c12', 'c13', 'c14', 'c15', 'c16', 'c17'"
+            " and 12 more",
+        ),
         (columns(age=[1], town=["a"], y=[0]), ""),
     ],
 )
@@ -57,12 +67,34 @@ def test_what_differs_is_told_by_names_of_columns(other: dict[str, Column], diff
     assert Fingerprints.of(TABLE).difference(Fingerprints.of(other)) == difference
 
 
+def test_copies_with_fewer_digits_are_copies_that_differ_by_little() -> None:
+    rng = np.random.default_rng(0)
+    table = {name: rng.normal(size=40) for name in "xyz"}
+    own = Fingerprints.of(table)
+    for digits in (15, 8):
+        printed = {
+            name: np.array([float(f"{v:.{digits}g}") for v in column]) for name, column in table.items()
+        }
+        assert "after the fifth digit" in own.difference(Fingerprints.of(printed))
+    single = {name: column.astype(np.float32).astype(np.float64) for name, column in table.items()}
+    assert "after the fifth digit" in own.difference(Fingerprints.of(single))
+    assert own.difference(Fingerprints.of({name: rng.normal(size=40) for name in "xyz"})) == ""
+
+
 def test_fingerprints_survive_the_wire() -> None:
     prints = Fingerprints.of(TABLE)
     assert Fingerprints.from_dict(json.loads(json.dumps(prints.as_dict()))) == prints
-    for change in ({"rows": "x"}, {"columns": [["a", "b"]]}, {"each": "abc"}, {"each": "0" * 20_000}):
+    for change in (
+        {"rows": "x"},
+        {"columns": [["a", "b"]]},
+        {"each": "abc"},
+        {"rounded": ""},
+        {"rounded": "z" * 16},
+    ):
         with pytest.raises(UsageError, match="fingerprints"):
             Fingerprints.from_dict(prints.as_dict() | change)
+    with pytest.raises(UsageError, match="at most"):
+        Fingerprints.from_dict(prints.as_dict() | {"each": "0" * 20_000, "rounded": "0" * 20_000})
     for content in (dict[str, Any](), None):
         with pytest.raises(UsageError, match="fingerprints"):
             Fingerprints.from_dict(content)

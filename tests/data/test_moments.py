@@ -73,3 +73,16 @@ def test_numbers_that_differ_by_little_are_not_constant() -> None:
     # Beside numbers of another size they count as the zeros that they nearly are.
     both = Moments.pooled([Moments.of(tiny), Moments.of(np.array([1.0, 2.0]))])
     assert both == Moments.pooled([Moments.of(np.zeros(2)), Moments.of(np.array([1.0, 2.0]))])
+
+
+def test_columns_have_together_the_moments_that_each_has_alone() -> None:
+    table = {f"c{i}": RNG.normal(i, 3.0, 37) for i in range(5)} | {"same": np.full(37, 0.1)}
+    table["c2"][[3, 7]] = np.nan
+    table["none"] = np.full(37, np.nan)
+    alone = {name: Moments.of(column[~np.isnan(column)]) for name, column in table.items()}
+    assert Moments.of_columns(table) == alone
+    assert list(Moments.of_columns(table)) == list(table)
+    table["c4"][5] = np.inf
+    with pytest.raises(DataError, match="c4 must be finite, got inf"):
+        Moments.of_columns(table)
+    assert Moments.of_columns({}) == {}

@@ -139,7 +139,7 @@ def test_columns_on_which_partitions_disagree_are_named() -> None:
     with pytest.raises(DataError, match="column 'c' must be in every partition; in 'p0'"):
         encoding_of(plain, raw_partition("p1", {"a": [1, 2], "b": [1, 2], "c": [1, 2]}, [0, 1]))
     with pytest.raises(
-        DataError, match=r"column 'b' .* numbers in partition 'p0', and text in 'p1', got 'V45'"
+        DataError, match=r"column 'b' .* numbers in partition 'p0', and text in 'p1', got 'p1'"
     ):
         encoding_of(plain, raw_partition("p1", {"a": [1, 2], "b": ["V45", "250"]}, [0, 1]))
 

@@ -388,3 +388,13 @@ def test_the_school_data() -> None:
 def test_names_of_partitions_may_begin_with_the_site(tmp_path: Path) -> None:
     path = write(tmp_path, "t,x,y\na,1,2\na,2,3\n", "data.csv")
     assert [p.id for p in load_partitions(spec(path, site="no\u0308rd"))] == ["n\u00f6rd/data/a"]
+
+
+@pytest.mark.parametrize("lines", ["1,1\n2,2\n-inf,3\n1e999,4", "1,1\n2,2\n3,-Infinity\n4,inf"])
+def test_infinite_numbers_are_named_before_training(tmp_path: Path, lines: str) -> None:
+    path = write(tmp_path, "t,x,y\n" + "".join(f"a,{line}\n" for line in lines.splitlines()))
+    rule = r"column '[xy]' of .* must be finite .*--missing inf.*: infinite in 2 of 4 rows, first in row 3"
+    with pytest.raises(DataError, match=rule):
+        load_table(spec(path), seed=0)
+    with pytest.raises(DataError, match=rule):
+        load_partitions(spec(path))

@@ -117,6 +117,17 @@ def test_a_name_without_address_is_told() -> None:
         run(connect("nowhere.invalid", 7, connection, 0.0))
 
 
+def test_a_wait_for_a_server_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("asyncdmtl.net.transport.TELL_AFTER", 0.0)
+    with pytest.raises(LinkError, match="gave up"):
+        run(connect("nowhere.invalid", 7, connection, 0.3))
+    (line,) = caplog.messages
+    assert line.startswith("no server at nowhere.invalid:7 yet (the name")
+    assert line.endswith("waiting for it up to 0.3 s (--max-wait)")
+
+
 def test_a_name_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
     monkeypatch.setattr(
