@@ -109,6 +109,9 @@ def matmul(a: Bytes, b: Bytes) -> Bytes:
 
 def dense_product(a: Bytes, b: Bytes) -> Bytes:
     """`matmul` without checks or a search for structure: faster for a matrix `a` that is used once."""
+    if len(a) > 2 * b.shape[1]:
+        # The kernel takes 32 bytes for each entry of `a`, and is fastest with long rows of `b`.
+        return np.ascontiguousarray(dense_product(b.T, np.ascontiguousarray(a.T)).T)
     out = np.zeros((len(a), b.shape[1]), dtype=np.uint8)
     if a.size and b.size:
         b = np.ascontiguousarray(b)

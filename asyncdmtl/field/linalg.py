@@ -177,23 +177,26 @@ def _sweep(panel: Bytes, free: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDA
     free = free.copy()
     rows: list[int] = []
     columns: list[int] = []
+    # Rows are padded to whole words, so that they are added and copied 8 bytes at a time.
+    work = np.zeros((len(panel), -(-panel.shape[1] // 8) * 8), dtype=np.uint8)
+    work[:, : panel.shape[1]] = panel
+    words = work.view(np.uint64)
     for j in range(panel.shape[1]):
-        candidates = (panel[:, j] != 0) & free
-        i = int(candidates.argmax())
-        if not candidates[i]:
+        column = work[:, j].copy()
+        i = int(np.multiply(column, free).argmax())
+        if not (free[i] and column[i]):
             continue
-        pivot_inverse = INVERSES[panel[i, j]]
-        row = PRODUCTS[pivot_inverse, panel[i]]
+        pivot_inverse = INVERSES[column[i]]
+        row = PRODUCTS[pivot_inverse].take(work[i])
         row[j] = pivot_inverse
-        column = panel[:, j].copy()
         column[i] = 1
-        panel[i] = 0
-        panel[:, j] = 0
-        multiples = np.ascontiguousarray(PRODUCTS[row].T)
-        panel ^= multiples[column]
+        work[i] = 0
+        work[:, j] = 0
+        words ^= PRODUCTS.take(row, axis=1).view(np.uint64).take(column, axis=0)
         free[i] = False
         rows.append(i)
         columns.append(j)
+    panel[:] = work[:, : panel.shape[1]]
     return np.array(rows, dtype=np.intp), np.array(columns, dtype=np.intp)
 
 

@@ -1,15 +1,18 @@
 """Mending of plans: if a few workers cannot decode with random matrices, only single rows are replaced.
 
 With random matrices, a worker cannot decode with a probability of about 1/255, so that with 500 workers only
-one draw in seven serves all of them. Two small changes mend a draw. A worker that is not sent all rows gets a
-later row in place of its last one. For the workers that are sent all rows, the last row of the downlink
-matrix is drawn again: candidates are tested against one vector per worker, which takes no elimination.
+one draw in seven serves all of them. Three small changes mend a draw. A worker that is not sent all rows gets
+a later row in place of its last one. For the workers that are sent all rows, the last row of the downlink
+matrix is drawn again: candidates are tested against one vector per worker, which takes no elimination. If
+the uplink rows themselves do not suffice for a worker, the last row of another worker is drawn again in the
+same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -23,7 +26,7 @@ from asyncdmtl.plan.codes.decodability import (
     null_space_counts,
     undecodable,
 )
-from asyncdmtl.plan.codes.matrices import random_matrix, unit_columns
+from asyncdmtl.plan.codes.matrices import random_matrix, redrawn_row, unit_columns
 from asyncdmtl.plan.limits import MOST_LAST_ROWS
 from asyncdmtl.plan.parameters import PlanParameters
 from asyncdmtl.plan.plan import Plan
@@ -31,10 +34,23 @@ from asyncdmtl.plan.plan import Plan
 # The number of candidates for the last row that are tested in one product.
 _CANDIDATES = 64
 
+# The most workers of which another draw of the last uplink row is tried: each takes an elimination, and the
+# first one serves nearly always.
+_REDRAWN = 2
+
 
 def decodable_plan(parameters: PlanParameters) -> Plan | None:
     """The plan with these parameters, mended so that every worker can decode; None if that fails."""
     plan = build_plan(parameters)
+    mended = _with_mended_downlink(parameters, plan)
+    if mended is None and plan.strategy == "relay" and (redrawn := _redrawn(plan)) is not None:
+        parameters = replace(parameters, redrawn=(redrawn,))
+        mended = _with_mended_downlink(parameters, build_plan(parameters))
+    return mended
+
+
+def _with_mended_downlink(parameters: PlanParameters, plan: Plan) -> Plan | None:
+    """The plan with these parameters, of which `plan` is a draw, with other downlink rows where needed."""
     deliveries = list(map(plan.in_columns, plan.deliveries))
     if unit_columns(plan.combined) is not None:
         return None if undecodable(plan.combined, deliveries) else plan
@@ -76,20 +92,46 @@ def _last_row(plan: Plan, basis: Bytes, known: Sequence[Indices]) -> int:
     worker decodes iff its other rows leave one vector undetermined and the last row does not map that vector
     to 0.
     """
-    open_vectors = []
-    for columns in known:
-        own = basis[columns]
-        if not len(own) == basis.shape[1] - 1 == linalg.rank(own):
-            return 0
-        open_vectors.append(dense_product(basis, linalg.null_space(own)))
-    open_rows = np.hstack(open_vectors)
+    unknown = [linalg.null_space(basis[columns]) for columns in known]
+    if any(vectors.shape[1] != 1 for vectors in unknown):
+        return 0
+    open_rows = dense_product(basis, np.hstack(unknown))
     if plan.broadcasts == "updates":
         open_rows = dense_product(plan.uplink_matrix, open_rows)
+    return _first_serving(
+        lambda number: random_matrix(f"downlink/last/{number}", plan.seed, 1, len(open_rows)), open_rows
+    )
+
+
+def _redrawn(plan: Plan) -> tuple[int, int] | None:
+    """A worker, and the number of the draw of its last uplink row with which all uplink rows suffice.
+
+    None if they suffice as they are, or if one row cannot mend them.
+    """
+    E, wanting = plan.uplink_matrix, [k for k in range(len(plan.uplink_rows)) if k not in set(plan.helpers)]
+    columns = [plan.units.columns(held, plan.subpackets) for held in plan.units.held]
+    sending = [k for k, rows in enumerate(plan.uplink_rows) if rows]
+    for worker in sorted(sending, key=lambda k: -len(columns[k]))[:_REDRAWN]:
+        row = sum(plan.uplink_rows[: worker + 1]) - 1
+        basis = linalg.null_space(np.delete(E, row, axis=0))
+        # What each worker cannot tell apart without the row: at most one vector may be left for the row.
+        unknown = {k: linalg.null_space(basis[columns[k]]) for k in wanting}
+        if unknown.get(worker, np.empty((0, 0))).shape[1] or max(u.shape[1] for u in unknown.values()) > 1:
+            continue
+        open_vectors = dense_product(basis, np.hstack(list(unknown.values())))[columns[worker]]
+        if dense_product(E[[row]][:, columns[worker]], open_vectors).all():
+            return None
+        draw = partial(redrawn_row, worker, seed=plan.seed, columns=len(open_vectors))
+        if number := _first_serving(draw, open_vectors):
+            return worker, number
+    return None
+
+
+def _first_serving(draw: Callable[[int], Bytes], open_vectors: Bytes) -> int:
+    """The first number, from 1 on, whose row (1, n) maps no column of `open_vectors` (n, ·) to 0; else 0."""
     for first in range(1, MOST_LAST_ROWS, _CANDIDATES):
         numbers = range(first, min(first + _CANDIDATES, MOST_LAST_ROWS))
-        labels = [f"downlink/last/{number}" for number in numbers]
-        rows = np.vstack([random_matrix(label, plan.seed, 1, len(open_rows)) for label in labels])
-        serves_all = dense_product(rows, open_rows).all(axis=1)
+        serves_all = dense_product(np.vstack([draw(number) for number in numbers]), open_vectors).all(axis=1)
         if serves_all.any():
             return numbers[int(serves_all.argmax())]
     return 0

@@ -57,6 +57,8 @@ class PlanParameters:
         The number of the draw of the last downlink row: 0 if the first draw lets every worker decode.
     replaced : tuple of (worker, row) pairs
         Workers whose last downlink row is replaced by a later one, because they cannot decode otherwise.
+    redrawn : tuple of (worker, number) pairs
+        Workers whose last uplink row is another draw, of this number, because others cannot decode otherwise.
     """
 
     placement: Placement
@@ -72,6 +74,7 @@ class PlanParameters:
     last_row: int = 0
     replaced: tuple[tuple[int, int], ...] = ()
     helpers: tuple[int, ...] = ()
+    redrawn: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def units(self) -> Units:
@@ -101,6 +104,7 @@ class PlanParameters:
             "silent": self.silent,
             "last_row": self.last_row,
             "replaced": [list(pair) for pair in self.replaced],
-            # Recipes of plans without helpers, as most are, omit the key.
+            # Recipes of plans without helpers or redrawn rows, as most are, omit these keys.
             **({"helpers": list(self.helpers)} if self.helpers else {}),
+            **({"redrawn": [list(pair) for pair in self.redrawn]} if self.redrawn else {}),
         }

@@ -49,6 +49,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
                 merged=int(recipe["merged"]),
                 last_row=int(recipe["last_row"]),
                 replaced=tuple((int(k), int(row)) for k, row in recipe["replaced"]),
+                redrawn=tuple((int(k), int(number)) for k, number in recipe.get("redrawn", [])),
             )
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -97,6 +98,10 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     ]
     coded = recipe["strategy"] in CODED
     check_size(units, P, rows, coded=coded)
+    for worker, number in recipe.get("redrawn", []):
+        if recipe["strategy"] != "relay" or not rows[whole(worker, 0, K - 1)]:
+            raise ValueError(f"worker {worker} has no coded row to draw again")
+        whole(number, 1, MOST_LAST_ROWS)
     blocks = len(units.holders) // units.merged
     senders = [whole(sender, 0, K - 1) for sender in recipe["senders"]]
     if recipe["strategy"] == "relay" or silent:

@@ -355,3 +355,12 @@ class WrongLibrary:
     def ec_init_tables(self, *args: int) -> None: ...
 
     def ec_encode_data(self, *args: int) -> None: ...
+
+
+@pytest.mark.parametrize(("r", "k", "c"), [(40, 5, 3), (3, 5, 40), (7, 0, 2), (9, 4, 0), (4, 4, 2)])
+def test_tall_and_wide_products_are_right(r: int, k: int, c: int) -> None:
+    rng = np.random.default_rng(r)
+    a, b = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((k, r), (k, c)))
+    product = gf256.dense_product(a.T, b)
+    assert product.flags.c_contiguous
+    assert np.array_equal(product, np.bitwise_xor.reduce(gf256.PRODUCTS[a.T[:, :, None], b[None]], axis=1))

@@ -4,6 +4,7 @@ import ctypes
 import ctypes.util
 import importlib.metadata
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import pytest
@@ -36,6 +37,34 @@ def test_products_are_right(r: int, k: int, length: int) -> None:
     out[:] = 0
     kernel.prepared(read, written)()
     assert np.array_equal(out, expected)
+
+
+@needs_isal
+@pytest.mark.parametrize("ready", [True, False])
+def test_ready_tables_are_those_that_the_library_makes(ready: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LIBRARY is not None
+    matrix = np.random.default_rng(1).integers(0, 256, (9, 7), dtype=np.uint8)[::2]
+    if not ready:
+        monkeypatch.setattr(isal, "coefficient_tables", lambda library: None)
+    expected = np.zeros(32 * matrix.size, dtype=np.uint8)
+    packed = np.ascontiguousarray(matrix)
+    LIBRARY.ec_init_tables(7, 5, packed.ctypes.data, expected.ctypes.data)
+    assert np.array_equal(isal.IsalKernel(LIBRARY, matrix)._tables, expected)
+
+
+@needs_isal
+def test_a_library_with_tables_of_another_form_makes_them_itself() -> None:
+    class Other:
+        """Writes a single byte for each coefficient."""
+
+        @staticmethod
+        def ec_init_tables(k: int, r: int, matrix: int, tables: int) -> None:
+            ctypes.memmove(tables, matrix, k * r)
+
+    library = cast("ctypes.CDLL", Other())
+    assert isal.coefficient_tables(library) is None
+    matrix = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert np.array_equal(isal._made_tables(library, matrix)[:7], [0, 1, 2, 3, 4, 5, 0])
 
 
 @needs_isal

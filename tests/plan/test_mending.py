@@ -8,10 +8,12 @@ from support.placements import HETEROGENEOUS
 
 from asyncdmtl.field import linalg
 from asyncdmtl.plan.codes.decodability import undecodable
+from asyncdmtl.plan.codes.matrices import coded_uplink
 from asyncdmtl.plan.mending import decodable_plan
 from asyncdmtl.plan.parameters import PlanParameters
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.rates.rounding import plan_rates
 from asyncdmtl.plan.recipe import rebuild_plan
 
@@ -47,6 +49,21 @@ def test_a_later_row_is_sent_to_a_worker_that_is_not_sent_all_rows() -> None:
     assert any(plan.replaced for plan in mended)
     for plan in mended[:2]:
         check(plan)
+
+
+@pytest.mark.parametrize(("seed", "helpers"), [(35000, 0), (27007, 3)])
+def test_an_uplink_row_is_drawn_again_where_all_rows_do_not_suffice(seed: int, helpers: int) -> None:
+    placement = Placement.cyclic(12, 12, 3)
+    plan = make_plan(placement, seed=seed, wants=["none"] * helpers + ["all"] * (12 - helpers))
+    [(worker, number)] = plan.redrawn
+    assert (plan.seed, number) == (seed, 1)
+    plain = coded_uplink(plan.units.blocks, plan.uplink_rows, plan.subpackets, seed)
+    [row] = np.flatnonzero((plain != plan.uplink_matrix).any(axis=1))
+    assert row == sum(plan.uplink_rows[: worker + 1]) - 1
+    wanting = [plan.in_columns(delivery).wanted for delivery in plan.deliveries if delivery.wanted]
+    short = [len(wanted) - linalg.rank(np.ascontiguousarray(plain[:, wanted])) for wanted in wanting]
+    assert max(short) == 1
+    check(plan)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -62,11 +62,24 @@ def random_matrix(label: str, seed: int, rows: int, columns: int) -> Bytes:
     return np.frombuffer(stream.digest(rows * columns), dtype=np.uint8).reshape(rows, columns)
 
 
-def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: int, seed: int) -> Bytes:
+def redrawn_row(worker: int, number: int, *, seed: int, columns: int) -> Bytes:
+    """Draw `number` of the last uplink row of a worker, (1, columns), at the columns that it stores."""
+    return np.maximum(random_matrix(f"uplink/{worker}/last/{number}", seed, 1, columns), 1)
+
+
+def coded_uplink(
+    placement: Placement,
+    uplink_rows: Sequence[int],
+    subpackets: int,
+    seed: int,
+    redrawn: Sequence[tuple[int, int]] = (),
+) -> Bytes:
     """`E`, of shape (Σ uplink_rows, N·P): random, not 0, where a worker stores the column, zero elsewhere.
 
-    Row blocks follow the order of the workers; worker `k` owns `uplink_rows[k]` of them.
+    Row blocks follow the order of the workers; worker `k` owns `uplink_rows[k]` of them. The last row of a
+    worker in `redrawn` is another draw, of this number.
     """
+    draws = dict(redrawn)
     columns = len(placement.partitions) * subpackets
     E = np.zeros((sum(uplink_rows), columns), dtype=np.uint8)
     first = 0
@@ -77,6 +90,8 @@ def coded_uplink(placement: Placement, uplink_rows: Sequence[int], subpackets: i
         # decode.
         E[first : first + rows, support] = np.maximum(entries, 1)
         first += rows
+        if k in draws and rows:
+            E[first - 1, support] = redrawn_row(k, draws[k], seed=seed, columns=len(support))
     return E
 
 
@@ -100,14 +115,16 @@ def combined_rows(
     D: Bytes, E: Bytes, blocks: Placement, uplink_rows: Sequence[int], subpackets: int
 ) -> Bytes:
     """`G = D·E`, computed worker by worker: a worker's rows are zero outside its stored columns."""
-    G = np.zeros((len(D), E.shape[1]), dtype=np.uint8)
+    # The transpose has the columns of a worker as rows, which are contiguous: products then need no copies.
+    transposed = np.zeros((E.shape[1], len(D)), dtype=np.uint8)
+    downlink = np.ascontiguousarray(D.T)
     first = 0
     for stored, rows in zip(blocks.stored, uplink_rows, strict=True):
         support, own = packets(stored, subpackets), slice(first, first + rows)
         if rows and support.size:
-            G[:, support] ^= dense_product(D[:, own], E[own, support])
+            transposed[support] ^= dense_product(E[own, support].T, downlink[own])
         first += rows
-    return G
+    return np.ascontiguousarray(transposed.T)
 
 
 def unit_columns(matrix: Bytes) -> NDArray[np.intp] | None:

@@ -76,6 +76,8 @@ class PacketAssignment:
         self._stored = merged.stored
         self._free = [packets * count for count in merged.counts]
         self._shares: list[dict[int, int]] = [{} for _ in merged.counts]
+        # The worker of the last search that found no free packets, and the workers that it reached.
+        self._closed: tuple[int, set[int]] | None = None
 
     @property
     def free(self) -> int:
@@ -89,12 +91,14 @@ class PacketAssignment:
         `dependents` then gives the proof.
         """
         missing = amount
+        self._closed = None
         while missing and (gained := self._augment(worker, missing)):
             missing -= gained
         return amount - missing
 
     def release(self, worker: int, amount: int) -> None:
         """Free `amount` of the packets of `worker`, beginning with those that other workers can use."""
+        self._closed = None
         for n in reversed(self._stored[worker]):
             if amount == 0:
                 return
@@ -111,12 +115,14 @@ class PacketAssignment:
         packets of `∪_{k∈S} M_k`: it proves that no more packets are available.
         """
         found = set(workers)
+        if self._closed is not None and found == {self._closed[0]}:
+            return set(self._closed[1])
         queue = list(found)
-        seen: set[int] = set()
+        seen = bytearray(len(self._free))
         for k in queue:
             for n in self._stored[k]:
-                if n not in seen:
-                    seen.add(n)
+                if not seen[n]:
+                    seen[n] = 1
                     fresh = self._shares[n].keys() - found
                     found |= fresh
                     queue.extend(fresh)
@@ -151,7 +157,7 @@ class PacketAssignment:
         parents: dict[int, tuple[int, int]] = {root: (-1, -1)}
         cut_off: set[int] = set()
         queue = [root]
-        seen: set[int] = set()
+        seen = bytearray(len(free))
         gained = 0
         for k in queue:
             if parents[k][0] in cut_off:
@@ -159,7 +165,7 @@ class PacketAssignment:
                 del parents[k]
                 continue
             for n in stored[k]:
-                if n in seen:
+                if seen[n]:
                     continue
                 if free[n]:
                     gained += self._swap(parents, k, n, missing - gained, cut_off)
@@ -168,11 +174,13 @@ class PacketAssignment:
                     if free[n]:
                         cut_off.add(k)
                         break
-                seen.add(n)
+                seen[n] = 1
                 for holder in shares[n]:
                     if holder not in parents:
                         parents[holder] = (k, n)
                         queue.append(holder)
+        if not gained:
+            self._closed = root, set(parents)
         return gained
 
     def _swap(
