@@ -35,7 +35,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import train
-from asyncdmtl.learning.updates import Forecast, forecasts
+from asyncdmtl.learning.updates import ROUND_COST, Forecast, cheapest, forecasts
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.records import RunOptions
 
@@ -170,9 +170,10 @@ def by_update(
         for update, rounds in counts.items()
     }
     costs = ", ".join(f"{megabytes[u]:.2f}" if u in megabytes else "–" for u in UPDATES)
-    auto = min((each for each in forecast(partitions, settings) if not each.reason), key=lambda f: f.cost)
-    cheapest = min(megabytes, key=lambda update: megabytes[update])
-    judged = auto.update if auto.update == cheapest else f"{auto.update}, but {cheapest} was"
+    auto = cheapest(forecast(partitions, settings), len(partitions))
+    assert auto is not None
+    best = min(megabytes, key=lambda update: megabytes[update] + counts[update] * ROUND_COST / 1e6)
+    judged = auto.update if auto.update == best else f"{auto.update}, but {best} was"
     row = (
         name, f"{coupling}, {chosen.strength:.3g}", str(counts["gradient"]), str(counts["quasi-newton"]),
         f"{counts['gradient'] / counts['quasi-newton']:.1f}", str(counts["newton"]), costs, judged,

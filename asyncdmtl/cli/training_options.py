@@ -87,7 +87,7 @@ training_options = together(
         default=AUTO,
         help="The result of a partition in a round: its statistics, once, from which every worker solves "
         "the rest (squared loss); its gradient; or the model that local epochs make. auto: whichever is "
-        "predicted to be the least to send; gradients if --tolerance is 0.",
+        "predicted to be the least to send, with 1 MB for every round; gradients if --tolerance is 0.",
     ),
     click.option(
         "--least-rows",

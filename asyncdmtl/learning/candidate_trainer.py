@@ -1,10 +1,11 @@
 """Cross-validation and training in one: Newton's steps of all candidates, side by side.
 
 At first all models are 0. Where intercepts are free, the first round finds the intercepts of models without
-coefficients. The next round tells the gradients there, and with them the first λ of each path. From there on
-every candidate descends by itself (`descent`), and each round tells its loss on the rows that its fold holds
-out. The run ends when the candidates of all folds are near their optima, and the candidate of all rows under
-the best coupling and λ is as near as the run's tolerance asks.
+coefficients. The gradients there give the first λ of each path; under logistic loss they follow from the
+first round (`curvature.at_intercepts`), and the next round tells them under other losses. From there on every
+candidate descends by itself (`descent`), and each round tells its loss on the rows that its fold holds out.
+The run ends when the candidates of all folds are near their optima, and the candidate of all rows under the
+best coupling and λ is as near as the run's tolerance asks.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.elementary import log, log1p
+from asyncdmtl.arithmetic.elementary import log, log1p, softplus
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, Told, descent_numbers
+from asyncdmtl.learning.curvature import at_intercepts
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
@@ -118,9 +120,11 @@ class CandidateTrainer(NewtonTrainer):
         told = self._wire.told(vectors)
         if self._iterate.steps == 0 and self.problem.d > self.problem.coupled:
             self._place_intercepts(told)
-            self.move(self._models[0, 0])
-            self._iterate.residual = math.inf
-            return
+            if self.problem.settings.loss != "logistic":
+                self.move(self._models[0, 0])
+                self._iterate.residual = math.inf
+                return
+            told = _at_intercepts(told, self._fixed)
         if not self._descents:
             self._set_out(told)
         free = np.isnan(self._fixed)
@@ -251,6 +255,19 @@ class CandidateTrainer(NewtonTrainer):
         if not math.isfinite(residual):
             self._iterate.residual = residual
         self.outcome = Outcome(name, selections[name].strength, float(descent.objective[0]), gap, selections)
+
+
+def _at_intercepts(told: Told, fixed: Floats) -> Told:
+    """What is told at the best intercepts, by what was told at models of 0; `fixed` is (K, T)."""
+    paths = len(told.losses)
+    shares = 0.5 - told.gradients[0, ..., -1]
+    intercepts, losses, gradients, H = at_intercepts(told.gradients[0], told.H[0], fixed)
+    left_out = 1.0 - told.shares
+    some = left_out > 0.0
+    of_held = np.where(some, shares[0] - told.shares * shares, 0.0) / np.where(some, left_out, 1.0)
+    held = np.where(some, softplus(intercepts) - of_held * intercepts, 0.0)
+    parts = (np.broadcast_to(part, (paths, *part.shape)) for part in (losses, held, gradients, H))
+    return Told(told.shares, *parts)
 
 
 def _held_out(told: Told) -> Floats:

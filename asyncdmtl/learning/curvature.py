@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from asyncdmtl.arithmetic.elementary import log, softplus
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
@@ -84,3 +85,33 @@ def describe(
         H = matmul(np.ascontiguousarray(np.swapaxes(rows, 1, 2)), rows)
         i, j = np.triu_indices(d)
         out[batch.places, 1 + d :] = H[:, i, j]
+
+
+def at_intercepts(gradients: Floats, H: Floats, fixed: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """The best intercepts of logistic models without coefficients, and what would be told there.
+
+    It follows from what models of 0 told. Where all scores of a task are equal, second derivatives are a
+    multiple of second moments, and the last column of `H` is a multiple of the means of the features. Steps
+    by second derivatives of rare classes would be too long, as these grow on the way; the largest there can
+    be, which are those at 0, make steps too short. `H` becomes the geometric mean of both.
+
+    Parameters
+    ----------
+    gradients, H : (..., T, d) and (..., T, d, d) float64 arrays
+        At models of 0; the intercept is last.
+    fixed : (..., T) float64 array
+        Intercepts that do not change; NaN where they do.
+
+    Returns
+    -------
+    intercepts, losses, gradients, H : float64 arrays
+        For tasks of fixed intercepts, what they told.
+    """
+    free = np.isnan(fixed)
+    share = np.where(free, 0.5 - gradients[..., -1], 0.5)
+    intercepts = np.where(free, log(share / (1.0 - share)), fixed)
+    losses = np.where(free, softplus(intercepts) - share * intercepts, 0.0)
+    there = gradients + (4.0 * share - 2.0)[..., None] * H[..., -1]
+    there[..., -1] = np.where(free, 0.0, gradients[..., -1])
+    flatter = 2.0 * np.sqrt(share * (1.0 - share))
+    return intercepts, losses, there, flatter[..., None, None] * H

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.curvature import SecondOrderWire
+from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.iterate import only_rounding
 from asyncdmtl.learning.problem import Problem
@@ -36,8 +36,8 @@ class NewtonTrainer(Trainer):
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
         T, d = len(problem.tasks), problem.d
-        fixed = np.array([[problem.fixed.get(t, math.nan) for t in range(T)]])
-        self._descent = Descent(problem.coupling, (1, T, d), problem.coupled, fixed)
+        self._fixed = np.array([[problem.fixed.get(t, math.nan) for t in range(T)]])
+        self._descent = Descent(problem.coupling, (1, T, d), problem.coupled, self._fixed)
         self._secants = self._first_metric() if problem.update == "quasi-newton" else None
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
@@ -61,6 +61,9 @@ class NewtonTrainer(Trainer):
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
         losses, gradients, H = wire.split(vectors)
         here = self.W.astype(np.float64)
+        if self._begins_at_0(here):
+            here = here.copy()
+            here[:, -1], losses, gradients, H = at_intercepts(gradients, H, self._fixed[0])
         if self._secants is not None:
             if math.isfinite(self._descent.objective[0]):
                 self._secants.add(here - self._descent.best[0], gradients - self._descent.gradients[0])
@@ -70,6 +73,14 @@ class NewtonTrainer(Trainer):
             self._iterate.residual = float(self._descent.promised[0] + self._descent.gap[0])
         self.move(following[0])
         self.zeros.note(self.W, lambda: gradients[:, : self.problem.coupled])
+
+    def _begins_at_0(self, here: Floats) -> bool:
+        """Whether these are the first models, of logistic loss, and only their intercepts can be improved."""
+        problem = self.problem
+        if problem.settings.loss != "logistic" or problem.update != "newton" or problem.d == problem.coupled:
+            return False
+        begun = np.where(np.isnan(self._fixed[0]), here[:, -1], 0.0)
+        return self._iterate.steps == 0 and not here[:, :-1].any() and not begun.any()
 
     def penalty(self) -> float:
         """`λ R(W)`."""

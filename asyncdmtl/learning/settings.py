@@ -55,8 +55,8 @@ class Settings:
         The update of a partition: its "statistics", once for the whole run; loss, gradient and curvature at
         the current models, for steps of Newton's method ("newton"); loss and gradient, from which the
         curvature is estimated ("quasi-newton"); the "gradient" alone; or the "model" that `epochs` local
-        epochs make of the task's model. "auto" is the kind with the fewest bytes of those that reach the
-        optimum (`updates.resolve`).
+        epochs make of the task's model. "auto" is the kind that costs least, in bytes and rounds, of
+        those that reach the optimum (`updates.resolve`).
     epochs : int
         Local epochs of a round, for updates "model".
     learner : str

@@ -1,8 +1,9 @@
 """The kinds of updates, with their predicted traffic, and the choice of `--update auto` between them.
 
-The cost of an update is the predicted number of bytes of one partition in the whole run: the length of its
-vector times the number of rounds to a relative accuracy of 1e-6. The loads of the plan multiply the costs of
-all kinds by the same factor.
+The cost of an update is the predicted number of bytes of the whole run to a relative accuracy of 1e-6, and
+each round counts as `ROUND_COST` bytes more: where bytes are few, the wait for messages there and back is
+what makes a round long. The number of rounds and the length of vectors are predicted for each kind; loads are
+those of an average plan (`LOADS`), as the choice is made before there is one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ CANDIDATES_BYTES = 1 << 22
 # Bytes of headers and digests for each partition in a round, as counted by the ledger. Coding saves none of
 # them.
 ROUND_BYTES = 40
+
+# Bytes that a round counts as, whatever it moves: a megabyte takes 80 ms at 100 Mbit/s, about as long as
+# messages there and back over a distance, and the wait for the slowest worker.
+ROUND_COST = 1_000_000
+
+# Bytes on the wire in a round, both ways, as a multiple of those of all partitions' vectors: the median of
+# what tools/bench_rounds.py moves with five workers and three copies.
+LOADS = 2
 
 # The most numbers of all tasks' matrices of second derivatives for a quasi-Newton method: 8 MB. Solving with
 # larger ones takes seconds in each round.
@@ -70,10 +79,15 @@ class Forecast:
     bytes: int
     reason: str = ""
 
-    @property
-    def cost(self) -> int:
-        """Bytes of each partition in the run, headers included."""
-        return self.rounds * (self.bytes + ROUND_BYTES)
+    def cost(self, partitions: int) -> int:
+        """Bytes of a run of so many partitions, both ways, with headers and `ROUND_COST` for each round."""
+        return self.rounds * (ROUND_COST + LOADS * partitions * (self.bytes + ROUND_BYTES))
+
+
+def cheapest(made: Sequence[Forecast], partitions: int) -> Forecast | None:
+    """The possible kind of update that costs least in a run of so many partitions; None if there is none."""
+    possible = [each for each in made if not each.reason]
+    return min(possible, key=lambda each: each.cost(partitions)) if possible else None
 
 
 def forecasts(settings: Settings, features: int, rows: int, tasks: int) -> tuple[Forecast, ...]:
@@ -141,10 +155,10 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
         if wanted and wanted[0].reason:
             raise DataError(f"partition {smallest.id!r}", wanted[0].reason, smallest.rows)
         return settings.update
-    open_ = [each for each in made if not each.reason]
-    if not open_:
+    best = cheapest(made, len(infos))
+    if best is None:
         raise DataError(f"partition {smallest.id!r}", made[0].reason, smallest.rows)
-    return min(open_, key=lambda each: each.cost).update
+    return best.update
 
 
 def chooses_across(settings: Settings, features: int, rows: int, tasks: int) -> bool:

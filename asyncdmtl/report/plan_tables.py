@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from asyncdmtl.learning.updates import ROUND_COST
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
@@ -75,7 +76,11 @@ def _update_table(updates: Mapping[str, Any]) -> Table:
     table.add_column("not here because")
     for name, each in updates.items():
         cells = (human_bytes(each[key]) for key in ("vector_bytes", "up_bytes", "down_bytes"))
-        table.add_row(name, str(each["rounds"]), *cells, each["reason"])
+        label = f"{'→' if each['chosen'] else ' '} {name}"
+        table.add_row(label, str(each["rounds"]), *cells, each["reason"])
+    table.caption = (
+        f"→: the choice of --update auto, for which a round counts as {human_bytes(ROUND_COST)} more"
+    )
     return table
 
 

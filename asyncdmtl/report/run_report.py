@@ -71,7 +71,7 @@ def report_run(record: RunRecord) -> Report:
             "reached": _reached(record),
             **_end(record),
         },
-        "updates": report_updates(record.problem.forecasts),
+        "updates": report_updates(record.problem.forecasts, len(record.problem.infos)),
         **_directions(record),
         "multicast": report_multicast(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
@@ -119,12 +119,14 @@ def _reached(record: RunRecord) -> str:
     return "minimum" if record.problem.minimises else "fixed point"
 
 
-def report_updates(made: Sequence[Forecast]) -> Report:
-    """The predicted traffic of each kind of update: rounds, and bytes of a partition in each round."""
+def report_updates(made: Sequence[Forecast], partitions: int) -> Report:
+    """The predicted traffic of each kind of update: rounds, bytes of a partition in each, cost of the run."""
     return {
-        each.update: {"rounds": each.rounds, "bytes": each.bytes, "cost": each.cost, "reason": each.reason}
+        each.update: {
+            "rounds": each.rounds, "bytes": each.bytes, "cost": each.cost(partitions), "reason": each.reason,
+        }
         for each in made
-    }
+    }  # fmt: skip
 
 
 def report_selection(outcome: Outcome | None) -> Report | None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.learning.outcome import zero_words
-from asyncdmtl.learning.updates import minimises
+from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
@@ -86,7 +86,9 @@ def update_words(updates: Mapping[str, Any], chosen: str) -> str:
         return f"Update: {chosen}."
     own = updates[chosen]
     words = f"Update: {chosen}, predicted {own['rounds']} × {human_bytes(own['bytes'])} from each partition"
-    return f"{words}{'; ' if others else ''}{', '.join(others)}."
+    if not others:
+        return f"{words}."
+    return f"{words}; {', '.join(others)}. A round counts as {human_bytes(ROUND_COST)} more."
 
 
 def _unfinished_words(report: Report) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.updates import ROUND_BYTES, forecasts
+from asyncdmtl.learning.updates import ROUND_BYTES, cheapest, forecasts
 from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.plan.plan import Plan
 
@@ -29,7 +29,8 @@ def predicted_updates(request: PlanRequest, plan: Plan, features: int, loss: str
     -------
     dict
         For each kind of update: `rounds`; `vector_bytes` of one vector; `up_bytes` and `down_bytes` of the
-        whole run over TCP, without joining; and `reason` why it is not possible, or "".
+        whole run over TCP, without joining; `chosen`, whether `--update auto` would take it; and `reason`
+        why it is not possible, or "".
     """
     tasks = len(set(request.tasks))
     settings = Settings(
@@ -43,13 +44,16 @@ def predicted_updates(request: PlanRequest, plan: Plan, features: int, loss: str
     )
     wire = plan.wire_downlink_load
     headers = ROUND_BYTES * len(request.placement.partitions)
+    made = forecasts(settings, features, _MANY_ROWS, tasks)
+    chosen = cheapest(made, len(request.placement.partitions))
     return {
         each.update: {
             "rounds": each.rounds,
             "vector_bytes": each.bytes,
             "up_bytes": each.rounds * (int(plan.uplink_load * each.bytes) + headers),
             "down_bytes": each.rounds * int(wire * each.bytes),
+            "chosen": each is chosen,
             "reason": each.reason,
         }
-        for each in forecasts(settings, features, _MANY_ROWS, tasks)
+        for each in made
     }

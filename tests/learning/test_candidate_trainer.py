@@ -12,7 +12,7 @@ from asyncdmtl.learning.candidate_trainer import CandidateTrainer
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.selection import _held_out_loss, _splits
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.tasks import Partition, whole_tasks
 from asyncdmtl.learning.training import train
 
 FEATURES, FOLDS = 3, 3
@@ -125,3 +125,17 @@ def test_something_must_be_held_out() -> None:
     partitions = [Partition(f"p{t}", f"t{t}", np.ones((1, 2)), np.array([t % 2.0])) for t in range(3)]
     with pytest.raises(DataError, match="two rows"):
         train(partitions, choosing())
+
+
+def test_the_first_round_tells_the_held_out_losses_of_intercepts_too() -> None:
+    partitions, settings = labelled(), choosing(rounds=1)
+    found = train(partitions, settings).outcome
+    assert found is not None
+    losses = found.selections["mean-regularised"].losses[0]
+    for fold, (kept, held) in enumerate(_splits(partitions, FOLDS, settings)):
+        expected = []
+        for task in whole_tasks(held).values():
+            share = np.mean(np.concatenate([p.y for p in kept if p.task == task.task]))
+            values = np.where(task.y == 1.0, -np.log(share), -np.log1p(-share))
+            expected.append(float(values.mean()))
+        assert losses[fold] == pytest.approx(np.mean(expected), rel=1e-12)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.batches import make_batches
-from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
+from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, describe, second_derivatives
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import Partition
 
@@ -75,3 +76,31 @@ def test_partitions_are_described_by_weighted_means(intercept: bool, curvature: 
     assert gradients[0] == pytest.approx(A.T @ (shares * derivatives[0]))
     expected = A.T @ (A * (shares * curvatures[0])[:, None]) if curvature else np.zeros((wire.d, wire.d))
     assert H[0] == pytest.approx(expected)
+
+
+def test_intercepts_and_what_is_told_there_follow_from_models_of_0() -> None:
+    rng = np.random.default_rng(3)
+    X = np.column_stack([rng.normal(1.0, 1.0, (2, 12, 3)).reshape(24, 3), np.ones(24)]).reshape(2, 12, 4)
+    y = (np.arange(24).reshape(2, 12) % 6 == 0).astype(np.float64)
+
+    def told(b: Floats) -> tuple[Floats, Floats, Floats]:
+        s = np.repeat(b[:, None], 12, axis=1)
+        values, slopes = LOSSES["logistic"].value_and_derivative(s, y)
+        p = 1.0 / (1.0 + np.exp(-s))
+        weighted = X * (p * (1.0 - p))[:, :, None]
+        gradients = np.einsum("tr,trd->td", slopes, X) / 12
+        return values.mean(axis=1), gradients, np.einsum("tri,trj->tij", weighted, X) / 12
+
+    _, gradients, H = told(np.zeros(2))
+    intercepts, losses, moved, between = at_intercepts(gradients, H, np.full(2, np.nan))
+    expected = told(intercepts)
+    np.testing.assert_allclose(intercepts, np.log(y.mean(axis=1) / (1.0 - y.mean(axis=1))))
+    np.testing.assert_allclose(losses, expected[0])
+    np.testing.assert_allclose(moved, expected[1], atol=1e-15)
+    np.testing.assert_allclose(between**2, H * expected[2])
+
+
+def test_tasks_with_a_fixed_intercept_stay_as_they_are() -> None:
+    nothing = np.zeros((1, 2)), np.zeros((1, 2, 2))
+    intercepts, losses, gradients, H = at_intercepts(*nothing, np.array([3.0]))
+    assert (intercepts.tolist(), losses.tolist(), gradients.any(), H.any()) == ([3.0], [0.0], False, False)

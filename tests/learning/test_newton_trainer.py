@@ -133,3 +133,13 @@ def test_a_state_must_be_one() -> None:
 def test_second_order_needs_sums(change: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="newton"):
         make_settings(loss="logistic", update="newton", **change)
+
+
+def test_rare_labels_take_few_steps_as_intercepts_come_first() -> None:
+    settings = settings_for("logistic", "newton", strength=0.1, tolerance=1e-8)
+    assert len(train(rare_labels(), settings).objectives) <= 7
+    # Without an intercept that could come first, or from other models, steps are as they were.
+    first = train(rare_labels(), settings)
+    again = train(rare_labels(), settings, start=first.models)
+    assert len(again.objectives) <= 2
+    assert again.objectives.min() == pytest.approx(first.objectives.min(), rel=1e-8)

@@ -6,7 +6,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.tasks import Partition, PartitionInfo
-from asyncdmtl.learning.updates import chooses_across, forecasts, resolve, statistics_layout
+from asyncdmtl.learning.updates import cheapest, chooses_across, forecasts, resolve, statistics_layout
 
 
 def infos(features: int, loss: str = "squared") -> list[PartitionInfo]:
@@ -16,14 +16,14 @@ def infos(features: int, loss: str = "squared") -> list[PartitionInfo]:
 def test_statistics_for_few_features_gradients_for_many() -> None:
     assert resolve(make_settings(update="auto"), infos(20)) == "statistics"
     assert resolve(make_settings(update="auto"), infos(3000)) == "gradient"
-    costs = {each.update: each.cost for each in forecasts(make_settings(update="auto"), 3000, 10, 4)}
+    costs = {each.update: each.cost(8) for each in forecasts(make_settings(update="auto"), 3000, 10, 4)}
     assert costs["quasi-newton"] < costs["gradient"] < costs["statistics"] < costs["newton"]
 
 
 @pytest.mark.parametrize(
     ("changes", "update"),
     [
-        ({"loss": "huber"}, "quasi-newton"),
+        ({"loss": "huber"}, "newton"),
         ({"aggregate": "median"}, "gradient"),
         ({"compression": "float16"}, "gradient"),
     ],
@@ -32,13 +32,26 @@ def test_statistics_for_few_features_gradients_for_many() -> None:
 def test_where_statistics_do_not_say_all_others_are_taken(changes: dict[str, str], update: str) -> None:
     settings = make_settings(**{"update": "auto", **changes})
     assert resolve(settings, infos(5)) == update
-    assert chooses_across(settings, 5, 100, 4) == (update == "quasi-newton")
+    assert chooses_across(settings, 5, 100, 4) == (update == "newton")
 
 
 def test_of_many_features_curvature_is_learned_and_of_very_many_it_is_not() -> None:
     settings = make_settings(update="auto", loss="huber")
-    assert resolve(settings, infos(60)) == "quasi-newton"
+    assert resolve(settings, infos(60)) == "newton"
+    assert resolve(settings, infos(600)) == "quasi-newton"
     assert resolve(settings, infos(3000)) == "gradient"
+
+
+def test_a_round_costs_a_megabyte_beside_what_it_moves() -> None:
+    made = {each.update: each for each in forecasts(make_settings(update="auto", loss="huber"), 30, 10, 4)}
+    newton, learning = made["newton"], made["quasi-newton"]
+    vector = 8 * (1 + 31 + 31 * 32 // 2)
+    assert newton.cost(58) == newton.rounds * (1_000_000 + 2 * 58 * (vector + 40))
+    # Few partitions: rounds count for more than bytes. Many partitions: bytes do.
+    assert newton.bytes > 10 * learning.bytes
+    assert cheapest(list(made.values()), 58) is newton
+    assert cheapest(list(made.values()), 58_000) is learning
+    assert cheapest([replace(newton, reason="no")], 58) is None
 
 
 def test_what_is_asked_for_is_done() -> None:

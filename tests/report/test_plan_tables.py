@@ -110,18 +110,27 @@ def test_bounds_on_cost_and_time_are_said() -> None:
 
 def test_predicted_updates_have_a_table() -> None:
     updates = {
-        "gradient": {"rounds": 400, "vector_bytes": 232, "up_bytes": 5000, "down_bytes": 6000, "reason": ""},
+        "gradient": {
+            "rounds": 400,
+            "vector_bytes": 232,
+            "up_bytes": 5000,
+            "down_bytes": 6000,
+            "chosen": True,
+            "reason": "",
+        },
         "newton": {
             "rounds": 9,
             "vector_bytes": 100,
             "up_bytes": 1,
             "down_bytes": 2,
+            "chosen": False,
             "reason": "too few rows",
         },
     }
     text = lines(report(updates=updates))
-    assert any(line.startswith("gradient 400 232 B") for line in text)
+    assert any(line.startswith("→ gradient 400 232 B") for line in text)
     assert any(line.endswith("too few rows") for line in text)
+    assert "for which a round counts as 1 MB more" in " ".join(text)
     assert not any("predicted" in line for line in lines(report()))
 
 

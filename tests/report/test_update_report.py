@@ -25,6 +25,7 @@ def test_what_a_loss_cannot_have_says_why() -> None:
     made = predicted_updates(REQUEST, plan, 27, "logistic")
     assert made["statistics"]["reason"] == "loss must be squared"
     assert made["newton"]["reason"] == ""
+    assert [name for name, each in made.items() if each["chosen"]] == ["newton"]
 
 
 def test_words_name_the_choice_and_the_others() -> None:
@@ -34,5 +35,6 @@ def test_words_name_the_choice_and_the_others() -> None:
         "gradient": {"rounds": 400, "bytes": 224, "cost": 105600, "reason": ""},
     }
     words = update_words(updates, "statistics")
-    assert words == "Update: statistics, predicted 1 × 3.48 kB from each partition; gradient 400 × 224 B."
+    told = "Update: statistics, predicted 1 × 3.48 kB from each partition; gradient 400 × 224 B."
+    assert words == f"{told} A round counts as 1 MB more."
     assert update_words(updates, "model") == "Update: model."
