@@ -104,4 +104,4 @@ def test_tasks_with_a_fixed_intercept_stay_as_they_are() -> None:
     nothing = np.zeros((1, 2)), np.zeros((1, 2, 2))
     intercepts, losses, gradients, H = at_intercepts(*nothing, np.array([3.0]))
     assert intercepts.tolist() == [3.0]
-    assert not (losses.any() or gradients.any() or H.any())
+    assert [losses.any(), gradients.any(), H.any()] == [False, False, False]
