@@ -26,7 +26,7 @@ from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import select_strength
-from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
+from asyncdmtl.learning.settings import AUTO, AUTO_BY_STEPS, Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_across
 from asyncdmtl.net.event_loop import run
@@ -55,8 +55,9 @@ TABLE_CUT = {"test_fraction": 0.2, "parts": 2}
 # Folds of a cross-validation by gradients, in this process.
 FOLDS = 3
 
-# The most rounds of one fit of the cross-validation. Held-out losses differ little after that.
-FIT_ROUNDS = 1000
+# The most rounds of one fit of the cross-validation, which starts from the models of the λ before. Held-out
+# losses differ little after that, and rounds with a median never come to rest.
+FIT_ROUNDS = 150
 
 
 # Names of partitions that an error shows.
@@ -169,16 +170,19 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     personal = given["strategy"] == "personal" and settings.loss != "squared"
     if chooses_across(settings, features, rows, len(prepared.tasks)) and not personal:
         # A run with statistics or Newton's steps chooses λ, and the coupling, itself, in its rounds.
-        return replace(settings, coupling=AUTO if open_ else settings.coupling, strength=None), prepared
+        kind = AUTO if open_ and given["intercept"] is None and settings.has_intercept else settings.intercept
+        coupling = AUTO if open_ else settings.coupling
+        return replace(settings, coupling=coupling, intercept=kind, strength=None), prepared
     couplings: Sequence[str] = (settings.coupling,)
     if open_ and len(prepared.tasks) > 1:
-        couplings = AUTO_COUPLINGS
+        couplings = AUTO_BY_STEPS
     return _cross_validated(settings, prepared, couplings), prepared
 
 
 def _cross_validated(settings: Settings, prepared: loading.Prepared, couplings: Sequence[str]) -> Settings:
     """The settings with the coupling and the λ of least held-out loss, which are also printed on stderr."""
-    fits = replace(settings, rounds=min(settings.rounds, FIT_ROUNDS))
+    # No other process makes these fits, so that their last bits matter to none.
+    fits = replace(settings, rounds=min(settings.rounds, FIT_ROUNDS), arithmetic="fast")
     with RunProgress(None) as progress:
         selections = {
             coupling: select_strength(

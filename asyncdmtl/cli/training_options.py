@@ -17,7 +17,15 @@ from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
-from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, DTYPES, INTERCEPTS, UPDATES, Settings
+from asyncdmtl.learning.settings import (
+    AUTO,
+    AUTO_BY_STEPS,
+    AUTO_COUPLINGS,
+    DTYPES,
+    INTERCEPTS,
+    UPDATES,
+    Settings,
+)
 from asyncdmtl.plan.parameters import CHOICES
 
 # The default that the help shows for options whose default depends on the data.
@@ -58,8 +66,9 @@ training_options = together(
         "--coupling",
         type=click.Choice((*COUPLINGS, AUTO)),
         show_default="that of the recipe; for files, run chooses it with λ",
-        help="What ties the tasks' models together. auto: cross-validation across the sites chooses "
-        f"{' or '.join(AUTO_COUPLINGS)}, with λ.",
+        help="What ties the tasks' models together. auto: cross-validation across the sites chooses one, "
+        f"with λ: {', '.join(AUTO_COUPLINGS)} by statistics, with either intercept; "
+        f"{', '.join(AUTO_BY_STEPS)} otherwise.",
     ),
     click.option(
         "--strength",
@@ -112,7 +121,7 @@ training_options = together(
     click.option(
         "--intercept",
         type=click.Choice(INTERCEPTS),
-        show_default=_SUITS,
+        show_default="the one that suits the data; where the coupling is chosen, free or penalised is too",
         help="free: the coupling does not see it; penalised: it is one more feature; none: there is none.",
     ),
     click.option(
@@ -167,6 +176,8 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     if given.get("coupling") == AUTO and given.get("strength") is None:
         chosen["strength"] = AUTO
+    if given.get("coupling") == AUTO and given.get("intercept") is None and chosen["intercept"] == "free":
+        chosen["intercept"] = AUTO
     if chosen.get("coupling") in ("none", "mean"):
         # Without a coupling, λ has no effect.
         chosen["strength"] = 0.0 if chosen.get("strength") in (None, AUTO) else chosen["strength"]

@@ -254,7 +254,9 @@ class CandidateTrainer(NewtonTrainer):
         self.move(self._models[self._best, 0])
         if not math.isfinite(residual):
             self._iterate.residual = residual
-        self.outcome = Outcome(name, selections[name].strength, float(descent.objective[0]), gap, selections)
+        strength, objective = selections[name].strength, float(descent.objective[0])
+        kind = self.problem.settings.choices[0].intercept
+        self.outcome = Outcome(name, strength, objective, gap, selections, kind)
 
 
 def _at_intercepts(told: Told, fixed: Floats) -> Told:

@@ -16,6 +16,7 @@ from asyncdmtl.learning.couplings.graphs import ChainLaplacian, GraphLaplacian, 
 from asyncdmtl.learning.couplings.group_sparse import L21Norm
 from asyncdmtl.learning.couplings.low_rank import NuclearNorm, SparseLowRank, TaskCovariance
 from asyncdmtl.learning.couplings.means import MeanRegularised, PlainMean
+from asyncdmtl.learning.couplings.ridge import Ridge
 from asyncdmtl.learning.penalties import (
     Columns,
     HalfSquaredNuclear,
@@ -67,6 +68,10 @@ class Solution:
     gap: Floats
 
 
+# The fields of `Solution`.
+_PARTS = ("W", "value", "gap")
+
+
 def solve(
     coupling: Coupling,
     quadratics: Quadratics,
@@ -104,6 +109,8 @@ def solve(
         return _with_zeros(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, MeanRegularised):
         return _certified(quadratics, direct.near_mean(quadratics, lambdas, accuracy), lambdas, None)
+    if isinstance(coupling, Ridge):
+        return _ridges(quadratics, lambdas)
     if isinstance(coupling, ChainLaplacian | GraphLaplacian):
         return _on_graph(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, Clustered):
@@ -152,6 +159,15 @@ def _with_zeros(
     W, value, gap = (np.repeat(part, len(lambdas), axis=1) for part in (apart.W, apart.value, apart.gap))
     W[:, tied], value[:, tied], gap[:, tied] = solved.W, solved.value, solved.gap
     return Solution(W, value, gap)
+
+
+def _ridges(quadratics: Quadratics, lambdas: Floats) -> Solution:
+    """Solve each task alone, with each λ on the diagonal."""
+    eye, found = np.eye(quadratics.b.shape[2]), []
+    for strength in lambdas.tolist():
+        own = Quadratics(quadratics.A + strength * eye, quadratics.b, quadratics.c)
+        found.append(_certified(own, _for_all(direct.apart(own), 1), np.zeros(1), ()))
+    return Solution(*(np.concatenate([getattr(one, name) for one in found], axis=1) for name in _PARTS))
 
 
 def _certified(

@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from asyncdmtl.arithmetic import solving
 from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
@@ -41,7 +42,12 @@ _LOOSE = 1e-6
 
 def apart(quadratics: Quadratics) -> Floats:
     """The models if every task is solved alone: (K, T, C)."""
-    M = Factor(inverse(quadratics.A, RIDGE * quadratics.scale))
+    # By Cholesky's factor: where `A` is singular, sweeping would magnify rounding errors by 1 / `RIDGE`.
+    eye, ridge = np.eye(quadratics.b.shape[2]), RIDGE * quadratics.scale
+    while not solving.positive_definite(quadratics.A + ridge * eye).all():
+        # Statistics of folds have single precision, which leaves matrices slightly indefinite.
+        ridge *= 10.0
+    M = Factor(solving.solve(quadratics.A + ridge * eye, np.broadcast_to(eye, quadratics.A.shape)))
     return _refined(quadratics, lambda R: apply(M, R), lambda W: np.zeros_like(W), 1)[:, 0]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
+from asyncdmtl.learning.settings import Choice, Settings
 from asyncdmtl.learning.statistics_selection import MAX_STRENGTHS, Selection
 
 
@@ -21,12 +21,12 @@ class Outcome:
 
     Attributes
     ----------
-    coupling, strength : str, float
-        The coupling and the λ of the models, as given or as chosen.
+    coupling, strength, intercept : str, float, str
+        The coupling, the λ and the kind of intercept of the models, as given or as chosen.
     objective, gap : float
         The objective at the models, and a bound of its distance from the minimum.
-    selections : mapping of coupling to Selection
-        The results of cross-validation; empty if there was nothing to choose.
+    selections : mapping of str to Selection
+        The results of cross-validation by `Settings.name_of`; empty if there was nothing to choose.
     """
 
     coupling: str
@@ -34,12 +34,14 @@ class Outcome:
     objective: float
     gap: float
     selections: Mapping[str, Selection] = field(default_factory=dict)
+    intercept: str = "free"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON and msgpack; `from_dict` reads them."""
         return {
             "coupling": self.coupling,
             "strength": self.strength,
+            "intercept": self.intercept,
             "objective": self.objective,
             "gap": self.gap,
             "selections": {
@@ -60,16 +62,18 @@ class Outcome:
         try:
             strength, objective, gap = (float(content[name]) for name in ("strength", "objective", "gap"))
             selections = {str(name): _selection(found) for name, found in content["selections"].items()}
-            return cls(str(content["coupling"]), strength, objective, gap, selections)
+            words = str(content["coupling"]), str(content["intercept"])
+            return cls(words[0], strength, objective, gap, selections, words[1])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError("outcome", "must be what a trainer told", content) from error
 
     def checked(self, settings: Settings) -> Outcome:
         """This outcome; UsageError if it cannot be that of a run with these settings."""
-        names = _candidates(settings)
-        if not {self.coupling, *self.selections} <= set(names):
-            couplings = [self.coupling, *self.selections]
-            raise UsageError("outcome", f"must be of a coupling among {', '.join(names)}", couplings)
+        names = [settings.name_of(choice) for choice in settings.choices]
+        chosen = Choice(self.coupling, self.intercept)
+        if chosen not in settings.choices or not set(self.selections) <= set(names):
+            told = [*chosen, *self.selections]
+            raise UsageError("outcome", f"must be of a choice among {', '.join(names)}", told)
         numbers = [self.strength, self.objective, self.gap]
         if not all(map(math.isfinite, numbers)) or self.strength < 0.0:
             raise UsageError("outcome", "must have finite numbers, and a strength of at least 0", numbers)
@@ -78,9 +82,7 @@ class Outcome:
 
 def outcome_numbers(settings: Settings) -> int:
     """The number of numbers in the result of `packed`."""
-    return 5 + (
-        len(_candidates(settings)) * (1 + MAX_STRENGTHS * (1 + settings.folds)) if settings.chooses else 0
-    )
+    return 5 + (len(settings.choices) * (1 + MAX_STRENGTHS * (1 + settings.folds)) if settings.chooses else 0)
 
 
 def packed(outcome: Outcome | None, settings: Settings) -> Floats:
@@ -88,11 +90,12 @@ def packed(outcome: Outcome | None, settings: Settings) -> Floats:
     numbers = np.zeros(outcome_numbers(settings))
     if outcome is None:
         return numbers
-    names = _candidates(settings)
-    numbers[:5] = 1.0, names.index(outcome.coupling), outcome.strength, outcome.objective, outcome.gap
+    choices = settings.choices
+    index = choices.index(Choice(outcome.coupling, outcome.intercept))
+    numbers[:5] = 1.0, index, outcome.strength, outcome.objective, outcome.gap
     if settings.chooses:
-        for name, block in zip(names, numbers[5:].reshape(len(names), -1), strict=True):
-            if (found := outcome.selections.get(name)) is not None:
+        for choice, block in zip(choices, numbers[5:].reshape(len(choices), -1), strict=True):
+            if (found := outcome.selections.get(settings.name_of(choice))) is not None:
                 count = len(found.strengths)
                 block[0], block[1 : 1 + count] = count, found.strengths
                 losses = block[1 + MAX_STRENGTHS :].reshape(MAX_STRENGTHS, -1)
@@ -108,25 +111,28 @@ def unpacked(numbers: Floats, settings: Settings) -> Outcome | None:
     UsageError
         The vector is no such result.
     """
-    names = _candidates(settings)
+    choices = settings.choices
     known, index, strength, objective, gap = numbers[:5].tolist()
     if not known and not numbers.any():
         return None
     selections = {}
     sound = (
-        known == 1.0 and index in range(len(names)) and all(map(math.isfinite, (strength, objective, gap)))
+        known == 1.0 and index in range(len(choices)) and all(map(math.isfinite, (strength, objective, gap)))
     )
     if sound and settings.chooses:
-        for name, block in zip(names, numbers[5:].reshape(len(names), -1), strict=True):
+        for choice, block in zip(choices, numbers[5:].reshape(len(choices), -1), strict=True):
             if block[0] not in range(MAX_STRENGTHS + 1):
                 sound = False
             elif count := int(block[0]):
                 losses = block[1 + MAX_STRENGTHS :].reshape(MAX_STRENGTHS, -1)[:count]
                 sound = sound and not np.isnan(losses[0]).all() and not np.isinf(losses).any()
-                selections[name] = _selection({"strengths": block[1 : 1 + count], "losses": losses})
+                selections[settings.name_of(choice)] = _selection(
+                    {"strengths": block[1 : 1 + count], "losses": losses}
+                )
     if not sound or strength < 0.0:
         raise UsageError("state", "must hold what came of the training", numbers[:5].tolist())
-    return Outcome(names[int(index)], strength, objective, gap, selections)
+    chosen = choices[int(index)]
+    return Outcome(chosen.coupling, strength, objective, gap, selections, chosen.intercept)
 
 
 def zero_words(strength: float, critical: float | None) -> str:
@@ -137,16 +143,13 @@ def zero_words(strength: float, critical: float | None) -> str:
     return f"{words} The critical strength, at which this begins, is λ = {critical:.4g}: give a smaller λ."
 
 
-def _candidates(settings: Settings) -> tuple[str, ...]:
-    """The couplings that an outcome may have."""
-    return AUTO_COUPLINGS if settings.coupling == AUTO else (settings.coupling,)
-
-
 def settled(settings: Settings, outcome: Outcome | None) -> Settings:
-    """The settings of a run, with the coupling and the λ that were chosen in it."""
+    """The settings of a run, with the coupling, the λ and the intercept that were chosen in it."""
     if outcome is None or not settings.chooses:
         return settings
-    return replace(settings, coupling=outcome.coupling, strength=outcome.strength)
+    return replace(
+        settings, coupling=outcome.coupling, strength=outcome.strength, intercept=outcome.intercept
+    )
 
 
 def _selection(content: Mapping[str, Any]) -> Selection:

@@ -25,12 +25,13 @@ from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.outcome import outcome_numbers
 from asyncdmtl.learning.secants import pairs_kept
-from asyncdmtl.learning.settings import AUTO, Settings
+from asyncdmtl.learning.settings import AUTO, Choice, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.learning.updates import (
     Forecast,
     candidates_wire,
+    choices,
     coupling_names,
     forecasts,
     minimises,
@@ -132,7 +133,7 @@ class Problem:
         self.coupling = self.make_coupling(settings.coupling, settings.strength or 0.0)
         steepest = self._steepest()
         self.damping = self._damping(steepest)
-        free = settings.intercept == "free"
+        free = settings.intercept in ("free", AUTO)
         epochs = settings.epochs if self.update == "model" else 1
         bound = (1.25 if free else 1.0) * steepest
         self.step_lengths = (epochs * (1.0 / bound), epochs * (1.0 / (5.0 * self.loss.curvature)))
@@ -145,10 +146,16 @@ class Problem:
 
     @property
     def couplings(self) -> list[tuple[str, Coupling]]:
-        """The couplings that cross-validation compares, with λ = 0."""
+        """The couplings that cross-validation by Newton's steps compares, with λ = 0."""
         return [
             (name, self.make_coupling(name, 0.0)) for name in coupling_names(self.settings, len(self.tasks))
         ]
+
+    @property
+    def choices(self) -> list[tuple[Choice, Coupling]]:
+        """What cross-validation by statistics compares, with λ = 0."""
+        known = choices(self.settings, len(self.tasks))
+        return [(choice, self.make_coupling(choice.coupling, 0.0)) for choice in known]
 
     @property
     def accelerated(self) -> bool:
@@ -318,7 +325,7 @@ class Problem:
         return Wire(self.settings.compression, self.d, self.dtype)
 
     def _fixed_intercepts(self) -> dict[int, float]:
-        if (self.settings.loss, self.settings.intercept) != ("logistic", "free"):
+        if self.settings.loss != "logistic" or self.coupled == self.d:
             return {}
         fixed = {}
         for t, S in enumerate(self.partitions_of):

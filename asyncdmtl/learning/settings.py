@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.errors import UsageError
@@ -25,10 +25,23 @@ UPDATES = ("auto", "statistics", "newton", "quasi-newton", "gradient", "model")
 """Kinds of local updates."""
 
 AUTO = "auto"
-"""The word in place of a coupling that lets cross-validation choose one of `AUTO_COUPLINGS`."""
+"""The word in place of a coupling, and of a kind of intercept, that lets cross-validation choose."""
 
-AUTO_COUPLINGS = ("nuclear", "mean-regularised")
-"""The couplings among which cross-validation chooses."""
+SINGLE_TASK, POOLED = ("ridge", "none"), ("mean",)
+"""The couplings that tie no tasks, and those with one model for all."""
+
+AUTO_COUPLINGS = ("nuclear", "mean-regularised", "l21", "covariance", *SINGLE_TASK, *POOLED)
+"""The couplings among which cross-validation chooses, with either intercept, by statistics."""
+
+AUTO_BY_STEPS = ("nuclear", "mean-regularised", "ridge")
+"""The couplings among which it chooses by steps or fits, which cost more for each candidate."""
+
+
+class Choice(NamedTuple):
+    """A coupling, and a kind of intercept that is a name in `INTERCEPTS`."""
+
+    coupling: str
+    intercept: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Settings:
     ----------
     loss, aggregate, coupling : str
         Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. The coupling may be "auto": cross-validation chooses
-        one of `AUTO_COUPLINGS`.
+        one of `AUTO_COUPLINGS`, or of `AUTO_BY_STEPS`.
     strength : float or None
         λ, at least 0. With None, cross-validation across the sites that hold the rows chooses it.
     edges : tuple of (task, task, weight)
@@ -66,7 +79,8 @@ class Settings:
     dtype : str
         The number format of models and updates, one of `DTYPES`.
     intercept : str
-        "free" (not coupled and not penalised), "penalised" like a feature that is always 1, or "none".
+        "free" (not coupled and not penalised), "penalised" like a feature that is always 1, or "none". It may
+        be "auto" if the coupling is: statistics choose free or penalised too, and steps take it as free.
     standardise : bool
         Whether columns of files are scaled to mean 0 and standard deviation 1 over all partitions, and a
         target that is a number is shifted to mean 0 if there is an intercept.
@@ -114,7 +128,7 @@ class Settings:
     def __post_init__(self) -> None:
         choices = {
             "loss": LOSSES, "aggregate": AGGREGATES, "coupling": (*COUPLINGS, AUTO), "dtype": DTYPES,
-            "intercept": INTERCEPTS, "update": UPDATES, "compression": COMPRESSIONS,
+            "intercept": (*INTERCEPTS, AUTO), "update": UPDATES, "compression": COMPRESSIONS,
             "arithmetic": ARITHMETICS,
         }  # fmt: skip
         for name, known in choices.items():
@@ -154,6 +168,21 @@ class Settings:
         return self.intercept != "none"
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What cross-validation may choose among: a single choice, unless the coupling is "auto".
+
+        A choice by steps or fits is among those with the first kind of intercept.
+        """
+        couplings = AUTO_COUPLINGS if self.coupling == AUTO else (self.coupling,)
+        intercepts = ("free", "penalised") if self.intercept == AUTO else (self.intercept,)
+        return tuple(Choice(coupling, kind) for kind in intercepts for coupling in couplings)
+
+    def name_of(self, choice: Choice) -> str:
+        """A choice in words: its coupling, and its intercept unless that is the first kind."""
+        first = choice.intercept == self.choices[0].intercept
+        return choice.coupling if first else f"{choice.coupling}, {choice.intercept} intercept"
+
+    @property
     def centred(self) -> bool:
         """Whether targets from files that are numbers are shifted to mean 0; the intercept holds the mean."""
         return self.standardise and self.has_intercept
@@ -178,6 +207,8 @@ class Settings:
         return cls(**content)
 
     def _check_together(self) -> None:
+        if self.intercept == AUTO and self.coupling != AUTO:
+            raise UsageError("intercept", "can be auto only if the coupling is", self.coupling)
         if self.coupling == AUTO and self.strength is not None:
             raise UsageError("coupling", "can be auto only if λ is chosen too", self.strength)
         if self.update == "statistics":

@@ -5,7 +5,7 @@ Every worker has the statistics of all tasks, and makes the same choice, to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.coupled import Solution, solve
 from asyncdmtl.learning.couplings.base import Coupling
+from asyncdmtl.learning.settings import Choice
 from asyncdmtl.learning.statistics import TaskStatistics
 
 # The relative distance from the optimum at which a fit ends: small enough to rank neighbouring values of λ.
@@ -90,6 +91,14 @@ class Selection:
         within = self.means <= self.means[at] + self.errors[at]
         return float(self.strengths[within].max())
 
+    def gain_over(self, other: Selection) -> tuple[float, float]:
+        """How much smaller the least loss is than that of `other`, and the standard error over the folds."""
+        own, theirs = (each.losses[int(np.argmin(each.means))] for each in (self, other))
+        pairs = ~(np.isnan(own) | np.isnan(theirs))
+        gains = (theirs - own)[pairs][None]
+        of_pairs = Selection(0.0, np.zeros(1), gains)
+        return float(of_pairs.means[0]), float(of_pairs.errors[0])
+
     @property
     def _known(self) -> Floats:
         return self.losses[:, ~np.isnan(self.losses[0])]
@@ -160,18 +169,15 @@ def choose_strength(
 
 def choose(
     statistics: TaskStatistics,
-    couplings: Sequence[tuple[str, Coupling]],
-    intercept: str,
+    choices: Sequence[tuple[Choice, Coupling]],
     smoothness: float,
-    on_coupling: Callable[[str, Selection], None] | None = None,
-) -> tuple[str, dict[str, Selection]]:
-    """The coupling with the smallest held-out loss at its best λ, and the result for each coupling."""
-    found = {}
-    for name, coupling in couplings:
-        found[name] = choose_strength(statistics, coupling, intercept, smoothness)
-        if on_coupling is not None:
-            on_coupling(name, found[name])
-    return min(found, key=lambda name: found[name].loss), found
+) -> tuple[Choice, dict[Choice, Selection]]:
+    """The coupling and intercept with the smallest held-out loss at the best λ, and the result for each."""
+    found = {
+        choice: choose_strength(statistics, coupling, choice.intercept, smoothness)
+        for choice, coupling in choices
+    }
+    return min(found, key=lambda choice: found[choice].loss), found
 
 
 def _solved(

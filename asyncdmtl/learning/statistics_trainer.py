@@ -15,10 +15,10 @@ from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.ridge import alone_and_together
-from asyncdmtl.learning.settings import AUTO
+from asyncdmtl.learning.settings import Choice
 from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
-from asyncdmtl.learning.statistics_selection import Selection, choose, choose_strength
+from asyncdmtl.learning.statistics_selection import Selection, choose
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer
@@ -29,6 +29,8 @@ class StatisticsTrainer(Trainer):
 
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
+        # The numbers of a model that the coupling sees, once an intercept is chosen.
+        self._coupled = problem.coupled
         self._coupling = problem.coupling
         # The baseline models: of each task alone, and last of all tasks together, with intercepts.
         self._baselines = np.zeros(((len(problem.tasks) + 1) * problem.compares, problem.features + 1))
@@ -106,42 +108,42 @@ class StatisticsTrainer(Trainer):
 
     def penalty(self) -> float:
         """`λ R(W)`."""
-        return self._coupling.penalty(self.W[:, : self.problem.coupled].astype(np.float64))
+        return self._coupling.penalty(self.W[:, : self._coupled].astype(np.float64))
 
     def _correlations(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> Floats:
         """The gradients (T, coupled) at models of 0, up to their sign."""
         statistics = TaskStatistics.of(vectors, wire.layout)
-        correlations: Floats = statistics.whole(self.problem.settings.intercept).b[0]
+        assert self.outcome is not None
+        correlations: Floats = statistics.whole(self.outcome.intercept).b[0]
         return correlations
 
-    def _choice(self, statistics: TaskStatistics) -> tuple[str, float, Mapping[str, Selection]]:
+    def _choice(self, statistics: TaskStatistics) -> tuple[Choice, float, Mapping[str, Selection]]:
         problem, settings = self.problem, self.problem.settings
         if settings.strength is not None:
-            return settings.coupling, settings.strength, {}
-        smoothness = 1.0 / problem.step_lengths[0]
-        if settings.coupling != AUTO:
-            found = choose_strength(statistics, problem.coupling, settings.intercept, smoothness)
-            return settings.coupling, found.strength, {settings.coupling: found}
-        best, selections = choose(statistics, problem.couplings, settings.intercept, smoothness)
-        return best, selections[best].strength, selections
+            return settings.choices[0], settings.strength, {}
+        best, found = choose(statistics, problem.choices, 1.0 / problem.step_lengths[0])
+        named = {settings.name_of(choice): selection for choice, selection in found.items()}
+        return best, found[best].strength, named
 
     def _conclude(self, outcome: Outcome | None) -> None:
         self.outcome = outcome
         if outcome is not None:
+            self._coupled = self.problem.features + (outcome.intercept == "penalised")
             self._coupling = self.problem.make_coupling(outcome.coupling, outcome.strength)
 
     def _solve(self, vectors: Sequence[NDArray[Any]], wire: StatisticsWire) -> Floats:
         """The models (T, d), the outcome as from `packed`, and the baseline models, one after another."""
-        problem, intercept = self.problem, self.problem.settings.intercept
+        problem = self.problem
         statistics = TaskStatistics.of(vectors, wire.layout)
-        name, strength, selections = self._choice(statistics)
+        (name, intercept), strength, selections = self._choice(statistics)
         solution = solve(problem.make_coupling(name, strength), statistics.whole(intercept), [strength])
         W = np.zeros((len(problem.tasks), problem.d))
-        W[:, : problem.coupled] = solution.W[0, 0]
-        if problem.d > problem.coupled:
+        coupled = solution.W.shape[-1]
+        W[:, :coupled] = solution.W[0, 0]
+        if problem.d > coupled:
             W[:, -1] = statistics.intercepts(solution.W, intercept)[0, 0]
         gap = max(float(solution.gap[0, 0]), 0.0)
-        outcome = Outcome(name, strength, float(solution.value[0, 0]), gap, selections)
+        outcome = Outcome(name, strength, float(solution.value[0, 0]), gap, selections, intercept)
         told = packed(outcome, problem.settings)
         return np.concatenate([W.reshape(-1), told, self._apart(statistics).reshape(-1)])
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire
 from asyncdmtl.learning.curvature import SecondOrderWire
-from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, Settings
+from asyncdmtl.learning.settings import AUTO, AUTO_BY_STEPS, Choice, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
 
@@ -48,6 +48,9 @@ LOADS = 2
 # The most numbers of all tasks' matrices of second derivatives for a quasi-Newton method: 8 MB. Solving with
 # larger ones takes seconds in each round.
 METRIC_NUMBERS = 1 << 20
+
+# Couplings that a single task has no use for, or that are ridge regression then.
+_OF_SEVERAL = ("mean-regularised", "mean", "covariance")
 
 
 def minimises(aggregate: str, update: str) -> bool:
@@ -123,10 +126,18 @@ def statistics_layout(settings: Settings, features: int) -> Layout:
 
 
 def coupling_names(settings: Settings, tasks: int) -> tuple[str, ...]:
-    """The couplings of a run, several if it chooses; a single task has nothing to couple by a mean."""
+    """The couplings of a run with Newton's steps, several if it chooses."""
     if settings.coupling != AUTO:
         return (settings.coupling,)
-    return AUTO_COUPLINGS if tasks > 1 else AUTO_COUPLINGS[:1]
+    return tuple(name for name in AUTO_BY_STEPS if tasks > 1 or name not in _OF_SEVERAL)
+
+
+def choices(settings: Settings, tasks: int) -> tuple[Choice, ...]:
+    """What a run with statistics chooses among."""
+    known = settings.choices
+    if settings.coupling != AUTO or tasks > 1:
+        return known
+    return tuple(choice for choice in known if choice.coupling not in _OF_SEVERAL)
 
 
 def candidates_wire(settings: Settings, features: int, tasks: int) -> CandidatesWire:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -88,7 +89,17 @@ def _gain_words(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> str:
     if "pooled" in metrics["mean"]:
         others = _gains(metrics, "pooled")
         won.append(f"than pooled on {sum(gain > 0.0 for gain in others.values())} of {len(others)}")
-    return f"Coupled training is better {', '.join(won)}."
+    words = f"Coupled training is better {', '.join(won)}."
+    if len(gains) < 2:
+        return words
+    mean = math.fsum(gains.values()) / len(gains)
+    error = math.sqrt(
+        math.fsum((gain - mean) ** 2 for gain in gains.values()) / (len(gains) * (len(gains) - 1))
+    )
+    words += f"\nMean gain over single-task: {mean:+.4f}, with a standard error of {error:.4f} over the tasks"
+    if abs(mean) <= 2.0 * error:
+        return f"{words}: no clear difference."
+    return f"{words}." if mean > 0.0 else f"{words}: single-task training wins here (--coupling ridge)."
 
 
 def advice(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

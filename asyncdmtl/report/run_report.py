@@ -14,6 +14,7 @@ from asyncdmtl._version import __version__
 from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.field.gf256 import kernel_name
 from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.settings import SINGLE_TASK, Choice, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.updates import Forecast
 from asyncdmtl.net.event_loop import loop_name
@@ -85,7 +86,7 @@ def report_run(record: RunRecord) -> Report:
         "software": {"event_loop": loop_name(), "field_kernel": kernel_name()},
         "ledger": record.ledger.as_list(),
     }
-    report["selection"] = report_selection(record.outcome)
+    report["selection"] = report_selection(record.outcome, record.problem.settings)
     if report["selection"] is not None:
         report["selection"]["bytes"] = _choice_bytes(record, report)
     if record.critical_strength is not None:
@@ -129,8 +130,12 @@ def report_updates(made: Sequence[Forecast], partitions: int) -> Report:
     }  # fmt: skip
 
 
-def report_selection(outcome: Outcome | None) -> Report | None:
-    """The results of cross-validation across the sites, for each coupling; None if there was none."""
+def report_selection(outcome: Outcome | None, settings: Settings) -> Report | None:
+    """The results of cross-validation across the sites, for each choice; None if there was none.
+
+    `gain` is how much smaller the held-out loss is than that of the best coupling that ties no tasks, with
+    the standard error over the folds; None if none was tried, or one was chosen.
+    """
     if outcome is None or not outcome.selections:
         return None
     tried = {
@@ -144,7 +149,21 @@ def report_selection(outcome: Outcome | None) -> Report | None:
         }
         for name, found in outcome.selections.items()
     }
-    return {"coupling": outcome.coupling, "strength": outcome.strength, "couplings": tried}
+    chosen = {"coupling": outcome.coupling, "strength": outcome.strength, "intercept": outcome.intercept}
+    return {**chosen, "couplings": tried, "gain": _gain(outcome, settings)}
+
+
+def _gain(outcome: Outcome, settings: Settings) -> Report | None:
+    """The gain in held-out loss over the best training of each task alone."""
+    names = {settings.name_of(choice): choice for choice in settings.choices}
+    found = {name: outcome.selections[name] for name in names if name in outcome.selections}
+    alone = [name for name in found if names[name].coupling in SINGLE_TASK]
+    if not alone or outcome.coupling in SINGLE_TASK:
+        return None
+    own = found[settings.name_of(Choice(outcome.coupling, outcome.intercept))]
+    best = min(alone, key=lambda name: found[name].loss)
+    mean, error = own.gain_over(found[best])
+    return {"over": best, "mean": mean, "standard_error": error}
 
 
 def _choice_bytes(record: RunRecord, report: Report) -> Report:

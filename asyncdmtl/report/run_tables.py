@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.learning.outcome import zero_words
+from asyncdmtl.learning.settings import POOLED, SINGLE_TASK
 from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
@@ -22,6 +23,9 @@ _DIRECTIONS = (
     ("downlink, each row once (broadcast)", "downlink_broadcast"),
     ("downlink, all copies (wire)", "downlink_wire"),
 )
+
+# The best choices that are told of, beside the best of single-task and of pooled training.
+BEST_CHOICES = 3
 
 # If framing exceeds this share of the uplink's payload, a sentence says so.
 _MUCH_FRAMING = 0.1
@@ -62,17 +66,50 @@ def show_run(report: Report, console: Console | None = None) -> None:
 def selection_words(selection: Mapping[str, Any]) -> str:
     """A sentence about the choice of cross-validation across the sites, and its alternatives."""
     words = []
-    for name, found in selection["couplings"].items():
+    ranked = sorted(
+        selection["couplings"].items(), key=lambda item: min(x for x in item[1]["mean_loss"] if x is not None)
+    )
+    for name, found in _worth_telling(ranked):
         at = found["strengths"].index(found["best"])
-        words.append(
-            f"{name} at λ = {found['best']:.4g}: {found['mean_loss'][at]:.4g} "
-            f"± {found['standard_error'][at]:.2g} (as good up to λ = {found['one_standard_error']:.4g})"
-        )
-    folds = len(next(iter(selection["couplings"].values()))["losses"][0])
+        told = f"{found['mean_loss'][at]:.4g} ± {found['standard_error'][at]:.2g}"
+        if len(found["strengths"]) == 1:
+            words.append(f"{name}: {told}")
+            continue
+        further = f"(as good up to λ = {found['one_standard_error']:.4g})"
+        words.append(f"{name} at λ = {found['best']:.4g}: {told} {further}")
+    folds = len(ranked[0][1]["losses"][0])
     told = f"Held-out loss by cross-validation ({folds} folds, no row left its site): {'; '.join(words)}."
+    if more := len(ranked) - len(words):
+        told += f" {more} other choices are in the report in JSON."
     if cost := selection.get("bytes"):
         told += f" The choice took {human_bytes(cost['up'])} up and {human_bytes(cost['down'])} down."
-    return told
+    return "\n".join(filter(None, (told, _choice_words(selection))))
+
+
+def _worth_telling(ranked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The best choices, the best that ties no tasks, and the best with one model for all."""
+    told = dict(ranked[:BEST_CHOICES])
+    for kinds in (SINGLE_TASK, POOLED):
+        told |= dict([item for item in ranked if item[0].split(",")[0] in kinds][:1])
+    return list(told.items())
+
+
+def _choice_words(selection: Mapping[str, Any]) -> str:
+    """A sentence about what cross-validation says of coupling the tasks at all; "" if that was not open."""
+    if len(selection["couplings"]) < 2:
+        return ""
+    if selection["coupling"] in SINGLE_TASK:
+        return f"Single-task training wins: each task is trained alone (coupling {selection['coupling']})."
+    words = ""
+    if selection["coupling"] in POOLED:
+        words = f"One model for all tasks wins (coupling {selection['coupling']}). "
+    if gain := selection.get("gain"):
+        words += (
+            f"The held-out loss is less than that of single-task training ({gain['over']}) by "
+            f"{gain['mean']:.4g} ± {gain['standard_error']:.2g}"
+            + (", which is no clear gain." if gain["mean"] <= 2.0 * gain["standard_error"] else ".")
+        )
+    return words.strip()
 
 
 def update_words(updates: Mapping[str, Any], chosen: str) -> str:

@@ -81,13 +81,13 @@ def test_an_outcome_survives_as_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("place", "number"),
-    [(0, 2.0), (1, 2.0), (1, 0.5), (2, -1.0), (2, np.inf), (3, np.nan), (5, 99.0), (5, 1.5), (-1, np.inf)],
+    [(0, 2.0), (1, 7.0), (1, 0.5), (2, -1.0), (2, np.inf), (3, np.nan), (5, 99.0), (5, 1.5), (-1, np.inf)],
 )
 def test_numbers_that_are_no_outcome_are_refused(place: int, number: float) -> None:
     numbers = packed(CHOSEN, CHOOSING)
-    block = (len(numbers) - 5) // 2
-    # All strengths of both couplings are used, so that each number counts.
-    numbers[5] = numbers[5 + block] = 20
+    block = (len(numbers) - 5) // len(CHOOSING.choices)
+    # All strengths of all couplings are used, so that each number counts.
+    numbers[5::block] = 20
     numbers[place] = number
     with pytest.raises(UsageError, match="state must hold what came of the training"):
         unpacked(numbers, CHOOSING)

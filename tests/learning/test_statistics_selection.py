@@ -5,6 +5,7 @@ from support.problems import make_settings
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.couplings.registry import make_coupling
+from asyncdmtl.learning.settings import Choice
 from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, statistics
 from asyncdmtl.learning.statistics_selection import Selection, choose, choose_strength, is_over, path_from
 from asyncdmtl.learning.tasks import Partition
@@ -52,12 +53,21 @@ def test_losses_are_those_of_training_on_the_other_rows(coupling: str) -> None:
     assert found.strength == found.strengths[np.argmin(found.means)]
 
 
-def test_of_couplings_the_one_with_the_least_loss_is_taken() -> None:
-    candidates = [(name, make_coupling(name, 0.0)) for name in ("nuclear", "mean-regularised")]
-    heard: list[str] = []
-    best, found = choose(told(low_rank_tasks()), candidates, "free", 2.0, lambda name, _: heard.append(name))
-    assert heard == list(found) == ["nuclear", "mean-regularised"]
+def test_of_choices_the_one_with_the_least_loss_is_taken() -> None:
+    choices = [Choice("nuclear", "free"), Choice("mean", "penalised"), Choice("none", "free")]
+    candidates = [(choice, make_coupling(choice.coupling, 0.0)) for choice in choices]
+    best, found = choose(told(low_rank_tasks()), candidates, 2.0)
+    assert list(found) == choices
+    assert best.coupling == "nuclear"
     assert found[best].loss == min(each.loss for each in found.values())
+    assert len(found[choices[1]].strengths) == len(found[choices[2]].strengths) == 1
+
+
+def test_a_gain_is_that_of_pairs_of_folds() -> None:
+    own = Selection(0.1, np.array([1.0, 0.1]), np.array([[9.0, 9.0, 9.0], [1.0, 3.0, np.nan]]))
+    other = Selection(1.0, np.ones(1), np.array([[2.0, 6.0, 5.0]]))
+    # Gains of 1 and 3: their mean is 2, their standard deviation √2, and that of the mean 1.
+    assert own.gain_over(other) == pytest.approx((2.0, 1.0))
 
 
 def test_the_path_goes_down_three_to_a_factor_of_ten() -> None:

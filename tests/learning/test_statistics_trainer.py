@@ -7,8 +7,9 @@ from support.problems import make_partitions, make_quick_settings, make_settings
 
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.couplings.registry import COUPLINGS
-from asyncdmtl.learning.outcome import Outcome
+from asyncdmtl.learning.outcome import Outcome, settled
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import AUTO_COUPLINGS
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer, train
@@ -43,12 +44,32 @@ def test_models_are_of_the_dtype_of_the_run() -> None:
 def test_strength_and_coupling_are_chosen_on_the_way() -> None:
     found = train(PARTITIONS, make_settings(update="auto", coupling="auto", strength=None, folds=3)).outcome
     assert found is not None
-    assert list(found.selections) == ["nuclear", "mean-regularised"]
+    assert list(found.selections) == list(AUTO_COUPLINGS)
     assert found.selections[found.coupling].strength == found.strength
     fixed = make_settings(update="statistics", coupling=found.coupling, strength=found.strength)
     again = train(PARTITIONS, fixed).outcome
     assert again is not None
     np.testing.assert_allclose(again.objective, found.objective, rtol=1e-9)
+
+
+def test_a_penalised_intercept_is_chosen_where_it_helps() -> None:
+    # All tasks have the same model and intercept, and few rows.
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(9, 6, 3))
+    y = X @ [1.0, -2.0, 0.5] + 5.0 + rng.normal(size=(9, 6))
+    partitions = [Partition(f"p{t}", f"t{t}", X[t], y[t]) for t in range(9)]
+    settings = make_settings(coupling="auto", strength=None, intercept="auto", update="auto", dtype="float64")
+    found = train(partitions, settings)
+    assert found.outcome is not None
+    assert len(found.outcome.selections) == 2 * len(AUTO_COUPLINGS)
+    assert found.outcome.intercept == "penalised"
+    own = settled(settings, found.outcome)
+    assert (own.intercept, own.coupling) == ("penalised", found.outcome.coupling)
+    # The same problem, solved as it would be if the choice had been given.
+    again = train(partitions, replace(own, update="statistics"))
+    assert again.outcome is not None
+    np.testing.assert_allclose(again.models.intercept_, found.models.intercept_, rtol=1e-9)
+    assert again.outcome.objective == pytest.approx(found.outcome.objective, rel=1e-12)
 
 
 def test_an_outcome_is_what_it_was_told_as() -> None:

@@ -10,7 +10,7 @@ from asyncdmtl.learning.couplings.registry import make_coupling
 from asyncdmtl.learning.quadratic import Quadratics
 
 EDGES = ((0, 1, 1.0), (0, 2, 2.0), (1, 3, 0.5), (2, 3, 1.5))
-SQUARES = ("mean-regularised", "chain", "graph")
+SQUARES = ("ridge", "mean-regularised", "chain", "graph")
 NORMS = ("nuclear", "l21", "covariance", "sparse-low-rank", "clustered")
 
 
@@ -62,6 +62,8 @@ def _penalty(name: str, W: cp.Variable) -> cp.Expression:
         return 0.5 * cp.square(cp.normNuc(W))
     if name == "l21":
         return cp.sum(cp.norm(W, 2, axis=0))
+    if name == "ridge":
+        return 0.5 * cp.sum_squares(W)
     if name == "mean-regularised":
         return 0.5 * sum(cp.sum_squares(W[t] - cp.sum(W, axis=0) / T) for t in range(T))
     if name == "chain":

@@ -13,10 +13,12 @@ from asyncdmtl.learning.couplings.graphs import ChainLaplacian, Edge, GraphLapla
 from asyncdmtl.learning.couplings.group_sparse import L21Norm
 from asyncdmtl.learning.couplings.low_rank import NuclearNorm, SparseLowRank, TaskCovariance
 from asyncdmtl.learning.couplings.means import MeanRegularised, PlainMean
+from asyncdmtl.learning.couplings.ridge import Ridge
 
 COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
     {
         "none": NoCoupling,
+        "ridge": Ridge,
         "nuclear": NuclearNorm,
         "l21": L21Norm,
         "mean": PlainMean,

@@ -42,6 +42,8 @@ def in_subdifferential(name: str, W: Floats, G: Floats, strength: float) -> bool
         return bool(np.abs(G).max() < 1e-9)
     if name == "mean":
         return bool(np.ptp(W, axis=0).max() < 1e-12 and np.abs(G.sum(axis=0)).max() < 1e-9)
+    if name == "ridge":
+        return bool(np.abs(G - strength * W).max() < 1e-8)
     if name in ("mean-regularised", "chain"):
         gradient = W - W.mean(axis=0)
         if name == "chain":
@@ -125,7 +127,7 @@ def test_zero_stays_zero(name: str) -> None:
 def test_unknown_coupling_lists_the_known() -> None:
     with pytest.raises(
         UsageError,
-        match=r"coupling must be one of none, nuclear, l21, .*, clustered, got 'trace'",
+        match=r"coupling must be one of none, ridge, nuclear, l21, .*, clustered, got 'trace'",
     ):
         make_coupling("trace", 1.0)
 
@@ -145,6 +147,8 @@ def penalty_in_cvxpy(name: str, U: Any, T: int) -> Any:
             return cvxpy.normNuc(U)
         case "l21":
             return cvxpy.sum(cvxpy.norm(U, 2, axis=0))
+        case "ridge":
+            return cvxpy.sum_squares(U) / 2.0
         case "mean-regularised":
             return cvxpy.sum_squares(U - np.full((T, T), 1.0 / T) @ U) / 2.0
         case "chain":
