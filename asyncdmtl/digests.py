@@ -47,6 +47,13 @@ class Digest:
             hasher.update(np.ascontiguousarray(part).data)
         return hasher.digest(length=VECTOR_DIGEST_BYTES)
 
+    def keyed(self, digest: bytes) -> bytes:
+        """The digest of the run for an unkeyed digest of a partition's content.
+
+        It shows possession in this run alone: it cannot be computed from the digests of another run.
+        """
+        return self._of(digest)
+
     def combined(self, digests: Sequence[bytes]) -> bytes:
         """One digest of a sequence of digests."""
         return self._of(b"".join(digests))

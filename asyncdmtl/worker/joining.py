@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
@@ -60,6 +61,8 @@ async def declare_and_encode(
 ) -> None:
     """Declare the partitions, the state of the training and the arithmetic; then encode the rows.
 
+    Digests of contents leave this worker only in the form that is keyed for the run.
+
     Raises
     ------
     DataError
@@ -76,7 +79,10 @@ async def declare_and_encode(
         rule = "permits this worker no part in the run"
         await connection.fail(UsageError("--least-rows", rule, options.least_rows))
         raise error
-    declared = await asyncio.to_thread(partitions.declare)
+    declared = tuple(
+        replace(part, digest=state.digest.keyed(part.digest))
+        for part in await asyncio.to_thread(partitions.declare)
+    )
     check = await asyncio.to_thread(state.check)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
     *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
@@ -92,7 +98,8 @@ async def declare_and_encode(
             f"{connection.peer} sent an encoding that breaks a rule: {error}"
         ) from error
     infos = await asyncio.to_thread(partitions.encode, encoding, settings)
-    await connection.send(Ready(infos), *limit)
+    ready = Ready(tuple(replace(info, digest=state.digest.keyed(info.digest)) for info in infos))
+    await connection.send(ready, *limit)
 
 
 async def join_group(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import AuthenticationError, DataError, RemoteProtocolError, WaitError
 from asyncdmtl.multicast.datagrams import OVERHEAD, Stream
 from asyncdmtl.multicast.sending import DatagramBlock
@@ -136,7 +138,18 @@ async def test_a_worker_declares_what_it_stores_and_where_it_stands(ends: Ends) 
     await ends.server.send(PREPARE, *LIMIT)
     await joining
     told = await ends.server.receive((Ready,), *LIMIT)
-    assert told.partitions == tuple(part.info(SETTINGS) for part in own)
+    infos = [part.info(SETTINGS) for part in own]
+    assert told.partitions == tuple(replace(i, digest=state.digest.keyed(i.digest)) for i in infos)
+
+
+async def test_the_digest_that_shows_possession_is_of_no_use_in_another_run(ends: Ends) -> None:
+    state, own = await welcomed(ends), make_partitions(2, "squared")
+    joining = asyncio.create_task(declare(ends, state, OwnPartitions(own)))
+    declared = await ends.server.receive((Declare,), *LIMIT)
+    joining.cancel()
+    for part, told in zip(own, declared.partitions, strict=True):
+        assert told.digest == Digest("run").keyed(part.digest())
+        assert told.digest not in (part.digest(), Digest("other run").keyed(part.digest()))
 
 
 async def test_a_declaration_too_large_for_one_message_comes_in_pieces(
