@@ -22,7 +22,7 @@ ROOT = Path(asyncdmtl.__file__).parent
 FLOORS = [
     ["errors", "_version"],
     ["arrays"],
-    ["digests"],
+    ["digests", "documents"],
     ["arithmetic", "field"],
     ["plan"],
     ["learning"],

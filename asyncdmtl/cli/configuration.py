@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from asyncdmtl.cli.main import COMMANDS
+from asyncdmtl.documents import parse_document
 from asyncdmtl.errors import UsageError
 
 
@@ -71,10 +71,10 @@ def _as_given(what: str, value: Any, option: click.Option) -> Any:
 def _table(path: Path, command: str) -> dict[str, Any]:
     """The table of a command in a configuration file; empty if the file has none."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = parse_document(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError("--config", f"must be readable ({error.strerror})", str(path)) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise UsageError("--config", f"must be TOML ({error})", str(path)) from error
     if unknown := sorted(set(content) - set(COMMANDS)):
         raise UsageError(f"{path}", f"may have the tables {', '.join(COMMANDS)}; unknown", unknown)

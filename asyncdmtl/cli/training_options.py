@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import click
 
 from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.cli.command import together
+from asyncdmtl.documents import read_document
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.compression import COMPRESSIONS
@@ -215,8 +214,7 @@ def read_edges(path: Path) -> tuple[Any, ...]:
         The file cannot be read, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        content = read_document(path)
     except OSError as error:
         raise UsageError("--graph", f"must be readable ({error.strerror})", str(path)) from error
     except ValueError as error:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
+import struct
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +38,11 @@ FORMAT_VERSION = 1
 
 # The member of the archive with everything but the arrays.
 _JSON = "model.json"
+
+# The most bytes of that member, and the most values in it (commas, lists and objects, each of which takes up
+# to 100 bytes in memory), so that no file takes more than 200 MB. A report with the longest ledger has 5 MB.
+_MOST_JSON_BYTES = 32 << 20
+_MOST_JSON_VALUES = 1_500_000
 
 
 def _versions() -> dict[str, str]:
@@ -100,6 +109,8 @@ class SavedModel:
             content = json.dumps(self._content(), allow_nan=False, indent=1)
         except (TypeError, ValueError) as error:
             raise UsageError("traffic", f"must be of plain JSON types ({error})", self.traffic) from error
+        if len(content) > _MOST_JSON_BYTES:
+            raise UsageError("traffic", f"must fit in {_MOST_JSON_BYTES} bytes of JSON", len(content))
         target = Path(path).resolve()
         try:
             if target.exists() and not target.is_file():
@@ -131,7 +142,7 @@ class SavedModel:
         try:
             # Opened here, since NumPy would leave a malformed file open.
             with Path(path).open("rb") as raw, zipfile.ZipFile(raw) as archive:
-                content = json.loads(archive.read(_JSON))
+                content = json.loads(_read_json(archive))
                 _check_format(content)
                 arrays = {name: _read_array(archive, name) for name in ("coef_", "intercept_")}
             return cls._made(content, arrays)
@@ -142,7 +153,8 @@ class SavedModel:
         # Malformed archives, JSON and arrays raise different exceptions.
         except (
             ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, RecursionError,
-            NotImplementedError, MemoryError, zipfile.BadZipFile,
+            NotImplementedError, MemoryError, OverflowError, SyntaxError, struct.error, tokenize.TokenError,
+            zipfile.BadZipFile, zlib.error,
         ) as error:  # fmt: skip
             raise DataError("model file", "must be as asyncdmtl saved it, undamaged", str(path)) from error
 
@@ -199,9 +211,37 @@ def _check_format(content: Any) -> None:
         raise DataError("format version", rule, content["format_version"])
 
 
+def _read_json(archive: zipfile.ZipFile) -> bytes:
+    """The member with everything but the arrays, whose size is checked before memory is taken for it."""
+    told = archive.getinfo(_JSON).file_size
+    if told > _MOST_JSON_BYTES:
+        raise DataError(_JSON, f"must have at most {_MOST_JSON_BYTES} bytes", told)
+    with archive.open(_JSON) as member:
+        content = member.read(_MOST_JSON_BYTES)
+    if sum(content.count(sign) for sign in (b",", b"[", b"{")) > _MOST_JSON_VALUES:
+        raise DataError(_JSON, f"must have at most {_MOST_JSON_VALUES} values; bytes", told)
+    return content
+
+
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    with archive.open(f"{name}.npy") as member:
+    """An array, which must be stored without compression, so that it is as large as its part of the file."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise DataError(name, "must not be compressed; bytes", info.file_size)
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read[version](member)
+        _check_dtype(name, dtype)
+        if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
+            raise DataError(name, "must have as many bytes as its shape says", shape)
+        member.seek(0)
         array = np.lib.format.read_array(member, allow_pickle=False)
-    if array.dtype not in tuple(map(np.dtype, DTYPES)) or not np.isfinite(array).all():
-        raise DataError(name, f"must be finite numbers of {' or '.join(DTYPES)}", array.dtype)
+    if not np.isfinite(array).all():
+        raise DataError(name, "must be finite numbers", array.dtype)
     return array
+
+
+def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
+    if dtype not in tuple(map(np.dtype, DTYPES)):
+        raise DataError(name, f"must be numbers of {' or '.join(DTYPES)}", dtype)

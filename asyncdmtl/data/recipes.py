@@ -11,13 +11,13 @@ A recipe is a TOML file that names a source (`sources`), its parameters, and set
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
 from asyncdmtl.data.sources import SOURCES, NumberRows, Source
+from asyncdmtl.documents import parse_document
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.tasks import Partition
 
@@ -144,10 +144,10 @@ def _recipe_path(name: str) -> Path:
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The content of a recipe file, with keys and types checked."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_document(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"data recipe {name}", f"must be readable ({error.strerror})", str(path)) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"data recipe {name}", f"must be TOML ({error})", str(path)) from error
     known = {"source": str, "description": str, "parameters": dict, "suggested": dict}
     for key, value in content.items():

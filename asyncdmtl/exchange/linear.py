@@ -135,16 +135,22 @@ class LinearServerSide(ServerSide):
         return self.plan.missing_ranks[worker] * self.problem.d * self.problem.dtype.itemsize
 
     def check(self, worker: int, upload: Upload) -> None:
-        """Compare what `worker` sent with the plan, and its rows with their digest."""
+        """Compare what `worker` sent with the plan."""
         name = self.plan.placement.workers[worker]
         expected = self.uplink_bytes(worker), len(self.plan.placement.stored[worker])
         if (upload.size, len(upload.losses)) != expected:
             raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
-        if upload.digests != (self._digest(upload.rows[0]),):
-            raise IntegrityError(f"rows of worker {name!r} were corrupted", partitions=[], workers=[name])
 
     def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
-        """Begin a round. There are no digests of updates to compare; `check` has compared those of rows."""
+        """Begin a round: compare the rows of all workers with their digests. Updates have no digests."""
+        workers = self.plan.placement.workers
+        odd = [
+            worker for worker, upload in zip(workers, uploads, strict=True)
+            if upload.digests != (self._digest(upload.rows[0]),)
+        ]  # fmt: skip
+        if odd:
+            names = ", ".join(map(repr, odd))
+            raise IntegrityError(f"rows of worker {names} were corrupted", partitions=[], workers=odd)
 
     def convergence(self, uploads: Sequence[Upload]) -> Convergence:
         """The progress of training by the medians of what workers report, which differs by rounding."""

@@ -253,8 +253,6 @@ class ServerSide(ABC):
         ------
         CodingError
             The number of bytes, digests or losses is not that of the plan.
-        IntegrityError
-            The rows do not match the digest that the worker sent.
         """
 
     def completed(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
@@ -284,6 +282,8 @@ class ServerSide(ABC):
             Holders of a partition computed different updates or losses; the error names both.
         StateError
             Workers computed different penalties or residuals from the same state.
+        IntegrityError
+            Rows do not match the digests that came with them (linear).
         """
 
     @abstractmethod

@@ -11,13 +11,13 @@ import hmac
 import os
 import secrets
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
 
+from asyncdmtl.documents import parse_document
 from asyncdmtl.errors import UsageError
 from asyncdmtl.protocol.messages.base import Role
 from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES, VERSION
@@ -200,7 +200,7 @@ def _by_name(content: bytes, source: str) -> dict[str, bytes]:
     # The parser's own error would show a line of the file, and with it a secret.
     rule = 'must be TOML with a table "workers" of names and secrets'
     try:
-        table = tomllib.loads(content.decode("utf-8-sig"))
+        table = parse_document(content.decode("utf-8-sig"))
     except ValueError:
         raise UsageError(source, rule, "no TOML") from None
     workers = table.get("workers")

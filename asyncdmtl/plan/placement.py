@@ -6,16 +6,15 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from asyncdmtl.documents import read_document
 from asyncdmtl.errors import PlacementError
 
 
@@ -209,12 +208,11 @@ def read_tables(path: str | Path) -> dict[str, Any]:
     """The content of a placement file, TOML or JSON; PlacementError if it cannot be read or parsed."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        content = read_document(path)
     except OSError as error:
         rule = f"must be readable ({error.strerror})"
         raise PlacementError(f"placement file {path}", rule, str(path)) from error
-    except (UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise PlacementError(
             f"placement file {path}", f"must be TOML or JSON ({error})", str(path)
         ) from error

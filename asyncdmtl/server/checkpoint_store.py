@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from pathlib import Path
 
 from asyncdmtl.errors import UsageError
@@ -29,11 +30,19 @@ _NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 # The ending of the names of checkpoints.
 SUFFIX = ".checkpoint"
 
+# The names of checkpoints. Other files, such as copies that somebody made, are left alone.
+_NAME = re.compile(r"[0-9]{8,}\.checkpoint")
+
+# A checkpoint is opened as a new file under its temporary name: no link is followed.
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+
 
 class CheckpointStore:
     """The directory of one run's checkpoints.
 
     The lock is a kernel lock on the directory itself, which leaves no file behind and ends with the process.
+    The directory, if it is made here, and its files are for their owner alone, since they have models and
+    statistics of columns.
 
     Parameters
     ----------
@@ -51,7 +60,7 @@ class CheckpointStore:
         self._handle: int | None = None
         self._warned: set[str] = set()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise UsageError("--checkpoint", "must be a directory that can be written to", str(folder))
         except OSError as error:
@@ -89,7 +98,8 @@ class CheckpointStore:
     @property
     def files(self) -> list[Path]:
         """The files of the checkpoints, the latest first."""
-        return sorted(self._folder.glob(f"*{SUFFIX}"), reverse=True)
+        own = (file for file in self._folder.glob(f"*{SUFFIX}") if _NAME.fullmatch(file.name))
+        return sorted(own, key=lambda file: int(file.stem), reverse=True)
 
     def load(self) -> Checkpoint | None:
         """The latest undamaged checkpoint; None if there are no checkpoints.
@@ -126,10 +136,12 @@ class CheckpointStore:
         content = checkpoint.pack()
         try:
             files = self.files
-            number = int(files[0].stem) + 1 if files and files[0].stem.isdecimal() else 0
+            number = int(files[0].stem) + 1 if files else 0
             target = self._folder / f"{number:08d}{SUFFIX}"
             temporary = target.with_suffix(".unfinished")
-            with temporary.open("wb") as file:
+            # Of a save that was interrupted; a link of this name is removed, not followed.
+            temporary.unlink(missing_ok=True)
+            with os.fdopen(os.open(temporary, _NEW_FILE, 0o600), "wb") as file:
                 file.write(content)
                 file.flush()
                 self._flush_file(file.fileno())
@@ -144,7 +156,9 @@ class CheckpointStore:
     def clear(self) -> None:
         """Delete all checkpoints: the run is over."""
         try:
-            for file in [*self.files, *self._folder.glob("*.unfinished")]:
+            unfinished = (file.with_suffix(SUFFIX) for file in self._folder.glob("*.unfinished"))
+            own = [file.with_suffix(".unfinished") for file in unfinished if _NAME.fullmatch(file.name)]
+            for file in [*self.files, *own]:
                 file.unlink(missing_ok=True)
         except OSError as error:
             self._warn("cleared", error, "delete its checkpoints, since their run is over")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,8 @@ class CheckpointWriter:
         self._ledger = ledger
         self._encoding = encoding
         self._declared = tuple(declared)
+        # One save at a time: a second one, when the server is stopped, waits for the first.
+        self._saving = asyncio.Lock()
 
     async def save(self, state: Bytes | None) -> None:
         """Write a checkpoint. If this fails after training has begun, the run goes on.
@@ -108,7 +111,8 @@ class CheckpointWriter:
         progress, began = self._progress, time.perf_counter()
         checkpoint = self._checkpoint(state)
         try:
-            size = await asyncio.to_thread(self._store.save, checkpoint)
+            async with self._saving:
+                size = await _whole(asyncio.to_thread(self._store.save, checkpoint))
         except UsageError as error:
             if not progress.records:
                 raise
@@ -142,3 +146,13 @@ class CheckpointWriter:
             distrusted=tuple(sorted(progress.distrusted)),
             state=np.empty(0, np.uint8) if state is None else state,
         )
+
+
+async def _whole(saving: Coroutine[Any, Any, int]) -> int:
+    """The result of a save, whose thread is waited for even if this task is cancelled."""
+    task = asyncio.ensure_future(saving)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

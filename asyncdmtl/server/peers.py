@@ -50,10 +50,16 @@ class Peers:
         The progress, which records incidents.
     seconds : float
         The most seconds that a member may take to answer, and to receive a message, as --round-timeout sets.
+
+    Attributes
+    ----------
+    misled : set of str
+        Members that were lost since the last plan because they decoded wrong vectors.
     """
 
     def __init__(self, membership: Membership, progress: TrainingProgress, seconds: float) -> None:
         self.membership = membership
+        self.misled: set[str] = set()
         self._progress = progress
         self._seconds = seconds
         self._offences: Counter[str] = Counter()
@@ -113,6 +119,7 @@ class Peers:
         if isinstance(error, PeerError) and error.exit_code == IntegrityError.exit_code and not member.hears:
             # It decoded wrong vectors. Rows of a multicast group can be forged by others than the senders.
             self._progress.checked = True
+            self.misled.add(member.name)
         self._progress.note(member.name, type(error).__name__, str(error))
         corrupted = isinstance(error, IntegrityError) and not isinstance(error, DisagreementError)
         if corrupted:

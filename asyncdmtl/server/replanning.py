@@ -20,6 +20,10 @@ from asyncdmtl.server.wants import unserved
 
 log = logging.getLogger(__name__)
 
+# Seconds to wait for workers that decoded wrong vectors, so that the next plan has them: they connect again
+# at once.
+MISLED_SECONDS = 1.0
+
 
 class Replanner:
     """Makes a new plan for the workers that are present, whenever one is needed.
@@ -63,6 +67,7 @@ class Replanner:
         while True:
             await self._lose_gone()
             await self._refuse_unserved()
+            await self._wait_for_misled()
             members = await self._assemble(patience)
             origin = self._believed.latest(members)
             progress.go_on_from(origin)
@@ -96,6 +101,18 @@ class Replanner:
         for member in () if self.assignment is None else self.assignment.members:
             if member.lost is None and member.connection.failure is not None:
                 await self._peers.lose(member, member.connection.failure)
+
+    async def _wait_for_misled(self) -> None:
+        """Wait a moment until workers that decoded wrong vectors are back."""
+        membership, misled, clock = (
+            self._peers.membership,
+            self._peers.misled,
+            asyncio.get_running_loop().time,
+        )
+        end = clock() + MISLED_SECONDS
+        while misled - {member.name for member in membership.present()} and (left := end - clock()) > 0:
+            await membership.change(left)
+        misled.clear()
 
     async def _refuse_unserved(self) -> None:
         """Refuse the workers that this run cannot give what they want, once its updates are known."""

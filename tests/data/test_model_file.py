@@ -129,6 +129,35 @@ def changed(**changes: Any) -> bytes:
     return buffer.getvalue()
 
 
+def archive(
+    content: bytes, packed: int = zipfile.ZIP_STORED, header: str = "", arrays: int = zipfile.ZIP_STORED
+) -> bytes:
+    """A file with this model.json, and with this header of both arrays, if one is given."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        for name in ("coef_", "intercept_"):
+            raw = io.BytesIO()
+            np.lib.format.write_array(raw, np.zeros(1000), allow_pickle=False)
+            if header:
+                text = header.encode().ljust(117) + b"\n"
+                raw = io.BytesIO(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+            made.writestr(f"{name}.npy", raw.getvalue(), arrays)
+        made.writestr("model.json", content, packed)
+    return buffer.getvalue()
+
+
+TEXT = json.dumps(MODEL._content()).encode()
+
+# Headers of arrays by which NumPy raises errors of its parser.
+HEADERS = (
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (1,), ",
+    "  {",
+    "(" * 60,
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (L,), }",
+)
+HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999999,), }"
+
+
 def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -163,9 +192,16 @@ WHOLE = changed()
         (changed(encoding={**ENCODING.as_dict(), "columns": [["age", {"impute": 1.0}]]}), "of column 'age'"),
         (changed(coef_=COEF[:, :4]), "a coefficient for each of the 5 features"),
         (changed(coef_=COEF[0]), "need 2 rows of coef_"),
-        (changed(coef_=COEF.astype(int)), "must be finite numbers of float32 or float64"),
-        (changed(coef_=np.full((2, 5), np.nan)), "must be finite numbers of float32 or float64"),
-        (changed(coef_=np.array([print, print], dtype=object)), "as asyncdmtl saved it"),
+        (changed(coef_=COEF.astype(int)), "must be numbers of float32 or float64"),
+        (changed(coef_=np.full((2, 5), np.nan)), "must be finite numbers"),
+        (changed(coef_=np.array([print, print], dtype=object)), "must be numbers of float32 or float64"),
+        (archive(b"[" * 100_000), "as asyncdmtl saved it"),
+        (archive(b"9" * 5000), "as asyncdmtl saved it"),
+        (archive(b" " * (33 << 20), zipfile.ZIP_DEFLATED), "model.json must have at most 33554432 bytes"),
+        (archive(b"[" + b"0," * 2_000_000, zipfile.ZIP_DEFLATED), "at most 1500000 values"),
+        *((archive(TEXT, header=header), "as asyncdmtl saved it") for header in HEADERS),
+        (archive(TEXT, header=HUGE), "coef_ must have as many bytes as its shape says"),
+        (archive(TEXT, zipfile.ZIP_DEFLATED, arrays=zipfile.ZIP_DEFLATED), "coef_ must not be compressed"),
     ],
 )  # fmt: skip
 def test_foreign_and_damaged_files_are_refused(tmp_path: Path, content: bytes, rule: str) -> None:

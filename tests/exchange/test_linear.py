@@ -55,8 +55,9 @@ def test_corrupted_rows_are_noticed_on_both_ways() -> None:
     sent = made.up()
     rows = sent[2].rows[0].copy()
     rows.reshape(-1)[3] ^= 1
-    with pytest.raises(IntegrityError, match="rows of worker 'w2' were corrupted"):
-        made.server.check(2, replace(sent[2], rows=(rows,)))
+    with pytest.raises(IntegrityError, match="rows of worker 'w2' were corrupted") as caught:
+        made.server.agree([*sent[:2], replace(sent[2], rows=(rows,)), *sent[3:]])
+    assert caught.value.workers == ("w2",)
     replies = made.combine(sent, False)
     replies[1][0][5] ^= 1
     before = made.workers[1].trainer.W.copy()

@@ -74,6 +74,40 @@ def test_an_unfinished_file_is_no_checkpoint(tmp_path: Path) -> None:
     assert found.round == CHECKPOINT.round
 
 
+def test_copies_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(replace(CHECKPOINT, round=1))
+    others = [
+        tmp_path / "backup-00000009.checkpoint",
+        tmp_path / "0.checkpoint",
+        tmp_path / "copy.unfinished",
+    ]
+    for other in others:
+        other.write_bytes(store.files[0].read_bytes())
+    for round_ in (2, 3, 4):
+        store.save(replace(CHECKPOINT, round=round_))
+    assert [Checkpoint.unpack(file.read_bytes()).round for file in store.files] == [4, 3, 1]
+    store.clear()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_checkpoints_are_for_their_owner_alone(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "new")
+    store.save(CHECKPOINT)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert stat.S_IMODE(store.files[0].stat().st_mode) == 0o600
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.write_text("precious", encoding="utf-8")
+    store = CheckpointStore(folder)
+    (folder / "00000000.unfinished").symlink_to(victim)
+    store.save(CHECKPOINT)
+    assert victim.read_text(encoding="utf-8") == "precious"
+    assert [file.is_symlink() for file in store.files] == [False]
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="--checkpoint must be a directory"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.checkpointing import CheckpointWriter, open_checkpoints
 from asyncdmtl.server.events import Checkpointed, IncidentNoted, ServerEvent
@@ -120,6 +123,35 @@ async def test_the_state_before_the_first_round_is_not_written(tmp_path: Path) -
     assert written is not None
     assert written.state.tolist() == []
     assert progress.saved is None
+
+
+async def test_one_checkpoint_is_written_at_a_time_even_if_the_first_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, going, most = CheckpointStore.save, list[int](), list[int]()
+    begun, release = threading.Event(), threading.Event()
+
+    def slow(store: CheckpointStore, checkpoint: Checkpoint) -> int:
+        going.append(checkpoint.round)
+        most.append(len(going))
+        begun.set()
+        release.wait(10.0)
+        size = save(store, checkpoint)
+        going.pop()
+        return size
+
+    monkeypatch.setattr(CheckpointStore, "save", slow)
+    writer, *_ = await make_writer(tmp_path)
+    first = asyncio.create_task(writer.save(STATE))
+    await asyncio.to_thread(begun.wait, 10.0)
+    first.cancel()
+    second = asyncio.create_task(writer.save(STATE))
+    await asyncio.sleep(0)
+    release.set()
+    await second
+    assert first.cancelled()
+    assert most == [1, 1]
+    assert len(CheckpointStore(tmp_path).files) == 2
 
 
 async def test_a_disk_that_fails_ends_no_run_that_has_begun(

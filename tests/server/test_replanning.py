@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from asyncdmtl.server import replanning
 from asyncdmtl.server.replanning import Replanner
 from asyncdmtl.server.training_state import TrainingState
 
@@ -58,3 +59,26 @@ async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_en
     assignment: Any = SimpleNamespace(suits=lambda members: True, members=())
     replanner.assignment = assignment
     assert [found.name for found in await replanner._assemble(60.0)] == expected
+
+
+@pytest.mark.parametrize(("misled", "expected"), [({"a", "b"}, ["a", "b"]), ({"a"}, ["a"]), (set(), ["a"])])
+async def test_a_plan_waits_for_workers_that_decoded_wrong_vectors(
+    misled: set[str], expected: list[str]
+) -> None:
+    membership: Any = Membership(member("a", "p0", over=False), member("b", "p1", over=False))
+    peers: Any = SimpleNamespace(membership=membership, misled=misled)
+    progress: Any = None
+    believed: Any = None
+    await Replanner(peers, progress, believed)._wait_for_misled()
+    assert [found.name for found in membership.present()] == expected
+    assert not misled
+
+
+async def test_a_plan_does_not_wait_long_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replanning, "MISLED_SECONDS", 0.0)
+    membership: Any = Membership(member("a", "p0", over=False), member("b", "p1", over=False))
+    peers: Any = SimpleNamespace(membership=membership, misled={"b"})
+    progress: Any = None
+    believed: Any = None
+    await Replanner(peers, progress, believed)._wait_for_misled()
+    assert [found.name for found in membership.present()] == ["a"]

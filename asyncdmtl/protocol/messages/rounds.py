@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,7 @@ class Uplink(Message):
         the other.
     penalty, residual : float
         The coupling's penalty at the models of this round, and the estimate `Trainer.residual` of the last
-        step, infinite before the first step; as two float64, or as nothing if both are 0.
+        step, infinite before the first step; the integer 0 stands for 0.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     state : bytes
@@ -226,28 +227,24 @@ class Uplink(Message):
 
     def fields(self) -> list[Any]:
         losses = struct.pack(f"<{len(self.losses)}d", *self.losses)
-        measures = struct.pack("<2d", self.penalty, self.residual)
-        told = [self.digests, losses, measures if any(measures) else b""]
-        return [self.plan, self.round, *told, self.state, self.confirmation, self.rest]
+        told = [self.digests, losses, _short(self.penalty), _short(self.residual)]
+        return [self.plan, self.round, *told, self.rest, self.state, self.confirmation]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
-        plan, round_, digests, losses, *others = fields.exactly(values, 8, cls.kind)
-        measures, state, confirmation, rest = others
+        plan, round_, digests, losses, penalty, residual, *others = fields.exactly(values, 9, cls.kind)
+        rest, state, confirmation = others
         losses = fields.binary(losses, "losses", 8)
-        penalty, residual = struct.unpack(
-            "<2d", fields.optional(measures, "penalty and residual", 16) or bytes(16)
-        )
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
             fields.binary(digests, "update digests", VECTOR_DIGEST_BYTES),
             struct.unpack(f"<{len(losses) // 8}d", losses),
-            penalty,
-            residual,
+            _long(penalty, "penalty"),
+            _long(residual, "residual"),
             body,
             fields.integer(rest, "rest of the rows"),
             fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
@@ -399,6 +396,16 @@ class Finish(Message):
     def parse(cls, values: Sequence[Any], body: Bytes) -> Finish:
         (critical,) = fields.exactly(values, 1, cls.kind)
         return cls(_critical_strength(critical))
+
+
+def _short(value: float) -> float | int:
+    """A float as it is sent: 0.0 as the integer 0, which takes one byte."""
+    return value if value or math.copysign(1.0, value) < 0.0 else 0
+
+
+def _long(value: Any, field: str) -> float:
+    """A float that `_short` made short."""
+    return 0.0 if type(value) is int and value == 0 else fields.real(value, field)
 
 
 def _critical_strength(value: Any) -> float | None:

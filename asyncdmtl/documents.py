@@ -1,0 +1,61 @@
+"""Documents that people write: TOML and JSON files, read without trust in their size or shape."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+# The most bytes of a document. A placement of 10,000 partitions has some hundred thousand.
+MOST_BYTES = 16 << 20
+
+# The most levels of lists and tables in each other. Documents of this project have four.
+MOST_LEVELS = 32
+
+
+def read_document(path: Path) -> Any:
+    """The content of a file: JSON if its name ends in `.json`, else TOML.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        The file is larger than `MOST_BYTES`, no such document, nested too deeply, or has a key twice.
+    """
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+    return parse_document(content.decode("utf-8"), as_json=path.suffix == ".json")
+
+
+def parse_document(text: str, *, as_json: bool = False) -> Any:
+    """The content of a text. ValueError as for `read_document`."""
+    try:
+        content = json.loads(text, object_pairs_hook=_unique) if as_json else tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    level = [content]
+    for _ in range(MOST_LEVELS):
+        level = [
+            item for each in level if isinstance(each, dict | list)
+            for item in (each.values() if isinstance(each, dict) else each)
+        ]  # fmt: skip
+        if not level:
+            return content
+    raise ValueError(_TOO_DEEP)
+
+
+_TOO_DEEP = f"lists and tables are nested more than {MOST_LEVELS} levels deep"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The table of these pairs. JSON permits a key twice, by which all values but the last would be lost."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return table
