@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgpack
@@ -86,3 +87,14 @@ def test_a_wrong_field_is_named(kind: str, position: int, value: Any, complaint:
     values[position] = value
     with pytest.raises(RemoteProtocolError, match=complaint):
         registry.unpack(msgpack.packb(values), BODY if message.has_body else BODY[:0])
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, math.inf, 0.25])
+def test_a_penalty_keeps_its_bits_and_none_takes_one_byte(value: float) -> None:
+    packed = [
+        registry.pack(Uplink(0, 0, b"", (), penalty, penalty, BODY[:0])) for penalty in (value, math.inf)
+    ]
+    read = registry.unpack(packed[0], BODY)
+    assert isinstance(read, Uplink)
+    assert (read.penalty, math.copysign(1.0, read.residual)) == (value, math.copysign(1.0, value))
+    assert len(packed[1]) - len(packed[0]) == (16 if str(value) == "0.0" else 0)
