@@ -182,7 +182,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
         chosen["strength"] = 0.0 if chosen.get("strength") in (None, AUTO) else chosen["strength"]
     for name in ("coupling", "strength"):
         if chosen.get(name) is None:
-            raise UsageError(f"--{name}", "must be given where the data do not suggest it", None)
+            raise UsageError(f"--{name}", "must be given, or be auto: data in files suggest none", None)
     if chosen["strength"] == AUTO:
         chosen["strength"] = None
     if chosen["strategy"] == "linear" and chosen["strength"] is None:

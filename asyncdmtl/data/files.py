@@ -82,6 +82,11 @@ class Source(NamedTuple):
         return normalised(base[: -len(self.ending if inside else _ARCHIVE)])
 
     @property
+    def folder(self) -> str:
+        """The name of the folder that it is in; empty for the current one."""
+        return normalised(PurePosixPath(_path_of(self.name)).parent.name)
+
+    @property
     def is_text(self) -> bool:
         """Whether the file is text, perhaps compressed; of a folder, whether its parts are."""
         return self.parts[0].is_text if self.parts else self.ending.startswith(_TEXT)

@@ -106,7 +106,8 @@ def load_partitions(spec: TableSpec, *, copies: bool = False) -> tuple[RawPartit
     A partition is named after the file (without directories and ending) and the task: `north/school 3`, or
     `SITE/north/school 3` with `spec.site`. Equal files have equal names at all sites. All rows are for
     training. Files are read one by one, so that a partition does not depend on what else is stored here.
-    With `copies`, files of one name and the same bytes are one file, as where they lie at several workers.
+    With `copies`, files of one name and the same bytes are one file, as where they lie at several workers;
+    other files of one name are named after their folder as well, as `--site FOLDER` names them there.
 
     Raises
     ------
@@ -114,19 +115,19 @@ def load_partitions(spec: TableSpec, *, copies: bool = False) -> tuple[RawPartit
         `test_fraction` or `parts` is set. It is a DataError if a file or column cannot be read or trained on,
         or two files have the same name or the same rows.
     """
-    if spec.test_fraction or spec.parts != 1:
-        raise UsageError("test fraction and parts", "must be left alone: files are partitions", spec)
+    if spec.parts != 1:
+        rule = "cuts tables of which a placement or --partitions says who stores what; here each file's rows "
+        raise UsageError("--parts", f"{rule}of a task are a partition", spec.parts)
+    if spec.test_fraction:
+        raise UsageError("test fraction", "must be left alone: files are partitions", spec.test_fraction)
     sources = find_files(spec.files)
     if copies:
         sources = _without_copies(sources)
-    counts = Counter(source.stem for source in sources)
-    if twice := [source.name for source in sources if counts[source.stem] > 1]:
-        raise DataError("data files", "must have different names, without directories and endings", twice)
     partitions: list[RawPartition] = []
-    for source, table in zip(sources, _read(spec, sources), strict=True):
+    for stem, source, table in zip(_names(sources, copies), sources, _read(spec, sources), strict=True):
         _check(table, f"data file {source.name}")
         for task, rows in table.of_tasks().items():
-            name = f"{source.stem}/{task}"
+            name = f"{stem}/{task}"
             name = name if spec.site is None else f"{normalised(spec.site)}/{name}"
             partitions.append(_partition(spec, table, name, task, rows))
     return tuple(partitions)
@@ -138,6 +139,21 @@ def _without_copies(sources: Sequence[Source]) -> tuple[Source, ...]:
     for source in sources:
         found.setdefault((source.stem, source.digest()), source)
     return tuple(found.values())
+
+
+def _names(sources: Sequence[Source], folders: bool) -> list[str]:
+    """A name for each file, with that of its folder if it needs one; DataError if two have the same name."""
+    stems = [source.stem for source in sources]
+    counts = Counter(stems)
+    if folders:
+        stems = [
+            f"{source.folder}/{stem}" if counts[stem] > 1 and source.folder else stem
+            for stem, source in zip(stems, sources, strict=True)
+        ]
+        counts = Counter(stems)
+    if twice := [source.name for stem, source in zip(stems, sources, strict=True) if counts[stem] > 1]:
+        raise DataError("data files", "must have different names, without directories and endings", twice)
+    return stems
 
 
 def read_table(patterns: Sequence[str], wanted: Wanted, features: Sequence[str], reading: Reading) -> Table:

@@ -19,6 +19,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arrays import Floats
+from asyncdmtl.data.columns import as_text
+from asyncdmtl.data.reading import identity
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.cluster_parameter import ClusterParameter
 from asyncdmtl.estimators.frames import Target, TaskFrames
@@ -270,6 +272,11 @@ class CodedMultiTask(Results, ClusterParameter):
         unknown = [label for label in dict.fromkeys(labels) if label not in t_of]
         if unknown and self.unknown != "mean":
             raise UsageError("tasks", f"must be among the {len(t_of)} of fit; unknown", unknown[0])
+        # The mean model would be a silent wrong result for a known task in another spelling.
+        spelled = {identity(as_text(task)): task for task in t_of} if unknown else {}
+        if other := [label for label in unknown if identity(as_text(label)) in spelled]:
+            known = spelled[identity(as_text(other[0]))]
+            raise UsageError("tasks", f"must be as in fit, where there is {known!r}", other[0])
         return np.array([t_of.get(label, len(t_of)) for label in labels])
 
     def _rated(self, metric: Any, X: Any, y: Any, tasks: Any, sample_weight: Any) -> float:

@@ -50,7 +50,7 @@ _LINES = {"o": "--", "_": ":"}
 # The most characters of a task's name along an axis: more would leave no room for the panel.
 _LONGEST_NAME = 24
 
-# If the largest score of a curve exceeds the smallest one by more than this factor, the axis is logarithmic:
+# If the largest value of a curve exceeds the smallest one by more than this factor, the axis is logarithmic:
 # on a linear axis, later rounds would look flat.
 _WIDE = 5.0
 
@@ -184,12 +184,22 @@ def _draw_bytes(axes: Axes, report: dict[str, Any]) -> None:
 
 def _draw_selection(axes: Axes, selection: dict[str, Any]) -> None:
     """The mean held-out loss over the folds for each coupling and strength, with its standard error."""
+    losses = np.concatenate([found["mean_loss"] for found in selection["couplings"].values()])
+    # Strengths that are far too weak would make all others look alike on a linear axis.
+    wide = 0.0 < _WIDE * losses.min() < losses.max()
     for colour, (name, found) in zip(cycle(_COLOURS), selection["couplings"].items(), strict=False):
         order = np.argsort(found["strengths"])
         strengths, loss, error = (
             np.array(found[key])[order] for key in ("strengths", "mean_loss", "standard_error")
         )
-        axes.errorbar(strengths, loss, error, fmt=".-", color=colour, capsize=2, label=name)
+        # No bar reaches down to 0 on a logarithmic axis.
+        below = np.minimum(error, 0.9 * loss) if wide else error
+        axes.errorbar(
+            strengths, loss, np.array([below, error]), fmt=".-", color=colour, capsize=2, label=name
+        )
+    if wide:
+        axes.set_yscale("log")
+        plain_log_ticks(axes.yaxis, losses.max() / losses.min())
     best = f"{selection['coupling']}, λ = {selection['strength']:.4g}"
     axes.axvline(selection["strength"], ls="--", color="black", lw=1, label=f"chosen: {best}")
     axes.set_xscale("log")

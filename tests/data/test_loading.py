@@ -164,10 +164,16 @@ def test_files_are_partitions_where_it_is_said(table: Path, tmp_path: Path) -> N
     assert [part.declaration().rows for part in loaded.stored] == [8, 8]
     (part,) = load_stored({**NOTHING, "data": both, **own}, ["marks/b"])
     assert (part.id, part.declaration().rows) == ("marks/b", 10)
-    # Files of one name that are no copies are refused.
+    # Files of one name that are no copies are named after their folders, as `--site FOLDER` names them.
     (tmp_path / "h1" / table.name).write_text(table.read_text() + "a,1,x,2\n")
+    assert load({**NOTHING, "data": both, **own}).ids == (
+        "h0/marks/a", "h0/marks/b", "h1/marks/a", "h1/marks/b",
+    )  # fmt: skip
+    deeper = tmp_path / "x" / "h1" / table.name
+    deeper.parent.mkdir(parents=True)
+    deeper.write_text(table.read_text() + "b,1,x,2\n")
     with pytest.raises(UsageError, match="must have different names"):
-        load({**NOTHING, "data": both, **own})
+        load({**NOTHING, "data": (*both, str(deeper)), **own})
     with pytest.raises(UsageError, match="--parts cannot be given with --by-file"):
         load(given(table, **own, parts=2))
     with pytest.raises(UsageError, match="--by-file is for data in files"):

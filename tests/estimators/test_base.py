@@ -227,6 +227,9 @@ def test_tasks_that_were_not_in_fit_may_be_predicted_by_the_mean_of_all() -> Non
     np.testing.assert_array_equal(model.predict(X[:2], ["a", "new"])[0], model.predict(X[:1], ["a"])[0])
     chances = CodedMultiTaskClassifier(unknown="mean").fit(X, KINDS, TASKS).predict_proba(X[:2], ["new", "a"])
     np.testing.assert_allclose(chances.sum(axis=1), 1.0)
+    numbered = CodedMultiTaskRegressor(unknown="mean").fit(X, Y, [ord(task) for task in TASKS])
+    with pytest.raises(UsageError, match="tasks must be as in fit, where there is 97, got '97'"):
+        numbered.predict(X[:1], ["97"])
     with pytest.raises(UsageError, match="unknown must be error or mean, got 'zero'"):
         CodedMultiTaskRegressor(unknown="zero").fit(X, Y, TASKS)
 

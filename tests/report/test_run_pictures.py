@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from support.problems import make_settings
@@ -131,6 +132,16 @@ def test_cross_validation_is_drawn_with_its_choice(report_of_a_run: dict[str, An
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["chosen: l21, λ = 0.1", "l21", "nuclear"]
+    assert axes.get_yscale() == "linear"
+
+
+def test_weak_strengths_do_not_hide_the_other_ones(report_of_a_run: dict[str, Any]) -> None:
+    found = {"strengths": [1.0, 0.1], "mean_loss": [3.0, 300.0], "standard_error": [0.5, 900.0]}
+    selection = {"coupling": "l21", "strength": 1.0, "couplings": {"l21": found}}
+    axes = panels(draw_run({**report_of_a_run, "selection": selection}))["Cross-validation across sites"]
+    assert axes.get_yscale() == "log"
+    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
+    assert min(float(point[1]) for bar in bars for segment in bar.get_segments() for point in segment) > 0.0
 
 
 @pytest.mark.parametrize(("pooled", "label"), [(1.0, "1.0000"), (9.0, "9.0000 (above)")])
