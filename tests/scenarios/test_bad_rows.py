@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from support.clusters import Cluster, stored_at
-from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.errors import PeerError
@@ -18,11 +17,11 @@ from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Planned
 
 PARTITIONS = make_partitions(6, "squared")
-# A worker that was lost misses some five rounds before it is back, and it comes back twice.
-SETTINGS = make_settings(dtype="float64", rounds=100)
+SETTINGS = make_settings(dtype="float64", rounds=12)
 
 
 @pytest.fixture
@@ -54,8 +53,8 @@ def bad(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_a_worker_that_sends_bad_rows_is_excluded_and_the_others_end_as_the_twin(
     bad: list[str], strategy: str
 ) -> None:
-    async with Cluster(run_options(strategy=strategy, settings=SETTINGS)) as cluster:
-        own = stored_at(HOMOGENEOUS, PARTITIONS)
+    async with Cluster(run_options(strategy=strategy, settings=SETTINGS, workers=3)) as cluster:
+        own = stored_at(Placement.cyclic(3, 6, 2), PARTITIONS)
         workers = {name: cluster.join(name, parts) for name, parts in own.items()}
         record = await cluster.server
         with pytest.raises(PeerError):

@@ -15,7 +15,7 @@ from support.clusters import LIMIT, Cluster, stored_at
 from support.problems import make_partitions, make_settings, run_options
 from support.proxies import Proxy
 
-from asyncdmtl.errors import PeerError, StateError
+from asyncdmtl.errors import DisagreementError, PeerError, StateError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.sides import Upload
@@ -136,7 +136,7 @@ async def test_a_member_that_claims_to_be_ahead_is_not_believed(
         Proxy(cluster.address).running() as proxy,
     ):
         cluster.address = proxy.address
-        workers = [cluster.join(name, own) for name, own in placed(3).items()]
+        workers = [cluster.join(name, own) for name, own in placed(1).items()]
         await cluster.event(RoundRecord, round=4)
         cut.set()
         proxy.cut()
@@ -226,3 +226,54 @@ async def test_a_member_does_not_decide_when_training_ends(
         assert entry.objective == pytest.approx(float(expected), rel=1e-9)
     # Under linear, values differ by rounding and the median counts, so that nobody is named.
     assert bool(record.incidents) == (strategy != "linear")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "copies"),
+    [
+        *((strategy, 3) for strategy in STRATEGIES),
+        ("relay", 2),
+        ("personal", 2),
+        ("relay", 1),
+    ],
+)
+async def test_who_notices_a_forged_update_with_a_true_digest_of_it(
+    monkeypatch: pytest.MonkeyPatch, strategy: str, copies: int
+) -> None:
+    """Among three holders the forger is outvoted, of two both are named; alone, it changes the models."""
+
+    def forge(side: Any, worker: str) -> None:
+        updates = side.trainer.packed_updates if strategy != "linear" else side.trainer.local_updates
+
+        def forged(out: Any) -> Any:
+            losses = updates(out)
+            out[0] += 1
+            return losses
+
+        if worker == LIAR and "forged" not in vars(side):
+            side.forged = True
+            name = "packed_updates" if strategy != "linear" else "local_updates"
+            setattr(side.trainer, name, forged)
+
+    settings = replace(SETTINGS, rounds=3)
+    twin = train(PARTITIONS, settings).models
+    with computing(monkeypatch, forge):
+        async with (
+            asyncio.timeout(LIMIT),
+            Cluster(replace(options(strategy), settings=settings, workers=4)) as cluster,
+        ):
+            own = placed(copies, workers=4)
+            workers = {name: cluster.join(name, parts) for name, parts in own.items()}
+            if copies == 2:
+                with pytest.raises(DisagreementError, match="no group has a majority") as tied:
+                    await cluster.server
+                assert LIAR in tied.value.odd
+                assert tied.value.exit_code == 6
+                return
+            record = await cluster.server
+            models = await workers["w0"]
+    expected = twin.of([twin.tasks.index(task) for task in models.tasks])
+    noticed = strategy != "linear" and copies > 1
+    assert (models.coef_.tobytes() == expected.coef_.tobytes()) == noticed
+    if strategy != "linear":  # there, the forger's own models may be odd, but too late
+        assert {incident.worker for incident in record.incidents} == ({LIAR} if noticed else set())
