@@ -1,10 +1,12 @@
 """Compare plans with brute force on random small placements.
 
 python tools/sweep_planner.py linear 500     share of linear plans whose load is the fractional bound
+python tools/sweep_planner.py workers 500    the same for targets that only workers need, some of them helpers
 python tools/sweep_planner.py wants 500      plans with helpers against the linear program over all cuts
 python tools/sweep_planner.py job 500        relay and central with tasks: loads beside the bound of the job
 python tools/sweep_planner.py sums 500       how often sums of some partitions of a task would lower loads
 python tools/sweep_planner.py silent 500     central with tasks and silent workers, decoded by all responders
+python tools/sweep_planner.py prices 500     the least cost, its proof, and the fewest packets that reach it
 python tools/sweep_planner.py speeds 500     the fewest packets, and refusals, of the fastest uplink
 python tools/sweep_planner.py designs 200    designs with speeds and copies against all placements
 
@@ -17,13 +19,14 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations, combinations_with_replacement, product
 from math import floor, prod
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -32,12 +35,16 @@ from support.oracle import placement_of, proper_subsets, set_partitions
 
 from asyncdmtl import Placement, PlanError, design_placement, make_linear_plan, make_plan
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
+from asyncdmtl.plan.rates.bounds import cost_bound
 from asyncdmtl.plan.rates.job import certified_load
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 # The most combinations of sums that are tried for one placement: some seconds.
 MOST_SPLITS = 3000
+
+# The most packets with which the least cost is computed for comparison.
+MOST_PRICED = 12
 
 
 def require(holds: bool, what: object) -> None:
@@ -64,6 +71,41 @@ def linear(number: int) -> str:
         require(np.allclose(total, target @ V, atol=1e-9), (number, responders))
     require(plan.condition <= 1e3, (number, plan.condition))
     return f"{silent} silent, {'at' if plan.gap == 0 else 'above'} the bound"
+
+
+def workers(number: int) -> str:
+    """A target that only workers need: the bound is exact, and every worker that wants it recovers it."""
+    rng, generator = random.Random(number), np.random.default_rng(number)
+    silent = number % 2
+    K, N, C = rng.randint(2 + silent, 5), rng.randint(1, 7), rng.randint(1, 5)
+    placement = placement_of([rng.sample(range(K), rng.randint(silent + 1, K)) for _ in range(N)], K)
+    generic = rng.random() < 0.6
+    target = (generator.standard_normal((C, N)) if generic else generator.integers(-2, 3, (C, N))).astype(
+        float
+    )
+    helpers = rng.sample(range(K), rng.randint(1, K - 1)) if number % 3 == 0 else []
+    words = ["none" if k in helpers else "all" for k in range(K)]
+    plan = make_linear_plan(placement, target, silent=silent, at_server=False, wants=words)
+    demanders = set(range(K)) - set(helpers)
+    cuts: dict[frozenset[int], int] = {}
+    for S in [*proper_subsets(K), tuple(range(K))]:
+        inside = [n for n, H in enumerate(placement.holders) if set(H) <= set(S)]
+        rank = int(np.linalg.matrix_rank(target[:, inside])) if inside and not demanders <= set(S) else 0
+        for responding in combinations(S, max(0, len(S) - silent)):
+            cuts[frozenset(responding)] = max(cuts.get(frozenset(responding), 0), rank)
+    cuts = {S: rank for S, rank in cuts.items() if rank}
+    least = fractional_minimum(K, cuts) if cuts else Fraction(0)
+    require(plan.fractional_bound == least <= plan.uplink_load, (number, plan.fractional_bound, least))
+    require(plan.condition <= 1e3, (number, plan.condition))
+    V = generator.standard_normal((N, 12))
+    rows = {k: plan.encode(k, V[list(M)]) for k, M in enumerate(placement.stored)}
+    for responders in combinations(range(K), K - silent):
+        down = plan.broadcast(plan.aggregate({k: rows[k] for k in responders}, length=12))
+        for k in demanders:
+            found = plan.recover(k, down[: plan.missing_ranks[k]], V[list(placement.stored[k])])
+            require(np.allclose(found, target @ V, atol=1e-8), (number, responders, k))
+    kind = "some help" if helpers else "all want it"
+    return f"{silent} silent, {kind}, {'at' if plan.gap == 0 else 'above'} the bound"
 
 
 def wants(number: int) -> str:
@@ -174,6 +216,64 @@ def silent(number: int) -> str:
     return f"{s} silent, {'at' if plan.uplink_load == least else 'above'} the bound of the job"
 
 
+def prices(number: int) -> str:
+    """The cheapest uplink of relay with tasks and helpers: its cost, proof, and the fewest packets."""
+    rng = random.Random(number)
+    K, N = rng.randint(2, 4), rng.randint(1, 6)
+    placement = placement_of([rng.sample(range(K), rng.randint(1, K)) for _ in range(N)], K)
+    c = [rng.choice([Fraction(0), Fraction(1, 3), Fraction(1), Fraction(2), Fraction(5, 2), Fraction(40)])
+         for _ in range(K)]  # fmt: skip
+    overhead = rng.choice([Fraction(0), Fraction(1, 100), Fraction(1, 5)])
+    helpers = rng.sample(range(K), rng.randint(1, K - 1)) if number % 2 else []
+    demanders = set(range(K)) - set(helpers)
+    partitions = list(range(N))
+    cuts = {frozenset(S): count for S in proper_subsets(K)
+            if not demanders <= set(S) and (count := lacking(placement, partitions, S))}  # fmt: skip
+    least = cheapest_cover(K, cuts, c)
+    wanted = ["none" if k in helpers else "all" for k in range(K)]
+    fewest = next(
+        (P for P in range(1, MOST_PRICED + 1)
+         if cheapest_packets(K, cuts, c, P, N) <= (1 + overhead) * P * least), None)  # fmt: skip
+    try:
+        plan = make_plan(placement, prices=c, max_overhead=overhead, wants=wanted)
+    except PlanError as error:
+        require(fewest is None, (number, fewest, error))
+        return "refused"
+    objective = plan.objective
+    assert objective is not None
+    require(objective.bound == least, (number, objective.bound, least))
+    cost = sum((c * R * plan.packet_load for c, R in zip(c, plan.uplink_rows, strict=True)), Fraction(0))
+    require(objective.value == cost <= (1 + overhead) * least, (number, cost, least))
+    require(
+        plan.subpackets == fewest or (fewest is None and plan.subpackets > MOST_PRICED),
+        (number, plan.subpackets, fewest),
+    )
+    if not helpers:
+        require(cost_bound(placement, c, objective.certificate) == least, (number, objective.certificate))
+    for S, count in cuts.items():
+        require(sum(plan.uplink_rows[k] for k in S) >= plan.subpackets * count, (number, S))
+    return f"cheapest{', with helpers' if helpers else ''}"
+
+
+def cheapest_cover(K: int, cuts: Mapping[frozenset[int], int], c: Sequence[Fraction]) -> Fraction:
+    """The least `Σ c_k R_k` over the cuts, at the vertices of the dual program: exact."""
+    outcome = linprog([float(x) for x in c], A_ub=[[-float(k in S) for k in range(K)] for S in cuts] or None,
+                      b_ub=[-float(count) for count in cuts.values()] or None)  # fmt: skip
+    return Fraction(outcome.fun).limit_denominator(10_000)
+
+
+def cheapest_packets(
+    K: int, cuts: Mapping[frozenset[int], int], c: Sequence[Fraction], P: int, N: int
+) -> Fraction:
+    """The least cost in whole packets, P to a vector, by branch and bound of another program."""
+    if not cuts:
+        return Fraction(0)
+    least = [float(P * count) for count in cuts.values()]
+    limits = LinearConstraint([[float(k in S) for k in range(K)] for S in cuts], least, np.inf)
+    outcome = milp([float(x) for x in c], integrality=np.ones(K), bounds=Bounds(0, P * N), constraints=limits)
+    return sum((price * int(rate) for price, rate in zip(c, np.rint(outcome.x), strict=True)), Fraction(0))
+
+
 def speeds(number: int) -> str:
     """The fastest uplink: its time, the fewest packets within the overhead, and justified refusals."""
     rng = random.Random(number)
@@ -225,8 +325,8 @@ def designs(number: int) -> str:
 def main() -> None:
     """Run the sweep that is asked for, and print what came of it."""
     sweeps = {
-        "linear": linear, "wants": wants, "job": job, "sums": sums, "silent": silent, "speeds": speeds,
-        "designs": designs,
+        "linear": linear, "workers": workers, "wants": wants, "job": job, "sums": sums, "silent": silent,
+        "prices": prices, "speeds": speeds, "designs": designs,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sweep", choices=sweeps)

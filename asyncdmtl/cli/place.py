@@ -15,7 +15,7 @@ from asyncdmtl.cli.data_options import column_options, reading_options
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.place_tables import names_tables, placement_of_tables
 from asyncdmtl.errors import UsageError
-from asyncdmtl.plan.design.additions import RelayLoads, best_additions
+from asyncdmtl.plan.design.additions import RoundLoads, best_additions
 from asyncdmtl.plan.design.search import design_placement, trade_off
 from asyncdmtl.plan.placement_file import PlanRequest, read_request, tables_of, weights_of, write_placement
 from asyncdmtl.plan.validation import whole_number
@@ -140,7 +140,7 @@ def main(
 def _add_copies(request: PlanRequest, count: int, minimise: str, output: Path | None, format: str) -> None:
     """Print a placement with the copies that are worth most, and write it if asked to."""
     weights = weights_of(request, minimise)
-    loads = RelayLoads(request.placement, request.tasks, wants=request.wants, **weights)
+    loads = RoundLoads(request.placement, request.tasks, wants=request.wants, **weights)
     if whole_number("--add", count):
         more, added = best_additions(request.placement, count, loads)
     else:

@@ -289,10 +289,10 @@ class _Linear(ExchangeStrategy):
     def make_plan(
         self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
     ) -> LinearPlan:
-        """A plan for the problem's linear target, which every worker needs in every round."""
+        """A plan for the problem's linear target, which every worker but not the server needs in a round."""
         from asyncdmtl.plan.linear.plan import make_linear_plan
 
-        return make_linear_plan(placement, problem.linear_target)
+        return make_linear_plan(placement, problem.linear_target, at_server=False)
 
     def worker_side(
         self,

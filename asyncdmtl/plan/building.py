@@ -37,9 +37,11 @@ def build_plan(parameters: PlanParameters) -> Plan:
         deliveries = tuple(Delivery(tuple(row[task] for task in own), own, ()) for own in wanted)
         D = np.eye(tasks, dtype=np.uint8)[sent]
     else:
-        each = _each_missing(units)
-        deliveries = _without_helpers([Delivery(missing, missing, ()) for missing in each], parameters)
-        D = E.T.copy()
+        down = forwarded(parameters.placement, parameters.helpers)
+        place = {n: i for i, n in enumerate(down)}
+        each = [() if k in parameters.helpers else own for k, own in enumerate(_each_missing(units))]
+        deliveries = tuple(Delivery(tuple(place[n] for n in missing), missing, ()) for missing in each)
+        D = E.T[list(down)]
     deliveries = _with_replaced_rows(deliveries, parameters.replaced)
     given = {field.name: getattr(parameters, field.name) for field in fields(PlanParameters)}
     return Plan(**given, uplink_matrix=E, downlink_matrix=D, deliveries=deliveries)
@@ -53,6 +55,12 @@ def wanted_models(
         () if k in helpers else tuple(sorted({tasks[n] for n in stored}))
         for k, stored in enumerate(placement.stored)
     ]
+
+
+def forwarded(placement: Placement, helpers: Collection[int] = ()) -> tuple[int, ...]:
+    """The partitions whose updates go down under `uncoded`: all but those that only `helpers` lack."""
+    wanting = set(range(len(placement.workers))) - set(helpers)
+    return tuple(n for n, H in enumerate(placement.holders) if not helpers or not wanting.issubset(H))
 
 
 def _each_missing(units: Units) -> list[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
-from asyncdmtl.plan.building import wanted_models
+from asyncdmtl.plan.building import forwarded, wanted_models
 from asyncdmtl.plan.parameters import STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import lacking
@@ -28,6 +28,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
+    true_or_false,
     wants_of,
     whole_number,
 )
@@ -134,6 +135,7 @@ def compare(
     tasks = numbered_tasks(placement, tasks)
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
+    whole_tasks = true_or_false("whole_tasks", whole_tasks)
     helpers = helpers_of(placement, wants)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
@@ -205,7 +207,7 @@ def cheapest(candidates: Sequence[Candidate], network: Network) -> Candidate:
     PlanError
         There is no candidate.
     """
-    if network not in NETWORKS:
+    if not isinstance(network, str) or network not in NETWORKS:
         raise UsageError("network", f"must be one of {', '.join(NETWORKS)}", network)
     if not candidates:
         raise PlanError("there is no strategy to choose from")
@@ -308,9 +310,13 @@ def _personal(placement: Placement, tasks: Sequence[int], units: Units, helpers:
 
 def _uncoded(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
     limits = "nothing is coded: every update goes up once and down once."
+    if unsent := len(placement.partitions) - len(down := forwarded(placement, helpers)):
+        limits = (
+            f"nothing is coded: every update goes up once, and all but {unsent} that nobody needs go down."
+        )
     copies = _sent([len(placement.partitions) - len(stored) for stored in placement.stored], helpers)
     bound = job_downlink_bound(placement, tasks, helpers)
-    return _View(len(placement.partitions), bound, copies, limits)
+    return _View(len(down), bound, copies, limits)
 
 
 _VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded": _uncoded}

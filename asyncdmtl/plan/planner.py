@@ -27,6 +27,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
+    true_or_false,
     wants_of,
     whole_number,
 )
@@ -98,6 +99,7 @@ def make_plan(
     helpers = helpers_of(placement, wants)
     if strategy != "personal" and "own" in wants_of(placement, wants):
         raise UsageError("wants", "can be own under the strategy personal only", strategy)
+    whole_tasks = true_or_false("whole_tasks", whole_tasks)
     wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks, helpers)
     units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()

@@ -43,6 +43,8 @@ def recipe_and_digest(plan: AnyPlan) -> tuple[dict[str, Any], bytes]:
         "bound_complete": plan.bound_complete,
         "condition": float(plan.condition),
     }
+    if plan.solved is not plan.target:
+        recipe["solved"] = _pack(plan.solved)
     return recipe, _digest(recipe)
 
 
@@ -66,12 +68,16 @@ def rebuild(recipe: Mapping[str, Any], digest: bytes) -> AnyPlan:
         target = _unpack(recipe["target"], columns=len(placement.partitions))
         uplink_bound, fractional_bound = map(_fraction, recipe["bounds"])
         ranks = tuple(whole(rank, 0, len(target)) for rank in recipe["missing_ranks"])
-        downlink = _unpack(recipe["downlink"], columns=len(target))
+        solved = target
+        if "solved" in recipe:
+            solved = _unpack(recipe["solved"], columns=len(placement.partitions))
+        downlink = _unpack(recipe["downlink"], columns=len(solved))
         if len(ranks) != len(placement.workers) or not all(0 <= rank <= len(downlink) for rank in ranks):
             raise ValueError(f"missing ranks {ranks}")
         return LinearPlan(
             placement=placement,
             target=target,
+            solved=solved,
             silent=whole(recipe["silent"], 0, len(placement.workers)),
             subpackets=P,
             uplink_matrices=tuple(

@@ -38,6 +38,13 @@ def whole_number(argument: str, value: Any, low: int = 0, high: int = LARGEST_WH
     return number
 
 
+def true_or_false(argument: str, value: Any) -> bool:
+    """`value` as a bool; UsageError unless it is one (of NumPy, too)."""
+    if not isinstance(value, bool | np.bool_):
+        raise UsageError(argument, "must be True or False", value)
+    return bool(value)
+
+
 def rational(argument: str, value: Any, low: int = 0) -> Fraction:
     """`value` as an exact fraction of at least `low`; a float counts as the decimal that Python prints."""
     text = str(value)

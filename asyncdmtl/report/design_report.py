@@ -7,7 +7,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
-from asyncdmtl.plan.design.additions import Addition, RelayLoads
+from asyncdmtl.plan.design.additions import Addition, RoundLoads
 from asyncdmtl.plan.design.search import Design, TradeOff
 from asyncdmtl.plan.placement import Placement
 
@@ -60,17 +60,17 @@ def report_additions(
     before: Placement,
     after: Placement,
     additions: Sequence[Addition],
-    loads: RelayLoads,
+    loads: RoundLoads,
     minimised: str = "load",
 ) -> DesignReport:
-    """Copies that were added to a placement, and the loads of relay, in plain JSON types.
+    """Copies that were added to a placement, and the loads of a round, in plain JSON types.
 
     Parameters
     ----------
     before, after : Placement
     additions : sequence of Addition
         The copies that only `after` has, in their order.
-    loads : RelayLoads
+    loads : RoundLoads
         The loads that were minimised.
     minimised : "load", "cost" or "makespan"
         The quantity that the loads in the report stand for.
@@ -79,6 +79,7 @@ def report_additions(
     return {
         "placement": after.as_dict(),
         "partitions": list(after.partitions),
+        "strategy": loads.strategy,
         "minimised": minimised,
         "uplink_load": str(uplink),
         "downlink_load": str(downlink),

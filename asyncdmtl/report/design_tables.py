@@ -37,8 +37,10 @@ def show_additions(report: DesignReport, console: Console | None = None) -> None
         f"{counted(f'{float(copies):.4g}', 'copy')} of each"
     )
     what = kinds[report["minimised"]]
-    title = f"The next copies worth making, and {what} of relay with them"
-    table = FittedTable(title=title if report["additions"] else f"{what[0].upper()}{what[1:]} of relay")
+    title = f"The next copies worth making, and {what} of {report['strategy']} with them"
+    table = FittedTable(
+        title=title if report["additions"] else f"{what[0].upper()}{what[1:]} of {report['strategy']}"
+    )
     for heading, justify in (
         ("worker", "left"),
         ("partition", "left"),

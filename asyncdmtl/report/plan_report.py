@@ -63,11 +63,12 @@ def linear_candidate(
             raise UsageError("--combinations", "must be at least 1", combinations)
         target = np.random.default_rng(seed).standard_normal((combinations, N))
         wanted = f"{combinations} generic combinations of the updates"
-    plan = make_linear_plan(request.placement, target, silent=silent, seed=seed)
+    plan = make_linear_plan(
+        request.placement, target, silent=silent, seed=seed, at_server=False, wants=request.wants
+    )
     costs = prices or [Fraction(1)] * len(request.placement.workers)
-    helpers = set(helpers_of(request.placement, request.wants))
     # A worker needs the leading rows of the downlink, as many as its rank; a helper needs none.
-    ranks = [0 if k in helpers else rank for k, rank in enumerate(plan.missing_ranks)]
+    ranks = plan.missing_ranks
     return Candidate(
         "linear",
         plan.uplink_load,
@@ -76,8 +77,8 @@ def linear_candidate(
         Fraction(max(ranks)),
         Fraction(sum(ranks)),
         plan.subpackets,
-        f"wanted: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition number "
-        f"{plan.condition:.3g}.",
+        f"wanted by workers only: {wanted}, over the reals; gap to the bound {plan.gap}, worst condition "
+        f"number {plan.condition:.3g}.",
         sum((c * R for c, R in zip(costs, plan.dimensions, strict=True)), Fraction(0)),
         sum((c * rank for c, rank in zip(costs, ranks, strict=True)), Fraction(0)),
     )

@@ -18,6 +18,7 @@ from asyncdmtl.learning.settings import SINGLE_TASK, Choice, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.updates import Forecast
 from asyncdmtl.net.event_loop import loop_name
+from asyncdmtl.plan.building import forwarded
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.protocol.ledger import Entry
@@ -182,6 +183,7 @@ def _directions(record: RunRecord) -> Report:
     plan, placement = record.plan, record.plan.placement
     rounds = len(record.rounds)
     N = len(placement.partitions)
+    helpers = [k for k, name in enumerate(placement.workers) if name in _helpers(record)]
     up = record.ledger.total(lambda entry: entry.kind == "uplink")
     down = record.ledger.total(lambda entry: entry.kind in ("downlink", "repair"))
     broadcast = rounds * record.broadcast_bytes
@@ -201,7 +203,7 @@ def _directions(record: RunRecord) -> Report:
         "downlink_broadcast": {
             "load": str(plan.downlink_load),
             "bound": str(plan.downlink_bound),
-            "uncoded_load": str(N),
+            "uncoded_load": str(len(forwarded(placement, helpers))),
             "measured_load": measured(broadcast, record.down_vector_bytes),
             "payload_bytes": broadcast,
         },

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.building import forwarded
 from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import Planned, Waiting
@@ -166,6 +167,7 @@ class Replanner:
 
     def _report_plan(self, assignment: Assignment) -> None:
         progress = self._progress
+        helpers = [k for k, member in enumerate(assignment.members) if member.helps]
         progress.emit(
             Planned(
                 number=assignment.number,
@@ -177,7 +179,7 @@ class Replanner:
                 uplink_bound=str(assignment.plan.uplink_bound),
                 downlink_bound=str(assignment.plan.downlink_bound),
                 uncoded_uplink_load=str(len(assignment.plan.placement.partitions)),
-                uncoded_downlink_load=str(len(assignment.plan.placement.partitions)),
+                uncoded_downlink_load=str(len(forwarded(assignment.plan.placement, helpers))),
                 subpackets=assignment.plan.subpackets,
                 listeners=assignment.listeners,
                 network=assignment.network,

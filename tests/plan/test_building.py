@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncdmtl.plan.building import build_plan
+from asyncdmtl.plan.building import build_plan, forwarded
 from asyncdmtl.plan.codes.matrices import Delivery, random_matrix
 from asyncdmtl.plan.compare import compare
 from asyncdmtl.plan.parameters import PlanParameters
@@ -48,6 +48,22 @@ def test_uncoded_updates_go_up_once_and_down_as_they_are() -> None:
         Delivery((0, 3), (0, 3), ()),
         Delivery((0, 1), (0, 1), ()),
     )
+
+
+def test_updates_that_only_helpers_lack_do_not_go_down_uncoded() -> None:
+    placement = Placement({"a": ["x", "y"], "b": ["x", "z"], "c": ["z"]})
+    plan = make_plan(placement, "uncoded", wants={"c": "none"})
+    assert [plan.uplink_load, plan.downlink_load, plan.wire_downlink_load] == [3, 2, 2]
+    assert forwarded(placement, [2]) == (1, 2)
+    assert (forwarded(placement), forwarded(placement, [0])) == ((0, 1, 2), (0, 1))
+    V = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    down = plan.recombine([plan.encode(k, V[list(own)]) for k, own in enumerate(placement.stored)])
+    for k, delivery in enumerate(plan.deliveries[:2]):
+        known = V[list(delivery.known)]
+        assert np.array_equal(plan.decode(k, down[list(delivery.rows)], known), V[list(delivery.wanted)])
+    [uncoded] = [c for c in compare(placement, wants={"c": "none"}) if c.strategy == "uncoded"]
+    assert uncoded.downlink_load == uncoded.unicast_load == 2
+    assert "all but 1 that nobody needs" in uncoded.limits
 
 
 def test_rows_of_an_uncoded_uplink_stand_in_the_order_of_their_senders() -> None:

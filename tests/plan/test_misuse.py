@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from asyncdmtl.errors import AsyncDMTLError, UsageError
-from asyncdmtl.plan.compare import compare
+from asyncdmtl.plan.compare import cheapest, compare
+from asyncdmtl.plan.design.additions import RoundLoads, best_additions
 from asyncdmtl.plan.design.search import design_placement, trade_off
 from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
@@ -20,6 +21,7 @@ from asyncdmtl.plan.planner import make_plan
 
 CYCLIC = Placement.cyclic(3, 6, 2)
 PLAN, CENTRAL = make_plan(CYCLIC), make_plan(CYCLIC, "central")
+COMPARED = compare(CYCLIC)
 LINEAR = make_linear_plan(CYCLIC, np.ones((1, 6)), subpackets=2)
 V = np.arange(24, dtype=np.float32).reshape(6, 4)
 UP = [PLAN.encode(k, V[list(stored)]) for k, stored in enumerate(CYCLIC.stored)]
@@ -46,6 +48,23 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "make_plan speeds": lambda x: make_plan(CYCLIC, speeds=x),
     "make_plan silent": lambda x: make_plan(CYCLIC, "central", silent=x),
     "make_plan seed": lambda x: make_plan(CYCLIC, seed=x),
+    "make_plan wants": lambda x: make_plan(CYCLIC, wants=x),
+    "make_plan want": lambda x: make_plan(CYCLIC, wants={"w0": x}),
+    "make_plan whole_tasks": lambda x: make_plan(CYCLIC, whole_tasks=x),
+    "vector_format length": lambda x: PLAN.vector_format(x, "float32"),
+    "vector_format dtype": lambda x: PLAN.vector_format(4, x),
+    "compare placement": lambda x: compare(x),
+    "compare wants": lambda x: compare(CYCLIC, wants=x),
+    "compare whole_tasks": lambda x: compare(CYCLIC, whole_tasks=x),
+    "compare max_overhead": lambda x: compare(CYCLIC, max_overhead=x),
+    "cheapest network": lambda x: cheapest(COMPARED, x),
+    "best_additions placement": lambda x: best_additions(x, 1),
+    "best_additions count": lambda x: best_additions(CYCLIC, x) if not _large(x) else None,
+    "RoundLoads placement": lambda x: RoundLoads(x),
+    "RoundLoads tasks": lambda x: RoundLoads(CYCLIC, x),
+    "RoundLoads wants": lambda x: RoundLoads(CYCLIC, wants=x),
+    "RoundLoads prices": lambda x: RoundLoads(CYCLIC, prices=x),
+    "RoundLoads speeds": lambda x: RoundLoads(CYCLIC, speeds=x),
     "compare tasks": lambda x: compare(CYCLIC, x),
     "compare prices": lambda x: compare(CYCLIC, prices=x),
     "compare speeds": lambda x: compare(CYCLIC, speeds=x),
@@ -80,6 +99,10 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "linear subpackets": lambda x: make_linear_plan(CYCLIC, np.ones((1, 6)), subpackets=x),
     "linear max_overhead": lambda x: make_linear_plan(CYCLIC, np.ones((1, 6)), max_overhead=x),
     "linear seed": lambda x: make_linear_plan(CYCLIC, np.ones((1, 6)), seed=x),
+    "linear wants": lambda x: make_linear_plan(CYCLIC, np.ones((1, 6)), wants=x),
+    "linear at_server": lambda x: make_linear_plan(CYCLIC, np.ones((1, 6)), at_server=x),
+    "linear encode worker": lambda x: LINEAR.encode(x, V[:4]),
+    "linear recover worker": lambda x: LINEAR.recover(x, V[:1], V[:4]),
     "linear encode": lambda x: LINEAR.encode(0, x),
     "linear aggregate": lambda x: LINEAR.aggregate(x),
     "linear aggregate rows": lambda x: LINEAR.aggregate({**ROWS, 0: x}),

@@ -22,8 +22,9 @@ def over_the_wire(recipe: dict[str, Any]) -> dict[str, Any]:
     return back
 
 
-def test_linear_plans_survive_the_wire() -> None:
-    plan = make_linear_plan(HETEROGENEOUS, TARGET)
+@pytest.mark.parametrize("at_server", [True, False])
+def test_linear_plans_survive_the_wire(at_server: bool) -> None:
+    plan = make_linear_plan(HETEROGENEOUS, TARGET, at_server=at_server)
     recipe, digest = recipe_and_digest(plan)
     same = rebuild(over_the_wire(recipe), digest)
     assert isinstance(same, LinearPlan)

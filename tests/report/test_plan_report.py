@@ -93,11 +93,11 @@ def test_a_plan_tells_its_loads_its_seed_and_its_digest() -> None:
 def test_linear_candidates_want_the_mean_of_each_task_or_some_combinations() -> None:
     means = linear_candidate(request())
     assert means.strategy == "linear"
-    assert "wanted: the mean update of each task" in means.limits
+    assert "wanted by workers only: the mean update of each task" in means.limits
     # Two combinations are wanted, so that the downlink has at most two vectors.
     assert means.downlink_load <= 2
     two = linear_candidate(request(), combinations=2)
-    assert "wanted: 2 generic combinations of the updates" in two.limits
+    assert "wanted by workers only: 2 generic combinations of the updates" in two.limits
     assert two.uplink_load >= two.uplink_bound
     with pytest.raises(UsageError, match="--combinations must be at least 1, got 0"):
         linear_candidate(request(), combinations=0)

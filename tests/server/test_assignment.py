@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,26 @@ async def test_auto_takes_the_cheapest_strategy_that_can_serve_the_settings() ->
     assert exact[made.strategy.name] == min(exact.values())
     compressed = make_assignment(0, members(), progress("auto", compression="int8"))
     assert compressed.strategy.name in ("relay", "uncoded")
+
+
+@pytest.mark.parametrize(
+    ("stores", "chosen"),
+    [
+        # With three of six partitions, a worker would be sent three models, and all updates would go up.
+        (HOMOGENEOUS.stored, "relay"),
+        # With one partition, a worker would need five updates, but only one model.
+        ([(n,) for n in range(6)], "personal"),
+    ],
+    ids=["many copies", "one copy"],
+)
+async def test_auto_takes_personal_only_where_it_costs_least(
+    stores: Sequence[Sequence[int]], chosen: str
+) -> None:
+    workers = [make_member(f"w{k}", [PARTITIONS[n] for n in own]) for k, own in enumerate(stores)]
+    made = make_assignment(0, workers, progress("auto"))
+    costs = {candidate.strategy: candidate.cost("unicast") for candidate in made.candidates}
+    assert made.strategy.name == chosen
+    assert (costs["personal"] > costs["relay"]) == (chosen == "relay")
 
 
 async def test_an_assignment_suits_members_that_its_plan_has() -> None:

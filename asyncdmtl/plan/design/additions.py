@@ -1,4 +1,4 @@
-"""The next copies of partitions to add: those that lower the load, cost or time of relay most."""
+"""The next copies of partitions to add: those that lower the load, cost or time of a round most."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.plan.building import wanted_models
+from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement, counted
 from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
-from asyncdmtl.plan.validation import helpers_of, numbered_tasks, per_worker
+from asyncdmtl.plan.validation import a_placement, helpers_of, numbered_tasks, per_worker, wants_of
 
 
 @dataclass(frozen=True)
 class Addition:
-    """One more copy, and the loads of relay in a round with it and all earlier additions.
+    """One more copy, and the loads of a round with it and all earlier additions.
 
     Attributes
     ----------
@@ -36,8 +38,10 @@ class Addition:
     downlink_load: Fraction
 
 
-class RelayLoads:
-    """The load, cost or time of relay, as a function of placements of the same workers and partitions.
+class RoundLoads:
+    """The load, cost or time of a round, as a function of placements of the same workers and partitions.
+
+    The strategy is `relay`; or `personal`, if some worker wants the models of its own tasks only.
 
     Parameters
     ----------
@@ -60,8 +64,12 @@ class RelayLoads:
         prices: Sequence[Fraction | int] | None = None,
         speeds: Sequence[Fraction | int] | None = None,
     ) -> None:
-        self.tasks = numbered_tasks(placement, tasks)
+        self.tasks = numbered_tasks(a_placement(placement), tasks)
         self._helpers = helpers_of(placement, wants)
+        self.strategy: Strategy = "personal" if "own" in wants_of(placement, wants) else "relay"
+        if speeds is not None and self.strategy == "personal":
+            shown = [str(speed) for speed in speeds]
+            raise UsageError("speeds", "are for the strategy relay, under which no worker wants own", shown)
         if prices is not None and speeds is not None:
             raise UsageError("prices and speeds", "cannot both be given", (prices, speeds))
         self._prices = None if prices is None else per_worker("prices", prices, placement)
@@ -69,6 +77,8 @@ class RelayLoads:
 
     def of(self, placement: Placement) -> tuple[Fraction, Fraction]:
         """Uplink and downlink, whose sum is minimised."""
+        if self.strategy == "personal":
+            return self._personal(placement)
         units = choose_units(placement, self.tasks, "relay", UplinkWishes(helpers=self._helpers))
         helpers = set(self._helpers)
         lacked = [
@@ -92,9 +102,19 @@ class RelayLoads:
             return demands.cheapest()[0], max(lacked)
         return uplink_optimum(units.blocks).load, max(lacked)
 
+    def _personal(self, placement: Placement) -> tuple[Fraction, Fraction]:
+        """Every unit goes up once, from its cheapest holder; models to workers that store their data."""
+        units = choose_units(placement, self.tasks, "personal", UplinkWishes(helpers=self._helpers))
+        models = wanted_models(placement, self.tasks, self._helpers)
+        prices = self._prices
+        if prices is None:
+            return Fraction(len(units.holders)), Fraction(len(set().union(*models)))
+        sent = sum((min(prices[k] for k in H) for H in units.holders), Fraction(0))
+        return sent, sum((c * len(own) for c, own in zip(prices, models, strict=True)), Fraction(0))
+
 
 def best_additions(
-    placement: Placement, count: int, loads: RelayLoads | None = None
+    placement: Placement, count: int, loads: RoundLoads | None = None
 ) -> tuple[Placement, tuple[Addition, ...]]:
     """Add copies one by one, each so that the sum of uplink and downlink becomes smallest.
 
@@ -105,7 +125,7 @@ def best_additions(
     placement : Placement
     count : int
         Copies to add; fewer are added if every worker then stores everything.
-    loads : RelayLoads, optional
+    loads : RoundLoads, optional
         The loads to minimise. Default: those for which every partition is a task and every worker wants all
         models (docs/theory.md, section 3).
 
@@ -122,7 +142,7 @@ def best_additions(
         `count` is no whole number, or below 1.
     """
     counted("count", count)
-    loads = loads or RelayLoads(placement)
+    loads = loads or RoundLoads(a_placement(placement))
     added: list[Addition] = []
     while len(added) < count and (tried := _candidates(placement, loads)):
         best = min(tried, key=lambda pair: pair[1].uplink_load + pair[1].downlink_load)
@@ -131,7 +151,7 @@ def best_additions(
     return placement, tuple(added)
 
 
-def _candidates(placement: Placement, loads: RelayLoads) -> list[tuple[Placement, Addition]]:
+def _candidates(placement: Placement, loads: RoundLoads) -> list[tuple[Placement, Addition]]:
     """All placements with one more copy. Of interchangeable partitions, only the first is tried."""
     tried = []
     alone = len(set(loads.tasks)) == len(loads.tasks)

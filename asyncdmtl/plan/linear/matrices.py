@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -130,13 +131,41 @@ def solve_decoding(columns: Floats, W: Sequence[Floats], P: int) -> tuple[Floats
     return np.ascontiguousarray(D), real.condition_number(stacked)
 
 
-def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Floats, tuple[int, ...], float]:
-    """Downlink matrix, ranks by worker, and condition: random combinations of the row basis.
+@dataclass(frozen=True, eq=False)
+class Downlink:
+    """The rows of the broadcast.
 
-    For every worker, as many leading rows as its rank suffice. The best of a few draws is taken.
+    Attributes
+    ----------
+    of_target : (R_down, C) float64
+        The rows as combinations of `A·V`.
+    of_updates : (R_down, N) float64
+        The rows as combinations of updates.
+    ranks : tuple of int
+        The number of leading rows that each worker needs.
+    condition, target_condition : float
+        The worst condition number of the workers' systems, and that of `A` with scaled rows, which counts if
+        the server computes the rows from `A·V`.
+    """
+
+    of_target: Floats
+    of_updates: Floats
+    ranks: tuple[int, ...]
+    condition: float
+    target_condition: float
+
+
+def build_downlink(target: Target, rng: np.random.Generator, helpers: Collection[int] = ()) -> Downlink:
+    """Random combinations of the row basis.
+
+    For every worker, as many leading rows as its rank suffice; `helpers` want none. The best of a few draws
+    is taken.
     """
     missing = [target.placement.missing(k) for k in range(len(target.placement.workers))]
-    open_ = [real.column_basis(target.columns[:, columns]) for columns in missing]
+    open_ = [
+        real.column_basis(target.columns[:, () if k in helpers else columns])
+        for k, columns in enumerate(missing)
+    ]
     ranks = tuple(basis.shape[1] for basis in open_)
     best: tuple[Floats, float] | None = None
     for attempt in range(_MOST_DRAWS):
@@ -151,4 +180,8 @@ def build_downlink(target: Target, rng: np.random.Generator) -> tuple[Floats, tu
     assert best is not None
     lift = target.lift / target.row_scale
     inverse = real.solve(lift, np.eye(len(lift)))
-    return (best[0] @ inverse) / target.row_scale.T, ranks, max(best[1], real.condition_number(lift))
+    of_target, of_updates = (
+        (best[0] @ inverse) / target.row_scale.T,
+        best[0] @ (target.columns * target.scales),
+    )
+    return Downlink(of_target, of_updates, ranks, best[1], real.condition_number(lift))

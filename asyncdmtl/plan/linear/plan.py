@@ -1,8 +1,11 @@
-"""Linear targets: plans by which the server and then all workers obtain `A·V` over the reals.
+"""Linear targets: plans by which all workers, and the server if it wants to, obtain `A·V` over the reals.
 
 `A` (C × N) is the target, `V` (N × d) the local updates (docs/theory.md, section 5). Worker `k` sends `R_k`
 combinations of the updates that it stores; the server solves for `A·V`. A worker needs `rank(A restricted to
 the columns outside M_k)` rows of the broadcast, since its own updates determine the rest.
+
+If only workers need the target, the server solves for the rows of the broadcast alone: `D·A·V`, with as many
+rows as the neediest worker lacks. Then no worker need send what everyone but the server has.
 
     plan = make_linear_plan(placement, A)
     rows = {k: plan.encode(k, V[list(placement.stored[k])]) for k in range(K)}
@@ -16,7 +19,7 @@ Workers and partitions are indices into the placement.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeVar
@@ -28,8 +31,8 @@ from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
-from asyncdmtl.plan.linear.matrices import build_downlink, solve_decoding
-from asyncdmtl.plan.linear.targets import Target, packet_columns
+from asyncdmtl.plan.linear.matrices import Downlink, build_downlink, solve_decoding
+from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound, packet_columns
 from asyncdmtl.plan.linear.uplink import (
     Uplink,
     WantedTarget,
@@ -39,7 +42,14 @@ from asyncdmtl.plan.linear.uplink import (
 )
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
-from asyncdmtl.plan.validation import a_placement, rational, whole_number
+from asyncdmtl.plan.validation import (
+    a_placement,
+    helpers_of,
+    rational,
+    true_or_false,
+    wants_of,
+    whole_number,
+)
 
 # The most packets per vector of a linear plan: the size of the systems grows with their square.
 MOST_LINEAR_SUBPACKETS = 4096
@@ -56,6 +66,9 @@ class LinearPlan:
     placement : Placement
     target : (C, N) float64
         `A`.
+    solved : (S, N) float64
+        The combinations of updates that the server solves for: `A`, or the rows of the downlink if only
+        workers need the target.
     silent : int
         The number of workers that may stay silent.
     subpackets : int
@@ -68,18 +81,19 @@ class LinearPlan:
     uplink_bound : Fraction
         The smallest load, in multiples of 1/P, that meets every cut constraint
         `Σ_{k∈S} R_k ≥ rank(A on the columns that only S holds)`, for every S without any `silent` of its
-        workers. No linear scheme with P packets has a smaller load.
+        workers. If only workers need the target, a worker that wants it is outside of S. No linear scheme
+        with P packets has a smaller load.
     fractional_bound : Fraction
         The same bound as a linear program, valid for any number of packets.
     bound_complete : bool
         False if there are so many workers that only the cut constraints found by a search are used. The
         bounds are valid in that case, too, but not the largest possible.
-    downlink_matrix : (R_down, C) float64
-        The matrix that the server multiplies with `A·V`.
+    downlink_matrix : (R_down, S) float64
+        The matrix that the server multiplies with `solved·V`.
     missing_ranks : tuple of int
         For each worker, the rank of `A` on the columns outside `M_k`: the number of leading downlink rows
-        that it needs. `downlink_load = downlink_bound` is the largest of them: no worker can decode from
-        fewer.
+        that it needs; 0 for a worker that wants nothing. `downlink_load = downlink_bound` is the largest of
+        them: no worker can decode from fewer.
     condition : float
         The worst condition number (largest over smallest non-zero singular value) of all systems: for the
         uplink coefficients, for every set of responders, and for every worker.
@@ -87,6 +101,7 @@ class LinearPlan:
 
     placement: Placement
     target: Floats
+    solved: Floats
     silent: int
     subpackets: int
     uplink_matrices: tuple[Floats, ...]
@@ -106,7 +121,7 @@ class LinearPlan:
     def __setstate__(self, state: dict[str, object]) -> None:
         """Restore the state of a pickled or copied plan, with read-only matrices."""
         self.__dict__.update(state, _decoding={}, _recovery={})
-        for matrix in (self.target, self.downlink_matrix, *self.uplink_matrices):
+        for matrix in (self.target, self.solved, self.downlink_matrix, *self.uplink_matrices):
             matrix.flags.writeable = False
 
     @property
@@ -142,20 +157,21 @@ class LinearPlan:
         UsageError
             The worker does not exist, or updates have another shape or dtype.
         """
-        stored = len(self.placement.stored[self._worker(worker)])
+        worker = self._worker(worker)
+        stored = len(self.placement.stored[worker])
         _check_rows("updates", updates, stored)
         packets = _to_packets(updates, self.subpackets)
         return real.product(self.uplink_matrices[worker], packets).astype(updates.dtype)
 
     def decoding_matrix(self, responders: Sequence[int]) -> Floats:
-        """The matrix from the rows of `responders`, stacked in ascending order, to `A·V`: (C·P, Σ R_k·P).
+        """The matrix from the rows of `responders`, stacked in ascending order, to `solved·V`.
 
-        Computed once per set of responders.
+        Shape (S·P, Σ R_k·P); computed once per set of responders.
 
         Raises
         ------
         CodingError
-            The rows of these workers do not determine `A·V`.
+            The rows of these workers do not determine `solved·V`.
         """
         if not isinstance(responders, Sequence) or not responders:
             raise UsageError("responders", "must be a sequence of workers, at least one", responders)
@@ -167,7 +183,7 @@ class LinearPlan:
         return known
 
     def aggregate(self, rows: Mapping[int, NDArray[Float]], *, length: int | None = None) -> NDArray[Float]:
-        """`A·V` (C, d) at the server, from the rows of the workers that responded.
+        """`solved·V` (S, d) at the server, from the rows of the workers that responded.
 
         `length` is d, by which padding is cut off if `subpackets` does not divide d. It is at most
         `subpackets` times the length of a row.
@@ -178,7 +194,7 @@ class LinearPlan:
             There are no rows, a worker is unknown, rows have another shape than `encode` returns, or `length`
             does not fit the rows.
         CodingError
-            Too few workers responded to determine `A·V`; the message names the silent ones.
+            Too few workers responded to determine `solved·V`; the message names the silent ones.
         """
         if not isinstance(rows, Mapping) or not rows:
             raise UsageError("rows", "must map at least one worker to its rows", rows)
@@ -194,12 +210,12 @@ class LinearPlan:
         if length is not None:
             length = whole_number("length", length, 1, self.subpackets * stacked.shape[1])
         total = real.product(self.decoding_matrix(responders), stacked).astype(stacked.dtype)
-        result: NDArray[Float] = total.reshape(len(self.target), self.subpackets * stacked.shape[1])
+        result: NDArray[Float] = total.reshape(len(self.solved), self.subpackets * stacked.shape[1])
         return result if length is None else result[:, :length]
 
     def broadcast(self, combined: NDArray[Float]) -> NDArray[Float]:
-        """The rows that the server broadcasts: (R_down, d) from `A·V` (C, d)."""
-        _check_rows("combined", combined, len(self.target))
+        """The rows that the server broadcasts: (R_down, d) from `solved·V` (S, d)."""
+        _check_rows("combined", combined, len(self.solved))
         return real.product(self.downlink_matrix, combined).astype(combined.dtype)
 
     def recover(self, worker: int, rows: NDArray[Float], updates: NDArray[Float]) -> NDArray[Float]:
@@ -212,7 +228,8 @@ class LinearPlan:
         UsageError
             The worker does not exist, there are too few rows, or updates have another shape or dtype.
         """
-        stored = self.placement.stored[self._worker(worker)]
+        worker = self._worker(worker)
+        stored = self.placement.stored[worker]
         needed = self.missing_ranks[worker]
         _check_rows("updates", updates, len(stored))
         _check_rows("rows", rows, None)
@@ -231,8 +248,14 @@ class LinearPlan:
     def _reduced(self) -> Target:
         return Target(self.placement, self.target)
 
+    @cached_property
+    def _broadcast_rows(self) -> Floats:
+        """The rows of the broadcast as combinations of updates: (R_down, N)."""
+        return self.downlink_matrix @ self.solved
+
     def _decode_from(self, responders: tuple[int, ...]) -> Floats:
-        reduced, P = self._reduced, self.subpackets
+        reduced = self._reduced if self.solved is self.target else Target(self.placement, self.solved)
+        P = self.subpackets
         W = []
         for k in responders:
             stored = list(self.placement.stored[k])
@@ -250,11 +273,13 @@ class LinearPlan:
     def _recover_with(self, worker: int) -> tuple[Floats, Floats]:
         """The X and Z with `A·V = X · leading rows + Z · V_stored`."""
         reduced, stored = self._reduced, list(self.placement.stored[worker])
-        leading = self.downlink_matrix[: self.missing_ranks[worker]]
-        missing = reduced.columns[:, list(self.placement.missing(worker))]
-        G = leading @ reduced.lift @ missing
+        leading = self._broadcast_rows[: self.missing_ranks[worker]]
+        columns = list(self.placement.missing(worker))
+        # Columns are divided by their lengths, so that all solutions have the same accuracy.
+        missing, lengths = reduced.columns[:, columns], reduced.scales[columns]
+        G = leading[:, columns] / np.where(lengths > 0, lengths, 1.0)
         X = reduced.lift @ real.solve(G.T, missing.T).T
-        return X, self.target[:, stored] - X @ (leading @ self.target[:, stored])
+        return X, self.target[:, stored] - X @ leading[:, stored]
 
     def _worker(self, worker: int) -> int:
         return whole_number("worker", worker, 0, len(self.placement.workers) - 1)
@@ -268,6 +293,8 @@ def make_linear_plan(
     seed: int = 0,
     subpackets: int | None = None,
     max_overhead: float | Fraction | None = None,
+    at_server: bool = True,
+    wants: Mapping[str, str] | Sequence[str] | None = None,
 ) -> LinearPlan:
     """A checked plan for the target `A`.
 
@@ -287,6 +314,12 @@ def make_linear_plan(
     max_overhead : float or Fraction, optional
         Choose the smallest P, up to `MOST_TRIED_SUBPACKETS`, whose bound exceeds `fractional_bound` by at
         most this share; `subpackets` is then ignored.
+    at_server : bool, default True
+        Whether the server needs `A·V`, too. With False only workers do, which lowers the uplink if every
+        worker stores enough: for all of 4 updates (`A` the identity) with 3 at each worker from 4 to 4/3.
+    wants : mapping of worker name to "all" or "none", or sequence of K such words, optional
+        A worker that wants "none" needs no rows of the broadcast. If only workers need the target, that may
+        lower the uplink, too (docs/theory.md, section 7a). Default: every worker wants the target.
 
     Raises
     ------
@@ -302,39 +335,62 @@ def make_linear_plan(
         subpackets = whole_number("subpackets", subpackets, 1, MOST_LINEAR_SUBPACKETS)
     if max_overhead is not None:
         max_overhead = rational("max_overhead", max_overhead)
+    at_server = true_or_false("at_server", at_server)
+    if "own" in wants_of(placement, wants):
+        raise UsageError("wants", "must be all or none for a linear target", wants)
+    helpers = helpers_of(placement, wants)
     check_copies(placement, silent)
     responders = list(responder_sets(len(placement.workers), silent))
-    wanted = WantedTarget(A, Target(placement, A), silent, seed, responders)
-    if max_overhead is not None:
-        subpackets = fewest_subpackets(wanted, Fraction(max_overhead))
     # The matrices are small, so that BLAS threads would mostly wait for each other.
     with single_threaded():
+        reduced = Target(placement, A)
+        downlink = build_downlink(reduced, np.random.default_rng([seed, 1]), helpers)
+        wanted = WantedTarget(A, reduced, silent, seed, responders)
+        if not at_server:
+            rows = _needed_rows(placement, downlink.of_updates, helpers)
+            wanted = replace(wanted, matrix=rows, reduced=Target(placement, rows))
+        if max_overhead is not None:
+            subpackets = fewest_subpackets(wanted, Fraction(max_overhead))
         uplink = cheapest_uplink(wanted) if subpackets is None else find_uplink(wanted, subpackets)
-        return _checked_plan(wanted, uplink, seed)
+        bound = uplink.bound
+        if helpers and not at_server:
+            bound = cut_bound(reduced, subpackets=uplink.subpackets, silent=silent, helpers=helpers)
+        return _checked_plan(A, wanted, uplink, downlink, bound)
 
 
-def _checked_plan(wanted: WantedTarget, uplink: Uplink, seed: int) -> LinearPlan:
-    """The plan with this uplink."""
-    A, reduced, P = wanted.matrix, wanted.reduced, uplink.subpackets
-    downlink, ranks, condition = build_downlink(reduced, np.random.default_rng([seed, 1]))
+def _needed_rows(placement: Placement, rows: Floats, helpers: Sequence[int]) -> Floats:
+    """Combinations of updates, without the updates that no worker lacks that wants the target."""
+    wanting = set(range(len(placement.workers))) - set(helpers)
+    return np.where([wanting.issubset(H) for H in placement.holders], 0.0, rows)
+
+
+def _checked_plan(
+    target: Floats, wanted: WantedTarget, uplink: Uplink, downlink: Downlink, bound: Bound
+) -> LinearPlan:
+    """The plan with this uplink, whose server solves for what is wanted."""
+    reduced, P = wanted.reduced, uplink.subpackets
     matrices = []
     for M, W in zip(reduced.placement.stored, uplink.matrices, strict=True):
         matrices.append(
             np.ascontiguousarray(W[:, packet_columns(M, P)] * np.repeat(reduced.scales[list(M)], P))
         )
-    for matrix in (A, downlink, *matrices):
+    sent, condition = downlink.of_target, max(downlink.condition, downlink.target_condition)
+    if target is not wanted.matrix:
+        sent, condition = np.eye(len(wanted.matrix)), downlink.condition
+    for matrix in (target, wanted.matrix, sent, *matrices):
         matrix.flags.writeable = False
     return LinearPlan(
         placement=reduced.placement,
-        target=A,
+        target=target,
+        solved=wanted.matrix,
         silent=wanted.silent,
         subpackets=P,
         uplink_matrices=tuple(matrices),
-        uplink_bound=Fraction(uplink.bound.packets, P),
-        fractional_bound=uplink.bound.fractional,
-        bound_complete=uplink.bound.complete,
-        downlink_matrix=downlink,
-        missing_ranks=ranks,
+        uplink_bound=Fraction(bound.packets, P),
+        fractional_bound=bound.fractional,
+        bound_complete=bound.complete,
+        downlink_matrix=sent,
+        missing_ranks=downlink.ranks,
         condition=max(uplink.condition, condition),
     )
 

@@ -6,7 +6,7 @@ The target is `A·V` with `A` of size C × N and rank r (docs/theory.md, section
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -62,7 +62,7 @@ class Target:
         basis = real.row_basis(real.unit_columns(rows.T).T)
         self.rank = basis.shape[0]
         self.lift: Floats = self.row_scale * (rows @ basis.T)
-        self.columns = real.unit_columns(np.where(np.abs(matrix).max(axis=0) > 0, basis, 0.0))
+        self.columns = real.unit_columns(np.where(np.abs(matrix).max(axis=0, initial=0.0) > 0, basis, 0.0))
         self.scales: Floats = np.sum(self.columns * basis, axis=0)
         self.lines, self.line_of = _directions(self.columns)
         self.needs = self._needs()
@@ -145,13 +145,22 @@ class Bound:
     demands: dict[frozenset[int], int]
 
 
-def cut_bound(target: Target, *, subpackets: int = 1, silent: int = 0) -> Bound:
-    """The lower bound of the uplink, see `Bound`."""
+def cut_bound(
+    target: Target, *, subpackets: int = 1, silent: int = 0, helpers: Collection[int] | None = None
+) -> Bound:
+    """The lower bound of the uplink, see `Bound`.
+
+    If `helpers` are given, only the other workers need the target, so that one of them is outside of `S`.
+    """
     K = len(target.placement.workers)
-    demands = _all_demands(target)
+    wanting = None if helpers is None else bit_set(set(range(K)).difference(helpers))
+    demands = _all_demands(target, wanting)
     complete = demands is not None
     if demands is None:
         demands, complete = _searched_demands(target, subpackets, silent)
+        if wanting is not None:
+            demands = {S: rank for S, rank in demands.items() if bit_set(S) & wanting != wanting}
+            complete = False
     _, fractional = fractional_cover(K, demands, silent=silent)
     packets = math.ceil(fractional * subpackets)
     if complete or K <= _MAX_INTEGER:
@@ -159,7 +168,8 @@ def cut_bound(target: Target, *, subpackets: int = 1, silent: int = 0) -> Bound:
     return Bound(packets, fractional, complete, demands)
 
 
-def _all_demands(target: Target) -> dict[frozenset[int], int] | None:
+def _all_demands(target: Target, wanting: int | None = None) -> dict[frozenset[int], int] | None:
+    """All cut constraints, or those that do not contain all of `wanting`; None if there are too many."""
     unions = {0}
     for H in {bit_set(H) for _, H in target.needs}:
         unions |= {H | union for union in unions}
@@ -167,6 +177,8 @@ def _all_demands(target: Target) -> dict[frozenset[int], int] | None:
             return None
     kept: dict[int, int] = {}
     for S in sorted(unions - {0}, key=int.bit_count):
+        if wanting is not None and S & wanting == wanting:
+            continue
         rank = target.span_rank(_lines_within(target, S))
         if not any(f >= rank and T | S == S for T, f in kept.items()):
             kept[S] = rank

@@ -239,7 +239,7 @@ def proven_cover(
     sums = [
         sum((y for S, y in zip(sets, weights, strict=True) if k in S), Fraction(0)) for k in range(workers)
     ]
-    scale = max(Fraction(1), *(total / price for total, price in zip(sums, prices, strict=True) if price))
+    scale = max([Fraction(1), *(total / price for total, price in zip(sums, prices, strict=True) if price)])
     multipliers = {frozenset(S): y / scale for S, y in zip(sets, weights, strict=True) if y}
     return np.asarray(outcome.x, dtype=np.float64), multipliers
 

@@ -37,7 +37,10 @@ def test_leading_rows_of_the_downlink_have_the_rank_each_worker_needs(rank: int)
     placement = Placement({"a": ["x", "y", "z", "u"], "b": ["x"], "c": ["y", "z", "u"]})
     A = np.random.default_rng(2).standard_normal((rank, 4))
     target = Target(placement, A)
-    D, ranks, _ = build_downlink(target, np.random.default_rng(3))
+    downlink = build_downlink(target, np.random.default_rng(3))
+    D, ranks = downlink.of_target, downlink.ranks
+    assert np.allclose(D @ A, downlink.of_updates)
+    assert build_downlink(target, np.random.default_rng(3), [1]).ranks == (0, 0, min(rank, 1))
     assert ranks == (0, min(rank, 3), min(rank, 1))
     assert len(D) == max(ranks)
     for k, needed in enumerate(ranks):

@@ -86,6 +86,10 @@ def test_bounds_with_huge_denominators_are_rounded_down(monkeypatch: pytest.Monk
     assert fractional_cover(3, demands)[1] == 1
 
 
+def test_where_nothing_has_a_price_nothing_is_proven() -> None:
+    assert proven_cover(2, {frozenset({0}): 3}, [Fraction(0)] * 2)[1] == {}
+
+
 def test_costs_move_the_cover_and_are_proven() -> None:
     demands = {frozenset({0, 1}): 3, frozenset({1, 2}): 2}
     costs = [Fraction(1, 3), Fraction(2), Fraction(0)]
