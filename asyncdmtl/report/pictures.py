@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -13,6 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+# How Matplotlib warns of a character, or of a script, that its font cannot show.
+_NO_GLYPH = re.compile(r"Glyph .* missing from|Matplotlib currently does not support")
 
 # Colours of the series that every picture shows. They differ in lightness too, for readers who see no
 # colours.
@@ -63,7 +73,10 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the ending of `path`; UsageError if that fails."""
     try:
-        figure.savefig(path, dpi=DOTS)
+        with _names_as_they_are(figure) as unknown:
+            figure.savefig(path, dpi=DOTS)
+        if unknown:
+            log.warning("%s: the font here lacks some characters of names, which are drawn as boxes", path)
     except (OSError, ValueError) as error:
         raise UsageError(
             "--plot", f"must be a writable file with a picture's ending ({error})", str(path)
@@ -94,9 +107,28 @@ def plain_log_ticks(axis: Axis, ratio: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+@contextmanager
+def _names_as_they_are(figure: Figure) -> Iterator[list[warnings.WarningMessage]]:
+    """Draw names in a `with` block: `$` begins no formula; yields warnings of characters without a glyph."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        cast(Text, text).set_parse_math(False)
+    glyphs: list[warnings.WarningMessage] = []
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield glyphs
+    for warning in found:
+        if _NO_GLYPH.match(str(warning.message)):
+            glyphs.append(warning)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def make_room_for_legends(figure: Figure) -> None:
     """Raise the upper end of vertical axes so that no legend covers data."""
-    figure.draw_without_rendering()
+    with _names_as_they_are(figure):
+        figure.draw_without_rendering()
     for axes in figure.axes:
         legend = axes.get_legend()
         if legend is None or not axes.axison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from itertools import cycle
 from pathlib import Path
@@ -184,14 +184,19 @@ def _draw_bytes(axes: Axes, report: dict[str, Any]) -> None:
 
 def _draw_selection(axes: Axes, selection: dict[str, Any]) -> None:
     """The mean held-out loss over the folds for each coupling and strength, with its standard error."""
-    losses = np.concatenate([found["mean_loss"] for found in selection["couplings"].values()])
+    shown = _best_of_each(selection["couplings"])
+    losses = np.concatenate([found["mean_loss"] for found in shown.values()])
     # Strengths that are far too weak would make all others look alike on a linear axis.
     wide = 0.0 < _WIDE * losses.min() < losses.max()
-    for colour, (name, found) in zip(cycle(_COLOURS), selection["couplings"].items(), strict=False):
+    styles = cycle((":", "-."))
+    for colour, (name, found) in zip(cycle(_COLOURS), shown.items(), strict=False):
         order = np.argsort(found["strengths"])
         strengths, loss, error = (
             np.array(found[key])[order] for key in ("strengths", "mean_loss", "standard_error")
         )
+        if len(strengths) == 1:  # no strength was to be chosen
+            axes.axhline(loss[0], ls=next(styles), color=colour, label=name)
+            continue
         # No bar reaches down to 0 on a logarithmic axis.
         below = np.minimum(error, 0.9 * loss) if wide else error
         axes.errorbar(
@@ -203,11 +208,21 @@ def _draw_selection(axes: Axes, selection: dict[str, Any]) -> None:
     best = f"{selection['coupling']}, λ = {selection['strength']:.4g}"
     axes.axvline(selection["strength"], ls="--", color="black", lw=1, label=f"chosen: {best}")
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    plain_log_ticks(axes.xaxis, high / low)
     axes.set_xlabel("λ")
     axes.set_ylabel("held-out loss, mean over folds ± standard error")
     axes.set_title("Cross-validation across sites")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper center", fontsize=8)
+    axes.legend(loc="upper center", fontsize=7, ncols=1 if len(shown) < 4 else 2)
+
+
+def _best_of_each(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each coupling the intercept with the least loss, since all kinds together hide each other."""
+    best: dict[str, str] = {}
+    for name in sorted(found, key=lambda name: min(found[name]["mean_loss"])):
+        best.setdefault(name.partition(",")[0], name)
+    return {name: found[name] for name in found if name in best.values()}
 
 
 def _draw_objective(axes: Axes, report: dict[str, Any]) -> None:

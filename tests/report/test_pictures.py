@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.report.pictures import check_picture, new_figure, save_figure, two_colours
+from asyncdmtl.report.pictures import (
+    check_picture,
+    make_room_for_legends,
+    new_figure,
+    save_figure,
+    two_colours,
+)
 
 
 def test_a_picture_is_written_in_the_format_of_its_ending(tmp_path: Path) -> None:
@@ -34,3 +40,17 @@ def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"pip install 'asyncdmtl\[plot\]'"):
         new_figure(1, 1)
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    figure = new_figure(2, 1)
+    axes = figure.subplots()
+    axes.plot([0, 1], label="$\\wrong{$")
+    axes.set_xticks([0, 1], ["$x", "a$b$"])
+    axes.legend()
+    make_room_for_legends(figure)
+    save_figure(figure, tmp_path / "names.png")
+    assert not caplog.messages
+    axes.set_title("\U000130b8")
+    save_figure(figure, tmp_path / "names.png")
+    assert "lacks some characters" in caplog.messages[0]

@@ -135,6 +135,25 @@ def test_cross_validation_is_drawn_with_its_choice(report_of_a_run: dict[str, An
     assert axes.get_yscale() == "linear"
 
 
+def test_each_coupling_is_drawn_with_its_better_intercept(report_of_a_run: dict[str, Any]) -> None:
+    def curve(*loss: float) -> dict[str, Any]:
+        return {
+            "strengths": [1.0, 0.1][: len(loss)],
+            "mean_loss": list(loss),
+            "standard_error": [0.5] * len(loss),
+        }
+
+    couplings = {
+        "l21": curve(3.0, 2.5), "mean": curve(2.8),
+        "l21, penalised intercept": curve(3.0, 2.0), "mean, penalised intercept": curve(2.9),
+    }  # fmt: skip
+    selection = {"coupling": "l21", "strength": 0.1, "couplings": couplings}
+    axes = panels(draw_run({**report_of_a_run, "selection": selection}))["Cross-validation across sites"]
+    assert (legend := axes.get_legend()) is not None
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == ["mean", "chosen: l21, λ = 0.1", "l21, penalised intercept"]
+
+
 def test_weak_strengths_do_not_hide_the_other_ones(report_of_a_run: dict[str, Any]) -> None:
     found = {"strengths": [1.0, 0.1], "mean_loss": [3.0, 300.0], "standard_error": [0.5, 900.0]}
     selection = {"coupling": "l21", "strength": 1.0, "couplings": {"l21": found}}
