@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _names_as_they_are(figure: Figure) -> Iterator[list[warnings.WarningMessage]
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        cast(Text, text).set_parse_math(False)
+        text.set_parse_math(False)
     glyphs: list[warnings.WarningMessage] = []
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")

@@ -149,7 +149,8 @@ def test_each_coupling_is_drawn_with_its_better_intercept(report_of_a_run: dict[
     }  # fmt: skip
     selection = {"coupling": "l21", "strength": 0.1, "couplings": couplings}
     axes = panels(draw_run({**report_of_a_run, "selection": selection}))["Cross-validation across sites"]
-    assert (legend := axes.get_legend()) is not None
+    legend = axes.get_legend()
+    assert legend is not None
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == ["mean", "chosen: l21, λ = 0.1", "l21, penalised intercept"]
 
