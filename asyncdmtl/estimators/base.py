@@ -78,6 +78,7 @@ class CodedMultiTask(Results, ClusterParameter):
     copies: int = 2
     parts: int = 1
     cluster: Any = "threads"
+    name: str = ""
     unknown: str = "error"
     random_state: Any = 0
 
@@ -152,6 +153,13 @@ class CodedMultiTask(Results, ClusterParameter):
         suited = [name for name, loss in LOSSES.items() if loss.classification == is_classifier(self)]
         if self.loss not in suited:
             raise UsageError("loss", f"must be one of {', '.join(suited)}", self.loss)
+        if not isinstance(self.name, str):
+            raise UsageError("name", "must be text", self.name)
+        if self.name and not is_remote(self.cluster):
+            raise UsageError("name", "is for a cluster that is HOST:PORT of a server", self.name)
+        if self.name and self.standardise:
+            rule = "must be False with a name: each site would scale its columns in another way"
+            raise UsageError("standardise", rule, self.standardise)
 
     def _read(self, X: Any, y: Any, tasks: Any, sample_weight: Any) -> tuple[TaskFrames, NDArray[Any]]:
         """The rows and targets of `fit`, without rows of weight 0."""
@@ -180,6 +188,7 @@ class CodedMultiTask(Results, ClusterParameter):
         frames = TaskFrames(
             X, weights, labels,
             loss=self.loss, intercept=self._intercept, standardise=self.standardise, parts=plain(self.parts),
+            site=self.name, centred=not is_remote(self.cluster),
         )  # fmt: skip
         self.tasks_ = list(frames.names)
         return frames, y
@@ -192,6 +201,7 @@ class CodedMultiTask(Results, ClusterParameter):
             check_learner(partitions, settings)
         settings = self._choose(frames, partitions, settings)
         record, models = self._run(settings, partitions)
+        self._concluded(record)
         self.strength_ = record.settings.strength or 0.0
         self.n_iter_ = len(record.rounds)
         self.converged_ = record.converged
@@ -239,6 +249,9 @@ class CodedMultiTask(Results, ClusterParameter):
             settings = replace(settings, strength=strength)
         return settings
 
+    def _concluded(self, record: RunRecord) -> None:
+        """Take note of what the run has chosen."""
+
     @property
     def _strength_is_open(self) -> bool:
         """Whether `strength` is None; estimators that choose it themselves have no such parameter."""
@@ -246,6 +259,9 @@ class CodedMultiTask(Results, ClusterParameter):
 
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
+        if self.name:
+            named = {f"{self.name}-{worker}": held for worker, held in zip(*_stored(placement), strict=True)}
+            placement = Placement(named, placement.partitions)
         left_to_server = ["strength"] if self._strength_is_open else []
         if self.update == "auto":
             left_to_server.append("update")
@@ -306,6 +322,11 @@ class CodedMultiTask(Results, ClusterParameter):
     @abstractmethod
     def _predicted(self, scores: Floats) -> NDArray[Any]:
         """The predictions that follow from scores."""
+
+
+def _stored(placement: Placement) -> tuple[Sequence[str], list[list[str]]]:
+    """The workers, and the names of the partitions that each stores."""
+    return placement.workers, [[placement.partitions[n] for n in held] for held in placement.stored]
 
 
 def _history(record: RunRecord) -> dict[str, Floats]:

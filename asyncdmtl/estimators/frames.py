@@ -44,6 +44,10 @@ class TaskFrames:
         Whether columns are divided by their (weighted) standard deviation over all rows.
     parts : int
         The most partitions of a task.
+    site : str
+        The first part of the partitions' names, where several sites take part in a run; "" for none.
+    centred : bool
+        Whether rows and targets are centred. They must not be if other sites may have rows of a task.
 
     Attributes
     ----------
@@ -68,6 +72,8 @@ class TaskFrames:
         intercept: str,
         standardise: bool,
         parts: int,
+        site: str = "",
+        centred: bool = True,
     ) -> None:
         if not isinstance(parts, int) or isinstance(parts, bool) or parts < 1:
             raise UsageError("parts", "must be a whole number, at least 1", parts)
@@ -77,7 +83,8 @@ class TaskFrames:
         codes = np.array([position[label] for label in labels])
         order = np.argsort(codes, kind="stable")
         self.rows = tuple(np.split(order, np.searchsorted(codes[order], np.arange(1, T))))
-        self._free = intercept == "free"
+        self._free = intercept == "free" and centred
+        self._site = f"{site}/" if site else ""
         self._loss = loss
         self._parts = parts
         self._scale = _scale(X, weights) if standardise else np.ones(X.shape[1])
@@ -121,7 +128,7 @@ class TaskFrames:
         P = min(self._parts, len(rows))
         return [
             Partition(
-                f"{target.name}/{p}",
+                f"{self._site}{target.name}/{p}",
                 target.name,
                 (self._X[rows[p::P]] - self._means[target.t]) / self._scale,
                 y[p::P],

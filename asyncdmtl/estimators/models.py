@@ -16,13 +16,15 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.errors import DataError
+from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
+from asyncdmtl.estimators.running import is_remote
 from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.statistics_selection import Selection
 from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.server.records import RunRecord
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -108,15 +110,43 @@ class _CrossValidated:
     strengths: Sequence[float] | None = None
     cv: int = 5
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()  # type: ignore[misc]
+        if self._is_away and self.strengths is not None:
+            raise UsageError(
+                "strengths", "must be None with a server elsewhere, which has a path", self.strengths
+            )
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether the run is that of a server elsewhere."""
+        return is_remote(getattr(self, "cluster", ""))
+
+    @property
+    def _strength_is_open(self) -> bool:
+        return self._is_away
+
     def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
         counts = [len(rows) for rows in frames.rows]
         if max(counts) < 2:
             rule = f"with n_samples = {sum(counts)} must include a task of two rows, to hold one out; rows"
             raise DataError("tasks", rule, counts)
+        if self._is_away:
+            # The run chooses, from the rows of all sites.
+            return replace(settings, strength=None, folds=plain(self.cv))
         selection = select_strength(partitions, settings, strengths=self.strengths, folds=plain(self.cv))
         self.strength_ = selection.strength
         self.cv_results_ = _results(selection)
         return replace(settings, strength=selection.strength)
+
+    def _concluded(self, record: RunRecord) -> None:
+        if not self._is_away:
+            return
+        found = record.outcome.selections if record.outcome is not None else {}
+        if not found:
+            rule = "must choose λ, with --strength auto, for estimators that choose it; it has the λ"
+            raise UsageError("server", rule, record.settings.strength)
+        self.cv_results_ = _results(found[record.settings.coupling])
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -176,6 +206,11 @@ class CodedMultiTaskRegressor(_Regressor):
         server has its own strategy, and its settings must equal these. Pickles have "threads" in place of a
         Dask client. Secrets and certificates for it are taken from the environment:
         ASYNCDMTL_SECRET and the other variables of `python -m asyncdmtl.worker`.
+    name : str
+        The name of this site, where several estimators take part in the run of one server: its workers are
+        NAME-w0, NAME-w1, …, its partitions NAME/TASK/0, …. Sites may have rows of the same tasks, and each
+        gets the models of its own. `copies` are those at this site. Columns must have the same scale at all
+        sites, so `standardise` must be False.
     unknown : str
         Rows of a task that was not in `fit`: an "error", or predicted by the "mean" of all tasks' models.
     random_state : int, RandomState or None
@@ -257,7 +292,8 @@ class CodedMultiTaskClassifier(_Classifier):
 class CodedMultiTaskRegressorCV(_CrossValidated, _Regressor):
     """`CodedMultiTaskRegressor` with λ chosen by cross-validation over a path, with warm starts.
 
-    λ is chosen in this process, without traffic; then the models are trained with it on all rows.
+    λ is chosen in this process, without traffic; then the models are trained with it on all rows. With a
+    server elsewhere, which needs `--strength auto`, the run chooses λ from the rows of all sites.
 
     Parameters
     ----------

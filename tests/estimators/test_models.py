@@ -106,7 +106,7 @@ def test_everywhere_the_same_models(cluster: str, strategy: str) -> None:
 
 
 async def test_with_a_server_that_is_running() -> None:
-    model = CodedMultiTaskRegressor(max_iter=10, tol=0.0, strength=0.01, update="gradient").fit(X, Y, TASKS)
+    model = CodedMultiTaskRegressor(max_iter=10, tol=0.0, strength=0.01, update="gradient")
     settings = Settings("squared", "nuclear", 0.01, 10, dtype="float64")
     async with Cluster(run_options(settings=settings, strategy="central", workers=3)) as cluster:
         away = clone(model).set_params(cluster=format_address(*cluster.address))
@@ -118,9 +118,61 @@ async def test_with_a_server_that_is_running() -> None:
         away.set_params(strength=None, update="auto")
         await asyncio.to_thread(away.fit, X, Y, TASKS)
     assert away.strength_ == 0.01
-    assert away.coef_.tobytes() == model.coef_.tobytes()
-    assert away.history_["objective"].tolist() == model.history_["objective"].tolist()
+    # Rows are not centred, since other sites might have rows of the same tasks.
+    tasks = np.array(TASKS)
+    twin = train([Partition(f"{t}/0", t, X[tasks == t], Y[tasks == t]) for t in "abc"], settings)
+    assert away.coef_.tobytes() == twin.models.coef_.tobytes()
+    assert away.history_["objective"].tolist() == twin.objectives.tolist()
     assert away.traffic_["strategy"] == "central"
+
+
+async def test_two_sites_share_a_server_and_choose_together() -> None:
+    open_ = Settings(
+        "squared", "nuclear", None, 5000, tolerance=1e-6, update="auto", dtype="float64", folds=3
+    )
+    here = np.arange(len(Y)) % 3 == 0
+    async with Cluster(run_options(settings=open_, workers=4)) as cluster:
+        address = format_address(*cluster.address)
+        sites = [
+            CodedMultiTaskRegressorCV(cluster=address, name=name, workers=2, cv=3)
+            for name in ("north", "south")
+        ]
+        rows = [np.flatnonzero(here), np.flatnonzero(~here)]
+        await asyncio.gather(
+            *(
+                asyncio.to_thread(site.fit, X[own], Y[own], [TASKS[i] for i in own])
+                for site, own in zip(sites, rows, strict=True)
+            )
+        )
+    tasks = np.array(TASKS)
+    parts = [
+        Partition(f"{name}/{t}/0", t, X[own][tasks[own] == t], Y[own][tasks[own] == t])
+        for name, own in zip(("north", "south"), rows, strict=True)
+        for t in "abc"
+    ]
+    twin = train(parts, open_)
+    assert twin.outcome is not None
+    for site in sites:
+        assert site.strength_ == twin.outcome.strength
+        np.testing.assert_array_equal(site.coef_, twin.models.coef_)
+        np.testing.assert_array_equal(site.intercept_, twin.models.intercept_)
+        np.testing.assert_array_equal(
+            site.cv_results_["mean_test_loss"], twin.outcome.selections["nuclear"].means
+        )
+        assert site.plan_.placement.workers == ("north-w0", "north-w1", "south-w0", "south-w1")
+        assert sites[0].score(X, Y, TASKS) > 0.5
+
+
+def test_what_a_site_cannot_ask_for_is_refused() -> None:
+    away = CodedMultiTaskRegressorCV(cluster="127.0.0.1:1", name="north")
+    with pytest.raises(UsageError, match="standardise must be False with a name"):
+        clone(away).set_params(standardise=True).fit(X, Y, TASKS)
+    with pytest.raises(UsageError, match="strengths must be None with a server elsewhere"):
+        clone(away).set_params(strengths=[0.1]).fit(X, Y, TASKS)
+    with pytest.raises(UsageError, match="name is for a cluster that is HOST:PORT of a server, got 'north'"):
+        clone(away).set_params(cluster="threads").fit(X, Y, TASKS)
+    with pytest.raises(UsageError, match="name must be text, got 3"):
+        clone(away).set_params(name=3).fit(X, Y, TASKS)
 
 
 def test_linear_targets() -> None:
