@@ -26,7 +26,7 @@ from asyncdmtl.estimators.cluster_parameter import ClusterParameter
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.results import Results
 from asyncdmtl.estimators.rows import TaskRows
-from asyncdmtl.estimators.running import is_remote, run_on
+from asyncdmtl.estimators.running import check_site, is_remote, of_site, run_on
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.outcome import zero_words
@@ -153,13 +153,7 @@ class CodedMultiTask(Results, ClusterParameter):
         suited = [name for name, loss in LOSSES.items() if loss.classification == is_classifier(self)]
         if self.loss not in suited:
             raise UsageError("loss", f"must be one of {', '.join(suited)}", self.loss)
-        if not isinstance(self.name, str):
-            raise UsageError("name", "must be text", self.name)
-        if self.name and not is_remote(self.cluster):
-            raise UsageError("name", "is for a cluster that is HOST:PORT of a server", self.name)
-        if self.name and self.standardise:
-            rule = "must be False with a name: each site would scale its columns in another way"
-            raise UsageError("standardise", rule, self.standardise)
+        check_site(self.name, self.cluster, standardise=self.standardise)
 
     def _read(self, X: Any, y: Any, tasks: Any, sample_weight: Any) -> tuple[TaskFrames, NDArray[Any]]:
         """The rows and targets of `fit`, without rows of weight 0."""
@@ -201,7 +195,6 @@ class CodedMultiTask(Results, ClusterParameter):
             check_learner(partitions, settings)
         settings = self._choose(frames, partitions, settings)
         record, models = self._run(settings, partitions)
-        self._concluded(record)
         self.strength_ = record.settings.strength or 0.0
         self.n_iter_ = len(record.rounds)
         self.converged_ = record.converged
@@ -249,9 +242,6 @@ class CodedMultiTask(Results, ClusterParameter):
             settings = replace(settings, strength=strength)
         return settings
 
-    def _concluded(self, record: RunRecord) -> None:
-        """Take note of what the run has chosen."""
-
     @property
     def _strength_is_open(self) -> bool:
         """Whether `strength` is None; estimators that choose it themselves have no such parameter."""
@@ -259,9 +249,7 @@ class CodedMultiTask(Results, ClusterParameter):
 
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
-        if self.name:
-            named = {f"{self.name}-{worker}": held for worker, held in zip(*_stored(placement), strict=True)}
-            placement = Placement(named, placement.partitions)
+        placement = of_site(placement, self.name)
         left_to_server = ["strength"] if self._strength_is_open else []
         if self.update == "auto":
             left_to_server.append("update")
@@ -322,11 +310,6 @@ class CodedMultiTask(Results, ClusterParameter):
     @abstractmethod
     def _predicted(self, scores: Floats) -> NDArray[Any]:
         """The predictions that follow from scores."""
-
-
-def _stored(placement: Placement) -> tuple[Sequence[str], list[list[str]]]:
-    """The workers, and the names of the partitions that each stores."""
-    return placement.workers, [[placement.partitions[n] for n in held] for held in placement.stored]
 
 
 def _history(record: RunRecord) -> dict[str, Floats]:

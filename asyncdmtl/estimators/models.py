@@ -23,7 +23,7 @@ from asyncdmtl.estimators.running import is_remote
 from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.statistics_selection import Selection
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.server.records import RunRecord
 
 
@@ -139,14 +139,16 @@ class _CrossValidated:
         self.cv_results_ = _results(selection)
         return replace(settings, strength=selection.strength)
 
-    def _concluded(self, record: RunRecord) -> None:
+    def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
+        record, models = super()._run(settings, partitions)  # type: ignore[misc]
         if not self._is_away:
-            return
+            return record, models
         found = record.outcome.selections if record.outcome is not None else {}
         if not found:
             rule = "must choose λ, with --strength auto, for estimators that choose it; it has the λ"
             raise UsageError("server", rule, record.settings.strength)
         self.cv_results_ = _results(found[record.settings.coupling])
+        return record, models
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -28,6 +28,28 @@ def is_remote(cluster: object) -> bool:
     return isinstance(cluster, str) and ":" in cluster
 
 
+def check_site(name: object, cluster: object, *, standardise: bool) -> None:
+    """UsageError if `name` is no name of a site that shares a server's run."""
+    if not isinstance(name, str):
+        raise UsageError("name", "must be text", name)
+    if name and not is_remote(cluster):
+        raise UsageError("name", "is for a cluster that is HOST:PORT of a server", name)
+    if name and standardise:
+        rule = "must be False with a name: each site would scale its columns in another way"
+        raise UsageError("standardise", rule, standardise)
+
+
+def of_site(placement: Placement, name: str) -> Placement:
+    """The placement with the name of the site before those of its workers; as it is if that is empty."""
+    if not name:
+        return placement
+    named = {
+        f"{name}-{worker}": [placement.partitions[n] for n in held]
+        for worker, held in zip(placement.workers, placement.stored, strict=True)
+    }
+    return Placement(named, placement.partitions)
+
+
 def run_on(
     cluster: Any,
     settings: Settings,
