@@ -23,6 +23,8 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, Told, descent_numbers
+from asyncdmtl.learning.comparison import Comparison
+from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.curvature import at_intercepts
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
@@ -31,8 +33,8 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.statistics_selection import Selection, path_from
 from asyncdmtl.learning.step import Columns
-from asyncdmtl.learning.tasks import Partition
-from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.tasks import Partition, TaskModels
+from asyncdmtl.learning.trainer import Trainer, models_of_kinds
 
 # What the last step of a fold's candidate may have promised, as a share of its objective, at the end.
 _ENOUGH = 1e-4
@@ -43,6 +45,9 @@ _REST = 1e-5
 # Candidates whose held-out loss is more than this many times the least after so many rounds take no more
 # steps, and need not be near their optima.
 _HOPELESS, _ROUNDS = 1.1, 6
+
+# The mean loss of a task, under squared hinge loss, that counts as 0.
+_NOTHING = 1e-9
 
 # A gradient of a free intercept at 0 that is as large as this share of the largest there can be: one class.
 _ONE_CLASS = 1.0 - 1e-9
@@ -68,6 +73,8 @@ class CandidateTrainer(NewtonTrainer):
         self._held = np.full((wire.paths, wire.folds), np.nan)
         self._descents: list[Descent] = []
         self._best = 0
+        self._comparison = Comparison(problem) if problem.compares else None
+        self._local.comparison = self._comparison
 
     @property
     def _wire(self) -> CandidatesWire:
@@ -116,8 +123,16 @@ class CandidateTrainer(NewtonTrainer):
             h.update(np.ascontiguousarray(part).data)
         return h.digest()
 
+    def baselines(self) -> dict[str, TaskModels]:
+        """The models to compare with, see `Trainer.baselines`."""
+        if self._comparison is None:
+            return {}
+        return models_of_kinds(self.problem, self._comparison.coefficients())
+
     def _take(self, vectors: Floats) -> None:
         told = self._wire.told(vectors)
+        if self._comparison is not None:
+            self._comparison.take(self._wire.comparison(vectors))
         if self._iterate.steps == 0 and self.problem.d > self.problem.coupled:
             self._place_intercepts(told)
             if self.problem.settings.loss != "logistic":
@@ -154,7 +169,8 @@ class CandidateTrainer(NewtonTrainer):
         told = packed(self.outcome, self.problem.settings)
         own = [told, self._first, np.array([float(self._best)]), self._models, self._held, self._fixed]
         descents = [descent.state() for descent in self._descents] or [self._nothing()]
-        flat = np.concatenate([np.ravel(part) for part in (*own, *descents)])
+        compared = [] if self._comparison is None else [self._comparison.state()]
+        flat = np.concatenate([np.ravel(part) for part in (*own, *descents, *compared)])
         return [*Trainer.state_parts(self), flat.view(np.uint8)]
 
     def restore(self, state: Bytes) -> None:
@@ -163,6 +179,7 @@ class CandidateTrainer(NewtonTrainer):
         outcome = unpacked(told, self.problem.settings)
         sizes = [len(self._first), 1, self._models.size, self._held.size, self._fixed.size]
         first, best, models, held, fixed, rest = np.split(flat, np.cumsum(sizes))
+        rest, compared = np.split(rest, [len(self._nothing())])
         if not (np.isfinite(models).all() and best[0] in range(self._wire.paths)):
             raise UsageError("state", "must be finite and in range", "not a number")
         if not (np.isnan(first).all() or (np.isfinite(first) & (first >= 0.0)).all()):
@@ -177,6 +194,8 @@ class CandidateTrainer(NewtonTrainer):
         self._descents = [] if np.isnan(first).any() else list(self._made())
         for descent, numbers in zip(self._descents, np.split(rest, self._wire.paths), strict=False):
             descent.restore(numbers)
+        if self._comparison is not None:
+            self._comparison.restore(compared)
         Trainer.restore(self, state[: self.problem.iterate_bytes])
 
     def _nothing(self) -> Floats:
@@ -214,8 +233,12 @@ class CandidateTrainer(NewtonTrainer):
         shape = self._models.shape[1], self._models.shape[2], self._models.shape[3]
         for name, strength in self._candidates():
             coupling = self.problem.make_coupling(name, strength)
-            floor = self.problem.separation(coupling)
-            yield Descent(coupling, shape, self.problem.coupled, self._fixed, floor)
+            yield Descent(coupling, shape, self.problem.coupled, self._fixed, self._floor(coupling))
+
+    def _floor(self, coupling: Coupling) -> float:
+        """The objective that is low enough, whatever the least is: it may be 0 for separated rows."""
+        hinge = self.problem.settings.loss == "squared_hinge"
+        return _NOTHING * len(self.problem.tasks) if hinge else self.problem.separation(coupling)
 
     def _candidates(self) -> Iterator[tuple[str, float]]:
         """Coupling and λ of each path, in order."""
@@ -249,7 +272,9 @@ class CandidateTrainer(NewtonTrainer):
         descent = self._descents[self._best]
         gap = float(descent.promised[0] + descent.gap[0])
         near = np.array([each.near(_ENOUGH)[1:].all() for each in self._descents])
-        self._iterate.residual = gap if near[self._hopeful()].all() else math.inf
+        ended = near[self._hopeful()].all() and (self._comparison is None or self._comparison.near)
+        low = descent.objective[0] <= self._floor(descent.coupling)
+        self._iterate.residual = math.inf if not ended else 0.0 if low else gap
         residual = self._iterate.residual
         self.move(self._models[self._best, 0])
         if not math.isfinite(residual):

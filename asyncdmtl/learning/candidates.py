@@ -24,6 +24,13 @@ from asyncdmtl.learning.losses import LOSSES
 # λ of the path of each coupling: three factors of ten.
 STRENGTHS = 10
 
+ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
+"""The penalties of models that are compared with (`comparison`), in units of the mean curvature at models of
+0 along the directions that rows have."""
+
+COMPARED = 2
+"""The kinds of these models: of each task alone, and one for all."""
+
 # A data set of which a task has less than this share of its rows has none of them.
 _NO_ROWS = 1e-9
 
@@ -55,23 +62,40 @@ class CandidatesWire(SecondOrderWire):
         Numbers of a model.
     paths, folds : int
         Candidates that differ in coupling or λ, and folds.
+    compares : bool
+        Whether models to compare with are told of too (`comparison`), after all candidates.
+
+    Attributes
+    ----------
+    compared : int
+        The numbers that tell of them.
     """
 
-    def __init__(self, d: int, paths: int, folds: int) -> None:
+    def __init__(self, d: int, paths: int, folds: int, *, compares: bool = False) -> None:
         super().__init__(d, curvature=True)
         self.paths, self.folds = paths, folds
         self._block = 1 + self.length
-        self.length = folds + paths * (folds + 1) * self._block
+        self.compared = COMPARED * len(ALPHAS) * self._block if compares else 0
+        self._end = folds + paths * (folds + 1) * self._block
+        self.length = self._end + self.compared
 
     def state_numbers(self, tasks: int, couplings: int) -> int:
         """Numbers of a `CandidateTrainer`'s state beside the iterate's."""
         K, paths = self.folds + 1, self.paths
         descents = paths * descent_numbers((K, tasks, self.d))
-        return couplings + 1 + paths * (K * tasks * self.d + self.folds) + K * tasks + descents
+        models = len(ALPHAS) * (3 * self.d + self.d * self.d + 3)
+        comparison = (tasks + 1) * (models + 3) if self.compared else 0
+        own = couplings + 1 + paths * (K * tasks * self.d + self.folds) + K * tasks
+        return own + descents + comparison
 
     def blocks(self, vectors: Floats) -> Floats:
         """The part of vectors (n, length) that is about candidates, (n, paths, folds + 1, block): a view."""
-        return vectors[:, self.folds :].reshape(len(vectors), self.paths, self.folds + 1, self._block)
+        told = vectors[:, self.folds : self._end]
+        return told.reshape(len(vectors), self.paths, self.folds + 1, self._block)
+
+    def comparison(self, vectors: Floats) -> Floats:
+        """The part of vectors (n, length) that is about models to compare with, (n, compared): a view."""
+        return vectors[:, self._end :]
 
     def told(self, vectors: Floats) -> Told:
         """What the vectors (T, length) of all tasks say."""
@@ -141,4 +165,5 @@ def describe_candidates(
             curvatures = second_derivatives(loss, s[p] - batch.y, derivatives[p], sharp=bool(sharp[p, k]))
             weighted = X * batch.shares(np.where(kept, curvatures, 0.0))[:, :, None]
             blocks[:, p, k, 2 + d :] = matmul(columns, weighted)[:, i, j]
-    out[batch.places] = told
+    told_of_candidates = wire.length - wire.compared
+    out[batch.places, :told_of_candidates] = told[:, :told_of_candidates]

@@ -163,7 +163,8 @@ class Descent:
             share = np.where(firm, 1.0, 0.0) / np.where(firm, pull, 1.0)
             A = H[:, :, :C, :C] - share[..., None, None] * row[..., :, None] * row[..., None, :]
             g = gradients[:, :, :C] - (share * slope)[..., None] * row
-        scale = np.abs(np.einsum("ktii->kti", A)).max(axis=(1, 2), initial=0.0)
+        # Not of `A`: if a single row has curvature, that is a rounding error about 0.
+        scale = np.abs(np.einsum("ktii->kti", H)[:, :, :C]).max(axis=(1, 2), initial=0.0)
         ridge = _RIDGE * np.maximum(scale, _FLAT)
         A = 0.5 * (A + np.swapaxes(A, 2, 3)) + ridge[:, None, None, None] * np.eye(C)
         w = np.ascontiguousarray(here[:, :, :C])

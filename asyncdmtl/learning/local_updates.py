@@ -14,6 +14,7 @@ from asyncdmtl.arrays import Floats, Indices, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.batches import Batch, make_batches
 from asyncdmtl.learning.candidates import CandidatesWire, describe_candidates
+from asyncdmtl.learning.comparison import Comparison
 from asyncdmtl.learning.compression import Differences, Wire
 from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
 from asyncdmtl.learning.iterate import Iterate
@@ -47,6 +48,8 @@ class LocalUpdates:
         None if updates are not compressed.
     candidates : float64 array, bool array
         Models of all candidates where the run chooses, see `candidates.describe_candidates`.
+    comparison : Comparison or None
+        Models to compare with, if there are any.
     sharp : bool
         Whether exact second derivatives are sent, see `curvature.second_derivatives`.
 
@@ -62,6 +65,7 @@ class LocalUpdates:
         self.own = tuple(sorted(partitions))
         self.sharp = False
         self.candidates: tuple[Floats, NDArray[np.bool_]] = np.zeros((0, 0, 0, 0)), np.zeros((0, 0), np.bool_)
+        self.comparison: Comparison | None = None
         self._dealt: dict[int, Indices] = {}
         self._problem = problem
         self._iterate = iterate
@@ -140,6 +144,8 @@ class LocalUpdates:
         """The vectors of all candidates, and the losses at the models of the iterate."""
         settings = self._problem.settings
         for batch in self._batches:
+            if self.comparison is not None:
+                self.comparison.describe(batch, wire.comparison(out))
             folds = np.full(batch.y.shape, -2)
             for row, place in zip(folds, batch.places, strict=True):
                 partition = self._stored[place]

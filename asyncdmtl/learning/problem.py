@@ -185,7 +185,7 @@ class Problem:
     @property
     def compares(self) -> bool:
         """Whether models of each task alone, and one model for all, are made for comparison on test rows."""
-        return self.exact and self.tests
+        return self.tests and (self.exact or (self.update == "newton" and self.settings.chooses))
 
     @property
     def rounds(self) -> int:
@@ -270,7 +270,8 @@ class Problem:
     @property
     def told(self) -> tuple[int, np.dtype[Any]]:
         """Length and dtype of `Trainer.told()` for a task: its model, and what else holders must know."""
-        more = 16 * (self.features + 1) if self.compares else 16 if self.tells_progress else 0
+        compares = self.exact and self.compares
+        more = 16 * (self.features + 1) if compares else 16 if self.tells_progress else 0
         if not more:
             return self.d, self.dtype
         return self.d * self.dtype.itemsize + more, np.dtype(np.uint8)
@@ -319,7 +320,7 @@ class Problem:
         if self.update == "statistics":
             return StatisticsWire(statistics_layout(self.settings, self.features))
         if self.update == "newton" and self.settings.chooses:
-            return candidates_wire(self.settings, self.features, len(self.tasks))
+            return candidates_wire(self.settings, self.features, len(self.tasks), compares=self.compares)
         if self.update in ("newton", "quasi-newton"):
             return SecondOrderWire(self.d, curvature=self.update == "newton")
         return Wire(self.settings.compression, self.d, self.dtype)

@@ -21,7 +21,7 @@ from asyncdmtl.learning.statistics import StatisticsWire, TaskStatistics
 from asyncdmtl.learning.statistics_selection import Selection, choose
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.trainer import Trainer, models_of_kinds
 
 
 class StatisticsTrainer(Trainer):
@@ -65,10 +65,7 @@ class StatisticsTrainer(Trainer):
         """The baseline models, once the problem is solved, if sites hold out test rows."""
         if not len(self._baselines):
             return {}
-        *alone, one = self._baselines
-        names, loss = self.problem.tasks, self.problem.settings.loss
-        kinds = {"single_task": np.array(alone), "pooled": np.tile(one, (len(names), 1))}
-        return {kind: TaskModels(names, W[:, :-1], W[:, -1], loss) for kind, W in kinds.items()}
+        return models_of_kinds(self.problem, self._baselines)
 
     def told(self, *, last: bool) -> Bytes:
         """The models and the baseline models, see `Trainer.told`."""

@@ -18,6 +18,14 @@ from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.zero_models import ZeroModels
 
 
+def models_of_kinds(problem: Problem, models: Floats) -> dict[str, TaskModels]:
+    """Baseline models by kind, from models (T + 1, features + 1): of each task, and last one for all."""
+    alone, one = models[:-1], models[-1]
+    kinds = {"single_task": alone, "pooled": np.tile(one, (len(alone), 1))}
+    loss = problem.settings.loss
+    return {kind: TaskModels(problem.tasks, W[:, :-1], W[:, -1], loss) for kind, W in kinds.items()}
+
+
 class Trainer:
     """The models of all tasks, the updates of the partitions stored here, and the steps.
 

@@ -140,10 +140,12 @@ def choices(settings: Settings, tasks: int) -> tuple[Choice, ...]:
     return tuple(choice for choice in known if choice.coupling not in _OF_SEVERAL)
 
 
-def candidates_wire(settings: Settings, features: int, tasks: int) -> CandidatesWire:
-    """The format of updates by which a run with Newton's steps chooses λ."""
+def candidates_wire(
+    settings: Settings, features: int, tasks: int, *, compares: bool = False
+) -> CandidatesWire:
+    """The format of updates by which a run with Newton's steps chooses λ, and perhaps compares models."""
     paths = STRENGTHS * len(coupling_names(settings, tasks))
-    return CandidatesWire(features + settings.has_intercept, paths, settings.folds)
+    return CandidatesWire(features + settings.has_intercept, paths, settings.folds, compares=compares)
 
 
 def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:

@@ -47,13 +47,17 @@ def split(partitions: list[Partition], share: float) -> tuple[list[Any], list[An
         ("uncoded", "squared", "gradient"),
         ("relay", "logistic", "newton"),
         ("personal", "logistic", "gradient"),
+        ("relay", "logistic", "choice"),
+        ("central", "huber", "choice"),
         ("linear", "squared", "gradient"),
     ],
 )
 async def test_scores_are_those_of_all_test_rows_in_one_place(strategy: str, loss: str, update: str) -> None:
+    chooses = update in ("auto", "choice")
     settings = make_settings(
-        loss=loss, update=update, dtype="float64", test_fraction=0.3,
-        accelerated=strategy != "linear", strength=0.1 if update != "auto" else None, folds=3,
+        loss=loss, update="auto" if chooses else update, dtype="float64", test_fraction=0.3,
+        accelerated=strategy != "linear", strength=None if chooses else 0.1, folds=3,
+        rounds=3, coupling="mean-regularised" if update == "choice" else "nuclear",
     )  # fmt: skip
     partitions = partitions_of(loss)
     options = RunOptions(settings, strategy, len(HETEROGENEOUS.workers))
@@ -75,7 +79,7 @@ async def test_scores_are_those_of_all_test_rows_in_one_place(strategy: str, los
         task: len(y) for task, (_, y) in rows.items()
     }
     assert sum(each["rows"] + each["test_rows"] for each in metrics["tasks"].values()) == 12 * COUNT
-    compared = {"coupled", "single_task", "pooled"} if update in ("auto", "statistics") else {"coupled"}
+    compared = {"coupled", "single_task", "pooled"} if chooses or update == "statistics" else {"coupled"}
     assert set(metrics["mean"]) == compared
     assert not record.incidents
 
