@@ -138,6 +138,7 @@ def compare(
     whole_tasks = true_or_false("whole_tasks", whole_tasks)
     helpers = helpers_of(placement, wants)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
+    link_speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
     strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
     if "own" in wants_of(placement, wants):
         if silent:
@@ -148,7 +149,7 @@ def compare(
         wishes = UplinkWishes(
             overhead,
             None if prices is None else costs,
-            speeds if strategy == "relay" else None,
+            link_speeds if strategy == "relay" else None,
             silent,
             whole_tasks,
             helpers,

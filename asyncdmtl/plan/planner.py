@@ -96,11 +96,12 @@ def make_plan(
     seed = whole_number("seed", seed, high=LARGEST_WHOLE_NUMBER - ATTEMPTS)
     check_combination(strategy, prices, speeds, silent)
     costs = None if prices is None else per_worker("prices", prices, placement)
+    link_speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
     helpers = helpers_of(placement, wants)
     if strategy != "personal" and "own" in wants_of(placement, wants):
         raise UsageError("wants", "can be own under the strategy personal only", strategy)
     whole_tasks = true_or_false("whole_tasks", whole_tasks)
-    wishes = UplinkWishes(overhead, costs, speeds, silent, whole_tasks, helpers)
+    wishes = UplinkWishes(overhead, costs, link_speeds, silent, whole_tasks, helpers)
     units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.aggregates import aggregable_tasks, best_aggregates
+from asyncdmtl.plan.rates.aggregates import aggregable_tasks, best_aggregates, cheap_aggregates
 from asyncdmtl.plan.rates.rounding import PacketRates, plan_rates
 from asyncdmtl.plan.rates.stragglers import check_copies, silent_rates
 from asyncdmtl.plan.units import Units
@@ -22,18 +22,20 @@ class UplinkWishes:
     """The arguments of `make_plan` of the same names, which determine the choice of the uplink."""
 
     max_overhead: Fraction = Fraction(0)
-    prices: Sequence[Fraction | int] | None = None
-    speeds: Sequence[Fraction | int] | None = None
+    prices: Sequence[Fraction] | None = None
+    speeds: Sequence[Fraction] | None = None
     silent: int = 0
     whole_tasks: bool = True
     helpers: tuple[int, ...] = ()
 
 
 def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wishes: UplinkWishes) -> Units:
-    """The units with the smallest loads: aggregates of tasks that a worker stores whole, and updates."""
+    """The units with the least load, cost or time: aggregates of tasks stored whole, and updates."""
     aggregated: tuple[int, ...] = ()
     if wishes.whole_tasks and strategy == "relay":
-        aggregated = best_aggregates(placement, tasks, wishes.helpers)
+        aggregated = best_aggregates(placement, tasks, wishes.helpers, wishes.prices, wishes.speeds)
+    elif wishes.whole_tasks and strategy in ("central", "personal") and wishes.prices is not None:
+        aggregated = cheap_aggregates(placement, tasks, wishes.prices)
     elif wishes.whole_tasks and strategy in ("central", "personal"):
         aggregated = aggregable_tasks(placement, tasks, least_holders=wishes.silent + 1)
     units = Units.of(placement, tasks, aggregated)

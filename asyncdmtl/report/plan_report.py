@@ -108,7 +108,7 @@ def report_strategies(
     """
     placement, tasks = request.placement, request.tasks
     helpers = helpers_of(placement, request.wants)
-    units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers))
+    units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers, **weights))
     # Groups of workers prove the uplink's bound only if every worker wants models.
     own = "own" in (request.wants or ())
     groups = () if helpers or own else uplink_optimum(units.blocks).certificate

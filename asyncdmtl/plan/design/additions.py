@@ -10,10 +10,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement, counted
-from asyncdmtl.plan.rates.cost import cheapest_rates
-from asyncdmtl.plan.rates.demands import Demands
-from asyncdmtl.plan.rates.makespan import fastest_rates
-from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.rates.aggregates import least_uplink
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
 from asyncdmtl.plan.validation import a_placement, helpers_of, numbered_tasks, per_worker, wants_of
 
@@ -79,32 +76,23 @@ class RoundLoads:
         """Uplink and downlink, whose sum is minimised."""
         if self.strategy == "personal":
             return self._personal(placement)
-        units = choose_units(placement, self.tasks, "relay", UplinkWishes(helpers=self._helpers))
-        helpers = set(self._helpers)
+        helpers, prices, speeds = self._helpers, self._prices, self._speeds
+        wishes = UplinkWishes(prices=prices, speeds=speeds, helpers=helpers)
+        units = choose_units(placement, self.tasks, "relay", wishes)
+        uplink = least_uplink(units.blocks, helpers, prices, speeds)
         lacked = [
             Fraction(0 if k in helpers else len(units.holders) - len(held))
             for k, held in enumerate(units.held)
         ]
-        demands = Demands(units.blocks, self._helpers) if helpers else None
-        if self._prices is not None:
-            waits = sum(
-                (price * count for price, count in zip(self._prices, lacked, strict=True)), Fraction(0)
-            )
-            if demands is not None:
-                return demands.cheapest(self._prices)[0], waits
-            return cheapest_rates(units.blocks, self._prices).cost, waits
-        if self._speeds is not None:
-            waits = max(count / speed for count, speed in zip(lacked, self._speeds, strict=True))
-            if demands is not None:
-                return demands.fastest(self._speeds)[0], waits
-            return fastest_rates(units.blocks, self._speeds).time, waits
-        if demands is not None:
-            return demands.cheapest()[0], max(lacked)
-        return uplink_optimum(units.blocks).load, max(lacked)
+        if prices is not None:
+            return uplink, sum((c * count for c, count in zip(prices, lacked, strict=True)), Fraction(0))
+        if speeds is not None:
+            return uplink, max(count / speed for count, speed in zip(lacked, speeds, strict=True))
+        return uplink, max(lacked)
 
     def _personal(self, placement: Placement) -> tuple[Fraction, Fraction]:
         """Every unit goes up once, from its cheapest holder; models to workers that store their data."""
-        units = choose_units(placement, self.tasks, "personal", UplinkWishes(helpers=self._helpers))
+        units = choose_units(placement, self.tasks, "personal", UplinkWishes(prices=self._prices))
         models = wanted_models(placement, self.tasks, self._helpers)
         prices = self._prices
         if prices is None:

@@ -119,11 +119,6 @@ class Demands:
                 return rows
 
 
-def least_demanded_load(placement: Placement, helpers: Collection[int]) -> Fraction:
-    """The least uplink load in vectors, with any number of packets, if `helpers` want nothing."""
-    return Demands(placement, helpers).cheapest()[0]
-
-
 @dataclass(frozen=True)
 class DemandedRates:
     """Rates in packets, the least load, cost or time in vectors, and the cuts that prove it."""

@@ -17,7 +17,6 @@ from asyncdmtl.plan.rates.demands import (
     Demands,
     demanded_packets,
     demanded_packets_in_time,
-    least_demanded_load,
 )
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 
@@ -38,7 +37,7 @@ def stores(*stored: str) -> Placement:
     ],
 )
 def test_examples_of_the_theory(placement: Placement, helpers: tuple[int, ...], load: Fraction) -> None:
-    assert least_demanded_load(placement, helpers) == load
+    assert Demands(placement, helpers).cheapest()[0] == load
 
 
 @settings(max_examples=25, deadline=None)
@@ -55,7 +54,7 @@ def test_rates_meet_the_linear_program_of_the_cuts_that_remain(
         if ex(placement, S) and not demanders <= set(S)
     }
     least = fractional_minimum(K, cuts) if cuts else Fraction(0)
-    assert least_demanded_load(placement, helpers) == least
+    assert Demands(placement, helpers).cheapest()[0] == least
     if not helpers:
         assert least == uplink_optimum(placement).load
     found = demanded_packets(placement, helpers, Fraction(0))
