@@ -250,10 +250,8 @@ class CodedMultiTask(Results, ClusterParameter):
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
         placement = of_site(placement, self.name)
-        left_to_server = ["strength"] if self._strength_is_open else []
-        if self.update == "auto":
-            left_to_server.append("update")
-        return run_on(self.cluster, settings, self.strategy, partitions, placement, left_to_server)
+        left = ["strength"] * self._strength_is_open + ["update"] * (self.update == "auto")
+        return run_on(self.cluster, settings, self.strategy, partitions, placement, left)
 
     def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:
         """Scores of rows under the models of their tasks: (n,), or (n, classes) where there are many."""

@@ -97,6 +97,15 @@ class TaskFrames:
         self._offsets: dict[str, float] = {}
         self._t_of: dict[str, int] = {}
 
+    @property
+    def weights(self) -> Floats | None:
+        """The weight (n,) of each row, or None."""
+        return self._weights
+
+    def reweight(self, factors: Floats) -> None:
+        """Multiply the weights of rows by factors (n,), after columns were scaled by the former weights."""
+        self._weights = factors if self._weights is None else self._weights * factors
+
     def partitions(self, targets: Sequence[Target]) -> list[Partition]:
         """The partitions of all targets. Rows are dealt to the parts of a task in turn."""
         made = []

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
-from asyncdmtl.arrays import Floats
+from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
@@ -48,6 +48,7 @@ class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
     """One target for each task or, if there are more than two classes, for each class of each task."""
 
     loss: str = "logistic"
+    class_weight: Any = None
 
     def decision_function(self, X: Any, tasks: Any = None) -> Any:
         """Scores of rows: (n,), positive for `classes_[1]`; or (n, classes), largest for the predicted class.
@@ -86,6 +87,10 @@ class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
                 for t, name in enumerate(names)
                 for c, class_ in enumerate(self.classes_)
             ]
+        if self.class_weight is not None:
+            frames.reweight(
+                class_weights(self.class_weight, self.classes_, codes, frames.rows, frames.weights)
+            )
         coef, intercept = self._train(frames, targets)
         shape = (len(names),) if K == 2 else (len(names), K)
         self.coef_, self.intercept_ = coef.reshape(*shape, -1), intercept.reshape(shape)
@@ -267,6 +272,9 @@ class CodedMultiTaskClassifier(_Classifier):
     ----------
     loss : str
         "logistic" or "squared_hinge". Only logistic loss gives probabilities.
+    class_weight : dict of class to float, "balanced" or None
+        Factors of the weights of rows, by their class; 1 for classes that a dict does not name. "balanced"
+        gives all classes of a task the same weight, as in scikit-learn; a task's weight stays as it is.
     all others
         As in `CodedMultiTaskRegressor`.
 
@@ -336,6 +344,49 @@ class CodedMultiTaskClassifierCV(_CrossValidated, _Classifier):
     all others
         As in `CodedMultiTaskClassifier`.
     """
+
+
+def class_weights(
+    given: Any,
+    classes: NDArray[Any],
+    codes: NDArray[np.intp],
+    tasks: Sequence[Indices],
+    weights: Floats | None,
+) -> Floats:
+    """The factor (n,) of each row's weight.
+
+    Parameters
+    ----------
+    given : "balanced" or mapping of class to float
+    classes : (K,) array
+    codes : (n,) integer array
+        The class of each row.
+    tasks : sequence of integer arrays
+        The rows of each task.
+    weights : (n,) float64 array, or None
+
+    Raises
+    ------
+    UsageError
+        `given` is something else, names an unknown class, or has a factor that is none.
+    """
+    factors = np.ones(len(codes))
+    if isinstance(given, str) and given == "balanced":
+        for rows in tasks:
+            own = np.ones(len(rows)) if weights is None else weights[rows]
+            sums = np.bincount(codes[rows], own, len(classes))
+            factors[rows] = own.sum() / (np.count_nonzero(sums) * sums[codes[rows]])
+        return factors
+    if not isinstance(given, Mapping):
+        raise UsageError("class_weight", 'must be "balanced", a dict or None', given)
+    position = {class_: c for c, class_ in enumerate(classes.tolist())}
+    for class_, factor in given.items():
+        if class_ not in position:
+            raise UsageError("class_weight", f"must name classes of y, {classes.tolist()}; unknown", class_)
+        if not isinstance(factor, int | float | np.number) or not 0.0 < factor < np.inf:
+            raise UsageError("class_weight", f"of {class_!r} must be a finite number above 0", factor)
+        factors[codes == position[class_]] = factor
+    return factors
 
 
 def _labels(codes: NDArray[np.intp], positive: int) -> Floats:

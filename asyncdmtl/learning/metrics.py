@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from asyncdmtl.arithmetic.elementary import expit
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import TaskModels
@@ -88,6 +89,13 @@ def metrics_for(loss: str) -> tuple[str, str]:
     return ("ROC AUC", "accuracy") if LOSSES[loss].classification else ("RMSE", "R²")
 
 
+def further_metrics(loss: str) -> tuple[str, ...]:
+    """The metrics to report beside `metrics_for` a loss; only logistic loss has probabilities."""
+    if not LOSSES[loss].classification:
+        return ()
+    return ("average precision", "F1", *(("log-loss", "Brier score") if loss == "logistic" else ()))
+
+
 def _roc_auc(y: Floats, scores: Floats) -> float:
     # Imported here, because scikit-learn takes a second to load.
     from sklearn.metrics import roc_auc_score
@@ -97,6 +105,31 @@ def _roc_auc(y: Floats, scores: Floats) -> float:
 
 def _accuracy(y: Floats, scores: Floats) -> float:
     return float(np.mean((scores > 0.0) == (y == 1.0))) if len(y) else math.nan
+
+
+def _average_precision(y: Floats, scores: Floats) -> float:
+    """The area under the curve of precision over recall, as a sum of steps."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(y, scores)) if (y == 1.0).any() else math.nan
+
+
+def _f1(y: Floats, scores: Floats) -> float:
+    """`2 TP / (2 TP + FP + FN)` of class 1."""
+    said, true = scores > 0.0, y == 1.0
+    count = int(said.sum()) + int(true.sum())
+    return 2.0 * int((said & true).sum()) / count if count else math.nan
+
+
+def _log_loss(y: Floats, scores: Floats) -> float:
+    """The mean of `−log p` of the true class, with `p` by the logistic function."""
+    values, _ = LOSSES["logistic"].value_and_derivative(scores, y)
+    return float(np.mean(values)) if len(y) else math.nan
+
+
+def _brier(y: Floats, scores: Floats) -> float:
+    """The mean of `(p − y)²`, with the probability `p` of class 1 by the logistic function."""
+    return float(np.mean((expit(scores) - y) ** 2)) if len(y) else math.nan
 
 
 def _rmse(y: Floats, scores: Floats) -> float:
@@ -113,6 +146,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "ROC AUC": Metric(_roc_auc, higher_is_better=True),
         "accuracy": Metric(_accuracy, higher_is_better=True),
+        "average precision": Metric(_average_precision, higher_is_better=True),
+        "F1": Metric(_f1, higher_is_better=True),
+        "log-loss": Metric(_log_loss, higher_is_better=False),
+        "Brier score": Metric(_brier, higher_is_better=False),
         "RMSE": Metric(_rmse, higher_is_better=False),
         "R²": Metric(_r2, higher_is_better=True),
     }

@@ -13,7 +13,17 @@ import numpy as np
 
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.baseline import pooled, single_task
-from asyncdmtl.learning.metrics import METRICS, Decided, Rows, Scores, decide, measure, metrics_for, score
+from asyncdmtl.learning.metrics import (
+    METRICS,
+    Decided,
+    Rows,
+    Scores,
+    decide,
+    further_metrics,
+    measure,
+    metrics_for,
+    score,
+)
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
@@ -52,8 +62,8 @@ def evaluate(
         `name`, `higher_is_better`; `tasks`: for each task with test rows its scores `coupled`, `single_task`
         and `pooled`, and its counts `rows` and `test_rows`; `mean`: the mean over the tasks that have a
         score; `all_rows`: the scores of the test rows of all tasks together; `also`: `name`, `mean` and
-        `all_rows` of a second metric, or None; `objective`: the objective at the models. An undefined score
-        is None.
+        `all_rows` of a second metric, or None; `further`: a list of the same of other metrics, such as
+        log-loss and average precision; `objective`: the objective at the models. An undefined score is None.
 
     Raises
     ------
@@ -83,7 +93,11 @@ def compare(kinds: Mapping[str, Mapping[str, Decided]], loss: str, metric: str) 
     if metric == first:
         also = second, {name: measure(decided, second) for name, decided in kinds.items()}
     rows = {task: len(y) for task, (y, _) in next(iter(kinds.values())).items()}
-    return summarised(rows, (metric, scores), also)
+    further = [
+        {"name": name, **_summary({kind: measure(decided, name) for kind, decided in kinds.items()})}
+        for name in further_metrics(loss)
+    ]
+    return {**summarised(rows, (metric, scores), also), "further": finite(further)}
 
 
 def summarised(

@@ -82,6 +82,8 @@ def _summaries(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, f
     if also := metrics.get("also"):
         yield f"{also['name']}, mean over tasks", also["mean"]
         yield f"{also['name']}, all rows together", also["all_rows"]
+    for other in metrics.get("further", ()):
+        yield f"{other['name']}, all rows together", other["all_rows"]
 
 
 def _gain_words(metrics: Mapping[str, Any], gains: Mapping[str, float]) -> str:

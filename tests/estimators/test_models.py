@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, SGDRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from support.clusters import Cluster
 from support.multitask import make_rows
 from support.problems import run_options
@@ -173,6 +174,31 @@ def test_what_a_site_cannot_ask_for_is_refused() -> None:
         clone(away).set_params(cluster="threads").fit(X, Y, TASKS)
     with pytest.raises(UsageError, match="name must be text, got 3"):
         clone(away).set_params(name=3).fit(X, Y, TASKS)
+
+
+@pytest.mark.parametrize("weight", ["balanced", {"yes": 3.0}, {"yes": 0.5, "no": 2}])
+def test_class_weights_are_those_of_scikit_learn(weight: Any) -> None:
+    labels = np.where(np.quantile(NOISY, 0.8) < NOISY, "yes", "no")
+    given = {"no": 1.0, **weight} if isinstance(weight, dict) else weight
+    model = CodedMultiTaskClassifier(coupling="ridge", strength=0.1, class_weight=weight, tol=1e-12)
+    model.fit(X, labels, TASKS)
+    for t, task in enumerate("abc"):
+        own = np.array(TASKS) == task
+        # The loss of a task is a mean by weight.
+        sums = compute_sample_weight(given, labels[own]).sum()
+        expected = LogisticRegression(C=1.0 / (0.1 * sums), class_weight=given, tol=1e-10, max_iter=1000)
+        expected.fit(X[own], labels[own])
+        np.testing.assert_allclose(model.coef_[t], expected.coef_[0], atol=1e-6)
+        assert model.intercept_[t] == pytest.approx(expected.intercept_[0], abs=1e-6)
+
+
+def test_class_weights_that_are_none() -> None:
+    for weight, rule in (
+        ("even", "class_weight must be"), ({"maybe": 2.0}, "class_weight must name classes of y"),
+        ({"yes": 0.0}, "class_weight of 'yes' must be a finite number above 0, got 0.0"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=rule):
+            CodedMultiTaskClassifier(class_weight=weight).fit(X, LABELS, TASKS)
 
 
 def test_linear_targets() -> None:

@@ -4,11 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    r2_score,
+    roc_auc_score,
+)
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.losses import LOSSES
-from asyncdmtl.learning.metrics import METRICS, metrics_for, score
+from asyncdmtl.learning.metrics import METRICS, further_metrics, metrics_for, score
 from asyncdmtl.learning.tasks import TaskModels
 
 RNG = np.random.default_rng(0)
@@ -21,13 +29,17 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     expected = {
         "ROC AUC": (labels, roc_auc_score(labels, values)),
         "accuracy": (labels, accuracy_score(labels, values > 0)),
+        "average precision": (labels, average_precision_score(labels, values)),
+        "F1": (labels, f1_score(labels, values > 0)),
+        "log-loss": (labels, log_loss(labels, 1.0 / (1.0 + np.exp(-values)))),
+        "Brier score": (labels, brier_score_loss(labels, 1.0 / (1.0 + np.exp(-values)))),
         "RMSE": (labels, math.sqrt(((labels - values) ** 2).mean())),
         "R²": (labels, r2_score(labels, values)),
     }
     assert set(expected) == set(METRICS)
     for name, (y, value) in expected.items():
-        assert METRICS[name].of(y, values) == pytest.approx(value)
-        assert METRICS[name].higher_is_better == (name != "RMSE")
+        assert METRICS[name].of(y, values) == pytest.approx(value, rel=1e-12)
+        assert METRICS[name].higher_is_better == (name not in ("RMSE", "log-loss", "Brier score"))
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -68,4 +80,12 @@ def test_every_loss_has_metrics() -> None:
     assert {loss: metrics_for(loss)[0] for loss in LOSSES} == {
         "squared": "RMSE", "huber": "RMSE", "logistic": "ROC AUC", "squared_hinge": "ROC AUC",
     }  # fmt: skip
-    assert {name for loss in LOSSES for name in metrics_for(loss)} == set(METRICS)
+    known = {name for loss in LOSSES for name in (*metrics_for(loss), *further_metrics(loss))}
+    assert known == set(METRICS)
+    assert "log-loss" not in further_metrics("squared_hinge")
+
+
+def test_f1_where_nothing_is_found() -> None:
+    assert METRICS["F1"].of(np.ones(3), -np.ones(3)) == 0.0
+    assert math.isnan(METRICS["F1"].of(np.zeros(3), -np.ones(3)))
+    assert math.isnan(METRICS["average precision"].of(np.zeros(3), np.arange(3.0)))

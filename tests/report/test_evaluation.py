@@ -64,6 +64,9 @@ def test_what_has_no_value_is_none() -> None:
     assert made["tasks"]["t0"]["coupled"] is None
     assert made["mean"]["coupled"] == made["tasks"]["t1"]["coupled"] is not None
     assert made["also"]["name"] == "accuracy"
+    further = {each["name"]: each["all_rows"]["coupled"] for each in made["further"]}
+    assert list(further) == ["average precision", "F1", "log-loss", "Brier score"]
+    assert 0.0 < further["Brier score"] < further["log-loss"]
     json.dumps(made, allow_nan=False)
     assert evaluate(PARTITIONS, rows_to_test(), TRAINED.models, SETTINGS, "ROC AUC")["also"] is None
 
