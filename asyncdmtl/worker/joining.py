@@ -108,15 +108,21 @@ async def join_group(
     """Join the multicast group, and tell the server whether a probe arrived; None if it did not."""
     client, reason = None, ""
     try:
-        client = MulticastClient(connection, message, options.interface)
-        if not await client.receives_probe():
-            reason = f"nothing was heard of the group {message.address} at {connection.link.local}"
-    except (LinkError, UsageError) as error:
-        reason = str(error)
-    if reason:
-        log.warning("worker %s: %s", options.name, reason, extra=state.log_fields())
+        try:
+            client = MulticastClient(connection, message, options.interface)
+            if not await client.receives_probe():
+                reason = f"nothing was heard of the group {message.address} at {connection.link.local}"
+        except (LinkError, UsageError) as error:
+            reason = str(error)
+        if reason:
+            log.warning("worker %s: %s", options.name, reason, extra=state.log_fields())
+            if client is not None:
+                client.close()
+                client = None
+        await connection.send(JoinedGroup(reason), options.round_timeout, "--round-timeout")
+    except BaseException:
+        # The connection ended meanwhile, or the worker was stopped: nobody else has the client yet.
         if client is not None:
             client.close()
-            client = None
-    await connection.send(JoinedGroup(reason), options.round_timeout, "--round-timeout")
+        raise
     return client

@@ -16,7 +16,7 @@ from support.problems import make_partitions, make_settings
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.digests import Digest
-from asyncdmtl.errors import AuthenticationError, DataError, RemoteProtocolError, WaitError
+from asyncdmtl.errors import AuthenticationError, DataError, LinkError, RemoteProtocolError, WaitError
 from asyncdmtl.multicast.datagrams import OVERHEAD, Stream
 from asyncdmtl.multicast.sending import DatagramBlock
 from asyncdmtl.net.connection import Connection
@@ -34,6 +34,7 @@ from asyncdmtl.protocol.messages.joining import (
 from asyncdmtl.protocol.messages.multicast import JoinedGroup, JoinGroup
 from asyncdmtl.worker import multicast_client
 from asyncdmtl.worker.joining import be_welcomed, declare_and_encode, join_group, read_settings
+from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.own_partitions import OwnPartitions
 from asyncdmtl.worker.state import WorkerState
@@ -205,6 +206,29 @@ async def test_a_worker_that_receives_the_probe_joins_the_group(ends: Ends) -> N
     assert client is not None
     assert (await ends.server.receive((JoinedGroup,), *LIMIT)).reason == ""
     client.close()
+
+
+async def test_a_group_is_left_if_the_connection_ends_or_the_worker_stops_before_it_is_used(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, group = await ready(ends), free_group()
+    await ends.server.send(JoinGroup(group.address, group.port, KEY, NONCE, PIECE_BYTES), *LIMIT)
+    message = await ends.worker.receive((JoinGroup,), *LIMIT)
+    stopped = asyncio.create_task(join_group(ends.worker, OPTIONS, state, message))
+    await asyncio.sleep(0)
+    assert ends.worker.on_multicast_control is not None
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    assert ends.worker.on_multicast_control is None
+
+    async def heard(client: object) -> bool:
+        await ends.worker.fail(LinkError("reset", peer="the server"))
+        return True
+
+    monkeypatch.setattr(MulticastClient, "receives_probe", heard)
+    with pytest.raises(LinkError, match="reset"):
+        await join_group(ends.worker, OPTIONS, state, message)
+    assert ends.worker.on_multicast_control is None
 
 
 @pytest.mark.parametrize(
