@@ -150,6 +150,10 @@ class Scenario:
         table = {w: list(units) for w, units in self.stored.items()}
         lines = [f"{name} = {units}" for name, units in table.items()]
         (folder / "placement.toml").write_text("[workers]\n" + "\n".join(lines).replace("'", '"') + "\n")
+        # Workers that come late may store anything.
+        late = [f"late{n} = {list(self.units)}" for n in range(len(table), len(table) + len(self.faults))]
+        lines += late
+        (folder / "cover.toml").write_text("[workers]\n" + "\n".join(lines).replace("'", '"') + "\n")
         if not self.data:
             for unit in self.units:
                 _write_table(folder / f"{unit}.csv", random.Random(f"{self.seed} {unit}"))
@@ -159,7 +163,7 @@ class Scenario:
         words = [*settings_options(self.settings), "--strategy", self.strategy]
         words += ["--data", self.data] if self.data else []
         if self.cover:
-            words += ["--cover", str(folder / "placement.toml")]
+            words += ["--cover", str(folder / "cover.toml")]
         else:
             words += ["--workers", str(len(self.stored))]
         if self.tls:

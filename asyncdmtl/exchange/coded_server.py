@@ -146,7 +146,7 @@ class CodedServerSide(ServerSide):
             each = zip(workers, uploads, strict=True)
             values = {worker: float(getattr(upload, what)) for worker, upload in each}
             told = {worker: struct.pack("<d", value) for worker, value in values.items()}
-            majority = ExactStates(self._digest).majority(told)
+            majority = ExactStates(self.problem, self._digest).majority(told)
             odd = tuple(told) if majority is None else majority.odd
             if odd:
                 names, known = ", ".join(map(repr, odd)), "" if majority is None else " than most workers"

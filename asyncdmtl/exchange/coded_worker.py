@@ -16,6 +16,7 @@ from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.confirmation import DigestGroups
 from asyncdmtl.exchange.sides import Upload, WorkerSide, measured
+from asyncdmtl.exchange.states import OwnState
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes.codec import VectorFormat
@@ -56,6 +57,7 @@ class CodedWorkerSide(WorkerSide):
         self._digest = digest
         self._detailed = detailed
         self._groups = DigestGroups(plan, digest)
+        self._state = OwnState(trainer, digest)
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
@@ -192,7 +194,7 @@ class CodedWorkerSide(WorkerSide):
 
     def state_check(self) -> bytes:
         """The digest of the state of the training, which is the same at all workers."""
-        return self._digest.of_parts(self.trainer.state_parts())
+        return self._state.check()
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         """The format of the vectors of the downlink; here the same as that of the uplink."""

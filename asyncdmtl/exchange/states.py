@@ -18,6 +18,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.trainer import Trainer
 
 # Two sketches agree if they differ by at most this power of the dtype's unit roundoff, relative to the norm
 # of the models, since rounding grows over the rounds of a run.
@@ -76,20 +77,57 @@ class ExactStates(States):
 
     Parameters
     ----------
+    problem : Problem
     digest : Digest
         The digests of the run.
     """
 
-    def __init__(self, digest: Digest) -> None:
+    def __init__(self, problem: Problem, digest: Digest) -> None:
+        size = len(problem.tasks) * problem.d * problem.dtype.itemsize
+        self._starts = (0, size, 2 * size) if problem.accelerated else (0, size)
         self._digest = digest
 
     def check(self, state: Bytes) -> bytes:
-        """The digest of a state."""
-        return self._digest(state)
+        """The digest of the digests of a state's parts: models, models before (if kept), the rest."""
+        stops = (*self._starts[1:], len(state))
+        parts = zip(self._starts, stops, strict=True)
+        return self._digest.combined([self._digest(state[start:stop]) for start, stop in parts])
 
     def same(self, one: bytes, other: bytes) -> bool:
         """Whether two digests are equal."""
         return one == other
+
+
+class OwnState:
+    """The check of the state of a worker's own trainer, as `ExactStates` computes it.
+
+    The models before the last step are those that were hashed a round earlier, so that their digest is known.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Its state is changed by its steps alone.
+    digest : Digest
+        The digests of the run.
+    """
+
+    def __init__(self, trainer: Trainer, digest: Digest) -> None:
+        self._trainer = trainer
+        self._digest = digest
+        # Where the models that were hashed last are in memory, the number of steps then, and their digest.
+        self._hashed = (0, -1, b"")
+
+    def check(self) -> bytes:
+        """The check of the state that the trainer holds."""
+        models, *others = self._trainer.state_parts()
+        digests, count = [self._digest(models)], self._trainer.steps
+        place, steps, known = self._hashed
+        if self._trainer.problem.accelerated:
+            before = others.pop(0)
+            same = before.ctypes.data == place and count == steps + 1
+            digests.append(known if same else self._digest(before))
+        self._hashed = (models.ctypes.data, count, digests[0])
+        return self._digest.combined([*digests, self._digest.of_parts(others)])
 
 
 class RoundedStates(States):

@@ -174,7 +174,7 @@ class ExchangeStrategy(ABC):
 
     def states(self, problem: Problem, digest: Digest) -> States:
         """The comparison of the states that workers hold."""
-        return ExactStates(digest)
+        return ExactStates(problem, digest)
 
 
 class _Coded(ExchangeStrategy):

@@ -70,6 +70,11 @@ class Trainer:
         return self._iterate.Y
 
     @property
+    def steps(self) -> int:
+        """The number of steps taken."""
+        return self._iterate.steps
+
+    @property
     def residual(self) -> float:
         """An estimate of the distance of the objective at `W` from its minimum, made in the last step.
 

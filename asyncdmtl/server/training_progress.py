@@ -103,7 +103,9 @@ class TrainingProgress:
     def states(self) -> States:
         """The comparison of states under the strategy; digests, if no strategy is chosen yet."""
         known = EXCHANGE_STRATEGIES.get(self.strategy)
-        return ExactStates(self.digest) if known is None else known.states(self.problem, self.digest)
+        if known is None:
+            return ExactStates(self.problem, self.digest)
+        return known.states(self.problem, self.digest)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the progress in `checkpoint`.

@@ -9,8 +9,10 @@ import pytest
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.digests import Digest
-from asyncdmtl.exchange.states import ExactStates, Majority, RoundedStates, sketch
+from asyncdmtl.exchange.states import ExactStates, Majority, OwnState, RoundedStates, sketch
 from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
 
 A, B = bytes([1]) * 16, bytes([2]) * 16
@@ -24,7 +26,7 @@ def rounded(dtype: str) -> tuple[RoundedStates, Problem]:
 
 
 def test_more_than_half_are_a_majority() -> None:
-    states = ExactStates(DIGEST)
+    states = ExactStates(rounded("float64")[1], DIGEST)
     assert states.majority({"a": A}) == Majority(A, ())
     assert states.majority({"a": B, "b": A, "c": A}) == Majority(A, ("a",))
     assert states.majority({"a": A, "b": B}) is None
@@ -35,10 +37,40 @@ def test_more_than_half_are_a_majority() -> None:
 def test_exact_states_are_compared_by_their_digest() -> None:
     _, problem = rounded("float64")
     trainer = make_trainer(problem, {})
-    states = ExactStates(DIGEST)
-    assert states.check(trainer.state()) == DIGEST.of_parts(trainer.state_parts())
+    states = ExactStates(problem, DIGEST)
+    own = OwnState(trainer, DIGEST)
+    assert states.check(trainer.state()) == own.check() == own.check()
     assert states.same(A, A)
     assert not states.same(A, B)
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_the_check_of_a_worker_is_that_of_its_state_after_each_step(accelerated: bool) -> None:
+    settings = make_settings(accelerated=accelerated)
+    partitions = make_partitions(4, "squared")
+    problem = Problem(settings, [part.info(settings) for part in partitions])
+    trainer = Trainer(problem, dict(enumerate(partitions)))
+    states, own = ExactStates(problem, DIGEST), OwnState(trainer, DIGEST)
+    seen = set()
+    for step in range(6):
+        if step == 3:  # a check of a state that a step later is the one before it may be left out
+            step_on(trainer, partitions)
+        assert own.check() == states.check(trainer.state())
+        assert own.check() == states.check(trainer.state())
+        seen.add(own.check())
+        step_on(trainer, partitions)
+    assert len(seen) == 6
+    trainer.W[1, 2] += 1e-3
+    assert own.check() == states.check(trainer.state())
+
+
+def step_on(trainer: Trainer, partitions: list[Partition]) -> None:
+    """One step with the updates of all partitions."""
+    problem = trainer.problem
+    updates = np.empty((len(partitions), problem.d), problem.dtype)
+    trainer.local_updates(updates)
+    of_tasks = enumerate(problem.partitions_of)
+    trainer.step([problem.aggregate(t, updates[list(own)]) for t, own in of_tasks])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
