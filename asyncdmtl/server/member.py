@@ -40,6 +40,8 @@ class Member:
         The error by which it was lost; None if it was not.
     missed_since : float
         The time of its loss, by the event loop's clock, if it may come back.
+    held_until : float
+        The time from which it takes part, by the same clock (`Returns`).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Member:
     current: bool = False
     lost: AsyncDMTLError | None = None
     missed_since: float = -math.inf
+    held_until: float = -math.inf
 
     @property
     def gone(self) -> bool:

@@ -12,6 +12,7 @@ from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
+from asyncdmtl.server.returns import Returns
 
 # The most names in one message for people.
 MOST_LISTED_NAMES = 20
@@ -43,6 +44,8 @@ class Membership:
         self.infos: dict[str, PartitionInfo] = {}
         self.infos_settled = False
         self.excluded: dict[str, str] = {}
+        self._clock = asyncio.get_running_loop().time
+        self._returns = Returns(self._clock)
         self._past_counts: dict[str, KernelCount] = {}
         self._changed = asyncio.Event()
 
@@ -61,6 +64,7 @@ class Membership:
         if before is not None:
             self._keep_count(before)
             member.missed_since = before.missed_since
+            member.held_until = self._returns.due(member.name)
         self.members[member.name] = member
         self.note_change()
         return before is not None
@@ -80,14 +84,22 @@ class Membership:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
-    def present(self) -> list[Member]:
-        """The workers that are ready and not gone, in the natural order of their names."""
-        here = [member for member in self.members.values() if member.ready and not member.gone]
-        return sorted(here, key=lambda member: natural_key(member.name))
+    def present(self, *, held: bool = False) -> list[Member]:
+        """The workers that are ready and not gone, in the natural order of their names.
 
-    def newcomers(self) -> bool:
-        """Whether there is a ready worker that does not take part in rounds yet."""
-        return any(not member.current for member in self.present())
+        Parameters
+        ----------
+        held : bool
+            Whether those count, too, that came back again and again, and do not take part yet.
+        """
+        now = self._clock()
+        here = [member for member in self.members.values() if member.ready and not member.gone]
+        counted = (member for member in here if held or member.held_until <= now)
+        return sorted(counted, key=lambda member: natural_key(member.name))
+
+    def newcomers(self, *, held: bool = False) -> bool:
+        """Whether there is a ready worker that does not take part in rounds yet; `held` as for `present`."""
+        return any(not member.current for member in self.present(held=held))
 
     def declared(self) -> dict[str, Declaration]:
         """All partitions that the members have declared."""

@@ -111,7 +111,7 @@ class Replanner:
             asyncio.get_running_loop().time,
         )
         end = clock() + MISLED_SECONDS
-        while misled - {member.name for member in membership.present()} and (left := end - clock()) > 0:
+        while misled - {m.name for m in membership.present(held=True)} and (left := end - clock()) > 0:
             await membership.change(left)
         misled.clear()
 
@@ -130,7 +130,7 @@ class Replanner:
         clock = asyncio.get_running_loop().time
         end: float | None = None
         while True:
-            members = membership.present()
+            members = self._present()
             missing = [] if self._ended(members) else self._missing(members)
             wanted = any(not member.helps for member in members)
             if not missing and wanted and self._up_to_date(members):
@@ -146,6 +146,12 @@ class Replanner:
                     raise UsageError("--wants", rule, [member.name for member in members])
                 return members
             await membership.change(end - clock())
+
+    def _present(self) -> list[Member]:
+        """The workers that take part: all that are here, if they are needed or all rounds are made."""
+        members = self._peers.membership.present()
+        enough = not self._missing(members) and any(not member.helps for member in members)
+        return members if enough and not self._progress.over else self._peers.membership.present(held=True)
 
     def _ended(self, members: Sequence[Member]) -> bool:
         """Whether all rounds are made and a member has the result, so that any members suffice."""

@@ -173,7 +173,7 @@ class Rounds:
     async def _returning(self) -> bool:
         """Whether a worker that lacks the final models is present, or comes back for them soon."""
         membership, clock = self._peers.membership, asyncio.get_running_loop().time
-        while not membership.newcomers():
+        while not membership.newcomers(held=True):
             absent = (member for member in membership.members.values() if not member.current)
             missed = max((member.missed_since for member in absent), default=-math.inf)
             if (left := missed + LINGER - clock()) <= 0:

@@ -1,12 +1,15 @@
-"""The error if no worker holds a partition any more."""
-
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+from support.members import make_member
 from support.problems import make_partitions
 
 from asyncdmtl.errors import LinkError
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server import returns
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.membership import Membership
 
@@ -28,3 +31,20 @@ async def test_it_is_told_why_nobody_holds_partitions() -> None:
     assert f"worker 'odd' held {names[:2]} (its updates of them differ from those of other holders)" in told
     assert f"worker 'gone' held {names[:2]} (reset" in told
     assert f"{names[:20]} and 10 more: worker" in str(membership.no_holder(names))
+
+
+async def test_a_worker_that_comes_back_again_and_again_is_held_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(returns, "FREE_RETURNS", 1)
+    membership = Membership()
+    membership.add(make_member("w0", ready=True, current=True))
+    for number in range(3):
+        membership.add(make_member("w1", ready=True))
+        # The first time it joins, and once more it comes back at once.
+        assert membership.newcomers() == (number < 2)
+        assert [m.name for m in membership.present()] == ["w0", "w1"][: 2 if number < 2 else 1]
+    assert membership.newcomers(held=True)
+    assert [member.name for member in membership.present(held=True)] == ["w0", "w1"]
+    membership.members["w1"].held_until = asyncio.get_running_loop().time()
+    assert membership.newcomers()

@@ -32,7 +32,7 @@ class Membership:
     def __init__(self, first: Any, second: Any) -> None:
         self._there, self._coming = [first], second
 
-    def present(self) -> list[Any]:
+    def present(self, *, held: bool = False) -> list[Any]:
         return list(self._there)
 
     def hopeless(self, missing: list[str]) -> bool:

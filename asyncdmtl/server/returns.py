@@ -1,0 +1,54 @@
+"""The delay of workers that lose their connections again and again."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+# The number of returns within `REMEMBERED_SECONDS` after which a worker takes part again at once.
+FREE_RETURNS = 3
+
+# Seconds of the first delay, which doubles with each further return, and of the longest one: with it, a
+# worker costs the others two plans in a minute.
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 60.0
+
+# Seconds for which a return counts.
+REMEMBERED_SECONDS = 600.0
+
+
+class Returns:
+    """Says when a worker that comes back takes part again.
+
+    Each loss of a worker, and each return, costs all others a new plan and a round that is made again.
+
+    Parameters
+    ----------
+    clock : callable
+        A monotonic clock, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._returns: dict[str, deque[float]] = {}
+
+    def due(self, name: str) -> float:
+        """Note that a worker came back; return the time from which it takes part."""
+        now = self._clock()
+        times = self._returns.setdefault(name, deque(maxlen=FREE_RETURNS + 16))
+        while times and times[0] < now - REMEMBERED_SECONDS:
+            times.popleft()
+        times.append(now)
+        beyond = len(times) - FREE_RETURNS
+        if beyond <= 0:
+            return now
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (beyond - 1))
+        log.warning(
+            "worker %s came back %d times lately: it takes part again in %g s",
+            name, len(times), delay,
+            extra={"worker": name},
+        )  # fmt: skip
+        return now + delay

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from asyncdmtl.server.returns import FREE_RETURNS, LONGEST_DELAY, REMEMBERED_SECONDS, Returns
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_further_return_is_delayed_twice_as_long_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    returns = Returns(clock)
+    delays = [returns.due("w0") - clock.now for _ in range(FREE_RETURNS + 9)]
+    assert delays == [0.0] * FREE_RETURNS + [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert returns.due("w1") == clock.now
+    assert "worker w0 came back 4 times lately: it takes part again in 1 s" in caplog.text
+
+
+def test_returns_are_forgotten() -> None:
+    clock = Clock()
+    returns = Returns(clock)
+    for _ in range(100):
+        returns.due("w0")
+    assert returns.due("w0") == clock.now + LONGEST_DELAY
+    clock.now += REMEMBERED_SECONDS + 1.0
+    assert returns.due("w0") == clock.now
