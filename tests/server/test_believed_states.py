@@ -10,6 +10,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import StateError
+from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.server.believed_states import KEPT_ROUNDS, BelievedStates
@@ -18,6 +19,7 @@ from asyncdmtl.server.training_progress import TrainingProgress
 SETTINGS = make_settings(rounds=10)
 PROBLEM = Problem(SETTINGS, [part.info(SETTINGS) for part in make_partitions(4, "squared")])
 STATE = make_trainer(PROBLEM, {}).state()
+CHECK = ExactStates(PROBLEM, Digest("run")).check(STATE)
 RIGHT, WRONG = bytes([1]) * 16, bytes([2]) * 16
 
 
@@ -56,7 +58,7 @@ def test_all_workers_can_go_on_from_the_beginning() -> None:
 
 
 def test_another_state_of_the_beginning_is_replaced() -> None:
-    right, wrong = member("a", 0, Digest("run")(STATE)), member("b", 0, WRONG)
+    right, wrong = member("a", 0, CHECK), member("b", 0, WRONG)
     found = believing(0, "a", "b").latest([right, wrong])
     assert (found.round, found.keepers) == (0, (right,))
     assert found.state is not None
@@ -121,7 +123,7 @@ def test_a_resumed_server_believes_most_of_its_workers_about_later_rounds() -> N
 
 def test_a_saved_state_is_preferred_to_one_that_must_be_sent() -> None:
     believed = saving(believing(5, "a"), 5)
-    holder = member("a", 5, Digest("run")(STATE))
+    holder = member("a", 5, CHECK)
     found = believed.latest([holder, member("b", 5)])
     assert found.state is not None
     assert found.keepers == (holder,)

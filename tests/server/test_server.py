@@ -14,6 +14,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.arithmetic.probe import Machine
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import LinkError, PeerError, UsageError, WaitError
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol.messages.registry import VERSION, Declare, Failure, Hello, Prepare, Welcome
@@ -175,8 +176,9 @@ async def test_rows_that_nobody_could_encode_are_waited_for(comes: bool) -> None
     async with Cluster(options(workers=2, rejoin_timeout=60.0 if comes else 0.1)) as cluster:
         async with Peer.connected("w1", cluster.address) as peer:
             peer.say(Hello(VERSION, "w1", 60.0))
-            await peer.hear(Welcome)
-            declared = tuple(part.declaration() for part in PARTITIONS[4:])
+            digest = Digest((await peer.hear(Welcome)).run)
+            plain = [part.declaration() for part in PARTITIONS[4:]]
+            declared = tuple(replace(part, digest=digest.keyed(part.digest)) for part in plain)
             peer.say(Declare(declared, machine=Machine.here(SETTINGS.arithmetic)))
             await cluster.event(Joined, worker="w1")
             first = cluster.join("w0", PARTITIONS[:4])

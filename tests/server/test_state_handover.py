@@ -13,6 +13,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, LinkError, RemoteProtocolError, WaitError
+from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.serialization import recipe_and_digest
@@ -33,6 +34,8 @@ PARTITIONS = make_partitions(4, "squared")
 SETTINGS = make_settings()
 PROBLEM = Problem(SETTINGS, [part.info(SETTINGS) for part in PARTITIONS])
 STATE = make_trainer(PROBLEM, {}).state()
+# The check of that state, which is not the digest of its bytes.
+CHECK = ExactStates(PROBLEM, digest).check(STATE)
 ROUND = 2
 
 
@@ -75,7 +78,7 @@ async def test_where_the_server_trains_it_has_the_state_itself() -> None:
     state = run.believed.latest(run.members)
     assert state.state is not None
     assert state.state.tobytes() == STATE.tobytes()
-    assert (state.check, state.keepers) == (digest(STATE), (run.members[0],))
+    assert (state.check, state.keepers) == (CHECK, (run.members[0],))
 
 
 async def test_a_worker_that_wants_no_models_is_not_given_those_of_a_training_that_is_over() -> None:
@@ -142,7 +145,7 @@ async def test_a_keeper_gives_the_state_to_those_that_lack_it() -> None:
 async def test_a_state_that_the_server_has_is_asked_of_nobody() -> None:
     run = Run()
     answer_to_assign(run.scripts[2], {"assign, take": [AwaitRestore(0)]})
-    await run.states.hand_out(run.assign(), run.origin(0, 1, state=STATE, check=digest(STATE)))
+    await run.states.hand_out(run.assign(), run.origin(0, 1, state=STATE, check=CHECK))
     assert run.sent() == [["assign, keep"], ["assign, keep"], ["assign, take", "restore"]]
 
 
@@ -150,7 +153,7 @@ async def test_a_state_other_than_the_one_that_was_announced_costs_the_giver_its
     run = Run()
     answer_to_assign(run.scripts[0], {"assign, give": [snapshot()]})
     with pytest.raises(ReplanError):
-        await run.states.hand_out(run.assign(), run.origin(0, check=bytes(len(digest(STATE)))))
+        await run.states.hand_out(run.assign(), run.origin(0, check=bytes(len(CHECK))))
     assert "gave another state than it said it has" in str(run.members[0].lost)
     assert run.sent()[1:] == [["assign, take"]] * 2
     assert not any(member.current for member in run.members)
@@ -202,7 +205,7 @@ async def test_the_last_state_is_that_of_the_first_member_that_gives_it() -> Non
     run = Run()
     assignment = run.assign()
     computing(run, 1, 2)
-    run.believed.confirm({"w0": digest(STATE)}, None)
+    run.believed.confirm({"w0": CHECK}, None)
     run.members[1].lost = LinkError("reset", peer="w1")
     answer_to_assign(run.scripts[2], {"assign, give": [snapshot(1)]})
     assert await run.states.last_state(assignment) is STATE
@@ -230,7 +233,7 @@ async def test_a_member_that_gives_a_wrong_state_at_the_end_is_passed_over() -> 
     run = Run()
     assignment = run.assign()
     computing(run, 0, 1)
-    run.believed.confirm({"w0": digest(STATE)}, None)
+    run.believed.confirm({"w0": CHECK}, None)
     answer_to_assign(run.scripts[0], {"assign, give": [snapshot(1, told=bytes(16))]})
     answer_to_assign(run.scripts[1], {"assign, give": [snapshot(2)]})
     assert await run.states.last_state(assignment) is STATE

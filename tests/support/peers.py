@@ -7,10 +7,12 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import Digest
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.protocol.ledger import Ledger
@@ -87,9 +89,12 @@ class Peer:
     async def join(self, partitions: Sequence[Partition], silence: float) -> Assign:
         """Do as an honest worker does until the first plan."""
         self.say(Hello(VERSION, self._name, silence))
-        settings = Settings.from_dict((await self.hear(Welcome)).settings)
-        declared = tuple(part.declaration() for part in partitions)
+        welcome = await self.hear(Welcome)
+        settings, digest = Settings.from_dict(welcome.settings), Digest(welcome.run)
+        plain = (part.declaration() for part in partitions)
+        declared = tuple(replace(part, digest=digest.keyed(part.digest)) for part in plain)
         self.say(Declare(declared, machine=Machine.here(settings.arithmetic)))
         encoding = Encoding.from_dict((await self.hear(Prepare)).encoding)
-        self.say(Ready(tuple(part.encoded(encoding).info(settings) for part in partitions)))
+        infos = (part.encoded(encoding).info(settings) for part in partitions)
+        self.say(Ready(tuple(replace(info, digest=digest.keyed(info.digest)) for info in infos)))
         return await self.hear(Assign)

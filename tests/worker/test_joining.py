@@ -212,14 +212,15 @@ async def test_a_group_is_left_if_the_connection_ends_or_the_worker_stops_before
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, group = await ready(ends), free_group()
+    worker: Any = ends.worker
     await ends.server.send(JoinGroup(group.address, group.port, KEY, NONCE, PIECE_BYTES), *LIMIT)
     message = await ends.worker.receive((JoinGroup,), *LIMIT)
     stopped = asyncio.create_task(join_group(ends.worker, OPTIONS, state, message))
     await asyncio.sleep(0)
-    assert ends.worker.on_multicast_control is not None
+    assert worker.on_multicast_control is not None
     stopped.cancel()
     await asyncio.wait([stopped])
-    assert ends.worker.on_multicast_control is None
+    assert worker.on_multicast_control is None
 
     async def heard(client: object) -> bool:
         await ends.worker.fail(LinkError("reset", peer="the server"))
@@ -228,7 +229,7 @@ async def test_a_group_is_left_if_the_connection_ends_or_the_worker_stops_before
     monkeypatch.setattr(MulticastClient, "receives_probe", heard)
     with pytest.raises(LinkError, match="reset"):
         await join_group(ends.worker, OPTIONS, state, message)
-    assert ends.worker.on_multicast_control is None
+    assert worker.on_multicast_control is None
 
 
 @pytest.mark.parametrize(
