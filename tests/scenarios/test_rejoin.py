@@ -309,6 +309,8 @@ async def test_corrupted_bytes_reach_no_model(
 def few_rounds(monkeypatch: pytest.MonkeyPatch, update: str) -> tuple[Settings, Trained]:
     """Workers store small partitions, keep rows of them for tests, and train in few rounds; and the twin."""
     choice: dict[str, Any] = {"coupling": "auto", "strength": None} if update == "statistics" else {}
+    if update == "candidates":
+        update, choice = "newton", {"coupling": "mean-regularised", "strength": None}
     settings = make_settings(update=update, rounds=4, dtype="float64", folds=2, test_fraction=0.3, **choice)
     partitions = make_partitions(6, "squared", features=3)
     for name, own in stored_at(HOMOGENEOUS, partitions).items():
@@ -342,6 +344,7 @@ async def check_few_rounds(net: Network, twin: Trained) -> RunRecord:
         ("newton", "central", 2),
         ("quasi-newton", "personal", 2),
         ("quasi-newton", "relay", 3),
+        ("candidates", "relay", 2),
     ],
 )
 async def test_whatever_the_update_a_worker_comes_back(
@@ -359,7 +362,7 @@ async def test_whatever_the_update_a_worker_comes_back(
 @pytest.mark.parametrize(
     ("update", "strategy"),
     [("statistics", "relay"), ("statistics", "central"), ("statistics", "personal"), ("newton", "relay"),
-     ("quasi-newton", "central")],
+     ("quasi-newton", "central"), ("candidates", "relay"), ("candidates", "central")],
 )  # fmt: skip
 async def test_whatever_the_update_a_worker_may_come_late(
     monkeypatch: pytest.MonkeyPatch, update: str, strategy: str
