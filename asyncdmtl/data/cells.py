@@ -35,16 +35,19 @@ _EXCEPTIONS = 0.1
 # The least count of distinct numbers for that refusal. A column with fewer may well hold categories.
 _MANY_NUMBERS = 10
 
-# A column is refused if at least this share of its distinct texts look like numbers in another notation.
+# A column is refused if at least this share of its distinct texts are numbers, or look like numbers in
+# another notation.
 _NEARLY_ALL = 0.9
 
 # The most example cells that an error quotes.
 _EXAMPLES = 3
 
-# A number in another notation: with thousands separators, a decimal comma, a currency or a per cent sign.
+# A number in another notation: with thousands separators, a decimal comma, a currency or a per cent sign, a
+# typographic minus or an accountant's brackets, a bound such as <0.1, or hexadecimal.
 _OTHER_NOTATION = re.compile(
-    r"[+-]?\s*[$€£¥]?\s*[+-]?(?:\d{1,3}(?:[ ,.'’\u00a0\u202f]\d{3})+|\d+)(?:[.,]\d+)?"
-    r"\s*(?:[$€£¥%]|[eE][+-]?\d+)?"
+    r"\(?[<>≤≥~]?\s*[+\-−–]?\s*[$€£¥]?\s*[+\-−–]?"
+    r"(?:\d{1,3}(?:[ ,.'’_\u00a0\u2009\u202f]\d{3})+|\d+)(?:[.,]\d+)?"
+    r"\s*(?:[$€£¥%]|[eE][+\-−]?\d+)?\)?|0[xX][0-9a-fA-F]+"
 )
 
 # The characters of plain numbers, and the characters that separate cells in the text to be parsed.
@@ -179,7 +182,8 @@ def _check_exceptions(counted: Counter[str], left: Sequence[str], what: str) -> 
             log.warning("%s is taken as text, since numbers such as %s begin with a zero", what, codes[0])
         return
     examples = sorted(left, key=lambda text: -counted[text])[:_EXAMPLES]
-    if numbers >= _MANY_NUMBERS and exceptions <= _EXCEPTIONS * rows:
+    few_kinds = len(left) <= (1.0 - _NEARLY_ALL) * len(counted)
+    if numbers >= _MANY_NUMBERS and (exceptions <= _EXCEPTIONS * rows or few_kinds):
         named = " ".join(f"--missing {_quoted(text)}" for text in examples)
         rule = (
             f"has numbers in {rows - exceptions} of {rows} rows, and other cells in {exceptions}: "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
@@ -28,6 +29,9 @@ _BLOCK = 1 << 20
 
 # Separators at which lines may be cut. Other separators may be part of a number, or be several spaces.
 _SEPARATORS = ",;\t|:"
+
+# A first line by which spreadsheets say what separates cells.
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|:])"?\r?\n?')
 
 # The most frequent of the MISSING_WORDS among numbers, besides those of `--missing`. The others are found
 # too, but more slowly: a block of numbers with any other word in it is read as cells.
@@ -68,8 +72,16 @@ class BlockReader:
         self._lines = 0
 
     def first_line(self) -> list[str]:
-        """The cells of the first line that is not empty; none if there is no such line."""
-        reader = self._csv_reader(iter(self._file.readline, ""))
+        """The cells of the first line that is not empty; none if there is no such line.
+
+        A line `sep=;` before it names the separator, as spreadsheets write it.
+        """
+        text = self._file.readline()
+        if (named := _SEPARATOR_LINE.fullmatch(text)) is not None:
+            self._separator = self._reading.separator or named[1]
+            self._lines += 1
+            text = self._file.readline()
+        reader = self._csv_reader(itertools.chain([text], iter(self._file.readline, "")))
         line: list[str] = next(filter(None, reader), [])
         self._lines += reader.line_num
         if len(line) == 1 and self._reading.separator is None and any(mark in line[0] for mark in ";\t|"):

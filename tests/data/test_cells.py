@@ -51,6 +51,10 @@ def test_a_column_of_numbers_with_exceptions_asks() -> None:
     ):
         column(*NUMBERS, "n.d.")
     assert column(*NUMBERS, "n.d.", categorical=("x",)) == [*NUMBERS, "n.d."]
+    # Many rows without a value do not make numbers categories.
+    for words in (["unknown"] * 30, ["tbd", "unknown"] * 15, ["<0.1"] * 30):
+        with pytest.raises(DataError, match="has numbers in 20 of 50 rows, and other cells in 30"):
+            column(*NUMBERS, *words)
     # Few distinct numbers may be grades: the column is read as text.
     assert column("1", "2", "3", "fail") == ["1", "2", "3", "fail"]
 
@@ -70,6 +74,9 @@ def test_leading_zeros_are_text(caplog: pytest.LogCaptureFixture) -> None:
         ("12 %", "13 %", "99 %"),
         ("$1,200.50", "$3", "$17"),
         ("3 €", "4 €", "5,50 €"),
+        ("\u22123", "4", "5.5"),
+        ("(1.5)", "2", "<0.1"),
+        ("0x1F", "1_000", "7"),
     ],
 )
 def test_numbers_in_another_notation_are_refused(cells: tuple[str, ...]) -> None:

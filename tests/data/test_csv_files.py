@@ -32,6 +32,12 @@ def test_separators_and_compression(tmp_path: Path, name: str) -> None:
     assert find_files([str(path)])[0].stem.lower() == "a"
 
 
+@pytest.mark.parametrize("mark", [";", "\t", ","])
+def test_a_line_of_a_spreadsheet_names_the_separator(tmp_path: Path, mark: str) -> None:
+    text = f"sep={mark}\r\nt;x\r\na;1\r\nb;2\r\n".replace(";", mark)
+    assert read_file(write_text(tmp_path, text)) == {"t": ["a", "b"], "x": [1.0, 2.0]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
