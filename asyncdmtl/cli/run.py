@@ -16,7 +16,7 @@ from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.progress_bar import RunProgress
-from asyncdmtl.cli.training_options import make_settings, training_options
+from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.table import TASK
@@ -118,6 +118,10 @@ def main(
         given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
     loaded = loading.load(given)
     chosen, wants = _placement(loaded, workers, copies, placement)
+    if given["strategy"] is None:
+        # Without a second copy nothing can be coded, and relay sends more than others do.
+        once = all(len(holders) == 1 for holders in chosen.holders)
+        given = given | {"strategy": AUTO if once else DEFAULT_STRATEGY}
     settings, prepared = _prepare(loaded, given)
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
     record, models, spread = _train(chosen, wants, settings, given)

@@ -15,7 +15,7 @@ from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, show
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs, print_report
-from asyncdmtl.cli.training_options import make_settings, training_options
+from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading, recipes
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import format_address, parse_address
@@ -214,6 +214,7 @@ def main(
         _health_address(health, insecure),
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
+    given = given | {"strategy": given["strategy"] or DEFAULT_STRATEGY}
     partitions, permitted = _read_cover(cover)
     defaults = loading.TABLE_DEFAULTS
     if recipe is not None and loading.is_table(recipe):

@@ -36,6 +36,10 @@ _SUITS = "the one that suits the data"
 _MODEL_DEFAULTS: Mapping[str, Any] = {"rounds": 100, "tolerance": 0.0}
 
 
+DEFAULT_STRATEGY = "relay"
+"""The strategy where none is given."""
+
+
 class Strength(click.ParamType):  # type: ignore[type-arg]
     """A number, or "auto"."""
 
@@ -55,7 +59,7 @@ training_options = together(
     click.option(
         "--strategy",
         type=click.Choice(CHOICES),
-        default="relay",
+        show_default="relay; for run, auto where each partition is stored once",
         help="Where updates are aggregated: by the workers (relay; uncoded, the baseline) or by the server "
         "(central, personal). linear: only linear combinations travel, over the reals. auto: the cheapest "
         "exact one.",

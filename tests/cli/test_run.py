@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,21 @@ def test_partitions_of_files_are_placed_by_their_names() -> None:
     placed, _ = run._placement(named, 2, 1, None)
     assert placed.partitions == named.ids
     assert placed.as_dict() == {"w0": ["file/p0", "file/p2"], "w1": ["file/p1", "file/p3"]}
+
+
+@pytest.mark.usefixtures("_in_this_process")
+@pytest.mark.parametrize(
+    ("words", "strategy"),
+    [(["--copies=1"], "cheapest"), (["--copies=1", "--strategy=relay"], "relay"), (["--copies=2"], "relay")],
+)
+def test_where_nothing_is_stored_twice_the_cheapest_strategy_is_taken(
+    words: list[str], strategy: str
+) -> None:
+    done = invoke("--workers=4", "--format=json", *words)
+    assert done.exit_code == 0, done.exception
+    report = json.loads(done.stdout)["report"]
+    costs = {name: Fraction(each["unicast_cost"]) for name, each in report["strategies"].items()}
+    if strategy == "cheapest":
+        strategy = min(costs, key=costs.__getitem__)
+        assert costs[strategy] < costs["relay"]
+    assert report["strategy"] == strategy
