@@ -214,7 +214,6 @@ def main(
         _health_address(health, insecure),
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
-    given = given | {"strategy": given["strategy"] or DEFAULT_STRATEGY}
     partitions, permitted = _read_cover(cover)
     defaults = loading.TABLE_DEFAULTS
     if recipe is not None and loading.is_table(recipe):
@@ -227,7 +226,7 @@ def main(
             partitions = dataset.ids
     options = RunOptions(
         make_settings(defaults, given),
-        given["strategy"],
+        given["strategy"] or DEFAULT_STRATEGY,
         workers,
         partitions,
         permitted,

@@ -177,6 +177,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if given.get("update") == "model" and defaults.get("tolerance") and given.get("tolerance") is None:
         defaults = {**defaults, **_MODEL_DEFAULTS}
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
+    chosen.setdefault("strategy", DEFAULT_STRATEGY)
     if given.get("coupling") == AUTO and given.get("strength") is None:
         chosen["strength"] = AUTO
     if given.get("coupling") == AUTO and given.get("intercept") is None and chosen["intercept"] == "free":

@@ -430,7 +430,7 @@ def test_a_command_tells_what_all_settings_come_to(tmp_path: Path) -> None:
         7,
         0.25,
         3,
-        "relay",
+        None,
     )
 
 

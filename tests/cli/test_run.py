@@ -18,6 +18,7 @@ from asyncdmtl.data import loading, recipes
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.errors import CodingError, PlacementError, UsageError
+from asyncdmtl.launch.threads import merged
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
@@ -38,7 +39,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         options = RunOptions(settings, given["strategy"], len(placement.workers))
         partitions = recipes.load(SPEC, seed=given["seed"]).partitions
         record, models = asyncio.run(run_cluster(options, placement, partitions))
-        return record, models[0], 0.0
+        return record, merged(models, record.problem.tasks), 0.0
 
     monkeypatch.setattr(run, "_train", in_process)
 
