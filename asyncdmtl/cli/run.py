@@ -18,12 +18,14 @@ from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.progress_bar import RunProgress
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading
+from asyncdmtl.data.class_weights import BALANCED
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.table import TASK
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.launch.processes import worker_process
 from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
+from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import AUTO, AUTO_BY_STEPS, Settings
@@ -86,6 +88,12 @@ MOST_NAMES = 5
     "FILE/TASK, and workers keep rows for tests themselves. --placement may come from `worker --declare`. "
     "Copies of a file are one file.",
 )
+@click.option(
+    "--class-weight",
+    type=click.Choice((BALANCED,)),
+    help="balanced: both classes of a task have the same total weight in training. For files that are cut "
+    "into partitions here, so not with --by-file.",
+)
 @training_options
 @downlink_options
 @click.option(
@@ -117,6 +125,7 @@ def main(
         cut = {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
         given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
     loaded = loading.load(given)
+    _check_class_weight(given, loaded)
     chosen, wants = _placement(loaded, workers, copies, placement)
     if given["strategy"] is None:
         # Without a second copy nothing can be coded, and relay sends more than others do.
@@ -147,6 +156,14 @@ def main(
         emit({"event": "finished", "report": report})
     else:
         show_run(report)
+
+
+def _check_class_weight(given: dict[str, Any], loaded: loading.Loaded) -> None:
+    """UsageError if classes are to be balanced under a loss that knows none."""
+    loss = given["loss"] or loaded.defaults["loss"]
+    if given["class_weight"] is not None and not LOSSES[loss].classification:
+        rule = f"is for losses of classes, and the loss is {loss}"
+        raise UsageError("--class-weight", rule, given["class_weight"])
 
 
 def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, loading.Prepared]:
@@ -306,8 +323,8 @@ def _train(
 # Options of `run` that are passed on to every worker process.
 _WORKER_OPTIONS = (
     "log_level", "log_format", "log_file", "interface",
-    "data", "task", "target", "features", "omit", "categorical", "weight", "test_fraction", "parts", "seed",
-    "missing", "keep_missing_words", "decimal", "separator", "encoding", "header", "by_file",
+    "data", "task", "target", "features", "omit", "categorical", "weight", "class_weight", "test_fraction",
+    "parts", "seed", "missing", "keep_missing_words", "decimal", "separator", "encoding", "header", "by_file",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.data import loading
+from asyncdmtl.data.class_weights import BALANCED
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import read_partition
 from asyncdmtl.data.stored import Stored
@@ -132,6 +133,12 @@ _security_options = together(
     multiple=True,
     hidden=True,
     help="A partition as asyncdmtl wrote it, instead of --data; may be given several times.",
+)
+@click.option(
+    "--class-weight",
+    type=click.Choice((BALANCED,)),
+    hidden=True,
+    help="As of run, which has the whole table.",
 )
 @click.option("--by-file", is_flag=True, hidden=True, help="--placement names partitions FILE/TASK.")
 @click.option(

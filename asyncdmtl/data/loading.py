@@ -135,6 +135,7 @@ def table_spec(given: Mapping[str, Any]) -> TableSpec:
         features=features,
         omit=omit,
         weight=given["weight"],
+        class_weight=given.get("class_weight"),
         **cut,
         reading=reading_of(given),
         site=given.get("site"),
@@ -266,8 +267,8 @@ def recipe_defaults(dataset: recipes.Dataset) -> dict[str, Any]:
 
 def _recipe(given: Mapping[str, Any], only: Collection[str] | None, test: bool) -> Loaded:
     for name in (
-        "task", "target", "features", "omit", "weight", "test_fraction", "parts", "missing", "categorical",
-        "keep_missing_words", "decimal", "separator", "encoding", "header",
+        "task", "target", "features", "omit", "weight", "class_weight", "test_fraction", "parts", "missing",
+        "categorical", "keep_missing_words", "decimal", "separator", "encoding", "header",
     ):  # fmt: skip
         if given.get(name) not in (None, False, ()):
             rule = f"is for data in files only ({', '.join(ENDINGS)}), and {given['data']!r} is none"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from asyncdmtl.arrays import Floats, Indices
+from asyncdmtl.data.class_weights import BALANCED
 from asyncdmtl.data.columns import Column, Texts
 from asyncdmtl.data.reading import Reading, normalised
 from asyncdmtl.errors import UsageError
@@ -39,6 +40,8 @@ class TableSpec:
     weight : str, optional
         A column of weights of at least 0. Rows of weight 0 are left out. Default: `sample_weight`, if there
         is such a column.
+    class_weight : str, optional
+        "balanced" gives both classes of a task the same weight in training (see `class_weights`).
     test_fraction : float
         The share of each task's rows to test on, from 0 to below 1.
     parts : int
@@ -60,6 +63,7 @@ class TableSpec:
     features: tuple[str, ...] | None = None
     omit: tuple[str, ...] = ()
     weight: str | None = None
+    class_weight: str | None = None
     test_fraction: float = 0.0
     parts: int = 1
     reading: Reading = field(default_factory=Reading)
@@ -86,6 +90,8 @@ class TableSpec:
             raise UsageError("omit", "must not be given with features", self.omit)
         if both := sorted(set(special) & set(self.omit)):
             raise UsageError("omit", "must not include task, target or weight, as", both)
+        if self.class_weight not in (None, BALANCED):
+            raise UsageError("class_weight", f"must be {BALANCED!r} or None", self.class_weight)
         if not isinstance(self.test_fraction, int | float) or not 0.0 <= self.test_fraction < 1.0:
             raise UsageError("test fraction", "must be at least 0 and below 1", self.test_fraction)
         whole_number("parts", self.parts, 1)

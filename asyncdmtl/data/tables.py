@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from asyncdmtl.arrays import Floats, Indices
+from asyncdmtl.data.class_weights import balanced
 from asyncdmtl.data.columns import (
     Column,
     Texts,
@@ -70,19 +71,22 @@ def load_table(spec: TableSpec, seed: int) -> TableData:
     The rows of a task are assigned in an order drawn from the seed and the name of the task. If there are two
     classes, both are spread evenly over test rows and partitions. Within a partition, rows are in the order
     of the file. A task with fewer rows than `parts` has one partition for each row. Rows without task or
-    target are left out with a warning.
+    target are left out with a warning. Balanced weights are those of the training rows of each task.
 
     Raises
     ------
     UsageError
-        `seed` is no whole number of at least 0. It is a DataError if a file or column cannot be read or
-        trained on.
+        `seed` is no whole number of at least 0, or there are no two classes to be balanced. It is a
+        DataError if a file or column cannot be read or trained on.
     """
     whole_number("seed", seed)
     table = _concatenate(_read(spec, find_files(spec.files)))
     assert table.target is not None
     _check(table, "data")
     loss = suggest_loss(table.target, spec.target)
+    if spec.class_weight is not None and loss != "logistic":
+        rule = f"is for a target of two classes, and {spec.target!r} is one of numbers"
+        raise UsageError("--class-weight", rule, spec.class_weight)
     classes = _identities(table.target) if loss == "logistic" else None
     partitions: list[RawPartition] = []
     test: dict[str, RawPartition] = {}
@@ -97,7 +101,8 @@ def load_table(spec: TableSpec, seed: int) -> TableData:
         for part in range(min(spec.parts, len(train))):
             own = np.sort(train[part :: spec.parts])
             partitions.append(_partition(spec, table, f"p{len(partitions)}", task, own))
-    return TableData(tuple(partitions), test, loss)
+    weighted = tuple(partitions) if spec.class_weight is None else balanced(partitions)
+    return TableData(weighted, test, loss)
 
 
 def load_partitions(spec: TableSpec, *, copies: bool = False) -> tuple[RawPartition, ...]:
@@ -112,14 +117,17 @@ def load_partitions(spec: TableSpec, *, copies: bool = False) -> tuple[RawPartit
     Raises
     ------
     UsageError
-        `test_fraction` or `parts` is set. It is a DataError if a file or column cannot be read or trained on,
-        or two files have the same name or the same rows.
+        `test_fraction`, `parts` or `class_weight` is set. It is a DataError if a file or column cannot be
+        read or trained on, or two files have the same name or the same rows.
     """
     if spec.parts != 1:
         rule = "cuts tables of which a placement or --partitions says who stores what; here each file's rows "
         raise UsageError("--parts", f"{rule}of a task are a partition", spec.parts)
     if spec.test_fraction:
         raise UsageError("test fraction", "must be left alone: files are partitions", spec.test_fraction)
+    if spec.class_weight is not None:
+        rule = "must be left out where files are partitions: no site knows the classes of a task at all sites"
+        raise UsageError("--class-weight", rule, spec.class_weight)
     sources = find_files(spec.files)
     if copies:
         sources = _without_copies(sources)

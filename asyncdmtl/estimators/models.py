@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from asyncdmtl.arrays import Floats, Indices
+from asyncdmtl.data.class_weights import BALANCED, balanced_factors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
@@ -274,7 +275,8 @@ class CodedMultiTaskClassifier(_Classifier):
         "logistic" or "squared_hinge". Only logistic loss gives probabilities.
     class_weight : dict of class to float, "balanced" or None
         Factors of the weights of rows, by their class; 1 for classes that a dict does not name. "balanced"
-        gives all classes of a task the same weight, as in scikit-learn; a task's weight stays as it is.
+        gives all classes of a task the same weight, as in scikit-learn; a task's weight stays as it is. With
+        a server elsewhere, the rows of a task are those that `fit` was given here.
     all others
         As in `CodedMultiTaskRegressor`.
 
@@ -371,11 +373,9 @@ def class_weights(
         `given` is something else, names an unknown class, or has a factor that is none.
     """
     factors = np.ones(len(codes))
-    if isinstance(given, str) and given == "balanced":
+    if isinstance(given, str) and given == BALANCED:
         for rows in tasks:
-            own = np.ones(len(rows)) if weights is None else weights[rows]
-            sums = np.bincount(codes[rows], own, len(classes))
-            factors[rows] = own.sum() / (np.count_nonzero(sums) * sums[codes[rows]])
+            factors[rows] = balanced_factors(codes[rows], None if weights is None else weights[rows])
         return factors
     if not isinstance(given, Mapping):
         raise UsageError("class_weight", 'must be "balanced", a dict or None', given)

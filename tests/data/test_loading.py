@@ -178,3 +178,8 @@ def test_files_are_partitions_where_it_is_said(table: Path, tmp_path: Path) -> N
         load(given(table, **own, parts=2))
     with pytest.raises(UsageError, match="--by-file is for data in files"):
         load(given("digits", by_file=True))
+
+
+def test_recipes_have_no_class_weights() -> None:
+    with pytest.raises(UsageError, match="--class-weight is for data in files only"):
+        load(given("digits", class_weight="balanced"))

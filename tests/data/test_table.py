@@ -34,6 +34,7 @@ def test_names_of_columns_are_compared_in_one_form() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"class_weight": "even"}, r"class_weight must be 'balanced' or None, got 'even'"),
         ({"files": ()}, r"data must be at least one file, got \(\)"),
         ({"task": "y"}, r"task, target and weight must be different columns, got \['y', 'y'\]"),
         ({"weight": "y"}, r"task, target and weight must be different columns, got \['tasks', 'y', 'y'\]"),

@@ -398,3 +398,29 @@ def test_infinite_numbers_are_named_before_training(tmp_path: Path, lines: str) 
         load_table(spec(path), seed=0)
     with pytest.raises(DataError, match=rule):
         load_partitions(spec(path))
+
+
+def test_balanced_classes_are_those_of_the_rows_to_train_on(tmp_path: Path) -> None:
+    lines = [f"{i},s{i % 2},{'yes' if i % 7 == 0 else 'no'}" for i in range(70)]
+    path = write(tmp_path, "i,t,y\n" + "\n".join(lines) + "\n")
+    plain = load_table(spec(path, test_fraction=0.2, parts=3), seed=0)
+    data = load_table(spec(path, test_fraction=0.2, parts=3, class_weight="balanced"), seed=0)
+    assert ids_of(data) == ids_of(plain)
+    assert all(rows.weights is None for rows in data.test.values())
+    for task in ("s0", "s1"):
+        own = [p for p in data.partitions if p.task == task]
+        weights = np.concatenate([p.weights for p in own if p.weights is not None])
+        yes = np.concatenate([p.target == "yes" for p in own])
+        assert weights[yes].sum() == pytest.approx(weights[~yes].sum())
+        assert weights.sum() == pytest.approx(sum(p.rows for p in own))
+
+
+def test_classes_are_not_balanced_without_classes_or_with_files_as_partitions(tmp_path: Path) -> None:
+    path = write(tmp_path, "i,t,y\n1,a,2\n2,a,3\n3,a,4\n")
+    balanced = spec(path, class_weight="balanced")
+    with pytest.raises(
+        UsageError, match="--class-weight is for a target of two classes, and 'y' is one of num"
+    ):
+        load_table(balanced, seed=0)
+    with pytest.raises(UsageError, match="--class-weight must be left out where files are partitions"):
+        load_partitions(balanced)

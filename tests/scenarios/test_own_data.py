@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from sklearn.linear_model import LogisticRegression
 
 from asyncdmtl.cli import run
 from asyncdmtl.data.loading import load
@@ -204,3 +205,32 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path, clinics: dict[str, p
         assert done.returncode == 2, done.stderr
         assert complaint in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_balanced_classes_give_the_models_of_scikit_learn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame(rng.normal(size=(160, 2)), columns=["x", "z"]).assign(t=np.repeat(["a", "b"], 80))
+    frame["y"] = np.where(frame.x - frame.z + rng.normal(size=160) > 1.2, "yes", "no")
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    finished(
+        "run", "--data", str(tmp_path / "rows.csv"), "--task=t", "--target=y", "--class-weight=balanced",
+        "--raw", "--coupling=ridge", "--strength=0.1", "--tolerance=1e-12", "--test-fraction=0",
+        "--workers=2", "--copies=1", "--save", str(tmp_path / "model.npz"),
+    )  # fmt: skip
+    models = SavedModel.load(tmp_path / "model.npz").models
+    for t, (_, own) in enumerate(frame.groupby("t")):
+        # The loss of a task is a mean over its rows, whose weights sum to their number.
+        expected = LogisticRegression(
+            C=1.0 / (0.1 * len(own)), class_weight="balanced", tol=1e-10, max_iter=1000
+        )
+        expected.fit(own[["x", "z"]], own.y)
+        np.testing.assert_allclose(models.coef_[t], expected.coef_[0], atol=1e-6)
+        assert models.intercept_[t] == pytest.approx(expected.intercept_[0], abs=1e-6)
+
+
+def test_balanced_classes_need_a_loss_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("t,x,y\n" + "".join(f"a,{i},{i % 2}\n" for i in range(9)))
+    words = ["--data", str(tmp_path / "rows.csv"), "--task=t", "--target=y", "--class-weight=balanced"]
+    done = CliRunner().invoke(run.main, [*words, "--loss=squared"])
+    assert isinstance(done.exception, UsageError)
+    assert "--class-weight is for losses of classes, and the loss is squared" in str(done.exception)
