@@ -13,7 +13,6 @@ import click
 
 from asyncdmtl.cli.logs import ENDING_LOG, PACKAGE_LOG
 from asyncdmtl.errors import AsyncDMTLError, Terminated
-from asyncdmtl.net.open_files import limit_reached
 from asyncdmtl.report.json_output import emit
 
 
@@ -48,6 +47,9 @@ def execute(main: click.Command) -> None:
     except OSError as error:
         # The reader of the output has closed the pipe, or the disk is full.
         code = AsyncDMTLError.exit_code
+        # Imported here, since help texts must not wait for the import of asyncio.
+        from asyncdmtl.net.open_files import limit_reached
+
         reason = limit_reached(error) or f"cannot write the output: {error.strerror}"
         _say_last(reason, code, label="error: ")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

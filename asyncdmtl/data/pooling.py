@@ -144,13 +144,13 @@ def _warn_of_sizes(columns: Sequence[EncodedColumn], surveys: Mapping[str, Surve
 def _warn_of_unlike(what: str, surveys: Mapping[str, ColumnSurvey]) -> None:
     """Warn of partitions whose numbers spread so much more than those of most that they decide the scale.
 
-    A partition's spread is its root mean square difference from the median of all partitions' means.
+    A partition's spread is its standard deviation plus the distance of its mean from the median of all means.
     """
     told = {id_: m for id_, m in surveys.items() if isinstance(m, Moments) and m.count}
     if len(told) < 3:
         return
     centre = statistics.median(moments.mean for moments in told.values())
-    spreads = {id_: math.hypot(math.sqrt(m.M2 / m.count), m.mean - centre) for id_, m in told.items()}
+    spreads = {id_: math.sqrt(m.M2 / m.count) + abs(m.mean - centre) for id_, m in told.items()}
     usual = statistics.median(spreads.values())
     unlike = [id_ for id_, spread in spreads.items() if spread > MOST_SPREAD * usual > 0.0]
     if unlike:
