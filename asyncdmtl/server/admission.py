@@ -27,7 +27,7 @@ from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Prepare, 
 from asyncdmtl.server.agreement import check_machine, check_surveys
 from asyncdmtl.server.member import Member, check_prepared, claim, is_final, other_data
 from asyncdmtl.server.member_log import MemberLog
-from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.membership import MAX_MEMBERS, Membership
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.records import RunOptions
 from asyncdmtl.server.wants import check_wants
@@ -151,7 +151,13 @@ class Admission:
         await asyncio.to_thread(check_machine, hello.name, declare.machine, options.settings.arithmetic)
         # Another worker may have joined under this name meanwhile.
         self._check_name(connection, hello.name)
+        known, settled = self._membership.known, self._membership.infos_settled
+        # Before that, partitions may be forgotten again, and then this worker's are as welcome as others.
+        connection.worker_may_return = known is not None and not settled
         self._check_declared(hello.name, declared)
+        connection.worker_may_return = False
+        # Surveys may be large: all holders of a partition share one declaration.
+        declared = tuple(part if known is None else known[part.id] for part in declared)
         check_wants(hello.name, declare.wants, options.strategy, options.settings.update)
         state = declare.round, declare.over, declare.state
         member = Member(hello.name, connection, declared, *state, declare.wants)
@@ -212,6 +218,11 @@ class Admission:
             # The member's connection may be broken although the server has not noticed it yet.
             connection.worker_may_return = True
             raise UsageError("--name", "must be unique; already joined", name)
+        if membership.full:
+            connection.worker_may_return = True
+            raise UsageError(
+                "workers", f"must be at most {MAX_MEMBERS} at one time; all places are taken", name
+            )
 
     def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
         """Check declared partitions against the known partitions of the run.

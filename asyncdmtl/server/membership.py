@@ -12,10 +12,18 @@ from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
+from asyncdmtl.server.pace import Pace
 from asyncdmtl.server.returns import Returns
 
 # The most names in one message for people.
 MOST_LISTED_NAMES = 20
+
+# The most workers that take part at one time. Each has a socket, buffers of some 100 KB and a place in every
+# plan, and the planner needs seconds for as many.
+MAX_MEMBERS = 1024
+
+# The most workers that are remembered after they have left. This bounds memory, whatever names workers have.
+MAX_LEFT = 256
 
 
 class Membership:
@@ -24,7 +32,7 @@ class Membership:
     Attributes
     ----------
     members : dict of name to Member
-        All workers that have joined, including those that were lost.
+        All workers that have joined, including the last `MAX_LEFT` that were lost.
     known : dict of partition to Declaration, or None
         The partitions of the run, once they are settled; workers that join later may not store others.
     encoding : Future of Encoding
@@ -35,6 +43,8 @@ class Membership:
         Whether `infos` are final, so that workers that join later must have the same.
     excluded : dict of name to str
         The workers that may not come back, each with the reason.
+    pace : Pace
+        Says when workers that join take part.
     """
 
     def __init__(self) -> None:
@@ -45,6 +55,7 @@ class Membership:
         self.infos_settled = False
         self.excluded: dict[str, str] = {}
         self._clock = asyncio.get_running_loop().time
+        self.pace = Pace(self._clock)
         self._returns = Returns(self._clock)
         self._past_counts: dict[str, KernelCount] = {}
         self._changed = asyncio.Event()
@@ -58,16 +69,34 @@ class Membership:
         self.infos_settled = True
         self.encoding.set_result(encoding)
 
+    def begin_again(self) -> None:
+        """Forget all workers, their partitions and the encoding; those that are connected join again."""
+        for name, member in list(self.members.items()):
+            # Without a reason: the worker then counts this as a lost connection, and not as a refusal.
+            member.connection.worker_may_return = True
+            member.connection.abort()
+            self.forget(name)
+        self.known = None
+        self.encoding = asyncio.get_running_loop().create_future()
+        self.note_change()
+
     def add(self, member: Member) -> bool:
         """Add a worker; return whether it had been a member before."""
-        before = self.members.get(member.name)
+        member.held_until = self.pace.due()
+        before = self.members.pop(member.name, None)
         if before is not None:
             self._keep_count(before)
             member.missed_since = before.missed_since
-            member.held_until = self._returns.due(member.name)
+            member.held_until = max(member.held_until, self._returns.due(member.name))
         self.members[member.name] = member
+        self._forget_left()
         self.note_change()
         return before is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether so many workers are here that no other one may join."""
+        return sum(not member.gone for member in self.members.values()) >= MAX_MEMBERS
 
     def forget(self, name: str) -> None:
         """Remove a worker as if it had never joined."""
@@ -173,6 +202,12 @@ class Membership:
         """End all connections."""
         self.encoding.cancel()
         await asyncio.gather(*(member.connection.close() for member in self.members.values()))
+
+    def _forget_left(self) -> None:
+        """Forget the workers that joined first among those that have left, if they are too many."""
+        left = [name for name, member in self.members.items() if member.gone and not member.current]
+        for name in left[: max(0, len(left) - MAX_LEFT)]:
+            self.forget(name)
 
     def _keep_count(self, member: Member) -> None:
         _add_count(self._past_counts, member)

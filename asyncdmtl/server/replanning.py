@@ -70,6 +70,7 @@ class Replanner:
             await self._refuse_unserved()
             await self._wait_for_misled()
             members = await self._assemble(patience)
+            began = asyncio.get_running_loop().time()
             origin = self._believed.latest(members)
             progress.go_on_from(origin)
             assignment = await self._plan(members)
@@ -84,6 +85,8 @@ class Replanner:
                 await self.states.hand_out(assignment, origin)
             except ReplanError:
                 continue
+            finally:
+                self._peers.membership.pace.note_plan(asyncio.get_running_loop().time() - began)
             return assignment
 
     async def last_state(self) -> Bytes | None:

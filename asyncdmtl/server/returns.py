@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -19,6 +19,9 @@ LONGEST_DELAY = 60.0
 # Seconds for which a return counts.
 REMEMBERED_SECONDS = 600.0
 
+# The most workers whose returns are remembered, those that came back last. This bounds memory.
+MAX_NAMES = 4096
+
 
 class Returns:
     """Says when a worker that comes back takes part again.
@@ -33,12 +36,15 @@ class Returns:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._returns: dict[str, deque[float]] = {}
+        self._returns: OrderedDict[str, deque[float]] = OrderedDict()
 
     def due(self, name: str) -> float:
         """Note that a worker came back; return the time from which it takes part."""
         now = self._clock()
         times = self._returns.setdefault(name, deque(maxlen=FREE_RETURNS + 16))
+        self._returns.move_to_end(name)
+        if len(self._returns) > MAX_NAMES:
+            self._returns.popitem(last=False)
         while times and times[0] < now - REMEMBERED_SECONDS:
             times.popleft()
         times.append(now)

@@ -134,7 +134,9 @@ class Rounds:
                     progress.round, progress.over, self._combining = number + 1, last, False
                 transfer.send(i, then)
         up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
-        progress.record(RoundRecord(number, objective, residual, up, down, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        self._peers.membership.pace.round_seconds = seconds
+        progress.record(RoundRecord(number, objective, residual, up, down, seconds))
         if self._writer is not None and due:
             if giver is not None:
                 (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import PlacementError, WaitError
@@ -15,12 +17,21 @@ from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.records import RunOptions
 
+log = logging.getLogger(__name__)
+
+# The number of times that a worker may leave before its rows are encoded, each of which lets the start begin
+# again. After that it may not come back.
+MOST_DEPARTURES = 3
+
 
 class RunStart:
     """Waits for the workers that a run needs, and settles the partitions and their encoding.
 
     If claims of holders about a partition differ, the majority is believed (`dissenters`), and the other
     holders are refused. They may be started again with other data. Without a majority the run fails.
+
+    A declaration counts once its rows are encoded: if a worker leaves before, and nobody else has its
+    partitions, it is forgotten, and the start begins again. The other workers connect again for it.
 
     Parameters
     ----------
@@ -38,6 +49,7 @@ class RunStart:
         self._admission = admission
         self._log = member_log
         self._refused: set[str] = set()
+        self._departures: Counter[str] = Counter()
 
     async def complete(self) -> tuple[Encoding, tuple[Declaration, ...]]:
         """Wait until the workers have joined and their rows are encoded.
@@ -60,7 +72,21 @@ class RunStart:
         DataError
             Declarations do not fit together. The error names the partitions that differ and their holders.
         """
-        await self._wait_for_workers()
+        membership = self._membership
+        while True:
+            await self._wait_for_workers()
+            known = self._settle_partitions()
+            encoding = await asyncio.to_thread(pooled, known, self._options.settings, membership.holders)
+            membership.encoding.set_result(encoding)
+            while not all(member.ready or member.lost for member in membership.members.values()):
+                await membership.change(None)
+            if not self._begin_again():
+                break
+        await self._settle_infos()
+        return encoding, tuple(known[name] for name in sorted(known, key=natural_key))
+
+    def _settle_partitions(self) -> dict[str, Declaration]:
+        """Settle the partitions of the run, which are those that the members have declared."""
         membership = self._membership
         known = membership.declared()
         if uncovered := self._uncovered():
@@ -75,12 +101,30 @@ class RunStart:
             # From here on, all holders of a partition share one declaration object, since surveys may be
             # large.
             member.declared = tuple(known[part.id] for part in member.declared)
-        encoding = await asyncio.to_thread(pooled, known, self._options.settings, membership.holders)
-        membership.encoding.set_result(encoding)
-        while not all(member.ready or member.lost for member in membership.members.values()):
-            await membership.change(None)
-        await self._settle_infos()
-        return encoding, tuple(known[name] for name in sorted(known, key=natural_key))
+        return known
+
+    def _begin_again(self) -> bool:
+        """Forget the workers that left with partitions that nobody else has encoded; whether there are any.
+
+        The encoding depends on their surveys, so that the other workers join again. If a partition must be
+        covered, or its holders ended because of their own data, the run waits for it or fails as later on.
+        """
+        membership, options = self._membership, self._options
+        members = membership.members.values()
+        here = [member for member in members if member.ready and not member.gone]
+        encoded = {name for member in here for name in member.partitions}
+        missing = [name for name in membership.known or () if name not in encoded]
+        enough = options.workers is not None and len(here) >= options.workers
+        if not missing or options.cover is not None or (membership.hopeless(missing) and not enough):
+            return False
+        for member in [member for member in members if not encoded.issuperset(member.partitions)]:
+            self._departures[member.name] += 1
+            if self._departures[member.name] >= MOST_DEPARTURES:
+                reason = f"it left {MOST_DEPARTURES} times before its rows were encoded"
+                membership.excluded[member.name] = reason
+        log.warning("the start begins again without %s", membership.no_holder(missing).peer)
+        membership.begin_again()
+        return True
 
     async def _wait_for_workers(self) -> None:
         """Wait until enough workers have joined and agree; WaitError after --join-timeout."""

@@ -31,6 +31,7 @@ from asyncdmtl.protocol.messages.registry import (
     Ready,
     Welcome,
 )
+from asyncdmtl.server import membership
 from asyncdmtl.server.admission import REFUSED, Admission
 from asyncdmtl.server.events import Joined, Left, Refused, ServerEvent
 from asyncdmtl.server.member import Member
@@ -301,6 +302,31 @@ async def test_partitions_that_do_not_fit_are_refused(
             run.membership.known = {part.id: part.declaration() for part in known}
         assert (await refusal(run, declaring(declared))).reason.startswith(complaint)
         assert run.membership.members == {}
+
+
+async def test_unknown_partitions_are_refused_for_good_once_the_run_has_started() -> None:
+    async with running() as run:
+        run.membership.known = {"p0": PARTITIONS[0].declaration()}
+        # Until then, partitions may be forgotten again.
+        for settled in (False, True):
+            run.membership.infos_settled = settled
+            assert (await refusal(run, declaring(PARTITIONS[1]))).worker_may_return is not settled
+
+
+async def test_holders_that_join_later_share_the_declaration() -> None:
+    async with running() as run:
+        known = {part.id: part.declaration() for part in PARTITIONS}
+        run.membership.known = known
+        async with run.joined("w0", PARTITIONS[:1]):
+            assert run.membership.members["w0"].declared[0] is known["p0"]
+
+
+async def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "MAX_MEMBERS", 1)
+    async with running() as run, run.joined("w0"):
+        failure = await refusal(run, greeting)
+        assert "all places are taken" in failure.reason
+        assert failure.worker_may_return
 
 
 async def test_a_machine_that_computes_other_bits_is_refused() -> None:

@@ -9,6 +9,7 @@ from support.problems import make_partitions
 from asyncdmtl.errors import LinkError
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server import membership as memberships
 from asyncdmtl.server import returns
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.membership import Membership
@@ -48,3 +49,29 @@ async def test_a_worker_that_comes_back_again_and_again_is_held_for_a_while(
     assert [member.name for member in membership.present(held=True)] == ["w0", "w1"]
     membership.members["w1"].held_until = asyncio.get_running_loop().time()
     assert membership.newcomers()
+
+
+async def test_workers_that_left_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memberships, "MAX_LEFT", 2)
+    monkeypatch.setattr(memberships, "MAX_MEMBERS", 1)
+    membership = Membership()
+    for number in range(4):
+        membership.add(make_member(f"w{number}", lost=LinkError("reset", peer="w")))
+    # One that is lost while a plan includes it is still to be told so.
+    membership.add(make_member("planned", current=True, lost=LinkError("reset", peer="w")))
+    assert not membership.full
+    membership.add(make_member("here"))
+    assert list(membership.members) == ["w2", "w3", "planned", "here"]
+    assert membership.full
+
+
+async def test_newcomers_wait_after_many_plans() -> None:
+    membership = Membership()
+    membership.pace.round_seconds = 60.0
+    for number in range(20):
+        membership.add(make_member(f"w{number}", ready=True))
+        membership.pace.note_plan(1.0)
+    here = [member.name for member in membership.present()]
+    assert "w0" in here
+    assert "w19" not in here
+    assert len(membership.present(held=True)) == 20

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncdmtl.server.returns import FREE_RETURNS, LONGEST_DELAY, REMEMBERED_SECONDS, Returns
+from asyncdmtl.server.returns import FREE_RETURNS, LONGEST_DELAY, MAX_NAMES, REMEMBERED_SECONDS, Returns
 
 
 class Clock:
@@ -31,3 +31,12 @@ def test_returns_are_forgotten() -> None:
     assert returns.due("w0") == clock.now + LONGEST_DELAY
     clock.now += REMEMBERED_SECONDS + 1.0
     assert returns.due("w0") == clock.now
+
+
+def test_the_names_that_are_remembered_are_bounded() -> None:
+    returns = Returns(Clock())
+    for _ in range(FREE_RETURNS + 1):
+        returns.due("w0")
+    for number in range(MAX_NAMES):
+        returns.due(f"other{number}")
+    assert returns.due("w0") == Clock.now

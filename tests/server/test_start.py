@@ -12,7 +12,7 @@ from support.members import Script
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.errors import DataError, LinkError, PlacementError, WaitError
+from asyncdmtl.errors import DataError, LinkError, PeerError, PlacementError, UsageError, WaitError
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.net.authentication import UNSECURED_SERVER
 from asyncdmtl.protocol.ledger import Ledger
@@ -58,6 +58,11 @@ class Run:
             await asyncio.sleep(0)
         assert not task.done()
         return task
+
+    async def nobody_is_here(self) -> None:
+        """Wait until all members are forgotten."""
+        while self.membership.members:
+            await self.membership.change(None)
 
     def told(self, kind: type[ServerEvent]) -> dict[str, str]:
         """The reasons in events of a kind, by worker."""
@@ -115,12 +120,54 @@ async def test_the_start_waits_until_the_rows_are_encoded() -> None:
     slow = run.join("w1", PARTITIONS[6:], ready=False, infos=())
     waiting = await run.waits()
     assert run.membership.encoding.done()
-    slow.lost = LinkError("reset", peer="w1")
+    slow.lost = PeerError("ended", exit_code=UsageError.exit_code)
     run.membership.note_change()
     _, declared = await waiting
-    # The run includes the partitions that no worker could encode; other workers may bring them.
+    # Its own data ended it, and too few workers are left: the run includes what no worker could encode.
     assert len(declared) == 12
     assert set(run.membership.infos) == {f"p{n}" for n in range(6)}
+
+
+async def left_while_it_encoded(run: Run) -> None:
+    """Let the second of two workers leave before its rows are encoded."""
+    run.join("w0", PARTITIONS[:6])
+    member = run.join("w1", PARTITIONS[6:], ready=False, infos=())
+    await asyncio.shield(run.membership.encoding)
+    member.lost = LinkError("reset", peer="w1")
+    run.membership.note_change()
+
+
+async def test_partitions_whose_holder_left_before_it_encoded_them_are_forgotten() -> None:
+    run = Run()
+    waiting = asyncio.create_task(run.complete())
+    await left_while_it_encoded(run)
+    await run.nobody_is_here()
+    # The others join again, since their encoding may depend on what is forgotten.
+    assert run.membership.known is None
+    assert not run.membership.encoding.done()
+    run.join("w0", PARTITIONS[:6])
+    run.join("w2", PARTITIONS[:2])
+    _, declared = await waiting
+    assert [part.id for part in declared] == [f"p{n}" for n in range(6)]
+    assert run.membership.excluded == {}
+
+
+async def test_a_worker_that_leaves_while_it_encodes_again_and_again_may_not_come_back() -> None:
+    run = Run()
+    waiting = asyncio.create_task(run.complete())
+    for _ in range(3):
+        await left_while_it_encoded(run)
+        await run.nobody_is_here()
+    assert run.membership.excluded == {"w1": "it left 3 times before its rows were encoded"}
+    waiting.cancel()
+
+
+async def test_partitions_to_cover_are_not_forgotten() -> None:
+    run = Run(workers=None, cover=tuple(part.id for part in PARTITIONS))
+    waiting = asyncio.create_task(run.complete())
+    await left_while_it_encoded(run)
+    _, declared = await waiting
+    assert len(declared) == 12
 
 
 @pytest.mark.parametrize(
