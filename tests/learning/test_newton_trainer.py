@@ -77,20 +77,21 @@ def test_newton_on_logistic_tasks_takes_ten_rounds(coupling: str) -> None:
 
 @pytest.mark.parametrize("update", ["newton", "quasi-newton"])
 def test_separable_rows_converge_too(update: str) -> None:
-    settings = settings_for("logistic", update, strength=1e-3, tolerance=1e-7)
-    found = train(rare_labels(separable=True), settings)
+    settings = settings_for("logistic", update, strength=1e-3, tolerance=1e-5)
+    found = train(rare_labels(separable=True)[:12], settings)
     assert found.converged
     assert np.isfinite(found.models.coef_).all()
 
 
 def test_from_a_bad_start_the_best_objective_only_falls() -> None:
-    partitions = rare_labels()
+    partitions = rare_labels()[:8]
     settings = settings_for("logistic", "newton")
-    models = train(partitions, settings).models
+    usual = train(partitions, settings)
+    models = usual.models
     far = type(models)(models.tasks, 30.0 * models.coef_ + 5.0, models.intercept_ + 20.0, "logistic")
     found = train(partitions, settings, start=far)
     assert found.converged
-    np.testing.assert_allclose(found.objectives[-1], train(partitions, settings).objectives[-1], rtol=1e-7)
+    np.testing.assert_allclose(found.objectives[-1], usual.objectives[-1], rtol=1e-7)
 
 
 @pytest.mark.parametrize("update", ["newton", "quasi-newton"])
