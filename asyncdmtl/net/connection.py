@@ -114,6 +114,10 @@ class Connection:
             raise self.failure
         self.link.write(self.session.send(message))
 
+    def be_patient(self, *, patient: bool) -> None:
+        """Permit the peer, while it is heard, to accept nothing for longer than the silence."""
+        self._monitor.patient = patient
+
     async def drain(self, seconds: float, option: str) -> None:
         """Wait until few of the written bytes still wait for the socket.
 

@@ -88,6 +88,7 @@ class Link(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._counted: KernelCount | None = None
+        self._held = False
 
     @property
     def made(self) -> bool:
@@ -170,6 +171,22 @@ class Link(asyncio.BufferedProtocol):
             self._owner.link_failed(tls_error(error, self._owner.peer), linger=True)
         else:
             self._owner.received(messages)
+        if self._held and self._transport is not None:
+            self._transport.pause_reading()
+
+    def hold(self, *, held: bool) -> None:
+        """Read nothing more while `held`, except by `read_once`."""
+        self._held = held
+        if self._transport is not None and self.open:
+            if held:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def read_once(self) -> None:
+        """Read what has arrived, up to the length of one buffer."""
+        if self._transport is not None and self.open:
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """Called by the event loop; the transport then closes by itself."""

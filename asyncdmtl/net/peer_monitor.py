@@ -41,9 +41,15 @@ class PeerMonitor:
         A function that returns the number of written bytes that the peer has not accepted.
     silence : float
         Seconds.
+
+    Attributes
+    ----------
+    patient : bool
+        Whether a peer that is heard may accept nothing for longer.
     """
 
     def __init__(self, connection: Monitored, unsent_bytes: Callable[[], int], silence: float) -> None:
+        self.patient = False
         self._connection = connection
         self._unsent_bytes = unsent_bytes
         self._silence = silence
@@ -85,7 +91,7 @@ class PeerMonitor:
     def _check(self) -> None:
         """Give the peer up if it is silent; else send a heartbeat if one is due, and check again later."""
         now, unsent = self._loop.time(), self._unsent_bytes()
-        if not unsent or unsent < self._unsent:
+        if self.patient or not unsent or unsent < self._unsent:
             self._taken = now
         self._unsent = unsent
         left = self._silence - (now - min(self._heard, self._taken))

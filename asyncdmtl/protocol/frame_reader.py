@@ -6,7 +6,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +67,15 @@ class FrameReader:
         memory is allocated. A new limit applies from the next frame on.
     progress : int
         A counter that grows with each frame, and with each `PROGRESS_BYTES` of a long one.
+    on_large_head : callable or None
+        Called with the length of a head of more than `SCRATCH_BYTES` bytes when it begins to arrive.
     """
 
     def __init__(self, head_limit: int, body_limit: int) -> None:
         self.head_limit = head_limit
         self.body_limit = body_limit
         self.progress = 0
+        self.on_large_head: Callable[[int], None] | None = None
         self._unreported = 0
         self._scratch = _Scratch()
         self._frame: _PartialFrame | None = None
@@ -161,6 +164,8 @@ class FrameReader:
             raise RemoteProtocolError(
                 f"frame announces a body of {body_length} bytes, permitted are at most {self.body_limit}"
             )
+        if head_length > SCRATCH_BYTES and self.on_large_head is not None:
+            self.on_large_head(head_length)
         return head_length, body_length
 
 

@@ -128,6 +128,10 @@ class Session:
         """True while the peer may still be told of a failure."""
         return self.state not in (State.FINISHED, State.CLOSED)
 
+    def watch_heads(self, announced: Callable[[int], None] | None) -> None:
+        """From now on, call a function with the length of each large head when it begins to arrive."""
+        self._reader.on_large_head = announced
+
     def send(self, message: Message) -> list[Buffer]:
         """The buffers that carry a message, to be written in their order; rows are not copied.
 

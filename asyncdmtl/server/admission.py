@@ -25,6 +25,7 @@ from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
 from asyncdmtl.protocol.messages.pieces import MAX_PIECES
 from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys
+from asyncdmtl.server.declaration_turns import DeclarationTurns
 from asyncdmtl.server.member import Member, check_prepared, claim, is_final, other_data
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import MAX_MEMBERS, Membership
@@ -83,6 +84,7 @@ class Admission:
         failed.on_delay = member_log.delayed
         self._strangers = Strangers[Connection](_make_room, clock)
         self._authenticator = Authenticator(run, security, failed, self._strangers, options.silence_timeout)
+        self._turns = DeclarationTurns(options.silence_timeout)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self) -> Connection:
@@ -113,14 +115,16 @@ class Admission:
     async def _admit(self, connection: Connection) -> None:
         """Admit a worker, or tell it why not. Neither affects other workers."""
         try:
-            member = await self._greet(connection)
+            with self._turns.turn(connection):
+                member = await self._greet(connection)
             self._strangers.leave(connection, joined=True)
         except AsyncDMTLError as error:
             # Not logged: connections of load balancers and monitors, which send nothing; and connections that
             # were closed to make room, which are reported together.
             if not (connection.link.nothing_received or isinstance(error, MadeRoomError)):
                 self._log.refused(connection, error)
-            await connection.fail(error)
+            # The connection keeps the error, whose traceback would keep the declaration.
+            await connection.fail(error.with_traceback(None))
             self._ledger.merge(connection.session.ledger, worker=REFUSED)
             return
         except asyncio.CancelledError:
@@ -180,7 +184,8 @@ class Admission:
             declared |= {part.id: part for part in message.partitions}
             if len(declared) > MAX_PARTITIONS:
                 raise RemoteProtocolError(f"partitions must be at most {MAX_PARTITIONS}, not {len(declared)}")
-            await asyncio.to_thread(check_surveys, message.partitions)
+            async with self._turns.checking:
+                await asyncio.to_thread(check_surveys, message.partitions)
             if isinstance(message, Declare):
                 return message, tuple(declared.values())
         raise RemoteProtocolError(f"a declaration must have at most {MAX_PIECES} pieces")

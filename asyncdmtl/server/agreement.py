@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,8 +112,15 @@ def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
 
 def check_surveys(declared: Iterable[Declaration]) -> None:
     """Raise UsageError if a survey is malformed. Large surveys take a second."""
-    for part in declared:
-        Survey.from_dict(part.survey)
+    # A search for cyclic references among so many objects would stop all threads for as long.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        for part in declared:
+            Survey.from_dict(part.survey)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def pooled(known: Mapping[str, Declaration], settings: Settings, holders: Callable[[str], str]) -> Encoding:

@@ -86,11 +86,14 @@ async def declare_and_encode(
     check = await asyncio.to_thread(state.check)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
     *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
+    # The server reads large declarations in turn.
+    connection.be_patient(patient=True)
     for part in some:
         await connection.send(DeclareSome(part), *limit)
     declare = Declare(last, state.round, state.over, check, machine, options.wants)
     await connection.send(declare, *limit)
     prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
+    connection.be_patient(patient=False)
     try:
         encoding = Encoding.from_dict(prepare.encoding)
     except UsageError as error:

@@ -145,3 +145,16 @@ def test_a_peer_that_takes_some_of_it_is_not_given_up(clock: Clock) -> None:
         connection.monitor.heard()
     assert not connection.given_up
     assert len(connection.beats) == 1
+
+
+def test_a_patient_end_waits_until_its_peer_takes_something(clock: Clock) -> None:
+    connection = Connection(clock, 10.0)
+    connection.monitor.patient = True
+    connection.monitor.start()
+    connection.unsent = 100
+    for _ in range(10):
+        connection.monitor.heard()
+        clock.pass_time(5.0)
+    assert connection.given_up == []
+    clock.pass_time(10.0)
+    assert [heard for _, heard in connection.given_up] == [False]

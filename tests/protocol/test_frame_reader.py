@@ -148,3 +148,13 @@ def test_progress_is_whole_frames_and_good_pieces_of_long_ones() -> None:
     assert frame.body.nbytes == 3 * PROGRESS_BYTES
     assert reader.progress >= 2
     assert reader.idle
+
+
+def test_large_heads_are_announced_when_they_begin() -> None:
+    reader, announced = FrameReader(1 << 20, 0), list[int]()
+    reader.on_large_head = announced.append
+    large = wire(b"x" * (SCRATCH_BYTES + 1))
+    reader.feed(wire(b"x" * 1000) + large[:100])
+    assert announced == [SCRATCH_BYTES + 1 + CHECK_BYTES]
+    assert len(reader.feed(large[100:])) == 1
+    assert len(announced) == 1

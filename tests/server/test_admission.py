@@ -329,6 +329,20 @@ async def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert failure.worker_may_return
 
 
+async def test_a_refused_declaration_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    fail = Connection.fail
+
+    async def note(connection: Connection, error: AsyncDMTLError) -> None:
+        kept.append(error.__traceback__)
+        await fail(connection, error)
+
+    monkeypatch.setattr(Connection, "fail", note)
+    async with running(cover=("p9",)) as run:
+        await refusal(run, declaring(PARTITIONS[0]))
+    assert kept == [None]
+
+
 async def test_a_machine_that_computes_other_bits_is_refused() -> None:
     here = Machine.here(SETTINGS.arithmetic)
     other = replace(here, digests={name: bytes(16) for name in vars(here)["digests"]})
