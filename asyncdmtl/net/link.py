@@ -171,7 +171,7 @@ class Link(asyncio.BufferedProtocol):
             self._owner.link_failed(tls_error(error, self._owner.peer), linger=True)
         else:
             self._owner.received(messages)
-        if self._held and self._transport is not None:
+        if self._held and self._transport is not None and self.open:
             self._transport.pause_reading()
 
     def hold(self, *, held: bool) -> None:
