@@ -23,6 +23,7 @@ class Arithmetic:
     gram: Callable[[Floats], Floats]
     eigh: Callable[[Floats], tuple[Floats, Floats]]
     left_svd: Callable[[Floats], tuple[Floats, Floats]]
+    singular_values: Callable[[Floats], Floats]
 
 
 def _fast_gram(A: Floats) -> Floats:
@@ -41,10 +42,17 @@ def _fast_left_svd(A: Floats) -> tuple[Floats, Floats]:
     return Vt.T, sigma
 
 
-REPRODUCIBLE = Arithmetic(products.matmul, products.gram, spectral.eigh, spectral.left_svd)
+def _fast_singular_values(A: Floats) -> Floats:
+    sigma = np.linalg.svd(A, compute_uv=False)
+    return sigma.astype(np.float64, copy=False)
+
+
+REPRODUCIBLE = Arithmetic(
+    products.matmul, products.gram, spectral.eigh, spectral.left_svd, spectral.singular_values
+)
 """The same bits on every machine."""
 
-FAST = Arithmetic(np.matmul, _fast_gram, _fast_eigh, _fast_left_svd)
+FAST = Arithmetic(np.matmul, _fast_gram, _fast_eigh, _fast_left_svd, _fast_singular_values)
 """BLAS and LAPACK: the same bits on machines with the same NumPy, BLAS and kind of CPU, on one thread."""
 
 ARITHMETICS: Mapping[str, Arithmetic] = MappingProxyType({"reproducible": REPRODUCIBLE, "fast": FAST})

@@ -21,8 +21,9 @@ from asyncdmtl.errors import UsageError
 # larger ones. A Gram matrix holds squares, so that a value of share s has an error of ε/s of the largest.
 _SHARE = 2.0**-5
 
-# Singular values below this share of the largest are rounding errors, and count as 0.
-_ROUNDING = 2.0**-60
+# Rows whose lengths are below this share of the largest singular value are rounding errors, and are not
+# decomposed any further.
+_ROUNDING = 2.0**-53
 
 
 def eigh(S: Floats) -> tuple[Floats, Floats]:
@@ -111,13 +112,38 @@ def svd(A: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def singular_values(A: Floats) -> Floats:
-    """`σ` (…, min(m, n)), largest first, of (…, m, n) matrices; UsageError if one is not finite."""
+    """`σ` (…, min(m, n)), largest first, of (…, m, n) matrices; UsageError if one is not finite.
+
+    The steps are those of `left_svd`, for all matrices together: rows whose values are found become 0.
+    """
+    _check_finite(A)
     m, n = A.shape[-2:]
-    wide = np.swapaxes(A, -1, -2) if m > n else A
-    sigma = np.empty((*A.shape[:-2], min(m, n)))
-    for place in np.ndindex(A.shape[:-2]):
-        sigma[place] = left_svd(wide[place])[1]
-    return sigma
+    if A.size == 0:
+        return np.zeros((*A.shape[:-2], min(m, n)))
+    wide = (np.swapaxes(A, -1, -2) if m > n else A).reshape(-1, min(m, n), max(m, n))
+    r = wide.shape[1]
+    scale = _powers_of_two(np.abs(wide).max(axis=(1, 2)))
+    rows = np.ldexp(wide, -scale[:, None, None])
+    sigma = np.zeros(rows.shape[:2])
+    done, largest = np.zeros(len(rows), np.intp), np.zeros(len(rows))
+    place, active = np.arange(r), np.arange(len(rows))
+    while len(active):
+        values, V = eigh(gram(rows))
+        rows = matmul(np.ascontiguousarray(np.swapaxes(V, 1, 2)[:, ::-1]), rows)
+        lengths = norm(rows, 2)
+        first = lengths.max(axis=1)
+        largest = np.maximum(largest, first)
+        large = values[:, ::-1] >= _SHARE * _SHARE * values[:, -1:]
+        good = np.where(large.all(axis=1), r, np.argmin(large, axis=1))
+        good = np.where(first <= _ROUNDING * largest, r, good)
+        end = np.minimum(done + good, r)
+        for i, k in enumerate(active):
+            sigma[k, done[i] : end[i]] = lengths[i, : end[i] - done[i]]
+        rows[place < good[:, None]] = 0.0
+        on = end < r
+        rows, done, largest, active = rows[on], end[on], largest[on], active[on]
+    descending = np.sort(sigma, axis=1)[:, ::-1]
+    return np.ldexp(descending, scale[:, None]).reshape(*A.shape[:-2], r)
 
 
 def _decomposed(A: Floats) -> tuple[Floats, Floats]:

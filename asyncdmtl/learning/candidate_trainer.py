@@ -10,7 +10,6 @@ best coupling and λ is as near as the run's tolerance asks.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,7 +29,6 @@ from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.statistics_selection import Selection, path_from
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
@@ -100,28 +98,7 @@ class CandidateTrainer(NewtonTrainer):
             The models outgrow the run's dtype.
         """
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
-        computed = False
-
-        def state_after() -> Floats:
-            nonlocal computed
-            self._take(vectors)
-            computed = True
-            state = self.state()
-            return np.concatenate([state, np.zeros(-len(state) % 8, np.uint8)]).view(np.float64)
-
-        state = shared(self._key(vectors), state_after)
-        if not computed:
-            self.restore(state.view(np.uint8)[: self.problem.state_bytes])
-
-    def _key(self, vectors: Floats) -> bytes:
-        """A digest of everything that a step depends on."""
-        problem = self.problem
-        h = hashlib.blake2b(digest_size=32, usedforsecurity=False)
-        known = problem.settings.as_dict(), problem.tasks, problem.features, problem.step_lengths
-        h.update(repr((known, problem.partitions_of, problem.weights.tolist())).encode())
-        for part in (*self.state_parts(), vectors):
-            h.update(np.ascontiguousarray(part).data)
-        return h.digest()
+        self._share(vectors, lambda: self._take(vectors))
 
     def baselines(self) -> dict[str, TaskModels]:
         """The models to compare with, see `Trainer.baselines`."""

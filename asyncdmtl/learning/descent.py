@@ -105,7 +105,7 @@ class Descent:
         following, better = here.copy(), np.zeros(len(here), np.bool_)
         go = np.flatnonzero(~(self.near(share) & (here == self.best).all(axis=(1, 2))))
         penalties, value = np.zeros(len(here)), np.full(len(here), np.inf)
-        penalties[go] = [self.coupling.penalty(models[:, : self._coupled]) for models in here[go]]
+        penalties[go] = self.coupling.penalties(here[go, :, : self._coupled])
         value[go] = total(losses[go], 1) + penalties[go]
         with np.errstate(invalid="ignore"):
             better[go] = value[go] <= self.objective[go] + _ROUNDING * np.abs(self.objective[go])

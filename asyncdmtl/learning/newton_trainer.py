@@ -6,6 +6,7 @@ see anyway (`secants`). Either way all take the steps of `descent`, at no byte.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.iterate import only_rounding
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.secants import Secants
+from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
@@ -51,6 +53,9 @@ class NewtonTrainer(Trainer):
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
         """Take a step, given what all tasks told; or go back along the last one.
 
+        Of the workers on one machine, one computes a step of Newton's method, and the others take over its
+        state. A quasi-Newton method has a long state, and each computes for itself.
+
         Raises
         ------
         DataError
@@ -64,15 +69,47 @@ class NewtonTrainer(Trainer):
         if self._begins_at_0(here):
             here = here.copy()
             here[:, -1], losses, gradients, H = at_intercepts(gradients, H, self._fixed[0])
-        if self._secants is not None:
+        if self._secants is None:
+            self._share(vectors, lambda: self._descend(here, losses, gradients, H))
+        else:
             if math.isfinite(self._descent.objective[0]):
                 self._secants.add(here - self._descent.best[0], gradients - self._descent.gradients[0])
-            H = self._secants.metric()
+            self._descend(here, losses, gradients, self._secants.metric())
+        self.zeros.note(self.W, lambda: gradients[:, : self.problem.coupled])
+
+    def _descend(self, here: Floats, losses: Floats, gradients: Floats, H: Floats) -> None:
         following, better = self._descent.step(here[None], losses[None], gradients[None], H[None])
         if better[0]:
             self._iterate.residual = float(self._descent.promised[0] + self._descent.gap[0])
         self.move(following[0])
-        self.zeros.note(self.W, lambda: gradients[:, : self.problem.coupled])
+
+    def _share(self, vectors: Floats, take: Callable[[], None]) -> None:
+        """Take a step with `take`, or take over the state of another worker of this machine after it."""
+        computed = False
+
+        def state_after() -> Floats:
+            nonlocal computed
+            take()
+            computed = True
+            state = self.state()
+            return np.concatenate([state, np.zeros(-len(state) % 8, np.uint8)]).view(np.float64)
+
+        state = shared(self._key(vectors), state_after)
+        if not computed:
+            self.restore(state.view(np.uint8)[: self.problem.state_bytes])
+
+    def _key(self, vectors: Floats) -> bytes:
+        """A digest of everything that a step depends on."""
+        problem = self.problem
+        h = hashlib.blake2b(digest_size=32, usedforsecurity=False)
+        known = problem.settings.as_dict(), problem.tasks, problem.features, problem.step_lengths
+        h.update(repr((known, type(self).__name__, problem.update, problem.coupling.strength)).encode())
+        h.update(
+            repr((problem.partitions_of, problem.weights.tolist(), sorted(problem.fixed.items()))).encode()
+        )
+        for part in (*self.state_parts(), vectors):
+            h.update(np.ascontiguousarray(part).data)
+        return h.digest()
 
     def _begins_at_0(self, here: Floats) -> bool:
         """Whether these are the first models, of logistic loss, and only their intercepts can be improved."""

@@ -118,7 +118,7 @@ class ProximalStep:
             once = self._problem.dtype == np.float32
             sigma = blocked_singular_values(self._wide_blocks, once=once, arithmetic=coupling.arithmetic)
             if sigma is not None:
-                return self._spectral.penalty_of(sigma)
+                return float(self._spectral.penalty_of(sigma))
         if coupling.columnwise:
             blocks: Iterator[Any] = map(self._iterate.ahead, self._blocks)
             return math.fsum(map(coupling.penalty, blocks))

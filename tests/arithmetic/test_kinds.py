@@ -31,3 +31,10 @@ def test_left_singular_vectors_belong_to_descending_singular_values(kind: Arithm
     # After rotation by the vectors, rows are orthogonal and have these lengths.
     rotated = U.T @ A
     assert rotated @ rotated.T == pytest.approx(np.diag(sigma**2), abs=1e-10)
+
+
+@pytest.mark.parametrize("kind", [REPRODUCIBLE, FAST], ids=["reproducible", "fast"])
+def test_singular_values_of_stacks_are_descending(kind: Arithmetic) -> None:
+    expected = np.linalg.svd(np.stack([A, 2.0 * A]), compute_uv=False)
+    assert kind.singular_values(np.stack([A, 2.0 * A])) == pytest.approx(expected)
+    assert kind.singular_values(A.T) == pytest.approx(expected[0])

@@ -78,6 +78,13 @@ def test_stacks_are_decomposed_one_by_one() -> None:
             assert np.array_equal(whole[i], alone)
 
 
+def test_singular_values_do_not_depend_on_the_rest_of_the_stack() -> None:
+    A = np.stack([[matrix(case, 13, 20) for case in CASES]])
+    for whole in (spectral.singular_values(A)[0], spectral.singular_values(A.swapaxes(2, 3))[0]):
+        for i, values in enumerate(whole):
+            assert np.array_equal(values, spectral.singular_values(A[:, i])[0])
+
+
 def test_the_largest_number_of_each_vector_is_positive() -> None:
     A = np.random.default_rng(1).normal(size=(9, 5))
     for vectors in (spectral.eigh(A.T @ A)[1], spectral.svd(A)[2].T, spectral.svd(A.T)[0]):
@@ -97,9 +104,13 @@ def test_bad_matrices_are_refused() -> None:
         spectral.eigh(np.array([[np.nan]]))
     with pytest.raises(UsageError, match="finite, got inf"):
         spectral.svd(np.array([[np.inf]]))
+    with pytest.raises(UsageError, match="finite, got inf"):
+        spectral.singular_values(np.array([[[1.0]], [[np.inf]]]))
 
 
 def test_matrices_without_rows() -> None:
     assert spectral.eigh(np.zeros((2, 0, 0)))[0].shape == (2, 0)
     assert spectral.singular_values(np.zeros((0, 0))).shape == (0,)
+    assert spectral.singular_values(np.zeros((2, 0, 3))).shape == (2, 0)
+    assert spectral.singular_values(np.zeros((0, 4, 3))).shape == (0, 3)
     assert [part.shape for part in spectral.svd(np.zeros((3, 0)))] == [(3, 0), (0,), (0, 0)]

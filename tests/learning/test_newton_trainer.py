@@ -4,6 +4,8 @@ from support.problems import make_settings
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning import shared_solutions
+from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -113,9 +115,31 @@ def test_a_state_goes_on_to_the_same_bits(update: str) -> None:
     other = make_trainer(problem, dict(enumerate(partitions)))
     other.restore(state)
     for trainer in (first, other):
+        shared_solutions._SOLVED.clear()
         trainer.packed_updates(packed)
         trainer.step(aggregates(packed))
     np.testing.assert_array_equal(first.state(), other.state())
+
+
+def test_of_several_members_in_one_process_one_computes_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions, settings = rare_labels(), settings_for("logistic", "newton", seed=11)
+    problem = Problem(settings, [p.info(settings) for p in partitions])
+    members = [make_trainer(problem, dict(enumerate(partitions))) for _ in range(2)]
+    step, computed = Descent.step, []
+
+    def counted(descent: Descent, *args: Floats) -> object:
+        computed.append(descent)
+        return step(descent, *args)
+
+    monkeypatch.setattr(Descent, "step", counted)
+    packed = np.empty((len(partitions), problem.wire.length))
+    for rounds in range(1, 4):
+        for member in members:
+            member.packed_updates(packed)
+        for member in members:
+            member.step([problem.aggregate(t, packed[list(S)]) for t, S in enumerate(problem.partitions_of)])
+        np.testing.assert_array_equal(members[0].state(), members[1].state())
+        assert computed == [members[0]._descent] * rounds  # type: ignore[attr-defined]
 
 
 def test_a_state_must_be_one() -> None:

@@ -41,6 +41,10 @@ class Coupling(ABC):
     def penalty(self, W: Floats) -> float:
         """`λ R(W)` of a (T, features) matrix."""
 
+    def penalties(self, models: Floats) -> Floats:
+        """`λ R(W)` (K,) of each of the matrices (K, T, features), up to rounding as `penalty` has it."""
+        return np.array([self.penalty(W) for W in models])
+
     @abstractmethod
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`argmin_U ½ ‖U − W‖_F² + step·λ R(U)`, a (T, features) matrix.

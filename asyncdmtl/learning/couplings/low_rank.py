@@ -19,15 +19,19 @@ class SpectralCoupling(Coupling):
 
     def penalty(self, W: Floats) -> float:
         """`λ R(W)`, from the singular values."""
-        return self.penalty_of(singular_values(W, self.arithmetic))
+        return float(self.penalty_of(singular_values(W, self.arithmetic)))
+
+    def penalties(self, models: Floats) -> Floats:
+        """`λ R(W)` of each matrix, from singular values that are computed together."""
+        return self.penalty_of(self.arithmetic.singular_values(models))
 
     def prox(self, W: Floats, step: float, out: Floats | None = None) -> Floats:
         """`W` with shrunk singular values, at the cost of one or two Gram matrices of the shorter side."""
         return map_singular_values(W, lambda sigma: self.shrunk(sigma, step), self.arithmetic)
 
     @abstractmethod
-    def penalty_of(self, sigma: Floats) -> float:
-        """`λ R(W)` of a matrix with singular values `sigma`."""
+    def penalty_of(self, sigma: Floats) -> Floats:
+        """`λ R(W)` (…) of matrices with singular values `sigma` (…, n)."""
 
     @abstractmethod
     def shrunk(self, sigma: Floats, step: float) -> Floats:
@@ -44,9 +48,9 @@ class NuclearNorm(SpectralCoupling):
 
     summary = "all models lie near one small subspace (nuclear norm)"
 
-    def penalty_of(self, sigma: Floats) -> float:
+    def penalty_of(self, sigma: Floats) -> Floats:
         """`λ Σ_i σ_i(W)`."""
-        return self.strength * float(total(sigma))
+        return self.strength * total(sigma, -1)
 
     def shrunk(self, sigma: Floats, step: float) -> Floats:
         """`max(σ_i − step·λ, 0)`."""
@@ -70,9 +74,9 @@ class TaskCovariance(SpectralCoupling):
 
     summary = "tasks share by a covariance that is learned (MTRL, half the squared nuclear norm)"
 
-    def penalty_of(self, sigma: Floats) -> float:
+    def penalty_of(self, sigma: Floats) -> Floats:
         """`½ λ (Σ_i σ_i(W))²`."""
-        norm = float(total(sigma))
+        norm = total(sigma, -1)
         return 0.5 * self.strength * norm * norm
 
     def shrunk(self, sigma: Floats, step: float) -> Floats:

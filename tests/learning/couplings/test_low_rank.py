@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.arrays import Floats
+from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.couplings.low_rank import NuclearNorm, SparseLowRank, SpectralCoupling, TaskCovariance
 
 
@@ -142,3 +143,9 @@ def test_nuclear_prox_of_long_matrices(shape: tuple[int, int]) -> None:
     threshold = float(np.median(sigma))
     expected = (left * np.maximum(sigma - threshold, 0)) @ right
     assert np.abs(NuclearNorm(threshold).prox(W, 1.0) - expected).max() < 1e-10
+
+
+@pytest.mark.parametrize("coupling", [NuclearNorm(2.0), TaskCovariance(2.0), SparseLowRank(2.0)])
+def test_penalties_of_a_stack_are_those_of_its_matrices(coupling: Coupling) -> None:
+    models = np.stack([with_singular_values(4.0, 2.0, 0.5), with_singular_values(1.0, 0.0, 0.0)])
+    assert coupling.penalties(models) == pytest.approx([coupling.penalty(W) for W in models], rel=1e-14)
