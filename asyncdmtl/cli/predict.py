@@ -30,7 +30,7 @@ from asyncdmtl.data.reading import Reading, normalised
 from asyncdmtl.data.table import Table
 from asyncdmtl.data.tables import read_table
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.losses import LOSSES, check_targets, predictions_of
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.report.console import make_console
@@ -187,7 +187,7 @@ class Predictor:
         if proba and self.models.loss != "logistic":
             raise UsageError("--proba", "needs a model of logistic loss", self.models.loss)
         if not LOSSES[self.models.loss].classification:
-            return {PREDICTION: scores + self.encoding.offset}
+            return {PREDICTION: predictions_of(self.models.loss, scores + self.encoding.offset)}
         names = self.encoding.classes or ("0", "1")
         labels = np.array([*map(_label, names), None], dtype=object)
         chosen = np.where(np.isnan(scores), 2, scores > 0.0)
@@ -204,11 +204,12 @@ class Predictor:
         Raises
         ------
         DataError
-            A target is none of the classes, or no number.
+            A target is none of the classes, or no number that suits the loss.
         """
         known = ~is_missing(table.columns[target]) & ~np.isnan(scores)
         y = np.full(table.rows, math.nan)
         y[known] = self.encoding.encode_target(table.columns[target][known])
+        check_targets(self.models.loss, y[known], f"column {target!r}")
         of_tasks = {task: rows[known[rows]] for task, rows in table.of_tasks().items()}
         decided = {task: (y[rows], scores[rows]) for task, rows in of_tasks.items() if len(rows)}
         return compare({"coupled": decided}, self.models.loss, metrics_for(self.models.loss)[0])

@@ -193,9 +193,14 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if chosen["strategy"] == "linear" and chosen["strength"] is None:
         rule = "must be a number for --strategy linear: statistics, by which λ is chosen, are no real numbers"
         raise UsageError("--strength", rule, AUTO)
+    if (chosen["strategy"], chosen["loss"]) == ("linear", "poisson"):
+        raise UsageError(
+            "--strategy", "must not be linear for poisson loss, which gradients do not train", "linear"
+        )
     if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
         chosen["update"] = "gradient"
-    if chosen["update"] == AUTO and not chosen.get("tolerance") and chosen["strength"] is not None:
+    fixed = not chosen.get("tolerance") and chosen["strength"] is not None
+    if chosen["update"] == AUTO and fixed and chosen["loss"] != "poisson":
         # A fixed number of rounds asks for early stopping, which statistics cannot do: they give the optimum.
         chosen["update"] = "gradient"
     if chosen.get("accelerated") is None:

@@ -22,6 +22,7 @@ from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.surveys import Survey
 from asyncdmtl.data.table import TableSpec
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 
@@ -74,7 +75,7 @@ class Loaded:
         Raises
         ------
         DataError
-            Names the column that cannot be encoded.
+            Names the column that cannot be encoded, or targets of test rows that do not suit the loss.
         """
         surveys = {stored.id: Survey.from_dict(stored.declaration().survey) for stored in self.stored}
         encoding = pool(surveys, settings.loss, standardise=settings.standardise, centre=settings.centred)
@@ -85,6 +86,7 @@ class Loaded:
                 test[task] = encoded.X, encoded.y
             else:
                 test[task] = rows
+            check_targets(settings.loss, test[task][1], f"test rows of task {task!r}")
         return Prepared(tuple(stored.encoded(encoding) for stored in self.stored), test, encoding)
 
 

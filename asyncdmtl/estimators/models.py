@@ -21,6 +21,7 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.estimators.base import CodedMultiTask, plain
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.running import is_remote
+from asyncdmtl.learning.losses import predictions_of
 from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.statistics_selection import Selection
@@ -41,7 +42,7 @@ class _Regressor(RegressorMixin, CodedMultiTask):  # type: ignore[misc]
         self.coef_, self.intercept_ = self._train(frames, targets)
 
     def _predicted(self, scores: Floats) -> Floats:
-        return scores
+        return predictions_of(self.loss, scores)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -176,7 +177,8 @@ class CodedMultiTaskRegressor(_Regressor):
         models of these rows (`Coupling.critical_strength`), or the λ of a server elsewhere. The estimators
         with CV in their name choose λ.
     loss : str
-        "squared" (half the square) or "huber" (the same up to a residual of 1, then linear).
+        "squared" (half the square), "huber" (the same up to a residual of 1, then linear) or "poisson" (half
+        the Poisson deviance, for targets of at least 0: predictions are `exp(x·w + b)`).
     edges : sequence of (task, task, weight)
         Pairs of tasks that resemble each other, for the coupling "graph".
     aggregate : str

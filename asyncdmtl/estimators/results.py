@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.svm import LinearSVC
@@ -53,8 +53,9 @@ class Results:
 
         Returns
         -------
-        LinearRegression for a regressor; LogisticRegression or, for squared hinge loss, LinearSVC for two
-        classes; OneVsRestClassifier of these for more. It predicts as this estimator does for the task.
+        LinearRegression for a regressor, or PoissonRegressor under Poisson loss; LogisticRegression or, for
+        squared hinge loss, LinearSVC for two classes; OneVsRestClassifier of these for more. It predicts as
+        this estimator does for the task.
 
         Raises
         ------
@@ -67,6 +68,8 @@ class Results:
         t = self.tasks_.index(task)
         coef, intercept = self.coef_[t], self.intercept_[t]
         if not hasattr(self, "classes_"):
+            if self.loss == "poisson":
+                return self._as_fitted(_poisson(), coef, float(intercept))
             return self._as_fitted(LinearRegression(), coef, float(intercept))
         kind = _CLASSES[self.loss]
         if coef.ndim == 1:
@@ -125,3 +128,10 @@ class Results:
         if classes is not None:
             model.classes_ = classes
         return model
+
+
+def _poisson() -> Any:
+    """A PoissonRegressor with the loss that `predict` takes its link from, and `fit` sets."""
+    model = PoissonRegressor()
+    model._base_loss = model._get_loss()
+    return model

@@ -19,6 +19,7 @@ import numpy as np
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.curvature import second_derivatives
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.tasks import Partition, TaskModels, merged, whole_tasks
 from asyncdmtl.plan.placement import natural_key
@@ -90,7 +91,7 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
     weights = np.ones(rows.rows) if rows.weights is None else rows.weights
     counted = weights > 0.0
     X, y, weights = rows.X[counted], rows.y[counted], weights[counted]
-    if LOSSES[loss].classification and y.min() == y.max():
+    if (LOSSES[loss].classification and y.min() == y.max()) or (loss == "poisson" and not y.any()):
         return np.zeros(rows.features), _constant(loss, y[0], float(weights.sum())) if intercept else 0.0
     centre = weights @ X / weights.sum() if intercept else np.zeros(rows.features)
     X = X - centre
@@ -106,8 +107,8 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
 
 
 def _constant(loss: str, y: float, rows: float) -> float:
-    """The score of a task of one class: margin 1, or the odds if each class had one row more."""
-    size = math.log(rows + 1.0) if loss == "logistic" else 1.0
+    """The score of a task of one class, or of no counts: that of one row more of the other, or margin 1."""
+    size = math.log(rows + 1.0) if loss in ("logistic", "poisson") else 1.0
     return size if y else -size
 
 
@@ -163,7 +164,7 @@ class _Regularised:
         held = ridge + _INTERCEPT_RIDGE * self.weights.sum() * (1.0 - self._penalised)
         value = float(self.weights @ values) + 0.5 * float(ridge @ u**2)
         gradient = (self.weights * derivatives) @ self.A + ridge * u
-        curvatures = self.weights * _curvatures(self.loss, s - self.y, derivatives)
+        curvatures = self.weights * second_derivatives(self.loss, s, self.y, derivatives, sharp=False)
         hessian = (self.A * curvatures[:, None]).T @ self.A
         hessian[np.diag_indices_from(hessian)] += held
         return value, gradient, hessian
@@ -173,7 +174,7 @@ class _Regularised:
         s, loss = self.A @ u, LOSSES[self.loss]
         _, derivatives = loss.value_and_derivative(s, self.y)
         leverages = self.weights * (_solved(hessian, self.A.T).T * self.A).sum(axis=1)
-        curvatures = _curvatures(self.loss, s - self.y, derivatives)
+        curvatures = second_derivatives(self.loss, s, self.y, derivatives, sharp=False)
         kept = np.maximum(1.0 - leverages * curvatures, 1e-10)
         values, _ = loss.value_and_derivative(s + leverages * derivatives / kept, self.y)
         return float(self.weights @ values)
@@ -188,17 +189,3 @@ def _solved(matrix: Floats, right: Floats) -> Floats:
     with single_threaded():
         solution: Floats = cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False)
     return solution
-
-
-def _curvatures(loss: str, r: Floats, derivatives: Floats) -> Floats:
-    """Second derivatives of the loss with respect to the score, given `s − y` and the first derivatives.
-
-    Huber loss has second derivative 0 for outliers. For it, the result is the curvature of the parabola that
-    touches the loss from above.
-    """
-    size = np.abs(derivatives)
-    if loss == "logistic":
-        return size * (1.0 - size)
-    if loss == "squared_hinge":
-        return (size > 0.0).astype(np.float64)
-    return np.divide(derivatives, r, out=np.ones_like(r), where=r != 0.0)

@@ -24,7 +24,7 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, Told, descent_numbers
 from asyncdmtl.learning.comparison import Comparison
 from asyncdmtl.learning.couplings.base import Coupling
-from asyncdmtl.learning.curvature import at_intercepts
+from asyncdmtl.learning.curvature import at_intercepts, log_means
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
@@ -181,18 +181,24 @@ class CandidateTrainer(NewtonTrainer):
     def _place_intercepts(self, told: Told) -> None:
         """Give all candidates the best models without coefficients, by what was told at models of 0."""
         slopes, pull = told.gradients[0, ..., -1], told.H[0, ..., -1, -1]
-        if self.problem.settings.loss != "logistic":
+        if self.problem.settings.loss == "poisson":
+            intercepts, nothing = log_means(slopes, told.shares * self._weights())
+            self._fixed = np.where(nothing, intercepts, np.nan)
+        elif self.problem.settings.loss != "logistic":
             intercepts = -slopes / np.where(pull > 0.0, pull, 1.0)
         else:
             one_class = np.abs(slopes) >= 0.5 * _ONE_CLASS
             odds = (0.5 - slopes) / np.where(one_class, 1.0, 0.5 + slopes)
-            weights = np.array([total(self.problem.weights[list(S)]) for S in self.problem.partitions_of])
-            far = log1p(told.shares * weights)
+            far = log1p(told.shares * self._weights())
             intercepts = np.where(
                 one_class, np.where(slopes < 0.0, far, -far), log(np.where(one_class, 1.0, odds))
             )
             self._fixed = np.where(one_class, intercepts, np.nan)
         self._models[..., -1] = intercepts
+
+    def _weights(self) -> Floats:
+        """The weight (T,) of the rows of each task."""
+        return np.array([total(self.problem.weights[list(S)]) for S in self.problem.partitions_of])
 
     def _set_out(self, told: Told) -> None:
         """Find the paths, and let all candidates begin."""
@@ -251,7 +257,7 @@ class CandidateTrainer(NewtonTrainer):
         near = np.array([each.near(_ENOUGH)[1:].all() for each in self._descents])
         ended = near[self._hopeful()].all() and (self._comparison is None or self._comparison.near)
         low = descent.objective[0] <= self._floor(descent.coupling)
-        self._iterate.residual = math.inf if not ended else 0.0 if low else gap
+        self._iterate.residual = math.inf if not ended else 0.0 if low else self._residual_of(descent)
         residual = self._iterate.residual
         self.move(self._models[self._best, 0])
         if not math.isfinite(residual):

@@ -162,7 +162,7 @@ def describe_candidates(
         shares = batch.shares(np.where(kept, derivatives, 0.0))
         blocks[:, :, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
         for p in range(wire.paths):
-            curvatures = second_derivatives(loss, s[p] - batch.y, derivatives[p], sharp=bool(sharp[p, k]))
+            curvatures = second_derivatives(loss, s[p], batch.y, derivatives[p], sharp=bool(sharp[p, k]))
             weighted = X * batch.shares(np.where(kept, curvatures, 0.0))[:, :, None]
             blocks[:, p, k, 2 + d :] = matmul(columns, weighted)[:, i, j]
     told_of_candidates = wire.length - wire.compared

@@ -9,12 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.elementary import log, softplus
+from asyncdmtl.arithmetic.elementary import log, log1p, softplus
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.batches import Batch
+
+# A mean target up to this counts as 0: it is the rounding of a mean over rows.
+_NO_COUNTS = 1e-12
 
 
 class SecondOrderWire:
@@ -44,8 +48,8 @@ class SecondOrderWire:
         return vectors[:, 0].copy(), vectors[:, 1 : 1 + self.d].copy(), H
 
 
-def second_derivatives(loss: str, r: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
-    """Second derivatives of a loss by the score, row by row, given `s − y` and the first derivatives.
+def second_derivatives(loss: str, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+    """Second derivatives of a loss by the score, row by row, given scores, targets and first derivatives.
 
     For outliers, the curvature of some losses is 0. Unless `sharp`, the result there is the curvature of the
     parabola that touches the loss from above, so that a step never predicts too large a decrease.
@@ -55,11 +59,14 @@ def second_derivatives(loss: str, r: Floats, derivatives: Floats, *, sharp: bool
         return size * (1.0 - size)
     if loss == "squared_hinge":
         return (size > 0.0).astype(np.float64)
+    if loss == "poisson":
+        return np.maximum(derivatives + y, 0.0)
     if loss == "huber":
+        r = s - y
         wild = np.abs(r) > 1.0
         above = np.divide(size, np.abs(r), out=np.ones_like(r), where=wild)
         return np.where(wild, 0.0, 1.0) if sharp else above
-    return np.ones_like(r)
+    return np.ones_like(derivatives)
 
 
 def describe(
@@ -115,3 +122,19 @@ def at_intercepts(gradients: Floats, H: Floats, fixed: Floats) -> tuple[Floats, 
     there[..., -1] = np.where(free, 0.0, gradients[..., -1])
     flatter = 2.0 * np.sqrt(share * (1.0 - share))
     return intercepts, losses, there, flatter[..., None, None] * H
+
+
+def log_means(slopes: Floats, weights: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """The best intercepts of Poisson models without coefficients, and where all targets are 0.
+
+    There, the best intercept would be −∞: it is that of one count more in `n + 1` rows.
+
+    Parameters
+    ----------
+    slopes : float64 array
+        The derivatives by the intercepts at models of 0: 1 minus the mean target.
+    weights : float64 array of the same shape
+        The weights `n` of the rows.
+    """
+    nothing = slopes >= 1.0 - _NO_COUNTS
+    return np.where(nothing, -log1p(weights), log(np.where(nothing, 1.0, 1.0 - slopes))), nothing

@@ -132,7 +132,7 @@ class LocalUpdates:
             curvatures = None
             if wire.curvature:
                 curvatures = second_derivatives(
-                    settings.loss, self._scores(batch) - batch.y, derivatives, sharp=self.sharp
+                    settings.loss, self._scores(batch), batch.y, derivatives, sharp=self.sharp
                 )
             describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
         fixed = [self._problem.task_of[n] in self._problem.fixed for n in self.own]

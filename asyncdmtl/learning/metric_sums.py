@@ -2,9 +2,9 @@
 
 Sums of several partitions can be added, so that metrics of a task, and of all tasks, need no rows. For a
 regression they are the number of rows, mean and scatter of the targets, and the squared errors of each kind
-of models. For a classification they are histograms of the scores of either class: the accuracy follows
-exactly, and the area under the ROC curve but for rows of both classes whose scores share a bin, each pair of
-which counts half.
+of models; under Poisson loss, half the deviances in place of scatter and squared errors. For a classification
+they are histograms of the scores of either class: the accuracy follows exactly, and the area under the ROC
+curve but for rows of both classes whose scores share a bin, each pair of which counts half.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from asyncdmtl.arithmetic.sums import mean, sum_of_squares
+from asyncdmtl.arithmetic.elementary import log
+from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.losses import LOSSES
@@ -91,6 +92,37 @@ class SquaredErrors:
         if not isinstance(centre, float) or not abs(centre) <= math.sqrt(LARGEST):
             raise ValueError("a mean that is none, or too large")
         return cls(_count(rows), centre, _sum(scatter), found)
+
+
+@dataclass(frozen=True, eq=False)
+class Deviances(SquaredErrors):
+    """Sums of a regression under Poisson loss: `scatter` and `errors` are half the Poisson deviances."""
+
+    @classmethod
+    def of(cls, y: Floats, scores: Mapping[str, Floats]) -> Deviances:
+        """The sums of some rows: targets (rows,), and scores (rows,) of each kind."""
+        centre = float(mean(y, 0))
+        errors = {kind: _half_deviance(y, s) for kind, s in scores.items()}
+        return cls(len(y), centre, _about(y, centre), errors)
+
+    @classmethod
+    def merged(cls, parts: Sequence[SquaredErrors]) -> Deviances:
+        """The sums of all rows together, of the kinds that all parts have."""
+        rows = sum(part.rows for part in parts)
+        centre = math.fsum(part.rows * part.mean for part in parts) / rows
+        means = np.array([part.mean for part in parts])
+        counts = np.array([float(part.rows) for part in parts])
+        # Half the deviance about another mean is that about the own mean, and that of all rows being there.
+        between = _about(means, centre, counts)
+        kinds = _shared([part.errors for part in parts])
+        errors = {kind: math.fsum(part.errors[kind] for part in parts) for kind in kinds}
+        return cls(rows, centre, math.fsum([*(part.scatter for part in parts), between]), errors)
+
+    def metric(self, name: str, kind: str) -> float:
+        """The mean Poisson deviance or D² of a kind of models; NaN if it is undefined."""
+        if name == "Poisson deviance":
+            return 2.0 * self.errors[kind] / self.rows
+        return 1.0 - self.errors[kind] / self.scatter if self.scatter > 0.0 else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +234,19 @@ def merged(parts: Sequence[MetricSums]) -> MetricSums:
     return type(parts[0]).merged(parts)  # type: ignore[arg-type]
 
 
+def _half_deviance(y: Floats, scores: Floats, weights: Floats | None = None) -> float:
+    values, _ = LOSSES["poisson"].value_and_derivative(scores, y)
+    return max(float(total(values if weights is None else weights * values)), 0.0)
+
+
+def _about(y: Floats, centre: float, weights: Floats | None = None) -> float:
+    """Half the deviance about a mean."""
+    return _half_deviance(y, log(np.full(len(y), centre)), weights) if centre > 0.0 else 0.0
+
+
 def _kind_of(loss: str) -> type[SquaredErrors] | type[Histograms]:
+    if loss == "poisson":
+        return Deviances
     return Histograms if LOSSES[loss].classification else SquaredErrors
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from asyncdmtl.arithmetic.elementary import expit
+from asyncdmtl.arithmetic.elementary import expit, log
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import TaskModels
@@ -86,6 +86,8 @@ def measure(decided: Mapping[str, Decided], metric: str) -> Scores:
 
 def metrics_for(loss: str) -> tuple[str, str]:
     """The two metrics to show for a loss, the more informative first."""
+    if loss == "poisson":
+        return ("Poisson deviance", "D²")
     return ("ROC AUC", "accuracy") if LOSSES[loss].classification else ("RMSE", "R²")
 
 
@@ -142,6 +144,19 @@ def _r2(y: Floats, scores: Floats) -> float:
     return 1.0 - float(((y - scores) ** 2).sum() / ((y - y.mean()) ** 2).sum())
 
 
+def _deviance(y: Floats, scores: Floats) -> float:
+    """The mean Poisson deviance of the means `exp(score)`."""
+    values, _ = LOSSES["poisson"].value_and_derivative(scores, y)
+    return 2.0 * float(np.mean(values)) if len(y) else math.nan
+
+
+def _explained_deviance(y: Floats, scores: Floats) -> float:
+    """The share of the deviance about the mean target that the models explain."""
+    if not len(y) or y.min() == y.max():
+        return math.nan
+    return 1.0 - _deviance(y, scores) / _deviance(y, log(np.full(len(y), y.mean())))
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "ROC AUC": Metric(_roc_auc, higher_is_better=True),
@@ -152,5 +167,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "Brier score": Metric(_brier, higher_is_better=False),
         "RMSE": Metric(_rmse, higher_is_better=False),
         "R²": Metric(_r2, higher_is_better=True),
+        "Poisson deviance": Metric(_deviance, higher_is_better=False),
+        "D²": Metric(_explained_deviance, higher_is_better=True),
     }
 )

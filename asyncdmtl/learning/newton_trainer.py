@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts
+from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, log_means
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.iterate import only_rounding
 from asyncdmtl.learning.problem import Problem
@@ -68,6 +68,14 @@ class NewtonTrainer(Trainer):
         here = self.W.astype(np.float64)
         if self._begins_at_0(here):
             here = here.copy()
+            if self.problem.settings.loss == "poisson":
+                # The next round tells what is there.
+                free = np.isnan(self._fixed[0])
+                best, _ = log_means(np.where(free, gradients[:, -1], 0.0), np.ones(len(here)))
+                here[:, -1] = np.where(free, best, self._fixed[0])
+                self.move(here)
+                self._iterate.residual = math.inf
+                return
             here[:, -1], losses, gradients, H = at_intercepts(gradients, H, self._fixed[0])
         if self._secants is None:
             self._share(vectors, lambda: self._descend(here, losses, gradients, H))
@@ -80,7 +88,7 @@ class NewtonTrainer(Trainer):
     def _descend(self, here: Floats, losses: Floats, gradients: Floats, H: Floats) -> None:
         following, better = self._descent.step(here[None], losses[None], gradients[None], H[None])
         if better[0]:
-            self._iterate.residual = float(self._descent.promised[0] + self._descent.gap[0])
+            self._iterate.residual = self._residual_of(self._descent)
         self.move(following[0])
 
     def _share(self, vectors: Floats, take: Callable[[], None]) -> None:
@@ -111,10 +119,25 @@ class NewtonTrainer(Trainer):
             h.update(np.ascontiguousarray(part).data)
         return h.digest()
 
+    def _residual_of(self, descent: Descent) -> float:
+        """What `Trainer.residual` is after a step of all rows.
+
+        Under Poisson loss it is infinite while the run must go on: a step that goes too far makes the
+        objective so huge that any residual would be a small share of it.
+        """
+        residual, settings = float(descent.promised[0] + descent.gap[0]), self.problem.settings
+        if settings.loss == "poisson" and residual > settings.tolerance * float(descent.objective[0]):
+            return math.inf
+        return residual
+
     def _begins_at_0(self, here: Floats) -> bool:
-        """Whether these are the first models, of logistic loss, and only their intercepts can be improved."""
+        """Whether these are the first models, of logistic or Poisson loss, with intercepts to be improved."""
         problem = self.problem
-        if problem.settings.loss != "logistic" or problem.update != "newton" or problem.d == problem.coupled:
+        if (
+            problem.settings.loss not in ("logistic", "poisson")
+            or problem.update != "newton"
+            or problem.d == problem.coupled
+        ):
             return False
         begun = np.where(np.isnan(self._fixed[0]), here[:, -1], 0.0)
         return self._iterate.steps == 0 and not here[:, :-1].any() and not begun.any()

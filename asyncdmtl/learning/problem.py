@@ -326,7 +326,7 @@ class Problem:
         return Wire(self.settings.compression, self.d, self.dtype)
 
     def _fixed_intercepts(self) -> dict[int, float]:
-        if self.settings.loss != "logistic" or self.coupled == self.d:
+        if self.settings.loss not in ("logistic", "poisson") or self.coupled == self.d:
             return {}
         fixed = {}
         for t, S in enumerate(self.partitions_of):

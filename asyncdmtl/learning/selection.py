@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -160,15 +161,20 @@ def _path(
 
 def critical_strength(partitions: Sequence[Partition], settings: Settings) -> float:
     """`Coupling.critical_strength` for these rows: the first λ of a path."""
-    settings = replace(settings, update="gradient", learner="", epochs=1)
+    settings = replace(settings, update=_steps_of(settings), learner="", epochs=1)
     infos = [partition.info(settings) for partition in partitions]
     problem = Problem(settings, infos)
     trainer = Trainer(problem, dict(enumerate(partitions)))
     if problem.coupled < problem.d:
         trainer.place(range(len(problem.tasks)), _intercepts(partitions, settings))
-    updates = np.empty((len(infos), problem.d), problem.dtype)
-    trainer.local_updates(updates)
+    if isinstance(problem.wire, SecondOrderWire):
+        updates = np.empty((len(infos), problem.wire.length))
+        trainer.packed_updates(updates)
+    else:
+        updates = np.empty((len(infos), problem.d), problem.dtype)
+        trainer.local_updates(updates)
     Z = np.array([problem.aggregate(t, updates[list(S)]) for t, S in enumerate(problem.partitions_of)])
+    Z = problem.wire.split(Z)[1] if isinstance(problem.wire, SecondOrderWire) else Z
     gradients = Z[:, : problem.coupled].astype(np.float64)
     return problem.coupling.critical_strength(gradients, 1.0 / float(problem.step_lengths[0]))
 
@@ -177,13 +183,18 @@ def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[
     """Models (T, d) with fitted free intercepts and coefficients of 0."""
     blank = [replace(p, X=np.zeros((p.rows, 1))) for p in partitions]
     plain = replace(
-        settings, coupling="none", edges=(), update="gradient", learner="", epochs=1, accelerated=True,
-        rounds=1000, tolerance=1e-10, dtype="float64",
+        settings, coupling="none", edges=(), update=_steps_of(settings), learner="", epochs=1,
+        accelerated=True, rounds=1000, tolerance=1e-10, dtype="float64",
     )  # fmt: skip
     fitted = train(blank, plain).models.intercept_
     models = np.zeros((len(fitted), partitions[0].features + 1))
     models[:, -1] = fitted
     return models
+
+
+def _steps_of(settings: Settings) -> str:
+    """The updates by which intercepts and the gradients there are found."""
+    return "newton" if settings.loss == "poisson" else "gradient"
 
 
 def _splits(

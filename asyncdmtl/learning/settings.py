@@ -51,8 +51,9 @@ class Settings:
     Attributes
     ----------
     loss, aggregate, coupling : str
-        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. The coupling may be "auto": cross-validation chooses
-        one of `AUTO_COUPLINGS`, or of `AUTO_BY_STEPS`.
+        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. Poisson loss needs updates
+        "newton" or "auto". The coupling may be "auto": cross-validation chooses one of `AUTO_COUPLINGS`, or
+        of `AUTO_BY_STEPS`.
     strength : float or None
         λ, at least 0. With None, cross-validation across the sites that hold the rows chooses it.
     edges : tuple of (task, task, weight)
@@ -185,7 +186,7 @@ class Settings:
     @property
     def centred(self) -> bool:
         """Whether targets from files that are numbers are shifted to mean 0; the intercept holds the mean."""
-        return self.standardise and self.has_intercept
+        return self.standardise and self.has_intercept and self.loss != "poisson"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON and msgpack, which `from_dict` reads."""
@@ -220,6 +221,11 @@ class Settings:
                 raise UsageError("update", rule, self.update)
         if self.update in ("newton", "quasi-newton"):
             self._check_second_order()
+        if self.loss == "poisson":
+            if self.update not in (AUTO, "newton"):
+                rule = "must be auto or newton for poisson loss, whose curvature has no bound"
+                raise UsageError("update", rule, self.update)
+            self._check_told_by("poisson", "poisson loss")
         if self.update == "model" and self.accelerated:
             raise UsageError("accelerated", "must be false for updates that are models", self.accelerated)
         if self.update != "model" and (self.learner or self.epochs != 1):

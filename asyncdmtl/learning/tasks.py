@@ -17,7 +17,7 @@ from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.losses import LOSSES, check_targets
+from asyncdmtl.learning.losses import LOSSES, check_targets, predictions_of
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.smoothness import largest_eigenvalue_bound
 
@@ -45,7 +45,8 @@ class PartitionInfo:
 
     `weight` is the sum of the weights of its rows (the number of rows, if they have no weights).
     `smoothness` is `Partition.smoothness` for the columns that the coupling involves. `classes` names the
-    labels of the partition under a loss for classification: "0", "1", or "01" for both; else it is empty.
+    labels of the partition under a loss for classification: "0", "1", or "01" for both; under Poisson loss it
+    is "0" if all targets are 0; else it is empty.
     `held` counts the rows that its holders keep for tests, beside `rows`.
     """
 
@@ -189,6 +190,8 @@ class Partition:
         stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
         smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
         classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
+        if settings.loss == "poisson" and not self.y.any():
+            classes = "0"
         return PartitionInfo(
             self.id, self.task, self.digest(), self.rows, self.weight, self.features, smoothness, classes
         )
@@ -279,13 +282,17 @@ class TaskModels:
     def predict(self, X: ArrayLike, task: str) -> Floats:
         """Values for a regression, labels 0.0 and 1.0 for a classification: (rows,) float64.
 
+        Under Poisson loss values are means, `exp` of the scores.
+
         Raises
         ------
         UsageError
             As `decision_function`.
         """
         scores = self.decision_function(X, task)
-        return (scores > 0.0).astype(np.float64) if LOSSES[self.loss].classification else scores
+        if LOSSES[self.loss].classification:
+            return (scores > 0.0).astype(np.float64)
+        return predictions_of(self.loss, scores)
 
     def predict_proba(self, X: ArrayLike, task: str) -> Floats:
         """Probabilities of the labels 0 and 1 under logistic loss: (rows, 2) float64.

@@ -49,6 +49,9 @@ LOADS = 2
 # larger ones takes seconds in each round.
 METRIC_NUMBERS = 1 << 20
 
+# The reason against steps by gradients, whose length follows from a bound.
+_NO_BOUND = "the curvature of poisson loss has no bound"
+
 # Couplings that a single task has no use for, or that are ridge regression then.
 _OF_SEVERAL = ("mean-regularised", "mean", "covariance")
 
@@ -170,7 +173,8 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
         return settings.update
     best = cheapest(made, len(infos))
     if best is None:
-        raise DataError(f"partition {smallest.id!r}", made[0].reason, smallest.rows)
+        reason = made[0 if settings.loss == "squared" else 1].reason
+        raise DataError(f"partition {smallest.id!r}", reason, smallest.rows)
     return best.update
 
 
@@ -221,8 +225,12 @@ def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
         return f"the metrics of {tasks} tasks would be {tasks * d * d} numbers, more than {METRIC_NUMBERS}"
     if not settings.accelerated:
         return "gradients are to be plain"
+    if settings.loss == "poisson":
+        return _NO_BOUND
     return _why_no_curvature(settings) or _why_no_gradients(settings)
 
 
 def _why_no_gradients(settings: Settings) -> str:
+    if settings.loss == "poisson":
+        return _NO_BOUND
     return "λ is chosen by statistics or Newton's steps" if settings.chooses else ""

@@ -12,6 +12,7 @@ from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError
+from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.metric_sums import sums_of
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo, TaskModels
@@ -84,6 +85,8 @@ class OwnPartitions:
         if self._encoded_with != (encoding, settings):
             encoded = [train.encoded(encoding) for train, _ in self._split]
             tests = [test.encoded(encoding) for _, test in self._split if test is not None]
+            for test in tests:
+                check_targets(settings.loss, test.y, f"test rows of partition {test.id!r}")
             self._encoded = {partition.id: partition for partition in encoded}
             self._tests = {partition.id: partition for partition in tests}
             held = {partition.id: partition.rows for partition in tests}

@@ -299,3 +299,13 @@ def test_a_single_model_needs_no_column_of_tasks_and_rows_may_come_on_stdin(tmp_
     for name in ("-", "/dev/stdin"):
         piped = CliRunner().invoke(predict.main, [str(tmp_path / "one.npz"), name], input=text)
         assert written(piped.stdout) == expected
+
+
+def test_counts_are_powers_of_scores(tmp_path: Path) -> None:
+    model, counts = saved(tmp_path, "poisson"), ROWS.assign(ill=[1.0, 0.0, 2.0, np.nan, 3.0])
+    found = json.loads(run(model, rows_in(tmp_path, counts), "--score", "--format", "json").stdout)
+    predicted = [each["prediction"] for each in found["predictions"]]
+    np.testing.assert_allclose(predicted, np.exp(SCORES))
+    assert found["metrics"]["name"] == "Poisson deviance"
+    with pytest.raises(DataError, match="targets of column 'ill' must be at least 0 for poisson loss"):
+        run(model, rows_in(tmp_path, counts.assign(ill=-1.0)), "--score")

@@ -68,3 +68,8 @@ def test_many_tasks_are_summed_up(tmp_path: Path) -> None:
 def test_a_task_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--only must be of the 2 tasks of the model, got 't7'"):
         run(saved(tmp_path), "--only", "t7")
+
+
+def test_counts_are_predicted_by_powers(tmp_path: Path) -> None:
+    text = run(saved(tmp_path, "poisson")).stdout
+    assert "Loss poisson; predicts ill: e to the power of the sum." in text

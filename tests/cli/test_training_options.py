@@ -97,3 +97,9 @@ def test_files_without_edges_are_refused(tmp_path: Path, text: str) -> None:
 def test_no_strength_is_asked_for_where_it_has_no_effect(coupling: str) -> None:
     settings = make_settings({**TABLE_DEFAULTS, "loss": "squared"}, parse("--coupling", coupling))
     assert settings.strength == 0.0
+
+
+def test_counts_take_newtons_steps_for_any_number_of_rounds() -> None:
+    assert settings_of("--loss=poisson", "--tolerance=0").update == "auto"
+    with pytest.raises(UsageError, match="--strategy must not be linear for poisson loss"):
+        settings_of("--loss=poisson", "--strategy=linear")

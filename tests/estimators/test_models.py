@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, SGDRegressor
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, SGDRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
@@ -339,3 +339,22 @@ def test_importing_the_package_does_not_import_scikit_learn() -> None:
     assert "CodedMultiTaskRegressorCV" in dir(asyncdmtl)
     with pytest.raises(AttributeError, match="no attribute 'CodedMultiTaskNothing'"):
         asyncdmtl.CodedMultiTaskNothing  # noqa: B018
+
+
+def test_counts_are_those_of_scikit_learn() -> None:
+    counts, weights = np.round(np.exp(0.3 * Y)), np.random.default_rng(3).uniform(0.5, 2.0, len(Y))
+    model = CodedMultiTaskRegressor(loss="poisson", coupling="ridge", strength=0.1, tol=1e-12)
+    model.fit(X, counts, TASKS, sample_weight=weights)
+    for t, task in enumerate("abc"):
+        own = np.array(TASKS) == task
+        expected = PoissonRegressor(alpha=0.1, tol=1e-10, max_iter=1000)
+        expected.fit(X[own], counts[own], sample_weight=weights[own])
+        np.testing.assert_allclose(model.coef_[t], expected.coef_, atol=1e-6)
+        np.testing.assert_allclose(model.predict(X, TASKS)[own], expected.predict(X[own]), rtol=1e-5)
+        np.testing.assert_allclose(model.to_sklearn(task).predict(X[own]), model.predict(X, TASKS)[own])
+    chosen = CodedMultiTaskRegressorCV(loss="poisson", coupling="ridge", cv=3).fit(X, counts, TASKS)
+    assert chosen.converged_
+    tried = CodedMultiTaskRegressorCV(loss="poisson", cv=2, strengths=[0.01, 0.1]).fit(X, counts, TASKS)
+    assert tried.strength_ in (0.01, 0.1)
+    default = CodedMultiTaskRegressor(loss="poisson").fit(X, counts, TASKS)
+    assert 0.0 < default.strength_ < np.inf

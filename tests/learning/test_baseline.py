@@ -23,6 +23,8 @@ BOTH: list[Callable[..., TaskModels]] = [single_task, pooled]
 
 
 def targets(loss: str) -> Floats:
+    if loss == "poisson":
+        return np.asarray(np.round(np.exp(0.3 * NOISY)), dtype=float)
     return np.asarray(NOISY > 0, dtype=float) if LOSSES[loss].classification else NOISY
 
 
@@ -173,6 +175,7 @@ def test_features_that_say_nothing(loss: str) -> None:
     y = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 1.0])
     models = single_task(two_parts("t", np.ones((6, 2)), y), loss)
     expected = 0.5 if not LOSSES[loss].classification else 0.0
+    expected = np.log(0.5) if loss == "poisson" else expected
     assert models.decision_function(np.ones((1, 2)), "t") == pytest.approx([expected], abs=1e-6)
 
 
@@ -201,3 +204,9 @@ def test_ridge_without_intercept_is_that_of_scikit_learn(middling: float) -> Non
     assert single_task(two_parts("t", X, NOISY), "squared", intercept=False).coef_[0] == pytest.approx(
         expected.coef_
     )
+
+
+def test_a_task_without_counts_predicts_one_in_a_row_more() -> None:
+    models = single_task([Partition("p", "t", X, np.zeros(len(X)))], "poisson")
+    assert not models.coef_.any()
+    assert models.predict(X[:1], "t") == pytest.approx(1.0 / (len(X) + 1))

@@ -93,7 +93,7 @@ def test_large_partitions_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> Non
             assert np.shares_memory(batch.X, partitions[batch.places[0]].X)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "poisson"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("features", [1, 6, 65, 20_000])
 def test_no_update_depends_on_what_else_is_stored(loss: str, dtype: str, features: int) -> None:

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.batches import make_batches
-from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, describe, second_derivatives
+from asyncdmtl.learning.curvature import (
+    SecondOrderWire,
+    at_intercepts,
+    describe,
+    log_means,
+    second_derivatives,
+)
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import Partition
 
@@ -27,7 +33,7 @@ def test_sharp_second_derivatives_are_those_of_the_first(loss: str, score: float
     scores = np.array([[score, score]])
     h = 1e-5
     difference = (at(loss, scores + h)[1] - at(loss, scores - h)[1]) / (2 * h)
-    found = second_derivatives(loss, scores - Y, at(loss, scores)[1], sharp=True)
+    found = second_derivatives(loss, scores, Y, at(loss, scores)[1], sharp=True)
     assert found == pytest.approx(difference, abs=1e-5)
 
 
@@ -36,7 +42,7 @@ def test_sharp_second_derivatives_are_those_of_the_first(loss: str, score: float
 def test_the_parabola_of_the_others_lies_above_the_loss(loss: str, start: float, other: float) -> None:
     here, there = np.array([[start, start]]), np.array([[other, other]])
     value, slope = at(loss, here)
-    curvature = second_derivatives(loss, here - Y, slope, sharp=False)
+    curvature = second_derivatives(loss, here, Y, slope, sharp=False)
     if loss == "squared_hinge":
         # If the loss is flat its curvature jumps, so that only other rows have a parabola.
         curvature = np.ones_like(curvature)
@@ -105,3 +111,9 @@ def test_tasks_with_a_fixed_intercept_stay_as_they_are() -> None:
     intercepts, losses, gradients, H = at_intercepts(*nothing, np.array([3.0]))
     assert intercepts.tolist() == [3.0]
     assert [losses.any(), gradients.any(), H.any()] == [False, False, False]
+
+
+def test_intercepts_of_counts_are_logarithms_of_their_means() -> None:
+    found, nothing = log_means(1.0 - np.array([4.0, 0.25, 0.0]), np.array([9.0, 9.0, 9.0]))
+    np.testing.assert_allclose(np.exp(found), [4.0, 0.25, 0.1])
+    assert nothing.tolist() == [False, False, True]

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import mean_poisson_deviance
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.losses import LOSSES, check_targets
+from asyncdmtl.learning.losses import LOSSES, check_targets, predictions_of
 
 finite = st.floats(-30, 30)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "poisson"])
 @given(score=finite, label=st.sampled_from([0.0, 1.0]))
 def test_derivative_is_that_of_the_value(name: str, score: float, label: float) -> None:
     h = 1e-6  # small enough for the kinks in the derivatives of Huber and squared hinge
@@ -59,3 +60,38 @@ def test_huber_is_square_near_and_straight_far() -> None:
     values, derivatives = LOSSES["huber"].value_and_derivative(residuals + 2.0, np.full(6, 2.0))
     assert values.tolist() == [1e300, 2.5, 0.5, 0.125, 0.5, 2.5]
     assert derivatives.tolist() == [-1.0, -1.0, -1.0, 0.5, 1.0, 1.0]
+
+
+@given(score=finite, count=st.sampled_from([0.0, 0.5, 1.0, 7.0, 1e6]))
+def test_poisson_is_half_the_deviance(score: float, count: float) -> None:
+    values, derivatives = LOSSES["poisson"].value_and_derivative(np.array([score]), np.array([count]))
+    deviance = mean_poisson_deviance([count], [math.exp(score)])
+    assert values[0] == pytest.approx(deviance / 2, rel=1e-9, abs=1e-15 * max(1.0, 20 * count))
+    assert derivatives[0] == pytest.approx(math.exp(score) - count, rel=1e-12, abs=1e-9 * count)
+    assert values[0] >= 0.0
+
+
+def test_poisson_keeps_its_digits_near_the_count() -> None:
+    counts = np.array([1e9, 3.0])
+    values, _ = LOSSES["poisson"].value_and_derivative(np.log(counts) + 1e-6, counts)
+    np.testing.assert_allclose(values, counts * 5e-13, rtol=1e-3)
+
+
+def test_poisson_goes_straight_on_where_it_would_overflow() -> None:
+    values, derivatives = LOSSES["poisson"].value_and_derivative(
+        np.array([200.0, 201.0, 1e6]), np.full(3, 2.0)
+    )
+    assert np.isfinite(values).all()
+    assert values[1] - values[0] == pytest.approx(derivatives[0], rel=1e-12)
+    assert derivatives[2] == derivatives[0] == pytest.approx(math.exp(200.0), rel=1e-12)
+
+
+def test_counts_are_not_negative() -> None:
+    check_targets("poisson", np.array([0.0, 2.5]), "here")
+    with pytest.raises(DataError, match=r"targets of here must be at least 0 for poisson loss, got -1\.0"):
+        check_targets("poisson", np.array([1.0, -1.0]), "here")
+
+
+def test_only_poisson_predicts_powers() -> None:
+    assert predictions_of("poisson", np.array([0.0, 1.0])).tolist() == [1.0, pytest.approx(math.e)]
+    assert predictions_of("huber", np.array([0.5])).tolist() == [0.5]

@@ -5,10 +5,25 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, r2_score, roc_auc_score, root_mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    d2_tweedie_score,
+    mean_poisson_deviance,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.metric_sums import BINS, Histograms, SquaredErrors, merged, sums_from, sums_of
+from asyncdmtl.learning.metric_sums import (
+    BINS,
+    Deviances,
+    Histograms,
+    SquaredErrors,
+    merged,
+    sums_from,
+    sums_of,
+)
 from asyncdmtl.learning.tasks import Partition, TaskModels
 
 RNG = np.random.default_rng(0)
@@ -105,3 +120,17 @@ def test_sums_are_of_the_scores_of_models() -> None:
     models = TaskModels(("a", "b"), np.array([[9.0, 9.0], [1.0, 0.0]]), np.array([9.0, 0.5]), "squared")
     found = sums_of("squared", rows, {"coupled": models})
     assert found.as_list() == [2, 1.5, 0.5, {"coupled": 0.25 + 2.25}]
+
+
+def test_metrics_of_counts_are_those_of_all_rows() -> None:
+    counts = RNG.poisson(2.0, 50).astype(float)
+    counts[17] = 0.0  # a part of which all counts are 0
+    scores = {kind: np.log(counts + 0.5) + 0.3 * RNG.standard_normal(50) for kind in ("coupled", "pooled")}
+    found = merged([sums_from("poisson", part.as_list()) for part in parts(Deviances, counts, scores)])
+    for kind, s in scores.items():
+        assert found.metric("Poisson deviance", kind) == pytest.approx(
+            mean_poisson_deviance(counts, np.exp(s))
+        )
+        assert found.metric("D²", kind) == pytest.approx(d2_tweedie_score(counts, np.exp(s), power=1))
+    nothing = merged([Deviances.of(np.zeros(2), {"coupled": np.zeros(2)})] * 2)
+    assert np.isnan(nothing.metric("D²", "coupled"))

@@ -8,8 +8,10 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     brier_score_loss,
+    d2_tweedie_score,
     f1_score,
     log_loss,
+    mean_poisson_deviance,
     r2_score,
     roc_auc_score,
 )
@@ -36,7 +38,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
         "RMSE": (labels, math.sqrt(((labels - values) ** 2).mean())),
         "R²": (labels, r2_score(labels, values)),
     }
-    assert set(expected) == set(METRICS)
+    assert set(expected) == set(METRICS) - {"Poisson deviance", "D²"}
     for name, (y, value) in expected.items():
         assert METRICS[name].of(y, values) == pytest.approx(value, rel=1e-12)
         assert METRICS[name].higher_is_better == (name not in ("RMSE", "log-loss", "Brier score"))
@@ -79,6 +81,7 @@ def test_nothing_to_score() -> None:
 def test_every_loss_has_metrics() -> None:
     assert {loss: metrics_for(loss)[0] for loss in LOSSES} == {
         "squared": "RMSE", "huber": "RMSE", "logistic": "ROC AUC", "squared_hinge": "ROC AUC",
+        "poisson": "Poisson deviance",
     }  # fmt: skip
     known = {name for loss in LOSSES for name in (*metrics_for(loss), *further_metrics(loss))}
     assert known == set(METRICS)
@@ -89,3 +92,12 @@ def test_f1_where_nothing_is_found() -> None:
     assert METRICS["F1"].of(np.ones(3), -np.ones(3)) == 0.0
     assert math.isnan(METRICS["F1"].of(np.zeros(3), -np.ones(3)))
     assert math.isnan(METRICS["average precision"].of(np.zeros(3), np.arange(3.0)))
+
+
+def test_deviances_are_those_of_scikit_learn() -> None:
+    y, scores = np.array([0.0, 3.0, 1.0, 7.0]), np.array([-1.0, 1.0, 0.5, 1.5])
+    assert METRICS["Poisson deviance"].of(y, scores) == pytest.approx(
+        mean_poisson_deviance(y, np.exp(scores))
+    )
+    assert METRICS["D²"].of(y, scores) == pytest.approx(d2_tweedie_score(y, np.exp(scores), power=1))
+    assert math.isnan(METRICS["D²"].of(np.ones(3), np.zeros(3)))

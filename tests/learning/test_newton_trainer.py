@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import PoissonRegressor
 from support.problems import make_settings
 
 from asyncdmtl.arrays import Floats
@@ -8,7 +9,7 @@ from asyncdmtl.learning import shared_solutions
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.tasks import Partition, merged
 from asyncdmtl.learning.training import make_trainer, train
 
 TASKS, FEATURES = 6, 3
@@ -168,3 +169,63 @@ def test_rare_labels_take_few_steps_as_intercepts_come_first() -> None:
     again = train(rare_labels(), settings, start=first.models)
     assert len(again.objectives) <= 2
     assert again.objectives.min() == pytest.approx(first.objectives.min(), rel=1e-8)
+
+
+def counts(scale: float = 2.0) -> list[Partition]:
+    """Tasks of counts, two partitions each; all of one task are 0."""
+    rng = np.random.default_rng(4)
+    shared, found = rng.normal(size=FEATURES), []
+    for t in range(TASKS):
+        X = rng.normal(size=(60, FEATURES)) * 0.5
+        means = scale * np.exp(X @ (shared + 0.3 * rng.normal(size=FEATURES))) * (t > 0)
+        y = rng.poisson(means).astype(np.float64)
+        found += [Partition(f"p{2 * t + i}", f"t{t}", X[i::2], y[i::2]) for i in range(2)]
+    return found
+
+
+@pytest.mark.parametrize("scale", [0.5, 3000.0])
+@pytest.mark.parametrize("intercept", ["free", "none"])
+def test_counts_are_fitted_as_scikit_learn_fits_them(intercept: str, scale: float) -> None:
+    partitions = counts(scale)
+    settings = settings_for(
+        "poisson", "auto", coupling="ridge", strength=0.1, intercept=intercept, tolerance=1e-13
+    )
+    found = train(partitions, settings)
+    assert found.converged
+    assert len(found.objectives) <= (12 if intercept == "free" else 40)
+    for t in range(1, TASKS):
+        whole = merged("t", [p for p in partitions if p.task == f"t{t}"])
+        # From the solution, as Newton's method of scikit-learn overflows if it begins far away.
+        expected = PoissonRegressor(alpha=0.1, fit_intercept=intercept == "free", tol=1e-9, warm_start=True)
+        expected.coef_, expected.intercept_ = found.models.coef_[t].copy(), float(found.models.intercept_[t])
+        expected.fit(whole.X, whole.y)
+        np.testing.assert_allclose(found.models.coef_[t], expected.coef_, atol=1e-6)
+        assert found.models.intercept_[t] == pytest.approx(expected.intercept_, abs=1e-6)
+        if scale < 1.0:
+            cold = PoissonRegressor(alpha=0.1, fit_intercept=intercept == "free", tol=1e-9, max_iter=1000)
+            np.testing.assert_allclose(found.models.coef_[t], cold.fit(whole.X, whole.y).coef_, atol=1e-6)
+
+
+def test_a_task_without_counts_has_the_intercept_of_one_in_a_row_more() -> None:
+    models = train(
+        counts(), settings_for("poisson", "newton", coupling="mean-regularised", strength=0.1)
+    ).models
+    assert models.intercept_[0] == pytest.approx(-np.log(61.0))
+    np.testing.assert_allclose(models.coef_[0], models.coef_.mean(axis=0), atol=1e-6)
+
+
+def test_a_step_that_goes_too_far_ends_no_run() -> None:
+    # The objective is then so huge that what the step promised is a small share of it.
+    found = train(
+        counts(3000.0), settings_for("poisson", "newton", coupling="ridge", intercept="none", tolerance=1e-6)
+    )
+    assert found.objectives.max() > 1e20
+    assert found.objectives[-1] < found.objectives[0]
+
+
+def test_only_newtons_steps_train_on_counts() -> None:
+    for update in ("gradient", "quasi-newton", "model"):
+        with pytest.raises(UsageError, match="update must be auto or newton for poisson loss"):
+            settings_for("poisson", update, accelerated=update != "model")
+    with pytest.raises(UsageError, match="aggregate must be mean for poisson loss, got 'median'"):
+        settings_for("poisson", "auto", aggregate="median")

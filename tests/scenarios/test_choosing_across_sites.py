@@ -59,6 +59,18 @@ async def test_second_derivatives_of_wild_rows_are_those_of_the_twin_under_perso
     await assert_runs_as_its_twin("personal", settings, partitions)
 
 
+@pytest.mark.parametrize(("strategy", "strength"), [("personal", 0.05), ("relay", None)])
+async def test_counts_are_trained_on_as_by_the_twin(strategy: str, strength: float | None) -> None:
+    partitions = [
+        Partition(p.id, p.task, 0.3 * p.X, np.floor(2.0 * np.abs(p.y)))
+        for p in make_partitions(len(HETEROGENEOUS.partitions), "squared", features=3)
+    ]
+    settings = make_settings(
+        loss="poisson", update="auto", strength=strength, rounds=5, dtype="float64", folds=2
+    )
+    await assert_runs_as_its_twin(strategy, settings, partitions)
+
+
 async def assert_runs_as_its_twin(strategy: str, settings: Settings, partitions: list[Partition]) -> None:
     options = RunOptions(settings, strategy, len(HETEROGENEOUS.workers))
     record, models = await run_cluster(options, HETEROGENEOUS, partitions)
