@@ -34,6 +34,7 @@ _SHIFT = np.uint64(33)
 # Half a unit of a rounded number, in bits of a float64: 17 binary digits stay, which are 5 decimal ones.
 # Numbers that were written with fewer digits than they have, or as float32, then mostly round alike.
 _HALF = np.uint64(1 << 34)
+_KEPT = np.uint64((1 << 64) - (1 << 35))
 
 
 def column_fingerprints(columns: Mapping[str, Column]) -> dict[str, str]:
@@ -61,7 +62,7 @@ def row_hashes(columns: Mapping[str, Column], *, rounded: bool = False) -> NDArr
     hashes = [_text_hashes(column) for column in texts.values()]
     if numbers:
         bits = (np.stack(list(numbers.values())) + 0.0).view(np.uint64)
-        hashes.append((bits + _HALF) & ~(2 * _HALF - np.uint64(1)) if rounded else bits)
+        hashes.append((bits + _HALF) & _KEPT if rounded else bits)
     seeds = np.array([int.from_bytes(_hash(name), "little") | 1 for name in (*texts, *numbers)], np.uint64)
     each = _mixed(np.vstack(hashes) * seeds[:, np.newaxis])
     return _mixed(each.sum(axis=0, dtype=np.uint64))
