@@ -15,7 +15,12 @@ MOST_LEVELS = 32
 
 
 def read_document(path: Path) -> Any:
-    """The content of a file: JSON if its name ends in `.json`, else TOML.
+    """The content of a file: JSON if its name ends in `.json`, else TOML. Errors as of `read_toml`."""
+    return parse_document(_text(path), as_json=path.suffix == ".json")
+
+
+def read_toml(path: Path) -> Any:
+    """The content of a TOML file, whatever its name.
 
     Raises
     ------
@@ -24,15 +29,11 @@ def read_document(path: Path) -> Any:
     ValueError
         The file is larger than `MOST_BYTES`, no such document, nested too deeply, or has a key twice.
     """
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
-    return parse_document(content.decode("utf-8"), as_json=path.suffix == ".json")
+    return parse_document(_text(path))
 
 
 def parse_document(text: str, *, as_json: bool = False) -> Any:
-    """The content of a text. ValueError as for `read_document`."""
+    """The content of a text. ValueError as for `read_toml`."""
     try:
         content = json.loads(text, object_pairs_hook=_unique) if as_json else tomllib.loads(text)
     except RecursionError as error:
@@ -49,6 +50,14 @@ def parse_document(text: str, *, as_json: bool = False) -> Any:
 
 
 _TOO_DEEP = f"lists and tables are nested more than {MOST_LEVELS} levels deep"
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
+    return content.decode("utf-8")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.threads import single_threaded
-from asyncdmtl.exchange.sides import ServerSide, Upload, WorkerSide
+from asyncdmtl.exchange.sides import ServerSide, SideOptions, Upload, WorkerSide
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.couplings.registry import COUPLINGS
@@ -178,10 +178,10 @@ def _frozen_rounds(
             whole_tasks = codes_whole_tasks(settings)
             plan = make_plan(placement, strategy, tasks=problem.task_of, whole_tasks=whole_tasks)
         recipe, digest = recipe_and_digest(plan)
-        server = strategy_of(plan).server_side(plan, problem, grouped=grouped)
+        server = strategy_of(plan).server_side(plan, problem, options=SideOptions(grouped))
         received = rebuild(recipe, digest)
         workers = [
-            strategy_of(received).worker_side(received, k, trainer, grouped=grouped)
+            strategy_of(received).worker_side(received, k, trainer, SideOptions(grouped))
             for k, trainer in enumerate(trainers)
         ]
         hashes = _Hashes()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.main import COMMANDS
-from asyncdmtl.documents import parse_document
+from asyncdmtl.documents import read_toml
 from asyncdmtl.errors import UsageError
 
 
@@ -71,7 +71,7 @@ def _as_given(what: str, value: Any, option: click.Option) -> Any:
 def _table(path: Path, command: str) -> dict[str, Any]:
     """The table of a command in a configuration file; empty if the file has none."""
     try:
-        content = parse_document(path.read_text(encoding="utf-8"))
+        content = read_toml(path)
     except OSError as error:
         raise UsageError("--config", f"must be readable ({error.strerror})", str(path)) from error
     except ValueError as error:

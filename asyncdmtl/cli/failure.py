@@ -45,14 +45,16 @@ def execute(main: click.Command) -> None:
         error.show()
         code = error.exit_code
     except OSError as error:
-        # The reader of the output has closed the pipe, or the disk is full.
         code = AsyncDMTLError.exit_code
         # Imported here, since help texts must not wait for the import of asyncio.
         from asyncdmtl.net.open_files import limit_reached
 
-        reason = limit_reached(error) or f"cannot write the output: {error.strerror}"
-        _say_last(reason, code, label="error: ")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if reason := limit_reached(error):
+            _say_last(reason, code, label="error: ")
+        else:
+            # The reader of the output has closed the pipe, or the disk is full.
+            _say_last(f"cannot write the output: {error.strerror}", code, label="error: ")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except AsyncDMTLError as error:
         code = error.exit_code
         report_failure(str(error), code, error)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from asyncdmtl.data.sources import SOURCES, NumberRows, Source
-from asyncdmtl.documents import parse_document
+from asyncdmtl.documents import read_toml
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.tasks import Partition
 
@@ -144,7 +144,7 @@ def _recipe_path(name: str) -> Path:
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The content of a recipe file, with keys and types checked."""
     try:
-        content: dict[str, Any] = parse_document(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_toml(path)
     except OSError as error:
         raise DataError(f"data recipe {name}", f"must be readable ({error.strerror})", str(path)) from error
     except ValueError as error:

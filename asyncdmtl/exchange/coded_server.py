@@ -10,10 +10,16 @@ from itertools import chain, repeat
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
-from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
 from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import NOBODY, ServerSide, UnconfirmedError, Upload
+from asyncdmtl.exchange.sides import (
+    DEFAULT_OPTIONS,
+    NOBODY,
+    ServerSide,
+    SideOptions,
+    UnconfirmedError,
+    Upload,
+)
 from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
@@ -33,12 +39,7 @@ class CodedServerSide(ServerSide):
     ----------
     plan : Plan
     problem : Problem
-    grouped : bool
-        Whether some workers receive their rows from a multicast group.
-    digest : Digest, optional
-        The digests of the run.
-    detailed : bool
-        Whether workers send all their values, rather than confirm those that others tell (`confirmation`).
+    options : SideOptions, optional
     """
 
     plan: Plan
@@ -47,18 +48,15 @@ class CodedServerSide(ServerSide):
         self,
         plan: Plan,
         problem: Problem,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
         super().__init__(plan, problem)
-        self._digest = digest
-        self._detailed = detailed
-        self._groups = DigestGroups(plan, digest)
+        self._digest = options.digest
+        self._detailed = options.detailed
+        self._groups = DigestGroups(plan, options.digest)
         self.group_plan = plan
-        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
-        self._down_format = self._format_of_results(grouped)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
+        self._down_format = self._format_of_results(options.grouped)
         self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         self._recombine = plan.coders.recombiner
         widths = [int(cols.stop - cols.start) for cols in self.down_ranges]
@@ -245,12 +243,9 @@ class CentralServerSide(CodedServerSide):
         self,
         plan: Plan,
         problem: Problem,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
-        super().__init__(plan, problem, grouped=grouped, digest=digest, detailed=detailed)
+        super().__init__(plan, problem, options)
         self._chosen_rows, self._collect = plan.coders.collector()
         self._units = self._format.allocate(len(plan.units.holders))
         self._results = self._down_format.allocate(len(problem.tasks))
@@ -316,12 +311,7 @@ class PersonalServerSide(CentralServerSide):
     problem : Problem
     trainer : Trainer, optional
         The models so far; default: the initial models.
-    grouped : bool
-        Whether some workers receive their rows from a multicast group.
-    digest : Digest, optional
-        The digests of the run.
-    detailed : bool
-        As for `CodedServerSide`.
+    options : SideOptions, optional
     """
 
     trainer: Trainer
@@ -331,12 +321,9 @@ class PersonalServerSide(CentralServerSide):
         plan: Plan,
         problem: Problem,
         trainer: Trainer | None = None,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
-        super().__init__(plan, problem, grouped=grouped, digest=digest, detailed=detailed)
+        super().__init__(plan, problem, options)
         self.trainer = trainer or make_trainer(problem, {})
         self._measured = self.trainer.penalty(), self.trainer.residual
 

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
-from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError, IntegrityError
 from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import Upload, WorkerSide, measured
+from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, SideOptions, Upload, WorkerSide, measured
 from asyncdmtl.exchange.states import OwnState
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
@@ -32,13 +31,7 @@ class CodedWorkerSide(WorkerSide):
     worker : int
     trainer : Trainer
         Holds the models so far, and exactly the partitions that this worker stores under the plan.
-    grouped : bool
-        Whether some workers receive their rows from a multicast group; the same for all workers and the
-        server, because it decides how rows are cut into ranges.
-    digest : Digest, optional
-        The digests of the run.
-    detailed : bool
-        Whether workers send all their values, rather than confirm those that others tell (`confirmation`).
+    options : SideOptions, optional
     """
 
     plan: Plan
@@ -48,16 +41,13 @@ class CodedWorkerSide(WorkerSide):
         plan: Plan,
         worker: int,
         trainer: Trainer,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.plan = self.group_plan = plan
-        self._digest = digest
-        self._detailed = detailed
-        self._groups = DigestGroups(plan, digest)
-        self._state = OwnState(trainer, digest)
+        self._digest = options.digest
+        self._detailed = options.detailed
+        self._groups = DigestGroups(plan, options.digest)
+        self._state = OwnState(trainer, options.digest)
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
@@ -66,14 +56,14 @@ class CodedWorkerSide(WorkerSide):
             raise CodingError("a plan that codes aggregates of tasks cannot serve compressed updates")
         self._helps = worker in plan.helpers
         self._delivery = plan.deliveries[worker]
-        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=grouped)
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
         held = plan.units.in_layout(plan.units.held[worker])
         self._own = self._format.allocate(len(held))
         self._own_units = dict(zip(held, self._vectors(self._own), strict=True))
         self._own_updates = self._array_of_updates(held)
         self._encode = plan.coders.encoder(worker)
         self._decode = plan.coders.decoder(worker)
-        self._down_format = self._format_of_results(grouped)
+        self._down_format = self._format_of_results(options.grouped)
         self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         # A single range is the array itself, not a view, because the encoder caches by array.
         whole = len(self.ranges) == 1

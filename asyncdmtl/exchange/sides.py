@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import TaskModels
@@ -27,6 +28,29 @@ NOBODY: Mapping[str, int] = MappingProxyType({})
 # is believed, so that only three dishonest workers, in these places, can forge it. Under `linear` the median
 # of the three counts, which two can forge.
 PENALTY_WORKERS = 3
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """What the sides of all workers and of the server have in common beside the plan.
+
+    Attributes
+    ----------
+    grouped : bool
+        Whether some workers receive their rows from a multicast group, which decides how rows are cut into
+        ranges.
+    digest : Digest
+        The digests of the run.
+    detailed : bool
+        Whether workers send all their values, rather than confirm those that others tell (`confirmation`).
+    """
+
+    grouped: bool = False
+    digest: Digest = UNKEYED
+    detailed: bool = True
+
+
+DEFAULT_OPTIONS = SideOptions()
 
 
 class UnconfirmedError(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from types import MappingProxyType
 
-from asyncdmtl.digests import UNKEYED, Digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.coded_server import (
     CentralServerSide,
@@ -26,7 +26,7 @@ from asyncdmtl.exchange.coded_worker import (
     UncodedWorkerSide,
 )
 from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
-from asyncdmtl.exchange.sides import ServerSide, WorkerSide
+from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, ServerSide, SideOptions, WorkerSide
 from asyncdmtl.exchange.states import ExactStates, RoundedStates, States
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -124,10 +124,7 @@ class ExchangeStrategy(ABC):
         plan: AnyPlan,
         worker: int,
         trainer: Trainer,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> WorkerSide:
         """The side of one worker under a plan of this strategy.
 
@@ -137,12 +134,7 @@ class ExchangeStrategy(ABC):
         worker : int
         trainer : Trainer
             The current models and the worker's partitions.
-        grouped : bool
-            Whether some workers are sent their rows by a multicast group.
-        digest : Digest, optional
-            The digests of the run.
-        detailed : bool
-            Whether workers send all their values, rather than confirm those that others tell.
+        options : SideOptions, optional
         """
 
     @abstractmethod
@@ -151,10 +143,7 @@ class ExchangeStrategy(ABC):
         plan: AnyPlan,
         problem: Problem,
         trainer: Trainer | None = None,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> ServerSide:
         """The server's side under a plan of this strategy.
 
@@ -164,12 +153,7 @@ class ExchangeStrategy(ABC):
         problem : Problem
         trainer : Trainer, optional
             Holds the models so far, if `server_trains`; default: the initial models.
-        grouped : bool
-            Whether some workers receive their rows from a multicast group.
-        digest : Digest, optional
-            The digests of the run.
-        detailed : bool
-            Whether workers send all their values, rather than confirm those that others tell.
+        options : SideOptions, optional
         """
 
     def states(self, problem: Problem, digest: Digest) -> States:
@@ -223,28 +207,22 @@ class _Coded(ExchangeStrategy):
         plan: AnyPlan,
         worker: int,
         trainer: Trainer,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> WorkerSide:
         """The side of one worker under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._worker_side(plan, worker, trainer, grouped=grouped, digest=digest, detailed=detailed)
+        return self._worker_side(plan, worker, trainer, options)
 
     def server_side(
         self,
         plan: AnyPlan,
         problem: Problem,
         trainer: Trainer | None = None,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> ServerSide:
         """The server's side under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._server_side(plan, problem, grouped=grouped, digest=digest, detailed=detailed)
+        return self._server_side(plan, problem, options)
 
 
 class _Personal(_Coded):
@@ -257,14 +235,11 @@ class _Personal(_Coded):
         plan: AnyPlan,
         problem: Problem,
         trainer: Trainer | None = None,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> ServerSide:
         """The server's side, which goes on with the models of `trainer`."""
         assert isinstance(plan, Plan)
-        return PersonalServerSide(plan, problem, trainer, grouped=grouped, digest=digest, detailed=detailed)
+        return PersonalServerSide(plan, problem, trainer, options)
 
 
 class _Linear(ExchangeStrategy):
@@ -299,28 +274,22 @@ class _Linear(ExchangeStrategy):
         plan: AnyPlan,
         worker: int,
         trainer: Trainer,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> WorkerSide:
         """The side of one worker; its rows never come from a group."""
         assert isinstance(plan, LinearPlan)
-        return LinearWorkerSide(plan, worker, trainer, digest=digest)
+        return LinearWorkerSide(plan, worker, trainer, digest=options.digest)
 
     def server_side(
         self,
         plan: AnyPlan,
         problem: Problem,
         trainer: Trainer | None = None,
-        *,
-        grouped: bool = False,
-        digest: Digest = UNKEYED,
-        detailed: bool = True,
+        options: SideOptions = DEFAULT_OPTIONS,
     ) -> ServerSide:
         """The server's side, whose rows never go to a group."""
         assert isinstance(plan, LinearPlan)
-        return LinearServerSide(plan, problem, digest=digest)
+        return LinearServerSide(plan, problem, digest=options.digest)
 
     def states(self, problem: Problem, digest: Digest) -> States:
         """The comparison of states that differ by rounding."""

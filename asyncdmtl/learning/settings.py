@@ -183,6 +183,11 @@ class Settings:
         first = choice.intercept == self.choices[0].intercept
         return choice.coupling if first else f"{choice.coupling}, {choice.intercept} intercept"
 
+    @staticmethod
+    def coupling_in(name: str) -> str:
+        """The coupling of a choice in words, as `name_of` writes it."""
+        return name.partition(",")[0]
+
     @property
     def centred(self) -> bool:
         """Whether targets from files that are numbers are shifted to mean 0; the intercept holds the mean."""

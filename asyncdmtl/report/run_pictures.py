@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.data.model_file import SavedModel
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.report.model_pictures import draw_structure
 from asyncdmtl.report.pictures import (
     BOUND,
@@ -221,7 +222,7 @@ def _best_of_each(found: Mapping[str, Any]) -> dict[str, Any]:
     """Of each coupling the intercept with the least loss, since all kinds together hide each other."""
     best: dict[str, str] = {}
     for name in sorted(found, key=lambda name: min(found[name]["mean_loss"])):
-        best.setdefault(name.partition(",")[0], name)
+        best.setdefault(Settings.coupling_in(name), name)
     return {name: found[name] for name in found if name in best.values()}
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.learning.outcome import zero_words
-from asyncdmtl.learning.settings import POOLED, SINGLE_TASK
+from asyncdmtl.learning.settings import POOLED, SINGLE_TASK, Settings
 from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.metric_tables import advice, show_metrics
@@ -90,7 +90,7 @@ def _worth_telling(ranked: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tupl
     """The best choices, the best that ties no tasks, and the best with one model for all."""
     told = dict(ranked[:BEST_CHOICES])
     for kinds in (SINGLE_TASK, POOLED):
-        told |= dict([item for item in ranked if item[0].split(",")[0] in kinds][:1])
+        told |= dict([item for item in ranked if Settings.coupling_in(item[0]) in kinds][:1])
     return list(told.items())
 
 

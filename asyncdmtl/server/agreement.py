@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
+from asyncdmtl.protocol.garbage import without_collection
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,9 @@ def check_machine(worker: str, machine: Machine, arithmetic: str) -> None:
 
 def check_surveys(declared: Iterable[Declaration]) -> None:
     """Raise UsageError if a survey is malformed. Large surveys take a second."""
-    # A search for cyclic references among so many objects would stop all threads for as long.
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with without_collection():
         for part in declared:
             Survey.from_dict(part.survey)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def pooled(known: Mapping[str, Declaration], settings: Settings, holders: Callable[[str], str]) -> Encoding:

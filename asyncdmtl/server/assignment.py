@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.exchange.sides import ServerSide
+from asyncdmtl.exchange.sides import ServerSide, SideOptions
 from asyncdmtl.exchange.strategies import (
     EXCHANGE_STRATEGIES,
     ExchangeStrategy,
@@ -105,9 +105,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     plan = strategy.make_plan(placement, problem, wants)
     listeners, reason = choose_listeners(plan, hearing)
     detailed = progress.detailed or progress.checked
-    side = strategy.server_side(
-        plan, problem, progress.trainer, grouped=bool(listeners), digest=progress.digest, detailed=detailed
-    )
+    options = SideOptions(bool(listeners), progress.digest, detailed)
+    side = strategy.server_side(plan, problem, progress.trainer, options)
     return Assignment(number, tuple(members), plan, candidates, side, listeners, reason, detailed)
 
 

@@ -108,11 +108,8 @@ class Replanner:
 
     async def _wait_for_misled(self) -> None:
         """Wait a moment until workers that decoded wrong vectors are back."""
-        membership, misled, clock = (
-            self._peers.membership,
-            self._peers.misled,
-            asyncio.get_running_loop().time,
-        )
+        membership, misled = self._peers.membership, self._peers.misled
+        clock = asyncio.get_running_loop().time
         end = clock() + MISLED_SECONDS
         while misled - {m.name for m in membership.present(held=True)} and (left := end - clock()) > 0:
             await membership.change(left)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import PlanError, RemoteProtocolError
-from asyncdmtl.exchange.sides import WorkerSide
+from asyncdmtl.exchange.sides import SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -58,9 +58,8 @@ def make_worker_side(
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
-    return strategy_of(plan).worker_side(
-        plan, worker, trainer, grouped=assign.grouped, digest=digest, detailed=assign.detailed
-    )
+    options = SideOptions(assign.grouped, digest, assign.detailed)
+    return strategy_of(plan).worker_side(plan, worker, trainer, options)
 
 
 def _check_recipe(assign: Assign, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -47,6 +48,7 @@ def ending(error: BaseException | None, *words: str) -> int:
         (click.Abort(), 130, "interrupted"),
         (Terminated(), 143, "terminated"),
         (click.UsageError("no such thing"), 2, "no such thing"),
+        (OSError(errno.EMFILE, "Too many open files"), 1, "error: too many open files, the limit of this"),
         (ZeroDivisionError("x"), 1, "error: internal error: ZeroDivisionError('x') (--log-level debug shows"),
     ],
     ids=str,

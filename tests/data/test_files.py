@@ -85,6 +85,17 @@ def test_a_package_that_is_not_there_is_named(
         read_file(name)
 
 
+def test_a_kind_of_url_that_needs_another_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+
+    def lacking(url: str, mode: str) -> None:
+        raise ImportError("install s3fs")
+
+    monkeypatch.setattr(fsspec, "open_files", lacking)
+    with pytest.raises(DataError, match=r"install s3fs\); for HTTP: pip install 'asyncdmtl\[remote\]'"):
+        find_files(["s3://bucket/a.csv"])
+
+
 def test_a_file_under_two_names_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_text(tmp_path, "t,x\na,1\n", "site.csv")
     (tmp_path / "link.csv").symlink_to(path)

@@ -11,6 +11,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
+from asyncdmtl.exchange.sides import SideOptions
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
@@ -26,7 +27,7 @@ def test_holders_that_disagree_are_named(strategy: Any) -> None:
     stored = {n: partitions[n] for n in HOMOGENEOUS.stored[3]}
     stored[1] = Partition(odd.id, odd.task, odd.X, odd.y + 1)
     exchange.workers[3] = EXCHANGE_STRATEGIES[strategy].worker_side(
-        exchange.plan, 3, Trainer(exchange.problem, stored), digest=DIGEST
+        exchange.plan, 3, Trainer(exchange.problem, stored), SideOptions(digest=DIGEST)
     )
     with pytest.raises(DisagreementError, match="'p1': w1, w2 against w3") as caught:
         exchange.combine(exchange.up(), False)
@@ -40,7 +41,7 @@ def test_of_two_holders_that_disagree_neither_is_believed() -> None:
     exchange = RoundExchange(placement, partitions, make_settings(), "relay")
     other = replace(partitions[0], y=partitions[0].y + 1)
     exchange.workers[0] = EXCHANGE_STRATEGIES["relay"].worker_side(
-        exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]}), digest=DIGEST
+        exchange.plan, 0, Trainer(exchange.problem, {0: other, 1: partitions[1]}), SideOptions(digest=DIGEST)
     )
     with pytest.raises(DisagreementError) as caught:
         exchange.combine(exchange.up(), False)

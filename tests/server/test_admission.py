@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -463,6 +464,21 @@ async def test_a_defect_of_the_server_is_told_and_logged(caplog: pytest.LogCaptu
         failure = await peer.hear(Failure)
         assert failure.reason == "internal error: ZeroDivisionError('a defect')"
         assert "admission of worker 'w0'" in caplog.text
+
+
+async def test_a_worker_is_told_that_the_server_has_too_many_files_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as run, run.peer("w0") as peer:
+
+        def full(member: Member) -> bool:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        run.membership.add = full  # type: ignore[method-assign]
+        await declare(peer, "w0", PARTITIONS)
+        failure = await peer.hear(Failure)
+        assert failure.reason.startswith("the server has too many open files, the limit of this process is")
+        assert "Traceback" not in caplog.text
 
 
 async def test_too_many_that_have_not_joined_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

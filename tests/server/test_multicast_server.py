@@ -16,7 +16,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import UsageError, WaitError
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.sides import SideOptions, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.multicast.datagrams import OVERHEAD
@@ -71,7 +71,7 @@ class Run:
         sent: list[Upload] = []
         for k, own in enumerate(OWN.values()):
             trainer = Trainer(PROBLEM, {indices[part.id]: part for part in own})
-            sent.append(made.strategy.worker_side(made.plan, k, trainer, grouped=True).compute())
+            sent.append(made.strategy.worker_side(made.plan, k, trainer, SideOptions(grouped=True)).compute())
         made.side.agree(sent)
         for i in range(len(made.side.ranges)):
             made.side.put(i, [upload.rows[i] for upload in sent])

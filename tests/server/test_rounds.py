@@ -17,6 +17,7 @@ from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import DisagreementError, IntegrityError, LinkError, StateError
+from asyncdmtl.exchange.sides import SideOptions
 from asyncdmtl.exchange.strategies import strategy_of
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
@@ -113,7 +114,7 @@ class Hand(Script):
         self.trainer = Trainer(self._problem, parts)
         self.trainer.restore(state)
         self._side = strategy_of(plan).worker_side(
-            plan, k, self.trainer, digest=digest, detailed=assign.detailed
+            plan, k, self.trainer, SideOptions(digest=digest, detailed=assign.detailed)
         )
         self._plan, self._round, self._over = assign.plan, assign.round, assign.over
         if assign.first == StateTransfer.TAKE:

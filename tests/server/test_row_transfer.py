@@ -16,7 +16,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import CodingError, DisagreementError, LinkError, RemoteProtocolError
-from asyncdmtl.exchange.sides import UnconfirmedError
+from asyncdmtl.exchange.sides import SideOptions, UnconfirmedError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes import codec
@@ -78,9 +78,7 @@ class Run:
                 made.plan,
                 k,
                 Trainer(problem, {indices[part.id]: part for part in own}),
-                grouped=bool(group),
-                digest=progress.digest,
-                detailed=made.detailed,
+                SideOptions(bool(group), progress.digest, made.detailed),
             )
             for k, own in enumerate(OWN.values())
         ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import Digest
-from asyncdmtl.exchange.sides import NOBODY, Upload, WorkerSide
+from asyncdmtl.exchange.sides import NOBODY, SideOptions, Upload, WorkerSide
 from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -50,14 +50,14 @@ class RoundExchange:
         )
         recipe, plan_digest = recipe_and_digest(self.plan)
         made = strategy_of(self.plan)
-        self.server = made.server_side(self.plan, self.problem, digest=DIGEST, detailed=detailed)
+        options = SideOptions(digest=DIGEST, detailed=detailed)
+        self.server = made.server_side(self.plan, self.problem, options=options)
         self.workers: list[WorkerSide] = [
             made.worker_side(
                 rebuild(recipe, plan_digest),
                 k,
                 Trainer(self.problem, {n: partitions[n] for n in stored}),
-                digest=DIGEST,
-                detailed=detailed,
+                options,
             )
             for k, stored in enumerate(placement.stored)
         ]

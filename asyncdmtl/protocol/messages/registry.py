@@ -6,8 +6,8 @@ that depend on the plan, such as the rows of a body or the count of digests, are
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import msgpack
@@ -15,6 +15,7 @@ import msgpack
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.protocol.framing import Buffer, encode_frame
+from asyncdmtl.protocol.garbage import without_collection
 from asyncdmtl.protocol.messages.base import Message
 from asyncdmtl.protocol.messages.joining import (
     VERSION,
@@ -156,28 +157,23 @@ def _values(head: bytes) -> Any:
         return container
 
     unpackb: Callable[..., Any] = msgpack.unpackb
-    # In a large head, searches for cycles, of which msgpack makes none, would take half of the time.
-    collects = len(head) > LARGE_HEAD and gc.isenabled()
-    if collects:
-        gc.disable()
+    resting = without_collection() if len(head) > LARGE_HEAD else nullcontext()
     try:
-        return unpackb(
-            head,
-            strict_map_key=True,
-            list_hook=counted,
-            object_hook=counted,
-            ext_hook=_no_extension,
-            # msgpack allocates memory for all announced items before it reads the first. In the longest valid
-            # lists, items have more than 16 bytes each.
-            max_array_len=min(1000 + len(head) // 16, MAX_ITEMS),
-            max_map_len=MAX_KEYS,
-            max_ext_len=0,
-        )
+        with resting:
+            return unpackb(
+                head,
+                strict_map_key=True,
+                list_hook=counted,
+                object_hook=counted,
+                ext_hook=_no_extension,
+                # msgpack allocates memory for all announced items before it reads the first. In the longest
+                # valid lists, items have more than 16 bytes each.
+                max_array_len=min(1000 + len(head) // 16, MAX_ITEMS),
+                max_map_len=MAX_KEYS,
+                max_ext_len=0,
+            )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"head is not msgpack: {type(error).__name__}: {error}") from error
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _no_extension(code: int, content: bytes) -> Any:
