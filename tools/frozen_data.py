@@ -101,14 +101,14 @@ def frozen_estimators() -> Frozen:
     labels = np.where(y > 0.2, "yes", "no")
     kinds = np.digitize(y, [-1.0, 1.0])
     models = {
-        "regressor": (CodedMultiTaskRegressor(max_iter=50), y),
+        "regressor": (CodedMultiTaskRegressor(max_iter=20), y),
         "regressor, l21, standardised": (
-            CodedMultiTaskRegressor(max_iter=50, coupling="l21", standardise=True), y
+            CodedMultiTaskRegressor(max_iter=20, coupling="l21", standardise=True), y
         ),
-        "regressor, cross-validation": (CodedMultiTaskRegressorCV(max_iter=50, cv=2), y),
-        "classifier": (CodedMultiTaskClassifier(max_iter=50), labels),
-        "classifier, three classes": (CodedMultiTaskClassifier(max_iter=50), kinds),
-        "classifier, cross-validation": (CodedMultiTaskClassifierCV(max_iter=50, cv=2), labels),
+        "regressor, cross-validation": (CodedMultiTaskRegressorCV(max_iter=20, cv=2), y),
+        "classifier": (CodedMultiTaskClassifier(max_iter=20), labels),
+        "classifier, three classes": (CodedMultiTaskClassifier(max_iter=20), kinds),
+        "classifier, cross-validation": (CodedMultiTaskClassifierCV(max_iter=20, cv=2), labels),
     }  # fmt: skip
     frozen = {}
     for name, (model, target) in models.items():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import PoissonRegressor
-from support.problems import make_settings
+from support.problems import make_quick_settings, make_settings
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
@@ -49,7 +49,7 @@ def rows(loss: str) -> list[Partition]:
 
 def least(partitions: list[Partition], settings: Settings) -> float:
     """The minimum of the objective, by many rounds of accelerated gradients."""
-    slow = make_settings(
+    slow = make_quick_settings(
         loss=settings.loss, coupling=settings.coupling, strength=settings.strength,
         intercept=settings.intercept, dtype="float64", rounds=40_000, tolerance=1e-11,
     )  # fmt: skip
@@ -80,7 +80,7 @@ def test_newton_on_logistic_tasks_takes_ten_rounds(coupling: str) -> None:
 
 @pytest.mark.parametrize("update", ["newton", "quasi-newton"])
 def test_separable_rows_converge_too(update: str) -> None:
-    settings = settings_for("logistic", update, strength=1e-3, tolerance=1e-5)
+    settings = settings_for("logistic", update, strength=1e-3, tolerance=1e-5, arithmetic="fast")
     found = train(rare_labels(separable=True)[:12], settings)
     assert found.converged
     assert np.isfinite(found.models.coef_).all()
@@ -88,7 +88,7 @@ def test_separable_rows_converge_too(update: str) -> None:
 
 def test_from_a_bad_start_the_best_objective_only_falls() -> None:
     partitions = rare_labels()[:8]
-    settings = settings_for("logistic", "newton")
+    settings = settings_for("logistic", "newton", arithmetic="fast")
     usual = train(partitions, settings)
     models = usual.models
     far = type(models)(models.tasks, 30.0 * models.coef_ + 5.0, models.intercept_ + 20.0, "logistic")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.proximal import (
@@ -121,8 +122,8 @@ def test_sparse_low_rank_prox_is_optimal_at_the_size_of_real_problems(
     W, rho = spiked(shape, 6), max(shape) ** -0.5
     mu = fraction * float(np.linalg.norm(W, 2))
     with single_threaded():
-        U = sparse_low_rank_prox(W, mu, rho)
-        P, Q = sparse_low_rank_split(U, rho)
+        U = sparse_low_rank_prox(W, mu, rho, ARITHMETICS["fast"])
+        P, Q = sparse_low_rank_split(U, rho, ARITHMETICS["fast"])
     G = W - U
     # U is optimal if G is in both sets and ⟨G, U⟩ attains their maximum, μR(U), which a split bounds.
     assert np.linalg.norm(G, 2) <= mu * (1 + 1e-8)

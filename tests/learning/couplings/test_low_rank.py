@@ -100,7 +100,8 @@ def test_sparse_low_rank_prox_meets_its_optimality_condition(
 ) -> None:
     W = np.random.default_rng(seed).standard_normal(shape)
     before = W.copy()
-    coupling = SparseLowRank(strength)
+    # The condition holds with any arithmetic, and the fast one takes a tenth of the time.
+    coupling = SparseLowRank(strength, arithmetic=ARITHMETICS["fast"])
     U = coupling.prox(W, step)
     G = (W - U) / step
     assert (before == W).all()
