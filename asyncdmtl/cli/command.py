@@ -18,15 +18,19 @@ from asyncdmtl.cli.logs import LOG_LEVELS, set_up_logs
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function a click command, with the options that all commands share."""
+def command(name: str, *, logs: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a click command, with the options that all commands share.
+
+    Without `logs`, the options for logs are left to the function.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def configured(**values: Any) -> Any:
             if values.pop("show_config"):
                 return print(json.dumps(values, default=str, indent=2))
-            set_up_logs(values["log_level"], values["log_format"], values["log_file"])
+            if logs:
+                set_up_logs(values["log_level"], values["log_format"], values["log_file"])
             return function(**values)
 
         settings = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}

@@ -21,6 +21,7 @@ COMMANDS = {
     "beside it.",
     "server": "Serve one run: wait for workers, plan, train, and report what travelled.",
     "worker": "Take part in a run with the partitions that are stored here.",
+    "launch": "Be the server or a worker of a run that srun or mpiexec starts, by the rank.",
 }
 
 

@@ -142,6 +142,11 @@ _security_options = together(
 )
 @click.option("--by-file", is_flag=True, hidden=True, help="--placement names partitions FILE/TASK.")
 @click.option(
+    "--share",
+    hidden=True,
+    help="K/N/C: store what worker K of N stores when each partition is stored cyclically at C workers.",
+)
+@click.option(
     "--declare",
     type=click.Path(path_type=Path),
     help="Write this worker and its partitions into this placement file, beside the workers that are in it, "
@@ -169,6 +174,7 @@ def main(
     partitions: str | None,
     placement: Path | None,
     partition_files: Sequence[Path],
+    share: str | None,
     declare: Path | None,
     save: Path | None,
     max_wait: float,
@@ -197,14 +203,16 @@ def main(
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
     names = _stored_names(name, partitions, placement)
-    share = None
-    if partition_files or (names is None and loading.is_table(given["data"])):
+    held_back = None
+    if partition_files or (names is None and share is None and loading.is_table(given["data"])):
         # If files are partitions as they are, test rows are held out of each partition.
-        share, given["test_fraction"] = given["test_fraction"], None
+        held_back, given["test_fraction"] = given["test_fraction"], None
     waits = max_wait, start_timeout, round_timeout, silence_timeout
-    options = WorkerOptions(name, *waits, interface, share, least_rows, wants or "")
+    options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "")
     stored: Sequence[Stored] = [read_partition(file) for file in partition_files]
-    if not partition_files:
+    if share is not None:
+        stored = loading.load_share(given, *map(int, share.split("/")))
+    elif not partition_files:
         stored = loading.load_stored(given, names)
     if declare is not None:
         placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})

@@ -25,6 +25,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.plan.placement import Placement
 
 TABLE_DEFAULTS: Mapping[str, Any] = {
     "coupling": "nuclear", "rounds": 5000, "tolerance": 1e-6, "intercept": "free", "standardise": True,
@@ -237,6 +238,30 @@ def load_stored(given: Mapping[str, Any], only: Collection[str] | None) -> tuple
         rule = f"has the partitions {loaded.ids[0]} to {loaded.ids[-1]}; unknown"
         raise UsageError(f"data {loaded.name}", rule, unknown)
     return tuple(stored for stored in loaded.stored if stored.id in only)
+
+
+def load_share(given: Mapping[str, Any], worker: int, workers: int, copies: int) -> tuple[Stored, ...]:
+    """Load what one of several workers stores when partitions are stored cyclically, as `Placement.cyclic`.
+
+    Parameters
+    ----------
+    given : mapping
+        The data options, and `seed`, which are the same at all workers.
+    worker, workers, copies : int
+        The number of this worker from 0 on, of all workers, and of those that store each partition.
+
+    Raises
+    ------
+    UsageError
+        As `load_stored`. It is a PlacementError if there cannot be so many copies.
+    """
+    if is_table(given["data"]):
+        stored = load(given, test=False).stored
+        own = Placement.cyclic(workers, len(stored), copies).stored[worker]
+        return tuple(stored[part] for part in own)
+    ids = recipes.load(given["data"], seed=given["seed"], only=(), test=False).ids
+    own = Placement.cyclic(workers, len(ids), copies).stored[worker]
+    return load_stored(given, [ids[part] for part in own])
 
 
 def _by_file(given: Mapping[str, Any]) -> Loaded:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
-from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_stored, names_of
+from asyncdmtl.data.loading import TABLE_DEFAULTS, is_table, load, load_share, load_stored, names_of
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.tasks import Partition
@@ -134,6 +134,15 @@ def test_a_worker_that_is_told_what_to_store_does_not_warn_again(
 def test_files_of_numbers_are_trained_on_in_double_precision(table: Path) -> None:
     assert load(given(table, task="school", target="mark")).defaults["dtype"] == "float64"
     assert "dtype" not in load(given("digits")).defaults
+
+
+def test_workers_share_partitions_cyclically(table: Path) -> None:
+    for data in (str(table), "synthetic:tasks=2,rows=8,features=3,parts=2"):
+        options = given(data, **({"task": "school", "target": "mark", "parts": 2} if "csv" in data else {}))
+        ids = load(options).ids
+        shares = [{stored.id for stored in load_share(options, k, 3, 2)} for k in range(3)]
+        assert [sum(name in share for share in shares) for name in ids] == [2] * len(ids)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_a_worker_without_names_stores_its_files(table: Path) -> None:
