@@ -36,6 +36,7 @@ from asyncdmtl.errors import (
 )
 
 if TYPE_CHECKING:
+    from asyncdmtl.data.model_file import SavedModel
     from asyncdmtl.estimators import (
         CodedMultiTaskClassifier,
         CodedMultiTaskClassifierCV,
@@ -71,6 +72,7 @@ __all__ = [
     "PlanError",
     "ProtocolError",
     "RemoteProtocolError",
+    "SavedModel",
     "StateError",
     "UsageError",
     "WaitError",
@@ -90,6 +92,7 @@ _MODULE_OF = {
     "LinearPlan": "asyncdmtl.plan.linear.plan",
     "Placement": "asyncdmtl.plan.placement",
     "Plan": "asyncdmtl.plan.plan",
+    "SavedModel": "asyncdmtl.data.model_file",
     "compare": "asyncdmtl.plan.compare",
     "design_placement": "asyncdmtl.plan.design.search",
     "make_linear_plan": "asyncdmtl.plan.linear.plan",

@@ -41,7 +41,7 @@ def test_the_first_help_imports_no_command(arguments: tuple[str, ...]) -> None:
     assert len({name for name in found if name.startswith("asyncdmtl.")}) < 12
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "place", "predict", "show"])
+@pytest.mark.parametrize("command", ["run", "plan", "place", "predict", "show", "export"])
 def test_the_help_of_a_command_imports_little_that_is_heavy(command: str) -> None:
     assert imported_by("-m", "asyncdmtl", command, "--help") & HEAVY <= {"rich"}
 

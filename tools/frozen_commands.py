@@ -72,6 +72,7 @@ MISUSES = (
     "place --partitions=0 --workers=2",
     "place --partitions=9 --capacities=a=1",
     "predict /no/such/model.npz /no/such/rows.csv",
+    "export /no/such/model.npz --output=/no/such/model.onnx",
     "worker --connect=127.0.0.1 --name=a --data=synthetic",
     "worker --connect=127.0.0.1:1 --data=synthetic",
     "worker --name=a --data=synthetic --partitions=p99",
@@ -204,6 +205,7 @@ def _keys_of_run(folder: Path) -> Frozen:
         "run": _paths(json.loads(done.stdout)),
         "run, report": _paths(json.loads(report.read_text())),
         "predict": predicted,
+        "export": _keys_printed("export", str(model), "--output", str(folder / "model.onnx")),
         "model file": [*members, *told[0]],
     }
 

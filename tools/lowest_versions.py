@@ -34,7 +34,7 @@ TESTS = (
 )
 
 # The extras that commands need for one of their options, and that of `asyncdmtl.dask`.
-OPTIONS = ("dask", "metrics", "parquet", "plot", "remote", "zstd")
+OPTIONS = ("dask", "metrics", "onnx", "parquet", "plot", "remote", "zstd")
 
 # A requirement with a lower bound: its name, the bound, and a marker.
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)\s*(?P<marker>;.*)?")

@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "Predict every row of FILES with the MODEL that --save wrote.",
     "report": "Show the report in FILE again: as tables, a picture, or a page for browsers.",
     "show": "Show the coefficients of the MODEL that --save wrote, for each task.",
+    "export": "Write the MODEL that --save wrote as one model of ONNX, for other programs.",
     "plan": "Plan for the placement in FILE, and explain the plan.",
     "place": "Find a placement of least total load for given storage, with the bound over all placements "
     "beside it.",

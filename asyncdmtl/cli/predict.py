@@ -20,7 +20,7 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import names_option, reading_options
 from asyncdmtl.cli.outputs import check_outputs
-from asyncdmtl.data.columns import as_text, is_missing, to_text
+from asyncdmtl.data.columns import is_missing, label_of, to_text
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.features import CategoryColumn, NumberColumn
 from asyncdmtl.data.loading import names_of, reading_of
@@ -189,7 +189,7 @@ class Predictor:
         if not LOSSES[self.models.loss].classification:
             return {PREDICTION: predictions_of(self.models.loss, scores + self.encoding.offset)}
         names = self.encoding.classes or ("0", "1")
-        labels = np.array([*map(_label, names), None], dtype=object)
+        labels = np.array([*map(label_of, names), None], dtype=object)
         chosen = np.where(np.isnan(scores), 2, scores > 0.0)
         columns: dict[str, NDArray[Any]] = {PREDICTION: labels[chosen]}
         if proba:
@@ -228,17 +228,6 @@ def _of_numbers(features: Sequence[str]) -> Encoding:
     return Encoding(tuple(NumberColumn(name, math.nan, 0.0, 1.0) for name in features), {}, "", None)
 
 
-def _label(name: str | None) -> Any:
-    """A class or value as it was in the data: a number if the text is a number's text, else the text."""
-    try:
-        number = float(name or "")
-    except ValueError:
-        return name
-    if not math.isfinite(number) or as_text(number) != name:
-        return name
-    return int(number) if number.is_integer() else number
-
-
 def _output(
     task: str, table: Table, kept: Sequence[str], predicted: Mapping[str, NDArray[Any]]
 ) -> dict[str, list[Any]]:
@@ -259,7 +248,7 @@ def _output(
 
 def _as_read(texts: Sequence[str | None]) -> Sequence[Any]:
     """A column that was read as text, as numbers if every value of it is one."""
-    values = [_label(text) for text in texts]
+    values = [text if text is None else label_of(text) for text in texts]
     return texts if any(isinstance(value, str) for value in values) else values
 
 

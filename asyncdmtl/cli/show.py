@@ -12,7 +12,7 @@ from rich.console import Console
 from asyncdmtl.arrays import Floats
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import names_option
-from asyncdmtl.data.features import NumberColumn
+from asyncdmtl.data.coefficients import INTERCEPT, in_original_units
 from asyncdmtl.data.loading import names_of
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.errors import UsageError
@@ -22,8 +22,6 @@ from asyncdmtl.report.json_output import emit
 
 # The most tasks that have a column each. Of more, the table has the mean and the range over tasks.
 MOST_COLUMNS = 6
-
-_INTERCEPT = "(intercept)"
 
 
 @command("show")
@@ -39,7 +37,7 @@ def main(model: Path, only: str | tuple[str, ...] | None, format: str, **_: Any)
     2 usage.
     """
     saved = SavedModel.load(model)
-    coef, intercept = in_original_units(saved)
+    coef, intercept = in_original_units(saved.models, saved.encoding)
     tasks = list(saved.models.tasks)
     chosen = list(names_of(only or ())) or tasks
     if unknown := [task for task in chosen if task not in tasks]:
@@ -49,23 +47,6 @@ def main(model: Path, only: str | tuple[str, ...] | None, format: str, **_: Any)
         emit(_content(saved, chosen, coef[rows], intercept[rows]))
     else:
         _show(saved, chosen, coef[rows], intercept[rows], make_console())
-
-
-def in_original_units(saved: SavedModel) -> tuple[Floats, Floats]:
-    """Coefficients (T, F) and intercepts (T,), float64, for columns and targets as they stand in the data.
-
-    With features `(x − shift) / scale` and a target shifted by `offset`, a coefficient is `w / scale`, and
-    the intercept is `b + offset − Σ w·shift / scale`.
-    """
-    coef = saved.models.coef_.astype(np.float64)
-    shifts, scales = np.zeros(coef.shape[1]), np.ones(coef.shape[1])
-    at = 0
-    for column in saved.encoding.columns:
-        if isinstance(column, NumberColumn):
-            shifts[at], scales[at] = column.shift, column.scale
-        at += len(column.features)
-    coef = coef / scales
-    return coef, saved.models.intercept_.astype(np.float64) + saved.encoding.offset - (coef * shifts).sum(1)
 
 
 def _content(saved: SavedModel, tasks: list[str], coef: Floats, intercept: Floats) -> dict[str, Any]:
@@ -106,7 +87,7 @@ def _show(saved: SavedModel, tasks: list[str], coef: Floats, intercept: Floats, 
         numbers = np.stack([every.mean(axis=0), every.min(axis=0), every.max(axis=0)])
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
-    for name, values in zip((_INTERCEPT, *saved.features), numbers.T, strict=True):
+    for name, values in zip((INTERCEPT, *saved.features), numbers.T, strict=True):
         table.add_row(name, *(f"{value:.4g}" for value in values))
     console.print(table)
     if len(tasks) > MOST_COLUMNS:

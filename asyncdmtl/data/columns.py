@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeGuard, cast
@@ -61,6 +62,17 @@ def as_text(value: object) -> str:
         number = float(value)
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
     return str(value)
+
+
+def label_of(text: str) -> str | int | float:
+    """A class or value as it was in the data: a number if `as_text` of the number is this text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number) or as_text(number) != text:
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def to_text(column: Column) -> Texts:

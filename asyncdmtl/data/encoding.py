@@ -14,9 +14,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.data.columns import Column, as_column, is_missing, to_numbers, to_text
+from asyncdmtl.data.columns import Column, as_column, is_missing, label_of, to_numbers, to_text
 from asyncdmtl.data.features import (
     CategoryColumn,
     EncodedColumn,
@@ -27,6 +28,7 @@ from asyncdmtl.data.features import (
 from asyncdmtl.data.fields import read_fields, read_names, read_pairs
 from asyncdmtl.data.reading import identity
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning.losses import LOSSES
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ class Encoding:
     def categories(self) -> tuple[str, ...]:
         """The columns of `sources` that are read as text, even if a file has only digits in them."""
         return tuple(column.name for column in self.columns if isinstance(column, CategoryColumn))
+
+    def labels_of(self, loss: str) -> NDArray[Any] | None:
+        """The two classes as they were in the data, numbers or texts, as an array; None for a regression."""
+        if not LOSSES[loss].classification:
+            return None
+        labels = list(map(label_of, self.classes or ("0", "1")))
+        alike = len({isinstance(label, str) for label in labels}) == 1
+        return np.array(labels, dtype=None if alike else np.object_)
 
     def encode_rows(self, columns: Mapping[str, Column]) -> Floats:
         """Encode features.

@@ -25,7 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl._version import __version__
+from asyncdmtl.data.coefficients import coefficient_table, in_original_units
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.onnx_models import onnx_of_table
+from asyncdmtl.data.scikit_models import linear_model, pipeline
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.settings import DTYPES, Settings
 from asyncdmtl.learning.tasks import TaskModels
@@ -91,6 +94,70 @@ class SavedModel:
         if self.encoding.is_empty:
             return tuple(f"x{f}" for f in range(self.models.features))
         return self.encoding.features
+
+    def coefficients(self) -> Any:
+        """The coefficients in the units of the columns as they stand in the data, as a pandas DataFrame.
+
+        Returns
+        -------
+        (1 + F, T) DataFrame
+            A row for the intercept and for each feature, a column for each task.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        return coefficient_table(
+            self.models.tasks, self.features, *in_original_units(self.models, self.encoding)
+        )
+
+    def to_sklearn(self, task: str) -> Any:
+        """The model of one task as a fitted Pipeline of scikit-learn, which takes a DataFrame of the columns.
+
+        A missing number is NaN, and a missing category None or NaN. Columns of categories that are all
+        numbers are numbers. If the model was trained on numbers, it is a linear model without a Pipeline.
+
+        Raises
+        ------
+        UsageError
+            There is no model of this task, or pandas is not installed.
+        """
+        models, encoding = self.models, self.encoding
+        if task not in models.tasks:
+            raise UsageError("task", f"must be one of the {len(models.tasks)} tasks of the model", task)
+        t = models.tasks.index(task)
+        coef, intercept = models.coef_[t].astype(np.float64), float(models.intercept_[t])
+        if encoding.is_empty:
+            return linear_model(models.loss, coef, intercept, encoding.labels_of(models.loss))
+        return pipeline(encoding, models.loss, coef, intercept + encoding.offset)
+
+    def to_onnx(self, unknown: str = "error") -> Any:
+        """The encoding and the models of all tasks as one model of ONNX, in float64.
+
+        Inputs are (rows, 1): the column of tasks and columns of categories as text, with an empty text for a
+        missing category, and columns of numbers as float64, with NaN for a missing number. If the model was
+        trained on numbers, they are the input `X` (rows, F). Texts must be as `encoding` has them: ONNX does
+        not know that `1.0` is `1`. Outputs are `prediction` (rows,) and, for a classification, `score`
+        (rows,) and under logistic loss `probabilities` (rows, 2).
+
+        Parameters
+        ----------
+        unknown : "error", "mean" or "empty"
+            Rows of a task without a model: ONNX Runtime fails; the mean of all tasks' models predicts; or
+            scores are NaN, and classes, which are then texts, are empty.
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        UsageError
+            The package onnx is not installed, a category is an empty text, or a feature is called like the
+            column of tasks.
+        """
+        return onnx_of_table(self.models, self.encoding, self.task_column, unknown)
 
     def save(self, path: str | Path) -> None:
         """Write the file under exactly this name.

@@ -54,7 +54,7 @@ _INTERCEPTS: Mapping[object, str] = {True: "free", False: "none", "penalised": "
 # The keys of a run's report whose values grow with the number of rounds.
 _BY_ROUND = ("rounds", "ledger")
 # The fields of a round's record that `history_` has.
-_HISTORY = ("objective", "residual", "up_bytes", "down_bytes", "seconds")
+_HISTORY = ("round", "objective", "residual", "up_bytes", "down_bytes", "seconds")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -240,8 +240,9 @@ class CodedMultiTaskRegressor(_Regressor):
         Whether `tol` was reached; if not, there was a ConvergenceWarning. With an `aggregate` other than
         "mean", or a `learner`, the models are then near a fixed point of the rounds, not the minimum.
     history_ : dict of (n_iter_,) arrays
-        One value for each round: "objective", "residual" (an estimate of the distance of the objective from
-        its minimum), "up_bytes", "down_bytes", "seconds". With a server elsewhere, the first two may be NaN.
+        One value for each round: "round" (its number, from 0), "objective", "residual" (an estimate of the
+        distance of the objective from its minimum), "up_bytes", "down_bytes", "seconds". With a server
+        elsewhere, "objective" and "residual" may be NaN. Pickles have 100 rounds at most, evenly spaced.
     traffic_ : dict
         Loads and bytes of the run, in the form of the reports of `asyncdmtl run`, without its lists by round.
     plan_ : Plan or LinearPlan

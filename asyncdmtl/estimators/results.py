@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
 from asyncdmtl.arrays import Floats
+from asyncdmtl.data.coefficients import coefficient_table
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.model_file import SavedModel
+from asyncdmtl.data.onnx_models import onnx_of_array
+from asyncdmtl.data.scikit_models import linear_model
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
@@ -23,17 +22,15 @@ from asyncdmtl.learning.tasks import TaskModels
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Per loss, the class of scikit-learn whose decisions follow from coefficients and intercept as ours do.
-_CLASSES = {
-    "squared": LinearRegression, "huber": LinearRegression, "logistic": LogisticRegression,
-    "squared_hinge": LinearSVC,
-}  # fmt: skip
+# The most rounds of `history_` in a pickle, so that the models are most of it: each takes 48 bytes.
+_KEPT_ROUNDS = 100
 
 
 class Results:
     """The methods of fitted estimators that turn results into other things."""
 
     loss: str
+    unknown: str
     n_features_in_: int
     feature_names_in_: Any
     classes_: Any
@@ -41,7 +38,17 @@ class Results:
     coef_: Floats
     intercept_: Floats
     traffic_: dict[str, Any]
-    history_: dict[str, Floats]
+    history_: dict[str, Any]
+    n_iter_: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state for pickles and copies, with no more than `_KEPT_ROUNDS` rounds of `history_`."""
+        # A copy, because the base may return the attributes themselves.
+        state: dict[str, Any] = {**super().__getstate__()}  # type: ignore[dict-item]
+        if len(rounds := state.get("history_", {}).get("round", ())) > _KEPT_ROUNDS:
+            kept = np.linspace(0, len(rounds) - 1, _KEPT_ROUNDS).round().astype(int)
+            state["history_"] = {name: values[kept] for name, values in state["history_"].items()}
+        return state
 
     def to_sklearn(self, task: Hashable) -> Any:
         """The model of one task as a fitted estimator of scikit-learn, for programs that know only those.
@@ -66,21 +73,53 @@ class Results:
         if task not in self.tasks_:
             raise UsageError("task", f"must be among the {len(self.tasks_)} of fit", task)
         t = self.tasks_.index(task)
-        coef, intercept = self.coef_[t], self.intercept_[t]
-        if not hasattr(self, "classes_"):
-            if self.loss == "poisson":
-                return self._as_fitted(_poisson(), coef, float(intercept))
-            return self._as_fitted(LinearRegression(), coef, float(intercept))
-        kind = _CLASSES[self.loss]
-        if coef.ndim == 1:
-            return self._as_fitted(kind(), coef[None], intercept[None], classes=self.classes_)
-        whole = self._as_fitted(OneVsRestClassifier(kind()), classes=self.classes_)
-        whole.estimators_ = [
-            self._as_fitted(kind(), own[None], np.array([b]), classes=np.array([0, 1]))
-            for own, b in zip(coef, intercept, strict=True)
-        ]
-        whole.label_binarizer_ = LabelBinarizer(sparse_output=True).fit(self.classes_)
-        return whole
+        model = linear_model(self.loss, self.coef_[t], self.intercept_[t], getattr(self, "classes_", None))
+        if hasattr(self, "feature_names_in_"):
+            model.feature_names_in_ = self.feature_names_in_
+        return model
+
+    def to_onnx(self) -> Any:
+        """The models of all tasks as one model of ONNX, in float64.
+
+        Inputs are `X` (rows, features), float64, and `tasks` (rows, 1), texts or int64. Outputs are
+        `prediction` (rows,) and, for classifiers, `score` (rows,) or (rows, classes), and under logistic loss
+        `probabilities` (rows, classes). For a task that was not in `fit`, ONNX Runtime fails, unless the
+        parameter `unknown` is "mean".
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        UsageError
+            The package onnx is not installed; or labels of tasks, or classes, are of types that ONNX lacks.
+        """
+        check_is_fitted(self)
+        classes = getattr(self, "classes_", None)
+        return onnx_of_array(self.tasks_, self.coef_, self.intercept_, self.loss, classes, self.unknown)
+
+    def coefficients(self) -> Any:
+        """The coefficients of all tasks as a pandas DataFrame.
+
+        Returns
+        -------
+        (1 + features, T) DataFrame
+            A row for the intercept and for each feature, a column for each task; with K > 2 classes, a column
+            for each task and class.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        check_is_fitted(self)
+        features = getattr(self, "feature_names_in_", [f"x{f}" for f in range(self.n_features_in_)])
+        models: list[Any] = self.tasks_
+        if self.coef_.ndim == 3:
+            models = [(task, label) for task in self.tasks_ for label in self.classes_.tolist()]
+        coef = self.coef_.reshape(-1, self.coef_.shape[-1])
+        return coefficient_table(models, list(features), coef, self.intercept_.reshape(-1))
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the run: loads beside bounds, bytes, the objective, and the structure of the tasks.
@@ -105,10 +144,8 @@ class Results:
         from asyncdmtl.report.pictures import save_figure
         from asyncdmtl.report.run_pictures import draw_run
 
-        rounds = [
-            {"round": r, **dict(zip(self.history_, values, strict=True))}
-            for r, values in enumerate(zip(*self.history_.values(), strict=True))
-        ]
+        history = _complete(self.history_, self.n_iter_)
+        rounds = [dict(zip(history, values, strict=True)) for values in zip(*history.values(), strict=True)]
         model = None
         if self.coef_.ndim == 2:
             models = TaskModels(tuple(map(str, self.tasks_)), self.coef_, self.intercept_, self.loss)
@@ -118,20 +155,11 @@ class Results:
             save_figure(figure, Path(path))
         return figure
 
-    def _as_fitted(self, model: Any, coef: Any = None, intercept: Any = None, classes: Any = None) -> Any:
-        """An estimator of scikit-learn with these results."""
-        model.n_features_in_ = self.n_features_in_
-        if hasattr(self, "feature_names_in_"):
-            model.feature_names_in_ = self.feature_names_in_
-        if coef is not None:
-            model.coef_, model.intercept_ = coef, intercept
-        if classes is not None:
-            model.classes_ = classes
-        return model
 
-
-def _poisson() -> Any:
-    """A PoissonRegressor with the loss that `predict` takes its link from, and `fit` sets."""
-    model = PoissonRegressor()
-    model._base_loss = model._get_loss()
-    return model
+def _complete(history: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """The history of all rounds; values between those that a pickle kept are interpolated."""
+    kept = history["round"]
+    if len(kept) == rounds:
+        return history
+    every = np.arange(rounds)
+    return {name: every if name == "round" else np.interp(every, kept, history[name]) for name in history}

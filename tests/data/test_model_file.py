@@ -8,13 +8,16 @@ import stat
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.exported import saved_model
 from support.problems import make_settings
 
 from asyncdmtl._version import __version__
@@ -265,3 +268,30 @@ def test_a_mount_point_is_written_in_place(tmp_path: Path, monkeypatch: pytest.M
     MODEL.save(path)
     assert path.stat().st_ino == inode
     assert SavedModel.load(path).models.tasks == MODEL.models.tasks
+
+
+def test_models_go_through_joblib_and_skops() -> None:
+    saved, file = saved_model("logistic"), io.BytesIO()
+    joblib.dump(saved, file)
+    file.seek(0)
+    copies = [joblib.load(file)]
+    if find_spec("skops") is not None:
+        from skops import io as skops
+
+        dumped = skops.dumps(saved)
+        types = skops.get_untrusted_types(data=dumped)
+        assert all(name.startswith("asyncdmtl.") for name in types)
+        copies.append(skops.loads(dumped, trusted=types))
+    for copied in copies:
+        assert copied.encoding == saved.encoding
+        assert copied.models.coef_.tobytes() == saved.models.coef_.tobytes()
+
+
+def test_coefficients_have_the_names_of_features() -> None:
+    saved = saved_model("squared")
+    table = saved.coefficients()
+    assert table.index.tolist() == ["(intercept)", *saved.features]
+    assert table.columns.tolist() == ["a", "b"]
+    age = next(column for column in saved.encoding.columns if column.name == "age")
+    assert isinstance(age, NumberColumn)
+    assert table.loc["age", "a"] == saved.models.coef_[0, saved.features.index("age")] / age.scale

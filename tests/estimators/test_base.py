@@ -27,7 +27,7 @@ def test_what_travelled_and_why() -> None:
     model = CodedMultiTaskRegressor(max_iter=7, tol=0.0, workers=4, update="gradient").fit(X, Y, TASKS)
     assert model.n_iter_ == 7
     assert {name: len(values) for name, values in model.history_.items()} == dict.fromkeys(
-        ("objective", "residual", "up_bytes", "down_bytes", "seconds"), 7
+        ("round", "objective", "residual", "up_bytes", "down_bytes", "seconds"), 7
     )
     up, down = model.history_["up_bytes"].sum(), model.history_["down_bytes"].sum()
     traffic = model.traffic_
@@ -254,6 +254,13 @@ def test_names_of_columns_may_be_numbers() -> None:
 
 
 def test_pickles_of_long_runs_stay_small() -> None:
-    model = CodedMultiTaskRegressor(max_iter=100, tol=0.0, update="gradient").fit(X, Y, TASKS)
-    assert model.n_iter_ == 100
-    assert len(pickle.dumps(model)) < 30_000
+    model = CodedMultiTaskRegressor(max_iter=7, tol=0.0, update="gradient").fit(X, Y, TASKS)
+    # As after a run of 5,000 rounds.
+    history = {name: np.resize(values, 5000) for name, values in model.history_.items()}
+    model.n_iter_, model.history_ = 5000, {**history, "round": np.arange(5000)}
+    copied = pickle.loads(pickle.dumps(model))
+    assert len(pickle.dumps(model)) < 10_000
+    kept = copied.history_["round"]
+    assert (len(kept), kept[0], kept[-1]) == (100, 0, 4999)
+    assert all((copied.history_[name] == model.history_[name][kept]).all() for name in history)
+    assert len(model.history_["round"]) == 5000

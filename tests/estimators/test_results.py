@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import io
+import pickle
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,9 +64,67 @@ def test_the_run_is_drawn(tmp_path: Path) -> None:
     figure = model.plot(tmp_path / "run.png")
     assert (tmp_path / "run.png").stat().st_size > 10_000
     assert len(figure.axes) >= 3
+    # Pickles have some of the rounds only.
+    few = pickle.loads(pickle.dumps(model))
+    few.history_ = {name: values[[0, -1]] for name, values in few.history_.items()}
+    assert [axes.get_title() for axes in few.plot().axes] == [axes.get_title() for axes in figure.axes]
     assert CodedMultiTaskClassifier().fit(X, KINDS, TASKS).plot() is not None
     with pytest.raises(UsageError, match="must"):
         model.plot(tmp_path / "run.docx")
+
+
+@pytest.mark.parametrize("kind", ["regression", "counts", "two classes", "three classes"])
+def test_all_tasks_go_to_onnx(kind: str) -> None:
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    y: Any = {"regression": Y, "counts": np.exp(Y), "two classes": Y > 0, "three classes": KINDS}[kind]
+    numbers = np.repeat([3, 5, 9], 20)
+    if "classes" in kind:
+        model: Any = CodedMultiTaskClassifier(strength=0.1).fit(X, y, numbers)
+    else:
+        loss = "poisson" if kind == "counts" else "squared"
+        model = CodedMultiTaskRegressor(loss=loss, strength=0.1, unknown="mean").fit(X, y, numbers)
+        numbers = np.repeat([3, 5, 1], 20)
+    session = runtime.InferenceSession(
+        model.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    found = session.run(None, {"X": X, "tasks": numbers[:, None]})
+    if "classes" not in kind:
+        np.testing.assert_allclose(found[0], model.predict(X, numbers), rtol=1e-12)
+        return
+    assert found[0].tolist() == model.predict(X, numbers).tolist()
+    np.testing.assert_allclose(found[1], model.decision_function(X, numbers), rtol=1e-12)
+    np.testing.assert_allclose(found[2], model.predict_proba(X, numbers), rtol=1e-9, atol=1e-12)
+
+
+def test_coefficients_are_a_table() -> None:
+    frame = pd.DataFrame(X, columns=list("pqrs"))
+    model = CodedMultiTaskRegressor(standardise=True).fit(frame, Y, TASKS)
+    table = model.coefficients()
+    assert table.columns.tolist() == ["a", "b", "c"]
+    by_hand = frame.to_numpy() @ table.loc[list("pqrs"), "b"] + table.loc["(intercept)", "b"]
+    np.testing.assert_allclose(by_hand[of("b")], model.predict(frame, TASKS)[of("b")], rtol=1e-9)
+    classes = CodedMultiTaskClassifier(strength=0.1).fit(X, KINDS, TASKS)
+    np.testing.assert_array_equal(classes.coefficients()["b"].T[["x0", "x1", "x2", "x3"]], classes.coef_[1])
+
+
+def test_estimators_go_through_joblib_and_skops() -> None:
+    model = CodedMultiTaskClassifier(strength=0.1).fit(X, Y > 0, TASKS)
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    np.testing.assert_array_equal(joblib.load(file).predict(X, TASKS), model.predict(X, TASKS))
+    skops = pytest.importorskip("skops.io")
+    dumped = skops.dumps(model)
+    types = skops.get_untrusted_types(data=dumped)
+    assert all(name.startswith("asyncdmtl.") for name in types)
+    loaded = skops.loads(dumped, trusted=types)
+    np.testing.assert_array_equal(loaded.predict(X, TASKS), model.predict(X, TASKS))
+    assert loaded.plan_.uplink_load == model.plan_.uplink_load
+    # A model of one task has only types that skops trusts.
+    one = skops.dumps(model.to_sklearn("a"))
+    assert not skops.get_untrusted_types(data=one)
+    assert skops.loads(one).predict(X[:3]).tolist() == model.predict(X[:3], ["a"] * 3).tolist()
 
 
 def test_rows_may_be_sparse() -> None:
