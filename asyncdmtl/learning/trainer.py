@@ -190,7 +190,8 @@ class Trainer:
 
         These are the points at which updates are computed next, or after the `last` step the final models.
         """
-        models: Bytes = np.ascontiguousarray(self.W if last else self.Y).view(np.uint8)
+        # Adding 0 turns −0 into 0, as a worker does that computes the points from models without momentum.
+        models: Bytes = np.ascontiguousarray(self.W if last else self.Y + 0.0).view(np.uint8)
         return models
 
     def take_told(self, rows: Sequence[int], told: Bytes) -> None:

@@ -126,3 +126,19 @@ def test_of_two_workers_that_tell_different_residuals_both_are_named() -> None:
     with pytest.raises(StateError, match="'w0', 'w1' told different values of the residual") as caught:
         exchange.server.agree(sent)
     assert (caught.value.workers, caught.value.mendable) == (("w0", "w1"), False)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_workers_and_the_server_have_the_same_zeros(last: bool) -> None:
+    exchange = RoundExchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), "personal")
+    trainer = exchange.server.trainer
+    assert trainer is not None
+    # A coupling made the models -0 in the step before, and the momentum began anew.
+    trainer.W[...] = -0.0
+    trainer._iterate._before[...] = 1.0  # type: ignore[index]
+    assert np.signbit(trainer.Y).all()
+    for k, worker in enumerate(exchange.workers):
+        wanted = exchange.plan.deliveries[k].wanted
+        worker.trainer.take_told(wanted, trainer.told(last=last)[list(wanted)])
+    told = [worker.final_check() if last else worker.state_check() for worker in exchange.workers]
+    assert told == exchange.server.expected_checks(final=last)
