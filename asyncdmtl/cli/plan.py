@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.link_options import max_overhead_option
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.learning.losses import LOSSES
@@ -17,7 +18,6 @@ from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement_file import read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.validation import rational
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_costs import predicted_costs
 from asyncdmtl.report.plan_pictures import plot_plan
@@ -39,13 +39,7 @@ LINEAR_PARTITIONS = 60
     help="The strategy to plan; auto: the cheapest on the network.",
 )
 @click.option("--network", type=click.Choice(NETWORKS), default="unicast", help="How the downlink travels.")
-@click.option(
-    "--max-overhead",
-    default="0",
-    metavar="FRACTION",
-    callback=lambda context, parameter, text: _fraction(text),
-    help="The uplink load that may be added for fewer packets per vector: 1/50 or 0.02.",
-)
+@max_overhead_option
 @click.option(
     "--minimise",
     type=click.Choice(("load", "cost", "makespan")),
@@ -157,10 +151,6 @@ def _print(report: PlanReport, format: str) -> None:
         print(json.dumps(report))
     else:
         show_plan(report)
-
-
-def _fraction(text: str) -> Fraction:
-    return rational("--max-overhead", text)
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.data_options import data_options
+from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.progress_bar import RunProgress
@@ -95,6 +96,7 @@ MOST_NAMES = 5
     "into partitions here, so not with --by-file.",
 )
 @training_options
+@link_options
 @downlink_options
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
@@ -121,6 +123,7 @@ def main(
     """
     check_outputs({"--report": report_file, "--plot": plot_file, "--save": save})
     check_picture(plot_file)
+    given = given | {"links": make_links(given)}
     if loading.is_table(given["data"]):
         cut = {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
         given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
@@ -131,6 +134,7 @@ def main(
         # Without a second copy nothing can be coded, and relay sends more than others do.
         once = all(len(holders) == 1 for holders in chosen.holders)
         given = given | {"strategy": AUTO if once else DEFAULT_STRATEGY}
+    given["links"].check(given["strategy"])
     settings, prepared = _prepare(loaded, given)
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
     record, models, spread = _train(chosen, wants, settings, given)
@@ -302,6 +306,7 @@ def _train(
         # No other worker will be started in place of a lost one, so waiting for one is useless.
         rejoin_timeout=0.0,
         multicast=make_multicast(given),
+        links=given["links"],
     )
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)

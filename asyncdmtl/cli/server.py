@@ -13,6 +13,7 @@ import click
 
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, show
+from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs, print_report
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
@@ -138,6 +139,7 @@ _security_options = together(
     "defaults from it. For data in files give --loss, --strength and --workers instead.",
 )
 @training_options
+@link_options
 @click.option(
     "--test-fraction",
     type=float,
@@ -187,10 +189,8 @@ def main(
     checkpoint: Path | None,
     checkpoint_every: int,
     resume: bool,
-    secret_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
-    tls_client_ca: Path | None,
     insecure: bool,
     health: str | None,
     dashboard: str | None,
@@ -207,7 +207,7 @@ def main(
     check_outputs({"--report": report_file, "--plot": plot_file})
     check_picture(plot_file)
     host, port = parse_address(listen, "--listen")
-    security = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
+    security = ServerSecurity.from_files(given["secret_file"], tls_cert, tls_key, given["tls_client_ca"])
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
     pages = _Pages(
@@ -238,6 +238,7 @@ def main(
         checkpoint_every,
         resume,
         make_multicast(given),
+        make_links(given),
     )
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
 from asyncdmtl.digests import Digest
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.exchange.coded_server import (
     CentralServerSide,
     CodedServerSide,
@@ -32,6 +34,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.links import EQUAL_LINKS, Links
 from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
@@ -45,6 +48,10 @@ MOST_PACKETS = 256
 # The share by which the uplink load may exceed the smallest possible one if that takes too many packets.
 LOAD_OVERHEAD = Fraction(1, 100)
 
+# The shares by which the uplink's cost or time may exceed the minimum, tried in this order until few packets
+# suffice. Prices and speeds may have any ratio, so that the last one permits what a single packet reaches.
+LINK_OVERHEADS = (LOAD_OVERHEAD, Fraction(1, 10), Fraction(1), Fraction(1000))
+
 
 def affordable_overhead(
     placement: Placement,
@@ -53,6 +60,7 @@ def affordable_overhead(
     *,
     whole_tasks: bool = True,
     wants: Mapping[str, str] | None = None,
+    links: Links = EQUAL_LINKS,
 ) -> Fraction:
     """The share by which a run's uplink load may exceed the minimum: 0 if that takes few packets, else 1 %.
 
@@ -63,17 +71,29 @@ def affordable_overhead(
     ----------
     tasks, strategy, whole_tasks, wants
         As for `make_plan`.
+    links : Links, optional
+        With prices or speeds, the share is that of the cost or the time, and the first of `LINK_OVERHEADS`
+        that takes few packets. The share is at least `links.max_overhead`.
     """
     from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
     from asyncdmtl.plan.validation import helpers_of
 
+    least = links.max_overhead
     if strategy != "relay":
-        return Fraction(0)
-    wishes = UplinkWishes(whole_tasks=whole_tasks, helpers=helpers_of(placement, wants))
+        return least
+    weights = links.weights(placement)
+    wishes = UplinkWishes(whole_tasks=whole_tasks, helpers=helpers_of(placement, wants), **weights)
     tasks = range(len(placement.partitions)) if tasks is None else tasks
-    units, rates = choose_rates(choose_units(placement, tasks, strategy, wishes), strategy, wishes)
-    packets = rates.subpackets * len(units.holders) // units.merged
-    return Fraction(0) if packets <= MOST_PACKETS else LOAD_OVERHEAD
+    chosen = choose_units(placement, tasks, strategy, wishes)
+    wider = [share for share in (LINK_OVERHEADS if weights else (LOAD_OVERHEAD,)) if share > least]
+    for share in (least, *wider[:-1]):
+        try:
+            units, rates = choose_rates(chosen, strategy, replace(wishes, max_overhead=share))
+        except PlanError:  # It would take more packets than a plan may have.
+            continue
+        if rates.subpackets * len(units.holders) // units.merged <= MOST_PACKETS:
+            return share
+    return wider[-1] if wider else least
 
 
 def codes_whole_tasks(settings: Settings) -> bool:
@@ -108,9 +128,13 @@ class ExchangeStrategy(ABC):
 
     @abstractmethod
     def make_plan(
-        self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
+        self,
+        placement: Placement,
+        problem: Problem,
+        wants: Mapping[str, str] | None = None,
+        links: Links = EQUAL_LINKS,
     ) -> AnyPlan:
-        """A plan for this placement, and for what workers want as for `asyncdmtl.make_plan`.
+        """A plan for this placement, for what workers want as for `asyncdmtl.make_plan`, and for their links.
 
         Raises
         ------
@@ -186,21 +210,21 @@ class _Coded(ExchangeStrategy):
             raise UsageError("--strength", rule, "auto")
 
     def make_plan(
-        self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
+        self,
+        placement: Placement,
+        problem: Problem,
+        wants: Mapping[str, str] | None = None,
+        links: Links = EQUAL_LINKS,
     ) -> Plan:
-        """A plan whose uplink load exceeds the minimum by at most the share `affordable_overhead`."""
+        """A plan whose uplink exceeds the minimum by at most the share `affordable_overhead`."""
         from asyncdmtl.plan.planner import make_plan
 
         tasks, whole_tasks = problem.task_of, codes_whole_tasks(problem.settings)
-        overhead = affordable_overhead(placement, tasks, self._strategy, whole_tasks=whole_tasks, wants=wants)
-        return make_plan(
-            placement,
-            self._strategy,
-            tasks=tasks,
-            max_overhead=overhead,
-            whole_tasks=whole_tasks,
-            wants=wants,
-        )
+        wishes: dict[str, Any] = {"whole_tasks": whole_tasks, "wants": wants}
+        overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
+        # If the server checks updates under `central`, the plan is one for a while only.
+        weights = {} if links.speeds and self.name != "relay" else links.weights(placement)
+        return make_plan(placement, self._strategy, tasks=tasks, max_overhead=overhead, **wishes, **weights)
 
     def worker_side(
         self,
@@ -262,7 +286,11 @@ class _Linear(ExchangeStrategy):
             raise UsageError(f"--compression {settings.compression}", rule, self.name)
 
     def make_plan(
-        self, placement: Placement, problem: Problem, wants: Mapping[str, str] | None = None
+        self,
+        placement: Placement,
+        problem: Problem,
+        wants: Mapping[str, str] | None = None,
+        links: Links = EQUAL_LINKS,
     ) -> LinearPlan:
         """A plan for the problem's linear target, which every worker but not the server needs in a round."""
         from asyncdmtl.plan.linear.plan import make_linear_plan

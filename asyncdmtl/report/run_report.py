@@ -24,6 +24,7 @@ from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.protocol.ledger import Entry
 from asyncdmtl.report.held_back import report_tests
 from asyncdmtl.report.json_output import finite
+from asyncdmtl.report.link_report import report_links
 from asyncdmtl.report.multicast_report import report_multicast, wire_load
 from asyncdmtl.server.records import RunRecord
 
@@ -77,6 +78,7 @@ def report_run(record: RunRecord) -> Report:
         **_directions(record),
         "multicast": report_multicast(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
+        "links": report_links(record),
         "certificate": _certificate(plan),
         "job_certificate": _job_certificate(plan),
         "aggregated": _aggregated(record),

@@ -13,6 +13,7 @@ from asyncdmtl.learning.outcome import zero_words
 from asyncdmtl.learning.settings import POOLED, SINGLE_TASK, Settings
 from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
+from asyncdmtl.report.link_report import link_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.run_report import Report
 from asyncdmtl.report.units import counted, decimal, human_bytes, load_text
@@ -273,6 +274,8 @@ def _traffic_words(report: Report) -> str:
         )
     if report["multicast"] is not None:
         lines.append(_multicast_words(report["multicast"]))
+    if report.get("links"):
+        lines.append(link_words(report["links"]))
     lines.append(_by_strategy(report))
     for incident in report["incidents"]:
         lines.append(f"Round {incident['round']}: worker {incident['worker']}: {incident['reason']}")
@@ -320,6 +323,8 @@ def _by_strategy(report: Report) -> str:
     """The cost of each strategy on links without multicast."""
     costs = {name: Fraction(row["unicast_cost"]) for name, row in report["strategies"].items()}
     listed = ", ".join(f"{name} {cost}" for name, cost in costs.items())
+    if (report.get("links") or {}).get("kind") == "cost":
+        return f"Cost of a round by the prices of the links, both ways, by strategy: {listed}."
     return f"Vectors a round on the wire, both ways, by strategy: {listed}."
 
 

@@ -89,9 +89,13 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     stored = {m.name: [name for name in m.partitions if (m.name, name) not in distrusted] for m in members}
     placement = Placement(stored, [info.id for info in problem.infos])
     whole_tasks = codes_whole_tasks(problem.settings)
-    candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks, wants=wants)
+    weights = progress.links.weights(placement)
+    candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks, wants=wants, **weights)
     hearing = [k for k, member in enumerate(members) if member.hears and not member.helps]
     name = served_strategy(progress.strategy, {m.name: m.wants for m in members})
+    if name == "auto" and progress.links.speeds:
+        # The time of the uplink is what counts, and only `relay` shortens it.
+        name = "relay"
     if name == "auto":
         possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
         # No strategy is chosen by which the models of some task would end nowhere.
@@ -102,7 +106,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     strategy = EXCHANGE_STRATEGIES[name]
     if progress.checked and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
         strategy = strategy.checking
-    plan = strategy.make_plan(placement, problem, wants)
+    plan = strategy.make_plan(placement, problem, wants, progress.links)
     listeners, reason = choose_listeners(plan, hearing)
     detailed = progress.detailed or progress.checked
     options = SideOptions(bool(listeners), progress.digest, detailed)

@@ -18,6 +18,7 @@ from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 from asyncdmtl.net.udp import Group
 from asyncdmtl.plan.compare import Candidate
+from asyncdmtl.plan.links import EQUAL_LINKS, Links
 from asyncdmtl.plan.parameters import CHOICES
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.protocol.ledger import Ledger
@@ -76,6 +77,8 @@ class RunOptions:
         Whether to continue the run of the checkpoints, if there are any.
     multicast : MulticastOptions or None
         Send rows to a group if that is cheaper; with None, all rows go over TCP.
+    links : Links
+        The prices or speeds of the workers' links, for which plans are made.
     """
 
     settings: Settings
@@ -91,12 +94,14 @@ class RunOptions:
     checkpoint_every: int = 10
     resume: bool = False
     multicast: MulticastOptions | None = None
+    links: Links = EQUAL_LINKS
 
     def __post_init__(self) -> None:
         if self.strategy not in CHOICES:
             raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
         if self.strategy != "auto":
             EXCHANGE_STRATEGIES[self.strategy].check(self.settings)
+        self.links.check(self.strategy)
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
         if self.workers is not None and self.workers < 1:
@@ -129,6 +134,10 @@ class RoundRecord(ServerEvent):
     up_bytes, down_bytes : int
         Bytes on the wire.
     seconds : float
+        Of the whole round.
+    uplink_seconds : float
+        From the beginning of the round until the last row of all workers had arrived; 0 if it was not
+        measured.
     """
 
     name = "round"
@@ -138,6 +147,7 @@ class RoundRecord(ServerEvent):
     up_bytes: int
     down_bytes: int
     seconds: float
+    uplink_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, overload
 from asyncdmtl.server.records import RoundRecord
 
 # The fields of a record with the types of their columns: `q` for whole numbers and `d` for floats, of 8 bytes
-# each. So a round takes 48 bytes; an object would take eight times as many.
+# each. So a round takes 56 bytes; an object would take eight times as many.
 _COLUMNS = {field.name: "d" if field.type == "float" else "q" for field in fields(RoundRecord)}
 
 

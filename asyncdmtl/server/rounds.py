@@ -136,7 +136,8 @@ class Rounds:
         up, down = (self._ledger.round_bytes(number, direction) for direction in ("up", "down"))
         seconds = time.perf_counter() - began
         self._peers.membership.pace.round_seconds = seconds
-        progress.record(RoundRecord(number, objective, residual, up, down, seconds))
+        arrived = transfer.arrived - began
+        progress.record(RoundRecord(number, objective, residual, up, down, seconds, arrived))
         if self._writer is not None and due:
             if giver is not None:
                 (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
@@ -90,10 +91,13 @@ class RoundTransfer:
     ----------
     uploads : tuple of Upload
         The uploads of all members, in the order of the plan, with the rows of the first range.
+    arrived : float
+        The moment at which the last rows of all members had arrived, on the clock of `time.perf_counter`.
     """
 
     def __init__(self, owner: RowTransfer, assignment: Assignment, number: int) -> None:
         self.uploads: tuple[Upload, ...] = ()
+        self.arrived = math.nan
         self._owner = owner
         self._peers = owner.peers
         self._multicast = owner.multicast
@@ -156,6 +160,8 @@ class RoundTransfer:
         for i in range(len(side.ranges)):
             if i:
                 rows = await self._range(i)
+            if i + 1 == len(side.ranges):
+                self.arrived = time.perf_counter()
             await self._owner.putting.do(side.put, i, rows)
             if side.streams:
                 yield i

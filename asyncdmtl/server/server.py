@@ -176,7 +176,7 @@ class Server:
         options, membership = self._options, self._membership
         problem = Problem(options.settings, [membership.infos[part.id] for part in declared])
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
-        progress = TrainingProgress(self._run, problem, strategy, self._emit)
+        progress = TrainingProgress(self._run, problem, strategy, self._emit, links=options.links)
         if checkpoint is not None:
             progress.resume(checkpoint)
         peers = Peers(membership, progress, options.round_timeout)

@@ -14,6 +14,7 @@ from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
+from asyncdmtl.plan.links import EQUAL_LINKS, Links
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.events import IncidentNoted, OnEvent
 from asyncdmtl.server.records import Incident, RoundRecord
@@ -67,6 +68,8 @@ class TrainingProgress:
         to find the worker that sends wrong rows.
     detailed : bool
         Whether workers once computed different values, so that all of them send all values from now on.
+    links : Links
+        The prices or speeds of the workers' links, for which plans are made.
     digest : Digest
         The digests of the run.
     """
@@ -90,6 +93,7 @@ class TrainingProgress:
     resumed: bool = False
     checked: bool = False
     detailed: bool = False
+    links: Links = EQUAL_LINKS
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)

@@ -8,7 +8,8 @@ from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.server.round_log import RoundLog
 
 RECORDS = [
-    RoundRecord(n, 1 / (n + 1), math.inf if n == 0 else 0.1 * n, 10 * n, 2**40 + n, 0.25) for n in range(5)
+    RoundRecord(n, 1 / (n + 1), math.inf if n == 0 else 0.1 * n, 10 * n, 2**40 + n, 0.25, 0.125)
+    for n in range(5)
 ]
 
 
@@ -33,9 +34,9 @@ def test_rounds_that_are_made_again_are_dropped() -> None:
     assert list(RoundLog(RECORDS).before(3)) == RECORDS[:3]
 
 
-def test_a_packed_log_takes_48_bytes_a_round() -> None:
+def test_a_packed_log_takes_56_bytes_a_round() -> None:
     packed = RoundLog(RECORDS).pack()
-    assert sum(map(len, packed.values())) == 48 * len(RECORDS)
+    assert sum(map(len, packed.values())) == 56 * len(RECORDS)
     assert packed["up_bytes"][:16] == bytes(8) + bytes([10]) + bytes(7)
     assert RoundLog.unpack(packed) == RoundLog(RECORDS)
 

@@ -1,0 +1,66 @@
+"""The options that say what the workers' links are like, for which plans are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asyncdmtl.cli.command import together
+from asyncdmtl.plan.links import Links, read_links
+from asyncdmtl.plan.validation import rational
+
+
+def _fraction(context: click.Context, parameter: click.Parameter, text: str) -> Fraction:
+    return rational("--max-overhead", text)
+
+
+# The option of `plan`, too.
+max_overhead_option = click.option(
+    "--max-overhead",
+    default="0",
+    metavar="FRACTION",
+    callback=_fraction,
+    help="Uplink load (cost, time) that may be added for fewer packets per vector: 0.02 or 1/50.",
+)
+
+link_options = together(
+    click.option(
+        "--speeds",
+        "speeds_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="TOML or JSON file, such as a placement file, with a table speeds: the Mbit/s of each worker's "
+        "link towards the server. The rows of a relay are dealt out so that the uplink is the shortest.",
+    ),
+    click.option(
+        "--prices",
+        "prices_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The same with a table prices: what a vector on each worker's link costs. Plans have the least "
+        "cost. Workers that a table does not name count as its slowest or most expensive.",
+    ),
+    max_overhead_option,
+)
+
+
+def make_links(given: Mapping[str, Any]) -> Links:
+    """What the options say of the links.
+
+    Raises
+    ------
+    PlacementError
+        A file cannot be read, or breaks a rule.
+    UsageError
+        Prices and speeds are given.
+    """
+    prices, speeds = given["prices_file"], given["speeds_file"]
+    return Links(
+        read_links(prices, "prices") if prices is not None else {},
+        read_links(speeds, "speeds") if speeds is not None else {},
+        given["max_overhead"],
+    )

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.links import EQUAL_LINKS, Links, read_links
+from asyncdmtl.plan.placement import Placement
+
+PLACEMENT = Placement({"a": ["x", "y"], "b": ["y", "z"], "late": ["z", "x"]})
+
+
+def test_a_worker_that_no_table_names_has_the_worst_link() -> None:
+    assert EQUAL_LINKS.weights(PLACEMENT) == {}
+    speeds = {"a": Fraction(10), "b": Fraction(5, 2)}
+    assert Links(speeds=speeds).weights(PLACEMENT) == {"speeds": (10, Fraction(5, 2), Fraction(5, 2))}
+    assert Links(prices=speeds).weights(PLACEMENT) == {"prices": (10, Fraction(5, 2), 10)}
+
+
+def test_tables_are_for_some_strategies_only() -> None:
+    table = {"a": Fraction(1)}
+    with pytest.raises(UsageError, match=r"--prices cannot be given with --speeds, got \['a'\]"):
+        Links(table, table)
+    with pytest.raises(UsageError, match="--speeds are for --strategy relay or auto, got 'central'"):
+        Links(speeds=table).check("central")
+    with pytest.raises(UsageError, match="--prices are for strategies that code bytes, got 'linear'"):
+        Links(prices=table).check("linear")
+    Links(speeds=table).check("auto")
+    Links(prices=table).check("central")
+
+
+def test_a_table_is_read_exactly(tmp_path: Path) -> None:
+    file = tmp_path / "links.toml"
+    file.write_text('[speeds]\na = 0.1\nb = "1/3"\n[prices]\na = 0\n')
+    assert read_links(file, "speeds") == {"a": Fraction(1, 10), "b": Fraction(1, 3)}
+    assert read_links(file, "prices") == {"a": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[prices]\na = 1\n", "must have a table speeds"),
+        ("speeds = 3\n", "must have a table speeds"),
+        ("[speeds]\na = 0\n", "speeds in .*: a must be more than 0"),
+        ("[speeds]\na = -1\n", "speeds in .*: a must not be negative"),
+        ('[speeds]\na = "fast"\n', "speeds in .*: a must be a finite number"),
+        ("[speeds", "must be TOML or JSON"),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, content: str, complaint: str) -> None:
+    file = tmp_path / "links.toml"
+    file.write_text(content)
+    with pytest.raises(PlacementError, match=complaint):
+        read_links(file, "speeds")

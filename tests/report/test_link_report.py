@@ -1,0 +1,63 @@
+"""Runs over links of different speeds and prices, and what their reports say."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from support.clusters import run_cluster
+from support.problems import make_partitions, make_settings, run_options
+
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.links import Links
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.report.link_report import link_words
+from asyncdmtl.report.run_report import report_run
+from asyncdmtl.report.run_tables import show_run
+
+PARTITIONS = make_partitions(6, "squared", features=999)
+PLACEMENT = Placement.cyclic(5, 6, 3)
+STORED = {
+    worker: [f"p{n}" for n in stored]
+    for worker, stored in zip(PLACEMENT.workers, PLACEMENT.stored, strict=True)
+}
+SPEEDS = dict(zip(PLACEMENT.workers, map(Fraction, (10, 20, 50, 100, 100)), strict=True))
+
+
+async def a_report(strategy: str, links: Links) -> dict[str, Any]:
+    """The report of a run whose models are those of its twin."""
+    options = run_options(settings=make_settings(), strategy=strategy, workers=5, links=links)
+    record, models = await run_cluster(options, Placement(STORED), PARTITIONS)
+    twin = train(PARTITIONS, options.settings).models
+    assert all(own.coef_.tobytes() == twin.coef_.tobytes() for own in models)
+    return report_run(record)
+
+
+async def test_a_run_follows_the_speeds_of_its_links(capsys: pytest.CaptureFixture[str]) -> None:
+    report = await a_report("auto", Links(speeds=SPEEDS))
+    assert report["strategy"] == "relay"
+    links = report["links"]
+    assert links["kind"] == "time"
+    assert links["speeds"] == {name: str(speed) for name, speed in SPEEDS.items()}
+    assert 0.0 < links["bound"] <= links["planned"] <= 1.01 * links["bound"]
+    assert links["measured"] > 0.0
+    assert all(0.0 < entry["uplink_seconds"] <= entry["seconds"] for entry in report["rounds"])
+    show_run(report)
+    assert "By the speeds of the links, the uplink takes" in " ".join(capsys.readouterr().out.split())
+
+
+async def test_a_worker_that_is_dear_sends_nothing_that_others_can_send() -> None:
+    report = await a_report(
+        "central", Links(prices={name: Fraction(1) for name in PLACEMENT.workers} | {"w0": Fraction(9)})
+    )
+    assert report["links"]["planned"] == report["links"]["bound"]
+    assert "no rates cost less" in link_words(report["links"])
+    sent = {
+        entry["worker"]: entry["payload_bytes"] for entry in report["ledger"] if entry["kind"] == "uplink"
+    }
+    assert sent["w0"] == 0 < sent["w1"]
+
+
+async def test_without_tables_nothing_is_said_of_links() -> None:
+    assert (await a_report("relay", Links()))["links"] is None
