@@ -81,7 +81,7 @@ def test_newton_on_logistic_tasks_takes_ten_rounds(coupling: str) -> None:
 @pytest.mark.parametrize("update", ["newton", "quasi-newton"])
 def test_separable_rows_converge_too(update: str) -> None:
     settings = settings_for("logistic", update, strength=1e-3, tolerance=1e-5, arithmetic="fast")
-    found = train(rare_labels(separable=True)[:12], settings)
+    found = train(rare_labels(separable=True)[:8], settings)
     assert found.converged
     assert np.isfinite(found.models.coef_).all()
 
