@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from asyncdmtl.errors import UsageError
@@ -15,7 +16,7 @@ from asyncdmtl.net.authentication import is_loopback
 from asyncdmtl.net.credentials import MIN_SECRET_BYTES, read_private
 from asyncdmtl.net.tls import server_context
 from asyncdmtl.server.dashboard import Dashboard
-from asyncdmtl.server.events import DashboardListening, OnEvent
+from asyncdmtl.server.events import DashboardListening, OnEvent, ServerEvent
 from asyncdmtl.server.records import RunOptions
 from asyncdmtl.server.server import Server
 
@@ -84,11 +85,25 @@ async def show(
     options: DashboardOptions, run: RunOptions, server: Server, on_event: OnEvent
 ) -> AsyncIterator[OnEvent]:
     """Show the run of a server while the block lasts; yields the function that notes events."""
-    board = Dashboard(run.settings.rounds, server.ledger, options.token)
+    notes: list[OnEvent] = []
+    exposition = None
+    if find_spec("prometheus_client") is not None:
+        # Imported here, because the client library of Prometheus takes a moment to import.
+        from asyncdmtl.server.metrics import Metrics
+
+        metrics = Metrics(run.settings.rounds, server.ledger)
+        notes, exposition = [metrics.note], metrics.exposition
+    board = Dashboard(run.settings.rounds, server.ledger, options.token, exposition)
+    notes.append(board.note)
+
+    def note(event: ServerEvent) -> None:
+        for each in notes:
+            each(event)
+
     host, port = await board.listen(options.host, options.port, options.tls)
     on_event(DashboardListening(host, port, options.tls is not None))
     try:
-        yield board.note
+        yield note
     except BaseException:
         await board.close("failed")
         raise

@@ -166,13 +166,14 @@ _security_options = together(
 @click.option(
     "--dashboard",
     metavar="HOST:PORT",
-    help="Show the run in browsers at this address; port 0: a free one. With --tls-cert, over HTTPS.",
+    help="Show the run in browsers at this address, and answer /healthz, /readyz and, with "
+    "asyncdmtl[metrics], /metrics; port 0: a free one. With --tls-cert, over HTTPS.",
 )
 @click.option(
     "--dashboard-token-file",
     type=click.Path(path_type=Path),
-    help="Visitors of the dashboard must show the token in this file, once, as /?token=TOKEN. Beyond this "
-    "machine it is needed.",
+    help="Visitors of the dashboard must show the token in this file, once, as /?token=TOKEN, or in a header "
+    "(Authorization: Bearer TOKEN). Beyond this machine it is needed.",
 )
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(

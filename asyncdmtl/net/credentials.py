@@ -1,7 +1,7 @@
 """Secrets: reading them, and proofs by which an end shows that it knows one without revealing it.
 
-A secret is read from a file that only its owner, or a group of this process, may read, or from the
-environment. No option contains it, and no error shows it: errors name its source.
+A secret is read from a file that only its owner, or a group of this process or of root, may read, or from
+the environment. No option contains it, and no error shows it: errors name its source.
 """
 
 from __future__ import annotations
@@ -115,9 +115,11 @@ def find_credentials(file: Path | None) -> Credentials | None:
 
 
 def read_private(file: Path, option: str) -> bytes:
-    """The content of a file that only its owner, or also a group of this process, may read.
+    """The content of a file that only its owner, or also a group of this process or of root, may read.
 
-    Orchestrators mount secrets with mode 0440, owned by root and by the group of the process.
+    Kubernetes mounts secrets with mode 0440, owned by root and by the group of the process (fsGroup). systemd
+    gives credentials the group of root, and lets their service read them by an access control list, which
+    shows as mode 0440.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def read_private(file: Path, option: str) -> bytes:
     if os.name == "posix" and status.st_mode & _forbidden(status.st_gid):
         raise UsageError(
             option,
-            "must be readable by its owner only, or also by a group of this process: "
+            "must be readable by its owner only, or also by a group of this process or of root: "
             f"chmod 600 (its mode is {stat.S_IMODE(status.st_mode):03o})",
             str(file),
         )
@@ -184,7 +186,8 @@ class ProofTranscript:
 
 def _forbidden(group: int) -> int:
     """The permission bits that a file of this group must not have."""
-    own = group in (os.getegid(), *os.getgroups())
+    # Members of the group 0 are root, and containers that run with this group by themselves.
+    own = group in (0, os.getegid(), *os.getgroups())
     return stat.S_IRWXO | (stat.S_IWGRP | stat.S_IXGRP if own else stat.S_IRWXG)
 
 

@@ -5,7 +5,11 @@
     GET /          the page
     GET /events    the state of the run as server-sent events, at each change but at most twice a second
     GET /state     the same once, as JSON
+    GET /metrics   Prometheus' text exposition format, if its client library is installed
+    GET /healthz   200 while the event loop answers
+    GET /readyz    200 while workers may connect, else 503
 
+The last two are for probes, tell no more than that, and ask for no token.
 The page asks no other host for anything. `page` also makes it of a given state, as a file to keep.
 """
 
@@ -39,7 +43,7 @@ from asyncdmtl.server.events import (
     ServerEvent,
     Waiting,
 )
-from asyncdmtl.server.http import HTML, JSON, Answer, HttpServer, Page
+from asyncdmtl.server.http import EXPOSITION, HTML, JSON, Answer, HttpServer, Page, alive
 from asyncdmtl.server.records import RoundRecord
 
 log = logging.getLogger(__name__)
@@ -82,9 +86,17 @@ class Dashboard:
         The server's ledger, from which bytes by worker are read.
     token : str, optional
         Visitors must show it.
+    exposition : callable, optional
+        Returns the metrics of the run.
     """
 
-    def __init__(self, rounds: int, ledger: Ledger, token: str | None = None) -> None:
+    def __init__(
+        self,
+        rounds: int,
+        ledger: Ledger,
+        token: str | None = None,
+        exposition: Callable[[], bytes] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._changed = asyncio.Event()
         self._curve: list[tuple[int, float, float]] = []
@@ -108,8 +120,11 @@ class Dashboard:
             Refused: self._on_refused,
             Checkpointed: lambda event: None,
         }
-        pages: dict[str, Page] = {"/": _page, "/events": self._states, "/state": self._once}
-        self._http = HttpServer("--dashboard", pages, token, guarded=True)
+        guarded: dict[str, Page] = {"/": _page, "/events": self._states, "/state": self._once}
+        if exposition is not None:
+            guarded["/metrics"] = lambda: Answer(HTTPStatus.OK, exposition(), EXPOSITION)
+        pages = {**guarded, "/healthz": alive, "/readyz": self._readiness}
+        self._http = HttpServer("--dashboard", pages, token, guarded=guarded)
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[str, int]:
         """Begin to answer at an address; return it, with the port that was chosen if `port` is 0.
@@ -164,6 +179,10 @@ class Dashboard:
                     await self._changed.wait()
             except TimeoutError:
                 pass
+
+    def _readiness(self) -> Answer:
+        ready = self._facts["phase"] != "starting"
+        return Answer(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _once(self) -> Answer:
         return Answer(HTTPStatus.OK, json.dumps(self.state(), allow_nan=False).encode(), JSON)

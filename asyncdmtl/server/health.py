@@ -16,13 +16,10 @@ import logging
 from http import HTTPStatus
 
 from asyncdmtl.net.addresses import format_address
-from asyncdmtl.server.http import JSON, Answer, HttpServer
+from asyncdmtl.server.http import EXPOSITION, JSON, Answer, HttpServer, alive
 from asyncdmtl.server.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-# The content type of metrics.
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Health:
@@ -35,7 +32,7 @@ class Health:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        pages = {"/healthz": _alive, "/readyz": self._readiness, "/metrics": self._exposed}
+        pages = {"/healthz": alive, "/readyz": self._readiness, "/metrics": self._exposed}
         self._http = HttpServer("--health", pages)
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
@@ -68,7 +65,3 @@ class Health:
 
     def _exposed(self) -> Answer:
         return Answer(HTTPStatus.OK, self._metrics.exposition(), EXPOSITION)
-
-
-def _alive() -> Answer:
-    return Answer(HTTPStatus.OK, b"ok\n")

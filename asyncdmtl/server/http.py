@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
@@ -42,6 +42,9 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 EVENT_STREAM = "text/event-stream"
+
+# The content type of metrics: Prometheus' text exposition format.
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 # The name of the cookie that keeps a browser's token.
 COOKIE = "asyncdmtl"
@@ -77,6 +80,11 @@ class _Request:
     headers: Mapping[str, str]
 
 
+def alive() -> Answer:
+    """The answer to a probe that asks whether the event loop still answers."""
+    return Answer(HTTPStatus.OK, b"ok\n")
+
+
 class HttpServer:
     """An HTTP server for GET and HEAD of fixed pages.
 
@@ -91,12 +99,17 @@ class HttpServer:
         Clients must show this token: in the query as `?token=`, which is then kept in a cookie, or as
         `Authorization: Bearer`. Without it, a request must name the server by an address, or as localhost,
         because any web page could otherwise ask through its visitor's browser under a name of its own.
-    guarded : bool
-        Whether the token, or else such a name, is needed. Probes show neither.
+    guarded : collection of str
+        The paths for which the token, or else such a name, is needed. Probes show neither.
     """
 
     def __init__(
-        self, option: str, pages: Mapping[str, Page], token: str | None = None, *, guarded: bool = False
+        self,
+        option: str,
+        pages: Mapping[str, Page],
+        token: str | None = None,
+        *,
+        guarded: Collection[str] = (),
     ) -> None:
         self._option = option
         self._pages = pages
@@ -186,7 +199,7 @@ class HttpServer:
         page = self._pages.get(request.path)
         if page is None:
             return Answer(HTTPStatus.NOT_FOUND), empty
-        refused = self._refusal(request) if self._guarded else None
+        refused = self._refusal(request) if request.path in self._guarded else None
         return (page() if refused is None else refused), empty
 
     def _refusal(self, request: _Request) -> Answer | None:

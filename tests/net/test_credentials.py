@@ -78,10 +78,27 @@ def test_a_file_that_the_own_group_may_read_is_taken(
     found = find_credentials(path)
     assert found is not None
     assert found.of("w0") == SECRET.encode()
+    if os.geteuid() == 0:
+        os.chown(path, -1, 4321)
     monkeypatch.setattr(os, "getegid", lambda: path.stat().st_gid + 1)
     monkeypatch.setattr(os, "getgroups", list)
-    with pytest.raises(UsageError, match="or also by a group of this process: chmod 600"):
+    with pytest.raises(UsageError, match="or also by a group of this process or of root: chmod 600"):
         find_credentials(path)
+    # As Kubernetes mounts secrets for a process whose group fsGroup adds.
+    monkeypatch.setattr(os, "getgroups", lambda: [path.stat().st_gid])
+    assert find_credentials(path) is not None
+
+
+def test_a_file_that_the_group_of_root_may_read_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # systemd gives credentials to services so, and an access control list lets the service read them.
+    path = write(tmp_path / "secret", SECRET, 0o440)
+    status, real = path.stat(), os.fstat
+    monkeypatch.setattr(os, "getegid", lambda: status.st_gid + 1)
+    monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "fstat", lambda file: os.stat_result((*real(file)[:5], 0, *real(file)[6:])))
+    assert find_credentials(path) is not None
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o660, 0o644, 0o444])

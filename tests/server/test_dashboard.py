@@ -96,3 +96,25 @@ async def test_a_browser_is_sent_each_change_and_the_end(monkeypatch: pytest.Mon
         assert await reader.read() == b""
         await ended
     writer.close()
+
+
+async def test_probes_are_answered_without_the_token_that_metrics_ask_for() -> None:
+    made = Dashboard(5, Ledger(), "0123456789abcdef", lambda: b"asyncdmtl_ready 1.0\n")
+    address = await made.listen("127.0.0.1", 0)
+
+    async def ask(path: str, headers: str = "") -> tuple[int, bytes]:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: n7.cluster\r\n{headers}\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return int(head.split()[1]), body
+
+    async with asyncio.timeout(20):
+        assert await ask("/healthz") == (200, b"ok\n")
+        assert (await ask("/readyz"))[0] == 503
+        made.note(Listening("r1", "127.0.0.1", 7700))
+        assert await ask("/readyz") == (200, b"OK\n")
+        assert (await ask("/metrics"))[0] == 401
+        bearer = "Authorization: Bearer 0123456789abcdef\r\n"
+        assert await ask("/metrics", bearer) == (200, b"asyncdmtl_ready 1.0\n")
+        await made.close("finished")

@@ -31,7 +31,7 @@ class Asked:
             "/": lambda: Answer(HTTPStatus.OK, b"hello\n"),
             "/stream": self._stream,
         }
-        self.server = HttpServer("--pages", pages, token, guarded=guarded)
+        self.server = HttpServer("--pages", pages, token, guarded=pages if guarded else ())
         self.address = ("", 0)
 
     async def _stream(self) -> AsyncIterator[bytes]:
