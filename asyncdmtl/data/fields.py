@@ -19,7 +19,7 @@ def read_fields(what: str, content: Any, **types: type) -> list[Any]:
     content : object
         The mapping to check.
     types : type
-        The exact type of each key's value (`True` is no int).
+        The exact type of each key's value (`True` is no int). A list may be a tuple.
 
     Raises
     ------
@@ -30,14 +30,15 @@ def read_fields(what: str, content: Any, **types: type) -> list[Any]:
         raise UsageError(what, f"must have exactly {', '.join(types)}", content)
     for name, kind in types.items():
         value = content[name]
-        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+        found = list if type(value) is tuple else type(value)
+        if found is not kind or (isinstance(value, float) and not math.isfinite(value)):
             raise UsageError(f"{name} of {what}", f"must be of type {kind.__name__}, and finite", value)
     return [content[name] for name in types]
 
 
 def read_names(what: str, names: Any) -> tuple[str, ...]:
     """Check a list of different texts and return it as a tuple. UsageError calls it `what`."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UsageError(what, "must be a list of texts", names)
     if len(set(names)) != len(names):
         raise UsageError(what, "must be different", names)
@@ -46,6 +47,6 @@ def read_names(what: str, names: Any) -> tuple[str, ...]:
 
 def read_pairs(what: str, pairs: list[Any]) -> list[tuple[str, Any]]:
     """Check a list of pairs whose first items are different names. UsageError calls it `what`."""
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise UsageError(what, "must be pairs", pairs)
     return list(zip(read_names(what, [name for name, _ in pairs]), [rest for _, rest in pairs], strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,14 +103,14 @@ class Fingerprints:
         """
         if self.rows == other.rows:
             return "it has the same rows in another order"
-        if alone := sorted(set(self.columns) ^ set(other.columns)):
-            return f"only one of them has the {_listed(alone)}"
+        if alone := set(self.columns) ^ set(other.columns):
+            return f"only one of them has the {_listed(heapq.nsmallest(MAX_LISTED, alone), len(alone))}"
         different = [name for name, print_ in self.columns.items() if print_ != other.columns[name]]
         rows, changed = _count_different(self.each, other.each)
         by_little = 2 * _count_different(self.rounded, other.rounded)[1] < changed
         if len(different) == len(self.columns) and not by_little:
             return ""
-        text = f"it differs in the {_listed(different)}"
+        text = f"it differs in the {_listed(different, len(different))}"
         if len(self.each) != len(other.each):
             return f"{text}: it has {len(self.each) // 4} rows, the other {len(other.each) // 4}"
         text += f" in {changed} of {rows} rows" if rows else ""
@@ -148,11 +149,11 @@ def _text_hashes(column: Column) -> NDArray[np.uint64]:
     return np.array([known[text] for text in texts], np.uint64)
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Columns in words, the first few by name."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+def _listed(names: Sequence[str], count: int) -> str:
+    """`count` columns in words, the first few by name."""
+    more = f" and {count - MAX_LISTED} more" if count > MAX_LISTED else ""
     listed = ", ".join(map(repr, names[:MAX_LISTED]))
-    return f"column{'s' if len(names) > 1 else ''} {listed}{more}"
+    return f"column{'s' if count > 1 else ''} {listed}{more}"
 
 
 def _set_fingerprint(hashes: NDArray[np.uint64]) -> str:

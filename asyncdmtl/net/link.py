@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, RemoteProtocolError
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.kernel import KernelCount, kernel_count
+from asyncdmtl.net.large_heads import read_large
 from asyncdmtl.net.tls import TLSChannel, tls_error
 from asyncdmtl.net.tls_pump import PlaintextError, TLSPump
 from asyncdmtl.protocol.framing import Buffer
@@ -89,6 +90,7 @@ class Link(asyncio.BufferedProtocol):
         self._writable = asyncio.Event()
         self._counted: KernelCount | None = None
         self._held = False
+        self._reads_large = False
 
     @property
     def made(self) -> bool:
@@ -153,39 +155,16 @@ class Link(asyncio.BufferedProtocol):
         self.nothing_received = False
         if self._owner.lost:
             return
-        try:
-            if self._pump is None:
-                messages = self._session.buffer_updated(nbytes)
-            else:
-                messages = self._pump.received(nbytes)
-                if self._pump.channel.open and not self.secured.is_set():
-                    self._owner.handshake_done()
-                    self.secured.set()
-        except RemoteProtocolError as error:
-            self._owner.link_failed(type(error)(f"{self._owner.peer}: {error}"), tell=True)
-        except PlaintextError:
-            self._refuse_plaintext()
-        except ssl.SSLError as error:
-            assert self._pump is not None
-            self._pump.send_pending()
-            self._owner.link_failed(tls_error(error, self._owner.peer), linger=True)
-        else:
-            self._owner.received(messages)
-        if self._held and self._transport is not None and self.open:
-            self._transport.pause_reading()
+        self._process(lambda: self._messages(nbytes))
 
     def hold(self, *, held: bool) -> None:
         """Read nothing more while `held`, except by `read_once`."""
         self._held = held
-        if self._transport is not None and self.open:
-            if held:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+        self._read_or_pause()
 
     def read_once(self) -> None:
         """Read what has arrived, up to the length of one buffer."""
-        if self._transport is not None and self.open:
+        if self._transport is not None and self.open and not self._reads_large:
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
@@ -246,6 +225,9 @@ class Link(asyncio.BufferedProtocol):
             self._pump.drop()
         if self._transport is None or not self.open:
             return
+        if self._reads_large:
+            self._reads_large = False
+            self._read_or_pause()
         if self._pump is not None:
             self._pump.end()
         if linger:
@@ -257,6 +239,52 @@ class Link(asyncio.BufferedProtocol):
         """Abort the connection."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _messages(self, count: int) -> list[Message]:
+        """The messages that `count` received bytes complete."""
+        if self._pump is None:
+            return self._session.buffer_updated(count)
+        messages = self._pump.received(count)
+        if self._pump.channel.open and not self.secured.is_set():
+            self._owner.handshake_done()
+            self.secured.set()
+        return messages
+
+    def _process(self, receive: Callable[[], list[Message]]) -> None:
+        """Pass the messages that `receive` returns to the owner, and its errors."""
+        try:
+            messages = receive()
+        except RemoteProtocolError as error:
+            self._owner.link_failed(type(error)(f"{self._owner.peer}: {error}"), tell=True)
+        except PlaintextError:
+            self._refuse_plaintext()
+        except ssl.SSLError as error:
+            assert self._pump is not None
+            self._pump.send_pending()
+            self._owner.link_failed(tls_error(error, self._owner.peer), linger=True)
+        else:
+            self._owner.received(messages)
+        large = None if self._owner.lost or self._reads_large else self._session.large
+        if large is not None:
+            self._reads_large = True
+            read_large(large, self._large_read)
+        if self._held or self._reads_large:
+            self._read_or_pause()
+
+    def _large_read(self, read: Callable[[], Message]) -> None:
+        """Go on after the thread has read a large head; nothing was received meanwhile."""
+        self._reads_large = False
+        if not self._owner.lost:
+            self._process(lambda: self._session.accept_large(read))
+            self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        """Receive bytes, unless the connection is held or a large head is being read."""
+        if self._transport is not None and self.open:
+            if self._held or self._reads_large:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def _refuse_plaintext(self) -> None:
         """Fail because the peer does not speak TLS; a server tells it so in plaintext."""

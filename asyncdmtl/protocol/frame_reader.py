@@ -19,7 +19,7 @@ from asyncdmtl.protocol.framing import (
     PREFIX_BYTES,
     Buffer,
     bin_header,
-    frame_start,
+    head_check,
     pack_prefix,
     unpack_prefix,
 )
@@ -209,7 +209,8 @@ class _PartialFrame:
     def __init__(self, head_length: int, body_length: int) -> None:
         self.chunk_left = 0
         self._head_length = head_length
-        self._head = bytearray()
+        self._received = bytearray()
+        self._head = b""
         self._body = np.empty(body_length, dtype=np.uint8)
         self._filled = 0
         self._framing = PREFIX_BYTES + head_length
@@ -229,17 +230,19 @@ class _PartialFrame:
 
     def complete(self) -> Frame:
         """The frame, once it is complete."""
-        return Frame(bytes(self._head[:-CHECK_BYTES]), self._body, self._framing + self._body.nbytes)
+        return Frame(self._head, self._body, self._framing + self._body.nbytes)
 
     def _fill_head(self, scratch: _Scratch) -> bool:
-        missing = self._head_length - len(self._head)
+        missing = self._head_length - len(self._received)
         if not missing:
             return True
-        self._head += scratch.take_some(missing)
-        if len(self._head) < self._head_length:
+        self._received += scratch.take_some(missing)
+        if len(self._received) < self._head_length:
             return False
-        start = frame_start(bytes(self._head[:-CHECK_BYTES]), self._body.nbytes)
-        if start[PREFIX_BYTES:] != self._head:
+        # A head may be large, so that no more copies are made than one.
+        received = memoryview(self._received)
+        self._head = bytes(received[:-CHECK_BYTES])
+        if head_check(self._head, self._body.nbytes) != received[-CHECK_BYTES:]:
             raise CorruptionError(f"a head of {self._head_length} bytes does not match its check")
         return True
 

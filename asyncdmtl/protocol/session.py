@@ -14,7 +14,9 @@ a `failure`, which tells the peer the reason.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
 from asyncdmtl.protocol.frame_reader import Frame, FrameReader
@@ -45,6 +47,10 @@ WORKER_HEAD_LIMIT = 1 << 23
 # The most bytes of a head from a server: room for the encoding of as many columns, and for plans of many
 # workers.
 SERVER_HEAD_LIMIT = 1 << 26
+
+# The bytes of a head from which on it is large: reading it takes some milliseconds for every 100 KB, in which
+# an event loop would do nothing else.
+LARGE_HEAD_BYTES = 1 << 16
 
 # The messages that may be on their way when the server sends a new plan.
 _MAY_BE_LATE = PlanReply | MoreRows | LossReport
@@ -83,6 +89,8 @@ class Session:
         self._replaced: dict[int, PlanState] = {}
         self._encryption: dict[Direction, int] = {"up": 0, "down": 0}
         self._reader = FrameReader(GREETING_HEAD_LIMIT, 0)
+        # Received frames behind one with a large head, which is the first.
+        self._frames: deque[Frame] = deque()
 
     @property
     def state(self) -> State:
@@ -110,8 +118,13 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """True while no frame has begun to arrive."""
-        return self._reader.idle
+        """True while no frame has begun to arrive, or waits to be read."""
+        return self._reader.idle and not self._frames
+
+    @property
+    def large(self) -> Frame | None:
+        """The next frame, if its head is large; all behind it waits until `accept_large` is called."""
+        return self._frames[0] if self._frames else None
 
     @property
     def progress(self) -> int:
@@ -157,6 +170,8 @@ class Session:
     def buffer_updated(self, count: int) -> list[Message]:
         """Process `count` bytes in the buffer from `get_buffer`; return the messages that they complete.
 
+        A message whose head is large is not among them, and none behind it: see `large`.
+
         Raises
         ------
         RemoteProtocolError
@@ -164,16 +179,32 @@ class Session:
         """
         return self._received(lambda: self._reader.buffer_updated(count))
 
-    def receive(self, data: Buffer) -> list[Message]:
-        """Process received bytes of any length; return the messages that they complete.
+    def accept_large(self, read: Callable[[], Message]) -> list[Message]:
+        """The message of the `large` frame, and those behind it.
+
+        Parameters
+        ----------
+        read : callable
+            Returns the frame's message, as `registry.unpack` does, or raises its RemoteProtocolError. It may
+            have been read in another thread.
 
         Raises as `buffer_updated`.
         """
-        return self._received(lambda: self._reader.feed(data))
+        return self._received(lambda: [], read)
+
+    def receive(self, data: Buffer) -> list[Message]:
+        """Process received bytes of any length; return all messages that they complete, large ones, too.
+
+        Raises as `buffer_updated`.
+        """
+        messages = self._received(lambda: self._reader.feed(data))
+        while (frame := self.large) is not None:
+            messages += self.accept_large(partial(registry.unpack, frame.head, frame.body))
+        return messages
 
     def receive_eof(self) -> None:
         """Note that the peer has closed its side; CorruptionError if a frame is incomplete."""
-        if self.state is not State.FAILED and not self._reader.idle:
+        if self.state is not State.FAILED and not self.idle:
             self._current.state = State.FAILED
             raise CorruptionError("the connection ended within a frame")
 
@@ -186,17 +217,27 @@ class Session:
                 self.ledger.add(self.worker, direction, "tls", added)
                 self._encryption[direction] = total
 
-    def _received(self, read: Callable[[], list[Frame]]) -> list[Message]:
+    def _received(
+        self, read: Callable[[], list[Frame]], large: Callable[[], Message] | None = None
+    ) -> list[Message]:
+        """The messages of waiting frames up to the next large one, of which `large` reads the first."""
+        accepted: list[Message | None] = []
         try:
-            accepted = [self._accept(frame) for frame in read()]
+            self._frames += read()
+            while self._frames and (large is not None or len(self._frames[0].head) <= LARGE_HEAD_BYTES):
+                frame = self._frames.popleft()
+                message = registry.unpack(frame.head, frame.body) if large is None else large()
+                accepted.append(self._accept(message, frame))
+                large = None
         except RemoteProtocolError:
             self._current.state = State.FAILED
+            self._frames.clear()
             raise
         return [message for message in accepted if message is not None]
 
-    def _accept(self, frame: Frame) -> Message | None:
-        """The message in a frame, checked and counted; None if it is for a plan that was replaced."""
-        message, size = registry.unpack(frame.head, frame.body), len(frame.body)
+    def _accept(self, message: Message, frame: Frame) -> Message | None:
+        """The message of a frame, checked and counted; None if it is for a plan that was replaced."""
+        size = len(frame.body)
         if message.sender not in (self.peer, "either"):
             raise RemoteProtocolError(f"a {self.peer} does not send {message.kind}")
         if isinstance(message, Hello) and self.state is State.OPENED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from asyncdmtl.errors import (
@@ -24,9 +24,9 @@ from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
 from asyncdmtl.protocol.messages.pieces import MAX_PIECES
 from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Prepare, Ready, Welcome
-from asyncdmtl.server.agreement import check_machine, check_surveys
+from asyncdmtl.server.agreement import check_machine, check_surveys, first_other
 from asyncdmtl.server.declaration_turns import DeclarationTurns
-from asyncdmtl.server.member import Member, check_prepared, claim, is_final, other_data
+from asyncdmtl.server.member import Member, check_prepared, is_final, other_data
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import MAX_MEMBERS, Membership
 from asyncdmtl.server.multicast_server import MulticastServer
@@ -151,15 +151,12 @@ class Admission:
         self._check_name(connection, hello.name)
         welcome = Welcome(self._run, options.settings.as_dict(), options.silence_timeout, proof)
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
-        declare, declared = await self._declaration(connection)
+        declare, declared = await self._declaration(connection, hello.name)
         await asyncio.to_thread(check_machine, hello.name, declare.machine, options.settings.arithmetic)
+        await self._check_declared(connection, hello.name, declared)
         # Another worker may have joined under this name meanwhile.
         self._check_name(connection, hello.name)
-        known, settled = self._membership.known, self._membership.infos_settled
-        # Before that, partitions may be forgotten again, and then this worker's are as welcome as others.
-        connection.worker_may_return = known is not None and not settled
-        self._check_declared(hello.name, declared)
-        connection.worker_may_return = False
+        known = self._membership.known
         # Surveys may be large: all holders of a partition share one declaration.
         declared = tuple(part if known is None else known[part.id] for part in declared)
         check_wants(hello.name, declare.wants, options.strategy, options.settings.update)
@@ -173,7 +170,9 @@ class Admission:
         self._log.joined(connection, len(member.declared), again=again)
         return member
 
-    async def _declaration(self, connection: Connection) -> tuple[Declare, tuple[Declaration, ...]]:
+    async def _declaration(
+        self, connection: Connection, name: str
+    ) -> tuple[Declare, tuple[Declaration, ...]]:
         """The last piece of a declaration, and the partitions of all pieces, with checked surveys."""
         limit = self._options.join_timeout, "--join-timeout"
         declared: dict[str, Declaration] = {}
@@ -184,8 +183,10 @@ class Admission:
             declared |= {part.id: part for part in message.partitions}
             if len(declared) > MAX_PARTITIONS:
                 raise RemoteProtocolError(f"partitions must be at most {MAX_PARTITIONS}, not {len(declared)}")
-            async with self._turns.checking:
-                await asyncio.to_thread(check_surveys, message.partitions)
+            # Partitions that are known have surveys that were checked.
+            if await self._check_declared(connection, name, message.partitions) is None:
+                async with self._turns.checking(connection):
+                    await asyncio.to_thread(check_surveys, message.partitions)
             if isinstance(message, Declare):
                 return message, tuple(declared.values())
         raise RemoteProtocolError(f"a declaration must have at most {MAX_PIECES} pieces")
@@ -229,8 +230,10 @@ class Admission:
                 "workers", f"must be at most {MAX_MEMBERS} at one time; all places are taken", name
             )
 
-    def _check_declared(self, name: str, declared: Sequence[Declaration]) -> None:
-        """Check declared partitions against the known partitions of the run.
+    async def _check_declared(
+        self, connection: Connection, name: str, declared: Sequence[Declaration]
+    ) -> Mapping[str, Declaration] | None:
+        """Check declared partitions against the known partitions of the run, which are returned.
 
         Raises
         ------
@@ -239,18 +242,28 @@ class Admission:
         DataError
             A partition differs from an earlier declaration of the same name.
         """
-        known = self._membership.known or {}
-        permitted = self._options.cover if self._membership.known is None else self._membership.known
-        listed = self._options.permitted
-        for part in declared:
-            if listed is not None and part.id not in listed.get(name, ()):
-                raise PlacementError(
-                    f"worker {name!r}", "may store what --cover says only; not listed", part.id
-                )
-            if permitted is not None and part.id not in permitted:
-                raise PlacementError(f"worker {name!r}", "may store known partitions only; unknown", part.id)
-            if claim(known.get(part.id, part)) != claim(part):
-                raise other_data(name, part, self._membership.holders(part.id), known[part.id])
+        membership, listed = self._membership, self._options.permitted
+        while True:
+            known = membership.known
+            # Until all rows are encoded, partitions may be forgotten again; then this worker's are as welcome
+            # as others.
+            connection.worker_may_return = known is not None and not membership.infos_settled
+            permitted = self._options.cover if known is None else known
+            for part in declared:
+                if listed is not None and part.id not in listed.get(name, ()):
+                    rule = "may store what --cover says only; not listed"
+                    raise PlacementError(f"worker {name!r}", rule, part.id)
+                if permitted is not None and part.id not in permitted:
+                    rule = "may store known partitions only; unknown"
+                    raise PlacementError(f"worker {name!r}", rule, part.id)
+            async with self._turns.checking(connection):
+                other = await asyncio.to_thread(first_other, declared, known or {})
+                if other is not None and known is not None:
+                    holders = membership.holders(other.id)
+                    raise await asyncio.to_thread(other_data, name, other, holders, known[other.id])
+            if known is membership.known:
+                connection.worker_may_return = False
+                return known
 
     def _on_lost(self, name: str) -> None:
         """Called when the connection of a member has ended."""

@@ -24,15 +24,10 @@ class DeclarationTurns:
     ----------
     silence : float
         Seconds for which a worker may be silent.
-
-    Attributes
-    ----------
-    checking : asyncio.Lock
-        Held while a declaration is checked, one at a time, so that the event loop waits for one thread only.
     """
 
     def __init__(self, silence: float) -> None:
-        self.checking = asyncio.Lock()
+        self._checking = asyncio.Lock()
         self._pause = silence / PIECES_PER_SILENCE
         # Bytes by connection, in the order in which they came.
         self._taken: dict[Connection, int] = {}
@@ -54,6 +49,13 @@ class DeclarationTurns:
                     del self._waiting[other]
                     self._take(other, size)
                     other.link.hold(held=False)
+
+    def checking(self, connection: Connection) -> contextlib.AbstractAsyncContextManager[None]:
+        """Large declarations are checked one at a time, so that the event loop waits for one thread only.
+
+        Others are checked at once.
+        """
+        return self._checking if connection in self._taken else contextlib.nullcontext()
 
     def _announced(self, connection: Connection, size: int) -> None:
         """Called when a large head begins to arrive."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.data.surveys import Survey
+from asyncdmtl.data.fingerprints import Fingerprints
 from asyncdmtl.errors import AsyncDMTLError, DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
@@ -117,48 +116,40 @@ def check_prepared(
 
 
 def other_encoding(name: str, info: PartitionInfo, believed: PartitionInfo) -> DataError:
-    """The error that worker `name` encoded a partition differently from the believed holders."""
-    rule = f"must be encoded as at its other holders ({believed})"
-    return DataError(f"partition {info.id!r} of worker {name!r}", rule, info)
+    """The error that worker `name` encoded a partition differently from the believed holders.
 
-
-def claim(part: Declaration) -> Declaration:
-    """A declaration in a form that is equal for all copies of a partition, whatever the order of columns."""
-    if "columns" not in part.survey:
-        return part
-    prints = part.survey["fingerprints"]
-    survey = {
-        **part.survey,
-        "columns": sorted(part.survey["columns"]),
-        "fingerprints": {**prints, "columns": sorted(prints["columns"])},
-    }
-    return replace(part, survey=survey)
-
-
-def no_copy(part: Declaration, believed: Declaration) -> bool:
-    """Whether two partitions of one name have no column in common, so that they are no copies at all."""
-    own, theirs = Survey.from_dict(part.survey), Survey.from_dict(believed.survey)
-    if own.is_empty or theirs.is_empty or own.fingerprints == theirs.fingerprints:
-        return False
-    return not own.fingerprints.difference(theirs.fingerprints)
+    Digests are not told, since they show possession.
+    """
+    rule = f"must be encoded as at its other holders ({replace(believed, digest=b'')})"
+    return DataError(f"partition {info.id!r} of worker {name!r}", rule, replace(info, digest=b""))
 
 
 def other_data(name: str, part: Declaration, holders: str, believed: Declaration) -> DataError:
-    """The error that worker `name` declared a partition differently from the believed `holders`."""
+    """The error that worker `name` declared a partition differently from the believed `holders`.
+
+    The digest of the content is not told, since it shows possession. Large surveys take a second.
+
+    Raises
+    ------
+    UsageError
+        The survey of `part` is malformed.
+    """
     what = f"partition {part.id!r} of worker {name!r}"
-    if no_copy(part, believed):
-        rule = f"has other rows than that of the same name at {holders}: --site or another file name tells"
-        return DataError(what, f"{rule} them apart", part.id)
-    own, theirs = Survey.from_dict(part.survey), Survey.from_dict(believed.survey)
-    if own.is_empty or own.fingerprints == theirs.fingerprints:
+    own, theirs = (
+        Fingerprints.from_dict(p.survey.get("fingerprints")) if p.survey else None for p in (part, believed)
+    )
+    if own is None or theirs is None or own == theirs:
         rule = f"must be the same data as at {holders} ({_describe(believed)})"
         return DataError(what, rule, _describe(part))
-    difference = own.fingerprints.difference(theirs.fingerprints)
-    return DataError(what, f"must be the same data as its copy at {holders}, but {difference}", part.id)
+    if difference := own.difference(theirs):
+        rule = f"must be the same data as its copy at {holders}, but {difference}"
+        return DataError(what, rule, part.id)
+    # They have no column in common, and so are no copies at all.
+    rule = f"has other rows than that of the same name at {holders}: --site or another file name"
+    return DataError(what, f"{rule} tells them apart", part.id)
 
 
 def _describe(part: Declaration) -> str:
     """A declaration in words, for comparison with another one of the same partition."""
-    survey = hashlib.blake2b(repr(part.survey).encode(), digest_size=4, usedforsecurity=False).hexdigest()
     held = f" beside {part.held} for tests" if part.held else ""
-    return f"task {part.task}, {part.rows} rows{held}, digest {part.digest.hex()[:12]}, survey {survey}"
+    return f"task {part.task}, {part.rows} rows{held}, declaration {part.claim.hex()[:8]}"

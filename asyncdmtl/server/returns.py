@@ -9,11 +9,13 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 # The number of returns within `REMEMBERED_SECONDS` after which a worker takes part again at once.
-FREE_RETURNS = 3
+FREE_RETURNS = 2
 
-# Seconds of the first delay, which doubles with each further return, and of the longest one: with it, a
-# worker costs the others two plans in a minute.
-FIRST_DELAY = 1.0
+# Seconds of the first delay, the factor by which each further delay is longer, and seconds of the longest.
+# A worker that comes back at once, whenever it may, then costs the others five plans for its returns in the
+# first 30 s, and two in a minute later.
+FIRST_DELAY = 2.0
+GROWTH = 3.0
 LONGEST_DELAY = 60.0
 
 # Seconds for which a return counts.
@@ -51,7 +53,7 @@ class Returns:
         beyond = len(times) - FREE_RETURNS
         if beyond <= 0:
             return now
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (beyond - 1))
+        delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** (beyond - 1))
         log.warning(
             "worker %s came back %d times lately: it takes part again in %g s",
             name, len(times), delay,

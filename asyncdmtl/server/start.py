@@ -12,7 +12,7 @@ from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.admission import Admission
 from asyncdmtl.server.agreement import dissenters, pooled
-from asyncdmtl.server.member import claim, other_data, other_encoding
+from asyncdmtl.server.member import other_data, other_encoding
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.records import RunOptions
@@ -130,14 +130,14 @@ class RunStart:
         """Wait until enough workers have joined and agree; WaitError after --join-timeout."""
         clock, seconds = asyncio.get_running_loop().time, self._options.join_timeout
         end = clock() + seconds
-        while not (self._enough() and self._agreed()):
+        while not (self._enough() and await self._agreed()):
             if (left := end - clock()) <= 0:
                 reason = f"not all workers joined: {self._lacking()}"
                 raise WaitError(reason, seconds=seconds, option="--join-timeout")
             await self._membership.change(left)
             self._forget_lost()
 
-    def _agreed(self) -> bool:
+    async def _agreed(self) -> bool:
         """Refuse workers whose data differ from the majority's; whether the rest are enough.
 
         Raises
@@ -147,20 +147,20 @@ class RunStart:
         """
         membership = self._membership
         everything = self._options.cover or tuple(membership.declared())
-        claims = {m.name: {part.id: claim(part) for part in m.declared} for m in membership.members.values()}
-        odd = dissenters(claims)
+        claims = {m.name: {part.id: part.claim for part in m.declared} for m in membership.members.values()}
+        odd, members = dissenters(claims), dict(membership.members)
         for name, dissent in odd.items():
             own, believed = (
-                membership.members[worker].declaration(dissent.partition)
-                for worker in (name, dissent.believed[0])
+                members[worker].declaration(dissent.partition) for worker in (name, dissent.believed[0])
             )
-            error = other_data(name, own, ", ".join(dissent.believed), believed)
+            error = await asyncio.to_thread(other_data, name, own, ", ".join(dissent.believed), believed)
             if dissent.tied:
                 raise error
-            self._admission.refuse(membership.members[name], error)
+            self._admission.refuse(members[name], error)
         self._refused |= odd.keys()
         for name in odd:
-            membership.forget(name)
+            if membership.members.get(name) is members[name]:
+                membership.forget(name)
         return not odd or (set(everything) <= set(membership.declared()) and self._enough())
 
     async def _settle_infos(self) -> None:

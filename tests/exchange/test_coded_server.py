@@ -17,6 +17,7 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.plan import Plan
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -135,9 +136,12 @@ def test_workers_and_the_server_have_the_same_zeros(last: bool) -> None:
     assert trainer is not None
     # A coupling made the models -0 in the step before, and the momentum began anew.
     trainer.W[...] = -0.0
-    trainer._iterate._before[...] = 1.0  # type: ignore[index]
+    before = trainer._iterate._before
+    assert before is not None
+    before[...] = 1.0
     assert np.signbit(trainer.Y).all()
     for k, worker in enumerate(exchange.workers):
+        assert isinstance(exchange.plan, Plan)
         wanted = exchange.plan.deliveries[k].wanted
         worker.trainer.take_told(wanted, trainer.told(last=last)[list(wanted)])
     told = [worker.final_check() if last else worker.state_check() for worker in exchange.workers]

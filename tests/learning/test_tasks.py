@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
+from asyncdmtl.learning.tasks import Declaration, Partition, TaskModels, whole_tasks
 
 RNG = np.random.default_rng(0)
 
@@ -169,3 +171,18 @@ def test_whole_tasks_keep_the_order_of_partitions() -> None:
     assert whole["t0"].weights is None
     assert whole["t1"].weights is not None
     assert whole["t1"].weights.tolist() == [1.0] * partitions[3].rows + [0.5] * partitions[2].rows
+
+
+def test_copies_have_one_claim_whatever_the_order_of_columns() -> None:
+    def declared(names: str, mean: float = 0.5) -> Declaration:
+        columns = [[name, {"count": 3, "mean": mean, "M2": 2.0}] for name in names]
+        prints = {"rows": "r", "columns": [[name, "0" * 16] for name in names]}
+        return Declaration("p0", "t", bytes(16), 3, {"columns": columns, "fingerprints": prints})
+
+    part = declared("abc")
+    assert declared("cab").claim == part.claim
+    others = (declared("abd"), declared("abc", 0.25), replace(part, rows=4), replace(part, digest=b"x" * 16))
+    assert len({other.claim for other in (part, *others)}) == 5
+    # A survey without the fields that it must have is equal to nothing.
+    malformed = replace(part, survey={"columns": 3})
+    assert malformed.claim != replace(malformed).claim

@@ -16,6 +16,7 @@ from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, CorruptionErro
 from asyncdmtl.net.link import HIGH_WATER_BYTES, Link
 from asyncdmtl.net.tls import TLSChannel, server_context, worker_context
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.base import Message, Role
 from asyncdmtl.protocol.messages.joining import VERSION, Hello
 from asyncdmtl.protocol.session import Session
@@ -52,6 +53,12 @@ class Socket:
 
     def write_eof(self) -> None:
         self.calls.append("write_eof")
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
 
     def close(self) -> None:
         self.calls.append("close")
@@ -342,3 +349,36 @@ async def test_a_peer_that_speaks_plaintext_is_refused(
     assert tell is told
     # A server tells it in plaintext, which the peer can read.
     assert end.link.may_tell is told
+
+
+async def test_nothing_is_received_while_a_large_head_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading: list[Any] = []
+    monkeypatch.setattr("asyncdmtl.net.link.read_large", lambda frame, done: reading.append((frame, done)))
+    monkeypatch.setattr("asyncdmtl.protocol.session.LARGE_HEAD_BYTES", 10)
+    end = connected()
+    end.feed(HELLO)
+    ((frame, done),) = reading
+    assert end.messages == []
+    assert end.socket.calls == ["pause"]
+    end.link.hold(held=True)
+    done(lambda: registry.unpack(frame.head, frame.body))
+    assert [type(message) for message in end.messages] == [Hello]
+    assert end.socket.calls[-1] == "pause"
+    end.link.hold(held=False)
+    assert end.socket.calls[-1] == "resume"
+
+
+async def test_a_link_that_hangs_up_reads_on_and_forgets_its_large_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading: list[Any] = []
+    monkeypatch.setattr("asyncdmtl.net.link.read_large", lambda frame, done: reading.append((frame, done)))
+    monkeypatch.setattr("asyncdmtl.protocol.session.LARGE_HEAD_BYTES", 10)
+    end = connected()
+    end.feed(HELLO)
+    end.lost = True
+    end.link.hang_up(linger=True)
+    assert end.socket.calls == ["pause", "resume", "write_eof"]
+    frame, done = reading[0]
+    done(lambda: registry.unpack(frame.head, frame.body))
+    assert end.messages == []

@@ -5,6 +5,7 @@ import pytest
 from support.messages import joined, wire_bytes
 
 from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
+from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import (
@@ -33,6 +34,7 @@ from asyncdmtl.protocol.messages.registry import (
     Snapshot,
     Uplink,
     Welcome,
+    unpack,
 )
 from asyncdmtl.protocol.session import GREETING_HEAD_LIMIT, Session
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
@@ -476,3 +478,34 @@ def test_a_loss_report_for_a_replaced_plan_is_dropped() -> None:
     pair.pass_on(Assign(1, 1, False, "keep", {}, bytes(16), ()))
     assert pair.server.receive(crossing) == []
     send_first_rows(pair, rest=0, round_=1, plan=1)
+
+
+def test_what_follows_a_large_head_waits_until_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    pair.pass_on(Hello(VERSION, "w0"))
+    pair.pass_on(Welcome("run", {}))
+    monkeypatch.setattr("asyncdmtl.protocol.session.LARGE_HEAD_BYTES", 100)
+    declare = Declare((Declaration("p" * 150, "t", bytes(16), 1, {}),))
+    data = joined(pair.worker.send(declare)) + joined(pair.worker.send(Heartbeat()))
+    pair.server.get_buffer()[: len(data)] = data
+    assert pair.server.buffer_updated(len(data)) == []
+    assert pair.server.large is not None
+    assert not pair.server.idle
+    frame = pair.server.large
+    first, second = pair.server.accept_large(lambda: unpack(frame.head, frame.body))
+    assert (type(first), type(second)) == (Declare, Heartbeat)
+    assert pair.server.idle
+
+
+def test_a_large_head_that_cannot_be_read_fails_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncdmtl.protocol.session.LARGE_HEAD_BYTES", 5)
+    pair = Pair()
+    data = framing.frame_start(b"\x92\x01nothing", 0)
+    pair.server.get_buffer()[: len(data)] = data
+    assert pair.server.buffer_updated(len(data)) == []
+    frame = pair.server.large
+    assert frame is not None
+    with pytest.raises(RemoteProtocolError, match="not msgpack"):
+        pair.server.accept_large(lambda: unpack(frame.head, frame.body))
+    assert pair.server.state is State.FAILED
+    assert pair.server.large is None

@@ -8,7 +8,7 @@ from support.problems import make_partitions, make_settings
 from support.raw_partitions import encoding_of, raw_partition
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.errors import DataError, LinkError, PeerError
+from asyncdmtl.errors import DataError, LinkError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
@@ -53,7 +53,22 @@ def test_errors_say_what_differs() -> None:
     assert "partition 'p0' of worker 'w1' must be the same data as at w0, w2" in message
     assert "1 rows" in message
     assert f"{DECLARED[0].rows} rows" in message
-    assert "must be encoded as at its other holders" in str(other_encoding("w1", INFOS[0], INFOS[1]))
+    encoded = str(other_encoding("w1", INFOS[0], INFOS[1]))
+    assert "must be encoded as at its other holders" in encoded
+    # The digest of a content shows possession, so that nobody is told one.
+    assert DECLARED[0].digest.hex()[:6] not in message
+    assert repr(INFOS[0].digest) not in encoded
+    assert repr(INFOS[1].digest) not in encoded
+
+
+def test_a_malformed_survey_is_an_error_of_the_declaration() -> None:
+    with pytest.raises(UsageError, match="fingerprints"):
+        other_data("w1", replace(DECLARED[0], survey={"columns": 3}), "w0", declared_columns("a"))
+
+
+def declared_columns(*names: str) -> Declaration:
+    part = raw_partition("p0", {name: [1.0, 2.0, 3.0] for name in names}, np.arange(3.0))
+    return part.declaration()
 
 
 def test_rows_must_have_the_features_of_the_encoding() -> None:

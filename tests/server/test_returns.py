@@ -14,13 +14,13 @@ class Clock:
         return self.now
 
 
-def test_each_further_return_is_delayed_twice_as_long_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_further_return_is_delayed_longer_up_to_a_limit(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     returns = Returns(clock)
     delays = [returns.due("w0") - clock.now for _ in range(FREE_RETURNS + 9)]
-    assert delays == [0.0] * FREE_RETURNS + [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert delays == [0.0] * FREE_RETURNS + [2.0, 6.0, 18.0, 54.0, 60.0, 60.0, 60.0, 60.0, 60.0]
     assert returns.due("w1") == clock.now
-    assert "worker w0 came back 4 times lately: it takes part again in 1 s" in caplog.text
+    assert "worker w0 came back 3 times lately: it takes part again in 2 s" in caplog.text
 
 
 def test_returns_are_forgotten() -> None:

@@ -6,8 +6,8 @@ that depend on the plan, such as the rows of a body or the count of digests, are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import msgpack
@@ -97,8 +97,9 @@ MAX_ITEMS = 200_000
 # The most keys of a map: settings, recipes and surveys have some ten.
 MAX_KEYS = 256
 
-# The bytes of a head from which on Python's search for cyclic references rests while it is read.
-LARGE_HEAD = 1 << 16
+# The bytes of a head that are read at one time, without a pause for other threads: less than a millisecond's
+# work.
+SLICE_BYTES = 1 << 14
 
 KINDS: Mapping[int, type[Message]] = {
     cls.number: cls
@@ -146,34 +147,51 @@ def unpack(head: bytes, body: Bytes) -> Message:
 
 
 def _values(head: bytes) -> Any:
-    """The msgpack value in a head, in plain types."""
-    left = MAX_CONTAINERS
+    """The msgpack value in a head, in plain types; pairs in a large declaration are tuples."""
+    left, large = MAX_CONTAINERS, len(head) > SLICE_BYTES
+    # A large declaration has pairs of the names and the facts of columns. Python's search for cyclic
+    # references, which stops all threads, goes through lists each time, but only once through such tuples.
+    pairs = large and head[1] in (Declare.number, DeclareSome.number)
 
     def counted(container: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
             raise RemoteProtocolError(f"head has more than {MAX_CONTAINERS} lists and maps")
+        if pairs and type(container) is list and len(container) == 2 and type(container[0]) is str:
+            return tuple(container)
         return container
 
-    unpackb: Callable[..., Any] = msgpack.unpackb
-    resting = without_collection() if len(head) > LARGE_HEAD else nullcontext()
+    rules = {
+        "strict_map_key": True,
+        "list_hook": counted,
+        "object_hook": counted,
+        "ext_hook": _no_extension,
+        # msgpack allocates memory for all announced items before it reads the first. In the longest valid
+        # lists, items have more than 16 bytes each.
+        "max_array_len": min(1000 + len(head) // 16, MAX_ITEMS),
+        "max_map_len": MAX_KEYS,
+        "max_ext_len": 0,
+    }
     try:
-        with resting:
-            return unpackb(
-                head,
-                strict_map_key=True,
-                list_hook=counted,
-                object_hook=counted,
-                ext_hook=_no_extension,
-                # msgpack allocates memory for all announced items before it reads the first. In the longest
-                # valid lists, items have more than 16 bytes each.
-                max_array_len=min(1000 + len(head) // 16, MAX_ITEMS),
-                max_map_len=MAX_KEYS,
-                max_ext_len=0,
-            )
+        if not large:
+            return msgpack.unpackb(head, **rules)
+        with nullcontext() if pairs else without_collection():
+            return _in_slices(head, msgpack.Unpacker(max_buffer_size=len(head) + 1, **rules))
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"head is not msgpack: {type(error).__name__}: {error}") from error
+
+
+def _in_slices(head: bytes, unpacker: msgpack.Unpacker) -> Any:
+    """The one value in a head, which is read in slices; an unpacker remembers where a slice ended."""
+    for end in range(SLICE_BYTES, len(head) + SLICE_BYTES, SLICE_BYTES):
+        unpacker.feed(head[end - SLICE_BYTES : end])
+        with suppress(msgpack.OutOfData):
+            value = unpacker.unpack()
+            if unpacker.tell() < len(head):
+                raise ValueError("bytes follow the list")
+            return value
+    raise ValueError("the list is incomplete")
 
 
 def _no_extension(code: int, content: bytes) -> Any:

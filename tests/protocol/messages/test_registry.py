@@ -169,9 +169,23 @@ def test_a_survey_of_a_hundred_thousand_columns_fits_a_head() -> None:
     declared = Declare((Declaration("p0", "t", bytes(16), 5, {"columns": columns}),))
     head = registry.pack(declared)
     assert len(head) < WORKER_HEAD_LIMIT
-    assert registry.unpack(head, EMPTY).fields() == declared.fields()
+    read = registry.unpack(head, EMPTY)
+    assert registry.pack(read) == head
+    # Tuples of plain values cost the search for cyclic references nothing.
+    assert isinstance(read, Declare)
+    assert all(type(pair) is tuple for pair in read.partitions[0].survey["columns"])
 
 
 def test_another_version_is_named_whatever_follows_it() -> None:
     with pytest.raises(RemoteProtocolError, match="version 99, this server"):
         registry.unpack(msgpack.packb([Hello.number, 99, "w0", "and", "more"]), EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"), [(b"\x00", "bytes follow the list"), (b"", "the list is incomplete")]
+)
+def test_a_large_head_is_one_whole_list(more: bytes, complaint: str) -> None:
+    head = registry.pack(Declare((Declaration("p0", "t", bytes(16), 5, {"columns": ["x" * 30_000]}),)))
+    wrong = head + more if more == b"\x00" else head[:-5] + more
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        registry.unpack(wrong, EMPTY)
