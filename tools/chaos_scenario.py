@@ -260,7 +260,7 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
             unit = rng.choice(units)
             holders[unit] = tuple(sorted({*holders[unit], worker}))
     update = rng.choice((*("gradient",) * 3, "model", "statistics", "newton", "quasi-newton"))
-    few = update in ("statistics", "newton", "quasi-newton")
+    few = update != "gradient"
     if few:
         # A round of these is a problem to solve.
         data = data.replace("features=200", "features=8")
@@ -276,10 +276,9 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
         tolerance=rng.choice((0.0, 0.0, 1e-4)) if rounds is None else 0.0,
         update=update,
         epochs=2 if update == "model" else 1,
-        accelerated=few or (update == "gradient" and rng.random() < 0.7),
+        accelerated=few or rng.random() < 0.7,
         dtype=rng.choice(("float32", "float64")),
-        # Local epochs with a free intercept may diverge, and then the models cannot be compared.
-        intercept="penalised" if update == "model" else "free",
+        intercept="free",
         standardise=tables,
         folds=rng.choice((2, 5)),
         test_fraction=rng.choice((0.0, 0.0, 0.2)),
@@ -296,7 +295,7 @@ def _draw_problem(rng: random.Random, seed: int, rounds: int | None) -> Scenario
 
 def _draw_wire(rng: random.Random, made: Scenario) -> Scenario:
     """Draw the group, if any, and in some runs vectors that take several ranges."""
-    long = made.settings.update in ("gradient", "model")
+    long = made.settings.update == "gradient"
     if long and made.data and made.settings.rounds <= 40 and rng.random() < 0.5:
         settings, data = replace(made.settings, rounds=min(made.settings.rounds, 25)), made.data.split(",")
         data = [f"features={rng.choice((20_000, 70_000))}" if w.startswith("features") else w for w in data]

@@ -30,12 +30,6 @@ from asyncdmtl.plan.parameters import CHOICES
 # The default that the help shows for options whose default depends on the data.
 _SUITS = "the one that suits the data"
 
-# Rounds and tolerance for --update model. Averages of models after local epochs converge, if at all, to a
-# point away from the optimum, so that no tolerance on the objective would be reached. After 100 rounds
-# further epochs improve little.
-_MODEL_DEFAULTS: Mapping[str, Any] = {"rounds": 100, "tolerance": 0.0}
-
-
 DEFAULT_STRATEGY = "relay"
 """The strategy where none is given."""
 
@@ -98,7 +92,8 @@ training_options = together(
         type=click.Choice(UPDATES),
         default=AUTO,
         help="The result of a partition in a round: its statistics, once, from which every worker solves "
-        "the rest (squared loss); its gradient; or the model that local epochs make. auto: whichever is "
+        "the rest (squared loss); its gradient, with loss and curvature (newton) or loss alone "
+        "(quasi-newton); or first the model of local epochs, and then as quasi-newton. auto: whichever is "
         "predicted to be the least to send, with 1 MB for every round; gradients if --tolerance is 0.",
     ),
     click.option(
@@ -109,7 +104,7 @@ training_options = together(
         help="Statistics of fewer rows are never sent: of a partition, or of a fold of it. With --update "
         "auto, gradients are sent instead.",
     ),
-    click.option("--epochs", type=int, default=1, help="Local epochs a round, for --update model."),
+    click.option("--epochs", type=int, default=1, help="Local epochs of the first round, for --update model."),
     click.option(
         "--learner",
         default="",
@@ -174,8 +169,6 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     UsageError
         Names the option that breaks a rule, or is missing.
     """
-    if given.get("update") == "model" and defaults.get("tolerance") and given.get("tolerance") is None:
-        defaults = {**defaults, **_MODEL_DEFAULTS}
     chosen = {**defaults, **{name: value for name, value in given.items() if value is not None}}
     chosen.setdefault("strategy", DEFAULT_STRATEGY)
     if given.get("coupling") == AUTO and given.get("strength") is None:
@@ -204,7 +197,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
         # A fixed number of rounds asks for early stopping, which statistics cannot do: they give the optimum.
         chosen["update"] = "gradient"
     if chosen.get("accelerated") is None:
-        chosen["accelerated"] = chosen["strategy"] != "linear" and chosen["update"] != "model"
+        chosen["accelerated"] = chosen["strategy"] != "linear"
     if chosen["coupling"] == "graph" and given.get("graph") is None:
         raise UsageError("--graph", "must be given for the coupling graph", None)
     chosen["edges"] = () if given.get("graph") is None else read_edges(given["graph"])

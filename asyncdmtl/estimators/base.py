@@ -229,7 +229,7 @@ class CodedMultiTask(Results, ClusterParameter):
             update="gradient" if (self.update, self.strategy) == ("auto", "linear") else self.update,
             epochs=plain(self.epochs),
             learner=learner if isinstance(learner, str) else learner_spec(learner),
-            accelerated=self.update != "model" and self.strategy != "linear",
+            accelerated=self.strategy != "linear",
             dtype=self.dtype,
             intercept=self._intercept,
             seed=_seed(self.random_state),

@@ -278,8 +278,8 @@ class _Linear(ExchangeStrategy):
             raise UsageError(
                 "--strategy linear", "needs --aggregate mean, which is linear", settings.aggregate
             )
-        if settings.update not in ("gradient", "model"):
-            rule = "needs --update gradient or model, which combinations of real numbers leave as they are"
+        if settings.update != "gradient":
+            rule = "needs --update gradient, whose steps rounding errors do not change much"
             raise UsageError("--strategy linear", rule, settings.update)
         if settings.compression != "none":
             rule = "is for strategies by which workers aggregate: relay, uncoded"

@@ -36,6 +36,10 @@ class SecondOrderWire:
         self.length = 1 + d + (d * (d + 1) // 2 if curvature else 0)
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
 
+    def place_of_gradient(self, vectors: Floats) -> Floats:
+        """The part (…, d) of vectors (…, length) that holds gradients, or the models of the first round."""
+        return vectors[..., 1 : 1 + self.d]
+
     def split(self, vectors: Floats) -> tuple[Floats, Floats, Floats]:
         """Losses (T,), gradients (T, d) and second derivatives (T, d, d) of vectors (T, length).
 
@@ -45,7 +49,7 @@ class SecondOrderWire:
         if self.curvature:
             i, j = np.triu_indices(self.d)
             H[:, i, j] = H[:, j, i] = vectors[:, 1 + self.d :]
-        return vectors[:, 0].copy(), vectors[:, 1 : 1 + self.d].copy(), H
+        return vectors[:, 0].copy(), self.place_of_gradient(vectors).copy(), H
 
 
 def second_derivatives(loss: str, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:

@@ -67,7 +67,10 @@ class Learner(Protocol):
 
 
 class GradientDescent:
-    """`epochs` steps of length `1 / smoothness` on the weighted mean loss of all rows."""
+    """`epochs` steps of one length on the weighted mean loss of all rows.
+
+    The length is `1 / (smoothness + curvature)`, which an intercept permits, too.
+    """
 
     def __init__(self, loss: Loss, *, intercept: bool) -> None:
         self._loss = loss
@@ -76,7 +79,7 @@ class GradientDescent:
     def fit(self, partition: Partition, start: LocalStart) -> tuple[Floats, float]:
         """As `Learner.fit`. No random numbers are drawn."""
         X, y, weights, w, b = partition.X, partition.y, partition.weights, start.w, start.b
-        step = (1.0 / start.smoothness if start.smoothness > 0.0 else 1.0) / partition.weight
+        step = 1.0 / (start.smoothness + self._loss.curvature) / partition.weight
         for _ in range(start.epochs):
             scores = matmul(X, w) + b
             _, derivatives = self._loss.value_and_derivative(scores, y)

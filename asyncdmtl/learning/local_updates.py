@@ -85,20 +85,15 @@ class LocalUpdates:
         expected = ((len(self.own), self._problem.d), self._problem.dtype)
         if (out.shape, out.dtype) != expected:
             raise UsageError("out", f"must have shape and dtype {expected}", (out.shape, out.dtype))
-        losses, gradients = np.empty(len(self.own)), self._problem.update == "gradient"
+        losses = np.empty(len(self.own))
         # Overflow is detected later, in the step, where every worker raises the same error.
         with np.errstate(over="ignore", invalid="ignore"):
             for batch in self._batches:
                 values, derivatives = self._loss_and_derivative(batch)
                 losses[batch.places] = batch.means(values)
-                if gradients:
-                    self._gradients(batch, derivatives, out)
-            for i, n in enumerate(self.own):
-                if self._problem.task_of[n] in self._problem.fixed:
-                    losses[i] = 0.0
-                    out[i] = 0.0 if gradients else self._start(n)
-                elif not gradients:
-                    self._learn(n, self._stored[i], out[i])
+                self._gradients(batch, derivatives, out)
+        losses[self._fixed] = 0.0
+        out[self._fixed] = 0.0
         return losses
 
     def pack(self, out: NDArray[Any]) -> Floats:
@@ -123,7 +118,10 @@ class LocalUpdates:
         return losses
 
     def _describe(self, wire: SecondOrderWire, out: Floats) -> Floats:
-        """Write vectors of losses, gradients and, for Newton's method, curvatures."""
+        """Write vectors of losses, gradients and, for Newton's method, curvatures.
+
+        In the first round of updates "model", models after local epochs take the place of gradients.
+        """
         losses, settings = np.zeros(len(self.own)), self._problem.settings
         out[:] = 0.0
         for batch in self._batches:
@@ -135,9 +133,11 @@ class LocalUpdates:
                     settings.loss, self._scores(batch), batch.y, derivatives, sharp=self.sharp
                 )
             describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
-        fixed = [self._problem.task_of[n] in self._problem.fixed for n in self.own]
-        losses[fixed] = 0.0
-        out[fixed] = 0.0
+        losses[self._fixed] = 0.0
+        out[self._fixed] = 0.0
+        if self._problem.update == "model" and not self._iterate.steps:
+            for n, partition, vector in zip(self.own, self._stored, out, strict=True):
+                wire.place_of_gradient(vector)[:] = self._learned(n, partition)
         return losses
 
     def _describe_candidates(self, wire: CandidatesWire, out: Floats) -> Floats:
@@ -160,8 +160,13 @@ class LocalUpdates:
         losses = np.zeros(len(self.own))
         for batch in self._batches:
             losses[batch.places] = batch.means(self._loss_and_derivative(batch)[0])
-        losses[[self._problem.task_of[n] in self._problem.fixed for n in self.own]] = 0.0
+        losses[self._fixed] = 0.0
         return losses
+
+    @property
+    def _fixed(self) -> list[bool]:
+        """Which of the stored partitions belong to tasks whose intercepts do not change."""
+        return [self._problem.task_of[n] in self._problem.fixed for n in self.own]
 
     def _loss_and_derivative(self, batch: Batch) -> tuple[Floats, Floats]:
         """Loss and its derivative by the score at `Y`, for the rows of a batch: (P, r) each."""
@@ -184,28 +189,29 @@ class LocalUpdates:
             out[batch.places, cols] = matmul(shares[:, None, :], batch.X[:, :, cols])[:, 0, :]
         out[batch.places, self._problem.features :] = total(shares, 1)[:, None]
 
-    def _start(self, n: int) -> Vectors:
-        """The model from which the update of partition `n` is computed, (d,)."""
-        return self._iterate.ahead_of(self._problem.task_of[n], slice(0, self._problem.d))
-
     @property
     def _column_blocks(self) -> list[slice]:
         """The features, in blocks that stay in the cache."""
         F = self._problem.features
         return [slice(start, min(start + _BLOCK_COLUMNS, F)) for start in range(0, F, _BLOCK_COLUMNS)]
 
-    def _learn(self, n: int, partition: Partition, out: Vectors) -> None:
-        """Write the model that the learner trains from the task's model: the update of partition `n`."""
-        settings, F = self._problem.settings, self._problem.features
-        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, self._iterate.steps)).generate_state(1)[0]
-        y = self._start(n).astype(np.float64)
-        w, b = y[:F], float(y[F]) if settings.has_intercept else 0.0
+    def _learned(self, n: int, partition: Partition) -> Floats:
+        """The model (d,) that the learner trains on partition `n` from the task's model."""
+        settings, F, t = self._problem.settings, self._problem.features, self._problem.task_of[n]
+        model = self._iterate.ahead_of(t, slice(0, self._problem.d)).astype(np.float64)
+        if t in self._problem.fixed:
+            return model
+        seed = np.random.SeedSequence(settings.seed, spawn_key=(n, 0)).generate_state(1)[0]
+        w, b = model[:F], float(model[F]) if settings.has_intercept else 0.0
         try:
             start = LocalStart(w, b, self._problem.infos[n].smoothness, settings.epochs, int(seed))
-            out[:F], out[F:] = self._learner.fit(partition, start)
+            # Overflow is detected later, in the step.
+            with np.errstate(over="ignore", invalid="ignore"):
+                coef, intercept = self._learner.fit(partition, start)
         except DataError as error:
             what = f"partition {partition.id!r}: {error.argument}"
             raise DataError(what, error.rule, error.value) from error
+        return np.append(coef, intercept)[: self._problem.d]
 
 
 def _check_declared(problem: Problem, n: int, partition: Partition) -> None:

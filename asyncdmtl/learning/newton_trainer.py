@@ -2,6 +2,11 @@
 
 Newton's method is told the second derivatives, a quasi-Newton method learns them from the gradients that all
 see anyway (`secants`). Either way all take the steps of `descent`, at no byte.
+
+With updates "model", the quasi-Newton steps begin at the mean of the models that local epochs make of each
+partition; as gradients decide from there, training ends at the optimum whatever the epochs and the learner
+are. Reference: Zhang, Duchi, Wainwright, "Communication-Efficient Algorithms for Statistical Optimization",
+JMLR 14, 2013 (the mean of local models); local epochs in every round saved no rounds over these steps.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.arithmetic.sums import norm
+from asyncdmtl.arithmetic.sums import norm, total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, log_means
@@ -40,7 +45,7 @@ class NewtonTrainer(Trainer):
         T, d = len(problem.tasks), problem.d
         self._fixed = np.array([[problem.fixed.get(t, math.nan) for t in range(T)]])
         self._descent = Descent(problem.coupling, (1, T, d), problem.coupled, self._fixed)
-        self._secants = self._first_metric() if problem.update == "quasi-newton" else None
+        self._secants = None if problem.update == "newton" else self._first_metric()
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Nothing: the step needs all of `Z`."""
@@ -66,6 +71,8 @@ class NewtonTrainer(Trainer):
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
         losses, gradients, H = wire.split(vectors)
         here = self.W.astype(np.float64)
+        if self.problem.update == "model" and self._local_models_decide(here, losses, gradients):
+            return
         if self._begins_at_0(here):
             here = here.copy()
             if self.problem.settings.loss == "poisson":
@@ -73,8 +80,7 @@ class NewtonTrainer(Trainer):
                 free = np.isnan(self._fixed[0])
                 best, _ = log_means(np.where(free, gradients[:, -1], 0.0), np.ones(len(here)))
                 here[:, -1] = np.where(free, best, self._fixed[0])
-                self.move(here)
-                self._iterate.residual = math.inf
+                self._begin_at(here)
                 return
             here[:, -1], losses, gradients, H = at_intercepts(gradients, H, self._fixed[0])
         if self._secants is None:
@@ -84,6 +90,30 @@ class NewtonTrainer(Trainer):
                 self._secants.add(here - self._descent.best[0], gradients - self._descent.gradients[0])
             self._descend(here, losses, gradients, self._secants.metric())
         self.zeros.note(self.W, lambda: gradients[:, : self.problem.coupled])
+
+    def _local_models_decide(self, here: Floats, losses: Floats, told: Floats) -> bool:
+        """Go to the means of the local models that were `told` first; or back, if the objective is higher there.
+
+        Losses are those at `here`. The result is False if the models `here` are a good start of other steps.
+        """
+        descent = self._descent
+        objective = float(total(losses)) + self.penalty()
+        if self._iterate.steps == 0:
+            descent.best[0], descent.objective[0] = here, objective
+            self._begin_at(told)
+            return True
+        if self._iterate.steps > 1:
+            return False
+        least, descent.objective[0] = float(descent.objective[0]), math.inf
+        if objective <= least:
+            return False
+        self._begin_at(descent.best[0])
+        return True
+
+    def _begin_at(self, models: Floats) -> None:
+        """Go to these models (T, d), of which the next round tells everything."""
+        self.move(models)
+        self._iterate.residual = math.inf
 
     def _descend(self, here: Floats, losses: Floats, gradients: Floats, H: Floats) -> None:
         following, better = self._descent.step(here[None], losses[None], gradients[None], H[None])
@@ -157,6 +187,8 @@ class NewtonTrainer(Trainer):
     def take_told(self, rows: Sequence[int], told: Bytes) -> None:
         """Continue from what a trainer `told` of some tasks, none or more."""
         super().take_told(rows, told)
+        # Only the first round is of local models.
+        self._iterate.steps = max(self._iterate.steps, 1)
         if self.problem.tells_progress and len(told):
             progress = np.ascontiguousarray(told[0, -16:]).view(np.float64)
             self._descent.objective[0], self._descent.promised[0] = map(float, progress)

@@ -96,8 +96,7 @@ class Problem:
         steps of these lengths would diverge. Its models then come slowly to where they would come otherwise,
         and λ weighs more for them.
     step_lengths : (float, float)
-        The step lengths for the columns that the coupling involves, and for a free intercept; `epochs` times
-        as long where updates are models. Without a free intercept the first is `1/L` with `L = max_t Σ_{n ∈
+        The step lengths for the columns that the coupling involves, and for a free intercept. Without a free intercept the first is `1/L` with `L = max_t Σ_{n ∈
         S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of every task's gradient; `n_t` is the
         weight of the task. Robust aggregates count a `smoothness_n` as ten times the median of all at most,
         so that one partition with large numbers does not shorten the steps of all tasks. With a free
@@ -134,9 +133,8 @@ class Problem:
         steepest = self._steepest()
         self.damping = self._damping(steepest)
         free = settings.intercept in ("free", AUTO)
-        epochs = settings.epochs if self.update == "model" else 1
         bound = (1.25 if free else 1.0) * steepest
-        self.step_lengths = (epochs * (1.0 / bound), epochs * (1.0 / (5.0 * self.loss.curvature)))
+        self.step_lengths = (1.0 / bound, 1.0 / (5.0 * self.loss.curvature))
 
     def make_coupling(self, name: str, strength: float) -> Coupling:
         """A coupling of these tasks; `NoCoupling` for "auto", until a coupling is chosen."""
@@ -175,7 +173,7 @@ class Problem:
     @property
     def minimises(self) -> bool:
         """Whether models that rounds leave in place are the minimum of the objective."""
-        return minimises(self.settings.aggregate, self.update)
+        return minimises(self.settings.aggregate)
 
     @property
     def tests(self) -> bool:
@@ -321,7 +319,7 @@ class Problem:
             return StatisticsWire(statistics_layout(self.settings, self.features))
         if self.update == "newton" and self.settings.chooses:
             return candidates_wire(self.settings, self.features, len(self.tasks), compares=self.compares)
-        if self.update in ("newton", "quasi-newton"):
+        if self.update in ("newton", "quasi-newton", "model"):
             return SecondOrderWire(self.d, curvature=self.update == "newton")
         return Wire(self.settings.compression, self.d, self.dtype)
 

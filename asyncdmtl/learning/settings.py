@@ -63,18 +63,18 @@ class Settings:
     tolerance : float
         The run ends when the objective exceeds its minimum by at most this fraction, as `Trainer.residual`
         estimates, or when the models no longer change in their dtype. With aggregates other than the mean,
-        and with updates "model", it ends that near to a fixed point of the rounds, which is not the minimum.
-        With 0, all rounds are made.
+        it ends that near to a fixed point of the rounds, which is not the minimum. With 0, all rounds are
+        made.
     update : str
         The update of a partition: its "statistics", once for the whole run; loss, gradient and curvature at
         the current models, for steps of Newton's method ("newton"); loss and gradient, from which the
-        curvature is estimated ("quasi-newton"); the "gradient" alone; or the "model" that `epochs` local
-        epochs make of the task's model. "auto" is the kind that costs least, in bytes and rounds, of
-        those that reach the optimum (`updates.resolve`).
+        curvature is estimated ("quasi-newton"); the "gradient" alone; or first the "model" of local epochs,
+        and then loss and gradient, as for "quasi-newton". "auto" is the kind of the first four that costs
+        least, in bytes and rounds (`updates.resolve`).
     epochs : int
-        Local epochs of a round, for updates "model".
+        Local epochs of the first round, for updates "model".
     learner : str
-        The learner of updates "model" (`learners.make_learner`); "" is gradient descent on the partition.
+        The learner of these epochs (`learners.make_learner`); "" is gradient descent on the partition.
     accelerated : bool
         Whether updates are computed ahead of the models (FISTA with restart); for updates "gradient" only.
     dtype : str
@@ -224,15 +224,13 @@ class Settings:
             if self.update not in (AUTO, "newton"):
                 rule = "must be auto, statistics or newton for a strength that the run chooses"
                 raise UsageError("update", rule, self.update)
-        if self.update in ("newton", "quasi-newton"):
+        if self.update in ("newton", "quasi-newton", "model"):
             self._check_second_order()
         if self.loss == "poisson":
             if self.update not in (AUTO, "newton"):
                 rule = "must be auto or newton for poisson loss, whose curvature has no bound"
                 raise UsageError("update", rule, self.update)
             self._check_told_by("poisson", "poisson loss")
-        if self.update == "model" and self.accelerated:
-            raise UsageError("accelerated", "must be false for updates that are models", self.accelerated)
         if self.update != "model" and (self.learner or self.epochs != 1):
             raise UsageError(
                 "learner and epochs", "are for updates that are models only", (self.learner, self.epochs)

@@ -1,8 +1,7 @@
 """A step of all models, computed in blocks of columns that stay in the cache.
 
-A step is `W⁺ = prox(Y − step·Z)` for gradients `Z` at `Y`, or `W⁺ = prox(Z)` where updates are models. If the
-coupling permits it, each block of a step is computed as soon as its columns of `Z` have been received;
-the models change only when the step is taken.
+A step is `W⁺ = prox(Y − step·Z)` for gradients `Z` at `Y`. If the coupling permits it, each block of a step is
+computed as soon as its columns of `Z` have been received; the models change only when the step is taken.
 
 Operations on single numbers and on single columns are done in the run's dtype without fused operations, so
 every CPU gets the same bits. Singular values and iterative proximal operators are computed in float64.
@@ -136,15 +135,10 @@ class ProximalStep:
     def _target(self, Z: Columns, cols: slice, out: Vectors | None = None) -> Vectors:
         """The argument of the prox in some columns; without `out`, valid until the next call."""
         V = self._scratched("target", cols.stop - cols.start) if out is None else out
-        gradients = self._problem.update == "gradient"
         length = -self._problem.step_lengths[int(cols.start >= self._problem.coupled)]
         for v, z, damping in zip(V, Z(cols), self._problem.damping, strict=True):
-            if gradients:
-                np.multiply(z, length * damping, out=v, casting="same_kind")
-            else:
-                v[:] = z
-        if gradients:
-            V += self._ahead_here(cols)
+            np.multiply(z, length * damping, out=v, casting="same_kind")
+        V += self._ahead_here(cols)
         return V
 
     def _ahead_here(self, cols: slice) -> Vectors:

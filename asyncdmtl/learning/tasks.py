@@ -221,10 +221,8 @@ class Partition:
         """
         check_targets(settings.loss, self.y, f"partition {self.id!r}")
         loss = LOSSES[settings.loss]
-        # Local epochs move a free intercept with the same step length as the other columns. For gradients it
-        # has a step length of its own.
-        stepped = ("free", "penalised") if settings.update == "model" else ("penalised",)
-        smoothness = self.smoothness(settings.loss, intercept=settings.intercept in stepped)
+        # A free intercept has a step length of its own.
+        smoothness = self.smoothness(settings.loss, intercept=settings.intercept == "penalised")
         classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
         if settings.loss == "poisson" and not self.y.any():
             classes = "0"

@@ -96,8 +96,7 @@ class Trainer:
     def local_updates(self, out: Vectors) -> Floats:
         """Write `v_n`, computed at `Y`, for the stored partitions.
 
-        If updates are gradients, the update of a partition is the gradient of the weighted mean loss over its
-        rows. If updates are models, it is the task's model after `epochs` local epochs on these rows.
+        The update of a partition is the gradient of the weighted mean loss over its rows.
 
         Parameters
         ----------
@@ -114,14 +113,18 @@ class Trainer:
         ------
         UsageError
             `out` has another shape or dtype.
-        DataError
-            The learner cannot train on a partition.
         """
         self._step.forget()
         return self._local.compute(out)
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
-        """`local_updates` as they travel: `out` is (len(own), problem.wire.length) of problem.wire.dtype."""
+        """Updates as they travel: `out` is (len(own), problem.wire.length) of problem.wire.dtype.
+
+        Raises
+        ------
+        DataError
+            A learner cannot train on a partition.
+        """
         self._step.forget()
         return self._local.pack(out)
 
@@ -156,7 +159,7 @@ class Trainer:
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
         """Take a step with the aggregated updates of all tasks, `Z`: T vectors (d,).
 
-        `W ← prox(Y − step·Z)` for gradients. For models `W ← prox(Z)`, with the prox of `epochs` steps.
+        `W ← prox(Y − step·Z)`.
 
         Raises
         ------
@@ -166,9 +169,7 @@ class Trainer:
         columns: Columns = Z if callable(Z) else lambda cols: [z[cols] for z in Z]
         self._step.take(columns)
         coupled = slice(0, self.problem.coupled)
-        # Updates that are models lie a step against the gradient from 0.
-        scale = 1.0 if self.problem.update == "gradient" else -1.0 / self.problem.step_lengths[0]
-        self.zeros.note(self.W, lambda: scale * np.array(columns(coupled), np.float64))
+        self.zeros.note(self.W, lambda: np.array(columns(coupled), np.float64))
 
     def penalty(self) -> float:
         """`λ R(Y)`."""

@@ -47,9 +47,10 @@ class Trained(NamedTuple):
 
 def make_trainer(problem: Problem, partitions: Mapping[int, Partition]) -> Trainer:
     """The trainer for a problem's kind of update."""
-    kinds = {"statistics": StatisticsTrainer, "newton": NewtonTrainer, "quasi-newton": NewtonTrainer}
+    by_steps = dict.fromkeys(("newton", "quasi-newton", "model"), NewtonTrainer)
     if problem.update == "newton" and problem.settings.chooses:
         return CandidateTrainer(problem, partitions)
+    kinds: dict[str, type[Trainer]] = {"statistics": StatisticsTrainer, **by_steps}
     return kinds.get(problem.update, Trainer)(problem, partitions)
 
 

@@ -49,6 +49,9 @@ LOADS = 2
 # larger ones takes seconds in each round.
 METRIC_NUMBERS = 1 << 20
 
+# The most that a run may ask for: 1 GB at each worker, and a step takes minutes.
+_MOST_METRIC_NUMBERS = 1 << 27
+
 # The reason against steps by gradients, whose length follows from a bound.
 _NO_BOUND = "the curvature of poisson loss has no bound"
 
@@ -56,13 +59,13 @@ _NO_BOUND = "the curvature of poisson loss has no bound"
 _OF_SEVERAL = ("mean-regularised", "mean", "covariance")
 
 
-def minimises(aggregate: str, update: str) -> bool:
+def minimises(aggregate: str) -> bool:
     """Whether the models that rounds leave in place are the minimum of the objective.
 
-    Robust aggregates of gradients are not the gradient of the task's loss, and means of models after local
-    epochs do not minimise it: such rounds end at a fixed point of theirs, somewhat above.
+    Robust aggregates of gradients are not the gradient of the task's loss: such rounds end at a fixed point
+    of theirs, somewhat above.
     """
-    return aggregate == "mean" and update != "model"
+    return aggregate == "mean"
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,13 @@ def resolve(settings: Settings, infos: Sequence[PartitionInfo]) -> str:
         ]
         if wanted and wanted[0].reason:
             raise DataError(f"partition {smallest.id!r}", wanted[0].reason, smallest.rows)
+        numbers = tasks * (infos[0].features + settings.has_intercept) ** 2
+        if settings.update in ("quasi-newton", "model") and numbers > _MOST_METRIC_NUMBERS:
+            rule = (
+                f"must be so few for update {settings.update} that the metrics of {tasks} tasks are at most "
+                f"{_MOST_METRIC_NUMBERS} numbers (update gradient has no metrics)"
+            )
+            raise DataError("features", rule, infos[0].features)
         return settings.update
     best = cheapest(made, len(infos))
     if best is None:

@@ -201,10 +201,9 @@ def _training_words(report: Report) -> str:
         further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
         return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
     if not _minimises(report):
-        kind = "local models" if training.get("update") == "model" else settings["aggregate"]
         return (
             f"{words}; converged: the next step would change it by less than {residual / abs(last):.1g} of "
-            f"its value. That is a fixed point of rounds with {kind}, not the least objective."
+            f"its value. That is a fixed point of rounds with {settings['aggregate']}, not the least objective."
         )
     return f"{words}; converged: by estimate, {_above(residual, last)}."
 
@@ -218,7 +217,7 @@ def _above(gap: float, objective: float) -> str:
 
 def _minimises(report: Report) -> bool:
     """Whether the models that rounds leave in place are the minimum (`updates.minimises`)."""
-    return minimises(report["settings"]["aggregate"], report["training"].get("update", ""))
+    return minimises(report["settings"]["aggregate"])
 
 
 def _load_table(report: Report) -> Table:

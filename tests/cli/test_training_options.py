@@ -40,13 +40,6 @@ def test_options_override_what_suits_the_data() -> None:
     assert (changed.accelerated, changed.intercept) == (False, "none")
 
 
-def test_averaged_models_are_not_trained_until_they_rest() -> None:
-    averaged = settings_of("--update", "model")
-    assert (averaged.rounds, averaged.tolerance) == (100, 0.0)
-    asked_for = settings_of("--update", "model", "--rounds", "7", "--tolerance", "0.1")
-    assert (asked_for.rounds, asked_for.tolerance) == (7, 0.1)
-
-
 def test_a_given_number_of_rounds_means_gradients() -> None:
     assert settings_of().update == "auto"
     assert settings_of("--tolerance", "0").update == "gradient"
@@ -56,7 +49,6 @@ def test_a_given_number_of_rounds_means_gradients() -> None:
 
 def test_acceleration_is_left_out_where_it_is_not_possible() -> None:
     assert not settings_of("--strategy", "linear").accelerated
-    assert not settings_of("--update", "model", "--epochs", "3").accelerated
 
 
 def test_a_strength_must_come_from_somewhere() -> None:

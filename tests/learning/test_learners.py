@@ -27,7 +27,7 @@ def test_what_a_learner_cannot_train_on_is_found_before_the_run() -> None:
         Partition("p1", "mixed", np.eye(2), ones),
         Partition("p2", "ones", np.eye(2), ones),
     ]
-    settings = make_settings(loss="logistic", update="model", accelerated=False, learner="LogisticRegression")
+    settings = make_settings(loss="logistic", update="model", learner="LogisticRegression")
     with pytest.raises(DataError, match=r"task 'mixed', partition 'p1': labels must be both .*, got 1.0"):
         check_learner(partitions, settings)
     # A task of one class is not checked if its intercept is free.

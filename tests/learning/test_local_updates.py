@@ -87,33 +87,43 @@ def test_tasks_of_one_class_have_neither_loss_nor_gradient() -> None:
     assert (out[0] == 0.0).all()
     assert out[1].all()
     assert updates.losses()[0] == 0.0
-    several = make_updates(partitions, loss="logistic", update="model", accelerated=False)
-    _, models = computed(several)
-    assert (models[0] == several._iterate.W[0]).all()
+    several = make_updates(partitions, loss="logistic", update="model")
+    packed = np.empty((2, several._problem.wire.length))
+    several.pack(packed)
+    assert packed[0, 0] == 0.0
+    assert (packed[0, 1:] == several._iterate.W[0]).all()
 
 
-def test_models_are_what_epochs_of_gradient_descent_make_of_the_tasks_model() -> None:
+def packed_models(updates: LocalUpdates) -> Any:
+    packed = np.empty((len(updates.own), updates._problem.wire.length))
+    updates.pack(packed)
+    return packed[:, 1:]
+
+
+def test_the_first_updates_are_what_epochs_of_gradient_descent_make_of_the_tasks_model() -> None:
     (partition,) = make_partitions(1, "squared", features=3)
-    settings: dict[str, Any] = {"update": "model", "accelerated": False, "intercept": "none"}
-    updates = make_updates([partition], epochs=3, **settings)
-    model = updates._iterate.W[0].copy()
-    L = updates._problem.infos[0].smoothness
+    updates = make_updates([partition], epochs=3, update="model", intercept="none", dtype="float64")
+    start = updates._iterate.W[0].astype(np.float64)
+    model, L = start.copy(), updates._problem.infos[0].smoothness + 1.0
     for _ in range(3):
         model -= partition.X.T @ (partition.X @ model - partition.y) / partition.rows / L
-    assert computed(updates)[1][0] == pytest.approx(model)
+    assert packed_models(updates)[0] == pytest.approx(model)
+    updates._iterate.steps = 1
+    gradient = partition.X.T @ (partition.X @ start - partition.y) / partition.rows
+    assert packed_models(updates)[0] == pytest.approx(gradient)
 
 
 def test_learners_that_draw_at_random_repeat_by_partition_and_step() -> None:
     partitions = make_partitions(2, "squared")
     changes: dict[str, Any] = {
-        "update": "model", "accelerated": False, "learner": "SGDRegressor", "epochs": 2, "seed": 5,
+        "update": "model", "learner": "SGDRegressor", "epochs": 2, "seed": 5,
     }  # fmt: skip
     one, other = make_updates(partitions, **changes), make_updates(partitions, stored=[1], **changes)
-    assert computed(one)[1][1].tobytes() == computed(other)[1][0].tobytes()
+    assert packed_models(one)[1].tobytes() == packed_models(other)[0].tobytes()
 
 
 def test_a_learner_that_fails_names_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
-    updates = make_updates(make_partitions(1, "squared"), update="model", accelerated=False)
+    updates = make_updates(make_partitions(1, "squared"), update="model")
 
     class Failing:
         def fit(self, *_: object, **__: object) -> None:
@@ -121,7 +131,7 @@ def test_a_learner_that_fails_names_the_partition(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(updates, "_learner", Failing())
     with pytest.raises(DataError, match="partition 'p0': X must have more rows, got 1"):
-        computed(updates)
+        packed_models(updates)
 
 
 def test_updates_travel_as_they_are_or_compressed() -> None:

@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import PoissonRegressor
 from support.problems import make_quick_settings, make_settings
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning import shared_solutions
 from asyncdmtl.learning.descent import Descent
+from asyncdmtl.learning.local_learner import GradientDescent
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, merged
@@ -67,6 +70,44 @@ def test_few_rounds_reach_what_gradients_reach_in_thousands(
     assert found.converged
     assert len(found.objectives) <= most
     assert found.objectives[-1] <= least(rows(loss), settings) * (1.0 + 1e-7)
+
+
+@pytest.mark.parametrize(("epochs", "learner"), [(5, ""), (200, ""), (5, "SGDClassifier")])
+@pytest.mark.parametrize("coupling", ["nuclear", "mean-regularised"])
+def test_whatever_the_local_epochs_training_ends_at_the_optimum(
+    coupling: str, epochs: int, learner: str
+) -> None:
+    partitions = rare_labels()
+    settings = settings_for("logistic", "newton", coupling=coupling, tolerance=1e-12)
+    optimum = train(partitions, settings).objectives.min()
+    settings = replace(settings, update="model", epochs=epochs, learner=learner, tolerance=1e-6, rounds=50)
+    found = train(partitions, settings)
+    assert found.converged
+    assert found.objectives[-1] <= optimum * (1.0 + 1e-6)
+
+
+def test_the_first_round_moves_the_models_to_the_mean_of_the_local_ones() -> None:
+    partitions = rare_labels()
+    settings = settings_for("logistic", "model", epochs=7, rounds=1)
+    local = [
+        train([partition], replace(settings, intercept="penalised")).models for partition in partitions[2:4]
+    ]
+    both = train(partitions[2:4], replace(settings, intercept="penalised"))
+    mean = (local[0].coef_ + local[1].coef_) / 2.0
+    np.testing.assert_allclose(both.models.coef_, mean, rtol=1e-14)
+    assert not both.converged
+
+
+def test_local_models_that_are_worse_than_none_are_left() -> None:
+    settings = settings_for("logistic", "model", epochs=5, learner="SGDClassifier", rounds=4)
+    first, worse, again, next_ = train(rare_labels(), settings).objectives
+    assert worse > first == again > next_
+
+
+def test_a_local_learner_that_overflows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GradientDescent, "fit", lambda *_: (np.full(FEATURES, np.inf), 0.0))
+    with pytest.raises(DataError, match="models must stay finite in float64"):
+        train(rare_labels(), settings_for("logistic", "model"))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +267,6 @@ def test_a_step_that_goes_too_far_ends_no_run() -> None:
 def test_only_newtons_steps_train_on_counts() -> None:
     for update in ("gradient", "quasi-newton", "model"):
         with pytest.raises(UsageError, match="update must be auto or newton for poisson loss"):
-            settings_for("poisson", update, accelerated=update != "model")
+            settings_for("poisson", update)
     with pytest.raises(UsageError, match="aggregate must be mean for poisson loss, got 'median'"):
         settings_for("poisson", "auto", aggregate="median")

@@ -134,7 +134,7 @@ def test_tasks_of_one_class_have_a_finite_limit(coupling: str) -> None:
     reached += strength * penalty(coupling, models.coef_).value
     assert abs(reached - least) <= 1e-6 * least
     assert abs(trained.objectives[-1] - least) <= 1e-6 * least
-    several = replace(settings, update="model", accelerated=False, epochs=2, rounds=5)
+    several = replace(settings, update="model", epochs=2, rounds=5)
     for found in (models, train(partitions, several).models):
         assert found.intercept_[1] == np.log1p(len(rows[1][1]))
         assert found.intercept_[4] == -np.log1p(len(rows[4][1]))

@@ -122,8 +122,6 @@ def test_step_lengths_leave_room_for_a_free_intercept() -> None:
     }
     assert lengths["none"][0] == lengths["penalised"][0] == pytest.approx(1 / 5)
     assert lengths["free"] == pytest.approx((1 / 6.25, 1 / 5))
-    several = make_settings(update="model", accelerated=False, epochs=3, intercept="none")
-    assert Problem(several, infos).step_lengths[0] == pytest.approx(3 / 5)
     flat = Problem(make_settings(intercept="none"), [info("p0", "t", 1, smoothness=0.0)])
     assert flat.step_lengths[0] == 1.0
 
@@ -194,7 +192,7 @@ def test_weights_must_be_positive() -> None:
         Problem(make_settings(), [replace(info("p0", "a", 1), weight=0.0)])
 
 
-@pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton", "statistics"])
+@pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton", "model", "statistics"])
 def test_a_server_that_trains_tells_models_whatever_it_is_told(update: str) -> None:
     infos = [info(f"p{n}", f"t{n}", 5) for n in range(2)]
     assert Problem(make_settings(update=update), infos).told == (3, np.dtype(np.float32))
@@ -226,7 +224,8 @@ def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("update", "numbers"), [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 360 + 3)]
+    ("update", "numbers"),
+    [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 360 + 3), ("model", 2 * 6 + 2 + 360 + 3)],
 )
 def test_methods_of_second_order_keep_more_than_models(update: str, numbers: int) -> None:
     # Two tasks of 3 numbers: points, gradients and losses; for quasi-Newton 30 pairs of steps and changes.
@@ -272,7 +271,7 @@ def test_only_means_of_gradients_lead_to_the_minimum() -> None:
     assert make_problem(partitions).minimises
     assert make_problem(partitions, update="statistics").minimises
     assert not make_problem(partitions, aggregate="median").minimises
-    assert not make_problem(partitions, update="model", accelerated=False).minimises
+    assert make_problem(partitions, update="model").minimises
 
 
 @pytest.mark.parametrize("parts", [2, 5])

@@ -45,7 +45,7 @@ def test_settings_name_the_option_that_is_wrong(name: str, value: object) -> Non
 @pytest.mark.parametrize(
     "together",
     [
-        {"update": "model"},
+        {"update": "model", "compression": "int8"},
         {"epochs": 2},
         {"learner": "SGDRegressor"},
         {"edges": [("a", "b", 1.0)]},
@@ -81,7 +81,10 @@ def test_defaults_are_those_of_the_reference() -> None:
         ({"seed": 2**53 + 1}, r"seed must be at most 2\*\*53, got 9007199254740993"),
         ({"standardise": None}, "standardise must be true or false, got None"),
         ({"learner": 3}, "learner must be text, got 3"),
-        ({"update": "model"}, "accelerated must be false for updates that are models, got True"),
+        (
+            {"update": "model", "aggregate": "median"},
+            'aggregate must be mean for update "model", got \'median\'',
+        ),
         ({"epochs": 2}, r"learner and epochs are for updates that are models only, got \('', 2\)"),
         ({"edges": [("a", "b", 1.0)]}, "edges are for the coupling graph only, got 'nuclear'"),
         ({"edges": 5}, r"edges must be a list of \(task, task, weight\), got 5"),

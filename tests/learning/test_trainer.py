@@ -205,7 +205,7 @@ def test_a_state_that_makes_no_sense_is_refused() -> None:
 
 
 @pytest.mark.parametrize("coupling", ["l21", "nuclear", "sparse-low-rank"])
-@pytest.mark.parametrize("update", ["gradient", "statistics", "newton", "quasi-newton"])
+@pytest.mark.parametrize("update", ["gradient", "statistics", "newton", "quasi-newton", "model"])
 def test_trainers_whose_coefficients_are_0_know_the_critical_strength(coupling: str, update: str) -> None:
     partitions = make_partitions(6, "squared", features=3)
     settings = make_settings(
@@ -226,21 +226,6 @@ def test_trainers_whose_coefficients_are_0_know_the_critical_strength(coupling: 
         on_round=lambda round_, trainer: known.append(trainer.critical_strength),
     )
     assert known[-1] is None
-
-
-def test_updates_that_are_models_have_a_critical_strength_of_their_own() -> None:
-    partitions = make_partitions(6, "squared", features=3)
-    settings = make_settings(
-        coupling="l21", strength=1e6, update="model", epochs=2, dtype="float64", rounds=30, intercept="none",
-        accelerated=False,
-    )  # fmt: skip
-    known: list[float | None] = []
-    train(partitions, settings, on_round=lambda round_, trainer: known.append(trainer.critical_strength))
-    critical = known[-1]
-    assert critical
-    for factor, zero in ((1.001, True), (0.999, False)):
-        models = train(partitions, replace(settings, strength=factor * critical)).models
-        assert (not models.coef_.any()) is zero
 
 
 def test_a_state_from_elsewhere_has_no_critical_strength() -> None:

@@ -226,9 +226,7 @@ def test_weights_count_as_repeated_rows(update: str) -> None:
         repeated.append(
             Partition(f"p{n}", f"t{n // 2}", np.repeat(X, weights, axis=0), np.repeat(y, weights))
         )
-    settings = make_quick_settings(
-        rounds=500, dtype="float64", update=update, accelerated=update == "gradient", aggregate="mean"
-    )
+    settings = make_quick_settings(rounds=500, dtype="float64", update=update, tolerance=1e-14)
     one, other = (train(partitions, settings) for partitions in (weighted, repeated))
     assert one.models.coef_ == pytest.approx(other.models.coef_, abs=1e-7)
     assert one.objectives[-1] == pytest.approx(other.objectives[-1], rel=1e-7)
@@ -251,11 +249,9 @@ def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None
     rng = np.random.default_rng(3)
     X = rng.standard_normal((8, 2)) * 0.1
     far = [Partition(f"p{n}", "t", X, 100.0 + rng.standard_normal(8)) for n in range(2)]
-    settings = make_quick_settings(
-        update="model", accelerated=False, epochs=3, rounds=300, intercept=intercept, dtype="float64"
-    )
-    objectives = train(far, settings).objectives
-    assert objectives[-1] <= objectives[0]
+    settings = make_quick_settings(update="model", epochs=30, rounds=2, intercept=intercept, dtype="float64")
+    first, second = train(far, settings).objectives
+    assert second < (0.01 if intercept != "none" else 1.0) * first
 
 
 @pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton"])

@@ -114,7 +114,7 @@ def test_only_the_mean_claims_the_least(report_of_a_run: dict[str, Any]) -> None
             "settings": report_of_a_run["settings"] | settings | {"tolerance": 1e-6},
         }
         text = " ".join(shown(show_run, made).split())
-        minimises = not settings and update == "gradient"
+        minimises = not settings
         assert ("of its value above the least." in text) == minimises
         assert ("a fixed point of rounds with" in text) == (not minimises)
         made["training"]["converged"] = False

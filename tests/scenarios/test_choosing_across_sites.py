@@ -41,7 +41,7 @@ async def test_a_run_on_sockets_chooses_as_its_twin(strategy: str) -> None:
         np.testing.assert_array_equal(own.coef_, twin.models.coef_[rows])
 
 
-@pytest.mark.parametrize("update", ["newton", "quasi-newton"])
+@pytest.mark.parametrize("update", ["newton", "quasi-newton", "model"])
 @pytest.mark.parametrize("strategy", ["relay", "central", "personal"])
 async def test_steps_of_second_order_are_those_of_the_twin(strategy: str, update: str) -> None:
     partitions = make_partitions(len(HETEROGENEOUS.partitions), "logistic", features=3)

@@ -344,6 +344,7 @@ async def check_few_rounds(net: Network, twin: Trained) -> RunRecord:
         ("newton", "central", 2),
         ("quasi-newton", "personal", 2),
         ("quasi-newton", "relay", 3),
+        ("model", "personal", 1),
         ("candidates", "relay", 2),
     ],
 )
@@ -362,7 +363,7 @@ async def test_whatever_the_update_a_worker_comes_back(
 @pytest.mark.parametrize(
     ("update", "strategy"),
     [("statistics", "relay"), ("statistics", "central"), ("statistics", "personal"), ("newton", "relay"),
-     ("quasi-newton", "central"), ("candidates", "relay"), ("candidates", "central")],
+     ("quasi-newton", "central"), ("model", "relay"), ("candidates", "relay"), ("candidates", "central")],
 )  # fmt: skip
 async def test_whatever_the_update_a_worker_may_come_late(
     monkeypatch: pytest.MonkeyPatch, update: str, strategy: str
