@@ -104,7 +104,9 @@ training_options = together(
         help="Statistics of fewer rows are never sent: of a partition, or of a fold of it. With --update "
         "auto, gradients are sent instead.",
     ),
-    click.option("--epochs", type=int, default=1, help="Local epochs of the first round, for --update model."),
+    click.option(
+        "--epochs", type=int, default=1, help="Local epochs of the first round, for --update model."
+    ),
     click.option(
         "--learner",
         default="",

@@ -121,7 +121,13 @@ def _settings(loss: str, strategy: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a run on tables, with those that are given."""
     if unknown := sorted(set(given) - set(Settings.__dataclass_fields__)):
         raise UsageError(unknown[0], "is no setting of a run", given[unknown[0]])
-    chosen = {**TABLE_DEFAULTS, "loss": loss, "update": AUTO, "strength": None, "accelerated": strategy != "linear"}
+    chosen = {
+        **TABLE_DEFAULTS,
+        "loss": loss,
+        "update": AUTO,
+        "strength": None,
+        "accelerated": strategy != "linear",
+    }
     if "coupling" not in given and given.get("strength") is None:
         chosen["coupling"] = AUTO
     if given.get("coupling") in ("none", "mean"):

@@ -20,10 +20,10 @@ from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.couplings.base import Coupling
-from asyncdmtl.learning.quadratic import Quadratics, apply, inverse
+from asyncdmtl.learning.quadratic import Quadratics, apply, column_shares, inverse
 
 # The share of the largest second derivative that is added to the diagonal, so that models do not move in
-# directions in which the data have no variance.
+# directions in which the data have no variance; less for far smaller columns (`column_shares`).
 _RIDGE = 1e-9
 
 # Losses count as flat if second derivatives are below this: separable classes have no minimum, and quotients
@@ -164,9 +164,10 @@ class Descent:
             A = H[:, :, :C, :C] - share[..., None, None] * row[..., :, None] * row[..., None, :]
             g = gradients[:, :, :C] - (share * slope)[..., None] * row
         # Not of `A`: if a single row has curvature, that is a rounding error about 0.
-        scale = np.abs(np.einsum("ktii->kti", H)[:, :, :C]).max(axis=(1, 2), initial=0.0)
-        ridge = _RIDGE * np.maximum(scale, _FLAT)
-        A = 0.5 * (A + np.swapaxes(A, 2, 3)) + ridge[:, None, None, None] * np.eye(C)
+        sizes = np.abs(np.einsum("ktii->kti", H)[:, :, :C]).max(axis=1, initial=0.0)
+        scale = np.maximum(sizes.max(axis=1, initial=0.0), _FLAT)
+        ridge = _RIDGE * scale[:, None] * column_shares(sizes)
+        A = 0.5 * (A + np.swapaxes(A, 2, 3)) + ridge[:, None, :, None] * np.eye(C)
         w = np.ascontiguousarray(here[:, :, :C])
         b = apply(A, w[:, None])[:, 0] - g
         c = np.maximum(total(b * apply(inverse(A, 0.0), b[:, None])[:, 0], 2), 0.0)

@@ -21,8 +21,9 @@ from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
 
 Solver = Callable[[Floats], Floats]
 
-# `δ`, as a share of the mean diagonal. A smaller share would magnify rounding errors in directions in which
-# the data have no variance; a larger one would need many refinements in directions with little variance.
+# `δ`, as a share of the mean diagonal; less for far smaller columns (`column_shares`). A smaller share would
+# magnify rounding errors in directions in which the data have no variance; a larger one would need many
+# refinements in directions with little variance.
 RIDGE = 1e-9
 
 # The most refinements. Each leaves `δ / (δ + μ)` of the error along an eigenvector of eigenvalue `μ`.
@@ -43,11 +44,11 @@ _LOOSE = 1e-6
 def apart(quadratics: Quadratics) -> Floats:
     """The models if every task is solved alone: (K, T, C)."""
     # By Cholesky's factor: where `A` is singular, sweeping would magnify rounding errors by 1 / `RIDGE`.
-    eye, ridge = np.eye(quadratics.b.shape[2]), RIDGE * quadratics.scale
-    while not solving.positive_definite(quadratics.A + ridge * eye).all():
+    eye, ridge = np.eye(quadratics.b.shape[2]), np.diag(RIDGE * quadratics.scale * quadratics.shares)
+    while not solving.positive_definite(quadratics.A + ridge).all():
         # Statistics of folds have single precision, which leaves matrices slightly indefinite.
         ridge *= 10.0
-    M = Factor(solving.solve(quadratics.A + ridge * eye, np.broadcast_to(eye, quadratics.A.shape)))
+    M = Factor(solving.solve(quadratics.A + ridge, np.broadcast_to(eye, quadratics.A.shape)))
     return _refined(quadratics, lambda R: apply(M, R), lambda W: np.zeros_like(W), 1)[:, 0]
 
 
@@ -123,18 +124,18 @@ class MeanSystem:
     """Solves `(A_t + δ) w_t + λ (w_t − w̄) = r_t` for one λ > 0: first for the mean `w̄`, then for each
     `w_t`.
 
-    `ridge` is `δ` in units of the mean diagonal of the `A_t`.
+    `ridge` is `δ` in units of the mean diagonal of the `A_t`, of columns of usual sizes.
     """
 
     def __init__(self, quadratics: Quadratics, strength: float, ridge: float = RIDGE) -> None:
         self._strength = strength
-        ridge *= quadratics.scale
-        M = inverse(quadratics.A, ridge + strength)
+        ridges = ridge * quadratics.scale * quadratics.shares
+        M = inverse(quadratics.A + np.diag(ridges), strength)
         # `mean (A + δ) M` equals `I − λ mean M`, but without cancellation. It is made symmetric to the last
         # bit.
         K, T, C = quadratics.b.shape
         side_by_side = np.ascontiguousarray(quadratics.A.transpose(0, 2, 1, 3)).reshape(K, C, T * C)
-        kept = matmul(side_by_side, M.reshape(K, T * C, C)) / T + ridge * mean(M, 1)
+        kept = matmul(side_by_side, M.reshape(K, T * C, C)) / T + ridges[:, None] * mean(M, 1)
         self._M = Factor(M)
         self._means = inverse(0.5 * (kept + np.swapaxes(kept, -1, -2)), 0.0)
 
@@ -210,7 +211,10 @@ class _EdgeSystem:
             degrees[t] += weight
         pull = strengths[:, None, None] * np.eye(C)
         # Pivots are differences of terms as large as these, so that `δ` must be relative to them.
-        ridge = RIDGE * (quadratics.scale + strengths[:, None, None] * degrees.max()) * np.eye(C)
+        ridge = RIDGE * (
+            quadratics.scale * np.diag(quadratics.shares)
+            + strengths[:, None, None] * degrees.max() * np.eye(C)
+        )
         D = [quadratics.A[:, None, v] + ridge + degrees[v] * pull for v in range(T)]
         E = {}
         for s, t, weight in edges:
@@ -246,13 +250,13 @@ class _EdgeSystem:
 def _refined(quadratics: Quadratics, solve: Solver, drawn: Solver, strengths: int) -> Floats:
     """The solution (K, L, T, C) of `A_t w_t + drawn(W) = b_t`, by refinement with the approximate `solve`."""
     K, T, C = quadratics.b.shape
-    W = np.zeros((K, strengths, T, C))
+    W, scales = np.zeros((K, strengths, T, C)), np.sqrt(quadratics.shares)
     residual = np.broadcast_to(quadratics.b[:, None], W.shape).copy()
-    size = float(np.abs(residual).max(initial=0.0))
+    size = float(np.abs(residual / scales).max(initial=0.0))
     for _ in range(_REFINEMENTS):
         better = W + solve(residual)
         after = quadratics.b[:, None] - quadratics.products(better) - drawn(better)
-        left = float(np.abs(after).max(initial=0.0))
+        left = float(np.abs(after / scales).max(initial=0.0))
         if not left < size:
             break
         W, residual, done, size = better, after, left > 0.5 * size, left

@@ -21,7 +21,7 @@ from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.local_learner import LocalStart
 from asyncdmtl.learning.losses import check_targets
-from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.problem import SIZES, Problem
 from asyncdmtl.learning.statistics import StatisticsWire, deal, statistics
 from asyncdmtl.learning.tasks import Partition
 
@@ -120,7 +120,7 @@ class LocalUpdates:
     def _describe(self, wire: SecondOrderWire, out: Floats) -> Floats:
         """Write vectors of losses, gradients and, for Newton's method, curvatures.
 
-        In the first round of updates "model", models after local epochs take the place of gradients.
+        In the first rounds, the openings of the problem take the place of gradients.
         """
         losses, settings = np.zeros(len(self.own)), self._problem.settings
         out[:] = 0.0
@@ -135,9 +135,11 @@ class LocalUpdates:
             describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
         losses[self._fixed] = 0.0
         out[self._fixed] = 0.0
-        if self._problem.update == "model" and not self._iterate.steps:
+        openings = self._problem.openings[self._iterate.steps :]
+        if openings:
+            tell = self._sizes if openings[0] == SIZES else self._learned
             for n, partition, vector in zip(self.own, self._stored, out, strict=True):
-                wire.place_of_gradient(vector)[:] = self._learned(n, partition)
+                wire.place_of_gradient(vector)[:] = tell(n, partition)
         return losses
 
     def _describe_candidates(self, wire: CandidatesWire, out: Floats) -> Floats:
@@ -194,6 +196,14 @@ class LocalUpdates:
         """The features, in blocks that stay in the cache."""
         F = self._problem.features
         return [slice(start, min(start + _BLOCK_COLUMNS, F)) for start in range(0, F, _BLOCK_COLUMNS)]
+
+    def _sizes(self, n: int, partition: Partition) -> Floats:
+        """The weighted means (d,) of the squares of the columns of partition `n`; 1 for an intercept."""
+        squares = partition.X * partition.X
+        if partition.weights is not None:
+            squares = squares * partition.weights[:, None]
+        means = total(squares) / partition.weight
+        return np.append(means, np.ones(self._problem.d - self._problem.features))
 
     def _learned(self, n: int, partition: Partition) -> Floats:
         """The model (d,) that the learner trains on partition `n` from the task's model."""

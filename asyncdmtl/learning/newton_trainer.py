@@ -25,7 +25,7 @@ from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.curvature import SecondOrderWire, at_intercepts, log_means
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.iterate import only_rounding
-from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.problem import LOCAL_MODELS, PROGRESS_BYTES, SIZES, Problem
 from asyncdmtl.learning.secants import Secants
 from asyncdmtl.learning.shared_solutions import shared
 from asyncdmtl.learning.step import Columns
@@ -71,7 +71,7 @@ class NewtonTrainer(Trainer):
         vectors = np.stack([np.asarray(z) for z in (Z(slice(None)) if callable(Z) else Z)])
         losses, gradients, H = wire.split(vectors)
         here = self.W.astype(np.float64)
-        if self.problem.update == "model" and self._local_models_decide(here, losses, gradients):
+        if self._opens(here, losses, gradients):
             return
         if self._begins_at_0(here):
             here = here.copy()
@@ -91,19 +91,25 @@ class NewtonTrainer(Trainer):
             self._descend(here, losses, gradients, self._secants.metric())
         self.zeros.note(self.W, lambda: gradients[:, : self.problem.coupled])
 
-    def _local_models_decide(self, here: Floats, losses: Floats, told: Floats) -> bool:
-        """Go to the means of the local models that were `told` first; or back, if the objective is higher there.
+    def _opens(self, here: Floats, losses: Floats, told: Floats) -> bool:
+        """Use what was `told` in place of gradients; the result is False if gradients were told, to be used.
 
-        Losses are those at `here`. The result is False if the models `here` are a good start of other steps.
+        Sizes become the scales of the metric. The means of local models are gone to, and left again if the
+        objective is higher there, as losses tell a round later.
         """
-        descent = self._descent
+        openings, descent, steps = self.problem.openings, self._descent, self._iterate.steps
+        if steps < len(openings) and openings[steps] == SIZES:
+            assert self._secants is not None
+            self._secants.scale(told)
+            self._begin_at(here)
+            return True
+        if LOCAL_MODELS not in openings or steps > len(openings):
+            return False
         objective = float(total(losses)) + self.penalty()
-        if self._iterate.steps == 0:
+        if steps < len(openings):
             descent.best[0], descent.objective[0] = here, objective
             self._begin_at(told)
             return True
-        if self._iterate.steps > 1:
-            return False
         least, descent.objective[0] = float(descent.objective[0]), math.inf
         if objective <= least:
             return False
@@ -181,17 +187,17 @@ class NewtonTrainer(Trainer):
         models = super().told(last=last)
         if not self.problem.tells_progress:
             return models
-        progress = np.array([[self._descent.objective[0], self._descent.promised[0]]]).view(np.uint8)
+        told = self._descent.objective[0], self._descent.promised[0], float(self._iterate.steps)
+        progress = np.array([told]).view(np.uint8)
         return np.concatenate([models, np.tile(progress, (len(models), 1))], axis=1)
 
     def take_told(self, rows: Sequence[int], told: Bytes) -> None:
         """Continue from what a trainer `told` of some tasks, none or more."""
         super().take_told(rows, told)
-        # Only the first round is of local models.
-        self._iterate.steps = max(self._iterate.steps, 1)
         if self.problem.tells_progress and len(told):
-            progress = np.ascontiguousarray(told[0, -16:]).view(np.float64)
-            self._descent.objective[0], self._descent.promised[0] = map(float, progress)
+            progress = np.ascontiguousarray(told[0, -PROGRESS_BYTES:]).view(np.float64)
+            self._descent.objective[0], self._descent.promised[0] = map(float, progress[:2])
+            self._iterate.steps = int(progress[2])
 
     def state_parts(self) -> list[Bytes]:
         """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
@@ -222,7 +228,8 @@ class NewtonTrainer(Trainer):
         first = np.repeat(steepest[:, None], problem.d, axis=1)
         if problem.d > problem.coupled:
             first[:, -1] = problem.loss.curvature
-        return Secants(steepest + problem.loss.curvature, first, problem.coupled)
+        curvature = problem.loss.curvature
+        return Secants(steepest + curvature, first, problem.coupled, curvature)
 
     def move(self, following: Floats) -> None:
         """Go to these models (T, d); DataError if they outgrow the run's dtype."""

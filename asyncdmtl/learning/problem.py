@@ -43,6 +43,12 @@ from asyncdmtl.plan.placement import natural_key
 # Bytes of a trainer's state besides the models: four float64 for FISTA's t, momentum, residual and steps.
 SCALAR_BYTES = 32
 
+# Bytes that tell how far training has come: the objective, what the last step promised, and the steps.
+PROGRESS_BYTES = 24
+
+SIZES, LOCAL_MODELS = "sizes", "local models"
+"""What partitions may tell first: mean squares of their columns; and models after local epochs."""
+
 # Classes count as separated if the objective is at most this share of that without a model: rows are then
 # predicted with some 99.9 % probability, which further rounds only raise.
 SEPARATED = 1e-3
@@ -96,14 +102,14 @@ class Problem:
         steps of these lengths would diverge. Its models then come slowly to where they would come otherwise,
         and λ weighs more for them.
     step_lengths : (float, float)
-        The step lengths for the columns that the coupling involves, and for a free intercept. Without a free intercept the first is `1/L` with `L = max_t Σ_{n ∈
-        S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of every task's gradient; `n_t` is the
-        weight of the task. Robust aggregates count a `smoothness_n` as ten times the median of all at most,
-        so that one partition with large numbers does not shorten the steps of all tasks. With a free
-        intercept the lengths are `1/(1.25·L)` and `1/(5·curvature)`: the block-diagonal matrix of
-        `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`, since
-        `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows; on real data
-        `a = 4` takes half the rounds of one common step.
+        The step lengths for the columns that the coupling involves, and for a free intercept. Without one the
+        first is `1/L` with `L = max_t Σ_{n ∈ S_t} (weight_n / n_t)·smoothness_n`, a Lipschitz constant of
+        every task's gradient; `n_t` is the weight of the task. Robust aggregates count a `smoothness_n` as
+        ten times the median of all at most, so that one partition with large numbers does not shorten the
+        steps of all tasks. With a free intercept the lengths are `1/(1.25·L)` and `1/(5·curvature)`: the
+        block-diagonal matrix of `(1 + 1/a)·L` and `(1 + a)·curvature` majorises the Hessian for any `a > 0`,
+        since `2xy ≤ x²/a + a·y²`. An intercept then moves faster than the steepest feature allows; on real
+        data `a = 4` takes half the rounds of one common step.
 
     Raises
     ------
@@ -203,7 +209,7 @@ class Problem:
         if isinstance(self.wire, CandidatesWire):
             numbers = self.wire.state_numbers(T, len(self.couplings)) + outcome_numbers(self.settings)
             return self.iterate_bytes + 8 * numbers
-        pairs = 0 if self.wire.curvature else 2 * pairs_kept(T, d) * T * d
+        pairs = 0 if self.wire.curvature else (1 + 2 * pairs_kept(T, d)) * T * d
         return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + pairs)
 
     @property
@@ -269,15 +275,29 @@ class Problem:
     def told(self) -> tuple[int, np.dtype[Any]]:
         """Length and dtype of `Trainer.told()` for a task: its model, and what else holders must know."""
         compares = self.exact and self.compares
-        more = 16 * (self.features + 1) if compares else 16 if self.tells_progress else 0
+        more = 16 * (self.features + 1) if compares else PROGRESS_BYTES if self.tells_progress else 0
         if not more:
             return self.d, self.dtype
         return self.d * self.dtype.itemsize + more, np.dtype(np.uint8)
 
     @property
+    def openings(self) -> tuple[str, ...]:
+        """What takes the place of gradients in the first rounds: `SIZES`, `LOCAL_MODELS`, both or nothing.
+
+        Sizes of columns are told where they may differ, to a method that learns its metric.
+        """
+        if self.update not in ("quasi-newton", "model"):
+            return ()
+        sizes = () if self.settings.standardise else (SIZES,)
+        return (*sizes, LOCAL_MODELS) if self.update == "model" else sizes
+
+    @property
     def tells_progress(self) -> bool:
-        """Whether second derivatives depend on how far training has come, as those of huber loss do."""
-        return self.update == "newton" and self.settings.loss == "huber"
+        """Whether updates depend on how far training has come.
+
+        Those of openings do, and second derivatives of huber loss.
+        """
+        return bool(self.openings) or (self.update == "newton" and self.settings.loss == "huber")
 
     @property
     def columnwise(self) -> bool:

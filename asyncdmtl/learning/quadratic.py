@@ -20,9 +20,13 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import solving
 from asyncdmtl.arithmetic.products import Factor, matmul
-from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
+
+# The ratio of second derivatives above which a column counts as far smaller than others; and the least share
+# of a ridge, so that its inverse does not drown other numbers.
+_UNUSUAL, _LEAST_SHARE = 1e6, 1e-14
 
 
 class Accuracy(NamedTuple):
@@ -74,6 +78,12 @@ class Quadratics:
         diagonals = np.einsum("ktii->kti", self.A)
         return float(total(diagonals.reshape(-1), 0)) / diagonals.size or 1.0
 
+    @cached_property
+    def shares(self) -> Floats:
+        """`column_shares` (C,) of the mean diagonals of all `A`."""
+        diagonals = np.einsum("ktii->kti", self.A).reshape(-1, self.b.shape[2])
+        return column_shares(mean(diagonals, 0))
+
     def of(self, chosen: Sequence[int] | slice) -> Quadratics:
         """The quadratics of the `chosen` data sets."""
         return Quadratics(self.A[chosen], self.b[chosen], self.c[chosen])
@@ -92,6 +102,22 @@ class Quadratics:
     def _factor(self) -> Factor:
         """`A`, prepared for many products."""
         return Factor(self.A)
+
+
+def column_shares(sizes: Floats) -> Floats:
+    """The factors (…, C) by which the ridge of columns that are far smaller than others is smaller.
+
+    They are 1 for columns of usual sizes, and for those without data. A ridge that is a share of the mean
+    diagonal would hold models of columns that are 10,000 times smaller where they are.
+
+    Parameters
+    ----------
+    sizes : (…, C) float64 array
+        Second derivatives along the columns.
+    """
+    scale = mean(sizes, sizes.ndim - 1)[..., None]
+    shares = np.clip(_UNUSUAL * sizes / np.where(scale > 0.0, scale, 1.0), _LEAST_SHARE, 1.0)
+    return np.where(sizes > 0.0, shares, 1.0)
 
 
 def apply(M: Floats | Factor, W: Floats) -> Floats:

@@ -35,6 +35,10 @@ _LEAST = 1e-6
 # Beyond are those that come from rounding, or from second derivatives that changed between rounds.
 _MOST = 4.0
 
+# A column of a task whose mean square is below this share of the largest of any task counts as empty: it is
+# scaled as in that task.
+_EMPTY = 1e-24
+
 # The smallest curvature that is assumed where nothing is known, and the one that is added to every metric so
 # that rounding makes no eigenvalue negative; both as shares of the largest that is possible.
 _UNKNOWN, _RIDGE = 1e-4, 1e-8
@@ -56,20 +60,55 @@ class Secants:
         The diagonals of the metrics before there are pairs.
     coupled : int
         Numbers of a model before its free intercept, for which the metric begins as in `first`.
+    curvature : float
+        The largest second derivative of the loss by the score.
+
+    Pairs and metrics are kept for columns that are divided by `scales`, so that all shares here are of
+    columns of one size.
     """
 
-    def __init__(self, bounds: Floats, first: Floats, coupled: int) -> None:
-        self._bounds, self._first, self._coupled = bounds, first, coupled
+    def __init__(self, bounds: Floats, first: Floats, coupled: int, curvature: float) -> None:
+        self._given, self._coupled, self._curvature = (bounds, first), coupled, curvature
         T, d = first.shape
+        self._scales = np.ones((T, d))
+        self._bound()
         # Steps and changes of gradients, the newest last; 0 where there is no pair.
         self._pairs = np.zeros((pairs_kept(T, d), 2, T, d))
 
+    def scale(self, squares: Floats) -> None:
+        """Take the roots of the mean squares (T, d) of all columns as scales, before there are pairs."""
+        largest = squares.max(axis=0)
+        used = np.where(squares > _EMPTY * largest, squares, np.where(largest > 0.0, largest, 1.0))
+        self._scales = np.sqrt(used)
+        self._bound()
+
     def add(self, s: Floats, y: Floats) -> None:
         """Remember a pair (T, d) each, in place of the oldest."""
-        self._pairs = np.concatenate([self._pairs[1:], np.stack([s, y])[None]])
+        self._pairs = np.concatenate([self._pairs[1:], np.stack([s * self._scales, y / self._scales])[None]])
 
     def metric(self) -> Floats:
         """Positive definite matrices (T, d, d)."""
+        return self._metric() * self._scales[:, :, None] * self._scales[:, None, :]
+
+    def _bound(self) -> None:
+        """Set the bounds and the first diagonals, for scaled columns if there are scales.
+
+        The largest second derivative is at most the sum of those along the columns, which have one size then;
+        and at most that of the unscaled ones by the square of the smallest scale.
+        """
+        bounds, first = self._given
+        scaled = (self._scales != 1.0).any()
+        most = self._curvature * first.shape[1] if scaled else np.inf
+        shrunk = np.square(self._scales.min(axis=1))
+        self._bounds, self._first = (
+            np.minimum(bounds / shrunk, most),
+            np.minimum(first / shrunk[:, None], most),
+        )
+        if self._coupled < first.shape[1]:
+            self._first[:, self._coupled :] = first[:, self._coupled :]
+
+    def _metric(self) -> Floats:
+        """Positive definite matrices (T, d, d) of scaled columns."""
         pairs = self._conjugate()
         d = self._first.shape[1]
         start = self._first.copy()
@@ -91,14 +130,19 @@ class Secants:
         return np.where(positive_definite(B)[:, None, None], B, self._first[:, :, None] * np.eye(d))
 
     def state(self) -> Floats:
-        """All pairs as one vector."""
-        return self._pairs.reshape(-1)
+        """Scales and all pairs as one vector."""
+        return np.concatenate([self._scales.reshape(-1), self._pairs.reshape(-1)])
 
     def restore(self, state: Floats) -> None:
         """Continue from what `state` returned; UsageError if numbers are not finite."""
         if not np.isfinite(state).all():
             raise UsageError("state", "must be finite and in range", "not a number")
-        self._pairs = state.reshape(self._pairs.shape).copy()
+        scales, pairs = np.split(state, [self._scales.size])
+        if not (scales > 0.0).all():
+            raise UsageError("state", "must be finite and in range", "a scale that is not positive")
+        self._scales = scales.reshape(self._scales.shape).copy()
+        self._pairs = pairs.reshape(self._pairs.shape).copy()
+        self._bound()
 
     def _conjugate(self) -> list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]]:
         """Conjugate pairs, the newest first: `s`, `y`, `sᵀy`, `sᵀs`, and for which tasks (T,) they count."""

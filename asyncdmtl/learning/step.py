@@ -1,7 +1,7 @@
 """A step of all models, computed in blocks of columns that stay in the cache.
 
-A step is `W⁺ = prox(Y − step·Z)` for gradients `Z` at `Y`. If the coupling permits it, each block of a step is
-computed as soon as its columns of `Z` have been received; the models change only when the step is taken.
+A step is `W⁺ = prox(Y − step·Z)` for gradients `Z` at `Y`. If the coupling permits it, each block of a step
+is computed as soon as its columns of `Z` have been received; the models change only when the step is taken.
 
 Operations on single numbers and on single columns are done in the run's dtype without fused operations, so
 every CPU gets the same bits. Singular values and iterative proximal operators are computed in float64.

@@ -203,7 +203,8 @@ def _training_words(report: Report) -> str:
     if not _minimises(report):
         return (
             f"{words}; converged: the next step would change it by less than {residual / abs(last):.1g} of "
-            f"its value. That is a fixed point of rounds with {settings['aggregate']}, not the least objective."
+            f"its value. That is a fixed point of rounds with {settings['aggregate']}, not the least "
+            "objective."
         )
     return f"{words}; converged: by estimate, {_above(residual, last)}."
 

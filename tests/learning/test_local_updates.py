@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,11 +88,20 @@ def test_tasks_of_one_class_have_neither_loss_nor_gradient() -> None:
     assert (out[0] == 0.0).all()
     assert out[1].all()
     assert updates.losses()[0] == 0.0
-    several = make_updates(partitions, loss="logistic", update="model")
+    several = make_updates(partitions, loss="logistic", update="model", standardise=True)
     packed = np.empty((2, several._problem.wire.length))
     several.pack(packed)
     assert packed[0, 0] == 0.0
     assert (packed[0, 1:] == several._iterate.W[0]).all()
+
+
+def test_sizes_of_columns_count_the_weights_of_rows() -> None:
+    (plain,) = make_partitions(1, "squared", features=3)
+    weights = np.arange(1.0, plain.rows + 1.0)
+    partition = replace(plain, weights=weights)
+    told = packed_models(make_updates([partition], update="quasi-newton", dtype="float64"))[0]
+    squares = np.average(np.square(partition.X), axis=0, weights=weights)
+    np.testing.assert_allclose(told, [*squares, 1.0], rtol=1e-12)
 
 
 def packed_models(updates: LocalUpdates) -> Any:
@@ -103,12 +113,14 @@ def packed_models(updates: LocalUpdates) -> Any:
 def test_the_first_updates_are_what_epochs_of_gradient_descent_make_of_the_tasks_model() -> None:
     (partition,) = make_partitions(1, "squared", features=3)
     updates = make_updates([partition], epochs=3, update="model", intercept="none", dtype="float64")
+    np.testing.assert_allclose(packed_models(updates)[0], np.square(partition.X).mean(axis=0), rtol=1e-12)
+    updates._iterate.steps = 1
     start = updates._iterate.W[0].astype(np.float64)
     model, L = start.copy(), updates._problem.infos[0].smoothness + 1.0
     for _ in range(3):
         model -= partition.X.T @ (partition.X @ model - partition.y) / partition.rows / L
     assert packed_models(updates)[0] == pytest.approx(model)
-    updates._iterate.steps = 1
+    updates._iterate.steps = 2
     gradient = partition.X.T @ (partition.X @ start - partition.y) / partition.rows
     assert packed_models(updates)[0] == pytest.approx(gradient)
 
@@ -116,14 +128,14 @@ def test_the_first_updates_are_what_epochs_of_gradient_descent_make_of_the_tasks
 def test_learners_that_draw_at_random_repeat_by_partition_and_step() -> None:
     partitions = make_partitions(2, "squared")
     changes: dict[str, Any] = {
-        "update": "model", "learner": "SGDRegressor", "epochs": 2, "seed": 5,
+        "update": "model", "learner": "SGDRegressor", "epochs": 2, "seed": 5, "standardise": True,
     }  # fmt: skip
     one, other = make_updates(partitions, **changes), make_updates(partitions, stored=[1], **changes)
     assert packed_models(one)[1].tobytes() == packed_models(other)[0].tobytes()
 
 
 def test_a_learner_that_fails_names_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
-    updates = make_updates(make_partitions(1, "squared"), update="model")
+    updates = make_updates(make_partitions(1, "squared"), update="model", standardise=True)
 
     class Failing:
         def fit(self, *_: object, **__: object) -> None:
@@ -197,7 +209,7 @@ def test_statistics_travel_whatever_the_models_are() -> None:
 @pytest.mark.parametrize("update", ["newton", "quasi-newton"])
 def test_losses_gradients_and_curvatures_travel_together(update: str) -> None:
     partitions = make_partitions(3, "squared", features=2)
-    updates = make_updates(partitions, update=update)
+    updates = make_updates(partitions, update=update, standardise=True)
     wire = updates._problem.wire
     assert isinstance(wire, SecondOrderWire)
     packed = np.empty((3, wire.length))

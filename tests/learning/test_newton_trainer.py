@@ -88,7 +88,7 @@ def test_whatever_the_local_epochs_training_ends_at_the_optimum(
 
 def test_the_first_round_moves_the_models_to_the_mean_of_the_local_ones() -> None:
     partitions = rare_labels()
-    settings = settings_for("logistic", "model", epochs=7, rounds=1)
+    settings = settings_for("logistic", "model", epochs=7, rounds=1, standardise=True)
     local = [
         train([partition], replace(settings, intercept="penalised")).models for partition in partitions[2:4]
     ]
@@ -99,8 +99,8 @@ def test_the_first_round_moves_the_models_to_the_mean_of_the_local_ones() -> Non
 
 
 def test_local_models_that_are_worse_than_none_are_left() -> None:
-    settings = settings_for("logistic", "model", epochs=5, learner="SGDClassifier", rounds=4)
-    first, worse, again, next_ = train(rare_labels(), settings).objectives
+    settings = settings_for("logistic", "model", epochs=5, learner="SGDClassifier", rounds=5)
+    _, first, worse, again, next_ = train(rare_labels(), settings).objectives
     assert worse > first == again > next_
 
 
@@ -108,6 +108,33 @@ def test_a_local_learner_that_overflows_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(GradientDescent, "fit", lambda *_: (np.full(FEATURES, np.inf), 0.0))
     with pytest.raises(DataError, match="models must stay finite in float64"):
         train(rare_labels(), settings_for("logistic", "model"))
+
+
+@pytest.mark.parametrize("update", ["newton", "quasi-newton", "model", "statistics"])
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_columns_of_very_different_sizes_are_trained_on_to_the_end(update: str, strength: float) -> None:
+    rng, sizes = np.random.default_rng(0), 10.0 ** np.linspace(-4.0, 4.0, 5)
+    shared, T = rng.normal(size=5), 3
+    X = rng.normal(size=(T, 40, 5)) @ (np.eye(5) + 0.3 * rng.normal(size=(5, 5)))
+    y = X @ shared + rng.normal(size=(T, 40))
+    partitions = [Partition(f"p{t}", f"t{t}", X[t] * sizes, y[t]) for t in range(T)]
+    settings = settings_for(
+        "squared", update, coupling="mean-regularised", strength=strength, intercept="none",
+        accelerated=False, tolerance=1e-6,
+    )  # fmt: skip
+    found = train(partitions, settings)
+    # Least squares of all tasks in columns of one size; a row for each model's distance from the mean.
+    root = np.sqrt(strength)
+    apart = np.kron(np.eye(T) - 1.0 / T, np.diag(root / sizes))
+    data = np.zeros((T * 40, T * 5))
+    for t in range(T):
+        data[40 * t : 40 * (t + 1), 5 * t : 5 * (t + 1)] = X[t] / np.sqrt(40.0)
+    A, b = np.concatenate([data, apart]), np.concatenate([y.reshape(-1) / np.sqrt(40.0), np.zeros(T * 5)])
+    scales = np.sqrt(np.square(A).sum(axis=0))
+    optimum = 0.5 * np.square(A / scales @ np.linalg.lstsq(A / scales, b, rcond=None)[0] - b).sum()
+    W = (found.models.coef_ * sizes).reshape(-1)
+    assert 0.5 * np.square(A @ W - b).sum() <= optimum * (1.0 + 1e-4)
+    assert len(found.objectives) <= 30
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.problem import LOCAL_MODELS, SIZES, Problem
 from asyncdmtl.learning.statistics import StatisticsWire, statistics
 from asyncdmtl.learning.tasks import Partition, PartitionInfo
 
@@ -195,7 +195,9 @@ def test_weights_must_be_positive() -> None:
 @pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton", "model", "statistics"])
 def test_a_server_that_trains_tells_models_whatever_it_is_told(update: str) -> None:
     infos = [info(f"p{n}", f"t{n}", 5) for n in range(2)]
-    assert Problem(make_settings(update=update), infos).told == (3, np.dtype(np.float32))
+    settings = make_settings(update=update, standardise=update == "quasi-newton")
+    told = Problem(settings, infos).told
+    assert told == ((3 * 4 + 24, np.dtype(np.uint8)) if update == "model" else (3, np.dtype(np.float32)))
 
 
 def test_two_more_models_are_told_where_sites_keep_rows_for_tests() -> None:
@@ -209,10 +211,17 @@ def test_two_more_models_are_told_where_sites_keep_rows_for_tests() -> None:
 
 def test_progress_is_told_where_second_derivatives_depend_on_it() -> None:
     wild = Problem(make_settings(update="newton", loss="huber"), [info("p0", "a", 5)])
-    assert wild.told == (3 * 4 + 16, np.dtype(np.uint8))
-    assert not Problem(
-        make_settings(update="quasi-newton", loss="huber"), [info("p0", "a", 5)]
-    ).tells_progress
+    assert wild.told == (3 * 4 + 24, np.dtype(np.uint8))
+    assert not Problem(make_settings(update="newton"), [info("p0", "a", 5)]).tells_progress
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_methods_that_learn_their_metric_are_told_sizes_of_raw_columns(standardise: bool) -> None:
+    for update, more in (("gradient", ()), ("newton", ()), ("quasi-newton", ()), ("model", (LOCAL_MODELS,))):
+        problem = Problem(make_settings(update=update, standardise=standardise), [info("p0", "a", 5)])
+        told = (SIZES,) if update in ("quasi-newton", "model") and not standardise else ()
+        assert problem.openings == told + more
+        assert problem.tells_progress == bool(problem.openings)
 
 
 def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
@@ -225,10 +234,11 @@ def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
 
 @pytest.mark.parametrize(
     ("update", "numbers"),
-    [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 360 + 3), ("model", 2 * 6 + 2 + 360 + 3)],
+    [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 366 + 3), ("model", 2 * 6 + 2 + 366 + 3)],
 )
 def test_methods_of_second_order_keep_more_than_models(update: str, numbers: int) -> None:
-    # Two tasks of 3 numbers: points, gradients and losses; for quasi-Newton 30 pairs of steps and changes.
+    # Two tasks of 3 numbers: points, gradients and losses; for quasi-Newton scales, and 30 pairs of steps and
+    # changes.
     infos = [info("p0", "a", 1), info("p1", "b", 1)]
     problem = Problem(make_settings(update=update, dtype="float64"), infos)
     assert problem.iterate_bytes == 2 * 3 * 8 + 32

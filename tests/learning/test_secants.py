@@ -17,7 +17,7 @@ def hessians(rng: np.random.Generator) -> Floats:
 
 def empty(H: Floats) -> Secants:
     bounds: Floats = np.linalg.eigvalsh(H)[:, -1].astype(np.float64)
-    return Secants(bounds, np.repeat(bounds[:, None], D, axis=1), D)
+    return Secants(bounds, np.repeat(bounds[:, None], D, axis=1), D, 1.0)
 
 
 def test_without_pairs_the_metric_is_the_first_one() -> None:
@@ -71,11 +71,40 @@ def test_a_state_goes_on_to_the_same_bits() -> None:
         s = rng.normal(size=(T, D))
         secants.add(s, np.einsum("tij,tj->ti", H, s))
     state = secants.state()
-    assert state.shape == (2 * pairs_kept(T, D) * T * D,)
+    assert state.shape == ((1 + 2 * pairs_kept(T, D)) * T * D,)
     other.restore(state)
     np.testing.assert_array_equal(other.metric(), secants.metric())
     with pytest.raises(UsageError, match="finite"):
         other.restore(np.full_like(state, np.nan))
+    with pytest.raises(UsageError, match="positive"):
+        other.restore(-state)
+
+
+def test_columns_of_any_sizes_are_learned_alike() -> None:
+    rng = np.random.default_rng(0)
+    H = hessians(rng)
+    sizes = 10.0 ** np.arange(-4.0, 6.0, 2.0)
+    plain, sized = empty(H), empty(H * sizes[:, None] * sizes)
+    plain.scale(np.einsum("tii->ti", H))
+    sized.scale(np.einsum("tii->ti", H) * sizes**2)
+    for _ in range(D):
+        s = rng.normal(size=(T, D))
+        y = np.einsum("tij,tj->ti", H, s)
+        plain.add(s, y)
+        sized.add(s / sizes, y * sizes)
+    expected = plain.metric() * sizes[:, None] * sizes
+    np.testing.assert_allclose(sized.metric(), expected, rtol=1e-6)
+    np.testing.assert_allclose(expected, H * sizes[:, None] * sizes, rtol=1e-2)
+
+
+def test_columns_that_are_empty_in_a_task_have_the_scale_of_the_others() -> None:
+    H = hessians(np.random.default_rng(0))
+    one, other = empty(H), empty(H)
+    squares = np.full((T, D), 4.0)
+    one.scale(squares)
+    squares[0, 1] = 0.0
+    other.scale(squares)
+    np.testing.assert_array_equal(one.metric(), other.metric())
 
 
 def test_long_vectors_have_fewer_pairs() -> None:
