@@ -249,7 +249,9 @@ def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None
     rng = np.random.default_rng(3)
     X = rng.standard_normal((8, 2)) * 0.1
     far = [Partition(f"p{n}", "t", X, 100.0 + rng.standard_normal(8)) for n in range(2)]
-    settings = make_quick_settings(update="model", epochs=30, rounds=2, intercept=intercept, dtype="float64")
+    settings = make_quick_settings(
+        update="model", epochs=30, rounds=2, intercept=intercept, dtype="float64", standardise=True
+    )
     first, second = train(far, settings).objectives
     assert second < (0.01 if intercept != "none" else 1.0) * first
 
