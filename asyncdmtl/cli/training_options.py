@@ -34,6 +34,14 @@ DEFAULT_STRATEGY = "relay"
 """The strategy where none is given."""
 
 
+# Updates whose first rounds may lie above the start, before curvatures are known.
+SECOND_ORDER = ("newton", "quasi-newton", "model")
+
+# Rounds and tolerance of such updates for a recipe, whose own number of rounds is for gradients: after it,
+# models could be worse than none.
+TO_THE_END: Mapping[str, Any] = {"rounds": 500, "tolerance": 1e-6}
+
+
 class Strength(click.ParamType):  # type: ignore[type-arg]
     """A number, or "auto"."""
 
@@ -194,6 +202,9 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
         )
     if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
         chosen["update"] = "gradient"
+    open_end = given.get("rounds") is None and given.get("tolerance") is None
+    if given.get("update") in SECOND_ORDER and open_end and not chosen.get("tolerance"):
+        chosen |= TO_THE_END
     fixed = not chosen.get("tolerance") and chosen["strength"] is not None
     if chosen["update"] == AUTO and fixed and chosen["loss"] != "poisson":
         # A fixed number of rounds asks for early stopping, which statistics cannot do: they give the optimum.

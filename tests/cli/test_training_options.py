@@ -47,6 +47,17 @@ def test_a_given_number_of_rounds_means_gradients() -> None:
     assert settings_of("--tolerance", "0", "--strength", "auto").update == "auto"
 
 
+@pytest.mark.parametrize("update", ["newton", "quasi-newton", "model"])
+def test_rounds_of_a_recipe_are_for_gradients(update: str) -> None:
+    recipe = {"tolerance": 0.0, "rounds": 20}
+    ends = settings_of("--update", update, **recipe)
+    assert (ends.rounds, ends.tolerance) == (500, 1e-6)
+    assert settings_of("--update", update, "--rounds", "30", **recipe).rounds == 30
+    given = settings_of("--update", update, "--tolerance", "0", **recipe)
+    assert (given.rounds, given.tolerance) == (20, 0.0)
+    assert settings_of(**recipe).rounds == settings_of("--update", "gradient", **recipe).rounds == 20
+
+
 def test_acceleration_is_left_out_where_it_is_not_possible() -> None:
     assert not settings_of("--strategy", "linear").accelerated
 
