@@ -367,10 +367,6 @@ class Run:
             self.outcome.ending = "done"
         elif code == 3 and (lost := self._lost_units()) and all(f"'{unit}" in self._failed for unit in lost):
             self.outcome.ending = "partitions lost"
-        elif SERVER.keys() & self.outcome.faults and any(p.code == 0 for p in self._workers.values()):
-            # The server was killed after some workers had got their models and ended: the others may not
-            # suffice.
-            self.outcome.ending = f"done by some, then exit code {code}: {without_names(self._failed)}"
         else:
             raise ChaosError(f"the server ended with exit code {code}: {self._failed}")
         for name, process in self._workers.items():

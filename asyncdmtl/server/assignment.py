@@ -75,6 +75,8 @@ class Assignment:
 def make_assignment(number: int, members: Sequence[Member], progress: TrainingProgress) -> Assignment:
     """Plan for these workers, which hold every partition even without distrusted copies.
 
+    If the run has ended, the plan includes the workers that it had then, which may be gone.
+
     Parameters
     ----------
     number : int
@@ -84,15 +86,22 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         Its strategy is used. For "auto", it is the exact strategy with the lowest cost, counting each row
         once for all members that receive the group.
     """
-    problem, distrusted = progress.problem, progress.distrusted
-    wants = {m.name: m.wants or "all" for m in members}
-    stored = {m.name: [name for name in m.partitions if (m.name, name) not in distrusted] for m in members}
+    problem, ending = progress.problem, progress.ending
+    declared = {member.name: (member.partitions, member.wants) for member in members}
+    if ending is not None:
+        declared = {**ending.workers, **declared}
+    wants = {name: what or "all" for name, (_, what) in declared.items()}
+    stored = {
+        name: [part for part in held if (name, part) not in progress.distrusted]
+        for name, (held, _) in declared.items()
+    }
     placement = Placement(stored, [info.id for info in problem.infos])
     whole_tasks = codes_whole_tasks(problem.settings)
     weights = progress.links.weights(placement)
     candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks, wants=wants, **weights)
-    hearing = [k for k, member in enumerate(members) if member.hears and not member.helps]
-    name = served_strategy(progress.strategy, {m.name: m.wants for m in members})
+    # After the end no rows are sent.
+    hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
+    name = served_strategy(progress.strategy, {name: what for name, (_, what) in declared.items()})
     if name == "auto" and progress.links.speeds:
         # The time of the uplink is what counts, and only `relay` shortens it.
         name = "relay"

@@ -39,6 +39,8 @@ class BelievedStates:
         self._checks: dict[int, bytes] = {}
         if progress.saved is not None:
             self._checks[progress.saved.round] = progress.saved.check
+        if progress.ending is not None and progress.ending.check:
+            self._checks[progress.round] = progress.ending.check
 
     def check(self, round_: int) -> bytes | None:
         """The check of the believed state at the beginning of a round; None if it is not known."""

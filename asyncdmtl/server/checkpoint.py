@@ -33,14 +33,18 @@ from asyncdmtl.protocol.messages.base import (
     parse_each,
     parse_info,
 )
+from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.records import Incident
 from asyncdmtl.server.round_log import RoundLog
 
 # The first bytes of a checkpoint, which identify its format. The last character is the version of the format.
-MAGIC = b"admtlck2"
+MAGIC = b"admtlck3"
 
 # The format of the two lengths after the magic.
 LENGTHS = struct.Struct(">QQ")
+
+# The errors that malformed facts may raise.
+_MALFORMED = (AsyncDMTLError, AttributeError, KeyError, TypeError, ValueError, msgpack.UnpackException)
 
 # Bytes of the BLAKE2b digest at the end, by which a damaged file is detected.
 CHECK_BYTES = 16
@@ -72,6 +76,8 @@ class Checkpoint:
         Pairs of a worker and a partition that it is treated as not holding.
     state : uint8 array
         The state of the training; empty if it is the initial one, or if only the workers hold it.
+    ending : Ending or None
+        The end of the run, once all workers have the final models.
     """
 
     run: str
@@ -89,6 +95,7 @@ class Checkpoint:
     ledger: Ledger
     distrusted: tuple[tuple[str, str], ...]
     state: Bytes
+    ending: Ending | None = None
 
     def pack(self) -> bytes:
         """The content of a file."""
@@ -108,6 +115,7 @@ class Checkpoint:
                 "incidents": [list(vars(incident).values()) for incident in self.incidents],
                 "ledger": self.ledger.as_rows(),
                 "distrusted": self.distrusted,
+                "ending": None if self.ending is None else self.ending.pack(),
             }
         )
         lengths = LENGTHS.pack(len(facts), self.state.nbytes)
@@ -130,14 +138,15 @@ class Checkpoint:
         try:
             known = msgpack.unpackb(content[start : start + facts])
             return cls._read(known, np.frombuffer(content, np.uint8, state, start + facts).copy())
-        except (AsyncDMTLError, KeyError, TypeError, ValueError, msgpack.UnpackException) as error:
+        except _MALFORMED as error:
             raise ValueError(f"it makes no sense: {error!r}") from error
 
     @classmethod
     def _read(cls, facts: Mapping[str, Any], state: Bytes) -> Checkpoint:
+        settings, ending = Settings.from_dict(facts["settings"]), facts["ending"]
         return cls(
             run=facts["run"],
-            settings=Settings.from_dict(facts["settings"]),
+            settings=settings,
             strategy=facts["strategy"],
             encoding=Encoding.from_dict(facts["encoding"]),
             declared=parse_each(facts["declared"], parse_declaration),
@@ -151,6 +160,7 @@ class Checkpoint:
             ledger=Ledger.from_rows(facts["ledger"]),
             distrusted=tuple((worker, partition) for worker, partition in facts["distrusted"]),
             state=state,
+            ending=None if ending is None else Ending.unpack(ending, settings.loss),
         )
 
 

@@ -101,7 +101,8 @@ class CheckpointWriter:
         Parameters
         ----------
         state : uint8 array or None
-            The state of the training; None for the state before the first round.
+            The state of the training; None for the state before the first round, and for one that only
+            the workers hold.
 
         Raises
         ------
@@ -145,6 +146,7 @@ class CheckpointWriter:
             ledger=self._ledger.copy(),
             distrusted=tuple(sorted(progress.distrusted)),
             state=np.empty(0, np.uint8) if state is None else state,
+            ending=progress.ending,
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import LinkError, UsageError
 from asyncdmtl.plan.building import forwarded
 from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
@@ -89,6 +89,19 @@ class Replanner:
                 self._peers.membership.pace.note_plan(asyncio.get_running_loop().time() - began)
             return assignment
 
+    async def ended(self) -> Assignment | None:
+        """The last assignment, if the run has ended and nobody who is here can be given the final models.
+
+        Then those who are here are told so.
+        """
+        members = self._peers.membership.present(held=True)
+        if self._progress.ending is None or self._ended(members):
+            return None
+        for member in members:
+            told = "the run is over, and no worker is left that has its final models"
+            await self._peers.membership.lose(member, LinkError(told, peer=member.name), back=False)
+        return await self._plan(())
+
     async def last_state(self) -> Bytes | None:
         """The state of the training, if a member sends it soon. The current round is given up."""
         return None if self.assignment is None else await self.states.last_state(self.assignment)
@@ -155,8 +168,9 @@ class Replanner:
 
     def _ended(self, members: Sequence[Member]) -> bool:
         """Whether all rounds are made and a member has the result, so that any members suffice."""
-        suited = bool(members) and self.assignment is not None and self.assignment.suits(members)
-        return suited and self._progress.over and self._believed.latest(members).over
+        planned = self.assignment is not None and self.assignment.suits(members)
+        suited = planned or self._progress.ending is not None
+        return bool(members) and suited and self._progress.over and self._believed.latest(members).over
 
     def _missing(self, members: Sequence[Member]) -> list[str]:
         """The partitions without a trusted holder among these members."""

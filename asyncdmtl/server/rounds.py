@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Mapping
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
@@ -19,6 +20,7 @@ from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.conclusion import conclude
+from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.faults import Faults
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
@@ -88,6 +90,8 @@ class Rounds:
         progress = self._progress
         while True:
             begun = progress.plans > 0
+            if (ended := await self._replanner.ended()) is not None:
+                return ended
             assignment = await self._replanner.replan(patience)
             patience = self._options.rejoin_timeout
             if self._writer is not None and not begun:
@@ -170,8 +174,23 @@ class Rounds:
             self._states.confirm({member.name: done[member].digest for member in holders}, expected)
         if await self._returning() or not done:
             raise ReplanError
-        conclude(self._progress, done)
+        if self._progress.ending is None:
+            await self._conclude(assignment, done)
         await self._peers.send_all(dict.fromkeys(done, Finish(self._progress.critical_strength)))
+
+    async def _conclude(self, assignment: Assignment, done: Mapping[Member, Done]) -> None:
+        """Record the end of the run, in a checkpoint, too: from here on workers may end, and be gone."""
+        progress = self._progress
+        conclude(progress, done)
+        progress.ending = Ending(
+            b"" if progress.trainer is not None else self._states.check(progress.round) or b"",
+            progress.outcome,
+            progress.critical_strength,
+            dict(progress.tests),
+            {member.name: (member.partitions, member.wants) for member in assignment.members},
+        )
+        if self._writer is not None:
+            await self._writer.save(None if progress.trainer is None else progress.trainer.state())
 
     async def _returning(self) -> bool:
         """Whether a worker that lacks the final models is present, or comes back for them soon."""

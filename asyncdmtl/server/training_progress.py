@@ -16,6 +16,7 @@ from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.links import EQUAL_LINKS, Links
 from asyncdmtl.server.checkpoint import Checkpoint
+from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.events import IncidentNoted, OnEvent
 from asyncdmtl.server.records import Incident, RoundRecord
 from asyncdmtl.server.round_log import RoundLog
@@ -56,6 +57,8 @@ class TrainingProgress:
         The λ from which on all coefficients are 0, if they are.
     tests : dict of partition to MetricSums
         The sums over test rows that holders have sent.
+    ending : Ending or None
+        The end of the run, once all workers have the final models and may be gone.
     saved : TrainingState or None
         The last state of the training that a checkpoint has.
     electorate : tuple of str
@@ -88,6 +91,7 @@ class TrainingProgress:
     outcome: Outcome | None = None
     critical_strength: float | None = None
     tests: dict[str, MetricSums] = field(default_factory=dict)
+    ending: Ending | None = None
     saved: TrainingState | None = None
     electorate: tuple[str, ...] = ()
     resumed: bool = False
@@ -123,6 +127,9 @@ class TrainingProgress:
         self.records, self.incidents = checkpoint.rounds.copy(), list(checkpoint.incidents)
         self.distrusted = set(checkpoint.distrusted)
         self.electorate, self.resumed = checkpoint.workers, True
+        if (ending := checkpoint.ending) is not None:
+            self.ending, self.outcome, self.tests = ending, ending.outcome, dict(ending.tests)
+            self.critical_strength = ending.critical_strength
         trainer = make_trainer(self.problem, {})
         if len(checkpoint.state):
             trainer.restore(checkpoint.state)

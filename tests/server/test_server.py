@@ -144,7 +144,8 @@ async def test_checkpoints_of_a_finished_run_are_removed(tmp_path: Path) -> None
         worker = cluster.join("w0", PARTITIONS)
         await asyncio.gather(cluster.server, worker)
         written = [event.round for event in cluster.events if isinstance(event, Checkpointed)]
-        assert written == list(range(SETTINGS.rounds))
+        # The last one keeps the end of the run, for a server that is killed while workers end.
+        assert written == list(range(SETTINGS.rounds + 1))
     assert CheckpointStore(tmp_path).load() is None
 
 
