@@ -29,7 +29,7 @@ from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import select_strength
-from asyncdmtl.learning.settings import AUTO, AUTO_BY_STEPS, Settings
+from asyncdmtl.learning.settings import AUTO, FEW_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_across
 from asyncdmtl.net.event_loop import run
@@ -200,7 +200,7 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
         return replace(settings, coupling=coupling, intercept=kind, strength=None), prepared
     couplings: Sequence[str] = (settings.coupling,)
     if open_ and len(prepared.tasks) > 1:
-        couplings = AUTO_BY_STEPS
+        couplings = FEW_COUPLINGS
     return _cross_validated(settings, prepared, couplings), prepared
 
 

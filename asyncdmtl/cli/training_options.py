@@ -18,9 +18,9 @@ from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import (
     AUTO,
-    AUTO_BY_STEPS,
     AUTO_COUPLINGS,
     DTYPES,
+    FEW_COUPLINGS,
     INTERCEPTS,
     UPDATES,
     Settings,
@@ -72,8 +72,8 @@ training_options = together(
         type=click.Choice((*COUPLINGS, AUTO)),
         show_default="that of the recipe; for files, run chooses it with λ",
         help="What ties the tasks' models together. auto: cross-validation across the sites chooses one, "
-        f"with λ: {', '.join(AUTO_COUPLINGS)} by statistics, with either intercept; "
-        f"{', '.join(AUTO_BY_STEPS)} otherwise.",
+        f"with λ: {', '.join(AUTO_COUPLINGS)} (with either intercept for squared loss); "
+        f"{', '.join(FEW_COUPLINGS)} where updates do not tell of all.",
     ),
     click.option(
         "--strength",

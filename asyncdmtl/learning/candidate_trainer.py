@@ -21,7 +21,7 @@ from asyncdmtl.arithmetic.elementary import log, log1p, softplus
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, Told, descent_numbers
+from asyncdmtl.learning.candidates import CandidatesWire, Told, descent_numbers, strengths_of
 from asyncdmtl.learning.comparison import Comparison
 from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.curvature import at_intercepts, log_means
@@ -226,7 +226,8 @@ class CandidateTrainer(NewtonTrainer):
     def _candidates(self) -> Iterator[tuple[str, float]]:
         """Coupling and λ of each path, in order."""
         for (name, _), first in zip(self.problem.couplings, self._first.tolist(), strict=True):
-            path = (list(path_from(first)) * STRENGTHS)[:STRENGTHS]
+            count = strengths_of(name)
+            path = (list(path_from(first)) * count)[:count]
             yield from ((name, strength) for strength in path)
 
     def _hopeful(self) -> NDArray[np.bool_]:
@@ -240,9 +241,10 @@ class CandidateTrainer(NewtonTrainer):
     def _choose(self) -> None:
         """Take the models of all rows under the best coupling and λ."""
         candidates = list(self._candidates())
-        selections = {}
-        for i, (name, _) in enumerate(self.problem.couplings):
-            part = slice(i * STRENGTHS, (i + 1) * STRENGTHS)
+        selections, begin = {}, 0
+        for name, _ in self.problem.couplings:
+            part = slice(begin, begin + strengths_of(name))
+            begin = part.stop
             strengths = np.array([strength for _, strength in candidates[part]])
             losses = self._held[part]
             if np.isnan(losses).all():

@@ -24,6 +24,9 @@ from asyncdmtl.learning.losses import LOSSES
 # λ of the path of each coupling: three factors of ten.
 STRENGTHS = 10
 
+# Couplings on which λ has no effect have a single candidate.
+_WITHOUT_STRENGTH = ("none", "mean")
+
 ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
 """The penalties of models that are compared with (`comparison`), in units of the mean curvature at models of
 0 along the directions that rows have."""
@@ -110,6 +113,11 @@ class CandidatesWire(SecondOrderWire):
         H[..., i, j] = H[..., j, i] = means[..., 2 + self.d :]
         held = blocks[..., 1] * out_means
         return Told(shares, means[..., 0].copy(), held, means[..., 2 : 2 + self.d].copy(), H)
+
+
+def strengths_of(coupling: str) -> int:
+    """The number of candidates with a coupling, by its name."""
+    return 1 if coupling in _WITHOUT_STRENGTH else STRENGTHS
 
 
 def descent_numbers(shape: tuple[int, int, int]) -> int:

@@ -151,9 +151,8 @@ class Problem:
     @property
     def couplings(self) -> list[tuple[str, Coupling]]:
         """The couplings that cross-validation by Newton's steps compares, with λ = 0."""
-        return [
-            (name, self.make_coupling(name, 0.0)) for name in coupling_names(self.settings, len(self.tasks))
-        ]
+        names = coupling_names(self.settings, self.features, len(self.tasks))
+        return [(name, self.make_coupling(name, 0.0)) for name in names]
 
     @property
     def choices(self) -> list[tuple[Choice, Coupling]]:

@@ -31,10 +31,11 @@ SINGLE_TASK, POOLED = ("ridge", "none"), ("mean",)
 """The couplings that tie no tasks, and those with one model for all."""
 
 AUTO_COUPLINGS = ("nuclear", "mean-regularised", "l21", "covariance", *SINGLE_TASK, *POOLED)
-"""The couplings among which cross-validation chooses, with either intercept, by statistics."""
+"""The couplings among which cross-validation chooses: by statistics with either intercept, by steps with the
+first kind."""
 
-AUTO_BY_STEPS = ("nuclear", "mean-regularised", "ridge")
-"""The couplings among which it chooses by steps or fits, which cost more for each candidate."""
+FEW_COUPLINGS = ("nuclear", "mean-regularised", "ridge")
+"""The couplings among which it chooses by fits, and by steps where vectors of all would be too long."""
 
 
 class Choice(NamedTuple):
@@ -53,7 +54,7 @@ class Settings:
     loss, aggregate, coupling : str
         Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. Poisson loss needs updates
         "newton" or "auto". The coupling may be "auto": cross-validation chooses one of `AUTO_COUPLINGS`, or
-        of `AUTO_BY_STEPS`.
+        of `FEW_COUPLINGS`.
     strength : float or None
         λ, at least 0. With None, cross-validation across the sites that hold the rows chooses it.
     edges : tuple of (task, task, weight)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire
+from asyncdmtl.learning.candidates import CandidatesWire, strengths_of
 from asyncdmtl.learning.curvature import SecondOrderWire
-from asyncdmtl.learning.settings import AUTO, AUTO_BY_STEPS, Choice, Settings
+from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, FEW_COUPLINGS, Choice, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
 
@@ -131,11 +131,16 @@ def statistics_layout(settings: Settings, features: int) -> Layout:
     return Layout(features, settings.folds if settings.chooses else 1)
 
 
-def coupling_names(settings: Settings, tasks: int) -> tuple[str, ...]:
-    """The couplings of a run with Newton's steps, several if it chooses."""
+def coupling_names(settings: Settings, features: int, tasks: int) -> tuple[str, ...]:
+    """The couplings of a run with Newton's steps: if it chooses, all, or few if vectors would be too long."""
     if settings.coupling != AUTO:
         return (settings.coupling,)
-    return tuple(name for name in AUTO_BY_STEPS if tasks > 1 or name not in _OF_SEVERAL)
+    all_, few = (
+        tuple(name for name in names if tasks > 1 or name not in _OF_SEVERAL)
+        for names in (AUTO_COUPLINGS, FEW_COUPLINGS)
+    )
+    size = 8 * _wire_of(settings, features, all_, compares=True).length
+    return all_ if size <= CANDIDATES_BYTES else few
 
 
 def choices(settings: Settings, tasks: int) -> tuple[Choice, ...]:
@@ -150,7 +155,13 @@ def candidates_wire(
     settings: Settings, features: int, tasks: int, *, compares: bool = False
 ) -> CandidatesWire:
     """The format of updates by which a run with Newton's steps chooses λ, and perhaps compares models."""
-    paths = STRENGTHS * len(coupling_names(settings, tasks))
+    return _wire_of(settings, features, coupling_names(settings, features, tasks), compares=compares)
+
+
+def _wire_of(
+    settings: Settings, features: int, couplings: Sequence[str], *, compares: bool
+) -> CandidatesWire:
+    paths = sum(map(strengths_of, couplings))
     return CandidatesWire(features + settings.has_intercept, paths, settings.folds, compares=compares)
 
 

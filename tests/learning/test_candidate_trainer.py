@@ -11,7 +11,7 @@ from asyncdmtl.learning import shared_solutions
 from asyncdmtl.learning.candidate_trainer import CandidateTrainer
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.selection import _held_out_loss, _splits
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.settings import AUTO_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import Partition, whole_tasks
 from asyncdmtl.learning.training import train
 
@@ -63,6 +63,20 @@ def test_other_losses_and_intercepts_end_too(changes: dict[str, str]) -> None:
     trained = train(labelled(3, 20), choosing(tolerance=1e-6, **changes))
     assert trained.converged
     assert trained.outcome is not None
+
+
+def test_single_task_and_pooled_training_compete_with_couplings() -> None:
+    rng = np.random.default_rng(0)
+    w, X = np.array([0.5, -0.5]), rng.normal(size=(3, 20, 2))
+    y = (X @ w + rng.logistic(size=(3, 20)) > 0.0).astype(np.float64)
+    partitions = [Partition(f"p{t}", f"t{t}", X[t], y[t]) for t in range(3)]
+    settings = choosing(coupling="auto", intercept="auto", folds=2, tolerance=1e-6)
+    outcome = train(partitions, settings).outcome
+    assert outcome is not None
+    assert tuple(outcome.selections) == AUTO_COUPLINGS
+    assert outcome.selections["none"].strengths.tolist() == [0.0]
+    # The true models are equal.
+    assert outcome.selections["mean"].loss < outcome.selections["none"].loss
 
 
 def test_a_fold_without_positive_labels_is_no_obstacle() -> None:

@@ -5,8 +5,18 @@ import pytest
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import DataError
+from asyncdmtl.learning.settings import AUTO_COUPLINGS, FEW_COUPLINGS
 from asyncdmtl.learning.tasks import Partition, PartitionInfo
-from asyncdmtl.learning.updates import cheapest, chooses_across, forecasts, resolve, statistics_layout
+from asyncdmtl.learning.updates import (
+    CANDIDATES_BYTES,
+    candidates_wire,
+    cheapest,
+    chooses_across,
+    coupling_names,
+    forecasts,
+    resolve,
+    statistics_layout,
+)
 
 
 def infos(features: int, loss: str = "squared") -> list[PartitionInfo]:
@@ -81,3 +91,17 @@ def test_folds_have_statistics_of_their_own_only_where_something_is_chosen() -> 
 def test_a_partition_of_one_row_may_be_told_of_unless_forbidden() -> None:
     one = Partition("p", "t", np.array([[1.0, 2.0]]), np.ones(1))
     assert resolve(make_settings(update="auto"), [one.info(make_settings())]) == "statistics"
+
+
+@pytest.mark.parametrize(
+    ("features", "names"), [(5, AUTO_COUPLINGS), (54, AUTO_COUPLINGS), (60, FEW_COUPLINGS)]
+)
+def test_steps_choose_among_as_many_couplings_as_vectors_have_room_for(
+    features: int, names: tuple[str, ...]
+) -> None:
+    settings = make_settings(
+        loss="logistic", coupling="auto", strength=None, update="newton", intercept="auto"
+    )
+    assert coupling_names(settings, features, 4) == names
+    assert 8 * candidates_wire(settings, features, 4).length <= CANDIDATES_BYTES
+    assert coupling_names(settings, 5, 1) == ("nuclear", "l21", "ridge", "none")
