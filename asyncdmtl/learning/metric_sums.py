@@ -3,8 +3,9 @@
 Sums of several partitions can be added, so that metrics of a task, and of all tasks, need no rows. For a
 regression they are the number of rows, mean and scatter of the targets, and the squared errors of each kind
 of models; under Poisson loss, half the deviances in place of scatter and squared errors. For a classification
-they are histograms of the scores of either class: the accuracy follows exactly, and the area under the ROC
-curve but for rows of both classes whose scores share a bin, each pair of which counts half.
+they are histograms of the scores of either class: accuracy and F1 follow exactly, and the area under the ROC
+curve and average precision but for rows of both classes whose scores share a bin, which count as equal. Under
+logistic loss there are sums of log-losses and of squared errors of probabilities, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncdmtl.arithmetic.elementary import log
+from asyncdmtl.arithmetic.elementary import expit, log
 from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
@@ -162,10 +163,19 @@ class Histograms:
         return tuple(self.counts)
 
     def metric(self, name: str, kind: str) -> float:
-        """The accuracy or ROC AUC of a kind of models; NaN if it is undefined."""
+        """Accuracy, F1, average precision or ROC AUC of a kind of models; NaN if it is undefined."""
         negative, positive = self.counts[kind]
+        said = int(negative[BINS // 2 :].sum()), int(positive[BINS // 2 :].sum())
         if name == "accuracy":
-            return float(negative[: BINS // 2].sum() + positive[BINS // 2 :].sum()) / self.rows
+            return float(negative[: BINS // 2].sum() + said[1]) / self.rows
+        if name == "F1":
+            count = sum(said) + int(positive.sum())
+            return 2.0 * said[1] / count if count else math.nan
+        if name == "average precision":
+            # The precision of the rows from each bin upwards, weighted by the bin's share of the positives.
+            above = np.cumsum(positive[::-1])[::-1]
+            rows = np.maximum(above + np.cumsum(negative[::-1])[::-1], 1)
+            return math.fsum(positive * (above / rows)) / int(above[0]) if above[0] else math.nan
         pairs = float(negative.sum()) * float(positive.sum())
         below = np.cumsum(negative) - negative
         return float((positive * (below + 0.5 * negative)).sum()) / pairs if pairs else math.nan
@@ -201,6 +211,61 @@ class Histograms:
             counts[_kind(kind)] = np.zeros((2, BINS), np.int64)
             counts[kind][:, bins] = negative, positive
         return cls(_count(rows), counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Probabilities(Histograms):
+    """Sums of a classification under logistic loss, whose scores are probabilities.
+
+    Attributes
+    ----------
+    errors : mapping of kind to (float, float)
+        The sum of log-losses, and that of squared differences of labels and probabilities.
+    """
+
+    errors: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, y: Floats, scores: Mapping[str, Floats]) -> Probabilities:
+        """The sums of some rows: labels (rows,), and scores (rows,) of each kind."""
+        errors = {}
+        for kind, s in scores.items():
+            values, _ = LOSSES["logistic"].value_and_derivative(s, y)
+            errors[kind] = float(total(values)), float(sum_of_squares(expit(s) - y, 0))
+        return cls(len(y), Histograms.of(y, scores).counts, errors)
+
+    @classmethod
+    def merged(cls, parts: Sequence[Histograms]) -> Probabilities:
+        """The sums of all rows together, of the kinds that all parts have."""
+        together = Histograms.merged(parts)
+        told = [part.errors for part in parts if isinstance(part, Probabilities)]
+        errors = {
+            kind: (math.fsum(each[kind][0] for each in told), math.fsum(each[kind][1] for each in told))
+            for kind in together.kinds
+        }
+        return cls(together.rows, together.counts, errors)
+
+    def metric(self, name: str, kind: str) -> float:
+        """As `Histograms.metric`, and log-loss and Brier score."""
+        if name in ("log-loss", "Brier score"):
+            return self.errors[kind][int(name == "Brier score")] / self.rows
+        return super().metric(name, kind)
+
+    def as_list(self) -> list[Any]:
+        """Plain types, which `sums_from` reads."""
+        return [*super().as_list(), {kind: list(both) for kind, both in self.errors.items()}]
+
+    @classmethod
+    def from_list(cls, content: Sequence[Any]) -> Probabilities:
+        """Read the result of `as_list`; ValueError, TypeError or AttributeError if it is malformed."""
+        *counted, told = content
+        found = Histograms.from_list(counted)
+        errors = {}
+        for kind, (losses, squares) in told.items():
+            errors[_kind(kind)] = _sum(losses), _sum(squares)
+        if errors.keys() != found.counts.keys():
+            raise ValueError("errors of other kinds of models")
+        return cls(found.rows, found.counts, errors)
 
 
 MetricSums = SquaredErrors | Histograms
@@ -247,6 +312,8 @@ def _about(y: Floats, centre: float, weights: Floats | None = None) -> float:
 def _kind_of(loss: str) -> type[SquaredErrors] | type[Histograms]:
     if loss == "poisson":
         return Deviances
+    if loss == "logistic":
+        return Probabilities
     return Histograms if LOSSES[loss].classification else SquaredErrors
 
 

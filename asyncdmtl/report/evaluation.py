@@ -94,7 +94,7 @@ def compare(kinds: Mapping[str, Mapping[str, Decided]], loss: str, metric: str) 
         also = second, {name: measure(decided, second) for name, decided in kinds.items()}
     rows = {task: len(y) for task, (y, _) in next(iter(kinds.values())).items()}
     further = [
-        {"name": name, **_summary({kind: measure(decided, name) for kind, decided in kinds.items()})}
+        {"name": name, **summary({kind: measure(decided, name) for kind, decided in kinds.items()})}
         for name in further_metrics(loss)
     ]
     return {**summarised(rows, (metric, scores), also), "further": finite(further)}
@@ -122,8 +122,8 @@ def summarised(
             task: {"test_rows": count, **{kind: each.tasks[task] for kind, each in scores.items()}}
             for task, count in rows.items()
         },
-        **_summary(scores),
-        "also": None if second is None else {"name": second[0], **_summary(second[1])},
+        **summary(scores),
+        "also": None if second is None else {"name": second[0], **summary(second[1])},
     }
     return dict(finite(made))
 
@@ -176,7 +176,8 @@ def learning_curve(
     return list(finite(curve))
 
 
-def _summary(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+def summary(scores: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
+    """Mean over the tasks, and value over all rows, of the scores of each kind of models."""
     return {
         "mean": {name: each.mean for name, each in scores.items()},
         "all_rows": {name: each.all_rows for name, each in scores.items()},

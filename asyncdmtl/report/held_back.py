@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncdmtl.learning.metric_sums import KINDS, MetricSums, merged
-from asyncdmtl.learning.metrics import Scores, metrics_for
+from asyncdmtl.learning.metrics import Scores, further_metrics, metrics_for
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.report.evaluation import summarised
+from asyncdmtl.report.evaluation import summarised, summary
+from asyncdmtl.report.json_output import finite
 
 
 def report_tests(problem: Problem, tests: Mapping[str, MetricSums]) -> dict[str, Any] | None:
@@ -41,7 +42,11 @@ def report_tests(problem: Problem, tests: Mapping[str, MetricSums]) -> dict[str,
         (second, _scores(sums, every, second)),
     )
     made["tasks"] = {task: {"rows": rows[task], **each} for task, each in made["tasks"].items()}
-    return made
+    further = [
+        {"name": name, **summary(_scores(sums, every, name))}
+        for name in further_metrics(problem.settings.loss)
+    ]
+    return {**made, "further": finite(further)}
 
 
 def _scores(sums: Mapping[str, MetricSums], every: MetricSums, metric: str) -> dict[str, Scores]:

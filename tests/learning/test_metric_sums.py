@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import (
     accuracy_score,
+    average_precision_score,
+    brier_score_loss,
     d2_tweedie_score,
+    f1_score,
+    log_loss,
     mean_poisson_deviance,
     r2_score,
     roc_auc_score,
@@ -19,6 +23,7 @@ from asyncdmtl.learning.metric_sums import (
     BINS,
     Deviances,
     Histograms,
+    Probabilities,
     SquaredErrors,
     merged,
     sums_from,
@@ -47,11 +52,21 @@ def test_metrics_of_a_regression_are_those_of_all_rows() -> None:
 
 
 def test_metrics_of_a_classification_are_those_of_all_rows() -> None:
-    found = merged(parts(Histograms, LABELS, MARGINS))
+    found = merged(parts(Probabilities, LABELS, MARGINS))
     assert found.rows == 400
     s = MARGINS["coupled"]
+    probabilities = 1.0 / (1.0 + np.exp(-s))
+    assert found.metric("log-loss", "coupled") == pytest.approx(log_loss(LABELS, probabilities))
+    assert found.metric("Brier score", "coupled") == pytest.approx(brier_score_loss(LABELS, probabilities))
+    assert found.metric("F1", "coupled") == pytest.approx(f1_score(LABELS, s > 0))
+    precision = average_precision_score(LABELS, s)
+    assert found.metric("average precision", "coupled") == pytest.approx(precision, abs=3e-3)
     assert found.metric("accuracy", "coupled") == accuracy_score(LABELS, s > 0)
     assert found.metric("ROC AUC", "coupled") == pytest.approx(roc_auc_score(LABELS, s), abs=1e-3)
+    few = np.round(4.0 * s)  # no bin has two of these scores
+    found = Histograms.of(LABELS, {"coupled": few})
+    precision = average_precision_score(LABELS, few)
+    assert found.metric("average precision", "coupled") == pytest.approx(precision, rel=1e-12)
 
 
 def test_a_score_of_nothing_says_class_0_and_the_least_above_it_class_1() -> None:
@@ -66,6 +81,9 @@ def test_metrics_that_do_not_exist_are_not_numbers() -> None:
     assert np.isnan(same.metric("R²", "coupled"))
     ones = Histograms.of(np.ones(3), {"coupled": np.zeros(3)})
     assert np.isnan(ones.metric("ROC AUC", "coupled"))
+    zeros = Histograms.of(np.zeros(3), {"coupled": -np.ones(3)})
+    assert np.isnan(zeros.metric("average precision", "coupled"))
+    assert np.isnan(zeros.metric("F1", "coupled"))
 
 
 def test_kinds_that_some_parts_lack_are_left_out() -> None:
@@ -74,7 +92,12 @@ def test_kinds_that_some_parts_lack_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "sums"), [("squared", SquaredErrors.of(Y, SCORES)), ("logistic", Histograms.of(LABELS, MARGINS))]
+    ("loss", "sums"),
+    [
+        ("squared", SquaredErrors.of(Y, SCORES)),
+        ("squared_hinge", Histograms.of(LABELS, MARGINS)),
+        ("logistic", Probabilities.of(LABELS, MARGINS)),
+    ],
 )
 def test_sums_survive_the_wire(loss: str, sums: Any) -> None:
     again = sums_from(loss, msgpack.unpackb(msgpack.packb(sums.as_list())))
@@ -96,18 +119,22 @@ def test_sums_survive_the_wire(loss: str, sums: Any) -> None:
         # The square of such a mean is beyond floats.
         ("squared", [3, 1e200, 1.0, {"coupled": 1.0}]),
         ("squared", [3, 0.0, 1.0, {"coupled": 1e300}]),
-        ("logistic", [2, {"coupled": [[1], [1], [0]]}]),
-        ("logistic", [1, {"coupled": [[BINS], [1], [0]]}]),
-        ("logistic", [1, {"coupled": [[-1], [1], [0]]}]),
-        ("logistic", [2, {"coupled": [[1, 1], [1, 1], [0, 0]]}]),
-        ("logistic", [1, {"coupled": [[1], [2], [-1]]}]),
-        ("logistic", [1, {"coupled": [[1 << 80], [1], [0]]}]),
+        ("squared_hinge", [2, {"coupled": [[1], [1], [0]]}]),
+        ("squared_hinge", [1, {"coupled": [[BINS], [1], [0]]}]),
+        ("squared_hinge", [1, {"coupled": [[-1], [1], [0]]}]),
+        ("squared_hinge", [2, {"coupled": [[1, 1], [1, 1], [0, 0]]}]),
+        ("squared_hinge", [1, {"coupled": [[1], [2], [-1]]}]),
+        ("squared_hinge", [1, {"coupled": [[1 << 80], [1], [0]]}]),
         # 2^63 − 1, twice, and 5 are 3 where sums wrap around after 64 bits.
-        ("logistic", [3, {"coupled": [[1, 2], [2**63 - 1, 2**63 - 1], [5, 0]]}]),
-        ("logistic", [3, {"coupled": [[1.5], [3], [0]]}]),
-        ("logistic", [3, {"coupled": [[1], [3], []]}]),
-        ("logistic", [1, {}]),
+        ("squared_hinge", [3, {"coupled": [[1, 2], [2**63 - 1, 2**63 - 1], [5, 0]]}]),
+        ("squared_hinge", [3, {"coupled": [[1.5], [3], [0]]}]),
+        ("squared_hinge", [3, {"coupled": [[1], [3], []]}]),
+        ("squared_hinge", [1, {}]),
         ("logistic", "ab"),
+        ("logistic", [1, {"coupled": [[1], [1], [0]]}, {}]),
+        ("logistic", [1, {"coupled": [[1], [1], [0]]}, {"coupled": [1.0]}]),
+        ("logistic", [1, {"coupled": [[1], [1], [0]]}, {"coupled": [1.0, -1.0]}]),
+        ("logistic", [1, {"coupled": [[1], [1], [0]]}, {"coupled": [1.0, 1.0], "pooled": [1.0, 1.0]}]),
     ],
 )
 def test_what_no_worker_tells_is_refused(loss: str, content: Any) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.learning.metric_sums import SquaredErrors
+from asyncdmtl.learning.metric_sums import Probabilities, SquaredErrors
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.report.held_back import report_tests
 
@@ -43,3 +43,16 @@ def test_kinds_that_somebody_did_not_test_are_left_out() -> None:
 
 def test_without_test_rows_there_is_nothing_to_report() -> None:
     assert report_tests(PROBLEM, {}) is None
+
+
+def test_classifications_have_further_scores_too() -> None:
+    settings = make_settings(loss="logistic")
+    problem = Problem(settings, [replace(p.info(settings), held=2) for p in make_partitions(2, "logistic")])
+    told = {f"p{n}": Probabilities.of(np.array([0.0, 1.0]), {"coupled": np.array([-n, 1.0])}) for n in (0, 1)}
+    made = report_tests(problem, told)
+    assert made is not None
+    names = [each["name"] for each in made["further"]]
+    assert names == ["average precision", "F1", "log-loss", "Brier score"]
+    logs = np.log1p(np.exp([0.0, -1.0, -1.0, -1.0]))
+    assert made["further"][2]["all_rows"]["coupled"] == pytest.approx(logs.mean())
+    assert report_tests(PROBLEM, {"p0": sums(1.0)})["further"] == []  # type: ignore[index]
