@@ -74,7 +74,7 @@ def _show(saved: SavedModel, tasks: list[str], coef: Floats, intercept: Floats, 
     if LOSSES[saved.models.loss].classification:
         first, second = encoding.classes or ("0", "1")
         target += f": {second} rather than {first} if the sum is above 0"
-    if saved.models.loss == "poisson":
+    if LOSSES[saved.models.loss].counts:
         target += ": e to the power of the sum" if target else "; predicts e to the power of the sum"
     console.print(f"Loss {saved.models.loss}{coupling}{target}.")
     table = FittedTable(title="Coefficients in the units of the data")

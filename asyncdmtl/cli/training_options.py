@@ -196,17 +196,17 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
     if chosen["strategy"] == "linear" and chosen["strength"] is None:
         rule = "must be a number for --strategy linear: statistics, by which λ is chosen, are no real numbers"
         raise UsageError("--strength", rule, AUTO)
-    if (chosen["strategy"], chosen["loss"]) == ("linear", "poisson"):
-        raise UsageError(
-            "--strategy", "must not be linear for poisson loss, which gradients do not train", "linear"
-        )
+    counts = LOSSES[chosen["loss"]].counts
+    if chosen["strategy"] == "linear" and counts:
+        rule = f"must not be linear for {chosen['loss']} loss, which gradients do not train"
+        raise UsageError("--strategy", rule, "linear")
     if chosen["strategy"] == "linear" and chosen["update"] == AUTO:
         chosen["update"] = "gradient"
     open_end = given.get("rounds") is None and given.get("tolerance") is None
     if given.get("update") in SECOND_ORDER and open_end and not chosen.get("tolerance"):
         chosen |= TO_THE_END
     fixed = not chosen.get("tolerance") and chosen["strength"] is not None
-    if chosen["update"] == AUTO and fixed and chosen["loss"] != "poisson":
+    if chosen["update"] == AUTO and fixed and not counts:
         # A fixed number of rounds asks for early stopping, which statistics cannot do: they give the optimum.
         chosen["update"] = "gradient"
     if chosen.get("accelerated") is None:

@@ -16,6 +16,7 @@ from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.features import CategoryColumn, NumberColumn
 from asyncdmtl.data.onnx_graph import Graph
 from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import TaskModels
 
 UNKNOWN = ("error", "mean", "empty")
@@ -171,7 +172,7 @@ def _outputs(
     if classes is not None:
         return _classification(graph, scores, loss, classes, unknown)
     value = graph.node("Add", scores, graph.constant(np.float64(offset))) if offset else scores
-    return graph.output("prediction", graph.node("Exp", value) if loss == "poisson" else value, "DOUBLE")
+    return graph.output("prediction", graph.node("Exp", value) if LOSSES[loss].counts else value, "DOUBLE")
 
 
 def _classification(graph: Graph, scores: str, loss: str, classes: NDArray[Any], unknown: str) -> None:

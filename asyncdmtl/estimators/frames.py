@@ -128,7 +128,7 @@ class TaskFrames:
 
     def _cut(self, target: Target) -> list[Partition]:
         rows, y, weights = self.rows[target.t], target.y, self._weights_of(target.t)
-        if self._free and not LOSSES[self._loss].classification and self._loss != "poisson":
+        if self._free and not (LOSSES[self._loss].classification or LOSSES[self._loss].counts):
             # Without features, the best intercept is the mean under squared loss, and close to the median
             # under Huber's.
             mean = float(np.average(y, weights=weights) if self._loss == "squared" else np.median(y))

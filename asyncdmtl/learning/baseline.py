@@ -19,7 +19,6 @@ import numpy as np
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.curvature import second_derivatives
 from asyncdmtl.learning.losses import LOSSES, check_targets
 from asyncdmtl.learning.tasks import Partition, TaskModels, merged, whole_tasks
 from asyncdmtl.plan.placement import natural_key
@@ -91,7 +90,7 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
     weights = np.ones(rows.rows) if rows.weights is None else rows.weights
     counted = weights > 0.0
     X, y, weights = rows.X[counted], rows.y[counted], weights[counted]
-    if (LOSSES[loss].classification and y.min() == y.max()) or (loss == "poisson" and not y.any()):
+    if (LOSSES[loss].classification and y.min() == y.max()) or (LOSSES[loss].counts and not y.any()):
         return np.zeros(rows.features), _constant(loss, y[0], float(weights.sum())) if intercept else 0.0
     centre = weights @ X / weights.sum() if intercept else np.zeros(rows.features)
     X = X - centre
@@ -108,7 +107,7 @@ def _fit(rows: Partition, loss: str, intercept: bool) -> tuple[Floats, float]:
 
 def _constant(loss: str, y: float, rows: float) -> float:
     """The score of a task of one class, or of no counts: that of one row more of the other, or margin 1."""
-    size = math.log(rows + 1.0) if loss in ("logistic", "poisson") else 1.0
+    size = math.log(rows + 1.0) if LOSSES[loss].unattained else 1.0
     return size if y else -size
 
 
@@ -164,7 +163,7 @@ class _Regularised:
         held = ridge + _INTERCEPT_RIDGE * self.weights.sum() * (1.0 - self._penalised)
         value = float(self.weights @ values) + 0.5 * float(ridge @ u**2)
         gradient = (self.weights * derivatives) @ self.A + ridge * u
-        curvatures = self.weights * second_derivatives(self.loss, s, self.y, derivatives, sharp=False)
+        curvatures = self.weights * LOSSES[self.loss].second_derivative(s, self.y, derivatives, sharp=False)
         hessian = (self.A * curvatures[:, None]).T @ self.A
         hessian[np.diag_indices_from(hessian)] += held
         return value, gradient, hessian
@@ -174,7 +173,7 @@ class _Regularised:
         s, loss = self.A @ u, LOSSES[self.loss]
         _, derivatives = loss.value_and_derivative(s, self.y)
         leverages = self.weights * (_solved(hessian, self.A.T).T * self.A).sum(axis=1)
-        curvatures = second_derivatives(self.loss, s, self.y, derivatives, sharp=False)
+        curvatures = LOSSES[self.loss].second_derivative(s, self.y, derivatives, sharp=False)
         kept = np.maximum(1.0 - leverages * curvatures, 1e-10)
         values, _ = loss.value_and_derivative(s + leverages * derivatives / kept, self.y)
         return float(self.weights @ values)

@@ -181,7 +181,7 @@ class CandidateTrainer(NewtonTrainer):
     def _place_intercepts(self, told: Told) -> None:
         """Give all candidates the best models without coefficients, by what was told at models of 0."""
         slopes, pull = told.gradients[0, ..., -1], told.H[0, ..., -1, -1]
-        if self.problem.settings.loss == "poisson":
+        if self.problem.loss.counts:
             intercepts, nothing = log_means(slopes, told.shares * self._weights())
             self._fixed = np.where(nothing, intercepts, np.nan)
         elif self.problem.settings.loss != "logistic":

@@ -18,7 +18,7 @@ from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.learning.batches import Batch
-from asyncdmtl.learning.curvature import SecondOrderWire, second_derivatives
+from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 
 # λ of the path of each coupling: three factors of ten.
@@ -146,7 +146,7 @@ def describe_candidates(
         A name in `LOSSES`.
     candidates : (paths, folds + 1, T, d) float64 array, (paths, folds + 1) bool array
         Their models, and whether they are told second derivatives as they are, see
-        `curvature.second_derivatives`.
+        `Loss.second_derivative`.
     out : (partitions, length) float64 array
     """
     models, sharp = candidates
@@ -170,7 +170,9 @@ def describe_candidates(
         shares = batch.shares(np.where(kept, derivatives, 0.0))
         blocks[:, :, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
         for p in range(wire.paths):
-            curvatures = second_derivatives(loss, s[p], batch.y, derivatives[p], sharp=bool(sharp[p, k]))
+            curvatures = LOSSES[loss].second_derivative(
+                s[p], batch.y, derivatives[p], sharp=bool(sharp[p, k])
+            )
             weighted = X * batch.shares(np.where(kept, curvatures, 0.0))[:, :, None]
             blocks[:, p, k, 2 + d :] = matmul(columns, weighted)[:, i, j]
     told_of_candidates = wire.length - wire.compared

@@ -22,7 +22,7 @@ from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.batches import Batch
 from asyncdmtl.learning.candidates import ALPHAS, COMPARED
-from asyncdmtl.learning.curvature import log_means, second_derivatives
+from asyncdmtl.learning.curvature import log_means
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 
@@ -94,7 +94,7 @@ class Comparison:
             for a in range(len(ALPHAS)):
                 s = matmul(X, self.models[a, own][:, :, None])[:, :, 0]
                 values, slopes = LOSSES[loss].value_and_derivative(s, batch.y)
-                curvatures = second_derivatives(loss, s, batch.y, slopes, sharp=False)
+                curvatures = LOSSES[loss].second_derivative(s, batch.y, slopes, sharp=False)
                 H = matmul(columns, X * batch.shares(curvatures)[:, :, None])[:, i, j]
                 gradients = matmul(batch.shares(slopes)[:, None, :], X)[:, 0]
                 left_out = np.zeros(len(X))
@@ -119,7 +119,7 @@ class Comparison:
         losses, gradients = both[..., 1], both[..., 2 : 2 + d]
         if not self._facts[1].any():
             self._begin(losses[0], gradients[0], H[0])
-            if self._problem.settings.loss == "poisson":
+            if self._problem.loss.counts:
                 # Nothing was told yet at the models that begin.
                 return
         else:
@@ -176,7 +176,7 @@ class Comparison:
             far = np.where(gradients[:, -1] < 0.0, 1.0, -1.0) * log1p(self._weights)
             self._facts[2] = constant
             self.models[:, :, -1] = np.where(constant, far, 0.0)
-        if self._problem.settings.loss == "poisson" and self._problem.d > F:
+        if self._problem.loss.counts and self._problem.d > F:
             intercepts, constant = log_means(gradients[:, -1], self._weights)
             self._facts[2] = constant
             self.models[:, :, -1] = intercepts

@@ -52,27 +52,6 @@ class SecondOrderWire:
         return vectors[:, 0].copy(), self.place_of_gradient(vectors).copy(), H
 
 
-def second_derivatives(loss: str, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
-    """Second derivatives of a loss by the score, row by row, given scores, targets and first derivatives.
-
-    For outliers, the curvature of some losses is 0. Unless `sharp`, the result there is the curvature of the
-    parabola that touches the loss from above, so that a step never predicts too large a decrease.
-    """
-    size = np.abs(derivatives)
-    if loss == "logistic":
-        return size * (1.0 - size)
-    if loss == "squared_hinge":
-        return (size > 0.0).astype(np.float64)
-    if loss == "poisson":
-        return np.maximum(derivatives + y, 0.0)
-    if loss == "huber":
-        r = s - y
-        wild = np.abs(r) > 1.0
-        above = np.divide(size, np.abs(r), out=np.ones_like(r), where=wild)
-        return np.where(wild, 0.0, 1.0) if sharp else above
-    return np.ones_like(derivatives)
-
-
 def describe(
     batch: Batch, values: Floats, derivatives: Floats, curvatures: Floats | None, intercept: bool, out: Floats
 ) -> None:

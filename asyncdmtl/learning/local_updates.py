@@ -16,7 +16,7 @@ from asyncdmtl.learning.batches import Batch, make_batches
 from asyncdmtl.learning.candidates import CandidatesWire, describe_candidates
 from asyncdmtl.learning.comparison import Comparison
 from asyncdmtl.learning.compression import Differences, Wire
-from asyncdmtl.learning.curvature import SecondOrderWire, describe, second_derivatives
+from asyncdmtl.learning.curvature import SecondOrderWire, describe
 from asyncdmtl.learning.iterate import Iterate
 from asyncdmtl.learning.learners import make_learner
 from asyncdmtl.learning.local_learner import LocalStart
@@ -51,7 +51,7 @@ class LocalUpdates:
     comparison : Comparison or None
         Models to compare with, if there are any.
     sharp : bool
-        Whether exact second derivatives are sent, see `curvature.second_derivatives`.
+        Whether exact second derivatives are sent, see `Loss.second_derivative`.
 
     Raises
     ------
@@ -129,8 +129,8 @@ class LocalUpdates:
             losses[batch.places] = batch.means(values)
             curvatures = None
             if wire.curvature:
-                curvatures = second_derivatives(
-                    settings.loss, self._scores(batch), batch.y, derivatives, sharp=self.sharp
+                curvatures = self._problem.loss.second_derivative(
+                    self._scores(batch), batch.y, derivatives, sharp=self.sharp
                 )
             describe(batch, values, derivatives, curvatures, settings.has_intercept, out)
         losses[self._fixed] = 0.0

@@ -1,13 +1,14 @@
 """Losses of a score `s = x·w + b` and a target `y`.
 
-To add a loss, write a class with the members of `Loss`, and add it to `LOSSES`.
+To add a loss, write a subclass of `Loss`, and add it to `LOSSES`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,26 +17,42 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError
 
 
-class Loss(Protocol):
-    """A convex loss of scores and targets."""
+class Loss(ABC):
+    """A convex loss of scores and targets.
 
-    @property
-    def curvature(self) -> float:
-        """The largest second derivative with respect to the score; for Poisson loss, that at a score of 0."""
+    Attributes
+    ----------
+    curvature : float
+        The largest second derivative with respect to the score; for counts, that at a score of 0.
+    classification : bool
+        Whether targets are labels 0 and 1 (otherwise they are real values).
+    counts : bool
+        Whether targets are at least 0, and `exp(s)` is their mean. The second derivative `exp(s)` has no
+        bound, so that gradient steps have no safe length: only Newton's method minimises such a loss.
+    unattained : bool
+        Whether the best score of rows with one label, or without counts, is infinite.
+    """
 
-    @property
-    def classification(self) -> bool:
-        """Whether targets are labels 0 and 1 (otherwise they are real values)."""
+    curvature: ClassVar[float] = 1.0
+    classification: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
+    unattained: ClassVar[bool] = False
 
+    @abstractmethod
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Loss and its derivative with respect to the score `s`: (rows,), (rows,) → (rows,), (rows,)."""
 
+    def second_derivative(self, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+        """Second derivatives by the score, row by row, given scores, targets and first derivatives.
 
-class Squared:
+        For outliers, the curvature of some losses is 0. Unless `sharp`, the result there is the curvature of
+        the parabola that touches the loss from above, so that a step never predicts too large a decrease.
+        """
+        return np.ones_like(derivatives)
+
+
+class Squared(Loss):
     """`½ (s − y)²`, for real targets."""
-
-    curvature = 1.0
-    classification = False
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Loss and its derivative with respect to the score, row by row."""
@@ -43,11 +60,12 @@ class Squared:
         return 0.5 * r * r, r
 
 
-class Logistic:
+class Logistic(Loss):
     """`log(1 + exp(−m))` with the margin `m = (2y − 1)·s`, for labels 0 and 1."""
 
     curvature = 0.25
     classification = True
+    unattained = True
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Loss and its derivative with respect to the score, row by row; no overflow for any margin."""
@@ -55,15 +73,19 @@ class Logistic:
         m = sign * s
         return softplus(-m), -sign * expit(-m)
 
+    def second_derivative(self, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+        """`p (1 − p)` of the probability `p`."""
+        size = np.abs(derivatives)
+        return size * (1.0 - size)
 
-class SquaredHinge:
+
+class SquaredHinge(Loss):
     """`½ max(0, 1 − m)²` with the margin `m = (2y − 1)·s`, for labels 0 and 1.
 
     It is half the loss of scikit-learn's `LinearSVC`. Rows with a margin of 1 or more have loss 0.
     Reference: Chapelle, "Training a Support Vector Machine in the Primal", Neural Computation 19(5), 2007.
     """
 
-    curvature = 1.0
     classification = True
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
@@ -72,8 +94,12 @@ class SquaredHinge:
         short = np.maximum(0.0, 1.0 - sign * s)
         return 0.5 * short * short, -sign * short
 
+    def second_derivative(self, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+        """1 where the margin is below 1, else 0."""
+        return (np.abs(derivatives) > 0.0).astype(np.float64)
 
-class Huber:
+
+class Huber(Loss):
     """`½ r²` where `|r| ≤ δ`, else `δ|r| − ½ δ²`, with `r = s − y` and `δ = 1`, for real targets.
 
     The derivative never exceeds `δ`, so a few outliers have little effect. `δ` is in units of the targets:
@@ -82,8 +108,6 @@ class Huber:
     """
 
     delta = 1.0
-    curvature = 1.0
-    classification = False
 
     def value_and_derivative(self, s: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Loss and its derivative with respect to the score, row by row; no overflow for any residual."""
@@ -91,17 +115,23 @@ class Huber:
         clipped = np.clip(r, -self.delta, self.delta)
         return clipped * (r - 0.5 * clipped), clipped
 
+    def second_derivative(self, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+        """1 where `|r| ≤ δ`; beyond, 0 if `sharp`, else `δ / |r|`."""
+        r = s - y
+        wild = np.abs(r) > self.delta
+        above = np.divide(np.abs(derivatives), np.abs(r), out=np.ones_like(r), where=wild)
+        return np.where(wild, 0.0, 1.0) if sharp else above
 
-class Poisson:
+
+class Poisson(Loss):
     """`exp(s) − y·s − y + y·ln y`, half the Poisson deviance of the mean `exp(s)`, for targets of at least 0.
 
-    Its second derivative `exp(s)` has no bound, so gradient steps have no safe length: only Newton's method
-    minimises it. Above a score of 200 the exponential continues as a straight line, so that no step
-    overflows. Reference: McCullagh and Nelder, "Generalized Linear Models", 1989, chapter 6.
+    Above a score of 200 the exponential continues as a straight line, so that no step overflows. Reference:
+    McCullagh and Nelder, "Generalized Linear Models", 1989, chapter 6.
     """
 
-    curvature = 1.0
-    classification = False
+    counts = True
+    unattained = True
 
     # The exponential of this score is 7e86: no mean of real targets, and its square is still finite.
     most = 200.0
@@ -117,6 +147,10 @@ class Poisson:
         far = mean * (1.0 + (s - near)) - y - y * t
         return np.where(close, y * (expm1(small) - small), far), mean - y
 
+    def second_derivative(self, s: Floats, y: Floats, derivatives: Floats, *, sharp: bool) -> Floats:
+        """The mean `exp(s)`."""
+        return np.maximum(derivatives + y, 0.0)
+
 
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
@@ -130,8 +164,8 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 
 
 def predictions_of(loss: str, scores: Floats) -> Floats:
-    """What a regression predicts for scores (rows,): `exp(s)` under Poisson loss, else the scores."""
-    return exp(scores) if loss == "poisson" else scores
+    """What a regression predicts for scores (rows,): exponentials if it is of counts, else the scores."""
+    return exp(scores) if LOSSES[loss].counts else scores
 
 
 def check_targets(loss: str, y: Floats, what: str) -> None:
@@ -147,5 +181,5 @@ def check_targets(loss: str, y: Floats, what: str) -> None:
         odd = y[(y != 0.0) & (y != 1.0)]
         if odd.size:
             raise DataError(f"targets of {what}", f"must be 0 or 1 for {loss} loss", float(odd[0]))
-    if loss == "poisson" and (y < 0.0).any():
-        raise DataError(f"targets of {what}", "must be at least 0 for poisson loss", float(y.min()))
+    if LOSSES[loss].counts and (y < 0.0).any():
+        raise DataError(f"targets of {what}", f"must be at least 0 for {loss} loss", float(y.min()))

@@ -310,7 +310,7 @@ def _about(y: Floats, centre: float, weights: Floats | None = None) -> float:
 
 
 def _kind_of(loss: str) -> type[SquaredErrors] | type[Histograms]:
-    if loss == "poisson":
+    if LOSSES[loss].counts:
         return Deviances
     if loss == "logistic":
         return Probabilities

@@ -86,7 +86,7 @@ def measure(decided: Mapping[str, Decided], metric: str) -> Scores:
 
 def metrics_for(loss: str) -> tuple[str, str]:
     """The two metrics to show for a loss, the more informative first."""
-    if loss == "poisson":
+    if LOSSES[loss].counts:
         return ("Poisson deviance", "D²")
     return ("ROC AUC", "accuracy") if LOSSES[loss].classification else ("RMSE", "R²")
 

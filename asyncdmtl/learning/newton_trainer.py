@@ -75,7 +75,7 @@ class NewtonTrainer(Trainer):
             return
         if self._begins_at_0(here):
             here = here.copy()
-            if self.problem.settings.loss == "poisson":
+            if self.problem.loss.counts:
                 # The next round tells what is there.
                 free = np.isnan(self._fixed[0])
                 best, _ = log_means(np.where(free, gradients[:, -1], 0.0), np.ones(len(here)))
@@ -162,18 +162,14 @@ class NewtonTrainer(Trainer):
         objective so huge that any residual would be a small share of it.
         """
         residual, settings = float(descent.promised[0] + descent.gap[0]), self.problem.settings
-        if settings.loss == "poisson" and residual > settings.tolerance * float(descent.objective[0]):
+        if self.problem.loss.counts and residual > settings.tolerance * float(descent.objective[0]):
             return math.inf
         return residual
 
     def _begins_at_0(self, here: Floats) -> bool:
         """Whether these are the first models, of logistic or Poisson loss, with intercepts to be improved."""
         problem = self.problem
-        if (
-            problem.settings.loss not in ("logistic", "poisson")
-            or problem.update != "newton"
-            or problem.d == problem.coupled
-        ):
+        if not problem.loss.unattained or problem.update != "newton" or problem.d == problem.coupled:
             return False
         begun = np.where(np.isnan(self._fixed[0]), here[:, -1], 0.0)
         return self._iterate.steps == 0 and not here[:, :-1].any() and not begun.any()

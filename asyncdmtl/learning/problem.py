@@ -343,7 +343,7 @@ class Problem:
         return Wire(self.settings.compression, self.d, self.dtype)
 
     def _fixed_intercepts(self) -> dict[int, float]:
-        if self.settings.loss not in ("logistic", "poisson") or self.coupled == self.d:
+        if not self.loss.unattained or self.coupled == self.d:
             return {}
         fixed = {}
         for t, S in enumerate(self.partitions_of):

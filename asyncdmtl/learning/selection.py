@@ -194,7 +194,7 @@ def _intercepts(partitions: Sequence[Partition], settings: Settings) -> NDArray[
 
 def _steps_of(settings: Settings) -> str:
     """The updates by which intercepts and the gradients there are found."""
-    return "newton" if settings.loss == "poisson" else "gradient"
+    return "newton" if LOSSES[settings.loss].counts else "gradient"
 
 
 def _splits(

@@ -192,7 +192,7 @@ class Settings:
     @property
     def centred(self) -> bool:
         """Whether targets from files that are numbers are shifted to mean 0; the intercept holds the mean."""
-        return self.standardise and self.has_intercept and self.loss != "poisson"
+        return self.standardise and self.has_intercept and not LOSSES[self.loss].counts
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON and msgpack, which `from_dict` reads."""
@@ -227,11 +227,11 @@ class Settings:
                 raise UsageError("update", rule, self.update)
         if self.update in ("newton", "quasi-newton", "model"):
             self._check_second_order()
-        if self.loss == "poisson":
+        if LOSSES[self.loss].counts:
             if self.update not in (AUTO, "newton"):
-                rule = "must be auto or newton for poisson loss, whose curvature has no bound"
+                rule = f"must be auto or newton for {self.loss} loss, whose curvature has no bound"
                 raise UsageError("update", rule, self.update)
-            self._check_told_by("poisson", "poisson loss")
+            self._check_told_by(self.loss, f"{self.loss} loss")
         if self.update != "model" and (self.learner or self.epochs != 1):
             raise UsageError(
                 "learner and epochs", "are for updates that are models only", (self.learner, self.epochs)

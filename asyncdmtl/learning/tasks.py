@@ -224,7 +224,7 @@ class Partition:
         # A free intercept has a step length of its own.
         smoothness = self.smoothness(settings.loss, intercept=settings.intercept == "penalised")
         classes = "".join(f"{label:.0f}" for label in np.unique(self.y)) if loss.classification else ""
-        if settings.loss == "poisson" and not self.y.any():
+        if loss.counts and not self.y.any():
             classes = "0"
         return PartitionInfo(
             self.id, self.task, self.digest(), self.rows, self.weight, self.features, smoothness, classes

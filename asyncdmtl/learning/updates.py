@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.candidates import CandidatesWire, strengths_of
 from asyncdmtl.learning.curvature import SecondOrderWire
+from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, FEW_COUPLINGS, Choice, Settings
 from asyncdmtl.learning.statistics import Layout
 from asyncdmtl.learning.tasks import PartitionInfo
@@ -53,7 +54,7 @@ METRIC_NUMBERS = 1 << 20
 _MOST_METRIC_NUMBERS = 1 << 27
 
 # The reason against steps by gradients, whose length follows from a bound.
-_NO_BOUND = "the curvature of poisson loss has no bound"
+_NO_BOUND = "the curvature of {} loss has no bound"
 
 # Couplings that a single task has no use for, or that are ridge regression then.
 _OF_SEVERAL = ("mean-regularised", "mean", "covariance")
@@ -246,12 +247,12 @@ def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
         return f"the metrics of {tasks} tasks would be {tasks * d * d} numbers, more than {METRIC_NUMBERS}"
     if not settings.accelerated:
         return "gradients are to be plain"
-    if settings.loss == "poisson":
-        return _NO_BOUND
+    if LOSSES[settings.loss].counts:
+        return _NO_BOUND.format(settings.loss)
     return _why_no_curvature(settings) or _why_no_gradients(settings)
 
 
 def _why_no_gradients(settings: Settings) -> str:
-    if settings.loss == "poisson":
-        return _NO_BOUND
+    if LOSSES[settings.loss].counts:
+        return _NO_BOUND.format(settings.loss)
     return "λ is chosen by statistics or Newton's steps" if settings.chooses else ""

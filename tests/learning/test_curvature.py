@@ -14,7 +14,6 @@ from asyncdmtl.learning.curvature import (
     at_intercepts,
     describe,
     log_means,
-    second_derivatives,
 )
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.tasks import Partition
@@ -33,7 +32,7 @@ def test_sharp_second_derivatives_are_those_of_the_first(loss: str, score: float
     scores = np.array([[score, score]])
     h = 1e-5
     difference = (at(loss, scores + h)[1] - at(loss, scores - h)[1]) / (2 * h)
-    found = second_derivatives(loss, scores, Y, at(loss, scores)[1], sharp=True)
+    found = LOSSES[loss].second_derivative(scores, Y, at(loss, scores)[1], sharp=True)
     assert found == pytest.approx(difference, abs=1e-5)
 
 
@@ -42,7 +41,7 @@ def test_sharp_second_derivatives_are_those_of_the_first(loss: str, score: float
 def test_the_parabola_of_the_others_lies_above_the_loss(loss: str, start: float, other: float) -> None:
     here, there = np.array([[start, start]]), np.array([[other, other]])
     value, slope = at(loss, here)
-    curvature = second_derivatives(loss, here, Y, slope, sharp=False)
+    curvature = LOSSES[loss].second_derivative(here, Y, slope, sharp=False)
     if loss == "squared_hinge":
         # If the loss is flat its curvature jumps, so that only other rows have a parabola.
         curvature = np.ones_like(curvature)
