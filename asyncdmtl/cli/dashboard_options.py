@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import click
+
+from asyncdmtl.cli.command import together
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import is_loopback
@@ -23,6 +26,22 @@ from asyncdmtl.server.server import Server
 log = logging.getLogger("asyncdmtl.server")
 
 TOKEN_OPTION = "--dashboard-token-file"
+
+
+page_options = together(
+    click.option(
+        "--dashboard",
+        metavar="HOST:PORT",
+        help="Show the run in browsers at this address, and answer /healthz, /readyz and, with "
+        "asyncdmtl[metrics], /metrics; port 0: a free one. A server with --tls-cert shows it over HTTPS.",
+    ),
+    click.option(
+        TOKEN_OPTION,
+        type=click.Path(path_type=Path),
+        help="Visitors of the dashboard must show the token in this file, once, as /?token=TOKEN, or in a "
+        "header (Authorization: Bearer TOKEN). Beyond this machine it is needed.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,9 @@ async def show(
 
         metrics = Metrics(run.settings.rounds, server.ledger)
         notes, exposition = [metrics.note], metrics.exposition
-    board = Dashboard(run.settings.rounds, server.ledger, options.token, exposition)
+    board = Dashboard(
+        run.settings.rounds, server.ledger, options.token, exposition, lambda: server.uplink_seconds
+    )
     notes.append(board.note)
 
     def note(event: ServerEvent) -> None:

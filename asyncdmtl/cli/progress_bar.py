@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from asyncdmtl.report.units import human_bytes
-from asyncdmtl.server.events import IncidentNoted, Joined, Planned, ServerEvent
+from asyncdmtl.server.events import DashboardListening, IncidentNoted, Joined, Planned, ServerEvent
 from asyncdmtl.server.records import RoundRecord
 
 
@@ -49,6 +49,8 @@ class RunProgress:
                 self._bar.update(self._task, description="joining")
             case Planned():
                 self._bar.update(self._task, description="training")
+            case DashboardListening():
+                self._bar.console.print(f"dashboard: {event.url}", soft_wrap=True, highlight=False)
             case IncidentNoted():
                 self._bar.console.print(f"worker {event.worker}: {event.reason}")
             case RoundRecord():

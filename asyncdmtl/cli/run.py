@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 import numpy as np
 
 from asyncdmtl.cli.command import command
+from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
@@ -32,6 +34,8 @@ from asyncdmtl.learning.selection import select_strength
 from asyncdmtl.learning.settings import AUTO, FEW_COUPLINGS, Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_across
+from asyncdmtl.net.addresses import parse_address
+from asyncdmtl.net.authentication import is_loopback
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.placement import Placement, natural_key
@@ -105,6 +109,7 @@ MOST_NAMES = 5
     "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw loads, objective and metric here."
 )
 @click.option("--save", type=click.Path(path_type=Path), help="Write the models of all tasks here (.npz).")
+@page_options
 def main(
     workers: int | None,
     copies: int | None,
@@ -112,6 +117,8 @@ def main(
     report_file: Path | None,
     plot_file: Path | None,
     save: Path | None,
+    dashboard: str | None,
+    dashboard_token_file: Path | None,
     format: str,
     **given: Any,
 ) -> None:
@@ -124,6 +131,7 @@ def main(
     check_outputs({"--report": report_file, "--plot": plot_file, "--save": save})
     check_picture(plot_file)
     given = given | {"links": make_links(given)}
+    shown = _dashboard(dashboard, dashboard_token_file)
     if loading.is_table(given["data"]):
         cut = {name: TABLE_CUT[name] for name in TABLE_CUT if given[name] is None}
         given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
@@ -137,7 +145,7 @@ def main(
     given["links"].check(given["strategy"])
     settings, prepared = _prepare(loaded, given)
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
-    record, models, spread = _train(chosen, wants, settings, given)
+    record, models, spread = _train(chosen, wants, settings, given, shown)
     report = report_run(record)
     report["models_spread"] = spread
     settings = record.settings
@@ -160,6 +168,14 @@ def main(
         emit({"event": "finished", "report": report})
     else:
         show_run(report)
+
+
+def _dashboard(address: str | None, token_file: Path | None) -> DashboardOptions | None:
+    """The options of the dashboard, which has no TLS here, and so is for this machine only."""
+    if address is not None and not is_loopback(host := parse_address(address, "--dashboard")[0]):
+        rule = "must be a loopback address, which `ssh -L` shows elsewhere; the dashboard of server has TLS"
+        raise UsageError("--dashboard", rule, host)
+    return dashboard_options(address, token_file, None, None, insecure=False)
 
 
 def _check_class_weight(given: dict[str, Any], loaded: loading.Loaded) -> None:
@@ -293,7 +309,11 @@ def _first(names: Sequence[str]) -> list[str]:
 
 
 def _train(
-    placement: Placement, wants: Sequence[str], settings: Settings, given: dict[str, Any]
+    placement: Placement,
+    wants: Sequence[str],
+    settings: Settings,
+    given: dict[str, Any],
+    shown: DashboardOptions | None,
 ) -> tuple[RunRecord, TaskModels, float]:
     """Run the server here and a process for each worker.
 
@@ -319,7 +339,8 @@ def _train(
             for worker, file, word in zip(placement.workers, files, wants, strict=True)
         }
         with RunProgress(settings.rounds) as progress:
-            record, _ = run(serve(options, workers, progress.note))
+            watch = None if shown is None else partial(show, shown, options)
+            record, _ = run(serve(options, workers, progress.note, watch=watch))
         exact = given["strategy"] != "linear"
         models, spread = _agreed_models([file for file in files if file.exists()], exact=exact)
     return record, models, spread

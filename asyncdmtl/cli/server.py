@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import command, together
-from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, show
+from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs, print_report
@@ -163,18 +163,7 @@ _security_options = together(
     metavar="HOST:PORT",
     help="Answer /healthz, /readyz and /metrics (Prometheus) over HTTP here; port 0: a free one. Plaintext.",
 )
-@click.option(
-    "--dashboard",
-    metavar="HOST:PORT",
-    help="Show the run in browsers at this address, and answer /healthz, /readyz and, with "
-    "asyncdmtl[metrics], /metrics; port 0: a free one. With --tls-cert, over HTTPS.",
-)
-@click.option(
-    "--dashboard-token-file",
-    type=click.Path(path_type=Path),
-    help="Visitors of the dashboard must show the token in this file, once, as /?token=TOKEN, or in a header "
-    "(Authorization: Bearer TOKEN). Beyond this machine it is needed.",
-)
+@page_options
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     listen: str,
@@ -330,7 +319,6 @@ def _say(event: ServerEvent) -> None:
         address = format_address(event.host, event.port)
         click.echo(f"run {event.run}: listening on {address}", err=True)
     elif isinstance(event, DashboardListening):
-        scheme = "https" if event.tls else "http"
-        click.echo(f"dashboard: {scheme}://{format_address(event.host, event.port)}/", err=True)
+        click.echo(f"dashboard: {event.url}", err=True)
     elif isinstance(event, Joined):
         click.echo(f"worker {event.worker} joined with {counted(event.partitions, 'partition')}", err=True)

@@ -14,7 +14,7 @@ from distributed.comm import get_address_host
 from asyncdmtl.dask.certificates import RunCertificate, trusting
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import LinkError, UsageError
-from asyncdmtl.launch.threads import LOOPBACK, TakePart, run_apart, serve
+from asyncdmtl.launch.threads import LOOPBACK, Endpoint, TakePart, run_apart, serve
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.authentication import WorkerSecurity, is_loopback
 from asyncdmtl.server.events import OnEvent
@@ -96,7 +96,7 @@ def run_on_workers(
     workers = {address: _pinned(client, address, data, read, certificate) for address, data in held.items()}
     tls = None if certificate is None else certificate.server_context()
     with MultiLock(names=[f"asyncdmtl {address}" for address in held], client=client):
-        return run_apart(serve(options, workers, on_event, host=host, port=port, tls=tls))
+        return run_apart(serve(options, workers, on_event, endpoint=Endpoint(host, port, tls)))
 
 
 def run_with_partitions(

@@ -10,7 +10,8 @@ import contextlib
 import secrets
 import ssl
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -41,6 +42,20 @@ TakePart = Callable[[str, int, bytes], Coroutine[Any, Any, TaskModels | None]]
 
 # The address at which the server of a run on this machine listens.
 LOOPBACK = "127.0.0.1"
+
+# A function that shows a run to others while a context lasts: of its server and the function for events that
+# it causes itself. The context gives the function that is called with all events of the run.
+Watch = Callable[[Server, OnEvent], AbstractAsyncContextManager[OnEvent]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server listens, and its TLS; port 0 takes a free port."""
+
+    host: str = LOOPBACK
+    port: int = 0
+    tls: ssl.SSLContext | None = None
+
 
 # Seconds that server and workers in one process wait for each other at most: a week. Threads cannot vanish as
 # machines can, but may compute for days, or sleep with a laptop.
@@ -94,30 +109,39 @@ async def serve(
     workers: Mapping[str, TakePart],
     on_event: OnEvent | None = None,
     *,
-    host: str = LOOPBACK,
-    port: int = 0,
-    tls: ssl.SSLContext | None = None,
+    endpoint: Endpoint | None = None,
+    watch: Watch | None = None,
 ) -> tuple[RunRecord, TaskModels]:
     """Serve a run, by default on the loopback interface, in which `workers` take part.
 
     If a worker fails before training has begun, the run ends. Later, the server goes on without the worker if
     it can. Returns and raises as `run_in_threads`.
     """
+    endpoint = Endpoint() if endpoint is None else endpoint
     address = asyncio.get_running_loop().create_future()
     training = False
+    notes = [] if on_event is None else [on_event]
 
     def note(event: ServerEvent) -> None:
         nonlocal training
         training = training or isinstance(event, Planned)
         if isinstance(event, Listening):
             address.set_result((event.host, event.port))
-        if on_event is not None:
-            on_event(event)
+        for each in notes:
+            each(event)
 
     # Hexadecimal text, since worker processes get the secret in an environment variable.
     secret = secrets.token_hex(32).encode()
-    security = ServerSecurity(Credentials(secret, {}, "this run"), tls)
-    server = asyncio.create_task(Server(options, note, security).run(host, port))
+    security = ServerSecurity(Credentials(secret, {}, "this run"), endpoint.tls)
+    made = Server(options, note, security)
+
+    async def watched() -> RunRecord:
+        async with contextlib.AsyncExitStack() as stack:
+            if watch is not None:
+                notes.append(await stack.enter_async_context(watch(made, note)))
+            return await made.run(endpoint.host, endpoint.port)
+
+    server = asyncio.create_task(watched())
     tasks: dict[str, asyncio.Task[TaskModels | None]] = {}
     try:
         await asyncio.wait([server, address], return_when=asyncio.FIRST_COMPLETED)

@@ -22,9 +22,10 @@ import math
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
+from statistics import median_low
 from typing import Any
 
 from asyncdmtl.errors import DisagreementError
@@ -59,6 +60,10 @@ MOST_NOTES = 50
 # connection still stands.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
+# A worker is slow if its uplinks come later than this multiple of the median of all, and by at least so many
+# seconds more: below that, chance decides.
+SLOW, LEAST_LATE = 2.0, 0.01
+
 # The mark in the page where a state may stand, and the headers by which the page may load nothing.
 _MARK = "null/*state*/"
 _POLICY = (
@@ -88,6 +93,8 @@ class Dashboard:
         Visitors must show it.
     exposition : callable, optional
         Returns the metrics of the run.
+    delays : callable, optional
+        Returns the seconds from the beginning of a round until each worker's uplink begins.
     """
 
     def __init__(
@@ -96,8 +103,10 @@ class Dashboard:
         ledger: Ledger,
         token: str | None = None,
         exposition: Callable[[], bytes] | None = None,
+        delays: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self._ledger = ledger
+        self._delays = delays
         self._changed = asyncio.Event()
         self._curve: list[tuple[int, float, float]] = []
         self._step = 1
@@ -154,9 +163,17 @@ class Dashboard:
 
     def state(self) -> dict[str, Any]:
         """The state of the run in plain JSON types."""
-        sums = self._ledger.workers()
+        sums, delays = self._ledger.workers(), self._delays()
+        present = {name for name, facts in self._workers.items() if facts["state"] == "present"}
+        slow = slow_workers({name: delay for name, delay in delays.items() if name in present})
         workers = [
-            {"name": name, **facts, **dict(zip(("up", "down"), sums.get(name, (0, 0)), strict=True))}
+            {
+                "name": name,
+                **facts,
+                **dict(zip(("up", "down"), sums.get(name, (0, 0)), strict=True)),
+                "uplink_seconds": delays.get(name),
+                **({"state": "slow"} if name in slow else {}),
+            }
             for name, facts in sorted(self._workers.items(), key=lambda item: natural_key(item[0]))
         ]
         return {
@@ -237,6 +254,20 @@ class Dashboard:
 
     def _note(self, round_: int | None, worker: str, text: str) -> None:
         self._notes.append({"round": round_, "worker": worker, "text": text})
+
+
+def slow_workers(delays: Mapping[str, float]) -> set[str]:
+    """The workers for whose uplinks the others wait: late by `SLOW` times the median, and not just by chance.
+
+    Parameters
+    ----------
+    delays : mapping of worker to float
+        Seconds from the beginning of a round until the worker's uplink begins.
+    """
+    if len(delays) < 2:
+        return set()
+    usual = median_low(delays.values())
+    return {name for name, delay in delays.items() if delay > SLOW * usual and delay - usual > LEAST_LATE}
 
 
 def _page() -> Answer:

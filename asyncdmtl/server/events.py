@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from asyncdmtl.net.addresses import format_address
+
 
 @dataclass(frozen=True)
 class ServerEvent:
@@ -53,6 +55,11 @@ class DashboardListening(ServerEvent):
     host: str
     port: int
     tls: bool
+
+    @property
+    def url(self) -> str:
+        """The address of the page for a browser."""
+        return f"{'https' if self.tls else 'http'}://{format_address(self.host, self.port)}/"
 
 
 @dataclass(frozen=True)

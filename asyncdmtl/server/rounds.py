@@ -110,6 +110,11 @@ class Rounds:
             finally:
                 await self._transfer.stop_multicast()
 
+    @property
+    def uplink_seconds(self) -> Mapping[str, float]:
+        """As `RowTransfer.uplink_seconds`."""
+        return self._transfer.uplink_seconds
+
     async def stop(self) -> None:
         """Give up the current round, and write a last checkpoint."""
         if self._writer is None or self._combining:

@@ -7,6 +7,7 @@ directions.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
@@ -26,6 +27,9 @@ from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
 
+# The share of the last round in the moving average of a worker's seconds: some five rounds count.
+NEW_SHARE = 0.2
+
 
 class RowTransfer:
     """Transfers the rows of all rounds of a run.
@@ -37,6 +41,11 @@ class RowTransfer:
         Compares the states that members hold.
     multicast : MulticastServer, optional
         Sends the rows that several members need to a group.
+
+    Attributes
+    ----------
+    uplink_seconds : dict of worker to float
+        Seconds from the beginning of a round until the worker's uplink begins: a moving average.
     """
 
     def __init__(
@@ -45,6 +54,7 @@ class RowTransfer:
         self.peers = peers
         self.states = states
         self.multicast = multicast
+        self.uplink_seconds: dict[str, float] = {}
         # The first round that each worker has made. Those that have taken part for longest win ties.
         self.established: dict[str, int] = {}
         # Each kind of work has an executor of its own, since its duration decides whether it goes to a
@@ -72,6 +82,11 @@ class RowTransfer:
         for member in assignment.members:
             self.established.setdefault(member.name, number)
         await self.peers.drain(assignment.members)
+
+    def note_uplink(self, worker: str, seconds: float) -> None:
+        """Note that the uplink of a worker began so many seconds after its round."""
+        before = self.uplink_seconds.get(worker, seconds)
+        self.uplink_seconds[worker] = before + NEW_SHARE * (seconds - before)
 
     async def settle(self, seconds: float) -> None:
         """Wait, at most `seconds`, until all listeners of the group have the last round."""
@@ -105,6 +120,7 @@ class RoundTransfer:
         self._side = assignment.side
         self._number = number
         self._listeners: frozenset[Member] = frozenset()
+        self._began = asyncio.get_running_loop().time()
 
     async def begin(self) -> None:
         """Receive the uploads, and compare them; then begin to send to the group, if there is one."""
@@ -199,6 +215,7 @@ class RoundTransfer:
         """The upload of member `k`, with the rows of the first range."""
         member = self._assignment.members[k]
         uplink = await self._peers.receive(member, Uplink)
+        self._owner.note_uplink(member.name, asyncio.get_running_loop().time() - self._began)
         self._check_place(member, uplink)
         digests = tuple(
             uplink.digests[start : start + VECTOR_DIGEST_BYTES]

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.data.encoding import Encoding
@@ -87,6 +87,11 @@ class Server:
         self._admission = Admission(
             self._run, options, self._membership, self.ledger, security, self._member_log, self._multicast
         )
+
+    @property
+    def uplink_seconds(self) -> Mapping[str, float]:
+        """As `RowTransfer.uplink_seconds`; empty before the first round."""
+        return {} if self._rounds is None else self._rounds.uplink_seconds
 
     async def run(self, host: str, port: int) -> RunRecord:
         """Listen on an address, train with the workers that join, and return the record of the run.

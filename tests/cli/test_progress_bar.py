@@ -10,7 +10,7 @@ from rich.console import Console
 from asyncdmtl.cli import progress_bar
 from asyncdmtl.cli.progress_bar import RunProgress
 from asyncdmtl.report.units import human_bytes
-from asyncdmtl.server.events import IncidentNoted, Joined, Left, Planned
+from asyncdmtl.server.events import DashboardListening, IncidentNoted, Joined, Left, Planned
 from asyncdmtl.server.records import RoundRecord
 
 PLANNED = Planned(0, 0, ("w0",), "relay", "1", "1", "1", "1", "1", "1", 1, (), "")
@@ -62,6 +62,12 @@ def test_incidents_are_printed_above_the_bar(terminal: Terminal) -> None:
         progress.note(Left("w2", "reset"))
     assert "worker w1: the connection was reset" in terminal.getvalue()
     assert "w2" not in terminal.getvalue()
+
+
+def test_the_address_of_the_dashboard_is_told(terminal: Terminal) -> None:
+    with RunProgress(3) as progress:
+        progress.note(DashboardListening("127.0.0.1", 7780, tls=False))
+    assert "dashboard: http://127.0.0.1:7780/" in terminal.getvalue()
 
 
 def test_strengths_that_are_tried_are_shown(terminal: Terminal) -> None:

@@ -34,7 +34,9 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make runs in this process, with workers as tasks."""
     asked.clear()
 
-    def in_process(placement: Placement, wants: Any, settings: Settings, given: dict[str, Any]) -> Any:
+    def in_process(
+        placement: Placement, wants: Any, settings: Settings, given: dict[str, Any], shown: Any
+    ) -> Any:
         asked.append((placement, settings))
         options = RunOptions(settings, given["strategy"], len(placement.workers))
         partitions = recipes.load(SPEC, seed=given["seed"]).partitions
@@ -79,6 +81,14 @@ def test_without_files_the_learning_curve_is_not_computed() -> None:
 
 
 @pytest.mark.usefixtures("_in_this_process")
+def test_the_dashboard_of_a_run_is_for_this_machine() -> None:
+    done = invoke("--dashboard=0.0.0.0:0")
+    assert isinstance(done.exception, UsageError)
+    assert "--dashboard must be a loopback address, which `ssh -L` shows" in str(done.exception)
+    done = invoke("--dashboard-token-file=token")
+    assert "--dashboard-token-file needs --dashboard" in str(done.exception)
+
+
 def test_outputs_are_checked_before_any_work() -> None:
     for words, message in (
         (["--report", "no/such/folder/r.json"], "--report must be in a directory that exists"),

@@ -4,7 +4,8 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,15 @@ from support.problems import make_partitions, make_settings, run_options
 from threadpoolctl import threadpool_info
 
 from asyncdmtl.errors import AuthenticationError, DataError, WaitError
-from asyncdmtl.launch.threads import run_in_threads
+from asyncdmtl.launch.threads import run_apart, run_in_threads, serve
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.learning.training import train
+from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.report.run_report import report_run
-from asyncdmtl.server.events import Listening, ServerEvent
+from asyncdmtl.server.events import DashboardListening, Listening, OnEvent, ServerEvent
 from asyncdmtl.server.records import RoundRecord, RunOptions
+from asyncdmtl.server.server import Server
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
 
@@ -69,6 +72,29 @@ def test_a_run_whose_coefficients_are_all_0_has_the_critical_strength(strategy: 
 async def test_it_may_be_called_where_a_loop_is_running() -> None:
     record, _ = run_in_threads(options(), stored(make_partitions(6, "squared")))
     assert len(record.rounds) == 3
+
+
+def test_a_run_may_be_watched() -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def watch(server: Server, on_event: OnEvent) -> AsyncIterator[OnEvent]:
+        on_event(DashboardListening("127.0.0.1", 7780, tls=False))
+        yield lambda event: seen.append(event.name)
+        seen.append(f"{len(server.uplink_seconds)} workers")
+
+    partition = make_partitions(1, "squared")[0]
+
+    async def take_part(host: str, port: int, secret: bytes) -> Any:
+        security = WorkerSecurity(secret)
+        return await Worker(WorkerOptions("w0"), [partition], security).run(host, port)
+
+    told: list[str] = []
+    only = run_options(settings=make_settings(), workers=1)
+    run_apart(serve(only, {"w0": take_part}, lambda event: told.append(event.name), watch=watch))
+    assert told == ["dashboard", *seen[:-1]]
+    assert seen[0] == "listening"
+    assert seen[-1] == "1 workers"
 
 
 def test_a_worker_that_cannot_begin_ends_the_run_with_its_own_error() -> None:

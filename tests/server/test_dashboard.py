@@ -8,7 +8,7 @@ import pytest
 
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server import dashboard
-from asyncdmtl.server.dashboard import MOST_NOTES, MOST_POINTS, Dashboard, page
+from asyncdmtl.server.dashboard import MOST_NOTES, MOST_POINTS, Dashboard, page, slow_workers
 from asyncdmtl.server.events import IncidentNoted, Joined, Left, Listening, Planned, Refused, Waiting
 from asyncdmtl.server.records import RoundRecord
 
@@ -37,7 +37,9 @@ def test_the_state_follows_the_events() -> None:
     assert (state["run"], state["phase"], state["round"], state["objective"]) == ("r1", "training", 1, 0.5)
     assert state["residual"] is None
     assert state["plan"]["uplink_bound"] == "3/2"
-    assert state["workers"] == [{"name": "w0", "partitions": 3, "state": "lost", "up": 12, "down": 0}]
+    assert state["workers"] == [
+        {"name": "w0", "partitions": 3, "state": "lost", "up": 12, "down": 0, "uplink_seconds": None}
+    ]
     assert state["notes"] == [{"round": None, "worker": "w9", "text": "refused: no secret"}]
     made.note(Waiting(1, ("p0",), 60.0))
     assert made.state()["phase"] == "waiting"
@@ -118,3 +120,30 @@ async def test_probes_are_answered_without_the_token_that_metrics_ask_for() -> N
         bearer = "Authorization: Bearer 0123456789abcdef\r\n"
         assert await ask("/metrics", bearer) == (200, b"asyncdmtl_ready 1.0\n")
         await made.close("finished")
+
+
+@pytest.mark.parametrize(
+    ("delays", "slow"),
+    [
+        ({}, set()),
+        ({"a": 9.0}, set()),
+        ({"a": 0.1, "b": 0.1, "c": 0.25}, {"c"}),
+        ({"a": 0.1, "b": 0.3}, {"b"}),
+        ({"a": 0.001, "b": 0.001, "c": 0.009}, set()),  # by chance
+        ({"a": 0.2, "b": 0.2, "c": 0.3}, set()),
+    ],
+)
+def test_a_worker_is_slow_if_the_others_wait_for_it(delays: dict[str, float], slow: set[str]) -> None:
+    assert slow_workers(delays) == slow
+
+
+def test_a_slow_worker_is_marked_while_it_is_present() -> None:
+    delays = {"w2": 0.1, "w10": 0.5, "w11": 9.0}
+    made = Dashboard(1000, Ledger(), delays=lambda: delays)
+    for name in delays:
+        made.note(Joined(name, 3))
+    made.note(IncidentNoted(1, "w11", "LinkError", "lost"))
+    workers = made.state()["workers"]
+    assert [(worker["name"], worker["state"], worker["uplink_seconds"]) for worker in workers] == [
+        ("w2", "present", 0.1), ("w10", "slow", 0.5), ("w11", "lost", 9.0),
+    ]  # fmt: skip

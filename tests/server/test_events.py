@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asyncdmtl.server import events
-from asyncdmtl.server.events import IncidentNoted, Joined, Planned, ServerEvent
+from asyncdmtl.server.events import DashboardListening, IncidentNoted, Joined, Planned, ServerEvent
 from asyncdmtl.server.records import RoundRecord
 
 
@@ -19,6 +19,11 @@ def test_an_event_is_its_name_and_its_attributes() -> None:
         "reason": "why",
     }
     assert RoundRecord(0, 0.5, 1.0, 10, 20, 0.25).as_json()["event"] == "round"
+
+
+def test_the_address_of_a_dashboard_is_that_of_its_page() -> None:
+    assert DashboardListening("127.0.0.1", 7780, tls=False).url == "http://127.0.0.1:7780/"
+    assert DashboardListening("::1", 7780, tls=True).url == "https://[::1]:7780/"
 
 
 def test_events_can_be_written_as_json() -> None:

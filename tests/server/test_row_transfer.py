@@ -271,6 +271,18 @@ async def test_the_first_round_of_each_worker_is_remembered_for_ties() -> None:
     assert run.transfer.established == dict.fromkeys(OWN, 0) | {"w1": -3}
 
 
+async def test_the_delay_of_each_uplink_is_averaged() -> None:
+    run = Run()
+    run.say()
+    async with run.transfer.round(run.assignment, 0):
+        pass
+    assert set(run.transfer.uplink_seconds) == set(OWN)
+    assert all(0.0 <= seconds < 60.0 for seconds in run.transfer.uplink_seconds.values())
+    run.transfer.note_uplink("new", 2.0)
+    run.transfer.note_uplink("new", 1.0)
+    assert run.transfer.uplink_seconds["new"] == pytest.approx(1.8)
+
+
 @pytest.mark.usefixtures("many_ranges")
 async def test_listeners_are_sent_no_rows_over_their_connections() -> None:
     group = Group()
