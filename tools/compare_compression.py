@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from results import Table, results_option, write_results
 
 from asyncdmtl.data import loading
-from asyncdmtl.exchange.strategies import codes_whole_tasks
+from asyncdmtl.exchange.strategies import codable_units
 from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.metrics import metrics_for, score
 from asyncdmtl.learning.problem import Problem
@@ -57,7 +57,7 @@ def main(
         infos = [part.info(settings) for part in prepared.partitions]
         problem = Problem(settings, infos)
         placement = Placement.cyclic(workers, len(infos), copies)
-        plan = make_plan(placement, "relay", tasks=problem.task_of, whole_tasks=codes_whole_tasks(settings))
+        plan = make_plan(placement, "relay", tasks=problem.task_of, units=codable_units(settings))
         vector = plan.vector_format(problem.wire.length, problem.wire.dtype).padded_bytes
         trained = train(prepared.partitions, settings)
         metric = metrics_for(settings.loss)[0]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.exchange.sides import ServerSide, SideOptions, Upload, WorkerSide
-from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
+from asyncdmtl.exchange.strategies import codable_units, strategy_of
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
@@ -175,8 +175,8 @@ def _frozen_rounds(
         if strategy == "linear":
             plan = make_linear_plan(placement, problem.linear_target)
         else:
-            whole_tasks = codes_whole_tasks(settings)
-            plan = make_plan(placement, strategy, tasks=problem.task_of, whole_tasks=whole_tasks)
+            units = codable_units(settings)
+            plan = make_plan(placement, strategy, tasks=problem.task_of, units=units)
         recipe, digest = recipe_and_digest(plan)
         server = strategy_of(plan).server_side(plan, problem, options=SideOptions(grouped))
         received = rebuild(recipe, digest)

@@ -168,8 +168,19 @@ def job(number: int) -> str:
     return f"{', '.join(told)} the bound of the job"
 
 
+def halvings(own: list[int]) -> list[list[list[int]]]:
+    """All ways to split a task into nodes of its tree: the whole, or splits of both halves."""
+    if len(own) == 1:
+        return [[own]]
+    middle = (len(own) + 1) // 2
+    return [[own], *(a + b for a, b in product(halvings(own[:middle]), halvings(own[middle:])))]
+
+
 def sums(number: int) -> str:
-    """The loads of today's units beside those of the best sums, which no plan uses (docs/planning.md)."""
+    """Plans with sums: no choice of nodes of the tree has a smaller uplink, and what travels is decoded.
+
+    The result also says whether sums lower the uplink, and whether sums of any partitions would.
+    """
     placement, tasks = random_job(number, 5)
     K, owned = len(placement.workers), range(max(tasks) + 1)
     partitions = [[n for n, task in enumerate(tasks) if task == t] for t in owned]
@@ -185,13 +196,36 @@ def sums(number: int) -> str:
                 centrals.append(len(held))
         return min(relays), min(centrals)
 
+    whole = best([[[[n] for n in own], [own]] for own in partitions])
+    tree = best([halvings(own) for own in partitions])
+    plans = [make_plan(placement, name, tasks=tasks, units="sums") for name in ("relay", "central")]
+    loads = tuple(plan.uplink_load for plan in plans)
+    require(list(loads) == list(tree), (number, loads, tree))
+    weights = [1 + n % 3 for n in range(len(tasks))]
+    V = np.random.default_rng(number).integers(0, 100, (len(tasks), 6))
+    for plan in plans:
+        require(plan.uplink_bound <= plan.uplink_load, (number, plan.uplink_bound, plan.uplink_load))
+        groups = [plan.units.parts(unit, partitions) for unit in range(len(plan.units.holders))]
+        require(sorted(n for group in groups for n in group) == list(range(len(tasks))), (number, groups))
+        coded = np.array([sum(weights[n] * V[n] for n in group) for group in groups])
+        rows = [plan.encode(k, coded[list(held)]) for k, held in enumerate(plan.units.held)]
+        if plan.strategy == "central":
+            found = plan.collect(dict(enumerate(rows)), 6, coded.dtype)
+            require(np.array_equal(found, coded), (number, "collected"))
+            continue
+        down = plan.recombine(rows)
+        for k, delivery in enumerate(plan.deliveries):
+            found = plan.decode(k, down[list(delivery.rows)], coded[list(delivery.known)])
+            require(np.array_equal(found, coded[list(delivery.wanted)]), (number, k))
     splits = [list(set_partitions(own)) for own in partitions]
     if prod(map(len, splits)) > MOST_SPLITS:
-        return "too many sums to try"
-    today = best([[[[n] for n in own], [own]] for own in partitions])
-    ours, theirs = best(splits)
-    relay = "as today" if ours == today[0] else "lower" if 3 * ours > 2 * today[0] else "lower by 1/3 or more"
-    return f"with sums: relay {relay}, central {'as today' if theirs == today[1] else 'lower'}"
+        return "sums of any partitions are too many to try"
+    free = best(splits)
+    told = []
+    for i, name in enumerate(("relay", "central")):
+        more = " (with any sums lower)" if free[i] < tree[i] else ""
+        told.append(f"{name} {'lower' if tree[i] < whole[i] else 'as with whole tasks'}{more}")
+    return ", ".join(told)
 
 
 def silent(number: int) -> str:

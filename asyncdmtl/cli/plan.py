@@ -13,11 +13,13 @@ from asyncdmtl.cli.command import command
 from asyncdmtl.cli.link_options import max_overhead_option
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement_file import read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_costs import predicted_costs
 from asyncdmtl.report.plan_pictures import plot_plan
@@ -45,6 +47,12 @@ LINEAR_PARTITIONS = 60
     type=click.Choice(("load", "cost", "makespan")),
     default="load",
     help="Minimise the load, the cost (table prices in FILE) or the time of a relay's uplink (speeds).",
+)
+@click.option(
+    "--aggregate",
+    type=click.Choice(tuple(AGGREGATES)),
+    default="mean",
+    help="The aggregate of a task's updates; for the mean, sums of some of them may travel.",
 )
 @click.option(
     "--combinations",
@@ -88,6 +96,7 @@ def main(
     network: Any,
     max_overhead: Fraction,
     minimise: str,
+    aggregate: str,
     combinations: int | None,
     features: int | None,
     loss: str,
@@ -116,7 +125,8 @@ def main(
     request = read_request(file)
     weights = weights_of(request, minimise)
     wishes = {"max_overhead": max_overhead, "silent": silent, "wants": request.wants, **weights}
-    candidates = list(compare(request.placement, request.tasks, **wishes))
+    units: UnitKind = "sums" if aggregate == "mean" else "tasks"
+    candidates = list(compare(request.placement, request.tasks, units=units, **wishes))
     own = "own" in (request.wants or ())
     if combinations is not None and own:
         raise UsageError("--combinations", "cannot be given where workers want own", combinations)
@@ -126,12 +136,12 @@ def main(
     if minimise == "makespan" and strategy == "auto":
         strategy = "relay"
     chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
-    report = report_strategies(request, candidates, network, chosen, weights)
+    report = report_strategies(request, candidates, network, chosen, weights, units)
     if features is not None and rounds is not None:
         bits = None if rate is None else rate * 1e6
         report["costs"] = predicted_costs(report["strategies"], network, features + 1, rounds, bits)
     try:
-        plan = make_plan(request.placement, chosen, tasks=request.tasks, seed=seed, **wishes)
+        plan = make_plan(request.placement, chosen, tasks=request.tasks, units=units, seed=seed, **wishes)
     except PlanError:
         # Bounds and loads follow without matrices, so they are shown even if there is no plan.
         _print(report, format)

@@ -27,6 +27,7 @@ from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.units import sum_name, summed_partitions
 
 # The workers that have sent the same digest and loss of a partition or task, by these.
 Claims = dict[tuple[bytes, float], list[str]]
@@ -125,15 +126,16 @@ class CodedServerSide(ServerSide):
             self._digests = [confirmed[g] for g in range(len(confirmed))]
             return
         workers, N = self.plan.placement.workers, len(self.plan.placement.partitions)
-        claims: list[Claims] = [{} for _ in range(N + len(self.problem.tasks))]
+        count = N + len(self.problem.tasks) + len(self.plan.sums)
+        claims: list[Claims] = [{} for _ in range(count)]
         for worker, told, upload in zip(workers, self._groups.digests_of, uploads, strict=True):
-            # Each update has a loss; aggregates of tasks, which come after the updates, have none.
+            # Each update has a loss; aggregates of tasks and sums, which come after the updates, have none.
             losses = chain(upload.losses, repeat(0.0))
             for what, digest, loss in zip(told, upload.digests, losses, strict=False):
                 claims[what].setdefault((digest, loss), []).append(worker)
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.
         self._refuse_disagreement(claims[:N], self._partitions_told(), established)
-        self._refuse_disagreement(claims[N:], self._tasks_told(), established)
+        self._refuse_disagreement(claims[N:], [*self._tasks_told(), *self._sums_told()], established)
         self._digests = [next(iter(claims[what]))[0] for what in self._groups.of_units]
         self._agree_on_measures(uploads)
 
@@ -164,6 +166,11 @@ class CodedServerSide(ServerSide):
             (task, tuple(names[n] for n in parts))
             for task, parts in zip(self.problem.tasks, self.problem.partitions_of, strict=True)
         ]
+
+    def _sums_told(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The sums that are units, each with the names of its partitions."""
+        each = summed_partitions(self.plan.placement, self.plan.tasks, self.plan.sums)
+        return [(sum_name(names), tuple(names)) for names in each]
 
     def _refuse_disagreement(
         self,
@@ -248,6 +255,7 @@ class CentralServerSide(CodedServerSide):
         super().__init__(plan, problem, options)
         self._chosen_rows, self._collect = plan.coders.collector()
         self._units = self._format.allocate(len(plan.units.holders))
+        self._coded = plan.units.coded_spans(problem.partitions_of)
         self._results = self._down_format.allocate(len(problem.tasks))
 
     def put(self, i: int, rows: Sequence[Bytes]) -> None:
@@ -260,10 +268,11 @@ class CentralServerSide(CodedServerSide):
         units: Vectors = self._format.vectors(self._units)  # type: ignore[assignment]
         self._check_decoded(units)
         results: Vectors = self._down_format.vectors(self._results)  # type: ignore[assignment]
-        units_of = self.plan.units.units_of_tasks(self.problem.partitions_of)
         aggregates = [
-            units[own[0]] if t in self.plan.units.aggregated else self.problem.aggregate(t, units[list(own)])
-            for t, own in enumerate(units_of)
+            units[next(iter(coded.values()))]
+            if len(coded) == 1
+            else self.problem.aggregate(t, units[list(coded.values())], tuple(coded))
+            for t, coded in enumerate(self._coded)
         ]
         self._use(aggregates, results, last)
         self._digests = [self._digest(result) for result in results]
@@ -283,7 +292,8 @@ class CentralServerSide(CodedServerSide):
             if groups.of_groups(decoded, numbered) != tuple(self._digests[g] for g in decoded):
                 raise UnconfirmedError("the server decoded other updates than their holders computed")
             return
-        names = self.plan.units.names(self.plan.placement.partitions, self.problem.tasks)
+        plan = self.plan
+        names = plan.units.names(plan.placement, self.problem.tasks, plan.tasks)
         claims = zip(names, made, self._digests, strict=True)
         wrong = [(u, name) for u, (name, digest, claim) in enumerate(claims) if digest != claim]
         if wrong:

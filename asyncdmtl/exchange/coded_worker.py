@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.spans import Span
 
 
 class CodedWorkerSide(WorkerSide):
@@ -52,7 +54,7 @@ class CodedWorkerSide(WorkerSide):
         self.trainer = trainer
         self._problem = problem = trainer.problem
         self._compressed = problem.settings.compression != "none"
-        if plan.aggregated and self._compressed:
+        if (plan.aggregated or plan.sums) and self._compressed:
             raise CodingError("a plan that codes aggregates of tasks cannot serve compressed updates")
         self._helps = worker in plan.helpers
         self._delivery = plan.deliveries[worker]
@@ -157,21 +159,25 @@ class CodedWorkerSide(WorkerSide):
         return np.zeros((len(own), self._problem.wire.length), self._format.dtype)
 
     def _fill_units(self) -> list[Vectors]:
-        """Fill the units that are no views of the updates; return the units that are aggregates, by task."""
+        """Fill the units that are no views of the updates; return those that are aggregates or sums."""
         if self._updates_are_units:
             return []
-        units = self.plan.units
+        units, partitions_of = self.plan.units, self._problem.partitions_of
+        first, last = len(units.updates), len(units.updates) + len(units.aggregated)
         updates = dict(zip(self.trainer.own, self._own_updates, strict=True))
-        aggregates = []
+        combined = []
         for unit, vector in sorted(self._own_units.items(), key=lambda item: item[0]):
-            if unit < len(units.updates):
-                vector[:] = updates[units.updates[unit]]
+            own = [updates[n] for n in units.parts(unit, partitions_of)]
+            if unit < first:
+                vector[:] = own[0]
+                continue
+            if unit < last:
+                vector[:] = self._problem.aggregate(units.aggregated[unit - first], np.stack(own))
             else:
-                (task,) = units.aggregates_in([unit])
-                own = [updates[n] for n in self._problem.partitions_of[task]]
-                vector[:] = self._problem.aggregate(task, np.stack(own))
-                aggregates.append(vector)
-        return aggregates
+                part = units.sums[unit - last]
+                vector[:] = self._problem.partial_sum(part.task, part.span, own)
+            combined.append(vector)
+        return combined
 
     def models(self) -> TaskModels:
         """The models of all tasks; of none, if this worker wants none."""
@@ -249,6 +255,10 @@ class AggregatingWorkerSide(CodedWorkerSide):
     def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
         """Sort vectors, given by their columns in the downlink matrix, by task."""
 
+    def _spans(self, t: int) -> Sequence[Span] | None:
+        """The partitions of task `t` that each of its vectors stands for; None for one each."""
+        return None
+
     def _collect_known(self) -> None:
         vectors = self._known_vectors()
         wanted = self.plan.packed_order(self._delivery.wanted)
@@ -267,17 +277,21 @@ class AggregatingWorkerSide(CodedWorkerSide):
 
     def _aggregates(self, cols: slice) -> list[Vectors]:
         """The aggregates of all tasks in the columns `cols`."""
-        return [self._aggregate(t, vectors, cols) for t, vectors in enumerate(self._vectors_by_task)]
+        return [
+            self._aggregate(t, vectors, cols, self._spans(t))
+            for t, vectors in enumerate(self._vectors_by_task)
+        ]
 
-    def _aggregate(self, t: int, vectors: Sequence[Vectors], cols: slice) -> Vectors:
-        """The aggregate of one task, from its updates, or as it was received if aggregates travel."""
+    def _aggregate(
+        self, t: int, vectors: Sequence[Vectors], cols: slice, spans: Sequence[Span] | None = None
+    ) -> Vectors:
+        """The aggregate of one task, from its updates and sums, or as it was received if it travels."""
         if len(vectors) == 1 and not self._compressed:
             return vectors[0][cols]
-        updates = [
-            self.trainer.unpacked(n, v)[cols]
-            for n, v in zip(self._problem.partitions_of[t], vectors, strict=True)
-        ]
-        return self._problem.aggregate(t, np.stack(updates))
+        if self._compressed:
+            own = zip(self._problem.partitions_of[t], vectors, strict=True)
+            vectors = [self.trainer.unpacked(n, v) for n, v in own]
+        return self._problem.aggregate(t, np.stack([v[cols] for v in vectors]), spans)
 
 
 class RelayWorkerSide(AggregatingWorkerSide):
@@ -300,12 +314,19 @@ class RelayWorkerSide(AggregatingWorkerSide):
     def _known_vectors(self) -> dict[int, Vectors]:
         return dict(self._own_units)
 
+    @cached_property
+    def _coded(self) -> list[dict[Span, int]]:
+        return self.plan.units.coded_spans(self._problem.partitions_of)
+
+    def _spans(self, t: int) -> Sequence[Span]:
+        return tuple(self._coded[t])
+
     def _by_task(self, vectors: dict[int, Vectors]) -> list[list[Vectors]]:
-        units_of = self.plan.units.units_of_tasks(self._problem.partitions_of)
-        return [[vectors[unit] for unit in units] for units in units_of]
+        return [[vectors[unit] for unit in coded.values()] for coded in self._coded]
 
     def _names(self) -> Sequence[str]:
-        return self.plan.units.names(self.plan.placement.partitions, self._problem.tasks)
+        plan = self.plan
+        return plan.units.names(plan.placement, self._problem.tasks, plan.tasks)
 
 
 class UncodedWorkerSide(RelayWorkerSide):

@@ -17,14 +17,14 @@ from dataclasses import replace
 from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError, Upload
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.units import whole_holders
+from asyncdmtl.plan.units import partitions_of_tasks
 
 
 class DigestGroups:
     """The groups of a plan, and what each worker sends.
 
-    Digests are numbered: `n` for the update of partition n, and `N + t` for the aggregate of task t where
-    aggregates are units.
+    Digests are numbered: `n` for the update of partition n, `N + t` for the aggregate of task t where
+    aggregates are units, and `N + T + i` for sum i of the plan.
 
     Parameters
     ----------
@@ -35,25 +35,28 @@ class DigestGroups:
     Attributes
     ----------
     digests_of : tuple of tuple of int
-        The numbers of the digests that each worker can compute: of its updates, then of its aggregates.
+        The numbers of the digests that each worker can compute: of its updates, then of its aggregates and
+        sums.
     of_units : tuple of int
         The number of each unit's digest.
     groups : tuple of tuple of int
-        The numbers of the digests in each group. The last groups have updates that are no units, of tasks
-        that not all of their holders store whole.
+        The numbers of the digests in each group. The last groups have updates that are no units, whose
+        aggregate or sum not all of their holders can compute.
     held : tuple of tuple of int
         The groups that each worker holds.
     """
 
     def __init__(self, plan: Plan, digest: Digest) -> None:
         units, placement, N = plan.units, plan.placement, len(plan.placement.partitions)
+        partitions_of = partitions_of_tasks(plan.tasks)
         self._digest = digest
         self._stored = placement.stored
+        sums = range(N + len(partitions_of), N + len(partitions_of) + len(units.sums))
+        self.of_units = (*units.updates, *(N + t for t in units.aggregated), *sums)
         self.digests_of = tuple(
-            (*stored, *(N + t for t in units.aggregates_in(held)))
+            (*stored, *(self.of_units[unit] for unit in held if unit >= len(units.updates)))
             for stored, held in zip(placement.stored, units.held, strict=True)
         )
-        self.of_units = (*units.updates, *(N + t for t in units.aggregated))
         receivers: list[list[int]] = [[] for _ in self.of_units]
         if plan.broadcasts == "updates":
             for k, delivery in enumerate(plan.deliveries):
@@ -62,11 +65,11 @@ class DigestGroups:
         found: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
         for number, H, receiving in zip(self.of_units, units.holders, receivers, strict=True):
             found.setdefault((H, tuple(receiving)), []).append(number)
-        whole, aggregated = whole_holders(placement, plan.tasks), set(units.aggregated)
         beside: dict[tuple[int, ...], list[int]] = {}
-        for n, (task, H) in enumerate(zip(plan.tasks, placement.holders, strict=True)):
-            if task in aggregated and whole[task] != H:
-                beside.setdefault(H, []).append(n)
+        for unit, covering in enumerate(units.holders):
+            for n in units.parts(unit, partitions_of):
+                if (H := placement.holders[n]) != covering:
+                    beside.setdefault(H, []).append(n)
         self.groups = (*map(tuple, found.values()), *map(tuple, beside.values()))
         holders, K = (*(H for H, _ in found), *beside), len(placement.workers)
         self.held = _by_worker(K, holders)

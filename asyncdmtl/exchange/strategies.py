@@ -39,6 +39,7 @@ from asyncdmtl.plan.parameters import Strategy
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
+from asyncdmtl.plan.units import UnitKind
 
 # If the smallest possible uplink load takes more packets than this, all partitions together, a plan may
 # exceed it by `LOAD_OVERHEAD`: with more packets, matrices cost more time than the last percent of the load
@@ -58,7 +59,7 @@ def affordable_overhead(
     tasks: Sequence[int] | None = None,
     strategy: Strategy = "relay",
     *,
-    whole_tasks: bool = True,
+    units: UnitKind = "tasks",
     wants: Mapping[str, str] | None = None,
     links: Links = EQUAL_LINKS,
 ) -> Fraction:
@@ -69,7 +70,7 @@ def affordable_overhead(
 
     Parameters
     ----------
-    tasks, strategy, whole_tasks, wants
+    tasks, strategy, units, wants
         As for `make_plan`.
     links : Links, optional
         With prices or speeds, the share is that of the cost or the time, and the first of `LINK_OVERHEADS`
@@ -82,23 +83,25 @@ def affordable_overhead(
     if strategy != "relay":
         return least
     weights = links.weights(placement)
-    wishes = UplinkWishes(whole_tasks=whole_tasks, helpers=helpers_of(placement, wants), **weights)
+    wishes = UplinkWishes(units=units, helpers=helpers_of(placement, wants), **weights)
     tasks = range(len(placement.partitions)) if tasks is None else tasks
     chosen = choose_units(placement, tasks, strategy, wishes)
     wider = [share for share in (LINK_OVERHEADS if weights else (LOAD_OVERHEAD,)) if share > least]
     for share in (least, *wider[:-1]):
         try:
-            units, rates = choose_rates(chosen, strategy, replace(wishes, max_overhead=share))
+            coded, rates = choose_rates(chosen, strategy, replace(wishes, max_overhead=share))
         except PlanError:  # It would take more packets than a plan may have.
             continue
-        if rates.subpackets * len(units.holders) // units.merged <= MOST_PACKETS:
+        if rates.subpackets * len(coded.holders) // coded.merged <= MOST_PACKETS:
             return share
     return wider[-1] if wider else least
 
 
-def codes_whole_tasks(settings: Settings) -> bool:
-    """Whether workers may code aggregates of tasks. They may not if updates are compressed."""
-    return settings.compression == "none"
+def codable_units(settings: Settings) -> UnitKind:
+    """The units that workers may code: only updates if these are compressed, sums if they are averaged."""
+    if settings.compression != "none":
+        return "updates"
+    return "sums" if settings.aggregate == "mean" else "tasks"
 
 
 class ExchangeStrategy(ABC):
@@ -219,8 +222,8 @@ class _Coded(ExchangeStrategy):
         """A plan whose uplink exceeds the minimum by at most the share `affordable_overhead`."""
         from asyncdmtl.plan.planner import make_plan
 
-        tasks, whole_tasks = problem.task_of, codes_whole_tasks(problem.settings)
-        wishes: dict[str, Any] = {"whole_tasks": whole_tasks, "wants": wants}
+        tasks, units = problem.task_of, codable_units(problem.settings)
+        wishes: dict[str, Any] = {"units": units, "wants": wants}
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
         # If the server checks updates under `central`, the plan is one for a while only.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)

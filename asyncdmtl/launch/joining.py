@@ -15,7 +15,7 @@ from typing import Any
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload
-from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
+from asyncdmtl.exchange.strategies import codable_units, strategy_of
 from asyncdmtl.launch.threads import best_told, merged, run_apart
 from asyncdmtl.learning.outcome import settled
 from asyncdmtl.learning.settings import Settings
@@ -159,7 +159,7 @@ def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
         settings=settled(problem.settings, outcome),
         encoding=Encoding.empty(),
         plan=plan,
-        candidates=compare(plan.placement, problem.task_of, whole_tasks=codes_whole_tasks(problem.settings)),
+        candidates=compare(plan.placement, problem.task_of, units=codable_units(problem.settings)),
         problem=problem,
         vector_bytes=server.vector_bytes,
         down_vector_bytes=server.down_vector_bytes,

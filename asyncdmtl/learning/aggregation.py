@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from asyncdmtl.arithmetic import sums
 from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.solving import triangular_factor
 from asyncdmtl.arithmetic.spectral import eigh
-from asyncdmtl.arrays import Floats
+from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.plan.spans import Span
 
 Aggregate = Callable[[Floats, Floats], Floats]
 
@@ -39,16 +41,61 @@ _TOO_LONG = 1e150
 
 
 def mean(updates: Floats, weights: Floats) -> Floats:
-    """`Σ_n weight_n · v_n / Σ_n weight_n`, summed in the order given.
+    """`Σ_n weight_n · v_n / Σ_n weight_n`, summed along the tree of `asyncdmtl.plan.spans`.
 
     For gradients it is the gradient of the task's mean loss, so that a run is exact proximal gradient
     descent. It is not robust: a single wrong update can move it anywhere.
     """
-    z: Floats = updates[0] * weights[0]
-    for v, weight in zip(updates[1:], weights[1:], strict=True):
-        z += v * weight
-    z /= float(sums.total(weights))
+    return mean_of_sums({Span(i, i + 1): v for i, v in enumerate(updates)}, weights, updates.dtype)
+
+
+def mean_of_sums(parts: Mapping[Span, Vectors], weights: Floats, dtype: np.dtype[Any]) -> Floats:
+    """`mean` from sums of some updates (`weighted_sum`), which have taken their place.
+
+    Parameters
+    ----------
+    parts : mapping of Span to (d,) array
+        The update of each single partition, and sums for longer spans: together all partitions, each once.
+    weights : (n,) float64 array
+        The weights of all partitions.
+    dtype : numpy dtype
+        The dtype in which sums may travel, and to which each is rounded, whether or not it travels.
+    """
+    z = weighted_sum(Span(0, len(weights)), parts, weights, dtype)
+    z /= float(sums.total(_scaled(weights)))
     return z
+
+
+def weighted_sum(span: Span, parts: Mapping[Span, Vectors], weights: Floats, dtype: np.dtype[Any]) -> Floats:
+    """`Σ_{n∈span} weight_n · v_n` along the tree, with all weights scaled by the same power of two.
+
+    Parameters are those of `mean_of_sums`. The sums of nodes below `span` are rounded to `dtype`, so that the
+    result does not depend on which of them were given; the result is not yet rounded.
+    """
+    scaled = _scaled(weights)
+
+    def term(part: Span) -> Floats:
+        """The term that a node adds to the sum of its parent."""
+        if part in parts:
+            given: Floats = parts[part].astype(np.float64)
+            if part.single:
+                given *= float(scaled[part.start])
+            return given
+        return joined(part).astype(dtype, copy=False).astype(np.float64, copy=False)
+
+    def joined(part: Span) -> Floats:
+        first, second = map(term, part.halves)
+        first += second
+        return first
+
+    return term(span) if span in parts else joined(span)
+
+
+def _scaled(weights: Floats) -> Floats:
+    """The weights, scaled by a power of two so that sums of updates can only overflow if the mean does."""
+    _, exponent = np.frexp(sums.total(weights))
+    scaled: Floats = np.ldexp(weights, 1 - int(exponent))
+    return scaled
 
 
 def median(updates: Floats, weights: Floats) -> Floats:

@@ -16,7 +16,7 @@ from asyncdmtl.arithmetic.solving import solve
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE
+from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE, mean_of_sums, weighted_sum
 from asyncdmtl.learning.candidates import CandidatesWire, descent_numbers
 from asyncdmtl.learning.compression import Wire
 from asyncdmtl.learning.couplings.base import Coupling
@@ -39,6 +39,7 @@ from asyncdmtl.learning.updates import (
     statistics_layout,
 )
 from asyncdmtl.plan.placement import natural_key
+from asyncdmtl.plan.spans import Span
 
 # Bytes of a trainer's state besides the models: four float64 for FISTA's t, momentum, residual and steps.
 SCALAR_BYTES = 32
@@ -244,7 +245,9 @@ class Problem:
             return 0.0
         return SEPARATED * _LOG_2 * len(self.tasks)
 
-    def aggregate(self, t: int, updates: NDArray[Any]) -> NDArray[Any]:
+    def aggregate(
+        self, t: int, updates: NDArray[Any] | Sequence[NDArray[Any]], spans: Sequence[Span] | None = None
+    ) -> NDArray[Any]:
         """`z_t = ψ(v_n : n ∈ S_t)`, the aggregate of a task.
 
         Parameters
@@ -253,22 +256,51 @@ class Problem:
             The index of the task.
         updates : (|S_t|, d) array of the run's dtype, or vectors of bytes for statistics
             In ascending order of `n`.
+        spans : sequence of Span, optional
+            The partitions that each vector stands for, if some vectors are results of `partial_sum`.
 
         Returns
         -------
         (d,) array of the run's dtype. For a single update it is that update itself, not a copy.
         """
         if isinstance(self.wire, StatisticsWire):
-            vectors: Sequence[NDArray[Any]] = list(updates)
-            return pool(vectors, self.wire.layout, f"task {self.tasks[t]!r}")
+            return self._pooled(t, updates, spans, Span(0, len(self.partitions_of[t])))
         if len(updates) == 1:
             only: Vectors = updates[0]
             return only
         weights = self.weights[list(self.partitions_of[t])]
-        psi = AGGREGATES[self.settings.aggregate]
         with np.errstate(over="ignore", invalid="ignore"):
-            z = psi(updates.astype(np.float64, copy=False), weights)
-        return z if isinstance(self.wire, SecondOrderWire) else z.astype(self.dtype)
+            if self.settings.aggregate == "mean":
+                z = mean_of_sums(_by_span(updates, spans), weights, self._dtype_of_sums)
+            else:
+                psi = AGGREGATES[self.settings.aggregate]
+                z = psi(np.asarray(updates).astype(np.float64, copy=False), weights)
+        return z.astype(self._dtype_of_sums, copy=False)
+
+    def partial_sum(self, t: int, span: Span, updates: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The sum of the updates of some consecutive partitions of a task, as it travels in their place.
+
+        It is weighted; of statistics, they are pooled. `span` must be a node of the tree of the task's
+        partitions (`asyncdmtl.plan.spans`), and `updates` be those of its partitions.
+        """
+        spans = [Span(n, n + 1) for n in range(span.start, span.stop)]
+        if isinstance(self.wire, StatisticsWire):
+            return self._pooled(t, updates, spans, span)
+        weights = self.weights[list(self.partitions_of[t])]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = weighted_sum(span, _by_span(updates, spans), weights, self._dtype_of_sums)
+            return found.astype(self._dtype_of_sums, copy=False)
+
+    def _pooled(
+        self, t: int, updates: Sequence[NDArray[Any]] | NDArray[Any], spans: Sequence[Span] | None, span: Span
+    ) -> NDArray[Any]:
+        assert isinstance(self.wire, StatisticsWire)
+        return pool(_by_span(updates, spans), span, self.wire.layout, f"task {self.tasks[t]!r}")
+
+    @property
+    def _dtype_of_sums(self) -> np.dtype[Any]:
+        """The dtype of aggregates, and of sums as they travel."""
+        return np.dtype(np.float64) if isinstance(self.wire, SecondOrderWire) else self.dtype
 
     @property
     def told(self) -> tuple[int, np.dtype[Any]]:
@@ -375,6 +407,14 @@ class Problem:
         weighted = np.asarray(values, dtype=np.float64) * self.weights
         sets = [list(S) for S in self.partitions_of]
         return [float(total(weighted[S]) / total(self.weights[S])) for S in sets]
+
+
+def _by_span(
+    updates: NDArray[Any] | Sequence[NDArray[Any]], spans: Sequence[Span] | None
+) -> dict[Span, NDArray[Any]]:
+    """Vectors by the partitions that they stand for; by default one each."""
+    known = spans or [Span(n, n + 1) for n in range(len(updates))]
+    return dict(zip(known, updates, strict=True))
 
 
 def _check_infos(infos: Sequence[PartitionInfo]) -> None:

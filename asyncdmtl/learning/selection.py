@@ -16,7 +16,7 @@ from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool, statistics
+from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool_all, statistics
 from asyncdmtl.learning.statistics_selection import Selection, choose_strength, is_over, path_from
 from asyncdmtl.learning.tasks import Partition, TaskModels, whole_tasks
 from asyncdmtl.learning.trainer import Trainer
@@ -133,7 +133,7 @@ def _by_statistics(
         problem = Problem(settings, [partition.info(settings) for partition in partitions])
         layout = Layout(problem.features, folds)
         told = [statistics(partition, layout, settings.seed) for partition in partitions]
-        pooled = [pool([told[n] for n in S], layout, "tasks") for S in problem.partitions_of]
+        pooled = [pool_all([told[n] for n in S], layout, "tasks") for S in problem.partitions_of]
         found = choose_strength(
             TaskStatistics.of(pooled, layout),
             problem.coupling,

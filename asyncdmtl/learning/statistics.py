@@ -11,7 +11,7 @@ The statistics of a task are pooled from those of its partitions: Chan, Golub, L
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from asyncdmtl.digests import draws
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.quadratic import Quadratics
 from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.plan.spans import Span
 
 INTERCEPTS = ("free", "penalised", "none")
 
@@ -118,12 +119,28 @@ def statistics(partition: Partition, layout: Layout, seed: int) -> Bytes:
     return layout.pack(blocks, f"partition {partition.id!r}")
 
 
-def pool(vectors: Sequence[Bytes], layout: Layout, what: str) -> Bytes:
-    """The statistics of a task from those of its partitions, in their order."""
-    if len(vectors) == 1:
-        return vectors[0]
-    blocks = np.stack([layout.unpack(vector) for vector in vectors])
-    weights, means, scatter = _split(blocks, layout)
+def pool(parts: Mapping[Span, Bytes], span: Span, layout: Layout, what: str) -> Bytes:
+    """The statistics of consecutive partitions of a task, along the tree of `asyncdmtl.plan.spans`.
+
+    Parameters
+    ----------
+    parts : mapping of Span to vector
+        The statistics of single partitions, and pooled ones that have taken the place of several.
+    span : Span
+        The partitions to pool.
+    layout : Layout
+    what : str
+        The origin of the statistics, for errors.
+
+    Raises
+    ------
+    DataError
+        Numbers are too large for their precision.
+    """
+    if span in parts:
+        return parts[span]
+    halves = [layout.unpack(pool(parts, half, layout, what)) for half in span.halves]
+    weights, means, scatter = _split(np.stack(halves), layout)
     with np.errstate(over="ignore", invalid="ignore"):
         weight = total(weights, 0)
         mean = total(weights[..., None] * means, 0) / np.where(weight > 0.0, weight, 1.0)[..., None]
@@ -131,6 +148,11 @@ def pool(vectors: Sequence[Bytes], layout: Layout, what: str) -> Bytes:
         outer = offsets[..., :, None] * offsets[..., None, :]
         pooled = total(scatter + weights[..., None, None] * outer, 0)
     return layout.pack(_joined(weight, mean, pooled), what)
+
+
+def pool_all(vectors: Sequence[Bytes], layout: Layout, what: str) -> Bytes:
+    """The statistics of a task from those of all its partitions, in their order."""
+    return pool({Span(i, i + 1): v for i, v in enumerate(vectors)}, Span(0, len(vectors)), layout, what)
 
 
 def deal(partition: Partition, folds: int, seed: int) -> Indices:

@@ -19,7 +19,7 @@ from asyncdmtl.plan.rates.bounds import lacking
 from asyncdmtl.plan.rates.job import job_bound, job_bound_with_silent_workers, job_downlink_bound
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.rates.rounding import PacketRates
-from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.units import UnitKind, Units
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.validation import (
     a_placement,
@@ -28,7 +28,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
-    true_or_false,
+    unit_kind,
     wants_of,
     whole_number,
 )
@@ -100,7 +100,7 @@ def compare(
     prices: Sequence[Fraction | int] | None = None,
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
-    whole_tasks: bool = True,
+    units: UnitKind = "tasks",
     wants: Mapping[str, str] | Sequence[str] | None = None,
 ) -> tuple[Candidate, ...]:
     """The exact strategies for `placement`, each with its loads and their bounds.
@@ -118,8 +118,8 @@ def compare(
         As for `make_plan`: `relay` minimises the time of its uplink.
     silent : int
         The number of workers that may stay silent. Above 0 only strategies that tolerate it are compared.
-    whole_tasks : bool
-        As for `make_plan`: whether tasks that a worker stores whole may be coded as aggregates.
+    units : "updates", "tasks" or "sums"
+        As for `make_plan`: the vectors that may be coded.
     wants : mapping of worker name to "all", "own" or "none", or sequence of K such words, optional
         As for `make_plan`: workers that want nothing are sent nothing. If some worker wants the models of its
         own tasks only, `personal` is the only strategy.
@@ -135,7 +135,7 @@ def compare(
     tasks = numbered_tasks(placement, tasks)
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
-    whole_tasks = true_or_false("whole_tasks", whole_tasks)
+    kind = unit_kind(units)
     helpers = helpers_of(placement, wants)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     link_speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
@@ -151,14 +151,14 @@ def compare(
             None if prices is None else costs,
             link_speeds if strategy == "relay" else None,
             silent,
-            whole_tasks,
+            kind,
             helpers,
         )
         check_combination(strategy, wishes.prices, wishes.speeds, silent)
-        units = choose_units(placement, tasks, strategy, wishes)
-        merged, found = _affordable_rates(units, strategy, wishes)
+        coded = choose_units(placement, tasks, strategy, wishes)
+        merged, found = _affordable_rates(coded, strategy, wishes)
         rates = [Fraction(count * merged.merged, found.subpackets) for count in found.rows]
-        view = _VIEWS[strategy](placement, tasks, units, helpers)
+        view = _VIEWS[strategy](placement, tasks, coded, helpers)
         if silent:
             bound = job_bound_with_silent_workers(placement, tasks, silent).load
         else:
@@ -166,7 +166,7 @@ def compare(
         limits = view.limits
         if silent:
             limits = (
-                f"any {silent} may stay silent: uplink {sum(rates)} instead of {len(units.holders)}; {limits}"
+                f"any {silent} may stay silent: uplink {sum(rates)} instead of {len(coded.holders)}; {limits}"
             )
         candidates.append(
             Candidate(
@@ -324,10 +324,10 @@ _VIEWS = {"relay": _relay, "central": _central, "personal": _personal, "uncoded"
 
 
 def _kinds(units: Units) -> str:
-    """The kind of the units in words, for sentences."""
-    if not units.aggregated:
-        return "updates"
-    return "updates and aggregates" if units.updates else "aggregates"
+    """The kinds of the units in words, for sentences."""
+    kinds = {"updates": units.updates, "sums": units.sums, "aggregates": units.aggregated}
+    *others, last = [kind for kind, some in kinds.items() if some]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _range(counts: Sequence[int]) -> str:

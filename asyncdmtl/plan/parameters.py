@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.units import Sum, Units
 
 Strategy = Literal["relay", "central", "personal", "uncoded"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -39,6 +39,8 @@ class PlanParameters:
         Where updates are aggregated, and what is coded (docs/theory.md, section 2).
     aggregated : tuple of int
         The tasks whose aggregates workers code, instead of updates (`asyncdmtl.plan.units`).
+    sums : tuple of Sum
+        The sums that workers code in place of the updates of some consecutive partitions of a task.
     merged : int
         Vectors in a block: units with equal holders that are coded as one longer vector; usually 1.
     subpackets : int
@@ -75,11 +77,12 @@ class PlanParameters:
     replaced: tuple[tuple[int, int], ...] = ()
     helpers: tuple[int, ...] = ()
     redrawn: tuple[tuple[int, int], ...] = ()
+    sums: tuple[Sum, ...] = ()
 
     @cached_property
     def units(self) -> Units:
         """The vectors that workers code, with their holders."""
-        return Units.of(self.placement, self.tasks, self.aggregated, self.merged)
+        return Units.of(self.placement, self.tasks, self.aggregated, self.merged, self.sums)
 
     @property
     def packet_load(self) -> Fraction:
@@ -104,7 +107,8 @@ class PlanParameters:
             "silent": self.silent,
             "last_row": self.last_row,
             "replaced": [list(pair) for pair in self.replaced],
-            # Recipes of plans without helpers or redrawn rows, as most are, omit these keys.
+            # Recipes of plans without sums, helpers or redrawn rows, as most are, omit these keys.
+            **({"sums": [list(part) for part in self.sums]} if self.sums else {}),
             **({"helpers": list(self.helpers)} if self.helpers else {}),
             **({"redrawn": [list(pair) for pair in self.redrawn]} if self.redrawn else {}),
         }

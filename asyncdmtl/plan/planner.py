@@ -18,6 +18,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.senders import choose_senders
 from asyncdmtl.plan.rates.stragglers import responder_sets
+from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
 from asyncdmtl.plan.validation import (
     LARGEST_WHOLE_NUMBER,
@@ -27,7 +28,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
-    true_or_false,
+    unit_kind,
     wants_of,
     whole_number,
 )
@@ -46,7 +47,7 @@ def make_plan(
     prices: Sequence[Fraction | int] | None = None,
     speeds: Sequence[Fraction | int] | None = None,
     silent: int = 0,
-    whole_tasks: bool = True,
+    units: UnitKind = "tasks",
     wants: Mapping[str, str] | Sequence[str] | None = None,
     seed: int = 0,
 ) -> Plan:
@@ -69,9 +70,11 @@ def make_plan(
     silent : int, default 0
         Under `central`, the server can decode all updates even if this number of workers, whichever, send
         nothing.
-    whole_tasks : bool, default True
-        Tasks that a worker stores whole may be coded as aggregates, one vector instead of one per partition,
-        if that lowers the loads (`Plan.units`). With False, only updates are coded.
+    units : "updates", "tasks" or "sums", default "tasks"
+        The vectors that may be coded, if that lowers the loads (`Plan.units`). With "tasks", tasks that a
+        worker stores whole may be coded as aggregates, one vector instead of one per partition. With "sums",
+        weighted sums of the updates of some consecutive partitions of a task may be coded, too, for
+        aggregation by the mean (docs/planning.md). With "updates", only updates are coded.
     wants : mapping of worker name to "all", "own" or "none", or sequence of K such words, optional
         A worker that wants nothing only helps: it sends rows, but receives none. That lowers the downlink,
         and the uplink of `relay` (docs/theory.md, section 7a). "own" is for `personal`, which sends each
@@ -100,12 +103,11 @@ def make_plan(
     helpers = helpers_of(placement, wants)
     if strategy != "personal" and "own" in wants_of(placement, wants):
         raise UsageError("wants", "can be own under the strategy personal only", strategy)
-    whole_tasks = true_or_false("whole_tasks", whole_tasks)
-    wishes = UplinkWishes(overhead, costs, link_speeds, silent, whole_tasks, helpers)
-    units, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
+    wishes = UplinkWishes(overhead, costs, link_speeds, silent, unit_kind(units), helpers)
+    coded, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:
-        senders = choose_senders(units.blocks, costs)
+        senders = choose_senders(coded.blocks, costs)
     parameters = PlanParameters(
         placement=placement,
         tasks=owners,
@@ -116,8 +118,9 @@ def make_plan(
         senders=senders,
         silent=silent,
         helpers=helpers,
-        aggregated=units.aggregated,
-        merged=units.merged,
+        aggregated=coded.aggregated,
+        sums=coded.sums,
+        merged=coded.merged,
     )
     check_size(parameters.units, rates.subpackets, rates.rows, coded=strategy in CODED)
     for attempt in range(seed, seed + ATTEMPTS):

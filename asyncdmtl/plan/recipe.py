@@ -13,7 +13,8 @@ from asyncdmtl.plan.limits import MOST_LAST_ROWS, MOST_NAMES, MOST_SUBPACKETS, c
 from asyncdmtl.plan.parameters import CODED, RECIPE_VERSION, STRATEGIES, PlanParameters
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.spans import Span, is_node
+from asyncdmtl.plan.units import Sum, Units, partitions_of_tasks
 from asyncdmtl.plan.validation import LARGEST_WHOLE_NUMBER, check_combination, numbered_tasks
 
 
@@ -46,6 +47,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
                 silent=int(recipe["silent"]),
                 helpers=tuple(map(int, recipe.get("helpers", []))),
                 aggregated=tuple(map(int, recipe["aggregated"])),
+                sums=tuple(Sum(*map(int, part)) for part in recipe.get("sums", [])),
                 merged=int(recipe["merged"]),
                 last_row=int(recipe["last_row"]),
                 replaced=tuple((int(k), int(row)) for k, row in recipe["replaced"]),
@@ -122,17 +124,34 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
 
 def _checked_units(recipe: Mapping[str, Any], placement: Placement, tasks: tuple[int, ...]) -> Units:
     """The units of a recipe; ValueError unless each unit has a holder and blocks are full."""
-    T = max(tasks) + 1
-    aggregated = [whole(task, 0, T - 1) for task in recipe["aggregated"]]
-    if aggregated and recipe["strategy"] == "uncoded":
-        raise ValueError(f"aggregated tasks under {recipe['strategy']}")
-    units = Units.of(placement, tasks, aggregated)
+    own = partitions_of_tasks(tasks)
+    aggregated = [whole(task, 0, len(own) - 1) for task in recipe["aggregated"]]
+    sums = _checked_sums(recipe, [len(partitions) for partitions in own])
+    if (aggregated or sums) and recipe["strategy"] == "uncoded":
+        raise ValueError(f"aggregated tasks or sums under {recipe['strategy']}")
+    units = Units.of(placement, tasks, aggregated, sums=sums)
     merged = whole(recipe["merged"], 1, len(placement.partitions))
     if len(set(aggregated)) < len(aggregated) or not all(units.holders):
         raise ValueError(f"aggregated tasks {aggregated} that are stored nowhere whole, or named twice")
+    covered = len(units.updates) + sum(len(own[t]) for t in aggregated) + sum(s.stop - s.start for s in sums)
+    if covered != len(placement.partitions):
+        raise ValueError("sums and aggregates have partitions in common")
     if merged > 1 and (recipe["strategy"] != "relay" or units.largest_merge() % merged):
         raise ValueError(f"blocks of {merged} units do not fill")
     return replace(units, merged=merged)
+
+
+def _checked_sums(recipe: Mapping[str, Any], sizes: Sequence[int]) -> list[Sum]:
+    """The sums of a recipe; ValueError unless they are nodes of trees over tasks of these sizes."""
+    sums = []
+    for part in recipe.get("sums", []):
+        task, start, stop = part
+        size = sizes[whole(task, 0, len(sizes) - 1)]
+        span = Span(whole(start, 0, size - 1), whole(stop, start + 2, size))
+        if span == (0, size) or not is_node(span, size):
+            raise ValueError(f"{part} is no sum of a task of {size} partitions")
+        sums.append(Sum(task, start, stop))
+    return sums
 
 
 def _hold(units: Units, senders: Sequence[int]) -> bool:

@@ -1,8 +1,10 @@
-"""Units: the vectors that workers code, either updates of partitions or aggregates of whole tasks.
+"""Units: the vectors that workers code: updates of partitions, aggregates of whole tasks, or sums.
 
 A worker that stores all partitions of a task can compute its aggregate `z_t` alone. If a plan declares the
 task *aggregated*, `z_t` is one unit, held by the workers that store the whole task, and the updates of its
-partitions do not travel. Every partition of any other task is a unit with the partition's holders.
+partitions do not travel. Where tasks are aggregated by the mean, the weighted *sum* of the updates of some
+consecutive partitions of a task (a node of its tree, `asyncdmtl.plan.spans`) can be a unit in their place.
+Every other partition is a unit with the partition's holders.
 
 Units with equal holders may be coded as one longer vector, a *block* of `merged` units, so that matrices are
 smaller by the square of that number while no load changes.
@@ -15,11 +17,30 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from asyncdmtl.arrays import Indices
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.spans import Span
+
+UnitKind = Literal["updates", "tasks", "sums"]
+UNIT_KINDS: tuple[UnitKind, ...] = get_args(UnitKind)
+"""The units that a planner may choose: updates only, aggregates of whole tasks, too, or sums, too."""
+
+
+class Sum(NamedTuple):
+    """The weighted sum of the updates of some, but not all, partitions of a task."""
+
+    task: int
+    start: int
+    stop: int
+
+    @property
+    def span(self) -> Span:
+        """The positions of the partitions in their task."""
+        return Span(self.start, self.stop)
 
 
 def whole_holders(placement: Placement, tasks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -30,11 +51,24 @@ def whole_holders(placement: Placement, tasks: Sequence[int]) -> tuple[tuple[int
     return tuple(tuple(sorted(workers)) for workers in holders)
 
 
+def common_holders(placement: Placement, partitions: Iterable[int]) -> tuple[int, ...]:
+    """The workers that store all of these partitions, ascending."""
+    return tuple(sorted(set.intersection(*(set(placement.holders[n]) for n in partitions))))
+
+
+def partitions_of_tasks(tasks: Sequence[int]) -> list[list[int]]:
+    """The partitions of every task, ascending."""
+    found: list[list[int]] = [[] for _ in range(max(tasks) + 1)]
+    for n, task in enumerate(tasks):
+        found[task].append(n)
+    return found
+
+
 @dataclass(frozen=True)
 class Units:
-    """The units of a plan, numbered: updates by partition first, then aggregates by task.
+    """The units of a plan, numbered: updates by partition first, then aggregates by task, then sums.
 
-    Without aggregated tasks the number of a unit is that of its partition.
+    Without aggregated tasks and sums the number of a unit is that of its partition.
 
     Attributes
     ----------
@@ -48,6 +82,8 @@ class Units:
         The workers that hold each unit.
     merged : int
         Units in a block; 1 unless units with equal holders are merged.
+    sums : tuple of Sum
+        The sums that are units, ascending.
     """
 
     workers: int
@@ -55,17 +91,32 @@ class Units:
     aggregated: tuple[int, ...]
     holders: tuple[tuple[int, ...], ...]
     merged: int = 1
+    sums: tuple[Sum, ...] = ()
 
     @classmethod
     def of(
-        cls, placement: Placement, tasks: Sequence[int], aggregated: Sequence[int] = (), merged: int = 1
+        cls,
+        placement: Placement,
+        tasks: Sequence[int],
+        aggregated: Sequence[int] = (),
+        merged: int = 1,
+        sums: Sequence[Sum] = (),
     ) -> Units:
-        """The units of a placement. Every aggregated task must have a worker that stores all of it."""
-        chosen = set(aggregated)
-        updates = tuple(n for n, task in enumerate(tasks) if task not in chosen)
+        """The units of a placement. A worker must store all of each aggregated task, and of each sum."""
+        chosen, sums = set(aggregated), tuple(sorted(sums))
+        summed: list[list[int]] = []
+        if sums:
+            own = partitions_of_tasks(tasks)
+            summed = [own[part.task][part.start : part.stop] for part in sums]
+        inside = {n for parts in summed for n in parts}
+        updates = tuple(n for n, task in enumerate(tasks) if task not in chosen and n not in inside)
         whole = whole_holders(placement, tasks) if chosen else ()
-        holders = (*(placement.holders[n] for n in updates), *(whole[t] for t in sorted(chosen)))
-        return cls(len(placement.workers), updates, tuple(sorted(chosen)), holders, merged)
+        holders = (
+            *(placement.holders[n] for n in updates),
+            *(whole[t] for t in sorted(chosen)),
+            *(common_holders(placement, parts) for parts in summed),
+        )
+        return cls(len(placement.workers), updates, tuple(sorted(chosen)), holders, merged, sums)
 
     def largest_merge(self) -> int:
         """The largest possible number of units in a block: it must divide all counts of equal holders."""
@@ -116,24 +167,49 @@ class Units:
             first = np.array([self._position[unit] // self.merged for unit in chosen], dtype=np.int64)
         return (first[:, None] * subpackets + np.arange(subpackets)).reshape(-1)
 
-    def aggregates_in(self, units: Iterable[int]) -> tuple[int, ...]:
-        """The tasks of the aggregates among these units."""
+    def coded_spans(self, partitions_of: Sequence[Sequence[int]]) -> list[dict[Span, int]]:
+        """For every task, the units from which it is computed, by the partitions that each stands for."""
         first = len(self.updates)
-        return tuple(self.aggregated[unit - first] for unit in units if unit >= first)
+        position = {n: i for partitions in partitions_of for i, n in enumerate(partitions)}
+        task_of = {n: t for t, partitions in enumerate(partitions_of) for n in partitions}
+        found: list[dict[Span, int]] = [{} for _ in partitions_of]
+        for unit, n in enumerate(self.updates):
+            found[task_of[n]][Span(position[n], position[n] + 1)] = unit
+        for unit, t in enumerate(self.aggregated, first):
+            found[t][Span(0, len(partitions_of[t]))] = unit
+        for unit, part in enumerate(self.sums, first + len(self.aggregated)):
+            found[part.task][part.span] = unit
+        return [dict(sorted(coded.items())) for coded in found]
 
-    def units_of_tasks(self, partitions_of: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-        """For every task, the units from which it is computed: its aggregate, or its partitions' updates."""
-        unit_of = {n: unit for unit, n in enumerate(self.updates)}
-        aggregate = {t: len(self.updates) + i for i, t in enumerate(self.aggregated)}
+    def parts(self, unit: int, partitions_of: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The partitions that a unit stands for: its own, those of its task, or those that it sums."""
+        first, last = len(self.updates), len(self.updates) + len(self.aggregated)
+        if unit < first:
+            return (self.updates[unit],)
+        if unit < last:
+            return tuple(partitions_of[self.aggregated[unit - first]])
+        part = self.sums[unit - last]
+        return tuple(partitions_of[part.task][part.start : part.stop])
+
+    def names(self, placement: Placement, tasks: Sequence[str], task_of: Sequence[int]) -> list[str]:
+        """The name of every unit: that of its partition or task, or those of the partitions that it sums."""
         return [
-            (aggregate[t],) if t in aggregate else tuple(unit_of[n] for n in partitions)
-            for t, partitions in enumerate(partitions_of)
+            *(placement.partitions[n] for n in self.updates),
+            *(tasks[t] for t in self.aggregated),
+            *map(sum_name, summed_partitions(placement, task_of, self.sums)),
         ]
-
-    def names(self, partitions: Sequence[str], tasks: Sequence[str]) -> list[str]:
-        """The name of every unit: the name of its partition or of its task."""
-        return [*(partitions[n] for n in self.updates), *(tasks[t] for t in self.aggregated)]
 
     @cached_property
     def _position(self) -> dict[int, int]:
         return {unit: position for position, unit in enumerate(self.layout)}
+
+
+def summed_partitions(placement: Placement, tasks: Sequence[int], sums: Sequence[Sum]) -> list[list[str]]:
+    """The names of the partitions that each sum has."""
+    own = partitions_of_tasks(tasks) if sums else []
+    return [[placement.partitions[n] for n in own[part.task][part.start : part.stop]] for part in sums]
+
+
+def sum_name(partitions: Sequence[str]) -> str:
+    """The name of a sum: those of its first and last partition."""
+    return f"{partitions[0]} + {'' if len(partitions) == 2 else '… + '}{partitions[-1]}"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.aggregates import aggregable_tasks, best_aggregates, cheap_aggregates
+from asyncdmtl.plan.rates.aggregates import Choice, best_units, cheapest_units, fewest_units
 from asyncdmtl.plan.rates.rounding import PacketRates, plan_rates
 from asyncdmtl.plan.rates.stragglers import check_copies, silent_rates
-from asyncdmtl.plan.units import Units
+from asyncdmtl.plan.units import UNIT_KINDS, UnitKind, Units
 
 # The most columns of matrices for which units with equal holders are not merged: small matrices cost little,
 # and packets of single units balance the work of the workers better.
@@ -25,27 +25,38 @@ class UplinkWishes:
     prices: Sequence[Fraction] | None = None
     speeds: Sequence[Fraction] | None = None
     silent: int = 0
-    whole_tasks: bool = True
+    units: UnitKind = "tasks"
     helpers: tuple[int, ...] = ()
 
 
 def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wishes: UplinkWishes) -> Units:
-    """The units with the least load, cost or time: aggregates of tasks stored whole, and updates."""
-    aggregated: tuple[int, ...] = ()
-    if wishes.whole_tasks and strategy == "relay":
-        aggregated = best_aggregates(placement, tasks, wishes.helpers, wishes.prices, wishes.speeds)
-    elif wishes.whole_tasks and strategy in ("central", "personal") and wishes.prices is not None:
-        aggregated = cheap_aggregates(placement, tasks, wishes.prices)
-    elif wishes.whole_tasks and strategy in ("central", "personal"):
-        aggregated = aggregable_tasks(placement, tasks, least_holders=wishes.silent + 1)
-    units = Units.of(placement, tasks, aggregated)
+    """The units with the least load, cost or time: aggregates of tasks stored whole, sums, and updates."""
+    if strategy == "uncoded" or wishes.units == "updates":
+        choice = Choice()
+    elif strategy == "relay":
+        choice = best_units(placement, tasks, wishes.helpers, wishes.prices, wishes.speeds, wishes.units)
+    elif wishes.prices is not None:
+        choice = cheapest_units(placement, tasks, wishes.prices, wishes.units)
+    else:
+        choice = fewest_units(placement, tasks, wishes.units, least_holders=wishes.silent + 1)
+    units = Units.of(placement, tasks, choice.aggregated, sums=choice.sums)
     if wishes.silent:
         if min(map(len, units.holders)) <= wishes.silent:
             check_copies(placement, wishes.silent)
-        if aggregated and min(map(len, placement.holders)) > wishes.silent:
-            updates = Units.of(placement, tasks)
-            return min((units, updates), key=lambda choice: silent_rates(choice.blocks, wishes.silent).bound)
+        if choice != Choice() and min(map(len, placement.holders)) > wishes.silent:
+            return _least_with_silent_workers(placement, tasks, units, wishes)
     return units
+
+
+def _least_with_silent_workers(
+    placement: Placement, tasks: Sequence[int], units: Units, wishes: UplinkWishes
+) -> Units:
+    """These units, or the fewest of a simpler kind if their uplink is smaller with silent workers."""
+    choices = [units]
+    for kind in UNIT_KINDS[: UNIT_KINDS.index(wishes.units)][::-1]:
+        choice = fewest_units(placement, tasks, kind, least_holders=wishes.silent + 1)
+        choices.append(Units.of(placement, tasks, choice.aggregated, sums=choice.sums))
+    return min(choices, key=lambda some: silent_rates(some.blocks, wishes.silent).bound)
 
 
 def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.units import UNIT_KINDS, UnitKind
 
 # The largest whole number of an argument: up to this, every whole number is exact as a float, too.
 LARGEST_WHOLE_NUMBER = 2**53
@@ -43,6 +44,13 @@ def true_or_false(argument: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise UsageError(argument, "must be True or False", value)
     return bool(value)
+
+
+def unit_kind(value: Any) -> UnitKind:
+    """`value` as one of `UNIT_KINDS`; UsageError unless it is one."""
+    if not isinstance(value, str) or value not in UNIT_KINDS:
+        raise UsageError("units", f"must be one of {', '.join(UNIT_KINDS)}", value)
+    return UNIT_KINDS[UNIT_KINDS.index(value)]
 
 
 def rational(argument: str, value: Any, low: int = 0) -> Fraction:

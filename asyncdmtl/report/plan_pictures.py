@@ -51,7 +51,7 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path, na
     matrix.imshow(pattern, cmap=two_colours(), aspect="auto", interpolation="nearest", vmin=0, vmax=1)
     integer_ticks(matrix.xaxis)
     integer_ticks(matrix.yaxis)
-    matrix.set_xlabel("packets of the partitions")
+    matrix.set_xlabel("packets of the coded vectors")
     matrix.set_ylabel("uplink rows, worker after worker")
     matrix.set_title(f"Uplink matrix of {report['strategy']}: where it is not zero")
     _draw_strategies(loads, report)

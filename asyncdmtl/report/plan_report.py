@@ -21,6 +21,7 @@ from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.job import job_bound, job_downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.units import UnitKind, summed_partitions
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
 from asyncdmtl.plan.validation import helpers_of
 
@@ -90,6 +91,7 @@ def report_strategies(
     network: Any,
     chosen: str,
     weights: dict[str, Any],
+    coded: UnitKind = "tasks",
 ) -> PlanReport:
     """Loads and bounds, which follow from a placement without matrices; plain JSON types, fractions as
     strings.
@@ -105,10 +107,12 @@ def report_strategies(
         The strategy that is planned.
     weights : dict
         `prices` or `speeds` of the workers, if cost or time is minimised instead of the load.
+    coded : "updates", "tasks" or "sums"
+        The vectors that may be coded, as for `make_plan`.
     """
     placement, tasks = request.placement, request.tasks
     helpers = helpers_of(placement, request.wants)
-    units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers, **weights))
+    units = choose_units(placement, tasks, "relay", UplinkWishes(helpers=helpers, units=coded, **weights))
     # Groups of workers prove the uplink's bound only if every worker wants models.
     own = "own" in (request.wants or ())
     groups = () if helpers or own else uplink_optimum(units.blocks).certificate
@@ -135,6 +139,7 @@ def report_strategies(
         if own
         else relay_limit_in_words(placement, units, helpers),
         "aggregated": [request.task_names[t] for t in units.aggregated],
+        "sums": summed_partitions(placement, tasks, units.sums),
         "job_bound": {
             "uplink": str(job.load),
             "downlink": len(models) if own else job_downlink_bound(placement, tasks, helpers),

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.learning.updates import ROUND_COST
+from asyncdmtl.plan.units import sum_name
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
@@ -53,6 +54,11 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
         others = len(report["aggregated"]) - MOST_LISTED
         shown += f" and {others} more" if others > 0 else ""
         console.print(f"A relay codes aggregates of {shown}: some worker stores each of these tasks whole.")
+    if report["sums"]:
+        sums = [sum_name(partitions) for partitions in report["sums"]]
+        others = len(sums) - MOST_LISTED
+        shown = ", ".join(sums[:MOST_LISTED]) + (f" and {others} more" if others > 0 else "")
+        console.print(f"A relay codes the sums {shown}: some worker stores all partitions of each.")
     if "cost_bound" in report:
         console.print(f"A relay's uplink costs at least {report['cost_bound']}.")
     if "time_bound" in report:

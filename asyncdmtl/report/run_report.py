@@ -21,6 +21,7 @@ from asyncdmtl.net.event_loop import loop_name
 from asyncdmtl.plan.building import forwarded
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
+from asyncdmtl.plan.units import summed_partitions
 from asyncdmtl.protocol.ledger import Entry
 from asyncdmtl.report.held_back import report_tests
 from asyncdmtl.report.json_output import finite
@@ -82,6 +83,7 @@ def report_run(record: RunRecord) -> Report:
         "certificate": _certificate(plan),
         "job_certificate": _job_certificate(plan),
         "aggregated": _aggregated(record),
+        "sums": _sums(record),
         "helpers": _helpers(record),
         "incidents": [asdict(incident) for incident in record.incidents],
         "kernel": {name: asdict(count) for name, count in record.kernel.items()},
@@ -263,6 +265,12 @@ def _aggregated(record: RunRecord) -> list[str]:
     """The tasks whose aggregates workers coded, instead of updates."""
     plan = record.plan
     return [record.problem.tasks[t] for t in plan.aggregated] if isinstance(plan, Plan) else []
+
+
+def _sums(record: RunRecord) -> list[list[str]]:
+    """The partitions of each sum that workers coded in place of their updates."""
+    plan = record.plan
+    return summed_partitions(plan.placement, plan.tasks, plan.sums) if isinstance(plan, Plan) else []
 
 
 def _candidates(record: RunRecord) -> dict[str, dict[str, str]]:

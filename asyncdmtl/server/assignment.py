@@ -10,7 +10,7 @@ from asyncdmtl.exchange.sides import ServerSide, SideOptions
 from asyncdmtl.exchange.strategies import (
     EXCHANGE_STRATEGIES,
     ExchangeStrategy,
-    codes_whole_tasks,
+    codable_units,
     strategy_of,
 )
 from asyncdmtl.learning.settings import Settings
@@ -96,9 +96,9 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         for name, (held, _) in declared.items()
     }
     placement = Placement(stored, [info.id for info in problem.infos])
-    whole_tasks = codes_whole_tasks(problem.settings)
+    units = codable_units(problem.settings)
     weights = progress.links.weights(placement)
-    candidates = compare(placement, problem.task_of, whole_tasks=whole_tasks, wants=wants, **weights)
+    candidates = compare(placement, problem.task_of, units=units, wants=wants, **weights)
     # After the end no rows are sent.
     hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
     name = served_strategy(progress.strategy, {name: what for name, (_, what) in declared.items()})

@@ -74,6 +74,20 @@ def test_what_is_known_without_matrices_is_shown_where_they_would_be_too_large(t
     assert "vectors are the least uplink" in " ".join(result.stdout.split())
 
 
+def test_sums_are_for_means(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    stored = {
+        w: [f"p{n}" for n in own] for w, own in zip("abcd", ("0347", "0145", "1256", "2367"), strict=True)
+    }
+    tasks = {"one": [f"p{n}" for n in range(4)], "two": [f"p{n}" for n in range(4, 8)]}
+    file.write_text(json.dumps({"workers": stored, "tasks": tasks}))
+    found = explained(str(file), "--strategy", "relay")
+    assert (found["uplink_load"], found["uplink_bound"], found["aggregated"]) == ("4", "4", [])
+    assert found["sums"] == [["p0", "p1"], ["p2", "p3"], ["p4", "p5"], ["p6", "p7"]]
+    found = explained(str(file), "--strategy", "relay", "--aggregate", "median")
+    assert (found["uplink_load"], found["uplink_bound"], found["sums"]) == ("16/3", "4", [])
+
+
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     file = tmp_path / "p.toml"
     file.write_text('[workers]\n"[/x]" = ["a[b]"]\n"site[north]" = ["a[b]", ":smile:"]\n')

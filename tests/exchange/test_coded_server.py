@@ -36,6 +36,30 @@ def test_holders_that_disagree_are_named(strategy: Any) -> None:
     assert caught.value.odd == {"w3": ("p1",)}
 
 
+@pytest.mark.parametrize("strategy", ["relay", "central"])
+def test_holders_of_summed_updates_that_disagree_are_named(strategy: Any) -> None:
+    placement = Placement.cyclic(4, 8, 3)
+    partitions = [replace(p, task=f"t{n // 4}") for n, p in enumerate(make_partitions(8, "squared"))]
+    exchange = RoundExchange(placement, partitions, make_settings(), strategy)
+    assert isinstance(exchange.plan, Plan)
+    assert exchange.plan.sums[0] == (0, 0, 2)
+    sent = exchange.up()
+    # w1 and w2 can make the sum of p0 and p1: the update of p0 is also w0's.
+    last = len(exchange.plan.placement.stored[1])
+    lie = replace(sent[1], digests=(*sent[1].digests[:last], bytes(16), *sent[1].digests[last + 1 :]))
+    with pytest.raises(DisagreementError, match=r"'p0 \+ p1': w1 against w2") as caught:
+        exchange.combine([sent[0], lie, *sent[2:]], False)
+    assert caught.value.odd == {"w1": ("p0", "p1"), "w2": ("p0", "p1")}
+    stored = {n: partitions[n] for n in placement.stored[0]}
+    stored[0] = replace(partitions[0], y=partitions[0].y + 1)
+    exchange.workers[0] = EXCHANGE_STRATEGIES[strategy].worker_side(
+        exchange.plan, 0, Trainer(exchange.problem, stored), SideOptions(digest=DIGEST)
+    )
+    with pytest.raises(DisagreementError, match="'p0': w0 against w1, w2") as caught:
+        exchange.combine(exchange.up(), False)
+    assert caught.value.odd == {"w0": ("p0",)}
+
+
 def test_of_two_holders_that_disagree_neither_is_believed() -> None:
     placement = Placement({"w0": ["p0", "p1"], "w1": ["p0", "p1"]})
     partitions = make_partitions(2, "squared")
@@ -134,6 +158,7 @@ def test_workers_and_the_server_have_the_same_zeros(last: bool) -> None:
     exchange = RoundExchange(HOMOGENEOUS, make_partitions(6, "squared"), make_settings(), "personal")
     trainer = exchange.server.trainer
     assert trainer is not None
+    assert isinstance(exchange.plan, Plan)
     # A coupling made the models -0 in the step before, and the momentum began anew.
     trainer.W[...] = -0.0
     before = trainer._iterate._before

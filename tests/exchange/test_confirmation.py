@@ -15,6 +15,7 @@ from asyncdmtl.exchange.confirmation import DigestGroups
 from asyncdmtl.exchange.sides import UnconfirmedError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.units import Sum
 
 PARTITIONS = make_partitions(6, "squared")
 STRATEGIES = ("relay", "uncoded", "central", "personal")
@@ -58,6 +59,16 @@ def test_updates_of_a_whole_task_are_compared_if_some_holders_store_only_a_part(
     # The aggregate has the number 3.
     assert groups.groups == ((2,), (3,), (1,))
     assert groups.needed(2) == {1}
+
+
+def test_updates_that_are_summed_are_compared_if_some_holders_lack_others_of_the_sum() -> None:
+    plan = make_plan(Placement.cyclic(3, 4, 2), "central", tasks=[0, 0, 0, 0], units="sums")
+    assert plan.units.sums == (Sum(0, 0, 2), Sum(0, 2, 4))
+    groups = DigestGroups(plan, DIGEST)
+    # The task has number 4, so that the sums have 5 and 6; each has one holder.
+    assert groups.of_units == (5, 6)
+    assert groups.digests_of[1] == (*plan.placement.stored[1], 5)
+    assert {n for group in groups.groups for n in group} >= {0, 1, 2, 5, 6}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from asyncdmtl.arrays import Floats
-from asyncdmtl.learning.aggregation import AGGREGATES
+from asyncdmtl.learning.aggregation import AGGREGATES, mean_of_sums, weighted_sum
+from asyncdmtl.plan.spans import Span
 
 ROBUST = [name for name in AGGREGATES if name != "mean"]
 
@@ -183,3 +186,36 @@ def test_aggregates_repeat_to_the_bit_and_leave_their_arguments(name: str) -> No
     assert one.tobytes() == other.tobytes()
     one += 1.0
     assert (updates == before).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [2, 3, 5, 8])
+def test_the_mean_has_the_same_bits_whichever_sums_have_taken_the_place_of_updates(
+    n: int, dtype: type
+) -> None:
+    rng = np.random.default_rng(n)
+    updates: Any = rng.standard_normal((n, 50)).astype(dtype)
+    weights = rng.uniform(0.5, 9.0, n)
+    single = {Span(i, i + 1): v for i, v in enumerate(updates)}
+    expected: Any = AGGREGATES["mean"](updates, weights).astype(dtype)
+
+    def check(given: dict[Span, Any], span: Span) -> None:
+        assert mean_of_sums(given, weights, np.dtype(dtype)).astype(dtype).tobytes() == expected.tobytes()
+        if span.single:
+            return
+        for half in span.halves:
+            check(given, half)
+        if span != (0, n):
+            inside = {part: v for part, v in given.items() if span.start <= part.start < span.stop}
+            total: Any = weighted_sum(span, inside, weights, np.dtype(dtype)).astype(dtype)
+            check({part: v for part, v in given.items() if part not in inside} | {span: total}, Span(0, 1))
+
+    check(single, Span(0, n))
+    exact = (updates.astype(np.longdouble).T @ weights) / weights.sum()
+    assert np.abs(expected - exact).max() <= 4 * np.finfo(dtype).eps * np.abs(updates).max()
+
+
+def test_sums_overflow_only_if_the_mean_does() -> None:
+    updates: Any = np.full((3, 2), 3e38, np.float32)
+    weights = np.array([1e300, 2e300, 1e300])
+    assert AGGREGATES["mean"](updates, weights) == pytest.approx(np.full(2, 3e38), rel=1e-6)

@@ -14,6 +14,7 @@ from asyncdmtl.errors import DataError
 from asyncdmtl.learning.problem import LOCAL_MODELS, SIZES, Problem
 from asyncdmtl.learning.statistics import StatisticsWire, statistics
 from asyncdmtl.learning.tasks import Partition, PartitionInfo
+from asyncdmtl.plan.spans import Span
 
 
 def make_problem(partitions: list[Partition], **changes: Any) -> Problem:
@@ -71,6 +72,25 @@ def test_the_aggregate_of_one_update_is_that_update() -> None:
     problem = Problem(make_settings(), [info("p0", "t", 3)])
     updates = np.ones((1, 3), np.float32)
     assert np.shares_memory(problem.aggregate(0, updates), updates)
+
+
+@pytest.mark.parametrize("update", ["gradient", "newton", "statistics"])
+def test_sums_take_the_place_of_updates_without_changing_a_bit(update: str) -> None:
+    partitions = [replace(p, task="t") for p in make_partitions(5, "squared", features=3)]
+    problem = make_problem(partitions, update=update, dtype="float64")
+    layout = problem.wire.layout if isinstance(problem.wire, StatisticsWire) else None
+    rng = np.random.default_rng(0)
+    vectors = [
+        rng.standard_normal(problem.wire.length) if layout is None else statistics(p, layout, 0)
+        for p in partitions
+    ]
+    first, second = Span(0, 3), Span(3, 5)
+    sums = [problem.partial_sum(0, first, vectors[:3]), problem.partial_sum(0, second, vectors[3:])]
+    assert [s.dtype for s in sums] == [problem.wire.dtype] * 2
+    expected = problem.aggregate(0, np.stack(vectors)).tobytes()
+    assert problem.aggregate(0, np.stack(sums), [first, second]).tobytes() == expected
+    mixed = [sums[0], *vectors[3:]]
+    assert problem.aggregate(0, mixed, [first, Span(3, 4), Span(4, 5)]).tobytes() == expected
 
 
 def test_the_linear_target_holds_the_shares_of_partitions_in_their_tasks() -> None:

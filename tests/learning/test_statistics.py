@@ -4,7 +4,7 @@ from support.problems import make_partitions
 
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool, statistics
+from asyncdmtl.learning.statistics import Layout, TaskStatistics, deal, pool_all, statistics
 from asyncdmtl.learning.tasks import Partition, merged
 
 F = 3
@@ -21,7 +21,9 @@ def pair(rows: int = 12, *, weighted: bool = False, offset: float = 0.0) -> list
 
 def gathered(partitions: list[Partition], folds: int = 1, seed: int = 0) -> TaskStatistics:
     layout = Layout(F, folds)
-    return TaskStatistics.of([pool([statistics(p, layout, seed) for p in partitions], layout, "t")], layout)
+    return TaskStatistics.of(
+        [pool_all([statistics(p, layout, seed) for p in partitions], layout, "t")], layout
+    )
 
 
 def moments(X: Floats, y: Floats, weights: Floats, intercept: str) -> tuple[Floats, Floats, float]:

@@ -103,7 +103,7 @@ def test_central_counts_whole_tasks_as_side_information() -> None:
     assert [delivery.known for delivery in plan.deliveries] == [(0,), (1,), (2,)]
     assert [plan.uplink_load, plan.downlink_load] == [3, 2]
     assert plan.units.aggregated == (0, 1, 2)
-    updates = make_plan(placement, "central", tasks=[0, 0, 1, 1, 2, 2], whole_tasks=False)
+    updates = make_plan(placement, "central", tasks=[0, 0, 1, 1, 2, 2], units="updates")
     assert [updates.uplink_load, updates.downlink_load] == [6, 2]
 
 
@@ -134,7 +134,7 @@ def test_no_plan_is_handed_out_unchecked(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("placement", [HOMOGENEOUS, Placement.cyclic(5, 7, 4)], ids=repr)
 def test_silent_workers_are_done_without(placement: Placement, silent: int) -> None:
     tasks = [n // 2 for n in range(len(placement.partitions))]
-    plan = make_plan(placement, "central", tasks=tasks, silent=silent, whole_tasks=False)
+    plan = make_plan(placement, "central", tasks=tasks, silent=silent, units="updates")
     exchange(plan, np.random.default_rng(3), 11, "float32")
     single = make_plan(placement, "central", silent=silent)
     assert plan.uplink_load == single.uplink_load == single.uplink_bound > len(placement.partitions)

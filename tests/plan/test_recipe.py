@@ -9,12 +9,14 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS
 from asyncdmtl.errors import PlacementError, PlanError
 from asyncdmtl.plan.limits import MOST_NAMES
 from asyncdmtl.plan.parameters import STRATEGIES
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.recipe import rebuild_plan, recipe_placement, whole
 
 PLAN = make_plan(HOMOGENEOUS)
 UNCODED = make_plan(HOMOGENEOUS, "uncoded")
 CENTRAL = make_plan(HOMOGENEOUS, "central", silent=1)
+SUMS = make_plan(Placement.cyclic(4, 8, 2), tasks=[n // 4 for n in range(8)], units="sums")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -26,6 +28,12 @@ def test_recipes_rebuild_the_same_plan(strategy: Any) -> None:
     assert (same.downlink_matrix == plan.downlink_matrix).all()
     assert same.deliveries == plan.deliveries
     assert make_plan(HETEROGENEOUS, strategy, seed=6).digest != plan.digest
+
+
+def test_sums_are_in_recipes_that_have_some() -> None:
+    assert SUMS.recipe()["sums"] == [[0, 0, 2], [0, 2, 4], [1, 0, 2], [1, 2, 4]]
+    assert rebuild_plan(SUMS.recipe(), SUMS.digest).units == SUMS.units
+    assert "sums" not in PLAN.recipe()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,13 @@ def test_a_recipe_lacks_nothing(key: str) -> None:
         (UNCODED, {"senders": [3, 3, 3, 3, 3, 3]}, "a sender must hold the vector that it sends"),
         (UNCODED, {"uplink_rows": [0, 2, 1, 1, 1, 1]}, "a sender must hold the vector that it sends"),
         (UNCODED, {"replaced": [[0, 1]]}, "worker 0 has no row to replace"),
-        (UNCODED, {"aggregated": [0]}, "aggregated tasks under uncoded"),
+        (UNCODED, {"aggregated": [0]}, "aggregated tasks or sums under uncoded"),
+        (SUMS, {"sums": [[0, 1, 3]]}, "\\[0, 1, 3\\] is no sum of a task of 4 partitions"),
+        (SUMS, {"sums": [[0, 0, 4]]}, "\\[0, 0, 4\\] is no sum of a task of 4 partitions"),
+        (SUMS, {"sums": [[0, 2, 3]]}, "3 is no whole number from 4 to 4"),
+        (SUMS, {"sums": [[2, 0, 2]]}, "2 is no whole number from 0 to 1"),
+        (SUMS, {"sums": [[0, 0, 2], [0, 0, 2]]}, "sums and aggregates have partitions in common"),
+        (SUMS, {"sums": [0]}, "cannot unpack"),
     ],
 )
 def test_recipes_of_plans_that_are_never_made_say_why(plan: Any, change: dict[str, Any], reason: str) -> None:

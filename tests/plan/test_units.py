@@ -7,7 +7,7 @@ import pytest
 from support.placements import HOMOGENEOUS, numbered, random_placement
 
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.units import Units, whole_holders
+from asyncdmtl.plan.units import Sum, Units, partitions_of_tasks, sum_name, summed_partitions, whole_holders
 
 
 def test_units_without_aggregates_are_the_partitions() -> None:
@@ -28,9 +28,27 @@ def test_aggregates_have_the_workers_that_store_their_task_whole() -> None:
     assert units.updates == (0, 3)
     assert units.holders == ((2,), (0, 2), (0, 1))
     assert units.held == ((1, 2), (2,), (0, 1))
-    assert units.names(placement.partitions, ["s", "t"]) == ["u", "z", "t"]
-    assert units.units_of_tasks([(0, 3), (1, 2)]) == [(0, 1), (2,)]
-    assert units.aggregates_in(units.held[0]) == (1,)
+    assert units.names(placement, ["s", "t"], tasks) == ["u", "z", "t"]
+    partitions_of = partitions_of_tasks(tasks)
+    assert partitions_of == [[0, 3], [1, 2]]
+    assert units.coded_spans(partitions_of) == [{(0, 1): 0, (1, 2): 1}, {(0, 2): 2}]
+    assert [units.parts(unit, partitions_of) for unit in range(3)] == [(0,), (3,), (1, 2)]
+
+
+def test_sums_have_the_workers_that_store_all_they_sum() -> None:
+    placement = Placement({"a": ["p0", "p1", "p2"], "b": ["p1", "p2", "p3"], "c": ["p3", "p4"]})
+    tasks = [0, 0, 0, 0, 1]
+    units = Units.of(placement, tasks, sums=[Sum(0, 2, 4), Sum(0, 0, 2)])
+    assert units.updates == (4,)
+    assert units.holders == ((2,), (0,), (1,))
+    assert units.sums == (Sum(0, 0, 2), Sum(0, 2, 4))
+    assert units.names(placement, ["s", "t"], tasks) == ["p4", "p0 + p1", "p2 + p3"]
+    partitions_of = partitions_of_tasks(tasks)
+    spans = units.coded_spans(partitions_of)
+    assert [list(coded.items()) for coded in spans] == [[((0, 2), 1), ((2, 4), 2)], [((0, 1), 0)]]
+    assert units.parts(2, partitions_of) == (2, 3)
+    assert summed_partitions(placement, tasks, units.sums) == [["p0", "p1"], ["p2", "p3"]]
+    assert sum_name(["p0", "p1", "p2"]) == "p0 + … + p2"
 
 
 def test_units_with_equal_holders_stand_side_by_side() -> None:

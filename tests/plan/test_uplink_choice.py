@@ -61,6 +61,6 @@ def test_central_codes_every_task_that_enough_workers_store_whole() -> None:
     tasks = [n // 2 for n in range(6)]
     assert choose_units(HOMOGENEOUS, tasks, "central", UplinkWishes()).aggregated == (0, 1, 2)
     assert choose_units(HOMOGENEOUS, tasks, "uncoded", UplinkWishes()).aggregated == ()
-    assert choose_units(HOMOGENEOUS, tasks, "relay", UplinkWishes(whole_tasks=False)).aggregated == ()
+    assert choose_units(HOMOGENEOUS, tasks, "relay", UplinkWishes(units="updates")).aggregated == ()
     with pytest.raises(PlanError, match="would be lost: x"):
         choose_units(Placement({"a": ["x", "y"], "b": ["y"]}), [0, 1], "central", UplinkWishes(silent=1))

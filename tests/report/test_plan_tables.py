@@ -31,6 +31,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "priced": False,
         "job_bound": {"uplink": "10/3", "downlink": "5/4"},
         "aggregated": [],
+        "sums": [],
         "helpers": [],
     }
     return made | changes
@@ -140,5 +141,8 @@ def test_the_bound_of_the_job_and_aggregated_tasks_are_said() -> None:
     assert "A relay codes aggregates of t0 t1 " in text
     assert "t11 and 2 more: some worker stores each of these tasks whole." in text
     assert "aggregates" not in " ".join(lines(report()))
+    text = " ".join(lines(report(sums=[["p0", "p1", "p2"], *[["p3", "p4"]] * MOST_LISTED])))
+    assert "A relay codes the sums p0 + … + p2, p3 + p4, " in text
+    assert "p3 + p4 and 1 more: some worker stores all partitions of each." in text
     text = " ".join(lines(report(helpers=["w1"])))
     assert "no scheme by which every worker but w1 gets all models sends less" in text

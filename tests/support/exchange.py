@@ -10,7 +10,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.sides import NOBODY, SideOptions, Upload, WorkerSide
-from asyncdmtl.exchange.strategies import codes_whole_tasks, strategy_of
+from asyncdmtl.exchange.strategies import codable_units, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -45,7 +45,7 @@ class RoundExchange:
                 placement,
                 strategy,
                 tasks=self.problem.task_of,
-                whole_tasks=codes_whole_tasks(settings),
+                units=codable_units(settings),
             )
         )
         recipe, plan_digest = recipe_and_digest(self.plan)

@@ -23,11 +23,17 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.covering import integer_cover, proven_cover
 from asyncdmtl.plan.rates.cuts import MergedPartitions, PacketAssignment
+from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 # Parts of a vector in which rates of the linear program are compared with constraints: they are floats.
 _PARTS = 1 << 30
+
+# The share by which rates that violate nothing may exceed the proven least cost, which then is the minimum:
+# vertices of these programs have denominators far below its inverse.
+_GAP = 1e-7
 
 # The most numbers of packets that are tried: each takes an integer program.
 _MOST_TRIED = 24
@@ -40,7 +46,7 @@ class Demands:
     """The constraints of the workers that want models, which are found when rates violate them."""
 
     def __init__(self, placement: Placement, helpers: Collection[int]) -> None:
-        self.workers = len(placement.workers)
+        self.workers, self._placement = len(placement.workers), placement
         self.sizes: dict[frozenset[int], int] = {}
         self._groups = Counter(placement.holders)
         stores = {frozenset(M) for k, M in enumerate(placement.stored) if k not in set(helpers)}
@@ -80,12 +86,26 @@ class Demands:
         return len(self.sizes) > known
 
     def cheapest(self, costs: Sequence[Fraction] | None = None) -> tuple[Fraction, tuple[WeightedCut, ...]]:
-        """The least `Σ_k c_k R_k`, or load if no costs are given, and multipliers that prove it."""
+        """The least `Σ_k c_k R_k`, or load if no costs are given, and multipliers that prove it.
+
+        Many rates have the least cost under the known constraints, and most of them violate others. So
+        constraints are looked for half way to rates that violate none, which are those for all workers at
+        first (in-out separation, Ben-Ameur and Neto 2007).
+        """
+        weights = np.array([float(c) for c in costs or [Fraction(1)] * self.workers])
+        everyone = (
+            uplink_optimum(self._placement) if costs is None else cheapest_rates(self._placement, costs)
+        )
+        inner = np.array([float(rate) for rate in everyone.rates])
         while True:
             rates, proof = proven_cover(self.workers, self.sizes, costs)
-            if not self._add(self.violated(_rounded_up(rates), _PARTS)):
-                value = sum((y * self.sizes[S] for S, y in proof.items()), Fraction(0))
-                return value, tuple(sorted((tuple(sorted(S)), y) for S, y in proof.items()))
+            value = sum((y * self.sizes[S] for S, y in proof.items()), Fraction(0))
+            middle = (rates + inner) / 2
+            if not self._add(self.violated(_rounded_up(middle), _PARTS)):
+                inner = middle
+                close = float(weights @ inner) <= float(value) + _GAP * max(1.0, float(value))
+                if close or not self._add(self.violated(_rounded_up(rates), _PARTS)):
+                    return value, tuple(sorted((tuple(sorted(S)), y) for S, y in proof.items()))
 
     def fastest(self, speeds: Sequence[Fraction]) -> tuple[Fraction, tuple[WeightedCut, ...]]:
         """The least `max_k R_k / b_k`, and the cut that proves it.

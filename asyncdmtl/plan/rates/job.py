@@ -14,9 +14,11 @@ smallest `Σ_k R_k` under these constraints is a linear program, and multipliers
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,6 +26,8 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import Constraints, fractional_cover, minimise, proven_cover
+from asyncdmtl.plan.rates.cut_search import CutSearch
+from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 from asyncdmtl.plan.rates.stragglers import silent_rates
 from asyncdmtl.plan.units import whole_holders
@@ -31,11 +35,14 @@ from asyncdmtl.plan.units import whole_holders
 # The most workers for which every cut is listed, so that the bound is the exact value of the linear program.
 ALL_CUTS_WORKERS = 10
 
-# The most violated cuts that are searched for if there are more workers. Each takes an integer program.
-_SEARCH_ROUNDS = 30
+# The most searches for violated cuts if there are more workers; each is followed by a linear program.
+_SEARCHES = 12
 
-# The most partitions for which violated cuts are searched for; those of a task with equal holders count once.
-_SEARCHED_PARTITIONS = 400
+# The most sets of holders, in all tasks, for which an integer program then looks for a cut that was missed.
+_PROVEN_SETS = 60
+
+# The most such integer programs.
+_PROOFS = 8
 
 Cut = tuple[int, ...]
 
@@ -128,24 +135,37 @@ def job_bound(
     helpers : sequence of int
         The workers that want nothing (docs/theory.md, section 7a).
     """
+    return _job_bound(placement, tuple(tasks), at_server, tuple(helpers))
+
+
+# A plan, its comparison with other plans and its report ask for the same bounds.
+@lru_cache(maxsize=8)
+def _job_bound(
+    placement: Placement, tasks: tuple[int, ...], at_server: bool, helpers: tuple[int, ...]
+) -> JobBound:
     K = len(placement.workers)
     everyone = frozenset(range(K))
     if K == 1 and not at_server:
         return JobBound(Fraction(0), (), True)
-    if len(set(tasks)) == len(tasks) and (at_server or not helpers):
+    demands = _Demands(placement, tasks, everyone.difference(() if at_server else helpers))
+    if demands.single:
+        # All holders of a task's rarest partition store it whole.
         if at_server:
-            return JobBound(Fraction(len(tasks)), ((tuple(range(K)), Fraction(1)),), True)
-        blocks = uplink_optimum(placement).certificate
+            T = max(tasks) + 1
+            return JobBound(Fraction(T), ((tuple(range(K)), Fraction(1)),), True)
+        if helpers:
+            proof = [(frozenset(cut), y) for cut, y in Demands(demands.reduced, helpers).cheapest()[1]]
+            return _proven(placement, tasks, proof, True, helpers=helpers)
+        blocks = uplink_optimum(demands.reduced).certificate
         share = Fraction(1, max(1, len(blocks) - 1))
         return _proven(placement, tasks, [(everyone.difference(block), share) for block in blocks], True)
-    demands = _Demands(placement, tasks, everyone.difference(() if at_server else helpers))
     if K <= ALL_CUTS_WORKERS:
         cuts, complete = demands.all_cuts(at_server), True
     else:
         cuts, complete = demands.searched_cuts(at_server)
     _, multipliers = proven_cover(K, cuts)
-    proof = [(cut, y) for cut, y in multipliers.items()]
-    return _proven(placement, tasks, proof, complete, at_server=at_server, helpers=helpers)
+    found = [(cut, y) for cut, y in multipliers.items()]
+    return _proven(placement, tasks, found, complete, at_server=at_server, helpers=helpers)
 
 
 def job_bound_with_silent_workers(placement: Placement, tasks: Sequence[int], silent: int) -> JobBound:
@@ -192,6 +212,22 @@ class _Demands:
             sets[task].add(frozenset(H))
         self.needs = [[H for H in group if not any(other < H for other in group)] for group in sets]
 
+    @property
+    def single(self) -> bool:
+        """Whether every task has one minimal set of workers, so that it counts as one partition."""
+        return all(len(group) == 1 for group in self.needs)
+
+    @property
+    def reduced(self) -> Placement:
+        """The placement of one partition for each task, if all are `single`."""
+        held: list[list[str]] = [[] for _ in range(self.workers)]
+        for task, (H,) in enumerate(self.needs):
+            for k in H:
+                held[k].append(str(task))
+        return Placement(
+            {str(k): names for k, names in enumerate(held)}, [str(t) for t in range(len(self.needs))]
+        )
+
     def demand(self, S: frozenset[int]) -> int:
         """`ex_job(S)`."""
         return sum(any(H <= S for H in group) for group in self.needs)
@@ -221,16 +257,26 @@ class _Demands:
         start |= {everyone} if at_server else set()
         start = {S for S in start if at_server or not self.demanders <= S}
         cuts = {S: demand for S in start if (demand := self.demand(S))}
-        if sum(map(len, self.needs)) > _SEARCHED_PARTITIONS:
-            return cuts, False
-        for _ in range(_SEARCH_ROUNDS):
-            rates, _ = proven_cover(K, cuts)
-            S, certain = self._violated(rates, at_server)
-            if S is None:
-                return cuts, certain
-            if S in cuts:
+        search = CutSearch(K, self.needs, () if at_server else self.demanders)
+        rng = random.Random(K)
+        for _ in range(_SEARCHES):
+            rates, proof = proven_cover(K, cuts)
+            drawn = [frozenset(k for k in everyone if rng.random() < 0.7) for _ in range(K)]
+            starts = [S for S in [*sorted(proof, key=sorted), *drawn] if at_server or not self.demanders <= S]
+            fresh = [S for S in search.violated(rates, starts) if S not in cuts]
+            if not fresh:
                 break
-            cuts[S] = self.demand(S)
+            cuts |= {S: self.demand(S) for S in fresh}
+        if sum(map(len, self.needs)) > _PROVEN_SETS:
+            return cuts, False
+        for _ in range(_PROOFS):
+            rates, _ = proven_cover(K, cuts)
+            missed, certain = self._violated(rates, at_server)
+            if missed is None:
+                return cuts, certain
+            if missed in cuts:
+                break
+            cuts[missed] = self.demand(missed)
         return cuts, False
 
     def _violated(self, rates: Floats, at_server: bool) -> tuple[frozenset[int] | None, bool]:

@@ -57,14 +57,31 @@ def test_cuts_that_are_searched_for_prove_the_same(seed: int, monkeypatch: pytes
     rng = random.Random(seed)
     placement = random_placement(rng, most_workers=6, most_partitions=10)
     tasks = numbered(rng.randrange(5) for _ in placement.partitions)
-    listed = job_bound(placement, tasks)
-    monkeypatch.setattr(job, "ALL_CUTS_WORKERS", 0)
-    searched = job_bound(placement, tasks)
-    assert searched.load <= listed.load
-    assert searched.load == listed.load or not searched.complete
-    assert certified_load(placement, tasks, searched.certificate) == searched.load
-    monkeypatch.setattr(job, "_SEARCHED_PARTITIONS", 0)
-    assert job_bound(placement, tasks).load <= listed.load
+    at_server = seed % 2 == 1
+    listed = job_bound(placement, tasks, at_server=at_server)
+    for proven_sets in (job._PROVEN_SETS, 0):
+        monkeypatch.setattr(job, "ALL_CUTS_WORKERS", 0)
+        monkeypatch.setattr(job, "_PROVEN_SETS", proven_sets)
+        job._job_bound.cache_clear()
+        searched = job_bound(placement, tasks, at_server=at_server)
+        job._job_bound.cache_clear()
+        assert searched.load <= listed.load
+        assert searched.load == listed.load or not searched.complete
+        assert certified_load(placement, tasks, searched.certificate, at_server=at_server) == searched.load
+
+
+def test_tasks_with_one_rarest_partition_count_as_one_partition() -> None:
+    rng = random.Random(0)
+    rare = [rng.sample(range(30), 3) for _ in range(100)]
+    holders = [H for own in rare for H in (own, sorted({*own, *rng.sample(range(30), 4)}))]
+    placement, tasks = placement_of(holders, 30), [n // 2 for n in range(200)]
+    apart = placement_of(rare, 30)
+    for helpers in ((), (3, 7)):
+        bound = job_bound(placement, tasks, helpers=helpers)
+        assert bound.complete
+        assert bound.load == job_bound(apart, range(100), helpers=helpers).load
+        assert certified_load(placement, tasks, bound.certificate, helpers=helpers) == bound.load
+    assert job_bound(placement, tasks, at_server=True).load == 100
 
 
 @pytest.mark.parametrize("placement", [HOMOGENEOUS, HETEROGENEOUS, Placement.cyclic(12, 12, 3)], ids=repr)
