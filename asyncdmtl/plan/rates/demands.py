@@ -26,6 +26,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.covering import integer_cover, proven_cover
 from asyncdmtl.plan.rates.cuts import MergedPartitions, PacketAssignment
+from asyncdmtl.plan.rates.integral import integral_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
 
 # Parts of a vector in which rates of the linear program are compared with constraints: they are floats.
@@ -38,6 +39,9 @@ _GAP = 1e-7
 # The most numbers of packets that are tried: each takes an integer program.
 _MOST_TRIED = 24
 
+# The most integer programs for rates near fractional ones.
+_MOST_STEPS = 60
+
 # A cut with its multiplier in a proof.
 WeightedCut = tuple[tuple[int, ...], Fraction]
 
@@ -48,6 +52,8 @@ class Demands:
     def __init__(self, placement: Placement, helpers: Collection[int]) -> None:
         self.workers, self._placement = len(placement.workers), placement
         self.sizes: dict[frozenset[int], int] = {}
+        # Rates that violate nothing, the cheapest known.
+        self._inner: Floats = np.full(self.workers, float(len(placement.partitions)))
         self._groups = Counter(placement.holders)
         stores = {frozenset(M) for k, M in enumerate(placement.stored) if k not in set(helpers)}
         # If a worker's store contains another's, its constraints follow from those of the other worker.
@@ -97,12 +103,13 @@ class Demands:
             uplink_optimum(self._placement) if costs is None else cheapest_rates(self._placement, costs)
         )
         inner = np.array([float(rate) for rate in everyone.rates])
+        self._inner = inner
         while True:
             rates, proof = proven_cover(self.workers, self.sizes, costs)
             value = sum((y * self.sizes[S] for S, y in proof.items()), Fraction(0))
             middle = (rates + inner) / 2
             if not self._add(self.violated(_rounded_up(middle), _PARTS)):
-                inner = middle
+                self._inner = inner = middle
                 close = float(weights @ inner) <= float(value) + _GAP * max(1.0, float(value))
                 if close or not self._add(self.violated(_rounded_up(rates), _PARTS)):
                     return value, tuple(sorted((tuple(sorted(S)), y) for S, y in proof.items()))
@@ -126,17 +133,51 @@ class Demands:
                 key=lambda pair: pair[0],
             )
 
+    def packets_near(
+        self, subpackets: int, allowed: Fraction, costs: Sequence[Fraction] | None = None
+    ) -> tuple[int, ...] | None:
+        """Rates in packets that cost at most `allowed`, near those that `cheapest` found; None if it fails.
+
+        Few whole rates are near those, so that violated constraints are found in few steps.
+        """
+        most = [ceil(subpackets * rate) + 1 for rate in self._inner.tolist()]
+        for _ in range(_MOST_STEPS):
+            rows, _ = integer_cover(self.workers, self.sizes, subpackets=subpackets, most=most, costs=costs)
+            if (
+                sum(c * count for c, count in zip(costs or [Fraction(1)] * len(rows), rows, strict=True))
+                > allowed
+            ):
+                return None
+            if not self._add(self.violated(rows, subpackets)):
+                return rows
+        return None
+
     def packets(
         self,
         subpackets: int,
         costs: Sequence[Fraction] | None = None,
         limits: Sequence[int] | None = None,
     ) -> tuple[int, ...]:
-        """Rates in packets of the least sum or cost, within the limits of the workers, if there are any."""
-        while True:
+        """Rates in packets of the least sum or cost, within the limits of the workers, if there are any.
+
+        If constraints are still found after many integer programs, rates that suffice are lowered one by one.
+        """
+        for _ in range(2 * _MOST_STEPS):
             rows, _ = integer_cover(self.workers, self.sizes, subpackets=subpackets, most=limits, costs=costs)
             if not self._add(self.violated(rows, subpackets)):
                 return rows
+        enough = integral_rates(self._placement, subpackets) if limits is None else limits
+        return self._lowered(list(enough), subpackets)
+
+    def _lowered(self, rows: list[int], subpackets: int) -> tuple[int, ...]:
+        """Rates of which none can be lower, from rates that suffice."""
+        for k in range(self.workers):
+            low, high = 0, rows[k]
+            while low < high:
+                rows[k] = (low + high) // 2
+                low, high = (rows[k] + 1, high) if self.violated(rows, subpackets) else (low, rows[k])
+            rows[k] = high
+        return tuple(rows)
 
 
 @dataclass(frozen=True)
@@ -170,9 +211,10 @@ def demanded_packets(
         if costs is None and ceil(P * least) > (1 + max_overhead) * P * least:
             continue
         tried += 1
-        rows = demands.packets(P, costs)
+        allowed = (1 + max_overhead) * P * least
+        rows = demands.packets_near(P, allowed, costs) or demands.packets(P, costs)
         prices = costs or [Fraction(1)] * len(rows)
-        if sum(c * count for c, count in zip(prices, rows, strict=True)) <= (1 + max_overhead) * P * least:
+        if sum(c * count for c, count in zip(prices, rows, strict=True)) <= allowed:
             return DemandedRates(P, rows, least, proof)
     raise _too_many_packets("load" if costs is None else "cost", least)
 

@@ -102,9 +102,35 @@ def test_an_overhead_buys_fewer_packets() -> None:
 
 def test_packets_that_do_not_suffice_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Demands, "packets", lambda self, subpackets, costs: (9, 9, 9, 9))
+    monkeypatch.setattr(Demands, "packets_near", lambda self, subpackets, allowed, costs: None)
     monkeypatch.setattr(demands, "_MOST_TRIED", 2)
     with pytest.raises(PlanError, match="max_overhead"):
         demanded_packets(Placement.cyclic(4, 4, 2), (), Fraction(0))
     monkeypatch.setattr(demands, "MOST_SUBPACKETS", 0)
     with pytest.raises(PlanError, match="max_overhead"):
         demanded_packets_in_time(Placement.cyclic(4, 4, 2), (), Fraction(0), [Fraction(1)] * 4)
+
+
+def test_rates_of_thirty_workers_are_found_in_few_steps() -> None:
+    rng = random.Random(0)
+    placement = placement_of([rng.sample(range(30), 3) for _ in range(100)], 30)
+    wanted = Demands(placement, (3, 7))
+    assert wanted.cheapest()[0] == 96
+    assert len(wanted.sizes) < 500
+    found = demanded_packets(placement, (3, 7), Fraction(0))
+    assert (found.subpackets, sum(found.rows)) == (1, 96)
+    assert not wanted.violated(found.rows, 1)
+
+
+@pytest.mark.parametrize("limits", [None, (4, 4, 4, 4)])
+def test_rates_are_lowered_where_integer_programs_find_none(
+    limits: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demands, "_MOST_STEPS", 0)
+    wanted = Demands(stores("1234", "345", "56", "16"), (2, 3))
+    rows = wanted.packets(2, limits=limits)
+    assert not wanted.violated(rows, 2)
+    assert sum(rows) >= 6
+    for k, count in enumerate(rows):
+        fewer = [*rows[:k], count - 1, *rows[k + 1 :]]
+        assert not count or wanted.violated(fewer, 2)
