@@ -15,8 +15,8 @@ the kind of update is a method of the trainer or of its problem:
   returns the mean loss of each. `Trainer.unpacked(n, packed)` turns a vector that travelled into
   numbers again.
 - `Problem.aggregate(t, vectors)` makes one vector of the vectors of task `t`. If `Problem.columnwise` is
-  true, it may be called for some columns at a time. `Problem.partial_sum(t, span, vectors)` makes the vector of some
-  consecutive partitions that may travel in their place, and `aggregate` takes such vectors, too.
+  true, it may be called for some columns at a time. `Problem.partial_sum(t, span, vectors)` makes one
+  vector of the vectors of some consecutive partitions, which may travel in their place.
 - `Trainer.step(Z)` takes the aggregates of all tasks and moves the models. `Trainer.advance(Z, ready)` may
   begin the step while vectors still arrive; it may also do nothing.
 - `Trainer.penalty()`, `Trainer.residual` and `Problem.converged(objective, residual)` decide when a run ends.
