@@ -17,7 +17,10 @@ from asyncdmtl.arrays import Floats
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The functions that compute singular values of models: those of `products` and `spectral`, or others."""
+    """The functions that compute singular values of models: those of `products` and `spectral`, or others.
+
+    All but `left_svd` take stacks of matrices, too.
+    """
 
     matmul: Callable[[Floats, Floats], Floats]
     gram: Callable[[Floats], Floats]
@@ -27,7 +30,7 @@ class Arithmetic:
 
 
 def _fast_gram(A: Floats) -> Floats:
-    squared: Floats = np.matmul(A, A.T)
+    squared: Floats = np.matmul(A, np.swapaxes(A, -1, -2))
     return squared
 
 

@@ -15,6 +15,7 @@ import functools
 import math
 import threading
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -134,6 +135,13 @@ class Factor:
         slices, self._exponents = _slices(_shifted(A, -units), self._bits)
         self._slices = np.concatenate(slices, axis=-1)
         self._units: NDArray[np.int32] = np.swapaxes(units, -1, -2)
+
+    def of(self, chosen: NDArray[np.bool_] | Sequence[int] | slice) -> Factor:
+        """The factor of some matrices of a stack, chosen along its first axis."""
+        part = copy(self)
+        part._slices, part._exponents = self._slices[chosen], self._exponents[chosen]
+        part._units = self._units[chosen]
+        return part
 
     def times(self, B: Floats) -> Floats:
         """`A·B` for a finite `B` (…, k, n)."""

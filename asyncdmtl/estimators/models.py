@@ -400,7 +400,7 @@ def _labels(codes: NDArray[np.intp], positive: int) -> Floats:
 
 def _results(selection: Selection) -> dict[str, NDArray[Any]]:
     """The held-out losses of all values of λ, in the form of `GridSearchCV.cv_results_`."""
-    mean = np.nanmean(selection.losses, axis=1)
+    mean = selection.means
     folds = {f"split{i}_test_loss": column for i, column in enumerate(selection.losses.T)}
     return {
         "param_strength": selection.strengths,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
 from asyncdmtl.arrays import Floats
@@ -47,6 +48,10 @@ _BLOCKS = 1 << 25
 # twenty copies.
 _SPLIT = 1 << 20
 
+# The most numbers of the matrices of data sets that are solved together: 32 MB, of which there are some ten
+# copies, cut into slices.
+_MATRICES = 1 << 22
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
@@ -68,17 +73,13 @@ class Solution:
     gap: Floats
 
 
-# The fields of `Solution`.
-_PARTS = ("W", "value", "gap")
-
-
 def solve(
     coupling: Coupling,
     quadratics: Quadratics,
     strengths: Sequence[float] | Floats,
     *,
     tolerance: float = TOLERANCE,
-    enough: float = 0.0,
+    enough: float | Floats = 0.0,
     near: Floats | None = None,
 ) -> Solution:
     """Solve a problem for each of its data sets and each λ.
@@ -88,86 +89,88 @@ def solve(
     coupling : Coupling
         The coupling; its own strength is ignored.
     quadratics : Quadratics
-    strengths : (L,) sequence of float
-        λ, at least 0; they should be within a factor of ten.
+    strengths : (L,) sequence of float, or (K, L) float64 array
+        λ, at least 0, perhaps for each data set. Those of a data set should be within a factor of ten.
     tolerance : float
         The permitted gap, relative to the objective. Rounding leaves some 1e-13.
-    enough : float
-        An absolute gap that suffices in any case.
+    enough : float or (K,) float64 array
+        An absolute gap that suffices in any case, perhaps for each data set.
     near : (K, L, T, C) or (K, 1, T, C) float64 array, optional
         Models from which iterations start; with 1 in place of L, the same models for all λ.
     """
-    lambdas = np.asarray(strengths, dtype=np.float64)
+    given = np.asarray(strengths, dtype=np.float64)
+    lambdas = np.broadcast_to(given, (len(quadratics.b), given.shape[-1]))
     accuracy = Accuracy(tolerance, enough)
     if isinstance(coupling, NoCoupling) or (not lambdas.any() and not isinstance(coupling, PlainMean)):
-        return _certified(quadratics, _for_all(direct.apart(quadratics), len(lambdas)), lambdas, ())
+        return _certified(quadratics, _for_all(direct.apart(quadratics), lambdas), lambdas, ())
     if isinstance(coupling, PlainMean):
-        W = _for_all(direct.together(quadratics), len(lambdas))
+        W = _for_all(direct.together(quadratics), lambdas)
         residual = mean(quadratics.products(W) - quadratics.b[:, None], 2)[:, :, None] + 0.0 * W
         return Solution(W, quadratics.value(W), residual_gap(residual, W))
     if not lambdas.all():
-        return _with_zeros(coupling, quadratics, lambdas, accuracy, near)
+        return _with_zeros(coupling, quadratics, lambdas, accuracy)
     if isinstance(coupling, MeanRegularised):
         return _certified(quadratics, direct.near_mean(quadratics, lambdas, accuracy), lambdas, None)
     if isinstance(coupling, Ridge):
-        return _ridges(quadratics, lambdas)
+        return _shrunk(quadratics, direct.towards_zero(quadratics, lambdas, coupling.arithmetic), lambdas)
     if isinstance(coupling, ChainLaplacian | GraphLaplacian):
         return _on_graph(coupling, quadratics, lambdas, accuracy, near)
     if isinstance(coupling, Clustered):
         pairs = quadratics.b.shape[1] * (quadratics.b.shape[1] - 1) // 2
         if not pairs:
-            return _certified(quadratics, _for_all(direct.apart(quadratics), len(lambdas)), lambdas, ())
+            return _certified(quadratics, _for_all(direct.apart(quadratics), lambdas), lambdas, ())
         size = pairs * quadratics.b.shape[2]
         return _in_groups(_clustered, quadratics, lambdas, accuracy, near, size)
-    penalty = _PENALTIES[type(coupling)]
 
     def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
-        rho = _weight(penalty, quadratics, lambdas)
-        return split(quadratics, penalty(lambdas), rho, accuracy, near)
+        penalty = _PENALTIES[type(coupling)](lambdas, coupling.arithmetic)
+        return split(quadratics, penalty, _weights(penalty, quadratics), accuracy, near)
 
     return _in_groups(one, quadratics, lambdas, accuracy, near)
 
 
-def _weight(penalty: type[Penalty], quadratics: Quadratics, lambdas: Floats) -> float:
-    """`ρ` of the splitting: grows with the root of λ; by trial on the school data."""
-    largest = float(np.abs(quadratics.b).max(initial=0.0))
-    if largest == 0.0:
-        return quadratics.scale
-    ones = penalty(np.ones(1))
-    middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
-    if penalty is HalfSquaredNuclear:
-        share = middle / quadratics.scale
+def _weights(penalty: Penalty, quadratics: Quadratics) -> Floats:
+    """`ρ` (K,) of the splitting: grows with the root of λ; by trial on the school data."""
+    scales = quadratics.scales
+    if isinstance(penalty, HalfSquaredNuclear):
+        share = _middle(penalty.strengths) / scales
     else:
-        # Computed for a `Z` so large that the bound on it is what matters.
-        factor = 1e9 / largest
-        bounds, _ = ones.dual(quadratics.b[:, None] * factor)
-        share = 9.0 * middle * float(mean(bounds.reshape(-1))) * factor
-    return float(np.clip(np.sqrt(share), 0.02, 1.6)) * quadratics.scale
+        # The largest λ that has an effect: computed for a `Z` so large that the bound on it is what matters.
+        largest = np.abs(quadratics.b).max(axis=(1, 2), initial=0.0)
+        factor = 1e9 / np.where(largest > 0.0, largest, 1.0)
+        bounds, _ = penalty.dual(quadratics.b[:, None] * factor[:, None, None, None])
+        share = 9.0 * _middle(bounds) * factor
+        share[largest == 0.0] = 1.0
+    return np.clip(np.sqrt(share), 0.02, 1.6) * scales
 
 
-def _for_all(W: Floats, strengths: int) -> Floats:
-    return np.repeat(W[:, None], strengths, axis=1)
+def _middle(strengths: Floats) -> Floats:
+    """The geometric means (K,) of the least and the largest of the strengths (K, L)."""
+    middle: Floats = np.sqrt(strengths.min(axis=1)) * np.sqrt(strengths.max(axis=1))
+    return middle
 
 
-def _with_zeros(
-    coupling: Coupling, quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None
-) -> Solution:
-    """Solve for strengths of which some are 0, where no coupling acts."""
-    tied = lambdas > 0.0
-    solved = solve(coupling, quadratics, lambdas[tied], tolerance=accuracy.relative, enough=accuracy.absolute)
-    apart = solve(coupling, quadratics, np.zeros(1), tolerance=accuracy.relative, enough=accuracy.absolute)
-    W, value, gap = (np.repeat(part, len(lambdas), axis=1) for part in (apart.W, apart.value, apart.gap))
+def _for_all(W: Floats, lambdas: Floats) -> Floats:
+    return np.repeat(W[:, None], lambdas.shape[1], axis=1)
+
+
+def _with_zeros(coupling: Coupling, quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy) -> Solution:
+    """Solve for strengths of which some are 0 for all data sets, where no coupling acts."""
+    tied = lambdas.any(axis=0)
+    relative, absolute = accuracy
+    solved = solve(coupling, quadratics, lambdas[:, tied], tolerance=relative, enough=absolute)
+    apart = solve(coupling, quadratics, np.zeros(1), tolerance=relative, enough=absolute)
+    W, value, gap = (np.repeat(part, lambdas.shape[1], axis=1) for part in (apart.W, apart.value, apart.gap))
     W[:, tied], value[:, tied], gap[:, tied] = solved.W, solved.value, solved.gap
     return Solution(W, value, gap)
 
 
-def _ridges(quadratics: Quadratics, lambdas: Floats) -> Solution:
-    """Solve each task alone, with each λ on the diagonal."""
-    eye, found = np.eye(quadratics.b.shape[2]), []
-    for strength in lambdas.tolist():
-        own = Quadratics(quadratics.A + strength * eye, quadratics.b, quadratics.c)
-        found.append(_certified(own, _for_all(direct.apart(own), 1), np.zeros(1), ()))
-    return Solution(*(np.concatenate([getattr(one, name) for one in found], axis=1) for name in _PARTS))
+def _shrunk(quadratics: Quadratics, W: Floats, lambdas: Floats) -> Solution:
+    """Value and residual under squares of models."""
+    products, pull = quadratics.products(W), lambdas[:, :, None, None]
+    residual = products - quadratics.b[:, None] + pull * W
+    value = quadratics.value(W, products) + 0.5 * lambdas * squared_norm(W)
+    return Solution(W, value, residual_gap(residual, W))
 
 
 def _certified(
@@ -177,7 +180,7 @@ def _certified(
     products = quadratics.products(W)
     residual = products - quadratics.b[:, None]
     value = quadratics.value(W, products)
-    pull = lambdas[:, None, None]
+    pull = lambdas[:, :, None, None]
     if edges is None:
         offsets = W - mean(W, 2)[:, :, None]
         residual = residual + pull * offsets
@@ -186,8 +189,8 @@ def _certified(
         for s, t, weight in edges:
             offset = W[:, :, s] - W[:, :, t]
             value = value + 0.5 * weight * lambdas * sum_of_squares(offset, axis=2)
-            residual[:, :, s] += weight * pull[:, 0] * offset
-            residual[:, :, t] -= weight * pull[:, 0] * offset
+            residual[:, :, s] += weight * pull[:, :, 0] * offset
+            residual[:, :, t] -= weight * pull[:, :, 0] * offset
     return Solution(W, value, residual_gap(residual, W))
 
 
@@ -207,14 +210,14 @@ def _on_graph(
     order = direct.elimination(T, edges)
     if order.blocks * K * C * C <= _BLOCKS:
         at_once = max(1, _BLOCKS // (order.blocks * K * C * C or 1))
-        parts = [lambdas[i : i + at_once] for i in range(0, len(lambdas), at_once)]
+        parts = [lambdas[:, i : i + at_once] for i in range(0, lambdas.shape[1], at_once)]
         W = np.concatenate([direct.along_edges(quadratics, part, edges, order) for part in parts], axis=1)
         return _certified(quadratics, W, lambdas, edges)
 
     def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
         penalty = Smoothness(lambdas, *laplacian_spectrum(T, edges))
-        middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
-        rho = float(np.clip(np.sqrt(middle / quadratics.scale), 0.05, 1.6)) * quadratics.scale
+        scales = quadratics.scales
+        rho = np.clip(np.sqrt(_middle(lambdas) / scales), 0.05, 1.6) * scales
         return split(quadratics, penalty, rho, accuracy, near, residuals=True)
 
     return _in_groups(one, quadratics, lambdas, accuracy, near)
@@ -230,14 +233,15 @@ def _in_groups(
 ) -> Solution:
     """Solve in groups that fit in memory; a group has some of the data sets, with all strengths."""
     K, T, C = quadratics.b.shape
-    at_once = max(1, _SPLIT // max(1, (size or T * C) * len(lambdas)))
+    L = lambdas.shape[1]
+    at_once = max(1, min(_SPLIT // max(1, (size or T * C) * L), _MATRICES // max(1, T * C * C)))
     found = []
     for first in range(0, K, at_once):
         chosen = slice(first, first + at_once)
         begin = None if near is None else near[chosen]
-        if begin is not None and begin.shape[1] != len(lambdas):
-            begin = np.repeat(begin, len(lambdas), axis=1)
-        found.append(one(quadratics.of(chosen), lambdas, accuracy, begin))
+        if begin is not None and begin.shape[1] != L:
+            begin = np.repeat(begin, L, axis=1)
+        found.append(one(quadratics.of(chosen), lambdas[chosen], accuracy.of(chosen), begin))
     return Solution(
         *(np.concatenate([getattr(part, name) for part in found]) for name in ("W", "value", "gap"))
     )
@@ -246,37 +250,59 @@ def _in_groups(
 def _clustered(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
     """Solve for "clustered": split between the models and the differences of all pairs."""
     K, T, C = quadratics.b.shape
-    first, second = np.triu_indices(T, 1)
     # The pull on a pair is at most λ/T.
-    middle = float(np.sqrt(lambdas.min()) * np.sqrt(lambdas.max()))
-    largest = float(np.abs(quadratics.b).max(initial=0.0)) or 1.0
-    rho = float(np.clip(np.sqrt(4.0 * middle / largest), 0.02, 1.6)) * quadratics.scale / T
-    system = direct.MeanSystem(quadratics, rho * T)
+    largest = np.abs(quadratics.b).max(axis=(1, 2), initial=0.0)
+    share = 4.0 * _middle(lambdas) / np.where(largest > 0.0, largest, 1.0)
+    rho = np.clip(np.sqrt(share), 0.02, 1.6) * quadratics.scales / T
+    term = _Differences(quadratics, rho)
+    S = np.zeros((K, lambdas.shape[1], 1, T * (T - 1) // 2, C))
+    if near is not None:
+        downhill = quadratics.b[:, None] - quadratics.products(near)
+        S = term.differences(near + downhill / (T * rho)[:, None, None, None])
+    return iterate(term, Pairs(lambdas, T), rho, S, accuracy)
 
-    def differences(W: Floats) -> Floats:
-        return (W[:, :, first] - W[:, :, second])[:, :, None]
 
-    def gathered(V: Floats) -> Floats:
-        square = np.zeros((*V.shape[:2], T, T, C))
-        square[:, :, first, second] = V[:, :, 0]
-        square[:, :, second, first] = -V[:, :, 0]
-        return total(square, 3)
+class _Differences:
+    """The data term as a function of the differences (K, L, 1, pairs, C) of the models of all pairs."""
 
-    def models(X: Floats) -> Floats:
-        R = quadratics.b[:, None] + rho * gathered(X)
-        W = system.solve(R)
-        drawn = quadratics.products(W) + (rho * T) * (W - mean(W, 2)[:, :, None])
-        return W + system.solve(R - drawn)
+    def __init__(self, quadratics: Quadratics, rho: Floats) -> None:
+        self._quadratics, self._rho = quadratics, rho
+        self._tasks = quadratics.b.shape[1]
+        self._first, self._second = np.triu_indices(self._tasks, 1)
+        self._system = direct.MeanSystem(quadratics, rho * self._tasks)
 
-    def certify(H: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
-        W = models(2.0 * H - S)
-        V, Y = differences(W), rho * (S - H)
-        residual = quadratics.products(W) - quadratics.b[:, None] + gathered(Y)
-        cost = penalty.value(V)
-        gap = cost - total(total((Y * V)[:, :, 0], 3), 2) + residual_gap(residual, W)
+    def prox(self, X: Floats) -> Floats:
+        """The differences of the models of the prox."""
+        return self.differences(self._models(X))
+
+    def differences(self, W: Floats) -> Floats:
+        """`w_s − w_t` of all pairs."""
+        return (W[:, :, self._first] - W[:, :, self._second])[:, :, None]
+
+    def certified(self, H: Floats, U: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
+        """The models of `U`, and the gap from the pull `ρ (S − H)` on pairs and from what is left."""
+        W, quadratics = self._models(2.0 * H - S), self._quadratics
+        Y = self._rho[:, None, None, None, None] * (S - H)
+        residual = quadratics.products(W) - quadratics.b[:, None] + self._gathered(Y)
+        cost = penalty.value(U)
+        gap = cost - total(total((Y * U)[:, :, 0], 3), 2) + residual_gap(residual, W)
         return W, quadratics.value(W) + cost, gap
 
-    S = np.zeros((K, len(lambdas), 1, len(first), C))
-    if near is not None:
-        S = differences(near + (quadratics.b[:, None] - quadratics.products(near)) / (rho * T))
-    return iterate(lambda X: differences(models(X)), Pairs(lambdas, T), rho, S, accuracy, certify)
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Keep some of the data sets."""
+        self._quadratics, self._rho = self._quadratics.of(rows), self._rho[rows]
+        self._system = self._system.of(rows)
+
+    def _gathered(self, V: Floats) -> Floats:
+        """The sum (K, L, T, C) of what pairs give to each task, with the sign of its part in the pair."""
+        square = np.zeros((*V.shape[:2], self._tasks, self._tasks, V.shape[-1]))
+        square[:, :, self._first, self._second] = V[:, :, 0]
+        square[:, :, self._second, self._first] = -V[:, :, 0]
+        return total(square, 3)
+
+    def _models(self, X: Floats) -> Floats:
+        rho = self._rho[:, None, None, None]
+        R = self._quadratics.b[:, None] + rho * self._gathered(X)
+        W = self._system.solve(R)
+        drawn = self._quadratics.products(W) + (rho * self._tasks) * (W - mean(W, 2)[:, :, None])
+        return W + self._system.solve(R - drawn)

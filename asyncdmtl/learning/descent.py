@@ -34,6 +34,9 @@ _FLAT = 1e-60
 # predicted, and at least as a share of the objective.
 _SHARE, _LEAST = 1e-2, 1e-13
 
+# A gap of less than this share of the objective is rounding.
+_EXACT = 1e-12
+
 # Positions on a failed step at which the cubic is evaluated: the longest, the ratio of each to the one
 # before, and the shortest, as shares of the step.
 _LONGEST, _SHORTER, _SHORTEST = 0.9, 0.9, 1e-3
@@ -67,7 +70,7 @@ class Descent:
     objective : (K,) float64 array
         There; infinite before the first step.
     promised : (K,) float64 array
-        By how much the last step was to lower the objective.
+        By how much the last step was to lower the objective, or might have if solved exactly.
     gap : (K,) float64 array
         How far the quadratic problem of that step was from its least.
     """
@@ -189,8 +192,11 @@ class Descent:
             following[:, :, C] = np.where(np.isnan(fixed), intercepts, fixed)
         before = quadratics.value(w[:, None])[:, 0] + penalties
         gained = 0.5 * total(share * slope * slope, 1)
-        self.promised[on] = np.maximum(before - solution.value[:, 0], 0.0) + gained
-        self.gap[on] = np.maximum(solution.gap[:, 0], 0.0)
+        gap = np.maximum(solution.gap[:, 0], 0.0)
+        # A start that is nearly the solution may be taken for it. If so, a more exact one comes next.
+        unknown = np.where(gap > _EXACT * size, gap, 0.0)
+        self.promised[on] = np.maximum(before - solution.value[:, 0], unknown) + gained
+        self.gap[on] = gap
         return following
 
     def _between(self, k: int, there: Floats, losses: Floats, gradients: Floats) -> Floats:

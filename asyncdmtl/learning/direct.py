@@ -8,12 +8,15 @@ effect of `δ`. That keeps models in the range of the data, so that of all solut
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import solving
+from asyncdmtl.arithmetic.kinds import Arithmetic
 from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
@@ -61,29 +64,51 @@ def together(quadratics: Quadratics) -> Floats:
 
 
 def near_mean(quadratics: Quadratics, strengths: Floats, accuracy: Accuracy) -> Floats:
-    """`½ λ Σ_t ‖w_t − w̄‖²`, of every λ > 0: (K, L, T, C).
+    """`½ λ Σ_t ‖w_t − w̄‖²`, of every λ > 0 of the strengths (K, L): (K, L, T, C).
 
     Each λ has a system of its own, unless the wanted accuracy is so low that sharing one is faster, see
     `_near_middle`.
     """
-    if len(strengths) == 1 or accuracy.relative < _LOOSE:
+    L = strengths.shape[1]
+    if L == 1 or accuracy.relative < _LOOSE:
         found = []
-        for one in strengths[:, None]:
-            solve = MeanSystem(quadratics, float(one[0])).solve
-            found.append(_refined(quadratics, solve, partial(_from_mean, strengths=one), 1)[:, 0])
+        for i in range(L):
+            solve = MeanSystem(quadratics, strengths[:, i]).solve
+            drawn = partial(_from_mean, strengths=strengths[:, i : i + 1])
+            found.append(_refined(quadratics, solve, drawn, 1)[:, 0])
         return np.stack(found, axis=1)
-    W = np.empty((len(quadratics.b), len(strengths), *quadratics.b.shape[1:]))
-    left = strengths > 0.0
+    W = np.empty((len(quadratics.b), L, *quadratics.b.shape[1:]))
+    left, largest = np.ones(L, np.bool_), strengths.max(axis=0)
     while left.any():
-        group = left & (strengths >= strengths[left].max() / _TOGETHER)
-        W[:, group] = _near_middle(quadratics, strengths[group], accuracy)
+        group = left & (largest >= largest[left].max() / _TOGETHER)
+        W[:, group] = _near_middle(quadratics, strengths[:, group], accuracy)
         left &= ~group
     return W
 
 
+def towards_zero(quadratics: Quadratics, strengths: Floats, arithmetic: Arithmetic) -> Floats:
+    """`½ λ Σ_t ‖w_t‖²`, of every λ > 0 of the strengths (K, L): (K, L, T, C).
+
+    Several λ share the eigenvectors of the matrices.
+    """
+    L, C = strengths.shape[1], quadratics.b.shape[2]
+    if L == 1:
+        ridge = strengths[:, :, None, None] * np.eye(C)
+        return apart(Quadratics(quadratics.A + ridge, quadratics.b, quadratics.c))[:, None]
+    # Statistics of folds have single precision, which leaves matrices slightly indefinite.
+    values, V = arithmetic.eigh(quadratics.A)
+    shrunk = 1.0 / (np.maximum(values, 0.0)[:, None] + strengths[:, :, None, None])
+    back, forth = Factor(V), Factor(np.ascontiguousarray(np.swapaxes(V, -1, -2)))
+
+    def drawn(W: Floats) -> Floats:
+        return strengths[:, :, None, None] * W
+
+    return _refined(quadratics, lambda R: apply(back, shrunk * apply(forth, R)), drawn, L)
+
+
 def _from_mean(W: Floats, strengths: Floats) -> Floats:
-    """`λ (w_t − w̄)` for every λ."""
-    drawn: Floats = strengths[:, None, None] * (W - mean(W, 2)[:, :, None])
+    """`λ (w_t − w̄)` for every λ of the strengths (K, L)."""
+    drawn: Floats = strengths[:, :, None, None] * (W - mean(W, 2)[:, :, None])
     return drawn
 
 
@@ -93,11 +118,11 @@ def _near_middle(quadratics: Quadratics, strengths: Floats, accuracy: Accuracy) 
     With the residual `r` and the preconditioned residual `z`, the objective is at most `½ rᵀz` above its
     minimum, or `middle / λ` times that for smaller λ.
     """
-    middle = float(np.sqrt(strengths.min()) * np.sqrt(strengths.max()))
+    middle = np.sqrt(strengths.min(axis=1)) * np.sqrt(strengths.max(axis=1))
     system = MeanSystem(quadratics, middle)
-    share = np.maximum(middle / strengths, 1.0)
+    share = np.maximum(middle[:, None] / strengths, 1.0)
     b, c = quadratics.b[:, None], total(quadratics.c, 1)[:, None]
-    W = np.zeros((len(b), len(strengths), *quadratics.b.shape[1:]))
+    W = np.zeros((len(b), strengths.shape[1], *quadratics.b.shape[1:]))
     residual = np.broadcast_to(b, W.shape)
     direction, before = np.zeros_like(W), np.ones(W.shape[:2])
     for _ in range(_STEPS):
@@ -121,29 +146,40 @@ def _products(V: Floats, W: Floats) -> Floats:
 
 
 class MeanSystem:
-    """Solves `(A_t + δ) w_t + λ (w_t − w̄) = r_t` for one λ > 0: first for the mean `w̄`, then for each
-    `w_t`.
+    """Solves `(A_t + δ) w_t + λ (w_t − w̄) = r_t` for a λ > 0: first for the mean `w̄`, then for each `w_t`.
 
-    `ridge` is `δ` in units of the mean diagonal of the `A_t`, of columns of usual sizes.
+    `strengths` (K,) has the λ of each data set; `ridge` is `δ` in units of the mean diagonal of its `A_t`, of
+    columns of usual sizes.
     """
 
-    def __init__(self, quadratics: Quadratics, strength: float, ridge: float = RIDGE) -> None:
-        self._strength = strength
-        ridges = ridge * quadratics.scale * quadratics.shares
-        M = inverse(quadratics.A + np.diag(ridges), strength)
+    def __init__(self, quadratics: Quadratics, strengths: Floats, ridge: float = RIDGE) -> None:
+        self._strengths = strengths[:, None, None, None]
+        ridges = ridge * quadratics.scales[:, None] * quadratics.shares
+        eye = np.eye(quadratics.b.shape[2])
+        M = inverse(quadratics.A + ridges[:, None, :, None] * eye, strengths[:, None])
         # `mean (A + δ) M` equals `I − λ mean M`, but without cancellation. It is made symmetric to the last
         # bit.
         K, T, C = quadratics.b.shape
         side_by_side = np.ascontiguousarray(quadratics.A.transpose(0, 2, 1, 3)).reshape(K, C, T * C)
-        kept = matmul(side_by_side, M.reshape(K, T * C, C)) / T + ridges[:, None] * mean(M, 1)
+        kept = matmul(side_by_side, M.reshape(K, T * C, C)) / T + ridges[:, :, None] * mean(M, 1)
         self._M = Factor(M)
         self._means = inverse(0.5 * (kept + np.swapaxes(kept, -1, -2)), 0.0)
+
+    def of(self, chosen: NDArray[np.bool_]) -> MeanSystem:
+        """The system of some of the data sets."""
+        part = copy(self)
+        part._strengths, part._M, part._means = (
+            self._strengths[chosen],
+            self._M.of(chosen),
+            self._means[chosen],
+        )
+        return part
 
     def solve(self, R: Floats) -> Floats:
         """The solution `W` for right-hand sides `R`; both are (K, L, T, C)."""
         alone = apply(self._M, R)
         centre = apply(self._means[:, None], mean(alone, 2)[:, :, None])
-        moved: Floats = alone + self._strength * apply(self._M, np.broadcast_to(centre, R.shape))
+        moved: Floats = alone + self._strengths * apply(self._M, np.broadcast_to(centre, R.shape))
         return moved
 
 
@@ -180,18 +216,18 @@ def elimination(tasks: int, edges: Sequence[tuple[int, int, float]]) -> Eliminat
 def along_edges(
     quadratics: Quadratics, strengths: Floats, edges: Sequence[tuple[int, int, float]], order: Elimination
 ) -> Floats:
-    """The models under `½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`, for every λ > 0: (K, L, T, C)."""
+    """The models under `½ λ Σ_{(s,t)} a_st ‖w_s − w_t‖²`, for every λ > 0 of (K, L): (K, L, T, C)."""
     system = _EdgeSystem(quadratics, strengths, edges, order)
 
     def drawn(W: Floats) -> Floats:
         pulls = np.zeros_like(W)
         for s, t, weight in edges:
-            pull = (weight * strengths)[:, None] * (W[:, :, s] - W[:, :, t])
+            pull = (weight * strengths)[:, :, None] * (W[:, :, s] - W[:, :, t])
             pulls[:, :, s] += pull
             pulls[:, :, t] -= pull
         return pulls
 
-    return _refined(quadratics, system.solve, drawn, len(strengths))
+    return _refined(quadratics, system.solve, drawn, strengths.shape[1])
 
 
 class _EdgeSystem:
@@ -209,16 +245,14 @@ class _EdgeSystem:
         for s, t, weight in edges:
             degrees[s] += weight
             degrees[t] += weight
-        pull = strengths[:, None, None] * np.eye(C)
+        pull = strengths[:, :, None, None] * np.eye(C)
         # Pivots are differences of terms as large as these, so that `δ` must be relative to them.
-        ridge = RIDGE * (
-            quadratics.scale * np.diag(quadratics.shares)
-            + strengths[:, None, None] * degrees.max() * np.eye(C)
-        )
+        columns = quadratics.scales[:, None, None] * quadratics.shares
+        ridge = RIDGE * (columns + strengths[:, :, None] * degrees.max())[..., None] * np.eye(C)
         D = [quadratics.A[:, None, v] + ridge + degrees[v] * pull for v in range(T)]
         E = {}
         for s, t, weight in edges:
-            E[s, t] = E[t, s] = np.broadcast_to(-weight * pull, (K, len(strengths), C, C))
+            E[s, t] = E[t, s] = np.broadcast_to(-weight * pull, (K, strengths.shape[1], C, C))
         self._steps: list[tuple[int, Floats, list[tuple[int, Floats]]]] = []
         for v, around in order.steps:
             inverted = inverse(D[v], 0.0)

@@ -30,15 +30,21 @@ _UNUSUAL, _LEAST_SHARE = 1e6, 1e-14
 
 
 class Accuracy(NamedTuple):
-    """How far above the least an objective may be: relative to it, or at all."""
+    """How far above the least an objective may be: relative to it, or at all, perhaps for each of `K`."""
 
     relative: float
-    absolute: float = 0.0
+    absolute: float | Floats = 0.0
 
     def reached(self, gap: Floats, value: Floats) -> NDArray[np.bool_]:
         """Whether these gaps are small enough at these values."""
-        done: NDArray[np.bool_] = gap <= np.maximum(self.relative * np.abs(value), self.absolute)
+        absolute = np.asarray(self.absolute)[..., None]
+        done: NDArray[np.bool_] = gap <= np.maximum(self.relative * np.abs(value), absolute)
         return done
+
+    def of(self, chosen: NDArray[np.bool_] | slice) -> Accuracy:
+        """The accuracy of some of the data sets."""
+        absolute = self.absolute
+        return self if isinstance(absolute, float) else Accuracy(self.relative, absolute[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +90,19 @@ class Quadratics:
         diagonals = np.einsum("ktii->kti", self.A).reshape(-1, self.b.shape[2])
         return column_shares(mean(diagonals, 0))
 
-    def of(self, chosen: Sequence[int] | slice) -> Quadratics:
+    @property
+    def scales(self) -> Floats:
+        """The `scale` (K,) of each data set."""
+        diagonals = np.einsum("ktii->kti", self.A).reshape(len(self.A), -1)
+        means = total(diagonals, 1) / diagonals.shape[1]
+        return np.where(means > 0.0, means, 1.0)
+
+    def of(self, chosen: NDArray[np.bool_] | Sequence[int] | slice) -> Quadratics:
         """The quadratics of the `chosen` data sets."""
-        return Quadratics(self.A[chosen], self.b[chosen], self.c[chosen])
+        part = Quadratics(self.A[chosen], self.b[chosen], self.c[chosen])
+        if "_factor" in self.__dict__:
+            part.__dict__["_factor"] = self._factor.of(chosen)
+        return part
 
     def products(self, W: Floats) -> Floats:
         """`A_t w_t` for models (K, L, T, C), of `L` strengths for each data set."""

@@ -109,7 +109,7 @@ def _by_newton(
     """Choose by Newton's steps, as a run across sites would."""
     choosing = replace(
         settings, update="newton", strength=None, folds=folds, tolerance=_TOLERANCE, rounds=_NEWTON_ROUNDS,
-        accelerated=True, dtype="float64",
+        accelerated=True, dtype="float64", arithmetic="fast",
     )  # fmt: skip
     outcome = train(partitions, choosing).outcome
     assert outcome is not None
@@ -128,7 +128,7 @@ def _by_statistics(
     on_strength: Callable[[float, float], None] | None,
 ) -> Selection:
     """Choose from statistics, as a run across sites would."""
-    settings = replace(settings, update="auto", strength=None, folds=folds)
+    settings = replace(settings, update="auto", strength=None, folds=folds, arithmetic="fast")
     with single_threaded():
         problem = Problem(settings, [partition.info(settings) for partition in partitions])
         layout = Layout(problem.features, folds)

@@ -9,25 +9,25 @@ Sci. Comput. 42(6), 2020.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import Factor
 from asyncdmtl.arithmetic.sums import total
-from asyncdmtl.arrays import Floats, Indices
+from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.anderson import Anderson
 from asyncdmtl.learning.penalties import Penalty, squared_norm
 from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
 
 # The most iterations, and the number of iterations between two computations of the gap.
-_ITERATIONS, _EVERY = 1500, 5
+_ITERATIONS, _EVERY = 1500, 3
 
 # If the gap does not halve in this number of iterations, only rounding errors are left, and the iteration
 # ends.
-_STALLED = 200
+_STALLED = 201
 
 # The number of steps that the acceleration combines, by trial on the school data: with 5 of them, it takes
 # half as many iterations again.
@@ -40,8 +40,15 @@ class Smooth(Protocol):
     def prox(self, X: Floats) -> Floats:
         """`argmin_U f(U) + ½ ρ ‖U − X‖²`, (K, L, parts, N, C)."""
 
-    def models(self, H: Floats) -> Floats:
-        """The models (K, L, T, C) that `H` stands for."""
+    def certified(self, H: Floats, U: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
+        """Models (K, L, T, C), their objectives and gaps (K, L).
+
+        `S` is the point from which an iteration goes, `H` the prox of the penalty there, and `U` the result
+        of `prox` at `2H − S`.
+        """
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Keep only some of the `K` data sets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +61,25 @@ class Split:
 
 
 class Sum:
-    """`f` of the sum of `parts` matrices."""
+    """`f` of the sum of `parts` matrices, with a gap by duality.
 
-    def __init__(self, quadratics: Quadratics, rho: float, parts: int) -> None:
-        self.quadratics, self.rho, self._parts = quadratics, rho, parts
-        self._M = Factor(inverse(quadratics.A, rho / parts))
+    Parameters
+    ----------
+    quadratics : Quadratics
+    rho : (K,) float64 array
+        The weights of the splitting, above 0.
+    parts : int
+    """
+
+    def __init__(self, quadratics: Quadratics, rho: Floats, parts: int) -> None:
+        self._quadratics, self._rho, self._parts = quadratics, rho, parts
+        self._M = Factor(inverse(quadratics.A, rho[:, None] / parts))
 
     def prox(self, X: Floats) -> Floats:
         """The prox, which moves all parts alike."""
-        given = X[:, :, 0] if self._parts == 1 else total(X, 2)
-        best = apply(self._M, self.quadratics.b[:, None] + (self.rho / self._parts) * given)
+        given = self.models(X)
+        pull = (self._rho / self._parts)[:, None, None, None]
+        best = apply(self._M, self._quadratics.b[:, None] + pull * given)
         if self._parts == 1:
             return best[:, :, None]
         moved: Floats = X + ((best - given) / self._parts)[:, :, None]
@@ -73,11 +89,38 @@ class Sum:
         """The sum of the parts."""
         return H[:, :, 0] if self._parts == 1 else total(H, 2)
 
+    def certified(self, H: Floats, U: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
+        """The sum of the parts `H`, with the dual point of `U`.
+
+        There `−∇f(U) = ρ (U − 2H + S)` is the subgradient `ρ (S − H)` of the penalty plus `ρ (U − H)`.
+        """
+        W, quadratics = self.models(H), self._quadratics
+        value = quadratics.value(W) + penalty.value(H)
+        s, conjugate = penalty.dual_near(self._rho[:, None, None, None, None] * (U - H))
+        return W, value, duality_gap(quadratics, value, self.models(U), s, conjugate)
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Keep some of the data sets."""
+        self._quadratics, self._rho, self._M = self._quadratics.of(rows), self._rho[rows], self._M.of(rows)
+
+
+class SmoothSum(Sum):
+    """`f` of one matrix, with the residual times `‖W‖` as gap, for penalties without a dual norm."""
+
+    def certified(self, H: Floats, U: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
+        """The matrix `H`, with its residual."""
+        W, quadratics = self.models(H), self._quadratics
+        b, pull = quadratics.b[:, None], self._rho[:, None, None, None] * (S - H)[:, :, 0]
+        residual = quadratics.products(W) - b + pull
+        # Models are 0 at first, and the residual times `‖W‖` would then be no bound.
+        gap = residual_gap(residual, W) + residual_gap(residual, b / quadratics.scales[:, None, None, None])
+        return W, quadratics.value(W) + penalty.value(H), gap
+
 
 def split(
     quadratics: Quadratics,
     penalty: Penalty,
-    rho: float,
+    rho: Floats,
     accuracy: Accuracy,
     near: Floats | None = None,
     *,
@@ -90,89 +133,76 @@ def split(
     quadratics : Quadratics
     penalty : Penalty
         The penalty on `W`, or on its parts. The call changes it.
-    rho : float
-        The weight of the splitting, more than 0.
+    rho : (K,) float64 array
+        The weights of the splitting, above 0.
     accuracy : Accuracy
     near : (K, L, T, C) float64 array, optional
         Models from which the iteration starts.
     residuals : bool
         Whether `gap` is the residual times `‖W‖`, for penalties without a dual norm.
     """
-    smooth = Sum(quadratics, rho, penalty.parts)
+    smooth = (SmoothSum if residuals else Sum)(quadratics, rho, penalty.parts)
     K, T, C = quadratics.b.shape
-    L = len(penalty.strengths)
-    S = np.zeros((K, L, penalty.parts, T, C))
+    S = np.zeros((K, penalty.strengths.shape[1], penalty.parts, T, C))
     if near is not None:
         # The fixed point if these models were the solution; of two parts, the last one is all of `W`.
-        S += ((quadratics.b[:, None] - quadratics.products(near)) / rho)[:, :, None]
+        downhill = quadratics.b[:, None] - quadratics.products(near)
+        S += (downhill / rho[:, None, None, None])[:, :, None]
         S[:, :, -1] += near
-
-    def certify(H: Floats, S: Floats, penalty: Penalty) -> tuple[Floats, Floats, Floats]:
-        W = smooth.models(H)
-        if residuals:
-            pull = rho * (total(S, 2) - total(H, 2))
-            residual = quadratics.products(W) - quadratics.b[:, None] + pull
-            # Models are 0 at first, and the residual times `‖W‖` would then be no bound.
-            gap = residual_gap(residual, W) + residual_gap(residual, quadratics.b[:, None] / quadratics.scale)
-            return W, quadratics.value(W) + penalty.value(H), gap
-        return (W, *duality_gap(quadratics, penalty, H, W))
-
-    return iterate(smooth.prox, penalty, rho, S, accuracy, certify)
+    return iterate(smooth, penalty, rho, S, accuracy)
 
 
-def iterate(
-    prox: Callable[[Floats], Floats],
-    penalty: Penalty,
-    rho: float,
-    S: Floats,
-    accuracy: Accuracy,
-    certify: Callable[[Floats, Floats, Penalty], tuple[Floats, Floats, Floats]],
-) -> Split:
-    """Iterate until `certify` returns gaps that are small enough; strengths that are done are dropped."""
-    K, L = S.shape[:2]
-    ended: list[tuple[Floats, Floats, Floats] | None] = [None] * L
-    active: Indices = np.arange(L)
-    before = np.full(L, np.inf)
+def iterate(smooth: Smooth, penalty: Penalty, rho: Floats, S: Floats, accuracy: Accuracy) -> Split:
+    """Iterate from `S` (K, L, parts, N, C) until gaps are small enough.
+
+    Data sets that are done for all strengths are dropped on the way, and strengths for all data sets.
+    """
+    shape = K, L = S.shape[:2]
+    rows, columns = np.arange(K), np.arange(L)
+    ended: Split | None = None
+    before = np.full(shape, np.inf)
     anderson = Anderson(K * L, int(np.prod(S.shape[2:])), _MEMORY)
     for iteration in range(_ITERATIONS + 1):
-        H = penalty.prox(S, 1.0 / rho)
-        if iteration % _EVERY == 0:
-            W, value, gap = certify(H, S, penalty)
-            done = accuracy.reached(gap, value).all(axis=0) | (iteration == _ITERATIONS)
+        H = penalty.prox(S, 1.0 / rho[:, None])
+        U = smooth.prox(2.0 * H - S)
+        if iteration % _EVERY == 0 or iteration == _ITERATIONS:
+            W, value, gap = smooth.certified(H, U, S, penalty)
+            here = np.ix_(rows, columns)
+            ended = ended or Split(np.empty((*shape, *W.shape[2:])), np.empty(shape), np.empty(shape))
+            ended.W[here], ended.value[here], ended.gap[here] = W, value, gap
+            done = accuracy.reached(gap, value) | (iteration == _ITERATIONS)
             if iteration % _STALLED == 0:
-                largest = gap.max(axis=0)
-                done |= largest > 0.5 * before[active]
-                before[active] = largest
-            for i in np.flatnonzero(done):
-                ended[active[i]] = W[:, i], value[:, i], gap[:, i]
+                done |= gap > 0.5 * before[here]
+                before[here] = gap
             if done.all():
                 break
-            if done.any():
-                left = np.logical_not(done)
-                active, S, H = active[left], S[:, left], H[:, left]
-                penalty.keep(left)
-                anderson.keep(np.tile(left, K))
-        result = S + prox(2.0 * H - S) - H
-        flat = S.shape[0] * S.shape[1], -1
+            left, on = np.logical_not(done.all(axis=1)), np.logical_not(done.all(axis=0))
+            if not (left.all() and on.all()):
+                rows, columns = rows[left], columns[on]
+                S, H, U = (part[left][:, on] for part in (S, H, U))
+                rho, accuracy = rho[left], accuracy.of(left)
+                penalty.keep(left, on)
+                smooth.keep(left)
+                anderson.keep((left[:, None] & on).reshape(-1))
+        result = S + U - H
+        flat = len(rows) * len(columns), -1
         S = anderson.next(S.reshape(flat), result.reshape(flat)).reshape(S.shape)
-    found = [part for part in ended if part is not None]
-    return Split(*(np.stack([part[i] for part in found], axis=1) for i in range(3)))
+    assert ended is not None
+    return ended
 
 
-def duality_gap(quadratics: Quadratics, penalty: Penalty, H: Floats, W: Floats) -> tuple[Floats, Floats]:
-    """The objective at `W`, which `H` stands for, and a bound of its distance from the minimum; (K, L) each.
+def duality_gap(quadratics: Quadratics, value: Floats, V: Floats, s: Floats, conjugate: Floats) -> Floats:
+    """How far (K, L) the objectives `value` are at most from the minimum.
 
-    The dual point is `s Z` with `Z = −∇f(W)` and the largest permitted `s`. There `f*(−s Z)` is
-    `½ ‖s W + (1 − s) Ŵ‖²` in the norm of the `A_t`, `Ŵ` the least-squares models, and `Ŵᵀ A Ŵ ≤ c`.
+    The dual point is `s Z` with `Z = −∇f(V)` at some models `V` (K, L, T, C); `conjugate` is that of the
+    penalty there. `f*(−s Z)` is `½ ‖s V + (1 − s) Ŵ‖²` in the norm of the `A_t`, `Ŵ` the least-squares
+    models, and `Ŵᵀ A Ŵ ≤ c`.
     """
-    AW = quadratics.products(W)
-    value = quadratics.value(W, AW) + penalty.value(H)
-    s, conjugate = penalty.dual(quadratics.b[:, None] - AW)
     c = total(quadratics.c, 1)[:, None]
-    WAW, Wb = (total(total(W * M, 3), 2) for M in (AW, quadratics.b[:, None]))
+    VAV, Vb = (total(total(V * M, 3), 2) for M in (quadratics.products(V), quadratics.b[:, None]))
     rest = 1.0 - s
-    smooth = 0.5 * (s * s * WAW + 2.0 * s * rest * Wb + rest * rest * c) - 0.5 * c
-    return value, value + smooth + conjugate
+    gap: Floats = value + 0.5 * (s * s * VAV + 2.0 * s * rest * Vb + rest * rest * c) - 0.5 * c + conjugate
+    return gap
 
 
 def residual_gap(residual: Floats, W: Floats) -> Floats:

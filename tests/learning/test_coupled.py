@@ -41,6 +41,17 @@ def test_data_sets_side_by_side_have_the_models_they_have_alone(name: str) -> No
         np.testing.assert_allclose(together.value[k], alone.value[0], rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", [*SQUARES, *NORMS])
+def test_each_data_set_may_have_its_own_strength_and_accuracy(name: str) -> None:
+    quadratics, strengths = make_quadratics(K=3), np.array([[2.0], [0.1], [0.004]])
+    enough = np.array([1e-3, 1e-9, 1e-6])
+    together = solve(coupling_of(name, 1.0, 4), quadratics, strengths, tolerance=0.0, enough=enough)
+    assert (together.gap[:, 0] <= enough).all()
+    for k in range(3):
+        alone = solve(coupling_of(name, 1.0, 4), quadratics.of([k]), strengths[k])
+        np.testing.assert_allclose(together.value[k], alone.value[0], rtol=0, atol=enough[k])
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_a_start_from_a_solution_stays_there(name: str) -> None:
     quadratics = make_quadratics()

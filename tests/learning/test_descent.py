@@ -25,7 +25,7 @@ def made(K: int = 2) -> tuple[Quadratics, Descent]:
 def test_of_a_quadratic_one_step_is_nearly_all() -> None:
     quadratics, descent = made()
     W: Floats = np.zeros(quadratics.b.shape)
-    for _ in range(4):
+    for _ in range(5):
         W, _ = descent.step(W, *told(quadratics, W))
     least = solve(coupling_of("nuclear", 1.0, 4), quadratics, [STRENGTH]).value[:, 0]
     np.testing.assert_allclose(descent.objective, least, rtol=1e-8)

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 from support.quadratics import EDGES, make_quadratics
 
+from asyncdmtl.arithmetic.kinds import REPRODUCIBLE
 from asyncdmtl.learning import direct
 from asyncdmtl.learning.quadratic import Accuracy
 
@@ -25,14 +27,26 @@ def test_tasks_together_have_the_model_of_all_rows() -> None:
 
 def test_near_the_mean_however_strong() -> None:
     quadratics = make_quadratics()
-    W = direct.near_mean(quadratics, np.array([1e-9, 1e9]), Accuracy(1e-12))[0]
+    W = direct.near_mean(quadratics, np.array([[1e-9, 1e9]]), Accuracy(1e-12))[0]
     np.testing.assert_allclose(W[0], direct.apart(quadratics)[0], atol=1e-6)
     np.testing.assert_allclose(W[1], direct.together(quadratics)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("rows", [8, 2])
+def test_towards_zero_by_eigenvectors_and_by_factors(rows: int) -> None:
+    quadratics, strengths = make_quadratics(K=2, rows=rows), np.array([[2.0, 1e-4], [0.3, 0.02]])
+    W = direct.towards_zero(quadratics, strengths, REPRODUCIBLE)
+    for k, i in np.ndindex(2, 2):
+        expected = np.linalg.solve(quadratics.A[k] + strengths[k, i] * np.eye(3), quadratics.b[k][..., None])
+        np.testing.assert_allclose(W[k, i], expected[..., 0], rtol=1e-9)
+    for i in range(2):
+        alone = direct.towards_zero(quadratics, strengths[:, i : i + 1], REPRODUCIBLE)
+        np.testing.assert_allclose(alone[:, 0], W[:, i], rtol=1e-9)
+
+
 def test_along_edges_solves_the_system_of_the_laplacian() -> None:
     quadratics = make_quadratics(K=2)
-    W = direct.along_edges(quadratics, np.array([0.3, 2.0]), EDGES, direct.elimination(4, EDGES))
+    W = direct.along_edges(quadratics, np.array([[0.3, 2.0]] * 2), EDGES, direct.elimination(4, EDGES))
     L = np.zeros((4, 4))
     for s, t, a in EDGES:
         L[[s, t], [s, t]] += a
@@ -55,7 +69,7 @@ def test_a_complete_graph_fills() -> None:
 
 
 def test_strengths_that_share_a_system_reach_the_same_models() -> None:
-    quadratics, strengths = make_quadratics(K=2), np.array([10.0, 3.0, 0.5, 0.01])
+    quadratics, strengths = make_quadratics(K=2), np.array([[10.0, 3.0, 0.5, 0.01]] * 2)
     exact = direct.near_mean(quadratics, strengths, Accuracy(1e-12))
     shared = direct.near_mean(quadratics, strengths, Accuracy(1e-4))
     np.testing.assert_allclose(shared, exact, atol=1e-3)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from support.quadratics import coupling_of
 
+from asyncdmtl.arithmetic.kinds import FAST
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.penalties import (
     Columns,
@@ -59,6 +60,24 @@ def test_the_dual_bounds_every_product(penalty: Penalty) -> None:
         np.testing.assert_allclose((Z * W).sum(axis=(2, 3)), value + conjugate, rtol=1e-7)
 
 
+@pytest.mark.parametrize("kind", [Nuclear, HalfSquaredNuclear, Columns, SparsePlusLowRank])
+def test_the_dual_is_known_near_the_subgradient_of_the_prox(kind: type[Penalty]) -> None:
+    rng, step = np.random.default_rng(3), 0.5
+    S, penalty = np.concatenate([matrices()] * kind.parts, axis=2), kind(LAMBDAS)
+    H = penalty.prox(S, step)
+    value = penalty.value(H)
+    for size in (0.0, 0.01, 1.0):
+        E = size * rng.normal(size=H.shape)
+        Z = (S - H)[:, :, -1] / step + E[:, :, -1]
+        E[:, :, 0] = Z - (S - H)[:, :, 0] / step
+        s, conjugate = penalty.dual_near(E)
+        largest, least = penalty.dual(Z)
+        assert (s <= largest * (1.0 + 1e-7)).all()
+        assert (conjugate >= least * (1.0 - 1e-7)).all()
+        if size == 0.0 and kind.parts == 1:
+            np.testing.assert_allclose((Z * H[:, :, 0]).sum(axis=(2, 3)), value + conjugate, rtol=1e-7)
+
+
 def test_pairs_are_shortened() -> None:
     S, penalty = matrices(), Pairs(LAMBDAS, 4)
     H = penalty.prox(S, 2.0)
@@ -83,8 +102,26 @@ def test_strengths_that_are_done_are_left_out() -> None:
     whole, part = Nuclear(LAMBDAS), Nuclear(LAMBDAS)
     for penalty in (whole, part):
         penalty.prox(S, 1.0)
-    part.keep(np.array([False, True]))
-    np.testing.assert_allclose(part.prox(S[:, 1:], 0.5), whole.prox(S, 0.5)[:, 1:], atol=1e-13)
+    part.keep(np.array([True, False, True]), np.array([False, True]))
+    np.testing.assert_allclose(part.prox(S[::2, 1:], 0.5), whole.prox(S, 0.5)[::2, 1:], atol=1e-13)
+
+
+def test_each_data_set_may_have_its_own_strengths() -> None:
+    S, own = matrices(), LAMBDAS * np.array([[1.0], [2.0], [3.0]])
+    together = Nuclear(own)
+    H = together.prox(S, np.array([[1.0], [0.5], [0.1]]))
+    for k, step in enumerate((1.0, 0.5, 0.1)):
+        np.testing.assert_allclose(H[k], Nuclear(own[k]).prox(S[k : k + 1], step)[0], atol=1e-13)
+    together.keep(np.array([False, True, False]), np.array([True, True]))
+    np.testing.assert_allclose(together.prox(S[1:2], 0.5), H[1:2], atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [Nuclear, HalfSquaredNuclear, SparsePlusLowRank])
+def test_fast_arithmetic_gives_the_same_up_to_rounding(kind: type[Penalty]) -> None:
+    S = np.concatenate([matrices()] * kind.parts, axis=2)
+    exact, fast = kind(LAMBDAS), kind(LAMBDAS, FAST)
+    np.testing.assert_allclose(fast.prox(S, 0.5), exact.prox(S, 0.5), atol=1e-12)
+    np.testing.assert_allclose(fast.dual(S[:, :, 0])[0], exact.dual(S[:, :, 0])[0], rtol=1e-7)
 
 
 def test_a_spectrum_tells_what_was_left() -> None:
