@@ -257,7 +257,7 @@ async def measure(name: str, folder: Path) -> None:
         else:
             await asyncio.sleep(5.0)
             returned = joined = 0.0
-            for _ in range(3):
+            for _ in range(2):
                 cut = time.monotonic()
                 relay.cut()
                 returned = max(returned, await training.planned("member", cut))

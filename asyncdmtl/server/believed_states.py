@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from asyncdmtl.errors import StateError
 from asyncdmtl.exchange.states import Majority
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
@@ -72,9 +73,11 @@ class BelievedStates:
             odd = majority.odd
         if told and odd:
             names = ", ".join(map(repr, odd))
+            exact = EXCHANGE_STRATEGIES[self._progress.strategy].exact
+            drifted = "" if exact else "rounding errors have grown under this plan, or "
             raise StateError(
                 f"the state of the training at {names} in round {number} is not that of most workers: "
-                "a number in memory was corrupted, or the worker is dishonest",
+                f"{drifted}a number in memory was corrupted, or the worker is dishonest",
                 workers=odd,
                 mendable=True,
             )

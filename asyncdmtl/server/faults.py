@@ -26,6 +26,10 @@ MOST_BAD_ROWS = 3
 # Bad memory changes it now and then.
 MOST_ODD_STATES = 3
 
+# Under an inexact strategy, an odd state so many rounds after the one before is rounding, and does not count:
+# models differ between workers, and under some plans the difference grows tenfold in a round.
+DRIFT_ROUNDS = 3
+
 # A run fails if updates were corrupted on the way in this number of consecutive rounds.
 MOST_CORRUPTED = 10
 
@@ -45,6 +49,7 @@ class Faults:
         self._disagreements: Counter[str] = Counter()
         self._bad_rows: Counter[str] = Counter()
         self._odd_states: Counter[str] = Counter()
+        self._odd_rounds: dict[str, int] = {}
         self._corrupted = 0
 
     @contextlib.asynccontextmanager
@@ -89,7 +94,11 @@ class Faults:
     async def _take_state_away(self, assignment: Assignment, error: StateError) -> None:
         """Let members be given the state that most workers hold; exclude a worker that needs it often."""
         members = {member.name: member for member in assignment.members}
+        exact, number = assignment.strategy.exact, self._progress.round
         for worker in error.workers:
+            if not exact and number - self._odd_rounds.get(worker, number) >= DRIFT_ROUNDS:
+                self._odd_states[worker] = 0
+            self._odd_rounds[worker] = number
             self._odd_states[worker] += 1
             if self._odd_states[worker] >= MOST_ODD_STATES:
                 await self._peers.lose(members[worker], error, excluded=True)

@@ -17,10 +17,12 @@ from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import LinkError, PeerError, UsageError, WaitError
 from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol.messages.registry import VERSION, Declare, Failure, Hello, Prepare, Welcome
 from asyncdmtl.server import server
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.events import Checkpointed, Joined, Left, Listening, Resumed
+from asyncdmtl.server.faults import MOST_ODD_STATES
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.server.rounds import Rounds
 
@@ -191,3 +193,17 @@ async def test_a_worker_that_left_before_its_rows_were_encoded_is_waited_for(com
             return
         with pytest.raises(WaitError, match=r"1 of 2 are here \(w0\)"):
             await cluster.server
+
+
+async def test_rounding_that_grows_under_a_linear_plan_excludes_nobody() -> None:
+    # Under this plan, rounding in the models of w2 grows sevenfold in a round.
+    placement = Placement({"w0": ["p0", "p3", "p4"], "w1": ["p1", "p2", "p5"], "w2": ["p2", "p3", "p5"]})
+    settings = replace(SETTINGS, rounds=45)
+    chosen = options(settings=settings, strategy="linear", workers=3)
+    record, models = await run_cluster(chosen, placement, PARTITIONS)
+    assert sum(incident.worker == "w2" for incident in record.incidents) > MOST_ODD_STATES
+    assert "rounding errors have grown" in record.incidents[0].reason
+    assert [entry.round for entry in record.rounds] == list(range(45))
+    twin = train(PARTITIONS, settings).models
+    for found in models:
+        assert found.coef_ == pytest.approx(twin.coef_, rel=1e-3)
