@@ -22,7 +22,7 @@ ROOT = Path(asyncdmtl.__file__).parent
 FLOORS = [
     ["errors", "_version"],
     ["arrays"],
-    ["digests", "documents"],
+    ["digests", "documents", "html_table"],
     ["arithmetic", "field"],
     ["plan"],
     ["learning"],

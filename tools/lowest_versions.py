@@ -30,11 +30,12 @@ TESTS = (
     "tests/learning/couplings",
     "tests/net/test_tls.py",
     "tests/protocol",
+    "tests/report/test_trackers.py",
     "tests/scenarios/test_own_data.py",
 )
 
 # The extras that commands need for one of their options, and that of `asyncdmtl.dask`.
-OPTIONS = ("dask", "metrics", "onnx", "parquet", "plot", "remote", "zstd")
+OPTIONS = ("dask", "metrics", "mlflow", "onnx", "parquet", "plot", "remote", "tensorboard", "zstd")
 
 # A requirement with a lower bound: its name, the bound, and a marker.
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[\w,]+\])?>=(?P<lowest>[\w.]+)\s*(?P<marker>;.*)?")

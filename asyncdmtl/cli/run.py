@@ -18,7 +18,7 @@ from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs
-from asyncdmtl.cli.progress_bar import RunProgress
+from asyncdmtl.cli.tracker_options import Tracking, tracker_options
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading
 from asyncdmtl.data.class_weights import BALANCED
@@ -43,6 +43,7 @@ from asyncdmtl.plan.placement_file import read_request, write_placement
 from asyncdmtl.report.evaluation import evaluate, learning_curve
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
+from asyncdmtl.report.progress_bar import RunProgress
 from asyncdmtl.report.run_pictures import plot_run
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
@@ -110,6 +111,7 @@ MOST_NAMES = 5
 )
 @click.option("--save", type=click.Path(path_type=Path), help="Write the models of all tasks here (.npz).")
 @page_options
+@tracker_options
 def main(
     workers: int | None,
     copies: int | None,
@@ -145,25 +147,27 @@ def main(
     given["links"].check(given["strategy"])
     settings, prepared = _prepare(loaded, given)
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
-    record, models, spread = _train(chosen, wants, settings, given, shown)
-    report = report_run(record)
-    report["models_spread"] = spread
-    settings = record.settings
-    if prepared.test:
-        metric = loaded.metric or metrics_for(settings.loss)[0]
-        rows = prepared.partitions, prepared.test
-        report["metrics"] = evaluate(*rows, models, settings, metric)
-        if report_file is not None or plot_file is not None:
-            # The learning curve takes a replay of the whole training, and only the report file shows it.
-            report["learning_curve"] = learning_curve(*rows, settings, metric, len(record.rounds))
-    model = SavedModel(models, prepared.encoding, settings, loaded.task or TASK, report)
-    # Files are written first, so that an error of the terminal cannot lose them.
-    if save is not None:
-        model.save(save)
-    if report_file is not None:
-        write_report(report, report_file)
-    if plot_file is not None:
-        plot_run(report, plot_file, model, given["data"])
+    with Tracking(given) as tracking:
+        record, models, spread = _train(chosen, wants, settings, given, shown, tracking)
+        report = report_run(record)
+        report["models_spread"] = spread
+        settings = record.settings
+        if prepared.test:
+            metric = loaded.metric or metrics_for(settings.loss)[0]
+            rows = prepared.partitions, prepared.test
+            report["metrics"] = evaluate(*rows, models, settings, metric)
+            if report_file is not None or plot_file is not None:
+                # The learning curve takes a replay of the whole training, and only the report file shows it.
+                report["learning_curve"] = learning_curve(*rows, settings, metric, len(record.rounds))
+        model = SavedModel(models, prepared.encoding, settings, loaded.task or TASK, report)
+        # Files are written first, so that an error of the terminal or of a tracker cannot lose them.
+        if save is not None:
+            model.save(save)
+        if report_file is not None:
+            write_report(report, report_file)
+        if plot_file is not None:
+            plot_run(report, plot_file, model, given["data"])
+        tracking.finish(report, model)
     if format == "json":
         emit({"event": "finished", "report": report})
     else:
@@ -314,6 +318,7 @@ def _train(
     settings: Settings,
     given: dict[str, Any],
     shown: DashboardOptions | None,
+    tracking: Tracking,
 ) -> tuple[RunRecord, TaskModels, float]:
     """Run the server here and a process for each worker.
 
@@ -338,9 +343,10 @@ def _train(
             worker: worker_process(worker, words, file, word)
             for worker, file, word in zip(placement.workers, files, wants, strict=True)
         }
+        tracking.start(options)
         with RunProgress(settings.rounds) as progress:
             watch = None if shown is None else partial(show, shown, options)
-            record, _ = run(serve(options, workers, progress.note, watch=watch))
+            record, _ = run(serve(options, workers, tracking.beside(progress.note), watch=watch))
         exact = given["strategy"] != "linear"
         models, spread = _agreed_models([file for file in files if file.exists()], exact=exact)
     return record, models, spread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options,
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs, print_report
+from asyncdmtl.cli.tracker_options import Tracking, tracker_options
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading, recipes
 from asyncdmtl.errors import UsageError
@@ -155,6 +157,7 @@ _security_options = together(
 @click.option(
     "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw loads, training and test scores here."
 )
+@tracker_options
 @_wait_options
 @_checkpoint_options
 @_security_options
@@ -205,15 +208,9 @@ def main(
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
     partitions, permitted = _read_cover(cover)
-    defaults = loading.TABLE_DEFAULTS
-    if recipe is not None and loading.is_table(recipe):
-        rule = "must be a recipe; for data in files give --loss, --strength and --workers instead"
-        raise UsageError("--data", rule, recipe)
-    if recipe is not None or given["loss"] is None:
-        dataset = recipes.load(recipe or "digits", seed=given["seed"], only=(), test=False)
-        defaults = loading.recipe_defaults(dataset)
-        if workers is None and partitions is None:
-            partitions = dataset.ids
+    defaults, of_recipe = _read_recipe(recipe, given)
+    if workers is None and partitions is None:
+        partitions = of_recipe
     options = RunOptions(
         make_settings(defaults, given),
         given["strategy"] or DEFAULT_STRATEGY,
@@ -232,8 +229,27 @@ def main(
     )
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
-    record = run(_serve(options, security, (host, port), on_event, pages), until_eof=until_eof)
-    _print_report(record, format, report_file, plot_file)
+    with Tracking(given) as tracking:
+        tracking.start(options)
+        serve = _serve(options, security, (host, port), tracking.beside(on_event), pages)
+        report = report_run(run(serve, until_eof=until_eof))
+        if report_file is not None:
+            write_report(report, report_file)
+        tracking.finish(report)
+    print_report(report, format, plot_file)
+
+
+def _read_recipe(
+    recipe: str | None, given: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], tuple[str, ...] | None]:
+    """Defaults of the training, and the partitions of the recipe; None for data in files."""
+    if recipe is not None and loading.is_table(recipe):
+        rule = "must be a recipe; for data in files give --loss, --strength and --workers instead"
+        raise UsageError("--data", rule, recipe)
+    if recipe is None and given["loss"] is not None:
+        return loading.TABLE_DEFAULTS, None
+    dataset = recipes.load(recipe or "digits", seed=given["seed"], only=(), test=False)
+    return loading.recipe_defaults(dataset), dataset.ids
 
 
 def _read_cover(cover: Path | None) -> tuple[tuple[str, ...] | None, dict[str, list[str]] | None]:
@@ -281,13 +297,6 @@ async def _serve(
         if pages.dashboard is not None:
             notes.insert(0, await stack.enter_async_context(show(pages.dashboard, options, server, on_event)))
         return await server.run(*address)
-
-
-def _print_report(record: RunRecord, format: str, file: Path | None, picture: Path | None) -> None:
-    report = report_run(record)
-    if file is not None:
-        write_report(report, file)
-    print_report(report, format, picture)
 
 
 def _health_address(health: str | None, insecure: bool) -> tuple[str, int] | None:

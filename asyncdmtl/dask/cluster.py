@@ -100,7 +100,10 @@ def run_on_workers(
 
 
 def run_with_partitions(
-    client: Client, options: RunOptions, stored: Mapping[str, Sequence[Partition]]
+    client: Client,
+    options: RunOptions,
+    stored: Mapping[str, Sequence[Partition]],
+    on_event: OnEvent | None = None,
 ) -> tuple[RunRecord, TaskModels]:
     """Make a run whose workers are Dask workers, and send these the partitions that they are to store.
 
@@ -119,7 +122,7 @@ def run_with_partitions(
         for name, part in parts.items()
     }
     held = {at[worker]: [scattered[part.id] for part in own] for worker, own in stored.items()}
-    return run_on_workers(client, options, held, tuple)
+    return run_on_workers(client, options, held, tuple, on_event)
 
 
 def _own_host(client: Client) -> str:

@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl._version import __version__
-from asyncdmtl.data.coefficients import coefficient_table, in_original_units
+from asyncdmtl.data.coefficients import INTERCEPT, coefficient_table, in_original_units
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.onnx_models import onnx_of_table
 from asyncdmtl.data.scikit_models import linear_model, pipeline
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.html_table import html_table
 from asyncdmtl.learning.settings import DTYPES, Settings
 from asyncdmtl.learning.tasks import TaskModels
 
@@ -46,6 +47,9 @@ _JSON = "model.json"
 # to 100 bytes in memory), so that no file takes more than 200 MB. A report with the longest ledger has 5 MB.
 _MOST_JSON_BYTES = 32 << 20
 _MOST_JSON_VALUES = 1_500_000
+
+# The most tasks that a notebook shows, with a column each.
+_SHOWN_TASKS = 6
 
 
 def _versions() -> dict[str, str]:
@@ -94,6 +98,19 @@ class SavedModel:
         if self.encoding.is_empty:
             return tuple(f"x{f}" for f in range(self.models.features))
         return self.encoding.features
+
+    def _repr_html_(self) -> str:
+        tasks = self.models.tasks
+        coef, intercept = in_original_units(self.models, self.encoding)
+        numbers = np.column_stack([intercept, coef])[:_SHOWN_TASKS]
+        rows = [
+            (name, *(f"{value:.4g}" for value in column))
+            for name, column in zip((INTERCEPT, *self.features), numbers.T, strict=True)
+        ]
+        shown = f", the first {_SHOWN_TASKS}" if len(tasks) > _SHOWN_TASKS else ""
+        coupling = "" if self.settings is None else f", coupling {self.settings.coupling}"
+        caption = f"Models of {len(tasks)} tasks{shown}: loss {self.models.loss}{coupling}; units of the data"
+        return html_table(caption, ("", *tasks[:_SHOWN_TASKS]), rows)
 
     def coefficients(self) -> Any:
         """The coefficients in the units of the columns as they stand in the data, as a pandas DataFrame.

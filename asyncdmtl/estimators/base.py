@@ -26,7 +26,7 @@ from asyncdmtl.estimators.cluster_parameter import ClusterParameter
 from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.results import Results
 from asyncdmtl.estimators.rows import TaskRows
-from asyncdmtl.estimators.running import check_site, is_remote, of_site, run_on
+from asyncdmtl.estimators.running import Launch, check_site, is_remote, of_site, run_observed
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.outcome import zero_words
@@ -81,6 +81,8 @@ class CodedMultiTask(Results, ClusterParameter):
     name: str = ""
     unknown: str = "error"
     random_state: Any = 0
+    on_event: Any = None
+    verbose: bool = False
 
     def fit(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> Self:
         """Train a model for each task, all of them together.
@@ -124,23 +126,6 @@ class CodedMultiTask(Results, ClusterParameter):
         rows, index, scores = self._scores(X, tasks)
         return self._returned(rows, index, self._predicted(scores))
 
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Choose what `predict` returns: "default" for arrays, "pandas" for a Series or DataFrame.
-
-        A Series or DataFrame has the index of `X`, if `X` has one. (scikit-learn offers this choice for
-        transformers only.)
-
-        Raises
-        ------
-        UsageError
-            `transform` is another word.
-        """
-        if transform not in (None, "default", "pandas"):
-            raise UsageError("transform", "must be default or pandas", transform)
-        if transform is not None:
-            self._sklearn_output_config = {"transform": transform}
-        return self
-
     @property
     def _intercept(self) -> str:
         if self.fit_intercept not in (True, False, "penalised"):
@@ -153,6 +138,8 @@ class CodedMultiTask(Results, ClusterParameter):
         suited = [name for name, loss in LOSSES.items() if loss.classification == is_classifier(self)]
         if self.loss not in suited:
             raise UsageError("loss", f"must be one of {', '.join(suited)}", self.loss)
+        if not (self.on_event is None or callable(self.on_event)):
+            raise UsageError("on_event", "must be a function of an event, or None", self.on_event)
         check_site(self.name, self.cluster, standardise=self.standardise)
 
     def _read(self, X: Any, y: Any, tasks: Any, sample_weight: Any) -> tuple[TaskFrames, NDArray[Any]]:
@@ -251,7 +238,8 @@ class CodedMultiTask(Results, ClusterParameter):
         placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
         placement = of_site(placement, self.name)
         left = ["strength"] * self._strength_is_open + ["update"] * (self.update == "auto")
-        return run_on(self.cluster, settings, self.strategy, partitions, placement, left)
+        launch = Launch(self.cluster, self.strategy, left, self.on_event)
+        return run_observed(launch, settings, partitions, placement, verbose=bool(self.verbose))
 
     def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:
         """Scores of rows under the models of their tasks: (n,), or (n, classes) where there are many."""

@@ -225,6 +225,12 @@ class CodedMultiTaskRegressor(_Regressor):
         Rows of a task that was not in `fit`: an "error", or predicted by the "mean" of all tasks' models.
     random_state : int, RandomState or None
         The seed for learners that draw random numbers.
+    on_event : callable or None
+        A callback: a function that is called with every event of the run (`asyncdmtl.server.events`), from
+        `Started` over a `RoundRecord` for each round to `Finished` or `Failed`, in a thread of its own. If it
+        fails, it is warned of, and gets no more events. A server elsewhere tells no events in between.
+    verbose : bool
+        Whether a bar on stderr, or in the notebook, shows the progress of the rounds.
 
     Attributes
     ----------

@@ -1,10 +1,10 @@
-"""Results of fitted estimators beyond predictions: models of scikit-learn, and the picture of the run."""
+"""What fitted estimators give beyond predictions: models for other programs, tables, and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -49,6 +49,23 @@ class Results:
             kept = np.linspace(0, len(rounds) - 1, _KEPT_ROUNDS).round().astype(int)
             state["history_"] = {name: values[kept] for name, values in state["history_"].items()}
         return state
+
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose what `predict` returns: "default" for arrays, "pandas" for a Series or DataFrame.
+
+        A Series or DataFrame has the index of `X`, if `X` has one. (scikit-learn offers this choice for
+        transformers only.)
+
+        Raises
+        ------
+        UsageError
+            `transform` is another word.
+        """
+        if transform not in (None, "default", "pandas"):
+            raise UsageError("transform", "must be default or pandas", transform)
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
 
     def to_sklearn(self, task: Hashable) -> Any:
         """The model of one task as a fitted estimator of scikit-learn, for programs that know only those.

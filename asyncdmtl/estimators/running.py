@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncdmtl.errors import UsageError
@@ -14,6 +16,10 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.report.callbacks import Callbacks
+from asyncdmtl.report.progress_bar import run_progress
+from asyncdmtl.report.run_report import report_run
+from asyncdmtl.server.events import Finished, OnEvent, Started
 from asyncdmtl.server.records import RunOptions, RunRecord
 
 
@@ -50,28 +56,68 @@ def of_site(placement: Placement, name: str) -> Placement:
     return Placement(named, placement.partitions)
 
 
-def run_on(
-    cluster: Any,
+@dataclass(frozen=True)
+class Launch:
+    """How a run is launched.
+
+    Attributes
+    ----------
+    cluster : str or distributed.Client
+        "threads", "processes", a Dask client, or HOST:PORT of a server.
+    strategy : str
+        The strategy of a run on this machine; a server elsewhere has its own.
+    left_to_server : collection of str
+        Names of settings that a server elsewhere decides.
+    on_event : callable or None
+        It gets every event of the run. A server elsewhere tells no events.
+    """
+
+    cluster: Any
+    strategy: str
+    left_to_server: Collection[str] = ()
+    on_event: OnEvent | None = None
+
+
+def run_observed(
+    launch: Launch,
     settings: Settings,
-    strategy: str,
     partitions: Sequence[Partition],
     placement: Placement,
-    left_to_server: Collection[str] = (),
+    *,
+    verbose: bool = False,
+) -> tuple[RunRecord, TaskModels]:
+    """As `run_on`; `on_event` gets `Started` and `Finished` or `Failed` as well, and cannot end the run.
+
+    With `verbose`, a bar on stderr or in the notebook shows the progress.
+    """
+    functions: list[OnEvent] = [] if launch.on_event is None else [launch.on_event]
+    with ExitStack() as stack:
+        if verbose:
+            bar = run_progress(settings.rounds)
+            stack.enter_context(bar)
+            functions.append(bar.note)
+        if not functions:
+            return run_on(launch, settings, partitions, placement)
+        callbacks = stack.enter_context(Callbacks(functions))
+        more = {"strategy": launch.strategy, "workers": len(placement.workers)}
+        callbacks.note(Started(settings.as_dict() | more))
+        found = run_on(replace(launch, on_event=callbacks.note), settings, partitions, placement)
+        callbacks.note(Finished(report_run(found[0])))
+    return found
+
+
+def run_on(
+    launch: Launch, settings: Settings, partitions: Sequence[Partition], placement: Placement
 ) -> tuple[RunRecord, TaskModels]:
     """Train with the workers of a placement.
 
     Parameters
     ----------
-    cluster : str or distributed.Client
-        "threads", "processes", a Dask client, or HOST:PORT of a server.
+    launch : Launch
     settings : Settings
-    strategy : str
-        The strategy of a run on this machine; a server elsewhere has its own.
     partitions : sequence of N Partitions
         In the order of the placement's partitions.
     placement : Placement
-    left_to_server : collection of str
-        Names of settings that a server elsewhere decides.
 
     Raises
     ------
@@ -80,21 +126,22 @@ def run_on(
     AsyncDMTLError
         The run failed.
     """
+    cluster, on_event = launch.cluster, launch.on_event
     stored = {
         worker: [partitions[n] for n in held]
         for worker, held in zip(placement.workers, placement.stored, strict=True)
     }
-    options = RunOptions(settings, strategy, len(stored))
+    options = RunOptions(settings, launch.strategy, len(stored))
     if cluster == "threads":
-        return run_in_threads(options, stored)
+        return run_in_threads(options, stored, on_event)
     if cluster == "processes":
-        return run_in_processes(options, stored)
+        return run_in_processes(options, stored, on_event)
     if is_dask(cluster):
         # Imported here, because other clusters do not need Dask.
         from asyncdmtl.dask.cluster import run_with_partitions
 
-        return run_with_partitions(cluster, options, stored)
+        return run_with_partitions(cluster, options, stored, on_event)
     if not is_remote(cluster):
         rule = "must be threads, processes, a Dask client or HOST:PORT of a server"
         raise UsageError("cluster", rule, cluster)
-    return join_server(*parse_address(cluster, "cluster"), settings, stored, left_to_server)
+    return join_server(*parse_address(cluster, "cluster"), settings, stored, launch.left_to_server)

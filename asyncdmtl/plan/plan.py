@@ -21,6 +21,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.codes.codec import VectorFormat
 from asyncdmtl.plan.codes.coders import Coders
 from asyncdmtl.plan.codes.matrices import ColumnDelivery, Delivery, combined_rows, packets
+from asyncdmtl.plan.notebook import plan_as_html
 from asyncdmtl.plan.parameters import PlanParameters, Strategy
 from asyncdmtl.plan.rates.job import (
     JobBound,
@@ -84,6 +85,12 @@ class Plan(PlanParameters):
     def wire_downlink_load(self) -> Fraction:
         """Vectors sent down when every worker is sent its own copy, as over TCP."""
         return sum(len(delivery.rows) for delivery in self.deliveries) * self.packet_load
+
+    def _repr_html_(self) -> str:
+        rates = [rows * self.packet_load for rows in self.uplink_rows]
+        up = ("uplink", self.uplink_load, self.uplink_bound)
+        down = ("downlink, as a broadcast", self.downlink_load, self.downlink_bound)
+        return plan_as_html(f"Plan, strategy {self.strategy}", self.placement, rates, (up, down))
 
     def __getstate__(self) -> dict[str, object]:
         """The state to pickle or copy, without cached results: coders hold pointers."""

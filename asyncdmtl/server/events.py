@@ -6,8 +6,9 @@ its attributes under their own names. One more event is the `RoundRecord` of eac
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from asyncdmtl.net.addresses import format_address
@@ -189,4 +190,43 @@ class IncidentNoted(ServerEvent):
     round: int
     worker: str
     kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Started(ServerEvent):
+    """A run begins. Callbacks get it first.
+
+    Attributes
+    ----------
+    parameters : mapping of name to value
+        The settings of the run, its strategy and the number of its workers; plain JSON types.
+    """
+
+    name = "started"
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished(ServerEvent):
+    """A run has ended well. Callbacks get it last.
+
+    Attributes
+    ----------
+    report : mapping
+        The report of the run (`report_run`); plain JSON types.
+    files : tuple of Path
+        The report and, where they are known, the models, as files that exist until the callback returns.
+    """
+
+    name = "finished"
+    report: Mapping[str, Any]
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed(ServerEvent):
+    """A run has ended with an error, or was stopped. Callbacks get it last."""
+
+    name = "failed"
     reason: str

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from asyncdmtl.errors import DisagreementError
@@ -51,6 +51,8 @@ class Metrics:
         Rounds done.
     workers : set of str
         The names of the workers that are present.
+    known : set of str
+        The names of all workers that have been members.
     """
 
     def __init__(self, rounds: int, ledger: Ledger) -> None:
@@ -59,6 +61,7 @@ class Metrics:
         self.phase = "starting"
         self.round = 0
         self.workers: set[str] = set()
+        self.known: set[str] = set()
 
         def counter(name: str, help: str, *labels: str) -> Counter:
             return Counter(f"asyncdmtl_{name}", help, labels, registry=registry)
@@ -83,7 +86,9 @@ class Metrics:
         self._checkpoints = counter("checkpoints", "Checkpoints written.")
         self._checkpointed = gauge("checkpoint_round", "Rounds done at the last checkpoint.")
         self._incidents = counter("incidents", "What went wrong and was made good, by kind.", "kind")
+        self._by_worker = counter("worker_incidents", "Incidents of which a worker was at fault.", "worker")
         registry.register(_Traffic(ledger))
+        registry.register(_Presence(self))
         ProcessCollector(registry=registry)
         self._handlers: dict[type[ServerEvent], Callable[[Any], None]] = {
             Listening: self._on_listening,
@@ -120,6 +125,7 @@ class Metrics:
 
     def _on_joined(self, event: Joined) -> None:
         self.workers.add(event.worker)
+        self.known.add(event.worker)
         self._joined.inc()
         if event.again:
             self._reconnects.inc()
@@ -141,6 +147,7 @@ class Metrics:
         self.phase = "training"
         self.round = event.round
         self.workers = set(event.workers)
+        self.known |= self.workers
         self._plans.inc()
 
     def _on_round(self, event: RoundRecord) -> None:
@@ -151,13 +158,15 @@ class Metrics:
 
     def _on_incident(self, event: IncidentNoted) -> None:
         self._incidents.labels(event.kind).inc()
+        if event.worker:
+            self._by_worker.labels(event.worker).inc()
         # A worker that disagrees stays. If it has done so too often, the next plan excludes it.
         if event.kind != DisagreementError.__name__:
             self.workers.discard(event.worker)
 
 
 class _Traffic(Collector):
-    """The ledger's bytes by direction, kind of message, and part of the message."""
+    """The ledger's bytes: by direction, kind and part of messages, and by worker."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -171,4 +180,24 @@ class _Traffic(Collector):
         for (direction, kind), (_, payload, framing) in self._ledger.kinds().items():
             family.add_metric((direction, kind, "payload"), payload)
             family.add_metric((direction, kind, "framing"), framing)
+        yield family
+        by_worker = CounterMetricFamily(
+            "asyncdmtl_worker_bytes", "Bytes on the wire of each worker.", labels=["worker", "direction"]
+        )
+        for worker, sums in self._ledger.workers().items():
+            by_worker.add_metric((worker, "up"), sums[0])
+            by_worker.add_metric((worker, "down"), sums[1])
+        yield by_worker
+
+
+class _Presence(Collector):
+    """Whether each worker that has been a member is present."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("asyncdmtl_worker_up", "1 while a worker is present.", labels=["worker"])
+        for worker in sorted(self._metrics.known):
+            family.add_metric((worker,), float(worker in self._metrics.workers))
         yield family

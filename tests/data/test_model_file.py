@@ -295,3 +295,14 @@ def test_coefficients_have_the_names_of_features() -> None:
     age = next(column for column in saved.encoding.columns if column.name == "age")
     assert isinstance(age, NumberColumn)
     assert table.loc["age", "a"] == saved.models.coef_[0, saved.features.index("age")] / age.scale
+
+
+def test_notebooks_show_coefficients() -> None:
+    made = saved_model("squared")._repr_html_()
+    assert "Models of 2 tasks: loss squared" in made
+    assert "<td>age</td>" in made
+    models = TaskModels(tuple(f"<t{t}>" for t in range(9)), np.ones((9, 1)), np.zeros(9), "squared")
+    many = SavedModel(models, Encoding.empty(), None)._repr_html_()
+    assert "Models of 9 tasks, the first 6: loss squared" in many
+    assert "&lt;t5&gt;" in many
+    assert "t6" not in many

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.clusters import Cluster, stored_at
 from support.metrics import samples
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 
+import asyncdmtl
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.events import (
@@ -108,3 +113,48 @@ async def test_a_run_with_a_lost_worker_adds_up(monkeypatch: pytest.MonkeyPatch)
             shown = sum(v for k, v in found.items() if k[:2] == ("bytes_total", direction) and k[3] == part)
             assert shown == expected
     assert found["bytes_total", "up", "uplink", "payload"] > 0
+
+
+def test_each_worker_has_its_bytes_presence_and_incidents() -> None:
+    ledger = Ledger()
+    metrics = Metrics(9, ledger)
+    ledger.count("w0", "up", "upload", 0, payload=40, size=50)
+    ledger.count("w1", "down", "rows", 0, payload=0, size=7)
+    ledger.add("refused", "up", "join", 5)
+    for name in ("w0", "w1"):
+        metrics.note(Joined(name, 1))
+    metrics.note(IncidentNoted(0, "w1", "WaitError", "silent"))
+    metrics.note(IncidentNoted(0, "", "PlanError", "no plan"))
+    found = samples(metrics)
+    assert found["worker_bytes_total", "up", "w0"] == 50
+    assert found["worker_bytes_total", "down", "w1"] == 7
+    assert (found["worker_up", "w0"], found["worker_up", "w1"]) == (1, 0)
+    assert ("worker_up", "refused") not in found
+    assert found["worker_incidents_total", "w1"] == 1
+    assert ("worker_incidents_total", "") not in found
+
+
+def test_the_dashboard_of_grafana_asks_for_metrics_that_exist() -> None:
+    file = Path(asyncdmtl.__file__).parent / "docs" / "grafana.json"
+    ledger = Ledger()
+    metrics = Metrics(9, ledger)
+    ledger.count("w0", "up", "upload", 0, payload=40, size=50)
+    metrics.note(Joined("w0", 1))
+    metrics.note(IncidentNoted(0, "w0", "WaitError", "silent"))
+    exported = {f"asyncdmtl_{name}" for name, *_ in samples(metrics) if not name.startswith("process_")}
+    labels = {
+        name
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+        for name in sample.labels
+    }
+    panels = json.loads(file.read_text(encoding="utf-8"))["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(asked) >= 8
+    for expression in asked:
+        names = set(re.findall(r"asyncdmtl_\w+", expression))
+        assert names, expression
+        assert names <= exported, expression
+        for group in re.findall(r"by \(([\w, ]+)\)", expression):
+            assert set(re.split(", ?", group)) <= labels | {"instance"}, expression
+    assert len({panel["id"] for panel in panels}) == len(panels)

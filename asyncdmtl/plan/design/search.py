@@ -46,6 +46,7 @@ from asyncdmtl.plan.design.initial import (
     sizes_of_least_time,
 )
 from asyncdmtl.plan.design.swaps import Stores, apply, move, replacement, swap, undo
+from asyncdmtl.plan.notebook import plan_as_html
 from asyncdmtl.plan.placement import Placement, counted, listed
 from asyncdmtl.plan.rates.bounds import downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
@@ -106,6 +107,12 @@ class Design:
     uplink_bound: Fraction
     downlink_bound: Fraction
     times: LinkTimes | None = None
+
+    def _repr_html_(self) -> str:
+        up = ("uplink", self.uplink_load, self.uplink_bound)
+        down = ("downlink, as a broadcast", self.downlink_load, self.downlink_bound)
+        known = "optimal" if self.optimal else f"{self.gap} above the bound"
+        return plan_as_html(f"Design, {known}", self.placement, self.uplink_rates, (up, down))
 
     @property
     def gap(self) -> Fraction:

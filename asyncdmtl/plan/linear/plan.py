@@ -40,6 +40,7 @@ from asyncdmtl.plan.linear.uplink import (
     fewest_subpackets,
     find_uplink,
 )
+from asyncdmtl.plan.notebook import plan_as_html
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
 from asyncdmtl.plan.validation import (
@@ -113,6 +114,11 @@ class LinearPlan:
     condition: float
     _decoding: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False, init=False)
     _recovery: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False, init=False)
+
+    def _repr_html_(self) -> str:
+        up = ("uplink", self.uplink_load, self.uplink_bound)
+        down = ("downlink, as a broadcast", self.downlink_load, self.downlink_bound)
+        return plan_as_html("Plan, strategy linear", self.placement, self.dimensions, (up, down))
 
     def __getstate__(self) -> dict[str, object]:
         """The state to pickle or copy, without cached results."""

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import io
+import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from asyncdmtl.cli import progress_bar
-from asyncdmtl.cli.progress_bar import RunProgress
+from asyncdmtl.report import progress_bar
+from asyncdmtl.report.progress_bar import NotebookProgress, RunProgress, run_progress
 from asyncdmtl.report.units import human_bytes
 from asyncdmtl.server.events import DashboardListening, IncidentNoted, Joined, Left, Planned
 from asyncdmtl.server.records import RoundRecord
@@ -82,3 +83,33 @@ def test_nothing_is_printed_where_stderr_is_no_terminal(capsys: pytest.CaptureFi
         progress.note(PLANNED)
         progress.note(record(0))
     assert capsys.readouterr().err == ""
+
+
+def test_notebooks_have_a_bar_that_is_updated_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, bar: NotebookProgress) -> None:
+            shown.append(bar._repr_html_())
+
+    def display(bar: NotebookProgress, display_id: bool) -> Handle:
+        assert display_id
+        shown.append(bar._repr_html_())
+        return Handle()
+
+    shell = SimpleNamespace(kernel=object())
+    notebook = SimpleNamespace(get_ipython=lambda: shell, display=SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    with run_progress(2) as progress:
+        assert isinstance(progress, NotebookProgress)
+        for event in (Joined("w0", 1), PLANNED, record(0), record(1)):
+            progress.note(event)
+        progress.note(IncidentNoted(1, "<w1>", "LinkError", "reset"))
+    assert "starting" in shown[0]
+    assert '<progress max="2" value="2">' in shown[-1]
+    assert f"objective 0.25, {human_bytes(4000)}" in shown[-1]
+    assert "worker &lt;w1&gt;: reset" in shown[-1]
+    # Rounds that follow each other at once are not all drawn.
+    assert len(shown) < 5
+    del shell.kernel  # IPython in a terminal
+    assert isinstance(run_progress(2), RunProgress)
