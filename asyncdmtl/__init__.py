@@ -43,6 +43,9 @@ if TYPE_CHECKING:
         CodedMultiTaskRegressor,
         CodedMultiTaskRegressorCV,
     )
+    from asyncdmtl.learning.aggregation import register_aggregate
+    from asyncdmtl.learning.couplings.registry import register_coupling
+    from asyncdmtl.plan.codes.matrices import register_matrices
     from asyncdmtl.plan.compare import compare
     from asyncdmtl.plan.design.search import design_placement
     from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
@@ -80,6 +83,9 @@ __all__ = [
     "design_placement",
     "make_linear_plan",
     "make_plan",
+    "register_aggregate",
+    "register_coupling",
+    "register_matrices",
 ]
 
 # The module that defines each public name; errors are imported above. A name is imported when it is first
@@ -97,6 +103,9 @@ _MODULE_OF = {
     "design_placement": "asyncdmtl.plan.design.search",
     "make_linear_plan": "asyncdmtl.plan.linear.plan",
     "make_plan": "asyncdmtl.plan.planner",
+    "register_aggregate": "asyncdmtl.learning.aggregation",
+    "register_coupling": "asyncdmtl.learning.couplings.registry",
+    "register_matrices": "asyncdmtl.plan.codes.matrices",
 }
 
 

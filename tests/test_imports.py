@@ -22,7 +22,7 @@ ROOT = Path(asyncdmtl.__file__).parent
 FLOORS = [
     ["errors", "_version"],
     ["arrays"],
-    ["digests", "documents", "html_table"],
+    ["digests", "documents", "extensions", "html_table"],
     ["arithmetic", "field"],
     ["plan"],
     ["learning"],

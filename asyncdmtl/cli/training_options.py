@@ -25,6 +25,7 @@ from asyncdmtl.learning.settings import (
     UPDATES,
     Settings,
 )
+from asyncdmtl.plan.codes.matrices import ENTRIES
 from asyncdmtl.plan.parameters import CHOICES
 
 # The default that the help shows for options whose default depends on the data.
@@ -166,6 +167,12 @@ training_options = together(
         default="reproducible",
         help="reproducible: the same bits on every machine. fast: singular values, for couplings that look "
         "at these, by LAPACK; all machines must have the same NumPy, BLAS and kind of CPU.",
+    ),
+    click.option(
+        "--matrices",
+        type=click.Choice(tuple(ENTRIES)),
+        default="random",
+        help="How the entries of coding matrices are drawn: by default, or by a plug-in.",
     ),
     click.option("--seed", type=int, default=0, help="Decides which rows train and which test."),
 )

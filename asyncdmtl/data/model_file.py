@@ -280,7 +280,10 @@ class SavedModel:
             TaskModels(tuple(content["tasks"]), arrays["coef_"], arrays["intercept_"], content["loss"]),
             Encoding.from_dict(content["encoding"]),
             # Settings that are missing, because an earlier version wrote the file, get their defaults.
-            None if settings is None else Settings(**settings),
+            # Plug-ins of a model that is trained need not have the same code.
+            None
+            if settings is None
+            else Settings(**{key: value for key, value in settings.items() if key != "extensions"}),
             content["task_column"],
             traffic,
             dict(content["versions"]),

@@ -224,10 +224,12 @@ class _Coded(ExchangeStrategy):
 
         tasks, units = problem.task_of, codable_units(problem.settings)
         wishes: dict[str, Any] = {"units": units, "wants": wants}
+        matrices = problem.settings.matrices
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
         # If the server checks updates under `central`, the plan is one for a while only.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)
-        return make_plan(placement, self._strategy, tasks=tasks, max_overhead=overhead, **wishes, **weights)
+        wishes |= {"tasks": tasks, "max_overhead": overhead, "matrices": matrices}
+        return make_plan(placement, self._strategy, **wishes, **weights)
 
     def worker_side(
         self,
@@ -287,6 +289,8 @@ class _Linear(ExchangeStrategy):
         if settings.compression != "none":
             rule = "is for strategies by which workers aggregate: relay, uncoded"
             raise UsageError(f"--compression {settings.compression}", rule, self.name)
+        if settings.matrices != "random":
+            raise UsageError(f"--matrices {settings.matrices}", "is for codes over GF(2^8)", self.name)
 
     def make_plan(
         self,

@@ -23,6 +23,7 @@ from typing import Any
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import write_partition
 from asyncdmtl.errors import LinkError, PeerError
+from asyncdmtl.extensions import PLUGINS_VARIABLE
 from asyncdmtl.launch.threads import ENDING_SECONDS, TakePart, run_apart, serve
 from asyncdmtl.learning.shared_solutions import FOLDER_VARIABLE
 from asyncdmtl.learning.tasks import Partition, TaskModels
@@ -124,7 +125,7 @@ async def _start(secret: bytes, folder: Path, *options: str) -> Process:
     environment = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith("ASYNCDMTL_") or key == "ASYNCDMTL_KERNEL"
+        if not key.startswith("ASYNCDMTL_") or key in ("ASYNCDMTL_KERNEL", PLUGINS_VARIABLE)
     }
     environment[SECRET_VARIABLE] = secret.decode()
     environment[FOLDER_VARIABLE] = str(folder)

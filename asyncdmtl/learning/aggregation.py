@@ -3,15 +3,15 @@
 An aggregate is a function `(updates, weights) -> z`: (n, d) and (n,) float64 → (d,) float64. The updates are
 in ascending order of their partitions, and the weight of a partition is the number (or the weight) of its
 rows. The function must be deterministic, because every worker computes the aggregate itself. A new aggregate
-is a function and a line in `AGGREGATES`.
+is a function and a line in `AGGREGATES`; those of other packages are registered (`register_aggregate`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.solving import triangular_factor
 from asyncdmtl.arithmetic.spectral import eigh
 from asyncdmtl.arrays import Floats, Vectors
+from asyncdmtl.errors import UsageError
+from asyncdmtl.extensions import Registry
 from asyncdmtl.plan.spans import Span
 
 Aggregate = Callable[[Floats, Floats], Floats]
@@ -263,15 +265,50 @@ class _Pulls:
         return matmul(V, np.where(some, along, 0.0) / np.where(some, values, 1.0))
 
 
-AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
+AGGREGATES: Registry[Aggregate] = Registry(
+    "aggregate",
     {
         "mean": mean,
         "median": median,
         "trimmed-mean": trimmed_mean,
         "geometric-median": geometric_median,
         "krum": krum,
-    }
+    },
 )
 
 COLUMNWISE = frozenset({"mean", "median", "trimmed-mean"})
 """Aggregates that treat every coordinate separately, so that columns can be computed in blocks."""
+
+
+def register_aggregate(name: str, aggregate: Aggregate) -> Aggregate:
+    """Make a function `(updates, weights) -> z` known by this name, to settings and to --aggregate.
+
+    It must compute the same bits at all workers (docs/reproducibility.md). Where updates are finite, a result
+    that is not, or has another shape than (d,), is a UsageError.
+
+    Returns
+    -------
+    The function.
+
+    Raises
+    ------
+    UsageError
+        The name is malformed or is that of an aggregate of this package; or `aggregate` is no function.
+    """
+    if not callable(aggregate):
+        raise UsageError(f"aggregate {name}", "must be a function of updates and weights", aggregate)
+
+    @functools.wraps(aggregate)
+    def checked(updates: Floats, weights: Floats) -> Floats:
+        found = aggregate(updates, weights)
+        if not isinstance(found, np.ndarray) or found.shape != updates.shape[1:] or found.dtype.kind != "f":
+            shape = getattr(found, "shape", type(found).__name__)
+            rule = f"must return an array of floats of shape {updates.shape[1:]}"
+            raise UsageError(f"aggregate {name}", rule, shape)
+        if np.isfinite(updates).all() and not np.isfinite(found).all():
+            rule = "must return finite numbers for finite updates"
+            raise UsageError(f"aggregate {name}", rule, float(found[~np.isfinite(found)][0]))
+        return found
+
+    AGGREGATES.register(name, checked)
+    return aggregate

@@ -14,6 +14,7 @@ from asyncdmtl.learning.compression import COMPRESSIONS
 from asyncdmtl.learning.couplings.graphs import Edge
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.plan.codes.matrices import ENTRIES
 
 DTYPES = ("float32", "float64")
 """Number formats of models and updates."""
@@ -99,6 +100,8 @@ class Settings:
         Statistics of fewer rows than this are never sent, for a partition or for a fold of it.
     test_fraction : float
         The share of the rows of each partition, from 0 to below 1, that its holders hold out for tests.
+    matrices : str
+        How entries of coding matrices are drawn, a name in `plan.codes.matrices.ENTRIES`.
 
     Raises
     ------
@@ -126,12 +129,13 @@ class Settings:
     folds: int = 5
     least_rows: int = 1
     test_fraction: float = 0.0
+    matrices: str = "random"
 
     def __post_init__(self) -> None:
         choices = {
             "loss": LOSSES, "aggregate": AGGREGATES, "coupling": (*COUPLINGS, AUTO), "dtype": DTYPES,
             "intercept": (*INTERCEPTS, AUTO), "update": UPDATES, "compression": COMPRESSIONS,
-            "arithmetic": ARITHMETICS,
+            "arithmetic": ARITHMETICS, "matrices": ENTRIES,
         }  # fmt: skip
         for name, known in choices.items():
             if getattr(self, name) not in tuple(known):
@@ -195,9 +199,21 @@ class Settings:
         return self.standardise and self.has_intercept and not LOSSES[self.loss].counts
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON and msgpack, which `from_dict` reads."""
+        """Plain types for JSON and msgpack, which `from_dict` reads. Random matrices are not named."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
-        return content | {"edges": [list(edge) for edge in self.edges]}
+        content["edges"] = [list(edge) for edge in self.edges]
+        if self.matrices == "random":
+            del content["matrices"]
+        return content | ({"extensions": self.extensions} if self.extensions else {})
+
+    @property
+    def extensions(self) -> dict[str, str]:
+        """Digests of the code of coupling, aggregate and matrices that plug-ins have registered."""
+        return (
+            COUPLINGS.digests(self.coupling)
+            | AGGREGATES.digests(self.aggregate)
+            | ENTRIES.digests(self.matrices)
+        )
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Settings:
@@ -206,18 +222,34 @@ class Settings:
         Raises
         ------
         UsageError
-            A setting is missing, unknown, or breaks a rule.
+            A setting is missing, unknown, or breaks a rule; or a plug-in is not the one of the sender.
         """
+        told = content.get("extensions", {})
+        content = {name: value for name, value in content.items() if name != "extensions"}
         names = [field.name for field in fields(cls)]
-        if set(content) != set(names):
+        if {*content, "matrices"} != set(names):
             raise UsageError("settings", f"must be exactly {', '.join(names)}", sorted(map(str, content)))
-        return cls(**content)
+        made = cls(**content)
+        if told != made.extensions:
+            rule = "must be the same code at the server and at all workers; here its digests are"
+            raise UsageError("plug-in", rule, made.extensions)
+        return made
 
     def _check_together(self) -> None:
         if self.intercept == AUTO and self.coupling != AUTO:
             raise UsageError("intercept", "can be auto only if the coupling is", self.coupling)
         if self.coupling == AUTO and self.strength is not None:
             raise UsageError("coupling", "can be auto only if λ is chosen too", self.strength)
+        if COUPLINGS.digests(self.coupling):
+            if self.update not in (AUTO, "gradient", "model"):
+                rule = f"must be gradient, model or auto for the coupling {self.coupling} of a plug-in"
+                raise UsageError("update", rule, self.update)
+            if self.loss == "poisson":
+                rule = f"must not be poisson for the coupling {self.coupling} of a plug-in"
+                raise UsageError("loss", rule, self.loss)
+            if self.chooses:
+                rule = f"must be a number for the coupling {self.coupling} of a plug-in"
+                raise UsageError("strength", rule, AUTO)
         if self.update == "statistics":
             self._check_told_by("squared", 'update "statistics"')
         elif self.chooses:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.candidates import CandidatesWire, strengths_of
+from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.settings import AUTO, AUTO_COUPLINGS, FEW_COUPLINGS, Choice, Settings
@@ -55,6 +56,9 @@ _MOST_METRIC_NUMBERS = 1 << 27
 
 # The reason against steps by gradients, whose length follows from a bound.
 _NO_BOUND = "the curvature of {} loss has no bound"
+
+# The reason against methods that need another operator of a coupling than its prox.
+_PLUGIN = "only gradients train with the coupling of a plug-in"
 
 # Couplings that a single task has no use for, or that are ridge regression then.
 _OF_SEVERAL = ("mean-regularised", "mean", "covariance")
@@ -216,6 +220,8 @@ def _why_no_statistics(settings: Settings, rows: int) -> str:
     for name, only in (("loss", "squared"), ("aggregate", "mean"), ("compression", "none")):
         if getattr(settings, name) != only:
             return f"{name} must be {only}"
+    if COUPLINGS.digests(settings.coupling):
+        return _PLUGIN
     told = rows // settings.folds if settings.chooses else rows
     if told < settings.least_rows and settings.least_rows > 1:
         whose = f"each of {settings.folds} folds" if settings.chooses else "a partition"
@@ -239,7 +245,7 @@ def _why_no_curvature(settings: Settings) -> str:
     for name, only in (("aggregate", "mean"), ("compression", "none")):
         if getattr(settings, name) != only:
             return f"{name} must be {only}"
-    return ""
+    return _PLUGIN if COUPLINGS.digests(settings.coupling) else ""
 
 
 def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:

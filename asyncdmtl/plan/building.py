@@ -19,17 +19,17 @@ from asyncdmtl.plan.units import Units, whole_holders
 def build_plan(parameters: PlanParameters) -> Plan:
     """The plan with these parameters; whether every worker can decode is not checked here."""
     units, P, seed = parameters.units, parameters.subpackets, parameters.seed
-    tasks = max(parameters.tasks) + 1
+    tasks, named = max(parameters.tasks) + 1, parameters.matrices
     if parameters.strategy == "relay" or parameters.silent:
-        E = matrices.coded_uplink(units.blocks, parameters.uplink_rows, P, seed, parameters.redrawn)
+        E = matrices.coded_uplink(units.blocks, parameters.uplink_rows, P, seed, parameters.redrawn, named)
     else:
         E = matrices.plain_uplink(parameters.senders)
     if parameters.strategy == "relay":
         deliveries = _without_helpers(_missing(units, P), parameters)
-        D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed, parameters.last_row)
+        D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed, parameters.last_row, named)
     elif parameters.strategy == "central":
         deliveries = _without_helpers(_missing_tasks(parameters, P), parameters)
-        D = matrices.coded_downlink(_most_rows(deliveries), tasks * P, seed, parameters.last_row)
+        D = matrices.coded_downlink(_most_rows(deliveries), tasks * P, seed, parameters.last_row, named)
     elif parameters.strategy == "personal":
         wanted = wanted_models(parameters.placement, parameters.tasks, parameters.helpers)
         sent = sorted(set().union(*wanted))

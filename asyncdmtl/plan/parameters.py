@@ -61,6 +61,8 @@ class PlanParameters:
         Workers whose last downlink row is replaced by a later one, because they cannot decode otherwise.
     redrawn : tuple of (worker, number) pairs
         Workers whose last uplink row is another draw, of this number, because others cannot decode otherwise.
+    matrices : str
+        A name in `codes.matrices.ENTRIES`: how entries of both matrices are drawn.
     """
 
     placement: Placement
@@ -78,6 +80,7 @@ class PlanParameters:
     helpers: tuple[int, ...] = ()
     redrawn: tuple[tuple[int, int], ...] = ()
     sums: tuple[Sum, ...] = ()
+    matrices: str = "random"
 
     @cached_property
     def units(self) -> Units:
@@ -107,8 +110,9 @@ class PlanParameters:
             "silent": self.silent,
             "last_row": self.last_row,
             "replaced": [list(pair) for pair in self.replaced],
-            # Recipes of plans without sums, helpers or redrawn rows, as most are, omit these keys.
+            # Most plans have no sums, helpers, redrawn rows or other matrices, and omit these keys.
             **({"sums": [list(part) for part in self.sums]} if self.sums else {}),
             **({"helpers": list(self.helpers)} if self.helpers else {}),
             **({"redrawn": [list(pair) for pair in self.redrawn]} if self.redrawn else {}),
+            **({"matrices": self.matrices} if self.matrices != "random" else {}),
         }

@@ -10,7 +10,7 @@ import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
-from asyncdmtl.plan.codes.matrices import unit_columns
+from asyncdmtl.plan.codes.matrices import ENTRIES, unit_columns
 from asyncdmtl.plan.limits import check_size
 from asyncdmtl.plan.mending import decodable_plan
 from asyncdmtl.plan.parameters import CODED, STRATEGIES, PlanParameters, Strategy
@@ -50,6 +50,7 @@ def make_plan(
     units: UnitKind = "tasks",
     wants: Mapping[str, str] | Sequence[str] | None = None,
     seed: int = 0,
+    matrices: str = "random",
 ) -> Plan:
     """The plan with the smallest load for `placement`, checked exactly for every worker.
 
@@ -81,6 +82,9 @@ def make_plan(
         worker the models of its own tasks only. Default: every worker wants all that the strategy sends.
     seed : int
         The first seed of random matrices that is tried.
+    matrices : str
+        How entries of the matrices are drawn: "random", or a name that was registered
+        (`codes.matrices.register_matrices`).
 
     Raises
     ------
@@ -93,6 +97,8 @@ def make_plan(
     placement = a_placement(placement)
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise UsageError("strategy", f"must be one of {', '.join(STRATEGIES)}", strategy)
+    if matrices not in ENTRIES:
+        raise UsageError("matrices", f"must be one of {', '.join(ENTRIES)}", matrices)
     owners = numbered_tasks(placement, tasks)
     overhead = rational("max_overhead", max_overhead)
     silent = whole_number("silent", silent)
@@ -121,13 +127,15 @@ def make_plan(
         aggregated=coded.aggregated,
         sums=coded.sums,
         merged=coded.merged,
+        matrices=matrices,
     )
     check_size(parameters.units, rates.subpackets, rates.rows, coded=strategy in CODED)
     for attempt in range(seed, seed + ATTEMPTS):
         plan = decodable_plan(replace(parameters, seed=attempt))
         if plan is not None and _collects(plan):
             return replace(plan, objective=rates.objective)
-    raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; this is a defect")
+    whose = "this is a defect" if matrices == "random" else f"with the matrices {matrices} of a plug-in"
+    raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; {whose}")
 
 
 def _collects(plan: Plan) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from asyncdmtl.errors import PlanError
 from asyncdmtl.plan.building import build_plan
+from asyncdmtl.plan.codes.matrices import ENTRIES
 from asyncdmtl.plan.limits import MOST_LAST_ROWS, MOST_NAMES, MOST_SUBPACKETS, check_size
 from asyncdmtl.plan.parameters import CODED, RECIPE_VERSION, STRATEGIES, PlanParameters
 from asyncdmtl.plan.placement import Placement
@@ -34,6 +35,8 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
         placement = recipe_placement(recipe)
         if recipe["strategy"] not in STRATEGIES:
             raise PlanError(f"plan recipe with the unknown strategy {recipe['strategy']!r}")
+        if recipe.get("matrices", "random") not in ENTRIES:
+            raise PlanError(f"plan recipe with the unknown matrices {recipe['matrices']!r}")
         _check_recipe(recipe, placement)
         plan = build_plan(
             PlanParameters(
@@ -52,6 +55,7 @@ def rebuild_plan(recipe: Mapping[str, Any], digest: bytes) -> Plan:
                 last_row=int(recipe["last_row"]),
                 replaced=tuple((int(k), int(row)) for k, row in recipe["replaced"]),
                 redrawn=tuple((int(k), int(number)) for k, number in recipe.get("redrawn", [])),
+                matrices=recipe.get("matrices", "random"),
             )
         )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

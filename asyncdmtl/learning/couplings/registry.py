@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+import inspect
+from collections.abc import Sequence
 
 from asyncdmtl.arithmetic.kinds import ARITHMETICS
 from asyncdmtl.errors import UsageError
+from asyncdmtl.extensions import Registry
 from asyncdmtl.learning.couplings.base import Coupling, NoCoupling
+from asyncdmtl.learning.couplings.checked import Checked
 from asyncdmtl.learning.couplings.clustered import Clustered
 from asyncdmtl.learning.couplings.graphs import ChainLaplacian, Edge, GraphLaplacian, edge_rows
 from asyncdmtl.learning.couplings.group_sparse import L21Norm
@@ -15,7 +17,8 @@ from asyncdmtl.learning.couplings.low_rank import NuclearNorm, SparseLowRank, Ta
 from asyncdmtl.learning.couplings.means import MeanRegularised, PlainMean
 from asyncdmtl.learning.couplings.ridge import Ridge
 
-COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
+COUPLINGS: Registry[type[Coupling]] = Registry(
+    "coupling",
     {
         "none": NoCoupling,
         "ridge": Ridge,
@@ -28,8 +31,31 @@ COUPLINGS: Mapping[str, type[Coupling]] = MappingProxyType(
         "covariance": TaskCovariance,
         "sparse-low-rank": SparseLowRank,
         "clustered": Clustered,
-    }
+    },
 )
+
+
+def register_coupling(name: str, coupling: type[Coupling]) -> type[Coupling]:
+    """Make a subclass of `Coupling` known by this name, to settings and to the option --coupling.
+
+    Only gradients train with it (`update` "gradient", which "auto" takes), with a given λ or one that `run`
+    and the estimators choose. It must compute the same bits at all workers (docs/reproducibility.md).
+
+    Returns
+    -------
+    The class.
+
+    Raises
+    ------
+    UsageError
+        The name is malformed or is that of a coupling of this package; or `coupling` is no class that
+        defines all methods of `Coupling`.
+    """
+    if not (inspect.isclass(coupling) and issubclass(coupling, Coupling)) or inspect.isabstract(coupling):
+        rule = "must be a subclass of Coupling with penalty, prox and critical_strength"
+        raise UsageError(f"coupling {name}", rule, coupling)
+    COUPLINGS.register(name, coupling)
+    return coupling
 
 
 def make_coupling(
@@ -61,4 +87,5 @@ def make_coupling(
         return GraphLaplacian(strength, len(tasks or ()), edge_rows(tasks or (), edges))
     if edges:
         raise UsageError("edges", "are for the coupling graph only", name)
-    return COUPLINGS[name](strength, arithmetic=ARITHMETICS[arithmetic])
+    made = COUPLINGS[name](strength, arithmetic=ARITHMETICS[arithmetic])
+    return Checked(strength, name, made) if COUPLINGS.digests(name) else made

@@ -8,14 +8,17 @@ any versions of libraries.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes, Indices
+from asyncdmtl.errors import UsageError
+from asyncdmtl.extensions import Registry
 from asyncdmtl.field.gf256 import dense_product
 from asyncdmtl.plan.placement import Placement
 
@@ -56,10 +59,50 @@ class ColumnDelivery:
     known: Indices
 
 
+Entries = Callable[[str, int, int, int], Bytes]
+
+
 def random_matrix(label: str, seed: int, rows: int, columns: int) -> Bytes:
     """A (rows, columns) uint8 matrix of uniform field elements that `label` and `seed` determine."""
     stream = hashlib.shake_256(f"asyncdmtl/{label}/{seed}/{rows}x{columns}".encode())
     return np.frombuffer(stream.digest(rows * columns), dtype=np.uint8).reshape(rows, columns)
+
+
+ENTRIES: Registry[Entries] = Registry("matrices", {"random": random_matrix})
+"""Draws of the entries of coding matrices, by name."""
+
+
+def register_matrices(name: str, entries: Entries) -> Entries:
+    """Make a function that draws entries of coding matrices known by this name, to plans and --matrices.
+
+    It is called as `entries(label, seed, rows, columns)` and returns a (rows, columns) uint8 array, elements
+    of GF(2^8), the same on every machine. The label tells apart the matrices of a plan and the blocks of
+    workers. Where a worker stores a column of the uplink, entries of 0 become 1. Every plan is checked, and
+    the next seed is tried if some worker cannot decode.
+
+    Returns
+    -------
+    The function.
+
+    Raises
+    ------
+    UsageError
+        The name is malformed or is "random"; or `entries` is no function. Later, if it returns another shape
+        or dtype.
+    """
+    if not callable(entries):
+        raise UsageError(f"matrices {name}", "must be a function of label, seed, rows and columns", entries)
+
+    @functools.wraps(entries)
+    def checked(label: str, seed: int, rows: int, columns: int) -> Bytes:
+        found = entries(label, seed, rows, columns)
+        if not isinstance(found, np.ndarray) or found.shape != (rows, columns) or found.dtype != np.uint8:
+            what = (found.shape, str(found.dtype)) if isinstance(found, np.ndarray) else type(found).__name__
+            raise UsageError(f"matrices {name}", f"must return uint8 of shape {(rows, columns)}", what)
+        return found
+
+    ENTRIES.register(name, checked)
+    return entries
 
 
 def redrawn_row(worker: int, number: int, *, seed: int, columns: int) -> Bytes:
@@ -73,11 +116,12 @@ def coded_uplink(
     subpackets: int,
     seed: int,
     redrawn: Sequence[tuple[int, int]] = (),
+    matrices: str = "random",
 ) -> Bytes:
     """`E`, of shape (Σ uplink_rows, N·P): random, not 0, where a worker stores the column, zero elsewhere.
 
     Row blocks follow the order of the workers; worker `k` owns `uplink_rows[k]` of them. The last row of a
-    worker in `redrawn` is another draw, of this number.
+    worker in `redrawn` is another draw, of this number. `matrices` is a name in `ENTRIES`.
     """
     draws = dict(redrawn)
     columns = len(placement.partitions) * subpackets
@@ -85,7 +129,7 @@ def coded_uplink(
     first = 0
     for k, rows in enumerate(uplink_rows):
         support = packets(placement.stored[k], subpackets)
-        entries = random_matrix(f"uplink/{k}", seed, rows, len(support))
+        entries = ENTRIES[matrices](f"uplink/{k}", seed, rows, len(support))
         # No entry may be 0: if a worker stores little, one entry of 0 could make it impossible for others to
         # decode.
         E[first : first + rows, support] = np.maximum(entries, 1)
@@ -100,12 +144,12 @@ def plain_uplink(senders: Sequence[int]) -> Bytes:
     return np.eye(len(senders), dtype=np.uint8)[np.argsort(senders, kind="stable")]
 
 
-def coded_downlink(rows: int, columns: int, seed: int, last_row: int = 0) -> Bytes:
+def coded_downlink(rows: int, columns: int, seed: int, last_row: int = 0, matrices: str = "random") -> Bytes:
     """`D`, of shape (rows, columns): every row combines all rows that the server has.
 
     If `last_row` is not 0, the last row is drawn anew, from a stream of random numbers with this number.
     """
-    D = random_matrix("downlink", seed, rows, columns)
+    D = ENTRIES[matrices]("downlink", seed, rows, columns)
     if last_row and rows:
         D = np.vstack([D[:-1], random_matrix(f"downlink/last/{last_row}", seed, 1, columns)])
     return D
