@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.problems import make_partitions, make_settings
+from support.registries import nothing_registered
 
 import asyncdmtl
 from asyncdmtl import extensions, register_aggregate, register_coupling
@@ -25,7 +26,7 @@ from asyncdmtl.learning.couplings.group_sparse import L21Norm
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import train
-from asyncdmtl.plan.codes.matrices import ENTRIES, random_matrix, register_matrices
+from asyncdmtl.plan.codes.matrices import random_matrix, register_matrices
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.recipe import rebuild_plan
@@ -35,13 +36,8 @@ PAGE = Path(asyncdmtl.__file__).parent / "docs" / "extending.md"
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """What a test registers is forgotten after it."""
-    registries: tuple[Registry[Any], ...] = (COUPLINGS, AGGREGATES, ENTRIES)
-    before = [dict(registry._registered) for registry in registries]
-    yield
-    for registry, known in zip(registries, before, strict=True):
-        registry._registered.clear()
-        registry._registered.update(known)
+    with nothing_registered():
+        yield
 
 
 class Twin(L21Norm):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from support.registries import nothing_registered
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -49,8 +50,9 @@ def anchors(page: Path) -> set[str]:
 )
 def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for block in blocks(page, "python"):
-        exec(compile(block, page.name, "exec"), {})
+    with nothing_registered():
+        for block in blocks(page, "python"):
+            exec(compile(block, page.name, "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
