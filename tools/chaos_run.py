@@ -367,6 +367,13 @@ class Run:
             self.outcome.ending = "done"
         elif code == 3 and (lost := self._lost_units()) and all(f"'{unit}" in self._failed for unit in lost):
             self.outcome.ending = "partitions lost"
+        elif (
+            code == 5
+            and SERVER.keys() & self.outcome.faults
+            and all(p.code == 0 for p in self._workers.values())
+        ):
+            # The server was killed after it had deleted its checkpoints, before it told its report.
+            self.outcome.ending = "done by all, without a report"
         else:
             raise ChaosError(f"the server ended with exit code {code}: {self._failed}")
         for name, process in self._workers.items():

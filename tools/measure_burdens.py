@@ -211,7 +211,8 @@ class Relay:
             task.add_done_callback(self._tasks.discard)
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        # uvloop raises RuntimeError where a connection was cut.
+        with contextlib.suppress(OSError, RuntimeError):
             while piece := await source.read(1 << 16):
                 target.write(piece)
                 await target.drain()

@@ -158,7 +158,8 @@ class CheckpointStore:
         try:
             unfinished = (file.with_suffix(SUFFIX) for file in self._folder.glob("*.unfinished"))
             own = [file.with_suffix(".unfinished") for file in unfinished if _NAME.fullmatch(file.name)]
-            for file in [*self.files, *own]:
+            # The latest one last: it keeps the end of the run, for a server that is killed meanwhile.
+            for file in [*own, *reversed(self.files)]:
                 file.unlink(missing_ok=True)
         except OSError as error:
             self._warn("cleared", error, "delete its checkpoints, since their run is over")

@@ -188,3 +188,14 @@ def test_checkpoints_that_cannot_be_deleted_do_not_end_a_run(
     monkeypatch.setattr(Path, "unlink", refuse)
     store.clear()
     assert "cannot be cleared (Read-only file system): delete its checkpoints" in caplog.text
+
+
+def test_the_latest_checkpoint_is_cleared_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CheckpointStore(tmp_path)
+    for _ in range(2):
+        store.save(CHECKPOINT)
+    latest, before = store.files
+    removed: list[Path] = []
+    monkeypatch.setattr(Path, "unlink", lambda file, **_: removed.append(file))
+    store.clear()
+    assert removed == [before, latest]
