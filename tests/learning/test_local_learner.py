@@ -21,7 +21,8 @@ def test_steps_go_down_the_gradient_of_the_weighted_mean_loss() -> None:
     A = np.column_stack([X, np.ones(60)])
     expected = np.append(START.w, START.b)
     for _ in range(3):
-        expected = expected - A.T @ (WEIGHTS * (A @ expected - Y)) / WEIGHTS.sum() / 2.0
+        # The smoothness of the columns is 2, and that of the intercept 1.
+        expected = expected - A.T @ (WEIGHTS * (A @ expected - Y)) / WEIGHTS.sum() / 3.0
     w, b = GradientDescent(LOSSES["squared"], intercept=True).fit(Partition("p", "t", X, Y, WEIGHTS), START)
     assert np.append(w, b) == pytest.approx(expected, rel=1e-12)
 
