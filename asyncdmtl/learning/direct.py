@@ -96,7 +96,7 @@ def towards_zero(quadratics: Quadratics, strengths: Floats, arithmetic: Arithmet
         ridge = strengths[:, :, None, None] * np.eye(C)
         return apart(Quadratics(quadratics.A + ridge, quadratics.b, quadratics.c))[:, None]
     # Statistics of folds have single precision, which leaves matrices slightly indefinite.
-    values, V = arithmetic.eigh(quadratics.A)
+    values, V = quadratics.spectra(arithmetic)
     shrunk = 1.0 / (np.maximum(values, 0.0)[:, None] + strengths[:, :, None, None])
     back, forth = Factor(V), Factor(np.ascontiguousarray(np.swapaxes(V, -1, -2)))
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic import solving
+from asyncdmtl.arithmetic.kinds import Arithmetic
 from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.sums import mean, total
 from asyncdmtl.arrays import Floats
@@ -113,6 +114,17 @@ class Quadratics:
         AW = self.products(W) if AW is None else AW
         terms = W * (0.5 * AW - self.b[:, None])
         return total(total(terms, 3) + 0.5 * self.c[:, None, :], 2)
+
+    def spectra(self, arithmetic: Arithmetic) -> tuple[Floats, Floats]:
+        """Eigenvalues (K, T, C) and eigenvectors of all `A`, kept for the next time."""
+        if arithmetic not in self._decomposed:
+            self._decomposed[arithmetic] = arithmetic.eigh(self.A)
+        return self._decomposed[arithmetic]
+
+    @cached_property
+    def _decomposed(self) -> dict[Arithmetic, tuple[Floats, Floats]]:
+        """What `spectra` found."""
+        return {}
 
     @cached_property
     def _factor(self) -> Factor:

@@ -39,6 +39,7 @@ def test_towards_zero_by_eigenvectors_and_by_factors(rows: int) -> None:
     for k, i in np.ndindex(2, 2):
         expected = np.linalg.solve(quadratics.A[k] + strengths[k, i] * np.eye(3), quadratics.b[k][..., None])
         np.testing.assert_allclose(W[k, i], expected[..., 0], rtol=1e-9)
+    assert quadratics.spectra(REPRODUCIBLE)[1] is quadratics.spectra(REPRODUCIBLE)[1]
     for i in range(2):
         alone = direct.towards_zero(quadratics, strengths[:, i : i + 1], REPRODUCIBLE)
         np.testing.assert_allclose(alone[:, 0], W[:, i], rtol=1e-9)
