@@ -56,7 +56,7 @@ _LEFT_OUT = {
     help="Workers that store each partition, cyclically. Every rank must see the same data for that.",
 )
 def main(launcher: str, address: str | None, copies: int | None, **given: Any) -> None:
-    """Take part in a run that srun or mpiexec starts: rank 0 is the server, and the others are workers.
+    """Take part in a run that srun or mpiexec starts: rank 0 is the server, the others are workers.
 
     Takes the options of `server` and of `worker`; `asyncdmtl server --help` and `worker --help` explain them.
     Rank 1 is the worker w0, rank 2 is w1, and so on; the run starts with all, unless --workers says how many

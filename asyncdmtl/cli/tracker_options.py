@@ -64,8 +64,10 @@ class Tracking:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        # The directory outlives the callbacks, which may still be reading from it.
-        self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="asyncdmtl-")))
+        # The directory outlives the callbacks, which may still be reading from it. Without trackers there is
+        # none: a server in a container may have no place to write to.
+        if self._any:
+            self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="asyncdmtl-")))
         self._stack.enter_context(self._callbacks)
         return self
 

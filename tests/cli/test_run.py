@@ -35,7 +35,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     asked.clear()
 
     def in_process(
-        placement: Placement, wants: Any, settings: Settings, given: dict[str, Any], shown: Any
+        placement: Placement, wants: Any, settings: Settings, given: dict[str, Any], shown: Any, tracking: Any
     ) -> Any:
         asked.append((placement, settings))
         options = RunOptions(settings, given["strategy"], len(placement.workers))

@@ -34,13 +34,14 @@ def test_fields_that_break_a_rule_are_named(content: Any, message: str) -> None:
 
 def test_names_become_a_tuple() -> None:
     assert read_names("features", ["b", "a"]) == ("b", "a")
+    assert read_names("features", ("b", "a")) == ("b", "a")
     assert read_names("features", []) == ()
 
 
 @pytest.mark.parametrize(
     ("names", "rule"),
     [
-        (("a",), "must be a list of texts"),
+        ("a", "must be a list of texts"),
         ([1], "must be a list of texts"),
         (["a", "a"], "must be different"),
     ],
@@ -51,14 +52,14 @@ def test_what_is_no_list_of_names_is_refused(names: Any, rule: str) -> None:
 
 
 def test_pairs_have_different_names_and_anything_beside_them() -> None:
-    assert read_pairs("levels", [["a", 1], ["b", [2]]]) == [("a", 1), ("b", [2])]
+    assert read_pairs("levels", [["a", 1], ("b", [2])]) == [("a", 1), ("b", [2])]
 
 
 @pytest.mark.parametrize(
     ("pairs", "rule"),
     [
         ([["a", 1, 2]], "must be pairs"),
-        ([("a", 1)], "must be pairs"),
+        (["ab"], "must be pairs"),
         ([["a", 1], ["a", 2]], "must be different"),
         ([[1, "a"]], "must be a list of texts"),
     ],

@@ -38,7 +38,7 @@ def test_no_two_kinds_of_events_have_one_name() -> None:
         if isinstance(kind, type) and issubclass(kind, ServerEvent) and kind is not ServerEvent
     ]
     names = [*(kind.name for kind in kinds), RoundRecord.name]
-    assert len(set(names)) == len(names) == 13
+    assert len(set(names)) == len(names) == 16
 
 
 def test_events_do_not_change() -> None:
