@@ -129,12 +129,13 @@ def whole_command(source: Source, partitions: Sequence[Partition]) -> tuple[tupl
     seconds, processors = time.perf_counter() - began, _processor_seconds() - before
     report = json.loads(done.stdout.splitlines()[-1])["report"]
     settings, training = report["settings"], report["training"]
-    other = least(partitions, settings["loss"], settings["coupling"], settings["strength"])
+    intercept = settings["intercept"]
+    other = least(partitions, settings["loss"], settings["coupling"], settings["strength"], intercept)
     excess = training["objective"] / other - 1.0
     moved = sum(entry["payload_bytes"] + entry["framing_bytes"] for entry in report["ledger"])
     row = (
         source.name, f"{report['tasks']} × {report['vector']['numbers'] - 1}", settings["loss"],
-        f"{settings['coupling']}, λ = {settings['strength']:.3g}", training["update"],
+        f"{settings['coupling']}, λ = {settings['strength']:.3g}, {intercept} intercept", training["update"],
         str(training["rounds"]), f"{moved / 1e6:.2f}", f"{seconds:.1f}", f"{processors:.1f}",
         f"{excess:.0e}",
     )  # fmt: skip

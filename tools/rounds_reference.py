@@ -24,8 +24,10 @@ COUPLINGS = ("nuclear", "covariance", "l21", "mean-regularised")
 _OPTIONS = {"maxiter": 50_000, "maxfun": 100_000, "ftol": 1e-16, "gtol": 1e-10, "maxcor": 50}
 
 
-def least(partitions: Sequence[Partition], loss: str, coupling: str, strength: float) -> float:
-    """The minimum of `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)` with free intercepts; rows have no weights.
+def least(
+    partitions: Sequence[Partition], loss: str, coupling: str, strength: float, intercept: str = "free"
+) -> float:
+    """The minimum of `Σ_t (1/n_t)·loss_t(w_t) + λ R(W)`; rows have no weights.
 
     Parameters
     ----------
@@ -36,9 +38,11 @@ def least(partitions: Sequence[Partition], loss: str, coupling: str, strength: f
         One of `COUPLINGS`.
     strength : float
         λ.
+    intercept : "free" or "penalised"
+        A penalised intercept is the coefficient of one feature more, which is 1.
     """
-    data = _Data(partitions, loss)
-    T, F = len(data.tasks), data.tasks[0].features
+    data = _Data(partitions, loss, intercept)
+    T, F = len(data.rows), data.rows[0].shape[1]
     inner = {"nuclear": min(T, F), "covariance": min(T, F), "l21": 1, "mean-regularised": 0}[coupling]
 
     def value(flat: Floats) -> tuple[float, Floats]:
@@ -73,16 +77,21 @@ def least(partitions: Sequence[Partition], loss: str, coupling: str, strength: f
 class _Data:
     """The data term, as a function of coefficients `W` (T, F) and intercepts `b` (T,)."""
 
-    def __init__(self, partitions: Sequence[Partition], loss: str) -> None:
-        tasks = whole_tasks(partitions)
-        self.tasks = [tasks[name] for name in sorted(tasks, key=natural_key)]
+    def __init__(self, partitions: Sequence[Partition], loss: str, intercept: str) -> None:
+        whole = whole_tasks(partitions)
+        tasks = [whole[name] for name in sorted(whole, key=natural_key)]
+        self._free = intercept == "free"
+        self.rows = [
+            task.X if self._free else np.column_stack([task.X, np.ones(task.rows)]) for task in tasks
+        ]
+        self._targets = [task.y for task in tasks]
         self._loss = LOSSES[loss]
 
     def value(self, W: Floats, b: Floats) -> tuple[float, Floats, Floats]:
         """The value, and the gradients by `W` and `b`."""
         total, by_W, by_b = 0.0, np.zeros_like(W), np.zeros_like(b)
-        for t, rows in enumerate(self.tasks):
-            values, slopes = self._loss.value_and_derivative(rows.X @ W[t] + b[t], rows.y)
+        for t, (X, y) in enumerate(zip(self.rows, self._targets, strict=True)):
+            values, slopes = self._loss.value_and_derivative(X @ W[t] + b[t] * self._free, y)
             total += float(values.mean())
-            by_W[t], by_b[t] = slopes @ rows.X / rows.rows, slopes.mean()
+            by_W[t], by_b[t] = slopes @ X / len(X), slopes.mean() * self._free
         return total, by_W, by_b

@@ -11,8 +11,13 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import CodingError, IntegrityError
+from asyncdmtl.exchange.linear import rounding_growth
 from asyncdmtl.exchange.states import RoundedStates
+from asyncdmtl.exchange.strategies import MOST_GROWTH
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import train
+from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+from asyncdmtl.plan.placement import Placement
 
 SETTINGS = make_settings(dtype="float64", rounds=4)
 PARTITIONS = make_partitions(6, "squared")
@@ -35,6 +40,29 @@ def test_every_worker_ends_with_the_twins_models_up_to_rounding() -> None:
     majority = RoundedStates(made.problem).majority(told)
     assert majority is not None
     assert majority.odd == ()
+
+
+# With the first plan of this placement, differences between workers grow fourfold in every round.
+UNSTEADY = Placement(
+    {"w0": ["p0", "p3", "p4"], "w1": ["p1", "p2", "p5"], "w2": ["p2", "p3", "p5"]},
+    [f"p{n}" for n in range(6)],
+)
+
+
+def test_rounding_errors_do_not_grow_from_round_to_round() -> None:
+    settings = make_settings(dtype="float64", rounds=60, accelerated=False)
+    problem = Problem(settings, [part.info(settings) for part in PARTITIONS])
+    first = make_linear_plan(UNSTEADY, problem.linear_target, at_server=False)
+    assert rounding_growth(first, problem) > 3.0
+    made = RoundExchange(UNSTEADY, PARTITIONS, settings, "linear")
+    assert isinstance(made.plan, LinearPlan)
+    assert rounding_growth(made.plan, problem) <= MOST_GROWTH ** (1 / 60)
+    with single_threaded():
+        for round_ in range(60):
+            made.down(made.combine(made.up(), round_ == 59))
+    twin = train(PARTITIONS, settings).models
+    for worker in made.workers:
+        assert np.allclose(worker.models().coef_, twin.coef_, rtol=0.0, atol=1e-11)
 
 
 def test_rows_come_in_one_range_and_count_as_the_plan_says() -> None:

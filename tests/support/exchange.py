@@ -10,12 +10,11 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.sides import NOBODY, SideOptions, Upload, WorkerSide
-from asyncdmtl.exchange.strategies import codable_units, strategy_of
+from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, codable_units, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
-from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import AnyPlan, rebuild, recipe_and_digest
@@ -39,7 +38,7 @@ class RoundExchange:
         infos = [part.info(settings) for part in partitions]
         self.problem = Problem(settings, infos)
         self.plan: AnyPlan = (
-            make_linear_plan(placement, self.problem.linear_target)
+            EXCHANGE_STRATEGIES["linear"].make_plan(placement, self.problem)
             if strategy == "linear"
             else make_plan(
                 placement,
