@@ -213,7 +213,7 @@ def rounding_growth(plan: LinearPlan, problem: Problem) -> float:
         down = plan.broadcast(plan.aggregate(rows))
         steps = [problem.spread(plan.recover(k, down, own)) for k, own in enumerate(updates)]
         apart = apart - np.stack(steps)
-        size = float(np.linalg.norm(apart))
+        size = float((apart * apart).sum()) ** 0.5
         if size == 0.0:
             return 0.0
         apart /= size
