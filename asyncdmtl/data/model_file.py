@@ -14,6 +14,7 @@ import os
 import struct
 import tempfile
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -315,10 +316,15 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise DataError(name, "must not be compressed; bytes", info.file_size)
-    with archive.open(info) as member:
+    with archive.open(info) as member, warnings.catch_warnings():
+        # NumPy warns of headers that Python 2 has written, which no version of this package was.
+        warnings.simplefilter("error", UserWarning)
         version = np.lib.format.read_magic(member)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, _, dtype = read[version](member)
+        try:
+            shape, _, dtype = read[version](member)
+        except UserWarning as error:
+            raise DataError(name, "must have a header as NumPy writes it", str(error)) from error
         _check_dtype(name, dtype)
         if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():
             raise DataError(name, "must have as many bytes as its shape says", shape)

@@ -158,6 +158,7 @@ HEADERS = (
     "(" * 60,
     "{'descr': '<f8', 'fortran_order': False, 'shape': (L,), }",
 )
+OLD = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000L,), }"
 HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999999,), }"
 
 
@@ -203,6 +204,7 @@ WHOLE = changed()
         (archive(b" " * (33 << 20), zipfile.ZIP_DEFLATED), "model.json must have at most 33554432 bytes"),
         (archive(b"[" + b"0," * 2_000_000, zipfile.ZIP_DEFLATED), "at most 1500000 values"),
         *((archive(TEXT, header=header), "as asyncdmtl saved it") for header in HEADERS),
+        (archive(TEXT, header=OLD), "coef_ must have a header as NumPy writes it"),
         (archive(TEXT, header=HUGE), "coef_ must have as many bytes as its shape says"),
         (archive(TEXT, zipfile.ZIP_DEFLATED, arrays=zipfile.ZIP_DEFLATED), "coef_ must not be compressed"),
     ],
