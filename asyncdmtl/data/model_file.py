@@ -317,13 +317,14 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise DataError(name, "must not be compressed; bytes", info.file_size)
     with archive.open(info) as member, warnings.catch_warnings():
-        # NumPy warns of headers that Python 2 has written, which no version of this package was.
-        warnings.simplefilter("error", UserWarning)
+        # NumPy warns of headers that Python 2 has written, and Python of odd numbers in them. No version of
+        # this package has written either.
+        warnings.simplefilter("error")
         version = np.lib.format.read_magic(member)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         try:
             shape, _, dtype = read[version](member)
-        except UserWarning as error:
+        except Warning as error:
             raise DataError(name, "must have a header as NumPy writes it", str(error)) from error
         _check_dtype(name, dtype)
         if math.prod(shape) * dtype.itemsize != info.file_size - member.tell():

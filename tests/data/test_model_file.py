@@ -157,6 +157,7 @@ HEADERS = (
     "  {",
     "(" * 60,
     "{'descr': '<f8', 'fortran_order': False, 'shape': (L,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (1or 2,), }",
 )
 OLD = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000L,), }"
 HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999999,), }"
