@@ -105,8 +105,7 @@ def codable_units(settings: Settings) -> UnitKind:
 
 
 # The seeds of linear plans that are tried until differences between workers' models grow by at most
-# `MOST_GROWTH` in a whole run: of sixteen digits, four may be lost. Of random placements, one in eight needs
-# a second seed.
+# `MOST_GROWTH` in a whole run: of sixteen digits, four may be lost. With most placements the first one does.
 LINEAR_SEEDS = 8
 MOST_GROWTH = 1e4
 
