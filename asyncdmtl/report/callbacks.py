@@ -1,4 +1,4 @@
-"""Passes the events of a run to functions that a failure of which must not end the run."""
+"""Passes the events of a run to functions, whose failures must not end the run."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ class Callbacks:
                     log.warning(
                         "the callback %s failed and gets no more events: %s",
                         name,
-                        error or type(error).__name__,
+                        str(error) or type(error).__name__,
                     )

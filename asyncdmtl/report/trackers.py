@@ -108,7 +108,7 @@ class MLflowTracker:
                 for file in event.files:
                     self._client.log_artifact(self._id, str(file))
                 self._client.set_terminated(self._id, "FINISHED")
-            case Failed():
+            case Failed() if self._client is not None:
                 self._send()
                 self._client.set_tag(self._id, "reason", event.reason)
                 self._client.set_terminated(self._id, "FAILED")

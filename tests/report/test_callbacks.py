@@ -33,6 +33,15 @@ def test_a_function_that_fails_is_warned_of_once(caplog: pytest.LogCaptureFixtur
     assert "broken failed and gets no more events: the disk is full" in caplog.text
 
 
+def test_a_failure_without_a_message_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(event: ServerEvent) -> None:
+        raise TimeoutError
+
+    with Callbacks([broken]) as callbacks:
+        callbacks.note(ONE)
+    assert "broken failed and gets no more events: TimeoutError" in caplog.text
+
+
 def test_the_end_of_a_failed_run_is_an_event() -> None:
     seen: list[ServerEvent] = []
     with pytest.raises(ValueError, match="no worker"), Callbacks([seen.append]):

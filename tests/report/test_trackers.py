@@ -60,6 +60,15 @@ def test_mlflow_has_parameters_metrics_and_files(tmp_path: Path, monkeypatch: py
         MLflowTracker(" ")
 
 
+def test_a_run_that_fails_before_it_starts_is_not_in_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
+    MLflowTracker("trial")(Failed("an option is wrong"))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_tensorboard_has_a_directory_for_each_run(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
