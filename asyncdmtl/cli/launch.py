@@ -137,7 +137,7 @@ def _check_exposure(host: str, given: Mapping[str, Any]) -> None:
 
 def _server_options(given: Mapping[str, Any], *, own: bool, workers: int) -> dict[str, Any]:
     """The options of `server`: what to train on, if that is a recipe, else a loss; and all workers."""
-    options: dict[str, Any] = {"workers": workers, **given}
+    options = dict(given)
     if options["workers"] is None:
         options["workers"] = workers
     if not loading.is_table(given["data"]):

@@ -25,6 +25,7 @@ from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.features import CategoryColumn, NumberColumn
 from asyncdmtl.data.loading import names_of, reading_of
 from asyncdmtl.data.model_file import SavedModel
+from asyncdmtl.data.onnx_models import UNKNOWN
 from asyncdmtl.data.readers import Wanted
 from asyncdmtl.data.reading import Reading, normalised
 from asyncdmtl.data.table import Table
@@ -44,9 +45,6 @@ PREDICTION = "prediction"
 
 # Endings of the files that predictions can be written to.
 ENDINGS = (".csv", ".csv.gz", ".parquet")
-
-# The treatments of rows whose task has no model: an error, the mean of all models, or an empty prediction.
-UNKNOWN = ("error", "mean", "empty")
 
 
 @command("predict")

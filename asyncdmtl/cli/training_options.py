@@ -35,7 +35,7 @@ DEFAULT_STRATEGY = "relay"
 """The strategy where none is given."""
 
 
-# Updates whose first rounds may lie above the start, before curvatures are known.
+# Updates by which the objective may rise in the first rounds, before curvatures are known.
 SECOND_ORDER = ("newton", "quasi-newton", "model")
 
 # Rounds and tolerance of such updates for a recipe, whose own number of rounds is for gradients: after it,

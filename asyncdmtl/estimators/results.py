@@ -178,5 +178,6 @@ def _complete(history: dict[str, Any], rounds: int) -> dict[str, Any]:
     kept = history["round"]
     if len(kept) == rounds:
         return history
+    # The picture adds up the bytes of all rounds. It shows no residuals, some of which may be infinite.
     every = np.arange(rounds)
     return {name: every if name == "round" else np.interp(every, kept, history[name]) for name in history}

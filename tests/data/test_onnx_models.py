@@ -1,4 +1,7 @@
-"""Models of ONNX predict as `asyncdmtl predict` does, checked with ONNX Runtime."""
+"""Models of ONNX predict as `asyncdmtl predict` does, checked with ONNX Runtime.
+
+It adds up in another order, with features in another order too, so that last digits may differ.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Models of scikit-learn predict as `asyncdmtl predict` does.
+
+Features are in another order there, and so are sums, so that last digits may differ.
+"""
+
 from __future__ import annotations
 
 import io
