@@ -96,9 +96,11 @@ def load_plugins() -> None:
     for module in [*(point.value for point in entry_points(group=PLUGINS)), *filter(None, modules)]:
         try:
             import_module(module)
-        except ImportError as error:
+        except Exception as error:
+            # The next look-up tries again, and does not go on without the plug-in.
             _loaded = False
-            raise UsageError(PLUGINS_VARIABLE, f"must name modules to import ({error})", module) from error
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(PLUGINS_VARIABLE, f"must name modules to import ({reason})", module) from error
 
 
 def digest_of(value: Any) -> str:

@@ -166,6 +166,17 @@ def test_a_plugin_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(extensions, "_loaded", True)
 
 
+def test_a_plugin_that_fails_is_named_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing_plugin.py").write_text("register(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(extensions, "_loaded", False)
+    monkeypatch.setenv("ASYNCDMTL_PLUGINS", "failing_plugin")
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"NameError: name 'register' is not defined.*'failing_plugin'"):
+            list(Registry("coupling", {}))
+    monkeypatch.setattr(extensions, "_loaded", True)
+
+
 def test_worker_processes_have_the_plugins_of_the_docs(tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     # The code up to the trial of it.
