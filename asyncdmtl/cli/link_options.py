@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import together
+from asyncdmtl.errors import PlacementError
 from asyncdmtl.plan.links import Links, read_links
 from asyncdmtl.plan.validation import rational
 
@@ -58,9 +59,15 @@ def make_links(given: Mapping[str, Any]) -> Links:
     UsageError
         Prices and speeds are given.
     """
-    prices, speeds = given["prices_file"], given["speeds_file"]
-    return Links(
-        read_links(prices, "prices") if prices is not None else {},
-        read_links(speeds, "speeds") if speeds is not None else {},
-        given["max_overhead"],
-    )
+    return Links(_table(given, "prices"), _table(given, "speeds"), given["max_overhead"])
+
+
+def _table(given: Mapping[str, Any], table: str) -> Mapping[str, Fraction]:
+    """The table of this name in the file that its option names; errors name the option, too."""
+    file = given[f"{table}_file"]
+    if file is None:
+        return {}
+    try:
+        return read_links(file, table)
+    except PlacementError as error:
+        raise PlacementError(f"--{table}: {error.argument}", error.rule, error.value) from error

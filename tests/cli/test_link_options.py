@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from asyncdmtl.cli.link_options import link_options, make_links
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.links import EQUAL_LINKS, Links
 
 
@@ -39,5 +39,7 @@ def test_tables_and_overhead_are_read(tmp_path: Path) -> None:
     assert parse("--prices", str(file)) == Links({"a": Fraction(2)})
     with pytest.raises(UsageError, match="--prices cannot be given with --speeds"):
         parse("--prices", str(file), "--speeds", str(file))
+    with pytest.raises(PlacementError, match="--speeds: placement file no.toml must be readable"):
+        parse("--speeds", "no.toml")
     with pytest.raises(UsageError, match="--max-overhead must be a finite number"):
         parse("--max-overhead", "some")
