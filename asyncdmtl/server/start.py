@@ -161,7 +161,11 @@ class RunStart:
         for name in odd:
             if membership.members.get(name) is members[name]:
                 membership.forget(name)
-        return not odd or (set(everything) <= set(membership.declared()) and self._enough())
+        if not odd:
+            return True
+        covered = set(everything) <= set(membership.declared())
+        # Others may have joined while the thread compared.
+        return covered and self._enough() and await self._agreed()
 
     async def _settle_infos(self) -> None:
         """Believe the majority about each encoded partition, and go on without the other holders."""

@@ -18,7 +18,7 @@ from asyncdmtl.net.authentication import UNSECURED_SERVER
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.admission import Admission
 from asyncdmtl.server.events import Left, Refused, ServerEvent
-from asyncdmtl.server.member import Member
+from asyncdmtl.server.member import Member, other_data
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.start import RunStart
@@ -243,11 +243,36 @@ async def test_refused_workers_are_waited_for_again() -> None:
     run.join("w0", PARTITIONS)
     run.join("w1", PARTITIONS)
     run.join("a0", [changed(PARTITIONS[0])])
-    waiting = await run.waits()
+    waiting = asyncio.create_task(run.complete())
+    # A thread makes the refusal.
+    while "a0" in run.membership.members:
+        await run.membership.change(0.001)
     assert set(run.membership.members) == {"w0", "w1"}
     run.join("a0", PARTITIONS[:2])
     _, declared = await waiting
     assert len(declared) == 12
+
+
+async def test_a_worker_that_joins_while_others_are_compared_is_compared_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, loop = Run(workers=3), asyncio.get_running_loop()
+    late = [changed(PARTITIONS[0])]
+
+    def compared(*about: Any) -> DataError:
+        if late:
+            # By its name, this worker would be believed before the others.
+            loop.call_soon_threadsafe(run.join, "a0", [late.pop()])
+        return other_data(*about)
+
+    monkeypatch.setattr("asyncdmtl.server.start.other_data", compared)
+    for name in ("w0", "w1", "w2"):
+        run.join(name, PARTITIONS)
+    run.join("w3", [changed(PARTITIONS[4])])
+    _, declared = await run.complete()
+    assert declared[0] == PARTITIONS[0].declaration()
+    assert set(run.membership.members) == {"w0", "w1", "w2"}
+    assert set(run.told(Refused)) == {"a0", "w3"}
 
 
 async def test_fewer_workers_than_asked_for_are_not_enough() -> None:
