@@ -163,5 +163,8 @@ class Terminated(BaseException):
 
 
 def _short(value: object, limit: int = 200) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that is nested too deeply"
     return text if len(text) <= limit else text[: limit - 1] + "…"

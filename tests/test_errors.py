@@ -24,6 +24,15 @@ def test_a_usage_error_names_argument_rule_and_value(rule: str, value: object, w
     assert isinstance(error, ValueError)
 
 
+def test_a_value_that_is_nested_too_deeply_is_told_in_words() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert str(UsageError("--x", "must be short", nested)) == (
+        "--x must be short, got a list that is nested too deeply"
+    )
+
+
 def test_a_disagreement_names_workers_and_partitions() -> None:
     error = DisagreementError("differ", odd={"w1": ["p2", "p0"], "w2": ["p2"]})
     assert (error.workers, error.partitions) == (("w1", "w2"), ("p0", "p2"))

@@ -129,7 +129,8 @@ class Fingerprints:
             what, content, rows=str, columns=list, each=str, rounded=str
         )
         found = dict(read_pairs(what, columns))
-        if not all(_HEXADECIMAL.fullmatch(str(text)) for text in (rows, *found.values())):
+        texts = (rows, *found.values())
+        if not all(isinstance(text, str) and _HEXADECIMAL.fullmatch(text) for text in texts):
             raise UsageError(what, "must be of 16 hexadecimal digits", content)
         for digits in (each, rounded):
             if len(digits) > 4 * MAX_EACH or len(digits) != len(each) or not _ROWS.fullmatch(digits):

@@ -71,8 +71,10 @@ class Declaration:
 
 
 def _name_of(pair: Sequence[Any]) -> str:
-    """The first item of a pair, a name."""
-    return str(pair[0])
+    """The first item of a pair; TypeError if it is no name."""
+    if not isinstance(pair[0], str):
+        raise TypeError("a column must have a name")
+    return pair[0]
 
 
 @dataclass(frozen=True)

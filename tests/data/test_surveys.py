@@ -98,6 +98,7 @@ def change(content: Any, path: tuple[Any, ...], value: Any) -> Any:
         (("target", "values"), [0.0, 1.0, 2.0, 3.0]),
         (("target", "text"), True),
         (("target", "name"), b"ill"),
+        (("fingerprints", "columns", 0, 1), 10**15),
     ],
 )
 def test_a_survey_that_makes_no_sense_is_refused(path: tuple[Any, ...], value: Any) -> None:

@@ -183,6 +183,7 @@ def test_copies_have_one_claim_whatever_the_order_of_columns() -> None:
     assert declared("cab").claim == part.claim
     others = (declared("abd"), declared("abc", 0.25), replace(part, rows=4), replace(part, digest=b"x" * 16))
     assert len({other.claim for other in (part, *others)}) == 5
-    # A survey without the fields that it must have is equal to nothing.
-    malformed = replace(part, survey={"columns": 3})
-    assert malformed.claim != replace(malformed).claim
+    # A survey without the fields that it must have, or with a column without a name, is equal to nothing.
+    for columns in (3, [[["a"], {}]]):
+        malformed = replace(part, survey={"columns": columns})
+        assert malformed.claim != replace(malformed).claim
