@@ -16,7 +16,7 @@ from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import AsyncDMTLError, DataError, IntegrityError, PeerError, UsageError
-from asyncdmtl.learning.tasks import Partition
+from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.net.authentication import UNSECURED_SERVER
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import listen
@@ -312,6 +312,23 @@ async def test_unknown_partitions_are_refused_for_good_once_the_run_has_started(
         for settled in (False, True):
             run.membership.infos_settled = settled
             assert (await refusal(run, declaring(PARTITIONS[1]))).worker_may_return is not settled
+
+
+async def test_surveys_of_known_partitions_are_not_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+
+    def note(declared: Sequence[Declaration]) -> None:
+        checked.extend(part.id for part in declared)
+
+    monkeypatch.setattr("asyncdmtl.server.admission.check_surveys", note)
+    async with running() as run, run.joined("w0", PARTITIONS[:2]):
+        assert checked == ["p0", "p1"]
+        run.membership.known = {part.id: part.declaration() for part in PARTITIONS[:2]}
+        async with run.joined("w2", PARTITIONS[:1]):
+            # Neither are those of partitions that are refused.
+            for part in (PARTITIONS[2], replace(PARTITIONS[0], y=PARTITIONS[0].y + 1)):
+                await refusal(run, declaring(part))
+            assert checked == ["p0", "p1"]
 
 
 async def test_holders_that_join_later_share_the_declaration() -> None:

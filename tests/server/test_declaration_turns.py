@@ -99,6 +99,28 @@ async def test_a_large_declaration_waits_for_the_one_before(
         await two.close()
 
 
+async def test_large_declarations_are_checked_one_at_a_time(turns: Turns) -> None:
+    connected = Peer.connected("w0", turns.address), Peer.connected("w1", turns.address)
+    async with connected[0] as first, connected[1] as second:
+        one, two = await turns.welcome("w0", first), await turns.welcome("w1", second)
+        with turns.turns.turn(one), turns.turns.turn(two):
+            first.say(DeclareSome((large(),)))
+            await one.receive((DeclareSome,), LIMIT, "")
+            async with turns.turns.checking(one):
+                # A small one does not wait.
+                async with turns.turns.checking(two):
+                    pass
+                declared("w1", second)
+                await two.receive((Declare,), LIMIT, "")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.02), turns.turns.checking(two):
+                        pass
+            async with turns.turns.checking(two):
+                pass
+        await one.close()
+        await two.close()
+
+
 async def test_a_worker_that_waits_may_send_pieces(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(declaration_turns, "MOST_BYTES", 1)
     turns.turns = DeclarationTurns(0.01)
