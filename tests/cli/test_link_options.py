@@ -39,7 +39,7 @@ def test_tables_and_overhead_are_read(tmp_path: Path) -> None:
     assert parse("--prices", str(file)) == Links({"a": Fraction(2)})
     with pytest.raises(UsageError, match="--prices cannot be given with --speeds"):
         parse("--prices", str(file), "--speeds", str(file))
-    with pytest.raises(PlacementError, match="--speeds: placement file no.toml must be readable"):
+    with pytest.raises(PlacementError, match=r"--speeds: placement file no\.toml must be readable"):
         parse("--speeds", "no.toml")
     with pytest.raises(UsageError, match="--max-overhead must be a finite number"):
         parse("--max-overhead", "some")
