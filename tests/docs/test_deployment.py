@@ -24,6 +24,15 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 # What a command that is started again would only repeat.
 FINAL = sorted(error.exit_code for error in (UsageError, AuthenticationError, CodingError))
 CREDENTIALS = "/run/credentials"
+# The settings of a unit that keep a service from the rest of its host. systemd only warns of one that is
+# misspelt, and goes on without it.
+HARDENING = {
+    "CapabilityBoundingSet", "DynamicUser", "LockPersonality", "NoNewPrivileges", "PrivateDevices", "PrivateTmp",
+    "ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs",
+    "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem", "RestrictAddressFamilies",
+    "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SystemCallArchitectures", "SystemCallFilter",
+    "UMask",
+}  # fmt: skip
 
 
 def unit(file: Path) -> dict[str, list[str]]:
@@ -67,6 +76,13 @@ def test_units_do_not_repeat_what_would_fail_again(file: Path) -> None:
     assert settings["Restart"] == ["on-failure"]
     assert [int(code) for code in settings["RestartPreventExitStatus"][0].split()] == FINAL
     assert settings["SuccessExitStatus"] == ["130 143"]
+
+
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.name)
+def test_units_keep_services_from_the_rest_of_the_host(file: Path) -> None:
+    settings = unit(file)
+    assert settings.keys() >= HARDENING
+    assert settings["ProtectSystem"] == ["strict"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
