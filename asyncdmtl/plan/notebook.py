@@ -11,12 +11,15 @@ from asyncdmtl.plan.placement import Placement
 # The most characters of the list of a worker's partitions.
 _MOST_CHARACTERS = 80
 
-# A direction with its load and the lower bound of the load, in vectors.
-Load = tuple[str, Fraction, Fraction]
+# A load and its lower bound, in vectors.
+Load = tuple[Fraction, Fraction]
 
 
-def plan_as_html(title: str, placement: Placement, rates: Sequence[Fraction], loads: Sequence[Load]) -> str:
+def plan_as_html(
+    title: str, placement: Placement, rates: Sequence[Fraction], uplink: Load, downlink: Load
+) -> str:
     """Two tables: the loads, and for each worker its partitions and `rates`, the vectors that it sends."""
+    loads = [("uplink", *uplink), ("downlink, as a broadcast", *downlink)]
     workers = []
     for worker, held, rate in zip(placement.workers, placement.stored, rates, strict=True):
         names = ", ".join(placement.partitions[n] for n in held)

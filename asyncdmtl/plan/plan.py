@@ -88,9 +88,9 @@ class Plan(PlanParameters):
 
     def _repr_html_(self) -> str:
         rates = [rows * self.packet_load for rows in self.uplink_rows]
-        up = ("uplink", self.uplink_load, self.uplink_bound)
-        down = ("downlink, as a broadcast", self.downlink_load, self.downlink_bound)
-        return plan_as_html(f"Plan, strategy {self.strategy}", self.placement, rates, (up, down))
+        up = self.uplink_load, self.uplink_bound
+        down = self.downlink_load, self.downlink_bound
+        return plan_as_html(f"Plan, strategy {self.strategy}", self.placement, rates, up, down)
 
     def __getstate__(self) -> dict[str, object]:
         """The state to pickle or copy, without cached results: coders hold pointers."""

@@ -42,13 +42,14 @@ class Sum(NamedTuple):
         """The positions of the partitions in their task."""
         return Span(self.start, self.stop)
 
+    def partitions(self, partitions_of: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The partitions that are summed, given those of every task."""
+        return tuple(partitions_of[self.task][self.start : self.stop])
+
 
 def whole_holders(placement: Placement, tasks: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """For every task, the workers that store all of its partitions, ascending."""
-    holders: list[set[int]] = [set(range(len(placement.workers))) for _ in range(max(tasks) + 1)]
-    for task, H in zip(tasks, placement.holders, strict=True):
-        holders[task] &= set(H)
-    return tuple(tuple(sorted(workers)) for workers in holders)
+    return tuple(common_holders(placement, own) for own in partitions_of_tasks(tasks))
 
 
 def common_holders(placement: Placement, partitions: Iterable[int]) -> tuple[int, ...]:
@@ -104,16 +105,13 @@ class Units:
     ) -> Units:
         """The units of a placement. A worker must store all of each aggregated task, and of each sum."""
         chosen, sums = set(aggregated), tuple(sorted(sums))
-        summed: list[list[int]] = []
-        if sums:
-            own = partitions_of_tasks(tasks)
-            summed = [own[part.task][part.start : part.stop] for part in sums]
+        own = partitions_of_tasks(tasks)
+        summed = [part.partitions(own) for part in sums]
         inside = {n for parts in summed for n in parts}
         updates = tuple(n for n, task in enumerate(tasks) if task not in chosen and n not in inside)
-        whole = whole_holders(placement, tasks) if chosen else ()
         holders = (
             *(placement.holders[n] for n in updates),
-            *(whole[t] for t in sorted(chosen)),
+            *(common_holders(placement, own[t]) for t in sorted(chosen)),
             *(common_holders(placement, parts) for parts in summed),
         )
         return cls(len(placement.workers), updates, tuple(sorted(chosen)), holders, merged, sums)
@@ -188,8 +186,7 @@ class Units:
             return (self.updates[unit],)
         if unit < last:
             return tuple(partitions_of[self.aggregated[unit - first]])
-        part = self.sums[unit - last]
-        return tuple(partitions_of[part.task][part.start : part.stop])
+        return self.sums[unit - last].partitions(partitions_of)
 
     def names(self, placement: Placement, tasks: Sequence[str], task_of: Sequence[int]) -> list[str]:
         """The name of every unit: that of its partition or task, or those of the partitions that it sums."""
@@ -206,8 +203,8 @@ class Units:
 
 def summed_partitions(placement: Placement, tasks: Sequence[int], sums: Sequence[Sum]) -> list[list[str]]:
     """The names of the partitions that each sum has."""
-    own = partitions_of_tasks(tasks) if sums else []
-    return [[placement.partitions[n] for n in own[part.task][part.start : part.stop]] for part in sums]
+    own = partitions_of_tasks(tasks)
+    return [[placement.partitions[n] for n in part.partitions(own)] for part in sums]
 
 
 def sum_name(partitions: Sequence[str]) -> str:

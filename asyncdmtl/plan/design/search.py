@@ -109,10 +109,10 @@ class Design:
     times: LinkTimes | None = None
 
     def _repr_html_(self) -> str:
-        up = ("uplink", self.uplink_load, self.uplink_bound)
-        down = ("downlink, as a broadcast", self.downlink_load, self.downlink_bound)
+        up = self.uplink_load, self.uplink_bound
+        down = self.downlink_load, self.downlink_bound
         known = "optimal" if self.optimal else f"{self.gap} above the bound"
-        return plan_as_html(f"Design, {known}", self.placement, self.uplink_rates, (up, down))
+        return plan_as_html(f"Design, {known}", self.placement, self.uplink_rates, up, down)
 
     @property
     def gap(self) -> Fraction:

@@ -116,9 +116,9 @@ class LinearPlan:
     _recovery: dict[int, tuple[Floats, Floats]] = field(default_factory=dict, repr=False, init=False)
 
     def _repr_html_(self) -> str:
-        up = ("uplink", self.uplink_load, self.uplink_bound)
-        down = ("downlink, as a broadcast", self.downlink_load, self.downlink_bound)
-        return plan_as_html("Plan, strategy linear", self.placement, self.dimensions, (up, down))
+        up = self.uplink_load, self.uplink_bound
+        down = self.downlink_load, self.downlink_bound
+        return plan_as_html("Plan, strategy linear", self.placement, self.dimensions, up, down)
 
     def __getstate__(self) -> dict[str, object]:
         """The state to pickle or copy, without cached results."""

@@ -143,10 +143,7 @@ class Demands:
         most = [ceil(subpackets * rate) + 1 for rate in self._inner.tolist()]
         for _ in range(_MOST_STEPS):
             rows, _ = integer_cover(self.workers, self.sizes, subpackets=subpackets, most=most, costs=costs)
-            if (
-                sum(c * count for c, count in zip(costs or [Fraction(1)] * len(rows), rows, strict=True))
-                > allowed
-            ):
+            if _cost(rows, costs) > allowed:
                 return None
             if not self._add(self.violated(rows, subpackets)):
                 return rows
@@ -213,8 +210,7 @@ def demanded_packets(
         tried += 1
         allowed = (1 + max_overhead) * P * least
         rows = demands.packets_near(P, allowed, costs) or demands.packets(P, costs)
-        prices = costs or [Fraction(1)] * len(rows)
-        if sum(c * count for c, count in zip(prices, rows, strict=True)) <= allowed:
+        if _cost(rows, costs) <= allowed:
             return DemandedRates(P, rows, least, proof)
     raise _too_many_packets("load" if costs is None else "cost", least)
 
@@ -236,6 +232,12 @@ def demanded_packets_in_time(
         if not demands.violated(limits, P):
             return DemandedRates(P, demands.packets(P, limits=limits), least, proof)
     raise _too_many_packets("time", least)
+
+
+def _cost(rows: Sequence[int], costs: Sequence[Fraction] | None) -> Fraction:
+    """What these rates in packets cost together; their sum if no costs are given."""
+    prices = costs or [Fraction(1)] * len(rows)
+    return sum((c * count for c, count in zip(prices, rows, strict=True)), Fraction(0))
 
 
 def _rounded_up(rates: Floats) -> list[int]:
