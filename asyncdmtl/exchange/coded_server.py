@@ -269,9 +269,7 @@ class CentralServerSide(CodedServerSide):
         self._check_decoded(units)
         results: Vectors = self._down_format.vectors(self._results)  # type: ignore[assignment]
         aggregates = [
-            units[next(iter(coded.values()))]
-            if len(coded) == 1
-            else self.problem.aggregate(t, units[list(coded.values())], tuple(coded))
+            self.problem.aggregate(t, units[list(coded.values())], tuple(coded))
             for t, coded in enumerate(self._coded)
         ]
         self._use(aggregates, results, last)

@@ -55,7 +55,7 @@ class CodedWorkerSide(WorkerSide):
         self._problem = problem = trainer.problem
         self._compressed = problem.settings.compression != "none"
         if (plan.aggregated or plan.sums) and self._compressed:
-            raise CodingError("a plan that codes aggregates of tasks cannot serve compressed updates")
+            raise CodingError("a plan that codes aggregates of tasks or sums cannot serve compressed updates")
         self._helps = worker in plan.helpers
         self._delivery = plan.deliveries[worker]
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)

@@ -232,7 +232,7 @@ class _Coded(ExchangeStrategy):
         wishes: dict[str, Any] = {"units": units, "wants": wants}
         matrices = problem.settings.matrices
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
-        # If the server checks updates under `central`, the plan is one for a while only.
+        # While the server checks updates, a run with speeds has a plan of `central`, which cannot use them.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)
         wishes |= {"tasks": tasks, "max_overhead": overhead, "matrices": matrices}
         return make_plan(placement, self._strategy, **wishes, **weights)
