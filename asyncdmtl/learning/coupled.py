@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
 from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
 from asyncdmtl.learning import direct
 from asyncdmtl.learning.couplings.base import Coupling, NoCoupling
 from asyncdmtl.learning.couplings.clustered import Clustered
@@ -90,13 +91,19 @@ def solve(
         The coupling; its own strength is ignored.
     quadratics : Quadratics
     strengths : (L,) sequence of float, or (K, L) float64 array
-        λ, at least 0, perhaps for each data set. Those of a data set should be within a factor of ten.
+        λ, at least 0, perhaps for each data set. Those of a data set should be within a factor of ten. Of one
+        place in the sequence, either all or none are 0.
     tolerance : float
         The permitted gap, relative to the objective. Rounding leaves some 1e-13.
     enough : float or (K,) float64 array
         An absolute gap that suffices in any case, perhaps for each data set.
     near : (K, L, T, C) or (K, 1, T, C) float64 array, optional
         Models from which iterations start; with 1 in place of L, the same models for all λ.
+
+    Raises
+    ------
+    UsageError
+        λ of one place is 0 for some data sets, but not for all.
     """
     given = np.asarray(strengths, dtype=np.float64)
     lambdas = np.broadcast_to(given, (len(quadratics.b), given.shape[-1]))
@@ -157,6 +164,8 @@ def _for_all(W: Floats, lambdas: Floats) -> Floats:
 def _with_zeros(coupling: Coupling, quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy) -> Solution:
     """Solve for strengths of which some are 0 for all data sets, where no coupling acts."""
     tied = lambdas.any(axis=0)
+    if not lambdas[:, tied].all():
+        raise UsageError("strengths", "must be 0 for all data sets or for none", lambdas.tolist())
     relative, absolute = accuracy
     solved = solve(coupling, quadratics, lambdas[:, tied], tolerance=relative, enough=absolute)
     apart = solve(coupling, quadratics, np.zeros(1), tolerance=relative, enough=absolute)

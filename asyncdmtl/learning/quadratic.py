@@ -45,7 +45,7 @@ class Accuracy(NamedTuple):
     def of(self, chosen: NDArray[np.bool_] | slice) -> Accuracy:
         """The accuracy of some of the data sets."""
         absolute = self.absolute
-        return self if isinstance(absolute, float) else Accuracy(self.relative, absolute[chosen])
+        return Accuracy(self.relative, absolute[chosen]) if isinstance(absolute, np.ndarray) else self
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from support.quadratics import NORMS, SQUARES, coupling_of, least, make_quadratics
 
+from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 
@@ -50,6 +51,12 @@ def test_each_data_set_may_have_its_own_strength_and_accuracy(name: str) -> None
     for k in range(3):
         alone = solve(coupling_of(name, 1.0, 4), quadratics.of([k]), strengths[k])
         np.testing.assert_allclose(together.value[k], alone.value[0], rtol=0, atol=enough[k])
+
+
+def test_a_strength_is_0_for_all_data_sets_or_for_none() -> None:
+    quadratics = make_quadratics(K=2)
+    with pytest.raises(UsageError, match="strengths must be 0 for all data sets or for none"):
+        solve(coupling_of("nuclear", 1.0, 4), quadratics, np.array([[0.0], [0.1]]))
 
 
 @pytest.mark.parametrize("name", NORMS)

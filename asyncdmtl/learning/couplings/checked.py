@@ -31,8 +31,9 @@ class Checked(Coupling):
     def mixing(self, tasks: int) -> Floats:
         """`Φ` (C, T)."""
         found = self.inner.mixing(tasks)
-        if found.ndim != 2 or found.shape[1] != tasks:
-            raise self._error("mixing", f"a matrix of {tasks} columns", found.shape)
+        if not isinstance(found, np.ndarray) or found.ndim != 2 or found.shape[1] != tasks:
+            shape = getattr(found, "shape", type(found).__name__)
+            raise self._error("mixing", f"a matrix of {tasks} columns", shape)
         return found
 
     def penalty(self, W: Floats) -> float:

@@ -64,7 +64,8 @@ def test_numbers_are_numbers(result: Any) -> None:
         checked(number=result).critical_strength(W, 1.0)
 
 
-def test_a_mixing_has_a_column_for_each_task() -> None:
+@pytest.mark.parametrize("result", [np.eye(3), np.ones(2), [[1.0, 0.0], [0.0, 1.0]]])
+def test_a_mixing_has_a_column_for_each_task(result: Any) -> None:
     assert checked().mixing(2).tolist() == np.eye(2).tolist()
     with pytest.raises(UsageError, match="mixing of the coupling own must return a matrix of 2 columns"):
-        checked(mixing=lambda self, tasks: np.eye(3)).mixing(2)
+        checked(mixing=lambda self, tasks: result).mixing(2)
