@@ -23,6 +23,7 @@ from asyncdmtl.learning.settings import (
     FEW_COUPLINGS,
     INTERCEPTS,
     UPDATES,
+    WITHOUT_STRENGTH,
     Settings,
 )
 from asyncdmtl.plan.codes.matrices import ENTRIES
@@ -192,7 +193,7 @@ def make_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Sett
         chosen["strength"] = AUTO
     if given.get("coupling") == AUTO and given.get("intercept") is None and chosen["intercept"] == "free":
         chosen["intercept"] = AUTO
-    if chosen.get("coupling") in ("none", "mean"):
+    if chosen.get("coupling") in WITHOUT_STRENGTH:
         # Without a coupling, λ has no effect.
         chosen["strength"] = 0.0 if chosen.get("strength") in (None, AUTO) else chosen["strength"]
     for name in ("coupling", "strength"):

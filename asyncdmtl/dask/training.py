@@ -21,7 +21,7 @@ from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.table import TableSpec
 from asyncdmtl.data.tables import load_partitions
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.settings import AUTO, Settings
+from asyncdmtl.learning.settings import AUTO, WITHOUT_STRENGTH, Settings
 from asyncdmtl.plan.validation import whole_number
 from asyncdmtl.report.run_report import Report, report_run
 from asyncdmtl.server.records import RunOptions, RunRecord
@@ -130,7 +130,7 @@ def _settings(loss: str, strategy: str, given: Mapping[str, Any]) -> Settings:
     }
     if "coupling" not in given and given.get("strength") is None:
         chosen["coupling"] = AUTO
-    if given.get("coupling") in ("none", "mean"):
+    if given.get("coupling") in WITHOUT_STRENGTH:
         chosen["strength"] = 0.0
     return Settings(**{**chosen, **given})
 

@@ -20,12 +20,10 @@ from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.learning.batches import Batch
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
+from asyncdmtl.learning.settings import WITHOUT_STRENGTH
 
 # λ of the path of each coupling: three factors of ten.
 STRENGTHS = 10
-
-# Couplings on which λ has no effect have a single candidate.
-_WITHOUT_STRENGTH = ("none", "mean")
 
 ALPHAS = 10.0 ** np.arange(2.0, -4.5, -1.0)
 """The penalties of models that are compared with (`comparison`), in units of the mean curvature at models of
@@ -117,7 +115,7 @@ class CandidatesWire(SecondOrderWire):
 
 def strengths_of(coupling: str) -> int:
     """The number of candidates with a coupling, by its name."""
-    return 1 if coupling in _WITHOUT_STRENGTH else STRENGTHS
+    return 1 if coupling in WITHOUT_STRENGTH else STRENGTHS
 
 
 def descent_numbers(shape: tuple[int, int, int]) -> int:

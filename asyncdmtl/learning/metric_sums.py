@@ -113,7 +113,8 @@ class Deviances(SquaredErrors):
         centre = math.fsum(part.rows * part.mean for part in parts) / rows
         means = np.array([part.mean for part in parts])
         counts = np.array([float(part.rows) for part in parts])
-        # Half the deviance about another mean is that about the own mean, and that of all rows being there.
+        # A part's deviance about the common mean is that about its own mean, plus that of as many targets
+        # that all equal its own mean.
         between = _about(means, centre, counts)
         kinds = _shared([part.errors for part in parts])
         errors = {kind: math.fsum(part.errors[kind] for part in parts) for kind in kinds}

@@ -52,6 +52,9 @@ def pairs_kept(tasks: int, d: int) -> int:
 class Secants:
     """The last pairs of all tasks, and the metric that they make.
 
+    Pairs and metrics are kept for columns that are divided by their scales (`scale`), so that all shares here
+    are of columns of one size.
+
     Parameters
     ----------
     bounds : (T,) float64 array
@@ -62,9 +65,6 @@ class Secants:
         Numbers of a model before its free intercept, for which the metric begins as in `first`.
     curvature : float
         The largest second derivative of the loss by the score.
-
-    Pairs and metrics are kept for columns that are divided by `scales`, so that all shares here are of
-    columns of one size.
     """
 
     def __init__(self, bounds: Floats, first: Floats, coupled: int, curvature: float) -> None:

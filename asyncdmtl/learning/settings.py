@@ -31,6 +31,9 @@ AUTO = "auto"
 SINGLE_TASK, POOLED = ("ridge", "none"), ("mean",)
 """The couplings that tie no tasks, and those with one model for all."""
 
+WITHOUT_STRENGTH = ("none", "mean")
+"""The couplings on which λ has no effect."""
+
 AUTO_COUPLINGS = ("nuclear", "mean-regularised", "l21", "covariance", *SINGLE_TASK, *POOLED)
 """The couplings among which cross-validation chooses: by statistics with either intercept, by steps with the
 first kind."""
@@ -53,9 +56,8 @@ class Settings:
     Attributes
     ----------
     loss, aggregate, coupling : str
-        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. Poisson loss needs updates
-        "newton" or "auto". The coupling may be "auto": cross-validation chooses one of `AUTO_COUPLINGS`, or
-        of `FEW_COUPLINGS`.
+        Names in `LOSSES`, `AGGREGATES` and `COUPLINGS`. Poisson loss needs updates "newton" or "auto". The
+        coupling may be "auto": cross-validation chooses one of `AUTO_COUPLINGS`, or of `FEW_COUPLINGS`.
     strength : float or None
         λ, at least 0. With None, cross-validation across the sites that hold the rows chooses it.
     edges : tuple of (task, task, weight)

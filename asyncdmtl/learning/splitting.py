@@ -26,7 +26,7 @@ from asyncdmtl.learning.quadratic import Accuracy, Quadratics, apply, inverse
 _ITERATIONS, _EVERY = 1500, 3
 
 # If the gap does not halve in this number of iterations, only rounding errors are left, and the iteration
-# ends.
+# ends. It is a multiple of `_EVERY`, since only then a gap is known.
 _STALLED = 201
 
 # The number of steps that the acceleration combines, by trial on the school data: with 5 of them, it takes

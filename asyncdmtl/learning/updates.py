@@ -222,23 +222,26 @@ def _why_no_statistics(settings: Settings, rows: int) -> str:
             return f"{name} must be {only}"
     if COUPLINGS.digests(settings.coupling):
         return _PLUGIN
-    told = rows // settings.folds if settings.chooses else rows
-    if told < settings.least_rows and settings.least_rows > 1:
-        whose = f"each of {settings.folds} folds" if settings.chooses else "a partition"
-        return f"needs {settings.least_rows} rows in {whose} (--least-rows) for statistics of them to be told"
-    return ""
+    return _why_too_few_rows(settings, rows, "statistics of them")
 
 
 def _why_no_newton(settings: Settings, features: int, rows: int, tasks: int) -> str:
     """The reason against Newton's method, if any. Curvatures reveal as much of the rows as statistics."""
-    told = rows // settings.folds if settings.chooses else rows
-    if told < settings.least_rows and settings.least_rows > 1:
-        whose = f"each of {settings.folds} folds" if settings.chooses else "a partition"
-        return f"needs {settings.least_rows} rows in {whose} (--least-rows) for curvatures to be told"
+    if reason := _why_too_few_rows(settings, rows, "curvatures"):
+        return reason
     size = 8 * candidates_wire(settings, features, tasks).length
     if settings.chooses and size > CANDIDATES_BYTES:
         return f"the updates of all candidates would be {size} bytes, more than {CANDIDATES_BYTES}"
     return _why_no_curvature(settings)
+
+
+def _why_too_few_rows(settings: Settings, rows: int, told: str) -> str:
+    """The reason against telling something of so few rows, if there are too few."""
+    in_each = rows // settings.folds if settings.chooses else rows
+    if in_each >= settings.least_rows or settings.least_rows == 1:
+        return ""
+    whose = f"each of {settings.folds} folds" if settings.chooses else "a partition"
+    return f"needs {settings.least_rows} rows in {whose} (--least-rows) for {told} to be told"
 
 
 def _why_no_curvature(settings: Settings) -> str:
@@ -253,8 +256,6 @@ def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
         return f"the metrics of {tasks} tasks would be {tasks * d * d} numbers, more than {METRIC_NUMBERS}"
     if not settings.accelerated:
         return "gradients are to be plain"
-    if LOSSES[settings.loss].counts:
-        return _NO_BOUND.format(settings.loss)
     return _why_no_curvature(settings) or _why_no_gradients(settings)
 
 
