@@ -48,7 +48,8 @@ def mean(updates: Floats, weights: Floats) -> Floats:
     For gradients it is the gradient of the task's mean loss, so that a run is exact proximal gradient
     descent. It is not robust: a single wrong update can move it anywhere.
     """
-    return mean_of_sums({Span(i, i + 1): v for i, v in enumerate(updates)}, weights, updates.dtype)
+    singles = Span(0, len(updates)).singles
+    return mean_of_sums(dict(zip(singles, updates, strict=True)), weights, updates.dtype)
 
 
 def mean_of_sums(parts: Mapping[Span, Vectors], weights: Floats, dtype: np.dtype[Any]) -> Floats:

@@ -283,7 +283,7 @@ class Problem:
         It is weighted; of statistics, they are pooled. `span` must be a node of the tree of the task's
         partitions (`asyncdmtl.plan.spans`), and `updates` be those of its partitions.
         """
-        spans = [Span(n, n + 1) for n in range(span.start, span.stop)]
+        spans = span.singles
         if isinstance(self.wire, StatisticsWire):
             return self._pooled(t, updates, spans, span)
         weights = self.weights[list(self.partitions_of[t])]
@@ -413,8 +413,7 @@ def _by_span(
     updates: NDArray[Any] | Sequence[NDArray[Any]], spans: Sequence[Span] | None
 ) -> dict[Span, NDArray[Any]]:
     """Vectors by the partitions that they stand for; by default one each."""
-    known = spans or [Span(n, n + 1) for n in range(len(updates))]
-    return dict(zip(known, updates, strict=True))
+    return dict(zip(spans or Span(0, len(updates)).singles, updates, strict=True))
 
 
 def _check_infos(infos: Sequence[PartitionInfo]) -> None:

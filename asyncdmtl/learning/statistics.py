@@ -152,7 +152,8 @@ def pool(parts: Mapping[Span, Bytes], span: Span, layout: Layout, what: str) -> 
 
 def pool_all(vectors: Sequence[Bytes], layout: Layout, what: str) -> Bytes:
     """The statistics of a task from those of all its partitions, in their order."""
-    return pool({Span(i, i + 1): v for i, v in enumerate(vectors)}, Span(0, len(vectors)), layout, what)
+    span = Span(0, len(vectors))
+    return pool(dict(zip(span.singles, vectors, strict=True)), span, layout, what)
 
 
 def deal(partition: Partition, folds: int, seed: int) -> Indices:

@@ -28,6 +28,11 @@ class Span(NamedTuple):
         """Whether the span is one partition."""
         return self.stop == self.start + 1
 
+    @property
+    def singles(self) -> list[Span]:
+        """The spans of its single partitions, in order."""
+        return [Span(n, n + 1) for n in range(self.start, self.stop)]
+
 
 def is_node(span: Span, count: int) -> bool:
     """Whether a span is a node of the tree over `count` partitions."""

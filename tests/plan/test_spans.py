@@ -14,6 +14,7 @@ def test_halves_of_an_odd_number_put_more_first() -> None:
     assert Span(0, 2).halves == ((0, 1), (1, 2))
     assert Span(3, 4).single
     assert not Span(3, 5).single
+    assert Span(3, 5).singles == [(3, 4), (4, 5)]
 
 
 @pytest.mark.parametrize("count", range(1, 9))
