@@ -27,11 +27,11 @@ CREDENTIALS = "/run/credentials"
 # The settings of a unit that keep a service from the rest of its host. systemd only warns of one that is
 # misspelt, and goes on without it.
 HARDENING = {
-    "CapabilityBoundingSet", "DynamicUser", "LockPersonality", "NoNewPrivileges", "PrivateDevices", "PrivateTmp",
-    "ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs",
-    "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem", "RestrictAddressFamilies",
-    "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "SystemCallArchitectures", "SystemCallFilter",
-    "UMask",
+    "CapabilityBoundingSet", "DynamicUser", "LockPersonality", "NoNewPrivileges", "PrivateDevices",
+    "PrivateTmp", "ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname",
+    "ProtectKernelLogs", "ProtectKernelModules", "ProtectKernelTunables", "ProtectProc", "ProtectSystem",
+    "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID",
+    "SystemCallArchitectures", "SystemCallFilter", "UMask",
 }  # fmt: skip
 
 
