@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NoReturn
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
@@ -34,14 +35,10 @@ class Reconnection:
     clock : callable
         A monotonic clock, in seconds.
 
-    Attributes
-    ----------
-    refusal : PeerError or None
-        The reason for which the server refused the worker at the last attempt, if it told one.
     """
 
     def __init__(self, max_wait: float, clock: Callable[[], float]) -> None:
-        self.refusal: PeerError | None = None
+        self._refusal: PeerError | None = None
         self._max_wait = max_wait
         self._clock = clock
         self._end = clock() + max_wait
@@ -56,7 +53,7 @@ class Reconnection:
 
     def note_welcome(self) -> None:
         """Note that the server has welcomed the worker."""
-        self._welcomed = True
+        self._welcomed, self._refusal = True, None
 
     def note_progress(self) -> None:
         """Note that the run has moved on: a round was made, or the state of the training was received."""
@@ -73,16 +70,31 @@ class Reconnection:
         joined : bool
             Whether a server has welcomed this worker before, in this connection or an earlier one.
         """
-        self.refusal = None
-        if isinstance(error, PeerError):
-            refused = not self._welcomed or error.exit_code == UsageError.exit_code
-            self.refusal = error if refused else None
+        if isinstance(error, PeerError) and self._refuses(error):
+            self._refusal = error
         return _may_return(connection, error, joined=joined) and not self._gives_up(error)
+
+    def give_up(self, error: AsyncDMTLError) -> NoReturn:
+        """Raise the error with which the worker gives up after `error`.
+
+        A server that refused the worker may have ended since. Then its reason says more than that it is gone.
+        """
+        gone = isinstance(error, LinkError | PeerError)
+        if gone and self._refusal is not None and self._refusal is not error:
+            raise self._refusal from error
+        raise error
 
     async def pause(self) -> None:
         """Wait before the next attempt; each pause is longer than the one before."""
         await asyncio.sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_RETRY_PAUSE)
+
+    def _refuses(self, error: PeerError) -> bool:
+        """Whether `error` says why the server refuses this worker, and more than an earlier refusal said."""
+        if error.exit_code == UsageError.exit_code:
+            return True
+        ended = error.exit_code == AsyncDMTLError.exit_code
+        return not self._welcomed and not (ended and self._refusal is not None)
 
     def _gives_up(self, error: AsyncDMTLError) -> bool:
         """Whether no time is left for another attempt."""

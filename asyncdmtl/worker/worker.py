@@ -96,7 +96,7 @@ class Worker:
                     await connection.fail(error)
                     joined = self.state.run is not None
                     if not reconnection.permits(connection, error, joined=joined):
-                        raise
+                        reconnection.give_up(error)
                     log.warning("worker %s: %s; trying again", name, error, extra=self.state.log_fields())
                 except Exception as error:
                     await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
@@ -113,9 +113,7 @@ class Worker:
         try:
             return await connect(host, port, lambda: self._connection(tls), reconnection.seconds_left)
         except LinkError as error:
-            if reconnection.refusal is None:
-                raise
-            raise reconnection.refusal from error
+            reconnection.give_up(error)
 
     @property
     def trained_with(self) -> tuple[Encoding, Settings]:

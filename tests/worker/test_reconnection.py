@@ -56,22 +56,39 @@ def test_a_refused_worker_returns_only_if_the_server_says_so(may_return: bool) -
     assert made.permits(connection(may_return=may_return), PeerError("no"), joined=True) is may_return
 
 
+ENDED = PeerError("the server ended")
+
+
 @pytest.mark.parametrize(
-    ("error", "welcomed", "kept"),
+    ("error", "welcomed", "raised"),
     [
-        (PeerError("full", exit_code=3), False, True),
-        (PeerError("ended", exit_code=3), True, False),
-        (PeerError("the name", exit_code=2), True, True),
-        (LOST, False, False),
+        (PeerError("full", exit_code=3), False, "full"),
+        (PeerError("full", exit_code=3), True, "full"),
+        (PeerError("the name", exit_code=2), True, "the name"),
+        (ENDED, False, "refused"),
+        (ENDED, True, "the server ended"),
+        (LOST, False, "refused"),
+        (LOST, True, "reset"),
+        (SILENT, False, "nothing was heard"),
     ],
 )
-def test_the_reason_of_a_refusal_is_kept(error: AsyncDMTLError, welcomed: bool, kept: bool) -> None:
+def test_a_worker_that_gives_up_says_why_it_was_refused(
+    error: AsyncDMTLError, welcomed: bool, raised: str
+) -> None:
     made = Reconnection(60.0, Clock())
-    assert made.permits(connection(may_return=True), PeerError("before"), joined=False)
+    assert made.permits(connection(may_return=True), PeerError("refused", exit_code=3), joined=False)
     if welcomed:
         made.note_welcome()
-    assert made.permits(connection(may_return=True), error, joined=True)
-    assert made.refusal is (error if kept else None)
+    made.permits(connection(may_return=True), error, joined=welcomed)
+    with pytest.raises(AsyncDMTLError, match=raised):
+        made.give_up(error)
+
+
+def test_the_only_reason_for_which_a_worker_was_not_admitted_is_kept() -> None:
+    made = Reconnection(60.0, Clock())
+    assert made.permits(connection(may_return=True), ENDED, joined=False)
+    with pytest.raises(PeerError, match="the server ended"):
+        made.give_up(LOST)
 
 
 def test_the_time_to_wait_begins_anew_when_a_server_that_welcomed_the_worker_is_lost() -> None:
