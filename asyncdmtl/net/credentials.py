@@ -155,7 +155,8 @@ class ProofTranscript:
     server_nonce, worker_nonce : bytes
         Random numbers of both ends, so that a proof is accepted once.
     binding : bytes
-        The channel binding of the TLS connection, so that a proof is refused on any other; empty without TLS.
+        The channel binding of the TLS connection, so that a proof is refused where another server ends it;
+        empty without TLS.
     """
 
     run: str

@@ -110,7 +110,7 @@ class Link(asyncio.BufferedProtocol):
 
     @property
     def binding(self) -> bytes:
-        """Bytes that only the two ends of this TLS connection know; empty without TLS."""
+        """The channel binding (`TLSChannel.binding`), which proofs cover; empty without TLS."""
         return b"" if self._pump is None else self._pump.channel.binding
 
     @property

@@ -47,7 +47,8 @@ def server_context(
         A file cannot be used; the error names its option and the rule that it breaks.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER)
-    # Without tickets no session is resumed: every handshake is a full one, with a channel binding of its own.
+    # Without tickets no session is resumed: every handshake is a full one, which shows the certificate that
+    # proofs are bound to.
     context.num_tickets = 0
     context.use(*_check_pair(certificate, key))
     if client_ca is not None:
@@ -103,8 +104,11 @@ class TLSChannel:
     """
 
     def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
+        # The server's certificate; at the worker's end it is the one that the handshake shows.
+        self._certificate = b""
         if isinstance(context, RenewingContext):
             context.renew()
+            self._certificate = context.certificate
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
@@ -164,23 +168,26 @@ class TLSChannel:
 
     @property
     def binding(self) -> bytes:
-        """The channel binding: bytes that are equal at the two ends of this connection and at no other.
+        """The channel binding tls-server-end-point (RFC 5929, section 4) of this connection.
 
-        They are the Finished message of the worker, an HMAC of the whole handshake, certificates included,
-        under a key of this connection (RFC 8446, section 4.4.4). An attacker between the two ends would have
-        a TLS connection with each, with different bindings. OpenSSL gives that message under the name
-        "tls-unique", which is defined for TLS up to 1.2 only (RFC 5929): for TLS 1.3 no standard covers this
-        binding. The binding of RFC 9266, tls-exporter, is not offered by Python's ssl module.
+        It is a hash of the certificate by which the server has proven its identity in the handshake. An
+        attacker between the two ends would have to show the worker a certificate of its own, so that the
+        worker's binding is another one than the server's.
+
+        The binding of RFC 9266, tls-exporter, which would also tell two connections to one server apart, is
+        not offered by Python's ssl module; fresh nonces of both ends do that in a proof.
 
         Raises
         ------
         AuthenticationError
-            There is no binding, as before the handshake: a proof must not be sent without one.
+            No certificate is known, as before the handshake: a proof must not be sent without a binding.
         """
-        binding = self._object.get_channel_binding("tls-unique")
-        if not binding:
-            raise AuthenticationError("TLS gives no channel binding, without which no proof is sent")
-        return binding
+        certificate = self._certificate
+        if self.open and not self._object.server_side:
+            certificate = self._object.getpeercert(binary_form=True) or b""
+        if not self.open or not certificate:
+            raise AuthenticationError("TLS shows no certificate of the server, and no proof is sent without")
+        return _end_point(certificate)
 
     @property
     def peer_names(self) -> tuple[str, ...]:
@@ -227,14 +234,20 @@ class RenewingContext(ssl.SSLContext):
 
     A renewed certificate is thus used from the next connection on. Files that cannot be used are reported in
     the log, and the context keeps the certificate that it has.
+
+    Attributes
+    ----------
+    certificate : bytes
+        The certificate of this end in DER; empty if it has none.
     """
 
+    certificate: bytes = b""
     _files: tuple[Path, Path] | None = None
     _seen: tuple[tuple[int, int, int], ...] = ()
 
     def use(self, certificate: Path, key: Path) -> None:
         """Read a certificate and its key, and remember where they are; UsageError as `server_context`."""
-        _load_certificate(self, certificate, key)
+        self.certificate = _load_certificate(self, certificate, key)
         self._files, self._seen = (certificate, key), _stamps(certificate, key)
 
     def renew(self) -> None:
@@ -245,7 +258,7 @@ class RenewingContext(ssl.SSLContext):
         try:
             # Loading a certificate without its key would leave the context without a usable pair.
             _load_certificate(_context(self.protocol), *self._files)
-            _load_certificate(self, *self._files)
+            self.certificate = _load_certificate(self, *self._files)
             log.info("read the renewed certificate %s", self._files[0])
         except UsageError as error:
             log.warning("the renewed certificate cannot be used, the one before it stays: %s", error)
@@ -276,8 +289,27 @@ def _check_pair(certificate: Path | None, key: Path | None) -> tuple[Path, Path]
     return certificate, key
 
 
-def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    if b"-----BEGIN CERTIFICATE-----" not in _read(certificate, "--tls-cert"):
+def _end_point(certificate: bytes) -> bytes:
+    """The hash of a certificate in DER that RFC 5929 asks for (section 4.1).
+
+    It is made by the function of the certificate's signature; by SHA-256 if that is MD5 or SHA-1, or if the
+    signature names none (Ed25519), which the RFC leaves open.
+    """
+    # Imported here, since it takes a tenth of a second and only connections with proofs need it.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+
+    used = x509.load_der_x509_certificate(certificate).signature_hash_algorithm
+    weak = used is None or isinstance(used, hashes.MD5 | hashes.SHA1)
+    hasher = hashes.Hash(hashes.SHA256() if weak or used is None else used)
+    hasher.update(certificate)
+    return hasher.finalize()
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> bytes:
+    """Load a certificate and its key into a context; return the certificate in DER."""
+    pem = _read(certificate, "--tls-cert")
+    if b"-----BEGIN CERTIFICATE-----" not in pem:
         raise UsageError("--tls-cert", "must be a certificate in PEM", str(certificate))
     read_private(key, "--tls-key")
 
@@ -298,6 +330,11 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> 
             "must be a certificate and its key in PEM",
             (str(certificate), str(key)),
         ) from error
+    if _read(certificate, "--tls-cert") != pem:
+        raise UsageError("--tls-cert", "must not change while it is read", str(certificate))
+    end = "-----END CERTIFICATE-----"
+    first = pem.decode("latin-1").partition("-----BEGIN CERTIFICATE-----")
+    return ssl.PEM_cert_to_DER_cert(first[1] + first[2].partition(end)[0] + end)
 
 
 def _load_ca(context: ssl.SSLContext, ca: Path, option: str) -> None:

@@ -244,8 +244,9 @@ async def test_recorded_proofs_are_refused() -> None:
 async def test_a_proof_cannot_be_passed_on_over_another_tls_connection(
     authority: Authority, tls: ssl.SSLContext, trusting: ssl.SSLContext
 ) -> None:
-    # The proxy even has a certificate that the worker trusts.
-    between = server_context(*authority.issue("127.0.0.1"))
+    # The attacker that passes on all messages even has a certificate for the server's address that the worker
+    # trusts.
+    between = server_context(*authority.issue("attacker", "127.0.0.1"))
     async with Cluster(options(), security=ServerSecurity(SHARED.credentials, tls)) as cluster:
         security = WorkerSecurity(SECRET, trusting)
         async with wiretapped(cluster, at_worker=between, at_server=trusting) as wire:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 from support.certificates import Authority
 
 from asyncdmtl.errors import AuthenticationError, LinkError, UsageError
@@ -63,6 +67,29 @@ def channels(authority: Authority) -> tuple[TLSChannel, TLSChannel]:
     return server, worker
 
 
+def self_signed(folder: Path, algorithm: hashes.SHA384 | None) -> tuple[tuple[Path, Path], x509.Certificate]:
+    """Files of a certificate for "host" and its key; of Ed25519 without a hash function."""
+    key = (
+        ed25519.Ed25519PrivateKey.generate() if algorithm is None else ec.generate_private_key(ec.SECP256R1())
+    )
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
+    today = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, today - timedelta(1), today + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("host")]), critical=False)
+        .sign(key, algorithm)
+    )
+    certificate, private = folder / "host.pem", folder / "host.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.touch(mode=0o600)
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return (certificate, private), made
+
+
 def read(channel: TLSChannel) -> bytes:
     buffer = memoryview(bytearray(1 << 16))
     parts = []
@@ -111,14 +138,37 @@ def test_only_tls_1_3_is_spoken(authority: Authority) -> None:
     assert isinstance(tls_error(caught.value, "w0"), LinkError)
 
 
-def test_the_binding_is_that_of_one_connection(authority: Authority) -> None:
-    bindings = []
-    for _ in range(2):
-        server, worker = channels(authority)
-        assert server.binding == worker.binding
-        bindings.append(server.binding)
-    assert bindings[0] != bindings[1]
-    assert all(len(binding) >= 32 for binding in bindings)
+def test_the_binding_is_the_hash_of_the_servers_certificate(authority: Authority) -> None:
+    server, worker = channels(authority)
+    with (authority.ca.parent / "127.0.0.1.pem").open() as file:
+        shown = x509.load_pem_x509_certificate(file.read().encode())
+    assert isinstance(shown.signature_hash_algorithm, hashes.SHA256)
+    assert server.binding == worker.binding == shown.fingerprint(hashes.SHA256())
+    other, _ = channels(authority)
+    assert other.binding != server.binding
+
+
+@pytest.mark.parametrize(
+    ("signed_with", "hashed_with"),
+    [(hashes.SHA384(), hashes.SHA384()), (None, hashes.SHA256())],
+    ids=["SHA-384", "Ed25519, which names no hash"],
+)
+def test_the_binding_is_hashed_as_the_certificate_is_signed(
+    tmp_path: Path, signed_with: hashes.SHA384 | None, hashed_with: hashes.HashAlgorithm
+) -> None:
+    files, made = self_signed(tmp_path, signed_with)
+    server, worker = TLSChannel(server_context(*files)), TLSChannel(worker_context(files[0]), "host")
+    connect(server, worker)
+    assert server.binding == worker.binding == made.fingerprint(hashed_with)
+
+
+def test_there_is_no_binding_before_the_handshake(authority: Authority) -> None:
+    for channel in (
+        TLSChannel(server_context(*authority.issue("127.0.0.1"))),
+        TLSChannel(worker_context(authority.ca), "127.0.0.1"),
+    ):
+        with pytest.raises(AuthenticationError, match="no certificate of the server"):
+            _ = channel.binding
 
 
 def test_a_changed_byte_is_a_lost_connection(authority: Authority) -> None:
