@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -14,8 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
-from launch import PORT, SERVER, Processes, processes, train
+from launch import PORT, SERVER, WORKER, Processes, processes, train
 from namespaces import Counters, Host
+from systems.common import training_like
 
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.plan.placement import Placement
@@ -80,14 +82,17 @@ def measured(
     return Measured(statistics.median(seconds), min(seconds), max(seconds), total // rounds, most // rounds)
 
 
-def run_peer(name: str, python: Path, case: Case, hosts: Mapping[str, Host], limit: float) -> Measured:
-    """Measure the exchange through one of the scripts in `systems/`."""
-    environment = {
-        "WORKERS": str(case.workers), "NUMBERS": str(case.numbers), "ROUNDS": str(case.rounds),
-        "SERVER": f"{hosts[SERVER].address}:{PORT}", "PYTHONPATH": str(TOOLS),
-        "FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore",
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, processes(environment, limit) as started:
+def run_peer(
+    name: str, python: Path, case: Case, hosts: Mapping[str, Host], limit: float
+) -> tuple[Measured, str]:
+    """Measure one of the scripts in `systems/`; return the digest of its models, too, if it trains."""
+    with tempfile.TemporaryDirectory() as folder, processes({}, limit) as started:
+        digest = Path(folder) / "digest"
+        started.environment.update({
+            "WORKERS": str(case.workers), "NUMBERS": str(case.numbers), "ROUNDS": str(case.rounds),
+            "SERVER": f"{hosts[SERVER].address}:{PORT}", "PYTHONPATH": f"{TOOLS}{os.pathsep}{TOOLS.parent}",
+            "FLWR_TELEMETRY_ENABLED": "0", "PYTHONWARNINGS": "ignore", "OUT": str(digest),
+        })  # fmt: skip
         coordinator, others = STARTS[name](started, python, case, hosts, Path(folder))
         first = started.line(coordinator)
         if first.strip() != "warm":
@@ -99,7 +104,9 @@ def run_peer(name: str, python: Path, case: Case, hosts: Mapping[str, Host], lim
         go_on(coordinator)
         for process in (coordinator, *others):
             started.end(process)
-        return measured(seconds, before, after, case.rounds, case, (case.workers - 1) * case.vector_bytes)
+        least = (case.workers - 1) * case.vector_bytes
+        figures = measured(seconds, before, after, case.rounds, case, least)
+        return figures, digest.read_text(encoding="utf-8") if digest.exists() else ""
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
@@ -138,7 +145,18 @@ def start_dask(run: Processes, python: Path, case: Case, hosts: Mapping[str, Hos
     return run.start(hosts[SERVER], str(python), str(SYSTEMS / "dask_futures.py")), []
 
 
-def start_mpi(run: Processes, python: Path, case: Case, hosts: Mapping[str, Host], folder: Path) -> Started:
+def mpi_script(name: str) -> Callable[[Processes, Path, Case, Mapping[str, Host], Path], Started]:
+    """A function that starts a script by MPI's launcher, one process on each host."""
+
+    def start(run: Processes, python: Path, case: Case, hosts: Mapping[str, Host], folder: Path) -> Started:
+        return _start_mpi(name, run, python, case, hosts, folder)
+
+    return start
+
+
+def _start_mpi(
+    name: str, run: Processes, python: Path, case: Case, hosts: Mapping[str, Host], folder: Path
+) -> Started:
     """Start MPI's own launcher, with a stand-in for ssh, so that processes do not share memory."""
     chosen = "".join(f"{hosts[name].address}) name={hosts[name].namespace};;\n" for name in case.names)
     launcher = folder / "launch"
@@ -153,28 +171,42 @@ def start_mpi(run: Processes, python: Path, case: Case, hosts: Mapping[str, Host
     mpiexec = run.start(
         hosts[SERVER], str(python.parent / "mpiexec"), "-launcher", "ssh", "-launcher-exec", str(launcher),
         "-iface", "eth0", "-hosts", addresses, "-ppn", "1", "-n", str(case.workers),
-        str(python), str(SYSTEMS / "mpi.py"),
+        str(python), str(SYSTEMS / f"{name}.py"),
     )  # fmt: skip
     return mpiexec, []
 
 
-STARTS = {"star": script("star"), "flower": script("flower"), "dask": start_dask, "mpi": start_mpi}
+STARTS = {
+    "star": script("star"),
+    "flower": script("flower"),
+    "dask": start_dask,
+    "mpi": mpi_script("mpi"),
+    "mpi-training": mpi_script("mpi_training"),
+}
 
 
 def run_own(
-    options: Sequence[str], copies: int, case: Case, hosts: Mapping[str, Host], limit: float
-) -> tuple[Measured, bytes]:
-    """Measure a training of asyncdmtl with these options of its server, and return a digest of its models.
+    options: Sequence[str],
+    copies: int,
+    case: Case,
+    hosts: Mapping[str, Host],
+    limit: float,
+    *,
+    exchange: bool = False,
+) -> tuple[Measured, str]:
+    """Measure a run of asyncdmtl with these options of its server, and return a digest of its models.
 
-    The time includes gradients and steps; the bytes are those of the whole run.
+    The time includes gradients and steps, unless `exchange` asks for the exchange of updates that are there
+    already (`exchange_only.py`), which compares the vectors itself. The bytes are those of the whole run.
     """
     placement = Placement.cyclic(case.workers, case.workers, copies)
-    spec = f"synthetic:tasks={case.workers},rows=2,parts=1,features={case.numbers},rank=1,test_rows=0"
-    common = ["--coupling", "l21", "--intercept", "none", "--rounds", str(case.rounds + 1)]
+    spec, chosen = training_like(case.workers, case.numbers, case.rounds + 1)
+    common = [word for name, value in chosen.items() for word in (f"--{name}", str(value))]
+    worker = (str(TOOLS / "exchange_only.py"),) if exchange else WORKER
     with tempfile.TemporaryDirectory() as folder, processes({}, limit) as started:
         before, saved = sent(hosts), Path(folder) / "models.npz"
-        times = train(started, hosts, placement, spec, [*common, *options], saved).times
+        times = train(started, hosts, placement, spec, [*common, *options], saved, worker).times
         seconds = [later - earlier for earlier, later in pairwise(times)]
         least = (case.workers - copies) * case.vector_bytes
         counted = measured(seconds, before, sent(hosts), case.rounds + 1, case, least)
-        return counted, hashlib.sha256(SavedModel.load(saved).models.coef_.tobytes()).digest()
+        return counted, hashlib.sha256(SavedModel.load(saved).models.coef_.tobytes()).hexdigest()

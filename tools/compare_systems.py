@@ -4,8 +4,9 @@
 
 Every worker ends up with the updates of all. Each worker, and the server, is in a network namespace of its
 own; seconds are medians of rounds, bytes are those of the interfaces. The other systems hold one copy of each
-update and exchange only updates, which are compared with the sent ones; asyncdmtl trains, and its models are
-compared over all strategies. The other systems are installed into an environment of their own; a system that
+update and exchange only updates, which are compared with the sent ones; so do asyncdmtl's rows "exchange
+only". The other rows of asyncdmtl, and one of MPI, are a training, whose models are compared over all
+strategies and with MPI's. The other systems are installed into an environment of their own; a system that
 cannot be installed is left out, and the table says so. It needs root.
 """
 
@@ -16,6 +17,7 @@ import platform
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -40,9 +42,18 @@ ENVIRONMENT = Path.home() / ".cache" / "asyncdmtl-peers"
 
 MOST_ROUNDS, FEWEST_ROUNDS = 40, 2
 
+
+def requirements() -> list[str]:
+    """What asyncdmtl needs, as `pip` takes it: the training around MPI is made by its code."""
+    project = Path(__file__).parent.parent / "pyproject.toml"
+    needed: list[str] = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    return needed
+
+
 PEERS = {
     "star": ("bare asyncio + msgpack star", ["msgpack", "numpy"]),
     "mpi": ("MPI allgather (mpi4py, MPICH)", ["mpi4py", "mpich", "numpy"]),
+    "mpi-training": ("MPI allgather, the same training", ["mpi4py", "mpich", *requirements()]),
     "flower": ("Flower, direct gRPC", ["flwr==1.41.0", "numpy"]),
     "dask": ("Dask distributed", ["distributed", "numpy"]),
 }
@@ -59,10 +70,16 @@ DATAGRAMS, SHARE = 1000.0, 0.9
 
 CODED = ("relay", "multicast")
 
+# The other systems that train.
+TRAINING = ("mpi-training",)
+
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one system in one case; without figures, `skipped` gives the reason."""
+    """The figures of one system in one case; without figures, `skipped` gives the reason.
+
+    `exchange` says whether asyncdmtl made the exchange only, of updates that were there already.
+    """
 
     system: str
     workers: int
@@ -71,6 +88,7 @@ class Result:
     copies: int
     measured: Measured | None = None
     skipped: str | None = None
+    exchange: bool = False
 
 
 def install(folder: Path, wanted: Sequence[str]) -> dict[str, str | None]:
@@ -108,32 +126,44 @@ def measure_case(
 ) -> Iterator[Result]:
     """Measure all systems, one after the other, in the same namespaces."""
     about = (case.workers, case.numbers, rate)
+    models: set[str] = set()
     with network([SERVER, *case.names], None if rate == OPEN else rate) as hosts:
         for name, missing in peers.items():
             if missing is not None:
                 yield Result(name, *about, 1, skipped=missing)
                 continue
             try:
-                yield Result(name, *about, 1, run_peer(name, python, case, hosts, limit))
+                figures, digest = run_peer(name, python, case, hosts, limit)
+                models |= {digest} - {""}
+                yield Result(name, *about, 1, figures)
             except click.ClickException as error:
                 yield Result(name, *about, 1, skipped=error.message)
-        yield from measure_own(case, copies, hosts, limit, about)
+        yield from measure_own(case, copies, hosts, limit, about, models)
 
 
 def measure_own(
-    case: Case, copies: Sequence[int], hosts: Mapping[str, Host], limit: float, about: tuple[int, int, str]
+    case: Case,
+    copies: Sequence[int],
+    hosts: Mapping[str, Host],
+    limit: float,
+    about: tuple[int, int, str],
+    models: set[str],
 ) -> Iterator[Result]:
-    """Measure uncoded and coded runs with these numbers of copies; all must have the same final models."""
-    models: set[bytes] = set()
+    """Measure uncoded and coded runs with these numbers of copies; all must have the same final models.
+
+    `models` has the digests of the models of other systems that train.
+    """
     speed = RATES[about[2]]
     pace = DATAGRAMS if speed is None else SHARE * speed * 8 / 1e6
     for (system, options), held in product(OWN.items(), copies):
         if held >= case.workers:
             continue
         paced = ["--multicast-rate", str(pace)] if system == "multicast" else []
-        figures, digest = run_own([*options, *paced], held, case, hosts, limit)
-        models.add(digest)
-        yield Result(system, *about, held, figures)
+        for exchange in (False, True):
+            figures, digest = run_own([*options, *paced], held, case, hosts, limit, exchange=exchange)
+            if not exchange:
+                models.add(digest)
+            yield Result(system, *about, held, figures, exchange=exchange)
     if len(models) > 1:
         raise click.ClickException(f"models differ between strategies: {about}")
 
@@ -142,8 +172,8 @@ def title(result: Result) -> str:
     """The name of a system in the table."""
     if result.system in PEERS:
         return PEERS[result.system][0]
-    name = "relay, multicast" if result.system == "multicast" else result.system
-    return f"asyncdmtl {name}, {result.copies} copies"
+    name = result.system if result.system in ("relay", "uncoded") else f"relay, {result.system}"
+    return f"asyncdmtl {name}, {result.copies} copies" + (", exchange only" if result.exchange else "")
 
 
 def seconds(value: float) -> str:
@@ -183,14 +213,23 @@ def cells(own: Mapping[str, Result], rates: Sequence[str]) -> list[str]:
 
 
 def verdict(chosen: Sequence[Result], rates: Sequence[str]) -> str:
-    """The time of a coded round as a share of the time of the other systems' rounds."""
+    """The time of a coded round as a share of the time of the other systems' rounds.
+
+    An exchange alone is not compared with a training.
+    """
     told = []
-    for rate, system in product(rates, CODED):
+    for rate, system, exchange in product(rates, CODED, (True, False)):
         there = [r for r in chosen if r.rate == rate and r.measured is not None]
-        coded = min((r for r in there if r.system == system), key=median, default=None)
+        own = [r for r in there if r.system == system and r.exchange == exchange]
+        coded = min(own, key=median, default=None)
         if coded is None:
             continue
-        rivals = [r for r in there if r.system in PEERS or (r.system, r.copies) == ("uncoded", coded.copies)]
+        uncoded = ("uncoded", coded.copies, exchange)
+        rivals = [
+            r for r in there
+            if (r.system in PEERS and (not exchange or r.system not in TRAINING))
+            or (r.system, r.copies, r.exchange) == uncoded
+        ]  # fmt: skip
         shares = sorted((median(coded) / median(r), title(r)) for r in rivals)
         where = link(rate).capitalize()
         faster = sum(share >= 1 for share, _ in shares)

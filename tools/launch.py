@@ -24,12 +24,20 @@ from asyncdmtl.plan.placement import Placement
 SERVER = "server"
 PORT = 7700
 
+WORKER = ("-m", "asyncdmtl.worker")
+
 
 class Processes:
-    """The processes of a run. All are killed when one fails, when time is up, or at the end."""
+    """The processes of a run. All are killed when one fails, when time is up, or at the end.
+
+    Attributes
+    ----------
+    environment : dict of str
+        The environment of the processes that are started from now on.
+    """
 
     def __init__(self, environment: Mapping[str, str], limit: float) -> None:
-        self._environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._started: list[subprocess.Popen[str]] = []
         self._late = threading.Event()
@@ -39,7 +47,7 @@ class Processes:
     def start(self, host: Host, *words: str) -> subprocess.Popen[str]:
         """Start a program on a host, in a process group of its own."""
         process = subprocess.Popen(
-            host.command(*words), env=self._environment, text=True, start_new_session=True,
+            host.command(*words), env=self.environment, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
         self._started.append(process)
@@ -119,6 +127,7 @@ def train(
     spec: str,
     options: Sequence[str],
     save: Path | None = None,
+    worker: Sequence[str] = WORKER,
 ) -> Trained:
     """Run a server on the host "server", and each worker of the placement on the host of its name.
 
@@ -133,16 +142,17 @@ def train(
         Options of the server, besides those for data, address and output.
     save : Path, optional
         The file to which the first worker writes the models.
+    worker : sequence of str
+        The program of the workers, as arguments of Python.
 
     Raises
     ------
     click.ClickException
         A process failed.
     """
-    program = (sys.executable, "-m")
     common = ("--insecure", "--log-level", "error", "--data", spec)
     server = started.start(
-        hosts[SERVER], *program, "asyncdmtl.server", *common, "--format", "json",
+        hosts[SERVER], sys.executable, "-m", "asyncdmtl.server", *common, "--format", "json",
         "--listen", f"{hosts[SERVER].address}:{PORT if hosts[SERVER].namespace else 0}",
         "--workers", str(len(placement.workers)), *options,
     )  # fmt: skip
@@ -150,7 +160,7 @@ def train(
     address = f"{listening['host']}:{listening['port']}"
     workers = [
         started.start(
-            hosts[name], *program, "asyncdmtl.worker", *common, "--connect", address, "--name", name,
+            hosts[name], sys.executable, *worker, *common, "--connect", address, "--name", name,
             "--partitions", ",".join(stored), *(("--save", str(save)) if save and not position else ()),
         )
         for position, (name, stored) in enumerate(placement.as_dict().items())

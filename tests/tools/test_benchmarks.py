@@ -90,18 +90,20 @@ def test_scale_of_sessions_that_share_a_process(tmp_path: Path) -> None:
 @pytest.mark.skipif(not APART, reason="network namespaces need root and iproute2")
 def test_systems_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compare = tool("compare_systems")
-    monkeypatch.delitem(compare.OWN, "multicast")
+    for system in ("multicast", "uncoded"):
+        monkeypatch.delitem(compare.OWN, system)
     case = compare.Case(3, 5000, 5)
     # This environment has the packages that the star needs.
     found = compare.measure_case(
         case, "open", [2], {"star": None, "mpi": "no wheel"}, Path(sys.executable), 60.0
     )
-    star, mpi, uncoded, relay = found
+    star, mpi, relay, rows = found
     assert mpi.skipped == "no wheel"
-    for result in (star, uncoded, relay):
+    assert (relay.exchange, rows.exchange) == (False, True)
+    for result in (star, relay, rows):
         assert result.measured.seconds > 0
         assert result.measured.busiest_bytes > 4 * 5000 * 3
-    assert relay.measured.sent_bytes < uncoded.measured.sent_bytes < star.measured.sent_bytes
+    assert relay.measured.sent_bytes < star.measured.sent_bytes
 
 
 def test_what_was_skipped_and_where_coding_does_not_pay_is_said() -> None:
@@ -120,6 +122,23 @@ def test_what_was_skipped_and_where_coding_does_not_pay_is_said() -> None:
     assert "takes 0.50 × asyncdmtl uncoded, 2 copies; 2.00 × bare asyncio + msgpack star" in told
     assert "does not pay against 1 of 2" in told
     assert "Not measured: MPI allgather (mpi4py, MPICH): no wheel." in told
+
+
+def test_exchanges_alone_are_compared_with_exchanges() -> None:
+    compare = tool("compare_systems")
+    figures = [compare.Measured(seconds, 0.1, 0.1, 10**6, 10**6) for seconds in (0.25, 0.5, 1.0, 2.0)]
+    results = [
+        compare.Result("mpi", 4, 1000, "open", 1, figures[0]),
+        compare.Result("mpi-training", 4, 1000, "open", 1, figures[1]),
+        compare.Result("relay", 4, 1000, "open", 2, figures[2]),
+        compare.Result("relay", 4, 1000, "open", 2, figures[3], exchange=True),
+    ]
+    ((_, said),) = compare.tables(results)
+    exchange, training = said.splitlines()
+    assert "exchange only takes 8.00 × MPI allgather (mpi4py, MPICH). It" in exchange
+    assert (
+        "takes 2.00 × MPI allgather, the same training; 4.00 × MPI allgather (mpi4py, MPICH). It" in training
+    )
 
 
 def test_what_went_past_the_network_does_not_count() -> None:

@@ -1,8 +1,8 @@
 """The exchange that every system here makes, and the interface to `tools/compare_systems.py`.
 
 In a round, worker `k` of `N` has the vector `update(k, round, numbers)`, and must obtain all `N` vectors.
-These scripts run in an environment of their own, without asyncdmtl: `python SCRIPT ROLE` with the
-environment's variables WORKERS, NUMBERS, ROUNDS and SERVER (host:port).
+These scripts run in an environment of their own, most of them without asyncdmtl: `python SCRIPT ROLE` with
+the environment's variables WORKERS, NUMBERS, ROUNDS and SERVER (host:port).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,20 @@ def _base(worker: int, numbers: int) -> Vector:
 
 
 def update(worker: int, round_: int, numbers: int = NUMBERS) -> Vector:
-    """The vector of a worker in a round."""
-    return _base(worker, numbers) + np.float32(round_)
+    """The vector of a worker in a round, valid until the next call for this worker.
+
+    Its first number is the round and the others never change: what is measured is the exchange of vectors
+    that are there already, not their making.
+    """
+    vector = _base(worker, numbers)
+    vector[0] = round_
+    return vector
+
+
+def training_like(workers: int, numbers: int, rounds: int) -> tuple[str, dict[str, Any]]:
+    """The data and the options of the training in which asyncdmtl makes the same exchange."""
+    spec = f"synthetic:tasks={workers},rows=2,parts=1,features={numbers},rank=1,test_rows=0"
+    return spec, {"coupling": "l21", "intercept": "none", "rounds": rounds}
 
 
 def checked(round_: int) -> bool:
