@@ -16,10 +16,12 @@ from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
+from asyncdmtl.plan.delay.queueing import Stream
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement_file import read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.units import UnitKind
+from asyncdmtl.report.delay_report import predicted_delays
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_costs import predicted_costs
 from asyncdmtl.report.plan_pictures import plot_plan
@@ -72,13 +74,29 @@ LINEAR_PARTITIONS = 60
 @click.option(
     "--rounds",
     type=click.IntRange(1),
-    help="Show, with --features, the bytes of so many rounds by strategy (float64, with an intercept).",
+    help="Show, with --features, the bytes of so many rounds by strategy (float64, with an intercept). With "
+    "--arrivals: the rounds of a job.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(0.0, min_open=True),
     metavar="MBIT/S",
     help="Show, with --rounds, the seconds that the server's link of this rate takes for the payload.",
+)
+@click.option(
+    "--arrivals",
+    type=click.FloatRange(0.0, min_open=True),
+    metavar="RATE",
+    help="Show the predicted delay of a stream of jobs, of which so many arrive in the unit of time of the "
+    "table speeds in FILE: for equal shares of the uplink, shares by speed, these with silent workers "
+    "(--silent, else 1), and the bound of the ideal.",
+)
+@click.option(
+    "--variation",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.5,
+    metavar="SHARE",
+    help="The coefficient of variation of a worker's time in a round, for --arrivals.",
 )
 @click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Decides the random matrices.")
@@ -102,6 +120,8 @@ def main(
     loss: str,
     rounds: int | None,
     rate: float | None,
+    arrivals: float | None,
+    variation: float,
     silent: int,
     seed: int,
     output: Path | None,
@@ -118,10 +138,10 @@ def main(
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
-    if rounds is not None and features is None:
-        raise UsageError("--rounds", "needs --features, the number of columns", rounds)
-    if rate is not None and rounds is None:
-        raise UsageError("--rate", "needs --rounds", rate)
+    if rounds is not None and features is None and arrivals is None:
+        raise UsageError("--rounds", "needs --features, the number of columns, or --arrivals", rounds)
+    if rate is not None and (rounds is None or features is None):
+        raise UsageError("--rate", "needs --rounds and --features", rate)
     request = read_request(file)
     weights = weights_of(request, minimise)
     wishes = {"max_overhead": max_overhead, "silent": silent, "wants": request.wants, **weights}
@@ -140,6 +160,8 @@ def main(
     if features is not None and rounds is not None:
         bits = None if rate is None else rate * 1e6
         report["costs"] = predicted_costs(report["strategies"], network, features + 1, rounds, bits)
+    if arrivals is not None:
+        report["delays"] = predicted_delays(request, Stream(arrivals, rounds or 1, variation), silent)
     try:
         plan = make_plan(request.placement, chosen, tasks=request.tasks, units=units, seed=seed, **wishes)
     except PlanError:

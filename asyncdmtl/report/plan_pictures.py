@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.report.delay_pictures import draw_delays
 from asyncdmtl.report.pictures import (
     BOUND,
     CODED,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path, name: str) -> None:
-    """Draw a placement, the zero pattern of the uplink matrix, and the loads of all strategies.
+    """Draw a placement, the zero pattern of the uplink matrix, the loads of all strategies, and delays.
 
     Parameters
     ----------
@@ -45,8 +46,11 @@ def plot_plan(report: dict[str, Any], pattern: NDArray[np.bool_], path: Path, na
     UsageError
         The file cannot be written, or its ending is no picture format.
     """
-    figure = new_figure(15, 4.6)
-    placement, matrix, loads = figure.subplots(1, 3)
+    delays = report.get("delays")
+    figure = new_figure(15 if delays is None else 20, 4.6)
+    placement, matrix, loads, *rest = figure.subplots(1, 3 if delays is None else 4)
+    if delays is not None:
+        draw_delays(rest[0], delays)
     _draw_placement(placement, report)
     matrix.imshow(pattern, cmap=two_colours(), aspect="auto", interpolation="nearest", vmin=0, vmax=1)
     integer_ticks(matrix.xaxis)

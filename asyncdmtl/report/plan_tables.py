@@ -12,6 +12,7 @@ from rich.table import Table
 from asyncdmtl.learning.updates import ROUND_COST
 from asyncdmtl.plan.units import sum_name
 from asyncdmtl.report.console import FittedTable, make_console
+from asyncdmtl.report.delay_report import delay_table
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
 from asyncdmtl.report.units import counted, human_bytes
@@ -69,6 +70,8 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     console.print(_verdict(report))
     if "costs" in report:
         console.print(cost_table(report["costs"], report["strategy"]))
+    if "delays" in report:
+        console.print(delay_table(report["delays"]))
     if "updates" in report:
         console.print(_update_table(report["updates"]))
 

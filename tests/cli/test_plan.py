@@ -127,6 +127,20 @@ def test_bad_input_is_named(arguments: list[str], error: type[Exception], compla
     assert complaint in str(result.exception)
 
 
+def test_a_stream_of_jobs_has_delays(tmp_path: Path) -> None:
+    file = tmp_path / "speeds.toml"
+    file.write_text(
+        'workers = {a = ["p", "q"], b = ["q", "r"], c = ["r", "p"]}\nspeeds = {a = 1, b = 2, c = 4}'
+    )
+    report = explained(
+        str(file), "--arrivals", "0.01", "--rounds", "300", "--plot", str(tmp_path / "plan.png")
+    )
+    rows = report["delays"]["splits"]
+    assert list(rows) == ["uniform", "speeds", "silent", "ideal"]
+    assert rows["speeds"]["job"] == pytest.approx(300 * rows["speeds"]["round"])
+    assert "--arrivals needs a table speeds" in str(plan(CYCLIC, "--arrivals", "1").exception)
+
+
 def test_loads_become_megabytes_and_seconds() -> None:
     found = explained(CYCLIC, "--features", "99", "--rounds", "10", "--rate", "8")
     relay = found["costs"]["relay"]
