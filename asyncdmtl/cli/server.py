@@ -29,6 +29,7 @@ from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.units import counted
+from asyncdmtl.server.checkpointing import delete_checkpoints
 from asyncdmtl.server.events import (
     DashboardListening,
     HealthListening,
@@ -209,8 +210,7 @@ def main(
     )
     partitions, permitted = _read_cover(cover)
     defaults, of_recipe = _read_recipe(recipe, given)
-    if workers is None and partitions is None:
-        partitions = of_recipe
+    partitions = of_recipe if workers is partitions is None else partitions
     options = RunOptions(
         make_settings(defaults, given),
         given["strategy"] or DEFAULT_STRATEGY,
@@ -237,6 +237,7 @@ def main(
             write_report(report, report_file)
         tracking.finish(report)
     print_report(report, format, plot_file)
+    delete_checkpoints(options)
 
 
 def _read_recipe(

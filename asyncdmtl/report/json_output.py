@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def finite(value: Any) -> Any:
 
 
 def write_report(report: Mapping[str, Any], path: Path) -> None:
-    """Write a report as JSON. NaN and infinity become null.
+    """Write a report as JSON, through to the disk. NaN and infinity become null.
 
     Raises
     ------
@@ -36,6 +37,11 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
         The file cannot be written.
     """
     try:
-        path.write_text(json.dumps(finite(report), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with path.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(finite(report), indent=2, allow_nan=False) + "\n")
+            file.flush()
+            # Pipes and terminals cannot be flushed to a disk.
+            if path.is_file():
+                os.fsync(file.fileno())
     except OSError as error:
         raise UsageError("--report", f"must be writable ({error.strerror})", str(path)) from error

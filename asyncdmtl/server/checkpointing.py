@@ -44,6 +44,25 @@ def open_checkpoints(options: RunOptions) -> tuple[CheckpointStore | None, Check
         raise
 
 
+def delete_checkpoints(options: RunOptions) -> None:
+    """Delete the checkpoints of a finished run. Before its report is kept, a killed server needs them.
+
+    If another server uses their directory already, they are its own.
+    """
+    if options.checkpoint is None:
+        return
+    try:
+        store = CheckpointStore(options.checkpoint)
+        store.lock()
+    except UsageError as error:
+        log.warning("the checkpoints of the finished run are not deleted: %s", error)
+        return
+    try:
+        store.clear()
+    finally:
+        store.unlock()
+
+
 def _load(store: CheckpointStore, options: RunOptions) -> Checkpoint | None:
     """The checkpoint to resume from, if there is one; UsageError if it is of another run than the options."""
     if not options.resume:

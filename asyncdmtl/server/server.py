@@ -47,6 +47,9 @@ class Server:
     other workers hold every partition: the server makes a new plan for them, and they send the round again.
     Workers may join or come back at any time.
 
+    The checkpoints of a finished run stay, so that a server that is killed before it has written its report
+    can be resumed; `delete_checkpoints` deletes them.
+
     Parameters
     ----------
     options : RunOptions
@@ -193,8 +196,6 @@ class Server:
         self._rounds = Rounds(options, progress, peers, self.ledger, writer, self._multicast)
         began = time.perf_counter()
         assignment = await self._rounds.make(patience)
-        if self._store is not None:
-            self._store.clear()
         return self._record(progress, encoding, assignment, time.perf_counter() - began)
 
     def _record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from dataclasses import replace
@@ -44,6 +45,28 @@ def test_a_killed_server_is_resumed_with_its_workers(tmp_path: Path, strategy: s
         # The workers have a later state than the checkpoint, unless only the server has all models.
         assert planned == resumed if strategy == "personal" else planned >= 40
         made.end(ROUNDS, strategy)
+    assert list(made.checkpoints.iterdir()) == []
+
+
+def test_a_server_that_is_killed_before_its_report_is_written_reports_when_it_is_resumed(
+    tmp_path: Path,
+) -> None:
+    report = tmp_path / "report.json"
+    os.mkfifo(report)
+    with site(tmp_path, "--strategy=relay", "--rounds=5", f"--report={report}") as made:
+        made.serve()
+        for name in NAMES:
+            made.work(name)
+        made.event("checkpointed", round=5)
+        for process in made.workers.values():
+            assert process.wait(LIMIT) == 0
+        # The server waits for a reader of its report.
+        made.server.kill()
+        made.server.wait()
+        report.unlink()
+        made.serve("--resume", "--join-timeout=30")
+        made.end(5, "relay")
+    assert len(json.loads(report.read_text())["rounds"]) == 5
     assert list(made.checkpoints.iterdir()) == []
 
 

@@ -19,7 +19,7 @@ from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.checkpoint_store import CheckpointStore
-from asyncdmtl.server.checkpointing import CheckpointWriter, open_checkpoints
+from asyncdmtl.server.checkpointing import CheckpointWriter, delete_checkpoints, open_checkpoints
 from asyncdmtl.server.events import Checkpointed, IncidentNoted, ServerEvent
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.records import RoundRecord, RunOptions
@@ -52,6 +52,23 @@ def test_a_new_run_does_not_overwrite_an_old_one(tmp_path: Path) -> None:
         # The directory is free again after the error.
         with pytest.raises(UsageError, match="--checkpoint must be a directory without checkpoints, unless"):
             open_checkpoints(options(tmp_path))
+
+
+def test_checkpoints_of_a_finished_run_are_deleted_unless_another_server_uses_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(CHECKPOINT)
+    store.lock()
+    delete_checkpoints(options(tmp_path))
+    assert len(store.files) == 1
+    assert "not deleted: --checkpoint must not be in use by another server" in caplog.text
+    store.unlock()
+    delete_checkpoints(options(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    store.lock()
+    store.unlock()
+    delete_checkpoints(run_options())
 
 
 def test_a_run_is_resumed_from_its_last_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

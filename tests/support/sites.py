@@ -74,6 +74,8 @@ class Site:
         `chosen` are settings as they were before the run chose them.
         """
         report: dict[str, Any] = self.event("finished")["report"]
+        # The server deletes its checkpoints after its report.
+        assert self.server.wait(LIMIT) == 0
         for name, process in self.workers.items():
             _, err = process.communicate(timeout=LIMIT)
             assert process.returncode == 0, (name, err)
