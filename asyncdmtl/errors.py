@@ -99,11 +99,15 @@ class StateError(IntegrityError):
     """Workers hold different states of the training.
 
     `mendable` says whether most workers hold the same state, so that the others can be given it. `workers`
-    are the others; if no state has a majority, all workers.
+    are the others; if no state has a majority, all workers. Those of them in `near` differ by no more than
+    rounding errors can that grow from round to round.
     """
 
-    def __init__(self, message: str, *, workers: Sequence[str], mendable: bool) -> None:
+    def __init__(
+        self, message: str, *, workers: Sequence[str], mendable: bool, near: Sequence[str] = ()
+    ) -> None:
         self.mendable = mendable
+        self.near = tuple(near)
         super().__init__(message, partitions=[], workers=workers)
 
 

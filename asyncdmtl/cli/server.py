@@ -210,7 +210,7 @@ def main(
     )
     partitions, permitted = _read_cover(cover)
     defaults, of_recipe = _read_recipe(recipe, given)
-    partitions = of_recipe if workers is partitions is None else partitions
+    partitions = partitions or (of_recipe if workers is None else None)
     options = RunOptions(
         make_settings(defaults, given),
         given["strategy"] or DEFAULT_STRATEGY,

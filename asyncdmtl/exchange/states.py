@@ -24,6 +24,10 @@ from asyncdmtl.learning.trainer import Trainer
 # of the models, since rounding grows over the rounds of a run.
 _AGREEMENT_POWER = 0.5
 
+# Rounding that grows from round to round is noticed before sketches differ by more than this many times the
+# difference that is permitted: it grows seventyfold in a round at most, and a projection may hide some of it.
+_NEAR = 1000.0
+
 # The projection's signs repeat after this number of columns, so that few of them suffice for any models.
 _SIGNS = np.where(np.random.default_rng(23).integers(0, 2, 1021), 1.0, -1.0)
 
@@ -54,6 +58,10 @@ class States(ABC):
     @abstractmethod
     def same(self, one: bytes, other: bytes) -> bool:
         """Whether two checks are of the same state."""
+
+    def near(self, one: bytes, other: bytes) -> bool:
+        """Whether two states may differ only by rounding that has grown; never, if their bits are equal."""
+        return False
 
     def majority(self, told: Mapping[str, bytes], electorate: int | None = None) -> Majority | None:
         """The state that more than half of the workers hold; None if there is none.
@@ -151,11 +159,19 @@ class RoundedStates(States):
 
     def same(self, one: bytes, other: bytes) -> bool:
         """Whether two sketches differ by no more than rounding; false if a number is not finite."""
+        return self._within(1.0, one, other)
+
+    def near(self, one: bytes, other: bytes) -> bool:
+        """Whether two sketches differ by no more than rounding that has grown."""
+        return self._within(_NEAR, one, other)
+
+    def _within(self, times: float, one: bytes, other: bytes) -> bool:
+        """Whether two sketches differ by at most so many times the permitted difference."""
         if not len(one) == len(other) == VECTOR_DIGEST_BYTES:
             return False
         projection, norm = struct.unpack("<2d", one)
         projection_, norm_ = struct.unpack("<2d", other)
-        limit: float = self._tolerance * max(norm, norm_)
+        limit: float = times * self._tolerance * max(norm, norm_)
         difference: float = max(abs(projection - projection_), abs(norm - norm_))
         return difference <= limit < math.inf
 

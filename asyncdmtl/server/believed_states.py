@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from asyncdmtl.errors import StateError
 from asyncdmtl.exchange.states import Majority
-from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
@@ -61,25 +60,26 @@ class BelievedStates:
         StateError
             Some members hold another state than most, or no state has a majority.
         """
-        number = self._progress.round
+        number, states = self._progress.round, self._progress.states
         if expected is not None:
             pairs = zip(told.items(), expected, strict=True)
-            odd = tuple(worker for (worker, check), right in pairs if check != right)
+            odd, right = tuple(worker for (worker, check), right in pairs if check != right), b""
         elif told:
             majority = self._majority(told)
             self._checks[number] = majority.check
             self._checks = {n: check for n, check in self._checks.items() if n > number - KEPT_ROUNDS}
             self.unconfirmed.clear()
-            odd = majority.odd
+            odd, right = majority.odd, majority.check
         if told and odd:
             names = ", ".join(map(repr, odd))
-            exact = EXCHANGE_STRATEGIES[self._progress.strategy].exact
-            drifted = "" if exact else "rounding errors have grown under this plan, or "
+            near = [worker for worker in odd if states.near(told[worker], right)]
+            drifted = "rounding errors have grown under this plan, or " if near else ""
             raise StateError(
                 f"the state of the training at {names} in round {number} is not that of most workers: "
                 f"{drifted}a number in memory was corrupted, or the worker is dishonest",
                 workers=odd,
                 mendable=True,
+                near=near,
             )
 
     def latest(self, members: Sequence[Member]) -> TrainingState:

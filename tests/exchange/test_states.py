@@ -80,6 +80,12 @@ def test_one_corrupted_number_shows_and_rounding_does_not(dtype: str) -> None:
     W: Any = rng.normal(size=(len(problem.tasks), problem.d)).astype(problem.dtype)
     near = np.nextafter(W, rng.normal(size=W.shape).astype(problem.dtype))
     assert states.same(sketch(W), sketch(near))
+    tolerance = float(np.finfo(problem.dtype).eps) ** 0.5
+    grown, lie = (W * problem.dtype.type(1.0 + times * tolerance) for times in (50.0, 5000.0))
+    for other, is_near in ((near, True), (grown, True), (lie, False)):
+        assert states.near(sketch(W), sketch(other)) == is_near
+    assert not states.same(sketch(W), sketch(grown))
+    assert not ExactStates(problem, DIGEST).near(A, A)
     for wrong in (0.0, 1.01 * W[1, 3], -W[1, 3], 1e300, math.nan, math.inf):
         other = W.copy()
         with np.errstate(over="ignore"):

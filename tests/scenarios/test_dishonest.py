@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Planned
+from asyncdmtl.server.faults import MOST_ODD_STATES
 from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.worker.participation import Participation
 from asyncdmtl.worker.state import WorkerState
@@ -91,6 +93,35 @@ async def test_a_corrupted_number_in_one_workers_models_is_mended_at_once(
     # Under exact strategies the state is not confirmed at first; then every worker tells its own.
     plans = [0, 3] if strategy == "linear" else [0, 3, 3]
     assert [event.round for event in cluster.events if isinstance(event, Planned)] == plans
+
+
+@pytest.mark.parametrize("strategy", ["relay", "linear"])
+async def test_a_worker_whose_state_is_odd_every_third_round_is_excluded(
+    monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    steps = itertools.count()
+
+    def corrupt(side: Any, worker: str) -> None:
+        # Each lie takes one round more, in which it is given the right state.
+        if worker == LIAR and next(steps) % 5 == 4:
+            side.trainer.W.flat[3] += 1e-6
+
+    settings = replace(SETTINGS, rounds=16)
+    with computing(monkeypatch, corrupt):
+        async with (
+            asyncio.timeout(LIMIT),
+            Cluster(replace(options(strategy), settings=settings)) as cluster,
+        ):
+            workers = {name: cluster.join(name, own) for name, own in placed(2).items()}
+            record = await cluster.server
+            with pytest.raises(PeerError):
+                await workers.pop(LIAR)
+            found = await asyncio.gather(*workers.values())
+    assert [incident.worker for incident in record.incidents] == [LIAR] * MOST_ODD_STATES
+    twin = train(PARTITIONS, settings).models
+    for models in found:
+        assert np.allclose(models.coef_, twin.coef_, rtol=1e-9)
+    assert set(cluster.instance._membership.excluded) == {LIAR}
 
 
 async def test_without_a_majority_the_run_ends_at_once_and_names_the_workers(

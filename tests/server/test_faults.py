@@ -24,8 +24,8 @@ PROBLEM = Problem(SETTINGS, [part.info(SETTINGS) for part in PARTITIONS])
 class Run:
     """Three workers that hold all partitions."""
 
-    def __init__(self) -> None:
-        self.progress = TrainingProgress("run", PROBLEM, "relay", lambda event: None)
+    def __init__(self, strategy: str = "relay") -> None:
+        self.progress = TrainingProgress("run", PROBLEM, strategy, lambda event: None)
         membership = Membership()
         self.members = [Script(f"w{k}", PARTITIONS, current=True).member for k in range(3)]
         for member in self.members:
@@ -53,6 +53,30 @@ async def test_a_worker_is_excluded_if_it_is_at_fault_often(error: Any, most: in
             await run.meet(error)
         assert (run.members[1].lost is not None) == (number == most)
         assert {incident.worker for incident in run.progress.incidents} == {"w1"}
+    assert run.members[0].lost is run.members[2].lost is None
+
+
+@pytest.mark.parametrize(
+    ("growth", "near", "every", "excluded"),
+    [
+        (1.0, ["w1"], 3, True),
+        (1e5, [], 3, True),
+        (1e5, ["w1"], 2, True),
+        (1e5, ["w1"], 3, False),
+    ],
+)
+async def test_odd_states_are_rounding_if_it_grows_under_the_plan_and_they_are_near(
+    monkeypatch: pytest.MonkeyPatch, growth: float, near: list[str], every: int, excluded: bool
+) -> None:
+    monkeypatch.setattr("asyncdmtl.exchange.strategies.rounding_growth", lambda plan, problem: growth)
+    run = Run("linear")
+    for number in range(0, 8 * every, every):
+        run.progress.round = number
+        with pytest.raises(ReplanError):
+            await run.meet(StateError("odd", workers=["w1"], mendable=True, near=near))
+        if run.members[1].lost is not None:
+            break
+    assert (run.members[1].lost is not None) == excluded
     assert run.members[0].lost is run.members[2].lost is None
 
 
