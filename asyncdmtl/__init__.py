@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from asyncdmtl.plan.codes.matrices import register_matrices
     from asyncdmtl.plan.compare import compare
     from asyncdmtl.plan.design.search import design_placement
+    from asyncdmtl.plan.hierarchy.levels import compare_hierarchies
+    from asyncdmtl.plan.hierarchy.topology import Topology
     from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
     from asyncdmtl.plan.placement import Placement
     from asyncdmtl.plan.plan import Plan
@@ -77,9 +79,11 @@ __all__ = [
     "RemoteProtocolError",
     "SavedModel",
     "StateError",
+    "Topology",
     "UsageError",
     "WaitError",
     "compare",
+    "compare_hierarchies",
     "design_placement",
     "make_linear_plan",
     "make_plan",
@@ -99,7 +103,9 @@ _MODULE_OF = {
     "Placement": "asyncdmtl.plan.placement",
     "Plan": "asyncdmtl.plan.plan",
     "SavedModel": "asyncdmtl.data.model_file",
+    "Topology": "asyncdmtl.plan.hierarchy.topology",
     "compare": "asyncdmtl.plan.compare",
+    "compare_hierarchies": "asyncdmtl.plan.hierarchy.levels",
     "design_placement": "asyncdmtl.plan.design.search",
     "make_linear_plan": "asyncdmtl.plan.linear.plan",
     "make_plan": "asyncdmtl.plan.planner",

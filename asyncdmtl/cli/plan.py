@@ -22,6 +22,7 @@ from asyncdmtl.plan.placement_file import read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.report.delay_report import predicted_delays
+from asyncdmtl.report.hierarchy_report import report_hierarchy
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_costs import predicted_costs
 from asyncdmtl.report.plan_pictures import plot_plan
@@ -134,15 +135,15 @@ def main(
     FILE is TOML or JSON: a table `workers` of lists of partitions; optionally a table `tasks` of lists of
     partitions, tables `prices` and `speeds` of a number for each worker, and a table `wants` in which
     WORKER = "none" says that a worker only helps and wants no models, and "own" that it wants those of the
-    tasks that it stores data of.
+    tasks that it stores data of. A table `relays` of lists of workers and relays names those behind each
+    relay; the tables `prices` and `speeds` then have numbers for relays, too.
     """
     check_outputs({"--output": output, "--plot": plot_file})
     check_picture(plot_file)
-    if rounds is not None and features is None and arrivals is None:
-        raise UsageError("--rounds", "needs --features, the number of columns, or --arrivals", rounds)
-    if rate is not None and (rounds is None or features is None):
-        raise UsageError("--rate", "needs --rounds and --features", rate)
+    _check_needs(rounds, features, rate, arrivals)
     request = read_request(file)
+    if silent and request.topology is not None:
+        raise UsageError("--silent", "cannot be given where FILE has relays", silent)
     weights = weights_of(request, minimise)
     wishes = {"max_overhead": max_overhead, "silent": silent, "wants": request.wants, **weights}
     units: UnitKind = "sums" if aggregate == "mean" else "tasks"
@@ -153,10 +154,15 @@ def main(
     if combinations is not None or (not own and len(request.placement.partitions) <= LINEAR_PARTITIONS):
         candidates.append(linear_candidate(request, combinations, silent, seed, weights.get("prices")))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
+    asked = strategy
     if minimise == "makespan" and strategy == "auto":
         strategy = "relay"
     chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
     report = report_strategies(request, candidates, network, chosen, weights, units)
+    if request.topology is not None:
+        report["hierarchy"] = report_hierarchy(
+            request, exact, network, asked, minimise=minimise, max_overhead=max_overhead
+        )
     if features is not None and rounds is not None:
         bits = None if rate is None else rate * 1e6
         report["costs"] = predicted_costs(report["strategies"], network, features + 1, rounds, bits)
@@ -176,6 +182,16 @@ def main(
     if plot_file is not None:
         plot_plan(report, plan.uplink_matrix != 0, plot_file, file.name)
     _print(report, format)
+
+
+def _check_needs(
+    rounds: int | None, features: int | None, rate: float | None, arrivals: float | None
+) -> None:
+    """UsageError if an option is given without one that it needs."""
+    if rounds is not None and features is None and arrivals is None:
+        raise UsageError("--rounds", "needs --features, the number of columns, or --arrivals", rounds)
+    if rate is not None and (rounds is None or features is None):
+        raise UsageError("--rate", "needs --rounds and --features", rate)
 
 
 def _print(report: PlanReport, format: str) -> None:

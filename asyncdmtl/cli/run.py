@@ -274,6 +274,8 @@ def _placement(
     if workers is not None or copies is not None:
         raise UsageError("--placement", "cannot be given with --workers or --copies", str(file))
     request = read_request(file)
+    if request.topology is not None:
+        raise UsageError(f"--placement {file}", "may have relays for `plan` only", [*request.topology.relays])
     placement = request.placement
     if set(placement.partitions) != set(dataset.ids):
         missing = [name for name in dataset.ids if name not in placement.partitions]

@@ -63,6 +63,8 @@ class Candidate:
         `c_k = 1`.
     unicast_costs : tuple of Fraction, length K
         The share of each worker in `unicast_cost`; empty if it is not known.
+    rates, copies : tuple of Fraction, length K
+        The uplink load of each worker, and its part of `unicast_load`; empty if they are not known.
     """
 
     strategy: str
@@ -76,6 +78,8 @@ class Candidate:
     uplink_cost: Fraction
     unicast_cost: Fraction
     unicast_costs: tuple[Fraction, ...] = ()
+    rates: tuple[Fraction, ...] = ()
+    copies: tuple[Fraction, ...] = ()
 
     def cost(self, network: Network) -> Fraction:
         """The cost of a round, uplink and downlink; a row of a multicast downlink costs 1."""
@@ -159,11 +163,8 @@ def compare(
         merged, found = _affordable_rates(coded, strategy, wishes)
         rates = [Fraction(count * merged.merged, found.subpackets) for count in found.rows]
         view = _VIEWS[strategy](placement, tasks, coded, helpers)
-        if silent:
-            bound = job_bound_with_silent_workers(placement, tasks, silent).load
-        else:
-            bound = job_bound(placement, tasks, at_server=strategy == "personal", helpers=helpers).load
         limits = view.limits
+        paid = tuple(Fraction(c * copies) for c, copies in zip(costs, view.copies, strict=True))
         if silent:
             limits = (
                 f"any {silent} may stay silent: uplink {sum(rates)} instead of {len(coded.holders)}; {limits}"
@@ -172,18 +173,29 @@ def compare(
             Candidate(
                 strategy,
                 sum(rates, Fraction(0)),
-                bound,
+                _uplink_bound(placement, tasks, strategy, silent, helpers),
                 Fraction(view.downlink),
                 Fraction(view.downlink_bound),
                 Fraction(sum(view.copies)),
                 found.subpackets,
                 limits,
                 sum((c * rate for c, rate in zip(costs, rates, strict=True)), Fraction(0)),
-                sum((c * copies for c, copies in zip(costs, view.copies, strict=True)), Fraction(0)),
-                tuple(Fraction(c * copies) for c, copies in zip(costs, view.copies, strict=True)),
+                sum(paid, Fraction(0)),
+                paid,
+                tuple(rates),
+                tuple(map(Fraction, view.copies)),
             )
         )
     return tuple(candidates)
+
+
+def _uplink_bound(
+    placement: Placement, tasks: Sequence[int], strategy: str, silent: int, helpers: Sequence[int]
+) -> Fraction:
+    """The job's bound on the uplink."""
+    if silent:
+        return job_bound_with_silent_workers(placement, tasks, silent).load
+    return job_bound(placement, tasks, at_server=strategy == "personal", helpers=helpers).load
 
 
 def _affordable_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:
@@ -288,7 +300,7 @@ def _sent(copies: list[int], helpers: Sequence[int]) -> list[int]:
 
 def _central(placement: Placement, tasks: Sequence[int], units: Units, helpers: Sequence[int]) -> _View:
     T = max(tasks) + 1
-    copies = _sent([T - _whole_tasks(stored, tasks) for stored in placement.stored], helpers)
+    copies = _sent([T - len(whole_tasks(stored, tasks)) for stored in placement.stored], helpers)
     neediest = copies.index(max(copies))
     limits = (
         f"uplink: the server needs every one of {len(units.holders)} {_kinds(units)}. "
@@ -335,8 +347,8 @@ def _range(counts: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def _whole_tasks(stored: Sequence[int], tasks: Sequence[int]) -> int:
-    """The number of tasks with all their partitions among `stored`."""
+def whole_tasks(stored: Collection[int], tasks: Sequence[int]) -> set[int]:
+    """The tasks with all their partitions among `stored`."""
     held = set(stored)
     broken = {task for n, task in enumerate(tasks) if n not in held}
-    return len(set(tasks) - broken)
+    return set(tasks) - broken

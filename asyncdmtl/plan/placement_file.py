@@ -1,15 +1,16 @@
-"""Placement files: a placement, and optional tables of tasks, prices, speeds of links, and wants."""
+"""Placement files: a placement, and optional tables of tasks, wants, relays, prices and speeds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.hierarchy.topology import Topology
 from asyncdmtl.plan.placement import Placement, natural_key, read_tables
 from asyncdmtl.plan.validation import rational, wants_of
 
@@ -30,6 +31,10 @@ class PlanRequest:
     wants : tuple of K words, or None
         From the table `wants`: "none" for a worker that only helps, "own" for one that wants the models of
         its own tasks, else "all".
+    topology : Topology, or None
+        The relays, and the workers and relays behind each, from the table `relays`.
+    relay_prices, relay_speeds : mapping of relay to Fraction, or None
+        The same of the relays' links; the tables have them if there are relays.
     """
 
     placement: Placement
@@ -38,6 +43,9 @@ class PlanRequest:
     prices: tuple[Fraction, ...] | None
     speeds: tuple[Fraction, ...] | None
     wants: tuple[str, ...] | None = None
+    topology: Topology | None = None
+    relay_prices: Mapping[str, Fraction] | None = None
+    relay_speeds: Mapping[str, Fraction] | None = None
 
 
 def read_request(path: str | Path) -> PlanRequest:
@@ -53,19 +61,32 @@ def read_request(path: str | Path) -> PlanRequest:
 
 def request_of(content: Mapping[str, Any], placement: Placement, path: str | Path) -> PlanRequest:
     """A placement with the other tables of a file, as `read_request`; errors name the file as `path`."""
-    known = {"workers", "partitions", "tasks", "prices", "speeds", "wants"}
+    known = {"workers", "partitions", "tasks", "prices", "speeds", "wants", "relays"}
     if unknown := sorted(set(content) - known):
         raise PlacementError(
             f"placement file {path}", f"may have {', '.join(sorted(known))}; unknown", unknown
         )
     task_names, tasks = _tasks(content.get("tasks"), placement, path)
+    topology = _topology(content.get("relays"), placement, path)
+    nodes = (*placement.workers, *(topology.relays if topology else ()))
+    kind = "workers and relays" if topology else "workers"
     prices, speeds = (
-        _numbers(content.get(key), placement, f"{key} in {path}") for key in ("prices", "speeds")
+        _numbers(content.get(key), nodes, kind, f"{key} in {path}") for key in ("prices", "speeds")
     )
     if speeds is not None and 0 in speeds:
         raise PlacementError(f"speeds in {path}", "must be more than 0", [str(speed) for speed in speeds])
     wants = _wants(content.get("wants"), placement, f"wants in {path}")
-    return PlanRequest(placement, task_names, tasks, prices, speeds, wants)
+    K = len(placement.workers)
+    return PlanRequest(
+        placement,
+        task_names,
+        tasks,
+        prices and prices[:K],
+        speeds and speeds[:K],
+        wants,
+        topology,
+        *(dict(zip(nodes[K:], table[K:], strict=True)) if table else None for table in (prices, speeds)),
+    )
 
 
 def weights_of(request: PlanRequest, minimise: str) -> dict[str, Any]:
@@ -87,6 +108,8 @@ def weights_of(request: PlanRequest, minimise: str) -> dict[str, Any]:
 def tables_of(request: PlanRequest, placement: Placement) -> dict[str, dict[str, Any]]:
     """The optional tables of a request, for writing a file with a `placement` of the same names."""
     tables: dict[str, dict[str, Any]] = {}
+    if request.topology is not None:
+        tables["relays"] = {relay: list(nodes) for relay, nodes in request.topology.relays.items()}
     if request.task_names != placement.partitions:
         tables["tasks"] = {name: [] for name in request.task_names}
         for partition, task in zip(placement.partitions, request.tasks, strict=True):
@@ -94,6 +117,9 @@ def tables_of(request: PlanRequest, placement: Placement) -> dict[str, dict[str,
     for name, values in (("prices", request.prices), ("speeds", request.speeds), ("wants", request.wants)):
         if values is not None:
             tables[name] = dict(zip(placement.workers, map(str, values), strict=True))
+    for name, others in (("prices", request.relay_prices), ("speeds", request.relay_speeds)):
+        if others:
+            tables[name] |= {relay: str(value) for relay, value in others.items()}
     return tables
 
 
@@ -102,7 +128,7 @@ def write_placement(
 ) -> None:
     """Write a file that `Placement.read` reads: JSON if `path` ends in .json, else TOML.
 
-    `tables` of tasks, prices, speeds or wants are written beside it; `read_request` reads them.
+    `tables` of tasks, prices, speeds, wants or relays are written beside it; `read_request` reads them.
 
     Raises
     ------
@@ -155,7 +181,7 @@ def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placeme
     for partition in placement.partitions:
         if partition in owners:
             of_tasks.setdefault(owners[partition], []).append(partition)
-    kept = {name: table for name, table in content.items() if name in ("prices", "speeds", "wants")}
+    kept = {name: table for name, table in content.items() if name in ("prices", "speeds", "wants", "relays")}
     ordered = {"partitions": list(placement.partitions), "workers": placement.as_dict(), "tasks": of_tasks}
     _write(path, {**ordered, **kept}, "--declare")
     return placement
@@ -216,13 +242,23 @@ def _wants(table: Any, placement: Placement, what: str) -> tuple[str, ...] | Non
         raise PlacementError(what, error.rule, error.value) from error
 
 
-def _numbers(table: Any, placement: Placement, what: str) -> tuple[Fraction, ...] | None:
+def _topology(table: Any, placement: Placement, path: str | Path) -> Topology | None:
     if table is None:
         return None
-    if not isinstance(table, Mapping) or set(table) != set(placement.workers):
-        raise PlacementError(what, f"must be a table of the workers {', '.join(placement.workers)}", table)
+    try:
+        return Topology(placement, table)
+    except PlacementError as error:
+        raise PlacementError(f"placement file {path}: {error.argument}", error.rule, error.value) from error
+
+
+def _numbers(table: Any, nodes: Sequence[str], kind: str, what: str) -> tuple[Fraction, ...] | None:
+    """One number for each of the nodes, which are of this `kind`."""
+    if table is None:
+        return None
+    if not isinstance(table, Mapping) or set(table) != set(nodes):
+        raise PlacementError(what, f"must be a table of the {kind} {', '.join(nodes)}", table)
     values = []
-    for worker in placement.workers:
+    for worker in nodes:
         try:
             values.append(rational(f"{what}: {worker}", table[worker]))
         except UsageError as error:

@@ -13,6 +13,7 @@ from asyncdmtl.learning.updates import ROUND_COST
 from asyncdmtl.plan.units import sum_name
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.delay_report import delay_table
+from asyncdmtl.report.hierarchy_tables import show_hierarchy
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
 from asyncdmtl.report.units import counted, human_bytes
@@ -68,6 +69,8 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
             f"A relay's uplink takes at least {report['time_bound']}, the time of what only {slowest} hold."
         )
     console.print(_verdict(report))
+    if "hierarchy" in report:
+        show_hierarchy(report["hierarchy"], report["network"], console)
     if "costs" in report:
         console.print(cost_table(report["costs"], report["strategy"]))
     if "delays" in report:

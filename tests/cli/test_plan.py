@@ -149,3 +149,35 @@ def test_loads_become_megabytes_and_seconds() -> None:
     assert "beside uncoded" in plan(CYCLIC, "--features", "99", "--rounds", "10").stdout
     assert "--rounds needs --features" in str(plan(CYCLIC, "--rounds", "10").exception)
     assert "--rate needs --rounds" in str(plan(CYCLIC, "--rate", "10").exception)
+
+
+RELAYS = (
+    '[workers]\na1 = ["p0", "p1", "p2"]\na2 = ["p3", "p4"]\nb1 = ["p2", "p3", "p5"]\nb2 = ["p0", "p1"]\n'
+    'c1 = ["p5", "p4"]\n[relays]\nA = ["a1", "a2"]\nB = ["b1", "b2"]\n'
+)
+
+
+def test_relays_are_shown_beside_a_star(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    file.write_text(RELAYS)
+    found = explained(str(file), "--strategy", "relay")["hierarchy"]
+    server = found["levels"][0]
+    assert [server[key] for key in ("uplink_load", "uplink_bound", "downlink_load")] == ["4", "4", "4"]
+    links = {link["node"]: link for link in found["links"]}
+    assert (links["A"]["up"], links["A"]["down"], links["A"]["star_down"]) == ("2", "1", "7")
+    text = " ".join(plan(str(file), "--strategy", "relay").stdout.split())
+    assert "Vectors a round on the links to the server: 10 with relays, 23 in a star (57% less)." in text
+    assert "With a table speeds of workers and relays" in text
+
+
+def test_relays_pay_on_thin_links_only(tmp_path: Path) -> None:
+    file = tmp_path / "p.toml"
+    for thin, verdict in ((1, "Relays pay"), (100, "Relays do not pay")):
+        workers = "".join(f"{name} = 10\n" for name in ("a1", "a2", "b1", "b2", "c1"))
+        file.write_text(f"{RELAYS}[speeds]\n{workers}A = {thin}\nB = {thin}\n")
+        assert verdict in plan(str(file)).stdout
+    # The uplink of the site that sends most is what counts.
+    found = explained(str(file), "--minimise", "makespan", "--strategy", "relay")["hierarchy"]
+    assert found["times"]["relays"] == "7/10"
+    refused = plan(str(file), "--silent", "1")
+    assert "--silent cannot be given where FILE has relays" in str(refused.exception)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncdmtl.errors import PlacementError, UsageError
+from asyncdmtl.plan.hierarchy.topology import Topology
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import declare_worker, read_request, tables_of, weights_of, write_placement
 
@@ -51,6 +52,8 @@ def test_partitions_are_tasks_of_their_own_unless_said_otherwise(tmp_path: Path)
         ("[wants]\nc = 'none'\n", "wants .* unknown, got \\['c'\\]"),
         ("[wants]\na = 'some'\n", "wants .* must be all, own or none"),
         ("[wants]\na = 'none'\nb = 'none'\n", "wants .* at least one worker"),
+        ("[relays]\nr = ['c']\n", "relay 'r' must name workers and relays; unknown, got \\['c'\\]"),
+        ("[relays]\nr = ['b']\n[speeds]\na = 1\nb = 2\n", "table of the workers and relays a, b, r"),
         ("wants = 3\n", "wants .* table of workers"),
     ],
 )
@@ -92,10 +95,16 @@ def test_sites_declare_themselves_one_after_the_other(tmp_path: Path, name: str)
 def test_tables_are_written_and_read_back(tmp_path: Path, name: str) -> None:
     file = tmp_path / "p.toml"
     file.write_text(
-        WORKERS + '[tasks]\nt = ["y"]\nu = ["z", "x"]\n[prices]\na = 1\nb = "1/3"\n[wants]\nb = "none"\n'
+        WORKERS
+        + '[tasks]\nt = ["y"]\nu = ["z", "x"]\n[prices]\na = 1\nb = "1/3"\nr = 2\n[wants]\nb = "none"\n'
+        + '[relays]\nr = ["a", "b"]\n'
     )
     request = read_request(file)
     assert request.wants == ("all", "none")
+    assert request.topology == Topology(request.placement, {"r": ["a", "b"]})
+    assert request.prices == (Fraction(1), Fraction(1, 3))
+    assert request.relay_prices == {"r": Fraction(2)}
+    assert request.relay_speeds is None
     write_placement(request.placement, tmp_path / name, tables_of(request, request.placement))
     assert read_request(tmp_path / name) == request
     assert weights_of(request, "load") == {}
