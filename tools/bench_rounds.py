@@ -4,10 +4,11 @@
 
 Every set is a table with a task for each group of rows. `asyncdmtl run` chooses the coupling and λ and trains
 with five worker processes. Then each coupling, with the λ that a cross-validation gives it, is trained by
-each kind of update, and the rounds are counted until the objective is within 1e-6 of the minimum. Before a
-figure counts, the minimum is compared with that of another solver (`rounds_reference`). Bytes are those of
-the ledger. Seconds are those of a whole command, and of the processors for all its processes. The school data
-are measured by the command only, as the other solver takes minutes for them.
+each kind of update, and the rounds are counted until the objective is within 1e-6 of the minimum; with
+updates "model" for several numbers of local epochs. Before a figure counts, the minimum is compared with that
+of another solver (`rounds_reference`). Bytes are those of the ledger. Seconds are those of a whole command,
+and of the processors for all its processes. The school data are measured by the command only, as the other
+solver takes minutes for them.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ NEAR = 1e-6
 
 # The most rounds of a training.
 ROUNDS = 5000
+
+# The numbers of local epochs that are measured.
+EPOCHS = 5, 20, 200
 
 
 class Source(NamedTuple):
@@ -104,7 +108,8 @@ COMMAND_HEAD = (
 
 UPDATE_HEAD = (
     "set", "coupling, λ", "gradient", "quasi-newton", "gradient ÷ quasi-newton", "newton",
-    "MB: gradient, quasi-newton, newton, statistics", "predicted cheapest", "two solvers differ by",
+    "MB: gradient, quasi-newton, newton, statistics", *(f"model, {epochs} epochs" for epochs in EPOCHS),
+    "predicted cheapest", "two solvers differ by",
 )  # fmt: skip
 
 
@@ -166,6 +171,10 @@ def by_update(
     }
     if exact == "statistics":
         counts["statistics"] = 1
+    by_epochs = [
+        rounds_to(partitions, replace(settings, update="model", epochs=epochs, rounds=ROUNDS), value)
+        for epochs in EPOCHS
+    ]
     megabytes = {
         update: rounds * bytes_a_round(partitions, replace(settings, update=update)) / 1e6
         for update, rounds in counts.items()
@@ -177,8 +186,8 @@ def by_update(
     judged = auto.update if auto.update == best else f"{auto.update}, but {best} was"
     row = (
         name, f"{coupling}, {chosen.strength:.3g}", str(counts["gradient"]), str(counts["quasi-newton"]),
-        f"{counts['gradient'] / counts['quasi-newton']:.1f}", str(counts["newton"]), costs, judged,
-        f"{value / other - 1.0:.0e}",
+        f"{counts['gradient'] / counts['quasi-newton']:.1f}", str(counts["newton"]), costs,
+        *map(str, by_epochs), judged, f"{value / other - 1.0:.0e}",
     )  # fmt: skip
     return row, value / other - 1.0
 

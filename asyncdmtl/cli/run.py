@@ -31,7 +31,8 @@ from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.learning.metrics import metrics_for
 from asyncdmtl.learning.selection import select_strength
-from asyncdmtl.learning.settings import AUTO, FEW_COUPLINGS, Settings
+from asyncdmtl.learning.settings import AUTO, FEW_COUPLINGS, Choice, Settings
+from asyncdmtl.learning.statistics_selection import Selection
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.updates import chooses_across
 from asyncdmtl.net.addresses import parse_address
@@ -213,37 +214,45 @@ def _prepare(loaded: loading.Loaded, given: dict[str, Any]) -> tuple[Settings, l
     open_ = loading.is_table(given["data"]) and given["coupling"] is None
     rows, features = min(p.rows for p in prepared.partitions), prepared.partitions[0].features
     personal = given["strategy"] == "personal" and settings.loss != "squared"
+    both = open_ and given["intercept"] is None and settings.intercept == "free"
     if chooses_across(settings, features, rows, len(prepared.tasks)) and not personal:
         # A run with statistics or Newton's steps chooses λ, and the coupling, itself, in its rounds.
-        kind = AUTO if open_ and given["intercept"] is None and settings.has_intercept else settings.intercept
+        kind = AUTO if both else settings.intercept
         coupling = AUTO if open_ else settings.coupling
         return replace(settings, coupling=coupling, intercept=kind, strength=None), prepared
     couplings: Sequence[str] = (settings.coupling,)
     if open_ and len(prepared.tasks) > 1:
         couplings = FEW_COUPLINGS
-    return _cross_validated(settings, prepared, couplings), prepared
+    return _cross_validated(settings, prepared, couplings, both=both), prepared
 
 
-def _cross_validated(settings: Settings, prepared: loading.Prepared, couplings: Sequence[str]) -> Settings:
-    """The settings with the coupling and the λ of least held-out loss, which are also printed on stderr."""
+def _cross_validated(
+    settings: Settings, prepared: loading.Prepared, couplings: Sequence[str], *, both: bool
+) -> Settings:
+    """The settings with the coupling and the λ of least held-out loss, which are also printed on stderr.
+
+    If `both`, the best coupling is tried with a penalised intercept too, as in a run that chooses.
+    """
     # No other process makes these fits, so that their last bits matter to none.
     fits = replace(settings, rounds=min(settings.rounds, FIT_ROUNDS), arithmetic="fast")
     with RunProgress(None) as progress:
-        selections = {
-            coupling: select_strength(
-                prepared.partitions,
-                replace(fits, coupling=coupling),
-                folds=FOLDS,
-                on_strength=progress.note_strength,
-            )
-            for coupling in couplings
-        }
-    coupling, selection = min(selections.items(), key=lambda item: item[1].loss)
+
+        def tried(choice: Choice) -> Selection:
+            own = replace(fits, coupling=choice.coupling, intercept=choice.intercept)
+            return select_strength(prepared.partitions, own, folds=FOLDS, on_strength=progress.note_strength)
+
+        found = {choice: tried(choice) for choice in (Choice(c, settings.intercept) for c in couplings)}
+        if both:
+            leading = min(found, key=lambda choice: found[choice].loss)
+            second = Choice(leading.coupling, "penalised")
+            found[second] = tried(second)
+    (coupling, intercept), selection = min(found.items(), key=lambda item: item[1].loss)
     if len(selection.strengths) > 1:
         named = f"coupling {coupling}, " if len(couplings) > 1 else ""
+        named += f"{intercept} intercept, " if both else ""
         words = f"{named}λ = {selection.strength:.4g}, by cross-validation ({FOLDS} folds)"
         click.echo(words, err=True)
-    return replace(settings, coupling=coupling, strength=selection.strength)
+    return replace(settings, coupling=coupling, intercept=intercept, strength=selection.strength)
 
 
 def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:

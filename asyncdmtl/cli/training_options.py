@@ -74,7 +74,7 @@ training_options = together(
         type=click.Choice((*COUPLINGS, AUTO)),
         show_default="that of the recipe; for files, run chooses it with λ",
         help="What ties the tasks' models together. auto: cross-validation across the sites chooses one, "
-        f"with λ: {', '.join(AUTO_COUPLINGS)} (with either intercept for squared loss); "
+        f"with λ: {', '.join(AUTO_COUPLINGS)} (the best of them also with a penalised intercept); "
         f"{', '.join(FEW_COUPLINGS)} where updates do not tell of all.",
     ),
     click.option(

@@ -176,11 +176,7 @@ class CodedMultiTask(Results, ClusterParameter):
 
     def _train(self, frames: TaskFrames, targets: Sequence[Target]) -> tuple[Floats, Floats]:
         """Train, set the fitted attributes of the run, and return coefficients and intercepts by target."""
-        settings = self._settings(self._edges(frames.names))
-        partitions = sorted(frames.partitions(targets), key=lambda partition: natural_key(partition.id))
-        if settings.learner:
-            check_learner(partitions, settings)
-        settings = self._choose(frames, partitions, settings)
+        frames, partitions, settings = self._choose(frames, targets)
         record, models = self._run(settings, partitions)
         self.strength_ = record.settings.strength or 0.0
         self.n_iter_ = len(record.rounds)
@@ -193,6 +189,14 @@ class CodedMultiTask(Results, ClusterParameter):
         self.plan_ = replace(record.plan)
         _warn(record)
         return frames.models_as_given(models, targets)
+
+    def _prepared(self, frames: TaskFrames, targets: Sequence[Target]) -> tuple[list[Partition], Settings]:
+        """The partitions of all targets, and the settings for them, as far as they are given."""
+        settings = replace(self._settings(self._edges(frames.names)), intercept=frames.intercept)
+        partitions = sorted(frames.partitions(targets), key=lambda partition: natural_key(partition.id))
+        if settings.learner:
+            check_learner(partitions, settings)
+        return partitions, settings
 
     def _edges(self, names: Mapping[Hashable, str]) -> list[tuple[str, str, float]]:
         """The edges of the graph, with tasks by the names that they have in the run."""
@@ -222,12 +226,15 @@ class CodedMultiTask(Results, ClusterParameter):
             seed=_seed(self.random_state),
         )
 
-    def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
-        """The settings to train with: those given, with the default λ if `strength` is None."""
+    def _choose(
+        self, frames: TaskFrames, targets: Sequence[Target]
+    ) -> tuple[TaskFrames, Sequence[Partition], Settings]:
+        """The frames, partitions and settings to train with; the default λ, if `strength` is None."""
+        partitions, settings = self._prepared(frames, targets)
         if self._strength_is_open and not is_remote(self.cluster):
             strength = DEFAULT_SHARE * critical_strength(partitions, settings)
             settings = replace(settings, strength=strength)
-        return settings
+        return frames, partitions, settings
 
     @property
     def _strength_is_open(self) -> bool:

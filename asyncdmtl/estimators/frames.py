@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,8 @@ class TaskFrames:
         The tasks, in natural order of the texts.
     rows : tuple of int arrays
         The rows of each task, ascending.
+    intercept : str
+        The kind of intercept, a name in `settings.INTERCEPTS`.
 
     Raises
     ------
@@ -83,6 +86,7 @@ class TaskFrames:
         codes = np.array([position[label] for label in labels])
         order = np.argsort(codes, kind="stable")
         self.rows = tuple(np.split(order, np.searchsorted(codes[order], np.arange(1, T))))
+        self.intercept = intercept
         self._free = intercept == "free" and centred
         self._site = f"{site}/" if site else ""
         self._loss = loss
@@ -93,9 +97,16 @@ class TaskFrames:
         if self._free:
             for t in range(T):
                 self._means[t] = np.average(X[self.rows[t]], axis=0, weights=self._weights_of(t))
-        # The shift of each model's intercept by centring, by the name of the target.
-        self._offsets: dict[str, float] = {}
-        self._t_of: dict[str, int] = {}
+        # The task of each target and the shift of its model's intercept by centring, by the target's name.
+        self._targets: dict[str, tuple[int, float]] = {}
+
+    def with_intercept(self, intercept: str) -> TaskFrames:
+        """The same rows for another kind of intercept: without centring, unless it is free."""
+        made = copy(self)
+        made.intercept, made._targets = intercept, {}
+        if intercept != "free":
+            made._free, made._means = False, np.zeros_like(self._means)
+        return made
 
     @property
     def weights(self) -> Floats | None:
@@ -110,9 +121,9 @@ class TaskFrames:
         """The partitions of all targets. Rows are dealt to the parts of a task in turn."""
         made = []
         for target in targets:
-            if target.name in self._t_of:
+            if target.name in self._targets:
                 raise DataError("tasks and classes", "must differ in their text; twice", target.name)
-            self._t_of[target.name] = target.t
+            self._targets[target.name] = target.t, 0.0
             made += self._cut(target)
         return made
 
@@ -123,7 +134,8 @@ class TaskFrames:
         coef = models.coef_[chosen].astype(np.float64) / self._scale
         intercept = models.intercept_[chosen].astype(np.float64)
         for i, target in enumerate(targets):
-            intercept[i] += self._offsets.get(target.name, 0.0) - dot(coef[i], self._means[target.t])
+            _, offset = self._targets.get(target.name, (target.t, 0.0))
+            intercept[i] += offset - dot(coef[i], self._means[target.t])
         return coef, intercept
 
     def _cut(self, target: Target) -> list[Partition]:
@@ -132,7 +144,7 @@ class TaskFrames:
             # Without features, the best intercept is the mean under squared loss, and close to the median
             # under Huber's.
             mean = float(np.average(y, weights=weights) if self._loss == "squared" else np.median(y))
-            self._offsets[target.name] = mean
+            self._targets[target.name] = target.t, mean
             y = y - mean
         P = min(self._parts, len(rows))
         return [

@@ -23,7 +23,7 @@ from asyncdmtl.estimators.frames import Target, TaskFrames
 from asyncdmtl.estimators.running import is_remote
 from asyncdmtl.learning.losses import predictions_of
 from asyncdmtl.learning.selection import select_strength
-from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.settings import AUTO, Settings
 from asyncdmtl.learning.statistics_selection import Selection
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.server.records import RunRecord
@@ -133,18 +133,40 @@ class _CrossValidated:
     def _strength_is_open(self) -> bool:
         return self._is_away
 
-    def _choose(self, frames: TaskFrames, partitions: Sequence[Partition], settings: Settings) -> Settings:
+    @property
+    def _intercept(self) -> str:
+        if self.fit_intercept != AUTO:  # type: ignore[attr-defined]
+            return str(super()._intercept)  # type: ignore[misc]
+        if self._is_away:
+            rule = "must not be auto with a server elsewhere, which knows the kind of intercept"
+            raise UsageError("fit_intercept", rule, AUTO)
+        return "free"
+
+    def _choose(
+        self, frames: TaskFrames, targets: Sequence[Target]
+    ) -> tuple[TaskFrames, Sequence[Partition], Settings]:
         counts = [len(rows) for rows in frames.rows]
         if max(counts) < 2:
             rule = f"with n_samples = {sum(counts)} must include a task of two rows, to hold one out; rows"
             raise DataError("tasks", rule, counts)
         if self._is_away:
             # The run chooses, from the rows of all sites.
-            return replace(settings, strength=None, folds=plain(self.cv))
-        selection = select_strength(partitions, settings, strengths=self.strengths, folds=plain(self.cv))
+            partitions, settings = self._prepared(frames, targets)  # type: ignore[attr-defined]
+            self.fit_intercept_ = self.fit_intercept  # type: ignore[attr-defined]
+            return frames, partitions, replace(settings, strength=None, folds=plain(self.cv))
+        auto = self.fit_intercept == AUTO  # type: ignore[attr-defined]
+        tried = [frames, frames.with_intercept("penalised")] if auto else [frames]
+        found = []
+        for own in tried:
+            partitions, settings = self._prepared(own, targets)  # type: ignore[attr-defined]
+            selection = select_strength(partitions, settings, strengths=self.strengths, folds=plain(self.cv))
+            found.append((selection, partitions, settings))
+        at = min(range(len(found)), key=lambda i: found[i][0].loss)
+        selection, partitions, settings = found[at]
+        self.fit_intercept_ = (True, "penalised")[at] if auto else self.fit_intercept  # type: ignore[attr-defined]
         self.strength_ = selection.strength
         self.cv_results_ = _results(selection)
-        return replace(settings, strength=selection.strength)
+        return tried[at], partitions, replace(settings, strength=selection.strength)
 
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         record, models = super()._run(settings, partitions)  # type: ignore[misc]
@@ -322,6 +344,8 @@ class CodedMultiTaskRegressorCV(_CrossValidated, _Regressor):
         The values of λ to try; None takes a path that falls from the critical strength.
     cv : int
         Folds. The rows of each task are dealt to them at random, by `random_state`.
+    fit_intercept : bool, "penalised" or "auto"
+        "auto" tries free and penalised intercepts, each with its own path of λ.
     all others
         As in `CodedMultiTaskRegressor`.
 
@@ -332,6 +356,8 @@ class CodedMultiTaskRegressorCV(_CrossValidated, _Regressor):
     cv_results_ : dict of arrays, one value for each λ that was tried
         "param_strength", "split0_test_loss", …, "mean_test_loss", "std_test_loss", "rank_test_loss"; the loss
         of a row, averaged over the held-out rows of each task, then over tasks.
+    fit_intercept_ : bool or "penalised"
+        `fit_intercept`, or the kind of less held-out loss if that is "auto"; `cv_results_` are those with it.
     all others
         As in `CodedMultiTaskRegressor`.
     """
@@ -343,14 +369,14 @@ class CodedMultiTaskClassifierCV(_CrossValidated, _Classifier):
 
     Parameters
     ----------
-    strengths, cv
+    strengths, cv, fit_intercept
         As in `CodedMultiTaskRegressorCV`. In each task, folds have the two classes in equal shares.
     all others
         As in `CodedMultiTaskClassifier`.
 
     Attributes
     ----------
-    strength_, cv_results_
+    strength_, cv_results_, fit_intercept_
         As in `CodedMultiTaskRegressorCV`.
     all others
         As in `CodedMultiTaskClassifier`.

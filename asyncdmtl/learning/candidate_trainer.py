@@ -6,12 +6,18 @@ first round (`curvature.at_intercepts`), and the next round tells them under oth
 candidate descends by itself (`descent`), and each round tells its loss on the rows that its fold holds out.
 The run ends when the candidates of all folds are near their optima, and the candidate of all rows under the
 best coupling and λ is as near as the run's tolerance asks.
+
+If the run chooses the intercept too, the best coupling is also tried with a penalised one: from the third
+round on there are candidates of it, which begin at the models of those with a free intercept. They begin
+again if another coupling becomes the best. Nothing is fixed for them: the coupling determines the intercept
+of a task of one class, which has no best one if it is free. Both kinds are judged by the same held-out rows
+of all tasks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,15 +27,14 @@ from asyncdmtl.arithmetic.elementary import log, log1p, softplus
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.learning.candidates import CandidatesWire, Told, descent_numbers, strengths_of
+from asyncdmtl.learning.candidate_paths import CandidatePaths
+from asyncdmtl.learning.candidates import CandidatesWire, Told, descent_numbers
 from asyncdmtl.learning.comparison import Comparison
-from asyncdmtl.learning.couplings.base import Coupling
 from asyncdmtl.learning.curvature import at_intercepts, log_means
 from asyncdmtl.learning.descent import Descent
 from asyncdmtl.learning.newton_trainer import NEAR, NewtonTrainer
 from asyncdmtl.learning.outcome import Outcome, outcome_numbers, packed, unpacked
 from asyncdmtl.learning.problem import Problem
-from asyncdmtl.learning.statistics_selection import Selection, path_from
 from asyncdmtl.learning.step import Columns
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer, models_of_kinds
@@ -44,8 +49,9 @@ _REST = 1e-5
 # steps, and need not be near their optima.
 _HOPELESS, _ROUNDS = 1.1, 6
 
-# The mean loss of a task, under squared hinge loss, that counts as 0.
-_NOTHING = 1e-9
+# The steps after which candidates with a penalised intercept begin: held-out losses then tell which coupling
+# is likely to be the best.
+_TRIED_TOO = 2
 
 # A gradient of a free intercept at 0 that is as large as this share of the largest there can be: one class.
 _ONE_CLASS = 1.0 - 1e-9
@@ -63,8 +69,7 @@ class CandidateTrainer(NewtonTrainer):
         T, d = len(problem.tasks), problem.d
         shape = wire.paths, wire.folds + 1, T, d
         self._models = np.zeros(shape)
-        # The first λ of each coupling's path; NaN as long as there is none.
-        self._first = np.full(len(problem.couplings), np.nan)
+        self._paths = CandidatePaths(problem)
         # Free intercepts that do not change, see `Problem.fixed`; NaN where they do.
         self._fixed = np.full(shape[1:3], np.nan)
         # Mean losses of the rows that each fold holds out, at the best models.
@@ -82,10 +87,17 @@ class CandidateTrainer(NewtonTrainer):
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
         """Write what partitions tell, see `Trainer.packed_updates`."""
-        near = [descent.near(NEAR) for descent in self._descents]
-        sharp = np.array(near) if near else np.zeros(self._models.shape[:2], np.bool_)
+        sharp = np.zeros(self._models.shape[:2], np.bool_)
+        for p, descent in enumerate(self._descents):
+            sharp[p] = descent.near(NEAR)
         self._local.candidates = self._models, sharp
+        self._local.fixes = self._fixes
         return Trainer.packed_updates(self, out)
+
+    def losses(self) -> Floats:
+        """The losses at the models, see `Trainer.losses`."""
+        self._local.fixes = self._fixes
+        return super().losses()
 
     def step(self, Z: Columns | Vectors | Sequence[Vectors]) -> None:
         """Take a step with each candidate, and see which is the best now.
@@ -111,6 +123,8 @@ class CandidateTrainer(NewtonTrainer):
         if self._comparison is not None:
             self._comparison.take(self._wire.comparison(vectors))
         if self._iterate.steps == 0 and self.problem.d > self.problem.coupled:
+            if self._paths.tries_second:
+                self._paths.begin(1, told.gradients[0, 0])
             self._place_intercepts(told)
             if self.problem.settings.loss != "logistic":
                 self.move(self._models[0, 0])
@@ -119,33 +133,39 @@ class CandidateTrainer(NewtonTrainer):
             told = _at_intercepts(told, self._fixed)
         if not self._descents:
             self._set_out(told)
-        free = np.isnan(self._fixed)
-        losses, gradients = told.losses * free, told.gradients * free[..., None]
+        if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
+            told = self._followed(told)
         held, hopeful = _held_out(told), self._hopeful()
         for p, descent in enumerate(self._descents):
+            free = np.isnan(descent.fixed)
             rest = np.full(len(free), _REST if hopeful[p] else 1.0)
             if p == self._best:
                 rest[0] = self.problem.settings.tolerance
+            losses, gradients = told.losses[p] * free, told.gradients[p] * free[..., None]
             H = told.H[p] * free[..., None, None]
-            self._models[p], better = descent.step(self._models[p], losses[p], gradients[p], H, rest)
+            self._models[p], better = descent.step(self._models[p], losses, gradients, H, rest)
             self._held[p] = np.where(better[1:], held[p], self._held[p])
         self._choose()
+        best = self._descents[self._best]
+        free = np.isnan(best.fixed[0])[:, None]
         self.zeros.note(
-            self.W,
-            lambda: gradients[self._best, 0, :, : self.problem.coupled],
-            self._descents[self._best].coupling,
+            self.W, lambda: (told.gradients[self._best, 0] * free)[:, : best.coupled], best.coupling
         )
 
     def penalty(self) -> float:
         """`λ R(W)`."""
-        coupling = self._descents[self._best].coupling if self._descents else self.problem.coupling
-        return coupling.penalty(self.W.astype(np.float64)[:, : self.problem.coupled])
+        if not self._descents:
+            return self.problem.coupling.penalty(self.W.astype(np.float64)[:, : self.problem.coupled])
+        best = self._descents[self._best]
+        return best.coupling.penalty(self.W.astype(np.float64)[:, : best.coupled])
 
     def state_parts(self) -> list[Bytes]:
         """The parts of what another process needs to continue from here, `problem.state_bytes` bytes."""
         told = packed(self.outcome, self.problem.settings)
-        own = [told, self._first, np.array([float(self._best)]), self._models, self._held, self._fixed]
-        descents = [descent.state() for descent in self._descents] or [self._nothing()]
+        best = np.array([float(self._best)])
+        own = [told, self._paths.state(), best, self._models, self._held, self._fixed]
+        descents = [descent.state() for descent in self._descents]
+        descents.append(self._nothing()[sum(map(len, descents)) :])
         compared = [] if self._comparison is None else [self._comparison.state()]
         flat = np.concatenate([np.ravel(part) for part in (*own, *descents, *compared)])
         return [*Trainer.state_parts(self), flat.view(np.uint8)]
@@ -154,21 +174,21 @@ class CandidateTrainer(NewtonTrainer):
         """Continue from what `state` returned; UsageError if it has another size or numbers out of range."""
         told, flat = np.split(self._numbers_of(state), [outcome_numbers(self.problem.settings)])
         outcome = unpacked(told, self.problem.settings)
-        sizes = [len(self._first), 1, self._models.size, self._held.size, self._fixed.size]
-        first, best, models, held, fixed, rest = np.split(flat, np.cumsum(sizes))
+        sizes = [len(self._paths.state()), 1, self._models.size, self._held.size, self._fixed.size]
+        paths, best, models, held, fixed, rest = np.split(flat, np.cumsum(sizes))
         rest, compared = np.split(rest, [len(self._nothing())])
-        if not (np.isfinite(models).all() and best[0] in range(self._wire.paths)):
+        self._paths.restore(paths)
+        candidates = max((path.places.stop for path in self._paths.known()), default=1)
+        if not (np.isfinite(models).all() and best[0] in range(candidates)):
             raise UsageError("state", "must be finite and in range", "not a number")
-        if not (np.isnan(first).all() or (np.isfinite(first) & (first >= 0.0)).all()):
-            raise UsageError("state", "must have strengths that are at least 0", first.tolist())
         self.outcome = outcome
-        self._first, self._best = first.copy(), int(best[0])
+        self._best = int(best[0])
         self._models, self._held = (
             models.reshape(self._models.shape).copy(),
             held.reshape(self._held.shape).copy(),
         )
         self._fixed = fixed.reshape(self._fixed.shape).copy()
-        self._descents = [] if np.isnan(first).any() else list(self._made())
+        self._descents = self._paths.descents(self._shape, self._fixed)
         for descent, numbers in zip(self._descents, np.split(rest, self._wire.paths), strict=False):
             descent.restore(numbers)
         if self._comparison is not None:
@@ -206,67 +226,56 @@ class CandidateTrainer(NewtonTrainer):
             raise DataError("partitions", "need a task of two rows to choose λ by cross-validation", 1)
         free = np.isnan(self._fixed[0])
         gradients = told.gradients[0, 0, :, : self.problem.coupled] * free[:, None]
-        smoothness = 1.0 / self.problem.step_lengths[0]
-        self._first = np.array(
-            [coupling.critical_strength(gradients, smoothness) for _, coupling in self.problem.couplings]
-        )
-        self._descents = list(self._made())
+        self._paths.begin(0, gradients)
+        self._descents = self._paths.descents(self._shape, self._fixed)
 
-    def _made(self) -> Iterator[Descent]:
-        shape = self._models.shape[1], self._models.shape[2], self._models.shape[3]
-        for name, strength in self._candidates():
-            coupling = self.problem.make_coupling(name, strength)
-            yield Descent(coupling, shape, self.problem.coupled, self._fixed, self._floor(coupling))
+    def _followed(self, told: Told) -> Told:
+        """Begin to try the best coupling with a penalised intercept, and what is told at its models then."""
+        sources = self._paths.follow(self._held)
+        if sources is None:
+            return told
+        candidates = slice(0, len(sources))
+        self._models[candidates], self._held[candidates] = self._models[sources], self._held[sources]
+        made = self._paths.descents(self._shape, self._fixed)
+        kept = sources.max() + 1
+        self._descents = [*self._descents[:kept], *made[kept:]]
+        return Told(told.shares, *(part[sources] for part in told[1:]))
 
-    def _floor(self, coupling: Coupling) -> float:
-        """The objective that is low enough, whatever the least is: it may be 0 for separated rows."""
-        hinge = self.problem.settings.loss == "squared_hinge"
-        return _NOTHING * len(self.problem.tasks) if hinge else self.problem.separation(coupling)
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        _, K, T, d = self._models.shape
+        return K, T, d
 
-    def _candidates(self) -> Iterator[tuple[str, float]]:
-        """Coupling and λ of each path, in order."""
-        for (name, _), first in zip(self.problem.couplings, self._first.tolist(), strict=True):
-            count = strengths_of(name)
-            path = (list(path_from(first)) * count)[:count]
-            yield from ((name, strength) for strength in path)
+    @property
+    def _fixes(self) -> bool:
+        """Whether intercepts of the best candidate are fixed for tasks of one class."""
+        return not self._descents or self._descents[self._best].coupled < self.problem.d
 
     def _hopeful(self) -> NDArray[np.bool_]:
         """Which paths (P,) may still be the best."""
         if self._iterate.steps < _ROUNDS:
-            return np.ones(len(self._held), np.bool_)
-        known = self._held[:, ~np.isnan(self._held[0])]
+            return np.ones(len(self._descents), np.bool_)
+        known = self._held[: len(self._descents), ~np.isnan(self._held[0])]
         hopeful: NDArray[np.bool_] = total(known, 1) <= _HOPELESS * total(known, 1).min(initial=math.inf)
         return hopeful
 
     def _choose(self) -> None:
         """Take the models of all rows under the best coupling and λ."""
-        candidates = list(self._candidates())
-        selections, begin = {}, 0
-        for name, _ in self.problem.couplings:
-            part = slice(begin, begin + strengths_of(name))
-            begin = part.stop
-            strengths = np.array([strength for _, strength in candidates[part]])
-            losses = self._held[part]
-            if np.isnan(losses).all():
-                losses = np.zeros_like(losses)
-            found = Selection(0.0, strengths, losses)
-            at = int(np.argmin(found.means))
-            selections[name] = Selection(float(strengths[at]), strengths, losses)
-        name = min(selections, key=lambda each: selections[each].loss)
-        self._best = candidates.index((name, selections[name].strength))
+        self._best, choice, selections = self._paths.selected(self._held)
         descent = self._descents[self._best]
         gap = float(descent.promised[0] + descent.gap[0])
         near = np.array([each.near(_ENOUGH)[1:].all() for each in self._descents])
         ended = near[self._hopeful()].all() and (self._comparison is None or self._comparison.near)
-        low = descent.objective[0] <= self._floor(descent.coupling)
+        ended &= not self._paths.tries_second or self._paths.second >= 0
+        low = descent.objective[0] <= self._paths.floor(descent.coupling)
         self._iterate.residual = math.inf if not ended else 0.0 if low else self._residual_of(descent)
         residual = self._iterate.residual
         self.move(self._models[self._best, 0])
         if not math.isfinite(residual):
             self._iterate.residual = residual
-        strength, objective = selections[name].strength, float(descent.objective[0])
-        kind = self.problem.settings.choices[0].intercept
-        self.outcome = Outcome(name, strength, objective, gap, selections, kind)
+        objective = float(descent.objective[0])
+        strength = descent.coupling.strength
+        self.outcome = Outcome(choice.coupling, strength, objective, gap, selections, choice.intercept)
 
 
 def _at_intercepts(told: Told, fixed: Floats) -> Told:

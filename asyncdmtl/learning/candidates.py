@@ -80,13 +80,13 @@ class CandidatesWire(SecondOrderWire):
         self._end = folds + paths * (folds + 1) * self._block
         self.length = self._end + self.compared
 
-    def state_numbers(self, tasks: int, couplings: int) -> int:
-        """Numbers of a `CandidateTrainer`'s state beside the iterate's."""
+    def state_numbers(self, tasks: int, firsts: int) -> int:
+        """Numbers of a `CandidateTrainer`'s state beside the iterate's, with so many paths to begin."""
         K, paths = self.folds + 1, self.paths
         descents = paths * descent_numbers((K, tasks, self.d))
         models = len(ALPHAS) * (3 * self.d + self.d * self.d + 3)
         comparison = (tasks + 1) * (models + 3) if self.compared else 0
-        own = couplings + 1 + paths * (K * tasks * self.d + self.folds) + K * tasks
+        own = firsts + 2 + paths * (K * tasks * self.d + self.folds) + K * tasks
         return own + descents + comparison
 
     def blocks(self, vectors: Floats) -> Floats:

@@ -55,9 +55,9 @@ class Descent:
     shape : (int, int, int)
         `K`, tasks and numbers of a model.
     coupled : int
-        Numbers of a model that the coupling sees; one more is a free intercept.
+        Numbers of a model that the coupling sees; one more is a free intercept. An attribute, too.
     fixed : (K, T) float64 array
-        Free intercepts that do not change; NaN where they do.
+        Free intercepts that do not change; NaN where they do. An attribute, too.
     floor : float
         An objective that is low enough, whatever the least is.
 
@@ -82,7 +82,7 @@ class Descent:
         self.coupling = coupling
         self.best, self.losses, self.gradients = np.zeros((K, T, d)), np.zeros((K, T)), np.zeros((K, T, d))
         self.objective, self.promised, self.gap = (np.full(K, np.inf) for _ in range(3))
-        self._coupled, self._fixed, self._floor = coupled, fixed, floor
+        self.coupled, self.fixed, self._floor = coupled, fixed, floor
 
     def step(
         self, here: Floats, losses: Floats, gradients: Floats, H: Floats, rest: Floats | None = None
@@ -108,7 +108,7 @@ class Descent:
         following, better = here.copy(), np.zeros(len(here), np.bool_)
         go = np.flatnonzero(~(self.near(share) & (here == self.best).all(axis=(1, 2))))
         penalties, value = np.zeros(len(here)), np.full(len(here), np.inf)
-        penalties[go] = self.coupling.penalties(here[go, :, : self._coupled])
+        penalties[go] = self.coupling.penalties(here[go, :, : self.coupled])
         value[go] = total(losses[go], 1) + penalties[go]
         with np.errstate(invalid="ignore"):
             better[go] = value[go] <= self.objective[go] + _ROUNDING * np.abs(self.objective[go])
@@ -120,7 +120,7 @@ class Descent:
         on = np.flatnonzero(better)
         self.best[on], self.objective[on] = here[on], value[on]
         self.losses[on], self.gradients[on] = losses[on], gradients[on]
-        diagonals = np.einsum("ktii->kti", H)[:, :, : self._coupled]
+        diagonals = np.einsum("ktii->kti", H)[:, :, : self.coupled]
         flat = np.abs(diagonals).max(axis=(1, 2), initial=0.0) < _FLAT
         self.promised[on[flat[on]]] = self.gap[on[flat[on]]] = 0.0
         on = on[~(self.near(share) | flat)[on]]
@@ -156,7 +156,7 @@ class Descent:
 
         `penalties` are those of the models from which the step goes.
         """
-        C, here, gradients = self._coupled, self.best[on], self.gradients[on]
+        C, here, gradients = self.coupled, self.best[on], self.gradients[on]
         A, g = H, gradients
         share = slope = np.zeros(here.shape[:2])
         if free := here.shape[2] > C:
@@ -188,7 +188,7 @@ class Descent:
         if free:
             moved = following[:, :, :C] - w
             intercepts = here[:, :, C] - share * (slope + total(row * moved, 2))
-            fixed = self._fixed[on]
+            fixed = self.fixed[on]
             following[:, :, C] = np.where(np.isnan(fixed), intercepts, fixed)
         before = quadratics.value(w[:, None])[:, 0] + penalties
         gained = 0.5 * total(share * slope * slope, 1)
@@ -210,7 +210,7 @@ class Descent:
         best, least, s = _SHORTEST, math.inf, _LONGEST
         while s > _SHORTEST:
             models = self.best[k] + s * way
-            value = _cubic(s, ends, slopes) + self.coupling.penalty(models[:, : self._coupled])
+            value = _cubic(s, ends, slopes) + self.coupling.penalty(models[:, : self.coupled])
             if value < least:
                 best, least = s, value
             s *= _SHORTER

@@ -50,6 +50,8 @@ class LocalUpdates:
         Models of all candidates where the run chooses, see `candidates.describe_candidates`.
     comparison : Comparison or None
         Models to compare with, if there are any.
+    fixes : bool
+        Whether the tasks of `Problem.fixed` count as having no loss: if intercepts are free.
     sharp : bool
         Whether exact second derivatives are sent, see `Loss.second_derivative`.
 
@@ -63,7 +65,7 @@ class LocalUpdates:
         for n, partition in partitions.items():
             _check_declared(problem, n, partition)
         self.own = tuple(sorted(partitions))
-        self.sharp = False
+        self.sharp, self.fixes = False, True
         self.candidates: tuple[Floats, NDArray[np.bool_]] = np.zeros((0, 0, 0, 0)), np.zeros((0, 0), np.bool_)
         self.comparison: Comparison | None = None
         self._dealt: dict[int, Indices] = {}
@@ -168,7 +170,7 @@ class LocalUpdates:
     @property
     def _fixed(self) -> list[bool]:
         """Which of the stored partitions belong to tasks whose intercepts do not change."""
-        return [self._problem.task_of[n] in self._problem.fixed for n in self.own]
+        return [self.fixes and self._problem.task_of[n] in self._problem.fixed for n in self.own]
 
     def _loss_and_derivative(self, batch: Batch) -> tuple[Floats, Floats]:
         """Loss and its derivative by the score at `Y`, for the rows of a batch: (P, r) each."""

@@ -30,6 +30,7 @@ from asyncdmtl.learning.statistics import StatisticsWire, pool
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.learning.updates import (
     Forecast,
+    candidate_intercepts,
     candidates_wire,
     choices,
     coupling_names,
@@ -156,6 +157,11 @@ class Problem:
         return [(name, self.make_coupling(name, 0.0)) for name in names]
 
     @property
+    def candidate_intercepts(self) -> tuple[str, ...]:
+        """The kinds of intercepts that cross-validation by Newton's steps compares."""
+        return candidate_intercepts(self.settings)
+
+    @property
     def choices(self) -> list[tuple[Choice, Coupling]]:
         """What cross-validation by statistics compares, with λ = 0."""
         known = choices(self.settings, len(self.tasks))
@@ -207,7 +213,8 @@ class Problem:
         if not isinstance(self.wire, SecondOrderWire):
             return self.iterate_bytes
         if isinstance(self.wire, CandidatesWire):
-            numbers = self.wire.state_numbers(T, len(self.couplings)) + outcome_numbers(self.settings)
+            firsts = len(self.candidate_intercepts) * len(self.couplings)
+            numbers = self.wire.state_numbers(T, firsts) + outcome_numbers(self.settings)
             return self.iterate_bytes + 8 * numbers
         pairs = 0 if self.wire.curvature else (1 + 2 * pairs_kept(T, d)) * T * d
         return self.iterate_bytes + 8 * (descent_numbers((1, T, d)) + pairs)

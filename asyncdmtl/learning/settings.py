@@ -35,8 +35,8 @@ WITHOUT_STRENGTH = ("none", "mean")
 """The couplings on which λ has no effect."""
 
 AUTO_COUPLINGS = ("nuclear", "mean-regularised", "l21", "covariance", *SINGLE_TASK, *POOLED)
-"""The couplings among which cross-validation chooses: by statistics with either intercept, by steps with the
-first kind."""
+"""The couplings among which cross-validation chooses, with a free intercept, and the best of them with a
+penalised one."""
 
 FEW_COUPLINGS = ("nuclear", "mean-regularised", "ridge")
 """The couplings among which it chooses by fits, and by steps where vectors of all would be too long."""
@@ -85,7 +85,7 @@ class Settings:
         The number format of models and updates, one of `DTYPES`.
     intercept : str
         "free" (not coupled and not penalised), "penalised" like a feature that is always 1, or "none". It may
-        be "auto" if the coupling is: statistics choose free or penalised too, and steps take it as free.
+        be "auto" if the coupling is: cross-validation then chooses free or penalised, too.
     standardise : bool
         Whether columns of files are scaled to mean 0 and standard deviation 1 over all partitions, and a
         target that is a number is shifted to mean 0 if there is an intercept.
@@ -177,10 +177,7 @@ class Settings:
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """What cross-validation may choose among: a single choice, unless the coupling is "auto".
-
-        A choice by steps or fits is among those with the first kind of intercept.
-        """
+        """What cross-validation may choose among: a single choice, unless the coupling is "auto"."""
         couplings = AUTO_COUPLINGS if self.coupling == AUTO else (self.coupling,)
         intercepts = ("free", "penalised") if self.intercept == AUTO else (self.intercept,)
         return tuple(Choice(coupling, kind) for kind in intercepts for coupling in couplings)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from asyncdmtl.errors import DataError
-from asyncdmtl.learning.candidates import CandidatesWire, strengths_of
+from asyncdmtl.learning.candidates import STRENGTHS, CandidatesWire, strengths_of
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.curvature import SecondOrderWire
 from asyncdmtl.learning.losses import LOSSES
@@ -31,9 +31,9 @@ QUASI_NEWTON_ROUNDS, NUMBERS_A_ROUND, MOST_QUASI_NEWTON_ROUNDS = 8, 5, 60
 # Rounds of Newton's steps in which λ is chosen too, and models are trained to 1e-8: the most that were seen.
 CHOOSING_ROUNDS = 11
 
-# Bytes of a partition's updates of all candidates up to which λ is chosen by Newton's steps: 64 features, and
-# 10 values of λ for each of two couplings, take 2 MB.
-CANDIDATES_BYTES = 1 << 22
+# Bytes of a partition's updates of all candidates up to which λ is chosen by Newton's steps: 64 features take
+# 4.2 MB, with 10 values of λ for each of `FEW_COUPLINGS`, and with either intercept for the best.
+CANDIDATES_BYTES = 5 << 20
 
 # Bytes of headers and digests for each partition in a round, as counted by the ledger. Coding saves none of
 # them.
@@ -148,6 +148,11 @@ def coupling_names(settings: Settings, features: int, tasks: int) -> tuple[str, 
     return all_ if size <= CANDIDATES_BYTES else few
 
 
+def candidate_intercepts(settings: Settings) -> tuple[str, ...]:
+    """The kinds of intercepts of a run with Newton's steps; the second for the best coupling only."""
+    return tuple(dict.fromkeys(choice.intercept for choice in settings.choices))
+
+
 def choices(settings: Settings, tasks: int) -> tuple[Choice, ...]:
     """What a run with statistics chooses among."""
     known = settings.choices
@@ -166,7 +171,7 @@ def candidates_wire(
 def _wire_of(
     settings: Settings, features: int, couplings: Sequence[str], *, compares: bool
 ) -> CandidatesWire:
-    paths = sum(map(strengths_of, couplings))
+    paths = sum(map(strengths_of, couplings)) + STRENGTHS * (len(candidate_intercepts(settings)) - 1)
     return CandidatesWire(features + settings.has_intercept, paths, settings.folds, compares=compares)
 
 

@@ -317,6 +317,24 @@ def test_strengths_are_chosen_by_cross_validation(kind: Any) -> None:
     assert plain.coef_.tobytes() == model.coef_.tobytes()
 
 
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_the_kind_of_intercept_is_chosen_by_cross_validation(shift: float) -> None:
+    # Few rows for each task: intercepts are better known together if they are equal, and not if they differ.
+    rng, tasks = np.random.default_rng(0), np.repeat(np.arange(6), 3)
+    X = rng.standard_normal((18, 1))
+    y = X[:, 0] + 1.0 + shift * tasks + rng.standard_normal(18)
+    given: dict[str, Any] = {"coupling": "mean-regularised", "cv": 3, "strengths": [1.0]}
+    model = CodedMultiTaskRegressorCV(**given, fit_intercept="auto").fit(X, y, tasks)
+    assert model.fit_intercept_ == ("penalised" if shift == 0.0 else True)
+    alone = CodedMultiTaskRegressorCV(**given, fit_intercept=model.fit_intercept_).fit(X, y, tasks)
+    assert alone.coef_.tobytes() == model.coef_.tobytes()
+    assert alone.intercept_.tobytes() == model.intercept_.tobytes()
+    with pytest.raises(UsageError, match="fit_intercept"):
+        CodedMultiTaskRegressorCV(fit_intercept="auto", cluster="127.0.0.1:7000").fit(X, y, tasks)
+    with pytest.raises(UsageError, match="fit_intercept"):
+        CodedMultiTaskRegressor(fit_intercept="auto").fit(X, y, tasks)
+
+
 def test_a_path_is_found_where_none_is_given() -> None:
     model = CodedMultiTaskRegressorCV(cv=2).fit(X, Y, TASKS)
     assert len(model.cv_results_["param_strength"]) > 3

@@ -56,7 +56,11 @@ def test_chooses_as_separate_fits_do_and_ends_at_the_optimum() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"loss": "huber"}, {"loss": "squared_hinge"}, {"coupling": "auto", "intercept": "penalised"}],
+    [
+        {"loss": "huber"},
+        {"loss": "squared_hinge"},
+        {"coupling": "auto", "intercept": "penalised", "arithmetic": "fast"},
+    ],
     ids=str,
 )
 def test_other_losses_and_intercepts_end_too(changes: dict[str, str]) -> None:
@@ -70,13 +74,48 @@ def test_single_task_and_pooled_training_compete_with_couplings() -> None:
     w, X = np.array([0.5, -0.5]), rng.normal(size=(3, 20, 2))
     y = (X @ w + rng.logistic(size=(3, 20)) > 0.0).astype(np.float64)
     partitions = [Partition(f"p{t}", f"t{t}", X[t], y[t]) for t in range(3)]
-    settings = choosing(coupling="auto", intercept="auto", folds=2, tolerance=1e-6)
+    settings = choosing(coupling="auto", intercept="auto", folds=2, tolerance=1e-6, arithmetic="fast")
     outcome = train(partitions, settings).outcome
     assert outcome is not None
-    assert tuple(outcome.selections) == AUTO_COUPLINGS
+    *first, second = outcome.selections
+    assert tuple(first) == AUTO_COUPLINGS
+    leading = min(first, key=lambda name: outcome.selections[name].loss)
+    assert second == f"{leading}, penalised intercept"
     assert outcome.selections["none"].strengths.tolist() == [0.0]
     # The true models are equal.
     assert outcome.selections["mean"].loss < outcome.selections["none"].loss
+
+
+def alike(rows: int, shift: float, seed: int) -> list[Partition]:
+    """Tasks with equal intercepts; all rows of the last are of one class."""
+    rng, w = np.random.default_rng(seed), np.array([1.0, -1.0])
+    X = rng.normal(size=(5, rows, 2))
+    y = (X @ w + shift + rng.logistic(size=(5, rows)) > 0.0).astype(np.float64)
+    y[4] = 1.0
+    return [Partition(f"p{t}", f"t{t}", X[t], y[t]) for t in range(5)]
+
+
+@pytest.mark.parametrize(("loss", "given"), [("logistic", (8, 0.5, 3)), ("poisson", (6, 1.5, 2))])
+def test_a_penalised_intercept_is_chosen_where_it_predicts_better(
+    loss: str, given: tuple[int, float, int]
+) -> None:
+    partitions = alike(*given)
+    settings = choosing(loss=loss, coupling="auto", intercept="auto", folds=2, arithmetic="fast")
+    trained = train(partitions, settings)
+    outcome = trained.outcome
+    assert outcome is not None
+    assert outcome.intercept == "penalised"
+    name = f"{outcome.coupling}, penalised intercept"
+    assert outcome.selections[name].loss < outcome.selections[outcome.coupling].loss
+    # The one-class task is trained, too: its loss counts, and nothing sets its intercept.
+    fit = replace(settings, coupling=outcome.coupling, intercept="penalised", strength=outcome.strength)
+    alone = train(partitions, fit)
+    assert trained.objectives[-1] == pytest.approx(alone.objectives[-1], rel=1e-7)
+    np.testing.assert_allclose(trained.models.intercept_, alone.models.intercept_, atol=1e-3)
+    at = int(np.argmin(outcome.selections[name].means))
+    for fold, (kept, held) in enumerate(_splits(partitions, 2, settings)):
+        expected = _held_out_loss(train(kept, fit).models, held, loss)
+        np.testing.assert_allclose(outcome.selections[name].losses[at, fold], expected, rtol=3e-3)
 
 
 def test_a_fold_without_positive_labels_is_no_obstacle() -> None:
@@ -91,11 +130,12 @@ def test_a_fold_without_positive_labels_is_no_obstacle() -> None:
 
 
 def test_goes_on_from_a_state_to_the_same_bits() -> None:
-    partitions, settings = labelled(2, 12), choosing()
+    partitions = labelled(2, 12)
+    settings = choosing(coupling="auto", intercept="auto", folds=2, arithmetic="fast")
     problem = Problem(settings, [p.info(settings) for p in partitions])
     one = CandidateTrainer(problem, dict(enumerate(partitions)))
     packed, again = (np.empty((len(partitions), problem.wire.length)) for _ in range(2))
-    for _ in range(5):
+    for _ in range(4):
         state = one.state()
         assert len(state) == problem.state_bytes
         other = CandidateTrainer(problem, dict(enumerate(partitions)))

@@ -32,6 +32,8 @@ def test_rounds_are_counted_until_the_minimum_is_near() -> None:
     assert abs(excess) < bench_rounds.NEAR
     gradient, quasi, ratio, newton = row[2:6]
     assert int(gradient) > int(quasi) > int(newton)
+    by_epochs = [int(cell) for cell in row[7:10]]
+    assert max(by_epochs) < int(gradient)
     assert float(ratio) == pytest.approx(int(gradient) / int(quasi), abs=0.05)
 
 
