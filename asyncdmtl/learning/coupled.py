@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from asyncdmtl.arithmetic.sums import mean, sum_of_squares, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning import direct
+from asyncdmtl.learning import direct, interior
 from asyncdmtl.learning.couplings.base import Coupling, NoCoupling
 from asyncdmtl.learning.couplings.clustered import Clustered
 from asyncdmtl.learning.couplings.graphs import ChainLaplacian, GraphLaplacian, laplacian_spectrum
@@ -128,6 +128,10 @@ def solve(
             return _certified(quadratics, _for_all(direct.apart(quadratics), lambdas), lambdas, ())
         size = pairs * quadratics.b.shape[2]
         return _in_groups(_clustered, quadratics, lambdas, accuracy, near, size)
+
+    if interior.suits(coupling, quadratics):
+        found = interior.solve(coupling, quadratics, lambdas, accuracy)
+        return Solution(found.W, found.value, found.gap)
 
     def one(quadratics: Quadratics, lambdas: Floats, accuracy: Accuracy, near: Floats | None) -> Split:
         penalty = _PENALTIES[type(coupling)](lambdas, coupling.arithmetic)
