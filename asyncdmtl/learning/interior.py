@@ -12,11 +12,13 @@ Optimization", 2004, chapter 11.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from asyncdmtl.arithmetic import solving
+from asyncdmtl.arithmetic.elementary import log
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import norm, total
 from asyncdmtl.arrays import Floats
@@ -101,7 +103,7 @@ class _Interior:
         self._R = np.diag(1.0 / np.sqrt(np.where(sizes > 0.0, sizes, 1.0) * len(self._A)))
         if self._bounded:
             self._R *= np.sqrt(0.5 / np.square(self._R).sum())
-        self._mu = self._least / C
+        self._mu: float = self._least / C
 
     def minimised(self, accuracy: Accuracy) -> tuple[Floats, float, float]:
         """Models, objective and gap."""
@@ -136,14 +138,14 @@ class _Interior:
 
     def _step(self, at: _At) -> float:
         """Go to a better `Ω`; the result is Newton's decrement before it."""
-        mu, strength = self._mu, self._coupling.strength
+        mu, strength = self._mu, float(self._coupling.strength)
         u, eye = at.u, np.eye(len(self._R))
         slack = 1.0 - float(np.trace(at.P))
         pull = (mu / slack if self._bounded else 0.5 * strength) * at.P
         slope = pull - 0.5 * strength * matmul(np.ascontiguousarray(u.T), u) - mu * eye
         values, Q = self._direction(at, slope, mu / slack**2 if self._bounded else 0.0)
         slopes = total(total(Q * matmul(slope, Q), 0) * values)
-        decrement = float(np.sqrt(max(-float(slopes), 0.0) / mu))
+        decrement = math.sqrt(max(-float(slopes), 0.0) / mu)
         turned = matmul(np.ascontiguousarray(Q.T), np.ascontiguousarray(self._R.T))
         A = matmul(matmul(np.broadcast_to(np.ascontiguousarray(Q.T), at.A.shape), at.A), Q)
         b = matmul(at.b, Q)
@@ -153,9 +155,9 @@ class _Interior:
             grown = 1.0 + s * values
             M = A + strength * np.diag(1.0 / grown)
             x = solving.solve(0.5 * (M + np.swapaxes(M, 1, 2)), b[:, :, None])[:, :, 0]
-            data = -0.5 * float(total(total(b * x, 1))) - mu * float(np.log(grown).sum())
+            data = -0.5 * float(total(total(b * x, 1))) - mu * float(total(log(grown)))
             if self._bounded:
-                return data - mu * float(np.log(slack - s * traced))
+                return data - mu * float(log(np.array(slack - s * traced)))
             return data + 0.5 * strength * s * traced
 
         s = 1.0

@@ -59,7 +59,7 @@ def test_columns_of_very_different_sizes_are_solved_to_a_small_gap(name: str, st
 def test_models_of_0_are_found_at_once() -> None:
     sizes = 10.0 ** np.linspace(4.0, -4.0, C)
     quadratics = problem(sizes)
-    critical = np.linalg.norm(quadratics.b[0], 2)
+    critical = float(np.linalg.norm(quadratics.b[0], 2))
     solution = coupled.solve(make_coupling("nuclear", 1.0), quadratics, [1.001 * critical])
     assert not solution.W.any()
     assert solution.gap[0, 0] == 0.0
