@@ -127,13 +127,13 @@ async def test_columns_that_do_not_fit_each_other_end_the_run() -> None:
 @pytest.mark.parametrize("strategy", ["relay", "central", "personal"])
 async def test_a_run_ends_when_the_models_have_converged(strategy: Any) -> None:
     partitions = make_partitions(6, "squared")
-    settings = make_settings(rounds=2000, tolerance=1e-3, dtype="float64")
+    settings = make_settings(rounds=500, tolerance=1e-2, dtype="float64", strength=0.3)
     twin = train(partitions, settings)
     record, models = await run_cluster(options(strategy=strategy, settings=settings), HOMOGENEOUS, partitions)
     assert record.converged
-    assert len(record.rounds) == len(twin.objectives) < 2000
+    assert len(record.rounds) == len(twin.objectives) < 500
     last = record.rounds[-1]
-    assert last.residual <= 1e-3 * abs(last.objective)
+    assert last.residual <= 1e-2 * abs(last.objective)
     assert record.rounds[0].residual == float("inf")
     for found in models:
         expected = twin.models.of([twin.models.tasks.index(task) for task in found.tasks])

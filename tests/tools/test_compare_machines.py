@@ -35,9 +35,7 @@ def test_models_of_fast_arithmetic_are_not() -> None:
     assert {name for name in other if other[name] != here[name]}
 
 
-@pytest.mark.parametrize(
-    "training", ["--coupling=nuclear", "--coupling=clustered", "--coupling=covariance --strategy=central"]
-)
+@pytest.mark.parametrize("training", ["--coupling=clustered", "--coupling=covariance --strategy=central"])
 def test_workers_of_one_run_may_differ(training: str) -> None:
     outcome = run_on(ZEN, [HASWELL, PRESCOTT, SKYLAKE], [*OPTIONS, *training.split()])
     assert set(outcome.codes.values()) == {0}, outcome.told
