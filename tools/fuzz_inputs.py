@@ -59,6 +59,7 @@ from asyncdmtl.protocol.messages.registry import (
     Finish,
     Heartbeat,
     Hello,
+    JobCall,
     JoinedGroup,
     JoinGroup,
     LossQuery,
@@ -70,6 +71,8 @@ from asyncdmtl.protocol.messages.registry import (
     Ready,
     Restore,
     Snapshot,
+    Standby,
+    StreamEnd,
     Uplink,
     Welcome,
 )
@@ -162,6 +165,9 @@ EXAMPLES: dict[str, Message] = {
         LossQuery(0, 0, 1, 2),
         LossReport(0, 0, 1, b"\0\2", 40),
         Fallback(0, 0, 1, (ROWS[:200], ROWS[200:])),
+        Standby("run", 10.0, bytes(PROOF_BYTES)),
+        JobCall("run", "job", "dose"),
+        StreamEnd(),
     )
 }
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):

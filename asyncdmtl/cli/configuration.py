@@ -35,7 +35,7 @@ def read_defaults(context: click.Context, parameter: click.Parameter, path: Path
         for name, value in _table(path, str(context.command.name)).items():
             if name not in options:
                 raise UsageError(place, f"may set only {', '.join(sorted(options))}", name)
-            defaults[str(options[name].name)] = _as_given(f"{place} {name}", value, options[name])
+            defaults[str(options[name].name)] = as_given(f"{place} {name}", value, options[name])
     context.default_map = defaults
     return path
 
@@ -52,7 +52,7 @@ def _configurable(command: click.Command) -> dict[str, click.Option]:
     }
 
 
-def _as_given(what: str, value: Any, option: click.Option) -> Any:
+def as_given(what: str, value: Any, option: click.Option) -> Any:
     """Convert a value of the file to the form that the command line would give, which click then checks."""
     if option.multiple:
         values = value if isinstance(value, list) else [value]

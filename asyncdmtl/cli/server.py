@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import click
 
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
+from asyncdmtl.cli.job_options import job_options, read_jobs
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs, print_report
+from asyncdmtl.cli.streams import OutcomePrinter, serve_jobs
 from asyncdmtl.cli.tracker_options import Tracking, tracker_options
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading, recipes
@@ -38,6 +41,7 @@ from asyncdmtl.server.events import (
     OnEvent,
     ServerEvent,
 )
+from asyncdmtl.server.jobs import Job, StreamOptions
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 
@@ -159,6 +163,7 @@ _security_options = together(
     "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw loads, training and test scores here."
 )
 @tracker_options
+@job_options
 @_wait_options
 @_checkpoint_options
 @_security_options
@@ -176,13 +181,7 @@ def main(
     recipe: str | None,
     report_file: Path | None,
     plot_file: Path | None,
-    join_timeout: float,
-    round_timeout: float,
-    silence_timeout: float,
-    rejoin_timeout: float,
-    checkpoint: Path | None,
-    checkpoint_every: int,
-    resume: bool,
+    jobs_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     insecure: bool,
@@ -193,7 +192,7 @@ def main(
     format: str,
     **given: Any,
 ) -> None:
-    """Serve one run: wait for workers, plan, train, and report what travelled.
+    """Serve one run, or a stream of --jobs: wait for workers, plan, train, and report what travelled.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
@@ -209,26 +208,17 @@ def main(
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
     partitions, permitted = _read_cover(cover)
-    defaults, of_recipe = _read_recipe(recipe, given)
-    partitions = partitions or (of_recipe if workers is None else None)
-    options = RunOptions(
-        make_settings(defaults, given),
-        given["strategy"] or DEFAULT_STRATEGY,
-        workers,
-        partitions,
-        permitted,
-        join_timeout,
-        round_timeout,
-        silence_timeout,
-        rejoin_timeout,
-        checkpoint,
-        checkpoint_every,
-        resume,
-        make_multicast(given),
-        make_links(given),
-    )
+    make = partial(_options, recipe, workers, partitions, permitted)
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
+    if jobs_file is not None:
+        _check_alone(plot_file, pages, given)
+        jobs = read_jobs(jobs_file, given, lambda name, own, target: Job(name, make(own), target))
+        stream = StreamOptions(given["in_flight"], given["any_order"], given["silence_timeout"])
+        printer = OutcomePrinter(format, report_file)
+        serve_jobs(jobs, stream, security, (host, port), on_event, printer, until_eof=until_eof)
+        return
+    options = make(given)
     with Tracking(given) as tracking:
         tracking.start(options)
         serve = _serve(options, security, (host, port), tracking.beside(on_event), pages)
@@ -238,6 +228,48 @@ def main(
         tracking.finish(report)
     print_report(report, format, plot_file)
     delete_checkpoints(options)
+
+
+def _options(
+    recipe: str | None,
+    workers: int | None,
+    partitions: tuple[str, ...] | None,
+    permitted: dict[str, list[str]] | None,
+    given: Mapping[str, Any],
+) -> RunOptions:
+    """The options of a run, from the values of the command's options."""
+    defaults, of_recipe = _read_recipe(recipe, given)
+    if workers is None and partitions is None:
+        partitions = of_recipe
+    return RunOptions(
+        make_settings(defaults, given),
+        given["strategy"] or DEFAULT_STRATEGY,
+        workers,
+        partitions,
+        permitted,
+        given["join_timeout"],
+        given["round_timeout"],
+        given["silence_timeout"],
+        given["rejoin_timeout"],
+        given["checkpoint"],
+        given["checkpoint_every"],
+        given["resume"],
+        make_multicast(given),
+        make_links(given),
+    )
+
+
+def _check_alone(plot_file: Path | None, pages: _Pages, given: Mapping[str, Any]) -> None:
+    """UsageError if an option for a run of its own is given with --jobs."""
+    for option, value in (
+        ("--plot", plot_file),
+        ("--health", pages.health),
+        ("--dashboard", pages.dashboard),
+        ("--mlflow", given["mlflow"]),
+        ("--tensorboard", given["tensorboard"]),
+    ):
+        if value is not None:
+            raise UsageError(option, "is for a run of its own, not for a stream of --jobs", str(value))
 
 
 def _read_recipe(

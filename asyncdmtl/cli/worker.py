@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.table import TASK
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.outcome import zero_words
+from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.event_loop import run
@@ -28,7 +30,9 @@ from asyncdmtl.plan.placement_file import declare_worker
 from asyncdmtl.plan.validation import WANTS
 from asyncdmtl.report.json_output import emit
 from asyncdmtl.report.units import counted
+from asyncdmtl.worker.jobs import ALONE, JobPlace, StreamOver
 from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.stream_worker import stream_worker
 from asyncdmtl.worker.worker import Worker
 
 log = logging.getLogger("asyncdmtl.worker")
@@ -209,22 +213,28 @@ def main(
         held_back, given["test_fraction"] = given["test_fraction"], None
     waits = max_wait, start_timeout, round_timeout, silence_timeout
     options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "")
-    stored: Sequence[Stored] = [read_partition(file) for file in partition_files]
-    if share is not None:
-        stored = loading.load_share(given, *map(int, share.split("/")))
-    elif not partition_files:
-        stored = loading.load_stored(given, names)
+    load = partial(_load, partition_files, names, share, given)
     if declare is not None:
+        stored = load("")
         placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})
         click.echo(
             f"{declare}: {counted(len(placement_there.workers), 'worker')}, "
             f"{counted(len(placement_there.partitions), 'partition')}"
         )
         return
-    worker = Worker(options, stored, security)
-    models = run(worker.run(host, port), until_eof=until_eof)
-    if save is not None:
-        SavedModel(models, *worker.trained_with, given["task"] or TASK).save(save)
+
+    def save_models(place: JobPlace, worker: Worker, models: TaskModels) -> None:
+        if save is not None:
+            file = save.with_name(f"{save.stem}-{place.job}{save.suffix}") if place.job else save
+            SavedModel(models, *worker.trained_with, given["task"] or TASK).save(file)
+
+    worker = stream_worker(options, load, security, (host, port), save_models)
+    try:
+        models = run(worker.run(host, port), until_eof=until_eof)
+    except StreamOver as over:
+        _tell_stream(name, over, format)
+        return
+    save_models(ALONE, worker, models)
     critical = worker.state.critical_strength
     if format == "json":
         event = {"event": "finished", "worker": name, "models": str(save) if save else None}
@@ -234,6 +244,42 @@ def main(
         click.echo(zero_words(worker.state.settings.strength or 0.0, critical))
     told = f"models of {counted(len(models.tasks), 'task')}" + (f" in {save}" if save else "")
     click.echo(f"worker {name}: done, {'has helped' if wants == 'none' else told}")
+
+
+def _load(
+    partition_files: Sequence[Path],
+    names: list[str] | None,
+    share: str | None,
+    given: Mapping[str, Any],
+    target: str,
+) -> Sequence[Stored]:
+    """The partitions that are stored here, for a column that is predicted; that of --target if it is empty.
+
+    Raises
+    ------
+    AsyncDMTLError
+        They cannot be loaded, or have no such column.
+    """
+    if target:
+        if partition_files:
+            raise UsageError("target of a job", "cannot be chosen for partitions as they are", target)
+        given = {**given, "target": target}
+    if partition_files:
+        return [read_partition(file) for file in partition_files]
+    if share is not None:
+        return loading.load_share(given, *map(int, share.split("/")))
+    return loading.load_stored(given, names)
+
+
+def _tell_stream(name: str, over: StreamOver, format: str) -> None:
+    """Print the end of a stream of jobs, and raise the first error of a job that failed here."""
+    if format == "json":
+        emit({"event": "finished", "worker": name, "jobs": over.made, "failed": sorted(over.failed)})
+    else:
+        failed = f", of which {', '.join(over.failed)} failed here" if over.failed else ""
+        click.echo(f"worker {name}: done, {counted(over.made, 'job')}{failed}")
+    if over.failed:
+        raise next(iter(over.failed.values()))
 
 
 def _check_files(save: Path | None, declare: Path | None, wants: str | None) -> None:

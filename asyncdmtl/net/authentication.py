@@ -28,7 +28,7 @@ from asyncdmtl.net.failed_proofs import FailedProofs
 from asyncdmtl.net.strangers import Standing, Strangers
 from asyncdmtl.net.tls import TLSChannel, check_server_name, server_context, worker_context
 from asyncdmtl.protocol.messages.joining import PROOF_NONCE_BYTES
-from asyncdmtl.protocol.messages.registry import Challenge, Hello, Proof, Welcome
+from asyncdmtl.protocol.messages.registry import Challenge, Hello, Proof, Standby, Welcome
 
 # The option that limits each wait of a greeting.
 GREETING_OPTION = "--silence-timeout"
@@ -197,6 +197,10 @@ UNSECURED_SERVER = ServerSecurity()
 UNSECURED_WORKER = WorkerSecurity()
 
 
+class StandbyOrdered(Exception):  # noqa: N818 - no error
+    """The server makes a stream of jobs, and has asked the worker to stand by."""
+
+
 class Authenticator:
     """Verifies the names of the workers that connect to a server.
 
@@ -227,8 +231,8 @@ class Authenticator:
         self._strangers = strangers
         self._seconds = seconds
 
-    async def identify(self, connection: Connection) -> tuple[Hello, bytes]:
-        """Receive a worker's greeting and verify its name.
+    async def identify(self, connection: Connection, hello: Hello | None = None) -> tuple[Hello, bytes]:
+        """Receive a worker's greeting, unless it has been received, and verify its name.
 
         Returns
         -------
@@ -247,7 +251,8 @@ class Authenticator:
         """
         end = asyncio.get_running_loop().time() + self._seconds
         try:
-            hello = await connection.receive((Hello,), self._seconds, GREETING_OPTION)
+            if hello is None:
+                hello = await connection.receive((Hello,), self._seconds, GREETING_OPTION)
             self._strangers.rise(connection, Standing.GREETED)
             if not self._security.authenticates:
                 return hello, b""
@@ -286,6 +291,8 @@ async def greet_server(connection: Connection, hello: Hello, secret: bytes | Non
 
     Raises
     ------
+    StandbyOrdered
+        The server, which has proven the same, asks the worker to stand by.
     AuthenticationError
         The server did not prove that it knows the secret, or does not ask for a proof although there is a
         secret, or asks for one although there is none.
@@ -293,10 +300,11 @@ async def greet_server(connection: Connection, hello: Hello, secret: bytes | Non
         The greeting was not completed.
     """
     await connection.send(hello, seconds, GREETING_OPTION)
-    asked = await connection.receive((Welcome, Challenge), seconds, GREETING_OPTION)
+    asked: Welcome | Standby | Challenge
+    asked = await connection.receive((Welcome, Standby, Challenge), seconds, GREETING_OPTION)
     if secret is None:
-        if isinstance(asked, Welcome):
-            return asked
+        if not isinstance(asked, Challenge):
+            return _welcomed(asked)
         places = f"{SECRET_OPTION}, or {SECRET_VARIABLE} in the environment"
         raise AuthenticationError(f"{connection.peer} asks for a secret: give {places}")
     if not isinstance(asked, Challenge):
@@ -304,10 +312,18 @@ async def greet_server(connection: Connection, hello: Hello, secret: bytes | Non
     nonce = secrets.token_bytes(PROOF_NONCE_BYTES)
     transcript = ProofTranscript(asked.run, hello.name, asked.nonce, nonce, connection.link.binding)
     await connection.send(Proof(nonce, transcript.proof(secret, "worker")), seconds, GREETING_OPTION)
-    welcome = await connection.receive((Welcome,), seconds, GREETING_OPTION)
+    welcome: Welcome | Standby
+    welcome = await connection.receive((Welcome, Standby), seconds, GREETING_OPTION)
     if welcome.run != asked.run or not hmac.compare_digest(transcript.proof(secret, "server"), welcome.proof):
         raise AuthenticationError(f"{connection.peer} did not prove that it knows the secret")
-    return welcome
+    return _welcomed(welcome)
+
+
+def _welcomed(answer: Welcome | Standby) -> Welcome:
+    """The server's welcome; StandbyOrdered if it is none."""
+    if isinstance(answer, Standby):
+        raise StandbyOrdered
+    return answer
 
 
 def is_loopback(host: str) -> bool:

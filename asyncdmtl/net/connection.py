@@ -22,6 +22,7 @@ from asyncdmtl.protocol.messages.base import Message, Role
 from asyncdmtl.protocol.messages.joining import Hello, Welcome
 from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import MulticastControl
+from asyncdmtl.protocol.messages.streams import Standby
 from asyncdmtl.protocol.session import Session
 
 # Seconds that a peer has to read the reason of a failure, before the connection is aborted.
@@ -277,7 +278,7 @@ class Connection:
 
     def _take_in(self, message: Message) -> None:
         """Act on a message that has arrived, or put it into the inbox."""
-        if isinstance(message, Hello | Welcome):
+        if isinstance(message, Hello | Welcome | Standby):
             self._monitor.beat_within(message.silence)
         if isinstance(message, Failure):
             self.worker_may_return = message.worker_may_return

@@ -27,6 +27,7 @@ class State(_Key):
     GREETED = "The worker has sent its name."
     CHALLENGED = "The server has asked for a proof."
     PROVEN = "The worker has sent its proof."
+    STANDING_BY = "The worker waits until it is called to a job."
     WELCOMED = "The worker knows the run and its settings."
     DECLARED = "The server knows the worker's partitions."
     PREPARING = "The worker encodes its rows."
@@ -66,6 +67,10 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.GREETED, "challenge"): State.CHALLENGED,
     (State.CHALLENGED, "proof"): State.PROVEN,
     (State.PROVEN, "welcome"): State.WELCOMED,
+    (State.GREETED, "standby"): State.STANDING_BY,
+    (State.PROVEN, "standby"): State.STANDING_BY,
+    (State.STANDING_BY, "job"): State.STANDING_BY,
+    (State.STANDING_BY, "stream-end"): State.FINISHED,
     (State.WELCOMED, "declare-some"): State.WELCOMED,
     (State.WELCOMED, "declare"): State.DECLARED,
     (State.DECLARED, "prepare"): State.PREPARING,

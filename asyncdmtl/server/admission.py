@@ -23,7 +23,7 @@ from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
 from asyncdmtl.protocol.messages.pieces import MAX_PIECES
-from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Prepare, Ready, Welcome
+from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Hello, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys, first_other
 from asyncdmtl.server.declaration_turns import DeclarationTurns
 from asyncdmtl.server.member import Member, check_prepared, is_final, other_data
@@ -82,7 +82,7 @@ class Admission:
         clock = asyncio.get_running_loop().time
         failed = FailedProofs(clock)
         failed.on_delay = member_log.delayed
-        self._strangers = Strangers[Connection](_make_room, clock)
+        self._strangers = Strangers[Connection](make_room, clock)
         self._authenticator = Authenticator(run, security, failed, self._strangers, options.silence_timeout)
         self._turns = DeclarationTurns(options.silence_timeout)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,6 +91,11 @@ class Admission:
         """Make the protocol object of a new connection, whose worker is then admitted or refused."""
         silence = self._options.silence_timeout
         return Connection("server", Ledger(), silence, on_open=self._opened, tls=self._security.channels)
+
+    def admit(self, connection: Connection, hello: Hello) -> None:
+        """Admit or refuse a worker whose connection and greeting another listener has accepted."""
+        self._strangers.enter(connection, connection.link.host)
+        self._run_task(asyncio.create_task(self._admit(connection, hello)))
 
     def refuse(self, member: Member, error: AsyncDMTLError) -> None:
         """Refuse a worker that has joined already; it may be started again with other data."""
@@ -112,11 +117,11 @@ class Admission:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _admit(self, connection: Connection) -> None:
+    async def _admit(self, connection: Connection, hello: Hello | None = None) -> None:
         """Admit a worker, or tell it why not. Neither affects other workers."""
         try:
             with self._turns.turn(connection):
-                member = await self._greet(connection)
+                member = await self._greet(connection, hello)
             self._strangers.leave(connection, joined=True)
         except AsyncDMTLError as error:
             # Not logged: connections of load balancers and monitors, which send nothing; and connections that
@@ -144,10 +149,10 @@ class Admission:
             self._strangers.leave(connection)
         await self._prepare(member)
 
-    async def _greet(self, connection: Connection) -> Member:
+    async def _greet(self, connection: Connection, hello: Hello | None) -> Member:
         """Receive a worker's name and its partitions, check both, and make it a member."""
         options = self._options
-        hello, proof = await self._authenticator.identify(connection)
+        hello, proof = await self._authenticator.identify(connection, hello)
         self._check_name(connection, hello.name)
         welcome = Welcome(self._run, options.settings.as_dict(), options.silence_timeout, proof)
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
@@ -278,7 +283,7 @@ class Admission:
             self._multicast.note_misled(name)
 
 
-def _make_room(connection: Connection) -> None:
+def make_room(connection: Connection) -> None:
     """Close a connection that has not joined; its worker may connect again."""
     connection.worker_may_return = True
     told = f"{connection.peer} had not joined and made room for a new connection: there are too many"

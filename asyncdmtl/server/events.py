@@ -25,6 +25,19 @@ class ServerEvent:
         return {"event": self.name, **vars(self)}
 
 
+@dataclass(frozen=True)
+class JobEvent(ServerEvent):
+    """An event of one job of a stream; in JSON it is that event with the job's name."""
+
+    name = "job"
+    job: str
+    event: ServerEvent
+
+    def as_json(self) -> dict[str, Any]:
+        """The event in plain JSON types, with the job's name."""
+        return {**self.event.as_json(), "job": self.job}
+
+
 # A function that is called with each event, in the thread of the server's event loop.
 OnEvent = Callable[[ServerEvent], None]
 

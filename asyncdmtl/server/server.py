@@ -17,8 +17,10 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity
+from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import Hello
 from asyncdmtl.server.admission import Admission
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.checkpoint import Checkpoint
@@ -96,13 +98,44 @@ class Server:
         """As `RowTransfer.uplink_seconds`; empty before the first round."""
         return {} if self._rounds is None else self._rounds.uplink_seconds
 
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._run
+
+    def admit(self, connection: Connection, hello: Hello) -> None:
+        """Admit or refuse a worker whose connection and greeting another listener has accepted."""
+        self._admission.admit(connection, hello)
+
     async def run(self, host: str, port: int) -> RunRecord:
         """Listen on an address, train with the workers that join, and return the record of the run.
 
         Raises
         ------
         LinkError
-            The server cannot listen at the address, or the remaining workers do not hold every partition.
+            The server cannot listen at the address.
+        AsyncDMTLError
+            As `make`.
+        """
+        try:
+            socket = await listen(host, port, self._admission.accept)
+        except BaseException:
+            self._unlock()
+            raise
+        return await self.make(socket)
+
+    async def make(self, socket: asyncio.Server | None = None) -> RunRecord:
+        """Train with the workers that are admitted, and return the record of the run.
+
+        Parameters
+        ----------
+        socket : asyncio.Server, optional
+            Listens for workers, and is closed at the end; without it, `admit` is called with each.
+
+        Raises
+        ------
+        LinkError
+            The remaining workers do not hold every partition.
         WaitError
             Workers did not join in time.
         PlacementError
@@ -117,14 +150,12 @@ class Server:
             Updates were corrupted in too many rounds in a row.
         """
         try:
-            socket = await listen(host, port, self._admission.accept)
-        except BaseException:
-            self._unlock()
-            raise
-        try:
-            address = socket.sockets[0].getsockname()[:2]
-            self._emit(Listening(self._run, *address))
-            log.info("run %s: listening on %s", self._run, format_address(*address), extra={"run": self._run})
+            if socket is not None:
+                address = socket.sockets[0].getsockname()[:2]
+                self._emit(Listening(self._run, *address))
+                log.info(
+                    "run %s: listening on %s", self._run, format_address(*address), extra={"run": self._run}
+                )
             with single_threaded():
                 return await (self._start() if self._resumed is None else self._resume(self._resumed))
         except AsyncDMTLError as error:
@@ -141,7 +172,8 @@ class Server:
             await self._membership.tell_all(stopped, back=self._store is not None)
             raise
         finally:
-            socket.close()
+            if socket is not None:
+                socket.close()
             await self._admission.close()
             await self._membership.close()
             if self._multicast is not None:

@@ -12,6 +12,7 @@ from asyncdmtl.errors import DataError, LinkError, RemoteProtocolError, UsageErr
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net.authentication import greet_server
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.protocol.messages.joining import NO_RUN
 from asyncdmtl.protocol.messages.pieces import pieces
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
@@ -37,11 +38,16 @@ async def be_welcomed(connection: Connection, options: WorkerOptions, secret: by
 
     Raises
     ------
+    StandbyOrdered
+        The server makes a stream of jobs, and asks the worker to stand by.
     AuthenticationError
         The server did not prove its identity, or asks for a proof that this worker cannot give.
     """
-    hello = Hello(VERSION, options.name, options.silence_timeout)
-    return await greet_server(connection, hello, secret, options.silence_timeout)
+    hello = Hello(VERSION, options.name, options.silence_timeout, options.place.run)
+    welcome = await greet_server(connection, hello, secret, options.silence_timeout)
+    if options.place.run not in (NO_RUN, welcome.run):
+        raise RemoteProtocolError(f"{connection.peer} welcomes to run {welcome.run}, not {options.place.run}")
+    return welcome
 
 
 def read_settings(connection: Connection, welcome: Welcome) -> Settings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 from asyncdmtl.plan.validation import WANTS
+from asyncdmtl.worker.jobs import ALONE, JobPlace
 
 # The most characters of a worker's name, as in the protocol.
 LONGEST_WORKER_NAME = 200
@@ -39,6 +40,8 @@ class WorkerOptions:
     wants : str
         The models that the worker wants: "all", "own" (of the tasks that it stores data of) or "none"; if
         empty, those that the strategy of the run gives.
+    place : JobPlace
+        The place of the run in a stream of jobs.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class WorkerOptions:
     test_fraction: float | None = None
     least_rows: int = 1
     wants: str = ""
+    place: JobPlace = ALONE
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():

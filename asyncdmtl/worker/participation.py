@@ -173,7 +173,8 @@ class Participation:
         """
         state, connection, round_ = self._state, self._connection, self._state.round
         self._observer.before_compute(round_)
-        upload = await self._computing.do(state.side.compute)
+        async with self._options.place.turn():
+            upload = await self._computing.do(state.side.compute)
         self._observer.after_compute(round_, upload)
         if self._multicast is not None:
             self._multicast.begin(round_)
@@ -200,7 +201,8 @@ class Participation:
                 f"in round {state.round} of plan {self._plan}"
             )
         await (self._receive_from_group() if downlink.grouped else self._receive_rows(downlink))
-        await self._applying.do(state.apply, downlink)
+        async with self._options.place.turn():
+            await self._applying.do(state.apply, downlink)
         self._reconnection.note_progress()
         log.debug("worker %s: round %d done", state.name, downlink.round, extra=state.log_fields())
         if downlink.then == AfterRound.GIVE:

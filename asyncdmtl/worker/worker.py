@@ -9,14 +9,15 @@ from collections.abc import Callable, Sequence
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.errors import AsyncDMTLError, LinkError
+from asyncdmtl.errors import AsyncDMTLError, LinkError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.net.authentication import UNSECURED_WORKER, WorkerSecurity
+from asyncdmtl.net.authentication import UNSECURED_WORKER, StandbyOrdered, WorkerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.tls import TLSChannel
 from asyncdmtl.net.transport import connect
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.worker.jobs import JobStream
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.own_partitions import OwnPartitions
@@ -39,6 +40,8 @@ class Worker:
         The proofs that the server must give; by default none.
     observer : WorkerObserver, optional
         Gets calls at the steps of the worker.
+    jobs : JobStream, optional
+        Takes part in the jobs of a server with a stream of jobs; without it such a server is an error.
 
     Attributes
     ----------
@@ -54,12 +57,14 @@ class Worker:
         partitions: Sequence[Stored],
         security: WorkerSecurity = UNSECURED_WORKER,
         observer: WorkerObserver | None = None,
+        jobs: JobStream | None = None,
     ) -> None:
         self.state = WorkerState(options.name)
         self.ledger = Ledger()
         self._options = options
         self._security = security
         self._observer = observer or WorkerObserver()
+        self._jobs = jobs
         self._partitions = OwnPartitions(partitions, options.test_fraction, options.least_rows)
 
     async def run(self, host: str, port: int) -> TaskModels:
@@ -74,6 +79,8 @@ class Worker:
             The server did not prove its identity, or asks for a proof that this worker cannot give.
         LinkError
             The server cannot be reached, or was lost.
+        StreamOver
+            The server made a stream of jobs, which is over.
         PeerError
             The server refused this worker or failed, and reported the reason.
         WaitError
@@ -81,6 +88,14 @@ class Worker:
         IntegrityError
             The decoded vectors are not those that the other workers computed.
         """
+        try:
+            return await self._run(host, port)
+        finally:
+            if self._jobs is not None:
+                await self._jobs.close()
+
+    async def _run(self, host: str, port: int) -> TaskModels:
+        """As `run`."""
         name, tls = self._options.name, self._security.channels(host)
         reconnection = Reconnection(self._options.max_wait, asyncio.get_running_loop().time)
         with single_threaded():
@@ -91,7 +106,7 @@ class Worker:
                     connection, self._options, self._partitions, self.state, reconnection, self._observer
                 )
                 try:
-                    return await part.run(self._security.secret)
+                    return await self._take_part(part, connection, reconnection)
                 except AsyncDMTLError as error:
                     await connection.fail(error)
                     joined = self.state.run is not None
@@ -105,6 +120,20 @@ class Worker:
                     await part.close()
                     await connection.close()
                 await reconnection.pause()
+
+    async def _take_part(
+        self, part: Participation, connection: Connection, reconnection: Reconnection
+    ) -> TaskModels:
+        """Take part in the run over a connection, or in all jobs of the server's stream."""
+        try:
+            return await part.run(self._security.secret)
+        except StandbyOrdered:
+            if self._jobs is None:
+                rule = "must make one run, not a stream of jobs, in which this worker takes no part"
+                raise UsageError("server", rule, connection.peer) from None
+            reconnection.note_welcome()
+            reconnection.note_progress()
+            await self._jobs.follow(connection)
 
     async def _connect(
         self, host: str, port: int, tls: Callable[[], TLSChannel] | None, reconnection: Reconnection

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from pathlib import Path
@@ -10,10 +11,11 @@ from click.testing import CliRunner, Result
 from support.clusters import run_cluster
 from support.problems import make_partitions, make_settings, run_options
 
-from asyncdmtl.cli import server
-from asyncdmtl.errors import UsageError
+from asyncdmtl.cli import server, streams
+from asyncdmtl.errors import UsageError, WaitError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Joined, Left, Listening
+from asyncdmtl.server.jobs import Job, JobOutcome
 
 PLACEMENT = Placement.cyclic(3, 6, 2)
 SPEC = "synthetic:tasks=2,rows=4,features=3,parts=2"
@@ -41,6 +43,26 @@ class Double:
 @pytest.fixture(autouse=True)
 def _without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "Server", Double)
+
+
+class JobsDouble:
+    """A stream that fails each job that is called so, and has no record of others."""
+
+    def __init__(self, options: Any, on_event: Any, on_outcome: Any, security: Any) -> None:
+        self.options, self.on_outcome = options, on_outcome
+        self.jobs: list[Job] = []
+        self.ended = asyncio.Event()
+
+    async def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    async def end(self) -> None:
+        self.ended.set()
+
+    async def run(self, host: str, port: int) -> None:
+        await self.ended.wait()
+        for job in self.jobs:
+            self.on_outcome(JobOutcome(job, None, WaitError("late", seconds=1.0, option="--join-timeout")))
 
 
 def run(*words: str) -> Result:
@@ -140,3 +162,23 @@ def test_metrics_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"--health needs: pip install 'asyncdmtl\[metrics\]'"):
         server._health_address("127.0.0.1:0", insecure=False)
+
+
+def test_jobs_of_a_file_are_made_as_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "JobServer", JobsDouble)
+    file, report = tmp_path / "jobs.toml", tmp_path / "report.json"
+    file.write_text('[[jobs]]\nname = "a"\nrounds = 7\n[[jobs]]\nstrategy = "central"\n')
+    done = run("--workers=3", "--jobs", str(file), "--report", str(report), "--json")
+    assert "2 of 2 jobs failed (a, job2); the first: " in str(done.exception)
+    assert getattr(done.exception, "exit_code", None) == 5
+    assert [json.loads(line)["job"] for line in done.stdout.splitlines()] == ["a", "job2"]
+    assert [job["exit_code"] for job in json.loads(report.read_text())["jobs"]] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "words", [["--plot", "a.png"], ["--health", "127.0.0.1:0"], ["--checkpoint", "."], ["--mlflow", "a"]]
+)
+def test_what_is_for_one_run_is_not_for_a_stream(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text('[[jobs]]\nname = "a"\n')
+    with pytest.raises(UsageError, match=f"{words[0]} is for a run of its own"):
+        raise run("--workers=3", "--jobs", str(tmp_path / "jobs.toml"), *words).exception or AssertionError

@@ -15,6 +15,8 @@ from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import write_partition
 from asyncdmtl.errors import LinkError, PlacementError, UsageError
 from asyncdmtl.learning.training import train
+from asyncdmtl.worker import stream_worker
+from asyncdmtl.worker.jobs import JobPlace, StreamOver
 
 SETTINGS = make_settings()
 PARTITIONS = make_partitions(4, "squared")
@@ -28,7 +30,7 @@ class Double:
     settings = SETTINGS
     critical_strength: float | None = None
 
-    def __init__(self, options: Any, stored: Any, security: Any) -> None:
+    def __init__(self, options: Any, stored: Any, security: Any, jobs: Any = None) -> None:
         self.options, self.stored, self.security = options, list(stored), security
         self.trained_with = Encoding.empty(), self.settings
         self.state = SimpleNamespace(critical_strength=self.critical_strength, settings=self.settings)
@@ -41,7 +43,7 @@ class Double:
 
 @pytest.fixture(autouse=True)
 def _without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "Worker", Double)
+    monkeypatch.setattr(stream_worker, "Worker", Double)
 
 
 def run(*words: str) -> Result:
@@ -68,6 +70,38 @@ def test_coefficients_that_are_all_0_are_told(monkeypatch: pytest.MonkeyPatch) -
     assert "All coefficients are 0" in run().stdout
     assert "λ = 2.5" in run().stdout
     assert json.loads(run("--json").stdout)["critical_strength"] == 2.5
+
+
+def test_models_of_jobs_have_the_names_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.csv").write_text("t,x,y\na,1,2\na,2,4\nb,5,1\nb,6,2\n")
+    failed: dict[str, Any] = {}
+    loaded = []
+
+    class Streaming(Double):
+        async def run(self, host: str, port: int) -> Any:
+            if self.options.place.run == "run1":
+                loaded.append([part.id for part in self.stored])
+                return await super().run(host, port)
+            await self.jobs._take_part(JobPlace("run1", "first", "x"))
+            raise StreamOver(1, failed)
+
+        def __init__(self, options: Any, stored: Any, security: Any, jobs: Any = None) -> None:
+            super().__init__(options, stored, security)
+            self.jobs = jobs
+
+    monkeypatch.setattr(stream_worker, "Worker", Streaming)
+    words = ["--name=w0", f"--data={tmp_path / 'a.csv'}", "--task=t", "--target=y"]
+    words += ["--save", str(tmp_path / "m.npz")]
+    done = CliRunner().invoke(worker.main, words)
+    assert done.exit_code == 0, done.exception
+    assert done.stdout == "worker w0: done, 1 job\n"
+    assert loaded == [["a/a", "a/b"]]
+    assert SavedModel.load(tmp_path / "m-first.npz").models.tasks == ("t0", "t1")
+    failed["second"] = LinkError("lost", peer="server")
+    done = CliRunner().invoke(worker.main, [*words, "--json"])
+    event = {"event": "finished", "worker": "w0", "jobs": 1, "failed": ["second"]}
+    assert json.loads(done.stdout) == event
+    assert done.exception is failed["second"]
 
 
 def test_a_worker_that_wants_no_models_has_none_to_save(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from asyncdmtl.protocol.messages.registry import (
     Finish,
     Heartbeat,
     Hello,
+    JobCall,
     JoinedGroup,
     JoinGroup,
     LossQuery,
@@ -32,6 +33,8 @@ from asyncdmtl.protocol.messages.registry import (
     Ready,
     Restore,
     Snapshot,
+    Standby,
+    StreamEnd,
     Uplink,
     Welcome,
     unpack,
@@ -108,9 +111,13 @@ def test_a_whole_run_and_every_byte_of_it(step: int) -> None:
     )
 
 
+def whole_stream() -> list[Message]:
+    return [Hello(VERSION, "w0"), Standby("run"), JobCall("run", "job"), StreamEnd()]
+
+
 def advanced_to(state: State) -> Pair:
     pair = Pair()
-    for message in whole_run():
+    for message in whole_stream() if state is State.STANDING_BY else whole_run():
         if pair.server.state is state:
             break
         pair.pass_on(message)
@@ -123,7 +130,7 @@ def advanced_to(state: State) -> Pair:
 )
 def test_a_message_out_of_order_is_an_error_of_its_sender(state: State) -> None:
     allowed = {kind.split(",")[0] for before, kind in TRANSITIONS if before is state}
-    for message in whole_run():
+    for message in (*whole_run(), *whole_stream()):
         if message.kind in allowed:
             continue
         pair = advanced_to(state)

@@ -35,6 +35,7 @@ from asyncdmtl.protocol.messages.rounds import (
     Snapshot,
     Uplink,
 )
+from asyncdmtl.protocol.messages.streams import JobCall, Standby, StreamEnd
 
 BODY = np.arange(6, dtype=np.uint8)
 INFO = PartitionInfo("p0", "task", bytes(16), 3, 3.0, 4, 0.5)
@@ -69,6 +70,9 @@ EXAMPLES: dict[str, Message] = {
         Finish(0.5),
         Heartbeat(),
         Failure(3, "why", True),
+        Standby("run"),
+        JobCall("run", "job", "dose"),
+        StreamEnd(),
     )
 }
 

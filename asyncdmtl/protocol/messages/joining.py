@@ -33,6 +33,12 @@ PROOF_NONCE_BYTES = 32
 # Bytes of a proof, which is an HMAC-SHA256.
 PROOF_BYTES = 32
 
+# The name of no run, for a worker that is new. It is as long as the names of runs.
+NO_RUN = "--------"
+
+# The most characters of the name of a run.
+LONGEST_RUN_NAME = 200
+
 # The default of the seconds after which an end gives up a silent peer.
 DEFAULT_SILENCE = 10.0
 
@@ -49,26 +55,30 @@ class Hello(Message):
         The worker's name.
     silence : float
         Seconds of silence after which the worker gives the server up.
+    run : str
+        The run to which a server with a stream of jobs has called the worker; else `NO_RUN`.
     """
 
     number, kind, sender = 1, "hello", "worker"
     version: int
     name: str
     silence: float = DEFAULT_SILENCE
+    run: str = NO_RUN
 
     def fields(self) -> list[Any]:
-        return [self.version, self.name, self.silence]
+        return [self.version, self.name, self.silence, self.run]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Hello:
         version = fields.integer(values[0] if values else None, "protocol version")
         if version != VERSION:
             raise RemoteProtocolError(f"the worker speaks protocol version {version}, this server {VERSION}")
-        fields.exactly(values, 3, cls.kind)
+        fields.exactly(values, 4, cls.kind)
         return cls(
             version,
             fields.name(values[1], "worker name"),
             fields.finite(values[2], "seconds of silence", 0.0, above=True),
+            fields.text(values[3], "run", LONGEST_RUN_NAME),
         )
 
 

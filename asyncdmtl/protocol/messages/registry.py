@@ -50,6 +50,7 @@ from asyncdmtl.protocol.messages.rounds import (
     StateTransfer,
     Uplink,
 )
+from asyncdmtl.protocol.messages.streams import JobCall, Standby, StreamEnd
 
 __all__ = [
     "KINDS",
@@ -67,6 +68,7 @@ __all__ = [
     "Finish",
     "Heartbeat",
     "Hello",
+    "JobCall",
     "JoinGroup",
     "JoinedGroup",
     "LossQuery",
@@ -79,7 +81,9 @@ __all__ = [
     "Ready",
     "Restore",
     "Snapshot",
+    "Standby",
     "StateTransfer",
+    "StreamEnd",
     "Uplink",
     "Welcome",
     "frame_message",
@@ -108,6 +112,7 @@ KINDS: Mapping[int, type[Message]] = {
         *(Assign, Snapshot, AwaitRestore, Restore, Uplink, Downlink, MoreRows, Done, Finish),
         *(LossQuery, LossReport, Fallback),
         *(Heartbeat, Failure),
+        *(Standby, JobCall, StreamEnd),
     )
 }
 

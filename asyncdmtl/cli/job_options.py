@@ -1,0 +1,115 @@
+"""The options of a stream of jobs, and the file that lists the jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asyncdmtl.cli.command import together
+from asyncdmtl.cli.configuration import as_given
+from asyncdmtl.cli.training_options import training_options
+from asyncdmtl.documents import read_document
+from asyncdmtl.errors import UsageError
+from asyncdmtl.server.jobs import IN_FLIGHT, MOST_WAITING, Job
+
+job_options = together(
+    click.option(
+        "--jobs",
+        "jobs_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Make the jobs in this TOML or JSON file as a stream, with workers that share them all: a list "
+        "`jobs` of tables, each with a `name`, options for training that replace those given here, and "
+        "maybe a `target`, the column that is predicted.",
+    ),
+    click.option(
+        "--in-flight", type=int, default=IN_FLIGHT, metavar="JOBS", help="Jobs that are made at one time."
+    ),
+    click.option(
+        "--any-order", is_flag=True, help="Report jobs as they end, instead of in the order of the file."
+    ),
+)
+
+
+def _training_options() -> dict[str, click.Option]:
+    """The options for training by their name in a file."""
+
+    @click.command()
+    @training_options
+    def holder(**_: Any) -> None:
+        """Hold the options."""
+
+    return {
+        max(option.opts, key=len).removeprefix("--"): option
+        for option in holder.params
+        if isinstance(option, click.Option)
+    }
+
+
+# Makes a job from its name, the values of all options, and the column that is predicted.
+MakeJob = Callable[[str, Mapping[str, Any], str], Job]
+
+
+def read_jobs(path: Path, given: Mapping[str, Any], make: MakeJob) -> list[Job]:
+    """The jobs of a file, checked as far as that is possible without data.
+
+    Parameters
+    ----------
+    path : Path
+    given : mapping
+        The values of the command's options, which a job's table replaces.
+    make : callable
+        As `MakeJob`.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, or a job breaks a rule; the error names it.
+    """
+    options, jobs, names = _training_options(), [], set()
+    for number, table in enumerate(_tables(path), 1):
+        name = table.get("name", f"job{number}")
+        place = f"{path}: job {name!r}"
+        own = {key: value for key, value in table.items() if key not in ("name", "target")}
+        if unknown := sorted(own.keys() - options.keys()):
+            rule = f"may set only name, target, {', '.join(sorted(options))}"
+            raise UsageError(place, rule, unknown)
+        target = table.get("target", "")
+        for key, text in (("name", name), ("target", target)):
+            if not isinstance(text, str):
+                raise UsageError(f"{place}: {key}", "must be text", text)
+        if name in names:
+            raise UsageError(place, "must have a name of its own", name)
+        names.add(name)
+        values = dict(given)
+        for key, value in own.items():
+            option = options[key]
+            words = as_given(f"{place}: {key}", value, option)
+            try:
+                values[str(option.name)] = option.type_cast_value(click.Context(click.Command("jobs")), words)
+            except click.BadParameter as error:
+                raise UsageError(f"{place}: {key}", error.message, value) from error
+        try:
+            jobs.append(make(name, values, target))
+        except UsageError as error:
+            raise UsageError(f"{place}: {error.argument}", error.rule, error.value) from error
+    return jobs
+
+
+def _tables(path: Path) -> list[dict[str, Any]]:
+    """The tables of the jobs in a file."""
+    try:
+        content = read_document(path)
+    except OSError as error:
+        raise UsageError("--jobs", f"must be readable ({error.strerror})", str(path)) from error
+    except ValueError as error:
+        raise UsageError("--jobs", f"must be TOML or JSON ({error})", str(path)) from error
+    jobs = content.get("jobs") if isinstance(content, dict) and set(content) == {"jobs"} else None
+    if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
+        raise UsageError(f"--jobs {path}", "must hold just `jobs`, a list of tables", None)
+    if len(jobs) > MOST_WAITING:
+        raise UsageError(f"--jobs {path}", f"must list at most {MOST_WAITING} jobs", len(jobs))
+    return jobs

@@ -1,0 +1,227 @@
+"""A stream of jobs: one server and its workers make several runs at the same time.
+
+Workers stand by over one connection each. The server calls them to every job, and for each job they greet it
+over a further connection, with the name of the job's run. So the bytes of jobs stay apart, and what ends one
+job does not end another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asyncdmtl.errors import AsyncDMTLError, UsageError
+from asyncdmtl.net.addresses import format_address
+from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.transport import check_positive, listen
+from asyncdmtl.protocol.messages.registry import Hello, JobCall
+from asyncdmtl.protocol.messages.streams import LONGEST_JOB_NAME, LONGEST_TARGET, is_job_name
+from asyncdmtl.server.events import Listening, OnEvent
+from asyncdmtl.server.records import RunOptions, RunRecord
+from asyncdmtl.server.server import Server
+from asyncdmtl.server.standby import StandbyList
+from asyncdmtl.server.start_watch import StartWatch
+
+log = logging.getLogger(__name__)
+
+# The most jobs that are made at one time by default: enough that links and processors are busy at all times.
+IN_FLIGHT = 4
+
+# The most jobs that may be made at one time. Each worker has a connection, buffers and rows for each of them.
+MOST_IN_FLIGHT = 64
+
+# The most jobs that wait for a place among these; `submit` waits until one of them has begun.
+MOST_WAITING = 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a stream.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the stream, at most 64 letters, digits, '-', '_' and '.'.
+    options : RunOptions
+        The options of its run, as for a run of its own; without checkpoints and multicast.
+    target : str
+        The column that is predicted; empty for that of the workers' own options.
+
+    Raises
+    ------
+    UsageError
+        The name or the target breaks a rule, or an option is not for streams.
+    """
+
+    name: str
+    options: RunOptions
+    target: str = ""
+
+    def __post_init__(self) -> None:
+        if not is_job_name(self.name):
+            rule = f"must be 1 to {LONGEST_JOB_NAME} letters, digits, '-', '_' and '.', the first no '.'"
+            raise UsageError("name of a job", rule, self.name)
+        if len(self.target) > LONGEST_TARGET:
+            raise UsageError("target of a job", f"must have at most {LONGEST_TARGET} characters", self.target)
+        if self.options.checkpoint is not None or self.options.multicast is not None:
+            given = "--checkpoint" if self.options.checkpoint is not None else "--multicast"
+            raise UsageError(given, "is for a run of its own, not for a stream of jobs", self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class JobOutcome:
+    """The end of a job: its record, or the error that ended it. One of both is None."""
+
+    job: Job
+    record: RunRecord | None
+    error: AsyncDMTLError | None = None
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """The options of a stream.
+
+    Attributes
+    ----------
+    in_flight : int
+        The most jobs that are made at one time.
+    any_order : bool
+        Whether outcomes are told as jobs end, instead of in the order of submission.
+    silence_timeout : float
+        Seconds for a sign of life from a worker that stands by.
+    """
+
+    in_flight: int = IN_FLIGHT
+    any_order: bool = False
+    silence_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.in_flight <= MOST_IN_FLIGHT:
+            raise UsageError("--in-flight", f"must lie between 1 and {MOST_IN_FLIGHT}", self.in_flight)
+        check_positive(silence_timeout=self.silence_timeout)
+
+
+class JobServer:
+    """Makes a stream of jobs with workers that stand by.
+
+    A job that fails ends with its error; the others go on.
+
+    Parameters
+    ----------
+    options : StreamOptions
+    emit : callable
+        Called with each event of the server; those of a job are in a `JobEvent`.
+    on_outcome : callable
+        Called with the outcome of each job, in the order of submission unless `any_order` is set.
+    security : ServerSecurity
+    """
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        emit: OnEvent,
+        on_outcome: Callable[[JobOutcome], None],
+        security: ServerSecurity = UNSECURED_SERVER,
+    ) -> None:
+        self._options = options
+        self._emit = emit
+        self._on_outcome = on_outcome
+        self._security = security
+        self._stream = secrets.token_hex(4)
+        self._waiting: asyncio.Queue[tuple[int, Job] | None] = asyncio.Queue(MOST_WAITING)
+        self._submitted = 0
+        self._names: set[str] = set()
+        self._running: dict[str, Server] = {}
+        # Outcomes that wait for those of jobs before them.
+        self._held: dict[int, JobOutcome] = {}
+        self._told = 0
+        self._standby = StandbyList(self._stream, options.silence_timeout, security, emit)
+
+    async def submit(self, job: Job) -> None:
+        """Add a job to the stream; waits while `MOST_WAITING` jobs wait for their beginning.
+
+        Raises
+        ------
+        UsageError
+            A job of the stream has this name already.
+        """
+        if job.name in self._names:
+            raise UsageError("name of a job", "must be that of no other job in the stream", job.name)
+        self._names.add(job.name)
+        self._submitted += 1
+        await self._waiting.put((self._submitted - 1, job))
+
+    async def end(self) -> None:
+        """Say that no more jobs will be submitted."""
+        await self._waiting.put(None)
+
+    async def run(self, host: str, port: int) -> None:
+        """Listen on an address, and make the jobs that are submitted, until `end` is called.
+
+        Raises
+        ------
+        LinkError
+            The server cannot listen at the address.
+        """
+        socket = await listen(host, port, lambda: self._standby.accept(self._admit))
+        try:
+            address = socket.sockets[0].getsockname()[:2]
+            self._emit(Listening(self._stream, *address))
+            log.info("stream %s: listening on %s", self._stream, format_address(*address))
+            await self._make_all()
+            await self._standby.dismiss()
+        except asyncio.CancelledError:
+            await self._standby.fail(AsyncDMTLError("the server was stopped"))
+            raise
+        finally:
+            socket.close()
+            await self._standby.close()
+
+    async def _make_all(self) -> None:
+        """Make all jobs, as many at one time as are permitted."""
+        places = asyncio.Semaphore(self._options.in_flight)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await places.acquire()
+                if (item := await self._waiting.get()) is None:
+                    return
+                group.create_task(self._make(*item, places))
+
+    async def _make(self, number: int, job: Job, places: asyncio.Semaphore) -> None:
+        """Make a job, whatever becomes of it, and tell its outcome."""
+        try:
+            outcome = JobOutcome(job, await self._made(job))
+        except AsyncDMTLError as error:
+            outcome = JobOutcome(job, None, error)
+        except Exception as error:
+            log.exception("job %s failed", job.name)
+            outcome = JobOutcome(job, None, AsyncDMTLError(f"internal error: {error!r}"))
+        finally:
+            places.release()
+        self._held[self._told if self._options.any_order else number] = outcome
+        while (next_ := self._held.pop(self._told, None)) is not None:
+            self._told += 1
+            self._on_outcome(next_)
+
+    async def _made(self, job: Job) -> RunRecord:
+        watch = StartWatch(job.name, job.options.workers, self._emit, lambda: len(self._standby))
+        server = Server(job.options, watch.note, self._security)
+        self._running[server.name] = server
+        log.info("job %s: run %s begins", job.name, server.name, extra={"run": server.name})
+        try:
+            self._standby.call(JobCall(server.name, job.name, job.target))
+            return await watch.watched(server.make())
+        finally:
+            del self._running[server.name]
+            self._standby.recall(server.name)
+
+    def _admit(self, connection: Connection, hello: Hello) -> bool:
+        """Let the job for which a worker comes admit it; whether there is such a job."""
+        found = self._running.get(hello.run)
+        if found is not None:
+            found.admit(connection, hello)
+        return found is not None

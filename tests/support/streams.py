@@ -1,0 +1,102 @@
+"""A stream of jobs and its workers in one process, over real TCP on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from asyncdmtl.data.stored import Stored
+from asyncdmtl.errors import UsageError
+from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity, WorkerSecurity
+from asyncdmtl.server.events import JobEvent, Listening, ServerEvent
+from asyncdmtl.server.jobs import Job, JobOutcome, JobServer, StreamOptions
+from asyncdmtl.worker.jobs import JobPlace
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.stream_worker import stream_worker
+from asyncdmtl.worker.worker import Worker
+
+LIMIT = 60.0
+
+
+class JobCluster:
+    """A server with a stream of jobs; workers stand by one by one.
+
+    Attributes
+    ----------
+    outcomes : list of JobOutcome
+    models : dict of (job, worker) to TaskModels
+    """
+
+    def __init__(self, security: ServerSecurity = UNSECURED_SERVER, **options: Any) -> None:
+        self.outcomes: list[JobOutcome] = []
+        self.events: list[ServerEvent] = []
+        self.models: dict[tuple[str, str], TaskModels] = {}
+        self.instance = JobServer(StreamOptions(**options), self._note, self._tell, security)
+        self.address = ("127.0.0.1", 0)
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def __aenter__(self) -> JobCluster:
+        self.server = asyncio.create_task(self.instance.run("127.0.0.1", 0))
+        while not self.events:
+            await self.change()
+        listening = self.events[0]
+        assert isinstance(listening, Listening)
+        self.address = (listening.host, listening.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in (self.server, *self._tasks):
+            task.cancel()
+        await asyncio.gather(self.server, *self._tasks, return_exceptions=True)
+
+    def join(
+        self,
+        name: str,
+        partitions: Sequence[Stored],
+        secret: bytes | None = None,
+        targets: Mapping[str, Sequence[Stored]] | None = None,
+        **options: Any,
+    ) -> asyncio.Task[TaskModels]:
+        """Start a worker; `targets` are its partitions for other columns."""
+
+        def load(target: str) -> Sequence[Stored]:
+            if target and target not in (targets or {}):
+                raise UsageError("target", "must be a column", target)
+            return (targets or {})[target] if target else partitions
+
+        def keep(place: JobPlace, worker: Worker, models: TaskModels) -> None:
+            self.models[place.job, name] = models
+
+        security = WorkerSecurity(secret)
+        worker = stream_worker(WorkerOptions(name, **options), load, security, self.address, keep)
+        task = asyncio.create_task(worker.run(*self.address))
+        self._tasks.append(task)
+        return task
+
+    async def submit(self, *jobs: Job, end: bool = True) -> None:
+        """Submit jobs, and with `end` say that they are all."""
+        for job in jobs:
+            await self.instance.submit(job)
+        if end:
+            await self.instance.end()
+
+    async def change(self) -> None:
+        """Wait for the next event or outcome."""
+        async with asyncio.timeout(LIMIT):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def of_job(self, job: str) -> list[ServerEvent]:
+        """The events of a job so far."""
+        return [event.event for event in self.events if isinstance(event, JobEvent) and event.job == job]
+
+    def _note(self, event: ServerEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    def _tell(self, outcome: JobOutcome) -> None:
+        self.outcomes.append(outcome)
+        self._changed.set()
