@@ -88,20 +88,25 @@ class Joined(ServerEvent):
 
 @dataclass(frozen=True)
 class Refused(ServerEvent):
-    """A connection was refused; `worker` is "?" if its name was not known."""
+    """A connection was refused; `worker` is "?" if its name was not known.
+
+    `final` says that the worker's data or options are the reason, so that it does not come back by itself.
+    """
 
     name = "refused"
     worker: str
     reason: str
+    final: bool = False
 
 
 @dataclass(frozen=True)
 class Left(ServerEvent):
-    """A worker that had joined left before it could take part in a round."""
+    """A worker that had joined left before it could take part in a round; `final` as for `Refused`."""
 
     name = "left"
     worker: str
     reason: str
+    final: bool = False
 
 
 @dataclass(frozen=True)

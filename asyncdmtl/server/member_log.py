@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from asyncdmtl.errors import AsyncDMTLError, UsageError
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.server.events import Joined, Left, LockedOut, OnEvent, Refused
+from asyncdmtl.server.member import is_final
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,9 @@ class MemberLog:
         log.warning(
             "run %s: %s %s %s", self._run, connection.peer, what, reason, extra=self._fields(connection)
         )
-        self._emit(event(connection.session.worker, str(reason)))
+        own = isinstance(reason, UsageError) and not connection.worker_may_return
+        final = own or (isinstance(reason, AsyncDMTLError) and is_final(reason))
+        self._emit(event(connection.session.worker, str(reason), final))
 
     def _fields(self, connection: Connection) -> dict[str, str]:
         """The fields of a log line about a worker."""

@@ -14,7 +14,8 @@ from asyncdmtl.server.records import RunRecord
 class StartWatch:
     """Ends a job that cannot start, since workers that it needs cannot take part in it.
 
-    They would not come again, and the job would keep its place in the stream until --join-timeout.
+    If their data or options are the reason, they would not come again, and the job would keep its place in
+    the stream until --join-timeout.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class StartWatch:
         """Pass on an event of the job's server, and note what it says of the start."""
         self._emit(JobEvent(self._job, event))
         self._started = self._started or isinstance(event, Planned)
-        if self._started or not isinstance(event, Refused | Left) or event.worker == "?":
+        if self._started or not isinstance(event, Refused | Left) or not event.final:
             return
         self._reasons[event.worker] = event.reason
         if self._needed is not None and self._standing_by() - len(self._reasons) < self._needed:

@@ -32,7 +32,10 @@ async def test_refusals_and_departures_say_why(
     log, connection = MemberLog("run7", told.append), make_member("w0").connection
     log.refused(connection, DataError("rows", "must be finite", "nan"))
     log.left(connection, "left", "before the start")
-    assert told == [Refused("w0", "rows must be finite, got 'nan'"), Left("w0", "before the start")]
+    assert told == [
+        Refused("w0", "rows must be finite, got 'nan'", final=True),
+        Left("w0", "before the start"),
+    ]
     assert [line.getMessage() for line in caplog.records] == [
         "run run7: worker 'w0' at ? is refused: rows must be finite, got 'nan'",
         "run run7: worker 'w0' at ? left before the start",

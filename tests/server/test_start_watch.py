@@ -23,22 +23,31 @@ async def test_a_job_ends_when_too_few_workers_are_left() -> None:
     watched = watch(events)
     task = asyncio.create_task(watched.watched(endless()))
     await asyncio.sleep(0)
-    watched.note(Refused("w0", "no data"))
+    watched.note(Refused("w0", "no data", final=True))
     await asyncio.sleep(0)
     assert not task.done()
-    watched.note(Left("w1", "no rows"))
+    watched.note(Left("w1", "no rows", final=True))
     with pytest.raises(AsyncDMTLError, match="too few workers can take part: worker 'w0': no data; worker"):
         await task
-    assert events == [JobEvent("a", Refused("w0", "no data")), JobEvent("a", Left("w1", "no rows"))]
-    assert events[0].as_json() == {"event": "refused", "worker": "w0", "reason": "no data", "job": "a"}
+    assert events == [
+        JobEvent("a", Refused("w0", "no data", final=True)),
+        JobEvent("a", Left("w1", "no rows", final=True)),
+    ]
+    assert events[0].as_json() == {
+        "event": "refused",
+        "worker": "w0",
+        "reason": "no data",
+        "final": True,
+        "job": "a",
+    }
 
 
-async def test_strangers_and_jobs_without_a_number_of_workers_end_nothing() -> None:
-    for needed, worker in ((2, "?"), (None, "w0")):
+async def test_lost_connections_and_jobs_without_a_number_of_workers_end_nothing() -> None:
+    for needed, final in ((2, False), (None, True)):
         watched = watch([], needed, standing_by=1)
         task = asyncio.create_task(watched.watched(endless()))
         await asyncio.sleep(0)
-        watched.note(Refused(worker, "why"))
+        watched.note(Refused("w0", "why", final=final))
         await asyncio.sleep(0)
         assert not task.done()
         task.cancel()
