@@ -215,12 +215,7 @@ def main(
     options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "")
     load = partial(_load, partition_files, names, share, given)
     if declare is not None:
-        stored = load("")
-        placement_there = declare_worker(declare, name, {part.id: part.task for part in stored})
-        click.echo(
-            f"{declare}: {counted(len(placement_there.workers), 'worker')}, "
-            f"{counted(len(placement_there.partitions), 'partition')}"
-        )
+        _declare(declare, name, load(""))
         return
 
     def save_models(place: JobPlace, worker: Worker, models: TaskModels) -> None:
@@ -269,6 +264,13 @@ def _load(
     if share is not None:
         return loading.load_share(given, *map(int, share.split("/")))
     return loading.load_stored(given, names)
+
+
+def _declare(file: Path, name: str, stored: Sequence[Stored]) -> None:
+    """Write a worker with its partitions into a placement file."""
+    there = declare_worker(file, name, {part.id: part.task for part in stored})
+    workers, partitions = counted(len(there.workers), "worker"), counted(len(there.partitions), "partition")
+    click.echo(f"{file}: {workers}, {partitions}")
 
 
 def _tell_stream(name: str, over: StreamOver, format: str) -> None:

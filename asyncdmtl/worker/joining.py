@@ -78,17 +78,16 @@ async def declare_and_encode(
         The server's encoding breaks a rule.
     """
     limit = options.round_timeout, "--round-timeout"
-    try:
-        await asyncio.to_thread(partitions.check, settings)
-    except DataError as error:
-        # The reason is not sent to the server, since it names a partition and its size.
-        rule = "permits this worker no part in the run"
-        await connection.fail(UsageError("--least-rows", rule, options.least_rows))
-        raise error
-    declared = tuple(
-        replace(part, digest=state.digest.keyed(part.digest))
-        for part in await asyncio.to_thread(partitions.declare)
-    )
+    async with options.place.turn():
+        try:
+            await asyncio.to_thread(partitions.check, settings)
+        except DataError as error:
+            # The reason is not sent to the server, since it names a partition and its size.
+            rule = "permits this worker no part in the run"
+            await connection.fail(UsageError("--least-rows", rule, options.least_rows))
+            raise error
+        declarations = await asyncio.to_thread(partitions.declare)
+    declared = tuple(replace(part, digest=state.digest.keyed(part.digest)) for part in declarations)
     check = await asyncio.to_thread(state.check)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
     *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
@@ -106,7 +105,8 @@ async def declare_and_encode(
         raise RemoteProtocolError(
             f"{connection.peer} sent an encoding that breaks a rule: {error}"
         ) from error
-    infos = await asyncio.to_thread(partitions.encode, encoding, settings)
+    async with options.place.turn():
+        infos = await asyncio.to_thread(partitions.encode, encoding, settings)
     ready = Ready(tuple(replace(info, digest=state.digest.keyed(info.digest)) for info in infos))
     await connection.send(ready, *limit)
 

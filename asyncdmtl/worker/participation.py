@@ -152,9 +152,10 @@ class Participation:
         state, connection, self._plan = self._state, self._connection, assign.plan
         await self._uplink.stop()
         _, settings = self._partitions.encoded_with
-        side = await asyncio.to_thread(
-            make_worker_side, assign, self._options.name, settings, self._partitions.encoded, state.digest
-        )
+        async with self._options.place.turn():
+            side = await asyncio.to_thread(
+                make_worker_side, assign, self._options.name, settings, self._partitions.encoded, state.digest
+            )
         connection.session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
         if self._multicast is not None:
             await self._multicast.follow(assign.plan, side)
