@@ -99,7 +99,9 @@ LINEAR_PARTITIONS = 60
     metavar="SHARE",
     help="The coefficient of variation of a worker's time in a round, for --arrivals.",
 )
-@click.option("--silent", type=int, default=0, help="Workers that may stay silent (central and linear).")
+@click.option(
+    "--silent", type=int, default=0, help="Workers that may stay silent (central, relay and linear)."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, help="Decides the random matrices.")
 @click.option(
     "--output",

@@ -13,8 +13,9 @@ from typing import Literal, get_args
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.building import forwarded, wanted_models
-from asyncdmtl.plan.parameters import STRATEGIES, Strategy
+from asyncdmtl.plan.parameters import CODED, STRATEGIES, Strategy
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.aggregates import least_uplink
 from asyncdmtl.plan.rates.bounds import lacking
 from asyncdmtl.plan.rates.job import job_bound, job_bound_with_silent_workers, job_downlink_bound
 from asyncdmtl.plan.rates.optimum import uplink_optimum
@@ -143,7 +144,7 @@ def compare(
     helpers = helpers_of(placement, wants)
     costs = per_worker("prices", [1] * len(placement.workers) if prices is None else prices, placement)
     link_speeds = None if speeds is None else per_worker("speeds", speeds, placement, positive=True)
-    strategies: tuple[Strategy, ...] = ("central",) if silent else STRATEGIES
+    strategies: tuple[Strategy, ...] = CODED if silent else STRATEGIES
     if "own" in wants_of(placement, wants):
         if silent:
             raise UsageError("wants", "cannot be own with silent workers", wants)
@@ -166,9 +167,8 @@ def compare(
         limits = view.limits
         paid = tuple(Fraction(c * copies) for c, copies in zip(costs, view.copies, strict=True))
         if silent:
-            limits = (
-                f"any {silent} may stay silent: uplink {sum(rates)} instead of {len(coded.holders)}; {limits}"
-            )
+            least = least_uplink(coded.blocks, helpers) if strategy == "relay" else len(coded.holders)
+            limits = f"any {silent} may stay silent: uplink {sum(rates)} instead of {least}; {limits}"
         candidates.append(
             Candidate(
                 strategy,
@@ -194,7 +194,10 @@ def _uplink_bound(
 ) -> Fraction:
     """The job's bound on the uplink."""
     if silent:
-        return job_bound_with_silent_workers(placement, tasks, silent).load
+        at_server = strategy != "relay"
+        return job_bound_with_silent_workers(
+            placement, tasks, silent, at_server=at_server, helpers=helpers
+        ).load
     return job_bound(placement, tasks, at_server=strategy == "personal", helpers=helpers).load
 
 

@@ -20,6 +20,9 @@ CODED: tuple[Strategy, ...] = ("relay", "central")
 # rounding.
 CHOICES = ("auto", *STRATEGIES, "linear")
 
+# The strategies of a run that tolerate silent workers.
+TOLERANT = ("auto", "relay", "central", "linear")
+
 # Version of a recipe's format: a peer refuses a recipe of another version.
 RECIPE_VERSION = 2
 
@@ -50,7 +53,7 @@ class PlanParameters:
     senders : tuple of int
         The worker that sends each unit, if units go up uncoded; else empty.
     silent : int
-        The number of workers that may stay silent (under `central`).
+        The number of workers that may stay silent (under `central` and `relay`).
     helpers : tuple of int
         The workers that want nothing, ascending: they send rows, but receive none.
     seed : int

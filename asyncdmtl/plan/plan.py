@@ -122,7 +122,10 @@ class Plan(PlanParameters):
     def job_bound(self) -> JobBound:
         """The job's lower bound of the uplink load for any scheme, coded or not, with its proof."""
         if self.silent:
-            return job_bound_with_silent_workers(self.placement, self.tasks, self.silent)
+            at_server = self.strategy != "relay"
+            return job_bound_with_silent_workers(
+                self.placement, self.tasks, self.silent, at_server=at_server, helpers=self.helpers
+            )
         at_server = self.strategy == "personal"
         return job_bound(self.placement, self.tasks, at_server=at_server, helpers=self.helpers)
 

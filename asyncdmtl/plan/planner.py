@@ -10,6 +10,7 @@ import numpy as np
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.field import linalg
+from asyncdmtl.plan.codes.decodability import undecodable
 from asyncdmtl.plan.codes.matrices import ENTRIES, unit_columns
 from asyncdmtl.plan.limits import check_size
 from asyncdmtl.plan.mending import decodable_plan
@@ -69,8 +70,8 @@ def make_plan(
     speeds : sequence of K numbers, optional
         `b_k`, in vectors per unit of time: `relay` minimises the time of the uplink, `max_k R_k / b_k`.
     silent : int, default 0
-        Under `central`, the server can decode all updates even if this number of workers, whichever, send
-        nothing.
+        Under `central` and `relay`, this number of workers, whichever, may send nothing: the rows of the
+        others suffice for the server, or under `relay` for every worker.
     units : "updates", "tasks" or "sums", default "tasks"
         The vectors that may be coded, if that lowers the loads (`Plan.units`). With "tasks", tasks that a
         worker stores whole may be coded as aggregates, one vector instead of one per partition. With "sums",
@@ -132,10 +133,22 @@ def make_plan(
     check_size(parameters.units, rates.subpackets, rates.rows, coded=strategy in CODED)
     for attempt in range(seed, seed + ATTEMPTS):
         plan = decodable_plan(replace(parameters, seed=attempt))
-        if plan is not None and _collects(plan):
+        if plan is not None and _collects(plan) and _tolerates(plan):
             return replace(plan, objective=rates.objective)
     whose = "this is a defect" if matrices == "random" else f"with the matrices {matrices} of a plug-in"
+    if silent and strategy == "relay":
+        # Each worker must decode from each set of responders, and each fails with a probability of 1/255.
+        whose = f"{len(placement.workers)} workers are too many for relay if any {silent} may stay silent"
     raise PlanError(f"no decodable matrices among {ATTEMPTS} seeds from {seed} on; {whose}")
+
+
+def _tolerates(plan: Plan) -> bool:
+    """Whether every worker of a relay decodes from the rows of every set of responders."""
+    if plan.broadcasts != "updates" or not plan.silent:
+        return True
+    everyone, deliveries = range(len(plan.uplink_rows)), list(map(plan.in_columns, plan.deliveries))
+    absent = (set(everyone) - set(some) for some in responder_sets(len(everyone), plan.silent))
+    return all(not undecodable(plan.coders.combined_without(sorted(some)), deliveries) for some in absent)
 
 
 def _collects(plan: Plan) -> bool:

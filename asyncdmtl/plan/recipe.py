@@ -113,7 +113,7 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     if recipe["strategy"] == "relay" or silent:
         stores = [len(held) for k, held in enumerate(units.held) if k not in set(helpers)]
         missing = len(units.holders) - min(stores)
-        needed = blocks if silent else missing // units.merged
+        needed = blocks if recipe["strategy"] == "central" else missing // units.merged
         if senders or sum(rows) < needed * P:
             raise ValueError(f"{sum(rows)} coded rows for {needed * P} packets")
     elif P > 1 or not _hold(units, senders) or Counter(senders) != Counter(dict(enumerate(rows))):

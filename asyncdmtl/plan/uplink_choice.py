@@ -44,19 +44,23 @@ def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wish
         if min(map(len, units.holders)) <= wishes.silent:
             check_copies(placement, wishes.silent)
         if choice != Choice() and min(map(len, placement.holders)) > wishes.silent:
-            return _least_with_silent_workers(placement, tasks, units, wishes)
+            return _least_with_silent_workers(placement, tasks, units, strategy, wishes)
     return units
 
 
 def _least_with_silent_workers(
-    placement: Placement, tasks: Sequence[int], units: Units, wishes: UplinkWishes
+    placement: Placement, tasks: Sequence[int], units: Units, strategy: str, wishes: UplinkWishes
 ) -> Units:
-    """These units, or the fewest of a simpler kind if their uplink is smaller with silent workers."""
+    """Of these units and the fewest of each kind, those whose uplink is the smallest with silent workers."""
     choices = [units]
-    for kind in UNIT_KINDS[: UNIT_KINDS.index(wishes.units)][::-1]:
+    for kind in UNIT_KINDS[: UNIT_KINDS.index(wishes.units) + 1][::-1]:
         choice = fewest_units(placement, tasks, kind, least_holders=wishes.silent + 1)
         choices.append(Units.of(placement, tasks, choice.aggregated, sums=choice.sums))
-    return min(choices, key=lambda some: silent_rates(some.blocks, wishes.silent).bound)
+    # The best units without silent workers may have too few holders.
+    possible = [some for some in choices if min(map(len, some.holders)) > wishes.silent]
+    helpers = set(wishes.helpers)
+    wanting = None if strategy != "relay" else [k for k in range(len(placement.workers)) if k not in helpers]
+    return min(possible, key=lambda some: silent_rates(some.blocks, wishes.silent, 1, wanting).bound)
 
 
 def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Units, PacketRates]:

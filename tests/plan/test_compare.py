@@ -32,11 +32,12 @@ def test_candidates_have_the_loads_of_their_plans(seed: int) -> None:
 @pytest.mark.parametrize("silent", [1, 2])
 def test_only_tolerant_strategies_are_left_where_workers_may_be_silent(silent: int) -> None:
     tasks = [0, 0, 1, 1, 2, 2]
-    (candidate,) = compare(HOMOGENEOUS, tasks, silent=silent)
-    plan = make_plan(HOMOGENEOUS, "central", tasks=tasks, silent=silent)
-    assert candidate.strategy == "central"
-    assert [candidate.uplink_load, candidate.downlink_load] == [plan.uplink_load, plan.downlink_load]
-    assert candidate.subpackets == plan.subpackets
+    relay, central = compare(HOMOGENEOUS, tasks, silent=silent)
+    assert (relay.strategy, central.strategy) == ("relay", "central")
+    for candidate in (relay, central):
+        plan = make_plan(HOMOGENEOUS, candidate.strategy, tasks=tasks, silent=silent)  # type: ignore[arg-type]
+        assert [candidate.uplink_load, candidate.downlink_load] == [plan.uplink_load, plan.downlink_load]
+        assert (candidate.uplink_bound, candidate.subpackets) == (plan.uplink_bound, plan.subpackets)
     with pytest.raises(PlanError, match="p10, p11"):
         compare(HETEROGENEOUS, [0] * 12, silent=1)
 

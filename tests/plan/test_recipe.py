@@ -112,7 +112,7 @@ def test_a_recipe_lacks_nothing(key: str) -> None:
         (CENTRAL, {"redrawn": [[0, 1]]}, "worker 0 has no coded row to draw again"),
         (PLAN, {"last_row": 5000}, "5000 is no whole number from 0 to 4096"),
         (PLAN, {"silent": True}, "True is no whole number from 0 to 5"),
-        (PLAN, {"silent": 1}, "silent is for the strategy central"),
+        (UNCODED, {"silent": 1}, "silent is for the strategies central and relay"),
         (CENTRAL, {"uplink_rows": [0] * 6}, "0 coded rows for"),
         (UNCODED, {"subpackets": 2}, "a sender must hold the vector that it sends"),
         (UNCODED, {"senders": [3, 3, 3, 3, 3, 3]}, "a sender must hold the vector that it sends"),

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes, Indices
 from asyncdmtl.errors import CodingError
 from asyncdmtl.field import linalg
+from asyncdmtl.field.gf256 import dense_product
 from asyncdmtl.plan.codes.codec import Decoder, Encoder, Recombiner
 from asyncdmtl.plan.codes.matrices import ColumnDelivery
 
@@ -31,7 +33,8 @@ class Coders:
     combined: Bytes
     deliveries: tuple[ColumnDelivery, ...]
     _encoders: dict[int, Encoder] = field(default_factory=dict, init=False)
-    _decoders: dict[int, Decoder] = field(default_factory=dict, init=False)
+    _decoders: dict[tuple[int, tuple[int, ...]], Decoder] = field(default_factory=dict, init=False)
+    _recombiners: dict[tuple[int, ...], Recombiner] = field(default_factory=dict, init=False)
     _collectors: dict[tuple[int, ...], tuple[tuple[int, ...], Decoder]] = field(
         default_factory=dict, init=False
     )
@@ -44,16 +47,48 @@ class Coders:
             self._encoders[worker] = Encoder(rows, self.stored[worker])
         return self._encoders[worker]
 
-    def decoder(self, worker: int) -> Decoder:
-        """The decoder of one worker, from received rows and known packets to wanted packets."""
-        if worker not in self._decoders:
-            self._decoders[worker] = Decoder(self.combined, self.deliveries[worker])
-        return self._decoders[worker]
+    def decoder(self, worker: int, absent: tuple[int, ...] = ()) -> Decoder:
+        """The decoder of one worker, from received rows and known packets to wanted packets.
+
+        Parameters
+        ----------
+        worker : int
+        absent : tuple of int
+            The workers, ascending, whose uplink rows are not in the downlink.
+
+        Raises
+        ------
+        CodingError
+            The rows of the others do not suffice.
+        """
+        if (worker, absent) not in self._decoders:
+            combined = self.combined_without(absent) if absent else self.combined
+            self._decoders[worker, absent] = Decoder(combined, self.deliveries[worker])
+        return self._decoders[worker, absent]
+
+    def combined_without(self, absent: Sequence[int]) -> Bytes:
+        """`combined`, if the server combines the uplink rows of all workers but the `absent` ones."""
+        there = self._rows_without(absent)
+        return dense_product(np.ascontiguousarray(self.downlink_matrix[:, there]), self.uplink_matrix[there])
+
+    def _rows_without(self, absent: Sequence[int]) -> NDArray[np.bool_]:
+        """Which uplink rows are not those of the `absent` workers."""
+        owners = np.repeat(np.arange(len(self.uplink_rows)), self.uplink_rows)
+        return ~np.isin(owners, list(absent))
 
     @cached_property
     def recombiner(self) -> Recombiner:
         """The server's product with the downlink matrix."""
         return Recombiner(self.downlink_matrix)
+
+    def recombiner_without(self, absent: tuple[int, ...]) -> Recombiner:
+        """The same product for the uplink rows of all workers but the `absent` ones, which are ascending."""
+        if not absent:
+            return self.recombiner
+        if absent not in self._recombiners:
+            there = self._rows_without(absent)
+            self._recombiners[absent] = Recombiner(np.ascontiguousarray(self.downlink_matrix[:, there]))
+        return self._recombiners[absent]
 
     def collector(self, responders: Sequence[int] | None = None) -> tuple[tuple[int, ...], Decoder]:
         """The decoder of a server that aggregates, and the uplink rows from which it decodes all vectors.

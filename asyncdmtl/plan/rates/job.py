@@ -168,19 +168,29 @@ def _job_bound(
     return _proven(placement, tasks, found, complete, at_server=at_server, helpers=helpers)
 
 
-def job_bound_with_silent_workers(placement: Placement, tasks: Sequence[int], silent: int) -> JobBound:
-    """The job's bound if the server must decode although any `silent` workers send nothing; no certificate.
+def job_bound_with_silent_workers(
+    placement: Placement,
+    tasks: Sequence[int],
+    silent: int,
+    *,
+    at_server: bool = True,
+    helpers: Sequence[int] = (),
+) -> JobBound:
+    """The job's bound if any `silent` workers may send nothing, without a certificate.
 
-    Every cut holds for `S` without any `silent` of its workers (docs/theory.md, section 6).
+    Every cut holds for `S` without any `silent` of its workers (docs/theory.md, section 6). The server must
+    decode or, if not `at_server`, every worker but the `helpers` must.
     """
-    if len(set(tasks)) == len(tasks):
-        return JobBound(silent_rates(placement, silent).bound, (), True)
     K = len(placement.workers)
-    demands = _Demands(placement, tasks, frozenset(range(K)))
+    wanting = [k for k in range(K) if k not in set(helpers)]
+    if len(set(tasks)) == len(tasks):
+        wanted_by = None if at_server else wanting
+        return JobBound(silent_rates(placement, silent, 1, wanted_by).bound, (), True)
+    demands = _Demands(placement, tasks, frozenset(range(K) if at_server else wanting))
     if K <= ALL_CUTS_WORKERS:
-        cuts, complete = demands.all_cuts(at_server=True), True
+        cuts, complete = demands.all_cuts(at_server=at_server), True
     else:
-        cuts, complete = demands.searched_cuts(at_server=True)
+        cuts, complete = demands.searched_cuts(at_server=at_server)
     return JobBound(fractional_cover(K, cuts, silent=silent)[1], (), complete)
 
 

@@ -79,7 +79,8 @@ def plan_rates(
     check_combination(strategy, prices, speeds, silent)
     overhead = Fraction(max_overhead)
     if silent:
-        tolerant = fewest_packets(placement, silent, overhead)
+        wanting = [k for k in range(len(placement.workers)) if k not in set(helpers)]
+        tolerant = fewest_packets(placement, silent, overhead, wanting if strategy == "relay" else None)
         return PacketRates(
             tolerant.subpackets, tuple(int(rate * tolerant.subpackets) for rate in tolerant.rates)
         )

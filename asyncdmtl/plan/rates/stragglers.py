@@ -1,12 +1,15 @@
-"""Uplink rates that tolerate silent workers: the server decodes all updates from any K − s responders.
+"""Uplink rates that tolerate silent workers: the rows of any K − s responders suffice.
 
-They are for `central`; `asyncdmtl.plan.linear` has its own rates for `linear`. The condition is Hall's, for
-every set `A` of K − s responders (docs/theory.md, section 6):
+`asyncdmtl.plan.linear` has its own rates for `linear`. Under `central`, the server decodes all updates. The
+condition is Hall's, for every set `A` of K − s responders (docs/theory.md, section 6):
 
     Σ_{k∈A, M_k∩J≠∅} R_k ≥ |J|   for every set J of partitions
 
+Under `relay`, every worker decodes what it lacks, so that the condition is for every set `J` that some worker
+lacks altogether. That worker may be one of the silent ones: it catches up later, and it needs the same rows.
+
 It is a cut-set bound, so it holds for every scheme. It suffices, too: with rows that have generic
-coefficients at the stored partitions, the server decodes from every `A`.
+coefficients at the stored partitions, the server, or every worker, decodes from every `A`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +38,10 @@ FEW_SUBPACKETS = 8
 
 # The largest number of packets per vector that `fewest_packets` tries in the end.
 LARGEST_DENOMINATOR = 256
+
+# The most workers for which all cuts of a relay are listed: a thousand sets. Flows for each worker and set
+# of responders take longer.
+MOST_LISTED = 10
 
 # The most cuts that are added before the program is solved again: more would only make it slower.
 _CUTS_PER_ROUND = 8
@@ -112,11 +119,21 @@ def responder_sets(workers: int, silent: int) -> Iterator[tuple[int, ...]]:
     return combinations(range(workers), workers - silent)
 
 
-def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> SilentRates:
-    """The smallest uplink rates that decode all N updates from any K − `silent` responders.
+def silent_rates(
+    placement: Placement, silent: int, subpackets: int = 1, wanting: Sequence[int] | None = None
+) -> SilentRates:
+    """The smallest uplink rates with which the rows of any K − `silent` responders suffice.
 
-    They are found by cutting planes: if a set of responders cannot decode, its violated cut (a minimum cut
-    between partitions and responders) becomes a constraint, until all sets can decode.
+    They are found by cutting planes: if a set of responders does not suffice, its violated cut (a minimum cut
+    between partitions and responders) becomes a constraint, until all sets suffice.
+
+    Parameters
+    ----------
+    placement : Placement
+    silent : int
+    subpackets : int
+    wanting : sequence of int, optional
+        The workers each of which decodes the updates that it lacks; default: the server decodes all updates.
 
     Raises
     ------
@@ -130,20 +147,21 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
     if isinstance(subpackets, bool) or not isinstance(subpackets, int) or subpackets < 1:
         raise UsageError("subpackets", "must be a whole number, at least 1", subpackets)
     K, P, N = len(placement.workers), subpackets, len(placement.partitions)
-    groups = Counter(placement.holders)
-    network = ResponderNetwork(K, list(groups), list(groups.values()))
+    networks = _networks(placement, wanting)
     responders = list(responder_sets(K, silent))
     demands: dict[frozenset[int], int] = {}
+    if wanting is not None and K <= MOST_LISTED:
+        demands, networks = _all_cuts(placement, wanting), []
     scale = _FLOW_SCALE // N
     while True:
         fraction, bound = fractional_cover(K, demands, silent=silent)
         # Rounding up by one unit, so that the solver's rounding errors do not look like violated cuts.
         capacity = np.ceil(fraction * scale).astype(np.int64) + 1
-        if not _add_cuts(network, responders, np.minimum(capacity, 2 * _FLOW_SCALE), scale, demands):
+        if not _add_cuts(networks, responders, np.minimum(capacity, 2 * _FLOW_SCALE), scale, demands):
             break
     while True:
         packets, least = integer_cover(K, demands, subpackets=P, silent=silent)
-        if not _add_cuts(network, responders, np.array(packets), P, demands):
+        if not _add_cuts(networks, responders, np.array(packets), P, demands):
             break
     rates = tuple(Fraction(rows, P) for rows in packets)
     return SilentRates(
@@ -155,7 +173,12 @@ def silent_rates(placement: Placement, silent: int, subpackets: int = 1) -> Sile
     )
 
 
-def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | int = 0) -> SilentRates:
+def fewest_packets(
+    placement: Placement,
+    silent: int,
+    max_overhead: Fraction | int = 0,
+    wanting: Sequence[int] | None = None,
+) -> SilentRates:
     """The result of `silent_rates` with few packets and a load within the share `max_overhead` of the bound.
 
     The number of packets is the smallest one up to `FEW_SUBPACKETS` that suffices, else the denominator of
@@ -166,11 +189,11 @@ def fewest_packets(placement: Placement, silent: int, max_overhead: Fraction | i
     UsageError, PlanError
         As `silent_rates`; also PlanError if no tried number suffices.
     """
-    found = silent_rates(placement, silent)
+    found = silent_rates(placement, silent, 1, wanting)
     # The denominator of the bound often suffices if no small number does.
     tried = [*range(1, FEW_SUBPACKETS + 1), min(found.bound.denominator, LARGEST_DENOMINATOR)]
     for P in tried:
-        found = silent_rates(placement, silent, P)
+        found = silent_rates(placement, silent, P, wanting)
         if found.load <= (1 + max_overhead) * found.bound:
             return found
     raise PlanError(
@@ -219,8 +242,39 @@ class ResponderNetwork:
         return [int(node) for node in reached if node < G]
 
 
+def _all_cuts(placement: Placement, wanting: Sequence[int]) -> dict[frozenset[int], int]:
+    """The updates that only `S` holds, for each set `S` without some of the workers that want them.
+
+    Sets are left out of which fewer workers hold as many.
+    """
+    subsets, holders = np.arange(1 << len(placement.workers)), Counter(placement.holders)
+    counts = np.zeros(len(subsets), np.int64)
+    for H, number in holders.items():
+        bits = sum(1 << k for k in H)
+        counts[subsets & bits == bits] += number
+    wanted = sum(1 << k for k in wanting)
+    cuts = {}
+    for S in np.flatnonzero((counts > 0) & (subsets & wanted != wanted)):
+        members = [k for k in range(len(placement.workers)) if S >> k & 1]
+        if all(counts[S & ~(1 << k)] < counts[S] for k in members):
+            cuts[frozenset(members)] = int(counts[S])
+    return cuts
+
+
+def _networks(placement: Placement, wanting: Sequence[int] | None) -> list[ResponderNetwork]:
+    """The network of what the server decodes, or one for each set of updates that a worker lacks."""
+    lacked = [frozenset[int]()] if wanting is None else [frozenset(placement.stored[k]) for k in wanting]
+    networks = []
+    # A worker that stores more than another one needs no network of its own.
+    for stored in dict.fromkeys(some for some in lacked if not any(other < some for other in lacked)):
+        groups = Counter(H for n, H in enumerate(placement.holders) if n not in stored)
+        if groups:
+            networks.append(ResponderNetwork(len(placement.workers), list(groups), list(groups.values())))
+    return networks
+
+
 def _add_cuts(
-    network: ResponderNetwork,
+    networks: Sequence[ResponderNetwork],
     responders: list[tuple[int, ...]],
     capacity: NDArray[np.int64],
     unit: int,
@@ -228,7 +282,7 @@ def _add_cuts(
 ) -> bool:
     """Add cuts violated by `capacity` (per worker, in units of 1/`unit` vector); False if there are none."""
     added = 0
-    for A in responders:
+    for network, A in product(networks, responders):
         J = network.cut(A, capacity, unit)
         if J is None:
             continue
