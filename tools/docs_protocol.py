@@ -19,6 +19,7 @@ from asyncdmtl.protocol.messages.registry import KINDS
 from asyncdmtl.protocol.state_table import (
     ROW_TRANSITIONS,
     STATELESS_KINDS,
+    TOLERANT_TRANSITIONS,
     TRANSITIONS,
     RowEvent,
     RowState,
@@ -29,6 +30,9 @@ PAGE = DOCS / "protocol.md"
 
 # The attributes of a message that hold its body, and are no fields of its head.
 OF_BODY = ("parts", "body")
+
+# The last fields of some messages, which are left out where they are empty.
+LEFT_OUT = ("absent",)
 
 
 def words(name: str) -> str:
@@ -46,7 +50,8 @@ def message_table() -> Table:
     rows = []
     for number, cls in sorted(KINDS.items()):
         summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        fields = ", ".join(f"`{name}`" for name in field_names(cls)) or "none"
+        names = (f"`{name}`{' (if any)' if name in LEFT_OUT else ''}" for name in field_names(cls))
+        fields = ", ".join(names) or "none"
         rows.append((str(number), cls.kind, cls.sender, fields, "yes" if cls.has_body else "no", summary))
     return Table("messages", ("number", "kind", "sender", "fields", "body", "meaning"), tuple(rows))
 
@@ -54,10 +59,11 @@ def message_table() -> Table:
 def state_table() -> Table:
     """Every state with its meaning, and the state after each message."""
     rows = []
+    tolerated = {(before, f"{event} (\\*)"): after for (before, event), after in TOLERANT_TRANSITIONS.items()}
     for state in State:
         following = [
             (event, after)
-            for (before, event), after in TRANSITIONS.items()
+            for (before, event), after in (*TRANSITIONS.items(), *tolerated.items())
             if before is state and event not in (*STATELESS_KINDS, "failure")
         ]
         moves = "; ".join(f"{event} → {words(after.name)}" for event, after in following) or "none"

@@ -128,6 +128,7 @@ def train(
     options: Sequence[str],
     save: Path | None = None,
     worker: Sequence[str] = WORKER,
+    on_round: Callable[[int, Mapping[str, subprocess.Popen[str]]], None] | None = None,
 ) -> Trained:
     """Run a server on the host "server", and each worker of the placement on the host of its name.
 
@@ -144,6 +145,8 @@ def train(
         The file to which the first worker writes the models.
     worker : sequence of str
         The program of the workers, as arguments of Python.
+    on_round : callable, optional
+        Called at the end of each round with its number and the processes of the workers by name.
 
     Raises
     ------
@@ -158,21 +161,23 @@ def train(
     )  # fmt: skip
     listening = started.event(server)
     address = f"{listening['host']}:{listening['port']}"
-    workers = [
-        started.start(
+    workers = {
+        name: started.start(
             hosts[name], sys.executable, *worker, *common, "--connect", address, "--name", name,
             "--partitions", ",".join(stored), *(("--save", str(save)) if save and not position else ()),
         )
         for position, (name, stored) in enumerate(placement.as_dict().items())
-    ]  # fmt: skip
+    }  # fmt: skip
     times: list[float] = []
 
     def note(event: dict[str, Any]) -> None:
         if event["event"] == "round":
             times.append(time.perf_counter())
+            if on_round is not None:
+                on_round(event["round"], workers)
 
     report = follow(started, server, note)
-    for process in (server, *workers):
+    for process in (server, *workers.values()):
         started.end(process)
     return Trained(report, tuple(times))
 

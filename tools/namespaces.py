@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 
@@ -83,21 +83,23 @@ def obstacle(rate: str | None = None) -> str | None:
 
 
 @contextmanager
-def network(names: Sequence[str], rate: str | None = None) -> Iterator[dict[str, Host]]:
+def network(names: Sequence[str], rate: str | Mapping[str, str] | None = None) -> Iterator[dict[str, Host]]:
     """Make a namespace for each name, all on one bridge; remove everything in the end.
 
     Parameters
     ----------
     names : sequence of str
-    rate : str, optional
-        The limit of each host's link in each direction, in the format of `tc`, such as 100mbit.
+    rate : str or mapping of name to str, optional
+        The limit of each host's link in each direction, in the format of `tc`, such as 100mbit; or of the
+        links of some hosts.
 
     Raises
     ------
     click.ClickException
         Namespaces cannot be made here.
     """
-    if (reason := obstacle(rate)) is not None:
+    rates = rate if isinstance(rate, Mapping) else {} if rate is None else dict.fromkeys(names, rate)
+    if (reason := obstacle(next(iter(rates.values()), None))) is not None:
         raise click.ClickException(reason)
     hub = _name("hub")
     # These addresses exist in these namespaces only.
@@ -108,8 +110,8 @@ def network(names: Sequence[str], rate: str | None = None) -> Iterator[dict[str,
             _ip("netns", "add", namespace)
         _ip("-n", hub, "link", "add", "br0", "type", "bridge")
         _ip("-n", hub, "link", "set", "br0", "up")
-        for i, host in enumerate(hosts.values()):
-            _plug_in(host, hub, f"port{i}", rate)
+        for i, (name, host) in enumerate(hosts.items()):
+            _plug_in(host, hub, f"port{i}", rates.get(name))
         yield hosts
     finally:
         for namespace in made:

@@ -46,6 +46,14 @@ link_options = together(
         "cost. Workers that a table does not name count as its slowest or most expensive.",
     ),
     max_overhead_option,
+    click.option(
+        "--silent",
+        type=int,
+        default=0,
+        metavar="S",
+        help="Rounds of a relay, of central and of linear do not wait for the last S workers. A late worker "
+        "catches up. Every partition needs more than S holders, and the uplink grows.",
+    ),
 )
 
 

@@ -41,6 +41,7 @@ from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.placement import Placement, natural_key
 from asyncdmtl.plan.placement_file import read_request, write_placement
+from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.report.evaluation import evaluate, learning_curve
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
@@ -146,6 +147,7 @@ def main(
         once = all(len(holders) == 1 for holders in chosen.holders)
         given = given | {"strategy": AUTO if once else DEFAULT_STRATEGY}
     given["links"].check(given["strategy"])
+    check_copies(chosen, given["silent"])
     settings, prepared = _prepare(loaded, given)
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
     with Tracking(given) as tracking:
@@ -343,6 +345,7 @@ def _train(
         rejoin_timeout=0.0,
         multicast=make_multicast(given),
         links=given["links"],
+        silent=given["silent"],
     )
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)

@@ -256,6 +256,7 @@ def _options(
         given["resume"],
         make_multicast(given),
         make_links(given),
+        given["silent"],
     )
 
 

@@ -19,6 +19,8 @@ from asyncdmtl.exchange.sides import (
     SideOptions,
     UnconfirmedError,
     Upload,
+    absentees,
+    arrived,
 )
 from asyncdmtl.exchange.states import ExactStates
 from asyncdmtl.learning.problem import Problem
@@ -107,44 +109,57 @@ class CodedServerSide(ServerSide):
                 name = self.plan.placement.workers[worker]
                 raise CodingError(f"worker {name!r} sent {got} {what}, the plan says {expected}")
 
-    def completed(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+    def completed(self, uploads: Sequence[Upload | None]) -> Sequence[Upload | None]:
         """The uploads with all values that other workers told for them."""
         if self._detailed:
             return uploads
-        workers = self.plan.placement.workers
-        states = self.expected_checks(final=False) or [uploads[0].state] * len(workers)
-        return self._groups.completed(workers, uploads, states)
+        workers, told = self.plan.placement.workers, [upload for _, upload in arrived(uploads)]
+        states = self.expected_checks(final=False) or [told[0].state] * len(workers)
+        return self._groups.completed(workers, told, states)
 
-    def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
+    def agree(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order."""
-        if not self._detailed:
-            # All workers have confirmed the values (`completed`).
-            confirmed = {
-                g: d for held, upload in zip(self._groups.held, uploads, strict=True)
-                for g, d in zip(held, upload.digests, strict=True)
-            }  # fmt: skip
-            self._digests = [confirmed[g] for g in range(len(confirmed))]
+        if self.plan.silent:
+            # A late worker may be sent the rows of a round while the next ones are combined.
+            self._down = [np.empty_like(rows) for rows in self._down]
+        if self._detailed:
+            claims = self._compared(uploads, established)
+            self._digests = [next(iter(claims[what]))[0] for what in self._groups.of_units]
             return
+        # All workers have confirmed the values (`completed`).
+        confirmed = {
+            g: d for k, upload in arrived(uploads)
+            for g, d in zip(self._groups.held[k], upload.digests, strict=True)
+        }  # fmt: skip
+        self._digests = [confirmed[g] for g in range(len(confirmed))]
+
+    def compare(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
+        """Compare the uploads of all workers, in their order, if they have all values."""
+        if self._detailed:
+            self._compared(uploads, established)
+
+    def _compared(self, uploads: Sequence[Upload | None], established: Mapping[str, int]) -> list[Claims]:
+        """The claims about each digest that a worker can compute, in all of which holders agree."""
         workers, N = self.plan.placement.workers, len(self.plan.placement.partitions)
         count = N + len(self.problem.tasks) + len(self.plan.sums)
         claims: list[Claims] = [{} for _ in range(count)]
-        for worker, told, upload in zip(workers, self._groups.digests_of, uploads, strict=True):
+        for k, upload in arrived(uploads):
+            worker, told = workers[k], self._groups.digests_of[k]
             # Each update has a loss; aggregates of tasks and sums, which come after the updates, have none.
             losses = chain(upload.losses, repeat(0.0))
             for what, digest, loss in zip(told, upload.digests, losses, strict=False):
                 claims[what].setdefault((digest, loss), []).append(worker)
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.
-        self._refuse_disagreement(claims[:N], self._partitions_told(), established)
-        self._refuse_disagreement(claims[N:], [*self._tasks_told(), *self._sums_told()], established)
-        self._digests = [next(iter(claims[what]))[0] for what in self._groups.of_units]
+        _refuse_disagreement(claims[:N], self._partitions_told(), established)
+        _refuse_disagreement(claims[N:], [*self._tasks_told(), *self._sums_told()], established)
         self._agree_on_measures(uploads)
+        return claims
 
-    def _agree_on_measures(self, uploads: Sequence[Upload]) -> None:
+    def _agree_on_measures(self, uploads: Sequence[Upload | None]) -> None:
         """Raise StateError unless all workers have sent the same penalty and residual."""
         workers = self.plan.placement.workers
         for what in ("penalty", "residual"):
-            each = zip(workers, uploads, strict=True)
-            values = {worker: float(getattr(upload, what)) for worker, upload in each}
+            values = {workers[k]: float(getattr(upload, what)) for k, upload in arrived(uploads)}
             told = {worker: struct.pack("<d", value) for worker, value in values.items()}
             majority = ExactStates(self.problem, self._digest).majority(told)
             odd = tuple(told) if majority is None else majority.odd
@@ -171,37 +186,6 @@ class CodedServerSide(ServerSide):
         """The sums that are units, each with the names of its partitions."""
         each = summed_partitions(self.plan.placement, self.plan.tasks, self.plan.sums)
         return [(sum_name(names), tuple(names)) for names in each]
-
-    def _refuse_disagreement(
-        self,
-        claims: Sequence[Claims],
-        about: Sequence[tuple[str, tuple[str, ...]]],
-        established: Mapping[str, int],
-    ) -> None:
-        """Raise DisagreementError if holders of a partition or task have sent different digests of it."""
-        odd: dict[str, list[str]] = {}
-        told, undecided = [], False
-
-        def rank(group: Sequence[str]) -> tuple[int, float]:
-            """The size of a group, and then how long one of it has taken part."""
-            return len(group), -min(established.get(worker, math.inf) for worker in group)
-
-        for groups, (name, partitions) in zip(claims, about, strict=True):
-            if len(groups) > 1:
-                trusted, second, *_ = ranked = sorted(groups.values(), key=rank, reverse=True)
-                tied = rank(trusted) == rank(second)
-                undecided = undecided or tied
-                for worker in chain.from_iterable(ranked[0 if tied else 1 :]):
-                    odd.setdefault(worker, []).extend(partitions)
-                told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
-        if odd:
-            doubt = ", and no group has a majority" if undecided else ""
-            raise DisagreementError(
-                f"holders computed other bits from the same partition: {'; '.join(told)}{doubt}"
-                " (python -m asyncdmtl.arithmetic shows whether their machines are to blame)",
-                odd=odd,
-                undecided=undecided,
-            )
 
     def digest(self, worker: int) -> bytes:
         """The combined digest of the vectors that `worker` will decode."""
@@ -235,9 +219,10 @@ class RelayServerSide(CodedServerSide):
             return self._groups.received_groups(worker, self._digests)
         return self._groups.received(worker, dict(zip(self._groups.of_units, self._digests, strict=True)))
 
-    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+    def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Combine range `i` of the rows of all workers into range `i` of the downlink."""
-        self._recombine(rows, self._down[i])
+        recombine = self.plan.coders.recombiner_without(absentees(rows))
+        recombine([part for _, part in arrived(rows)], self._down[i])
 
     def finish(self, last: bool) -> None:
         """Do nothing: `put` has done all."""
@@ -253,15 +238,17 @@ class CentralServerSide(CodedServerSide):
         options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
         super().__init__(plan, problem, options)
-        self._chosen_rows, self._collect = plan.coders.collector()
+        # The number of each worker's first row in the uplink matrix.
+        self._firsts = [sum(plan.uplink_rows[:k]) for k in range(len(plan.uplink_rows))]
         self._units = self._format.allocate(len(plan.units.holders))
         self._coded = plan.units.coded_spans(problem.partitions_of)
         self._results = self._down_format.allocate(len(problem.tasks))
 
-    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+    def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Decode range `i` of all units."""
-        each = [row for part in rows for row in part]
-        self._collect([each[r] for r in self._chosen_rows], (), self._units[:, self.ranges[i]])
+        chosen, collect = self.plan.coders.collector([k for k, _ in arrived(rows)])
+        each = {self._firsts[k] + r: row for k, part in arrived(rows) for r, row in enumerate(part)}
+        collect([each[r] for r in chosen], (), self._units[:, self.ranges[i]])
 
     def finish(self, last: bool) -> None:
         """Check the digests of the decoded units, aggregate updates by task, and combine the results."""
@@ -342,10 +329,10 @@ class PersonalServerSide(CentralServerSide):
         checks = [self._digest(row) for row in (trainer.W if final else trainer.Y + 0.0)]
         return [self._digest.combined([checks[t] for t in to.wanted]) for to in self.plan.deliveries]
 
-    def _agree_on_measures(self, uploads: Sequence[Upload]) -> None:
+    def _agree_on_measures(self, uploads: Sequence[Upload | None]) -> None:
         """Do nothing: the server measures both itself."""
 
-    def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
+    def _penalty_and_residual(self, uploads: Sequence[Upload | None]) -> tuple[float, float]:
         """The server's own penalty and residual, measured after the last step."""
         return self._measured
 
@@ -358,3 +345,34 @@ class PersonalServerSide(CentralServerSide):
 
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         return self.plan.vector_format(*self.problem.told, grouped=grouped)
+
+
+def _refuse_disagreement(
+    claims: Sequence[Claims],
+    about: Sequence[tuple[str, tuple[str, ...]]],
+    established: Mapping[str, int],
+) -> None:
+    """Raise DisagreementError if holders of a partition or task have sent different digests of it."""
+    odd: dict[str, list[str]] = {}
+    told, undecided = [], False
+
+    def rank(group: Sequence[str]) -> tuple[int, float]:
+        """The size of a group, and then how long one of it has taken part."""
+        return len(group), -min(established.get(worker, math.inf) for worker in group)
+
+    for groups, (name, partitions) in zip(claims, about, strict=True):
+        if len(groups) > 1:
+            trusted, second, *_ = ranked = sorted(groups.values(), key=rank, reverse=True)
+            tied = rank(trusted) == rank(second)
+            undecided = undecided or tied
+            for worker in chain.from_iterable(ranked[0 if tied else 1 :]):
+                odd.setdefault(worker, []).extend(partitions)
+            told.append(f"{name!r}: " + " against ".join(", ".join(group) for group in groups.values()))
+    if odd:
+        doubt = ", and no group has a majority" if undecided else ""
+        raise DisagreementError(
+            f"holders computed other bits from the same partition: {'; '.join(told)}{doubt}"
+            " (python -m asyncdmtl.arithmetic shows whether their machines are to blame)",
+            odd=odd,
+            undecided=undecided,
+        )

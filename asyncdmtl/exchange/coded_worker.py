@@ -64,7 +64,8 @@ class CodedWorkerSide(WorkerSide):
         self._own_units = dict(zip(held, self._vectors(self._own), strict=True))
         self._own_updates = self._array_of_updates(held)
         self._encode = plan.coders.encoder(worker)
-        self._decode = plan.coders.decoder(worker)
+        # Made before the first round, as it may take long.
+        plan.coders.decoder(worker)
         self._down_format = self._format_of_results(options.grouped)
         self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         # A single range is the array itself, not a view, because the encoder caches by array.
@@ -108,15 +109,20 @@ class CodedWorkerSide(WorkerSide):
         """What this worker sends of an upload."""
         return upload if self._detailed else self._groups.shortened(self.worker, upload)
 
-    def receive(self, i: int, rows: Bytes) -> None:
+    def receive(self, i: int, rows: Bytes, absent: tuple[int, ...] = ()) -> None:
         """Decode the rows of range `i`, and begin the step with them if that is possible."""
         self._check_size(i, rows)
+        if len(absent) > self.plan.silent:
+            raise CodingError(
+                f"rows without those of {len(absent)} workers came, the plan tolerates {self.plan.silent}"
+            )
         if self._helps:
             return
         self._prepare()
         cols = self.down_ranges[i]
         received = rows.reshape(len(self._delivery.rows), _width(cols))
-        self._decode(received, self._known[:, cols], self._wanted[:, cols])
+        decode = self.plan.coders.decoder(self.worker, absent)
+        decode(received, self._known[:, cols], self._wanted[:, cols])
         if i + 1 < len(self.down_ranges):
             self._advance(cols.stop)
 

@@ -20,6 +20,7 @@ from asyncdmtl.exchange.sides import (
     ServerSide,
     Upload,
     WorkerSide,
+    arrived,
     measured,
 )
 from asyncdmtl.exchange.states import sketch
@@ -70,10 +71,13 @@ class LinearWorkerSide(WorkerSide):
         """Compute local updates at the current models, and combine them."""
         losses = self.trainer.local_updates(self._own)
         rows = _as_bytes(self.plan.encode(self.worker, self._own))
-        told = tuple(map(float, losses)), *measured(self.trainer, self.worker), self.state_check()
+        # The workers that tell the penalty may be silent.
+        detailed = self.plan.silent > 0
+        scalars = measured(self.trainer, self.worker, detailed=detailed)
+        told = tuple(map(float, losses)), *scalars, self.state_check()
         return Upload((rows,), rows.nbytes, (self._digest(rows),), *told)
 
-    def receive(self, i: int, rows: Bytes) -> None:
+    def receive(self, i: int, rows: Bytes, absent: tuple[int, ...] = ()) -> None:
         """Keep the rows that came down; they are combined in `apply`."""
         self._check_size(i, rows)
         self._received = rows
@@ -112,7 +116,7 @@ class LinearServerSide(ServerSide):
         super().__init__(plan, problem)
         self._digest = digest
         self.ranges = self.down_ranges = (slice(0, self._packet_bytes),)
-        self._uplink: tuple[Bytes, ...] = ()
+        self._uplink: tuple[Bytes | None, ...] = ()
         self._down: Bytes = np.empty(0, np.uint8)
 
     @property
@@ -144,37 +148,42 @@ class LinearServerSide(ServerSide):
         if (upload.size, len(upload.losses)) != expected:
             raise CodingError(f"worker {name!r} sent other numbers of rows or losses than the plan says")
 
-    def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
+    def agree(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the rows of all workers with their digests. Updates have no digests."""
+        self.compare(uploads, established)
+
+    def compare(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
+        """Compare the rows of all workers with their digests. A late worker may have sent no rows."""
         workers = self.plan.placement.workers
         odd = [
-            worker for worker, upload in zip(workers, uploads, strict=True)
-            if upload.digests != (self._digest(upload.rows[0]),)
+            workers[k] for k, upload in arrived(uploads)
+            if upload.rows and upload.digests != (self._digest(upload.rows[0]),)
         ]  # fmt: skip
         if odd:
             names = ", ".join(map(repr, odd))
             raise IntegrityError(f"rows of worker {names} were corrupted", partitions=[], workers=odd)
 
-    def convergence(self, uploads: Sequence[Upload]) -> Convergence:
+    def convergence(self, uploads: Sequence[Upload | None]) -> Convergence:
         """The progress of training by the medians of what workers report, which differs by rounding."""
         placement = self.plan.placement
         told: list[list[float]] = [[] for _ in placement.partitions]
-        for partitions, upload in zip(placement.stored, uploads, strict=True):
-            for n, loss in zip(partitions, upload.losses, strict=True):
+        for k, upload in arrived(uploads):
+            for n, loss in zip(placement.stored[k], upload.losses, strict=True):
                 told[n].append(loss)
-        penalty = float(np.median([upload.penalty for upload in uploads[:PENALTY_WORKERS]]))
-        residual = float(np.median([upload.residual for upload in uploads]))
+        penalties = [upload.penalty for _, upload in arrived(uploads)]
+        penalty = float(np.median(penalties if self.plan.silent else penalties[:PENALTY_WORKERS]))
+        residual = float(np.median([upload.residual for _, upload in arrived(uploads)]))
         objective = self.problem.data_loss([float(np.median(losses)) for losses in told]) + penalty
         return Convergence(objective, residual, self.problem.converged(objective, residual))
 
-    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+    def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Keep the rows of all workers, in their order; they are combined in `finish`."""
         self._uplink = tuple(rows)
 
     def finish(self, last: bool) -> None:
         """Solve for `A·V`, and combine it for the workers."""
         dtype, packet = self.problem.dtype, self._packet_bytes // self.problem.dtype.itemsize
-        rows = {k: part.view(dtype).reshape(-1, packet) for k, part in enumerate(self._uplink)}
+        rows = {k: part.view(dtype).reshape(-1, packet) for k, part in arrived(self._uplink)}
         combined = self.plan.aggregate(rows, length=self.problem.d)
         self._down = _as_bytes(self.plan.broadcast(combined))
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +151,7 @@ class WorkerSide(ABC):
         return upload
 
     @abstractmethod
-    def receive(self, i: int, rows: Bytes) -> None:
+    def receive(self, i: int, rows: Bytes, absent: tuple[int, ...] = ()) -> None:
         """Take in the rows of range `i` that came down. Calls follow the order of ranges.
 
         Parameters
@@ -159,11 +159,14 @@ class WorkerSide(ABC):
         i : int
         rows : uint8 array, one-dimensional
             The rows of this worker in this range, one after the other.
+        absent : tuple of int
+            The workers whose rows the server did not wait for, ascending, where rows were combined without
+            being decoded.
 
         Raises
         ------
         CodingError
-            The number of bytes is not that of the plan.
+            The number of bytes is not that of the plan, or more workers are absent than it tolerates.
         """
 
     @abstractmethod
@@ -215,7 +218,8 @@ class ServerSide(ABC):
     """The server's work in every round under one plan.
 
     A round is `agree`, then `put` for each range of the rows that came up, then `finish`. If `streams` is
-    true, the rows of a range may be sent down as soon as the range was put; else after `finish`.
+    true, the rows of a range may be sent down as soon as the range was put; else after `finish`. Under a plan
+    that tolerates silent workers, the uploads and rows of some may be None.
 
     Attributes
     ----------
@@ -279,7 +283,7 @@ class ServerSide(ABC):
             The number of bytes, digests or losses is not that of the plan.
         """
 
-    def completed(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+    def completed(self, uploads: Sequence[Upload | None]) -> Sequence[Upload | None]:
         """The uploads with all values that other workers told for them.
 
         Raises
@@ -290,12 +294,19 @@ class ServerSide(ABC):
         return uploads
 
     @abstractmethod
-    def agree(self, uploads: Sequence[Upload], established: Mapping[str, int] = NOBODY) -> None:
+    def agree(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
         """Begin a round: compare the uploads of all workers, in their order.
+
+        Parameters as for `compare`, which raises the same errors.
+        """
+
+    @abstractmethod
+    def compare(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
+        """Compare the uploads of all workers, in their order.
 
         Parameters
         ----------
-        uploads : sequence of Upload
+        uploads : sequence of Upload or None
         established : mapping of worker to int
             The first round that each worker has made in this run. If two groups of holders with different
             updates are equally large, the group with the worker that has made rounds for longest is believed.
@@ -311,7 +322,7 @@ class ServerSide(ABC):
         """
 
     @abstractmethod
-    def put(self, i: int, rows: Sequence[Bytes]) -> None:
+    def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Take in range `i` of the rows of all workers, in their order: uint8 arrays (rows, bytes)."""
 
     @abstractmethod
@@ -336,7 +347,7 @@ class ServerSide(ABC):
     def rows(self, worker: int, i: int) -> tuple[Bytes, ...]:
         """Range `i` of the rows that `worker` is sent: contiguous arrays, valid until the next round."""
 
-    def convergence(self, uploads: Sequence[Upload]) -> Convergence:
+    def convergence(self, uploads: Sequence[Upload | None]) -> Convergence:
         """The progress of training at the models of these uploads; to be called before `finish`."""
         losses = losses_by_partition(self.plan.placement, uploads)
         penalty, residual = self._penalty_and_residual(uploads)
@@ -353,15 +364,29 @@ class ServerSide(ABC):
         """
         return None
 
-    def _penalty_and_residual(self, uploads: Sequence[Upload]) -> tuple[float, float]:
-        return uploads[0].penalty, uploads[0].residual
+    def _penalty_and_residual(self, uploads: Sequence[Upload | None]) -> tuple[float, float]:
+        _, first = arrived(uploads)[0]
+        return first.penalty, first.residual
 
 
-def losses_by_partition(placement: Placement, uploads: Sequence[Upload]) -> NDArray[np.float64]:
+Part = TypeVar("Part")
+
+
+def arrived(parts: Sequence[Part | None]) -> list[tuple[int, Part]]:
+    """The indices of the workers whose parts have arrived, with these parts."""
+    return [(k, part) for k, part in enumerate(parts) if part is not None]
+
+
+def absentees(parts: Sequence[object]) -> tuple[int, ...]:
+    """The indices of the workers whose parts have not arrived, ascending."""
+    return tuple(k for k, part in enumerate(parts) if part is None)
+
+
+def losses_by_partition(placement: Placement, uploads: Sequence[Upload | None]) -> NDArray[np.float64]:
     """The mean loss of every partition, (N,), as its first holder reported it."""
     losses = np.empty(len(placement.partitions))
-    for partitions, upload in zip(placement.stored[::-1], uploads[::-1], strict=True):
-        losses[list(partitions)] = upload.losses
+    for k, upload in arrived(uploads)[::-1]:
+        losses[list(placement.stored[k])] = upload.losses
     return losses
 
 

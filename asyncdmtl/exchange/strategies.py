@@ -54,6 +54,11 @@ LOAD_OVERHEAD = Fraction(1, 100)
 LINK_OVERHEADS = (LOAD_OVERHEAD, Fraction(1, 10), Fraction(1), Fraction(1000))
 
 
+# The share by which the uplink load may exceed the smallest one if workers may stay silent: rates of the
+# least load take many packets, whose matrices are made for each set of workers that respond.
+SILENT_OVERHEAD = Fraction(1, 20)
+
+
 def affordable_overhead(
     placement: Placement,
     tasks: Sequence[int] | None = None,
@@ -142,8 +147,11 @@ class ExchangeStrategy(ABC):
         problem: Problem,
         wants: Mapping[str, str] | None = None,
         links: Links = EQUAL_LINKS,
+        silent: int = 0,
     ) -> AnyPlan:
         """A plan for this placement, for what workers want as for `asyncdmtl.make_plan`, and for their links.
+
+        With `silent`, this number of workers may stay silent.
 
         Raises
         ------
@@ -228,6 +236,7 @@ class _Coded(ExchangeStrategy):
         problem: Problem,
         wants: Mapping[str, str] | None = None,
         links: Links = EQUAL_LINKS,
+        silent: int = 0,
     ) -> Plan:
         """A plan whose uplink exceeds the minimum by at most the share `affordable_overhead`."""
         from asyncdmtl.plan.planner import make_plan
@@ -235,6 +244,10 @@ class _Coded(ExchangeStrategy):
         tasks, units = problem.task_of, codable_units(problem.settings)
         wishes: dict[str, Any] = {"units": units, "wants": wants}
         matrices = problem.settings.matrices
+        if silent:
+            overhead = max(links.max_overhead, SILENT_OVERHEAD)
+            wishes |= {"tasks": tasks, "max_overhead": overhead, "matrices": matrices, "silent": silent}
+            return make_plan(placement, self._strategy, **wishes)
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
         # While the server checks updates, a run with speeds has a plan of `central`, which cannot use them.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)
@@ -314,6 +327,7 @@ class _Linear(ExchangeStrategy):
         problem: Problem,
         wants: Mapping[str, str] | None = None,
         links: Links = EQUAL_LINKS,
+        silent: int = 0,
     ) -> LinearPlan:
         """A plan for the problem's linear target, which every worker but not the server needs in a round.
 
@@ -323,7 +337,9 @@ class _Linear(ExchangeStrategy):
 
         plans = {}
         for seed in range(LINEAR_SEEDS):
-            plan = make_linear_plan(placement, problem.linear_target, at_server=False, seed=seed)
+            plan = make_linear_plan(
+                placement, problem.linear_target, silent=silent, at_server=False, seed=seed
+            )
             growth = rounding_growth(plan, problem)
             if growth <= _bearable_growth(problem):
                 return plan

@@ -44,9 +44,22 @@ class Inbox:
             return cast(Wanted, self._messages.popleft())
         return None
 
+    def starts_with(self, wanted: type[Message]) -> bool:
+        """Whether the first message is of the kind `wanted`."""
+        return bool(self._messages) and isinstance(self._messages[0], wanted)
+
+    def find(self, wanted: type[Wanted]) -> Wanted | None:
+        """The first message of the kind `wanted`, which stays in the queue."""
+        return next((message for message in self._messages if isinstance(message, wanted)), None)
+
     def take_any(self) -> Message:
         """Remove and return the first message, of any kind."""
         return self._messages.popleft()
+
+    def drop_through(self, message: Message) -> None:
+        """Drop a message in the queue, and all before it."""
+        while self._messages.popleft() is not message:
+            pass
 
     def clear(self) -> None:
         """Drop all messages."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from asyncdmtl.errors import RemoteProtocolError
+from asyncdmtl.plan.limits import MOST_NAMES
 
 # The default limit of whole numbers in fields. Up to this, floats hold every whole number, so that no reader
 # of a report loses a digit.
@@ -101,3 +102,20 @@ def exactly(values: Sequence[Any], count: int, message: str) -> Sequence[Any]:
     if len(values) != count:
         raise RemoteProtocolError(f"{message} has {len(values)} fields instead of {count}")
     return values
+
+
+def absence(workers: Sequence[int]) -> list[Any]:
+    """The last field of a message, which numbers absent workers, and is left out if there are none."""
+    return [list(workers)] if workers else []
+
+
+def absent(values: Sequence[Any], count: int) -> tuple[Sequence[Any], tuple[int, ...]]:
+    """The other fields, which should be `count`, and the absent workers: ascending numbers, at least one."""
+    if len(values) != count + 1:
+        return values, ()
+    workers = tuple(
+        integer(k, "absent worker", 0, MOST_NAMES) for k in sequence(values[count], "absent workers")
+    )
+    if not workers or list(workers) != sorted(set(workers)):
+        raise RemoteProtocolError("absent workers must be some ascending numbers")
+    return values[:count], workers

@@ -14,10 +14,18 @@ from asyncdmtl.protocol.messages.registry import (
     Heartbeat,
     MoreRows,
     MulticastControl,
+    Restore,
     Snapshot,
     Uplink,
 )
-from asyncdmtl.protocol.state_table import ROW_TRANSITIONS, TRANSITIONS, RowEvent, RowState, State
+from asyncdmtl.protocol.state_table import (
+    ROW_TRANSITIONS,
+    TOLERANT_TRANSITIONS,
+    TRANSITIONS,
+    RowEvent,
+    RowState,
+    State,
+)
 
 # The messages that a worker sends under a plan, besides further rows.
 PlanReply = Uplink | Snapshot | AwaitRestore | Done
@@ -86,6 +94,10 @@ class PlanState:
     round : int
         The current round.
     state : State
+    tolerant : bool
+        Whether the server may go on without late workers.
+    heard : int
+        The round of the worker's last uplink; -1 before the first one.
     rows : dict of Role to RowStream
         The coded rows of each end.
     """
@@ -93,6 +105,8 @@ class PlanState:
     plan: int = -1
     round: int = 0
     state: State = State.OPENED
+    tolerant: bool = False
+    heard: int = -1
     rows: dict[Role, RowStream] = field(
         default_factory=lambda: {"server": RowStream(), "worker": RowStream()}
     )
@@ -104,20 +118,42 @@ class PlanState:
 
     def complaint(self, sender: Role, message: Message, size: int) -> str | None:
         """The reason why `sender` may not send this message with `size` bytes of rows; None if it may."""
-        if (self.state, message.event) not in TRANSITIONS:
+        if self._following(message) is None:
             return self.where
-        return self._other_place(message) or self.rows[sender].complaint(message, size)
+        if (other := self._other_place(message)) is not None:
+            return other
+        return None if self._gives_up(sender, message) else self.rows[sender].complaint(message, size)
 
     def advance(self, sender: Role, message: Message, size: int) -> PlanState:
         """Update the state by an allowed message; return the state of the plan that is then in force."""
-        following = TRANSITIONS[self.state, message.event]
+        following = self._following(message)
+        assert following is not None
         if isinstance(message, Assign):
-            return PlanState(message.plan, message.round, following)
+            return PlanState(message.plan, message.round, following, message.tolerant)
+        if self._gives_up(sender, message):
+            self.rows[sender] = RowStream()
         self.rows[sender].advance(message, size)
         self.state = following
-        if isinstance(message, Downlink):
+        if isinstance(message, Uplink):
+            self.heard = message.round
+        elif isinstance(message, Downlink):
             self.round += 1
+        elif isinstance(message, Restore) and message.round is not None:
+            self.round = message.round
         return self
+
+    def _following(self, message: Message) -> State | None:
+        """The state after a message; None if it may not come in this state."""
+        late = isinstance(message, Uplink) and message.round < self.round
+        pair = self.state, "uplink, late" if late and self.tolerant else message.event
+        return TRANSITIONS.get(pair) or (TOLERANT_TRANSITIONS.get(pair) if self.tolerant else None)
+
+    def _gives_up(self, sender: Role, message: Message) -> bool:
+        """Whether a message gives up the rest of a worker's rows of a round that went on without them."""
+        rows = self.rows[sender]
+        late = self.tolerant and sender == "worker" and rows.round < self.round
+        follows = isinstance(message, PlanReply)
+        return late and follows and rows.state is RowState.PARTIAL
 
     def _other_place(self, message: Message) -> str | None:
         """How a message's plan or round differs from this plan's, in words; None if they are equal."""
@@ -125,6 +161,11 @@ class PlanState:
             return f"of plan {message.plan} under plan {self.plan}"
         if isinstance(message, MulticastControl) and message.round >= self.round:
             return f"of round {message.round}, of which no rows are on their way"
-        if isinstance(message, Uplink | Downlink) and message.round != self.round:
+        if isinstance(message, Restore):
+            waits = self.state is State.AWAITING_STATE
+            if waits != (message.round is None) or (message.round or self.round) < self.round:
+                return f"of round {message.round} in round {self.round}"
+        late = self.tolerant and isinstance(message, Uplink) and self.heard < message.round < self.round
+        if isinstance(message, Uplink | Downlink) and message.round != self.round and not late:
             return f"of round {message.round} in round {self.round}"
         return None

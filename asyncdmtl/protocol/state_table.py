@@ -100,6 +100,18 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
 }
 
 
+# What may come beside the transitions above under a plan that tolerates silent workers. The server sends a
+# worker the rows of a round that it went on with before the worker's own came, and a worker that missed many
+# rounds the state of the training. An uplink of an earlier round does not change the state.
+TOLERANT_TRANSITIONS: Mapping[tuple[State, str], State] = {
+    (State.COMPUTING, "downlink, go on"): State.COMPUTING,
+    (State.COMPUTING, "downlink, end"): State.ENDING,
+    (State.COMPUTING, "uplink, late"): State.COMPUTING,
+    (State.ENDING, "uplink, late"): State.ENDING,
+    (State.UPLINK_SENT, "restore"): State.COMPUTING,
+}
+
+
 class RowState(_Key):
     """The state of the coded rows of one sender; the value describes it."""
 

@@ -20,6 +20,7 @@ from asyncdmtl.plan.codes.repair import multicast_delivery
 from asyncdmtl.plan.compare import Candidate, compare
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.plan.validation import helpers_of
 from asyncdmtl.server.member import Member
@@ -98,7 +99,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     placement = Placement(stored, [info.id for info in problem.infos])
     units = codable_units(problem.settings)
     weights = progress.links.weights(placement)
-    candidates = compare(placement, problem.task_of, units=units, wants=wants, **weights)
+    silent = _tolerable(placement, progress)
+    candidates = compare(placement, problem.task_of, units=units, wants=wants, silent=silent, **weights)
     # After the end no rows are sent.
     hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
     name = served_strategy(progress.strategy, {name: what for name, (_, what) in declared.items()})
@@ -115,12 +117,36 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     strategy = EXCHANGE_STRATEGIES[name]
     if progress.checked and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
         strategy = strategy.checking
-    plan = strategy.make_plan(placement, problem, wants, progress.links)
+    plan = strategy.make_plan(placement, problem, wants, progress.links, silent)
     listeners, reason = choose_listeners(plan, hearing)
-    detailed = progress.detailed or progress.checked
+    # A value that one worker tells for all would be missing if that worker is late.
+    detailed = progress.detailed or progress.checked or silent > 0
     options = SideOptions(bool(listeners), progress.digest, detailed)
     side = strategy.server_side(plan, problem, progress.trainer, options)
     return Assignment(number, tuple(members), plan, candidates, side, listeners, reason, detailed)
+
+
+def _tolerable(placement: Placement, progress: TrainingProgress) -> int:
+    """The number of silent workers that the next plan tolerates.
+
+    Later plans tolerate fewer if lost workers held copies. While the server looks for the worker that sends
+    wrong rows, it waits for all, since rows that tolerate silent workers do not show their sender.
+
+    Raises
+    ------
+    PlanError
+        Before the first round, partitions have at most `progress.silent` holders.
+    """
+    if progress.checked or progress.ending is not None:
+        return 0
+    if not progress.plans:
+        check_copies(placement, progress.silent)
+    fewest = min(map(len, placement.holders))
+    silent = max(0, min(progress.silent, fewest - 1, len(placement.workers) - 1))
+    if silent < progress.silent:
+        reason = f"plans tolerate {silent} late workers instead of {progress.silent}: copies are lost"
+        progress.note("", "Intolerant", reason)
+    return silent
 
 
 def _serves(strategy: ExchangeStrategy, settings: Settings) -> bool:

@@ -71,16 +71,20 @@ class BelievedStates:
             self.unconfirmed.clear()
             odd, right = majority.odd, majority.check
         if told and odd:
-            names = ", ".join(map(repr, odd))
             near = [worker for worker in odd if states.near(told[worker], right)]
-            drifted = "rounding errors have grown under this plan, or " if near else ""
-            raise StateError(
-                f"the state of the training at {names} in round {number} is not that of most workers: "
-                f"{drifted}a number in memory was corrupted, or the worker is dishonest",
-                workers=odd,
-                mendable=True,
-                near=near,
-            )
+            raise _odd_states(odd, number, near)
+
+    def compare(self, worker: str, check: bytes, round_: int) -> None:
+        """Compare the check that a late worker sent for an earlier round, if that round's is known.
+
+        Raises
+        ------
+        StateError
+            The worker holds another state than most did.
+        """
+        known, states = self._checks.get(round_), self._progress.states
+        if known is not None and not states.same(check, known):
+            raise _odd_states([worker], round_, [worker] if states.near(check, known) else [])
 
     def latest(self, members: Sequence[Member]) -> TrainingState:
         """The state to continue from: that of the current round if a member has it, else the farthest one."""
@@ -166,3 +170,16 @@ class BelievedStates:
             if m in new or (m.round == 0 and not m.over and m.state == check and m not in begun)
         )
         return TrainingState(0, False, tuple(same), state, check)
+
+
+def _odd_states(odd: Sequence[str], round_: int, near: Sequence[str]) -> StateError:
+    """The error that workers hold another state of the training than most; for `near` see `StateError`."""
+    names = ", ".join(map(repr, odd))
+    drifted = "rounding errors have grown under this plan, or " if near else ""
+    return StateError(
+        f"the state of the training at {names} in round {round_} is not that of most workers: "
+        f"{drifted}a number in memory was corrupted, or the worker is dishonest",
+        workers=odd,
+        mendable=True,
+        near=near,
+    )

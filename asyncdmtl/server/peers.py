@@ -15,7 +15,7 @@ from asyncdmtl.errors import (
     PeerError,
     RemoteProtocolError,
 )
-from asyncdmtl.protocol.messages.registry import Assign, Message
+from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, Uplink
 from asyncdmtl.server.member import Member, is_final
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.training_progress import TrainingProgress
@@ -53,6 +53,8 @@ class Peers:
 
     Attributes
     ----------
+    seconds : float
+        As above.
     misled : set of str
         Members that were lost since the last plan because they decoded wrong vectors.
     """
@@ -61,19 +63,27 @@ class Peers:
         self.membership = membership
         self.misled: set[str] = set()
         self._progress = progress
-        self._seconds = seconds
+        self.seconds = seconds
         self._offences: Counter[str] = Counter()
         self._corruptions: Counter[str] = Counter()
 
     async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
         """The next message of a member."""
-        return await member.connection.receive((wanted,), self._seconds, OPTION)
+        return await member.connection.receive((wanted,), self.seconds, OPTION)
+
+    async def receive_past_rows(self, member: Member, wanted: type[Wanted]) -> Wanted:
+        """The same, behind uploads and rows that came too late for their rounds, which are dropped."""
+        while True:
+            kinds = wanted, Uplink, MoreRows
+            message: Wanted | Uplink | MoreRows = await member.connection.receive(kinds, self.seconds, OPTION)
+            if isinstance(message, wanted):
+                return message
 
     async def send(self, member: Member, message: Message) -> None:
         """Send one member a message. If it is a plan, unread messages for the plan before are dropped."""
         if isinstance(message, Assign):
             member.connection.inbox.clear()
-        await member.connection.send(message, self._seconds, OPTION)
+        await member.connection.send(message, self.seconds, OPTION)
 
     async def send_all(self, messages: Mapping[Member, Message]) -> None:
         """Send each member its message. If a member cannot receive it, it is lost when its answer is due."""
@@ -87,7 +97,7 @@ class Peers:
     async def drain(self, members: Iterable[Member]) -> None:
         """Wait until members have received all bytes. A member that cannot is lost when its answer is due."""
         waiting = (member.connection for member in members if not member.connection.link.drained)
-        await _despite_losses(connection.drain(self._seconds, OPTION) for connection in waiting)
+        await _despite_losses(connection.drain(self.seconds, OPTION) for connection in waiting)
 
     async def ask_all(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:
         """The answers of all members, in their order; ReplanError if one of them is lost."""

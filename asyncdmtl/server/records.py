@@ -19,8 +19,9 @@ from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 from asyncdmtl.net.udp import Group
 from asyncdmtl.plan.compare import Candidate
 from asyncdmtl.plan.links import EQUAL_LINKS, Links
-from asyncdmtl.plan.parameters import CHOICES
+from asyncdmtl.plan.parameters import CHOICES, TOLERANT
 from asyncdmtl.plan.serialization import AnyPlan
+from asyncdmtl.plan.validation import whole_number
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.events import ServerEvent
 
@@ -79,6 +80,8 @@ class RunOptions:
         Send rows to a group if that is cheaper; with None, all rows go over TCP.
     links : Links
         The prices or speeds of the workers' links, for which plans are made.
+    silent : int
+        The number of late workers for which no round waits. Each partition needs more holders than that.
     """
 
     settings: Settings
@@ -95,6 +98,7 @@ class RunOptions:
     resume: bool = False
     multicast: MulticastOptions | None = None
     links: Links = EQUAL_LINKS
+    silent: int = 0
 
     def __post_init__(self) -> None:
         if self.strategy not in CHOICES:
@@ -106,6 +110,7 @@ class RunOptions:
             raise UsageError("--workers or --cover", "must say when to start", None)
         if self.workers is not None and self.workers < 1:
             raise UsageError("--workers", "must be at least 1", self.workers)
+        self._check_silent()
         if not 0 <= self.rejoin_timeout <= LONGEST_WAIT:
             rule = f"must lie between 0 and {LONGEST_WAIT:g} seconds"
             raise UsageError("--rejoin-timeout", rule, self.rejoin_timeout)
@@ -118,6 +123,20 @@ class RunOptions:
             round_timeout=self.round_timeout,
             silence_timeout=self.silence_timeout,
         )
+
+    def _check_silent(self) -> None:
+        """UsageError if no run can go on without this number of workers."""
+        most = 99 if self.workers is None else self.workers - 1
+        whole_number("--silent", self.silent, 0, most)
+        if not self.silent:
+            return
+        if self.strategy not in TOLERANT:
+            raise UsageError("--silent", f"is for --strategy {', '.join(TOLERANT)}", self.strategy)
+        if self.links.prices or self.links.speeds:
+            raise UsageError("--silent", "cannot be given with --speeds or --prices", self.silent)
+        if self.multicast is not None:
+            rule = "cannot be given with --multicast: a late worker would lack rows that the group had"
+            raise UsageError("--silent", rule, self.silent)
 
 
 @dataclass(frozen=True)

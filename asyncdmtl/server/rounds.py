@@ -8,6 +8,7 @@ of the training receives it. So each worker applies every round exactly once, ev
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -15,13 +16,14 @@ from collections.abc import Mapping
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish
+from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish, Restore
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.conclusion import conclude
 from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.faults import Faults
+from asyncdmtl.server.lateness import Lateness
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
@@ -29,6 +31,8 @@ from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.server.replanning import Replanner
 from asyncdmtl.server.row_transfer import RowTransfer
 from asyncdmtl.server.training_progress import TrainingProgress
+
+log = logging.getLogger(__name__)
 
 # Seconds within which a worker that was lost shortly before the end may come back for its models.
 LINGER = 1.0
@@ -99,6 +103,8 @@ class Rounds:
             try:
                 while not progress.over and not self._peers.membership.newcomers():
                     await self._round(assignment)
+                    if any(member.gone for member in assignment.members):
+                        break
                 # A new plan must reach workers after they have all rows of this round, as it does over TCP.
                 await self._transfer.settle(self._options.round_timeout)
                 if progress.over:
@@ -109,11 +115,22 @@ class Rounds:
                 continue
             finally:
                 await self._transfer.stop_multicast()
+                self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        """Let the next plan give the state of the training to late workers that lack rounds."""
+        for member in self._transfer.lateness.leave_behind():
+            member.current = False
 
     @property
     def uplink_seconds(self) -> Mapping[str, float]:
         """As `RowTransfer.uplink_seconds`."""
         return self._transfer.uplink_seconds
+
+    @property
+    def lateness(self) -> Lateness:
+        """As `RowTransfer.lateness`."""
+        return self._transfer.lateness
 
     async def stop(self) -> None:
         """Give up the current round, and write a last checkpoint."""
@@ -133,7 +150,10 @@ class Rounds:
             objective, residual, reached = side.convergence(transfer.uploads)
             last = reached or number + 1 == progress.problem.rounds
             due = self._writer is not None and (number + 1) % self._options.checkpoint_every == 0 and not last
-            giver = assignment.members[0] if due and progress.trainer is None else None
+            waiting = self._transfer.lateness.waiting if assignment.plan.silent and not last else []
+            giver = None
+            if (due and progress.trainer is None) or waiting:
+                giver = transfer.on_time
             then = {member: _after_round(last, member is giver) for member in assignment.members}
             # If the server is stopped while it aggregates, the state of its models is undefined.
             self._combining = not side.streams
@@ -147,12 +167,29 @@ class Rounds:
         self._peers.membership.pace.round_seconds = seconds
         arrived = transfer.arrived - began
         progress.record(RoundRecord(number, objective, residual, up, down, seconds, arrived))
-        if self._writer is not None and due:
-            if giver is not None:
-                (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
+        if giver is not None:
+            (state,) = await self._peers.ask_all({giver: self._replanner.states.snapshot(giver)})
+            if due:
                 self._unsaved = giver, state
-            elif progress.trainer is not None:
-                await self._writer.save(progress.trainer.state())
+            for member in waiting:
+                self._catch_up(member, state)
+        elif self._writer is not None and due and progress.trainer is not None:
+            await self._writer.save(progress.trainer.state())
+
+    def _catch_up(self, member: Member, state: Bytes) -> None:
+        """Send a late member that made all rounds it was sent the state of the current round."""
+        if member.gone:
+            return
+        progress = self._progress
+        self._peers.write(member, Restore(progress.digest(state), state, progress.round))
+        now = asyncio.get_running_loop().time()
+        self._transfer.lateness.hand_over(member, progress.round, now)
+        self._states.unconfirmed.add(member.name)
+        log.info(
+            "run %s round %d: worker %s was late, and has the state of another worker now",
+            progress.run, progress.round, member.name,
+            extra={"run": progress.run, "round": progress.round, "worker": member.name},
+        )  # fmt: skip
 
     async def _save_confirmed(self) -> None:
         """Write the checkpoint of a state that a member gave, now that most members have told its check."""
@@ -168,9 +205,10 @@ class Rounds:
 
     async def _finish(self, assignment: Assignment) -> None:
         """Check that all members have the same models, and end; ReplanError if a worker still lacks them."""
-        done = await self._peers.hear(
-            {member: self._peers.receive(member, Done) for member in assignment.members}
-        )
+        self._leave_behind()
+        receive = self._peers.receive_past_rows if assignment.plan.silent else self._peers.receive
+        here = [member for member in assignment.members if member.current]
+        done = await self._peers.hear({member: receive(member, Done) for member in here})
         async with self._faults.repeatable(assignment):
             expected = assignment.side.expected_checks(final=True)
             holders = [member for member in done if not member.helps]

@@ -12,20 +12,21 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES
-from asyncdmtl.errors import RemoteProtocolError
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.errors import DisagreementError, RemoteProtocolError
+from asyncdmtl.exchange.sides import ServerSide, Upload, absentees, arrived
 from asyncdmtl.net.event_loop import AdaptiveExecutor
-from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
+from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
+from asyncdmtl.server.first_rows import FirstRows
+from asyncdmtl.server.lateness import Lateness, LateUpload
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
+from asyncdmtl.server.row_collection import RowCollection
 
 # The share of the last round in the moving average of a worker's seconds: some five rounds count.
 NEW_SHARE = 0.2
@@ -46,6 +47,8 @@ class RowTransfer:
     ----------
     uplink_seconds : dict of worker to float
         Seconds from the beginning of a round until the worker's uplink begins: a moving average.
+    lateness : Lateness
+        The members that are late, under plans that tolerate silent workers.
     """
 
     def __init__(
@@ -55,6 +58,9 @@ class RowTransfer:
         self.states = states
         self.multicast = multicast
         self.uplink_seconds: dict[str, float] = {}
+        self.lateness = Lateness()
+        # The last assignment whose plan tolerates silent workers.
+        self._tolerant: Assignment | None = None
         # The first round that each worker has made. Those that have taken part for longest win ties.
         self.established: dict[str, int] = {}
         # Each kind of work has an executor of its own, since its duration decides whether it goes to a
@@ -76,12 +82,25 @@ class RowTransfer:
         ReplanError
             A member is lost.
         """
-        transfer = RoundTransfer(self, assignment, number)
-        await transfer.begin()
-        yield transfer
+        transfer = RoundTransfer(self, assignment, number, self._collection(assignment, number))
+        try:
+            await transfer.begin()
+            yield transfer
+        finally:
+            await transfer.end()
         for member in assignment.members:
             self.established.setdefault(member.name, number)
-        await self.peers.drain(assignment.members)
+        if not assignment.plan.silent:
+            await self.peers.drain(assignment.members)
+
+    def _collection(self, assignment: Assignment, number: int) -> RowCollection:
+        """The collection of the rows of a round: from all members, or from the first that suffice."""
+        if not assignment.plan.silent:
+            return RowCollection(self.peers, assignment, number, self.note_uplink)
+        if assignment is not self._tolerant:
+            self._tolerant = assignment
+            self.lateness.begin(assignment, number, asyncio.get_running_loop().time())
+        return FirstRows(self.peers, assignment, number, self.note_uplink, self.lateness)
 
     def note_uplink(self, worker: str, seconds: float) -> None:
         """Note that the uplink of a worker began so many seconds after its round."""
@@ -104,14 +123,17 @@ class RoundTransfer:
 
     Attributes
     ----------
-    uploads : tuple of Upload
-        The uploads of all members, in the order of the plan, with the rows of the first range.
+    uploads : tuple of Upload or None
+        The uploads of all members that were waited for, in the order of the plan, with the rows of the first
+        range.
     arrived : float
         The moment at which the last rows of all members had arrived, on the clock of `time.perf_counter`.
     """
 
-    def __init__(self, owner: RowTransfer, assignment: Assignment, number: int) -> None:
-        self.uploads: tuple[Upload, ...] = ()
+    def __init__(
+        self, owner: RowTransfer, assignment: Assignment, number: int, collection: RowCollection
+    ) -> None:
+        self.uploads: tuple[Upload | None, ...] = ()
         self.arrived = math.nan
         self._owner = owner
         self._peers = owner.peers
@@ -119,31 +141,66 @@ class RoundTransfer:
         self._assignment = assignment
         self._side = assignment.side
         self._number = number
+        self._collection = collection
         self._listeners: frozenset[Member] = frozenset()
-        self._began = asyncio.get_running_loop().time()
+        # The workers whose rows are not in the range that is being combined.
+        self._absent: tuple[int, ...] = ()
 
     async def begin(self) -> None:
         """Receive the uploads, and compare them; then begin to send to the group, if there is one."""
         members = self._assignment.members
-        self.uploads = tuple(
-            await self._peers.ask_all({member: self._uplink(k) for k, member in enumerate(members)})
-        )
-        self.uploads = tuple(self._side.completed(self.uploads))
+        self.uploads = tuple(self._side.completed(await self._collection.uploads()))
         # If a worker holds another state, so are its updates. It is given the right state first.
-        told = {m.name: upload.state for m, upload in zip(members, self.uploads, strict=True)}
+        told = {members[k].name: upload.state for k, upload in arrived(self.uploads)}
         self._owner.states.confirm(told, self._side.expected_checks(final=False))
-        await self._refuse_senseless()
+        await self._refuse_senseless(arrived(self.uploads))
         self._side.agree(self.uploads, self._owner.established)
+        if self._assignment.plan.silent:
+            self._owner.lateness.keep(self._number, self.uploads)
+            await self.compare_late()
         if self._multicast is not None:
             assignment = self._assignment
             listening = {m: k for k, m in enumerate(members) if m.name in assignment.listeners and m.hears}
             await self._multicast.begin(assignment.number, self._number, self._side, listening)
             self._listeners = frozenset(listening)
 
-    async def _refuse_senseless(self) -> None:
+    @property
+    def on_time(self) -> Member:
+        """The first member that was waited for."""
+        return self._assignment.members[arrived(self.uploads)[0][0]]
+
+    async def compare_late(self) -> None:
+        """Compare the uploads that came late with those that were used.
+
+        Raises
+        ------
+        StateError
+            A late member holds another state of the training than most.
+        DisagreementError
+            A late holder of a partition computed another update than was used.
+        ReplanError
+            A late member told what cannot be.
+        """
+        lateness = self._owner.lateness
+        uploads, lateness.uploads = lateness.uploads, []
+        for late in uploads:
+            member, kept = self._assignment.members[late.worker], lateness.past(late.round)
+            if kept is None:
+                continue
+            await self._refuse_senseless([(late.worker, late.upload)])
+            self._owner.states.compare(member.name, late.upload.state, late.round)
+            kept[late.worker] = replace(late.upload, rows=())
+            compare_late(self._side, kept, late, member.name, self._owner.established)
+
+    async def end(self) -> None:
+        """End the round."""
+        await self._collection.end()
+
+    async def _refuse_senseless(self, uploads: Sequence[tuple[int, Upload]]) -> None:
         """Exclude members with a loss, penalty or residual that cannot be; ReplanError if there is one."""
         found = False
-        for member, upload in zip(self._assignment.members, self.uploads, strict=True):
+        for k, upload in uploads:
+            member = self._assignment.members[k]
             told = *(("loss", loss) for loss in upload.losses), ("penalty", upload.penalty)
             wrong = [(what, value) for what, value in told if not 0.0 <= value < math.inf]
             if not upload.residual >= 0.0:
@@ -172,10 +229,12 @@ class RoundTransfer:
             A member is lost.
         """
         side = self._side
-        rows: Sequence[Bytes] = [upload.rows[0] for upload in self.uploads]
+        rows: Sequence[Bytes | None] = [None if upload is None else upload.rows[0] for upload in self.uploads]
         for i in range(len(side.ranges)):
             if i:
-                rows = await self._range(i)
+                rows = await self._collection.range(i)
+                await self.compare_late()
+            self._absent = absentees(rows) if side.streams else ()
             if i + 1 == len(side.ranges):
                 self.arrived = time.perf_counter()
             await self._owner.putting.do(side.put, i, rows)
@@ -191,8 +250,13 @@ class RoundTransfer:
 
     def send(self, i: int, then: Mapping[Member, AfterRound]) -> None:
         """Write range `i` of each member's rows; `then` has each member's order for after the round."""
-        side, plan = self._side, self._assignment.number
+        side, plan, lateness = self._side, self._assignment.number, self._owner.lateness
+        tolerant, absent = self._assignment.plan.silent > 0, self._absent
+        if tolerant and not i:
+            lateness.withhold(self._assignment.members, self._number)
         for k, member in enumerate(self._assignment.members):
+            if tolerant and not lateness.is_sent(member):
+                continue
             if member in self._listeners:
                 if not i:
                     downlink = Downlink(plan, self._number, then[member], side.digest(k), grouped=True)
@@ -202,61 +266,40 @@ class RoundTransfer:
             size = sum(row.nbytes for row in rows)
             if not i:
                 rest = side.downlink_bytes(k) - size
-                message: Message = Downlink(plan, self._number, then[member], side.digest(k), rows, rest=rest)
+                head = plan, self._number, then[member], side.digest(k)
+                message: Message = Downlink(*head, rows, rest=rest, absent=absent)
             elif size:
-                message = MoreRows(plan, self._number, rows)
+                message = MoreRows(plan, self._number, rows, absent=absent)
             else:
                 continue
             self._peers.write(member, message)
         if self._multicast is not None:
             self._multicast.ready(i + 1)
 
-    async def _uplink(self, k: int) -> Upload:
-        """The upload of member `k`, with the rows of the first range."""
-        member = self._assignment.members[k]
-        uplink = await self._peers.receive(member, Uplink)
-        self._owner.note_uplink(member.name, asyncio.get_running_loop().time() - self._began)
-        self._check_place(member, uplink)
-        digests = tuple(
-            uplink.digests[start : start + VECTOR_DIGEST_BYTES]
-            for start in range(0, len(uplink.digests), VECTOR_DIGEST_BYTES)
-        )
-        rows = self._shaped(k, 0, uplink.body)
-        size = rows.nbytes + uplink.rest
-        scalars = uplink.losses, uplink.penalty, uplink.residual
-        upload = Upload((rows,), size, digests, *scalars, uplink.state, uplink.confirmation)
-        self._side.check(k, upload)
-        return upload
 
-    async def _range(self, i: int) -> list[Bytes]:
-        """Range `i` of the rows of all members."""
-        members = self._assignment.members
-        return await self._peers.ask_all({member: self._more(k, i) for k, member in enumerate(members)})
+def compare_late(
+    side: ServerSide,
+    uploads: Sequence[Upload | None],
+    late: LateUpload,
+    name: str,
+    established: Mapping[str, int],
+) -> None:
+    """Compare a late upload with those of its round that were used, which are among `uploads`.
 
-    async def _more(self, k: int, i: int) -> Bytes:
-        """Range `i` of the rows of member `k`, which has sent its upload."""
-        count, width = self._side.uplink_range(k, i)
-        if not count:
-            return np.empty((0, width), np.uint8)
-        member = self._assignment.members[k]
-        more = await self._peers.receive(member, MoreRows)
-        self._check_place(member, more)
-        return self._shaped(k, i, more.body)
-
-    def _check_place(self, member: Member, message: Uplink | MoreRows) -> None:
-        """Raise RemoteProtocolError unless a message is for this plan and round."""
-        if (message.plan, message.round) != (self._assignment.number, self._number):
-            raise RemoteProtocolError(
-                f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
-                f"in round {self._number} of plan {self._assignment.number}"
-            )
-
-    def _shaped(self, k: int, i: int, body: Bytes) -> Bytes:
-        """These bytes, reshaped as the rows of member `k` in range `i`."""
-        count, width = self._side.uplink_range(k, i)
-        if body.nbytes != count * width:
-            raise RemoteProtocolError(
-                f"{self._assignment.members[k].connection.peer} sent {body.nbytes} bytes of rows in a range, "
-                f"the plan says {count * width}"
-            )
-        return body.reshape(count, width)
+    Raises
+    ------
+    DisagreementError
+        The late worker is in the minority; or, undecided, the updates that were used may be wrong.
+    """
+    try:
+        side.compare(uploads, established)
+    except DisagreementError as error:
+        if set(error.odd) == {name} and not error.undecided:
+            raise
+        # A round that is over cannot be made again, and nobody has the state before it.
+        raise DisagreementError(
+            f"{error}; round {late.round} went on before the upload of worker {name!r} came, and what it "
+            "used may be wrong: with --silent 0, all holders are compared before a round goes on",
+            odd=error.odd,
+            undecided=True,
+        ) from error

@@ -26,6 +26,7 @@ from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.checkpointing import CheckpointWriter, open_checkpoints
 from asyncdmtl.server.events import Listening, OnEvent, Resumed
+from asyncdmtl.server.lateness import Lateness
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast_server import MulticastServer
@@ -106,6 +107,11 @@ class Server:
     def admit(self, connection: Connection, hello: Hello) -> None:
         """Admit or refuse a worker whose connection and greeting another listener has accepted."""
         self._admission.admit(connection, hello)
+
+    @property
+    def lateness(self) -> Lateness:
+        """The late workers of the run; of none before the first round."""
+        return Lateness() if self._rounds is None else self._rounds.lateness
 
     async def run(self, host: str, port: int) -> RunRecord:
         """Listen on an address, train with the workers that join, and return the record of the run.
@@ -216,7 +222,9 @@ class Server:
         options, membership = self._options, self._membership
         problem = Problem(options.settings, [membership.infos[part.id] for part in declared])
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
-        progress = TrainingProgress(self._run, problem, strategy, self._emit, links=options.links)
+        progress = TrainingProgress(
+            self._run, problem, strategy, self._emit, links=options.links, silent=options.silent
+        )
         if checkpoint is not None:
             progress.resume(checkpoint)
         peers = Peers(membership, progress, options.round_timeout)

@@ -99,7 +99,7 @@ class StateHandover:
         WaitError, LinkError, PeerError
             The state did not arrive.
         """
-        snapshot = await self._peers.receive(giver, Snapshot)
+        snapshot = await self._peers.receive_past_rows(giver, Snapshot)
         peer, size = giver.connection.peer, snapshot.body.nbytes
         if (snapshot.round, size) != (self._progress.round, self._progress.problem.state_bytes):
             raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
@@ -172,5 +172,5 @@ class StateHandover:
 
     async def _restore(self, taker: Member, restore: Restore) -> None:
         """Send a member the state, once it has allocated memory for it."""
-        await self._peers.receive(taker, AwaitRestore)
+        await self._peers.receive_past_rows(taker, AwaitRestore)
         await self._peers.send(taker, restore)

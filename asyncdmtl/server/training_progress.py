@@ -73,6 +73,8 @@ class TrainingProgress:
         Whether workers once computed different values, so that all of them send all values from now on.
     links : Links
         The prices or speeds of the workers' links, for which plans are made.
+    silent : int
+        The number of late workers for which no round should wait.
     digest : Digest
         The digests of the run.
     """
@@ -98,6 +100,7 @@ class TrainingProgress:
     checked: bool = False
     detailed: bool = False
     links: Links = EQUAL_LINKS
+    silent: int = 0
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)

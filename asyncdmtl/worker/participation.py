@@ -83,7 +83,7 @@ class Participation:
         self._reconnection = reconnection
         self._observer = observer
         self._round_limit = options.round_timeout, "--round-timeout"
-        self._plan = -1
+        self._plan, self._tolerant = -1, False
         self._multicast: MulticastClient | None = None
         self._uplink = UplinkSender(options.round_timeout)
         # Each kind of work has an executor of its own, since its duration decides whether it goes to a
@@ -108,8 +108,8 @@ class Participation:
             try:
                 await self._follow(assign)
                 while not self._state.over:
-                    downlink = await self._send_round()
-                    await self._apply_round(downlink)
+                    await self._send_round()
+                    await self._apply_round(await self._answer())
                 await self._leave()
                 return self._state.side.models()
             except NewPlan as replaced:
@@ -150,6 +150,7 @@ class Participation:
     async def _follow(self, assign: Assign) -> None:
         """Follow a plan, with the state of the training that the server orders."""
         state, connection, self._plan = self._state, self._connection, assign.plan
+        self._tolerant = assign.tolerant
         await self._uplink.stop()
         _, settings = self._partitions.encoded_with
         async with self._options.place.turn():
@@ -167,10 +168,11 @@ class Participation:
         if assign.first == StateTransfer.GIVE:
             await self._give()
 
-    async def _send_round(self) -> Downlink:
-        """Compute the upload of a round, begin to send it, and wait for the server's answer.
+    async def _send_round(self) -> None:
+        """Compute the upload of a round, and begin to send it.
 
-        Heartbeats go on while threads compute.
+        Heartbeats go on while threads compute. If the server went on without this worker meanwhile, it is
+        sent the digests and losses, which it compares, but no rows.
         """
         state, connection, round_ = self._state, self._connection, self._state.round
         self._observer.before_compute(round_)
@@ -181,17 +183,46 @@ class Participation:
             self._multicast.begin(round_)
         first, *others = (rows.reshape(-1) for rows in upload.rows)
         told = state.side.told(upload)
+        self._check_plan()
+        late = self._tolerant and self._connection.inbox.starts_with(Downlink)
+        if late and self._connection.session.plan != self._plan:
+            # Nothing may be sent under this plan any more. The rows of it that came before the new plan are
+            # worked off, unless the new plan brings a later state.
+            newer = self._connection.inbox.find(Assign)
+            if newer is not None and newer.first == StateTransfer.TAKE:
+                self._connection.inbox.drop_through(newer)
+                raise NewPlan(newer)
+            return
+        if late:
+            first, others = first[:0], []
         uplink = Uplink(
             self._plan, round_, b"".join(told.digests), told.losses, told.penalty, told.residual,
-            first, upload.size - first.nbytes, told.state, told.confirmation,
+            first, 0 if late else upload.size - first.nbytes, told.state, told.confirmation,
         )  # fmt: skip
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
-        self._check_plan()
         group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
         # If nothing comes down before all rows are up, rows go up as fast as possible.
         in_step = state.side.streams and (group is not None or state.side.received_bytes > 0)
         await self._uplink.begin(connection, [uplink, *more], group, in_step=in_step)
-        return await self._receive(Downlink)
+
+    async def _answer(self) -> Downlink:
+        """The server's answer to an upload.
+
+        A worker that missed many rounds is sent the state of a later one instead, and makes that round.
+        """
+        if not self._tolerant:
+            return await self._receive(Downlink)
+        while True:
+            wanted = Downlink, Restore, Assign
+            message: Downlink | Restore | Assign = await self._connection.receive(wanted, *self._round_limit)
+            if isinstance(message, Assign):
+                raise NewPlan(message)
+            if isinstance(message, Downlink):
+                return message
+            await self._uplink.stop()
+            self._state.catch_up(message)
+            self._reconnection.note_progress()
+            await self._send_round()
 
     async def _apply_round(self, downlink: Downlink) -> None:
         """Receive the rows of a round, apply them, and send the server the new state if it asks for it."""
@@ -211,7 +242,7 @@ class Participation:
 
     async def _receive_rows(self, downlink: Downlink) -> None:
         """Receive all rows of a round from the server, range by range, and decode them."""
-        side, rows = self._state.side, downlink.body
+        side, rows, absent = self._state.side, downlink.body, downlink.absent
         if rows.nbytes + downlink.rest != side.received_bytes:
             raise RemoteProtocolError(
                 f"{self._connection.peer} sends {rows.nbytes + downlink.rest} bytes of rows, "
@@ -219,9 +250,10 @@ class Participation:
             )
         for i in range(len(side.down_ranges)):
             if i and side.received_range(i):
-                rows = (await self._receive(MoreRows)).body
+                more = await self._receive(MoreRows)
+                rows, absent = more.body, more.absent
             self._uplink.received(i)
-            await self._receiving.do(side.receive, i, rows)
+            await self._receiving.do(side.receive, i, rows, absent)
 
     async def _receive_from_group(self) -> None:
         """Receive all rows of a round from the multicast group, range by range, and decode them.

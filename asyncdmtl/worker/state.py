@@ -93,6 +93,17 @@ class WorkerState:
         RemoteProtocolError
             The state does not belong to this training.
         """
+        self._restore(side, restore)
+        self._side, self.round, self.over = side, assign.round, assign.over
+
+    def catch_up(self, restore: Restore) -> None:
+        """Go on from the models of a later round, which the server sent. Raises as `take`."""
+        self._restore(self.side, restore)
+        assert restore.round is not None
+        self.round = restore.round
+
+    def _restore(self, side: WorkerSide, restore: Restore) -> None:
+        """Give a side the state that the server sent."""
         if self.digest(restore.body) != restore.digest:
             reason = "the state of the training was corrupted on its way"
             raise IntegrityError(reason, partitions=[], workers=[self.name])
@@ -100,7 +111,6 @@ class WorkerState:
             side.trainer.restore(restore.body)
         except UsageError as error:
             raise RemoteProtocolError(f"what came is no state of this training: {error}") from error
-        self._side, self.round, self.over = side, assign.round, assign.over
 
     def outcome(self) -> Mapping[str, Any]:
         """The outcome of the training in plain types, if it ended with a solution; else empty."""

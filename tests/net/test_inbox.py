@@ -68,3 +68,16 @@ async def test_a_task_that_waits_is_woken_by_a_message_or_without_one() -> None:
         assert not waiting.done()
         wake()
         await waiting
+
+
+async def test_a_later_message_is_found_and_those_before_it_dropped() -> None:
+    inbox = Inbox()
+    assert not inbox.starts_with(Assign)
+    for message in (EXAMPLES["downlink"], assign(1), EXAMPLES["finish"]):
+        inbox.put(message)
+    assert inbox.starts_with(type(EXAMPLES["downlink"]))
+    found = inbox.find(Assign)
+    assert found is not None
+    assert inbox.find(type(EXAMPLES["hello"])) is None
+    inbox.drop_through(found)
+    assert inbox.take_any() is EXAMPLES["finish"]

@@ -14,6 +14,7 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 from asyncdmtl.errors import CodingError, PlanError, UsageError
 from asyncdmtl.plan import planner
 from asyncdmtl.plan.codes import matrices
+from asyncdmtl.plan.linear.plan import make_linear_plan
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
@@ -150,6 +151,31 @@ def test_silent_workers_are_done_without(placement: Placement, silent: int) -> N
         plan.collect({k: rows for k, rows in up.items() if k > 2}, 9, "float64")
     same = rebuild_plan(plan.recipe(), plan.digest)
     assert same.silent == silent
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+def test_workers_of_a_relay_decode_without_the_rows_of_silent_ones(silent: int) -> None:
+    placement = Placement.cyclic(5, 5, 4)
+    plan = make_plan(placement, silent=silent)
+    assert plan.uplink_load == plan.uplink_bound > make_plan(placement).uplink_load
+    V = np.random.default_rng(4).standard_normal((5, 9))
+    up = [plan.encode(k, V[list(stored)]) for k, stored in enumerate(placement.stored)]
+    layout = plan.vector_format(9, "float64")
+    for absent in combinations(range(5), silent):
+        down = plan.coders.recombiner_without(absent)([part for k, part in enumerate(up) if k not in absent])
+        whole = np.vstack([np.zeros_like(part) if k in absent else part for k, part in enumerate(up)])
+        assert down.tobytes() == plan.coders.recombiner(whole).tobytes()
+        for k, delivery in enumerate(plan.deliveries):
+            known = layout.pack(V[list(delivery.known)])
+            decoded = plan.coders.decoder(k, absent)(down[list(delivery.rows)], known)
+            assert layout.vectors(decoded).tobytes() == V[list(delivery.wanted)].tobytes()
+    same = rebuild_plan(plan.recipe(), plan.digest)
+    assert (same.silent, same.uplink_rows) == (silent, plan.uplink_rows)
+
+
+def test_a_linear_target_costs_what_the_ranks_demand_with_a_silent_worker() -> None:
+    plan = make_linear_plan(Placement.cyclic(4, 4, 3), np.ones((1, 4)), silent=1)
+    assert plan.uplink_load == plan.uplink_bound == 2
 
 
 def test_partitions_that_silence_would_lose_are_named() -> None:

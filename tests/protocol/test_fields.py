@@ -80,3 +80,12 @@ def test_fields_are_counted() -> None:
     assert fields.exactly([1, 2], 2, "hello") == [1, 2]
     with pytest.raises(RemoteProtocolError, match="hello has 1 fields instead of 2"):
         fields.exactly([1], 2, "hello")
+
+
+def test_absent_workers_are_told_by_a_last_field_that_may_be_missing() -> None:
+    assert (fields.absence(()), fields.absence((0, 2))) == ([], [[0, 2]])
+    assert fields.absent([1, 2], 2) == ([1, 2], ())
+    assert fields.absent([1, 2, [0, 2]], 2) == ([1, 2], (0, 2))
+    for wrong in ([], [2, 0], [1, 1], [-1], ["0"], 1):
+        with pytest.raises(RemoteProtocolError, match="absent worker"):
+            fields.absent([1, 2, wrong], 2)

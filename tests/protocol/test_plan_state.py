@@ -13,6 +13,7 @@ from asyncdmtl.protocol.messages.registry import (
     LossQuery,
     LossReport,
     MoreRows,
+    Restore,
     Uplink,
 )
 from asyncdmtl.protocol.plan_state import PlanState, RowStream
@@ -128,3 +129,47 @@ class TestPlanState:
     def test_states_are_named_in_words(self) -> None:
         assert PlanState(3, 5, State.UPLINK_SENT).complaint("worker", uplink(), 6) == "when uplink sent"
         assert PlanState().complaint("worker", Heartbeat(), 0) == "when opened"
+
+
+class TestToleratedLateness:
+    """The server goes on without a late worker."""
+
+    def test_rounds_go_down_before_the_workers_rows_came_up(self) -> None:
+        plan = PlanState(3, 5, State.COMPUTING, tolerant=True)
+        for number in (5, 6):
+            assert plan.complaint("server", downlink(round_=number), 6) is None
+            plan.advance("server", downlink(round_=number), 6)
+        assert (plan.round, plan.state) == (7, State.COMPUTING)
+        # The worker's uplinks of these rounds come late, each once and in order.
+        assert plan.complaint("worker", uplink(round_=5, rest=4), 6) is None
+        plan.advance("worker", uplink(round_=5, rest=4), 6)
+        assert plan.state is State.COMPUTING
+        assert plan.complaint("worker", uplink(round_=5), 6) == "of round 5 in round 7"
+        assert plan.complaint("worker", MoreRows(3, 5), 4) is None
+        # It gives up what is left of them.
+        assert plan.complaint("worker", uplink(round_=7), 6) is None
+        plan.advance("worker", uplink(round_=7), 6)
+        assert (plan.state, plan.rows["worker"].missing) == (State.UPLINK_SENT, 0)
+        assert plan.complaint("worker", uplink(round_=8), 6) == "when uplink sent"
+
+    def test_the_end_may_come_before_the_worker_is_there(self) -> None:
+        plan = PlanState(3, 5, State.COMPUTING, tolerant=True)
+        plan.advance("server", downlink("end"), 6)
+        assert plan.state is State.ENDING
+        assert plan.complaint("worker", uplink(), 6) is None
+        plan.advance("worker", uplink(), 6)
+        assert plan.complaint("worker", Done(3, bytes(16)), 0) is None
+
+    def test_a_worker_that_waits_may_be_given_a_later_state(self) -> None:
+        plan = PlanState(3, 5, State.COMPUTING, tolerant=True)
+        assert plan.complaint("server", Restore(bytes(16), BODY, 9), 6) == "when computing"
+        plan.advance("worker", uplink(), 6)
+        assert plan.complaint("server", Restore(bytes(16), BODY, 4), 6) == "of round 4 in round 5"
+        assert plan.complaint("server", Restore(bytes(16), BODY), 6) == "of round None in round 5"
+        plan.advance("server", Restore(bytes(16), BODY, 9), 6)
+        assert (plan.round, plan.state) == (9, State.COMPUTING)
+
+    def test_a_plan_whose_recipe_says_so_tolerates_it(self) -> None:
+        for silent, tolerant in ((1, True), (0, False), ("1", False), (True, False)):
+            assign = Assign(4, 7, False, "keep", {"silent": silent}, bytes(16), ())
+            assert computing().advance("server", assign, 0).tolerant is tolerant

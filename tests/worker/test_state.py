@@ -65,6 +65,20 @@ def test_the_servers_state_is_taken_with_its_round() -> None:
     assert np.array_equal(side.trainer.state(), given)
 
 
+def test_a_late_worker_goes_on_from_a_later_state_under_the_same_plan() -> None:
+    state, ahead, side = WorkerState("w0"), trained(4), trained(1)
+    state.enter("run")
+    state.keep(side, assign(0))
+    body = ahead.trainer.state()
+    with pytest.raises(IntegrityError):
+        state.catch_up(Restore(bytes(16), body, 4))
+    assert state.round == 0
+    state.catch_up(Restore(digest(body), body, 4))
+    assert (state.round, state.over) == (4, False)
+    assert state.side is side
+    assert np.array_equal(side.trainer.W, ahead.trainer.W)
+
+
 def test_a_state_that_was_corrupted_or_is_none_is_refused() -> None:
     state, given = WorkerState("w0"), trained(2).trainer.state()
     state.enter("run")

@@ -77,6 +77,12 @@ class Assign(Message):
     def event(self) -> str:
         return f"assign, {self.first}"
 
+    @property
+    def tolerant(self) -> bool:
+        """Whether the plan tolerates silent workers, so that rounds do not wait for late ones."""
+        silent = self.recipe.get("silent")
+        return type(silent) is int and silent > 0
+
     def fields(self) -> list[Any]:
         infos = [pack_info(info) for info in self.partitions]
         recipe = dict(self.recipe)
@@ -162,29 +168,34 @@ class AwaitRestore(Message):
 
 @dataclass(frozen=True, eq=False)
 class Restore(Message):
-    """Sends the worker the state of the training at the beginning of the plan's round, as the body.
+    """Sends the worker the state of the training at the beginning of a round, as the body.
 
     Attributes
     ----------
     digest : bytes
         The state's digest.
+    round : int or None
+        The round, for a worker that was late and missed the rounds before it; None for the plan's first
+        round, in answer to an await-restore.
     """
 
     number, kind, sender = 9, "restore", "server"
     has_body = True
     digest: bytes
     body: Bytes = field(default_factory=lambda: NO_BODY)
+    round: int | None = None
 
     def fields(self) -> list[Any]:
-        return [self.digest]
+        return [self.digest, self.round]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Restore:
-        (digest,) = fields.exactly(values, 1, cls.kind)
-        return cls(fields.binary(digest, "state digest", VECTOR_DIGEST_BYTES, 1), body)
+        digest, later = fields.exactly(values, 2, cls.kind)
+        round_ = None if later is None else fields.integer(later, "round")
+        return cls(fields.binary(digest, "state digest", VECTOR_DIGEST_BYTES, 1), body, round_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,6 +280,9 @@ class Downlink(Message):
         Bytes of further ranges, which follow in more-rows messages.
     grouped : bool
         Whether all rows come from the multicast group, and none in messages.
+    absent : tuple of int
+        The workers, by their places in the plan, whose rows are not in the first range because the server
+        did not wait for them.
     """
 
     number, kind, sender = 11, "downlink", "server"
@@ -281,19 +295,22 @@ class Downlink(Message):
     body: Bytes = field(default_factory=lambda: NO_BODY)
     rest: int = 0
     grouped: bool = False
+    absent: tuple[int, ...] = ()
 
     @property
     def event(self) -> str:
         return f"downlink, {self.then}"
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.round, self.then, self.digest, self.rest, self.grouped]
+        told = [self.plan, self.round, self.then, self.digest, self.rest, self.grouped]
+        return told + fields.absence(self.absent)
 
     def rows(self) -> Sequence[Bytes]:
         return self.parts
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Downlink:
+        values, absent = fields.absent(values, 6)
         plan, round_, then, digest, rest, grouped = fields.exactly(values, 6, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
@@ -304,6 +321,7 @@ class Downlink(Message):
             body,
             fields.integer(rest, "rest of the rows"),
             fields.flag(grouped, "grouped"),
+            absent,
         )
 
 
@@ -315,6 +333,8 @@ class MoreRows(Message):
     ----------
     plan, round : int
         The plan's number, and the round.
+    absent : tuple of int
+        As in a downlink, for this range of it.
     """
 
     number, kind, sender = 18, "more-rows", "either"
@@ -323,17 +343,19 @@ class MoreRows(Message):
     round: int
     parts: tuple[Bytes, ...] = ()
     body: Bytes = field(default_factory=lambda: NO_BODY)
+    absent: tuple[int, ...] = ()
 
     def fields(self) -> list[Any]:
-        return [self.plan, self.round]
+        return [self.plan, self.round, *fields.absence(self.absent)]
 
     def rows(self) -> Sequence[Bytes]:
         return self.parts
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> MoreRows:
+        values, absent = fields.absent(values, 2)
         plan, round_ = fields.exactly(values, 2, cls.kind)
-        return cls(fields.integer(plan, "plan number"), fields.integer(round_, "round"), (), body)
+        return cls(fields.integer(plan, "plan number"), fields.integer(round_, "round"), (), body, absent)
 
 
 @dataclass(frozen=True, eq=False)

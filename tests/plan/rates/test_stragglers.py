@@ -10,6 +10,7 @@ from support.linear_oracle import central_demands, fractional_minimum, integer_m
 
 from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates import stragglers
 from asyncdmtl.plan.rates.stragglers import SilentRates, responder_sets, silent_rates
 
 PRIME = 2_147_483_629
@@ -46,6 +47,34 @@ def test_rates_are_the_smallest_that_decode(wish: tuple[Placement, int], subpack
     assert rates.packet_bound == rates.load
     assert rates.bound == fractional_minimum(workers, demands)
     assert all((rate * subpackets).denominator == 1 for rate in rates.rates)
+
+
+@settings(max_examples=12, deadline=None)
+@given(placements_and_silent(), st.integers(1, 2))
+@example((Placement.cyclic(4, 4, 3), 1), 2)
+def test_rates_of_a_relay_are_the_smallest_with_which_every_worker_decodes(
+    wish: tuple[Placement, int], subpackets: int
+) -> None:
+    placement, silent = wish
+    workers = len(placement.workers)
+    demands: dict[frozenset[int], int] = {}
+    for stored in placement.stored:
+        lacked = [H for n, H in enumerate(placement.holders) if n not in stored]
+        for S, demand in central_demands(lacked, workers, silent).items():
+            demands[S] = max(demand, demands.get(S, 0))
+    rates = silent_rates(placement, silent, subpackets, range(workers))
+    assert met(rates.rates, demands)
+    assert rates.load == Fraction(integer_minimum(workers, demands, subpackets), subpackets)
+    assert rates.bound == fractional_minimum(workers, demands)
+    assert silent_rates(placement, silent, subpackets, range(1)).bound <= rates.bound
+
+
+def test_rates_of_a_relay_are_the_same_by_listed_cuts_and_by_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    placement = Placement.cyclic(5, 7, 3)
+    listed = silent_rates(placement, 1, 2, range(5))
+    monkeypatch.setattr(stragglers, "MOST_LISTED", 0)
+    found = silent_rates(placement, 1, 2, range(5))
+    assert (found.load, found.bound) == (listed.load, listed.bound)
 
 
 def where_rows_may_be_non_zero(placement: Placement, rates: SilentRates) -> NDArray[np.bool_]:

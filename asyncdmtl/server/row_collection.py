@@ -1,0 +1,114 @@
+"""The collection of a round's uploads and rows at the server, from all members."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import VECTOR_DIGEST_BYTES
+from asyncdmtl.errors import RemoteProtocolError
+from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
+from asyncdmtl.server.assignment import Assignment
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.peers import Peers
+
+
+class RowCollection:
+    """Collects the rows of one round from all members.
+
+    Parameters
+    ----------
+    peers : Peers
+    assignment : Assignment
+    number : int
+        The round.
+    note_uplink : callable
+        Called with a worker's name and the seconds from the beginning of the round to its uplink.
+    """
+
+    def __init__(
+        self, peers: Peers, assignment: Assignment, number: int, note_uplink: Callable[[str, float], None]
+    ) -> None:
+        self.peers = peers
+        self.assignment = assignment
+        self.number = number
+        self.side = assignment.side
+        self._note_uplink = note_uplink
+        self._began = asyncio.get_running_loop().time()
+
+    async def uploads(self) -> Sequence[Upload | None]:
+        """The uploads of the members, in the order of the plan, with the rows of the first range.
+
+        Raises
+        ------
+        ReplanError
+            A member is lost.
+        """
+        members = self.assignment.members
+        return await self.peers.ask_all({member: self._uplink(k) for k, member in enumerate(members)})
+
+    async def range(self, i: int) -> Sequence[Bytes | None]:
+        """Range `i`, from 1 on, of the rows of the members; raises as `uploads`."""
+        members = self.assignment.members
+        return await self.peers.ask_all({member: self._more(k, i) for k, member in enumerate(members)})
+
+    async def end(self) -> None:
+        """End the round: nothing is collected any more."""
+
+    async def _uplink(self, k: int) -> Upload:
+        """The upload of member `k`, with the rows of the first range."""
+        return self.upload_of(k, await self.peers.receive(self.assignment.members[k], Uplink))
+
+    async def _more(self, k: int, i: int) -> Bytes:
+        """Range `i` of the rows of member `k`, which has sent its upload."""
+        count, width = self.side.uplink_range(k, i)
+        if not count:
+            return np.empty((0, width), np.uint8)
+        return self.rows_of(k, i, await self.peers.receive(self.assignment.members[k], MoreRows))
+
+    def upload_of(self, k: int, uplink: Uplink) -> Upload:
+        """The upload in a message of member `k` for this round."""
+        member = self.assignment.members[k]
+        self._note_uplink(member.name, asyncio.get_running_loop().time() - self._began)
+        self._check_place(member, uplink)
+        rows = self._shaped(k, 0, uplink.body)
+        upload = unpacked(uplink, (rows,), rows.nbytes + uplink.rest)
+        self.side.check(k, upload)
+        return upload
+
+    def rows_of(self, k: int, i: int, more: MoreRows) -> Bytes:
+        """Range `i` of the rows of member `k` in a message for this round."""
+        self._check_place(self.assignment.members[k], more)
+        return self._shaped(k, i, more.body)
+
+    def _check_place(self, member: Member, message: Uplink | MoreRows) -> None:
+        """Raise RemoteProtocolError unless a message is for this plan and round."""
+        if (message.plan, message.round) != (self.assignment.number, self.number):
+            raise RemoteProtocolError(
+                f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
+                f"in round {self.number} of plan {self.assignment.number}"
+            )
+
+    def _shaped(self, k: int, i: int, body: Bytes) -> Bytes:
+        """These bytes, reshaped as the rows of member `k` in range `i`."""
+        count, width = self.side.uplink_range(k, i)
+        if body.nbytes != count * width:
+            raise RemoteProtocolError(
+                f"{self.assignment.members[k].connection.peer} sent {body.nbytes} bytes of rows in a range, "
+                f"the plan says {count * width}"
+            )
+        return body.reshape(count, width)
+
+
+def unpacked(uplink: Uplink, rows: tuple[Bytes, ...], size: int) -> Upload:
+    """The upload in a message, with these ranges of rows, of `size` bytes in all ranges."""
+    digests = tuple(
+        uplink.digests[start : start + VECTOR_DIGEST_BYTES]
+        for start in range(0, len(uplink.digests), VECTOR_DIGEST_BYTES)
+    )
+    scalars = uplink.losses, uplink.penalty, uplink.residual
+    return Upload(rows, size, digests, *scalars, uplink.state, uplink.confirmation)
