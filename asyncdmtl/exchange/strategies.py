@@ -54,9 +54,12 @@ LOAD_OVERHEAD = Fraction(1, 100)
 LINK_OVERHEADS = (LOAD_OVERHEAD, Fraction(1, 10), Fraction(1), Fraction(1000))
 
 
-# The share by which the uplink load may exceed the smallest one if workers may stay silent: rates of the
-# least load take many packets, whose matrices are made for each set of workers that respond.
-SILENT_OVERHEAD = Fraction(1, 20)
+# The shares by which the uplink load may exceed the smallest one if workers may stay silent, tried in this
+# order until a plan has at most `MOST_SILENT_PACKETS` packets for a vector, or as many as workers: rates of
+# the least load take many, and matrices are made for each set of workers that respond. The last one permits
+# what a single packet reaches.
+SILENT_OVERHEADS = (Fraction(1, 20), Fraction(1, 4), Fraction(1000))
+MOST_SILENT_PACKETS = 8
 
 
 def affordable_overhead(
@@ -245,9 +248,13 @@ class _Coded(ExchangeStrategy):
         wishes: dict[str, Any] = {"units": units, "wants": wants}
         matrices = problem.settings.matrices
         if silent:
-            overhead = max(links.max_overhead, SILENT_OVERHEAD)
-            wishes |= {"tasks": tasks, "max_overhead": overhead, "matrices": matrices, "silent": silent}
-            return make_plan(placement, self._strategy, **wishes)
+            wishes |= {"tasks": tasks, "matrices": matrices, "silent": silent}
+            for share in SILENT_OVERHEADS:
+                overhead = max(links.max_overhead, share)
+                plan = make_plan(placement, self._strategy, max_overhead=overhead, **wishes)
+                if plan.subpackets <= max(MOST_SILENT_PACKETS, len(placement.workers)):
+                    break
+            return plan
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
         # While the server checks updates, a run with speeds has a plan of `central`, which cannot use them.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)

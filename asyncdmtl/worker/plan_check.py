@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import PlanError, RemoteProtocolError
 from asyncdmtl.exchange.sides import SideOptions, WorkerSide
-from asyncdmtl.exchange.strategies import strategy_of
+from asyncdmtl.exchange.strategies import MOST_PACKETS, MOST_SILENT_PACKETS, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -66,12 +66,14 @@ def _check_recipe(assign: Assign, name: str) -> None:
     """Check the size of the plan before its matrices are made.
 
     The worker knows the partitions of the run, and that it must be one of the workers. The denominator of an
-    optimal load is less than the number of workers, so a plan with more packets is refused.
+    optimal load is less than the number of workers. Only plans for speeds, prices or silent workers have more
+    packets, and a run takes those whose matrices stay small (`exchange.strategies`).
     """
     workers, packets = assign.recipe.get("workers"), assign.recipe.get("subpackets")
     if not isinstance(workers, list) or name not in workers:
         raise PlanError(f"the plan has no worker {name!r}")
     if assign.recipe.get("partitions") != [info.id for info in assign.partitions]:
         raise RemoteProtocolError("plan and partitions do not fit each other")
-    if not isinstance(packets, int) or packets > len(workers):
+    most = max(len(workers), MOST_SILENT_PACKETS, MOST_PACKETS // len(assign.partitions))
+    if not isinstance(packets, int) or packets > most:
         raise PlanError(f"the plan cuts vectors into {packets!r} packets for {len(workers)} workers")

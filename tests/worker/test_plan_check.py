@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -31,6 +32,18 @@ def test_a_plan_for_this_worker_is_followed() -> None:
     assert prepared(RECIPE).trainer.own == tuple(RECIPE["stored"][0])
 
 
+def test_a_plan_for_speeds_may_have_more_packets_than_workers() -> None:
+    speeds, overhead = [10, 47, 100], Fraction(1, 100)
+    plan = make_plan(
+        Placement.cyclic(3, 6, 2), tasks=(0, 0, 1, 1, 2, 2), speeds=speeds, max_overhead=overhead
+    )
+    assert plan.subpackets == 17
+    recipe, digest = recipe_and_digest(plan)
+    stored = {PARTITIONS[n].id: PARTITIONS[n] for n in recipe["stored"][0]}
+    assign = Assign(0, 0, False, StateTransfer.KEEP, recipe, digest, INFOS)
+    assert make_worker_side(assign, "w0", SETTINGS, stored).plan.subpackets == plan.subpackets
+
+
 def coarse(packets: int) -> dict[str, Any]:
     rows = [packets * len(stored) for stored in RECIPE["stored"]]
     return {"subpackets": packets, "uplink_rows": rows}
@@ -43,7 +56,7 @@ def coarse(packets: int) -> dict[str, Any]:
         ({"workers": "w0"}, PlanError, "no worker 'w0'"),
         ({"partitions": RECIPE["partitions"][::-1]}, RemoteProtocolError, "do not fit each other"),
         ({"partitions": None}, RemoteProtocolError, "do not fit each other"),
-        (coarse(4), PlanError, "into 4 packets for 3 workers"),
+        (coarse(43), PlanError, "into 43 packets for 3 workers"),
         (coarse(256), PlanError, "into 256 packets for 3 workers"),
         ({"subpackets": "many"}, PlanError, "'many' packets"),
     ],
