@@ -65,10 +65,11 @@ OWN = {
     "uncoded": ["--strategy", "uncoded"],
     "relay": ["--strategy", "relay"],
     "multicast": ["--strategy", "relay", "--downlink", "multicast"],
+    "peers": ["--strategy", "relay", "--downlink", "peers"],
 }
 DATAGRAMS, SHARE = 1000.0, 0.9
 
-CODED = ("relay", "multicast")
+CODED = ("relay", "multicast", "peers")
 
 # The other systems that train.
 TRAINING = ("mpi-training",)
@@ -122,9 +123,17 @@ def rounds_within(budget: float, workers: int, numbers: int, rate: str) -> int:
 
 
 def measure_case(
-    case: Case, rate: str, copies: Sequence[int], peers: Mapping[str, str | None], python: Path, limit: float
+    case: Case,
+    rate: str,
+    own: Sequence[tuple[str, int]],
+    peers: Mapping[str, str | None],
+    python: Path,
+    limit: float,
 ) -> Iterator[Result]:
-    """Measure all systems, one after the other, in the same namespaces."""
+    """Measure all systems, one after the other, in the same namespaces.
+
+    Of asyncdmtl, `own` has names in `OWN` and numbers of copies.
+    """
     about = (case.workers, case.numbers, rate)
     models: set[str] = set()
     with network([SERVER, *case.names], None if rate == OPEN else rate) as hosts:
@@ -138,12 +147,12 @@ def measure_case(
                 yield Result(name, *about, 1, figures)
             except click.ClickException as error:
                 yield Result(name, *about, 1, skipped=error.message)
-        yield from measure_own(case, copies, hosts, limit, about, models)
+        yield from measure_own(case, own, hosts, limit, about, models)
 
 
 def measure_own(
     case: Case,
-    copies: Sequence[int],
+    own: Sequence[tuple[str, int]],
     hosts: Mapping[str, Host],
     limit: float,
     about: tuple[int, int, str],
@@ -155,9 +164,8 @@ def measure_own(
     """
     speed = RATES[about[2]]
     pace = DATAGRAMS if speed is None else SHARE * speed * 8 / 1e6
-    for (system, options), held in product(OWN.items(), copies):
-        if held >= case.workers:
-            continue
+    for system, held in own:
+        options = OWN[system]
         paced = ["--multicast-rate", str(pace)] if system == "multicast" else []
         for exchange in (False, True):
             figures, digest = run_own([*options, *paced], held, case, hosts, limit, exchange=exchange)
@@ -254,16 +262,22 @@ def median(result: Result) -> float:
 @click.option("--rates", default="open,100mbit,10mbit", help=f"Of {', '.join(RATES)}.")
 @click.option("--copies", default="2,4", help="Workers that store each partition, in asyncdmtl.")
 @click.option("--peers", default=",".join(PEERS), help="Which peers; empty for none.")
+@click.option("--own", default=",".join(OWN), help="Which downlinks and strategies of asyncdmtl.")
 @click.option("--environment", type=click.Path(path_type=Path), default=ENVIRONMENT, help="Of the peers.")
 @click.option("--budget", default=20.0, help="Seconds of rounds per case; decides how many there are.")
 @results_option
 def main(
-    workers: str, numbers: str, rates: str, copies: str, peers: str, environment: Path, budget: float,
-    results_file: Path | None,
+    workers: str, numbers: str, rates: str, copies: str, peers: str, own: str, environment: Path,
+    budget: float, results_file: Path | None,
 ) -> None:  # fmt: skip
     """Compare systems in network namespaces."""
     names = [name for name in peers.split(",") if name]
-    if unknown := (set(names) - set(PEERS)) | (set(rates.split(",")) - set(RATES)):
+    systems = own.split(",")
+    if (
+        unknown := (set(names) - set(PEERS))
+        | (set(rates.split(",")) - set(RATES))
+        | (set(systems) - set(OWN))
+    ):
         raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}")
     missing = install(environment, names) if names else {}
     machine = f"{processor()}, {os.cpu_count()} cores, Linux {platform.release()}, " + (
@@ -278,7 +292,8 @@ def main(
             print(f"{count} workers × {size} at {rate}: left out, more than {budget:g} s", flush=True)
             continue
         case = Case(count, size, rounds)
-        for result in measure_case(case, rate, _list(copies), missing, python, limit=60 + 10 * budget):
+        chosen = [(system, held) for system in systems for held in _list(copies) if held < count]
+        for result in measure_case(case, rate, chosen, missing, python, limit=60 + 10 * budget):
             results.append(result)
             told = result.skipped if result.measured is None else seconds(result.measured.seconds)
             print(f"{count} workers × {size} at {rate}: {title(result)}: {told}", flush=True)

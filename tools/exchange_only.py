@@ -30,6 +30,8 @@ class ExchangeTrainer(Trainer):
     def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
         super().__init__(problem, partitions)
         self._round = 0
+        # Whether the updates have been written, so that those of later rounds differ in one number only.
+        self._filled = False
 
     @property
     def steps(self) -> int:
@@ -39,9 +41,10 @@ class ExchangeTrainer(Trainer):
     def packed_updates(self, out: NDArray[Any]) -> Floats:
         """Write the updates that are there: of a later round, the numbers that differ from the first."""
         for vector, n in zip(out, self.own, strict=True):
-            if not self._round:
+            if not self._filled:
                 vector[:] = update(n, 0, len(vector))
             vector[0] = update(n, self._round, len(vector))[0]
+        self._filled = True
         return np.zeros(len(self.own))
 
     def warm_up(self) -> None:
@@ -66,6 +69,11 @@ class ExchangeTrainer(Trainer):
     def state_parts(self) -> list[NDArray[np.uint8]]:
         """The number of rounds: the models never change."""
         return [np.zeros(0, np.uint8), np.array([self._round], np.int64).view(np.uint8)]
+
+    def restore(self, state: NDArray[np.uint8]) -> None:
+        """Go on from this number of rounds."""
+        self._round = int(state.view(np.int64)[0])
+        self._filled = False
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from asyncdmtl.server.records import MulticastOptions
 downlink_options = together(
     click.option(
         "--downlink",
-        type=click.Choice(("tcp", "multicast")),
+        type=click.Choice(("tcp", "multicast", "peers")),
         default="tcp",
-        help="How rows come down: to each worker over TCP, or once to a group that all workers listen to, "
-        "where that costs less. Workers that do not hear the group are served over TCP.",
+        help="How rows come to workers: from the server to each over TCP; multicast: once to a group that "
+        "all workers listen to, where that costs less; peers: from other workers over TCP, and not through "
+        "the server. Workers that do not hear the group, or cannot reach others, are served over TCP.",
     ),
     click.option(
         "--group", default="239.192.77.77:7701", metavar="ADDRESS:PORT", help="The group; IPv4 or [IPv6]."
@@ -44,14 +45,14 @@ downlink_options = together(
 
 
 def make_multicast(given: Mapping[str, Any]) -> MulticastOptions | None:
-    """What the downlink options ask for; None for TCP.
+    """The options of the multicast group; None for other downlinks.
 
     Raises
     ------
     UsageError
         Names the option that breaks a rule.
     """
-    if given["downlink"] == "tcp":
+    if given["downlink"] != "multicast":
         return None
     address, port = parse_address(given["group"], "--group")
     return MulticastOptions(

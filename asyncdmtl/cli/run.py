@@ -346,6 +346,7 @@ def _train(
         multicast=make_multicast(given),
         links=given["links"],
         silent=given["silent"],
+        peers=given["downlink"] == "peers",
     )
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)

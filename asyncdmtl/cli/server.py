@@ -257,6 +257,7 @@ def _options(
         make_multicast(given),
         make_links(given),
         given["silent"],
+        given["downlink"] == "peers",
     )
 
 

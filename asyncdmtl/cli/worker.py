@@ -169,6 +169,14 @@ _security_options = together(
     help="The network interface that hears datagrams, if the server sends to a group: its name, or one of "
     "its addresses.",
 )
+@click.option(
+    "--peer-listen",
+    metavar="HOST:PORT",
+    default="",
+    show_default="a free port at the address of the connection",
+    help="Where other workers take rows from this one, if the server says --downlink peers. none: nowhere; "
+    "this worker then takes rows from others only.",
+)
 @click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
 def main(
     connect: str,
@@ -204,15 +212,15 @@ def main(
     _check_files(save, declare, wants)
     host, port = parse_address(connect, "--connect")
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
-    if (risk := security.check_exposure(host, insecure)) is not None:
-        log.warning("%s", risk)
+    peer_listen = given["peer_listen"]
+    _tell_risks(security.check_exposure(host, insecure), security.check_peer_exposure(peer_listen, insecure))
     names = _stored_names(name, partitions, placement)
     held_back = None
     if partition_files or (names is None and share is None and loading.is_table(given["data"])):
         # If files are partitions as they are, test rows are held out of each partition.
         held_back, given["test_fraction"] = given["test_fraction"], None
     waits = max_wait, start_timeout, round_timeout, silence_timeout
-    options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "")
+    options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "", ALONE, peer_listen)
     load = partial(_load, partition_files, names, share, given)
     if declare is not None:
         _declare(declare, name, load(""))
@@ -282,6 +290,13 @@ def _tell_stream(name: str, over: StreamOver, format: str) -> None:
         click.echo(f"worker {name}: done, {counted(over.made, 'job')}{failed}")
     if over.failed:
         raise next(iter(over.failed.values()))
+
+
+def _tell_risks(*risks: str | None) -> None:
+    """Write the risks that there are into the log."""
+    for risk in risks:
+        if risk is not None:
+            log.warning("%s", risk)
 
 
 def _check_files(save: Path | None, declare: Path | None, wants: str | None) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 from distributed import Client, Future, MultiLock
 from distributed.comm import get_address_host
 
-from asyncdmtl.dask.certificates import RunCertificate, trusting
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import LinkError, UsageError
 from asyncdmtl.launch.threads import LOOPBACK, Endpoint, TakePart, run_apart, serve
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.net.authentication import WorkerSecurity, is_loopback
+from asyncdmtl.net.run_certificate import RunCertificate, trusting
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.worker.options import WorkerOptions

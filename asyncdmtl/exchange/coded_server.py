@@ -56,6 +56,7 @@ class CodedServerSide(ServerSide):
         super().__init__(plan, problem)
         self._digest = options.digest
         self._detailed = options.detailed
+        self._uplink_rows = plan.uplink_rows if options.carried else (0,) * len(plan.uplink_rows)
         self._groups = DigestGroups(plan, options.digest)
         self.group_plan = plan
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
@@ -63,7 +64,8 @@ class CodedServerSide(ServerSide):
         self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         self._recombine = plan.coders.recombiner
         widths = [int(cols.stop - cols.start) for cols in self.down_ranges]
-        self._down = [np.empty((len(plan.downlink_matrix), n), np.uint8) for n in widths]
+        count = len(plan.downlink_matrix) if options.carried else 0
+        self._down = [np.empty((count, n), np.uint8) for n in widths]
         # The agreed digests of all units or, if not `detailed`, of all groups; later, of what is broadcast.
         self._digests: list[bytes] = []
 
@@ -80,16 +82,16 @@ class CodedServerSide(ServerSide):
     @property
     def broadcast_bytes(self) -> int:
         """Bytes of the downlink of a round, with each row counted once."""
-        return sum(rows.nbytes for rows in self._down)
+        return len(self.plan.downlink_matrix) * self._down_format.packet_bytes
 
     def uplink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` sends in a round."""
-        return self.plan.uplink_rows[worker] * self._format.packet_bytes
+        return self._uplink_rows[worker] * self._format.packet_bytes
 
     def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
         """The shape of the rows that `worker` sends in range `i`: their number, and bytes of each."""
         cols = self.ranges[i]
-        return self.plan.uplink_rows[worker], cols.stop - cols.start
+        return self._uplink_rows[worker], cols.stop - cols.start
 
     def downlink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` is sent in a round."""
@@ -221,6 +223,8 @@ class RelayServerSide(CodedServerSide):
 
     def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
         """Combine range `i` of the rows of all workers into range `i` of the downlink."""
+        if not len(self._down[i]):
+            return
         recombine = self.plan.coders.recombiner_without(absentees(rows))
         recombine([part for _, part in arrived(rows)], self._down[i])
 

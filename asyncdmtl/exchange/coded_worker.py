@@ -48,6 +48,7 @@ class CodedWorkerSide(WorkerSide):
         self.plan = self.group_plan = plan
         self._digest = options.digest
         self._detailed = options.detailed
+        self._carried = options.carried
         self._groups = DigestGroups(plan, options.digest)
         self._state = OwnState(trainer, options.digest)
         self.worker = worker
@@ -71,9 +72,8 @@ class CodedWorkerSide(WorkerSide):
         # A single range is the array itself, not a view, because the encoder caches by array.
         whole = len(self.ranges) == 1
         self._sources = [self._own if whole else self._own[:, cols] for cols in self.ranges]
-        self._rows = tuple(
-            np.empty((plan.uplink_rows[worker], n), np.uint8) for n in map(_width, self.ranges)
-        )
+        count = plan.uplink_rows[worker] if options.carried else 0
+        self._rows = tuple(np.empty((count, n), np.uint8) for n in map(_width, self.ranges))
         self._known = self._known_packets()
         self._wanted = self._down_format.allocate(len(self._delivery.wanted))
         self._prepared = False
@@ -93,8 +93,9 @@ class CodedWorkerSide(WorkerSide):
         self._prepared = False
         losses = self.trainer.packed_updates(self._own_updates)
         aggregates = self._fill_units()
-        for packets, rows in zip(self._sources, self._rows, strict=True):
-            self._encode(packets, rows)
+        if self._carried:
+            for packets, rows in zip(self._sources, self._rows, strict=True):
+                self._encode(packets, rows)
         return Upload(
             self._rows,
             sum(rows.nbytes for rows in self._rows),
@@ -313,6 +314,16 @@ class RelayWorkerSide(AggregatingWorkerSide):
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets of this worker's own units, (packets, bytes)."""
         return self._own[:, self.ranges[i]]
+
+    def own_vectors(self) -> dict[int, Bytes]:
+        """The bytes of this worker's own units, by number."""
+        return {unit: vector.view(np.uint8) for unit, vector in self._own_units.items()}
+
+    def wanted_vectors(self) -> dict[int, Bytes]:
+        """The bytes of the units that this worker decodes, by number."""
+        units = self.plan.packed_order(self._delivery.wanted)
+        vectors = self._vectors(self._wanted)
+        return {unit: vector.view(np.uint8) for unit, vector in zip(units, vectors, strict=True)}
 
     def _known_packets(self) -> Bytes:
         return self._own

@@ -43,11 +43,15 @@ class SideOptions:
         The digests of the run.
     detailed : bool
         Whether workers send all their values, rather than confirm those that others tell (`confirmation`).
+    carried : bool
+        Whether coded rows go through the server. Otherwise all workers exchange rows with each other, and
+        nothing is coded.
     """
 
     grouped: bool = False
     digest: Digest = UNKEYED
     detailed: bool = True
+    carried: bool = True
 
 
 DEFAULT_OPTIONS = SideOptions()
@@ -190,6 +194,17 @@ class WorkerSide(ABC):
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets from which this worker decodes a multicast, (packets, bytes)."""
         return np.empty((0, self.down_ranges[i].stop - self.down_ranges[i].start), np.uint8)
+
+    def own_vectors(self) -> dict[int, Bytes]:
+        """The bytes of the vectors that this worker computed in this round, by number; others may take them.
+
+        Only workers that stream have some.
+        """
+        return {}
+
+    def wanted_vectors(self) -> dict[int, Bytes]:
+        """The bytes of the vectors that this worker lacks, by number, to be filled before `apply`."""
+        return {}
 
     def models(self) -> TaskModels:
         """The models that this worker has: of all tasks, or under `personal` of its own tasks."""

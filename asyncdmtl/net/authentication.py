@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncdmtl.errors import AuthenticationError, UsageError
+from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.credentials import (
     SECRET_OPTION,
@@ -188,6 +189,25 @@ class WorkerSecurity:
                 "--connect", "must be a loopback address unless --tls-ca or --insecure is given", host
             )
         return f"connecting to {host} with --insecure: anyone on the network can read this run or change it"
+
+    def check_peer_exposure(self, address: str, insecure: bool) -> str | None:
+        """A warning if other workers would take rows from `address` in plaintext over a network.
+
+        Raises
+        ------
+        UsageError
+            They would, and `insecure` is false; or `address` is neither empty, `none`, nor HOST:PORT.
+        """
+        if address in ("", "none"):
+            return None
+        host, _ = parse_address(address, "--peer-listen")
+        if is_loopback(host) or self.tls is not None:
+            return None
+        if not insecure:
+            raise UsageError(
+                "--peer-listen", "must be a loopback address unless --tls-ca or --insecure is given", address
+            )
+        return f"listening on {host} with --insecure: anyone on the network can read this run"
 
 
 # The security of a server that neither gives nor requires a proof.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
@@ -22,8 +23,12 @@ from asyncdmtl.protocol.messages.base import Message, Role
 from asyncdmtl.protocol.messages.joining import Hello, Welcome
 from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import MulticastControl
+from asyncdmtl.protocol.messages.peers import PeerReport, PeerRows
 from asyncdmtl.protocol.messages.streams import Standby
 from asyncdmtl.protocol.session import Session
+
+# A message that goes past the inbox.
+Rows = TypeVar("Rows", bound=Message)
 
 # Seconds that a peer has to read the reason of a failure, before the connection is aborted.
 LAST_MESSAGE_SECONDS = 1.0
@@ -67,6 +72,8 @@ class Connection:
     on_multicast_control : callable or None
         Called at once with each message about multicast rows, past the inbox. If it is None, these messages
         are dropped.
+    on_peer_rows : callable or None
+        The same for messages about rows between workers.
     worker_may_return : bool
         Whether the worker may connect again after this connection has failed. The server sets it before it
         sends a failure; a worker reads it from the server's failure.
@@ -87,6 +94,7 @@ class Connection:
         self.failure: AsyncDMTLError | None = None
         self.on_lost: Callable[[], None] | None = None
         self.on_multicast_control: Callable[[MulticastControl], None] | None = None
+        self.on_peer_rows: Callable[[PeerReport | PeerRows], None] | None = None
         self.worker_may_return = False
         self._silence = silence
         self._on_open = on_open
@@ -285,14 +293,16 @@ class Connection:
             told = f"{self.peer} ended it: {message.reason}"
             self.link_failed(PeerError(told, exit_code=message.exit_code))
         elif isinstance(message, MulticastControl):
-            self._take_in_multicast(message)
+            self._pass_on(self.on_multicast_control, message)
+        elif isinstance(message, PeerReport | PeerRows):
+            self._pass_on(self.on_peer_rows, message)
         elif not isinstance(message, Heartbeat):
             self.inbox.put(message)
 
-    def _take_in_multicast(self, message: MulticastControl) -> None:
-        if self.on_multicast_control is None or self.failure is not None:
+    def _pass_on(self, listener: Callable[[Rows], None] | None, message: Rows) -> None:
+        if listener is None or self.failure is not None:
             return
         try:
-            self.on_multicast_control(message)
+            listener(message)
         except RemoteProtocolError as error:
             self.link_failed(RemoteProtocolError(f"{self.peer}: {error}"), tell=True)

@@ -14,7 +14,9 @@ from asyncdmtl.protocol.messages.registry import (
     Heartbeat,
     MoreRows,
     MulticastControl,
+    PeerReport,
     Restore,
+    RowsLacking,
     Snapshot,
     Uplink,
 )
@@ -31,10 +33,10 @@ from asyncdmtl.protocol.state_table import (
 PlanReply = Uplink | Snapshot | AwaitRestore | Done
 
 # The messages that belong to one plan.
-_OF_PLAN = PlanReply | Downlink | MoreRows | MulticastControl
+_OF_PLAN = PlanReply | Downlink | MoreRows | MulticastControl | PeerReport | RowsLacking
 
 # The messages that may come between the ranges of a sender's rows.
-_BESIDE = Heartbeat | Failure | Assign | MulticastControl
+_BESIDE = Heartbeat | Failure | Assign | MulticastControl | PeerReport | RowsLacking
 
 
 @dataclass
@@ -159,7 +161,8 @@ class PlanState:
         """How a message's plan or round differs from this plan's, in words; None if they are equal."""
         if isinstance(message, _OF_PLAN) and message.plan != self.plan:
             return f"of plan {message.plan} under plan {self.plan}"
-        if isinstance(message, MulticastControl) and message.round >= self.round:
+        about_rows = MulticastControl | PeerReport | RowsLacking
+        if isinstance(message, about_rows) and message.round >= self.round:
             return f"of round {message.round}, of which no rows are on their way"
         if isinstance(message, Restore):
             waits = self.state is State.AWAITING_STATE

@@ -32,6 +32,9 @@ from asyncdmtl.protocol.messages.registry import (
     LossReport,
     MoreRows,
     MulticastControl,
+    PeerReport,
+    PeerRows,
+    RowsLacking,
     Uplink,
     Welcome,
 )
@@ -53,10 +56,11 @@ SERVER_HEAD_LIMIT = 1 << 26
 LARGE_HEAD_BYTES = 1 << 16
 
 # The messages that may be on their way when the server sends a new plan.
-_MAY_BE_LATE = PlanReply | MoreRows | LossReport
+_LATE_REPORTS = LossReport | PeerReport | RowsLacking
+_MAY_BE_LATE = PlanReply | MoreRows | _LATE_REPORTS
 
 # The messages whose bytes belong to a round.
-_OF_ROUND = Uplink | Downlink | MoreRows | MulticastControl
+_OF_ROUND = Uplink | Downlink | MoreRows | MulticastControl | PeerReport | PeerRows
 
 
 class Session:
@@ -260,7 +264,7 @@ class Session:
 
     def _late_complaint(self, message: Message, size: int) -> str | None:
         """The reason why a message for an earlier plan cannot have been on its way; None if it can."""
-        if isinstance(message, LossReport):
+        if isinstance(message, _LATE_REPORTS):
             return None if (self.state, message.event) in TRANSITIONS else self._current.where
         if isinstance(message, PlanReply | MoreRows) and (replaced := self._replaced.get(message.plan)):
             return replaced.complaint(self.peer, message, size) or self._excess(message)

@@ -34,6 +34,7 @@ class State(_Key):
     READY = "The worker has encoded its rows and waits for a plan."
     JOINING_GROUP = "The worker tests whether it receives the multicast group."
     GROUP_CHECKED = "The worker has reported whether it receives the group, and waits for a plan."
+    LISTENING = "The worker opens a port on which other workers may take rows from it."
     GIVING_STATE = "The worker must send the state of the training."
     TAKING_STATE = "The worker allocates memory for the state of the training."
     AWAITING_STATE = "The server must send the state of the training."
@@ -59,7 +60,10 @@ _WITHOUT_HEARTBEATS = (
 )
 
 # Messages that do not change the state, from the welcome to the end.
-STATELESS_KINDS = ("heartbeat", "more-rows", "loss-query", "loss-report", "fallback")
+STATELESS_KINDS = (
+    *("heartbeat", "more-rows", "loss-query", "loss-report", "fallback"),
+    *("peer-report", "rows-lacking"),
+)
 
 TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.OPENED, "hello"): State.GREETED,
@@ -77,6 +81,11 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.PREPARING, "ready"): State.READY,
     (State.READY, "join-group"): State.JOINING_GROUP,
     (State.JOINING_GROUP, "joined-group"): State.GROUP_CHECKED,
+    (State.READY, "listen"): State.LISTENING,
+    (State.LISTENING, "listens"): State.READY,
+    # Between two workers, of which the one that takes rows has greeted the other.
+    (State.WELCOMED, "ask-rows"): State.WELCOMED,
+    (State.WELCOMED, "give-rows"): State.WELCOMED,
     **{(state, "assign, keep"): State.COMPUTING for state in _MAY_BE_ASSIGNED},
     **{(state, "assign, give"): State.GIVING_STATE for state in _MAY_BE_ASSIGNED},
     **{(state, "assign, take"): State.TAKING_STATE for state in _MAY_BE_ASSIGNED},

@@ -27,7 +27,8 @@ from asyncdmtl.report.held_back import report_tests
 from asyncdmtl.report.json_output import finite
 from asyncdmtl.report.link_report import report_links
 from asyncdmtl.report.multicast_report import report_multicast, wire_load
-from asyncdmtl.server.records import RunRecord
+from asyncdmtl.report.peers_report import report_peers
+from asyncdmtl.server.records import PEER_ROWS, RunRecord
 
 Report = dict[str, Any]
 
@@ -78,6 +79,7 @@ def report_run(record: RunRecord) -> Report:
         "updates": report_updates(record.problem.forecasts, len(record.problem.infos)),
         **_directions(record),
         "multicast": report_multicast(record),
+        "peers": report_peers(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
         "links": report_links(record),
         "certificate": _certificate(plan),
@@ -189,7 +191,7 @@ def _directions(record: RunRecord) -> Report:
     N = len(placement.partitions)
     helpers = [k for k, name in enumerate(placement.workers) if name in _helpers(record)]
     up = record.ledger.total(lambda entry: entry.kind == "uplink")
-    down = record.ledger.total(lambda entry: entry.kind in ("downlink", "repair"))
+    down = record.ledger.total(lambda entry: entry.kind in ("downlink", "repair", PEER_ROWS))
     broadcast = rounds * record.broadcast_bytes
 
     def measured(payload: int, vector_bytes: int) -> str:
@@ -197,7 +199,7 @@ def _directions(record: RunRecord) -> Report:
 
     return {
         "uplink": {
-            "load": str(plan.uplink_load),
+            "load": str(plan.uplink_load if record.peers is None or record.peers.carried else 0),
             "bound": str(plan.uplink_bound),
             "uncoded_load": str(N),
             "measured_load": measured(up[0], record.vector_bytes),
@@ -296,7 +298,7 @@ def _kernel_difference(record: RunRecord) -> dict[str, int] | None:
     sent = sum(count.sent_bytes - count.retransmitted_bytes for count in counts)
 
     def own(entry: Entry) -> bool:
-        return entry.worker in record.kernel
+        return entry.worker in record.kernel and entry.kind != PEER_ROWS
 
     up = sum(record.ledger.total(lambda entry: own(entry) and entry.direction == "up"))
     down = sum(record.ledger.total(lambda entry: own(entry) and entry.direction == "down"))

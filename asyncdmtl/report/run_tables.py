@@ -15,6 +15,7 @@ from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.link_report import link_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
+from asyncdmtl.report.peers_report import peers_words
 from asyncdmtl.report.run_report import Report
 from asyncdmtl.report.units import counted, decimal, human_bytes, load_text
 
@@ -274,6 +275,8 @@ def _traffic_words(report: Report) -> str:
         )
     if report["multicast"] is not None:
         lines.append(_multicast_words(report["multicast"]))
+    if report.get("peers"):
+        lines.append(peers_words(report["peers"]))
     if report.get("links"):
         lines.append(link_words(report["links"]))
     lines.append(_by_strategy(report))

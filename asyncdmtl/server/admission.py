@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
@@ -25,16 +26,42 @@ from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
 from asyncdmtl.protocol.messages.pieces import MAX_PIECES
 from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Hello, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys, first_other
+from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.declaration_turns import DeclarationTurns
 from asyncdmtl.server.member import Member, check_prepared, is_final, other_data
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import MAX_MEMBERS, Membership
 from asyncdmtl.server.multicast_server import MulticastServer
-from asyncdmtl.server.records import RunOptions
+from asyncdmtl.server.peer_rows import PeerRowsServer
+from asyncdmtl.server.records import PeersRecord, RunOptions
 from asyncdmtl.server.wants import check_wants
 
 # The name under which the ledger counts the bytes of connections that were refused.
 REFUSED = "(refused)"
+
+
+class Downlinks(NamedTuple):
+    """The ways by which rows come to workers other than over their connections to the server.
+
+    Attributes
+    ----------
+    multicast : MulticastServer or None
+        Probes whether workers receive the group.
+    peers : PeerRowsServer or None
+        Asks workers where others may take rows from them.
+    """
+
+    multicast: MulticastServer | None = None
+    peers: PeerRowsServer | None = None
+
+    def peers_record(self, assignment: Assignment) -> PeersRecord | None:
+        """The record of the rows between workers, with an assignment as the last one; None without peers."""
+        if self.peers is None:
+            return None
+        return self.peers.record(assignment.exchanging, carried=assignment.carried)
+
+
+SERVER_ONLY = Downlinks()
 
 
 class Admission:
@@ -52,8 +79,7 @@ class Admission:
     security : ServerSecurity
         The proofs that workers must give.
     member_log : MemberLog
-    multicast : MulticastServer, optional
-        Probes whether workers receive the group.
+    downlinks : Downlinks, optional
 
     Attributes
     ----------
@@ -69,7 +95,7 @@ class Admission:
         ledger: Ledger,
         security: ServerSecurity,
         member_log: MemberLog,
-        multicast: MulticastServer | None = None,
+        downlinks: Downlinks = SERVER_ONLY,
     ) -> None:
         self.resumable = False
         self._run = run
@@ -78,7 +104,7 @@ class Admission:
         self._ledger = ledger
         self._security = security
         self._log = member_log
-        self._multicast = multicast
+        self._downlinks = downlinks
         clock = asyncio.get_running_loop().time
         failed = FailedProofs(clock)
         failed.on_delay = member_log.delayed
@@ -208,8 +234,10 @@ class Admission:
             ready = await member.connection.receive((Ready,), *limit)
             known = membership.infos if membership.infos_settled else {}
             check_prepared(member.name, member.declared, ready.partitions, encoding, known)
-            if self._multicast is not None:
-                await self._multicast.probe(member)
+            if self._downlinks.multicast is not None:
+                await self._downlinks.multicast.probe(member)
+            if self._downlinks.peers is not None:
+                await self._downlinks.peers.ask(member)
         except AsyncDMTLError as error:
             self._log.left(member.connection, "cannot take part:", error)
             # Unless only the connection failed, this worker can never provide the rows that it declared.
@@ -273,14 +301,14 @@ class Admission:
     def _on_lost(self, name: str) -> None:
         """Called when the connection of a member has ended."""
         self._membership.note_change()
-        if self._multicast is None:
+        if self._downlinks.multicast is None:
             return
-        self._multicast.drop(name)
+        self._downlinks.multicast.drop(name)
         # A worker that was refused before the start is no member any more.
         member = self._membership.members.get(name)
         failure = None if member is None or not member.hears else member.connection.failure
         if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
-            self._multicast.note_misled(name)
+            self._downlinks.multicast.note_misled(name)
 
 
 def make_room(connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from asyncdmtl.errors import UsageError
@@ -23,6 +23,7 @@ from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.plan.validation import helpers_of
+from asyncdmtl.protocol.messages.peers import Peer
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.wants import served_strategy
@@ -48,6 +49,10 @@ class Assignment:
         The reason for this choice of listeners; empty if no member receives the group.
     detailed : bool
         Whether members send all their values, rather than confirm those that others tell.
+    exchanging : frozenset of str
+        The members that take rows from other members.
+    carried : bool
+        Whether coded rows go through the server, because some member needs them.
     """
 
     number: int
@@ -58,6 +63,17 @@ class Assignment:
     listeners: tuple[str, ...] = ()
     network: str = ""
     detailed: bool = False
+    exchanging: frozenset[str] = frozenset()
+    carried: bool = True
+
+    def peers_of(self, member: Member) -> tuple[Peer, ...]:
+        """The workers from which a member takes rows; none if its rows come from the server."""
+        if member.name not in self.exchanging or not isinstance(self.plan, Plan):
+            return ()
+        wanted, units = self.plan.deliveries[self.position(member)].wanted, self.plan.units
+        holders = {k for unit in wanted for k in units.holders[unit]}
+        found = (other for k, other in enumerate(self.members) if k in holders and other is not member)
+        return tuple(other.place.peer(other.name, member.name) for other in found if other.place is not None)
 
     def position(self, member: Member) -> int:
         """The index of a member in the plan."""
@@ -104,8 +120,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     # After the end no rows are sent.
     hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
     name = served_strategy(progress.strategy, {name: what for name, (_, what) in declared.items()})
-    if name == "auto" and progress.links.speeds:
-        # The time of the uplink is what counts, and only `relay` shortens it.
+    if name == "auto" and (progress.links.speeds or any(member.exchanges for member in members)):
+        # The time of the uplink is what counts, and only `relay` shortens it; or workers exchange rows.
         name = "relay"
     if name == "auto":
         possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
@@ -121,9 +137,35 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     listeners, reason = choose_listeners(plan, hearing)
     # A value that one worker tells for all would be missing if that worker is late.
     detailed = progress.detailed or progress.checked or silent > 0
-    options = SideOptions(bool(listeners), progress.digest, detailed)
+    exchanging = choose_exchanging(plan, members) if ending is None else frozenset()
+    carried = not exchanging or not served_by_peers(plan, exchanging)
+    options = SideOptions(bool(listeners), progress.digest, detailed, carried)
     side = strategy.server_side(plan, problem, progress.trainer, options)
-    return Assignment(number, tuple(members), plan, candidates, side, listeners, reason, detailed)
+    return Assignment(
+        number, tuple(members), plan, candidates, side, listeners, reason, detailed, exchanging, carried
+    )
+
+
+def choose_exchanging(plan: AnyPlan, members: Sequence[Member]) -> frozenset[str]:
+    """The names of the members that can take all vectors that they lack from others."""
+    if not isinstance(plan, Plan) or plan.strategy not in ("relay", "uncoded"):
+        return frozenset()
+    giving = {k for k, member in enumerate(members) if member.place is not None}
+    held = [giving.intersection(holders) for holders in plan.units.holders]
+    return frozenset(
+        member.name
+        for k, (member, delivery) in enumerate(zip(members, plan.deliveries, strict=True))
+        if member.exchanges and all(held[unit] - {k} for unit in delivery.wanted)
+    )
+
+
+def served_by_peers(plan: AnyPlan, exchanging: Collection[str]) -> bool:
+    """Whether no worker under a plan needs rows of the server."""
+    assert isinstance(plan, Plan)
+    return all(
+        name in exchanging or not delivery.rows
+        for name, delivery in zip(plan.placement.workers, plan.deliveries, strict=True)
+    )
 
 
 def _tolerable(placement: Placement, progress: TrainingProgress) -> int:

@@ -11,6 +11,21 @@ from asyncdmtl.data.fingerprints import Fingerprints
 from asyncdmtl.errors import AsyncDMTLError, DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.peer_keys import peer_key
+from asyncdmtl.protocol.messages.peers import Listens, Peer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker accepts connections of others, and the secret from which their keys follow."""
+
+    listens: Listens
+    secret: bytes
+
+    def peer(self, name: str, other: str) -> Peer:
+        """Worker `name` at this place, for worker `other`."""
+        told = self.listens
+        return Peer(name, told.host, told.port, told.certificate, peer_key(self.secret, other))
 
 
 @dataclass(eq=False)
@@ -33,6 +48,10 @@ class Member:
         Whether its rows are encoded.
     hears : bool
         Whether it received a probe of the multicast group.
+    exchanges : bool
+        Whether it may take rows from other workers.
+    place : Place or None
+        Where it accepts connections of other workers; None if it does not.
     current : bool
         Whether it has the state of the training of the current round.
     lost : AsyncDMTLError or None
@@ -53,6 +72,8 @@ class Member:
     infos: tuple[PartitionInfo, ...] = ()
     ready: bool = False
     hears: bool = False
+    exchanges: bool = False
+    place: Place | None = None
     current: bool = False
     lost: AsyncDMTLError | None = None
     missed_since: float = -math.inf

@@ -15,7 +15,7 @@ from asyncdmtl.errors import (
     PeerError,
     RemoteProtocolError,
 )
-from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, Uplink
+from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, RowsLacking, Uplink
 from asyncdmtl.server.member import Member, is_final
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.training_progress import TrainingProgress
@@ -40,6 +40,14 @@ class ReplanError(Exception):
     """The round must be made again, under another plan."""
 
 
+class LackingError(Exception):
+    """A member that is not lost cannot get the rows of the last round."""
+
+    def __init__(self, message: RowsLacking) -> None:
+        self.message = message
+        super().__init__(message.reason)
+
+
 class Peers:
     """Sends messages to the members of a run, and receives theirs.
 
@@ -57,27 +65,38 @@ class Peers:
         As above.
     misled : set of str
         Members that were lost since the last plan because they decoded wrong vectors.
+    lacking : dict of Member to RowsLacking
+        Members that could not get all rows of a round from others since the last plan.
     """
 
     def __init__(self, membership: Membership, progress: TrainingProgress, seconds: float) -> None:
         self.membership = membership
         self.misled: set[str] = set()
+        self.lacking: dict[Member, RowsLacking] = {}
         self._progress = progress
         self.seconds = seconds
         self._offences: Counter[str] = Counter()
         self._corruptions: Counter[str] = Counter()
 
     async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
-        """The next message of a member."""
-        return await member.connection.receive((wanted,), self.seconds, OPTION)
+        """The next message of a member; LackingError if it reports that it cannot get its rows."""
+        kinds = wanted, RowsLacking
+        message: Wanted | RowsLacking = await member.connection.receive(kinds, self.seconds, OPTION)
+        if isinstance(message, RowsLacking):
+            raise LackingError(message)
+        return message
 
     async def receive_past_rows(self, member: Member, wanted: type[Wanted]) -> Wanted:
         """The same, behind uploads and rows that came too late for their rounds, which are dropped."""
         while True:
-            kinds = wanted, Uplink, MoreRows
-            message: Wanted | Uplink | MoreRows = await member.connection.receive(kinds, self.seconds, OPTION)
+            kinds = wanted, Uplink, MoreRows, RowsLacking
+            message: Wanted | Uplink | MoreRows | RowsLacking = await member.connection.receive(
+                kinds, self.seconds, OPTION
+            )
             if isinstance(message, wanted):
                 return message
+            if isinstance(message, RowsLacking):
+                raise LackingError(message)
 
     async def send(self, member: Member, message: Message) -> None:
         """Send one member a message. If it is a plan, unread messages for the plan before are dropped."""
@@ -107,12 +126,15 @@ class Peers:
         return list(found.values())
 
     async def hear(self, answers: Mapping[Member, Awaitable[Answer]]) -> dict[Member, Answer]:
-        """The answers of the members. Members that fail are lost."""
+        """The answers of the members. Members that fail are lost; those that lack rows are noted."""
         results = await asyncio.gather(*answers.values(), return_exceptions=True)
         found: dict[Member, Answer] = {}
         for member, result in zip(answers, results, strict=True):
             if isinstance(result, AsyncDMTLError):
                 await self.lose(member, result)
+            elif isinstance(result, LackingError):
+                member.current = False
+                self.lacking[member] = result.message
             elif isinstance(result, BaseException):
                 raise result
             else:

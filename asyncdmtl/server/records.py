@@ -82,6 +82,8 @@ class RunOptions:
         The prices or speeds of the workers' links, for which plans are made.
     silent : int
         The number of late workers for which no round waits. Each partition needs more holders than that.
+    peers : bool
+        Whether workers take rows from each other, as far as they can.
     """
 
     settings: Settings
@@ -99,12 +101,18 @@ class RunOptions:
     multicast: MulticastOptions | None = None
     links: Links = EQUAL_LINKS
     silent: int = 0
+    peers: bool = False
 
     def __post_init__(self) -> None:
         if self.strategy not in CHOICES:
             raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
         if self.strategy != "auto":
             EXCHANGE_STRATEGIES[self.strategy].check(self.settings)
+        if self.peers and self.strategy not in ("auto", "relay", "uncoded"):
+            rule = "is for strategies by which workers aggregate: relay, uncoded"
+            raise UsageError("--downlink peers", rule, self.strategy)
+        if self.peers and self.silent:
+            raise UsageError("--silent", "cannot be given with --downlink peers", self.silent)
         self.links.check(self.strategy)
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
@@ -213,6 +221,35 @@ class MulticastRecord:
     rate: float
 
 
+# The kind under which the ledger counts rows between workers, at the worker that receives them.
+PEER_ROWS = "peer-rows"
+
+
+@dataclass(frozen=True, eq=False)
+class PeersRecord:
+    """The record of the rows that workers took from each other.
+
+    Attributes
+    ----------
+    exchanging : tuple of str
+        The workers that take rows from others under the last plan.
+    carried : bool
+        Whether coded rows went through the server under the last plan, because some worker needed them.
+    served_by_server : mapping of worker to str
+        The workers that the server served instead, each with the reason.
+    without_port : mapping of worker to str
+        The workers that accept no connections of others, each with the reason.
+    links : mapping of (giver, taker) to (int, int)
+        Bytes of rows that went from one worker to another, and all other bytes of their connection.
+    """
+
+    exchanging: tuple[str, ...]
+    carried: bool
+    served_by_server: Mapping[str, str]
+    without_port: Mapping[str, str]
+    links: Mapping[tuple[str, str], tuple[int, int]]
+
+
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """The record of a finished run.
@@ -243,3 +280,4 @@ class RunRecord:
     outcome: Outcome | None = None
     critical_strength: float | None = None
     tests: Mapping[str, MetricSums] = field(default_factory=dict)
+    peers: PeersRecord | None = None

@@ -14,6 +14,7 @@ from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import Planned, Waiting
 from asyncdmtl.server.member import Member
+from asyncdmtl.server.peer_rows import PeerRowsServer
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.state_handover import StateHandover
 from asyncdmtl.server.training_progress import TrainingProgress
@@ -34,6 +35,8 @@ class Replanner:
     peers : Peers
     progress : TrainingProgress
     believed : BelievedStates
+    rows : PeerRowsServer, optional
+        The exchange of rows between workers.
 
     Attributes
     ----------
@@ -42,8 +45,15 @@ class Replanner:
     states : StateHandover
     """
 
-    def __init__(self, peers: Peers, progress: TrainingProgress, believed: BelievedStates) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        progress: TrainingProgress,
+        believed: BelievedStates,
+        rows: PeerRowsServer | None = None,
+    ) -> None:
         self.assignment: Assignment | None = None
+        self._rows = rows
         self.states = StateHandover(peers, progress, believed)
         self._believed = believed
         self._peers = peers
@@ -67,6 +77,7 @@ class Replanner:
         progress = self._progress
         while True:
             await self._lose_gone()
+            self._serve_lacking()
             await self._refuse_unserved()
             await self._wait_for_misled()
             members = await self._assemble(patience)
@@ -81,6 +92,8 @@ class Replanner:
                 progress.strategy = assignment.strategy.name
             progress.trainer = assignment.side.trainer
             self._report_plan(assignment)
+            if self._rows is not None:
+                self._rows.listen_to(assignment.members)
             try:
                 await self.states.hand_out(assignment, origin)
             except ReplanError:
@@ -127,6 +140,16 @@ class Replanner:
         while misled - {m.name for m in membership.present(held=True)} and (left := end - clock()) > 0:
             await membership.change(left)
         misled.clear()
+
+    def _serve_lacking(self) -> None:
+        """Serve the workers that could not get all rows, unless the reason is that others are gone."""
+        lacking, self._peers.lacking = self._peers.lacking, {}
+        others = () if self.assignment is None else self.assignment.members
+        for member, message in lacking.items():
+            member.round, member.over = message.round, False
+            member.state = (self._believed.check(message.round) or b"") if message.round else b""
+            if self._rows is not None and not any(other.gone for other in others):
+                self._rows.serve(member, message)
 
     async def _refuse_unserved(self) -> None:
         """Refuse the workers that this run cannot give what they want, once its updates are known."""

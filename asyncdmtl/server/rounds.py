@@ -26,6 +26,7 @@ from asyncdmtl.server.faults import Faults
 from asyncdmtl.server.lateness import Lateness
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
+from asyncdmtl.server.peer_rows import PeerRowsServer
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.records import RoundRecord, RunOptions
 from asyncdmtl.server.replanning import Replanner
@@ -50,6 +51,8 @@ class Rounds:
     writer : CheckpointWriter, optional
         Writes checkpoints; without it there are none.
     multicast : MulticastServer, optional
+    rows : PeerRowsServer, optional
+        The exchange of rows between workers.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Rounds:
         ledger: Ledger,
         writer: CheckpointWriter | None = None,
         multicast: MulticastServer | None = None,
+        rows: PeerRowsServer | None = None,
     ) -> None:
         self._options = options
         self._progress = progress
@@ -67,7 +71,7 @@ class Rounds:
         self._ledger = ledger
         self._writer = writer
         self._states = BelievedStates(progress)
-        self._replanner = Replanner(peers, progress, self._states)
+        self._replanner = Replanner(peers, progress, self._states, rows)
         self._transfer = RowTransfer(peers, self._states, multicast)
         self._faults = Faults(progress, peers)
         # The state for a checkpoint, with the member that gave it, until most members confirm it.

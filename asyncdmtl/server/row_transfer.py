@@ -158,11 +158,13 @@ class RoundTransfer:
         if self._assignment.plan.silent:
             self._owner.lateness.keep(self._number, self.uploads)
             await self.compare_late()
+        exchanging = self._assignment.exchanging
+        self._listeners = frozenset(member for member in members if member.name in exchanging)
         if self._multicast is not None:
             assignment = self._assignment
             listening = {m: k for k, m in enumerate(members) if m.name in assignment.listeners and m.hears}
             await self._multicast.begin(assignment.number, self._number, self._side, listening)
-            self._listeners = frozenset(listening)
+            self._listeners |= frozenset(listening)
 
     @property
     def on_time(self) -> Member:

@@ -21,7 +21,7 @@ from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Hello
-from asyncdmtl.server.admission import Admission
+from asyncdmtl.server.admission import Admission, Downlinks
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.checkpointing import CheckpointWriter, open_checkpoints
@@ -30,6 +30,7 @@ from asyncdmtl.server.lateness import Lateness
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.multicast_server import MulticastServer
+from asyncdmtl.server.peer_rows import PeerRowsServer
 from asyncdmtl.server.peers import Peers
 from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.rounds import Rounds
@@ -81,18 +82,20 @@ class Server:
         self._store, self._resumed = open_checkpoints(options)
         self._run = secrets.token_hex(4) if self._resumed is None else self._resumed.run
         self._rounds: Rounds | None = None
-        self._multicast = (
+        multicast = (
             None
             if options.multicast is None
             # Half of the timeout, so that workers that wait for a silent listener do not themselves appear
             # late.
             else MulticastServer(options.multicast, self.ledger, options.round_timeout / 2)
         )
+        self._downlinks = Downlinks(multicast, PeerRowsServer(self.ledger) if options.peers else None)
         self._member_log = MemberLog(self._run, emit)
         self._membership = Membership()
         self._admission = Admission(
-            self._run, options, self._membership, self.ledger, security, self._member_log, self._multicast
-        )
+            self._run, options, self._membership, self.ledger, security, self._member_log,
+            self._downlinks,
+        )  # fmt: skip
 
     @property
     def uplink_seconds(self) -> Mapping[str, float]:
@@ -182,8 +185,8 @@ class Server:
                 socket.close()
             await self._admission.close()
             await self._membership.close()
-            if self._multicast is not None:
-                await self._multicast.close()
+            if self._downlinks.multicast is not None:
+                await self._downlinks.multicast.close()
             self._unlock()
 
     def _unlock(self) -> None:
@@ -233,7 +236,7 @@ class Server:
             if self._store is None
             else CheckpointWriter(self._store, progress, membership, self.ledger, encoding, declared)
         )
-        self._rounds = Rounds(options, progress, peers, self.ledger, writer, self._multicast)
+        self._rounds = Rounds(options, progress, peers, self.ledger, writer, *self._downlinks)
         began = time.perf_counter()
         assignment = await self._rounds.make(patience)
         return self._record(progress, encoding, assignment, time.perf_counter() - began)
@@ -241,7 +244,7 @@ class Server:
     def _record(
         self, progress: TrainingProgress, encoding: Encoding, assignment: Assignment, seconds: float
     ) -> RunRecord:
-        multicast = self._multicast
+        multicast = self._downlinks.multicast
         return RunRecord(
             run=self._run,
             settings=settled(self._options.settings, progress.outcome),
@@ -266,6 +269,7 @@ class Server:
             outcome=progress.outcome,
             critical_strength=progress.critical_strength,
             tests=progress.tests,
+            peers=self._downlinks.peers_record(assignment),
         )
 
     async def _wait_for_rows(self, declared: Sequence[Declaration]) -> None:

@@ -159,6 +159,9 @@ class StateHandover:
                 infos,
                 grouped=bool(assignment.listeners),
                 detailed=assignment.detailed,
+                peers=assignment.peers_of(member),
+                shared=bool(assignment.exchanging),
+                carried=assignment.carried,
             )
         await self._peers.send_all(messages)
 

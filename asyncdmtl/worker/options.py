@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
 from asyncdmtl.plan.validation import WANTS
 from asyncdmtl.worker.jobs import ALONE, JobPlace
+
+# The value of `peer_listen` by which a worker accepts no connections of other workers.
+NO_PEERS = "none"
 
 # The most characters of a worker's name, as in the protocol.
 LONGEST_WORKER_NAME = 200
@@ -37,6 +41,9 @@ class WorkerOptions:
     least_rows : int
         The worker does not take part if a partition has fewer training rows than this, or a fold has, if the
         run chooses λ.
+    peer_listen : str
+        Where other workers may take rows from this one: HOST:PORT, or `NO_PEERS`; if empty, a free port at
+        the address of the connection to the server.
     wants : str
         The models that the worker wants: "all", "own" (of the tasks that it stores data of) or "none"; if
         empty, those that the strategy of the run gives.
@@ -59,6 +66,7 @@ class WorkerOptions:
     least_rows: int = 1
     wants: str = ""
     place: JobPlace = ALONE
+    peer_listen: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():
@@ -70,6 +78,8 @@ class WorkerOptions:
             raise UsageError("--test-fraction", "must be at least 0 and below 1", self.test_fraction)
         if self.wants and self.wants not in WANTS:
             raise UsageError("--wants", f"must be one of {', '.join(WANTS)}", self.wants)
+        if self.peer_listen not in ("", NO_PEERS):
+            parse_address(self.peer_listen, "--peer-listen")
         if self.least_rows < 1:
             raise UsageError("--least-rows", "must be at least 1", self.least_rows)
         check_positive(

@@ -22,6 +22,7 @@ from asyncdmtl.protocol.messages.registry import (
     Downlink,
     Finish,
     JoinGroup,
+    Listen,
     Message,
     MoreRows,
     Restore,
@@ -34,6 +35,7 @@ from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.own_partitions import OwnPartitions
+from asyncdmtl.worker.peer_exchange import PeerExchange, exchange_rows
 from asyncdmtl.worker.plan_check import make_worker_side
 from asyncdmtl.worker.reconnection import Reconnection
 from asyncdmtl.worker.state import WorkerState
@@ -85,6 +87,7 @@ class Participation:
         self._round_limit = options.round_timeout, "--round-timeout"
         self._plan, self._tolerant = -1, False
         self._multicast: MulticastClient | None = None
+        self._exchange: PeerExchange | None = None
         self._uplink = UplinkSender(options.round_timeout)
         # Each kind of work has an executor of its own, since its duration decides whether it goes to a
         # thread.
@@ -116,7 +119,7 @@ class Participation:
                 assign = replaced.assign
 
     async def close(self) -> None:
-        """Stop the background tasks: the sending of rows, and the multicast group."""
+        """Stop the background tasks: the sending of rows, the multicast group, the exchange with others."""
         await self._uplink.stop()
         if self._multicast is not None:
             log.info(
@@ -125,6 +128,9 @@ class Participation:
             )  # fmt: skip
             self._multicast.close()
             self._multicast = None
+        if self._exchange is not None:
+            await self._exchange.close()
+            self._exchange = None
 
     async def _join(self, secret: bytes | None) -> Assign:
         """Join the run, and wait for the first plan."""
@@ -141,11 +147,14 @@ class Participation:
         state.enter(welcome.run)
         await declare_and_encode(connection, options, settings, self._partitions, state)
         limit = options.start_timeout, "--start-timeout"
-        message: JoinGroup | Assign = await connection.receive((JoinGroup, Assign), *limit)
+        message: JoinGroup | Listen | Assign = await connection.receive((JoinGroup, Listen, Assign), *limit)
         if isinstance(message, JoinGroup):
             self._multicast = await join_group(connection, options, state, message)
-            message = await connection.receive((Assign,), *limit)
-        return message
+        elif isinstance(message, Listen):
+            self._exchange = await exchange_rows(connection, options, state, message)
+        else:
+            return message
+        return await connection.receive((Assign,), *limit)
 
     async def _follow(self, assign: Assign) -> None:
         """Follow a plan, with the state of the training that the server orders."""
@@ -160,6 +169,8 @@ class Participation:
         connection.session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
         if self._multicast is not None:
             await self._multicast.follow(assign.plan, side)
+        if self._exchange is not None:
+            await self._exchange.follow(assign, side)
         if assign.first == StateTransfer.TAKE:
             state.take(side, assign, await self._ask(AwaitRestore(assign.plan), Restore))
             self._reconnection.note_progress()
@@ -181,6 +192,8 @@ class Participation:
         self._observer.after_compute(round_, upload)
         if self._multicast is not None:
             self._multicast.begin(round_)
+        if self._exchange is not None:
+            self._exchange.begin(round_, state.side)
         first, *others = (rows.reshape(-1) for rows in upload.rows)
         told = state.side.told(upload)
         self._check_plan()
@@ -202,7 +215,10 @@ class Participation:
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
         # If nothing comes down before all rows are up, rows go up as fast as possible.
-        in_step = state.side.streams and (group is not None or state.side.received_bytes > 0)
+        exchanged = self._exchange is not None and self._exchange.active
+        in_step = (
+            state.side.streams and (group is not None or state.side.received_bytes > 0) and not exchanged
+        )
         await self._uplink.begin(connection, [uplink, *more], group, in_step=in_step)
 
     async def _answer(self) -> Downlink:
@@ -232,7 +248,12 @@ class Participation:
                 f"{self._connection.peer} sent round {downlink.round} of plan {downlink.plan} "
                 f"in round {state.round} of plan {self._plan}"
             )
-        await (self._receive_from_group() if downlink.grouped else self._receive_rows(downlink))
+        if not downlink.grouped:
+            await self._receive_rows(downlink)
+        elif self._exchange is not None and self._exchange.active:
+            await self._receive_from_peers(self._exchange)
+        else:
+            await self._receive_from_group()
         async with self._options.place.turn():
             await self._applying.do(state.apply, downlink)
         self._reconnection.note_progress()
@@ -254,6 +275,12 @@ class Participation:
                 rows, absent = more.body, more.absent
             self._uplink.received(i)
             await self._receiving.do(side.receive, i, rows, absent)
+
+    async def _receive_from_peers(self, exchange: PeerExchange) -> None:
+        """Receive all vectors of a round from other workers."""
+        newer = await exchange.receive(self._state.round, self._counts_under, self._round_limit)
+        if newer is not None:
+            raise NewPlan(newer)
 
     async def _receive_from_group(self) -> None:
         """Receive all rows of a round from the multicast group, range by range, and decode them.

@@ -33,7 +33,7 @@ from asyncdmtl.protocol.messages.registry import (
     Welcome,
 )
 from asyncdmtl.server import membership
-from asyncdmtl.server.admission import REFUSED, Admission
+from asyncdmtl.server.admission import REFUSED, Admission, Downlinks
 from asyncdmtl.server.events import Joined, Left, Refused, ServerEvent
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.member_log import MemberLog
@@ -78,11 +78,11 @@ class Run:
         self.membership = Membership()
         self.ledger = Ledger()
         self.address = ("127.0.0.1", 0)
-        multicast: Any = group
+        probe: Any = group
         made = run_options(**{"silence_timeout": LIMIT, "join_timeout": LIMIT, **options})
         log = MemberLog("run", self._note)
         self.admission = Admission(
-            "run", made, self.membership, self.ledger, UNSECURED_SERVER, log, multicast
+            "run", made, self.membership, self.ledger, UNSECURED_SERVER, log, Downlinks(probe)
         )
 
     def _note(self, event: ServerEvent) -> None:

@@ -16,9 +16,10 @@ from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.protocol.messages.peers import Listens
 from asyncdmtl.server import assignment
-from asyncdmtl.server.assignment import Assignment, choose_listeners, make_assignment
-from asyncdmtl.server.member import Member
+from asyncdmtl.server.assignment import Assignment, choose_exchanging, choose_listeners, make_assignment
+from asyncdmtl.server.member import Member, Place
 from asyncdmtl.server.training_progress import TrainingProgress
 
 # Each partition is a task.
@@ -117,6 +118,38 @@ def test_nobody_listens_where_the_group_saves_nothing() -> None:
     rows = [multicast_delivery(apart, k).rows for k in range(2)]
     assert set(rows[0]).isdisjoint(rows[1])
     assert choose_listeners(apart, [0, 1]) == ((), "2 vectors to the group are no less than 2 over TCP")
+
+
+def reachable(*silent: str) -> list[Member]:
+    """Six workers that exchange rows; those that are `silent` accept no connections."""
+    workers = members()
+    for worker in workers:
+        worker.exchanges = True
+        if worker.name not in silent:
+            worker.place = Place(Listens("10.0.0.1", 7702), bytes(32))
+    return workers
+
+
+async def test_workers_take_rows_from_those_that_hold_them() -> None:
+    made = make_assignment(0, workers := reachable("w1"), progress("auto"))
+    assert made.strategy.name == "relay"
+    assert made.exchanging == {f"w{k}" for k in range(6)}
+    assert not made.carried
+    assert [made.side.uplink_bytes(k) for k in range(6)] == [0] * 6
+    # Partitions 3, 4 and 5, which w0 lacks, are at w1 to w5, of which w1 accepts no connections.
+    assert [peer.name for peer in made.peers_of(workers[0])] == ["w2", "w3", "w4", "w5"]
+    assert make_assignment(0, members(), progress()).peers_of(members()[0]) == ()
+
+
+async def test_the_server_serves_those_to_whom_no_other_worker_gives_some_vector() -> None:
+    workers = reachable("w0", "w4", "w5")
+    workers[3].exchanges = False
+    made = make_assignment(0, workers, progress())
+    # Partition 0 is at w0, w4 and w5 alone.
+    assert made.exchanging == {"w0", "w4", "w5"}
+    assert made.carried
+    assert all(made.side.uplink_bytes(k) for k in range(6))
+    assert choose_exchanging(make_plan(HOMOGENEOUS, "central"), workers) == frozenset()
 
 
 def test_rows_of_a_linear_plan_never_go_to_the_group() -> None:

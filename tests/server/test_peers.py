@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,8 @@ from asyncdmtl.errors import (
     RemoteProtocolError,
     WaitError,
 )
-from asyncdmtl.protocol.messages.registry import Finish, Uplink
-from asyncdmtl.server.peers import MOST_OFFENCES, OPTION, Peers, ReplanError
+from asyncdmtl.protocol.messages.registry import Finish, RowsLacking, Uplink
+from asyncdmtl.server.peers import MOST_OFFENCES, OPTION, LackingError, Peers, ReplanError
 
 LOST = LinkError("reset", peer="w0")
 CORRUPTED = IntegrityError("corrupted", partitions=[], workers=["w0"])
@@ -98,7 +99,17 @@ async def answer(value: int | BaseException) -> int:
 async def test_all_answers_come_in_the_order_of_the_members(peers: Peers) -> None:
     one, other = member("w1"), member("w0")
     assert await peers.ask_all({one: answer(1), other: answer(2)}) == [1, 2]
-    assert await peers.receive(one, Uplink) == (Uplink,)  # type: ignore[comparison-overlap]
+    assert await peers.receive(one, Uplink) == (Uplink, RowsLacking)  # type: ignore[comparison-overlap]
+
+
+async def test_a_member_that_lacks_rows_is_not_lost(peers: Peers) -> None:
+    lacking, other = member("w0"), member("w1")
+    told = RowsLacking(0, 1, "cannot reach worker 'w2'")
+    assert await peers.hear({lacking: answer(LackingError(told)), other: answer(2)}) == {other: 2}
+    assert (peers.lacking, lost(peers), lacking.current) == ({lacking: told}, [], False)
+    lacking.connection.receive = lambda *_: asyncio.sleep(0, told)
+    with pytest.raises(LackingError, match="cannot reach worker 'w2'"):
+        await peers.receive(lacking, Uplink)
 
 
 async def test_a_member_that_fails_is_lost_and_the_others_are_heard(

@@ -23,6 +23,15 @@ from asyncdmtl.protocol.messages.joining import (
 )
 from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinedGroup, JoinGroup, LossQuery, LossReport
+from asyncdmtl.protocol.messages.peers import (
+    AskRows,
+    GiveRows,
+    Listen,
+    Listens,
+    Peer,
+    PeerReport,
+    RowsLacking,
+)
 from asyncdmtl.protocol.messages.registry import frame_message
 from asyncdmtl.protocol.messages.rounds import (
     Assign,
@@ -38,6 +47,7 @@ from asyncdmtl.protocol.messages.rounds import (
 from asyncdmtl.protocol.messages.streams import JobCall, Standby, StreamEnd
 
 BODY = np.arange(6, dtype=np.uint8)
+PEER = Peer("w1", "10.0.0.2", 7702, b"certificate", bytes(32))
 INFO = PartitionInfo("p0", "task", bytes(16), 3, 3.0, 4, 0.5)
 DECLARATION = Declaration("p0", "task", bytes(16), 3, {"age": [1.5, "x"]})
 
@@ -56,7 +66,7 @@ EXAMPLES: dict[str, Message] = {
         Ready((INFO,)),
         JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
         JoinedGroup("nothing was received"),
-        Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,), True),
+        Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,), True, peers=(PEER,), shared=True),
         Snapshot(0, 2, bytes(16), BODY),
         AwaitRestore(0),
         Restore(bytes(16), BODY),
@@ -66,6 +76,12 @@ EXAMPLES: dict[str, Message] = {
         LossQuery(0, 1, 8, 4),
         LossReport(0, 1, 8, b"\0\2", 40),
         Fallback(0, 1, 8, (BODY[:3], BODY[3:])),
+        Listen(bytes(32)),
+        Listens("10.0.0.2", 7702, b"certificate"),
+        PeerReport(0, 1, ((0, 8, 40),)),
+        RowsLacking(0, 1, "cannot reach worker 'w1'"),
+        AskRows(0, 1, 2, 0, 6),
+        GiveRows(0, 1, 2, 0, 6, (BODY[:3], BODY[3:])),
         Done(0, bytes(16), critical_strength=0.5),
         Finish(0.5),
         Heartbeat(),

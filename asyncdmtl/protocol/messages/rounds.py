@@ -14,6 +14,7 @@ from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message, pack_info, parse_each, parse_info
+from asyncdmtl.protocol.messages.peers import Peer
 
 # Bytes of the digest by which a worker checks that it has built the same plan as the server.
 PLAN_DIGEST_BYTES = 16
@@ -60,6 +61,13 @@ class Assign(Message):
         Whether some workers receive their rows from a multicast group.
     detailed : bool
         Whether uplinks have all values of their workers. Otherwise they leave out those that others tell.
+    peers : tuple of Peer
+        The other workers from which this worker takes rows; empty if its rows come from the server.
+    shared : bool
+        Whether other workers take rows from this one.
+    carried : bool
+        Whether coded rows go through the server. Otherwise all workers exchange rows with each other, and
+        uplinks have none.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -72,6 +80,9 @@ class Assign(Message):
     partitions: tuple[PartitionInfo, ...]
     grouped: bool = False
     detailed: bool = False
+    peers: tuple[Peer, ...] = ()
+    shared: bool = False
+    carried: bool = True
 
     @property
     def event(self) -> str:
@@ -87,12 +98,14 @@ class Assign(Message):
         infos = [pack_info(info) for info in self.partitions]
         recipe = dict(self.recipe)
         where = [self.plan, self.round, self.over, self.first]
-        return [*where, recipe, self.digest, infos, self.grouped, self.detailed]
+        peers = [list(peer) for peer in self.peers]
+        how = [self.grouped, self.detailed, peers, self.shared, self.carried]
+        return [*where, recipe, self.digest, infos, *how]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
-        plan, round_, over, first, *others = fields.exactly(values, 9, cls.kind)
-        recipe, digest, partitions, grouped, detailed = others
+        plan, round_, over, first, *others = fields.exactly(values, 12, cls.kind)
+        recipe, digest, partitions, grouped, detailed, peers, shared, carried = others
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
@@ -103,6 +116,9 @@ class Assign(Message):
             parse_each(partitions, parse_info),
             fields.flag(grouped, "grouped"),
             fields.flag(detailed, "detailed"),
+            Peer.parse_each(peers),
+            fields.flag(shared, "shared"),
+            fields.flag(carried, "carried"),
         )
 
 
@@ -279,7 +295,7 @@ class Downlink(Message):
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     grouped : bool
-        Whether all rows come from the multicast group, and none in messages.
+        Whether all rows come from the multicast group or from other workers, and none in messages.
     absent : tuple of int
         The workers, by their places in the plan, whose rows are not in the first range because the server
         did not wait for them.

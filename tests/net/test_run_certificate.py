@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 
-from asyncdmtl.dask.certificates import RunCertificate, trusting
+from asyncdmtl.net.run_certificate import RunCertificate, trusting
 
 
 async def greeting(server: RunCertificate, trusted: RunCertificate, host: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A certificate for one run, by which its server and the Dask workers encrypt their connections."""
+"""A certificate for one run, by which processes that no authority has certified encrypt their connections."""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+"""Which blocks of which vectors a worker asks which other workers for.
+
+Every vector that a worker lacks is cut into blocks. A worker that holds a vector may give any block of it. A
+peer is asked for a few blocks at a time, and for more as it gives them, so that quick peers give more: no
+schedule is needed, and a slow or lost peer costs its share. Blocks that few can give are asked for first.
+Once all blocks are asked for, a peer that is free is asked for one that is late elsewhere. No clock is read:
+times are seconds of any monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+# The blocks that a vector is cut into, unless they would be shorter or longer than these bytes. Short blocks
+# cost messages; with long ones, the last to come are long in coming.
+BLOCKS_OF_A_VECTOR = 32
+FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 18
+
+# The blocks that a peer is asked for at a time: one is on its way while the next one is being asked for.
+ASKED_OF_A_PEER = 2
+
+# A block is late once it takes as many times as long as blocks took on average, and never within as many
+# seconds. Before any has come, nothing is known of the links.
+LATE_FACTOR = 4.0
+LATE_SECONDS, UNKNOWN_SECONDS = 0.05, 1.0
+
+# The share of the last block in the average time of blocks.
+NEW_SHARE = 0.25
+
+
+class Block(NamedTuple):
+    """Bytes `start` to `stop` of a vector, which has a number."""
+
+    vector: int
+    start: int
+    stop: int
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A block that was asked for: of which peers, each with the time."""
+
+    of: dict[str, float] = field(default_factory=dict)
+
+
+class BlockRequests:
+    """The blocks that a worker lacks in one round, and those that it has asked for.
+
+    Parameters
+    ----------
+    sizes : mapping of vector to int
+        The bytes of each vector that the worker lacks.
+    holders : mapping of vector to names
+        The peers that hold each of them.
+    seconds : float
+        The average time of a block so far; 0 if it is not known.
+
+    Attributes
+    ----------
+    seconds : float
+        The average time from asking for a block until it came.
+    """
+
+    def __init__(
+        self, sizes: Mapping[int, int], holders: Mapping[int, Iterable[str]], seconds: float = 0.0
+    ) -> None:
+        self.seconds = seconds
+        self._holders = {vector: set(holders[vector]) for vector in sizes}
+        self._waiting: dict[int, list[Block]] = {}
+        for vector, size in sizes.items():
+            width = min(max(FEWEST_BYTES, -(-size // BLOCKS_OF_A_VECTOR)), MOST_BYTES)
+            starts = range(0, size, width)
+            self._waiting[vector] = [Block(vector, at, min(at + width, size)) for at in starts][::-1]
+        self._asked: dict[Block, _Asked] = {}
+        self._missing = sum(map(len, self._waiting.values()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all blocks have come."""
+        return not self._missing
+
+    def open(self, block: Block) -> bool:
+        """Whether a block was asked for and has not come."""
+        return block in self._asked
+
+    def next(self, peer: str, now: float) -> Block | None:
+        """The next block to ask a peer for; None if there is none for it now."""
+        vectors = [v for v, blocks in self._waiting.items() if blocks and peer in self._holders[v]]
+        if vectors:
+            # Of vectors that equally many hold, peers begin with different ones: the fullest queue first
+            # would send all workers to the same holder.
+            vector = min(vectors, key=lambda v: (len(self._holders[v]), -len(self._waiting[v])))
+            block = self._waiting[vector].pop()
+            self._asked[block] = _Asked({peer: now})
+            return block
+        late = [
+            (max(asked.of.values()), block)
+            for block, asked in self._asked.items()
+            if peer in self._holders[block.vector] and peer not in asked.of
+        ]
+        if late and (oldest := min(late))[0] + self.patience <= now:
+            self._asked[oldest[1]].of[peer] = now
+            return oldest[1]
+        return None
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a block that was asked for is late."""
+        return max(LATE_SECONDS, LATE_FACTOR * self.seconds) if self.seconds else UNKNOWN_SECONDS
+
+    def came(self, block: Block, peer: str, now: float) -> None:
+        """Note that a block has come from a peer."""
+        asked = self._asked.pop(block)
+        self._missing -= 1
+        taken = now - asked.of.get(peer, now)
+        self.seconds = taken if not self.seconds else self.seconds + NEW_SHARE * (taken - self.seconds)
+
+    def lost(self, peer: str) -> None:
+        """Note that a peer gives nothing more: its blocks are asked of others."""
+        for holders in self._holders.values():
+            holders.discard(peer)
+        for block, asked in list(self._asked.items()):
+            if asked.of.pop(peer, None) is not None and not asked.of:
+                del self._asked[block]
+                self._waiting[block.vector].append(block)
+
+    def without_holder(self) -> list[int]:
+        """The vectors of which blocks are missing and that no peer can give any more."""
+        open_vectors = {block.vector for block in self._asked}
+        return [
+            v for v, blocks in self._waiting.items() if (blocks or v in open_vectors) and not self._holders[v]
+        ]

@@ -1,0 +1,257 @@
+"""Takes the vectors that this worker lacks from other workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError
+from asyncdmtl.exchange.blocks import ASKED_OF_A_PEER, MOST_BYTES, Block, BlockRequests
+from asyncdmtl.net.addresses import format_address
+from asyncdmtl.net.authentication import greet_server
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.run_certificate import trusting
+from asyncdmtl.net.tls import TLSChannel
+from asyncdmtl.net.transport import connect
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import VERSION, AskRows, GiveRows, Hello, Peer, PeerReport, PeerRows
+
+log = logging.getLogger(__name__)
+
+# Seconds within which a peer must be reached; others that hold its vectors give them meanwhile. A busy host
+# may take some.
+REACH_SECONDS = 10.0
+
+
+class PeerConnection(Connection):
+    """A connection to another worker, from which rows are taken."""
+
+    @property
+    def peer(self) -> str:
+        """The other worker in words: its name and address."""
+        return f"worker {self.session.worker!r} at {self.link.address}"
+
+
+class PeerLink:
+    """The connection to one peer, which is opened in the background.
+
+    Parameters
+    ----------
+    peer : Peer
+    own : str
+        The name of this worker.
+    silence : float
+        Seconds after which a silent peer counts as lost.
+    ledger : Ledger
+
+    Attributes
+    ----------
+    connection : Connection or None
+        The connection, once it is open.
+    failure : str
+        The reason why the peer gives nothing, in words; empty while it may.
+    asked : int
+        The blocks, of any round, that the peer was asked for and has not given.
+    """
+
+    def __init__(self, peer: Peer, own: str, silence: float, ledger: Ledger) -> None:
+        self.peer = peer
+        self.connection: Connection | None = None
+        self.failure = ""
+        self.asked = 0
+        self._own = own
+        self._silence = silence
+        self._ledger = ledger
+        self._task: asyncio.Task[None] | None = None
+
+    def count_in(self, ledger: Ledger) -> None:
+        """Count bytes in this ledger from now on."""
+        self._ledger = ledger
+        if self.connection is not None:
+            self.connection.session.ledger = ledger
+
+    def open(self, on_change: Callable[[], None], on_rows: Callable[[PeerReport | PeerRows], None]) -> None:
+        """Connect in the background, unless the link is open or being opened."""
+        if self._task is None or (self._task.done() and self.failure):
+            self.failure, self.asked = "", 0
+            self._task = asyncio.create_task(self._open(on_change, on_rows))
+
+    async def close(self) -> None:
+        """End the connection, and the attempt to open it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self.connection is not None:
+            self.connection.on_lost = None
+            await self.connection.close()
+
+    async def _open(
+        self, on_change: Callable[[], None], on_rows: Callable[[PeerReport | PeerRows], None]
+    ) -> None:
+        peer, address, ledger = self.peer, format_address(self.peer.host, self.peer.port), Ledger()
+        try:
+            tls = self._channels()
+            connection = await connect(
+                peer.host, peer.port,
+                lambda: PeerConnection("worker", ledger, self._silence, peer.name, tls=tls),
+                REACH_SECONDS,
+            )  # fmt: skip
+            try:
+                hello = Hello(VERSION, self._own, self._silence)
+                await greet_server(connection, hello, peer.key, self._silence)
+            except BaseException:
+                connection.abort()
+                raise
+        except AsyncDMTLError as error:
+            log.warning("worker %s: cannot take rows from worker %s: %s", self._own, peer.name, error)
+            self.failure = f"cannot reach worker {peer.name!r} at {address}"
+        else:
+            # A round may have begun meanwhile.
+            self._ledger.merge(ledger)
+            connection.session.ledger = self._ledger
+            connection.session.body_limit = MOST_BYTES
+            connection.on_peer_rows = on_rows
+            connection.on_lost = partial(self._lost, on_change)
+            self.connection = connection
+            if connection.lost:
+                self._lost(on_change)
+                return
+        on_change()
+
+    def _lost(self, on_change: Callable[[], None]) -> None:
+        if self.connection is not None:
+            self.failure = f"lost worker {self.peer.name!r}: {self.connection.failure}"
+            self.connection = None
+        on_change()
+
+    def _channels(self) -> Callable[[], TLSChannel] | None:
+        if not self.peer.certificate:
+            return None
+        context, host = trusting(self.peer.certificate), self.peer.host
+        return lambda: TLSChannel(context, host)
+
+
+class PeerClient:
+    """Takes the vectors that this worker lacks from others, in one round after another.
+
+    Parameters
+    ----------
+    name : str
+        The name of this worker.
+    silence : float
+        Seconds after which a silent peer counts as lost.
+    """
+
+    def __init__(self, name: str, silence: float) -> None:
+        self.changed = asyncio.Event()
+        self._name = name
+        self._silence = silence
+        # The bytes of the current round.
+        self._ledger = Ledger()
+        self._links: dict[str, PeerLink] = {}
+        self._order: tuple[str, ...] = ()
+        self._holders: Mapping[int, frozenset[str]] = {}
+        self._place = -1, -1
+        self._targets: Mapping[int, Bytes] = {}
+        self._requests = BlockRequests({}, {})
+        self._received: Counter[str] = Counter()
+        self._retry: asyncio.TimerHandle | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all vectors of the round are here."""
+        return self._requests.complete
+
+    @property
+    def received(self) -> dict[str, tuple[int, int]]:
+        """Bytes of rows from each peer in this round, and all other bytes of its link in both directions."""
+        wire = self._ledger.workers()
+        return {name: (rows, sum(wire[name]) - rows) for name, rows in self._received.items()}
+
+    @property
+    def lacking(self) -> str:
+        """The reason why no peer can give some vector, in words; empty while one may."""
+        if not (vectors := self._requests.without_holder()):
+            return ""
+        failed = [link.failure for link in self._links.values() if link.failure]
+        return "; ".join(failed) or f"no worker that others reach has vectors {vectors}"
+
+    async def follow(self, peers: Iterable[Peer], holders: Mapping[int, frozenset[str]]) -> None:
+        """Take rows from these peers from now on.
+
+        Parameters
+        ----------
+        peers : iterable of Peer
+            In the order in which they are asked.
+        holders : mapping of vector to names
+            The workers that hold each vector that this worker lacks.
+        """
+        named = {peer.name: peer for peer in peers}
+        gone = [name for name, link in self._links.items() if link.peer != named.get(name)]
+        await asyncio.gather(*(self._links.pop(name).close() for name in gone))
+        needed = frozenset().union(*holders.values())
+        self._order = tuple(name for name in named if name in needed)
+        self._holders = {v: names & named.keys() for v, names in holders.items()}
+        self._requests = BlockRequests({}, {})
+        for name in self._order:
+            if name not in self._links:
+                self._links[name] = PeerLink(named[name], self._name, self._silence, self._ledger)
+
+    def begin(self, plan: int, round_: int, targets: Mapping[int, Bytes]) -> None:
+        """Begin to take the vectors of a round, which fill these arrays."""
+        self._place, self._targets = (plan, round_), targets
+        self._received.clear()
+        self._ledger = Ledger()
+        sizes = {vector: len(target) for vector, target in targets.items()}
+        self._requests = BlockRequests(sizes, self._holders, self._requests.seconds)
+        for name in self._order:
+            self._links[name].count_in(self._ledger)
+            self._links[name].open(self._ask, partial(self._on_rows, name))
+        self._ask()
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._retry is not None:
+            self._retry.cancel()
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+
+    def _ask(self) -> None:
+        """Ask every peer for as many blocks as it may be asked for; note those that are lost."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        requests, now = self._requests, asyncio.get_running_loop().time()
+        free = []
+        for name in self._order:
+            link = self._links[name]
+            if link.failure:
+                requests.lost(name)
+            elif link.connection is not None:
+                free.append((link, link.connection))
+        # Each peer is asked for one block before any is asked for a second one.
+        for depth in range(ASKED_OF_A_PEER):
+            for link, connection in free:
+                if link.asked <= depth and (block := requests.next(link.peer.name, now)) is not None:
+                    connection.write(AskRows(*self._place, *block))
+                    link.asked += 1
+        if not requests.complete:
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(requests.patience, self._ask)
+        self.changed.set()
+
+    def _on_rows(self, name: str, message: PeerReport | PeerRows) -> None:
+        """Take in a block. One that another peer was quicker to give is counted, too."""
+        if not isinstance(message, GiveRows):
+            raise RemoteProtocolError(f"a worker does not send {message.kind} to another one")
+        self._links[name].asked -= 1
+        self._received[name] += message.body.nbytes
+        block = Block(*message.place)
+        current = (message.plan, message.round) == self._place
+        if current and message.body.nbytes and self._requests.open(block):
+            self._targets[block.vector][block.start : block.stop] = message.body
+            self._requests.came(block, name, asyncio.get_running_loop().time())
+        self._ask()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from asyncdmtl.exchange import blocks
+from asyncdmtl.exchange.blocks import LATE_FACTOR, LATE_SECONDS, UNKNOWN_SECONDS, Block, BlockRequests
+
+
+def take_all(requests: BlockRequests, speeds: dict[str, float]) -> Counter[str]:
+    """Let every peer give blocks at its speed, two at a time; return the blocks that each gave."""
+    free = {peer: [0.0, 0.0] for peer in speeds}
+    on_the_way: list[tuple[float, str, Block]] = []
+    given: Counter[str] = Counter()
+    now = 0.0
+    while not requests.complete:
+        for peer, slots in free.items():
+            while slots and (block := requests.next(peer, now)) is not None:
+                slots.pop()
+                on_the_way.append((now + 1 / speeds[peer], peer, block))
+        on_the_way.sort()
+        now, peer, block = on_the_way.pop(0)
+        free[peer].append(now)
+        if requests.open(block):
+            requests.came(block, peer, now)
+            given[peer] += 1
+    return given
+
+
+def test_every_byte_is_asked_for_once() -> None:
+    requests = BlockRequests({3: 100_000, 5: 70_000}, {3: "a", 5: "ab"})
+    asked = []
+    while (block := requests.next("a", 0.0)) is not None:
+        asked.append(block)
+        requests.came(block, "a", 0.1)
+    assert requests.complete
+    for vector, size in ((3, 100_000), (5, 70_000)):
+        parts = sorted((b.start, b.stop) for b in asked if b.vector == vector)
+        assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
+        assert parts[-1][1] == size
+
+
+def test_vectors_that_few_hold_are_asked_for_first() -> None:
+    requests = BlockRequests({1: 10, 2: 10, 3: 10}, {1: "abc", 2: "a", 3: "ab"})
+    assert [requests.next("a", 0.0).vector for _ in range(3)] == [2, 3, 1]  # type: ignore[union-attr]
+    assert requests.next("c", 0.0) is None
+
+
+def test_quick_peers_give_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "FEWEST_BYTES", 10)
+    given = take_all(
+        BlockRequests({0: 10_000, 1: 10_000, 2: 10_000}, dict.fromkeys(range(3), "ab")), {"a": 10.0, "b": 1.0}
+    )
+    assert sum(given.values()) == 96
+    assert 7 * given["b"] < given["a"]
+
+
+def test_a_late_block_is_asked_of_another_peer() -> None:
+    requests = BlockRequests({0: 10, 1: 10}, {0: "ab", 1: "ab"})
+    first, second = requests.next("a", 0.0), requests.next("b", 0.0)
+    assert first is not None
+    assert second is not None
+    assert requests.patience == UNKNOWN_SECONDS
+    requests.came(second, "b", 0.02)
+    assert requests.patience == max(LATE_SECONDS, LATE_FACTOR * 0.02)
+    assert requests.next("b", 0.04) is None
+    assert requests.next("a", 1.0) is None
+    assert requests.next("b", 1.0) == first
+    assert requests.next("b", 9.0) is None
+    requests.came(first, "b", 1.1)
+    assert requests.complete
+    assert not requests.open(first)
+
+
+def test_blocks_of_a_lost_peer_are_asked_of_others() -> None:
+    requests = BlockRequests({0: 10, 1: 10}, {0: "ab", 1: "a"})
+    assert {requests.next("a", 0.0), requests.next("a", 0.0)} == {Block(0, 0, 10), Block(1, 0, 10)}
+    requests.lost("a")
+    assert requests.without_holder() == [1]
+    assert requests.next("a", 0.1) is None
+    assert requests.next("b", 0.1) == Block(0, 0, 10)
+    assert not requests.complete
+
+
+def test_a_block_that_two_were_asked_for_outlives_one_of_them() -> None:
+    requests = BlockRequests({0: 10}, {0: "ab"})
+    block = requests.next("a", 0.0)
+    assert requests.next("b", 2.0) == block
+    requests.lost("b")
+    assert requests.next("a", 9.0) is None
+    assert requests.without_holder() == []
+    requests.lost("a")
+    assert requests.without_holder() == [0]
+
+
+def test_nothing_is_lacking() -> None:
+    requests = BlockRequests({}, {})
+    assert requests.complete
+    assert requests.without_holder() == []
