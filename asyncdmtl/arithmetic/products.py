@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic import blas
 from asyncdmtl.arithmetic.sums import fold
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
@@ -130,6 +131,9 @@ class Factor:
     """
 
     def __init__(self, A: Floats) -> None:
+        self._whole = A if blas.chosen() else None
+        if self._whole is not None:
+            return
         self._bits = _slice_bits(A.shape[-1])
         units = np.frexp(np.abs(A).max(axis=-2, keepdims=True))[1].astype(np.int32)
         slices, self._exponents = _slices(_shifted(A, -units), self._bits)
@@ -139,12 +143,17 @@ class Factor:
     def of(self, chosen: NDArray[np.bool_] | Sequence[int] | slice) -> Factor:
         """The factor of some matrices of a stack, chosen along its first axis."""
         part = copy(self)
+        if self._whole is not None:
+            part._whole = self._whole[chosen]
+            return part
         part._slices, part._exponents = self._slices[chosen], self._exponents[chosen]
         part._units = self._units[chosen]
         return part
 
     def times(self, B: Floats) -> Floats:
         """`A·B` for a finite `B` (…, k, n)."""
+        if self._whole is not None:
+            return _by_blas(self._whole, B)
         return _product_of_slices(self._slices, self._exponents, _shifted(B, self._units), self._bits)
 
 
@@ -158,6 +167,8 @@ def _check(A: NDArray[Scalar], B: NDArray[Scalar]) -> None:
 
 def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
     """(…, m, k)·(…, k, n)."""
+    if blas.chosen():
+        return _by_blas(A, B)
     m, k, n = A.shape[-2], A.shape[-1], B.shape[-1]
     batch: tuple[int, ...] = A.shape[:-2]
     if batch != B.shape[:-2]:
@@ -169,6 +180,13 @@ def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
     if large and np.isfinite(A).all() and np.isfinite(B).all():
         return _blocked_product(A, B)  # type: ignore[return-value, arg-type] # float64
     return _added_product(A, B, batch)
+
+
+def _by_blas(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
+    # NumPy warns of numbers that are not finite, as the methods here do not.
+    with np.errstate(all="ignore"):
+        product: NDArray[Scalar] = np.matmul(A, B)
+    return product
 
 
 def _added_product(A: NDArray[Scalar], B: NDArray[Scalar], batch: tuple[int, ...]) -> NDArray[Scalar]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic import blas
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import norm
 from asyncdmtl.arrays import Floats
@@ -86,6 +87,8 @@ def inverse(S: Floats) -> Floats:
     """
     if S.ndim < 2 or S.shape[-1] != S.shape[-2]:
         raise UsageError("matrix", "must be square, as shape", S.shape)
+    if blas.chosen():
+        return _by_lapack(S)
     n = S.shape[-1]
     stack = S.reshape(-1, n, n)
     inverted = np.empty(stack.shape)
@@ -94,6 +97,22 @@ def inverse(S: Floats) -> Floats:
         part = slice(first, first + at_once)
         inverted[part] = _swept(stack[part].transpose(1, 2, 0).copy()).transpose(2, 0, 1)
     return inverted.reshape(S.shape)
+
+
+def _by_lapack(S: Floats) -> Floats:
+    """`inverse` of matrices whose diagonals are scaled to 1 first, so that units do not matter."""
+    diagonal = np.einsum("...ii->...i", S)
+    units = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+    scale = units[..., :, None] * units[..., None, :]
+    try:
+        if not np.isfinite(S).all():
+            raise np.linalg.LinAlgError("numbers that are not finite")
+        np.linalg.cholesky(S / scale)
+        inverted = np.linalg.inv(S / scale) / scale
+    except np.linalg.LinAlgError as error:
+        raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
+    mean: Floats = 0.5 * (inverted + np.swapaxes(inverted, -1, -2))
+    return mean
 
 
 def _swept(B: Floats) -> Floats:

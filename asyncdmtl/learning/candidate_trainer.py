@@ -87,10 +87,12 @@ class CandidateTrainer(NewtonTrainer):
 
     def packed_updates(self, out: NDArray[Any]) -> Floats:
         """Write what partitions tell, see `Trainer.packed_updates`."""
-        sharp = np.zeros(self._models.shape[:2], np.bool_)
-        for p, descent in enumerate(self._descents):
-            sharp[p] = descent.near(NEAR)
-        self._local.candidates = self._models, sharp
+        sharp, active = np.zeros((2, *self._models.shape[:2]), np.bool_)
+        # At first all candidates have the same models.
+        active[0] = not self._descents
+        for p, (descent, rest) in enumerate(zip(self._descents, self._rests(), strict=True)):
+            sharp[p], active[p] = descent.near(NEAR), ~descent.rests(self._models[p], rest)
+        self._local.candidates = self._models, sharp, active
         self._local.fixes = self._fixes
         return Trainer.packed_updates(self, out)
 
@@ -132,25 +134,20 @@ class CandidateTrainer(NewtonTrainer):
                 return
             told = _at_intercepts(told, self._fixed)
         if not self._descents:
+            told = Told(told.shares, *(np.broadcast_to(part[:1], part.shape) for part in told[1:]))
             self._set_out(told)
-        if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
-            told = self._followed(told)
-        held, hopeful = _held_out(told), self._hopeful()
-        for p, descent in enumerate(self._descents):
+        held = _held_out(told)
+        for p, (descent, rest) in enumerate(zip(self._descents, self._rests(), strict=True)):
             free = np.isnan(descent.fixed)
-            rest = np.full(len(free), _REST if hopeful[p] else 1.0)
-            if p == self._best:
-                rest[0] = self.problem.settings.tolerance
             losses, gradients = told.losses[p] * free, told.gradients[p] * free[..., None]
             H = told.H[p] * free[..., None, None]
             self._models[p], better = descent.step(self._models[p], losses, gradients, H, rest)
             self._held[p] = np.where(better[1:], held[p], self._held[p])
+        if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
+            self._follow()
         self._choose()
         best = self._descents[self._best]
-        free = np.isnan(best.fixed[0])[:, None]
-        self.zeros.note(
-            self.W, lambda: (told.gradients[self._best, 0] * free)[:, : best.coupled], best.coupling
-        )
+        self.zeros.note(self.W, lambda: best.gradients[0][:, : best.coupled], best.coupling)
 
     def penalty(self) -> float:
         """`λ R(W)`."""
@@ -229,17 +226,29 @@ class CandidateTrainer(NewtonTrainer):
         self._paths.begin(0, gradients)
         self._descents = self._paths.descents(self._shape, self._fixed)
 
-    def _followed(self, told: Told) -> Told:
-        """Begin to try the best coupling with a penalised intercept, and what is told at its models then."""
+    def _rests(self) -> list[Floats]:
+        """For each candidate, the shares (K,) of the objective: it rests once a step promised less.
+
+        Without hope, it rests in any case.
+        """
+        hopeful, rests = self._hopeful(), []
+        for p in range(len(self._descents)):
+            rest = np.full(self._models.shape[1], _REST if hopeful[p] else 1.0)
+            if p == self._best:
+                rest[0] = self.problem.settings.tolerance
+            rests.append(rest)
+        return rests
+
+    def _follow(self) -> None:
+        """Begin to try the best coupling with a penalised intercept; the next round tells of its models."""
         sources = self._paths.follow(self._held)
         if sources is None:
-            return told
+            return
         candidates = slice(0, len(sources))
         self._models[candidates], self._held[candidates] = self._models[sources], self._held[sources]
         made = self._paths.descents(self._shape, self._fixed)
         kept = sources.max() + 1
         self._descents = [*self._descents[:kept], *made[kept:]]
-        return Told(told.shares, *(part[sources] for part in told[1:]))
 
     @property
     def _shape(self) -> tuple[int, int, int]:

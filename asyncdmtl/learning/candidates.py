@@ -129,7 +129,7 @@ def describe_candidates(
     folds: Indices,
     wire: CandidatesWire,
     loss: str,
-    candidates: tuple[Floats, NDArray[np.bool_]],
+    candidates: tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]],
     out: Floats,
 ) -> None:
     """Write the vectors of a batch of partitions into rows `batch.places` of `out`, (partitions, length).
@@ -142,12 +142,12 @@ def describe_candidates(
     wire : CandidatesWire
     loss : str
         A name in `LOSSES`.
-    candidates : (paths, folds + 1, T, d) float64 array, (paths, folds + 1) bool array
-        Their models, and whether they are told second derivatives as they are, see
-        `Loss.second_derivative`.
+    candidates : (paths, folds + 1, T, d) float64 array, two (paths, folds + 1) bool arrays
+        Their models, whether they are told second derivatives as they are, see `Loss.second_derivative`, and
+        which of them take a step; zeros are told of the others.
     out : (partitions, length) float64 array
     """
-    models, sharp = candidates
+    models, sharp, active = candidates
     X = batch.X
     if wire.d > X.shape[2]:
         X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
@@ -160,16 +160,19 @@ def describe_candidates(
         kept = folds != k - 1
         if k:
             told[:, k - 1] = total(batch.shares(np.where(kept, 0.0, ones)), 1)
-        W = np.ascontiguousarray(models[:, k][:, batch.tasks].transpose(1, 2, 0))
+        on = np.flatnonzero(active[:, k])
+        if not len(on):
+            continue
+        W = np.ascontiguousarray(models[on, k][:, batch.tasks].transpose(1, 2, 0))
         s = np.ascontiguousarray(matmul(X, W).transpose(2, 0, 1))
         values, derivatives = LOSSES[loss].value_and_derivative(s, batch.y)
-        blocks[:, :, k, 0] = total(batch.shares(np.where(kept, values, 0.0)), 2).T
-        blocks[:, :, k, 1] = total(batch.shares(np.where(kept, 0.0, values)), 2).T
+        blocks[:, on, k, 0] = total(batch.shares(np.where(kept, values, 0.0)), 2).T
+        blocks[:, on, k, 1] = total(batch.shares(np.where(kept, 0.0, values)), 2).T
         shares = batch.shares(np.where(kept, derivatives, 0.0))
-        blocks[:, :, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
-        for p in range(wire.paths):
+        blocks[:, on, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
+        for i_on, p in enumerate(on):
             curvatures = LOSSES[loss].second_derivative(
-                s[p], batch.y, derivatives[p], sharp=bool(sharp[p, k])
+                s[i_on], batch.y, derivatives[i_on], sharp=bool(sharp[p, k])
             )
             weighted = X * batch.shares(np.where(kept, curvatures, 0.0))[:, :, None]
             blocks[:, p, k, 2 + d :] = matmul(columns, weighted)[:, i, j]

@@ -106,7 +106,7 @@ class Descent:
         """
         share = np.zeros(len(here)) if rest is None else rest
         following, better = here.copy(), np.zeros(len(here), np.bool_)
-        go = np.flatnonzero(~(self.near(share) & (here == self.best).all(axis=(1, 2))))
+        go = np.flatnonzero(~self.rests(here, share))
         penalties, value = np.zeros(len(here)), np.full(len(here), np.inf)
         penalties[go] = self.coupling.penalties(here[go, :, : self.coupled])
         value[go] = total(losses[go], 1) + penalties[go]
@@ -127,6 +127,11 @@ class Descent:
         if len(on):
             following[on] = self._solved(on, H[on], share[on], penalties[on])
         return following, better
+
+    def rests(self, here: Floats, rest: Floats) -> NDArray[np.bool_]:
+        """Which data sets (K,) `step` leaves `here`, whatever is told of them."""
+        rests: NDArray[np.bool_] = self.near(rest) & (here == self.best).all(axis=(1, 2))
+        return rests
 
     def near(self, share: float | Floats) -> NDArray[np.bool_]:
         """Whether (K,) the last step promised at most this share of the objective, or that is low enough."""

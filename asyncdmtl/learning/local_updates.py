@@ -46,7 +46,7 @@ class LocalUpdates:
         Indices of the stored partitions, ascending.
     differences : Differences or None
         None if updates are not compressed.
-    candidates : float64 array, bool array
+    candidates : float64 array, two bool arrays
         Models of all candidates where the run chooses, see `candidates.describe_candidates`.
     comparison : Comparison or None
         Models to compare with, if there are any.
@@ -66,7 +66,8 @@ class LocalUpdates:
             _check_declared(problem, n, partition)
         self.own = tuple(sorted(partitions))
         self.sharp, self.fixes = False, True
-        self.candidates: tuple[Floats, NDArray[np.bool_]] = np.zeros((0, 0, 0, 0)), np.zeros((0, 0), np.bool_)
+        none = np.zeros((0, 0), np.bool_)
+        self.candidates = np.zeros((0, 0, 0, 0)), none, none
         self.comparison: Comparison | None = None
         self._dealt: dict[int, Indices] = {}
         self._problem = problem

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.blas import chosen
 from asyncdmtl.arithmetic.sums import norm, total
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
@@ -146,7 +147,7 @@ class NewtonTrainer(Trainer):
         """A digest of everything that a step depends on."""
         problem = self.problem
         h = hashlib.blake2b(digest_size=32, usedforsecurity=False)
-        known = problem.settings.as_dict(), problem.tasks, problem.features, problem.step_lengths
+        known = problem.settings.as_dict(), problem.tasks, problem.features, problem.step_lengths, chosen()
         h.update(repr((known, type(self).__name__, problem.update, problem.coupling.strength)).encode())
         h.update(
             repr((problem.partitions_of, problem.weights.tolist(), sorted(problem.fixed.items()))).encode()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic.blas import by_blas
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.curvature import SecondOrderWire
@@ -30,6 +31,7 @@ _TOLERANCE = 1e-4
 _NEWTON_ROUNDS = 60
 
 
+@by_blas()
 def select_strength(
     partitions: Sequence[Partition],
     settings: Settings,
@@ -42,8 +44,8 @@ def select_strength(
 
     Rows of a partition are assigned to folds at random (by the seed), with its two classes spread evenly. A
     fold never holds out all rows of a task. Where a run across sites could choose λ
-    (`updates.chooses_across`), this is what it would choose: from statistics, or by Newton's steps of all
-    candidates, which have a path of `candidates.STRENGTHS`. For other losses than the squared one that is so
+    (`updates.chooses_across`), this is what it would choose, to rounding: from statistics, or by Newton's
+    steps of all candidates, which have a path of `candidates.STRENGTHS`. Products are computed by BLAS here. For other losses than the squared one that is so
     only without `strengths`. Otherwise every fit ends within 1e-4 of the minimum of the objective, or after
     `settings.rounds`.
 
