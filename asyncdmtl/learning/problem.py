@@ -56,7 +56,7 @@ SIZES, LOCAL_MODELS = "sizes", "local models"
 SEPARATED = 1e-3
 
 NOTHING = 1e-3
-"""The least objective counts as 0 once the objective is below this share of the tolerance of the first one."""
+"""The least objective counts as 0 once the objective is below this share of the tolerance of the first."""
 
 # A partition's gradient that is so many times steeper than the median of all is left to a robust aggregate,
 # which leaves it out; steps are not shortened for it.
@@ -233,10 +233,11 @@ class Problem:
     def converged(self, objective: float, residual: float) -> bool:
         """Whether a run may end at this objective, after a step that left this `Trainer.residual`.
 
-        It is asked in every round. If the problem `minimises`, the objective is then estimated to be within `tolerance` of its minimum,
-        relatively; otherwise the models are that near to a fixed point of the rounds. Where rows are fitted
-        exactly, the least is 0, and no distance is a small share of it: a run that does not choose ends, too,
-        once the objective is less than a thousandth of `tolerance` of the largest before.
+        It is asked in every round. If the problem `minimises`, the objective is then estimated to be within
+        `tolerance` of its minimum, relatively; otherwise the models are that near to a fixed point of the
+        rounds. Where rows are fitted exactly, the least is 0, and no distance is a small share of it: a run
+        that does not choose ends, too, once the objective is less than a thousandth of `tolerance` of the
+        largest before.
         """
         tolerance = self.settings.tolerance
         if not tolerance:

@@ -45,9 +45,9 @@ def select_strength(
     Rows of a partition are assigned to folds at random (by the seed), with its two classes spread evenly. A
     fold never holds out all rows of a task. Where a run across sites could choose λ
     (`updates.chooses_across`), this is what it would choose, to rounding: from statistics, or by Newton's
-    steps of all candidates, which have a path of `candidates.STRENGTHS`. Products are computed by BLAS here. For other losses than the squared one that is so
-    only without `strengths`. Otherwise every fit ends within 1e-4 of the minimum of the objective, or after
-    `settings.rounds`.
+    steps of all candidates, which have a path of `candidates.STRENGTHS`. Products are computed by BLAS here.
+    For other losses than the squared one that is so only without `strengths`. Otherwise every fit ends within
+    1e-4 of the minimum of the objective, or after `settings.rounds`.
 
     Parameters
     ----------
