@@ -1,4 +1,4 @@
-"""Products and inverses by BLAS and LAPACK, for computations whose last bits no other process needs.
+"""Products and inverses by BLAS and LAPACK, and functions of NumPy, where no other process needs the bits.
 
 They take a tenth of the time of those with the same bits on all machines.
 """
@@ -21,7 +21,7 @@ _CHOSEN = _Chosen()
 
 @contextmanager
 def by_blas() -> Iterator[None]:
-    """Compute products and inverses of this thread by BLAS and LAPACK in a `with` block."""
+    """Compute products, inverses and functions of this thread by libraries in a `with` block."""
     before, _CHOSEN.value = _CHOSEN.value, True
     try:
         yield

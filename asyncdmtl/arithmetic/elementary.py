@@ -8,9 +8,13 @@ All functions take and return float64 arrays of any shape; NaN gives NaN, and no
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic import blas
 from asyncdmtl.arrays import Floats
 
 # ln 2 in two parts, from fdlibm. The first part ends in 32 zero bits, so that multiplying it by an exponent
@@ -37,6 +41,21 @@ _FRACTION_BITS, _BIAS, _FRACTION = 52, 1023, (1 << 52) - 1
 _SQRT2 = 1.4142135623730951
 
 
+def _or_of_numpy(own: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """The function of this module, and NumPy's of the same name in blocks of `blas.by_blas`."""
+    of_numpy = getattr(np, own.__name__)
+
+    @wraps(own)
+    def either(x: Floats) -> Floats:
+        if not blas.chosen():
+            return own(x)
+        with np.errstate(all="ignore"):
+            return np.asarray(of_numpy(x))
+
+    return either
+
+
+@_or_of_numpy
 def exp(x: Floats) -> Floats:
     """`eˣ`, infinite above 709.78 and 0 below −745.13."""
     k, r = _reduced(x)
@@ -44,6 +63,7 @@ def exp(x: Floats) -> Floats:
     return _with_ends(result, x, 0.0)
 
 
+@_or_of_numpy
 def expm1(x: Floats) -> Floats:
     """`eˣ − 1`, accurate to all digits near 0."""
     k, r = _reduced(x)
@@ -55,6 +75,7 @@ def expm1(x: Floats) -> Floats:
     return _with_ends(np.where(k == 0, small, result), x, -1.0)
 
 
+@_or_of_numpy
 def log(x: Floats) -> Floats:
     """`ln x`; −∞ at 0 and NaN below."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
@@ -74,6 +95,7 @@ def log(x: Floats) -> Floats:
         return np.where(x >= 0.0, result, np.nan)
 
 
+@_or_of_numpy
 def log1p(x: Floats) -> Floats:
     """`ln(1 + x)`, accurate to all digits near 0; −∞ at −1 and NaN below."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):

@@ -5,6 +5,7 @@ import pytest
 
 from asyncdmtl.arithmetic import blas
 from asyncdmtl.arithmetic.blas import by_blas
+from asyncdmtl.arithmetic.elementary import exp, expm1, log, log1p, softplus
 from asyncdmtl.arithmetic.products import Factor, matmul
 from asyncdmtl.arithmetic.solving import inverse
 from asyncdmtl.errors import UsageError
@@ -44,6 +45,18 @@ def test_products_and_inverses_are_the_same_to_rounding() -> None:
                                expected / units[..., None] / units[..., None, :], atol=1e-9)  # fmt: skip
     np.testing.assert_array_equal(inverted, np.swapaxes(inverted, -1, -2))
     np.testing.assert_array_equal(factor.of([0]).times(B[:1, None]), S[:1] @ B[:1, None])
+
+
+def test_functions_are_those_of_numpy() -> None:
+    x = np.linspace(-3.0, 3.0, 601)
+    for function, of_numpy in ((exp, np.exp), (expm1, np.expm1), (log, np.log), (log1p, np.log1p)):
+        with by_blas():
+            found = function(x)
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(found, of_numpy(x))
+        np.testing.assert_allclose(found, function(x), rtol=1e-14)
+    with by_blas():
+        np.testing.assert_allclose(softplus(x), np.logaddexp(0.0, x), rtol=1e-14)
 
 
 def test_matrices_without_an_inverse_are_refused_in_the_same_way() -> None:
