@@ -15,7 +15,6 @@ from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.solving import solve
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Vectors
-from asyncdmtl.errors import DataError
 from asyncdmtl.learning.aggregation import AGGREGATES, COLUMNWISE, mean_of_sums, weighted_sum
 from asyncdmtl.learning.candidates import CandidatesWire, descent_numbers
 from asyncdmtl.learning.compression import Wire
@@ -27,7 +26,7 @@ from asyncdmtl.learning.outcome import outcome_numbers
 from asyncdmtl.learning.secants import pairs_kept
 from asyncdmtl.learning.settings import AUTO, Choice, Settings
 from asyncdmtl.learning.statistics import StatisticsWire, pool
-from asyncdmtl.learning.tasks import PartitionInfo
+from asyncdmtl.learning.tasks import PartitionInfo, check_infos
 from asyncdmtl.learning.updates import (
     Forecast,
     candidate_intercepts,
@@ -123,7 +122,7 @@ class Problem:
     """
 
     def __init__(self, settings: Settings, infos: Sequence[PartitionInfo]) -> None:
-        _check_infos(infos)
+        check_infos(infos)
         self.settings = settings
         self.infos = tuple(infos)
         self.tasks = tuple(sorted({info.task for info in infos}, key=natural_key))
@@ -433,29 +432,3 @@ def _by_span(
 ) -> dict[Span, NDArray[Any]]:
     """Vectors by the partitions that they stand for; by default one each."""
     return dict(zip(spans or Span(0, len(updates)).singles, updates, strict=True))
-
-
-def _check_infos(infos: Sequence[PartitionInfo]) -> None:
-    if not infos:
-        raise DataError("partitions", "must be at least one", [])
-    ids = [info.id for info in infos]
-    if len(set(ids)) != len(ids):
-        raise DataError(
-            "partitions", "must be declared once each; twice", sorted({i for i in ids if ids.count(i) > 1})
-        )
-    for info in infos:
-        what = f"partition {info.id!r}"
-        if info.rows < 1 or info.features < 1:
-            raise DataError(
-                what, "needs at least one row and one feature, as shape", (info.rows, info.features)
-            )
-        if not 0.0 < info.weight < math.inf:
-            raise DataError(f"weight of {what}", "must be a finite number, more than 0", info.weight)
-        if not 0.0 <= info.smoothness < math.inf:
-            raise DataError(f"smoothness of {what}", "must be a finite number, at least 0", info.smoothness)
-        if info.features != infos[0].features:
-            raise DataError(
-                f"features of {what}",
-                f"must be as many as in {ids[0]!r} ({infos[0].features})",
-                info.features,
-            )

@@ -372,3 +372,30 @@ def _as_floats(values: ArrayLike, what: str) -> Floats:
     if not np.isfinite(array).all():
         raise DataError(what, "must be finite", float(array[~np.isfinite(array)][0]))
     return array
+
+
+def check_infos(infos: Sequence[PartitionInfo]) -> None:
+    """DataError unless partitions are declared once each, well-formed, and have the same features."""
+    if not infos:
+        raise DataError("partitions", "must be at least one", [])
+    ids = [info.id for info in infos]
+    if len(set(ids)) != len(ids):
+        raise DataError(
+            "partitions", "must be declared once each; twice", sorted({i for i in ids if ids.count(i) > 1})
+        )
+    for info in infos:
+        what = f"partition {info.id!r}"
+        if info.rows < 1 or info.features < 1:
+            raise DataError(
+                what, "needs at least one row and one feature, as shape", (info.rows, info.features)
+            )
+        if not 0.0 < info.weight < math.inf:
+            raise DataError(f"weight of {what}", "must be a finite number, more than 0", info.weight)
+        if not 0.0 <= info.smoothness < math.inf:
+            raise DataError(f"smoothness of {what}", "must be a finite number, at least 0", info.smoothness)
+        if info.features != infos[0].features:
+            raise DataError(
+                f"features of {what}",
+                f"must be as many as in {ids[0]!r} ({infos[0].features})",
+                info.features,
+            )
