@@ -32,7 +32,7 @@ PAGE = DOCS / "protocol.md"
 OF_BODY = ("parts", "body")
 
 # The last fields of some messages, which are left out where they are empty.
-LEFT_OUT = ("absent",)
+LEFT_OUT = ("absent", "timing")
 
 
 def words(name: str) -> str:

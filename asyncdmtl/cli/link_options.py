@@ -11,6 +11,7 @@ import click
 
 from asyncdmtl.cli.command import together
 from asyncdmtl.errors import PlacementError
+from asyncdmtl.learning.settings import AUTO
 from asyncdmtl.plan.links import Links, read_links
 from asyncdmtl.plan.validation import rational
 
@@ -33,9 +34,10 @@ link_options = together(
         "--speeds",
         "speeds_file",
         type=click.Path(path_type=Path),
-        metavar="FILE",
+        metavar="FILE|auto",
         help="TOML or JSON file, such as a placement file, with a table speeds: the Mbit/s of each worker's "
-        "link towards the server. The rows of a relay are dealt out so that the uplink is the shortest.",
+        "link towards the server. The rows of a relay are dealt out so that the uplink is the shortest. "
+        "auto: the server measures the speeds, and plans again where that saves time.",
     ),
     click.option(
         "--prices",
@@ -67,7 +69,9 @@ def make_links(given: Mapping[str, Any]) -> Links:
     UsageError
         Prices and speeds are given.
     """
-    return Links(_table(given, "prices"), _table(given, "speeds"), given["max_overhead"])
+    learned = given["speeds_file"] is not None and str(given["speeds_file"]) == AUTO
+    speeds = {} if learned else _table(given, "speeds")
+    return Links(_table(given, "prices"), speeds, given["max_overhead"], learned)
 
 
 def _table(given: Mapping[str, Any], table: str) -> Mapping[str, Fraction]:

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, RemoteProtocolError
 from asyncdmtl.net.addresses import format_address
-from asyncdmtl.net.kernel import KernelCount, kernel_count
+from asyncdmtl.net.kernel import KernelCount, delivery_rate, kernel_count
 from asyncdmtl.net.large_heads import read_large
 from asyncdmtl.net.tls import TLSChannel, tls_error
 from asyncdmtl.net.tls_pump import PlaintextError, TLSPump
@@ -214,6 +214,14 @@ class Link(asyncio.BufferedProtocol):
             if socket is not None and socket.fileno() >= 0:
                 self._counted = kernel_count(socket) or self._counted
         return self._counted
+
+    @property
+    def delivery_rate(self) -> float:
+        """As `kernel.delivery_rate`."""
+        socket = (
+            self._transport.get_extra_info("socket") if self._transport is not None and self.open else None
+        )
+        return 0.0 if socket is None or socket.fileno() < 0 else delivery_rate(socket)
 
     def hang_up(self, *, linger: bool) -> None:
         """End the connection: at once, or with `linger` after the peer has read the last message.

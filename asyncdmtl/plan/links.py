@@ -28,19 +28,22 @@ class Links:
         The speed of the worker's link towards the server, in Mbit/s. Plans have the shortest uplink.
     max_overhead : Fraction
         The share by which the uplink's load, cost or time may exceed the minimum, for fewer packets.
+    learned : bool
+        Whether the speeds are those that the server measures; there are none before it has.
     """
 
     prices: Mapping[str, Fraction] = field(default_factory=dict)
     speeds: Mapping[str, Fraction] = field(default_factory=dict)
     max_overhead: Fraction = Fraction(0)
+    learned: bool = False
 
     def __post_init__(self) -> None:
-        if self.prices and self.speeds:
+        if self.prices and (self.speeds or self.learned):
             raise UsageError("--prices", "cannot be given with --speeds", sorted(self.prices))
 
     def check(self, strategy: str) -> None:
         """UsageError if plans of this strategy cannot minimise what the tables ask for."""
-        if self.speeds and strategy not in ("auto", "relay"):
+        if (self.speeds or self.learned) and strategy not in ("auto", "relay"):
             raise UsageError("--speeds", "are for --strategy relay or auto", strategy)
         if self.prices and strategy == "linear":
             raise UsageError("--prices", "are for strategies that code bytes", strategy)

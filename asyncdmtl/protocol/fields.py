@@ -119,3 +119,21 @@ def absent(values: Sequence[Any], count: int) -> tuple[Sequence[Any], tuple[int,
     if not workers or list(workers) != sorted(set(workers)):
         raise RemoteProtocolError("absent workers must be some ascending numbers")
     return values[:count], workers
+
+
+def timing(values: Sequence[Any], count: int) -> tuple[Sequence[Any], tuple[float, ...]]:
+    """The other fields, which should be `count`, and the seconds and the speed that may follow."""
+    if len(values) != count + 1:
+        return values, ()
+    seconds, speed = exactly(sequence(values[count], "timing"), 2, "timing")
+    return values[:count], (finite(seconds, "seconds", 0.0), finite(speed, "speed", 0.0))
+
+
+def short(value: float) -> float | int:
+    """A float as it is sent: 0.0 as the integer 0, which takes one byte."""
+    return value if value or math.copysign(1.0, value) < 0.0 else 0
+
+
+def long(value: Any, field: str) -> float:
+    """A float that `short` made short."""
+    return 0.0 if type(value) is int and value == 0 else real(value, field)

@@ -51,3 +51,22 @@ def link_words(links: Mapping[str, Any]) -> str:
         f"By the speeds of the links, the uplink takes {links['planned']:.3g} s a round; no rates take less "
         f"than {links['bound']:.3g} s.{measured}"
     )
+
+
+def speed_words(speeds: Mapping[str, Mapping[str, float]]) -> str:
+    """A sentence about the measured speeds of workers and links."""
+    each = (
+        f"{worker} computes {speed['computing']:.3g} s, link {speed['up']:.3g} up, {speed['down']:.3g} down"
+        for worker, speed in speeds.items()
+    )
+    return f"Measured in a round, links in Mbit/s: {'; '.join(each)}."
+
+
+def late_words(late: Mapping[str, Mapping[str, int]], rounds: int) -> str:
+    """A sentence about the workers for which some of the rounds did not wait."""
+    each = (
+        f"{worker} in {told['rounds']} of {rounds} ({told['ignored_bytes']} bytes came too late"
+        + (f", caught up by a state {told['states']} times)" if told["states"] else ")")
+        for worker, told in late.items()
+    )
+    return f"Rounds went on without late workers: {'; '.join(each)}."

@@ -28,6 +28,7 @@ from asyncdmtl.report.json_output import finite
 from asyncdmtl.report.link_report import report_links
 from asyncdmtl.report.multicast_report import report_multicast, wire_load
 from asyncdmtl.report.peers_report import report_peers
+from asyncdmtl.server.events import speeds_as_json
 from asyncdmtl.server.records import PEER_ROWS, RunRecord
 
 Report = dict[str, Any]
@@ -82,6 +83,8 @@ def report_run(record: RunRecord) -> Report:
         "peers": report_peers(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
         "links": report_links(record),
+        "speeds": speeds_as_json(record.speeds),
+        "late": {worker: asdict(late) for worker, late in record.late.items()},
         "certificate": _certificate(plan),
         "job_certificate": _job_certificate(plan),
         "aggregated": _aggregated(record),

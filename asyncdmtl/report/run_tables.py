@@ -14,7 +14,7 @@ from asyncdmtl.learning.problem import NOTHING
 from asyncdmtl.learning.settings import POOLED, SINGLE_TASK, Settings
 from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
-from asyncdmtl.report.link_report import link_words
+from asyncdmtl.report.link_report import late_words, link_words, speed_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.peers_report import peers_words
 from asyncdmtl.report.run_report import Report
@@ -283,6 +283,10 @@ def _traffic_words(report: Report) -> str:
         lines.append(peers_words(report["peers"]))
     if report.get("links"):
         lines.append(link_words(report["links"]))
+    if report.get("speeds"):
+        lines.append(speed_words(report["speeds"]))
+    if report.get("late"):
+        lines.append(late_words(report["late"], len(report["rounds"])))
     lines.append(_by_strategy(report))
     for incident in report["incidents"]:
         lines.append(f"Round {incident['round']}: worker {incident['worker']}: {incident['reason']}")

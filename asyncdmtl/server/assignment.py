@@ -120,7 +120,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     # After the end no rows are sent.
     hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
     name = served_strategy(progress.strategy, {name: what for name, (_, what) in declared.items()})
-    if name == "auto" and (progress.links.speeds or any(member.exchanges for member in members)):
+    timed = progress.links.speeds or progress.links.learned
+    if name == "auto" and (timed or any(member.exchanges for member in members)):
         # The time of the uplink is what counts, and only `relay` shortens it; or workers exchange rows.
         name = "relay"
     if name == "auto":

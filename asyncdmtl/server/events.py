@@ -7,7 +7,7 @@ its attributes under their own names. One more event is the `RoundRecord` of eac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -209,6 +209,47 @@ class IncidentNoted(ServerEvent):
     worker: str
     kind: str
     reason: str
+
+
+@dataclass(frozen=True)
+class MeasuredSpeed:
+    """The speed of a worker and of its link.
+
+    Attributes
+    ----------
+    computing : float
+        Seconds that it computes in a round.
+    up, down : float
+        Mbit/s of payload that its link carries to the server and from it; 0 where the kernel does not tell.
+    """
+
+    computing: float
+    up: float
+    down: float
+
+
+@dataclass(frozen=True)
+class SpeedsMeasured(ServerEvent):
+    """The speeds of workers and links by the last rounds, with `--speeds auto`.
+
+    Attributes
+    ----------
+    round : int
+    workers : mapping of worker to MeasuredSpeed
+    """
+
+    name = "speeds"
+    round: int
+    workers: Mapping[str, MeasuredSpeed]
+
+    def as_json(self) -> dict[str, Any]:
+        """The event in plain JSON types."""
+        return {"event": self.name, "round": self.round, "workers": speeds_as_json(self.workers)}
+
+
+def speeds_as_json(speeds: Mapping[str, MeasuredSpeed]) -> dict[str, Any]:
+    """Speeds of workers in plain JSON types."""
+    return {worker: asdict(speed) for worker, speed in speeds.items()}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ late has come meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.lateness import Lateness, LateUpload
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import OPTION, Peers, ReplanError
-from asyncdmtl.server.row_collection import RowCollection, unpacked
+from asyncdmtl.server.row_collection import NoteUplink, RowCollection, unpacked
 
 
 class FirstRows(RowCollection):
@@ -41,7 +41,7 @@ class FirstRows(RowCollection):
         peers: Peers,
         assignment: Assignment,
         number: int,
-        note_uplink: Callable[[str, float], None],
+        note_uplink: NoteUplink,
         lateness: Lateness,
     ) -> None:
         super().__init__(peers, assignment, number, note_uplink)

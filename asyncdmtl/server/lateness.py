@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
+from asyncdmtl.server.records import LateRecord
 
 # The most rounds whose rows wait for a late worker: the server keeps them in memory until they are sent. A
 # worker that stops for two seconds works off the rounds of 0.25 s that it missed.
@@ -65,6 +67,13 @@ class Lateness:
         self._heard_at: dict[Member, float] = {}
         self._unsent: dict[Member, int] = {}
         self._past: dict[int, list[Upload | None]] = {}
+
+    def records(self) -> dict[str, LateRecord]:
+        """The lateness of each worker for which some round did not wait."""
+        return {
+            worker: LateRecord(rounds, self.ignored_bytes[worker], self.handed_over[worker])
+            for worker, rounds in sorted(self.late_rounds.items(), key=lambda item: natural_key(item[0]))
+        }
 
     def begin(self, assignment: Assignment, number: int, now: float) -> None:
         """Begin an assignment with its first round: no member lags."""

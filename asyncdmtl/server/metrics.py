@@ -22,6 +22,7 @@ from asyncdmtl.server.events import (
     Refused,
     Resumed,
     ServerEvent,
+    SpeedsMeasured,
     Waiting,
 )
 from asyncdmtl.server.records import RoundRecord
@@ -87,6 +88,14 @@ class Metrics:
         self._checkpointed = gauge("checkpoint_round", "Rounds done at the last checkpoint.")
         self._incidents = counter("incidents", "What went wrong and was made good, by kind.", "kind")
         self._by_worker = counter("worker_incidents", "Incidents of which a worker was at fault.", "worker")
+        self._computing = Gauge(
+            "asyncdmtl_worker_computing_seconds", "Seconds that a worker computes in a round.", ["worker"],
+            registry=registry,
+        )  # fmt: skip
+        self._links = Gauge(
+            "asyncdmtl_link_mbits_per_second", "Payload that a worker's link carries.",
+            ["worker", "direction"], registry=registry,
+        )  # fmt: skip
         registry.register(_Traffic(ledger))
         registry.register(_Presence(self))
         ProcessCollector(registry=registry)
@@ -99,6 +108,7 @@ class Metrics:
             Waiting: self._on_waiting,
             Checkpointed: self._on_checkpointed,
             RoundRecord: self._on_round,
+            SpeedsMeasured: self._on_speeds,
             IncidentNoted: self._on_incident,
             Refused: lambda event: self._refused.inc(),
             LockedOut: lambda event: self._lockouts.inc(),
@@ -135,6 +145,12 @@ class Metrics:
 
     def _on_resumed(self, event: Resumed) -> None:
         self.round = event.round
+
+    def _on_speeds(self, event: SpeedsMeasured) -> None:
+        for worker, speed in event.workers.items():
+            self._computing.labels(worker).set(speed.computing)
+            self._links.labels(worker, "up").set(speed.up)
+            self._links.labels(worker, "down").set(speed.down)
 
     def _on_waiting(self, event: Waiting) -> None:
         self.phase = "waiting"

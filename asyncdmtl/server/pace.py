@@ -30,22 +30,21 @@ class Pace:
 
     Attributes
     ----------
-    round_seconds : float
-        The time of the last round.
+    round_seconds, plan_seconds : float
+        The times of the last round and of the last plan.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.round_seconds = 0.0
+        self.round_seconds = self.plan_seconds = 0.0
         self._clock = clock
         self._count = 0.0
         self._counted = clock()
-        self._plan_seconds = 0.0
 
     def note_plan(self, seconds: float) -> None:
         """Note that a plan was made and handed out in so many seconds."""
         self._settle()
         self._count += 1.0
-        self._plan_seconds = seconds
+        self.plan_seconds = seconds
 
     def due(self) -> float:
         """The time from which a worker that joins now takes part."""
@@ -55,7 +54,7 @@ class Pace:
     @property
     def _interval(self) -> float:
         """Seconds in which the count falls by one."""
-        return SECONDS_PER_SECOND * (self._plan_seconds + self.round_seconds)
+        return SECONDS_PER_SECOND * (self.plan_seconds + self.round_seconds)
 
     def _settle(self) -> None:
         """Let the count fall for the time since it was last changed."""

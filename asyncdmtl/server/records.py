@@ -23,7 +23,7 @@ from asyncdmtl.plan.parameters import CHOICES, TOLERANT
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.plan.validation import whole_number
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.server.events import ServerEvent
+from asyncdmtl.server.events import MeasuredSpeed, ServerEvent
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,25 @@ class PeersRecord:
     links: Mapping[tuple[str, str], tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class LateRecord:
+    """The lateness of a worker in a run.
+
+    Attributes
+    ----------
+    rounds : int
+        Rounds that went on without its rows.
+    ignored_bytes : int
+        Bytes of its rows that came too late to be used.
+    states : int
+        The number of times that it was given the state of another worker to catch up.
+    """
+
+    rounds: int
+    ignored_bytes: int
+    states: int
+
+
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """The record of a finished run.
@@ -258,7 +277,8 @@ class RunRecord:
     those of the run, with the coupling and the λ that were chosen in it. `outcome` is the outcome of a
     training that ended with a solution, else None. `tests` has the sums that holders told of
     the rows of each partition that they kept for tests. `critical_strength` is the λ from which on all
-    coefficients are 0, if they are.
+    coefficients are 0, if they are. `speeds` are those of workers and links, if they were measured, and
+    `late` tells of the workers for which some round did not wait.
     """
 
     run: str
@@ -281,3 +301,5 @@ class RunRecord:
     critical_strength: float | None = None
     tests: Mapping[str, MetricSums] = field(default_factory=dict)
     peers: PeersRecord | None = None
+    speeds: Mapping[str, MeasuredSpeed] = field(default_factory=dict)
+    late: Mapping[str, LateRecord] = field(default_factory=dict)

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
@@ -22,8 +23,10 @@ from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.conclusion import conclude
 from asyncdmtl.server.ending import Ending
+from asyncdmtl.server.events import MeasuredSpeed, SpeedsMeasured
 from asyncdmtl.server.faults import Faults
 from asyncdmtl.server.lateness import Lateness
+from asyncdmtl.server.link_speeds import ROUNDS_MEASURED
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peer_rows import PeerRowsServer
@@ -107,7 +110,8 @@ class Rounds:
             try:
                 while not progress.over and not self._peers.membership.newcomers():
                     await self._round(assignment)
-                    if any(member.gone for member in assignment.members):
+                    gone = any(member.gone for member in assignment.members)
+                    if gone or self._learns_speeds(assignment):
                         break
                 # A new plan must reach workers after they have all rows of this round, as it does over TCP.
                 await self._transfer.settle(self._options.round_timeout)
@@ -120,6 +124,29 @@ class Rounds:
             finally:
                 await self._transfer.stop_multicast()
                 self._leave_behind()
+
+    def _learns_speeds(self, assignment: Assignment) -> bool:
+        """Whether measured speeds are to be planned for from now on, because that saves time."""
+        progress, speeds, pace = self._progress, self._transfer.speeds, self._peers.membership.pace
+        if not progress.links.learned or progress.over or progress.round % ROUNDS_MEASURED:
+            return False
+        progress.emit(SpeedsMeasured(progress.round, speeds.measured()))
+        left = progress.problem.rounds - progress.round
+        found = speeds.better(assignment.plan, assignment.side.vector_bytes, left, pace.plan_seconds)
+        if found is None:
+            return False
+        progress.links = replace(progress.links, speeds=found)
+        told = ", ".join(f"{worker} {float(speed):g}" for worker, speed in found.items())
+        log.info(
+            "run %s round %d: a new plan follows the speeds of the links, in Mbit/s: %s",
+            progress.run, progress.round, told, extra={"run": progress.run, "round": progress.round},
+        )  # fmt: skip
+        return True
+
+    @property
+    def measured_speeds(self) -> Mapping[str, MeasuredSpeed]:
+        """As `LinkSpeeds.measured`."""
+        return self._transfer.speeds.measured()
 
     def _leave_behind(self) -> None:
         """Let the next plan give the state of the training to late workers that lack rounds."""

@@ -16,6 +16,8 @@ from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers
 
+NoteUplink = Callable[[Member, Uplink, float], None]
+
 
 class RowCollection:
     """Collects the rows of one round from all members.
@@ -27,12 +29,10 @@ class RowCollection:
     number : int
         The round.
     note_uplink : callable
-        Called with a worker's name and the seconds from the beginning of the round to its uplink.
+        Called with a member, its uplink, and the seconds from the beginning of the round to it.
     """
 
-    def __init__(
-        self, peers: Peers, assignment: Assignment, number: int, note_uplink: Callable[[str, float], None]
-    ) -> None:
+    def __init__(self, peers: Peers, assignment: Assignment, number: int, note_uplink: NoteUplink) -> None:
         self.peers = peers
         self.assignment = assignment
         self.number = number
@@ -73,7 +73,7 @@ class RowCollection:
     def upload_of(self, k: int, uplink: Uplink) -> Upload:
         """The upload in a message of member `k` for this round."""
         member = self.assignment.members[k]
-        self._note_uplink(member.name, asyncio.get_running_loop().time() - self._began)
+        self._note_uplink(member, uplink, asyncio.get_running_loop().time() - self._began)
         self._check_place(member, uplink)
         rows = self._shaped(k, 0, uplink.body)
         upload = unpacked(uplink, (rows,), rows.nbytes + uplink.rest)

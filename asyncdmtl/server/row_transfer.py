@@ -18,11 +18,12 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import DisagreementError, RemoteProtocolError
 from asyncdmtl.exchange.sides import ServerSide, Upload, absentees, arrived
 from asyncdmtl.net.event_loop import AdaptiveExecutor
-from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows
+from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.first_rows import FirstRows
 from asyncdmtl.server.lateness import Lateness, LateUpload
+from asyncdmtl.server.link_speeds import LinkSpeeds
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peers import Peers, ReplanError
@@ -47,6 +48,8 @@ class RowTransfer:
     ----------
     uplink_seconds : dict of worker to float
         Seconds from the beginning of a round until the worker's uplink begins: a moving average.
+    speeds : LinkSpeeds
+        The speeds of members and links, if they are measured.
     lateness : Lateness
         The members that are late, under plans that tolerate silent workers.
     """
@@ -59,6 +62,7 @@ class RowTransfer:
         self.multicast = multicast
         self.uplink_seconds: dict[str, float] = {}
         self.lateness = Lateness()
+        self.speeds = LinkSpeeds()
         # The last assignment whose plan tolerates silent workers.
         self._tolerant: Assignment | None = None
         # The first round that each worker has made. Those that have taken part for longest win ties.
@@ -102,8 +106,12 @@ class RowTransfer:
             self.lateness.begin(assignment, number, asyncio.get_running_loop().time())
         return FirstRows(self.peers, assignment, number, self.note_uplink, self.lateness)
 
-    def note_uplink(self, worker: str, seconds: float) -> None:
-        """Note that the uplink of a worker began so many seconds after its round."""
+    def note_uplink(self, member: Member, uplink: Uplink, seconds: float) -> None:
+        """Note that the uplink of a member began so many seconds after its round."""
+        worker = member.name
+        if uplink.timing:
+            computing, up = uplink.timing
+            self.speeds.note(worker, computing, up, member.connection.link.delivery_rate)
         before = self.uplink_seconds.get(worker, seconds)
         self.uplink_seconds[worker] = before + NEW_SHARE * (seconds - before)
 

@@ -225,9 +225,8 @@ class Server:
         options, membership = self._options, self._membership
         problem = Problem(options.settings, [membership.infos[part.id] for part in declared])
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
-        progress = TrainingProgress(
-            self._run, problem, strategy, self._emit, links=options.links, silent=options.silent
-        )
+        progress = TrainingProgress(self._run, problem, strategy, self._emit)
+        progress.links, progress.silent = options.links, options.silent
         if checkpoint is not None:
             progress.resume(checkpoint)
         peers = Peers(membership, progress, options.round_timeout)
@@ -270,6 +269,8 @@ class Server:
             critical_strength=progress.critical_strength,
             tests=progress.tests,
             peers=self._downlinks.peers_record(assignment),
+            speeds={} if self._rounds is None else self._rounds.measured_speeds,
+            late=self.lateness.records(),
         )
 
     async def _wait_for_rows(self, declared: Sequence[Declaration]) -> None:

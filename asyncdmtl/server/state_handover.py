@@ -162,6 +162,8 @@ class StateHandover:
                 peers=assignment.peers_of(member),
                 shared=bool(assignment.exchanging),
                 carried=assignment.carried,
+                measured=progress.links.learned,
+                paced=not progress.links.speeds,
             )
         await self._peers.send_all(messages)
 

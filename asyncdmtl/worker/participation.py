@@ -85,7 +85,7 @@ class Participation:
         self._reconnection = reconnection
         self._observer = observer
         self._round_limit = options.round_timeout, "--round-timeout"
-        self._plan, self._tolerant = -1, False
+        self._plan, self._tolerant, self._measured, self._paced = -1, False, False, True
         self._multicast: MulticastClient | None = None
         self._exchange: PeerExchange | None = None
         self._uplink = UplinkSender(options.round_timeout)
@@ -159,7 +159,7 @@ class Participation:
     async def _follow(self, assign: Assign) -> None:
         """Follow a plan, with the state of the training that the server orders."""
         state, connection, self._plan = self._state, self._connection, assign.plan
-        self._tolerant = assign.tolerant
+        self._tolerant, self._measured, self._paced = assign.tolerant, assign.measured, assign.paced
         await self._uplink.stop()
         _, settings = self._partitions.encoded_with
         async with self._options.place.turn():
@@ -187,8 +187,11 @@ class Participation:
         """
         state, connection, round_ = self._state, self._connection, self._state.round
         self._observer.before_compute(round_)
+        clock = asyncio.get_running_loop().time
         async with self._options.place.turn():
+            began = clock()
             upload = await self._computing.do(state.side.compute)
+        timing = (clock() - began, self._connection.link.delivery_rate) if self._measured else ()
         self._observer.after_compute(round_, upload)
         if self._multicast is not None:
             self._multicast.begin(round_)
@@ -210,7 +213,7 @@ class Participation:
             first, others = first[:0], []
         uplink = Uplink(
             self._plan, round_, b"".join(told.digests), told.losses, told.penalty, told.residual,
-            first, 0 if late else upload.size - first.nbytes, told.state, told.confirmation,
+            first, 0 if late else upload.size - first.nbytes, told.state, told.confirmation, timing,
         )  # fmt: skip
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
@@ -219,7 +222,7 @@ class Participation:
         in_step = (
             state.side.streams and (group is not None or state.side.received_bytes > 0) and not exchanged
         )
-        await self._uplink.begin(connection, [uplink, *more], group, in_step=in_step)
+        await self._uplink.begin(connection, [uplink, *more], group, in_step=in_step, paced=self._paced)
 
     async def _answer(self) -> Downlink:
         """The server's answer to an upload.

@@ -28,6 +28,7 @@ class UplinkSender:
         self._limit = limit
         self._window = UplinkWindow()
         self._received = -1
+        self._paced = True
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -38,6 +39,7 @@ class UplinkSender:
         group: MulticastClient | None,
         *,
         in_step: bool,
+        paced: bool = True,
     ) -> None:
         """Begin to send the ranges of a round.
 
@@ -51,9 +53,13 @@ class UplinkSender:
         in_step : bool
             Whether ranges go up in step with those that come down. Otherwise they go up as fast as possible,
             which is necessary if nothing comes down before all ranges are up.
+        paced : bool
+            Whether ranges that go up in step stay within the window. If rates are planned for the speeds of
+            links, the time of the uplink counts, and a slow link down must not delay the rows up.
         """
         await self.stop()
         self._received = -1
+        self._paced = paced
         self._window.begin()
         if len(messages) == 1 or not in_step:
             for message in messages:
@@ -84,7 +90,7 @@ class UplinkSender:
         for index, message in enumerate(messages):
             if group is not None:
                 await group.reached(index - RANGES_AHEAD_OF_GROUP)
-            while group is None and self._received < index - self._window.ranges:
+            while self._paced and group is None and self._received < index - self._window.ranges:
                 self._changed.clear()
                 await self._changed.wait()
             self._window.sent(asyncio.get_running_loop().time())

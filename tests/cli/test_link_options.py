@@ -37,6 +37,7 @@ def test_tables_and_overhead_are_read(tmp_path: Path) -> None:
         {}, {"a": Fraction(10)}, Fraction(1, 50)
     )
     assert parse("--prices", str(file)) == Links({"a": Fraction(2)})
+    assert parse("--speeds", "auto", "--max-overhead", "0.1") == Links({}, {}, Fraction(1, 10), learned=True)
     with pytest.raises(UsageError, match="--prices cannot be given with --speeds"):
         parse("--prices", str(file), "--speeds", str(file))
     with pytest.raises(PlacementError, match=r"--speeds: placement file no\.toml must be readable"):

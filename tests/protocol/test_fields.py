@@ -89,3 +89,11 @@ def test_absent_workers_are_told_by_a_last_field_that_may_be_missing() -> None:
     for wrong in ([], [2, 0], [1, 1], [-1], ["0"], 1):
         with pytest.raises(RemoteProtocolError, match="absent worker"):
             fields.absent([1, 2, wrong], 2)
+
+
+def test_a_timing_may_follow_the_other_fields() -> None:
+    assert fields.timing([1, 2], 2) == ([1, 2], ())
+    assert fields.timing([1, 2, [0.5, 8e6]], 2) == ([1, 2], (0.5, 8e6))
+    for wrong in ([0.5], [0.5, -1.0], [float("nan"), 1.0], 3):
+        with pytest.raises(RemoteProtocolError):
+            fields.timing([1, 2, wrong], 2)

@@ -12,7 +12,7 @@ from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.links import Links
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.report.link_report import link_words
+from asyncdmtl.report.link_report import late_words, link_words, speed_words
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
 
@@ -61,3 +61,27 @@ async def test_a_worker_that_is_dear_sends_nothing_that_others_can_send() -> Non
 
 async def test_without_tables_nothing_is_said_of_links() -> None:
     assert (await a_report("relay", Links()))["links"] is None
+
+
+async def test_measured_speeds_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    report = await a_report("auto", Links(learned=True))
+    assert report["strategy"] == "relay"
+    assert set(report["speeds"]) == set(PLACEMENT.workers)
+    assert all(speed["computing"] > 0.0 for speed in report["speeds"].values())
+    show_run(report)
+    assert "Measured in a round, links in Mbit/s:" in " ".join(capsys.readouterr().out.split())
+
+
+def test_speeds_and_lateness_are_told_in_words() -> None:
+    speeds = {"w0": {"computing": 0.25, "up": 9.5, "down": 98.0}}
+    assert speed_words(speeds) == (
+        "Measured in a round, links in Mbit/s: w0 computes 0.25 s, link 9.5 up, 98 down."
+    )
+    late = {
+        "w1": {"rounds": 3, "ignored_bytes": 70, "states": 2},
+        "w2": {"rounds": 1, "ignored_bytes": 0, "states": 0},
+    }
+    assert late_words(late, 9) == (
+        "Rounds went on without late workers: w1 in 3 of 9 (70 bytes came too late, caught up by a state "
+        "2 times); w2 in 1 of 9 (0 bytes came too late)."
+    )

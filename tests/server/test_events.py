@@ -5,7 +5,15 @@ import json
 import pytest
 
 from asyncdmtl.server import events
-from asyncdmtl.server.events import DashboardListening, IncidentNoted, Joined, Planned, ServerEvent
+from asyncdmtl.server.events import (
+    DashboardListening,
+    IncidentNoted,
+    Joined,
+    MeasuredSpeed,
+    Planned,
+    ServerEvent,
+    SpeedsMeasured,
+)
 from asyncdmtl.server.records import RoundRecord
 
 
@@ -31,6 +39,12 @@ def test_events_can_be_written_as_json() -> None:
     assert json.loads(json.dumps(planned.as_json()))["workers"] == ["w0", "w1"]
 
 
+def test_speeds_are_plain_numbers_in_json() -> None:
+    event = SpeedsMeasured(5, {"w0": MeasuredSpeed(0.5, 9.0, 90.0)})
+    speeds = {"w0": {"computing": 0.5, "up": 9.0, "down": 90.0}}
+    assert event.as_json() == {"event": "speeds", "round": 5, "workers": speeds}
+
+
 def test_no_two_kinds_of_events_have_one_name() -> None:
     kinds: list[type[ServerEvent]] = [
         kind
@@ -38,7 +52,7 @@ def test_no_two_kinds_of_events_have_one_name() -> None:
         if isinstance(kind, type) and issubclass(kind, ServerEvent) and kind is not ServerEvent
     ]
     names = [*(kind.name for kind in kinds), RoundRecord.name]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 18
 
 
 def test_events_do_not_change() -> None:

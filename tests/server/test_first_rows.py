@@ -69,9 +69,8 @@ class Round:
         self.collection = self.make(7)
 
     def make(self, number: int) -> FirstRows:
-        return FirstRows(
-            self.peers, cast(Any, self.assignment), number, lambda name, seconds: None, self.lateness
-        )
+        assignment = cast(Any, self.assignment)
+        return FirstRows(self.peers, assignment, number, lambda *_: None, self.lateness)
 
     def says(self, k: int, *messages: Any) -> None:
         self.scripts[k].says(*messages)

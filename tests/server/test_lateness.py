@@ -4,6 +4,7 @@ import math
 from typing import Any, cast
 
 from asyncdmtl.server.lateness import KEPT_ROUNDS, MOST_LAG, Lateness
+from asyncdmtl.server.records import LateRecord
 
 
 class Worker:
@@ -45,6 +46,13 @@ def test_a_member_that_lags_too_far_is_sent_no_more_rows_until_it_has_a_state() 
     lateness.hand_over(slow, 30, 108.0)
     assert lateness.is_sent(slow)
     assert (lateness.handed_over["slow"], lateness.quiet_since(slow)) == (1, 108.0)
+
+
+def test_the_lateness_of_workers_is_recorded_in_the_order_of_their_names() -> None:
+    lateness = begun()
+    lateness.late_rounds.update({"w10": 2, "w2": 1})
+    lateness.ignored_bytes["w2"] = 40
+    assert list(lateness.records().items()) == [("w2", LateRecord(1, 40, 0)), ("w10", LateRecord(2, 0, 0))]
 
 
 def test_members_that_lack_rounds_are_left_behind_once() -> None:

@@ -24,10 +24,12 @@ from asyncdmtl.server.events import (
     Left,
     Listening,
     LockedOut,
+    MeasuredSpeed,
     Planned,
     Refused,
     Resumed,
     ServerEvent,
+    SpeedsMeasured,
     Waiting,
 )
 from asyncdmtl.server.metrics import Metrics
@@ -132,6 +134,15 @@ def test_each_worker_has_its_bytes_presence_and_incidents() -> None:
     assert ("worker_up", "refused") not in found
     assert found["worker_incidents_total", "w1"] == 1
     assert ("worker_incidents_total", "") not in found
+
+
+def test_measured_speeds_are_gauges() -> None:
+    metrics = Metrics(9, Ledger())
+    metrics.note(SpeedsMeasured(5, {"w0": MeasuredSpeed(0.5, 9.0, 90.0)}))
+    found = samples(metrics)
+    assert found["worker_computing_seconds", "w0"] == 0.5
+    assert found["link_mbits_per_second", "up", "w0"] == 9.0
+    assert found["link_mbits_per_second", "down", "w0"] == 90.0
 
 
 def test_the_dashboard_of_grafana_asks_for_metrics_that_exist() -> None:

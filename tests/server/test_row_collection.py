@@ -48,7 +48,7 @@ def collecting() -> tuple[RowCollection, list[Script], list[str]]:
     progress = TrainingProgress("run", PROBLEM, "relay", lambda event: None)
     peers = Peers(Membership(), progress, 5.0)
     assignment: Any = Assignment(*(script.member for script in scripts))
-    return RowCollection(peers, assignment, 7, lambda name, seconds: noted.append(name)), scripts, noted
+    return RowCollection(peers, assignment, 7, lambda member, *_: noted.append(member.name)), scripts, noted
 
 
 def uplink(round_: int = 7, size: int = 6) -> Uplink:

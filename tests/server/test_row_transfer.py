@@ -23,6 +23,7 @@ from asyncdmtl.plan.codes import codec
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
+from asyncdmtl.server.events import MeasuredSpeed
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
 from asyncdmtl.server.row_transfer import RowTransfer
@@ -278,9 +279,11 @@ async def test_the_delay_of_each_uplink_is_averaged() -> None:
         pass
     assert set(run.transfer.uplink_seconds) == set(OWN)
     assert all(0.0 <= seconds < 60.0 for seconds in run.transfer.uplink_seconds.values())
-    run.transfer.note_uplink("new", 2.0)
-    run.transfer.note_uplink("new", 1.0)
+    new, uplink = Script("new").member, Uplink(0, 0, b"", (), 0.0, 0.0, timing=(0.5, 8e6))
+    run.transfer.note_uplink(new, uplink, 2.0)
+    run.transfer.note_uplink(new, uplink, 1.0)
     assert run.transfer.uplink_seconds["new"] == pytest.approx(1.8)
+    assert run.transfer.speeds.measured() == {"new": MeasuredSpeed(0.5, 8.0, 0.0)}
 
 
 @pytest.mark.usefixtures("many_ranges")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +67,10 @@ class Assign(Message):
     carried : bool
         Whether coded rows go through the server. Otherwise all workers exchange rows with each other, and
         uplinks have none.
+    measured : bool
+        Whether uplinks tell how long workers computed, and how fast their links are.
+    paced : bool
+        Whether rows go up no faster than rows come down.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -83,6 +86,8 @@ class Assign(Message):
     peers: tuple[Peer, ...] = ()
     shared: bool = False
     carried: bool = True
+    measured: bool = False
+    paced: bool = True
 
     @property
     def event(self) -> str:
@@ -99,13 +104,13 @@ class Assign(Message):
         recipe = dict(self.recipe)
         where = [self.plan, self.round, self.over, self.first]
         peers = [list(peer) for peer in self.peers]
-        how = [self.grouped, self.detailed, peers, self.shared, self.carried]
+        how = [self.grouped, self.detailed, peers, self.shared, self.carried, self.measured, self.paced]
         return [*where, recipe, self.digest, infos, *how]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
-        plan, round_, over, first, *others = fields.exactly(values, 12, cls.kind)
-        recipe, digest, partitions, grouped, detailed, peers, shared, carried = others
+        plan, round_, over, first, *others = fields.exactly(values, 14, cls.kind)
+        recipe, digest, partitions, grouped, detailed, peers, *flags = others
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
@@ -117,8 +122,7 @@ class Assign(Message):
             fields.flag(grouped, "grouped"),
             fields.flag(detailed, "detailed"),
             Peer.parse_each(peers),
-            fields.flag(shared, "shared"),
-            fields.flag(carried, "carried"),
+            *(fields.flag(value, "flag") for value in flags),
         )
 
 
@@ -237,6 +241,8 @@ class Uplink(Message):
         another worker tells it.
     confirmation : bytes
         The digest of all values of this worker, sent and left out; empty if all are sent.
+    timing : tuple of float
+        Seconds of computing, and bits per second that the worker's link carried; only if the plan asks.
     """
 
     number, kind, sender = 10, "uplink", "worker"
@@ -251,17 +257,20 @@ class Uplink(Message):
     rest: int = 0
     state: bytes = b""
     confirmation: bytes = b""
+    timing: tuple[float, ...] = ()
 
     def fields(self) -> list[Any]:
         losses = struct.pack(f"<{len(self.losses)}d", *self.losses)
-        told = [self.digests, losses, _short(self.penalty), _short(self.residual)]
-        return [self.plan, self.round, *told, self.rest, self.state, self.confirmation]
+        told = [self.digests, losses, fields.short(self.penalty), fields.short(self.residual)]
+        timing = [list(self.timing)] if self.timing else []
+        return [self.plan, self.round, *told, self.rest, self.state, self.confirmation, *timing]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
+        values, timing = fields.timing(values, 9)
         plan, round_, digests, losses, penalty, residual, *others = fields.exactly(values, 9, cls.kind)
         rest, state, confirmation = others
         losses = fields.binary(losses, "losses", 8)
@@ -270,12 +279,13 @@ class Uplink(Message):
             fields.integer(round_, "round"),
             fields.binary(digests, "update digests", VECTOR_DIGEST_BYTES),
             struct.unpack(f"<{len(losses) // 8}d", losses),
-            _long(penalty, "penalty"),
-            _long(residual, "residual"),
+            fields.long(penalty, "penalty"),
+            fields.long(residual, "residual"),
             body,
             fields.integer(rest, "rest of the rows"),
             fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
             fields.optional(confirmation, "confirmation", VECTOR_DIGEST_BYTES),
+            timing,
         )
 
 
@@ -434,16 +444,6 @@ class Finish(Message):
     def parse(cls, values: Sequence[Any], body: Bytes) -> Finish:
         (critical,) = fields.exactly(values, 1, cls.kind)
         return cls(_critical_strength(critical))
-
-
-def _short(value: float) -> float | int:
-    """A float as it is sent: 0.0 as the integer 0, which takes one byte."""
-    return value if value or math.copysign(1.0, value) < 0.0 else 0
-
-
-def _long(value: Any, field: str) -> float:
-    """A float that `_short` made short."""
-    return 0.0 if type(value) is int and value == 0 else fields.real(value, field)
 
 
 def _critical_strength(value: Any) -> float | None:
