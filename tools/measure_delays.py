@@ -40,8 +40,13 @@ from asyncdmtl.server.records import RunOptions
 # The group of processes that are slowed, below which each worker has one.
 CGROUP = Path("/sys/fs/cgroup/cpu")
 
-# Microseconds after which the kernel gives a group its share again; the fewer, the smoother.
-PERIOD = 20_000
+# The weight of slowed workers and of this process against other processes of the machine: so large that other
+# work does not take from their shares.
+WEIGHT = 1 << 17
+
+# Microseconds after which the kernel gives a group its share again; few, so that work is smooth, but the
+# smallest share must be 1 ms at least.
+PERIOD = 50_000
 
 # The most seconds of everything.
 LIMIT = 3600.0
@@ -80,19 +85,21 @@ def split_by_shares(shares: Sequence[float]) -> Split:
 
 @contextmanager
 def slowed(shares: Sequence[float], pids: Sequence[int]) -> Iterator[None]:
-    """Limit each process to its share of one processor."""
-    made = []
+    """Limit each process to its share of one processor, and give it and this process that much at least."""
+    made, slow = [], [*pids, os.getpid()]
     try:
-        for share, pid in zip(shares, pids, strict=True):
+        for share, pid in zip((*shares, None), slow, strict=True):
             group = CGROUP / f"dmtl-{secrets.token_hex(4)}"
             group.mkdir()
             made.append(group)
-            (group / "cpu.cfs_period_us").write_text(str(PERIOD), encoding="ascii")
-            (group / "cpu.cfs_quota_us").write_text(str(int(share * PERIOD)), encoding="ascii")
+            (group / "cpu.shares").write_text(str(WEIGHT), encoding="ascii")
+            if share is not None:
+                (group / "cpu.cfs_period_us").write_text(str(PERIOD), encoding="ascii")
+                (group / "cpu.cfs_quota_us").write_text(str(int(share * PERIOD)), encoding="ascii")
             (group / "cgroup.procs").write_text(str(pid), encoding="ascii")
         yield
     finally:
-        for group, pid in zip(made, pids, strict=False):
+        for group, pid in zip(made, slow, strict=False):
             if Path(f"/proc/{pid}").exists():
                 (CGROUP / "cgroup.procs").write_text(str(pid), encoding="ascii")
             group.rmdir()
@@ -216,7 +223,7 @@ def simulated(measured: Measured, rounds: int, in_flight: int, seed: int = 3) ->
 
 
 @click.command()
-@click.option("--shares", default="0.06,0.12,0.24,0.24,0.24", help="Share of a processor for each worker.")
+@click.option("--shares", default="0.04,0.08,0.12,0.12,0.12", help="Share of a processor for each worker.")
 @click.option("--jobs", type=int, default=60, help="Jobs that arrive.")
 @click.option("--rounds", type=int, default=4, help="Rounds of a job.")
 @click.option("--used", type=float, default=0.6, help="Share of the time that jobs take one by one.")

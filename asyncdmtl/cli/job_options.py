@@ -34,6 +34,15 @@ job_options = together(
 )
 
 
+def check_alone(values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """UsageError if one of these options, or one for trackers or a multicast group, is given with --jobs."""
+    others = {f"--{name}": given[name] for name in ("mlflow", "tensorboard")}
+    group = given["downlink"] if given["downlink"] == "multicast" else None
+    for option, value in {**values, **others, "--downlink": group}.items():
+        if value is not None:
+            raise UsageError(option, "is for a run of its own, not for a stream of --jobs", str(value))
+
+
 def _training_options() -> dict[str, click.Option]:
     """The options for training by their name in a file."""
 

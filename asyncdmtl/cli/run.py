@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,11 @@ import numpy as np
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.data_options import data_options
+from asyncdmtl.cli.job_options import check_alone, job_options
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs
+from asyncdmtl.cli.run_jobs import LocalStream, PreparedJob, make_jobs
 from asyncdmtl.cli.tracker_options import Tracking, tracker_options
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading
@@ -112,6 +114,7 @@ MOST_NAMES = 5
     "--plot", "plot_file", type=click.Path(path_type=Path), help="Draw loads, objective and metric here."
 )
 @click.option("--save", type=click.Path(path_type=Path), help="Write the models of all tasks here (.npz).")
+@job_options
 @page_options
 @tracker_options
 def main(
@@ -146,6 +149,12 @@ def main(
         # Without a second copy nothing can be coded, and relay sends more than others do.
         once = all(len(holders) == 1 for holders in chosen.holders)
         given = given | {"strategy": AUTO if once else DEFAULT_STRATEGY}
+    if given["jobs_file"] is not None:
+        check_alone({"--plot": plot_file, "--dashboard": shown}, given)
+        words = _worker_words(given)
+        stream = LocalStream(chosen, wants, words, format, report_file, save)
+        make_jobs(stream, given, partial(_prepare_job, loaded, chosen, wants), _agreed_models)
+        return
     given["links"].check(given["strategy"])
     check_copies(chosen, given["silent"])
     settings, prepared = _prepare(loaded, given)
@@ -175,6 +184,19 @@ def main(
         emit({"event": "finished", "report": report})
     else:
         show_run(report)
+
+
+def _prepare_job(
+    loaded: loading.Loaded, chosen: Placement, wants: Sequence[str], given: Mapping[str, Any], target: str
+) -> PreparedJob:
+    """Prepare a job of a stream: its rows for the column that it predicts, and its settings."""
+    here = loading.load({**given, "target": target}) if target else loaded
+    own = dict(given)
+    _check_class_weight(own, here)
+    own["links"].check(own["strategy"])
+    settings, prepared = _prepare(here, own)
+    _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, own["strategy"], settings)
+    return PreparedJob(here, settings, prepared)
 
 
 def _dashboard(address: str | None, token_file: Path | None) -> DashboardOptions | None:
@@ -351,8 +373,7 @@ def _train(
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)
         write_placement(placement, folder / "placement.json")
-        own = given | ({"test_fraction": None} if given["by_file"] else {})
-        words = [*_words(own, *_WORKER_OPTIONS), "--placement", str(folder / "placement.json")]
+        words = [*_worker_words(given), "--placement", str(folder / "placement.json")]
         files = [folder / f"{k}.npz" for k in range(len(placement.workers))]
         workers = {
             worker: worker_process(worker, words, file, word)
@@ -373,6 +394,12 @@ _WORKER_OPTIONS = (
     "data", "task", "target", "features", "omit", "categorical", "weight", "class_weight", "test_fraction",
     "parts", "seed", "missing", "keep_missing_words", "decimal", "separator", "encoding", "header", "by_file",
 )  # fmt: skip
+
+
+def _worker_words(given: dict[str, Any]) -> list[str]:
+    """The options of every worker process."""
+    own = given | ({"test_fraction": None} if given["by_file"] else {})
+    return _words(own, *_WORKER_OPTIONS)
 
 
 def _words(given: dict[str, Any], *names: str) -> list[str]:

@@ -15,7 +15,7 @@ import click
 
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
-from asyncdmtl.cli.job_options import job_options, read_jobs
+from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs, print_report
@@ -212,7 +212,7 @@ def main(
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
     if jobs_file is not None:
-        _check_alone(plot_file, pages, given)
+        check_alone({"--plot": plot_file, "--health": pages.health, "--dashboard": pages.dashboard}, given)
         jobs = read_jobs(jobs_file, given, lambda name, own, target: Job(name, make(own), target))
         stream = StreamOptions(given["in_flight"], given["any_order"], given["silence_timeout"])
         printer = OutcomePrinter(format, report_file)
@@ -259,19 +259,6 @@ def _options(
         given["silent"],
         given["downlink"] == "peers",
     )
-
-
-def _check_alone(plot_file: Path | None, pages: _Pages, given: Mapping[str, Any]) -> None:
-    """UsageError if an option for a run of its own is given with --jobs."""
-    for option, value in (
-        ("--plot", plot_file),
-        ("--health", pages.health),
-        ("--dashboard", pages.dashboard),
-        ("--mlflow", given["mlflow"]),
-        ("--tensorboard", given["tensorboard"]),
-    ):
-        if value is not None:
-            raise UsageError(option, "is for a run of its own, not for a stream of --jobs", str(value))
 
 
 def _read_recipe(

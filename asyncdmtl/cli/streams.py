@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,18 @@ from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.net.authentication import ServerSecurity
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.report.json_output import emit, write_report
-from asyncdmtl.report.run_report import report_run
+from asyncdmtl.report.run_report import Report, report_run
 from asyncdmtl.report.units import counted
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.jobs import Job, JobOutcome, JobServer, StreamOptions
 
 log = logging.getLogger("asyncdmtl.server")
+
+
+def report_job(outcome: JobOutcome) -> Report:
+    """The report of a job as the server sees it."""
+    assert outcome.record is not None
+    return report_run(outcome.record)
 
 
 class OutcomePrinter:
@@ -29,10 +35,15 @@ class OutcomePrinter:
     ----------
     format : "text" or "json"
     report_file : Path or None
+    report_of : callable
+        The report of a job that has a record.
     """
 
-    def __init__(self, format: str, report_file: Path | None) -> None:
+    def __init__(
+        self, format: str, report_file: Path | None, report_of: Callable[[JobOutcome], Report] = report_job
+    ) -> None:
         self._format = format
+        self._report_of = report_of
         self._file = report_file
         self._made: list[dict[str, Any]] = []
         self._failed: list[JobOutcome] = []
@@ -48,8 +59,7 @@ class OutcomePrinter:
             if self._format == "text":
                 click.echo(f"job {name}: failed: {outcome.error}")
             return
-        assert outcome.record is not None
-        report = report_run(outcome.record)
+        report = self._report_of(outcome)
         self._add({"event": "finished", "job": name, "report": report}, {"job": name, "report": report})
         if self._format == "text":
             # Imported here, because a server that reports in JSON needs no tables.

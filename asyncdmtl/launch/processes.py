@@ -69,7 +69,9 @@ def run_in_processes(
         return run_apart(serve(replace(options, rejoin_timeout=0.0), workers, on_event))
 
 
-def worker_process(name: str, options: Sequence[str], models: Path, wants: str = "") -> TakePart:
+def worker_process(
+    name: str, options: Sequence[str], models: Path, wants: str = "", *, stream: bool = False
+) -> TakePart:
     """A worker for `threads.serve` that runs in a process of its own.
 
     Parameters
@@ -82,6 +84,8 @@ def worker_process(name: str, options: Sequence[str], models: Path, wants: str =
         The file in which it saves the models of all tasks.
     wants : str
         As for `WorkerOptions`. A worker that wants none saves no file, and returns None.
+    stream : bool
+        Whether it takes part in a stream of jobs. It then saves a file for each, and returns None.
 
     Returns
     -------
@@ -111,7 +115,7 @@ def worker_process(name: str, options: Sequence[str], models: Path, wants: str =
             await process.wait()
         finally:
             await asyncio.shield(_stop(process))
-        return SavedModel.load(models).models if saved else None
+        return SavedModel.load(models).models if saved and not stream else None
 
     return take_part
 
