@@ -35,10 +35,10 @@ job_options = together(
 
 
 def check_alone(values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """UsageError if one of these options, or one for trackers or a multicast group, is given with --jobs."""
+    """UsageError if one of these options, or one for trackers or another downlink, is given with --jobs."""
     others = {f"--{name}": given[name] for name in ("mlflow", "tensorboard")}
-    group = given["downlink"] if given["downlink"] == "multicast" else None
-    for option, value in {**values, **others, "--downlink": group}.items():
+    downlink = None if given["downlink"] == "tcp" else given["downlink"]
+    for option, value in {**values, **others, "--downlink": downlink}.items():
         if value is not None:
             raise UsageError(option, "is for a run of its own, not for a stream of --jobs", str(value))
 

@@ -76,7 +76,12 @@ def make_jobs(stream: LocalStream, given: Mapping[str, Any], prepare: Prepare, a
         prepared[name] = job = prepare(own, target)
         # No other worker will be started in place of a lost one, so waiting for one is useless.
         options = RunOptions(
-            job.settings, own["strategy"], len(workers), rejoin_timeout=0.0, links=own["links"]
+            job.settings,
+            own["strategy"],
+            len(workers),
+            rejoin_timeout=0.0,
+            links=own["links"],
+            silent=own["silent"],
         )
         return Job(name, options, target)
 

@@ -47,7 +47,8 @@ class Job:
     name : str
         Its name in the stream, at most 64 letters, digits, '-', '_' and '.'.
     options : RunOptions
-        The options of its run, as for a run of its own; without checkpoints and multicast.
+        The options of its run, as for a run of its own; without checkpoints, and with rows
+        over TCP from the server.
     target : str
         The column that is predicted; empty for that of the workers' own options.
 
@@ -67,9 +68,12 @@ class Job:
             raise UsageError("name of a job", rule, self.name)
         if len(self.target) > LONGEST_TARGET:
             raise UsageError("target of a job", f"must have at most {LONGEST_TARGET} characters", self.target)
-        if self.options.checkpoint is not None or self.options.multicast is not None:
-            given = "--checkpoint" if self.options.checkpoint is not None else "--multicast"
-            raise UsageError(given, "is for a run of its own, not for a stream of jobs", self.name)
+        for option, given in (
+            ("--checkpoint", self.options.checkpoint is not None),
+            ("--downlink", self.options.multicast is not None or self.options.peers),
+        ):
+            if given:
+                raise UsageError(option, "is for a run of its own, not for a stream of jobs", self.name)
 
 
 @dataclass(frozen=True, eq=False)
