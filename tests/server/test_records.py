@@ -8,7 +8,10 @@ from support.problems import make_settings
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.udp import Group
+from asyncdmtl.plan.links import Links
 from asyncdmtl.server.records import MulticastOptions, RunOptions
+
+MULTICAST = MulticastOptions(Group("239.1.2.3", 7701))
 
 
 def options(**changes: Any) -> RunOptions:
@@ -23,6 +26,10 @@ def options(**changes: Any) -> RunOptions:
         ({"strategy": "central", "settings": make_settings(compression="int8")}, "--compression int8"),
         ({"workers": None}, "--workers or --cover"),
         ({"workers": 0}, "--workers"),
+        ({"silent": 6}, "--silent must be a whole number from 0 to 1"),
+        ({"silent": 1, "strategy": "personal"}, "--silent is for --strategy"),
+        ({"silent": 1, "links": Links(learned=True)}, "--silent cannot be given with --speeds"),
+        ({"silent": 1, "multicast": MULTICAST}, "--silent cannot be given with --downlink multicast"),
         ({"rejoin_timeout": -1.0}, "--rejoin-timeout"),
         ({"checkpoint_every": 0}, "--checkpoint-every"),
         ({"resume": True}, "--resume"),
