@@ -45,8 +45,10 @@ from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.joining import PROOF_BYTES, PROOF_NONCE_BYTES
+from asyncdmtl.protocol.messages.peers import PEER_KEY_BYTES
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
+    AskRows,
     Assign,
     AwaitRestore,
     Challenge,
@@ -57,19 +59,24 @@ from asyncdmtl.protocol.messages.registry import (
     Failure,
     Fallback,
     Finish,
+    GiveRows,
     Heartbeat,
     Hello,
     JobCall,
     JoinedGroup,
     JoinGroup,
+    Listen,
+    Listens,
     LossQuery,
     LossReport,
     Message,
     MoreRows,
+    PeerReport,
     Prepare,
     Proof,
     Ready,
     Restore,
+    RowsLacking,
     Snapshot,
     Standby,
     StreamEnd,
@@ -165,6 +172,12 @@ EXAMPLES: dict[str, Message] = {
         LossQuery(0, 0, 1, 2),
         LossReport(0, 0, 1, b"\0\2", 40),
         Fallback(0, 0, 1, (ROWS[:200], ROWS[200:])),
+        Listen(bytes(PEER_KEY_BYTES)),
+        Listens("10.0.0.2", 7702, b"certificate"),
+        PeerReport(0, 0, ((1, 8, 40),)),
+        RowsLacking(0, 0, "why"),
+        AskRows(0, 0, 1, 0, ROWS.nbytes),
+        GiveRows(0, 0, 1, 0, ROWS.nbytes, (ROWS,)),
         Standby("run", 10.0, bytes(PROOF_BYTES)),
         JobCall("run", "job", "dose"),
         StreamEnd(),
@@ -202,8 +215,9 @@ def numbered(event: str, plan: int, round_: int) -> tuple[Message, int, int]:
     """An honest message for an event in a round under a plan, and the numbers of plan and round after it."""
     message = EXAMPLES[event]
     plan += isinstance(message, Assign)
-    numbers = {"plan": plan, "round": round_}
-    own = {name: number for name, number in numbers.items() if hasattr(message, name)}
+    # Between two workers, rows come before there is a plan.
+    numbers = {"plan": max(plan, 0), "round": round_}
+    own = {name: number for name, number in numbers.items() if getattr(message, name, None) is not None}
     return replace(message, **own), plan, round_ + isinstance(message, Downlink)
 
 

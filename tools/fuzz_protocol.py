@@ -157,11 +157,13 @@ def _check_failed(ours: Session) -> None:
 
 def head(data: bytes) -> None:
     """Parse the head of a frame, and pack it again."""
+    body = BODY
     try:
-        message = registry.unpack(data, BODY)
+        message = registry.unpack(data, body)
     except RemoteProtocolError:
-        message = registry.unpack(data, BODY[:0])
-    registry.unpack(registry.pack(message), BODY if message.has_body else BODY[:0])
+        body = BODY[:0]
+        message = registry.unpack(data, body)
+    registry.unpack(registry.pack(message), body)
 
 
 def group(data: bytes) -> None:
