@@ -186,6 +186,8 @@ class CandidateTrainer(NewtonTrainer):
         )
         self._fixed = fixed.reshape(self._fixed.shape).copy()
         self._descents = self._paths.descents(self._shape, self._fixed)
+        if rest[len(self._descents) * descent_numbers(self._shape) :].any():
+            raise UsageError("state", "must be 0 for candidates that have not begun", "other numbers")
         for descent, numbers in zip(self._descents, np.split(rest, self._wire.paths), strict=False):
             descent.restore(numbers)
         if self._comparison is not None:
