@@ -17,8 +17,14 @@ VECTOR_DIGEST_BYTES = 16
 # store copies of the same rows.
 CONTENT_DIGEST_BYTES = 16
 
+# Bytes of the random number of a challenge: enough that none is ever drawn twice.
+CHALLENGE_BYTES = 16
+
 # The context of the derivation of a run's key, so that other uses of the run's name give other keys.
 _CONTEXT = "asyncdmtl: digests of the vectors and states of a run"
+
+# The same for the keys under which workers hash their rows in answer to a challenge.
+_CHALLENGE_CONTEXT = "asyncdmtl: proofs of possession of rows"
 
 
 class Digest:
@@ -64,6 +70,18 @@ class Digest:
 
 UNKEYED = Digest()
 """Digests where there is no run: both sides in one process, or a test."""
+
+
+def answer(challenge: bytes, content: Iterable[bytes | memoryview]) -> bytes:
+    """The answer to a challenge, which shows that a worker has some content.
+
+    It is BLAKE3 with the challenge as key. It cannot be computed from answers to other challenges, or from
+    other digests of the content.
+    """
+    hasher = blake3(key=blake3(challenge, derive_key_context=_CHALLENGE_CONTEXT).digest())
+    for part in content:
+        hasher.update(part)
+    return hasher.digest(length=CONTENT_DIGEST_BYTES)
 
 
 def draws(key: bytes, count: int) -> list[int]:

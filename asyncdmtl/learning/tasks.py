@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -180,16 +180,21 @@ class Partition:
         return Partition(self.id, self.task, self.X[rows], self.y[rows], weights)
 
     def digest(self) -> bytes:
-        """16 bytes of BLAKE2b over names, shapes and the little-endian float64 bytes of the arrays."""
+        """16 bytes of BLAKE2b over the content."""
         h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
+        for part in self.content():
+            h.update(part)
+        return h.digest()
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """Names, shapes and the little-endian float64 arrays, as they are hashed."""
         for name in (self.id, self.task):
             raw = name.encode()
-            h.update(len(raw).to_bytes(8, "little") + raw)
+            yield len(raw).to_bytes(8, "little") + raw
         for size in self.X.shape:
-            h.update(size.to_bytes(8, "little"))
+            yield size.to_bytes(8, "little")
         for array in (self.X, self.y) if self.weights is None else (self.X, self.y, self.weights):
-            h.update(np.ascontiguousarray(array, dtype="<f8").data)
-        return h.digest()
+            yield np.ascontiguousarray(array, dtype="<f8").reshape(-1).view(np.uint8).data
 
     def smoothness(self, loss: str, *, intercept: bool) -> float:
         """An upper bound on the Lipschitz constant of the gradient of the weighted mean loss over the rows.

@@ -230,21 +230,25 @@ class Admission:
             return
         limit = self._options.join_timeout, "--join-timeout"
         try:
-            await member.connection.send(Prepare(encoding.as_dict()), *limit)
+            settled = membership.infos_settled
+            asked = membership.possession.challenge(member.partitions, settled=settled)
+            await member.connection.send(Prepare(encoding.as_dict(), asked.packed), *limit)
             ready = await member.connection.receive((Ready,), *limit)
-            known = membership.infos if membership.infos_settled else {}
+            known = membership.infos if settled else {}
             check_prepared(member.name, member.declared, ready.partitions, encoding, known)
+            member.shown = membership.possession.checked(member.name, asked, ready.answers)
             if self._downlinks.multicast is not None:
                 await self._downlinks.multicast.probe(member)
             if self._downlinks.peers is not None:
                 await self._downlinks.peers.ask(member)
         except AsyncDMTLError as error:
             self._log.left(member.connection, "cannot take part:", error)
-            # Unless only the connection failed, this worker can never provide the rows that it declared.
+            # Unless the connection failed, this worker can never provide the rows that it declared.
             await membership.lose(member, error, back=not (isinstance(error, UsageError) or is_final(error)))
             return
         member.infos, member.ready = ready.partitions, True
-        if membership.infos_settled:
+        if settled:
+            membership.possession.keep(member.name, member.shown)
             membership.infos.update({info.id: info for info in ready.partitions})
         membership.note_change()
 

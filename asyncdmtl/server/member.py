@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.fingerprints import Fingerprints
@@ -13,6 +13,7 @@ from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.peer_keys import peer_key
 from asyncdmtl.protocol.messages.peers import Listens, Peer
+from asyncdmtl.server.possession import Shown
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Member:
         The models that it wants, as in its `Declare`.
     infos : tuple of PartitionInfo
         Its encoded partitions, once they are encoded.
+    shown : mapping of partition to Shown
+        Its answers to the challenges to show that it has the rows of its partitions.
     ready : bool
         Whether its rows are encoded.
     hears : bool
@@ -70,6 +73,7 @@ class Member:
     state: bytes = b""
     wants: str = ""
     infos: tuple[PartitionInfo, ...] = ()
+    shown: Mapping[str, Shown] = field(default_factory=dict)
     ready: bool = False
     hears: bool = False
     exchanges: bool = False
@@ -98,6 +102,10 @@ class Member:
     def partitions(self) -> tuple[str, ...]:
         """The names of the partitions that it stores."""
         return tuple(part.id for part in self.declared)
+
+    def first_answer(self, partition: str) -> bytes:
+        """Its answer for a partition to the challenge of all workers at the start."""
+        return self.shown[partition].first if partition in self.shown else b""
 
     def declaration(self, partition: str) -> Declaration:
         """Its declaration of one of its partitions."""

@@ -13,6 +13,7 @@ from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.pace import Pace
+from asyncdmtl.server.possession import Possession
 from asyncdmtl.server.returns import Returns
 
 # The most names in one message for people.
@@ -45,6 +46,8 @@ class Membership:
         The workers that may not come back, each with the reason.
     pace : Pace
         Says when workers that join take part.
+    possession : Possession
+        Challenges workers to show that they have the rows of their partitions.
     """
 
     def __init__(self) -> None:
@@ -56,6 +59,7 @@ class Membership:
         self.excluded: dict[str, str] = {}
         self._clock = asyncio.get_running_loop().time
         self.pace = Pace(self._clock)
+        self.possession = Possession()
         self._returns = Returns(self._clock)
         self._past_counts: dict[str, KernelCount] = {}
         self._changed = asyncio.Event()
@@ -77,6 +81,7 @@ class Membership:
             member.connection.abort()
             self.forget(name)
         self.known = None
+        self.possession = Possession()
         self.encoding = asyncio.get_running_loop().create_future()
         self.note_change()
 

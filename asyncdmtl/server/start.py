@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.errors import PlacementError, WaitError
+from asyncdmtl.errors import DataError, PlacementError, WaitError
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.admission import Admission
@@ -15,6 +15,7 @@ from asyncdmtl.server.agreement import dissenters, pooled
 from asyncdmtl.server.member import other_data, other_encoding
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.possession import no_proof
 from asyncdmtl.server.records import RunOptions
 
 log = logging.getLogger(__name__)
@@ -168,17 +169,36 @@ class RunStart:
         return covered and self._enough() and await self._agreed()
 
     async def _settle_infos(self) -> None:
-        """Believe the majority about each encoded partition, and go on without the other holders."""
+        """Believe the majority about each encoded partition, and go on without the other holders.
+
+        Raises
+        ------
+        DataError
+            As many holders of a partition show one content as another.
+        """
         membership = self._membership
         here = {m.name: m for m in membership.members.values() if m.ready and not m.gone}
         made = {name: {info.id: info for info in member.infos} for name, member in here.items()}
-        odd = dissenters(made)
+        odd = dissenters(
+            {
+                name: {part: (info, here[name].first_answer(part)) for part, info in infos.items()}
+                for name, infos in made.items()
+            }
+        )
+        if tied := next(((name, dissent) for name, dissent in odd.items() if dissent.tied), None):
+            name, dissent = tied
+            rule = "must be of the same rows at all its holders; no group of these has a majority"
+            raise DataError(f"partition {dissent.partition!r}", rule, [name, *dissent.believed])
         for name in made.keys() - odd.keys():
             membership.infos.update(made[name])
+            membership.possession.keep(name, here[name].shown)
         membership.infos_settled = True
         for name, dissent in odd.items():
             partition = dissent.partition
-            error = other_encoding(name, made[name][partition], membership.infos[partition])
+            own, believed = made[name][partition], membership.infos[partition]
+            error = other_encoding(name, own, believed)
+            if own == believed:
+                error = no_proof(name, partition, dissent.believed)
             self._log.left(here[name].connection, "cannot take part:", error)
             await membership.lose(here[name], error, back=False)
 

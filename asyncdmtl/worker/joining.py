@@ -107,7 +107,8 @@ async def declare_and_encode(
         ) from error
     async with options.place.turn():
         infos = await asyncio.to_thread(partitions.encode, encoding, settings)
-    ready = Ready(tuple(replace(info, digest=state.digest.keyed(info.digest)) for info in infos))
+        answers = await asyncio.to_thread(partitions.answers, prepare.challenges)
+    ready = Ready(tuple(replace(info, digest=state.digest.keyed(info.digest)) for info in infos), answers)
     await connection.send(ready, *limit)
 
 

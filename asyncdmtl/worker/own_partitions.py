@@ -10,7 +10,7 @@ from typing import Any
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.digests import CONTENT_DIGEST_BYTES
+from asyncdmtl.digests import CHALLENGE_BYTES, CONTENT_DIGEST_BYTES, answer
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.metric_sums import sums_of
@@ -95,6 +95,16 @@ class OwnPartitions:
             )
             self._encoded_with = encoding, settings
         return self._infos
+
+    def answers(self, challenges: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The answers to the challenges of each partition, which show that its encoded rows are here."""
+        return tuple(
+            b"".join(
+                answer(several[start : start + CHALLENGE_BYTES], partition.content())
+                for start in range(0, len(several), CHALLENGE_BYTES)
+            )
+            for several, partition in zip(challenges, self._encoded.values(), strict=False)
+        )
 
     @property
     def encoded(self) -> Mapping[str, Partition]:

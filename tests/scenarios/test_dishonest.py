@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from asyncdmtl.errors import DisagreementError, PeerError, StateError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
 from asyncdmtl.exchange.sides import Upload
-from asyncdmtl.learning.tasks import TaskModels
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Planned
@@ -141,6 +142,39 @@ async def test_without_a_majority_the_run_ends_at_once_and_names_the_workers(
                 with pytest.raises(PeerError) as told:
                     await worker
                 assert told.value.exit_code == 6
+
+
+@dataclass(frozen=True, eq=False)
+class Copied(Partition):
+    """Other rows under the declarations and digests of a holder, which its worker has copied."""
+
+    of: Partition = PARTITIONS[0]
+
+    def declaration(self) -> Declaration:
+        return self.of.declaration()
+
+    def info(self, settings: Settings) -> PartitionInfo:
+        return self.of.info(settings)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_member_with_the_digests_of_another_does_not_pass_as_a_holder(late: bool) -> None:
+    copied = [Copied(part.id, part.task, part.X + 1, part.y, of=part) for part in PARTITIONS[:2]]
+    # Rounds enough for a worker that comes late.
+    settings = replace(SETTINGS, rounds=50 if late else 12)
+    twin = train(PARTITIONS, settings).models
+    chosen = replace(options(), settings=settings, workers=3 if late else 4)
+    async with asyncio.timeout(LIMIT), Cluster(chosen) as cluster:
+        workers = [cluster.join(name, own) for name, own in placed(2).items()]
+        if late:
+            await cluster.event(RoundRecord, round=1)
+        thief = cluster.join("a0", copied)
+        with pytest.raises(PeerError, match=r"'a0' must have the rows that .* its proof of possession is of"):
+            await thief
+        record = await cluster.server
+        for worker in workers:
+            assert (await worker).coef_.tobytes() == twin.coef_.tobytes()
+    assert "a0" not in record.plan.placement.workers
 
 
 @pytest.mark.parametrize(

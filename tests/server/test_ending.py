@@ -17,7 +17,6 @@ from asyncdmtl.errors import PeerError
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol.messages.registry import Finish, Message
 from asyncdmtl.server import server as servers
-from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers
@@ -75,7 +74,6 @@ async def test_a_run_whose_workers_are_done_ends_as_it_would_have(
             assert found.coef_ == pytest.approx(expected.coef_)
     assert [entry.round for entry in record.rounds] == [0, 1, 2]
     assert record.plan.placement.workers == ("w0", "w1")
-    assert CheckpointStore(tmp_path).load() is None
 
 
 async def test_a_worker_that_lacks_models_which_nobody_has_is_told_so(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from support.members import Script
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import answer
 from asyncdmtl.errors import DataError, LinkError, PeerError, PlacementError, UsageError, WaitError
 from asyncdmtl.learning.tasks import Declaration, Partition
 from asyncdmtl.net.authentication import UNSECURED_SERVER
@@ -21,6 +22,7 @@ from asyncdmtl.server.events import Left, Refused, ServerEvent
 from asyncdmtl.server.member import Member, other_data
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.possession import Shown
 from asyncdmtl.server.start import RunStart
 
 PARTITIONS = make_partitions(12, "squared")
@@ -290,6 +292,37 @@ async def test_one_worker_does_not_take_partitions_over() -> None:
     for k in range(3):
         run.join(f"w{k}", PARTITIONS[4 * k : 4 * k + 4])
     with pytest.raises(DataError, match="partition 'p0' of worker 'w0' must be the same data as at a0"):
+        await run.complete()
+
+
+def showing(partition: Partition, rows: Partition) -> dict[str, Shown]:
+    """The answers of a worker that declares a partition, and has these rows."""
+    return {partition.id: Shown({b"1": answer(b"1", rows.content())}, (b"2", b""))}
+
+
+async def test_one_that_shows_other_rows_than_most_cannot_take_part() -> None:
+    run = Run(workers=3)
+    part = PARTITIONS[0]
+    for name in ("w1", "w2"):
+        run.join(name, [part], shown=showing(part, part))
+    # Its declarations are those of the others, which it has copied.
+    copier = run.join("a0", [part], shown=showing(part, changed(part)))
+    await run.complete()
+    assert str(copier.lost) == (
+        "worker 'a0' must have the rows that w1, w2 have; its proof of possession is of other rows, got 'p0'"
+    )
+    assert run.membership.members["w1"].lost is None
+
+
+@pytest.mark.parametrize("encodes", [True, False])
+async def test_one_of_two_holders_does_not_take_a_partition_over_by_its_name(encodes: bool) -> None:
+    run = Run()
+    part = PARTITIONS[0]
+    other = replace(part.info(SETTINGS), smoothness=1e9)
+    rows = part if encodes else changed(part)
+    run.join("a0", [part], shown=showing(part, rows), infos=(other if encodes else part.info(SETTINGS),))
+    run.join("w1", [part], shown=showing(part, part))
+    with pytest.raises(DataError, match=r"'p0' must be of the same rows .* got \['w1', 'a0'\]"):
         await run.complete()
 
 

@@ -62,8 +62,8 @@ EXAMPLES: dict[str, Message] = {
         Declare(
             (DECLARATION,), 2, False, bytes(16), Machine({"sums": bytes(16)}, {"NumPy": "2.4.6"}), "none"
         ),
-        Prepare({"columns": {}}),
-        Ready((INFO,)),
+        Prepare({"columns": {}}, (bytes(32),)),
+        Ready((INFO,), (bytes(range(32)),)),
         JoinGroup("239.1.2.3", 7701, bytes(32), bytes(16), 1444),
         JoinedGroup("nothing was received"),
         Assign(0, 0, False, "keep", {"version": 1}, bytes(16), (INFO,), True, peers=(PEER,), shared=True),

@@ -28,6 +28,7 @@ from asyncdmtl.protocol.messages.registry import (
     Welcome,
 )
 from asyncdmtl.protocol.session import Session
+from asyncdmtl.worker.own_partitions import OwnPartitions
 
 Wanted = TypeVar("Wanted", bound=Message)
 
@@ -94,7 +95,9 @@ class Peer:
         plain = (part.declaration() for part in partitions)
         declared = tuple(replace(part, digest=digest.keyed(part.digest)) for part in plain)
         self.say(Declare(declared, machine=Machine.here(settings.arithmetic)))
-        encoding = Encoding.from_dict((await self.hear(Prepare)).encoding)
-        infos = (part.encoded(encoding).info(settings) for part in partitions)
-        self.say(Ready(tuple(replace(info, digest=digest.keyed(info.digest)) for info in infos)))
+        prepare = await self.hear(Prepare)
+        own = OwnPartitions(partitions)
+        infos = own.encode(Encoding.from_dict(prepare.encoding), settings)
+        keyed = tuple(replace(info, digest=digest.keyed(info.digest)) for info in infos)
+        self.say(Ready(keyed, own.answers(prepare.challenges)))
         return await self.hear(Assign)

@@ -87,7 +87,7 @@ def hunt(monkeypatch: pytest.MonkeyPatch, inputs: int = 3000) -> str:
 
     monkeypatch.setattr(fuzz.Fuzzer, "bug", found)
     with pytest.raises(_PlantedError) as caught:
-        fuzz.by_chance(fuzz.Fuzzer(seed=2), inputs, seconds=60.0)
+        fuzz.by_chance(fuzz.Fuzzer(seed=0), inputs, seconds=60.0)
     return str(caught.value)
 
 

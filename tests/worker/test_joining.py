@@ -15,7 +15,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.digests import Digest
+from asyncdmtl.digests import Digest, answer
 from asyncdmtl.errors import AuthenticationError, DataError, LinkError, RemoteProtocolError, WaitError
 from asyncdmtl.multicast.datagrams import OVERHEAD, Stream
 from asyncdmtl.multicast.sending import DatagramBlock
@@ -41,7 +41,8 @@ from asyncdmtl.worker.state import WorkerState
 
 SETTINGS = make_settings()
 OPTIONS = WorkerOptions("w0", start_timeout=10.0, silence_timeout=SILENCE)
-PREPARE = Prepare(Encoding.empty().as_dict())
+CHALLENGES = (bytes([1]) * 32, bytes([2]) * 16)
+PREPARE = Prepare(Encoding.empty().as_dict(), CHALLENGES)
 KEY, NONCE, PIECE_BYTES = bytes(32), bytes(16), 700
 
 
@@ -117,6 +118,16 @@ async def test_a_secret_that_one_end_alone_knows_ends_the_greeting(
     await ends.server.send(answer, *LIMIT)
     with pytest.raises(AuthenticationError, match=reason):
         await greeting
+
+
+async def test_a_worker_shows_that_it_has_the_rows(ends: Ends) -> None:
+    joining = asyncio.create_task(declare(ends, await welcomed(ends)))
+    await ends.server.receive((Declare,), *LIMIT)
+    await ends.server.send(PREPARE, *LIMIT)
+    await joining
+    first, second = (part.content() for part in make_partitions(2, "squared"))
+    told = answer(bytes([1]) * 16, first) * 2, answer(bytes([2]) * 16, second)
+    assert (await ends.server.receive((Ready,), *LIMIT)).answers == told
 
 
 async def test_settings_that_break_a_rule_are_the_servers_fault(ends: Ends) -> None:

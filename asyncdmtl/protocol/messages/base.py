@@ -132,6 +132,13 @@ def parse_each(items: Any, parse: Callable[[Any], Described]) -> tuple[Described
     return found
 
 
+def parse_binaries(items: Any, field: str, unit: int) -> tuple[bytes, ...]:
+    """Bytes for each partition of a message, each of a whole number of units."""
+    if len(fields.sequence(items, field)) > MAX_PARTITIONS:
+        raise RemoteProtocolError(f"{field} must be of at most {MAX_PARTITIONS} partitions, not {len(items)}")
+    return tuple(fields.binary(item, field, unit) for item in items)
+
+
 def pack_machine(machine: Machine) -> list[Any]:
     """A Machine as a list of plain types."""
     return [dict(machine.digests), dict(machine.about)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncdmtl.arithmetic.probe import UNKNOWN_MACHINE, Machine
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES
+from asyncdmtl.digests import CHALLENGE_BYTES, CONTENT_DIGEST_BYTES, VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.plan.validation import WANTS
@@ -18,6 +18,7 @@ from asyncdmtl.protocol.messages.base import (
     pack_declaration,
     pack_info,
     pack_machine,
+    parse_binaries,
     parse_declaration,
     parse_each,
     parse_info,
@@ -242,18 +243,24 @@ class Prepare(Message):
     Attributes
     ----------
     encoding : mapping
+    challenges : tuple of bytes
+        The challenges, each of `CHALLENGE_BYTES`, by which the worker shows that it has the rows of each
+        partition, in the order in which they were declared.
     """
 
     number, kind, sender = 4, "prepare", "server"
     encoding: Mapping[str, Any]
+    challenges: tuple[bytes, ...] = ()
 
     def fields(self) -> list[Any]:
-        return [dict(self.encoding)]
+        return [dict(self.encoding), list(self.challenges)]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Prepare:
-        (encoding,) = fields.exactly(values, 1, cls.kind)
-        return cls(fields.mapping(encoding, "encoding"))
+        encoding, challenges = fields.exactly(values, 2, cls.kind)
+        return cls(
+            fields.mapping(encoding, "encoding"), parse_binaries(challenges, "challenges", CHALLENGE_BYTES)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,15 +271,20 @@ class Ready(Message):
     ----------
     partitions : tuple of PartitionInfo
         The encoded partitions, in the order in which they were declared.
+    answers : tuple of bytes
+        The answers to the challenges of each partition, each of `CONTENT_DIGEST_BYTES`.
     """
 
     number, kind, sender = 5, "ready", "worker"
     partitions: tuple[PartitionInfo, ...]
+    answers: tuple[bytes, ...] = ()
 
     def fields(self) -> list[Any]:
-        return [[pack_info(info) for info in self.partitions]]
+        return [[pack_info(info) for info in self.partitions], list(self.answers)]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Ready:
-        (partitions,) = fields.exactly(values, 1, cls.kind)
-        return cls(parse_each(partitions, parse_info))
+        partitions, answers = fields.exactly(values, 2, cls.kind)
+        return cls(
+            parse_each(partitions, parse_info), parse_binaries(answers, "answers", CONTENT_DIGEST_BYTES)
+        )
