@@ -5,9 +5,10 @@ have real processes, which can be killed, frozen and started again.
 
 Reads jobs from standard input, one JSON object a line: `id`, `module` ("server" or "worker"), `words` (its
 options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), `lie` (the round
-and the partition in whose update a number changes its sign; or null), and `loss` (the share of datagrams that
-it loses, unless it is `fresh`). The fork server reports `ready`, answers each job with `id` and `pid`, and
-reports `id` and `code` when a process has ended. It ends, with all processes, when its standard input ends.
+and the partition in whose update a number changes its sign; or null), `loss` (the share of datagrams that it
+loses) and `attack` (the one of `attacks.ATTACKS` that it carries out, or null); the last three need a process
+that is not `fresh`. The fork server reports `ready`, answers each job with `id` and `pid`, and reports `id`
+and `code` when a process has ended. It ends, with all processes, when its standard input ends.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from attacks import ATTACKS
 
 from asyncdmtl.cli import server, worker
 from asyncdmtl.cli.failure import execute
@@ -101,6 +103,8 @@ def _become(job: dict[str, Any]) -> None:
         _plant(*job["lie"])
     if job["loss"]:
         _lose(job["loss"], f"{job['id']} {job['out']}")
+    if job["attack"] is not None:
+        ATTACKS[job["attack"]].plant()
     sys.argv = [job["module"], *job["words"]]
     execute(COMMANDS[job["module"]])
 

@@ -59,6 +59,7 @@ class ForkServer:
         fresh: bool,
         lie: tuple[int, str] | None = None,
         loss: float = 0.0,
+        attack: str | None = None,
     ) -> Process:
         """Ask for the start of a server or worker, which has started once `begun` is set.
 
@@ -69,7 +70,7 @@ class ForkServer:
         job = {
             "id": number, "module": module, "words": list(words), "out": str(out), "err": str(process.err),
             "environment": dict(environment), "fresh": fresh, "lie": lie,
-            "loss": loss,
+            "loss": loss, "attack": attack,
         }  # fmt: skip
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job).encode() + b"\n")

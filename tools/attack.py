@@ -1,0 +1,259 @@
+"""Let one worker of a run attack it, with a valid secret: `tools/attack.py [ATTACK...]`.
+
+    python tools/attack.py                                  all attacks, strategies and copies
+    python tools/attack.py update rows --strategies relay --copies 2
+
+Server, workers and the attacker are processes over TCP on the loopback, as `python -m asyncdmtl.server` and
+`python -m asyncdmtl.worker` make them; each worker has a secret of its own. All honest workers must end with
+the models of the one-process twin; or the run must end with an error that names the attacker. No honest
+worker may be excluded or blamed. The threat model of the docs says where an attack can change models. Prints
+the outcome of each run; the exit code is not 0 if one is not permitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from attacks import ATTACKS, HONEST, ROUNDS
+from chaos_processes import ForkServer, Process, make_pipe
+
+from asyncdmtl.data import recipes
+from asyncdmtl.data.model_file import SavedModel
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.training import train
+from asyncdmtl.net.credentials import SECRET_VARIABLE
+from asyncdmtl.plan.parameters import STRATEGIES
+from asyncdmtl.plan.placement import Placement
+
+SPEC = "synthetic:tasks=3,rows=12,features=20,parts=2,test_rows=0"
+WORKERS, PARTITIONS = 4, 6
+
+# The member that attacks, and the one that attacks beside the others; its name sorts first.
+MEMBER, EXTRA, LATE = "w1", "a0", "w9"
+
+# Seconds after which a run hangs.
+LIMIT = 120.0
+
+
+class NotPermittedError(Exception):
+    """A run ended otherwise than the threat model says."""
+
+
+@dataclass
+class Run:
+    """One run that is attacked."""
+
+    fork_server: ForkServer
+    folder: Path
+    attack: str
+    strategy: str
+    copies: int
+    events: list[dict[str, Any]] = field(default_factory=list)
+    workers: dict[str, Process] = field(default_factory=dict)
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        self.scene = ATTACKS[self.attack].scene
+        self.attacker = EXTRA if self.scene.startswith("extra") else MEMBER
+        self.stored = Placement.cyclic(WORKERS, PARTITIONS, self.copies).as_dict()
+        self.secrets = {name: secrets.token_hex(32) for name in (*self.stored, EXTRA, LATE)}
+        self.changed = asyncio.Event()
+
+    async def run(self) -> str:
+        """Make the run, and return its outcome in words; NotPermittedError if it may not end so."""
+        names = [*self.stored, *([EXTRA] if self.scene == "extra" else [])]
+        self._write_secrets()
+        try:
+            async with asyncio.timeout(LIMIT):
+                server, following = await self._serve(len(names))
+                for name in names:
+                    await self._work(name)
+                server, following = await self._act(server, following)
+                code = await server.wait()
+                await following
+                for name, worker in self.workers.items():
+                    if name != self.attacker:
+                        await worker.wait()
+        except TimeoutError:
+            raise NotPermittedError("the run hangs") from None
+        finally:
+            for process in (*self.workers.values(), self.server):
+                process.send(signal.SIGKILL)
+        return self._judge(code)
+
+    def _write_secrets(self) -> None:
+        lines = (f'{name} = "{secret}"' for name, secret in self.secrets.items())
+        (self.folder / "secrets.toml").write_text("[workers]\n" + "\n".join(lines) + "\n")
+        (self.folder / "secrets.toml").chmod(0o600)
+
+    async def _act(
+        self, server: Process, following: asyncio.Task[None]
+    ) -> tuple[Process, asyncio.Task[None]]:
+        """Do what the attack needs during the run."""
+        if self.scene in ("member", "extra"):
+            return server, following
+        if not await self._round(HONEST + 2):
+            return server, following
+        if self.scene == "restart":
+            server.send(signal.SIGKILL)
+            await server.wait()
+            await following
+            return await self._serve(WORKERS, "--resume")
+        await self._work(EXTRA if self.scene == "extra late" else LATE)
+        return server, following
+
+    async def _serve(self, workers: int, *more: str) -> tuple[Process, asyncio.Task[None]]:
+        words = [
+            "--listen", f"127.0.0.1:{self.port}", "--secret-file", str(self.folder / "secrets.toml"),
+            "--data", SPEC, "--workers", str(workers), "--strategy", self.strategy,
+            "--rounds", str(self.rounds), "--tolerance", "0", "--format", "json", "--log-level", "warning",
+            "--rejoin-timeout", "3", "--round-timeout", "8", "--join-timeout", "30",
+            "--checkpoint", str(self.folder / "checkpoints"),
+            "--checkpoint-every", "4", *more,
+        ]  # fmt: skip
+        out = make_pipe(self.folder / f"server{len(more)}.out")
+        self.server = await self._start("server", words, out)
+        following = asyncio.create_task(self._follow(self.server))
+        await self._seen("listening")
+        return self.server, following
+
+    @property
+    def rounds(self) -> int:
+        """More rounds where a worker comes late."""
+        return 12 * ROUNDS if "late" in self.scene else ROUNDS
+
+    async def _work(self, name: str) -> None:
+        stored = self.stored.get(name, self.stored["w0"])
+        words = [
+            "--connect", f"127.0.0.1:{self.port}", "--name", name, "--data", SPEC,
+            "--partitions", ",".join(stored), "--save", str(self.folder / f"{name}.npz"),
+            "--log-level", "warning", "--format", "json", "--max-wait", "20",
+        ]  # fmt: skip
+        attack = self.attack if name == self.attacker else None
+        out = self.folder / f"{name}.out"
+        self.workers[name] = await self._start("worker", words, out, name, attack=attack)
+
+    async def _start(
+        self, module: str, words: Sequence[str], out: Path, name: str = "", attack: str | None = None
+    ) -> Process:
+        environment = {SECRET_VARIABLE: self.secrets[name]} if name else {}
+        process = self.fork_server.start(
+            module, words, out, environment=environment, fresh=False, attack=attack
+        )
+        await process.begun.wait()
+        return process
+
+    async def _follow(self, server: Process) -> None:
+        async for event in server.events():
+            self.events.append(event)
+            if event["event"] == "listening":
+                self.port = event["port"]
+            self.changed.set()
+        self.changed.set()
+
+    async def _seen(self, kind: str) -> None:
+        while self.server.code is None and all(event["event"] != kind for event in self.events):
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 1.0)
+
+    async def _round(self, number: int) -> bool:
+        """Wait for a round; whether it was made."""
+        while self.server.code is None:
+            if any(event["event"] == "round" and event["round"] >= number for event in self.events):
+                return True
+            self.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), 1.0)
+        return False
+
+    def _judge(self, code: int) -> str:
+        """The outcome in words."""
+        internal = [line for each in (self.server, *self.workers.values()) for line in each.complaints()]
+        if internal:
+            raise NotPermittedError(f"a log has {internal[0]!r}")
+        told = {name: worker.last_words() for name, worker in self.workers.items() if worker.code}
+        ended = self.events[-1]
+        if code:
+            error = str(ended.get("error", ""))
+            if f"{self.attacker!r}" not in error and f" {self.attacker}" not in error:
+                raise NotPermittedError(f"code {code}, which does not name {self.attacker}: {error}")
+            return f"code {code}: {error}"
+        honest = {name: error for name, error in told.items() if name != self.attacker}
+        if honest:
+            raise NotPermittedError(f"honest workers ended otherwise: {honest}")
+        report = ended["report"]
+        blamed = {each["worker"] for each in report["incidents"]} - {self.attacker, ""}
+        right = self._right_models(Settings.from_dict(report["settings"]))
+        changes = ATTACKS[self.attack].changes(self.strategy, self.copies)
+        if not (right or changes):
+            raise NotPermittedError(f"other models than the twin's; incidents {report['incidents']}")
+        words = "as the twin" if right else "other models, as the threat model says"
+        if blamed:
+            words += f"; incidents name {sorted(blamed)}, too"
+        return words + (f"; {self.attacker} ended: {told[self.attacker]}" if self.attacker in told else "")
+
+    def _right_models(self, settings: Settings) -> bool:
+        twin = train(recipes.load(SPEC, seed=0, test=False).partitions, settings).models
+        right = True
+        for name in self.workers:
+            if name == self.attacker:
+                continue
+            models = SavedModel.load(self.folder / f"{name}.npz").models
+            expected = twin.of([twin.tasks.index(task) for task in models.tasks])
+            if self.strategy == "linear":
+                right &= bool(np.allclose(models.coef_, expected.coef_, rtol=1e-3, atol=1e-5))
+            else:
+                right &= models.coef_.tobytes() == expected.coef_.tobytes()
+        return right
+
+
+async def attack_all(attacks: Sequence[str], strategies: Sequence[str], copies: Sequence[int]) -> int:
+    """Make the runs one after another; return how many ended otherwise than they may."""
+    bad = 0
+    async with ForkServer() as fork_server:
+        for name in attacks:
+            for strategy in strategies:
+                for count in copies:
+                    folder, began = Path(tempfile.mkdtemp(prefix="attack-")), time.monotonic()
+                    try:
+                        told = await Run(fork_server, folder, name, strategy, count).run()
+                        shutil.rmtree(folder)
+                    except NotPermittedError as error:
+                        bad += 1
+                        told = f"NOT PERMITTED ({folder}): {error}"
+                    seconds = time.monotonic() - began
+                    print(f"{name:16} {strategy:9} {count} copies {seconds:5.1f} s  {told[:400]}", flush=True)
+    return bad
+
+
+@click.command(help=__doc__.split("\n\n", 1)[0] if __doc__ else "")
+@click.argument("attacks", nargs=-1, type=click.Choice(list(ATTACKS)))
+@click.option(
+    "--strategies", default=",".join((*STRATEGIES, "linear")), show_default=True, help="Separated by commas."
+)
+@click.option("--copies", default="1,2,3", show_default=True, help="Separated by commas.")
+def main(attacks: tuple[str, ...], strategies: str, copies: str) -> None:
+    """Let one worker attack its run."""
+    bad = asyncio.run(
+        attack_all(attacks or list(ATTACKS), strategies.split(","), [int(each) for each in copies.split(",")])
+    )
+    print(f"{bad} runs ended otherwise than the threat model says")
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()
