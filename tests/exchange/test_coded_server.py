@@ -137,6 +137,14 @@ def test_a_holder_that_tells_another_loss_is_outvoted(loss: float) -> None:
     assert caught.value.odd == {"w0": ("p1",)}
 
 
+@pytest.mark.parametrize("lie", [{"losses": (0.0, 0.0)}, {"digests": (bytes(16), bytes(16))}])
+def test_more_than_half_of_the_holders_of_a_partition_decide(lie: dict[str, Any]) -> None:
+    exchange, sent = bent(3, {0: lie, 1: lie})
+    with pytest.raises(DisagreementError) as caught:
+        exchange.server.agree(sent)
+    assert caught.value.odd == {"w2": ("p0", "p1")}
+
+
 @pytest.mark.parametrize("what", ["penalty", "residual"])
 @pytest.mark.parametrize("liar", [0, 2, 4])
 def test_a_worker_that_tells_another_penalty_or_residual_is_named(what: str, liar: int) -> None:

@@ -100,6 +100,26 @@ def test_a_value_that_others_computed_differently_is_noticed(strategy: str, lie:
         told.server.completed(sent)
 
 
+@pytest.mark.parametrize(("liars", "noticed"), [((0, 1, 2), False), ((0, 1), True)])
+def test_the_first_three_workers_can_forge_the_penalty(liars: tuple[int, ...], noticed: bool) -> None:
+    told = exchange()
+    honest = told.server.convergence(told.server.completed(told.up())).objective
+    for k in liars:
+        worker: Any = told.workers[k]
+        penalty_and_residual = worker._penalty_and_residual
+
+        def forged(true: Any = penalty_and_residual) -> tuple[float, float]:
+            return 7.0, true()[1]
+
+        worker._penalty_and_residual = forged
+    sent = told.up()
+    if noticed:
+        with pytest.raises(UnconfirmedError):
+            told.server.completed(sent)
+        return
+    assert told.server.convergence(told.server.completed(sent)).objective > honest + 1.0
+
+
 def test_an_upload_without_a_confirmation_is_noticed() -> None:
     told = exchange()
     sent = told.up()

@@ -114,3 +114,6 @@ def test_one_worker_does_not_decide_about_progress() -> None:
         found = made.server.convergence(bent)
         assert found.objective == pytest.approx(true.objective, rel=1e-9)
         assert found.residual == true.residual
+    # Two of the three that tell the penalty can forge it.
+    two = [replace(upload, penalty=7.0) if i < 2 else upload for i, upload in enumerate(sent)]
+    assert made.server.convergence(two).objective > true.objective + 1.0
