@@ -37,18 +37,22 @@ class Digest:
     ----------
     run : str
         The run's name, from which the key is derived.
+    secret : bytes, optional
+        A key of 32 bytes that only workers have. Digests of contents are then MACs under it: the server can
+        compare them, but compute none. Digests of digests (`combined`) stay as they are.
     """
 
-    def __init__(self, run: str = "") -> None:
+    def __init__(self, run: str = "", secret: bytes | None = None) -> None:
         self._key = blake3(run.encode(), derive_key_context=_CONTEXT).digest()
+        self._content_key = self._key if secret is None else secret
 
     def __call__(self, vector: NDArray[np.generic]) -> bytes:
         """The digest of a vector's bytes, of `VECTOR_DIGEST_BYTES` bytes."""
-        return self._of(np.ascontiguousarray(vector).view(np.uint8).data)
+        return _of(np.ascontiguousarray(vector).view(np.uint8).data, self._content_key)
 
     def of_parts(self, parts: Iterable[NDArray[np.uint8]]) -> bytes:
         """The digest of the concatenation of some bytes, which is not made."""
-        hasher = blake3(key=self._key)
+        hasher = blake3(key=self._content_key)
         for part in parts:
             hasher.update(np.ascontiguousarray(part).data)
         return hasher.digest(length=VECTOR_DIGEST_BYTES)
@@ -58,14 +62,15 @@ class Digest:
 
         It shows possession in this run alone: it cannot be computed from the digests of another run.
         """
-        return self._of(digest)
+        return _of(digest, self._content_key)
 
     def combined(self, digests: Sequence[bytes]) -> bytes:
         """One digest of a sequence of digests."""
-        return self._of(b"".join(digests))
+        return _of(b"".join(digests), self._key)
 
-    def _of(self, content: bytes | memoryview) -> bytes:
-        return blake3(content, key=self._key).digest(length=VECTOR_DIGEST_BYTES)
+
+def _of(content: bytes | memoryview, key: bytes) -> bytes:
+    return blake3(content, key=key).digest(length=VECTOR_DIGEST_BYTES)
 
 
 UNKEYED = Digest()

@@ -27,6 +27,7 @@ FLOORS = [
     ["plan"],
     ["learning"],
     ["data"],
+    ["blinding"],
     ["exchange"],
     ["multicast"],
     ["protocol"],

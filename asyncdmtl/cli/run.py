@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from asyncdmtl.cli.blind_options import UNCODED, blind_option, new_group_secret
 from asyncdmtl.cli.command import command
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.data_options import data_options
@@ -107,6 +108,7 @@ MOST_NAMES = 5
 @training_options
 @link_options
 @downlink_options
+@blind_option
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
 )
@@ -148,7 +150,8 @@ def main(
     if given["strategy"] is None:
         # Without a second copy nothing can be coded, and relay sends more than others do.
         once = all(len(holders) == 1 for holders in chosen.holders)
-        given = given | {"strategy": AUTO if once else DEFAULT_STRATEGY}
+        unshared = UNCODED if given["blind"] else AUTO
+        given = given | {"strategy": unshared if once else DEFAULT_STRATEGY}
     if given["jobs_file"] is not None:
         check_alone({"--plot": plot_file, "--dashboard": shown}, given)
         words = _worker_words(given)
@@ -160,10 +163,9 @@ def main(
     settings, prepared = _prepare(loaded, given)
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
     with Tracking(given) as tracking:
-        record, models, spread = _train(chosen, wants, settings, given, shown, tracking)
+        record, models, settings, spread = _train(chosen, wants, settings, given, shown, tracking)
         report = report_run(record)
         report["models_spread"] = spread
-        settings = record.settings
         if prepared.test:
             metric = loaded.metric or metrics_for(settings.loss)[0]
             rows = prepared.partitions, prepared.test
@@ -354,10 +356,11 @@ def _train(
     given: dict[str, Any],
     shown: DashboardOptions | None,
     tracking: Tracking,
-) -> tuple[RunRecord, TaskModels, float]:
+) -> tuple[RunRecord, TaskModels, Settings, float]:
     """Run the server here and a process for each worker.
 
-    Returns the record of the run, the models of all tasks, and how far the models of any two workers differ.
+    Returns the record of the run, the models of all tasks, the settings with what was chosen, and how far the
+    models of any two workers differ.
     """
     options = RunOptions(
         settings,
@@ -369,11 +372,14 @@ def _train(
         links=given["links"],
         silent=given["silent"],
         peers=given["downlink"] == "peers",
+        blind=given["blind"],
     )
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:
         folder = Path(name)
         write_placement(placement, folder / "placement.json")
         words = [*_worker_words(given), "--placement", str(folder / "placement.json")]
+        if options.blind:
+            words += ["--group-secret-file", str(new_group_secret(folder))]
         files = [folder / f"{k}.npz" for k in range(len(placement.workers))]
         workers = {
             worker: worker_process(worker, words, file, word)
@@ -383,9 +389,11 @@ def _train(
         with RunProgress(settings.rounds) as progress:
             watch = None if shown is None else partial(show, shown, options)
             record, _ = run(serve(options, workers, tracking.beside(progress.note), watch=watch))
-        exact = given["strategy"] != "linear"
-        models, spread = _agreed_models([file for file in files if file.exists()], exact=exact)
-    return record, models, spread
+        exact, files = given["strategy"] != "linear", [file for file in files if file.exists()]
+        models, spread = _agreed_models(files, exact=exact)
+        # Only the workers of a blind run know what they chose.
+        chosen = SavedModel.load(files[0]).settings if options.blind else record.settings
+    return record, models, chosen or record.settings, spread
 
 
 # Options of `run` that are passed on to every worker process.

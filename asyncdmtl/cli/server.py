@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from asyncdmtl.cli.blind_options import blind_option
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs
@@ -164,6 +165,7 @@ _security_options = together(
 )
 @tracker_options
 @job_options
+@blind_option
 @_wait_options
 @_checkpoint_options
 @_security_options
@@ -258,6 +260,7 @@ def _options(
         make_links(given),
         given["silent"],
         given["downlink"] == "peers",
+        blind=given["blind"],
     )
 
 

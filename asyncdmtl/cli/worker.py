@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from asyncdmtl.cli.blind_options import group_secret_option
 from asyncdmtl.cli.command import command, together
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.data import loading
 from asyncdmtl.data.class_weights import BALANCED
+from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.partition_file import read_partition
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.data.table import TASK
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.outcome import zero_words
+from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import WorkerSecurity
+from asyncdmtl.net.credentials import find_group_secret
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import declare_worker
@@ -161,6 +166,7 @@ _security_options = together(
 )
 @_wait_options
 @_security_options
+@group_secret_option
 @click.option(
     "--interface",
     metavar="NAME",
@@ -221,6 +227,7 @@ def main(
         held_back, given["test_fraction"] = given["test_fraction"], None
     waits = max_wait, start_timeout, round_timeout, silence_timeout
     options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "", ALONE, peer_listen)
+    options = replace(options, group_secret=find_group_secret(given["group_secret_file"]))
     load = partial(_load, partition_files, names, share, given)
     if declare is not None:
         _declare(declare, name, load(""))
@@ -229,7 +236,7 @@ def main(
     def save_models(place: JobPlace, worker: Worker, models: TaskModels) -> None:
         if save is not None:
             file = save.with_name(f"{save.stem}-{place.job}{save.suffix}") if place.job else save
-            SavedModel(models, *worker.trained_with, given["task"] or TASK).save(file)
+            SavedModel(models, *_trained_with(worker, options.group_secret), given["task"] or TASK).save(file)
 
     worker = stream_worker(options, load, security, (host, port), save_models)
     try:
@@ -297,6 +304,15 @@ def _tell_risks(*risks: str | None) -> None:
     for risk in risks:
         if risk is not None:
             log.warning("%s", risk)
+
+
+def _trained_with(worker: Worker, group_secret: bytes | None) -> tuple[Encoding, Settings]:
+    """The encoding and the settings of a run that is over.
+
+    The server of a blind run does not know what was chosen, so that the settings of a file say it.
+    """
+    encoding, settings = worker.trained_with
+    return encoding, settings if group_secret is None else worker.state.settings
 
 
 def _check_files(save: Path | None, declare: Path | None, wants: str | None) -> None:

@@ -31,8 +31,9 @@ from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.units import sum_name, summed_partitions
 
-# The workers that have sent the same digest and loss of a partition or task, by these.
-Claims = dict[tuple[bytes, float], list[str]]
+# The workers that have sent the same digest and loss of a partition or task, by these. A blind server has
+# sealed losses.
+Claims = dict[tuple[bytes, float | bytes], list[str]]
 
 
 class CodedServerSide(ServerSide):
@@ -46,6 +47,7 @@ class CodedServerSide(ServerSide):
     """
 
     plan: Plan
+    _groups_class = DigestGroups
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class CodedServerSide(ServerSide):
         self._digest = options.digest
         self._detailed = options.detailed
         self._uplink_rows = plan.uplink_rows if options.carried else (0,) * len(plan.uplink_rows)
-        self._groups = DigestGroups(plan, options.digest)
+        self._groups = self._groups_class(plan, options.digest)
         self.group_plan = plan
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
         self._down_format = self._format_of_results(options.grouped)
@@ -148,7 +150,7 @@ class CodedServerSide(ServerSide):
         for k, upload in arrived(uploads):
             worker, told = workers[k], self._groups.digests_of[k]
             # Each update has a loss; aggregates of tasks and sums, which come after the updates, have none.
-            losses = chain(upload.losses, repeat(0.0))
+            losses = chain(upload.sealed[:-2] or upload.losses, repeat(0.0))
             for what, digest, loss in zip(told, upload.digests, losses, strict=False):
                 claims[what].setdefault((digest, loss), []).append(worker)
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.

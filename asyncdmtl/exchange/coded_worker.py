@@ -37,6 +37,7 @@ class CodedWorkerSide(WorkerSide):
     """
 
     plan: Plan
+    _groups_class = DigestGroups
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class CodedWorkerSide(WorkerSide):
         self._digest = options.digest
         self._detailed = options.detailed
         self._carried = options.carried
-        self._groups = DigestGroups(plan, options.digest)
+        self._groups = self._groups_class(plan, options.digest)
         self._state = OwnState(trainer, options.digest)
         self.worker = worker
         self.trainer = trainer
@@ -71,11 +72,12 @@ class CodedWorkerSide(WorkerSide):
         self.ranges, self.down_ranges = self._format.ranges, self._down_format.ranges
         # A single range is the array itself, not a view, because the encoder caches by array.
         whole = len(self.ranges) == 1
-        self._sources = [self._own if whole else self._own[:, cols] for cols in self.ranges]
+        self._packets = self._packets_to_code()
+        self._sources = [self._packets if whole else self._packets[:, cols] for cols in self.ranges]
         count = plan.uplink_rows[worker] if options.carried else 0
         self._rows = tuple(np.empty((count, n), np.uint8) for n in map(_width, self.ranges))
         self._known = self._known_packets()
-        self._wanted = self._down_format.allocate(len(self._delivery.wanted))
+        self._wanted = self._allocate_wanted(len(self._delivery.wanted))
         self._prepared = False
         trainer.warm_up()
 
@@ -93,13 +95,15 @@ class CodedWorkerSide(WorkerSide):
         self._prepared = False
         losses = self.trainer.packed_updates(self._own_updates)
         aggregates = self._fill_units()
+        digests = self._digests((*self._own_updates, *aggregates))
+        self._prepare_packets(digests)
         if self._carried:
             for packets, rows in zip(self._sources, self._rows, strict=True):
                 self._encode(packets, rows)
         return Upload(
             self._rows,
             sum(rows.nbytes for rows in self._rows),
-            self._digests((*self._own_updates, *aggregates)),
+            digests,
             tuple(map(float, losses)),
             *self._penalty_and_residual(),
             # Checked after the updates are made: a number that was corrupted before them is still there.
@@ -134,6 +138,7 @@ class CodedWorkerSide(WorkerSide):
 
     def apply(self, expected: bytes) -> None:
         """Check the digest of the decoded vectors, and take the step to the next models."""
+        self._finish_decoding()
         decoded: Vectors = self._down_format.vectors(self._wanted)  # type: ignore[assignment]
         if self._digest_of(decoded) != expected:
             raise self._corrupted()
@@ -202,6 +207,20 @@ class CodedWorkerSide(WorkerSide):
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         """The format of the vectors of the downlink; here the same as that of the uplink."""
         return self._format
+
+    def _packets_to_code(self) -> Bytes:
+        """The array of the packets that are encoded: those of the units themselves."""
+        return self._own
+
+    def _allocate_wanted(self, vectors: int) -> Bytes:
+        """An array for the packets that are decoded."""
+        return self._down_format.allocate(vectors)
+
+    def _prepare_packets(self, digests: Sequence[bytes]) -> None:
+        """Prepare the packets that are encoded, once the units of the round are made."""
+
+    def _finish_decoding(self) -> None:
+        """Turn the decoded packets into those of the vectors, once all of them are here."""
 
     @abstractmethod
     def _known_packets(self) -> Bytes:
@@ -313,7 +332,7 @@ class RelayWorkerSide(AggregatingWorkerSide):
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets of this worker's own units, (packets, bytes)."""
-        return self._own[:, self.ranges[i]]
+        return self._packets[:, self.ranges[i]]
 
     def own_vectors(self) -> dict[int, Bytes]:
         """The bytes of this worker's own units, by number."""
@@ -326,7 +345,7 @@ class RelayWorkerSide(AggregatingWorkerSide):
         return {unit: vector.view(np.uint8) for unit, vector in zip(units, vectors, strict=True)}
 
     def _known_packets(self) -> Bytes:
-        return self._own
+        return self._packets
 
     def _known_vectors(self) -> dict[int, Vectors]:
         return dict(self._own_units)

@@ -71,12 +71,25 @@ class DigestGroups:
                 if (H := placement.holders[n]) != covering:
                     beside.setdefault(H, []).append(n)
         self.groups = (*map(tuple, found.values()), *map(tuple, beside.values()))
+        self._group_of_number = {i: g for g, numbers in enumerate(found.values()) for i in numbers}
         holders, K = (*(H for H, _ in found), *beside), len(placement.workers)
         self.held = _by_worker(K, holders)
         self._received = _by_worker(K, [receiving for _, receiving in found])
         # Each value is sent by one of its holders, in turn, so that all workers send about as many.
         self._told = _by_worker(K, [(H[g % len(H)],) for g, H in enumerate(holders)])
         self._losses_told = _by_worker(K, [(H[n % len(H)],) for n, H in enumerate(placement.holders)])
+
+    def received_digests(self, worker: int, of_group: Sequence[bytes]) -> tuple[bytes, ...]:
+        """The digests of the groups that `worker` decodes, from those of all groups."""
+        return tuple(of_group[g] for g in self._received[worker])
+
+    def group_of(self, unit: int) -> int:
+        """The group of a unit."""
+        return self._group_of_number[self.of_units[unit]]
+
+    def received_places(self, worker: int) -> tuple[int, ...]:
+        """The groups that `worker` decodes, in the order of their digests."""
+        return self._received[worker]
 
     def needed(self, worker: int) -> set[int]:
         """The numbers of the digests that are in the groups of `worker`."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError
 from asyncdmtl.learning.problem import Problem
@@ -46,12 +47,18 @@ class SideOptions:
     carried : bool
         Whether coded rows go through the server. Otherwise all workers exchange rows with each other, and
         nothing is coded.
+    blind : bool
+        Whether the server must learn nothing of the data.
+    group : GroupKey or None
+        The key of the workers of a blind run.
     """
 
     grouped: bool = False
     digest: Digest = UNKEYED
     detailed: bool = True
     carried: bool = True
+    blind: bool = False
+    group: GroupKey | None = None
 
 
 DEFAULT_OPTIONS = SideOptions()
@@ -85,6 +92,8 @@ class Upload:
         The check of the state that the worker holds (`WorkerSide.state_check`).
     confirmation : bytes
         In a message that leaves out what other workers tell: the digest of all values above; else empty.
+    sealed : tuple of bytes
+        In a blind run, losses, penalty and residual as they are sent, in place of the numbers above.
     """
 
     rows: tuple[Bytes, ...]
@@ -95,6 +104,7 @@ class Upload:
     residual: float
     state: bytes = b""
     confirmation: bytes = b""
+    sealed: tuple[bytes, ...] = ()
 
 
 class Convergence(NamedTuple):
@@ -124,6 +134,8 @@ class WorkerSide(ABC):
         the same in both directions then.
     group_plan : Plan or None
         The plan, if rows under it may come from a multicast group.
+    place : (int, int)
+        The number of the plan, and the round, as `begin` was told.
     """
 
     plan: AnyPlan
@@ -133,6 +145,7 @@ class WorkerSide(ABC):
     down_ranges: tuple[slice, ...]
     streams: bool = False
     group_plan: Plan | None = None
+    place: tuple[int, int] = (0, 0)
 
     @property
     @abstractmethod
@@ -142,6 +155,10 @@ class WorkerSide(ABC):
     @abstractmethod
     def received_range(self, i: int) -> int:
         """Bytes of the rows that this worker is sent in range `i`."""
+
+    def begin(self, plan: int, round_: int) -> None:
+        """Begin a round, under the plan of this number."""
+        self.place = plan, round_
 
     @abstractmethod
     def compute(self) -> Upload:
@@ -190,6 +207,22 @@ class WorkerSide(ABC):
         DataError
             The models outgrow the run's dtype.
         """
+
+    def take_told(self, told: bytes) -> None:
+        """Take in what other workers told through the server (`ServerSide.told`), before `apply`.
+
+        Raises
+        ------
+        CodingError
+            There is something, and this run is not blind.
+        """
+        if told:
+            raise CodingError(f"received {len(told)} bytes of what others told, the plan says 0")
+
+    @property
+    def reached(self) -> bool:
+        """Whether this worker itself has found that training is over after the round that was applied."""
+        return False
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets from which this worker decodes a multicast, (packets, bytes)."""
@@ -247,6 +280,8 @@ class ServerSide(ABC):
     streams : bool
     group_plan : Plan or None
         The plan, if rows under it may be sent to a multicast group.
+    asks_for_the_end : bool
+        Whether workers, rather than the server, decide when training ends.
     """
 
     plan: AnyPlan
@@ -256,6 +291,7 @@ class ServerSide(ABC):
     down_ranges: tuple[slice, ...]
     streams: bool = False
     group_plan: Plan | None = None
+    asks_for_the_end: bool = False
 
     def __init__(self, plan: AnyPlan, problem: Problem) -> None:
         self.plan = plan
@@ -353,6 +389,10 @@ class ServerSide(ABC):
     @abstractmethod
     def digest(self, worker: int) -> bytes:
         """The digest by which `worker` checks what it received or decoded (`WorkerSide.apply`)."""
+
+    def told(self, worker: int) -> bytes:
+        """What `worker` is told of other workers beside its rows; nothing, unless the server is blind."""
+        return b""
 
     @abstractmethod
     def block(self, i: int) -> Bytes:

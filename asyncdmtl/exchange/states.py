@@ -19,6 +19,7 @@ from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
+from asyncdmtl.learning.training import make_trainer
 
 # Two sketches agree if they differ by at most this power of the dtype's unit roundoff, relative to the norm
 # of the models, since rounding grows over the rounds of a run.
@@ -49,7 +50,15 @@ class Majority:
 
 
 class States(ABC):
-    """The comparison of states under one strategy."""
+    """The comparison of states under one strategy.
+
+    Parameters
+    ----------
+    problem : Problem
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
 
     @abstractmethod
     def check(self, state: Bytes) -> bytes:
@@ -62,6 +71,11 @@ class States(ABC):
     def near(self, one: bytes, other: bytes) -> bool:
         """Whether two states may differ only by rounding that has grown; never, if their bits are equal."""
         return False
+
+    def initial(self) -> tuple[Bytes, bytes]:
+        """The state before the first round, as the server gives it to a worker, and its check."""
+        state = make_trainer(self._problem, {}).state()
+        return state, self.check(state)
 
     def majority(self, told: Mapping[str, bytes], electorate: int | None = None) -> Majority | None:
         """The state that more than half of the workers hold; None if there is none.
@@ -91,6 +105,7 @@ class ExactStates(States):
     """
 
     def __init__(self, problem: Problem, digest: Digest) -> None:
+        super().__init__(problem)
         size = len(problem.tasks) * problem.d * problem.dtype.itemsize
         self._starts = (0, size, 2 * size) if problem.accelerated else (0, size)
         self._digest = digest
@@ -147,6 +162,7 @@ class RoundedStates(States):
     """
 
     def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
         self._shape = len(problem.tasks), problem.d
         self._dtype = problem.dtype
         self._tolerance = float(np.finfo(problem.dtype).eps) ** _AGREEMENT_POWER

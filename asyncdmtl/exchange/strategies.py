@@ -14,6 +14,8 @@ from typing import Any
 
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.exchange.blind_server import BlindServerSide, BlindStates
+from asyncdmtl.exchange.blind_worker import BlindUncodedWorkerSide, BlindWorkerSide
 from asyncdmtl.exchange.coded_server import (
     CentralServerSide,
     CodedServerSide,
@@ -112,6 +114,11 @@ def codable_units(settings: Settings) -> UnitKind:
     return "sums" if settings.aggregate == "mean" else "tasks"
 
 
+BLIND_SIDES: Mapping[str, type[BlindWorkerSide]] = MappingProxyType(
+    {"relay": BlindWorkerSide, "uncoded": BlindUncodedWorkerSide}
+)
+"""The strategies whose server may be blind, since it aggregates nothing, with the workers' side of each."""
+
 # The seeds of linear plans that are tried until differences between workers' models grow by at most
 # `MOST_GROWTH` in a whole run: of sixteen digits, four may be lost. With most placements the first one does.
 LINEAR_SEEDS = 8
@@ -204,9 +211,9 @@ class ExchangeStrategy(ABC):
         """Whether rounding may move the models of honest workers apart again and again under a plan."""
         return False
 
-    def states(self, problem: Problem, digest: Digest) -> States:
+    def states(self, problem: Problem, digest: Digest, *, blind: bool = False) -> States:
         """The comparison of the states that workers hold."""
-        return ExactStates(problem, digest)
+        return BlindStates(problem, digest) if blind else ExactStates(problem, digest)
 
 
 class _Coded(ExchangeStrategy):
@@ -270,7 +277,8 @@ class _Coded(ExchangeStrategy):
     ) -> WorkerSide:
         """The side of one worker under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._worker_side(plan, worker, trainer, options)
+        made = BLIND_SIDES[self.name] if options.blind else self._worker_side
+        return made(plan, worker, trainer, options)
 
     def server_side(
         self,
@@ -281,7 +289,7 @@ class _Coded(ExchangeStrategy):
     ) -> ServerSide:
         """The server's side under a plan of this strategy."""
         assert isinstance(plan, Plan)
-        return self._server_side(plan, problem, options)
+        return (BlindServerSide if options.blind else self._server_side)(plan, problem, options)
 
 
 class _Personal(_Coded):
@@ -383,7 +391,7 @@ class _Linear(ExchangeStrategy):
         assert isinstance(plan, LinearPlan)
         return rounding_growth(plan, problem) > _bearable_growth(problem)
 
-    def states(self, problem: Problem, digest: Digest) -> States:
+    def states(self, problem: Problem, digest: Digest, *, blind: bool = False) -> States:
         """The comparison of states that differ by rounding."""
         return RoundedStates(problem)
 

@@ -24,6 +24,9 @@ from asyncdmtl.learning.losses import LOSSES, check_targets, predictions_of
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.smoothness import largest_eigenvalue_bound
 
+SEALED = "sealed"
+"""The field of a survey whose content only workers can read, in a run whose server is blind."""
+
 # The columns of a survey that are hashed at one time: less than a millisecond's work.
 _CLAIM_COLUMNS = 1000
 
@@ -49,11 +52,14 @@ class Declaration:
         """16 bytes that are equal for all copies of a partition, whatever the order of their columns.
 
         They are computed once, which takes a tenth of a second for a survey of 100,000 columns. If the survey
-        is malformed, no other declaration has the same.
+        is malformed, no other declaration has the same. A survey that is sealed for other workers comes with
+        a MAC of the claim, which takes its place.
         """
         check = hashlib.blake2b(digest_size=16, usedforsecurity=False)
         try:
             for name, value in sorted(self.survey.items()):
+                if name == SEALED:
+                    continue
                 rest, columns = value, []
                 if name == "columns":
                     rest, columns = None, value
@@ -85,7 +91,8 @@ class PartitionInfo:
     `smoothness` is `Partition.smoothness` for the columns that the coupling involves. `classes` names the
     labels of the partition under a loss for classification: "0", "1", or "01" for both; under Poisson loss it
     is "0" if all targets are 0; else it is empty.
-    `held` counts the rows that its holders keep for tests, beside `rows`.
+    `held` counts the rows that its holders keep for tests, beside `rows`. In a run whose server is blind, it
+    is told names, counts and features only, and `sealed` has the rest for the workers.
     """
 
     id: str
@@ -97,6 +104,7 @@ class PartitionInfo:
     smoothness: float
     classes: str = ""
     held: int = 0
+    sealed: bytes = b""
 
 
 class FeatureNames(Protocol):

@@ -28,6 +28,12 @@ SECRET_VARIABLE = "ASYNCDMTL_SECRET"
 # The option that names a file of secrets.
 SECRET_OPTION = "--secret-file"
 
+# The environment variable that holds the secret of the workers of a blind run.
+GROUP_SECRET_VARIABLE = "ASYNCDMTL_GROUP_SECRET"
+
+# The option that names a file with that secret.
+GROUP_SECRET_OPTION = "--group-secret-file"
+
 # The fewest bytes of a secret. An attacker with a recorded proof can try secrets offline, so that there must
 # be too many to try.
 MIN_SECRET_BYTES = 16
@@ -114,6 +120,29 @@ def find_credentials(file: Path | None) -> Credentials | None:
     return Credentials(_one_line(content, source), {}, source)
 
 
+def find_group_secret(file: Path | None) -> bytes | None:
+    """The secret that the workers of a blind run share, and the server does not know.
+
+    It is the one line in `file`, else in the environment variable ASYNCDMTL_GROUP_SECRET, else None.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, others may read it, or its content breaks a rule.
+    """
+    source = GROUP_SECRET_VARIABLE if file is None else f"{GROUP_SECRET_OPTION} {file}"
+    if file is not None:
+        content = read_private(file, GROUP_SECRET_OPTION)
+    elif (given := os.environ.get(GROUP_SECRET_VARIABLE)) is not None:
+        content = os.fsencode(given)
+    else:
+        return None
+    secret = _one_line(content, source)
+    if len(secret) < MIN_SECRET_BYTES:
+        raise UsageError(source, f"must have at least {MIN_SECRET_BYTES} bytes in a secret", len(secret))
+    return secret
+
+
 def read_private(file: Path, option: str) -> bytes:
     """The content of a file that only its owner, or also a group of this process or of root, may read.
 
@@ -196,7 +225,12 @@ def _one_line(content: bytes, source: str) -> bytes:
     """The secret in a text, without line ends and a byte order mark, which editors may add."""
     secret = content.removeprefix(codecs.BOM_UTF8).strip()
     if len(lines := secret.splitlines()) > 1:
-        raise UsageError(source, "must be one line, or a file that ends in .toml; lines", len(lines))
+        other = (
+            ""
+            if source.startswith((GROUP_SECRET_OPTION, GROUP_SECRET_VARIABLE))
+            else (", or a file that ends in .toml")
+        )
+        raise UsageError(source, f"must be one line{other}; lines", len(lines))
     return secret
 
 

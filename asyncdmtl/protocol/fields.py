@@ -137,3 +137,8 @@ def short(value: float) -> float | int:
 def long(value: Any, field: str) -> float:
     """A float that `short` made short."""
     return 0.0 if type(value) is int and value == 0 else real(value, field)
+
+
+def critical_strength(value: Any) -> float | None:
+    """The λ from which on all coefficients are 0, or None if it is not known."""
+    return None if value is None else finite(value, "critical strength", 0.0)

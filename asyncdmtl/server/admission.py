@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from asyncdmtl.blinding.sealed import check_sealed, sealed_surveys
+from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import (
     AsyncDMTLError,
     IntegrityError,
@@ -15,7 +17,7 @@ from asyncdmtl.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from asyncdmtl.learning.tasks import Declaration
+from asyncdmtl.learning.tasks import SEALED, Declaration
 from asyncdmtl.net.authentication import Authenticator, ServerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.failed_proofs import FailedProofs
@@ -180,7 +182,8 @@ class Admission:
         options = self._options
         hello, proof = await self._authenticator.identify(connection, hello)
         self._check_name(connection, hello.name)
-        welcome = Welcome(self._run, options.settings.as_dict(), options.silence_timeout, proof)
+        told = options.settings.as_dict(), options.silence_timeout, proof, options.blind
+        welcome = Welcome(self._run, *told)
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
         declare, declared = await self._declaration(connection, hello.name)
         await asyncio.to_thread(check_machine, hello.name, declare.machine, options.settings.arithmetic)
@@ -217,7 +220,7 @@ class Admission:
             # Partitions that are known have surveys that were checked.
             if await self._check_declared(connection, name, message.partitions) is None:
                 async with self._turns.checking(connection):
-                    await asyncio.to_thread(check_surveys, message.partitions)
+                    await asyncio.to_thread(_check_surveys, message.partitions, self._options)
             if isinstance(message, Declare):
                 return message, tuple(declared.values())
         raise RemoteProtocolError(f"a declaration must have at most {MAX_PIECES} pieces")
@@ -232,7 +235,7 @@ class Admission:
         try:
             settled = membership.infos_settled
             asked = membership.possession.challenge(member.partitions, settled=settled)
-            await member.connection.send(Prepare(encoding.as_dict(), asked.packed), *limit)
+            await member.connection.send(_prepare(encoding, membership, self._options, asked.packed), *limit)
             ready = await member.connection.receive((Ready,), *limit)
             known = membership.infos if settled else {}
             check_prepared(member.name, member.declared, ready.partitions, encoding, known)
@@ -322,3 +325,16 @@ def make_room(connection: Connection) -> None:
     # If the peer has sent nothing, the server does not wait until it has read the reason.
     heard = not connection.link.nothing_received
     connection.link_failed(MadeRoomError(told, peer=connection.session.worker), tell=heard)
+
+
+def _check_surveys(declared: Sequence[Declaration], options: RunOptions) -> None:
+    """Raise UsageError if a survey is malformed, or in a blind run not sealed."""
+    (check_sealed if options.blind else check_surveys)(declared)
+
+
+def _prepare(
+    encoding: Encoding, membership: Membership, options: RunOptions, challenges: tuple[bytes, ...]
+) -> Prepare:
+    """The message with the encoding; in a blind run, with the sealed surveys from which workers make it."""
+    told = {SEALED: sealed_surveys(membership.known or {})} if options.blind else encoding.as_dict()
+    return Prepare(told, challenges)

@@ -132,7 +132,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
             possible = [c for c in possible if c.strategy != "personal"]
         name = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy
     strategy = EXCHANGE_STRATEGIES[name]
-    if progress.checked and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
+    # A blind server must not decode updates, whoever sends wrong rows.
+    if progress.checked and not progress.blind and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
         strategy = strategy.checking
     plan = strategy.make_plan(placement, problem, wants, progress.links, silent)
     listeners, reason = choose_listeners(plan, hearing)
@@ -140,7 +141,7 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     detailed = progress.detailed or progress.checked or silent > 0
     exchanging = choose_exchanging(plan, members) if ending is None else frozenset()
     carried = not exchanging or not served_by_peers(plan, exchanging)
-    options = SideOptions(bool(listeners), progress.digest, detailed, carried)
+    options = SideOptions(bool(listeners), progress.digest, detailed, carried, progress.blind)
     side = strategy.server_side(plan, problem, progress.trainer, options)
     return Assignment(
         number, tuple(members), plan, candidates, side, listeners, reason, detailed, exchanging, carried

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from asyncdmtl.errors import StateError
 from asyncdmtl.exchange.states import Majority
-from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
@@ -124,13 +123,15 @@ class BelievedStates:
         found = [self._initial(members)]
         if (saved := progress.saved) is not None:
             place = saved.round, saved.over
-            same = (m for m in members if (m.round, m.over) == place and states.same(m.state, saved.check))
+            same = (
+                m for m in members if (m.round, self._over(m)) == place and states.same(m.state, saved.check)
+            )
             found.append(TrainingState(*place, tuple(same), saved.state, saved.check))
         groups: dict[tuple[int, bool], list[Member]] = {}
         for member in members:
             if member.helps:
                 continue
-            groups.setdefault((member.round, member.over), []).append(member)
+            groups.setdefault((member.round, self._over(member)), []).append(member)
         for (round_, over), group in groups.items():
             if not self._possible(round_, over):
                 continue
@@ -139,6 +140,13 @@ class BelievedStates:
             if check is not None and holders:
                 found.append(TrainingState(round_, over, holders, None, check))
         return max(found, key=TrainingState.rank)
+
+    def _over(self, member: Member) -> bool:
+        """Whether training was over at a member. A blind server learns that from the last messages only."""
+        progress = self._progress
+        if not progress.blind:
+            return member.over
+        return progress.over and member.round == progress.round
 
     def _possible(self, round_: int, over: bool) -> bool:
         """Whether a worker can have the state of this round; that of round 0 is known to all."""
@@ -161,13 +169,11 @@ class BelievedStates:
         new = tuple(m for m in members if (m.round, m.over, m.state) == (0, False, b"") and m not in begun)
         if len(new) == len(members):
             return TrainingState(0, False, new)
-        state = make_trainer(self._progress.problem, {}).state()
-        states = self._progress.states
-        check = states.check(state)
+        state, check = self._progress.states.initial()
         same = (
             m
             for m in members
-            if m in new or (m.round == 0 and not m.over and m.state == check and m not in begun)
+            if m in new or (m.round == 0 and not m.over and m.state == check != b"" and m not in begun)
         )
         return TrainingState(0, False, tuple(same), state, check)
 

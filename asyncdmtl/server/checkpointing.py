@@ -13,7 +13,7 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
-from asyncdmtl.learning.tasks import Declaration
+from asyncdmtl.learning.tasks import SEALED, Declaration
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.checkpoint_store import CheckpointStore
@@ -79,6 +79,9 @@ def _load(store: CheckpointStore, options: RunOptions) -> Checkpoint | None:
         raise UsageError("--resume", "needs the options of the run that is resumed; then and now", different)
     if options.strategy not in ("auto", checkpoint.strategy):
         raise UsageError("--resume", f"needs --strategy {checkpoint.strategy}, as before", options.strategy)
+    if options.blind != any(SEALED in part.survey for part in checkpoint.declared):
+        rule = "needs --blind if, and only if, the run that is resumed had it"
+        raise UsageError("--resume", rule, "--blind" if options.blind else "a blind run, but no --blind")
     return checkpoint
 
 

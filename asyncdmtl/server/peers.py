@@ -98,6 +98,10 @@ class Peers:
             if isinstance(message, RowsLacking):
                 raise LackingError(message)
 
+    async def receive_any(self, member: Member, wanted: tuple[type[Wanted], ...]) -> Wanted:
+        """The next message of a member, which may be of several kinds."""
+        return await member.connection.receive(wanted, self.seconds, OPTION)
+
     async def send(self, member: Member, message: Message) -> None:
         """Send one member a message. If it is a plan, unread messages for the plan before are dropped."""
         if isinstance(message, Assign):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
-from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.exchange.strategies import BLIND_SIDES, EXCHANGE_STRATEGIES
 from asyncdmtl.learning.metric_sums import MetricSums
 from asyncdmtl.learning.outcome import Outcome
 from asyncdmtl.learning.problem import Problem
@@ -84,6 +84,8 @@ class RunOptions:
         The number of late workers for which no round waits. Each partition needs more holders than that.
     peers : bool
         Whether workers take rows from each other, as far as they can.
+    blind : bool
+        Whether the server must learn nothing of the data: workers mask or seal all that depends on it.
     """
 
     settings: Settings
@@ -102,8 +104,11 @@ class RunOptions:
     links: Links = EQUAL_LINKS
     silent: int = 0
     peers: bool = False
+    blind: bool = False
 
     def __post_init__(self) -> None:
+        if self.blind:
+            self._check_blind()
         if self.strategy not in CHOICES:
             raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
         if self.strategy != "auto":
@@ -144,6 +149,21 @@ class RunOptions:
             raise UsageError("--silent", "cannot be given with --speeds or --prices", self.silent)
         if self.multicast is not None:
             rule = "cannot be given with --downlink multicast: late workers would lack what the group had"
+            raise UsageError("--silent", rule, self.silent)
+
+    def _check_blind(self) -> None:
+        """Raise UsageError if the server would have to read what workers send."""
+        if self.strategy not in BLIND_SIDES:
+            rule = f"is for strategies whose server decodes nothing: {', '.join(BLIND_SIDES)}"
+            raise UsageError("--blind", rule, f"--strategy {self.strategy}")
+        if self.settings.test_fraction:
+            rule = "must be 0 with --blind: the server would read the scores of rows for tests"
+            raise UsageError("--test-fraction", rule, self.settings.test_fraction)
+        if self.peers:
+            rule = "is not for --blind: masked rows go through the server"
+            raise UsageError("--downlink peers", rule, "--blind")
+        if self.silent:
+            rule = "must be 0 with --blind: a worker that is late would be given states in the clear"
             raise UsageError("--silent", rule, self.silent)
 
 

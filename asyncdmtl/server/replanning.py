@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import LinkError, UsageError
+from asyncdmtl.errors import IntegrityError, LinkError, UsageError
 from asyncdmtl.plan.building import forwarded
 from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
@@ -21,6 +21,10 @@ from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.wants import unserved
 
 log = logging.getLogger(__name__)
+
+# A blind run fails if workers decoded wrong vectors under this number of plans of one round. Bytes may be
+# corrupted on the way now and then; which worker sends wrong rows is not known.
+MOST_MISLED_PLANS = 5
 
 # Seconds to wait for workers that decoded wrong vectors, so that the next plan has them: they connect again
 # at once.
@@ -58,6 +62,8 @@ class Replanner:
         self._believed = believed
         self._peers = peers
         self._progress = progress
+        # The round in which workers decoded wrong vectors, and after how many plans of it.
+        self._misled = (-1, 0)
 
     async def replan(self, patience: float) -> Assignment:
         """Plan for the workers that are present, and give all of them the same state of the training.
@@ -73,11 +79,14 @@ class Replanner:
             No such worker came.
         UsageError
             No worker that is present wants any models.
+        IntegrityError
+            Some worker of a blind run sends wrong rows.
         """
         progress = self._progress
         while True:
             await self._lose_gone()
             self._serve_lacking()
+            self._count_misled()
             await self._refuse_unserved()
             await self._wait_for_misled()
             members = await self._assemble(patience)
@@ -150,6 +159,21 @@ class Replanner:
             member.state = (self._believed.check(message.round) or b"") if message.round else b""
             if self._rows is not None and not any(other.gone for other in others):
                 self._rows.serve(member, message)
+
+    def _count_misled(self) -> None:
+        """Raise IntegrityError if a blind run comes no further, since some worker sends wrong rows."""
+        progress = self._progress
+        if not progress.blind or not self._peers.misled:
+            return
+        round_, count = self._misled
+        self._misled = progress.round, (count + 1 if round_ == progress.round else 1)
+        if self._misled[1] >= MOST_MISLED_PLANS:
+            raise IntegrityError(
+                f"workers decoded wrong vectors under {MOST_MISLED_PLANS} plans of one round: a worker sends "
+                "rows that are not those of its digests, and a blind server cannot tell which",
+                partitions=[],
+                workers=sorted(self._peers.misled),
+            )
 
     async def _refuse_unserved(self) -> None:
         """Refuse the workers that this run cannot give what they want, once its updates are known."""

@@ -177,6 +177,9 @@ class Rounds:
         began, side, progress = time.perf_counter(), assignment.side, self._progress
         number = progress.round
         async with self._faults.repeatable(assignment), self._transfer.round(assignment, number) as transfer:
+            if transfer.over:
+                progress.over = True
+                return
             await self._save_confirmed()
             objective, residual, reached = side.convergence(transfer.uploads)
             last = reached or number + 1 == progress.problem.rounds

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.sealed import SEALED_NUMBER_BYTES, split
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.sides import Upload
-from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
+from asyncdmtl.protocol.messages.registry import Done, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import Peers
@@ -30,6 +31,11 @@ class RowCollection:
         The round.
     note_uplink : callable
         Called with a member, its uplink, and the seconds from the beginning of the round to it.
+
+    Attributes
+    ----------
+    done : bool
+        Whether members of a blind run have no upload, because they have found that training is over.
     """
 
     def __init__(self, peers: Peers, assignment: Assignment, number: int, note_uplink: NoteUplink) -> None:
@@ -37,6 +43,7 @@ class RowCollection:
         self.assignment = assignment
         self.number = number
         self.side = assignment.side
+        self.done = False
         self._note_uplink = note_uplink
         self._began = asyncio.get_running_loop().time()
 
@@ -59,9 +66,20 @@ class RowCollection:
     async def end(self) -> None:
         """End the round: nothing is collected any more."""
 
-    async def _uplink(self, k: int) -> Upload:
-        """The upload of member `k`, with the rows of the first range."""
-        return self.upload_of(k, await self.peers.receive(self.assignment.members[k], Uplink))
+    async def _uplink(self, k: int) -> Upload | None:
+        """The upload of member `k`, with the rows of the first range.
+
+        None if a member of a blind run is done instead; its message then stays in the inbox.
+        """
+        member = self.assignment.members[k]
+        if not self.side.asks_for_the_end:
+            return self.upload_of(k, await self.peers.receive(member, Uplink))
+        first: Uplink | Done = await self.peers.receive_any(member, (Uplink, Done))
+        if isinstance(first, Done):
+            member.connection.inbox.put_back(first)
+            self.done = True
+            return None
+        return self.upload_of(k, first)
 
     async def _more(self, k: int, i: int) -> Bytes:
         """Range `i` of the rows of member `k`, which has sent its upload."""
@@ -106,9 +124,7 @@ class RowCollection:
 
 def unpacked(uplink: Uplink, rows: tuple[Bytes, ...], size: int) -> Upload:
     """The upload in a message, with these ranges of rows, of `size` bytes in all ranges."""
-    digests = tuple(
-        uplink.digests[start : start + VECTOR_DIGEST_BYTES]
-        for start in range(0, len(uplink.digests), VECTOR_DIGEST_BYTES)
-    )
+    digests = tuple(split(uplink.digests, VECTOR_DIGEST_BYTES))
+    sealed = tuple(split(uplink.sealed, SEALED_NUMBER_BYTES))
     scalars = uplink.losses, uplink.penalty, uplink.residual
-    return Upload(rows, size, digests, *scalars, uplink.state, uplink.confirmation)
+    return Upload(rows, size, digests, *scalars, uplink.state, uplink.confirmation, sealed)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.errors import DisagreementError, RemoteProtocolError
+from asyncdmtl.errors import DisagreementError, RemoteProtocolError, StateError
 from asyncdmtl.exchange.sides import ServerSide, Upload, absentees, arrived
 from asyncdmtl.net.event_loop import AdaptiveExecutor
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
@@ -136,6 +136,8 @@ class RoundTransfer:
         range.
     arrived : float
         The moment at which the last rows of all members had arrived, on the clock of `time.perf_counter`.
+    over : bool
+        Whether there is no such round: the members of a blind run have found that training is over.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class RoundTransfer:
     ) -> None:
         self.uploads: tuple[Upload | None, ...] = ()
         self.arrived = math.nan
+        self.over = False
         self._owner = owner
         self._peers = owner.peers
         self._multicast = owner.multicast
@@ -157,7 +160,11 @@ class RoundTransfer:
     async def begin(self) -> None:
         """Receive the uploads, and compare them; then begin to send to the group, if there is one."""
         members = self._assignment.members
-        self.uploads = tuple(self._side.completed(await self._collection.uploads()))
+        found = await self._collection.uploads()
+        if self._collection.done:
+            self._end([members[k].name for k, upload in enumerate(found) if upload is not None])
+            return
+        self.uploads = tuple(self._side.completed(found))
         # If a worker holds another state, so are its updates. It is given the right state first.
         told = {members[k].name: upload.state for k, upload in arrived(self.uploads)}
         self._owner.states.confirm(told, self._side.expected_checks(final=False))
@@ -173,6 +180,17 @@ class RoundTransfer:
             listening = {m: k for k, m in enumerate(members) if m.name in assignment.listeners and m.hears}
             await self._multicast.begin(assignment.number, self._number, self._side, listening)
             self._listeners |= frozenset(listening)
+
+    def _end(self, going_on: Sequence[str]) -> None:
+        """Note that training is over; StateError if some members go on, though all have the same numbers."""
+        if going_on:
+            raise StateError(
+                f"{', '.join(going_on)} went on when training was over at others: a number in memory was "
+                "corrupted, or a worker is dishonest",
+                workers=tuple(going_on),
+                mendable=False,
+            )
+        self.over = True
 
     @property
     def on_time(self) -> Member:
@@ -269,7 +287,9 @@ class RoundTransfer:
                 continue
             if member in self._listeners:
                 if not i:
-                    downlink = Downlink(plan, self._number, then[member], side.digest(k), grouped=True)
+                    downlink = Downlink(
+                        plan, self._number, then[member], side.digest(k), grouped=True, told=side.told(k)
+                    )
                     self._peers.write(member, downlink)
                 continue
             rows = side.rows(k, i)
@@ -277,7 +297,7 @@ class RoundTransfer:
             if not i:
                 rest = side.downlink_bytes(k) - size
                 head = plan, self._number, then[member], side.digest(k)
-                message: Message = Downlink(*head, rows, rest=rest, absent=absent)
+                message: Message = Downlink(*head, rows, rest=rest, absent=absent, told=side.told(k))
             elif size:
                 message = MoreRows(plan, self._number, rows, absent=absent)
             else:

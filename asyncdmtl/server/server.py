@@ -226,7 +226,7 @@ class Server:
         problem = Problem(options.settings, [membership.infos[part.id] for part in declared])
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
         progress = TrainingProgress(self._run, problem, strategy, self._emit)
-        progress.links, progress.silent = options.links, options.silent
+        progress.links, progress.silent, progress.blind = options.links, options.silent, options.blind
         if checkpoint is not None:
             progress.resume(checkpoint)
         peers = Peers(membership, progress, options.round_timeout)

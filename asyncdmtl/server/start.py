@@ -77,7 +77,12 @@ class RunStart:
         while True:
             await self._wait_for_workers()
             known = self._settle_partitions()
-            encoding = await asyncio.to_thread(pooled, known, self._options.settings, membership.holders)
+            encoding = (
+                # The workers pool the surveys, which are sealed.
+                Encoding.empty()
+                if self._options.blind
+                else await asyncio.to_thread(pooled, known, self._options.settings, membership.holders)
+            )
             membership.encoding.set_result(encoding)
             while not all(member.ready or member.lost for member in membership.members.values()):
                 await membership.change(None)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
 from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
 from asyncdmtl.plan.serialization import recipe_and_digest
@@ -101,7 +102,7 @@ class StateHandover:
         """
         snapshot = await self._peers.receive_past_rows(giver, Snapshot)
         peer, size = giver.connection.peer, snapshot.body.nbytes
-        if (snapshot.round, size) != (self._progress.round, self._progress.problem.state_bytes):
+        if (snapshot.round, size) != (self._progress.round, self._state_bytes):
             raise RemoteProtocolError(f"{peer} gave a state of {size} bytes of round {snapshot.round}")
         if self._progress.digest(snapshot.body) != snapshot.digest:
             reason = f"the state that {peer} gave was corrupted on its way"
@@ -134,6 +135,11 @@ class StateHandover:
                             return state
         return None
 
+    @property
+    def _state_bytes(self) -> int:
+        """Bytes of a state as it travels."""
+        return self._progress.problem.state_bytes + (SEALED_STATE_BYTES if self._progress.blind else 0)
+
     async def _assign(self, assignment: Assignment, first: Mapping[Member, StateTransfer]) -> None:
         """Send members the plan, under the number of the last plan, with the order for their states."""
         progress = self._progress
@@ -147,7 +153,7 @@ class StateHandover:
                 info if info.id in member.partitions else replace(info, digest=_UNTOLD)
                 for info in progress.problem.infos
             )
-            needed = max(assignment.side.uplink_bytes(position), progress.problem.state_bytes)
+            needed = max(assignment.side.uplink_bytes(position), self._state_bytes)
             session.body_limit = max(session.body_limit, needed)
             messages[member] = Assign(
                 progress.plans - 1,

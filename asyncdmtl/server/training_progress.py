@@ -75,6 +75,8 @@ class TrainingProgress:
         The prices or speeds of the workers' links, for which plans are made.
     silent : int
         The number of late workers for which no round should wait.
+    blind : bool
+        Whether the server learns nothing of the data (`RunOptions`).
     digest : Digest
         The digests of the run.
     """
@@ -101,6 +103,7 @@ class TrainingProgress:
     detailed: bool = False
     links: Links = EQUAL_LINKS
     silent: int = 0
+    blind: bool = False
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)
@@ -116,7 +119,7 @@ class TrainingProgress:
         known = EXCHANGE_STRATEGIES.get(self.strategy)
         if known is None:
             return ExactStates(self.problem, self.digest)
-        return known.states(self.problem, self.digest)
+        return known.states(self.problem, self.digest, blind=self.blind)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Continue from the progress in `checkpoint`.
@@ -135,7 +138,8 @@ class TrainingProgress:
             self.critical_strength = ending.critical_strength
         trainer = make_trainer(self.problem, {})
         if len(checkpoint.state):
-            trainer.restore(checkpoint.state)
+            if not self.blind:
+                trainer.restore(checkpoint.state)
             self.keep_saved(checkpoint.state)
         self.trainer = trainer if EXCHANGE_STRATEGIES[self.strategy].server_trains else None
 
@@ -158,8 +162,9 @@ class TrainingProgress:
         self.records.append(record)
         self.emit(record)
         log.info(
-            "run %s round %d: %d bytes up, %d bytes down, %.3f s, objective %.9g",
-            self.run, record.round, record.up_bytes, record.down_bytes, record.seconds, record.objective,
+            "run %s round %d: %d bytes up, %d bytes down, %.3f s%s",
+            self.run, record.round, record.up_bytes, record.down_bytes, record.seconds,
+            "" if self.blind else f", objective {record.objective:.9g}",
             extra={"run": self.run, **vars(record)},
         )  # fmt: skip
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from asyncdmtl.arithmetic.probe import Machine
+from asyncdmtl.blinding.sealed import pooled_encoding, sealed_declaration, sealed_info, split
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError, LinkError, RemoteProtocolError, UsageError
 from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import SEALED, Declaration
 from asyncdmtl.net.authentication import greet_server
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.messages.joining import NO_RUN
@@ -78,6 +82,7 @@ async def declare_and_encode(
         The server's encoding breaks a rule.
     """
     limit = options.round_timeout, "--round-timeout"
+    group = state.group
     async with options.place.turn():
         try:
             await asyncio.to_thread(partitions.check, settings)
@@ -87,7 +92,13 @@ async def declare_and_encode(
             await connection.fail(UsageError("--least-rows", rule, options.least_rows))
             raise error
         declarations = await asyncio.to_thread(partitions.declare)
-    declared = tuple(replace(part, digest=state.digest.keyed(part.digest)) for part in declarations)
+    if group is None:
+        declared = tuple(replace(part, digest=state.digest.keyed(part.digest)) for part in declarations)
+    else:
+        _refuse_test_rows(declarations)
+        declared = await asyncio.to_thread(
+            lambda: tuple(sealed_declaration(group, part) for part in declarations)
+        )
     check = await asyncio.to_thread(state.check)
     machine = await asyncio.to_thread(Machine.here, settings.arithmetic)
     *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
@@ -100,7 +111,12 @@ async def declare_and_encode(
     prepare = await connection.receive((Prepare,), options.start_timeout, "--start-timeout")
     connection.be_patient(patient=False)
     try:
-        encoding = Encoding.from_dict(prepare.encoding)
+        if group is None:
+            encoding = Encoding.from_dict(prepare.encoding)
+        else:
+            encoding = await asyncio.to_thread(pooled_encoding, group, prepare.encoding.get(SEALED), settings)
+    except DataError:
+        raise
     except UsageError as error:
         raise RemoteProtocolError(
             f"{connection.peer} sent an encoding that breaks a rule: {error}"
@@ -108,8 +124,31 @@ async def declare_and_encode(
     async with options.place.turn():
         infos = await asyncio.to_thread(partitions.encode, encoding, settings)
         answers = await asyncio.to_thread(partitions.answers, prepare.challenges)
-    ready = Ready(tuple(replace(info, digest=state.digest.keyed(info.digest)) for info in infos), answers)
+    if group is None:
+        ready = Ready(tuple(replace(info, digest=state.digest.keyed(info.digest)) for info in infos), answers)
+    else:
+        keys = group.digest.keyed
+        keyed = tuple(b"".join(map(keys, split(several, CONTENT_DIGEST_BYTES))) for several in answers)
+        ready = Ready(tuple(sealed_info(group, info) for info in infos), keyed)
     await connection.send(ready, *limit)
+
+
+def check_blindness(welcome: Welcome, options: WorkerOptions) -> None:
+    """Raise UsageError unless server and worker agree whether the server learns nothing of the data."""
+    if welcome.blind and options.group_secret is None:
+        rule = "must be given, the same to all workers: the server makes a blind run (--blind)"
+        raise UsageError("--group-secret-file", rule, None)
+    if options.group_secret is not None and not welcome.blind:
+        rule = "is for a server with --blind, and this one would see what the worker sends"
+        raise UsageError("--group-secret-file", rule, "a server without --blind")
+
+
+def _refuse_test_rows(declared: Sequence[Declaration]) -> None:
+    """Raise UsageError if rows are held out for tests, whose scores the server would report."""
+    for part in declared:
+        if part.held:
+            rule = "must be 0 in a blind run: the server would read the scores of rows for tests"
+            raise UsageError("--test-fraction", rule, f"{part.held} test rows of {part.id!r}")
 
 
 async def join_group(

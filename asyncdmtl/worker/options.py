@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import parse_address
@@ -44,6 +44,8 @@ class WorkerOptions:
     peer_listen : str
         Where other workers may take rows from this one: HOST:PORT, or `NO_PEERS`; if empty, a free port at
         the address of the connection to the server.
+    group_secret : bytes or None
+        The secret that the workers of a blind run share, and the server does not know.
     wants : str
         The models that the worker wants: "all", "own" (of the tasks that it stores data of) or "none"; if
         empty, those that the strategy of the run gives.
@@ -67,6 +69,7 @@ class WorkerOptions:
     wants: str = ""
     place: JobPlace = ALONE
     peer_listen: str = ""
+    group_secret: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():

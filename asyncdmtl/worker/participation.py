@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import TypeVar
 
+from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.connection import Connection
@@ -30,7 +31,13 @@ from asyncdmtl.protocol.messages.registry import (
     StateTransfer,
     Uplink,
 )
-from asyncdmtl.worker.joining import be_welcomed, declare_and_encode, join_group, read_settings
+from asyncdmtl.worker.joining import (
+    be_welcomed,
+    check_blindness,
+    declare_and_encode,
+    join_group,
+    read_settings,
+)
 from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
@@ -137,6 +144,7 @@ class Participation:
         connection, options, state = self._connection, self._options, self._state
         welcome = await be_welcomed(connection, options, secret)
         self._reconnection.note_welcome()
+        check_blindness(welcome, options)
         settings = read_settings(connection, welcome)
         self._observer.on_settings(settings)
         if state.run not in (None, welcome.run):
@@ -164,9 +172,16 @@ class Participation:
         _, settings = self._partitions.encoded_with
         async with self._options.place.turn():
             side = await asyncio.to_thread(
-                make_worker_side, assign, self._options.name, settings, self._partitions.encoded, state.digest
+                make_worker_side,
+                assign,
+                self._options.name,
+                settings,
+                self._partitions.encoded,
+                state.digest,
+                state.group,
             )
-        connection.session.body_limit = max(side.received_bytes, side.trainer.problem.state_bytes)
+        state_bytes = side.trainer.problem.state_bytes + (0 if state.group is None else SEALED_STATE_BYTES)
+        connection.session.body_limit = max(side.received_bytes, state_bytes)
         if self._multicast is not None:
             await self._multicast.follow(assign.plan, side)
         if self._exchange is not None:
@@ -187,6 +202,7 @@ class Participation:
         """
         state, connection, round_ = self._state, self._connection, self._state.round
         self._observer.before_compute(round_)
+        state.side.begin(self._plan, round_)
         clock = asyncio.get_running_loop().time
         async with self._options.place.turn():
             began = clock()
@@ -213,7 +229,8 @@ class Participation:
             first, others = first[:0], []
         uplink = Uplink(
             self._plan, round_, b"".join(told.digests), told.losses, told.penalty, told.residual,
-            first, 0 if late else upload.size - first.nbytes, told.state, told.confirmation, timing,
+            first, 0 if late else upload.size - first.nbytes, told.state, told.confirmation,
+            b"".join(told.sealed), timing,
         )  # fmt: skip
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
@@ -324,16 +341,18 @@ class Participation:
     async def _give(self) -> None:
         """Send the server the state of the training."""
         self._check_plan()
-        state = self._state.side.trainer.state()
-        snapshot = Snapshot(self._plan, self._state.round, self._state.digest(state), state)
+        snapshot = Snapshot(self._plan, self._state.round, *self._state.snapshot())
         await self._connection.send(snapshot, *self._round_limit)
 
     async def _leave(self) -> None:
         """Send the check of the final models, and wait for the message that all workers are done."""
         side = self._state.side
-        tests = await asyncio.to_thread(self._partitions.tested, side.models(), side.baselines())
         critical = side.trainer.critical_strength
-        done = Done(self._plan, side.final_check(), self._state.outcome(), tests, critical)
+        if self._state.group is not None:
+            done = Done(self._plan, side.final_check())
+        else:
+            tests = await asyncio.to_thread(self._partitions.tested, side.models(), side.baselines())
+            done = Done(self._plan, side.final_check(), self._state.outcome(), tests, critical)
         finish = await self._ask(done, Finish)
         self._state.critical_strength = finish.critical_strength if critical is None else critical
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.blinding.sealed import opened_info
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import PlanError, RemoteProtocolError
 from asyncdmtl.exchange.sides import SideOptions, WorkerSide
-from asyncdmtl.exchange.strategies import MOST_PACKETS, MOST_SILENT_PACKETS, strategy_of
+from asyncdmtl.exchange.strategies import BLIND_SIDES, MOST_PACKETS, MOST_SILENT_PACKETS, strategy_of
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
@@ -23,6 +25,7 @@ def make_worker_side(
     settings: Settings,
     partitions: Mapping[str, Partition],
     digest: Digest = UNKEYED,
+    group: GroupKey | None = None,
 ) -> WorkerSide:
     """The side of worker `name` under an assigned plan, with the initial models.
 
@@ -39,6 +42,8 @@ def make_worker_side(
         The worker's encoded partitions.
     digest : Digest, optional
         The digests of the run.
+    group : GroupKey, optional
+        The key of the workers of a blind run.
 
     Raises
     ------
@@ -54,11 +59,16 @@ def make_worker_side(
     own = {n: placement.partitions[n] for n in placement.stored[worker]}
     if unknown := [partition for partition in own.values() if partition not in partitions]:
         raise PlanError(f"the plan has partitions at {name!r} that are not here: {unknown}")
-    problem = Problem(settings, assign.partitions)
+    if group is not None and (not isinstance(plan, Plan) or plan.strategy not in BLIND_SIDES):
+        raise RemoteProtocolError("the plan is of a strategy whose server is not blind")
+    infos = assign.partitions if group is None else [opened_info(group, info) for info in assign.partitions]
+    problem = Problem(settings, infos)
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
-    options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried)
+    if group is not None and not assign.carried:
+        raise RemoteProtocolError("the rows of a blind run go through the server, and this plan's do not")
+    options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried, group is not None, group)
     return strategy_of(plan).worker_side(plan, worker, trainer, options)
 
 

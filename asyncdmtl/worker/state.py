@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.blinding.sealed import opened_state, sealed_state
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError, UsageError
 from asyncdmtl.exchange.sides import WorkerSide
@@ -22,6 +25,8 @@ class WorkerState:
     ----------
     name : str
         The worker's name.
+    group_secret : bytes, optional
+        The secret that the workers of a blind run share.
 
     Attributes
     ----------
@@ -29,16 +34,22 @@ class WorkerState:
     run : str or None
         The run's name, once it is known.
     digest : Digest
-        The digests of the run.
+        The digests of the run; in a blind run, MACs of contents.
+    group : GroupKey or None
+        The key of the workers of a blind run, once the run is known.
     round : int
         The next round; the models are those at its beginning.
     over : bool
         Whether the training ended before this round.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, group_secret: bytes | None = None) -> None:
         self.run: str | None = None
         self.digest = UNKEYED
+        self.group: GroupKey | None = None
+        self._secret = group_secret
+        # The digests by which bytes are compared that are on their way.
+        self._on_the_way = UNKEYED
         self.round = 0
         self.over = False
         self.name = name
@@ -50,7 +61,10 @@ class WorkerState:
         """Take part in this run; if it is another run than before, start from its beginning."""
         if run != self.run:
             self.run, self.round, self.over, self._side = run, 0, False, None
-            self.digest = Digest(run)
+            self.digest = self._on_the_way = Digest(run)
+            if self._secret is not None:
+                self.group = GroupKey(self._secret, run)
+                self.digest = self.group.digest
 
     def log_fields(self) -> dict[str, object]:
         """The fields of a log line about this worker."""
@@ -77,7 +91,9 @@ class WorkerState:
         RemoteProtocolError
             The plan is for another round.
         """
-        if (assign.round, assign.over) != (self.round, self.over):
+        # A blind server learns that training is over from the workers.
+        over = self.over if self.group is not None and not assign.over else assign.over
+        if (assign.round, over) != (self.round, self.over):
             raise RemoteProtocolError(f"the plan is for round {assign.round}, this worker is in {self.round}")
         if self._side is not None:
             side.trainer.restore(self._side.trainer.state())
@@ -93,24 +109,40 @@ class WorkerState:
         RemoteProtocolError
             The state does not belong to this training.
         """
-        self._restore(side, restore)
-        self._side, self.round, self.over = side, assign.round, assign.over
+        self.over = self._restore(side, restore, assign.round, over=assign.over)
+        self._side, self.round = side, assign.round
 
     def catch_up(self, restore: Restore) -> None:
         """Go on from the models of a later round, which the server sent. Raises as `take`."""
-        self._restore(self.side, restore)
         assert restore.round is not None
+        self.over = self._restore(self.side, restore, restore.round, over=self.over)
         self.round = restore.round
 
-    def _restore(self, side: WorkerSide, restore: Restore) -> None:
-        """Give a side the state that the server sent."""
-        if self.digest(restore.body) != restore.digest:
+    def _restore(self, side: WorkerSide, restore: Restore, round_: int, *, over: bool) -> bool:
+        """Give a side the state that the server sent; whether the training is over."""
+        if self._on_the_way(restore.body) != restore.digest:
             reason = "the state of the training was corrupted on its way"
             raise IntegrityError(reason, partitions=[], workers=[self.name])
-        try:
-            side.trainer.restore(restore.body)
-        except UsageError as error:
-            raise RemoteProtocolError(f"what came is no state of this training: {error}") from error
+        state, check = restore.body, b""
+        if self.group is not None and len(state):
+            state, over, check = opened_state(self.group, round_, state)
+        # An empty state stands for the initial one, which the worker has.
+        if len(state) or self.group is None:
+            try:
+                side.trainer.restore(state)
+            except UsageError as error:
+                raise RemoteProtocolError(f"what came is no state of this training: {error}") from error
+        if check and check not in (side.state_check(), side.final_check()):
+            reason = "the state of the training is not the one that most workers hold"
+            raise IntegrityError(reason, partitions=[], workers=[self.name])
+        return over
+
+    def snapshot(self) -> tuple[bytes, Bytes]:
+        """The digest and the bytes of the state for other workers, which are sealed in a blind run."""
+        state = self.side.trainer.state()
+        if self.group is not None:
+            state = sealed_state(self.group, self.round, self.check(), state, over=self.over)
+        return self._on_the_way(state), state
 
     def outcome(self) -> Mapping[str, Any]:
         """The outcome of the training in plain types, if it ended with a solution; else empty."""
@@ -133,5 +165,7 @@ class WorkerState:
         DataError
             The models outgrow the dtype. No model has changed.
         """
+        self.side.take_told(downlink.told)
         self.side.apply(downlink.digest)
-        self.round, self.over = self.round + 1, downlink.then == AfterRound.END
+        over = downlink.then == AfterRound.END or self.side.reached
+        self.round, self.over = self.round + 1, over

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from asyncdmtl.arithmetic.threads import single_threaded
+from asyncdmtl.blinding.reasons import without_details
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import AsyncDMTLError, LinkError, UsageError
@@ -59,7 +60,7 @@ class Worker:
         observer: WorkerObserver | None = None,
         jobs: JobStream | None = None,
     ) -> None:
-        self.state = WorkerState(options.name)
+        self.state = WorkerState(options.name, options.group_secret)
         self.ledger = Ledger()
         self._options = options
         self._security = security
@@ -108,13 +109,13 @@ class Worker:
                 try:
                     return await self._take_part(part, connection, reconnection)
                 except AsyncDMTLError as error:
-                    await connection.fail(error)
+                    await connection.fail(self._told(error))
                     joined = self.state.run is not None
                     if not reconnection.permits(connection, error, joined=joined):
                         reconnection.give_up(error)
                     log.warning("worker %s: %s; trying again", name, error, extra=self.state.log_fields())
                 except Exception as error:
-                    await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+                    await connection.fail(self._told(AsyncDMTLError(f"internal error: {error!r}")))
                     raise
                 finally:
                     await part.close()
@@ -134,6 +135,10 @@ class Worker:
             reconnection.note_welcome()
             reconnection.note_progress()
             await self._jobs.follow(connection)
+
+    def _told(self, error: AsyncDMTLError) -> AsyncDMTLError:
+        """The error as the server is told of it: a server that is blind must not read values in it."""
+        return error if self._options.group_secret is None else without_details(error)
 
     async def _connect(
         self, host: str, port: int, tls: Callable[[], TLSChannel] | None, reconnection: Reconnection

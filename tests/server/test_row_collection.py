@@ -25,6 +25,8 @@ def rows(count: int) -> Bytes:
 class Side:
     """A server's side that expects two rows of three bytes, and one of two bytes in the second range."""
 
+    asks_for_the_end = False
+
     ranges = (slice(0, 3), slice(3, 5))
 
     def uplink_range(self, worker: int, i: int) -> tuple[int, int]:

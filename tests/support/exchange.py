@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.sides import NOBODY, SideOptions, Upload, WorkerSide
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, codable_units, strategy_of
@@ -24,7 +26,10 @@ DIGEST = Digest("run")
 
 
 class RoundExchange:
-    """All sides of a run in one process, which pass each other their bytes by hand."""
+    """All sides of a run in one process, which pass each other their bytes by hand.
+
+    With `group` the server is blind.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class RoundExchange:
         strategy: Any,
         *,
         detailed: bool = True,
+        group: GroupKey | None = None,
     ) -> None:
         infos = [part.info(settings) for part in partitions]
         self.problem = Problem(settings, infos)
@@ -49,8 +55,11 @@ class RoundExchange:
         )
         recipe, plan_digest = recipe_and_digest(self.plan)
         made = strategy_of(self.plan)
-        options = SideOptions(digest=DIGEST, detailed=detailed)
+        blind, self.round = group is not None, 0
+        options = SideOptions(digest=DIGEST, detailed=detailed, blind=blind)
         self.server = made.server_side(self.plan, self.problem, options=options)
+        digest = DIGEST if group is None else group.digest
+        options = replace(options, digest=digest, group=group)
         self.workers: list[WorkerSide] = [
             made.worker_side(
                 rebuild(recipe, plan_digest),
@@ -63,6 +72,9 @@ class RoundExchange:
 
     def up(self) -> list[Upload]:
         """The uploads of all workers, checked by the server."""
+        for worker in self.workers:
+            worker.begin(0, self.round)
+        self.round += 1
         sent = [worker.told(worker.compute()) for worker in self.workers]
         for k, part in enumerate(sent):
             self.server.check(k, part)
@@ -95,4 +107,5 @@ class RoundExchange:
             assert sum(map(len, reply)) == worker.received_bytes == self.server.downlink_bytes(k)
             for i, rows in enumerate(reply):
                 worker.receive(i, rows)
+            worker.take_told(self.server.told(k))
             worker.apply(self.server.digest(k))

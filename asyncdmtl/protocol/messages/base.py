@@ -91,12 +91,13 @@ class Message:
 def pack_info(info: PartitionInfo) -> list[Any]:
     """A PartitionInfo as a list of plain types."""
     identity = [info.id, info.task, info.digest, info.rows]
-    return [*identity, info.weight, info.features, info.smoothness, info.classes, info.held]
+    facts = [info.weight, info.features, info.smoothness, info.classes, info.held]
+    return [*identity, *facts, info.sealed]
 
 
 def parse_info(item: Any) -> PartitionInfo:
     """The PartitionInfo in a received list, with every field checked."""
-    name, task, digest, rows, weight, features, smoothness, classes, held = _partition(item, 9)
+    name, task, digest, rows, weight, features, smoothness, classes, held, sealed = _partition(item, 10)
     return PartitionInfo(
         *_identity(name, task, digest, rows),
         fields.finite(weight, "weight", 0.0, above=True),
@@ -104,6 +105,7 @@ def parse_info(item: Any) -> PartitionInfo:
         fields.finite(smoothness, "smoothness", 0.0),
         fields.choice(classes, "classes", LABELS),
         fields.integer(held, "test rows", 0, MAX_PARTITION_ROWS),
+        fields.binary(sealed, "sealed facts", 1),
     )
 
 

@@ -148,6 +148,8 @@ class Welcome(Message):
         Seconds of silence after which the server gives the worker up.
     proof : bytes
         The server's proof, for a worker that gave one; else empty.
+    blind : bool
+        Whether the server learns nothing of the data, so that the worker must have the secret of the group.
     """
 
     number, kind, sender = 2, "welcome", "server"
@@ -155,18 +157,20 @@ class Welcome(Message):
     settings: Mapping[str, Any]
     silence: float = DEFAULT_SILENCE
     proof: bytes = b""
+    blind: bool = False
 
     def fields(self) -> list[Any]:
-        return [self.run, dict(self.settings), self.silence, self.proof]
+        return [self.run, dict(self.settings), self.silence, self.proof, self.blind]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Welcome:
-        run, settings, silence, proof = fields.exactly(values, 4, cls.kind)
+        run, settings, silence, proof, blind = fields.exactly(values, 5, cls.kind)
         return cls(
             fields.name(run, "run"),
             fields.mapping(settings, "settings"),
             fields.finite(silence, "seconds of silence", 0.0, above=True),
             fields.binary(proof, "proof", PROOF_BYTES, 1 if proof else 0),
+            fields.flag(blind, "blind"),
         )
 
 
@@ -243,6 +247,7 @@ class Prepare(Message):
     Attributes
     ----------
     encoding : mapping
+        The encoding; in a blind run the sealed surveys of all partitions, from which workers make it.
     challenges : tuple of bytes
         The challenges, each of `CHALLENGE_BYTES`, by which the worker shows that it has the rows of each
         partition, in the order in which they were declared.

@@ -9,14 +9,14 @@ from enum import StrEnum
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.sealed import SEALED_NUMBER_BYTES
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message, pack_info, parse_each, parse_info
 from asyncdmtl.protocol.messages.peers import Peer
 
-# Bytes of the digest by which a worker checks that it has built the same plan as the server.
-PLAN_DIGEST_BYTES = 16
+PLAN_DIGEST_BYTES = 16  # of the digest by which a worker checks that it has built the server's plan
 
 
 class StateTransfer(StrEnum):
@@ -229,18 +229,17 @@ class Uplink(Message):
     digests : bytes
         Digests of this worker's updates: of all, or of the groups that this worker tells (`DigestGroups`).
     losses : tuple of float
-        The mean losses of stored partitions: of all, or of those that this worker tells; float64 one after
-        the other.
+        The mean losses of all stored partitions, or of those that this worker tells.
     penalty, residual : float
-        The coupling's penalty at the models of this round, and the estimate `Trainer.residual` of the last
-        step, infinite before the first step; the integer 0 stands for 0.
+        The coupling's penalty at these models, and `Trainer.residual`; the integer 0 stands for 0.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     state : bytes
-        The check of the state of the training that the worker holds at the beginning of the round; empty if
-        another worker tells it.
+        The check of the worker's state at the beginning of the round; empty if another worker tells it.
     confirmation : bytes
         The digest of all values of this worker, sent and left out; empty if all are sent.
+    sealed : bytes
+        In a blind run: losses, penalty and residual, sealed, in place of the numbers.
     timing : tuple of float
         Seconds of computing, and bits per second that the worker's link carried; only if the plan asks.
     """
@@ -257,22 +256,23 @@ class Uplink(Message):
     rest: int = 0
     state: bytes = b""
     confirmation: bytes = b""
+    sealed: bytes = b""
     timing: tuple[float, ...] = ()
 
     def fields(self) -> list[Any]:
         losses = struct.pack(f"<{len(self.losses)}d", *self.losses)
         told = [self.digests, losses, fields.short(self.penalty), fields.short(self.residual)]
         timing = [list(self.timing)] if self.timing else []
-        return [self.plan, self.round, *told, self.rest, self.state, self.confirmation, *timing]
+        return [self.plan, self.round, *told, self.rest, self.state, self.confirmation, self.sealed, *timing]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
-        values, timing = fields.timing(values, 9)
-        plan, round_, digests, losses, penalty, residual, *others = fields.exactly(values, 9, cls.kind)
-        rest, state, confirmation = others
+        values, timing = fields.timing(values, 10)
+        plan, round_, digests, losses, penalty, residual, *others = fields.exactly(values, 10, cls.kind)
+        rest, state, confirmation, sealed = others
         losses = fields.binary(losses, "losses", 8)
         return cls(
             fields.integer(plan, "plan number"),
@@ -285,6 +285,7 @@ class Uplink(Message):
             fields.integer(rest, "rest of the rows"),
             fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
             fields.optional(confirmation, "confirmation", VECTOR_DIGEST_BYTES),
+            fields.binary(sealed, "sealed numbers", SEALED_NUMBER_BYTES),
             timing,
         )
 
@@ -298,8 +299,7 @@ class Downlink(Message):
     plan, round : int
         The plan's number, and the round.
     then : str
-        What the worker does with the models after this round: "go on" with them, "give" their state to the
-        server and go on, or "end" with them.
+        What the worker does after this round: "go on", "give" its state and go on, or "end".
     digest : bytes
         The digest of the digests of all vectors that the worker decodes, in ascending order.
     rest : int
@@ -309,6 +309,8 @@ class Downlink(Message):
     absent : tuple of int
         The workers, by their places in the plan, whose rows are not in the first range because the server
         did not wait for them.
+    told : bytes
+        In a blind run: the digests of the groups to decode, and the sealed numbers of all workers.
     """
 
     number, kind, sender = 11, "downlink", "server"
@@ -322,13 +324,14 @@ class Downlink(Message):
     rest: int = 0
     grouped: bool = False
     absent: tuple[int, ...] = ()
+    told: bytes = b""
 
     @property
     def event(self) -> str:
         return f"downlink, {self.then}"
 
     def fields(self) -> list[Any]:
-        told = [self.plan, self.round, self.then, self.digest, self.rest, self.grouped]
+        told = [self.plan, self.round, self.then, self.digest, self.rest, self.grouped, self.told]
         return told + fields.absence(self.absent)
 
     def rows(self) -> Sequence[Bytes]:
@@ -336,8 +339,8 @@ class Downlink(Message):
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Downlink:
-        values, absent = fields.absent(values, 6)
-        plan, round_, then, digest, rest, grouped = fields.exactly(values, 6, cls.kind)
+        values, absent = fields.absent(values, 7)
+        plan, round_, then, digest, rest, grouped, told = fields.exactly(values, 7, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
@@ -348,6 +351,7 @@ class Downlink(Message):
             fields.integer(rest, "rest of the rows"),
             fields.flag(grouped, "grouped"),
             absent,
+            fields.binary(told, "what others told", 1),
         )
 
 
@@ -420,7 +424,7 @@ class Done(Message):
             fields.binary(digest, "state check", VECTOR_DIGEST_BYTES, 1),
             fields.mapping(outcome, "outcome"),
             fields.mapping(tests, "sums of test rows"),
-            _critical_strength(critical),
+            fields.critical_strength(critical),
         )
 
 
@@ -443,8 +447,4 @@ class Finish(Message):
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Finish:
         (critical,) = fields.exactly(values, 1, cls.kind)
-        return cls(_critical_strength(critical))
-
-
-def _critical_strength(value: Any) -> float | None:
-    return None if value is None else fields.finite(value, "critical strength", 0.0)
+        return cls(fields.critical_strength(critical))

@@ -34,7 +34,7 @@ def test_a_message_is_parsed_from_its_fields(cls: type[Any]) -> None:
 def test_defaults() -> None:
     assert Hello(VERSION, "w0").silence == Welcome("run", {}).silence == DEFAULT_SILENCE
     assert Declare(()).fields() == [[], 0, False, b"", [{}, {}], ""]
-    assert Welcome.parse(["run", {}, 1.0, b""], BODY[:0]).proof == b""
+    assert Welcome.parse(["run", {}, 1.0, b"", False], BODY[:0]).proof == b""
 
 
 def test_another_version_is_refused_whatever_follows_it() -> None:
@@ -61,6 +61,7 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("welcome", 2, [1], "settings"),
         ("welcome", 3, float("inf"), "silence"),
         ("welcome", 4, bytes(31), "proof"),
+        ("welcome", 5, 1, "blind"),
         ("declare-some", 1, [["p", "t", bytes(15), 1, {}, 0]], "partition digest"),
         ("declare", 1, [["p", "t", bytes(15), 1, {}, 0]], "partition digest"),
         ("declare", 2, -1, "round"),
@@ -69,7 +70,8 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("declare", 6, "some", "wants"),
         ("prepare", 1, [1], "encoding"),
         ("declare", 1, [["p", "t", bytes(16), 1, {}, -1]], "test rows"),
-        ("ready", 1, [["p", "t", bytes(16), 1, 0.0, 1, 0.0, "", 0]], "weight"),
+        ("ready", 1, [["p", "t", bytes(16), 1, 0.0, 1, 0.0, "", 0, b""]], "weight"),
+        ("ready", 1, [["p", "t", bytes(16), 1, 1.0, 1, 0.0, "", 0, "text"]], "sealed facts"),
     ],
 )
 def test_a_wrong_field_is_named(kind: str, position: int, value: Any, complaint: str) -> None:

@@ -1,0 +1,130 @@
+"""The key that the workers of a blind run share and the server never has, and what is made from it.
+
+- *Masks* of vectors: AES-256 in counter mode (NIST SP 800-38A). The key of each stream is derived from the
+  run, the plan, the round, the unit and the MAC of the vectors that are masked. So one stream never masks two
+  different vectors, whatever a restarted worker or a dishonest server does: other vectors have another MAC.
+- *Seals* of all else: AES-SIV (RFC 5297), which encrypts and authenticates. It is deterministic and needs no
+  nonce: the server sees whether two contents of the same kind and place are equal, and nothing else.
+- *MACs* of contents: BLAKE3 with a key, by `asyncdmtl.digests.Digest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgpack
+import numpy as np
+from blake3 import blake3
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import Digest
+from asyncdmtl.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+SEAL_BYTES = 16
+"""Bytes that a seal adds to its content: the synthetic initialisation vector of AES-SIV."""
+
+# The most bytes that are sealed at a time: what the library accepts.
+MOST_SEALED_BYTES = (1 << 31) - 1 - SEAL_BYTES
+
+# The context in which all keys are derived, so that other uses of the same secret give other keys.
+_CONTEXT = "asyncdmtl 0.3: keys of a run whose server is blind"
+
+# The counter at which every stream begins: each stream has a key of its own.
+_START = bytes(16)
+
+# What tells a place apart: names, numbers, and MACs.
+Place = Sequence[str | int | bytes]
+
+
+class GroupKey:
+    """The keys of one run, from the secret that its workers share.
+
+    Parameters
+    ----------
+    secret : bytes
+        The secret of the group.
+    run : str
+        The run's name: another run has other keys.
+    """
+
+    def __init__(self, secret: bytes, run: str) -> None:
+        self._run = run
+        self._root = blake3(msgpack.packb([secret, run]), derive_key_context=_CONTEXT).digest()
+
+    def __repr__(self) -> str:
+        return f"GroupKey of run {self._run}"
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The digests of the run, which are MACs of contents: the server can compare but not compute them."""
+        return Digest(self._run, self._key("digests"))
+
+    @cached_property
+    def _streams(self) -> bytes:
+        return self._key("streams")
+
+    # The library is imported in functions, since it takes a twentieth of a second and few runs are blind.
+
+    @cached_property
+    def _sealing(self) -> AESSIV:
+        from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+        return AESSIV(self._key("seals", 64))
+
+    def mask(self, place: Place, vector: Bytes, out: Bytes) -> None:
+        """Add the key stream of a place to some bytes, or take it off again; both are one operation.
+
+        Parameters
+        ----------
+        place : sequence of str, int and bytes
+            What the bytes are. It must have a MAC of them, so that no stream masks two different vectors.
+        vector : uint8 array, contiguous
+        out : uint8 array, contiguous, longer than `vector` by at least 15 bytes
+            Gets the result in its first bytes; it may begin where `vector` does.
+        """
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        key = blake3(msgpack.packb(list(place)), key=self._streams).digest()
+        Cipher(algorithms.AES(key), modes.CTR(_START)).encryptor().update_into(vector.data, out.data)
+
+    def seal(self, place: Place, content: bytes | Bytes) -> bytes:
+        """Encrypt and authenticate a content, which is bound to its place.
+
+        Raises
+        ------
+        UsageError
+            The content is longer than `MOST_SEALED_BYTES`.
+        """
+        if len(content) > MOST_SEALED_BYTES:
+            rule = f"can seal at most {MOST_SEALED_BYTES} bytes at a time"
+            raise UsageError("--blind", rule, len(content))
+        whole = content.tobytes() if isinstance(content, np.ndarray) else content
+        return self._sealing.encrypt(whole, [msgpack.packb(list(place))])
+
+    def open(self, place: Place, sealed: bytes) -> bytes:
+        """The content of a seal.
+
+        Raises
+        ------
+        IntegrityError
+            It was not sealed by a worker of this group for this place, or was changed on its way.
+        """
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._sealing.decrypt(sealed, [msgpack.packb(list(place))])
+        except (InvalidTag, ValueError):
+            raise IntegrityError(
+                f"what came as {place[0]!r} was not sealed by a worker with this group secret for this place:"
+                " all workers must have the same --group-secret-file",
+                partitions=[],
+                workers=[],
+            ) from None
+
+    def _key(self, use: str, size: int = 32) -> bytes:
+        return blake3(use.encode(), key=self._root).digest(length=size)

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from support.exchange import RoundExchange
+from support.placements import HETEROGENEOUS, HOMOGENEOUS
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.errors import IntegrityError, RemoteProtocolError
+from asyncdmtl.learning.training import train
+from asyncdmtl.plan.placement import Placement
+
+GROUP = GroupKey(b"a secret of the group", "run")
+PARTITIONS = make_partitions(6, "squared")
+
+
+def exchange(strategy: str = "relay", *, detailed: bool = False, **changes: Any) -> RoundExchange:
+    return RoundExchange(
+        HOMOGENEOUS, PARTITIONS, make_settings(**changes), strategy, detailed=detailed, group=GROUP
+    )
+
+
+@pytest.mark.parametrize("strategy", ["relay", "uncoded"])
+@pytest.mark.parametrize("detailed", [False, True])
+@pytest.mark.parametrize("compression", ["none", "int8"])
+def test_models_and_loads_are_those_of_a_run_that_is_not_blind(
+    strategy: str, detailed: bool, compression: str
+) -> None:
+    partitions = make_partitions(len(HETEROGENEOUS.partitions), "squared")
+    settings = make_settings(rounds=3, compression=compression)
+    made = (HETEROGENEOUS, partitions, settings, strategy)
+    blind, plain = (RoundExchange(*made, detailed=detailed, group=group) for group in (GROUP, None))
+    for _ in range(settings.rounds):
+        sent, seen = blind.up(), plain.up()
+        assert [part.size for part in sent] == [part.size for part in seen]
+        assert all((part.losses, part.penalty, part.residual) == ((), 0.0, 0.0) for part in sent)
+        blind.down(blind.combine(sent, False))
+        plain.down(plain.combine(seen, False))
+    twin = train(partitions, settings).models
+    for worker in blind.workers:
+        assert worker.models().coef_.tobytes() == twin.coef_.tobytes()
+
+
+def test_vectors_of_several_ranges_are_unmasked() -> None:
+    partitions = make_partitions(6, "squared", features=20_001)
+    run = RoundExchange(HOMOGENEOUS, partitions, make_settings(), "relay", detailed=False, group=GROUP)
+    assert len(run.server.ranges) > 1
+    run.down(run.combine(run.up(), True))
+    twin = train(partitions, make_settings(rounds=1)).models
+    assert run.workers[0].models().coef_.tobytes() == twin.coef_.tobytes()
+
+
+def test_aggregates_and_sums_are_masked_too() -> None:
+    placement = Placement({"a": ["p0", "p1", "p2"], "b": ["p2", "p3"], "c": ["p0", "p1", "p3"]})
+    partitions = make_partitions(4, "squared")
+    run = RoundExchange(placement, partitions, make_settings(), "relay", detailed=False, group=GROUP)
+    assert run.plan.aggregated or run.plan.sums  # type: ignore[union-attr]
+    for _ in range(3):
+        run.down(run.combine(run.up(), False))
+    twin = train(partitions, make_settings(rounds=3)).models
+    assert all(w.models().coef_.tobytes() == twin.coef_.tobytes() for w in run.workers)
+
+
+@pytest.mark.parametrize("strategy", ["relay", "uncoded"])
+def test_rows_look_like_noise(strategy: str) -> None:
+    # All updates are 0, so that rows that are not masked would be 0, too.
+    partitions = [
+        type(part)(part.id, part.task, np.zeros((4, 4000)), np.zeros(4))
+        for part in make_partitions(6, "squared")
+    ]
+    run = RoundExchange(HOMOGENEOUS, partitions, make_settings(), strategy, detailed=False, group=GROUP)
+    rows = np.concatenate([part.ravel() for upload in run.up() for part in upload.rows])
+    assert len(rows) > 40_000
+    counts = np.bincount(rows, minlength=256)
+    assert stats.chisquare(counts).pvalue > 1e-4
+    again = np.concatenate([part.ravel() for upload in run.up() for part in upload.rows])
+    assert stats.chisquare(np.bincount(rows ^ again, minlength=256)).pvalue > 1e-4
+
+
+def test_two_vectors_are_never_masked_with_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, masked = exchange(), dict[tuple[Any, ...], bytes]()
+    mask = GroupKey.mask
+
+    def watched(key: GroupKey, place: Any, vector: Any, out: Any) -> None:
+        if vector.ctypes.data != out.ctypes.data:
+            assert masked.setdefault(place, vector.tobytes()) == vector.tobytes()
+        mask(key, place, vector, out)
+
+    monkeypatch.setattr(GroupKey, "mask", watched)
+    trainer, noise = run.workers[2].trainer, np.random.default_rng(0)
+    updates = trainer.packed_updates
+
+    def other_updates(out: Any) -> Any:
+        losses = updates(out)
+        for vector in out:
+            vector += noise.standard_normal(vector.shape)
+        return losses
+
+    monkeypatch.setattr(trainer, "packed_updates", other_updates)
+    for round_ in (0, 1, 0, 1):
+        # A holder that computes other bits than others, and a server that lets rounds be made again.
+        run.round = round_
+        run.up()
+    # Several vectors were masked in the same place, each with a stream of its own.
+    assert len(masked) > len({place[:-1] for place in masked})
+
+
+def test_training_ends_when_the_numbers_of_all_workers_say_so() -> None:
+    settings: dict[str, Any] = {"tolerance": 0.1, "rounds": 100, "coupling": "mean"}
+    run, twin = exchange(**settings), train(PARTITIONS, make_settings(**settings))
+    while not run.workers[0].reached:
+        run.down(run.combine(run.up(), False))
+        assert len({worker.reached for worker in run.workers}) == 1
+    assert run.round == len(twin.objectives) < 100
+    assert run.workers[0].models().coef_.tobytes() == twin.models.coef_.tobytes()
+
+
+def test_without_a_tolerance_no_numbers_come_down() -> None:
+    run = exchange()
+    run.combine(run.up(), False)
+    assert len(run.server.told(0)) % 16 == 0
+    told = exchange(tolerance=1e-3)
+    told.combine(told.up(), False)
+    assert len(told.server.told(0)) == len(run.server.told(0)) + 24 * (len(PARTITIONS) + 2)
+
+
+@pytest.mark.parametrize("change", [lambda told: told[:-1], lambda told: told + bytes(24), lambda told: b""])
+def test_what_others_told_must_be_as_much_as_the_plan_says(change: Any) -> None:
+    run = exchange(tolerance=1e-3)
+    run.combine(run.up(), False)
+    with pytest.raises(RemoteProtocolError):
+        run.workers[0].take_told(change(run.server.told(0)))
+
+
+def test_a_number_that_was_changed_on_its_way_is_refused() -> None:
+    run = exchange(tolerance=1e-3)
+    run.combine(run.up(), False)
+    told = bytearray(run.server.told(0))
+    told[-1] ^= 1
+    with pytest.raises(IntegrityError, match="'residual' was not sealed"):
+        run.workers[0].take_told(bytes(told))
+
+
+def test_rows_that_were_changed_on_their_way_change_no_model() -> None:
+    run = exchange()
+    replies = run.combine(run.up(), False)
+    replies[0][0][0] ^= 1
+    before = run.workers[0].models().coef_.tobytes()
+    with pytest.raises(IntegrityError, match="decoded other vectors"):
+        run.down(replies)
+    assert run.workers[0].models().coef_.tobytes() == before
