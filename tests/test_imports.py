@@ -33,6 +33,7 @@ FLOORS = [
     ["protocol"],
     ["net"],
     ["server", "worker"],
+    ["relay"],
     ["launch"],
     ["report"],
     ["dask"],

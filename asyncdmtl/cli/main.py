@@ -22,6 +22,7 @@ COMMANDS = {
     "beside it.",
     "server": "Serve one run: wait for workers, plan, train, and report what travelled.",
     "worker": "Take part in a run with the partitions that are stored here.",
+    "relay": "Stand for all workers of a site: a server towards them, one worker towards the server.",
     "launch": "Take part in a run that srun or mpiexec starts: rank 0 is the server, the others are workers.",
 }
 

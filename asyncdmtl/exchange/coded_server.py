@@ -196,6 +196,10 @@ class CodedServerSide(ServerSide):
         wanted = self.plan.packed_order(self.plan.deliveries[worker].wanted)
         return self._digest.combined([self._digests[column] for column in wanted])
 
+    def digests(self, worker: int) -> bytes:
+        """The digests of all vectors that `worker` decodes, in ascending order; known in detail only."""
+        return b"".join(self._digests[column] for column in self.plan.deliveries[worker].wanted)
+
     def block(self, i: int) -> Bytes:
         """Range `i` of all rows of the downlink, (R_down·P, bytes), valid until the next round."""
         return self._down[i]

@@ -394,6 +394,10 @@ class ServerSide(ABC):
         """What `worker` is told of other workers beside its rows; nothing, unless the server is blind."""
         return b""
 
+    def digests(self, worker: int) -> bytes:
+        """The digests of all vectors that `worker` decodes, one after the other, for a relay."""
+        raise CodingError("a relay cannot follow this plan")
+
     @abstractmethod
     def block(self, i: int) -> Bytes:
         """Range `i` of all rows of the downlink, (rows, bytes), valid until the next round."""

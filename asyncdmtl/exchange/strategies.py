@@ -158,10 +158,13 @@ class ExchangeStrategy(ABC):
         wants: Mapping[str, str] | None = None,
         links: Links = EQUAL_LINKS,
         silent: int = 0,
+        *,
+        relayed: bool = False,
     ) -> AnyPlan:
         """A plan for this placement, for what workers want as for `asyncdmtl.make_plan`, and for their links.
 
-        With `silent`, this number of workers may stay silent.
+        With `silent`, this number of workers may stay silent. With `relayed`, some of the workers are relays,
+        which can follow plans of single updates only.
 
         Raises
         ------
@@ -247,11 +250,14 @@ class _Coded(ExchangeStrategy):
         wants: Mapping[str, str] | None = None,
         links: Links = EQUAL_LINKS,
         silent: int = 0,
+        *,
+        relayed: bool = False,
     ) -> Plan:
         """A plan whose uplink exceeds the minimum by at most the share `affordable_overhead`."""
         from asyncdmtl.plan.planner import make_plan
 
-        tasks, units = problem.task_of, codable_units(problem.settings)
+        tasks = problem.task_of
+        units: UnitKind = "updates" if relayed else codable_units(problem.settings)
         wishes: dict[str, Any] = {"units": units, "wants": wants}
         matrices = problem.settings.matrices
         if silent:
@@ -265,7 +271,7 @@ class _Coded(ExchangeStrategy):
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
         # While the server checks updates, a run with speeds has a plan of `central`, which cannot use them.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)
-        wishes |= {"tasks": tasks, "max_overhead": overhead, "matrices": matrices}
+        wishes |= {"tasks": tasks, "max_overhead": overhead, "matrices": matrices, "merge": not relayed}
         return make_plan(placement, self._strategy, **wishes, **weights)
 
     def worker_side(
@@ -343,6 +349,8 @@ class _Linear(ExchangeStrategy):
         wants: Mapping[str, str] | None = None,
         links: Links = EQUAL_LINKS,
         silent: int = 0,
+        *,
+        relayed: bool = False,
     ) -> LinearPlan:
         """A plan for the problem's linear target, which every worker but not the server needs in a round.
 

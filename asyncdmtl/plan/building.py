@@ -20,10 +20,10 @@ def build_plan(parameters: PlanParameters) -> Plan:
     """The plan with these parameters; whether every worker can decode is not checked here."""
     units, P, seed = parameters.units, parameters.subpackets, parameters.seed
     tasks, named = max(parameters.tasks) + 1, parameters.matrices
-    if parameters.strategy == "relay" or parameters.silent:
-        E = matrices.coded_uplink(units.blocks, parameters.uplink_rows, P, seed, parameters.redrawn, named)
+    if parameters.senders:
+        E = matrices.plain_uplink(parameters.senders, P)
     else:
-        E = matrices.plain_uplink(parameters.senders)
+        E = matrices.coded_uplink(units.blocks, parameters.uplink_rows, P, seed, parameters.redrawn, named)
     if parameters.strategy == "relay":
         deliveries = _without_helpers(_missing(units, P), parameters)
         D = matrices.coded_downlink(_most_rows(deliveries), len(E), seed, parameters.last_row, named)

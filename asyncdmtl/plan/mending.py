@@ -43,7 +43,8 @@ def decodable_plan(parameters: PlanParameters) -> Plan | None:
     """The plan with these parameters, mended so that every worker can decode; None if that fails."""
     plan = build_plan(parameters)
     mended = _with_mended_downlink(parameters, plan)
-    if mended is None and plan.strategy == "relay" and (redrawn := _redrawn(plan)) is not None:
+    coded = plan.strategy == "relay" and not plan.senders
+    if mended is None and coded and (redrawn := _redrawn(plan)) is not None:
         parameters = replace(parameters, redrawn=(redrawn,))
         mended = _with_mended_downlink(parameters, build_plan(parameters))
     return mended

@@ -51,7 +51,8 @@ class PlanParameters:
     uplink_rows : tuple of int, length K
         Packets that each worker sends: `R_k·P / merged`.
     senders : tuple of int
-        The worker that sends each unit, if units go up uncoded; else empty.
+        The worker that sends each unit, if units go up uncoded; else empty. Under `relay` they do below a
+        relay (`asyncdmtl.plan.hierarchy.below`).
     silent : int
         The number of workers that may stay silent (under `central` and `relay`).
     helpers : tuple of int

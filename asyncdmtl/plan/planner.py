@@ -29,6 +29,7 @@ from asyncdmtl.plan.validation import (
     numbered_tasks,
     per_worker,
     rational,
+    true_or_false,
     unit_kind,
     wants_of,
     whole_number,
@@ -52,6 +53,7 @@ def make_plan(
     wants: Mapping[str, str] | Sequence[str] | None = None,
     seed: int = 0,
     matrices: str = "random",
+    merge: bool = True,
 ) -> Plan:
     """The plan with the smallest load for `placement`, checked exactly for every worker.
 
@@ -86,6 +88,8 @@ def make_plan(
     matrices : str
         How entries of the matrices are drawn: "random", or a name that was registered
         (`codes.matrices.register_matrices`).
+    merge : bool, default True
+        Whether units with equal holders may be coded as one longer vector where matrices are large.
 
     Raises
     ------
@@ -110,7 +114,8 @@ def make_plan(
     helpers = helpers_of(placement, wants)
     if strategy != "personal" and "own" in wants_of(placement, wants):
         raise UsageError("wants", "can be own under the strategy personal only", strategy)
-    wishes = UplinkWishes(overhead, costs, link_speeds, silent, unit_kind(units), helpers)
+    merge = true_or_false("merge", merge)
+    wishes = UplinkWishes(overhead, costs, link_speeds, silent, unit_kind(units), helpers, merge)
     coded, rates = choose_rates(choose_units(placement, owners, strategy, wishes), strategy, wishes)
     senders: tuple[int, ...] = ()
     if strategy != "relay" and not silent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -105,18 +104,20 @@ def _check_recipe(recipe: Mapping[str, Any], placement: Placement) -> None:
     coded = recipe["strategy"] in CODED
     check_size(units, P, rows, coded=coded)
     for worker, number in recipe.get("redrawn", []):
-        if recipe["strategy"] != "relay" or not rows[whole(worker, 0, K - 1)]:
+        if recipe["strategy"] != "relay" or recipe["senders"] or not rows[whole(worker, 0, K - 1)]:
             raise ValueError(f"worker {worker} has no coded row to draw again")
         whole(number, 1, MOST_LAST_ROWS)
     blocks = len(units.holders) // units.merged
     senders = [whole(sender, 0, K - 1) for sender in recipe["senders"]]
-    if recipe["strategy"] == "relay" or silent:
+    if silent or (recipe["strategy"] == "relay" and not senders):
         stores = [len(held) for k, held in enumerate(units.held) if k not in set(helpers)]
         missing = len(units.holders) - min(stores)
         needed = blocks if recipe["strategy"] == "central" else missing // units.merged
         if senders or sum(rows) < needed * P:
             raise ValueError(f"{sum(rows)} coded rows for {needed * P} packets")
-    elif P > 1 or not _hold(units, senders) or Counter(senders) != Counter(dict(enumerate(rows))):
+    elif P > 1 and recipe["strategy"] != "relay":
+        raise ValueError(f"{P} packets where units go up uncoded")
+    elif units.merged > 1 or not _hold(units, senders) or rows != [P * senders.count(k) for k in range(K)]:
         raise ValueError("a sender must hold the vector that it sends")
     for worker, row in recipe["replaced"]:
         whole(worker, 0, K - 1)

@@ -27,6 +27,7 @@ class UplinkWishes:
     silent: int = 0
     units: UnitKind = "tasks"
     helpers: tuple[int, ...] = ()
+    merge: bool = True
 
 
 def choose_units(placement: Placement, tasks: Sequence[int], strategy: str, wishes: UplinkWishes) -> Units:
@@ -78,10 +79,11 @@ def choose_rates(units: Units, strategy: str, wishes: UplinkWishes) -> tuple[Uni
         )
 
     # With so many units, a plan without merging is never small, so that its rates need not be computed.
-    if strategy != "relay" or len(units.holders) <= MOST_UNMERGED_COLUMNS or units.largest_merge() == 1:
+    whole = strategy != "relay" or not wishes.merge
+    if whole or len(units.holders) <= MOST_UNMERGED_COLUMNS or units.largest_merge() == 1:
         found = rates(units)
         small = found.subpackets * len(units.holders) <= MOST_UNMERGED_COLUMNS
-        if strategy != "relay" or small or found.subpackets == 1 or units.largest_merge() == 1:
+        if whole or small or found.subpackets == 1 or units.largest_merge() == 1:
             return units, found
     merged = replace(units, merged=units.largest_merge())
     return merged, _scaled(rates(merged), merged.merged)

@@ -142,3 +142,11 @@ def long(value: Any, field: str) -> float:
 def critical_strength(value: Any) -> float | None:
     """The λ from which on all coefficients are 0, or None if it is not known."""
     return None if value is None else finite(value, "critical strength", 0.0)
+
+
+def names(value: Any, field: str, most: int) -> tuple[str, ...]:
+    """A list of at most `most` names, none of which occurs twice."""
+    found = tuple(name(each, field) for each in sequence(value, field))
+    if len(found) > most or len(set(found)) < len(found):
+        raise RemoteProtocolError(f"{field} must be at most {most} names, each once")
+    return found

@@ -36,7 +36,7 @@ from asyncdmtl.server.membership import MAX_MEMBERS, Membership
 from asyncdmtl.server.multicast_server import MulticastServer
 from asyncdmtl.server.peer_rows import PeerRowsServer
 from asyncdmtl.server.records import PeersRecord, RunOptions
-from asyncdmtl.server.wants import check_wants
+from asyncdmtl.server.wants import check_relay, check_wants
 
 # The name under which the ledger counts the bytes of connections that were refused.
 REFUSED = "(refused)"
@@ -194,8 +194,9 @@ class Admission:
         # Surveys may be large: all holders of a partition share one declaration.
         declared = tuple(part if known is None else known[part.id] for part in declared)
         check_wants(hello.name, declare.wants, options.strategy, options.settings.update)
+        check_relay(hello.name, declare.behind, options.strategy, options.silent)
         state = declare.round, declare.over, declare.state
-        member = Member(hello.name, connection, declared, *state, declare.wants)
+        member = Member(hello.name, connection, declared, *state, declare.wants, declare.behind)
         again = self._membership.add(member)
         self._ledger.merge(connection.session.ledger, worker=member.name)
         connection.session.ledger = self._ledger
@@ -242,7 +243,7 @@ class Admission:
             member.shown = membership.possession.checked(member.name, asked, ready.answers)
             if self._downlinks.multicast is not None:
                 await self._downlinks.multicast.probe(member)
-            if self._downlinks.peers is not None:
+            if self._downlinks.peers is not None and not member.behind:
                 await self._downlinks.peers.ask(member)
         except AsyncDMTLError as error:
             self._log.left(member.connection, "cannot take part:", error)

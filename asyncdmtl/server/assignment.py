@@ -22,6 +22,7 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.plan.serialization import AnyPlan
+from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.plan.validation import helpers_of
 from asyncdmtl.protocol.messages.peers import Peer
 from asyncdmtl.server.member import Member
@@ -113,9 +114,11 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         for name, (held, _) in declared.items()
     }
     placement = Placement(stored, [info.id for info in problem.infos])
-    units = codable_units(problem.settings)
+    # A relay knows the updates of its workers, and hands all others down as they are.
+    relayed = any(member.behind for member in members)
+    units: UnitKind = "updates" if relayed else codable_units(problem.settings)
     weights = progress.links.weights(placement)
-    silent = _tolerable(placement, progress)
+    silent = 0 if relayed else _tolerable(placement, progress)
     candidates = compare(placement, problem.task_of, units=units, wants=wants, silent=silent, **weights)
     # After the end no rows are sent.
     hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
@@ -128,18 +131,18 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
         # No strategy is chosen by which the models of some task would end nowhere.
         complete = len(set().union(*wanted_models(placement, problem.task_of, helpers_of(placement, wants))))
-        if complete < len(problem.tasks):
+        if relayed or complete < len(problem.tasks):
             possible = [c for c in possible if c.strategy != "personal"]
         name = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy
     strategy = EXCHANGE_STRATEGIES[name]
     # A blind server must not decode updates, whoever sends wrong rows.
     if progress.checked and not progress.blind and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
         strategy = strategy.checking
-    plan = strategy.make_plan(placement, problem, wants, progress.links, silent)
+    plan = strategy.make_plan(placement, problem, wants, progress.links, silent, relayed=relayed)
     listeners, reason = choose_listeners(plan, hearing)
-    # A value that one worker tells for all would be missing if that worker is late.
-    detailed = progress.detailed or progress.checked or silent > 0
-    exchanging = choose_exchanging(plan, members) if ending is None else frozenset()
+    # A value that one worker tells for all would be missing if that worker is late. Relays need all values.
+    detailed = progress.detailed or progress.checked or silent > 0 or relayed
+    exchanging = choose_exchanging(plan, members) if ending is None and not relayed else frozenset()
     carried = not exchanging or not served_by_peers(plan, exchanging)
     options = SideOptions(bool(listeners), progress.digest, detailed, carried, progress.blind)
     side = strategy.server_side(plan, problem, progress.trainer, options)

@@ -43,6 +43,8 @@ class Member:
         The fields of its `Declare`: its round, whether training was over, and the digest of its state.
     wants : str
         The models that it wants, as in its `Declare`.
+    behind : tuple of str
+        The workers behind it, if it is a relay; else empty.
     infos : tuple of PartitionInfo
         Its encoded partitions, once they are encoded.
     shown : mapping of partition to Shown
@@ -72,6 +74,7 @@ class Member:
     over: bool = False
     state: bytes = b""
     wants: str = ""
+    behind: tuple[str, ...] = ()
     infos: tuple[PartitionInfo, ...] = ()
     shown: Mapping[str, Shown] = field(default_factory=dict)
     ready: bool = False
@@ -87,6 +90,11 @@ class Member:
     def gone(self) -> bool:
         """Whether it is lost, or its connection has ended and the server has not handled that yet."""
         return self.lost is not None or self.connection.lost
+
+    @property
+    def workers(self) -> int:
+        """The number of workers that it stands for: those behind a relay, else itself."""
+        return len(self.behind) or 1
 
     @property
     def helps(self) -> bool:

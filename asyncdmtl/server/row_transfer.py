@@ -297,7 +297,8 @@ class RoundTransfer:
             if not i:
                 rest = side.downlink_bytes(k) - size
                 head = plan, self._number, then[member], side.digest(k)
-                message: Message = Downlink(*head, rows, rest=rest, absent=absent, told=side.told(k))
+                told_others = side.digests(k) if member.behind else side.told(k)
+                message: Message = Downlink(*head, rows, rest=rest, absent=absent, told=told_others)
             elif size:
                 message = MoreRows(plan, self._number, rows, absent=absent)
             else:

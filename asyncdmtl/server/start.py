@@ -75,7 +75,7 @@ class RunStart:
         """
         membership = self._membership
         while True:
-            await self._wait_for_workers()
+            await self.wait_for_workers()
             known = self._settle_partitions()
             encoding = (
                 # The workers pool the surveys, which are sealed.
@@ -88,7 +88,7 @@ class RunStart:
                 await membership.change(None)
             if not self._begin_again():
                 break
-        await self._settle_infos()
+        await self.settle_infos()
         return encoding, tuple(known[name] for name in sorted(known, key=natural_key))
 
     def _settle_partitions(self) -> dict[str, Declaration]:
@@ -120,7 +120,7 @@ class RunStart:
         here = [member for member in members if member.ready and not member.gone]
         encoded = {name for member in here for name in member.partitions}
         missing = [name for name in membership.known or () if name not in encoded]
-        enough = options.workers is not None and len(here) >= options.workers
+        enough = options.workers is not None and sum(member.workers for member in here) >= options.workers
         if not missing or options.cover is not None or (membership.hopeless(missing) and not enough):
             return False
         for member in [member for member in members if not encoded.issuperset(member.partitions)]:
@@ -132,7 +132,7 @@ class RunStart:
         membership.begin_again()
         return True
 
-    async def _wait_for_workers(self) -> None:
+    async def wait_for_workers(self) -> None:
         """Wait until enough workers have joined and agree; WaitError after --join-timeout."""
         clock, seconds = asyncio.get_running_loop().time, self._options.join_timeout
         end = clock() + seconds
@@ -173,7 +173,7 @@ class RunStart:
         # Others may have joined while the thread compared.
         return covered and self._enough() and await self._agreed()
 
-    async def _settle_infos(self) -> None:
+    async def settle_infos(self) -> None:
         """Believe the majority about each encoded partition, and go on without the other holders.
 
         Raises
@@ -216,7 +216,7 @@ class RunStart:
 
     def _enough(self) -> bool:
         if self._options.workers is not None:
-            return len(self._membership.members) >= self._options.workers
+            return sum(m.workers for m in self._membership.members.values()) >= self._options.workers
         return not self._uncovered()
 
     def _uncovered(self) -> list[str]:
@@ -231,5 +231,6 @@ class RunStart:
         if refused := self._refused - set(members):
             joined += f"; refused for their data: {', '.join(sorted(refused, key=natural_key))}"
         if self._options.workers is not None:
-            return f"{len(members)} of {self._options.workers} are here ({joined})"
+            here = sum(member.workers for member in members.values())
+            return f"{here} of {self._options.workers} are here ({joined})"
         return f"no holder of {self._uncovered()} is here (joined: {joined})"

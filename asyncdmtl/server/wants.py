@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from asyncdmtl.errors import UsageError
 
@@ -35,6 +35,17 @@ def check_wants(worker: str, wants: str, strategy: str, update: str) -> None:
     if wants == "all" and strategy == "personal":
         rule = "cannot be all with --strategy personal, which gives each worker the models of its own tasks"
         raise UsageError(what, rule, wants)
+
+
+def check_relay(name: str, behind: Sequence[str], strategy: str, silent: int) -> None:
+    """Raise UsageError if workers are behind `name`, and a run with these options can have no relays."""
+    if not behind:
+        return
+    if silent:
+        raise UsageError(f"the run that {name!r} joins", "can have relays without --silent only", silent)
+    if strategy in ("linear", "personal"):
+        rule = "can have relays with the strategies auto, relay, central and uncoded"
+        raise UsageError(f"the run that {name!r} joins", rule, strategy)
 
 
 def unserved(wants: Mapping[str, str], strategy: str, update: str) -> dict[str, UsageError]:

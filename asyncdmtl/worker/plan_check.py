@@ -14,6 +14,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import make_trainer
+from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import rebuild
 from asyncdmtl.protocol.messages.registry import Assign
@@ -52,7 +53,7 @@ def make_worker_side(
     RemoteProtocolError
         Plan, partitions and tasks do not fit each other.
     """
-    _check_recipe(assign, name)
+    check_recipe(assign, name)
     plan = rebuild(assign.recipe, assign.digest)
     placement = plan.placement
     worker = placement.workers.index(name)
@@ -72,7 +73,7 @@ def make_worker_side(
     return strategy_of(plan).worker_side(plan, worker, trainer, options)
 
 
-def _check_recipe(assign: Assign, name: str) -> None:
+def check_recipe(assign: Assign, name: str) -> None:
     """Check the size of the plan before its matrices are made.
 
     The worker knows the partitions of the run, and that it must be one of the workers. The denominator of an
@@ -85,5 +86,8 @@ def _check_recipe(assign: Assign, name: str) -> None:
     if assign.recipe.get("partitions") != [info.id for info in assign.partitions]:
         raise RemoteProtocolError("plan and partitions do not fit each other")
     most = max(len(workers), MOST_SILENT_PACKETS, MOST_PACKETS // len(assign.partitions))
+    if assign.recipe.get("senders"):
+        # Below a relay vectors are cut as between relays and server.
+        most = MOST_SUBPACKETS
     if not isinstance(packets, int) or packets > most:
         raise PlanError(f"the plan cuts vectors into {packets!r} packets for {len(workers)} workers")

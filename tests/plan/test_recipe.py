@@ -102,7 +102,7 @@ def test_a_recipe_lacks_nothing(key: str) -> None:
     [
         (PLAN, {"uplink_rows": [2] * 6}, "12 coded rows for 15 packets"),
         (PLAN, {"uplink_rows": [16] * 6}, "16 is no whole number from 0 to 15"),
-        (PLAN, {"senders": [0] * 6}, "18 coded rows for 15 packets"),
+        (PLAN, {"senders": [0] * 6}, "a sender must hold the vector that it sends"),
         (PLAN, {"merged": 2}, "blocks of 2 units do not fill"),
         (PLAN, {"aggregated": [0, 0]}, "aggregated tasks \\[0, 0\\] that are stored nowhere whole, or named"),
         (PLAN, {"replaced": [[9, 1]]}, "9 is no whole number from 0 to 5"),
@@ -114,7 +114,7 @@ def test_a_recipe_lacks_nothing(key: str) -> None:
         (PLAN, {"silent": True}, "True is no whole number from 0 to 5"),
         (UNCODED, {"silent": 1}, "silent is for the strategies central and relay"),
         (CENTRAL, {"uplink_rows": [0] * 6}, "0 coded rows for"),
-        (UNCODED, {"subpackets": 2}, "a sender must hold the vector that it sends"),
+        (UNCODED, {"subpackets": 2}, "2 packets where units go up uncoded"),
         (UNCODED, {"senders": [3, 3, 3, 3, 3, 3]}, "a sender must hold the vector that it sends"),
         (UNCODED, {"uplink_rows": [0, 2, 1, 1, 1, 1]}, "a sender must hold the vector that it sends"),
         (UNCODED, {"replaced": [[0, 1]]}, "worker 0 has no row to replace"),

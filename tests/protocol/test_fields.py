@@ -97,3 +97,12 @@ def test_a_timing_may_follow_the_other_fields() -> None:
     for wrong in ([0.5], [0.5, -1.0], [float("nan"), 1.0], 3):
         with pytest.raises(RemoteProtocolError):
             fields.timing([1, 2, wrong], 2)
+
+
+def test_names_occur_once() -> None:
+    assert fields.names(["a", "b"], "workers", 2) == ("a", "b")
+    for wrong in (["a", "a"], ["a", "b", "c"]):
+        with pytest.raises(RemoteProtocolError, match="workers must be at most 2 names, each once"):
+            fields.names(wrong, "workers", 2)
+    with pytest.raises(RemoteProtocolError, match="workers must be a list"):
+        fields.names("ab", "workers", 2)

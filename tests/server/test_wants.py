@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.server.wants import check_wants, served_strategy, unserved
+from asyncdmtl.server.wants import check_relay, check_wants, served_strategy, unserved
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,15 @@ def test_own_models_are_served_by_personal() -> None:
     assert served_strategy("auto", {"a": "own", "b": ""}) == "personal"
     assert served_strategy("auto", {"a": "none", "b": ""}) == "auto"
     assert served_strategy("relay", {"a": "none"}) == "relay"
+
+
+def test_strategies_that_aggregate_otherwise_have_no_relays() -> None:
+    check_relay("north", ["a"], "auto", 0)
+    check_relay("a", (), "personal", 1)
+    with pytest.raises(UsageError, match="can have relays without --silent only, got 1"):
+        check_relay("north", ["a"], "relay", 1)
+    for strategy in ("linear", "personal"):
+        with pytest.raises(
+            UsageError, match=f"the run that 'north' joins can have relays .* got '{strategy}'"
+        ):
+            check_relay("north", ["a"], strategy, 0)

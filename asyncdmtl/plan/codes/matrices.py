@@ -139,9 +139,10 @@ def coded_uplink(
     return E
 
 
-def plain_uplink(senders: Sequence[int]) -> Bytes:
-    """`E` for uncoded sending: worker `senders[n]` sends the update of partition `n`, once and uncoded."""
-    return np.eye(len(senders), dtype=np.uint8)[np.argsort(senders, kind="stable")]
+def plain_uplink(senders: Sequence[int], subpackets: int = 1) -> Bytes:
+    """`E` for uncoded sending: worker `senders[n]` sends the packets of unit `n`, once and uncoded."""
+    units = np.argsort(senders, kind="stable").tolist()
+    return np.eye(len(senders) * subpackets, dtype=np.uint8)[packets(units, subpackets)]
 
 
 def coded_downlink(rows: int, columns: int, seed: int, last_row: int = 0, matrices: str = "random") -> Bytes:

@@ -43,6 +43,9 @@ LONGEST_RUN_NAME = 200
 # The default of the seconds after which an end gives up a silent peer.
 DEFAULT_SILENCE = 10.0
 
+# The most workers behind a relay, as many as a server accepts.
+MAX_BEHIND = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class Hello(Message):
@@ -213,6 +216,8 @@ class Declare(Message):
         The worker's arithmetic, which the server compares with that of others.
     wants : str
         The models that the worker wants: "all", "own" or "none"; or empty, for those that the strategy gives.
+    behind : tuple of str
+        The names of all workers behind a relay, which sends this for them; empty from a worker.
     """
 
     number, kind, sender = 3, "declare", "worker"
@@ -222,14 +227,16 @@ class Declare(Message):
     state: bytes = b""
     machine: Machine = UNKNOWN_MACHINE
     wants: str = ""
+    behind: tuple[str, ...] = ()
 
     def fields(self) -> list[Any]:
         partitions = [pack_declaration(part) for part in self.partitions]
-        return [partitions, self.round, self.over, self.state, pack_machine(self.machine), self.wants]
+        where = [self.round, self.over, self.state]
+        return [partitions, *where, pack_machine(self.machine), self.wants, list(self.behind)]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Declare:
-        partitions, round_, over, state, machine, wants = fields.exactly(values, 6, cls.kind)
+        partitions, round_, over, state, machine, wants, behind = fields.exactly(values, 7, cls.kind)
         return cls(
             parse_each(partitions, parse_declaration),
             fields.integer(round_, "round"),
@@ -237,6 +244,7 @@ class Declare(Message):
             fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
             parse_machine(machine),
             fields.choice(wants, "wants", ("", *WANTS)),
+            fields.names(behind, "workers behind", MAX_BEHIND),
         )
 
 

@@ -310,7 +310,8 @@ class Downlink(Message):
         The workers, by their places in the plan, whose rows are not in the first range because the server
         did not wait for them.
     told : bytes
-        In a blind run: the digests of the groups to decode, and the sealed numbers of all workers.
+        In a blind run: the digests of the groups to decode, and the sealed numbers of all workers. To a
+        relay: the digests of all vectors that it decodes, in ascending order.
     """
 
     number, kind, sender = 11, "downlink", "server"

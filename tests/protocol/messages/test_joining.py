@@ -33,7 +33,7 @@ def test_a_message_is_parsed_from_its_fields(cls: type[Any]) -> None:
 
 def test_defaults() -> None:
     assert Hello(VERSION, "w0").silence == Welcome("run", {}).silence == DEFAULT_SILENCE
-    assert Declare(()).fields() == [[], 0, False, b"", [{}, {}], ""]
+    assert Declare(()).fields() == [[], 0, False, b"", [{}, {}], "", []]
     assert Welcome.parse(["run", {}, 1.0, b"", False], BODY[:0]).proof == b""
 
 
@@ -68,6 +68,7 @@ def test_another_version_is_refused_whatever_follows_it() -> None:
         ("declare", 3, 0, "over"),
         ("declare", 4, bytes(7), "state check"),
         ("declare", 6, "some", "wants"),
+        ("declare", 7, ["w0", "w0"], "workers behind must be at most 1024 names, each once"),
         ("prepare", 1, [1], "encoding"),
         ("declare", 1, [["p", "t", bytes(16), 1, {}, -1]], "test rows"),
         ("ready", 1, [["p", "t", bytes(16), 1, 0.0, 1, 0.0, "", 0, b""]], "weight"),

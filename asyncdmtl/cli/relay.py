@@ -1,0 +1,204 @@
+"""`python -m asyncdmtl.relay`: a relay between workers and a server, or another relay."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from asyncdmtl.cli.command import command, together
+from asyncdmtl.net.addresses import format_address, parse_address
+from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
+from asyncdmtl.net.event_loop import run
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.relay.relay import Relay
+from asyncdmtl.report.json_output import emit
+from asyncdmtl.report.units import counted, human_bytes
+from asyncdmtl.server.events import Listening, ServerEvent
+from asyncdmtl.worker.options import WorkerOptions
+
+log = logging.getLogger("asyncdmtl.relay")
+
+_wait_options = together(
+    click.option(
+        "--max-wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="Wait this long for the parent to be up, at the start and whenever the connection is lost.",
+    ),
+    click.option(
+        "--join-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="Wait this long for all workers to join.",
+    ),
+    click.option(
+        "--rejoin-timeout",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="Wait this long for workers to come back after one was lost; then go on without those missing.",
+    ),
+    click.option(
+        "--start-timeout",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="Wait this long for the start of the training.",
+    ),
+    click.option(
+        "--round-timeout",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="Wait this long for a worker's uplink, and for the parent's downlink, of a round.",
+    ),
+    click.option(
+        "--silence-timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="Give a worker or the parent up that is silent for longer.",
+    ),
+)
+
+_security_options = together(
+    click.option(
+        "--secret-file",
+        type=click.Path(path_type=Path),
+        help="Prove knowledge of the secret in this file to the parent, and have workers prove it: one line, "
+        "or in FILE.toml a table [workers] with a secret for each name. Also: ASYNCDMTL_SECRET in the "
+        "environment.",
+    ),
+    click.option(
+        "--tls-ca",
+        type=click.Path(path_type=Path),
+        help="Speak TLS with a parent whose certificate this CA signed, PEM; or that certificate itself.",
+    ),
+    click.option(
+        "--tls-server-name",
+        metavar="NAME",
+        show_default="the host of --connect",
+        help="The name that the parent's certificate must have.",
+    ),
+    click.option(
+        "--tls-cert",
+        type=click.Path(path_type=Path),
+        help="Speak TLS with workers with this certificate (chain), PEM.",
+    ),
+    click.option(
+        "--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted."
+    ),
+    click.option(
+        "--tls-client-ca",
+        type=click.Path(path_type=Path),
+        help="Workers must show a certificate for their name that this CA signed, PEM.",
+    ),
+    click.option(
+        "--insecure",
+        is_flag=True,
+        help="Listen beyond this machine, or connect to another host, without TLS or proofs of identity.",
+    ),
+)
+
+
+@command("relay")
+@click.option(
+    "--listen",
+    default="127.0.0.1:7701",
+    metavar="HOST:PORT",
+    help="Where to listen for workers, or other relays; port 0: a free one.",
+)
+@click.option(
+    "--connect",
+    default="127.0.0.1:7700",
+    metavar="HOST:PORT",
+    help="The parent: the server, or another relay.",
+)
+@click.option("--name", required=True, help="The relay's name, unique among all workers and relays.")
+@click.option(
+    "--workers",
+    type=int,
+    required=True,
+    help="Join the run once so many workers are here, those behind other relays included.",
+)
+@_wait_options
+@_security_options
+@click.option("--until-eof", is_flag=True, hidden=True, help="End with standard input.")
+def main(
+    listen: str,
+    connect: str,
+    name: str,
+    workers: int,
+    max_wait: float,
+    join_timeout: float,
+    rejoin_timeout: float,
+    start_timeout: float,
+    round_timeout: float,
+    silence_timeout: float,
+    secret_file: Path | None,
+    tls_ca: Path | None,
+    tls_server_name: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    insecure: bool,
+    until_eof: bool,
+    format: str,
+    **_: object,
+) -> None:
+    """Stand for all workers of a site: a server towards them, one worker towards the server.
+
+    A relay trains nothing, keeps no rows and needs no data. It collects each update of its workers once, and
+    hands them what they lack, so that less travels between the site and the server.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
+    130 interrupted, 143 terminated.
+    """
+    address, parent = parse_address(listen, "--listen"), parse_address(connect, "--connect")
+    upward = WorkerSecurity.from_files(name, secret_file, tls_ca, None, None, tls_server_name)
+    downward = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
+    for risk in (upward.check_exposure(parent[0], insecure), downward.check_exposure(address[0], insecure)):
+        if risk is not None:
+            log.warning("%s", risk)
+    options = RelayOptions(
+        WorkerOptions(name, max_wait, start_timeout, round_timeout, silence_timeout),
+        workers,
+        join_timeout,
+        rejoin_timeout,
+    )
+    relay = Relay(options, lambda event: _say(event, name, format), upward, downward)
+    run(relay.run(parent, address), until_eof=until_eof)
+    levels = {"above": _totals(relay.up), "below": _totals(relay.below)}
+    if format == "json":
+        emit({"event": "finished", "relay": name, **levels})
+        return
+    told = "; ".join(
+        f"{level} {human_bytes(total['up_bytes'])} up, {human_bytes(total['down_bytes'])} down"
+        for level, total in levels.items()
+    )
+    click.echo(f"relay {name}: done with {counted(workers, 'worker')}; bytes {told}")
+
+
+def _totals(ledger: Ledger) -> dict[str, int]:
+    """All bytes, and those of coded rows, in both directions."""
+    totals = {}
+    for direction in ("up", "down"):
+        sums = {kind: total for (way, kind), total in ledger.kinds().items() if way == direction}
+        totals[f"{direction}_bytes"] = sum(payload + framing for _, payload, framing in sums.values())
+        totals[f"{direction}_payload_bytes"] = sums.get(f"{direction}link", (0, 0, 0))[1]
+    return totals
+
+
+def _say(event: ServerEvent, name: str, format: str) -> None:
+    """Print where the relay listens; all other events are in the log."""
+    if not isinstance(event, Listening):
+        return
+    if format == "json":
+        emit({**event.as_json(), "relay": name})
+    else:
+        click.echo(f"relay {name}: listening on {format_address(event.host, event.port)}", err=True)

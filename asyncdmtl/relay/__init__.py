@@ -1,0 +1,1 @@
+"""A relay between workers and a server, or another relay (docs/relays.md)."""

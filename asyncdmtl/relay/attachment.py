@@ -1,0 +1,338 @@
+"""One connection of a relay to its parent: the relay joins with its nodes, and makes rounds until it ends.
+
+If a node is lost or joins, the connection ends, and the relay begins anew with the nodes that are there. So a
+relay has no state of its own, and one that was killed is as good as one that lost a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from asyncdmtl.arithmetic.probe import Machine
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import Digest
+from asyncdmtl.errors import (
+    DisagreementError,
+    IntegrityError,
+    PlanError,
+    RemoteProtocolError,
+    StateError,
+    UsageError,
+)
+from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.event_loop import AdaptiveExecutor
+from asyncdmtl.plan.placement import natural_key
+from asyncdmtl.plan.plan import Plan
+from asyncdmtl.plan.serialization import rebuild
+from asyncdmtl.protocol.messages.pieces import pieces
+from asyncdmtl.protocol.messages.registry import (
+    AfterRound,
+    Assign,
+    AwaitRestore,
+    Declare,
+    DeclareSome,
+    Downlink,
+    Finish,
+    JoinedGroup,
+    JoinGroup,
+    Message,
+    MoreRows,
+    Prepare,
+    Ready,
+    Restore,
+    Snapshot,
+    StateTransfer,
+    Uplink,
+    Welcome,
+)
+from asyncdmtl.relay.gathering import Gathering
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.relay.sides import RelaySide, make_relay_side
+from asyncdmtl.relay.site import Site
+from asyncdmtl.worker.joining import read_settings
+from asyncdmtl.worker.plan_check import check_recipe
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer", bound=Message)
+Result = TypeVar("Result")
+
+
+class NewPlan(Exception):  # noqa: N818 - no error
+    """The parent has assigned a new plan."""
+
+    def __init__(self, assign: Assign) -> None:
+        self.assign = assign
+        super().__init__(f"plan {assign.plan} replaces the plan before it")
+
+
+class Attachment:
+    """One connection of a relay to its parent.
+
+    Parameters
+    ----------
+    connection : Connection
+    options : RelayOptions
+    gathering : Gathering
+    welcome : Welcome
+    note_progress : callable
+        Is called when a round was made.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        options: RelayOptions,
+        gathering: Gathering,
+        welcome: Welcome,
+        note_progress: Callable[[], None],
+    ) -> None:
+        self._up = connection
+        self._options = options
+        self._gathering = gathering
+        self._digest = Digest(welcome.run)
+        self._settings = read_settings(connection, welcome)
+        self._note_progress = note_progress
+        self._limit = options.upward.round_timeout, "--round-timeout"
+        self._plan = -1
+        self._working = AdaptiveExecutor()
+        self._site: Site | None = None
+        self._problem: Problem | None = None
+        self._side: RelaySide | None = None
+
+    @property
+    def site(self) -> Site:
+        """The nodes that take part."""
+        assert self._site is not None
+        return self._site
+
+    async def run(self) -> None:
+        """Join the run, and make its rounds until it is over.
+
+        Raises
+        ------
+        SiteChangedError
+            A node was lost or joined.
+        AsyncDMTLError
+            The connection failed, or the nodes do not fit each other.
+        """
+        assign = await self._join()
+        while True:
+            try:
+                await self._follow(assign)
+                while not self.site.over:
+                    self.site.check()
+                    await self._round()
+                done = await self._or_new_plan(self.site.done())
+                await self._up.send(replace(done, plan=self._plan), *self._limit)
+                await self.site.send_all(await self._receive(Finish))
+                return
+            except NewPlan as replaced:
+                assign = replaced.assign
+
+    async def _join(self) -> Assign:
+        """Declare what the nodes store together, and wait for the first plan."""
+        up, options, membership = self._up, self._options, self._gathering.membership
+        members = sorted(membership.members.values(), key=lambda member: natural_key(member.name))
+        digest, seconds = self._digest, self._limit[0]
+        site = Site(membership, members, digest, seconds)
+        known = membership.declared()
+        declared = [known[name] for name in sorted(known, key=natural_key)]
+        *some, last = await asyncio.to_thread(lambda: list(pieces(declared)))
+        up.be_patient(patient=True)
+        for part in some:
+            await up.send(DeclareSome(part), *self._limit)
+        wants = "none" if len(site.helpers) == len(members) else ""
+        machine = await asyncio.to_thread(Machine.here, self._settings.arithmetic)
+        await up.send(
+            Declare(last, site.round, site.over, site.state, machine, wants, site.workers), *self._limit
+        )
+        start = options.upward.start_timeout, "--start-timeout"
+        prepare = await up.receive((Prepare,), *start)
+        up.be_patient(patient=False)
+        try:
+            encoding = Encoding.from_dict(prepare.encoding)
+        except UsageError as error:
+            raise RemoteProtocolError(f"{up.peer} sent an encoding that breaks a rule: {error}") from error
+        await self._gathering.prepared(encoding, len(members))
+        infos = {info.id: info for member in reversed(members) for info in member.infos}
+        await up.send(Ready(tuple(infos[part.id] for part in declared)), *self._limit)
+        self._site = site
+        message: JoinGroup | Assign = await up.receive((JoinGroup, Assign), *start)
+        if isinstance(message, JoinGroup):
+            await up.send(JoinedGroup("a relay hears no multicast group"), *self._limit)
+            message = await up.receive((Assign,), *start)
+        return message
+
+    async def _follow(self, assign: Assign) -> None:
+        """Follow a plan, and give all nodes the state of the training that the parent orders."""
+        up, site, self._plan = self._up, self.site, assign.plan
+        place = assign.round, assign.over
+        side, problem = await asyncio.to_thread(self._sides, assign)
+        self._side, self._problem = side, problem
+        up.session.body_limit = max(side.received_bytes, problem.state_bytes)
+        first = StateTransfer(assign.first)
+        state = await self._or_new_plan(site.assign(side, problem, place, first))
+        if first is StateTransfer.TAKE:
+            await up.send(AwaitRestore(assign.plan), *self._limit)
+            await site.restore(await self._receive(Restore), place)
+            self._note_progress()
+        elif state is not None:
+            await self._give(state)
+
+    def _sides(self, assign: Assign) -> tuple[RelaySide, Problem]:
+        name = self._options.upward.name
+        check_recipe(assign, name)
+        plan = rebuild(assign.recipe, assign.digest)
+        if not isinstance(plan, Plan) or not assign.detailed:
+            raise PlanError("a relay cannot follow this plan")
+        problem = Problem(self._settings, assign.partitions)
+        site = self.site
+        doubted = set().union(*site.stored.values()) - set(plan.placement.as_dict()[name])
+        if doubted:
+            names = [m for m, held in site.stored.items() if doubted & set(held)]
+            log.warning(
+                "relay %s: most holders elsewhere computed other updates of %s than %s", name,
+                sorted(doubted, key=natural_key), ", ".join(names),
+            )  # fmt: skip
+        return make_relay_side(plan, name, site.stored, problem, self._digest, site.helpers), problem
+
+    async def _round(self) -> None:
+        """Make one round: updates come up, rows go up, rows come down and are coded anew for the nodes."""
+        site, side, problem = self.site, self._side, self._problem
+        assert side is not None
+        assert problem is not None
+        uploads = await self._or_new_plan(site.uploads(side))
+        told = await self._agreed(side, problem, uploads)
+        rows = await self._put(side, 0, [upload.rows[0] for upload in uploads])
+        uplink = Uplink(
+            self._plan, site.round, b"".join(told.digests), told.losses, told.penalty, told.residual,
+            rows, side.sent_bytes - rows.nbytes, told.state,
+        )  # fmt: skip
+        await self._up.send(uplink, *self._limit)
+        arrived = [asyncio.Event() for _ in side.ranges]
+        arrived[0].set()
+        then = await _together(self._send_up(side, arrived), self._hand_down(side, arrived))
+        site.round, site.over = site.round + 1, then is AfterRound.END
+        self._note_progress()
+        if then is AfterRound.GIVE:
+            await self._give(await self._or_new_plan(site.given(self._giver(), problem)))
+
+    async def _agreed(self, side: RelaySide, problem: Problem, uploads: list[Upload]) -> Upload:
+        """What the relay tells, if its nodes agree; else those that most others contradict are lost."""
+        try:
+            self.site.compare_states(uploads, problem)
+            return side.agree(uploads)
+        except DisagreementError as error:
+            if error.undecided:
+                raise
+            log.warning("relay %s: %s", self._options.upward.name, error)
+            await self.site.refuse(error, error.odd, excluded=True)
+        except StateError as error:
+            if not error.mendable:
+                raise
+            await self.site.refuse(error, error.workers, excluded=False)
+
+    async def _put(self, side: RelaySide, i: int, rows: list[Any]) -> Any:
+        """Take in range `i` of the nodes' rows; the rows that go up, in one dimension."""
+        made = await self._working.do(side.put, i, rows)
+        if i + 1 == len(side.ranges):
+            try:
+                await self._working.do(side.check_own)
+            except IntegrityError as error:
+                await self.site.refuse(error, error.workers, excluded=False)
+        return made.reshape(-1)
+
+    async def _send_up(self, side: RelaySide, arrived: list[asyncio.Event]) -> None:
+        """Pass the further ranges of the nodes' rows on, encoded."""
+        for i in range(1, len(side.ranges)):
+            rows = await self._put(side, i, await self.site.rows(side, i))
+            if rows.nbytes:
+                await self._up.send(MoreRows(self._plan, self.site.round, (rows,)), *self._limit)
+            arrived[i].set()
+
+    async def _hand_down(self, side: RelaySide, arrived: list[asyncio.Event]) -> AfterRound:
+        """Decode what comes down, and hand it to the nodes; return the order for after the round."""
+        site, downlink = self.site, await self._receive(Downlink)
+        then, rows = AfterRound(downlink.then), downlink.body
+        if rows.nbytes + downlink.rest != side.received_bytes or downlink.grouped:
+            raise RemoteProtocolError(
+                f"{self._up.peer} sends {rows.nbytes + downlink.rest} bytes of rows, "
+                f"the plan says {side.received_bytes}"
+            )
+        usual: AfterRound = AfterRound.GO_ON if then is AfterRound.GIVE else then
+        orders = dict.fromkeys(site.members, usual)
+        if then is AfterRound.GIVE:
+            orders[self._giver()] = then
+        last = len(side.ranges) - 1
+        for i in range(len(side.ranges)):
+            if i and side.received_range(i):
+                rows = (await self._receive(MoreRows)).body
+            await arrived[i].wait()
+            if not i:
+                await self._working.do(side.take, downlink.told)
+            await self._working.do(side.receive, i, rows if side.received_range(i) else rows[:0])
+            if i == last:
+                await self._working.do(side.finish)
+            if side.streams:
+                await site.send_range(side, i, orders)
+        if not side.streams:
+            for i in range(len(side.ranges)):
+                await site.send_range(side, i, orders)
+        return then
+
+    def _giver(self) -> Any:
+        """The node that gives the state of the training."""
+        return next(m for m in self.site.members if not m.helps)
+
+    async def _give(self, state: Any) -> None:
+        """Send the parent the state of the training."""
+        await self._up.send(Snapshot(self._plan, self.site.round, self._digest(state), state), *self._limit)
+
+    async def _receive(self, wanted: type[Answer]) -> Answer:
+        """The parent's next message of the kind `wanted`; a new plan raises NewPlan instead."""
+        message: Answer | Assign = await self._up.receive((wanted, Assign), *self._limit)
+        if isinstance(message, Assign):
+            raise NewPlan(message)
+        return message
+
+    async def _or_new_plan(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of some work with the nodes, unless the parent sends a new plan meanwhile."""
+        waiting = self._options.upward.start_timeout, "--start-timeout"
+        newer = asyncio.create_task(self._up.receive((Assign,), *waiting))
+        working = asyncio.create_task(work)
+        try:
+            await asyncio.wait((newer, working), return_when=asyncio.FIRST_COMPLETED)
+            if newer.done():
+                raise NewPlan(newer.result())
+            return await working
+        finally:
+            for task in (newer, working):
+                task.cancel()
+            await asyncio.wait((newer, working))
+            for task in (newer, working):
+                if not task.cancelled():
+                    task.exception()
+
+
+async def _together(first: Coroutine[Any, Any, Any], second: Coroutine[Any, Any, Result]) -> Result:
+    """Do both at the same time; if one fails, the other is stopped. Returns the result of the second."""
+    tasks = asyncio.create_task(first), asyncio.create_task(second)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        return tasks[1].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()

@@ -1,0 +1,112 @@
+"""The nodes of a relay join: the relay is a server towards them, for one connection to its parent."""
+
+from __future__ import annotations
+
+import asyncio
+
+from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.errors import WaitError
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.net.authentication import ServerSecurity
+from asyncdmtl.net.transport import listen
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import Welcome
+from asyncdmtl.relay.nodes import SiteChangedError
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.server.admission import Admission
+from asyncdmtl.server.events import OnEvent
+from asyncdmtl.server.member_log import MemberLog
+from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.start import RunStart
+
+
+class Gathering:
+    """Waits for the nodes behind a relay, and lets them join for one connection to the parent.
+
+    Parameters
+    ----------
+    options : RelayOptions
+    welcome : Welcome
+        The parent's welcome, which says which run this is.
+    settings : Settings
+    ledger : Ledger
+        Counts the bytes between the relay and its nodes.
+    security : ServerSecurity
+    emit : callable
+    """
+
+    def __init__(
+        self,
+        options: RelayOptions,
+        welcome: Welcome,
+        settings: Settings,
+        ledger: Ledger,
+        security: ServerSecurity,
+        emit: OnEvent,
+    ) -> None:
+        self.membership = Membership()
+        self._options = options
+        self._settings = settings
+        self._log = MemberLog(welcome.run, emit)
+        downward = options.downward(settings, options.workers, options.join_timeout)
+        self._admission = Admission(welcome.run, downward, self.membership, ledger, security, self._log)
+        self._socket: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Accept nodes at an address; return it."""
+        self._socket = await listen(host, port, self._admission.accept)
+        where: tuple[str, int] = self._socket.sockets[0].getsockname()[:2]
+        return where
+
+    async def complete(self, before: int = 0) -> None:
+        """Wait for the nodes.
+
+        Parameters
+        ----------
+        before : int
+            The number of workers that were here in the last connection to the parent; 0 if this is the first
+            one. Else the relay goes on after a while without those that are missing.
+
+        Raises
+        ------
+        WaitError
+            They did not come in time.
+        """
+        options = self._options
+        if not before:
+            await self._start(options.workers, options.join_timeout).wait_for_workers()
+            return
+        try:
+            expected = max(options.workers, before)
+            await self._start(expected, options.rejoin_timeout).wait_for_workers()
+        except WaitError:
+            if not self.workers:
+                await self._start(1, options.join_timeout).wait_for_workers()
+            # Those that are here are compared as well.
+            await self._start(max(1, self.workers), options.join_timeout).wait_for_workers()
+
+    @property
+    def workers(self) -> int:
+        """The number of workers that are here, those behind other relays included."""
+        return sum(member.workers for member in self.membership.members.values() if not member.gone)
+
+    async def prepared(self, encoding: Encoding, workers: int) -> None:
+        """Let all nodes encode their rows; SiteChangedError if one of them cannot."""
+        membership = self.membership
+        membership.encoding.set_result(encoding)
+        while not all(member.ready or member.gone for member in membership.members.values()):
+            await membership.change(None)
+        if len(membership.present(held=True)) < workers:
+            raise SiteChangedError
+
+    async def close(self) -> None:
+        """Stop to accept nodes, and end all connections to them; they may come back."""
+        if self._socket is not None:
+            self._socket.close()
+        self._admission.resumable = True
+        await self._admission.close()
+        await self.membership.close()
+
+    def _start(self, workers: int, join_timeout: float) -> RunStart:
+        options = self._options.downward(self._settings, workers, join_timeout)
+        return RunStart(options, self.membership, self._admission, self._log)

@@ -1,0 +1,92 @@
+"""The nodes behind a relay, and the exchange of messages with all of them. One that fails is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import NoReturn, TypeVar
+
+from asyncdmtl.errors import AsyncDMTLError
+from asyncdmtl.protocol.messages.registry import Message
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.membership import Membership
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+Wanted = TypeVar("Wanted", bound=Message)
+
+# The option that limits every wait for a node.
+OPTION = "--round-timeout"
+
+
+class SiteChangedError(Exception):
+    """A node was lost or joined: the relay connects to its parent anew, for the nodes that are there."""
+
+
+class Nodes:
+    """The workers and relays that are connected to a relay.
+
+    Parameters
+    ----------
+    membership : Membership
+    members : sequence of Member
+        The nodes, in the order of plans.
+    seconds : float
+        The most seconds that a node may take to answer.
+    """
+
+    def __init__(self, membership: Membership, members: Sequence[Member], seconds: float) -> None:
+        self.members = tuple(members)
+        self._membership = membership
+        self._seconds = seconds
+
+    def check(self) -> None:
+        """Raise SiteChangedError if a node has joined or left."""
+        if self._membership.newcomers(held=True) or any(member.gone for member in self.members):
+            raise SiteChangedError
+
+    async def send_all(self, message: Message) -> None:
+        """Send all nodes a message."""
+        for member in self.members:
+            if not member.connection.lost:
+                member.connection.write(message)
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Wait until all nodes have received all bytes."""
+        waiting = [m for m in self.members if not m.connection.lost and not m.connection.link.drained]
+        if waiting:
+            await self.ask({m: m.connection.drain(self._seconds, OPTION) for m in waiting})
+
+    async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
+        """The next message of a node."""
+        return await member.connection.receive((wanted,), self._seconds, OPTION)
+
+    async def ask(self, answers: Mapping[Member, Awaitable[Answer]]) -> list[Answer]:
+        """The answers of nodes, in their order; SiteChangedError if one of them is lost."""
+        results = await asyncio.gather(*answers.values(), return_exceptions=True)
+        found: list[Answer] = []
+        for member, result in zip(answers, results, strict=True):
+            if isinstance(result, AsyncDMTLError):
+                await self.lose(member, result)
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                found.append(result)
+        if len(found) < len(answers):
+            raise SiteChangedError
+        return found
+
+    async def lose(self, member: Member, error: AsyncDMTLError, *, excluded: bool = False) -> None:
+        """Lose a node; unless it is excluded, it may come back."""
+        log.warning("worker %s is lost: %s", member.name, error, extra={"worker": member.name})
+        await self._membership.lose(member, error, back=not excluded, excluded=excluded)
+
+    async def refuse(self, error: AsyncDMTLError, names: Iterable[str], *, excluded: bool) -> NoReturn:
+        """Lose the nodes of these names because of an error, and raise SiteChangedError."""
+        for member in self.members:
+            if member.name in set(names):
+                await self.lose(member, error, excluded=excluded)
+        raise SiteChangedError

@@ -1,0 +1,179 @@
+"""A relay: a server towards its workers, a worker towards a server or another relay."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from asyncdmtl.arithmetic.threads import single_threaded
+from asyncdmtl.errors import AsyncDMTLError, IntegrityError, LinkError, PeerError, UsageError, WaitError
+from asyncdmtl.net.authentication import (
+    UNSECURED_SERVER,
+    UNSECURED_WORKER,
+    ServerSecurity,
+    WorkerSecurity,
+)
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.tls import TLSChannel
+from asyncdmtl.net.transport import connect
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.relay.attachment import Attachment
+from asyncdmtl.relay.gathering import Gathering
+from asyncdmtl.relay.nodes import SiteChangedError
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.server.events import Listening, OnEvent
+from asyncdmtl.worker.joining import be_welcomed, read_settings
+from asyncdmtl.worker.reconnection import Reconnection
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """A relay. It trains nothing and keeps no rows of data.
+
+    Parameters
+    ----------
+    options : RelayOptions
+    emit : callable
+        Is called with each event of its workers.
+    upward : WorkerSecurity
+        The proofs that it gives its parent, and asks of it.
+    downward : ServerSecurity
+        The proofs that its workers must give.
+
+    Attributes
+    ----------
+    up, below : Ledger
+        All bytes between the relay and its parent, and between the relay and its workers.
+    """
+
+    def __init__(
+        self,
+        options: RelayOptions,
+        emit: OnEvent,
+        upward: WorkerSecurity = UNSECURED_WORKER,
+        downward: ServerSecurity = UNSECURED_SERVER,
+    ) -> None:
+        self.up, self.below = Ledger(), Ledger()
+        self._options = options
+        self._emit = emit
+        self._upward = upward
+        self._downward = downward
+        self._excluded: dict[str, str] = {}
+        self._begun = False
+        # Workers in the last connection to the parent.
+        self._workers = 0
+        self._address = ("127.0.0.1", 0)
+
+    async def run(self, parent: tuple[str, int], address: tuple[str, int]) -> None:
+        """Relay a run from beginning to end: connect to the parent, and listen on an address for workers.
+
+        If the parent is lost, or a worker is lost or joins, the relay connects to the parent anew.
+
+        Raises
+        ------
+        AuthenticationError, LinkError, PeerError, WaitError
+            As `Worker.run`; WaitError, too, if not enough workers come to the relay.
+        DisagreementError
+            As many of its workers computed one update as another.
+        """
+        name, tls = self._options.upward.name, self._upward.channels(parent[0])
+        self._address = address
+        reconnection = Reconnection(self._options.upward.max_wait, asyncio.get_running_loop().time)
+        with single_threaded():
+            while True:
+                connection = await self._connect(parent, tls, reconnection)
+                log.info("relay %s: connected to %s", name, connection.peer)
+                try:
+                    await self._attach(connection, reconnection)
+                    return
+                except SiteChangedError:
+                    log.info("relay %s: workers were lost or joined; joining the run again", name)
+                except AsyncDMTLError as error:
+                    await connection.fail(error)
+                    if not reconnection.permits(connection, error, joined=self._begun):
+                        reconnection.give_up(error)
+                    log.warning("relay %s: %s; trying again", name, error)
+                except Exception as error:
+                    await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+                    raise
+                finally:
+                    await connection.close()
+                await reconnection.pause()
+
+    async def _attach(self, connection: Connection, reconnection: Reconnection) -> None:
+        """Take part in the run over one connection, with the workers that come."""
+        welcome = await be_welcomed(connection, self._options.upward, self._upward.secret)
+        reconnection.note_welcome()
+        if welcome.blind:
+            rule = "needs workers that are connected to the server: a relay could read what they send"
+            raise UsageError("--blind", rule, f"relay {self._options.upward.name}")
+        settings = read_settings(connection, welcome)
+        gathering = Gathering(self._options, welcome, settings, self.below, self._downward, self._emit)
+        gathering.membership.excluded.update(self._excluded)
+        host, port = self._address
+        try:
+            self._address = await gathering.listen(host, port)
+            if port == 0 or not self._begun:
+                self._emit(Listening(welcome.run, *self._address))
+            waiting = asyncio.create_task(gathering.complete(self._workers))
+            await _while_connected(waiting, connection)
+            self._begun, self._workers = True, gathering.workers
+            part = Attachment(connection, self._options, gathering, welcome, reconnection.note_progress)
+            await part.run()
+            # The workers read that the run is over, and hang up.
+        except SiteChangedError:
+            self._workers = max(1, gathering.workers)
+            raise
+        except AsyncDMTLError as error:
+            told = connection.failure or error
+            back = (
+                connection.worker_may_return
+                if isinstance(told, PeerError)
+                else told is not error or _passes(error)
+            )
+            await gathering.membership.tell_all(told, back=back)
+            raise
+        finally:
+            self._excluded.update(gathering.membership.excluded)
+            await gathering.close()
+
+    async def _connect(
+        self,
+        parent: tuple[str, int],
+        tls: Callable[[], TLSChannel] | None,
+        reconnection: Reconnection,
+    ) -> Connection:
+        options = self._options.upward
+
+        def make() -> Connection:
+            return Connection("worker", self.up, options.silence_timeout, options.name, tls=tls)
+
+        try:
+            return await connect(*parent, make, reconnection.seconds_left)
+        except LinkError as error:
+            reconnection.give_up(error)
+
+
+async def _while_connected(work: asyncio.Task[None], connection: Connection) -> None:
+    """Wait for some work, unless the connection fails meanwhile."""
+    lost = asyncio.Event()
+    connection.on_lost = lost.set
+    ended = asyncio.create_task(lost.wait())
+    try:
+        if connection.failure is None:
+            await asyncio.wait((work, ended), return_when=asyncio.FIRST_COMPLETED)
+        if connection.failure is not None:
+            raise connection.failure
+        work.result()
+    finally:
+        connection.on_lost = None
+        for task in (work, ended):
+            task.cancel()
+        await asyncio.gather(work, ended, return_exceptions=True)
+
+
+def _passes(error: AsyncDMTLError) -> bool:
+    """Whether workers may come back after this error of the relay's connection to its parent."""
+    return isinstance(error, LinkError | IntegrityError | WaitError)

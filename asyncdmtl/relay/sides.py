@@ -1,0 +1,353 @@
+"""The work of a relay in a round: it knows its nodes' updates, decodes what they lack, and codes it anew."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes, Vectors
+from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.errors import CodingError, IntegrityError, PlanError, RemoteProtocolError
+from asyncdmtl.exchange.coded_server import CentralServerSide, CodedServerSide, RelayServerSide
+from asyncdmtl.exchange.sides import SideOptions, Upload
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.plan.hierarchy.below import plan_below
+from asyncdmtl.plan.plan import Plan
+
+
+class RelaySide(ABC):
+    """A relay's work under one plan: towards its parent a worker, towards the nodes behind it a server.
+
+    A round is `agree`; then `put` for each range of the rows that nodes send; `take` with the parent's
+    digests; `receive` for each range of the rows that come down, which must have been put before; `finish`.
+    If `streams` is true, the rows of a range may go down as soon as it was received; else after `finish`.
+
+    Parameters
+    ----------
+    plan : Plan
+        The parent's plan.
+    relay : int
+        The relay's index in it.
+    below : Plan
+        The plan for the nodes (`plan_below`), in which the relay is the last worker.
+    problem : Problem
+    digest : Digest
+        The digests of the run.
+
+    Attributes
+    ----------
+    below : CodedServerSide
+        The server's side towards the nodes.
+    ranges : tuple of slice
+        The bytes of a row, range by range, in both directions and at both levels.
+    """
+
+    streams = False
+
+    def __init__(
+        self, plan: Plan, relay: int, below: CodedServerSide, problem: Problem, digest: Digest
+    ) -> None:
+        self.below = below
+        self._plan, self._relay, self._problem, self._digest = plan, relay, problem, digest
+        self._delivery = plan.deliveries[relay]
+        self._format = plan.vector_format(problem.wire.length, problem.wire.dtype)
+        self.ranges = self._format.ranges
+        if below.ranges != self.ranges:
+            raise CodingError("the ranges of rows above and below a relay differ")
+        self._encode = plan.coders.encoder(relay)
+        self._decode = plan.coders.decoder(relay)
+        self._own = self._format.allocate(len(plan.placement.stored[relay]))
+        self._wanted = self._format.allocate(len(self._delivery.wanted))
+        self._rows = [np.empty((plan.uplink_rows[relay], _width(cols)), np.uint8) for cols in self.ranges]
+        self._places = self._places_of_rows()
+        self._uploads: tuple[Upload, ...] = ()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the rows that the relay sends up in a round."""
+        return sum(rows.nbytes for rows in self._rows)
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of the rows that the relay is sent in a round."""
+        return len(self._delivery.rows) * self._format.packet_bytes
+
+    def received_range(self, i: int) -> int:
+        """Bytes of the rows that the relay is sent in range `i`."""
+        return len(self._delivery.rows) * _width(self.ranges[i])
+
+    def agree(self, uploads: Sequence[Upload]) -> Upload:
+        """Compare the uploads of all nodes; return what the relay tells its parent, without rows.
+
+        Raises
+        ------
+        DisagreementError, StateError
+            As `ServerSide.agree`.
+        """
+        # Until the parent has told the digests of all other updates, zeros stand for them.
+        first, plan = uploads[0], self.below.plan
+        others = len(plan.placement.stored[-1])
+        self._uploads = (
+            *uploads,
+            replace(first, digests=(bytes(VECTOR_DIGEST_BYTES),) * others, losses=(0.0,) * others),
+        )
+        self.below.agree(self._uploads)
+        told: dict[int, tuple[bytes, float]] = {}
+        for held, upload in zip(plan.placement.stored, uploads, strict=False):
+            told |= zip(held, zip(upload.digests, upload.losses, strict=True), strict=True)
+        own = [told[n] for n in self._plan.placement.stored[self._relay]]
+        return replace(
+            first,
+            rows=(),
+            size=self.sent_bytes,
+            digests=tuple(digest for digest, _ in own),
+            losses=tuple(loss for _, loss in own),
+        )
+
+    def put(self, i: int, rows: Sequence[Bytes]) -> Bytes:
+        """Take in range `i` of the rows of all nodes; return range `i` of the rows that go up."""
+        cols = self.ranges[i]
+        for places, part in zip(self._places, rows, strict=True):
+            self._own[places, cols] = part
+        self._encode(self._own[:, cols], self._rows[i])
+        return self._rows[i]
+
+    def take(self, digests: bytes) -> None:
+        """Take in the digests of all vectors that the relay is about to decode.
+
+        Raises
+        ------
+        RemoteProtocolError
+            Their number is not that of the plan.
+        """
+        count = len(self._delivery.wanted)
+        if len(digests) != count * VECTOR_DIGEST_BYTES:
+            raise RemoteProtocolError(f"{len(digests)} bytes of digests came for {count} vectors")
+        self._told = [
+            digests[i : i + VECTOR_DIGEST_BYTES] for i in range(0, len(digests), VECTOR_DIGEST_BYTES)
+        ]
+        self._use_digests()
+
+    def receive(self, i: int, rows: Bytes) -> None:
+        """Decode range `i` of the rows that came down.
+
+        Raises
+        ------
+        CodingError
+            The number of bytes is not that of the plan.
+        """
+        if rows.nbytes != self.received_range(i):
+            raise CodingError(
+                f"received {rows.nbytes} bytes of rows in a range, the plan says {self.received_range(i)}"
+            )
+        cols = self.ranges[i]
+        received = rows.reshape(len(self._delivery.rows), _width(cols))
+        self._decode(received, self._known(cols), self._wanted[:, cols])
+
+    def finish(self) -> None:
+        """Compare the decoded vectors with their digests.
+
+        Raises
+        ------
+        IntegrityError
+            They differ: rows were corrupted on their way, or a node sent other rows than it told.
+        """
+        vectors: Vectors = self._format.vectors(self._wanted)  # type: ignore[assignment]
+        wrong = [
+            n for n, vector, told in zip(self._delivery.wanted, vectors, self._told, strict=True)
+            if self._digest(vector) != told
+        ]  # fmt: skip
+        if wrong:
+            names, own = self._names(), self._plan.placement.workers[self._relay]
+            odd = [names[n] for n in wrong]
+            raise IntegrityError(
+                f"relay {own!r} decoded other vectors of {odd} than their holders computed: "
+                "bytes were corrupted on their way",
+                partitions=odd,
+                workers=[own],
+            )
+
+    def check_own(self) -> None:
+        """Compare the updates that the nodes sent with the digests that they told.
+
+        Raises
+        ------
+        IntegrityError
+            Names the nodes that sent other updates.
+        """
+        plan = self.below.plan
+        assert isinstance(plan, Plan)
+        vectors: Vectors = self._format.vectors(self._own)  # type: ignore[assignment]
+        told: dict[int, bytes] = {}
+        for held, upload in zip(plan.placement.stored, self._uploads[:-1], strict=False):
+            told |= zip(held, upload.digests, strict=True)
+        stored = self._plan.placement.stored[self._relay]
+        wrong = [n for n, vector in zip(stored, vectors, strict=True) if self._digest(vector) != told[n]]
+        if wrong:
+            names, workers = plan.placement.partitions, plan.placement.workers
+            odd, senders = [names[n] for n in wrong], {workers[plan.senders[n]] for n in wrong}
+            raise IntegrityError(
+                f"{', '.join(map(repr, sorted(senders)))} sent other updates of {odd} than their holders "
+                "computed: bytes were corrupted on their way",
+                partitions=odd,
+                workers=sorted(senders),
+            )
+
+    @abstractmethod
+    def _known(self, cols: slice) -> Bytes:
+        """The packets from which the relay decodes what comes down, in these columns."""
+
+    @abstractmethod
+    def _use_digests(self) -> None:
+        """Tell the side of the nodes the digests of the vectors that come down."""
+
+    def _names(self) -> Sequence[str]:
+        """The names of the vectors that come down."""
+        return self._plan.placement.partitions
+
+    def _places_of_rows(self) -> list[list[int]]:
+        """For each node, the packets of `_own` that its rows are."""
+        below, P = self.below.plan, self._plan.subpackets
+        assert isinstance(below, Plan)
+        place = {n: i for i, n in enumerate(self._plan.placement.stored[self._relay])}
+        nodes = range(len(below.placement.workers) - 1)
+        sent = [[place[n] for n, sender in enumerate(below.senders) if sender == k] for k in nodes]
+        return [[i * P + p for i in own for p in range(P)] for own in sent]
+
+
+class ForwardingSide(RelaySide):
+    """A relay under `relay` and `uncoded`: updates come down, range by range, and go on to the nodes."""
+
+    streams = True
+
+    def __init__(
+        self, plan: Plan, relay: int, below: CodedServerSide, problem: Problem, digest: Digest
+    ) -> None:
+        super().__init__(plan, relay, below, problem, digest)
+        self._nothing = self._format.allocate(0)
+        self._received: dict[int, Sequence[Bytes]] = {}
+
+    def put(self, i: int, rows: Sequence[Bytes]) -> Bytes:
+        """Keep the nodes' rows for the downlink, too."""
+        self._received[i] = rows
+        return super().put(i, rows)
+
+    def receive(self, i: int, rows: Bytes) -> None:
+        """Decode range `i`, and combine it with the nodes' rows."""
+        super().receive(i, rows)
+        self.below.put(i, [*self._received.pop(i), self._wanted[:, self.ranges[i]]])
+
+    def _known(self, cols: slice) -> Bytes:
+        return (self._own if self._plan.strategy == "relay" else self._nothing)[:, cols]
+
+    def _use_digests(self) -> None:
+        *nodes, rest = self._uploads
+        self.below.agree([*nodes, replace(rest, digests=tuple(self._told))])
+
+
+class AggregatingSide(RelaySide):
+    """A relay under `central`: aggregates of tasks come down, and go on to the nodes."""
+
+    below: _BelowAggregates
+
+    def __init__(
+        self, plan: Plan, relay: int, below: _BelowAggregates, problem: Problem, digest: Digest
+    ) -> None:
+        super().__init__(plan, relay, below, problem, digest)
+        self._aggregates = self._format.allocate(len(self._delivery.known))
+
+    def take(self, digests: bytes) -> None:
+        """Aggregate the tasks that the nodes store whole, too."""
+        updates: Vectors = self._format.vectors(self._own)  # type: ignore[assignment]
+        own = dict(zip(self._plan.placement.stored[self._relay], updates, strict=True))
+        known: Vectors = self._format.vectors(self._aggregates)  # type: ignore[assignment]
+        for t, vector in zip(self._delivery.known, known, strict=True):
+            parts = [own[n] for n in self._problem.partitions_of[t]]
+            vector[:] = parts[0] if len(parts) == 1 else self._problem.aggregate(t, np.stack(parts))
+        super().take(digests)
+
+    def finish(self) -> None:
+        """Hand the aggregates of all tasks to the side of the nodes, too."""
+        super().finish()
+        P = self._plan.subpackets
+        for tasks, packed in (
+            (self._delivery.known, self._aggregates),
+            (self._delivery.wanted, self._wanted),
+        ):
+            for i, t in enumerate(tasks):
+                self.below.results[t * P : (t + 1) * P] = packed[i * P : (i + 1) * P]
+        self.below.combine()
+
+    def _known(self, cols: slice) -> Bytes:
+        return self._aggregates[:, cols]
+
+    def _use_digests(self) -> None:
+        known: Vectors = self._format.vectors(self._aggregates)  # type: ignore[assignment]
+        digests = dict(zip(self._delivery.known, map(self._digest, known), strict=True))
+        digests |= zip(self._delivery.wanted, self._told, strict=True)
+        self.below.tell([digests[t] for t in range(len(self._problem.tasks))])
+
+    def _names(self) -> Sequence[str]:
+        return self._problem.tasks
+
+
+class _BelowAggregates(CentralServerSide):
+    """The side towards the nodes under `central`, to which the relay gives the aggregates."""
+
+    @property
+    def results(self) -> Bytes:
+        """The packets of all tasks' aggregates."""
+        return self._results
+
+    def tell(self, digests: Sequence[bytes]) -> None:
+        """Take the digests of all tasks' aggregates."""
+        self._digests = list(digests)
+
+    def combine(self) -> None:
+        """Combine the aggregates into the rows that go down."""
+        for cols, down in zip(self.down_ranges, self._down, strict=True):
+            self._recombine(self._results[:, cols], down)
+
+
+def make_relay_side(
+    plan: Plan,
+    relay: str,
+    stored: Mapping[str, Sequence[str]],
+    problem: Problem,
+    digest: Digest,
+    helpers: Collection[str] = (),
+) -> RelaySide:
+    """The side of a relay under its parent's plan, with a plan for the nodes behind it.
+
+    Parameters
+    ----------
+    plan : Plan
+    relay : str
+        The relay's name.
+    stored, helpers
+        The nodes, as for `plan_below`. What the plan does not give the relay is left out.
+    problem : Problem
+    digest : Digest
+
+    Raises
+    ------
+    PlanError
+        A relay cannot follow the plan.
+    """
+    if problem.task_of != plan.tasks:
+        raise PlanError("plan and tasks do not fit each other")
+    said = set(plan.placement.as_dict()[relay])
+    below = plan_below(
+        plan, relay, {node: [n for n in held if n in said] for node, held in stored.items()}, helpers
+    )
+    index, options = plan.placement.workers.index(relay), SideOptions(False, digest, detailed=True)
+    if plan.strategy == "central":
+        return AggregatingSide(plan, index, _BelowAggregates(below, problem, options), problem, digest)
+    return ForwardingSide(plan, index, RelayServerSide(below, problem, options), problem, digest)
+
+
+def _width(cols: slice) -> int:
+    return int(cols.stop - cols.start)

@@ -1,0 +1,278 @@
+"""The nodes behind a relay: the workers and relays that are connected to it, during one connection upward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from asyncdmtl.arrays import Bytes
+from asyncdmtl.digests import CONTENT_DIGEST_BYTES, VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.errors import RemoteProtocolError, StateError
+from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.states import ExactStates
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.plan.serialization import recipe_and_digest
+from asyncdmtl.protocol.messages.registry import (
+    AfterRound,
+    Assign,
+    AwaitRestore,
+    Done,
+    Downlink,
+    MoreRows,
+    Restore,
+    Snapshot,
+    StateTransfer,
+    Uplink,
+)
+from asyncdmtl.relay.nodes import OPTION, Nodes, SiteChangedError
+from asyncdmtl.relay.sides import RelaySide
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.membership import Membership
+
+# The digest of a partition's content in messages to workers that do not store it.
+_UNTOLD = bytes(CONTENT_DIGEST_BYTES)
+
+
+class Site(Nodes):
+    """The nodes behind a relay that take part over one connection to the parent.
+
+    Parameters
+    ----------
+    membership : Membership
+    members : sequence of Member
+        The nodes, in the order of plans.
+    digest : Digest
+        The digests of the run.
+    seconds : float
+        The most seconds that a node may take to answer.
+
+    Attributes
+    ----------
+    round, over : int, bool
+        The farthest round of a node's state of the training, and whether the training ended before it.
+    state : bytes
+        The check of that state that most of these nodes told.
+    """
+
+    def __init__(
+        self, membership: Membership, members: Sequence[Member], digest: Digest, seconds: float
+    ) -> None:
+        super().__init__(membership, members, seconds)
+        self._digest = digest
+        self._plan = -1
+        able = [m for m in self.members if not m.helps] or list(self.members)
+        self.round, self.over = max((m.round, m.over) for m in able)
+        there = [m.state for m in able if (m.round, m.over) == (self.round, self.over)]
+        # The state before the first round is the same everywhere, whether a node has met a plan or not.
+        self.state = max(sorted(set(there)), key=there.count) if self.round else b""
+        for m in self.members:
+            same = (m.round, m.over) == (self.round, self.over)
+            m.current = same and (m.state == self.state or not self.round)
+
+    @property
+    def stored(self) -> dict[str, tuple[str, ...]]:
+        """The partitions that each node stores."""
+        return {member.name: member.partitions for member in self.members}
+
+    @property
+    def helpers(self) -> list[str]:
+        """The nodes that want no models."""
+        return [member.name for member in self.members if member.helps]
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """The names of all workers at the site, those behind other relays included."""
+        return tuple(name for m in self.members for name in (m.behind or (m.name,)))
+
+    async def assign(
+        self, side: RelaySide, problem: Problem, place: tuple[int, bool], first: StateTransfer
+    ) -> Bytes | None:
+        """Send all nodes the plan; return the state of the training if the parent wants it.
+
+        Parameters
+        ----------
+        side : RelaySide
+        problem : Problem
+        place : tuple of int and bool
+            The round at which the plan begins, and whether the training is over.
+        first : StateTransfer
+            The parent's order. After TAKE, `restore` must follow.
+
+        Raises
+        ------
+        SiteChangedError
+            A node is lost.
+        """
+        if first is StateTransfer.TAKE:
+            await self._send_plan(side, problem, place, dict.fromkeys(self.members, first))
+            return None
+        if place != (self.round, self.over):
+            raise RemoteProtocolError(f"the plan is for round {place[0]}, this site is in {self.round}")
+        takers = [m for m in self.members if not m.current]
+        orders = {m: StateTransfer.KEEP if m.current else StateTransfer.TAKE for m in self.members}
+        giver = next(m for m in self.members if m.current and not (m.helps and self.round))
+        gives = bool(takers) or first is StateTransfer.GIVE
+        if gives:
+            orders[giver] = StateTransfer.GIVE
+        await self._send_plan(side, problem, place, orders)
+        if not gives:
+            return None
+        state = await self.given(giver, problem)
+        if takers:
+            await self._restore(takers, Restore(self._digest(state), state))
+        return state if first is StateTransfer.GIVE else None
+
+    async def restore(self, restore: Restore, place: tuple[int, bool]) -> None:
+        """Hand the parent's state of the training to all nodes, which were told to take it."""
+        await self._restore(self.members, restore)
+        self.round, self.over = place
+
+    async def given(self, giver: Member, problem: Problem) -> Bytes:
+        """The state of the training from a node that was told to send it."""
+        (snapshot,) = await self.ask({giver: self.receive(giver, Snapshot)})
+        fits = (snapshot.round, snapshot.body.nbytes) == (self.round, problem.state_bytes)
+        if not fits or self._digest(snapshot.body) != snapshot.digest:
+            await self.lose(
+                giver, RemoteProtocolError(f"{giver.connection.peer} gave no state of this round")
+            )
+            raise SiteChangedError
+        return snapshot.body
+
+    async def uploads(self, side: RelaySide) -> list[Upload]:
+        """The uploads of all nodes, with the rows of the first range."""
+        each = {member: self._upload(side, k) for k, member in enumerate(self.members)}
+        return await self.ask(each)
+
+    async def rows(self, side: RelaySide, i: int) -> list[Bytes]:
+        """Range `i`, which is not the first one, of the rows of all nodes."""
+        return await self.ask({member: self._more(side, k, i) for k, member in enumerate(self.members)})
+
+    async def send_range(self, side: RelaySide, i: int, then: Mapping[Member, AfterRound]) -> None:
+        """Send each node range `i` of its rows."""
+        below = side.below
+        for k, member in enumerate(self.members):
+            if member.connection.lost:
+                continue
+            rows = below.rows(k, i)
+            size = sum(row.nbytes for row in rows)
+            if not i:
+                rest = below.downlink_bytes(k) - size
+                digests = below.digests(k) if member.behind else b""
+                order, digest = then[member], below.digest(k)
+                member.connection.write(
+                    Downlink(self._plan, self.round, order, digest, rows, rest=rest, told=digests)
+                )
+            elif size:
+                member.connection.write(MoreRows(self._plan, self.round, rows))
+        await self.drain()
+
+    async def done(self) -> Done:
+        """The end of the training at all nodes, as the relay reports it.
+
+        Raises
+        ------
+        SiteChangedError
+            A node is lost, or holds other final models than the others.
+        """
+        done = dict(
+            zip(self.members, await self.ask({m: self.receive(m, Done) for m in self.members}), strict=True)
+        )
+        holders = [m for m in self.members if not m.helps] or list(self.members)
+        told = [done[m].digest for m in holders]
+        first = done[holders[0]]
+        if odd := [m for m in holders if done[m].digest != max(sorted(set(told)), key=told.count)]:
+            for member in odd:
+                reason = f"{member.connection.peer} has other final models than most at this site"
+                await self.lose(member, RemoteProtocolError(reason))
+            raise SiteChangedError
+        tests = {name: sums for each in done.values() for name, sums in each.tests.items()}
+        critical = next((d.critical_strength for d in done.values() if d.critical_strength is not None), None)
+        return Done(self._plan, first.digest, first.outcome, tests, critical)
+
+    def compare_states(self, uploads: Sequence[Upload], problem: Problem) -> None:
+        """Raise StateError if nodes hold different states of the training."""
+        told = {member.name: upload.state for member, upload in zip(self.members, uploads, strict=True)}
+        majority = ExactStates(problem, self._digest).majority(told)
+        odd = tuple(told) if majority is None else majority.odd
+        if odd:
+            names = ", ".join(map(repr, odd))
+            raise StateError(
+                f"the state of the training at {names} is not that of most workers at this site",
+                workers=odd,
+                mendable=majority is not None,
+            )
+
+    async def _send_plan(
+        self,
+        side: RelaySide,
+        problem: Problem,
+        place: tuple[int, bool],
+        first: Mapping[Member, StateTransfer],
+    ) -> None:
+        self._plan += 1
+        recipe, plan_digest = recipe_and_digest(side.below.plan)
+        messages: dict[Member, Assign] = {}
+        for k, member in enumerate(self.members):
+            needed = max(side.below.uplink_bytes(k), problem.state_bytes)
+            session = member.connection.session
+            session.body_limit = max(session.body_limit, needed)
+            # Content digests prove possession, so that only holders get them.
+            infos = tuple(
+                info if info.id in member.partitions else replace(info, digest=_UNTOLD)
+                for info in problem.infos
+            )
+            head = (self._plan, *place, first[member])
+            messages[member] = Assign(*head, recipe, plan_digest, infos, detailed=True)
+            member.connection.inbox.clear()
+        await self.ask(
+            {m: m.connection.send(message, self._seconds, OPTION) for m, message in messages.items()}
+        )
+
+    async def _restore(self, takers: Sequence[Member], restore: Restore) -> None:
+        async def hand(taker: Member) -> None:
+            await self.receive(taker, AwaitRestore)
+            await taker.connection.send(restore, self._seconds, OPTION)
+
+        await self.ask({taker: hand(taker) for taker in takers})
+        for taker in takers:
+            taker.current = True
+
+    async def _upload(self, side: RelaySide, k: int) -> Upload:
+        member, below = self.members[k], side.below
+        uplink = await self.receive(member, Uplink)
+        self._check_place(member, uplink)
+        step = VECTOR_DIGEST_BYTES
+        digests = tuple(uplink.digests[i : i + step] for i in range(0, len(uplink.digests), step))
+        rows = self._shaped(side, k, 0, uplink.body)
+        scalars = uplink.losses, uplink.penalty, uplink.residual
+        upload = Upload(
+            (rows,), rows.nbytes + uplink.rest, digests, *scalars, uplink.state, uplink.confirmation
+        )
+        below.check(k, upload)
+        return upload
+
+    async def _more(self, side: RelaySide, k: int, i: int) -> Bytes:
+        count, width = side.below.uplink_range(k, i)
+        if not count:
+            return np.empty((0, width), np.uint8)
+        more = await self.receive(self.members[k], MoreRows)
+        self._check_place(self.members[k], more)
+        return self._shaped(side, k, i, more.body)
+
+    def _check_place(self, member: Member, message: Uplink | MoreRows) -> None:
+        if (message.plan, message.round) != (self._plan, self.round):
+            raise RemoteProtocolError(
+                f"{member.connection.peer} sent round {message.round} of plan {message.plan} "
+                f"in round {self.round} of plan {self._plan}"
+            )
+
+    def _shaped(self, side: RelaySide, k: int, i: int, body: Bytes) -> Bytes:
+        count, width = side.below.uplink_range(k, i)
+        if body.nbytes != count * width:
+            peer = self.members[k].connection.peer
+            raise RemoteProtocolError(
+                f"{peer} sent {body.nbytes} bytes of rows, the plan says {count * width}"
+            )
+        return body.reshape(count, width)

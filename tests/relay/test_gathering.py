@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+from support.clusters import stored_at
+from support.problems import make_partitions, make_settings, run_options
+from support.trees import PLACEMENT, grow, trees
+
+from asyncdmtl.errors import WaitError
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.relay.relay import Relay
+from asyncdmtl.server.records import RoundRecord
+from asyncdmtl.worker.options import WorkerOptions
+
+
+async def test_late_workers_join_at_their_site() -> None:
+    options = run_options(settings=make_settings(rounds=30), workers=5, rejoin_timeout=20.0)
+    async with trees(options) as (cluster, tree):
+        await grow(tree)
+        await cluster.event(RoundRecord, round=2)
+        late = stored_at(PLACEMENT, make_partitions(6, "squared"))["c"]
+        tree.worker("late", "north", late)
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in ("late", "a", "e")]
+    assert len({each.coef_.tobytes() for each in models}) == 1
+    # Since then north stores what the late worker does, too.
+    assert record.plan.placement.as_dict()["north"] == ["p0", "p1", "p2", "p3"]
+
+
+async def test_a_relay_says_for_which_workers_it_waited() -> None:
+    options = run_options(settings=make_settings(rounds=2), workers=5)
+    async with trees(options) as (cluster, tree):
+        relay = Relay(RelayOptions(WorkerOptions("north"), 2, join_timeout=0.2), lambda event: None)
+        with pytest.raises(WaitError, match=r"not all workers joined: 0 of 2 are here \(none\)"):
+            await relay.run(cluster.address, ("127.0.0.1", 0))
+        assert not tree.tasks

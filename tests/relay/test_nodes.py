@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.members import make_member
+
+from asyncdmtl.errors import AsyncDMTLError, LinkError
+from asyncdmtl.relay.nodes import Nodes, SiteChangedError
+from asyncdmtl.server.member import Member
+from asyncdmtl.server.membership import Membership
+
+
+def node(name: str) -> tuple[Member, list[AsyncDMTLError]]:
+    """A node, and the errors that it was told."""
+    member, told = make_member(name), list[AsyncDMTLError]()
+    connection: Any = member.connection
+
+    async def fail(error: AsyncDMTLError) -> None:
+        told.append(error)
+
+    connection.fail = fail
+    return member, told
+
+
+async def failing() -> int:
+    raise LinkError("the cable is cut", peer="b")
+
+
+async def answering(value: int) -> int:
+    return value
+
+
+async def test_answers_come_in_the_order_of_the_nodes() -> None:
+    a, b = make_member("a"), make_member("b")
+    nodes = Nodes(Membership(), [a, b], 1.0)
+    assert await nodes.ask({a: answering(1), b: answering(2)}) == [1, 2]
+
+
+async def test_a_node_that_fails_is_lost_and_the_site_changes(caplog: pytest.LogCaptureFixture) -> None:
+    (a, _), (b, told) = node("a"), node("b")
+    nodes = Nodes(Membership(), [a, b], 1.0)
+    with pytest.raises(SiteChangedError):
+        await nodes.ask({a: answering(1), b: failing()})
+    assert isinstance(b.lost, LinkError)
+    assert told == [b.lost]
+    assert a.lost is None
+    assert "worker b is lost: the cable is cut" in caplog.text
+    with pytest.raises(SiteChangedError):
+        nodes.check()
+
+
+async def test_nodes_that_are_refused_for_good_may_not_come_back() -> None:
+    (a, _), (b, told) = node("a"), node("b")
+    membership = Membership()
+    nodes = Nodes(membership, [a, b], 1.0)
+    with pytest.raises(SiteChangedError):
+        await nodes.refuse(LinkError("odd", peer="b"), ["b"], excluded=True)
+    assert membership.excluded == {"b": "odd"}
+    assert list(map(str, told)) == ["odd"]

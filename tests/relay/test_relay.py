@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from support.clusters import run_cluster
+from support.problems import make_partitions, make_settings, run_options
+from support.trees import PLACEMENT, SITES, grow, trees
+
+from asyncdmtl.errors import DisagreementError, PeerError
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.relay.relay import Relay
+from asyncdmtl.server.records import RoundRecord
+from asyncdmtl.worker.options import WorkerOptions
+
+
+async def star(features: int = 9, **settings: Any) -> bytes:
+    """The models of a run without relays."""
+    options = run_options(settings=make_settings(**settings), strategy="central", workers=5)
+    partitions = make_partitions(6, "squared", features=features)
+    return (await run_cluster(options, PLACEMENT, partitions))[1][0].coef_.tobytes()
+
+
+@pytest.mark.parametrize("strategy", ["relay", "uncoded", "central"])
+async def test_models_are_those_of_a_star(strategy: str) -> None:
+    options = run_options(settings=make_settings(rounds=3), strategy=strategy, workers=5)
+    async with trees(options) as (cluster, tree):
+        await grow(tree)
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in SITES]
+        await tree.tasks["north"]
+    assert {each.coef_.tobytes() for each in models} == {await star(rounds=3)}
+    assert set(record.plan.placement.workers) == {"north", "south", "e"}
+    assert record.plan.uplink_load == {"relay": Fraction(9, 2)}.get(strategy, 6)
+    # The server counts of a relay what the relay counts above itself; below, every update goes up once.
+    assert record.ledger.workers()["north"][0] <= tree.relays["north"].up.workers()["north"][0]
+    below = tree.relays["north"].below.kinds()["up", "uplink"][1]
+    assert below == 3 * 3 * record.vector_bytes
+
+
+async def test_long_vectors_pass_range_by_range() -> None:
+    options = run_options(settings=make_settings(rounds=2), workers=5)
+    async with trees(options, features=60_000) as (cluster, tree):
+        await grow(tree)
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in SITES]
+    assert {each.coef_.tobytes() for each in models} == {await star(60_000, rounds=2)}
+    # Each relay has a message for every range.
+    entries = [each for each in record.ledger.entries() if (each.worker, each.kind) == ("north", "uplink")]
+    assert sum(each.messages for each in entries) > 2 * 2
+
+
+async def test_a_relay_may_be_behind_a_relay() -> None:
+    options = run_options(settings=make_settings(rounds=2), workers=5)
+    async with trees(options) as (cluster, tree):
+        await tree.relay("outer", 3)
+        await tree.relay("inner", 2, "outer")
+        for name, parent in (("a", "inner"), ("b", "inner"), ("c", "outer"), ("d", ""), ("e", "")):
+            tree.worker(name, parent)
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in SITES]
+    assert {each.coef_.tobytes() for each in models} == {await star(rounds=2)}
+    assert set(record.plan.placement.workers) == {"outer", "d", "e"}
+
+
+@pytest.mark.parametrize("lost", [["a"], ["north", "south"]], ids=["worker", "relays"])
+async def test_what_is_lost_comes_back(lost: list[str]) -> None:
+    options = run_options(settings=make_settings(rounds=9), workers=5, rejoin_timeout=20.0)
+    async with trees(options) as (cluster, tree):
+        await grow(tree)
+        await cluster.event(RoundRecord, round=3)
+        for name in lost:
+            await tree.stop(name)
+        for name in lost:
+            if name in SITES:
+                tree.worker(name)
+            else:
+                await tree.relay(name, 2)
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in SITES]
+    assert {each.coef_.tobytes() for each in models} == {await star(rounds=9)}
+    assert len(record.rounds) == 9
+    assert record.incidents
+
+
+async def test_workers_of_one_site_that_disagree_are_named() -> None:
+    options = run_options(settings=make_settings(rounds=2), workers=5, rejoin_timeout=1.0)
+    other = make_partitions(6, "squared", seed=1)
+    async with trees(options) as (cluster, tree):
+        await tree.relay("north", 2)
+        tree.worker("a")
+        tree.worker("b", stored=[other[1], other[2]])
+        with pytest.raises(Exception, match="'p1' of worker 'b'") as refused:
+            await tree.tasks["north"]
+        assert not isinstance(refused.value, PeerError | DisagreementError)
+        assert not cluster.server.done()
+
+
+async def test_strategies_without_relays_refuse_them() -> None:
+    options = run_options(settings=make_settings(rounds=2), strategy="personal", workers=5)
+    async with trees(options) as (_, tree):
+        await tree.relay("north", 1)
+        tree.worker("a")
+        with pytest.raises(PeerError, match="can have relays with the strategies auto, relay, central"):
+            await tree.tasks["north"]
+        with pytest.raises(PeerError, match="can have relays"):
+            await tree.tasks["a"]
+
+
+async def test_a_relay_gives_up_without_a_parent() -> None:
+    options = RelayOptions(WorkerOptions("r", max_wait=0.0), 1)
+    with pytest.raises(Exception, match="cannot reach a server"):
+        await Relay(options, print).run(("127.0.0.1", 1), ("127.0.0.1", 0))

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.members import make_member
+from support.problems import make_partitions, make_settings
+
+from asyncdmtl.digests import UNKEYED
+from asyncdmtl.errors import StateError
+from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.relay.site import Site
+from asyncdmtl.server.membership import Membership
+
+SETTINGS = make_settings()
+PARTITIONS = make_partitions(3, "squared")
+PROBLEM = Problem(SETTINGS, [part.info(SETTINGS) for part in PARTITIONS])
+OLD, NEW, ODD = (bytes([n]) * 16 for n in range(3))
+
+
+def site(*facts: dict[str, Any]) -> Site:
+    members = [make_member(name, **own) for name, own in zip("abcd", facts, strict=False)]
+    return Site(Membership(), members, UNKEYED, 1.0)
+
+
+async def test_a_site_has_the_farthest_state_that_most_of_its_nodes_hold() -> None:
+    three = {"round": 3, "state": NEW}
+    made = site({"round": 2, "state": OLD}, three, {"round": 3, "state": ODD}, three)
+    assert (made.round, made.over, made.state) == (3, False, NEW)
+    assert [member.current for member in made.members] == [False, True, False, True]
+
+
+async def test_the_state_before_the_first_round_is_the_same_everywhere() -> None:
+    made = site({}, {"round": 0, "state": OLD})
+    assert (made.round, made.state) == (0, b"")
+    assert all(member.current for member in made.members)
+
+
+async def test_a_site_names_all_workers_behind_its_nodes() -> None:
+    made = site({}, {"behind": ("x", "y")}, {"wants": "none"})
+    assert made.workers == ("a", "x", "y", "c")
+    assert made.helpers == ["c"]
+
+
+async def test_nodes_with_other_states_are_named() -> None:
+    made = site({}, {}, {})
+    uploads = [Upload((), 0, (), (), 0.0, 0.0, state) for state in (NEW, NEW, ODD)]
+    with pytest.raises(StateError, match="the state of the training at 'c' is not that of most") as error:
+        made.compare_states(uploads, PROBLEM)
+    assert (error.value.workers, error.value.mendable) == (("c",), True)
+    made.compare_states([uploads[0]] * 3, PROBLEM)
+    with pytest.raises(StateError) as undecided:
+        site({}, {}).compare_states(uploads[1:], PROBLEM)
+    assert not undecided.value.mendable

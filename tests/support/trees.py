@@ -1,0 +1,83 @@
+"""Relays between the workers and the server of a cluster, in one process over real TCP on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from support.clusters import LIMIT, Cluster, stored_at
+from support.problems import make_partitions
+
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.relay.options import RelayOptions
+from asyncdmtl.relay.relay import Relay
+from asyncdmtl.server.events import Listening, ServerEvent
+from asyncdmtl.server.records import RunOptions
+from asyncdmtl.worker.options import WorkerOptions
+from asyncdmtl.worker.worker import Worker
+
+# Five workers: two at each of two sites, and one that is connected to the server.
+PLACEMENT = Placement(
+    {"a": ["p0", "p1"], "b": ["p1", "p2"], "c": ["p2", "p3"], "d": ["p3", "p4"], "e": ["p4", "p5", "p0"]}
+)
+SITES: Mapping[str, str] = {"a": "north", "b": "north", "c": "south", "d": "south", "e": ""}
+
+
+class Tree:
+    """Relays and workers below a cluster's server, as tasks by name."""
+
+    def __init__(self, cluster: Cluster, features: int) -> None:
+        self.tasks: dict[str, asyncio.Task[Any]] = {}
+        self.relays: dict[str, Relay] = {}
+        self._addresses = {"": cluster.address}
+        self._stored = stored_at(PLACEMENT, make_partitions(6, "squared", features=features))
+
+    async def relay(self, name: str, workers: int, parent: str = "") -> None:
+        """Start a relay, at the same address again if it was started before."""
+        listening = asyncio.get_running_loop().create_future()
+
+        def emit(event: ServerEvent) -> None:
+            if isinstance(event, Listening) and not listening.done():
+                listening.set_result((event.host, event.port))
+
+        self.relays[name] = relay = Relay(RelayOptions(WorkerOptions(name), workers, 30.0, 1.0), emit)
+        address = self._addresses.get(name, ("127.0.0.1", 0))
+        self.tasks[name] = task = asyncio.create_task(relay.run(self._addresses[parent], address))
+        await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        self._addresses[name] = listening.result()
+
+    def worker(self, name: str, parent: str | None = None, stored: Sequence[Any] | None = None) -> None:
+        """Start a worker at its site, or below another parent."""
+        own = self._stored[name] if stored is None else stored
+        address = self._addresses[SITES[name] if parent is None else parent]
+        self.tasks[name] = asyncio.create_task(Worker(WorkerOptions(name), own).run(*address))
+
+    async def stop(self, name: str) -> None:
+        """Stop a relay or worker at once."""
+        self.tasks[name].cancel()
+        await asyncio.wait([self.tasks[name]])
+
+
+@contextlib.asynccontextmanager
+async def trees(options: RunOptions, features: int = 9) -> AsyncIterator[tuple[Cluster, Tree]]:
+    """A server, and a tree below it that is still empty."""
+    async with asyncio.timeout(LIMIT), Cluster(options) as cluster:
+        tree = Tree(cluster, features)
+        try:
+            yield cluster, tree
+        finally:
+            for task in tree.tasks.values():
+                task.cancel()
+            await asyncio.gather(*tree.tasks.values(), return_exceptions=True)
+
+
+async def grow(tree: Tree) -> None:
+    """Start both relays and all workers."""
+    for name in ("north", "south"):
+        await tree.relay(name, 2)
+    for name in SITES:
+        tree.worker(name)
