@@ -160,9 +160,12 @@ class Attachment:
             encoding = Encoding.from_dict(prepare.encoding)
         except UsageError as error:
             raise RemoteProtocolError(f"{up.peer} sent an encoding that breaks a rule: {error}") from error
-        await self._gathering.prepared(encoding, len(members))
+        if len(prepare.challenges) != len(declared):
+            raise RemoteProtocolError(f"{up.peer} sent {len(prepare.challenges)} challenges")
+        challenges = dict(zip((part.id for part in declared), prepare.challenges, strict=True))
+        answers = await self._gathering.prepared(encoding, challenges, len(members))
         infos = {info.id: info for member in reversed(members) for info in member.infos}
-        await up.send(Ready(tuple(infos[part.id] for part in declared)), *self._limit)
+        await up.send(Ready(tuple(infos[part.id] for part in declared), answers), *self._limit)
         self._site = site
         message: JoinGroup | Assign = await up.receive((JoinGroup, Assign), *start)
         if isinstance(message, JoinGroup):

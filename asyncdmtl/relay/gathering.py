@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.digests import CHALLENGE_BYTES
 from asyncdmtl.errors import WaitError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net.authentication import ServerSecurity
@@ -14,10 +16,39 @@ from asyncdmtl.protocol.messages.registry import Welcome
 from asyncdmtl.relay.nodes import SiteChangedError
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.server.admission import Admission
+from asyncdmtl.server.agreement import dissenters
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import Membership
+from asyncdmtl.server.possession import Asked, Possession, Shown, no_proof
 from asyncdmtl.server.start import RunStart
+
+
+class PassedChallenges(Possession):
+    """Passes the parent's challenges on to all nodes that hold a partition, and has their answers.
+
+    Parameters
+    ----------
+    challenges : mapping of partition to bytes
+        The parent's challenges to the relay, one after the other.
+    """
+
+    def __init__(self, challenges: Mapping[str, bytes]) -> None:
+        super().__init__()
+        self._passed = {
+            name: tuple(several[i : i + CHALLENGE_BYTES] for i in range(0, len(several), CHALLENGE_BYTES))
+            for name, several in challenges.items()
+        }
+
+    def challenge(self, partitions: Sequence[str], *, settled: bool) -> Asked:
+        """The parent's challenges; one of the relay's own for a partition that is new to the parent."""
+        unknown = super().challenge(partitions, settled=True).challenges
+        return Asked({name: self._passed.get(name, unknown[name]) for name in partitions})
+
+
+def whole_answer(shown: Shown) -> bytes:
+    """The answers to all challenges of a partition, as they are sent."""
+    return b"".join([*shown.answers.values(), shown.own[1]])
 
 
 class Gathering:
@@ -90,14 +121,38 @@ class Gathering:
         """The number of workers that are here, those behind other relays included."""
         return sum(member.workers for member in self.membership.members.values() if not member.gone)
 
-    async def prepared(self, encoding: Encoding, workers: int) -> None:
-        """Let all nodes encode their rows; SiteChangedError if one of them cannot."""
+    async def prepared(
+        self, encoding: Encoding, challenges: Mapping[str, bytes], workers: int
+    ) -> tuple[bytes, ...]:
+        """Let all nodes encode their rows and answer the parent's challenges; return the answers in order.
+
+        Raises
+        ------
+        SiteChangedError
+            A node cannot, or most other holders of a partition have other rows.
+        DataError
+            As many holders of a partition have some rows as others.
+        """
         membership = self.membership
+        membership.possession = PassedChallenges(challenges)
         membership.encoding.set_result(encoding)
         while not all(member.ready or member.gone for member in membership.members.values()):
             await membership.change(None)
-        if len(membership.present(held=True)) < workers:
+        members = membership.present(held=True)
+        if len(members) < workers:
             raise SiteChangedError
+        answers = {m.name: {p: whole_answer(shown) for p, shown in m.shown.items()} for m in members}
+        odd = dissenters(answers)
+        for member in members:
+            if (dissent := odd.get(member.name)) is not None:
+                error = no_proof(member.name, dissent.partition, dissent.believed)
+                if dissent.tied:
+                    raise error
+                await membership.lose(member, error, back=False, excluded=True)
+        if odd:
+            raise SiteChangedError
+        merged = {name: answer for own in answers.values() for name, answer in own.items()}
+        return tuple(merged[name] for name in challenges)
 
     async def close(self) -> None:
         """Stop to accept nodes, and end all connections to them; they may come back."""
