@@ -53,7 +53,7 @@ class BlindServerSide(RelayServerSide):
             losses |= zip(self.plan.placement.stored[k], upload.sealed, strict=False)
         self._numbers = (*(losses[n] for n in range(len(losses))), *there[0][1].sealed[-2:])
 
-    def told(self, worker: int) -> bytes:
+    def told(self, worker: int, *, relay: bool = False) -> bytes:
         """The digests by which `worker` takes the masks off, and the numbers that may end the training."""
         of_group = self._digests
         if self._detailed:

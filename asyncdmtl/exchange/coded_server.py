@@ -196,9 +196,10 @@ class CodedServerSide(ServerSide):
         wanted = self.plan.packed_order(self.plan.deliveries[worker].wanted)
         return self._digest.combined([self._digests[column] for column in wanted])
 
-    def digests(self, worker: int) -> bytes:
-        """The digests of all vectors that `worker` decodes, in ascending order; known in detail only."""
-        return b"".join(self._digests[column] for column in self.plan.deliveries[worker].wanted)
+    def told(self, worker: int, *, relay: bool = False) -> bytes:
+        """The digests of all vectors that a relay decodes, in ascending order; known in detail only."""
+        wanted = self.plan.deliveries[worker].wanted if relay else ()
+        return b"".join(self._digests[column] for column in wanted)
 
     def block(self, i: int) -> Bytes:
         """Range `i` of all rows of the downlink, (R_down·P, bytes), valid until the next round."""

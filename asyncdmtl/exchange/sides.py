@@ -390,13 +390,9 @@ class ServerSide(ABC):
     def digest(self, worker: int) -> bytes:
         """The digest by which `worker` checks what it received or decoded (`WorkerSide.apply`)."""
 
-    def told(self, worker: int) -> bytes:
-        """What `worker` is told of other workers beside its rows; nothing, unless the server is blind."""
+    def told(self, worker: int, *, relay: bool = False) -> bytes:
+        """What `worker` is told beside its rows: much by a blind server, and digests if it is a relay."""
         return b""
-
-    def digests(self, worker: int) -> bytes:
-        """The digests of all vectors that `worker` decodes, one after the other, for a relay."""
-        raise CodingError("a relay cannot follow this plan")
 
     @abstractmethod
     def block(self, i: int) -> Bytes:

@@ -159,10 +159,10 @@ class Site(Nodes):
             size = sum(row.nbytes for row in rows)
             if not i:
                 rest = below.downlink_bytes(k) - size
-                digests = below.digests(k) if member.behind else b""
+                told = below.told(k, relay=bool(member.behind))
                 order, digest = then[member], below.digest(k)
                 member.connection.write(
-                    Downlink(self._plan, self.round, order, digest, rows, rest=rest, told=digests)
+                    Downlink(self._plan, self.round, order, digest, rows, rest=rest, told=told)
                 )
             elif size:
                 member.connection.write(MoreRows(self._plan, self.round, rows))

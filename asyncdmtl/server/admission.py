@@ -179,21 +179,20 @@ class Admission:
 
     async def _greet(self, connection: Connection, hello: Hello | None) -> Member:
         """Receive a worker's name and its partitions, check both, and make it a member."""
-        options = self._options
+        options, settings = self._options, self._options.settings
         hello, proof = await self._authenticator.identify(connection, hello)
         self._check_name(connection, hello.name)
-        told = options.settings.as_dict(), options.silence_timeout, proof, options.blind
-        welcome = Welcome(self._run, *told)
+        welcome = Welcome(self._run, settings.as_dict(), options.silence_timeout, proof, options.blind)
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
         declare, declared = await self._declaration(connection, hello.name)
-        await asyncio.to_thread(check_machine, hello.name, declare.machine, options.settings.arithmetic)
+        await asyncio.to_thread(check_machine, hello.name, declare.machine, settings.arithmetic)
         await self._check_declared(connection, hello.name, declared)
         # Another worker may have joined under this name meanwhile.
         self._check_name(connection, hello.name)
         known = self._membership.known
         # Surveys may be large: all holders of a partition share one declaration.
         declared = tuple(part if known is None else known[part.id] for part in declared)
-        check_wants(hello.name, declare.wants, options.strategy, options.settings.update)
+        check_wants(hello.name, declare.wants, options.strategy, settings.update)
         check_relay(hello.name, declare.behind, options.strategy, options.silent)
         state = declare.round, declare.over, declare.state
         member = Member(hello.name, connection, declared, *state, declare.wants, declare.behind)

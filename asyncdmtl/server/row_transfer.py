@@ -297,8 +297,8 @@ class RoundTransfer:
             if not i:
                 rest = side.downlink_bytes(k) - size
                 head = plan, self._number, then[member], side.digest(k)
-                told_others = side.digests(k) if member.behind else side.told(k)
-                message: Message = Downlink(*head, rows, rest=rest, absent=absent, told=told_others)
+                told = side.told(k, relay=bool(member.behind))
+                message: Message = Downlink(*head, rows, rest=rest, absent=absent, told=told)
             elif size:
                 message = MoreRows(plan, self._number, rows, absent=absent)
             else:

@@ -307,8 +307,7 @@ class Downlink(Message):
     grouped : bool
         Whether all rows come from the multicast group or from other workers, and none in messages.
     absent : tuple of int
-        The workers, by their places in the plan, whose rows are not in the first range because the server
-        did not wait for them.
+        The places in the plan of late workers, whose rows are not in the first range.
     told : bytes
         In a blind run: the digests of the groups to decode, and the sealed numbers of all workers. To a
         relay: the digests of all vectors that it decodes, in ascending order.

@@ -74,6 +74,7 @@ def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) ->
         ("uplink", 7, -1, "rest of the rows"),
         ("uplink", 8, bytes(9), "state check"),
         ("uplink", 9, bytes(17), "confirmation"),
+        ("downlink", 7, "text", "what others told"),
         ("downlink", 3, True, "what to do then must be one of go on, give, end"),
         ("downlink", 4, bytes(7), "downlink digest"),
         ("downlink", 6, "no", "grouped"),
