@@ -210,10 +210,6 @@ class ExchangeStrategy(ABC):
         options : SideOptions, optional
         """
 
-    def drifts(self, plan: AnyPlan, problem: Problem) -> bool:
-        """Whether rounding may move the models of honest workers apart again and again under a plan."""
-        return False
-
     def states(self, problem: Problem, digest: Digest, *, blind: bool = False) -> States:
         """The comparison of the states that workers hold."""
         return BlindStates(problem, digest) if blind else ExactStates(problem, digest)
@@ -315,12 +311,6 @@ class _Personal(_Coded):
         return PersonalServerSide(plan, problem, trainer, options)
 
 
-def _bearable_growth(problem: Problem) -> float:
-    """The most growth of differences between workers' models in a round that a run bears."""
-    growth: float = MOST_GROWTH ** (1.0 / problem.rounds)
-    return growth
-
-
 class _Linear(ExchangeStrategy):
     """The strategy "linear", whose plans combine real numbers."""
 
@@ -358,13 +348,14 @@ class _Linear(ExchangeStrategy):
         """
         from asyncdmtl.plan.linear.plan import make_linear_plan
 
+        bearable = MOST_GROWTH ** (1.0 / problem.rounds)
         plans = {}
         for seed in range(LINEAR_SEEDS):
             plan = make_linear_plan(
                 placement, problem.linear_target, silent=silent, at_server=False, seed=seed
             )
             growth = rounding_growth(plan, problem)
-            if growth <= _bearable_growth(problem):
+            if growth <= bearable:
                 return plan
             plans[growth] = plan
         return plans[min(plans)]
@@ -390,14 +381,6 @@ class _Linear(ExchangeStrategy):
         """The server's side, whose rows never go to a group."""
         assert isinstance(plan, LinearPlan)
         return LinearServerSide(plan, problem, digest=options.digest)
-
-    def drifts(self, plan: AnyPlan, problem: Problem) -> bool:
-        """Whether rounding grows more than is bearable: under none of the plans that were tried it did less.
-
-        This takes some tenths of a second with many workers.
-        """
-        assert isinstance(plan, LinearPlan)
-        return rounding_growth(plan, problem) > _bearable_growth(problem)
 
     def states(self, problem: Problem, digest: Digest, *, blind: bool = False) -> States:
         """The comparison of states that differ by rounding."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections import Counter
@@ -27,8 +26,8 @@ MOST_BAD_ROWS = 3
 # Bad memory changes it now and then.
 MOST_ODD_STATES = 3
 
-# Under a plan that lets rounding grow, a state that is odd by little does not count, if it is so many rounds
-# after the odd one before: differences between workers' models grow tenfold in a round under some plans.
+# A state that is odd by little (`States.near`) does not count, if it is so many rounds after the odd one
+# before: differences between workers' models grow by rounding, under some plans tenfold in a round.
 DRIFT_ROUNDS = 3
 
 # A run fails if updates were corrupted on the way in this number of consecutive rounds.
@@ -95,7 +94,7 @@ class Faults:
     async def _take_state_away(self, assignment: Assignment, error: StateError) -> None:
         """Let members be given the state that most workers hold; exclude a worker that needs it often."""
         members = {member.name: member for member in assignment.members}
-        drifted = await self._drifted(assignment, error)
+        drifted = self._drifted(error)
         for worker in error.workers:
             self._odd_states[worker] += worker not in drifted
             if self._odd_states[worker] >= MOST_ODD_STATES:
@@ -107,13 +106,11 @@ class Faults:
             # No state has this check, so that nobody is given the member's.
             member.state = bytes(VECTOR_DIGEST_BYTES)
 
-    async def _drifted(self, assignment: Assignment, error: StateError) -> set[str]:
-        """The workers whose states are odd by rounding that grows under the plan."""
-        strategy, number = assignment.strategy, self._progress.round
+    def _drifted(self, error: StateError) -> set[str]:
+        """The workers whose states are odd by rounding that has grown."""
+        number = self._progress.round
         last = {worker: self._odd_rounds.get(worker, -DRIFT_ROUNDS) for worker in error.near}
         self._odd_rounds.update(dict.fromkeys(error.workers, number))
-        if not last or not await asyncio.to_thread(strategy.drifts, assignment.plan, self._progress.problem):
-            return set()
         return {worker for worker, before in last.items() if number - before >= DRIFT_ROUNDS}
 
     async def _distrust(self, assignment: Assignment, error: DisagreementError) -> None:

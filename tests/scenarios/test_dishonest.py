@@ -105,7 +105,7 @@ async def test_a_worker_whose_state_is_odd_every_third_round_is_excluded(
     def corrupt(side: Any, worker: str) -> None:
         # Each lie takes one round more, in which it is given the right state.
         if worker == LIAR and next(steps) % 5 == 4:
-            side.trainer.W.flat[3] += 1e-6
+            side.trainer.W.flat[3] += 0.5
 
     settings = replace(SETTINGS, rounds=16)
     with computing(monkeypatch, corrupt):

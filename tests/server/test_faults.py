@@ -57,18 +57,11 @@ async def test_a_worker_is_excluded_if_it_is_at_fault_often(error: Any, most: in
 
 
 @pytest.mark.parametrize(
-    ("growth", "near", "every", "excluded"),
-    [
-        (1.0, ["w1"], 3, True),
-        (1e5, [], 3, True),
-        (1e5, ["w1"], 2, True),
-        (1e5, ["w1"], 3, False),
-    ],
+    ("near", "every", "excluded"), [([], 3, True), (["w1"], 2, True), (["w1"], 3, False)]
 )
-async def test_odd_states_are_rounding_if_it_grows_under_the_plan_and_they_are_near(
-    monkeypatch: pytest.MonkeyPatch, growth: float, near: list[str], every: int, excluded: bool
+async def test_states_that_are_odd_by_little_now_and_then_are_rounding(
+    near: list[str], every: int, excluded: bool
 ) -> None:
-    monkeypatch.setattr("asyncdmtl.exchange.strategies.rounding_growth", lambda plan, problem: growth)
     run = Run("linear")
     for number in range(0, 8 * every, every):
         run.progress.round = number
