@@ -54,9 +54,6 @@ SIZES, LOCAL_MODELS = "sizes", "local models"
 # predicted with some 99.9 % probability, which further rounds only raise.
 SEPARATED = 1e-3
 
-NOTHING = 1e-3
-"""The least objective counts as 0 once the objective is below this share of the tolerance of the first."""
-
 # A partition's gradient that is so many times steeper than the median of all is left to a robust aggregate,
 # which leaves it out; steps are not shortened for it.
 _STEEP = 10.0
@@ -145,8 +142,6 @@ class Problem:
         free = settings.intercept in ("free", AUTO)
         bound = (1.25 if free else 1.0) * steepest
         self.step_lengths = (1.0 / bound, 1.0 / (5.0 * self.loss.curvature))
-        # The largest objective that `converged` was told.
-        self._largest = 0.0
 
     def make_coupling(self, name: str, strength: float) -> Coupling:
         """A coupling of these tasks; `NoCoupling` for "auto", until a coupling is chosen."""
@@ -232,19 +227,12 @@ class Problem:
     def converged(self, objective: float, residual: float) -> bool:
         """Whether a run may end at this objective, after a step that left this `Trainer.residual`.
 
-        It is asked in every round. If the problem `minimises`, the objective is then estimated to be within
-        `tolerance` of its minimum, relatively; otherwise the models are that near to a fixed point of the
-        rounds. Where rows are fitted exactly, the least is 0, and no distance is a small share of it: a run
-        that does not choose ends, too, once the objective is less than a thousandth of `tolerance` of the
-        largest before.
+        If the problem `minimises`, the objective is then estimated to be within `tolerance` of its minimum,
+        relatively; otherwise the models are that near to a fixed point of the rounds.
         """
-        tolerance = self.settings.tolerance
-        if not tolerance:
+        if not self.settings.tolerance:
             return False
-        if math.isfinite(objective):
-            self._largest = max(self._largest, objective)
-        nothing = -math.inf if self.settings.chooses else NOTHING * tolerance * self._largest
-        return residual <= tolerance * abs(objective) or objective <= max(self.separated, nothing)
+        return residual <= self.settings.tolerance * abs(objective) or objective <= self.separated
 
     @cached_property
     def separated(self) -> float:

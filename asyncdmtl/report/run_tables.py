@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from asyncdmtl.learning.outcome import zero_words
-from asyncdmtl.learning.problem import NOTHING
 from asyncdmtl.learning.settings import POOLED, SINGLE_TASK, Settings
 from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
@@ -202,9 +201,6 @@ def _training_words(report: Report) -> str:
     if not residual or not last:
         further = "" if settings["dtype"] == "float64" else "; --dtype float64 may bring them further"
         return f"{words}; ended: the models no longer change in {settings['dtype']}{further}."
-    if residual > settings["tolerance"] * abs(last):
-        share = NOTHING * settings["tolerance"]
-        return f"{words}; ended: that is less than {share:.1g} of what it was, so that its least counts as 0."
     if not _minimises(report):
         return (
             f"{words}; converged: the next step would change it by less than {residual / abs(last):.1g} of "

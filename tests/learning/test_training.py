@@ -256,15 +256,12 @@ def test_local_epochs_do_not_diverge_far_from_the_origin(intercept: str) -> None
     assert second < (0.01 if intercept != "none" else 1.0) * first
 
 
-@pytest.mark.parametrize(("update", "rounds"), [("gradient", 30), ("newton", 2), ("quasi-newton", 9)])
+@pytest.mark.parametrize("update", ["gradient", "newton", "quasi-newton"])
 @pytest.mark.parametrize("coupling", ["none", "mean-regularised"])
-@pytest.mark.parametrize("rows", [3, 20])
-def test_training_ends_where_the_least_objective_is_0(
-    update: str, rounds: int, coupling: str, rows: int
-) -> None:
+def test_training_ends_where_the_least_objective_is_0(update: str, coupling: str) -> None:
     rng, partitions = np.random.default_rng(0), []
     for t in range(2):
-        X = rng.standard_normal((rows, 2))
+        X = rng.standard_normal((20, 2))
         partitions.append(Partition(f"p{t}", f"t{t}", X, X @ [200.0, 100.0]))
     settings = Settings(
         loss="squared", coupling=coupling, strength=0.0, update=update, rounds=1000, tolerance=1e-6,
@@ -272,11 +269,8 @@ def test_training_ends_where_the_least_objective_is_0(
     )  # fmt: skip
     trained = train(partitions, settings)
     assert trained.converged
-    # Only a few more rounds would be needed than those that bring the objective to a millionth.
-    assert len(trained.objectives) <= rounds * (1 if rows > 3 else 30)
-    assert trained.objectives[-1] < 1e-9 * trained.objectives[0]
-    if rows > 3:
-        np.testing.assert_allclose(trained.models.coef_, [[200.0, 100.0]] * 2, rtol=1e-3)
+    assert trained.objectives[-1] < 1e-20
+    np.testing.assert_allclose(trained.models.coef_, [[200.0, 100.0]] * 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("aggregate", ["median", "trimmed-mean", "geometric-median"])
