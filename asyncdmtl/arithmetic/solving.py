@@ -101,7 +101,7 @@ def inverse(S: Floats) -> Floats:
 
 def _by_lapack(S: Floats) -> Floats:
     """`inverse` of matrices whose diagonals are scaled to 1 first, so that units do not matter."""
-    diagonal = np.einsum("...ii->...i", S)
+    diagonal = np.diagonal(S, axis1=-2, axis2=-1)
     units = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     scale = units[..., :, None] * units[..., None, :]
     try:

@@ -20,7 +20,8 @@ COMMANDS = {
     "plan": "Plan for the placement in FILE, and explain the plan.",
     "place": "Find a placement of least total load for given storage, with the bound over all placements "
     "beside it.",
-    "server": "Serve one run: wait for workers, plan, train, and report what travelled.",
+    "server": "Serve one run, or a stream of --jobs: wait for workers, plan, train, and report what "
+    "travelled.",
     "worker": "Take part in a run with the partitions that are stored here.",
     "relay": "Stand for all workers of a site: a server towards them, one worker towards the server.",
     "launch": "Take part in a run that srun or mpiexec starts: rank 0 is the server, the others are workers.",

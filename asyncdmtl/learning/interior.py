@@ -140,7 +140,7 @@ class _Interior:
         """Go to a better `Ω`; the result is Newton's decrement before it."""
         mu, strength = self._mu, float(self._coupling.strength)
         u, eye = at.u, np.eye(len(self._R))
-        slack = 1.0 - float(np.trace(at.P))
+        slack = 1.0 - float(total(np.diagonal(at.P)))
         pull = (mu / slack if self._bounded else 0.5 * strength) * at.P
         slope = pull - 0.5 * strength * matmul(np.ascontiguousarray(u.T), u) - mu * eye
         values, Q = self._direction(at, slope, mu / slack**2 if self._bounded else 0.0)

@@ -9,11 +9,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from asyncdmtl.net.tls import server_context, worker_context
 
 # The days for which the certificate holds: longer than any run. A day before today is included, because the
@@ -34,6 +29,12 @@ class RunCertificate:
     @classmethod
     def make(cls, host: str) -> RunCertificate:
         """A new certificate for a name or an address."""
+        # Imported here, since it takes a tenth of a second and only these runs need it.
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
+
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "asyncdmtl run")])
         try:

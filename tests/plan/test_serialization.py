@@ -96,7 +96,7 @@ def wide(partitions: int, workers: int, packets: int) -> dict[str, Any]:
         wide(20_000, 1, 1),
         RELAY | {"uplink_rows": [0] * 4},
         RELAY | {"senders": [0] * 8},
-        RELAY | {"silent": 1},
+        RELAY | {"silent": 4},
         RELAY | {"stored": [[0] * 200_000, *RELAY["stored"][1:]]},
         CENTRAL | {"subpackets": 256},
         CENTRAL | {"senders": CENTRAL["senders"][::-1]},
