@@ -9,6 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
+from asyncdmtl.arrays import Floats
+from asyncdmtl.errors import UsageError
+
 
 class _Chosen(threading.local):
     """Whether the thread has chosen BLAS."""
@@ -32,3 +37,25 @@ def by_blas() -> Iterator[None]:
 def chosen() -> bool:
     """Whether this thread is in a block of `by_blas`."""
     return _CHOSEN.value
+
+
+def inverse(S: Floats) -> Floats:
+    """Inverses of positive definite matrices (…, n, n), whose diagonals are first scaled to 1.
+
+    Raises
+    ------
+    UsageError
+        A matrix is not positive definite to rounding, or has numbers that are not finite.
+    """
+    diagonal = np.diagonal(S, axis1=-2, axis2=-1)
+    units = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+    scale = units[..., :, None] * units[..., None, :]
+    try:
+        if not np.isfinite(S).all():
+            raise np.linalg.LinAlgError("numbers that are not finite")
+        np.linalg.cholesky(S / scale)
+        inverted = np.linalg.inv(S / scale) / scale
+    except np.linalg.LinAlgError as error:
+        raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
+    mean: Floats = 0.5 * (inverted + np.swapaxes(inverted, -1, -2))
+    return mean

@@ -88,7 +88,7 @@ def inverse(S: Floats) -> Floats:
     if S.ndim < 2 or S.shape[-1] != S.shape[-2]:
         raise UsageError("matrix", "must be square, as shape", S.shape)
     if blas.chosen():
-        return _by_lapack(S)
+        return blas.inverse(S)
     n = S.shape[-1]
     stack = S.reshape(-1, n, n)
     inverted = np.empty(stack.shape)
@@ -97,22 +97,6 @@ def inverse(S: Floats) -> Floats:
         part = slice(first, first + at_once)
         inverted[part] = _swept(stack[part].transpose(1, 2, 0).copy()).transpose(2, 0, 1)
     return inverted.reshape(S.shape)
-
-
-def _by_lapack(S: Floats) -> Floats:
-    """`inverse` of matrices whose diagonals are scaled to 1 first, so that units do not matter."""
-    diagonal = np.diagonal(S, axis1=-2, axis2=-1)
-    units = np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-    scale = units[..., :, None] * units[..., None, :]
-    try:
-        if not np.isfinite(S).all():
-            raise np.linalg.LinAlgError("numbers that are not finite")
-        np.linalg.cholesky(S / scale)
-        inverted = np.linalg.inv(S / scale) / scale
-    except np.linalg.LinAlgError as error:
-        raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
-    mean: Floats = 0.5 * (inverted + np.swapaxes(inverted, -1, -2))
-    return mean
 
 
 def _swept(B: Floats) -> Floats:

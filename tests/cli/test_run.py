@@ -41,7 +41,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         options = RunOptions(settings, given["strategy"], len(placement.workers))
         partitions = recipes.load(SPEC, seed=given["seed"]).partitions
         record, models = asyncio.run(run_cluster(options, placement, partitions))
-        return record, merged(models, record.problem.tasks), 0.0
+        return record, merged(models, record.problem.tasks), settings, 0.0
 
     monkeypatch.setattr(run, "_train", in_process)
 
