@@ -214,9 +214,9 @@ def rounding_growth(plan: LinearPlan, problem: Problem) -> float:
     differ from other workers' by rounding, so does what it recovers, and some plans enlarge the difference in
     every round. How much depends on how curvatures differ between partitions, and on the coupling, which
     mixes the differences of tasks. The factor is the largest of `_DRAWS` problems: gradient steps with random
-    curvatures, of which the largest that partitions declare are the most, between which the models of all
-    tasks are projected onto a random subspace in half of the problems. It is found by `_GROWTH_ROUNDS` such
-    rounds, without rounding.
+    curvatures, of which the largest that partitions declare are the most. In half of the problems, means of
+    random groups of tasks, up to signs, replace the models after each step. The factor is found by
+    `_GROWTH_ROUNDS` such rounds, without rounding.
     """
     owners, rng = np.array(problem.task_of), np.random.default_rng(0)
     curvatures = rng.random((len(owners), _DRAWS))
@@ -244,11 +244,13 @@ def rounding_growth(plan: LinearPlan, problem: Problem) -> float:
 
 
 def _projections(tasks: int, rng: np.random.Generator) -> Vectors:
-    """Matrices of `_DRAWS` problems, (_DRAWS, tasks, tasks): identities, and projections of various ranks."""
+    """Matrices of `_DRAWS` problems, (_DRAWS, tasks, tasks): identities, and means of random groups."""
     made = np.empty((_DRAWS, tasks, tasks))
     for i in range(_DRAWS):
-        basis, _ = np.linalg.qr(rng.standard_normal((tasks, max(1, tasks * i // _DRAWS))))
-        made[i] = basis @ basis.T if i % 2 else np.eye(tasks)
+        groups = rng.integers(0, max(1, tasks * i // _DRAWS), tasks) if i % 2 else np.arange(tasks)
+        signs = rng.choice([-1.0, 1.0], tasks) if i % 2 else np.ones(tasks)
+        together = groups[:, None] == groups
+        made[i] = np.outer(signs, signs) * together / together.sum(axis=0)
     return made
 
 
