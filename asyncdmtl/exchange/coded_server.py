@@ -263,9 +263,9 @@ class CentralServerSide(CodedServerSide):
 
     def finish(self, last: bool) -> None:
         """Check the digests of the decoded units, aggregate updates by task, and combine the results."""
-        units: Vectors = self._format.vectors(self._units)  # type: ignore[assignment]
+        units: Vectors = self._format.vectors(self._units)
         self._check_decoded(units)
-        results: Vectors = self._down_format.vectors(self._results)  # type: ignore[assignment]
+        results: Vectors = self._down_format.vectors(self._results)
         aggregates = [
             self.problem.aggregate(t, units[list(coded.values())], tuple(coded))
             for t, coded in enumerate(self._coded)

@@ -139,7 +139,7 @@ class CodedWorkerSide(WorkerSide):
     def apply(self, expected: bytes) -> None:
         """Check the digest of the decoded vectors, and take the step to the next models."""
         self._finish_decoding()
-        decoded: Vectors = self._down_format.vectors(self._wanted)  # type: ignore[assignment]
+        decoded: Vectors = self._down_format.vectors(self._wanted)
         if self._digest_of(decoded) != expected:
             raise self._corrupted()
         # A worker that wants no models has nothing to take a step with.
@@ -253,7 +253,7 @@ class CodedWorkerSide(WorkerSide):
         return measured(self.trainer, self.worker, detailed=self._detailed)
 
     def _vectors(self, packed: Bytes) -> Vectors:
-        vectors: Vectors = self._format.vectors(packed)  # type: ignore[assignment]
+        vectors: Vectors = self._format.vectors(packed)
         return vectors
 
     def _corrupted(self) -> IntegrityError:

@@ -64,6 +64,7 @@ class RelaySide(ABC):
         self._rows = [np.empty((plan.uplink_rows[relay], _width(cols)), np.uint8) for cols in self.ranges]
         self._places = self._places_of_rows()
         self._uploads: tuple[Upload, ...] = ()
+        self._told: list[bytes] = []
 
     @property
     def sent_bytes(self) -> int:
@@ -155,7 +156,7 @@ class RelaySide(ABC):
         IntegrityError
             They differ: rows were corrupted on their way, or a node sent other rows than it told.
         """
-        vectors: Vectors = self._format.vectors(self._wanted)  # type: ignore[assignment]
+        vectors: Vectors = self._format.vectors(self._wanted)
         wrong = [
             n for n, vector, told in zip(self._delivery.wanted, vectors, self._told, strict=True)
             if self._digest(vector) != told
@@ -179,8 +180,7 @@ class RelaySide(ABC):
             Names the nodes that sent other updates.
         """
         plan = self.below.plan
-        assert isinstance(plan, Plan)
-        vectors: Vectors = self._format.vectors(self._own)  # type: ignore[assignment]
+        vectors: Vectors = self._format.vectors(self._own)
         told: dict[int, bytes] = {}
         for held, upload in zip(plan.placement.stored, self._uploads[:-1], strict=False):
             told |= zip(held, upload.digests, strict=True)
@@ -211,7 +211,6 @@ class RelaySide(ABC):
     def _places_of_rows(self) -> list[list[int]]:
         """For each node, the packets of `_own` that its rows are."""
         below, P = self.below.plan, self._plan.subpackets
-        assert isinstance(below, Plan)
         place = {n: i for i, n in enumerate(self._plan.placement.stored[self._relay])}
         nodes = range(len(below.placement.workers) - 1)
         sent = [[place[n] for n, sender in enumerate(below.senders) if sender == k] for k in nodes]
@@ -261,9 +260,9 @@ class AggregatingSide(RelaySide):
 
     def take(self, digests: bytes) -> None:
         """Aggregate the tasks that the nodes store whole, too."""
-        updates: Vectors = self._format.vectors(self._own)  # type: ignore[assignment]
+        updates: Vectors = self._format.vectors(self._own)
         own = dict(zip(self._plan.placement.stored[self._relay], updates, strict=True))
-        known: Vectors = self._format.vectors(self._aggregates)  # type: ignore[assignment]
+        known: Vectors = self._format.vectors(self._aggregates)
         for t, vector in zip(self._delivery.known, known, strict=True):
             parts = [own[n] for n in self._problem.partitions_of[t]]
             vector[:] = parts[0] if len(parts) == 1 else self._problem.aggregate(t, np.stack(parts))
@@ -285,7 +284,7 @@ class AggregatingSide(RelaySide):
         return self._aggregates[:, cols]
 
     def _use_digests(self) -> None:
-        known: Vectors = self._format.vectors(self._aggregates)  # type: ignore[assignment]
+        known: Vectors = self._format.vectors(self._aggregates)
         digests = dict(zip(self._delivery.known, map(self._digest, known), strict=True))
         digests |= zip(self._delivery.wanted, self._told, strict=True)
         self.below.tell([digests[t] for t in range(len(self._problem.tasks))])
@@ -343,7 +342,7 @@ def make_relay_side(
     below = plan_below(
         plan, relay, {node: [n for n in held if n in said] for node, held in stored.items()}, helpers
     )
-    index, options = plan.placement.workers.index(relay), SideOptions(False, digest, detailed=True)
+    index, options = plan.placement.workers.index(relay), SideOptions(digest=digest)
     if plan.strategy == "central":
         return AggregatingSide(plan, index, _BelowAggregates(below, problem, options), problem, digest)
     return ForwardingSide(plan, index, RelayServerSide(below, problem, options), problem, digest)

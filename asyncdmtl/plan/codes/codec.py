@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -104,7 +105,7 @@ class VectorFormat:
         # np.zeros would take the memory only when a round first writes to it, and delay that round.
         return np.full((vectors * self.subpackets // self.merged, self.packet_bytes), 0, dtype=np.uint8)
 
-    def vectors(self, packed: Bytes) -> NDArray[np.generic]:
+    def vectors(self, packed: Bytes) -> NDArray[Any]:
         """The (vectors, length) view of packets as numbers; writing to it writes the packets."""
         whole = packed.reshape(-1, self.padded_bytes)
         return whole[:, : self.length * self.dtype.itemsize].view(self.dtype)

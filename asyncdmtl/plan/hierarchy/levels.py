@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.compare import Candidate, Network, compare, whole_tasks
@@ -213,7 +212,7 @@ def _below(
     strategy: str,
     tasks: Sequence[int],
     words: Mapping[str, str],
-    prices: Mapping[str, Any] | None,
+    prices: Mapping[str, Fraction] | None,
 ) -> Level:
     """The level of a relay: every update of `U_h` goes up once, by the cheapest holder."""
     nodes, names = topology.relays[relay], topology.stored(relay)
