@@ -51,6 +51,11 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
+def seconds_option(name: str, default: float, help: str) -> Decorator:
+    """An option that is a number of seconds."""
+    return click.option(name, type=float, default=default, metavar="SECONDS", help=help)
+
+
 def _configure(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """The callback of `--config`, which click calls first: note the running command, read its defaults."""
     CurrentCommand.context = context

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asyncdmtl.cli.command import command, together
+from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.net.addresses import format_address, parse_address
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.event_loop import run
@@ -22,48 +22,24 @@ from asyncdmtl.worker.options import WorkerOptions
 log = logging.getLogger("asyncdmtl.relay")
 
 _wait_options = together(
-    click.option(
+    seconds_option(
         "--max-wait",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="Wait this long for the parent to be up, at the start and whenever the connection is lost.",
+        60.0,
+        "Wait this long for the parent to be up, at the start and whenever the connection is lost.",
     ),
-    click.option(
-        "--join-timeout",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="Wait this long for all workers to join.",
-    ),
-    click.option(
+    seconds_option("--join-timeout", 300.0, "Wait this long for all workers to join."),
+    seconds_option(
         "--rejoin-timeout",
-        type=float,
-        default=5.0,
-        metavar="SECONDS",
-        help="Wait this long for workers to come back after one was lost; then go on without those missing.",
+        5.0,
+        "Wait this long for workers to come back after one was lost; then go on without those missing.",
     ),
-    click.option(
-        "--start-timeout",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="Wait this long for the start of the training.",
-    ),
-    click.option(
+    seconds_option("--start-timeout", 3600.0, "Wait this long for the start of the training."),
+    seconds_option(
         "--round-timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="Wait this long for a worker's uplink, and for the parent's downlink, of a round.",
+        600.0,
+        "Wait this long for a worker's uplink, and for the parent's downlink, of a round.",
     ),
-    click.option(
-        "--silence-timeout",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="Give a worker or the parent up that is silent for longer.",
-    ),
+    seconds_option("--silence-timeout", 10.0, "Give a worker or the parent up that is silent for longer."),
 )
 
 _security_options = together(

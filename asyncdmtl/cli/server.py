@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.blind_options import blind_option
-from asyncdmtl.cli.command import command, together
+from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs
 from asyncdmtl.cli.link_options import link_options, make_links
@@ -49,33 +49,13 @@ from asyncdmtl.server.server import Server
 log = logging.getLogger("asyncdmtl.server")
 
 _wait_options = together(
-    click.option(
-        "--join-timeout",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="Wait this long for all workers to join.",
-    ),
-    click.option(
-        "--round-timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="Wait this long for a worker's uplink.",
-    ),
-    click.option(
-        "--silence-timeout",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="Give a worker up that is silent for longer.",
-    ),
-    click.option(
+    seconds_option("--join-timeout", 300.0, "Wait this long for all workers to join."),
+    seconds_option("--round-timeout", 600.0, "Wait this long for a worker's uplink."),
+    seconds_option("--silence-timeout", 10.0, "Give a worker up that is silent for longer."),
+    seconds_option(
         "--rejoin-timeout",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="Wait this long for a replacement when no worker is left that holds a partition.",
+        60.0,
+        "Wait this long for a replacement when no worker is left that holds a partition.",
     ),
 )
 

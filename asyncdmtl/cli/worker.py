@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.blind_options import group_secret_option
-from asyncdmtl.cli.command import command, together
+from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.data import loading
@@ -43,34 +43,14 @@ from asyncdmtl.worker.worker import Worker
 log = logging.getLogger("asyncdmtl.worker")
 
 _wait_options = together(
-    click.option(
+    seconds_option(
         "--max-wait",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="Wait this long for the server to be up, at the start and whenever the connection is lost.",
+        60.0,
+        "Wait this long for the server to be up, at the start and whenever the connection is lost.",
     ),
-    click.option(
-        "--start-timeout",
-        type=float,
-        default=3600.0,
-        metavar="SECONDS",
-        help="Wait this long for the start of the training.",
-    ),
-    click.option(
-        "--round-timeout",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="Wait this long for the downlink of a round.",
-    ),
-    click.option(
-        "--silence-timeout",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="Give a server up that is silent for longer.",
-    ),
+    seconds_option("--start-timeout", 3600.0, "Wait this long for the start of the training."),
+    seconds_option("--round-timeout", 600.0, "Wait this long for the downlink of a round."),
+    seconds_option("--silence-timeout", 10.0, "Give a server up that is silent for longer."),
 )
 
 _security_options = together(
