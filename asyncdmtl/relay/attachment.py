@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from asyncdmtl.arithmetic.probe import Machine
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import (
@@ -49,27 +51,19 @@ from asyncdmtl.protocol.messages.registry import (
     Snapshot,
     StateTransfer,
     Uplink,
-    Welcome,
 )
 from asyncdmtl.relay.gathering import Gathering
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.sides import RelaySide, make_relay_side
 from asyncdmtl.relay.site import Site
-from asyncdmtl.worker.joining import read_settings
+from asyncdmtl.server.member import Member
+from asyncdmtl.worker.participation import NewPlan
 from asyncdmtl.worker.plan_check import check_recipe
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer", bound=Message)
 Result = TypeVar("Result")
-
-
-class NewPlan(Exception):  # noqa: N818 - no error
-    """The parent has assigned a new plan."""
-
-    def __init__(self, assign: Assign) -> None:
-        self.assign = assign
-        super().__init__(f"plan {assign.plan} replaces the plan before it")
 
 
 class Attachment:
@@ -80,7 +74,8 @@ class Attachment:
     connection : Connection
     options : RelayOptions
     gathering : Gathering
-    welcome : Welcome
+    digest : Digest
+        The digests of the run.
     note_progress : callable
         Is called when a round was made.
     """
@@ -90,14 +85,13 @@ class Attachment:
         connection: Connection,
         options: RelayOptions,
         gathering: Gathering,
-        welcome: Welcome,
+        digest: Digest,
         note_progress: Callable[[], None],
     ) -> None:
         self._up = connection
         self._options = options
         self._gathering = gathering
-        self._digest = Digest(welcome.run)
-        self._settings = read_settings(connection, welcome)
+        self._digest = digest
         self._note_progress = note_progress
         self._limit = options.upward.round_timeout, "--round-timeout"
         self._plan = -1
@@ -149,7 +143,7 @@ class Attachment:
         for part in some:
             await up.send(DeclareSome(part), *self._limit)
         wants = "none" if len(site.helpers) == len(members) else ""
-        machine = await asyncio.to_thread(Machine.here, self._settings.arithmetic)
+        machine = await asyncio.to_thread(Machine.here, self._gathering.settings.arithmetic)
         await up.send(
             Declare(last, site.round, site.over, site.state, machine, wants, site.workers), *self._limit
         )
@@ -195,7 +189,7 @@ class Attachment:
         plan = rebuild(assign.recipe, assign.digest)
         if not isinstance(plan, Plan) or not assign.detailed:
             raise PlanError("a relay cannot follow this plan")
-        problem = Problem(self._settings, assign.partitions)
+        problem = Problem(self._gathering.settings, assign.partitions)
         site = self.site
         doubted = set().union(*site.stored.values()) - set(plan.placement.as_dict()[name])
         if doubted:
@@ -242,7 +236,7 @@ class Attachment:
                 raise
             await self.site.refuse(error, error.workers, excluded=False)
 
-    async def _put(self, side: RelaySide, i: int, rows: list[Any]) -> Any:
+    async def _put(self, side: RelaySide, i: int, rows: list[Bytes]) -> Bytes:
         """Take in range `i` of the nodes' rows; the rows that go up, in one dimension."""
         made = await self._working.do(side.put, i, rows)
         if i + 1 == len(side.ranges):
@@ -290,11 +284,11 @@ class Attachment:
                 await site.send_range(side, i, orders)
         return then
 
-    def _giver(self) -> Any:
+    def _giver(self) -> Member:
         """The node that gives the state of the training."""
         return next(m for m in self.site.members if not m.helps)
 
-    async def _give(self, state: Any) -> None:
+    async def _give(self, state: Bytes) -> None:
         """Send the parent the state of the training."""
         await self._up.send(Snapshot(self._plan, self.site.round, self._digest(state), state), *self._limit)
 
@@ -307,8 +301,8 @@ class Attachment:
 
     async def _or_new_plan(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of some work with the nodes, unless the parent sends a new plan meanwhile."""
-        waiting = self._options.upward.start_timeout, "--start-timeout"
-        newer = asyncio.create_task(self._up.receive((Assign,), *waiting))
+        # The work has limits of its own.
+        newer = asyncio.create_task(self._up.receive((Assign,), math.inf, ""))
         working = asyncio.create_task(work)
         try:
             await asyncio.wait((newer, working), return_when=asyncio.FIRST_COMPLETED)

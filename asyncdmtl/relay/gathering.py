@@ -64,6 +64,12 @@ class Gathering:
         Counts the bytes between the relay and its nodes.
     security : ServerSecurity
     emit : callable
+
+    Attributes
+    ----------
+    membership : Membership
+        The nodes that have joined.
+    settings : Settings
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class Gathering:
     ) -> None:
         self.membership = Membership()
         self._options = options
-        self._settings = settings
+        self.settings = settings
         self._log = MemberLog(welcome.run, emit)
         downward = options.downward(settings, options.workers, options.join_timeout)
         self._admission = Admission(welcome.run, downward, self.membership, ledger, security, self._log)
@@ -163,5 +169,5 @@ class Gathering:
         await self.membership.close()
 
     def _start(self, workers: int, join_timeout: float) -> RunStart:
-        options = self._options.downward(self._settings, workers, join_timeout)
+        options = self._options.downward(self.settings, workers, join_timeout)
         return RunStart(options, self.membership, self._admission, self._log)

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable
 
 from asyncdmtl.arithmetic.threads import single_threaded
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, LinkError, PeerError, UsageError, WaitError
 from asyncdmtl.net.authentication import (
     UNSECURED_SERVER,
     UNSECURED_WORKER,
     ServerSecurity,
+    StandbyOrdered,
     WorkerSecurity,
 )
 from asyncdmtl.net.connection import Connection
@@ -104,7 +106,11 @@ class Relay:
 
     async def _attach(self, connection: Connection, reconnection: Reconnection) -> None:
         """Take part in the run over one connection, with the workers that come."""
-        welcome = await be_welcomed(connection, self._options.upward, self._upward.secret)
+        try:
+            welcome = await be_welcomed(connection, self._options.upward, self._upward.secret)
+        except StandbyOrdered:
+            rule = "must make one run, not a stream of jobs, in which relays take no part"
+            raise UsageError("server", rule, connection.peer) from None
         reconnection.note_welcome()
         if welcome.blind:
             rule = "needs workers that are connected to the server: a relay could read what they send"
@@ -120,7 +126,8 @@ class Relay:
             waiting = asyncio.create_task(gathering.complete(self._workers))
             await _while_connected(waiting, connection)
             self._begun, self._workers = True, gathering.workers
-            part = Attachment(connection, self._options, gathering, welcome, reconnection.note_progress)
+            digest = Digest(welcome.run)
+            part = Attachment(connection, self._options, gathering, digest, reconnection.note_progress)
             await part.run()
             # The workers read that the run is over, and hang up.
         except SiteChangedError:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import CONTENT_DIGEST_BYTES, VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
 from asyncdmtl.errors import RemoteProtocolError, StateError
 from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.exchange.states import ExactStates
@@ -30,9 +29,6 @@ from asyncdmtl.relay.nodes import OPTION, Nodes, SiteChangedError
 from asyncdmtl.relay.sides import RelaySide
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.membership import Membership
-
-# The digest of a partition's content in messages to workers that do not store it.
-_UNTOLD = bytes(CONTENT_DIGEST_BYTES)
 
 
 class Site(Nodes):
@@ -66,7 +62,7 @@ class Site(Nodes):
         self.round, self.over = max((m.round, m.over) for m in able)
         there = [m.state for m in able if (m.round, m.over) == (self.round, self.over)]
         # The state before the first round is the same everywhere, whether a node has met a plan or not.
-        self.state = max(sorted(set(there)), key=there.count) if self.round else b""
+        self.state = _most_told(there) if self.round else b""
         for m in self.members:
             same = (m.round, m.over) == (self.round, self.over)
             m.current = same and (m.state == self.state or not self.round)
@@ -180,9 +176,8 @@ class Site(Nodes):
             zip(self.members, await self.ask({m: self.receive(m, Done) for m in self.members}), strict=True)
         )
         holders = [m for m in self.members if not m.helps] or list(self.members)
-        told = [done[m].digest for m in holders]
-        first = done[holders[0]]
-        if odd := [m for m in holders if done[m].digest != max(sorted(set(told)), key=told.count)]:
+        first, believed = done[holders[0]], _most_told([done[m].digest for m in holders])
+        if odd := [m for m in holders if done[m].digest != believed]:
             for member in odd:
                 reason = f"{member.connection.peer} has other final models than most at this site"
                 await self.lose(member, RemoteProtocolError(reason))
@@ -218,12 +213,8 @@ class Site(Nodes):
             needed = max(side.below.uplink_bytes(k), problem.state_bytes)
             session = member.connection.session
             session.body_limit = max(session.body_limit, needed)
-            # Content digests prove possession, so that only holders get them.
-            infos = tuple(
-                info if info.id in member.partitions else replace(info, digest=_UNTOLD)
-                for info in problem.infos
-            )
             head = (self._plan, *place, first[member])
+            infos = member.told_infos(problem.infos)
             messages[member] = Assign(*head, recipe, plan_digest, infos, detailed=True)
             member.connection.inbox.clear()
         await self.ask(
@@ -276,3 +267,8 @@ class Site(Nodes):
                 f"{peer} sent {body.nbytes} bytes of rows, the plan says {count * width}"
             )
         return body.reshape(count, width)
+
+
+def _most_told(values: Sequence[bytes]) -> bytes:
+    """The value that is there most often; of several, the least."""
+    return max(sorted(set(values)), key=values.count)

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field, replace
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.fingerprints import Fingerprints
+from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import AsyncDMTLError, DataError, PeerError, UsageError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.peer_keys import peer_key
 from asyncdmtl.protocol.messages.peers import Listens, Peer
 from asyncdmtl.server.possession import Shown
+
+# The digest of a partition's content in messages to workers that do not store it.
+_UNTOLD = bytes(CONTENT_DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,11 @@ class Member:
     def first_answer(self, partition: str) -> bytes:
         """Its answer for a partition to the challenge of all workers at the start."""
         return self.shown[partition].first if partition in self.shown else b""
+
+    def told_infos(self, infos: Sequence[PartitionInfo]) -> tuple[PartitionInfo, ...]:
+        """What it is told of all partitions; digests of contents, which prove possession, of its own only."""
+        held = set(self.partitions)
+        return tuple(info if info.id in held else replace(info, digest=_UNTOLD) for info in infos)
 
     def declaration(self, partition: str) -> Declaration:
         """Its declaration of one of its partitions."""

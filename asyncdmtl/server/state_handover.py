@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
-from asyncdmtl.digests import CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
@@ -30,10 +28,6 @@ from asyncdmtl.server.training_state import TrainingState
 
 # Seconds that a server that is being stopped waits for a worker's last state of the training.
 LAST_STATE_SECONDS = 2.0
-
-
-# The digest of a partition's content in messages to workers that do not store it.
-_UNTOLD = bytes(CONTENT_DIGEST_BYTES)
 
 
 class StateHandover:
@@ -148,11 +142,6 @@ class StateHandover:
         for member, what in first.items():
             session, position = member.connection.session, assignment.position(member)
             # Longer messages for the plan before may still be on their way.
-            # Content digests prove possession, so that only holders get them.
-            infos = tuple(
-                info if info.id in member.partitions else replace(info, digest=_UNTOLD)
-                for info in progress.problem.infos
-            )
             needed = max(assignment.side.uplink_bytes(position), self._state_bytes)
             session.body_limit = max(session.body_limit, needed)
             messages[member] = Assign(
@@ -162,7 +151,7 @@ class StateHandover:
                 what,
                 recipe,
                 plan_digest,
-                infos,
+                member.told_infos(progress.problem.infos),
                 grouped=bool(assignment.listeners),
                 detailed=assignment.detailed,
                 peers=assignment.peers_of(member),

@@ -1,11 +1,33 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
+from support.members import make_member
 from support.problems import make_settings, run_options
 from support.trees import SITES, grow, trees
 
+from asyncdmtl.digests import UNKEYED
+from asyncdmtl.relay.attachment import Attachment
+from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.server.records import RoundRecord
+from asyncdmtl.worker.options import WorkerOptions
+
+
+async def test_only_the_start_is_limited_by_the_timeout_for_the_start() -> None:
+    """A round may take longer, up to its own limit."""
+    options = RelayOptions(WorkerOptions("r", start_timeout=1e-9), 1)
+    nothing: Any = None
+    part = Attachment(make_member("r").connection, options, nothing, UNKEYED, lambda: None)
+
+    async def work() -> int:
+        # Timers of the past are due at the next turn of the event loop.
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return 7
+
+    assert await part._or_new_plan(work()) == 7
 
 
 async def test_relays_follow_new_plans_and_give_states(tmp_path: Path) -> None:

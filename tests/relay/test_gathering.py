@@ -5,11 +5,24 @@ from support.clusters import stored_at
 from support.problems import make_partitions, make_settings, run_options
 from support.trees import PLACEMENT, grow, trees
 
+from asyncdmtl.digests import CHALLENGE_BYTES
 from asyncdmtl.errors import WaitError
+from asyncdmtl.relay.gathering import PassedChallenges
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.options import WorkerOptions
+
+
+def test_the_challenges_of_the_parent_are_passed_on() -> None:
+    one, other = (bytes([n]) * CHALLENGE_BYTES for n in (1, 2))
+    passed = PassedChallenges({"p0": one + other})
+    asked = passed.challenge(["p0", "new"], settled=False).challenges
+    assert asked["p0"] == (one, other)
+    # The parent does not know this partition, so that the relay draws a challenge for it.
+    (own,) = asked["new"]
+    assert len(own) == CHALLENGE_BYTES
+    assert passed.challenge(["new"], settled=False).challenges["new"] != (own,)
 
 
 async def test_late_workers_join_at_their_site() -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from support.clusters import run_cluster
+from support.clusters import LIMIT, run_cluster
 from support.problems import make_partitions, make_settings, run_options
+from support.streams import JobCluster
 from support.trees import PLACEMENT, SITES, grow, trees
 
-from asyncdmtl.errors import DisagreementError, PeerError
+from asyncdmtl.errors import DisagreementError, PeerError, UsageError
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
 from asyncdmtl.server.records import RoundRecord
@@ -106,6 +108,18 @@ async def test_strategies_without_relays_refuse_them() -> None:
             await tree.tasks["north"]
         with pytest.raises(PeerError, match="can have relays"):
             await tree.tasks["a"]
+
+
+async def test_a_relay_refuses_a_blind_server() -> None:
+    async with trees(run_options(settings=make_settings(rounds=2), workers=5, blind=True)) as (_, tree):
+        with pytest.raises(UsageError, match="--blind needs workers that are connected to the server"):
+            await tree.relay("north", 1)
+
+
+async def test_a_relay_takes_no_part_in_a_stream_of_jobs() -> None:
+    async with asyncio.timeout(LIMIT), JobCluster() as cluster:
+        with pytest.raises(UsageError, match="server must make one run, not a stream of jobs"):
+            await Relay(RelayOptions(WorkerOptions("r"), 1), print).run(cluster.address, ("127.0.0.1", 0))
 
 
 async def test_a_relay_gives_up_without_a_parent() -> None:

@@ -31,6 +31,11 @@ async def test_a_member_knows_its_partitions_and_whether_it_is_gone() -> None:
     assert (member.gone, member.ended) == (True, True)
 
 
+async def test_a_member_is_told_the_digests_of_its_own_partitions_only() -> None:
+    member = Member("w0", Connection("server", Ledger(), 1.0), DECLARED[:1])
+    assert member.told_infos(INFOS) == (INFOS[0], replace(INFOS[1], digest=bytes(len(INFOS[1].digest))))
+
+
 def test_only_errors_of_data_and_options_are_final() -> None:
     assert is_final(PeerError("bad rows", exit_code=2))
     assert not is_final(PeerError("full disk", exit_code=1))
