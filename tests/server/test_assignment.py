@@ -93,6 +93,18 @@ async def test_auto_takes_personal_only_where_it_costs_least(
     assert (costs["personal"] > costs["relay"]) == (chosen == "relay")
 
 
+async def test_plans_for_relays_are_of_single_updates_that_are_told_in_detail() -> None:
+    workers = [make_member(f"w{n}", [part]) for n, part in enumerate(PARTITIONS)]
+    workers[0].behind = ("a", "b")
+    made = make_assignment(0, workers, progress("auto"))
+    # Without the relay, personal would cost least.
+    assert made.strategy.name in ("relay", "central", "uncoded")
+    assert isinstance(made.plan, Plan)
+    assert (made.plan.aggregated, made.plan.sums, made.plan.merged) == ((), (), 1)
+    assert made.detailed
+    assert made.exchanging == frozenset()
+
+
 async def test_an_assignment_suits_members_that_its_plan_has() -> None:
     workers = members()
     made = make_assignment(0, workers, progress())
