@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from asyncdmtl.cli.blind_options import new_group_secret
 from asyncdmtl.cli.job_options import read_jobs
 from asyncdmtl.cli.streams import OutcomePrinter
 from asyncdmtl.data import loading
@@ -82,6 +83,7 @@ def make_jobs(stream: LocalStream, given: Mapping[str, Any], prepare: Prepare, a
             rejoin_timeout=0.0,
             links=own["links"],
             silent=own["silent"],
+            blind=own["blind"],
         )
         return Job(name, options, target)
 
@@ -91,6 +93,8 @@ def make_jobs(stream: LocalStream, given: Mapping[str, Any], prepare: Prepare, a
         folder = Path(folder_name)
         write_placement(stream.placement, folder / "placement.json")
         words = [*stream.words, "--placement", str(folder / "placement.json")]
+        if given["blind"]:
+            words += ["--group-secret-file", str(new_group_secret(folder))]
         processes = {
             worker: worker_process(worker, words, folder / f"{k}.npz", word, stream=True)
             for k, (worker, word) in enumerate(zip(workers, stream.wants, strict=True))
@@ -102,10 +106,14 @@ def make_jobs(stream: LocalStream, given: Mapping[str, Any], prepare: Prepare, a
             name, ended = outcome.job.name, outcome
             if outcome.record is not None:
                 files = [folder / f"{k}-{name}.npz" for k in range(len(workers))]
+                files = [file for file in files if file.exists()]
                 try:
                     exact = outcome.job.options.strategy != "linear"
-                    found = agreed([file for file in files if file.exists()], exact)
-                    reports[name] = _evaluated(stream, prepared[name], outcome, found)
+                    found = agreed(files, exact)
+                    # Only the workers of a blind run know what they chose.
+                    chosen = SavedModel.load(files[0]).settings if given["blind"] else None
+                    settings = chosen or outcome.record.settings
+                    reports[name] = _evaluated(stream, prepared[name], outcome, found, settings)
                 except AsyncDMTLError as error:
                     ended = replace(outcome, record=None, error=error)
             printer.note(ended)
@@ -113,11 +121,15 @@ def make_jobs(stream: LocalStream, given: Mapping[str, Any], prepare: Prepare, a
 
 
 def _evaluated(
-    stream: LocalStream, job: PreparedJob, outcome: JobOutcome, found: tuple[TaskModels, float]
+    stream: LocalStream,
+    job: PreparedJob,
+    outcome: JobOutcome,
+    found: tuple[TaskModels, float],
+    settings: Settings,
 ) -> Report:
     """The report of a job with its test metrics; the models are saved beside."""
     assert outcome.record is not None
-    (models, spread), settings = found, outcome.record.settings
+    models, spread = found
     report = report_run(outcome.record)
     report["models_spread"] = spread
     if job.prepared.test:
