@@ -26,7 +26,7 @@ from asyncdmtl.report.pictures import (
     plain_log_ticks,
     save_figure,
 )
-from asyncdmtl.report.units import counted, decimal, load_text, score_text
+from asyncdmtl.report.units import counted, decimal, load_text, score_text, strength_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +113,7 @@ def _headline(report: dict[str, Any], data: str) -> str:
     words = [
         f"{report['strategy']}, {counted(report['workers'], 'worker')}, "
         f"{counted(decimal(report['copies']), 'copy')}",
-        f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}",
+        f"coupling {settings['coupling']}, {strength_text(settings['strength'])}",
         _rounds(report["training"]["rounds"]),
     ]
     return (f"{data}: " if data else "") + "; ".join(words)

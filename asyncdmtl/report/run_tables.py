@@ -17,7 +17,7 @@ from asyncdmtl.report.link_report import late_words, link_words, speed_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.peers_report import peers_words
 from asyncdmtl.report.run_report import Report
-from asyncdmtl.report.units import counted, decimal, human_bytes, load_text
+from asyncdmtl.report.units import counted, decimal, human_bytes, load_text, strength_text
 
 # Rows of the tables: heading, and key in the report.
 _DIRECTIONS = (
@@ -46,7 +46,7 @@ def show_run(report: Report, console: Console | None = None) -> None:
         + (f" in {vector['subpackets']} packets" if vector["subpackets"] > 1 else "")
     )
     settings = report["settings"]
-    coupling = f"coupling {settings['coupling']}, λ = {settings['strength']:.4g}"
+    coupling = f"coupling {settings['coupling']}, {strength_text(settings['strength'])}"
     console.print(f"Loss {settings['loss']}, {coupling}, intercept {settings['intercept']}.")
     if names := report.get("helpers"):
         helped = (
@@ -189,9 +189,12 @@ def _training_words(report: Report) -> str:
     if not training["converged"]:
         return f"{words}; --tolerance was not reached."
     residual, last = training["residual"], training["objective"]
+    if residual is None:
+        # The server was blind.
+        return f"{words}; converged, as the workers found."
     if _separated(report):
         return f"{words}; ended: the classes are separated."
-    if training.get("update") == "statistics" and residual is not None and last:
+    if training.get("update") == "statistics" and last:
         if residual > settings["tolerance"] * abs(last):
             return (
                 f"{words}; solved as far as float64 allows: only within {residual / abs(last):.1g} of itself "

@@ -1,4 +1,4 @@
-"""Numbers as text for people: bytes with units, fractions as decimals, scores with few digits."""
+"""Numbers as text for people: bytes with units, fractions as decimals, λ, scores with few digits."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def decimal(fraction: str) -> str:
 def load_text(load: str) -> str:
     """A load as a fraction, or with four digits if the fraction is long, as a mean over several plans is."""
     return load if len(load) <= LONGEST_FRACTION else f"{float(Fraction(load)):.4g}"
+
+
+def strength_text(strength: float | None) -> str:
+    """λ with four digits; where the workers of a blind run chose it, the server does not know it."""
+    return "λ chosen by the workers" if strength is None else f"λ = {strength:.4g}"
 
 
 def score_text(value: float | None) -> str:

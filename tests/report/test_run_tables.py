@@ -38,6 +38,16 @@ async def test_a_report_of_a_run_that_converged() -> None:
     assert "ended: the models no longer change in float64." in " ".join(shown(show_run, made).split())
 
 
+async def test_a_report_of_a_blind_server_tells_what_it_does_not_know() -> None:
+    made, models = await make_report(make_settings(rounds=5000, tolerance=1e-2))
+    made["metrics"] = evaluate(PARTITIONS, TEST, models, make_settings(rounds=5000), "RMSE")
+    made["settings"]["strength"] = None
+    made["training"] |= {"objective": None, "residual": None}
+    text = " ".join(shown(show_run, made).split())
+    assert "λ chosen by the workers" in text
+    assert "converged, as the workers found." in text
+
+
 async def test_a_report_of_a_run_that_should_have_converged() -> None:
     made, _ = await make_report(make_settings(rounds=2, tolerance=1e-9))
     assert "--tolerance was not reached" in " ".join(shown(show_run, made).split())

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from asyncdmtl.report.units import decimal, gain_text, human_bytes, load_text, score_text
+from asyncdmtl.report.units import decimal, gain_text, human_bytes, load_text, score_text, strength_text
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,10 @@ def test_fractions_become_decimals() -> None:
 def test_loads_are_fractions_unless_they_are_long() -> None:
     assert (load_text("15/2"), load_text("1045/2"), load_text("-")) == ("15/2", "1045/2", "-")
     assert load_text("101573/13000") == "7.813"
+
+
+def test_a_strength_may_be_unknown_to_the_server() -> None:
+    assert (strength_text(0.012345), strength_text(None)) == ("λ = 0.01235", "λ chosen by the workers")
 
 
 def test_scores_and_gains_keep_enough_digits() -> None:
