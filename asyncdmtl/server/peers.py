@@ -30,7 +30,6 @@ OPTION = "--round-timeout"
 # corrupted on the way do not count, because they are not the worker's fault.
 MOST_OFFENCES = 3
 
-
 # The number of times that a worker's rows or state may differ from their digest. A bad cable corrupts bytes
 # now and then; a worker that sends such bytes more often is excluded.
 MOST_CORRUPTIONS = 3
@@ -79,28 +78,31 @@ class Peers:
         self._corruptions: Counter[str] = Counter()
 
     async def receive(self, member: Member, wanted: type[Wanted]) -> Wanted:
-        """The next message of a member; LackingError if it reports that it cannot get its rows."""
-        kinds = wanted, RowsLacking
-        message: Wanted | RowsLacking = await member.connection.receive(kinds, self.seconds, OPTION)
-        if isinstance(message, RowsLacking):
-            raise LackingError(message)
-        return message
+        """The next message of a member; raises as `receive_any`."""
+        return await self.receive_any(member, (wanted,))
 
     async def receive_past_rows(self, member: Member, wanted: type[Wanted]) -> Wanted:
         """The same, behind uploads and rows that came too late for their rounds, which are dropped."""
         while True:
-            kinds = wanted, Uplink, MoreRows, RowsLacking
-            message: Wanted | Uplink | MoreRows | RowsLacking = await member.connection.receive(
-                kinds, self.seconds, OPTION
-            )
+            message: Wanted | Uplink | MoreRows = await self.receive_any(member, (wanted, Uplink, MoreRows))
             if isinstance(message, wanted):
                 return message
-            if isinstance(message, RowsLacking):
-                raise LackingError(message)
 
     async def receive_any(self, member: Member, wanted: tuple[type[Wanted], ...]) -> Wanted:
-        """The next message of a member, which may be of several kinds."""
-        return await member.connection.receive(wanted, self.seconds, OPTION)
+        """The next message of a member, which may be of several kinds.
+
+        Raises
+        ------
+        LackingError
+            The member takes rows from others, and reports that it cannot get them.
+        AsyncDMTLError
+            As `Connection.receive`.
+        """
+        kinds = (*wanted, RowsLacking) if member.exchanges else wanted
+        message: Wanted | RowsLacking = await member.connection.receive(kinds, self.seconds, OPTION)
+        if isinstance(message, RowsLacking):
+            raise LackingError(message)
+        return message
 
     async def send(self, member: Member, message: Message) -> None:
         """Send one member a message. If it is a plan, unread messages for the plan before are dropped."""

@@ -66,6 +66,7 @@ def member(name: str = "w0", **connection: Any) -> Any:
     # Members are keys of mappings, as those of the server are.
     class Double:
         current = True
+        exchanges = False
         missed_since = 0.0
 
     made: Any = Double()
@@ -99,6 +100,12 @@ async def answer(value: int | BaseException) -> int:
 async def test_all_answers_come_in_the_order_of_the_members(peers: Peers) -> None:
     one, other = member("w1"), member("w0")
     assert await peers.ask_all({one: answer(1), other: answer(2)}) == [1, 2]
+
+
+async def test_rows_can_be_lacking_only_where_they_travel_between_workers(peers: Peers) -> None:
+    one = member()
+    assert await peers.receive(one, Uplink) == (Uplink,)  # type: ignore[comparison-overlap]
+    one.exchanges = True
     assert await peers.receive(one, Uplink) == (Uplink, RowsLacking)  # type: ignore[comparison-overlap]
 
 
@@ -107,6 +114,7 @@ async def test_a_member_that_lacks_rows_is_not_lost(peers: Peers) -> None:
     told = RowsLacking(0, 1, "cannot reach worker 'w2'")
     assert await peers.hear({lacking: answer(LackingError(told)), other: answer(2)}) == {other: 2}
     assert (peers.lacking, lost(peers), lacking.current) == ({lacking: told}, [], False)
+    lacking.exchanges = True
     lacking.connection.receive = lambda *_: asyncio.sleep(0, told)
     with pytest.raises(LackingError, match="cannot reach worker 'w2'"):
         await peers.receive(lacking, Uplink)
