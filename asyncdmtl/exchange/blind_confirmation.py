@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError, Upload
+from asyncdmtl.exchange.sides import PENALTY_WORKERS, Upload
 
 
 class BlindGroups(DigestGroups):
@@ -63,13 +63,7 @@ class BlindGroups(DigestGroups):
             )
             for k, upload in enumerate(uploads)
         )
-        odd = [
-            name for name, upload in zip(workers, whole, strict=True)
-            if self._confirmation(upload) != upload.confirmation
-        ]  # fmt: skip
-        if odd:
-            names = ", ".join(map(repr, odd))
-            raise UnconfirmedError(f"{names} did not compute the values that were told for all workers")
+        self._check_confirmations(workers, whole)
         return whole
 
     def _confirmation(self, upload: Upload) -> bytes:

@@ -34,15 +34,15 @@ class BlindWorkerSide(RelayWorkerSide):
 
     _groups_class = BlindGroups
     _groups: BlindGroups
-    _reached = False
-    # The digests of the groups that this worker decodes in this round.
-    _received: dict[int, bytes] = {}  # noqa: RUF012 - replaced, never changed
 
     def __init__(
         self, plan: Plan, worker: int, trainer: Trainer, options: SideOptions = DEFAULT_OPTIONS
     ) -> None:
         assert options.group is not None
         self._group: GroupKey = options.group
+        self._reached = False
+        # The digests of the groups that this worker decodes in this round.
+        self._received: dict[int, bytes] = {}
         super().__init__(plan, worker, trainer, options)
 
     def begin(self, plan: int, round_: int) -> None:

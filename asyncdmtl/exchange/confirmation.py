@@ -156,6 +156,11 @@ class DigestGroups:
             )
             for k, upload in enumerate(uploads)
         )
+        self._check_confirmations(workers, whole)
+        return whole
+
+    def _check_confirmations(self, workers: Sequence[str], whole: Sequence[Upload]) -> None:
+        """Raise UnconfirmedError if a worker confirmed other values than its completed upload has."""
         odd = [
             name for name, upload in zip(workers, whole, strict=True)
             if self._confirmation(upload) != upload.confirmation
@@ -163,7 +168,6 @@ class DigestGroups:
         if odd:
             names = ", ".join(map(repr, odd))
             raise UnconfirmedError(f"{names} did not compute the values that were told for all workers")
-        return whole
 
     def _confirmation(self, upload: Upload) -> bytes:
         """The confirmation of an upload with the digests of all groups that its worker holds."""
