@@ -16,7 +16,7 @@ from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.serialization import rebuild
+from asyncdmtl.plan.serialization import AnyPlan, rebuild
 from asyncdmtl.protocol.messages.registry import Assign
 
 
@@ -60,17 +60,24 @@ def make_worker_side(
     own = {n: placement.partitions[n] for n in placement.stored[worker]}
     if unknown := [partition for partition in own.values() if partition not in partitions]:
         raise PlanError(f"the plan has partitions at {name!r} that are not here: {unknown}")
-    if group is not None and (not isinstance(plan, Plan) or plan.strategy not in BLIND_SIDES):
-        raise RemoteProtocolError("the plan is of a strategy whose server is not blind")
+    if group is not None:
+        _check_blind(assign, plan)
     infos = assign.partitions if group is None else [opened_info(group, info) for info in assign.partitions]
     problem = Problem(settings, infos)
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
-    if group is not None and not assign.carried:
-        raise RemoteProtocolError("the rows of a blind run go through the server, and this plan's do not")
     options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried, group is not None, group)
     return strategy_of(plan).worker_side(plan, worker, trainer, options)
+
+
+def _check_blind(assign: Assign, plan: AnyPlan) -> None:
+    """Raise RemoteProtocolError if somebody without the key of the workers could read what this one gives."""
+    if not isinstance(plan, Plan) or plan.strategy not in BLIND_SIDES:
+        raise RemoteProtocolError("the plan is of a strategy whose server is not blind")
+    # Rows between workers are not masked, and the server has the keys by which workers take them.
+    if assign.shared or not assign.carried:
+        raise RemoteProtocolError("the rows of a blind run go through the server, and this plan's do not")
 
 
 def check_recipe(assign: Assign, name: str) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.blinding.sealed import sealed_info
 from asyncdmtl.errors import PlanError, RemoteProtocolError
+from asyncdmtl.exchange.blind_worker import BlindWorkerSide
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest
@@ -71,3 +74,31 @@ def test_a_plan_that_does_not_fit_is_refused_before_it_costs_anything(
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "change", "complaint"),
+    [
+        ("central", {}, "of a strategy whose server is not blind"),
+        ("relay", {"carried": False}, "go through the server, and this plan's do not"),
+        # Others would be given rows without masks, and the server can pass for another.
+        ("relay", {"shared": True}, "go through the server, and this plan's do not"),
+        ("relay", {}, ""),
+    ],
+)
+def test_a_blind_run_has_no_plan_by_which_others_read_rows(
+    strategy: Any, change: dict[str, Any], complaint: str
+) -> None:
+    group = GroupKey(b"a secret of sixteen bytes", "run")
+    plan = make_plan(Placement.cyclic(3, 6, 2), tasks=(0, 0, 1, 1, 2, 2), strategy=strategy)
+    recipe, digest = recipe_and_digest(plan)
+    infos = tuple(sealed_info(group, info) for info in INFOS)
+    assign = Assign(0, 0, False, StateTransfer.KEEP, recipe, digest, infos, **change)
+    stored = {PARTITIONS[n].id: PARTITIONS[n] for n in recipe["stored"][0]}
+    if not complaint:
+        assert isinstance(
+            make_worker_side(assign, "w0", SETTINGS, stored, group.digest, group), BlindWorkerSide
+        )
+        return
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        make_worker_side(assign, "w0", SETTINGS, stored, group.digest, group)
