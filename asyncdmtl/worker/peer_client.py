@@ -247,7 +247,10 @@ class PeerClient:
         """Take in a block. One that another peer was quicker to give is counted, too."""
         if not isinstance(message, GiveRows):
             raise RemoteProtocolError(f"a worker does not send {message.kind} to another one")
-        self._links[name].asked -= 1
+        link = self._links[name]
+        if not link.asked:
+            raise RemoteProtocolError("rows came that were not asked for")
+        link.asked -= 1
         self._received[name] += message.body.nbytes
         block = Block(*message.place)
         current = (message.plan, message.round) == self._place

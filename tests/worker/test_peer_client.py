@@ -10,7 +10,7 @@ import pytest
 from asyncdmtl.net.peer_keys import peer_key
 from asyncdmtl.net.run_certificate import RunCertificate
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import Peer
+from asyncdmtl.protocol.messages.registry import GiveRows, Peer
 from asyncdmtl.worker.peer_client import PeerClient
 from asyncdmtl.worker.peer_server import PeerServer
 
@@ -99,6 +99,19 @@ async def test_a_link_that_is_lost_is_opened_again_in_the_next_round() -> None:
         servers["w1"].give(0, 2, {0: VECTORS[0]})
         client.begin(0, 2, targets(0))
         await until(client)
+
+
+async def test_a_peer_that_gives_rows_unasked_is_lost() -> None:
+    async with peers({"w1": "0"}) as (client, servers, _):
+        servers["w1"].give(0, 0, {0: VECTORS[0]})
+        client.begin(0, 0, targets(0))
+        await until(client)
+        (connection,), lost = servers["w1"]._peers, asyncio.Event()
+        connection.on_lost = lost.set
+        connection.write(GiveRows(0, 0, 0, 0, SIZE, (VECTORS[0],)))
+        await lost.wait()
+        assert client.received["w1"][0] == SIZE
+        assert "rows came that were not asked for" in str(connection.failure)
 
 
 async def test_peers_of_a_new_plan_replace_those_before() -> None:
