@@ -6,8 +6,8 @@
 Server, workers and the attacker are processes over TCP on the loopback, as `python -m asyncdmtl.server` and
 `python -m asyncdmtl.worker` make them; each worker has a secret of its own. All honest workers must end with
 the models of the one-process twin; or the run must end with an error that names the attacker. No honest
-worker may be excluded or blamed. The threat model of the docs says where an attack can change models. Prints
-the outcome of each run; the exit code is not 0 if one is not permitted.
+worker may be excluded; incidents that name one are shown. The threat model of the docs says where an attack
+can change models. Prints the outcome of each run; the exit code is not 0 if one is not permitted.
 """
 
 from __future__ import annotations

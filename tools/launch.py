@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from namespaces import Host
+import numpy as np
+from namespaces import Host, network
 
 from asyncdmtl.plan.placement import Placement
 
@@ -25,6 +26,10 @@ SERVER = "server"
 PORT = 7700
 
 WORKER = ("-m", "asyncdmtl.worker")
+
+
+# Called at the end of each round with its number and the processes of the workers by name.
+OnRound = Callable[[int, Mapping[str, "subprocess.Popen[str]"]], None]
 
 
 class Processes:
@@ -128,7 +133,7 @@ def train(
     options: Sequence[str],
     save: Path | None = None,
     worker: Sequence[str] = WORKER,
-    on_round: Callable[[int, Mapping[str, subprocess.Popen[str]]], None] | None = None,
+    on_round: OnRound | None = None,
 ) -> Trained:
     """Run a server on the host "server", and each worker of the placement on the host of its name.
 
@@ -145,8 +150,7 @@ def train(
         The file to which the first worker writes the models.
     worker : sequence of str
         The program of the workers, as arguments of Python.
-    on_round : callable, optional
-        Called at the end of each round with its number and the processes of the workers by name.
+    on_round : OnRound, optional
 
     Raises
     ------
@@ -190,3 +194,38 @@ def follow(
         on_event(event)
     report: dict[str, Any] = event["report"]
     return report
+
+
+def saved_models(file: Path) -> dict[str, bytes]:
+    """The numbers of the models in a file, as bytes, so that runs can be compared bit for bit."""
+    with np.load(file) as arrays:
+        return {name: arrays[name].tobytes() for name in arrays.files if name in ("coef", "intercept")}
+
+
+def train_on_links(
+    placement: Placement,
+    spec: str,
+    options: Sequence[str],
+    rates: Mapping[str, str],
+    limit: float,
+    on_round: OnRound | None = None,
+) -> tuple[Trained, dict[str, bytes]]:
+    """Make one run in network namespaces; the models are those of the first worker.
+
+    Parameters
+    ----------
+    placement, spec, options, on_round
+        As for `train`.
+    rates : mapping of worker to str
+        The limit of each worker's link, as for `network`.
+    limit : float
+        Seconds after which the run has failed.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        network([SERVER, *placement.workers], rates) as hosts,
+        processes({}, limit) as started,
+    ):
+        saved = Path(folder) / "models.npz"
+        trained = train(started, hosts, placement, spec, options, saved, on_round=on_round)
+        return trained, saved_models(saved)

@@ -13,20 +13,18 @@ from __future__ import annotations
 import signal
 import statistics
 import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import click
-import numpy as np
-from launch import SERVER, Trained, processes, train, with_group
-from namespaces import network
+from launch import OnRound, train_on_links, with_group
 from results import Table, results_option, write_results
 
 from asyncdmtl.plan.placement import Placement
 
+# Seconds after which a run has failed.
 LIMIT = 600.0
 
 # The worker that is slow.
@@ -37,8 +35,6 @@ STOPPED, EVERY = 2.0, 5
 
 # Seconds in which the worker that runs a third of the time runs, and stands still.
 RUNS, STANDS = 0.02, 0.04
-
-OnRound = Callable[[int, Mapping[str, "subprocess.Popen[str]"]], None]
 
 
 class Stops:
@@ -72,23 +68,6 @@ class Thirds:
             pause.wait(RUNS)
 
 
-def measure(
-    placement: Placement, spec: str, options: Sequence[str], rate: str, on_round: OnRound | None
-) -> tuple[Trained, dict[str, bytes]]:
-    """Make one run; the seconds of its rounds, and the models of the first worker."""
-    names = [SERVER, *placement.workers]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        network(names, dict.fromkeys(placement.workers, rate)) as hosts,
-        processes({}, LIMIT) as started,
-    ):
-        saved = Path(folder) / "models.npz"
-        trained = train(started, hosts, placement, spec, options, saved, on_round=on_round)
-        with np.load(saved) as arrays:
-            models = {name: arrays[name].tobytes() for name in arrays.files if name in ("coef", "intercept")}
-    return trained, models
-
-
 @click.command(context_settings={"show_default": True})
 @click.option("--features", default=200_000, help="Numbers in a vector, float64.")
 @click.option("--copies", default=3)
@@ -110,10 +89,13 @@ def main(
         f"{SLOW} stops 2 s every 5 rounds": Stops,
         f"{SLOW} runs a third of the time": Thirds,
     }
+    rates = dict.fromkeys(placement.workers, rate)
     rows, expected = [], None
     for silent in (0, 1):
         for name, make in slow.items():
-            trained, models = measure(placement, spec, [*common, "--silent", str(silent)], rate, make())
+            trained, models = train_on_links(
+                placement, spec, [*common, "--silent", str(silent)], rates, LIMIT, make()
+            )
             expected = expected or models
             if models != expected:
                 raise click.ClickException(

@@ -14,35 +14,16 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
-import numpy as np
-from launch import SERVER, Trained, processes, train
-from namespaces import network
+from launch import train_on_links
 from results import Table, results_option, write_results
 
 from asyncdmtl.plan.placement import Placement
 
+# Seconds after which a run has failed.
 LIMIT = 900.0
-
-
-def measure(
-    placement: Placement, spec: str, options: Sequence[str], rates: Mapping[str, str]
-) -> tuple[Trained, dict[str, bytes]]:
-    """Make one run; its report, and the models of the first worker."""
-    names = [SERVER, *placement.workers]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        network(names, rates) as hosts,
-        processes({}, LIMIT) as started,
-    ):
-        saved = Path(folder) / "models.npz"
-        trained = train(started, hosts, placement, spec, options, saved)
-        with np.load(saved) as arrays:
-            models = {name: arrays[name].tobytes() for name in arrays.files if name in ("coef", "intercept")}
-    return trained, models
 
 
 @click.command(context_settings={"show_default": True})
@@ -72,7 +53,7 @@ def main(
         if auto:
             ways["--speeds auto"] = ["--speeds", "auto"]
         for name, options in ways.items():
-            trained, models = measure(placement, spec, [*common, *options], rates)
+            trained, models = train_on_links(placement, spec, [*common, *options], rates, LIMIT)
             expected = expected or models
             if models != expected:
                 raise click.ClickException(f"{name}: the models are not those of equal rates")

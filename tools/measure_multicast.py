@@ -22,8 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
-import numpy as np
-from launch import SERVER, Trained, processes, train
+from launch import SERVER, Trained, processes, saved_models, train
 from namespaces import Host, network
 from results import Table, results_option, write_results
 
@@ -78,9 +77,7 @@ def measure(
         saved = Path(folder) / "models.npz"
         trained = train(started, hosts, placement, spec, options, saved)
         sent = hosts[SERVER].counters().sent_bytes / len(trained.report["rounds"])
-        with np.load(saved) as arrays:
-            models = {name: arrays[name].tobytes() for name in arrays.files if name in ("coef", "intercept")}
-    return trained, sent, models
+        return trained, sent, saved_models(saved)
 
 
 def show(name: str, trained: Trained, sent: float, bound: float) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Measure what a server keeps of a long run: `tools/measure_records.py --workers 200 --rounds 50000`.
 
 Makes the records of rounds as a server does (bytes of each worker's messages, a record of each round, a
-checkpoint now and then), without workers and vectors, over an event loop. It prints how much memory has
+checkpoint now and then), without workers and vectors, over an event loop. The last checkpoint must have all
+rounds, bytes and the state before a line is printed. It prints how much memory has
 grown, how much larger a checkpoint is than the state of the training, and by how much the event loop was
 late: in all, and in processor time, which leaves out other processes. It runs on Linux only.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asyncdmtl.arrays import Bytes
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
@@ -61,6 +63,19 @@ class Loop:
             self.used = max(self.used, time.thread_time() - used)
 
 
+def check(store: CheckpointStore, workers: int, rounds: int, state: Bytes) -> None:
+    """Stop unless the last checkpoint has the records of all rounds, and the state."""
+    saved = store.load()
+    payload, framing = workers * 3000 + workers * (workers - 1), workers * (100 + 80)
+    if (
+        saved is None
+        or [record.round for record in saved.rounds] != list(range(rounds))
+        or saved.ledger.total() != (rounds * payload, rounds * framing)
+        or not np.array_equal(saved.state, state)
+    ):
+        raise SystemExit("WRONG RESULT: the last checkpoint lacks rounds, bytes or the state")
+
+
 async def measure(workers: int, rounds: int, every: int, tell: Callable[[str], None] = print) -> None:
     """Make the records of a run, and print what they cost."""
     rows = Partition("p0", "task", np.ones((2, 2)), np.zeros(2))
@@ -77,9 +92,8 @@ async def measure(workers: int, rounds: int, every: int, tell: Callable[[str], N
     state = np.zeros(STATE_BYTES, np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         declared = [rows.declaration()]
-        writer = CheckpointWriter(
-            CheckpointStore(Path(folder)), progress, Membership(), ledger, Encoding.empty(), declared
-        )
+        store = CheckpointStore(Path(folder))
+        writer = CheckpointWriter(store, progress, Membership(), ledger, Encoding.empty(), declared)
         await writer.save(state)
         gc.collect()
         before, began = memory()[0], time.process_time()
@@ -95,13 +109,15 @@ async def measure(workers: int, rounds: int, every: int, tell: Callable[[str], N
             if (number + 1) % every == 0 or number + 1 == rounds:
                 await writer.save(state)
         watching.cancel()
-    now, peak = memory()
+        now, peak = memory()
+        used = time.process_time() - began
+        check(store, workers, rounds, state)
     larger = (max(sizes) - STATE_BYTES) / 1e6
     tell(
         f"{workers} workers, {rounds} rounds, {len(sizes) - 1} checkpoints: memory +{now - before:.1f} MB"
         f" (peak +{peak - before:.1f} MB), checkpoint at most state + {larger:.2f} MB,"
         f" loop late by at most {loop.late:.3f} s ({loop.used:.3f} s of the processor),"
-        f" {time.process_time() - began:.0f} s of the processor"
+        f" {used:.0f} s of the processor"
     )
 
 
