@@ -55,12 +55,12 @@ LOAD_OVERHEAD = Fraction(1, 100)
 # suffice. Prices and speeds may have any ratio, so that the last one permits what a single packet reaches.
 LINK_OVERHEADS = (LOAD_OVERHEAD, Fraction(1, 10), Fraction(1), Fraction(1000))
 
-
 # The shares by which the uplink load may exceed the smallest one if workers may stay silent, tried in this
-# order until a plan has at most `MOST_SILENT_PACKETS` packets for a vector, or as many as workers: rates of
-# the least load take many, and matrices are made for each set of workers that respond. The last one permits
-# what a single packet reaches.
+# order until few packets suffice. The last one permits what a single packet reaches.
 SILENT_OVERHEADS = (Fraction(1, 20), Fraction(1, 4), Fraction(1000))
+
+# The most packets of a vector if workers may stay silent, unless there are more workers: rates of the least
+# load take many, and matrices are made for each set of workers that respond.
 MOST_SILENT_PACKETS = 8
 
 
@@ -119,11 +119,16 @@ BLIND_SIDES: Mapping[str, type[BlindWorkerSide]] = MappingProxyType(
 )
 """The strategies whose server may be blind, since it aggregates nothing, with the workers' side of each."""
 
-# The seeds of linear plans that are tried until differences between workers' models grow by little in a
-# round, even in the worst of the problems of `rounding_growth`: a run whose plan doubles them ended at round
-# 45. With more than `MANY_COPIES` copies of partitions a plan takes seconds, and a few seeds must do.
-LINEAR_SEEDS, FEW_SEEDS, MANY_COPIES = 8, 2, 100
+# The factor of `rounding_growth` up to which a linear plan is taken: a run whose plan doubled the differences
+# between workers' models in a round ended at round 45.
 LITTLE_GROWTH = 1.05
+
+# The most linear plans that are made until one has little growth.
+LINEAR_SEEDS = 8
+
+# The same with more than `MANY_COPIES` copies of partitions, all workers together: a plan then takes seconds.
+FEW_SEEDS = 2
+MANY_COPIES = 100
 
 
 class ExchangeStrategy(ABC):

@@ -15,6 +15,9 @@ from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement, read_tables
 from asyncdmtl.plan.validation import rational
 
+# Bits in a megabit: speeds of links are in Mbit/s.
+MEGABIT = 1_000_000
+
 
 @dataclass(frozen=True)
 class Links:

@@ -1,4 +1,4 @@
-"""What a run's plan minimised beside the load: the cost or the time of its uplink, planned and measured."""
+"""The part of a report on links and workers: the cost or the time of the uplink, speeds, and late workers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from fractions import Fraction
 from statistics import median
 from typing import Any
 
+from asyncdmtl.plan.links import MEGABIT
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.report.units import decimal
 from asyncdmtl.server.records import RunRecord
-
-# Bits in a megabit: speeds of links are in Mbit/s.
-MEGABIT = 1_000_000
 
 
 def report_links(record: RunRecord) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ class FirstRows(RowCollection):
         self._chosen = False
         self._changed = asyncio.Event()
         self._readers = {
-            member: asyncio.create_task(self._read(k, member))
+            k: asyncio.create_task(self._read(k, member))
             for k, member in enumerate(assignment.members)
             if not member.gone
         }
@@ -97,19 +97,15 @@ class FirstRows(RowCollection):
             await self._lose_failed()
             if len(self._ranges[i]) >= needed:
                 return
-            there = sum(not task.done() or k in self._ranges[i] for k, task in self._tasks())
+            there = sum(not task.done() or k in self._ranges[i] for k, task in self._readers.items())
             if there < needed:
                 raise ReplanError
             await self._changed.wait()
 
-    def _tasks(self) -> list[tuple[int, asyncio.Task[None]]]:
-        """The reading tasks with the places of their members in the plan."""
-        position = self.assignment.position
-        return [(position(member), task) for member, task in self._readers.items()]
-
     async def _lose_failed(self) -> None:
         """Lose the members whose connections failed, or that sent something unusable."""
-        for member, task in self._readers.items():
+        for k, task in self._readers.items():
+            member = self.assignment.members[k]
             if member.lost is None and task.done() and (error := task.exception()) is not None:
                 if not isinstance(error, AsyncDMTLError):
                     raise error

@@ -8,6 +8,7 @@ from dataclasses import astuple
 from fractions import Fraction
 from statistics import median
 
+from asyncdmtl.plan.links import MEGABIT
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.rounding import longest
@@ -22,9 +23,6 @@ ROUNDS_MEASURED = 5
 # for such a difference would be followed by another one.
 LEAST_SAVED = Fraction(1, 6)
 
-# Bits in a megabit.
-_MEGABIT = 1_000_000
-
 
 class LinkSpeeds:
     """Speeds of workers and links, by the last `ROUNDS_MEASURED` rounds of each worker."""
@@ -35,7 +33,7 @@ class LinkSpeeds:
     def note(self, worker: str, seconds: float, up: float, down: float) -> None:
         """Note a round of a worker: seconds of computing, and bits per second of its link up and down."""
         rounds = self._rounds.setdefault(worker, deque(maxlen=ROUNDS_MEASURED))
-        rounds.append(MeasuredSpeed(seconds, up / _MEGABIT, down / _MEGABIT))
+        rounds.append(MeasuredSpeed(seconds, up / MEGABIT, down / MEGABIT))
 
     def measured(self) -> dict[str, MeasuredSpeed]:
         """The medians of the last rounds, by worker."""
@@ -72,7 +70,7 @@ class LinkSpeeds:
         speeds = [known[worker] for worker in workers]
         now = longest([rows * plan.packet_load for rows in plan.uplink_rows], speeds)
         least = fastest_rates(plan.units.blocks, speeds).time * plan.merged
-        saved = float((now - least) * Fraction(8 * vector_bytes, _MEGABIT))
+        saved = float((now - least) * Fraction(8 * vector_bytes, MEGABIT))
         if now - least < LEAST_SAVED * now or saved * rounds < plan_seconds:
             return None
         return {worker: known[worker] for worker in workers}

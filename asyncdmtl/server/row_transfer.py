@@ -172,7 +172,7 @@ class RoundTransfer:
         self._side.agree(self.uploads, self._owner.established)
         if self._assignment.plan.silent:
             self._owner.lateness.keep(self._number, self.uploads)
-            await self.compare_late()
+            await self._compare_late()
         exchanging = self._assignment.exchanging
         self._listeners = frozenset(member for member in members if member.name in exchanging)
         if self._multicast is not None:
@@ -197,7 +197,7 @@ class RoundTransfer:
         """The first member that was waited for."""
         return self._assignment.members[arrived(self.uploads)[0][0]]
 
-    async def compare_late(self) -> None:
+    async def _compare_late(self) -> None:
         """Compare the uploads that came late with those that were used.
 
         Raises
@@ -218,7 +218,7 @@ class RoundTransfer:
             await self._refuse_senseless([(late.worker, late.upload)])
             self._owner.states.compare(member.name, late.upload.state, late.round)
             kept[late.worker] = replace(late.upload, rows=())
-            compare_late(self._side, kept, late, member.name, self._owner.established)
+            _compare_with_used(self._side, kept, late, member.name, self._owner.established)
 
     async def end(self) -> None:
         """End the round."""
@@ -261,7 +261,7 @@ class RoundTransfer:
         for i in range(len(side.ranges)):
             if i:
                 rows = await self._collection.range(i)
-                await self.compare_late()
+                await self._compare_late()
             self._absent = absentees(rows) if side.streams else ()
             if i + 1 == len(side.ranges):
                 self.arrived = time.perf_counter()
@@ -308,7 +308,7 @@ class RoundTransfer:
             self._multicast.ready(i + 1)
 
 
-def compare_late(
+def _compare_with_used(
     side: ServerSide,
     uploads: Sequence[Upload | None],
     late: LateUpload,

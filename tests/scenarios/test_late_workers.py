@@ -51,6 +51,14 @@ async def late_cluster(
             workers[-1].cancel()
 
 
+async def hold_back(cluster: Cluster, proxy: Proxy, first: int, last: int) -> None:
+    """Let nothing pass to or from the late worker from the end of one round to that of another."""
+    await cluster.event(RoundRecord, round=first)
+    proxy.passing.clear()
+    await cluster.event(RoundRecord, round=last)
+    proxy.passing.set()
+
+
 async def models_of(workers: Sequence[asyncio.Task[TaskModels]]) -> list[bytes]:
     return [models.coef_.tobytes() for models in await asyncio.gather(*workers)]
 
@@ -60,10 +68,7 @@ async def test_a_late_worker_works_off_the_rounds_that_it_missed(strategy: str, 
     partitions = make_partitions(8, "squared", features=features)
     chosen = options(10, strategy)
     async with late_cluster(chosen, partitions) as (cluster, proxy, workers):
-        await cluster.event(RoundRecord, round=1)
-        proxy.passing.clear()
-        await cluster.event(RoundRecord, round=6)
-        proxy.passing.set()
+        await hold_back(cluster, proxy, 1, 6)
         record = await cluster.server
         twin = train(partitions, chosen.settings)
         assert set(await models_of(workers)) == {twin.models.coef_.tobytes()}
@@ -78,10 +83,7 @@ async def test_a_worker_that_misses_many_rounds_is_given_the_state_of_another(
     monkeypatch.setattr(lateness, "MOST_LAG", 2)
     chosen = options(40)
     async with late_cluster(chosen) as (cluster, proxy, workers):
-        await cluster.event(RoundRecord, round=3)
-        proxy.passing.clear()
-        await cluster.event(RoundRecord, round=8)
-        proxy.passing.set()
+        await hold_back(cluster, proxy, 3, 8)
         await cluster.server
         assert cluster.instance.lateness.handed_over["w2"] >= 1
         assert set(await models_of(workers)) == {train(PARTITIONS, chosen.settings).models.coef_.tobytes()}
@@ -94,10 +96,7 @@ async def test_a_worker_that_is_late_at_the_end_is_given_the_final_models(
     monkeypatch.setattr(lateness, "MOST_LAG", 2)
     chosen = options(8)
     async with late_cluster(chosen) as (cluster, proxy, workers):
-        await cluster.event(RoundRecord, round=1)
-        proxy.passing.clear()
-        await cluster.event(RoundRecord, round=7)
-        proxy.passing.set()
+        await hold_back(cluster, proxy, 1, 7)
         await cluster.server
         assert set(await models_of(workers)) == {train(PARTITIONS, chosen.settings).models.coef_.tobytes()}
 
@@ -105,10 +104,7 @@ async def test_a_worker_that_is_late_at_the_end_is_given_the_final_models(
 async def test_models_under_linear_are_those_of_the_twin_up_to_rounding() -> None:
     chosen = options(8, "linear")
     async with late_cluster(chosen) as (cluster, proxy, workers):
-        await cluster.event(RoundRecord, round=1)
-        proxy.passing.clear()
-        await cluster.event(RoundRecord, round=5)
-        proxy.passing.set()
+        await hold_back(cluster, proxy, 1, 5)
         await cluster.server
         twin = train(PARTITIONS, chosen.settings).models.coef_
         for models in await asyncio.gather(*workers):

@@ -52,9 +52,6 @@ class Assignment:
     def __init__(self, *members: Any) -> None:
         self.members = members
 
-    def position(self, member: Any) -> int:
-        return self.members.index(member)
-
 
 class Round:
     """Round 7 of three members, of which the server waits for two."""
