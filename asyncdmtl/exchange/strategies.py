@@ -29,7 +29,8 @@ from asyncdmtl.exchange.coded_worker import (
     RelayWorkerSide,
     UncodedWorkerSide,
 )
-from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide, rounding_growth
+from asyncdmtl.exchange.linear import LinearServerSide, LinearWorkerSide
+from asyncdmtl.exchange.rounding_growth import rounding_growth
 from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, ServerSide, SideOptions, WorkerSide
 from asyncdmtl.exchange.states import ExactStates, RoundedStates, States
 from asyncdmtl.learning.problem import Problem
