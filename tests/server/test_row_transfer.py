@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,12 @@ from support.members import Script
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
-from asyncdmtl.errors import CodingError, DisagreementError, LinkError, RemoteProtocolError
+from asyncdmtl.errors import CodingError, DisagreementError, LinkError, RemoteProtocolError, StateError
 from asyncdmtl.exchange.sides import SideOptions, UnconfirmedError
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes import codec
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
@@ -63,11 +64,16 @@ class Run:
         hearing: Sequence[str] = (),
         *,
         detailed: bool = False,
+        copies: int = 3,
+        silent: int = 0,
     ) -> None:
+        stored = stored_at(Placement.cyclic(6, 6, copies), PARTITIONS)
         problem = Problem(SETTINGS, [part.info(SETTINGS) for part in PARTITIONS])
-        progress = TrainingProgress("run", problem, strategy, lambda event: None, detailed=detailed)
+        progress = TrainingProgress(
+            "run", problem, strategy, lambda event: None, detailed=detailed, silent=silent
+        )
         membership = Membership()
-        self.scripts = [Script(name, own, hears=name in hearing) for name, own in OWN.items()]
+        self.scripts = [Script(name, own, hears=name in hearing) for name, own in stored.items()]
         for script in self.scripts:
             membership.add(script.member)
         self.assignment = made = make_assignment(0, [script.member for script in self.scripts], progress)
@@ -81,7 +87,7 @@ class Run:
                 Trainer(problem, {indices[part.id]: part for part in own}),
                 SideOptions(bool(group), progress.digest, made.detailed),
             )
-            for k, own in enumerate(OWN.values())
+            for k, own in enumerate(stored.values())
         ]
         self.then = {script.member: AfterRound.GO_ON for script in self.scripts}
 
@@ -100,10 +106,10 @@ class Run:
         for k, script in enumerate(self.scripts):
             script.says(*(instead if k == but else self.messages(k)))
 
-    async def make(self, last: bool = False) -> list[int]:
+    async def make(self, last: bool = False, number: int = 0) -> list[int]:
         """A whole round; the ranges in the order in which they went down."""
         order = []
-        async with self.transfer.round(self.assignment, 0) as round_:
+        async with self.transfer.round(self.assignment, number) as round_:
             async for i in round_.ranges(last):
                 round_.send(i, self.then)
                 order.append(i)
@@ -164,6 +170,49 @@ async def test_rows_of_a_range_go_down_before_the_next_ones_came_up() -> None:
         for script, messages in zip(run.scripts, up, strict=True):
             script.says(*messages[1:])
         assert await waiting == 1
+
+
+async def make_with_late_upload(copies: int, change: Callable[[Uplink], Uplink]) -> Run:
+    """Make a round without worker w2, whose upload comes in the next round, which needs its rows."""
+    run = Run(copies=copies, silent=1)
+    late, *_ = run.messages(2)
+    run.say(2)
+    await run.make()
+    run.scripts[2].says(change(late))
+    for k, script in enumerate(run.scripts[:5]):
+        script.says(*run.messages(k, 1))
+    await run.make(number=1)
+    return run
+
+
+def forged(late: Uplink) -> Uplink:
+    return replace(late, digests=bytes([late.digests[0] ^ 1]) + late.digests[1:])
+
+
+async def test_a_late_upload_that_agrees_with_those_that_were_used_is_no_fault() -> None:
+    run = await make_with_late_upload(2, lambda late: late)
+    assert run.transfer.lateness.uploads == []
+    assert run.transfer.lateness.late_rounds == {"w2": 1, "w5": 1}
+    assert run.transfer.lateness.ignored_bytes["w2"] > 0
+
+
+async def test_a_late_upload_that_two_other_holders_outvote_names_its_worker() -> None:
+    with pytest.raises(DisagreementError) as caught:
+        await make_with_late_upload(3, forged)
+    assert set(caught.value.odd) == {"w2"}
+    assert not caught.value.undecided
+
+
+async def test_a_late_upload_against_the_only_one_that_was_used_ends_the_run() -> None:
+    with pytest.raises(DisagreementError, match="round 0 went on before the upload of worker 'w2'") as caught:
+        await make_with_late_upload(2, forged)
+    assert caught.value.undecided
+
+
+async def test_a_late_upload_with_another_state_names_its_worker() -> None:
+    with pytest.raises(StateError) as caught:
+        await make_with_late_upload(2, lambda late: replace(late, state=bytes(len(late.state))))
+    assert caught.value.workers == ("w2",)
 
 
 @pytest.mark.parametrize("last", [False, True])
