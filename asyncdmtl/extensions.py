@@ -96,7 +96,7 @@ def load_plugins() -> None:
     for module in [*(point.value for point in entry_points(group=PLUGINS)), *filter(None, modules)]:
         try:
             import_module(module)
-        except Exception as error:
+        except Exception as error:  # whatever the code of others raises
             # The next look-up tries again, and does not go on without the plug-in.
             _loaded = False
             reason = f"{type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,12 +54,12 @@ class OutcomePrinter:
             self._failed.append(outcome)
             failure = {"job": name, "error": str(outcome.error), "exit_code": outcome.error.exit_code}
             log.warning("job %s failed: %s", name, outcome.error)
-            self._add({"event": "failed", **failure}, failure)
+            self._add("failed", failure)
             if self._format == "text":
                 click.echo(f"job {name}: failed: {outcome.error}")
             return
         report = self._report_of(outcome)
-        self._add({"event": "finished", "job": name, "report": report}, {"job": name, "report": report})
+        self._add("finished", {"job": name, "report": report})
         if self._format == "text":
             # Imported here, because a server that reports in JSON needs no tables.
             from asyncdmtl.report.run_tables import show_run
@@ -81,10 +80,10 @@ class OutcomePrinter:
         failed.exit_code = first.exit_code
         raise failed
 
-    def _add(self, event: dict[str, Any], entry: dict[str, Any]) -> None:
+    def _add(self, event: str, entry: dict[str, Any]) -> None:
         self._made.append(entry)
         if self._format == "json":
-            emit(event)
+            emit({"event": event, **entry})
         if self._file is not None:
             write_report({"jobs": self._made}, self._file)
 
@@ -102,16 +101,7 @@ def serve_jobs(
     """Make all jobs, and print their outcomes; raises the error of the first that failed."""
 
     async def serve() -> None:
-        server = JobServer(options, on_event, printer.note, security)
-
-        async def submit() -> None:
-            for job in jobs:
-                await server.submit(job)
-            await server.end()
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(submit())
-            await server.run(*address)
+        await JobServer(options, on_event, printer.note, security).make_all(jobs, *address)
 
     run(serve(), until_eof=until_eof)
     printer.finish()

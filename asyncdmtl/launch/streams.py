@@ -41,13 +41,7 @@ async def serve_stream(
     # Hexadecimal text, since worker processes get the secret in an environment variable.
     secret = secrets.token_hex(32).encode()
     made = JobServer(options, note, outcomes.append, ServerSecurity(Credentials(secret, {}, "this stream")))
-
-    async def submit() -> None:
-        for job in jobs:
-            await made.submit(job)
-        await made.end()
-
-    server, submitted = asyncio.create_task(made.run(LOOPBACK, 0)), asyncio.create_task(submit())
+    server = asyncio.create_task(made.make_all(jobs, LOOPBACK, 0))
     tasks: list[asyncio.Task[Any]] = []
     try:
         await asyncio.wait([server, address], return_when=asyncio.FIRST_COMPLETED)
@@ -62,9 +56,9 @@ async def serve_stream(
         server.result()
         await asyncio.wait(tasks, timeout=ENDING_SECONDS)
     finally:
-        for task in (server, submitted, *tasks):
+        for task in (server, *tasks):
             task.cancel()
-        await asyncio.gather(server, submitted, *tasks, return_exceptions=True)
+        await asyncio.gather(server, *tasks, return_exceptions=True)
     return outcomes
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from asyncdmtl.errors import AsyncDMTLError, UsageError
@@ -163,6 +164,18 @@ class JobServer:
         """Say that no more jobs will be submitted."""
         await self._waiting.put(None)
 
+    async def make_all(self, jobs: Sequence[Job], host: str, port: int) -> None:
+        """Submit these jobs and no others, and make them; raises as `submit` and `run`."""
+
+        async def submit() -> None:
+            for job in jobs:
+                await self.submit(job)
+            await self.end()
+
+        async with _tasks() as group:
+            group.create_task(submit())
+            await self.run(host, port)
+
     async def run(self, host: str, port: int) -> None:
         """Listen on an address, and make the jobs that are submitted, until `end` is called.
 
@@ -170,25 +183,27 @@ class JobServer:
         ------
         LinkError
             The server cannot listen at the address.
+        Exception
+            What `on_outcome` raised, which ends the stream.
         """
         socket = await listen(host, port, lambda: self._standby.accept(self._admit))
         try:
             address = socket.sockets[0].getsockname()[:2]
             self._emit(Listening(self._stream, *address))
             log.info("stream %s: listening on %s", self._stream, format_address(*address))
-            await self._make_all()
+            await self._make_submitted()
             await self._standby.dismiss()
-        except asyncio.CancelledError:
+        except BaseException:
             await self._standby.fail(AsyncDMTLError("the server was stopped"))
             raise
         finally:
             socket.close()
             await self._standby.close()
 
-    async def _make_all(self) -> None:
-        """Make all jobs, as many at one time as are permitted."""
+    async def _make_submitted(self) -> None:
+        """Make all jobs that are submitted, as many at one time as are permitted."""
         places = asyncio.Semaphore(self._options.in_flight)
-        async with asyncio.TaskGroup() as group:
+        async with _tasks() as group:
             while True:
                 await places.acquire()
                 if (item := await self._waiting.get()) is None:
@@ -202,6 +217,7 @@ class JobServer:
         except AsyncDMTLError as error:
             outcome = JobOutcome(job, None, error)
         except Exception as error:
+            # A bug that one job meets must not end the others.
             log.exception("job %s failed", job.name)
             outcome = JobOutcome(job, None, AsyncDMTLError(f"internal error: {error!r}"))
         finally:
@@ -229,3 +245,14 @@ class JobServer:
         if found is not None:
             found.admit(connection, hello)
         return found is not None
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncIterator[asyncio.TaskGroup]:
+    """A group of tasks. The first error of the block and of all tasks is raised as it is, not in a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first from first.__cause__

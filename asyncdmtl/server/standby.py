@@ -110,6 +110,7 @@ class StandbyList:
             await connection.fail(AsyncDMTLError("the server ended"))
             raise
         except Exception as error:
+            # A bug that one connection meets must not leave its worker waiting, nor go unseen with its task.
             self._log.broken(connection)
             await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
         finally:
@@ -118,15 +119,13 @@ class StandbyList:
     async def _stand_by(self, connection: Connection, hello: Hello) -> None:
         """Verify the worker's name, add it to the list, and call it to the jobs in progress."""
         hello, proof = await self._authenticator.identify(connection, hello)
+        connection.worker_may_return = True
         before = self._workers.get(hello.name)
         if before is not None and not before.lost:
             # That connection may be broken although the server has not noticed it yet.
-            connection.worker_may_return = True
             raise UsageError("--name", "must be unique; already standing by", hello.name)
         if before is None and len(self._workers) >= MAX_MEMBERS:
-            connection.worker_may_return = True
             raise UsageError("workers", f"must be at most {MAX_MEMBERS} at one time", hello.name)
-        connection.worker_may_return = True
         self._workers[hello.name] = connection
         connection.on_lost = lambda: self._on_lost(hello.name, connection)
         self._strangers.leave(connection, joined=True)

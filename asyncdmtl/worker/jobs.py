@@ -92,8 +92,10 @@ class StreamOver(Exception):  # noqa: N818 - no error
 
     Attributes
     ----------
+    made : int
+        The jobs in which the worker took part.
     failed : dict of job to AsyncDMTLError
-        The jobs in which the worker's part failed.
+        Those of them in which its part failed.
     """
 
     def __init__(self, made: int, failed: dict[str, AsyncDMTLError]) -> None:
@@ -159,6 +161,7 @@ class JobStream:
             log.warning("job %s: %s", place.job, error, extra={"run": place.run})
             self._failed[place.job] = error
         except Exception as error:
+            # A bug that one job meets must not end the others.
             log.exception("job %s failed", place.job, extra={"run": place.run})
             self._failed[place.job] = AsyncDMTLError(f"internal error: {error!r}")
         finally:

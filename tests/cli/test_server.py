@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +50,9 @@ class JobsDouble:
 
     def __init__(self, options: Any, on_event: Any, on_outcome: Any, security: Any) -> None:
         self.options, self.on_outcome = options, on_outcome
-        self.jobs: list[Job] = []
-        self.ended = asyncio.Event()
 
-    async def submit(self, job: Job) -> None:
-        self.jobs.append(job)
-
-    async def end(self) -> None:
-        self.ended.set()
-
-    async def run(self, host: str, port: int) -> None:
-        await self.ended.wait()
-        for job in self.jobs:
+    async def make_all(self, jobs: Sequence[Job], host: str, port: int) -> None:
+        for job in jobs:
             self.on_outcome(JobOutcome(job, None, WaitError("late", seconds=1.0, option="--join-timeout")))
 
 

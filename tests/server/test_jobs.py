@@ -12,13 +12,13 @@ from support.clusters import run_cluster
 from support.problems import make_partitions, make_settings, run_options
 from support.streams import LIMIT, JobCluster
 
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import LinkError, UsageError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server import jobs as jobs_module
 from asyncdmtl.server.events import JobEvent, Joined, Listening, Planned
-from asyncdmtl.server.jobs import Job, StreamOptions
+from asyncdmtl.server.jobs import Job, JobOutcome, JobServer, StreamOptions
 from asyncdmtl.server.records import RoundRecord, RunOptions, RunRecord
 from asyncdmtl.worker.jobs import StreamOver
 
@@ -212,6 +212,35 @@ def test_bad_jobs_are_named(tmp_path: Path) -> None:
         Job("a", kept)
     with pytest.raises(UsageError, match="--in-flight must lie between 1 and 64"):
         StreamOptions(in_flight=0)
+
+
+async def test_what_a_stream_cannot_do_is_told_as_it_is() -> None:
+    def told(outcome: JobOutcome) -> None:
+        raise AssertionError(outcome)
+
+    taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    server = JobServer(StreamOptions(), lambda event: None, told)
+    async with asyncio.timeout(LIMIT), taken:
+        with pytest.raises(LinkError, match="cannot listen"):
+            await server.make_all([Job("a", options())], "127.0.0.1", port)
+        twice = JobServer(StreamOptions(), lambda event: None, told)
+        with pytest.raises(UsageError, match="no other job"):
+            await twice.make_all([Job("a", options()), Job("a", options())], "127.0.0.1", 0)
+
+
+async def test_an_outcome_that_cannot_be_told_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(cluster: JobCluster, outcome: JobOutcome) -> None:
+        raise BrokenPipeError(outcome.job.name)
+
+    monkeypatch.setattr(JobCluster, "_tell", told)
+    async with asyncio.timeout(LIMIT), JobCluster() as cluster:
+        workers = [cluster.join(name, held, max_wait=0.1) for name, held in HELD.items()]
+        await cluster.submit(Job("a", options(rounds=1)), end=False)
+        with pytest.raises(BrokenPipeError, match="a"):
+            await cluster.server
+        ends = await asyncio.gather(*workers, return_exceptions=True)
+    assert all("the server was stopped" in str(end) for end in ends)
 
 
 async def test_names_of_jobs_are_their_own() -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from asyncdmtl.worker.jobs import ALONE, StreamOver, Turns
+from asyncdmtl.errors import RemoteProtocolError
+from asyncdmtl.protocol.messages.registry import JobCall
+from asyncdmtl.worker import jobs
+from asyncdmtl.worker.jobs import ALONE, JobPlace, JobStream, StreamOver, Turns
 
 
 async def test_one_job_computes_at_a_time_and_the_first_one_comes_first() -> None:
@@ -47,6 +51,33 @@ async def test_a_run_of_its_own_needs_no_turns() -> None:
     async with ALONE.turn():
         pass
     assert ALONE.__class__() == ALONE
+
+
+async def test_a_server_calls_to_so_many_jobs_at_one_time_at_the_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_JOBS", 2)
+    calls = iter([JobCall("r0", "a"), JobCall("r1", "b"), JobCall("r0", "a"), JobCall("r2", "c")])
+    begun: list[str] = []
+
+    class Calling:
+        peer = "the server"
+
+        async def receive(self, *_: Any) -> JobCall:
+            await asyncio.sleep(0)
+            return next(calls)
+
+    async def take_part(place: JobPlace) -> None:
+        begun.append(place.job)
+        await asyncio.Event().wait()
+
+    stream = JobStream(take_part)
+    connection: Any = Calling()
+    with pytest.raises(RemoteProtocolError, match="the server calls to more than 2 jobs at one time"):
+        await stream.follow(connection)
+    await stream.close()
+    # A call that is repeated, as after a lost connection, begins nothing.
+    assert begun == ["a", "b"]
 
 
 def test_the_end_of_a_stream_tells_what_failed() -> None:
