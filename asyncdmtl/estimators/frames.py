@@ -97,13 +97,13 @@ class TaskFrames:
         if self._free:
             for t in range(T):
                 self._means[t] = np.average(X[self.rows[t]], axis=0, weights=self._weights_of(t))
-        # The task of each target and the shift of its model's intercept by centring, by the target's name.
-        self._targets: dict[str, tuple[int, float]] = {}
+        # The shift of each model's intercept by centring, by the target's name.
+        self._shifts: dict[str, float] = {}
 
     def with_intercept(self, intercept: str) -> TaskFrames:
         """The same rows for another kind of intercept: without centring, unless it is free."""
         made = copy(self)
-        made.intercept, made._targets = intercept, {}
+        made.intercept, made._shifts = intercept, {}
         if intercept != "free":
             made._free, made._means = False, np.zeros_like(self._means)
         return made
@@ -121,9 +121,9 @@ class TaskFrames:
         """The partitions of all targets. Rows are dealt to the parts of a task in turn."""
         made = []
         for target in targets:
-            if target.name in self._targets:
+            if target.name in self._shifts:
                 raise DataError("tasks and classes", "must differ in their text; twice", target.name)
-            self._targets[target.name] = target.t, 0.0
+            self._shifts[target.name] = 0.0
             made += self._cut(target)
         return made
 
@@ -134,8 +134,7 @@ class TaskFrames:
         coef = models.coef_[chosen].astype(np.float64) / self._scale
         intercept = models.intercept_[chosen].astype(np.float64)
         for i, target in enumerate(targets):
-            _, offset = self._targets.get(target.name, (target.t, 0.0))
-            intercept[i] += offset - dot(coef[i], self._means[target.t])
+            intercept[i] += self._shifts.get(target.name, 0.0) - dot(coef[i], self._means[target.t])
         return coef, intercept
 
     def _cut(self, target: Target) -> list[Partition]:
@@ -144,7 +143,7 @@ class TaskFrames:
             # Without features, the best intercept is the mean under squared loss, and close to the median
             # under Huber's.
             mean = float(np.average(y, weights=weights) if self._loss == "squared" else np.median(y))
-            self._targets[target.name] = target.t, mean
+            self._shifts[target.name] = mean
             y = y - mean
         P = min(self._parts, len(rows))
         return [

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_expit, softmax
-from scipy.stats import rankdata
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.metaestimators import available_if
@@ -18,15 +17,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.data.class_weights import BALANCED, balanced_factors
 from asyncdmtl.errors import DataError, UsageError
-from asyncdmtl.estimators.base import CodedMultiTask, plain
+from asyncdmtl.estimators.base import CodedMultiTask
+from asyncdmtl.estimators.cross_validated import CrossValidated
 from asyncdmtl.estimators.frames import Target, TaskFrames
-from asyncdmtl.estimators.running import is_remote
 from asyncdmtl.learning.losses import predictions_of
-from asyncdmtl.learning.selection import select_strength
-from asyncdmtl.learning.settings import AUTO, Settings
-from asyncdmtl.learning.statistics_selection import Selection
-from asyncdmtl.learning.tasks import Partition, TaskModels
-from asyncdmtl.server.records import RunRecord
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -108,76 +102,6 @@ class _Classifier(ClassifierMixin, CodedMultiTask):  # type: ignore[misc]
             scores.argmax(axis=1) if scores.ndim == 2 else (scores > 0.0).astype(int)
         ]
         return found
-
-
-@dataclass(eq=False, repr=False, kw_only=True)
-class _CrossValidated:
-    """Chooses λ from a path of values, by held-out loss."""
-
-    strengths: Sequence[float] | None = None
-    cv: int = 5
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()  # type: ignore[misc]
-        if self._is_away and self.strengths is not None:
-            raise UsageError(
-                "strengths", "must be None with a server elsewhere, which has a path", self.strengths
-            )
-
-    @property
-    def _is_away(self) -> bool:
-        """Whether the run is that of a server elsewhere."""
-        return is_remote(getattr(self, "cluster", ""))
-
-    @property
-    def _strength_is_open(self) -> bool:
-        return self._is_away
-
-    @property
-    def _intercept(self) -> str:
-        if self.fit_intercept != AUTO:  # type: ignore[attr-defined]
-            return str(super()._intercept)  # type: ignore[misc]
-        if self._is_away:
-            rule = "must not be auto with a server elsewhere, which knows the kind of intercept"
-            raise UsageError("fit_intercept", rule, AUTO)
-        return "free"
-
-    def _choose(
-        self, frames: TaskFrames, targets: Sequence[Target]
-    ) -> tuple[TaskFrames, Sequence[Partition], Settings]:
-        counts = [len(rows) for rows in frames.rows]
-        if max(counts) < 2:
-            rule = f"with n_samples = {sum(counts)} must include a task of two rows, to hold one out; rows"
-            raise DataError("tasks", rule, counts)
-        if self._is_away:
-            # The run chooses, from the rows of all sites.
-            partitions, settings = self._prepared(frames, targets)  # type: ignore[attr-defined]
-            self.fit_intercept_ = self.fit_intercept  # type: ignore[attr-defined]
-            return frames, partitions, replace(settings, strength=None, folds=plain(self.cv))
-        auto = self.fit_intercept == AUTO  # type: ignore[attr-defined]
-        tried = [frames, frames.with_intercept("penalised")] if auto else [frames]
-        found = []
-        for own in tried:
-            partitions, settings = self._prepared(own, targets)  # type: ignore[attr-defined]
-            selection = select_strength(partitions, settings, strengths=self.strengths, folds=plain(self.cv))
-            found.append((selection, partitions, settings))
-        at = min(range(len(found)), key=lambda i: found[i][0].loss)
-        selection, partitions, settings = found[at]
-        self.fit_intercept_ = (True, "penalised")[at] if auto else self.fit_intercept  # type: ignore[attr-defined]
-        self.strength_ = selection.strength
-        self.cv_results_ = _results(selection)
-        return tried[at], partitions, replace(settings, strength=selection.strength)
-
-    def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
-        record, models = super()._run(settings, partitions)  # type: ignore[misc]
-        if not self._is_away:
-            return record, models
-        found = record.outcome.selections if record.outcome is not None else {}
-        if not found:
-            rule = "must choose λ, with --strength auto, for estimators that choose it; it has the λ"
-            raise UsageError("server", rule, record.settings.strength)
-        self.cv_results_ = _results(found[record.settings.coupling])
-        return record, models
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -332,7 +256,7 @@ class CodedMultiTaskClassifier(_Classifier):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class CodedMultiTaskRegressorCV(_CrossValidated, _Regressor):
+class CodedMultiTaskRegressorCV(_Regressor, CrossValidated):
     """`CodedMultiTaskRegressor` with λ chosen by cross-validation over a path, with warm starts.
 
     λ is chosen in this process, without traffic; then the models are trained with it on all rows. With a
@@ -364,7 +288,7 @@ class CodedMultiTaskRegressorCV(_CrossValidated, _Regressor):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class CodedMultiTaskClassifierCV(_CrossValidated, _Classifier):
+class CodedMultiTaskClassifierCV(_Classifier, CrossValidated):
     """`CodedMultiTaskClassifier` with λ chosen by cross-validation over a path, with warm starts.
 
     Parameters
@@ -428,16 +352,3 @@ def _labels(codes: NDArray[np.intp], positive: int) -> Floats:
     """1.0 for rows of the class `positive`, 0.0 for all others."""
     labels: Floats = (codes == positive).astype(np.float64)
     return labels
-
-
-def _results(selection: Selection) -> dict[str, NDArray[Any]]:
-    """The held-out losses of all values of λ, in the form of `GridSearchCV.cv_results_`."""
-    mean = selection.means
-    folds = {f"split{i}_test_loss": column for i, column in enumerate(selection.losses.T)}
-    return {
-        "param_strength": selection.strengths,
-        **folds,
-        "mean_test_loss": mean,
-        "std_test_loss": np.nanstd(selection.losses, axis=1),
-        "rank_test_loss": rankdata(mean, method="min").astype(int),
-    }
