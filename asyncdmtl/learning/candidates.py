@@ -155,11 +155,10 @@ def describe_candidates(
     told = np.zeros((len(X), wire.length))
     blocks, d = wire.blocks(told), wire.d
     i, j = np.triu_indices(d)
-    ones = np.ones(batch.y.shape)
     for k in range(wire.folds + 1):
         kept = folds != k - 1
         if k:
-            told[:, k - 1] = total(batch.shares(np.where(kept, 0.0, ones)), 1)
+            told[:, k - 1] = total(batch.shares(np.where(kept, 0.0, 1.0)), 1)
         on = np.flatnonzero(active[:, k])
         if not len(on):
             continue

@@ -97,7 +97,6 @@ class _Interior:
         self._least = 0.5 * c
         self._diagonal = isinstance(coupling, L21Norm)
         self._bounded = isinstance(coupling, TaskCovariance)
-        self._matmul = coupling.arithmetic.matmul
         C = self._b.shape[1]
         sizes = total(np.einsum("tii->ti", self._A)) / len(self._A)
         self._R = np.diag(1.0 / np.sqrt(np.where(sizes > 0.0, sizes, 1.0) * len(self._A)))
@@ -107,7 +106,8 @@ class _Interior:
 
     def minimised(self, accuracy: Accuracy) -> tuple[Floats, float, float]:
         """Models, objective and gap."""
-        W, value, gap = np.zeros(self._b.shape), self._least, self._gap(np.zeros(self._b.shape), self._least)
+        W, value = np.zeros(self._b.shape), self._least
+        gap = self._gap(W, value)
         for _ in range(_STEPS):
             if (
                 accuracy.reached(np.array([[gap]]), np.array([[value]])).all()

@@ -14,6 +14,7 @@ from asyncdmtl.plan.delay.simulation import poisson_arrivals, simulate, varying
 from asyncdmtl.plan.delay.splits import Split, least_time, split_by_speeds, split_for_silent, uniform_split
 from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.report.console import FittedTable
+from asyncdmtl.report.units import counted
 
 # The most pieces of work that a simulation makes: some tenths of a second.
 MOST_PIECES = 50_000
@@ -88,10 +89,8 @@ def _timed(made: Moments, stream: Stream) -> dict[str, Any]:
     return {"round": made.mean, "job": job.mean, "square": job.square, "used": used, "delay": delay}
 
 
-def _simulated(times: Sequence[float], silent: int, stream: Stream) -> float | None:
+def _simulated(times: Sequence[float], silent: int, stream: Stream) -> float:
     """The mean delay of jobs that share the workers, any number of them at one time."""
-    if stream.arrivals * stream.rounds * max(times) >= 1 and not silent:
-        return None
     jobs = min(MOST_JOBS, MOST_PIECES // (stream.rounds * len(times)))
     arrivals = poisson_arrivals(stream.arrivals, max(jobs, 1), SEED)
     draw = varying(times, stream.variation, SEED + 1)
@@ -113,17 +112,16 @@ SPLIT_NAMES: Mapping[str, str] = {
 
 def delay_table(delays: Mapping[str, Any]) -> Table:
     """The delays as a table."""
-    rounds = f"{delays['rounds']} round{'s' if delays['rounds'] > 1 else ''}"
+    rounds = counted(delays["rounds"], "round")
     table = FittedTable(title=f"Jobs of {rounds}, {delays['arrivals']:g} arriving in a unit of time")
     table.add_column("", no_wrap=True)
     for heading in ("round", "job", "used", "one by one", "together, at least", "simulated"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, row in delays["splits"].items():
-        endless = row["used"] >= 1
         table.add_row(
             SPLIT_NAMES[name], f"{row['round']:.4g}", f"{row['job']:.4g}", f"{row['used']:.0%}",
-            _shown(row["delay"], endless), _shown(row["at_least"], endless),
-            "-" if name == "ideal" else _shown(row["together"], row["at_least"] is None),
+            _shown(row["delay"]), _shown(row["at_least"]),
+            "-" if name == "ideal" else _shown(row["together"]),
         )  # fmt: skip
     table.caption = (
         "mean times until a job is delivered in order, in the unit of the speeds, if jobs are made one by "
@@ -133,7 +131,5 @@ def delay_table(delays: Mapping[str, Any]) -> Table:
     return table
 
 
-def _shown(delay: float | None, endless: bool) -> str:
-    if delay is None:
-        return "endless" if endless else "-"
-    return f"{delay:.4g}"
+def _shown(delay: float | None) -> str:
+    return "endless" if delay is None else f"{delay:.4g}"

@@ -34,10 +34,16 @@ def test_shares_by_speed_are_between_the_ideal_and_equal_shares(tmp_path: Path) 
     assert rows["silent"]["waits_for"] == 2
 
 
-def test_a_silent_worker_pays_where_times_vary(tmp_path: Path) -> None:
-    request = asked(tmp_path, "speeds = {w0 = 1, w1 = 1, w2 = 1}", copies=3)
-    # Nothing need travel: every worker has everything.
-    assert predicted_delays(request, Stream(1.0))["splits"]["speeds"]["delay"] == 0.0
+@pytest.mark.parametrize("variation", [0.0, 1.0])
+def test_a_silent_worker_pays_where_times_vary(tmp_path: Path, variation: float) -> None:
+    request = asked(tmp_path, "speeds = {w0 = 1, w1 = 1, w2 = 1}")
+    rows = predicted_delays(request, Stream(0.1, variation=variation))["splits"]
+    assert (rows["silent"]["round"] < rows["speeds"]["round"]) == (variation == 1.0)
+
+
+def test_nothing_travels_where_every_worker_has_everything(tmp_path: Path) -> None:
+    rows = predicted_delays(asked(tmp_path, copies=3), Stream(1.0))["splits"]
+    assert rows["speeds"]["delay"] == rows["speeds"]["together"] == 0.0
 
 
 def test_jobs_that_come_too_fast_wait_without_end(tmp_path: Path) -> None:
