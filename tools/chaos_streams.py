@@ -59,7 +59,7 @@ class Disturber:
         if event["event"] == "listening":
             self._address = f"{event['host']}:{event['port']}"
             # The server's process comes first.
-            self._workers = dict(enumerate(self._started._started[1:]))
+            self._workers = dict(enumerate(self._started.processes[1:]))
         if event["event"] != "round" or self._busy.is_set() or self._random.random() > 0.02:
             return
         self._busy.set()
@@ -109,7 +109,7 @@ def make(seed: int | None) -> tuple[Ended, dict[str, set[str]], list[str]]:
         disturber = Disturber(started, plan, seed or 0)
         ended = run_stream(started, hosts, plan, None if seed is None else disturber.note)
         disturber.close()
-        for process in started._started:
+        for process in started.processes:
             if process.poll() is None:
                 process.wait()
         return ended, {job: models_of(plan.folder, job, range(5)) for job in GOOD}, disturber.done

@@ -39,12 +39,14 @@ class Processes:
     ----------
     environment : dict of str
         The environment of the processes that are started from now on.
+    processes : list of Popen
+        All of them, in the order in which they were started.
     """
 
     def __init__(self, environment: Mapping[str, str], limit: float) -> None:
         self.environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._started: list[subprocess.Popen[str]] = []
+        self.processes: list[subprocess.Popen[str]] = []
         self._late = threading.Event()
         self._clock = threading.Timer(limit, self._time_is_up)
         self._clock.start()
@@ -55,7 +57,7 @@ class Processes:
             host.command(*words), env=self.environment, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
-        self._started.append(process)
+        self.processes.append(process)
         return process
 
     def line(self, process: subprocess.Popen[str]) -> str:
@@ -80,7 +82,7 @@ class Processes:
     def close(self) -> None:
         """Kill the processes that are left."""
         self._clock.cancel()
-        for process in self._started:
+        for process in self.processes:
             with_group(process, signal.SIGKILL)
             process.wait()
             for pipe in (process.stdin, process.stdout):
@@ -90,7 +92,7 @@ class Processes:
 
     def _time_is_up(self) -> None:
         self._late.set()
-        for process in self._started:
+        for process in self.processes:
             with_group(process, signal.SIGKILL)
 
     def _told(self, code: int) -> str:

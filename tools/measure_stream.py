@@ -56,7 +56,7 @@ def measure(hosts: Mapping[str, Host], plan: StreamPlan) -> tuple[Ended, list[se
         ended = run_stream(started, hosts, plan)
         if ended.code:
             raise click.ClickException(f"the stream ended with {ended.code}: {ended.errors}")
-        for process in started._started:
+        for process in started.processes:
             process.wait()
         models = [models_of(plan.folder, str(job["name"]), range(plan.workers)) for job in plan.jobs]
     return ended, models

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import scipy.linalg  # noqa: F401 - a worker tells of the libraries that are loaded, so that this is the first
-from support.clusters import run_cluster
+from support.clusters import LIMIT, run_cluster
 from support.problems import make_partitions, make_settings, run_options
-from support.streams import LIMIT, JobCluster
+from support.streams import JobCluster
 
 from asyncdmtl.errors import LinkError, UsageError
 from asyncdmtl.learning.tasks import TaskModels

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.clusters import LIMIT
 from support.peers import Peer
 from support.problems import make_partitions, make_settings, run_options
-from support.streams import LIMIT, JobCluster
+from support.streams import JobCluster
 
 from asyncdmtl.errors import AuthenticationError, PeerError
 from asyncdmtl.net.authentication import ServerSecurity

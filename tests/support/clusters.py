@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.learning.tasks import TaskModels
@@ -18,21 +18,31 @@ from asyncdmtl.worker.worker import Worker
 
 Kept = TypeVar("Kept", bound=Stored)
 Wanted = TypeVar("Wanted", bound=ServerEvent)
+Made = TypeVar("Made", covariant=True)
 
 LIMIT = 60.0
 
 
-class Cluster:
-    """A server that is listening; workers join one by one."""
+class Listener(Protocol[Made]):
+    """A `Server` or a `JobServer`."""
 
-    def __init__(self, options: RunOptions, security: ServerSecurity = UNSECURED_SERVER) -> None:
+    async def run(self, host: str, port: int) -> Made:
+        """Listen on an address until the end."""
+
+
+class ServerHere(Generic[Made]):
+    """A server that is listening, with its events so far; it and `_tasks` are cancelled in the end."""
+
+    instance: Listener[Made]
+    server: asyncio.Task[Made]
+
+    def __init__(self) -> None:
         self.events: list[ServerEvent] = []
-        self._changed = asyncio.Event()
         self.address = ("127.0.0.1", 0)
-        self.instance = Server(options, self._note, security)
+        self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Self:
         self.server = asyncio.create_task(self.instance.run("127.0.0.1", 0))
         listening = await self.event(Listening)
         self.address = (listening.host, listening.port)
@@ -43,15 +53,7 @@ class Cluster:
             task.cancel()
         await asyncio.gather(self.server, *self._tasks, return_exceptions=True)
 
-    def join(
-        self,
-        name: str,
-        partitions: Sequence[Stored],
-        security: WorkerSecurity = UNSECURED_WORKER,
-        **options: Any,
-    ) -> asyncio.Task[TaskModels]:
-        """Start a worker."""
-        worker = Worker(WorkerOptions(name, **options), partitions, security)
+    def _started(self, worker: Worker) -> asyncio.Task[TaskModels]:
         task = asyncio.create_task(worker.run(*self.address))
         self._tasks.append(task)
         return task
@@ -74,6 +76,24 @@ class Cluster:
     def _note(self, event: ServerEvent) -> None:
         self.events.append(event)
         self._changed.set()
+
+
+class Cluster(ServerHere[RunRecord]):
+    """A server that makes a run; workers join one by one."""
+
+    def __init__(self, options: RunOptions, security: ServerSecurity = UNSECURED_SERVER) -> None:
+        super().__init__()
+        self.instance: Server = Server(options, self._note, security)
+
+    def join(
+        self,
+        name: str,
+        partitions: Sequence[Stored],
+        security: WorkerSecurity = UNSECURED_WORKER,
+        **options: Any,
+    ) -> asyncio.Task[TaskModels]:
+        """Start a worker."""
+        return self._started(Worker(WorkerOptions(name, **options), partitions, security))
 
 
 def stored_at(placement: Placement, partitions: Sequence[Kept]) -> Mapping[str, list[Kept]]:

@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from support.clusters import LIMIT, ServerHere
+
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity, WorkerSecurity
-from asyncdmtl.server.events import JobEvent, Listening, ServerEvent
+from asyncdmtl.server.events import JobEvent, ServerEvent
 from asyncdmtl.server.jobs import Job, JobOutcome, JobServer, StreamOptions
 from asyncdmtl.worker.jobs import JobPlace
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.stream_worker import stream_worker
 from asyncdmtl.worker.worker import Worker
 
-LIMIT = 60.0
 
-
-class JobCluster:
+class JobCluster(ServerHere[None]):
     """A server with a stream of jobs; workers stand by one by one.
 
     Attributes
@@ -30,27 +30,10 @@ class JobCluster:
     """
 
     def __init__(self, security: ServerSecurity = UNSECURED_SERVER, **options: Any) -> None:
+        super().__init__()
         self.outcomes: list[JobOutcome] = []
-        self.events: list[ServerEvent] = []
         self.models: dict[tuple[str, str], TaskModels] = {}
-        self.instance = JobServer(StreamOptions(**options), self._note, self._tell, security)
-        self.address = ("127.0.0.1", 0)
-        self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[Any]] = []
-
-    async def __aenter__(self) -> JobCluster:
-        self.server = asyncio.create_task(self.instance.run("127.0.0.1", 0))
-        while not self.events:
-            await self.change()
-        listening = self.events[0]
-        assert isinstance(listening, Listening)
-        self.address = (listening.host, listening.port)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in (self.server, *self._tasks):
-            task.cancel()
-        await asyncio.gather(self.server, *self._tasks, return_exceptions=True)
+        self.instance: JobServer = JobServer(StreamOptions(**options), self._note, self._tell, security)
 
     def join(
         self,
@@ -71,10 +54,9 @@ class JobCluster:
             self.models[place.job, name] = models
 
         security = WorkerSecurity(secret)
-        worker = stream_worker(WorkerOptions(name, **options), load, security, self.address, keep)
-        task = asyncio.create_task(worker.run(*self.address))
-        self._tasks.append(task)
-        return task
+        return self._started(
+            stream_worker(WorkerOptions(name, **options), load, security, self.address, keep)
+        )
 
     async def submit(self, *jobs: Job, end: bool = True) -> None:
         """Submit jobs, and with `end` say that they are all."""
@@ -92,10 +74,6 @@ class JobCluster:
     def of_job(self, job: str) -> list[ServerEvent]:
         """The events of a job so far."""
         return [event.event for event in self.events if isinstance(event, JobEvent) and event.job == job]
-
-    def _note(self, event: ServerEvent) -> None:
-        self.events.append(event)
-        self._changed.set()
 
     def _tell(self, outcome: JobOutcome) -> None:
         self.outcomes.append(outcome)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.clusters import Cluster
+from support.clusters import LIMIT, Cluster
 from support.problems import make_partitions, make_settings, run_options
-from support.streams import LIMIT, JobCluster
+from support.streams import JobCluster
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.training import train
