@@ -58,15 +58,23 @@ def stream_worker(
         As `OnModels`.
     """
     loaded = {"": load("")}
+    loading = asyncio.Lock()
+
+    async def stored_for(target: str) -> Sequence[Stored]:
+        if target not in loaded:
+            async with loading:
+                # Another job may have loaded them while this one waited.
+                if target not in loaded:
+                    loaded[target] = await asyncio.to_thread(load, target)
+        return loaded[target]
 
     async def take_part(place: JobPlace) -> None:
+        stored: Sequence[Stored] = ()
         observer = WorkerObserver()
         try:
-            if place.target not in loaded:
-                loaded[place.target] = await asyncio.to_thread(load, place.target)
+            stored = await stored_for(place.target)
         except AsyncDMTLError as error:
             observer = _Declining(error)
-        stored = loaded.get(place.target, ())
         worker = Worker(replace(options, place=place), stored, security, observer)
         models = await worker.run(*address)
         if on_models is not None:

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from support.clusters import LIMIT, Cluster
 from support.problems import make_partitions, make_settings, run_options
 from support.streams import JobCluster
 
+from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.authentication import UNSECURED_WORKER
 from asyncdmtl.server.jobs import Job
 from asyncdmtl.server.records import RoundRecord
-from asyncdmtl.worker.jobs import StreamOver
+from asyncdmtl.worker import stream_worker as module
+from asyncdmtl.worker.jobs import JobPlace, StreamOver
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.stream_worker import stream_worker
 from asyncdmtl.worker.worker import Worker
@@ -36,6 +40,28 @@ async def test_a_worker_of_a_single_run_takes_no_part_in_a_stream() -> None:
     async with asyncio.timeout(LIMIT), JobCluster() as cluster:
         with pytest.raises(UsageError, match="server must make one run, not a stream of jobs"):
             await Worker(WorkerOptions("w0"), PARTITIONS).run(*cluster.address)
+
+
+async def test_rows_are_loaded_once_for_jobs_that_begin_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Double:
+        def __init__(self, options: Any, stored: Any, *_: Any, jobs: Any = None) -> None:
+            self.stored, self.jobs = stored, jobs
+
+        async def run(self, host: str, port: int) -> None:
+            used.append(self.stored)
+
+    def load(target: str) -> Sequence[Stored]:
+        loaded.append(target)
+        return PARTITIONS[:1] if target else PARTITIONS
+
+    loaded: list[str] = []
+    used: list[Sequence[Stored]] = []
+    monkeypatch.setattr(module, "Worker", Double)
+    worker: Any = stream_worker(WorkerOptions("w0"), load, UNSECURED_WORKER, ("127.0.0.1", 1))
+    places = [JobPlace(f"r{i}", f"j{i}", "dose") for i in range(3)]
+    await asyncio.gather(*(worker.jobs._take_part(place) for place in places))
+    assert loaded == ["", "dose"]
+    assert used == [PARTITIONS[:1]] * 3
 
 
 async def test_jobs_go_on_while_the_worker_no_longer_stands_by() -> None:

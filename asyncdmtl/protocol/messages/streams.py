@@ -12,6 +12,9 @@ from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import Message
 from asyncdmtl.protocol.messages.joining import DEFAULT_SILENCE, PROOF_BYTES
 
+# The most characters of a job's name.
+LONGEST_JOB_NAME = 64
+
 # The most characters of the name of a column that is to be predicted.
 LONGEST_TARGET = 1_000
 
@@ -83,10 +86,6 @@ class StreamEnd(Message):
     """Tells the worker that no more jobs will follow."""
 
     number, kind, sender = 27, "stream-end", "server"
-
-
-# The most characters of a job's name.
-LONGEST_JOB_NAME = 64
 
 
 def is_job_name(name: object) -> bool:
