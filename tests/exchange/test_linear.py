@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_one_worker_does_not_decide_about_progress() -> None:
     sent = made.up()
     true = made.server.convergence(sent)
     lies: list[dict[str, Any]] = [{"residual": 0.0}, {"penalty": 1e300}, {"losses": (1e300,) * 3}]
-    for k, wrong in enumerate(lies):
+    for k, wrong in product(range(len(sent)), lies):
         bent = [replace(upload, **wrong) if i == k else upload for i, upload in enumerate(sent)]
         found = made.server.convergence(bent)
         assert found.objective == pytest.approx(true.objective, rel=1e-9)
