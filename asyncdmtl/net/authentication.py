@@ -235,6 +235,10 @@ class Authenticator:
         The connections that have not joined, with the standing of each.
     seconds : float
         The limit of a whole greeting, including the TLS handshake.
+
+    Attributes
+    ----------
+    run : str
     """
 
     def __init__(
@@ -245,7 +249,7 @@ class Authenticator:
         strangers: Strangers[Connection],
         seconds: float,
     ) -> None:
-        self._run = run
+        self.run = run
         self._security = security
         self._failed = failed
         self._strangers = strangers
@@ -297,10 +301,10 @@ class Authenticator:
             return b""
         loop = asyncio.get_running_loop()
         nonce = secrets.token_bytes(PROOF_NONCE_BYTES)
-        await connection.send(Challenge(self._run, nonce), end - loop.time(), GREETING_OPTION)
+        await connection.send(Challenge(self.run, nonce), end - loop.time(), GREETING_OPTION)
         answer = await connection.receive((Proof,), end - loop.time(), GREETING_OPTION)
         secret = self._security.credentials.expected_of(name)
-        transcript = ProofTranscript(self._run, name, nonce, answer.nonce, connection.link.binding)
+        transcript = ProofTranscript(self.run, name, nonce, answer.nonce, connection.link.binding)
         if not hmac.compare_digest(transcript.proof(secret, "worker"), answer.proof):
             raise AuthenticationError(f"{connection.peer} did not prove that it knows the secret of its name")
         return transcript.proof(secret, "server")

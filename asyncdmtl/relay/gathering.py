@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from asyncdmtl.data.encoding import Encoding
@@ -10,7 +9,7 @@ from asyncdmtl.digests import CHALLENGE_BYTES
 from asyncdmtl.errors import WaitError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.net.authentication import ServerSecurity
-from asyncdmtl.net.transport import listen
+from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Welcome
 from asyncdmtl.relay.nodes import SiteChangedError
@@ -87,13 +86,10 @@ class Gathering:
         self._log = MemberLog(welcome.run, emit)
         downward = options.downward(settings, options.workers, options.join_timeout)
         self._admission = Admission(welcome.run, downward, self.membership, ledger, security, self._log)
-        self._socket: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> tuple[str, int]:
-        """Accept nodes at an address; return it."""
-        self._socket = await listen(host, port, self._admission.accept)
-        where: tuple[str, int] = self._socket.sockets[0].getsockname()[:2]
-        return where
+    def accept(self) -> Connection:
+        """Make the protocol object of a new connection. After `close` it tells its node to come back."""
+        return self._admission.accept()
 
     async def complete(self, before: int = 0) -> None:
         """Wait for the nodes.
@@ -161,9 +157,7 @@ class Gathering:
         return tuple(merged[name] for name in challenges)
 
     async def close(self) -> None:
-        """Stop to accept nodes, and end all connections to them; they may come back."""
-        if self._socket is not None:
-            self._socket.close()
+        """Admit no more nodes, and end all connections to them; they may come back."""
         self._admission.resumable = True
         await self._admission.close()
         await self.membership.close()

@@ -18,7 +18,7 @@ from asyncdmtl.net.authentication import (
 )
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.tls import TLSChannel
-from asyncdmtl.net.transport import connect
+from asyncdmtl.net.transport import connect, listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.relay.attachment import Attachment
 from asyncdmtl.relay.gathering import Gathering
@@ -66,7 +66,10 @@ class Relay:
         self._begun = False
         # Workers in the last connection to the parent.
         self._workers = 0
-        self._address = ("127.0.0.1", 0)
+        # One listener for all connections to the parent: if each had its own, a worker that connects while
+        # one is closed might be accepted and never be answered.
+        self._listener: asyncio.Server | None = None
+        self._gathering: Gathering | None = None
 
     async def run(self, parent: tuple[str, int], address: tuple[str, int]) -> None:
         """Relay a run from beginning to end: connect to the parent, and listen on an address for workers.
@@ -80,31 +83,39 @@ class Relay:
         DisagreementError
             As many of its workers computed one update as another.
         """
-        name, tls = self._options.upward.name, self._upward.channels(parent[0])
-        self._address = address
-        reconnection = Reconnection(self._options.upward.max_wait, asyncio.get_running_loop().time)
-        with single_threaded():
-            while True:
-                connection = await self._connect(parent, tls, reconnection)
-                log.info("relay %s: connected to %s", name, connection.peer)
-                try:
-                    await self._attach(connection, reconnection)
-                    return
-                except SiteChangedError:
-                    log.info("relay %s: workers were lost or joined; joining the run again", name)
-                except AsyncDMTLError as error:
-                    await connection.fail(error)
-                    if not reconnection.permits(connection, error, joined=self._begun):
-                        reconnection.give_up(error)
-                    log.warning("relay %s: %s; trying again", name, error)
-                except Exception as error:
-                    await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
-                    raise
-                finally:
-                    await connection.close()
-                await reconnection.pause()
+        try:
+            with single_threaded():
+                await self._run(parent, address)
+        finally:
+            if self._listener is not None:
+                self._listener.close()
 
-    async def _attach(self, connection: Connection, reconnection: Reconnection) -> None:
+    async def _run(self, parent: tuple[str, int], address: tuple[str, int]) -> None:
+        name, tls = self._options.upward.name, self._upward.channels(parent[0])
+        reconnection = Reconnection(self._options.upward.max_wait, asyncio.get_running_loop().time)
+        while True:
+            connection = await self._connect(parent, tls, reconnection)
+            log.info("relay %s: connected to %s", name, connection.peer)
+            try:
+                await self._attach(connection, reconnection, address)
+                return
+            except SiteChangedError:
+                log.info("relay %s: workers were lost or joined; joining the run again", name)
+            except AsyncDMTLError as error:
+                await connection.fail(error)
+                if not reconnection.permits(connection, error, joined=self._begun):
+                    reconnection.give_up(error)
+                log.warning("relay %s: %s; trying again", name, error)
+            except Exception as error:
+                await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
+                raise
+            finally:
+                await connection.close()
+            await reconnection.pause()
+
+    async def _attach(
+        self, connection: Connection, reconnection: Reconnection, address: tuple[str, int]
+    ) -> None:
         """Take part in the run over one connection, with the workers that come."""
         try:
             welcome = await be_welcomed(connection, self._options.upward, self._upward.secret)
@@ -118,11 +129,9 @@ class Relay:
         settings = read_settings(connection, welcome)
         gathering = Gathering(self._options, welcome, settings, self.below, self._downward, self._emit)
         gathering.membership.excluded.update(self._excluded)
-        host, port = self._address
+        self._gathering = gathering
         try:
-            self._address = await gathering.listen(host, port)
-            if port == 0 or not self._begun:
-                self._emit(Listening(welcome.run, *self._address))
+            await self._listen(address, welcome.run)
             waiting = asyncio.create_task(gathering.complete(self._workers))
             await _while_connected(waiting, connection)
             self._begun, self._workers = True, gathering.workers
@@ -145,6 +154,16 @@ class Relay:
         finally:
             self._excluded.update(gathering.membership.excluded)
             await gathering.close()
+
+    async def _listen(self, address: tuple[str, int], run: str) -> None:
+        """Listen for workers, if the relay does not yet."""
+        if self._listener is None:
+            self._listener = await listen(*address, lambda: self._current().accept())
+            self._emit(Listening(run, *self._listener.sockets[0].getsockname()[:2]))
+
+    def _current(self) -> Gathering:
+        assert self._gathering is not None
+        return self._gathering
 
     async def _connect(
         self,

@@ -62,6 +62,15 @@ class Downlinks(NamedTuple):
             return None
         return self.peers.record(assignment.exchanging, carried=assignment.carried)
 
+    def note_lost(self, name: str, member: Member | None) -> None:
+        """Note that the connection of a worker, which may be a member, has ended."""
+        if self.multicast is None:
+            return
+        self.multicast.drop(name)
+        failure = None if member is None or not member.hears else member.connection.failure
+        if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
+            self.multicast.note_misled(name)
+
 
 SERVER_ONLY = Downlinks()
 
@@ -100,7 +109,7 @@ class Admission:
         downlinks: Downlinks = SERVER_ONLY,
     ) -> None:
         self.resumable = False
-        self._run = run
+        self._closed = False
         self._options = options
         self._membership = membership
         self._ledger = ledger
@@ -132,12 +141,16 @@ class Admission:
         self._run_task(asyncio.create_task(member.connection.fail(error)))
 
     async def close(self) -> None:
-        """End all admissions."""
+        """End all admissions; workers that connect from now on are refused at once."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _opened(self, connection: Connection) -> None:
+        if self._closed:
+            turn_away(connection, back=self.resumable)
+            return
         self._strangers.enter(connection, connection.link.host)
         self._run_task(asyncio.create_task(self._admit(connection)))
 
@@ -182,7 +195,9 @@ class Admission:
         options, settings = self._options, self._options.settings
         hello, proof = await self._authenticator.identify(connection, hello)
         self._check_name(connection, hello.name)
-        welcome = Welcome(self._run, settings.as_dict(), options.silence_timeout, proof, options.blind)
+        welcome = Welcome(
+            self._authenticator.run, settings.as_dict(), options.silence_timeout, proof, options.blind
+        )
         await connection.send(welcome, options.silence_timeout, "--silence-timeout")
         declare, declared = await self._declaration(connection, hello.name)
         await asyncio.to_thread(check_machine, hello.name, declare.machine, settings.arithmetic)
@@ -308,14 +323,8 @@ class Admission:
     def _on_lost(self, name: str) -> None:
         """Called when the connection of a member has ended."""
         self._membership.note_change()
-        if self._downlinks.multicast is None:
-            return
-        self._downlinks.multicast.drop(name)
         # A worker that was refused before the start is no member any more.
-        member = self._membership.members.get(name)
-        failure = None if member is None or not member.hears else member.connection.failure
-        if isinstance(failure, PeerError) and failure.exit_code == IntegrityError.exit_code:
-            self._downlinks.multicast.note_misled(name)
+        self._downlinks.note_lost(name, self._membership.members.get(name))
 
 
 def make_room(connection: Connection) -> None:
@@ -325,6 +334,15 @@ def make_room(connection: Connection) -> None:
     # If the peer has sent nothing, the server does not wait until it has read the reason.
     heard = not connection.link.nothing_received
     connection.link_failed(MadeRoomError(told, peer=connection.session.worker), tell=heard)
+
+
+def turn_away(connection: Connection, *, back: bool) -> None:
+    """Close a connection that was opened after the end, and say whether the worker may connect again.
+
+    It was accepted before the end, or the listener stays open for the admission after this one.
+    """
+    connection.worker_may_return = back
+    connection.link_failed(AsyncDMTLError("the server takes no workers now"), tell=True)
 
 
 def _check_surveys(declared: Sequence[Declaration], options: RunOptions) -> None:

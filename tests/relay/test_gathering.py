@@ -6,8 +6,13 @@ from support.problems import make_partitions, make_settings, run_options
 from support.trees import PLACEMENT, grow, trees
 
 from asyncdmtl.digests import CHALLENGE_BYTES
-from asyncdmtl.errors import WaitError
-from asyncdmtl.relay.gathering import PassedChallenges
+from asyncdmtl.errors import PeerError, WaitError
+from asyncdmtl.net.authentication import UNSECURED_SERVER
+from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.transport import connect, listen
+from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import Welcome
+from asyncdmtl.relay.gathering import Gathering, PassedChallenges
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
 from asyncdmtl.server.records import RoundRecord
@@ -37,6 +42,20 @@ async def test_late_workers_join_at_their_site() -> None:
     assert len({each.coef_.tobytes() for each in models}) == 1
     # Since then north stores what the late worker does, too.
     assert record.plan.placement.as_dict()["north"] == ["p0", "p1", "p2", "p3"]
+
+
+async def test_a_node_that_was_accepted_too_late_is_told_to_come_back() -> None:
+    options, settings = RelayOptions(WorkerOptions("r"), 1), make_settings()
+    welcome = Welcome("run", settings.as_dict(), 10.0, b"", False)
+    gathering = Gathering(options, welcome, settings, Ledger(), UNSECURED_SERVER, lambda event: None)
+    await gathering.close()
+    async with await listen("127.0.0.1", 0, gathering.accept) as listener:
+        address = listener.sockets[0].getsockname()[:2]
+        node = await connect(address[0], address[1], lambda: Connection("worker", Ledger(), 10.0), 10.0)
+        with pytest.raises(PeerError, match="the server takes no workers now"):
+            await node.receive((Welcome,), 60.0, "")
+        assert node.worker_may_return
+        await node.close()
 
 
 async def test_a_relay_says_for_which_workers_it_waited() -> None:
