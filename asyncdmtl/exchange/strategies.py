@@ -353,14 +353,15 @@ class _Linear(ExchangeStrategy):
 
         Of a few seeds, the first one is taken with which rounding errors grow little; else the best.
         """
-        from asyncdmtl.plan.linear.plan import make_linear_plan
+        from asyncdmtl.plan.linear.plan import make_linear_plan, redrawn_plan
 
+        first = make_linear_plan(placement, problem.linear_target, silent=silent, at_server=False)
         many = sum(map(len, placement.stored)) > MANY_COPIES
         plans = {}
         for seed in range(FEW_SEEDS if many else LINEAR_SEEDS):
-            plan = make_linear_plan(
-                placement, problem.linear_target, silent=silent, at_server=False, seed=seed
-            )
+            plan = redrawn_plan(first, seed) if seed else first
+            if plan is None:
+                continue
             growth = rounding_growth(plan, problem)
             if growth <= LITTLE_GROWTH:
                 return plan

@@ -32,13 +32,14 @@ from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import CodingError, UsageError
 from asyncdmtl.field import real
 from asyncdmtl.plan.linear.matrices import Downlink, build_downlink, solve_decoding
-from asyncdmtl.plan.linear.targets import Bound, Target, cut_bound, packet_columns
+from asyncdmtl.plan.linear.targets import Target, cut_bound, packet_columns
 from asyncdmtl.plan.linear.uplink import (
     Uplink,
     WantedTarget,
     cheapest_uplink,
     fewest_subpackets,
     find_uplink,
+    uplink_with_load,
 )
 from asyncdmtl.plan.notebook import plan_as_html
 from asyncdmtl.plan.placement import Placement
@@ -346,22 +347,49 @@ def make_linear_plan(
         raise UsageError("wants", "must be all or none for a linear target", wants)
     helpers = helpers_of(placement, wants)
     check_copies(placement, silent)
-    responders = list(responder_sets(len(placement.workers), silent))
     # The matrices are small, so that BLAS threads would mostly wait for each other.
     with single_threaded():
-        reduced = Target(placement, A)
-        downlink = build_downlink(reduced, np.random.default_rng([seed, 1]), helpers)
-        wanted = WantedTarget(A, reduced, silent, seed, responders)
-        if not at_server:
-            rows = _needed_rows(placement, downlink.of_updates, helpers)
-            wanted = replace(wanted, matrix=rows, reduced=Target(placement, rows))
+        wanted, downlink = _wanted(placement, A, silent, seed, at_server, helpers)
         if max_overhead is not None:
             subpackets = fewest_subpackets(wanted, Fraction(max_overhead))
         uplink = cheapest_uplink(wanted) if subpackets is None else find_uplink(wanted, subpackets)
-        bound = uplink.bound
-        if helpers and not at_server:
-            bound = cut_bound(reduced, subpackets=uplink.subpackets, silent=silent, helpers=helpers)
-        return _checked_plan(A, wanted, uplink, downlink, bound)
+        return _checked_plan(A, wanted, uplink, downlink, helpers)
+
+
+def redrawn_plan(plan: LinearPlan, seed: int) -> LinearPlan | None:
+    """A plan for the same target with the same loads from another seed, in a small part of the time.
+
+    Parameters
+    ----------
+    plan : LinearPlan
+        A plan that all workers want.
+    seed : int
+        As that of `make_linear_plan`.
+
+    Returns
+    -------
+    LinearPlan or None
+        None if this seed finds no uplink with the load of `plan`.
+    """
+    at_server = plan.solved is plan.target
+    with single_threaded():
+        wanted, downlink = _wanted(plan.placement, plan.target, plan.silent, seed, at_server, ())
+        uplink = uplink_with_load(wanted, plan.subpackets, plan.uplink_load)
+        return None if uplink is None else _checked_plan(plan.target, wanted, uplink, downlink, ())
+
+
+def _wanted(
+    placement: Placement, A: Floats, silent: int, seed: int, at_server: bool, helpers: Sequence[int]
+) -> tuple[WantedTarget, Downlink]:
+    """What the uplink must let the server solve for, and the downlink."""
+    responders = list(responder_sets(len(placement.workers), silent))
+    reduced = Target(placement, A)
+    downlink = build_downlink(reduced, np.random.default_rng([seed, 1]), helpers)
+    wanted = WantedTarget(A, reduced, silent, seed, responders)
+    if not at_server:
+        rows = _needed_rows(placement, downlink.of_updates, helpers)
+        wanted = replace(wanted, matrix=rows, reduced=Target(placement, rows))
+    return wanted, downlink
 
 
 def _needed_rows(placement: Placement, rows: Floats, helpers: Sequence[int]) -> Floats:
@@ -371,10 +399,13 @@ def _needed_rows(placement: Placement, rows: Floats, helpers: Sequence[int]) -> 
 
 
 def _checked_plan(
-    target: Floats, wanted: WantedTarget, uplink: Uplink, downlink: Downlink, bound: Bound
+    target: Floats, wanted: WantedTarget, uplink: Uplink, downlink: Downlink, helpers: Sequence[int]
 ) -> LinearPlan:
     """The plan with this uplink, whose server solves for what is wanted."""
-    reduced, P = wanted.reduced, uplink.subpackets
+    reduced, P, bound = wanted.reduced, uplink.subpackets, uplink.bound
+    if helpers and target is not wanted.matrix:
+        whole = Target(reduced.placement, target)
+        bound = cut_bound(whole, subpackets=P, silent=wanted.silent, helpers=helpers)
     matrices = []
     for M, W in zip(reduced.placement.stored, uplink.matrices, strict=True):
         matrices.append(

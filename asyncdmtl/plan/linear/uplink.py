@@ -104,6 +104,16 @@ def find_uplink(wanted: WantedTarget, P: int) -> Uplink:
     return search.fewest(best.packets - (best.condition <= FAIR_CONDITION)) or best
 
 
+def uplink_with_load(wanted: WantedTarget, P: int, load: Fraction) -> Uplink | None:
+    """An uplink with `P` packets per vector and this load, if one is found.
+
+    For a load that `cheapest_uplink` has reached with another seed, this takes a small part of its time.
+    """
+    search = _Decompositions(wanted, P)
+    found = search.first(int(load * P)) or _structured(wanted, search.bound, P)
+    return found if found.load == load else None
+
+
 def _cheaper(wanted: WantedTarget, P: int, best: Uplink) -> Uplink:
     """An uplink with `P` packets per vector and a smaller load than `best`, or `best`."""
     search = _Decompositions(wanted, P)

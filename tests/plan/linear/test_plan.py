@@ -18,7 +18,7 @@ from support.linear_oracle import (
 
 from asyncdmtl.errors import CodingError, PlanError, UsageError
 from asyncdmtl.plan.linear import targets
-from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan, redrawn_plan
 from asyncdmtl.plan.linear.targets import Target, cut_bound
 from asyncdmtl.plan.placement import Placement
 
@@ -374,6 +374,26 @@ def test_a_target_that_only_workers_need(placement: Placement, combinations: int
     for found in recovered(plan, V, list(range(len(placement.workers)))):
         np.testing.assert_allclose(found, A @ V, atol=1e-9)
     assert make_linear_plan(placement, A, subpackets=1).uplink_load >= load
+
+
+@pytest.mark.parametrize("at_server", [True, False])
+@pytest.mark.parametrize("silent", [0, 1])
+def test_another_seed_gives_another_plan_with_the_same_loads(silent: int, at_server: bool) -> None:
+    target = np.random.default_rng(3).standard_normal((2, 6))
+    plan = make_linear_plan(Placement.cyclic(4, 6, 3), target, silent=silent, at_server=at_server)
+    other = redrawn_plan(plan, 1)
+    assert other is not None
+    V = np.random.default_rng(1).standard_normal((6, 9))
+    for found in recovered(other, V, list(range(4))):
+        np.testing.assert_allclose(found, target @ V, atol=1e-9)
+    for name in ("uplink_load", "downlink_load", "uplink_bound", "fractional_bound", "subpackets", "silent"):
+        assert getattr(other, name) == getattr(plan, name)
+    assert not np.array_equal(other.solved, plan.solved) or any(
+        not np.array_equal(a, b) for a, b in zip(other.uplink_matrices, plan.uplink_matrices, strict=True)
+    )
+    again = redrawn_plan(plan, 0)
+    assert again is not None
+    assert again.condition == plan.condition
 
 
 @pytest.mark.parametrize("at_server", [True, False])
