@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from asyncdmtl.plan.design.search import design_placement
     from asyncdmtl.plan.hierarchy.levels import compare_hierarchies
     from asyncdmtl.plan.hierarchy.topology import Topology
-    from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+    from asyncdmtl.plan.linear.plan import LinearPlan
+    from asyncdmtl.plan.linear.planning import make_linear_plan
     from asyncdmtl.plan.placement import Placement
     from asyncdmtl.plan.plan import Plan
     from asyncdmtl.plan.planner import make_plan
@@ -107,7 +108,7 @@ _MODULE_OF = {
     "compare": "asyncdmtl.plan.compare",
     "compare_hierarchies": "asyncdmtl.plan.hierarchy.levels",
     "design_placement": "asyncdmtl.plan.design.search",
-    "make_linear_plan": "asyncdmtl.plan.linear.plan",
+    "make_linear_plan": "asyncdmtl.plan.linear.planning",
     "make_plan": "asyncdmtl.plan.planner",
     "register_aggregate": "asyncdmtl.learning.aggregation",
     "register_coupling": "asyncdmtl.learning.couplings.registry",

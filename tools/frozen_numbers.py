@@ -24,7 +24,7 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import train
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan

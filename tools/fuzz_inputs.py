@@ -38,7 +38,7 @@ from asyncdmtl.multicast.datagrams import KEY_BYTES, Layout, Stream
 from asyncdmtl.multicast.receiving import DatagramCounts, Reassembly
 from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
 from asyncdmtl.plan.codes.repair import Solver
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import recipe_and_digest

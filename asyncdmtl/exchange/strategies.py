@@ -353,7 +353,7 @@ class _Linear(ExchangeStrategy):
 
         Of a few seeds, the first one is taken with which rounding errors grow little; else the best.
         """
-        from asyncdmtl.plan.linear.plan import make_linear_plan, redrawn_plan
+        from asyncdmtl.plan.linear.planning import make_linear_plan, redrawn_plan
 
         first = make_linear_plan(placement, problem.linear_target, silent=silent, at_server=False)
         many = sum(map(len, placement.stored)) > MANY_COPIES

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.errors import PlanError
-from asyncdmtl.plan.linear.plan import MOST_LINEAR_SUBPACKETS, LinearPlan
+from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.linear.planning import MOST_LINEAR_SUBPACKETS
 from asyncdmtl.plan.parameters import RECIPE_VERSION
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.recipe import rebuild_plan, recipe_placement, whole

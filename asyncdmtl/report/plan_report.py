@@ -11,7 +11,7 @@ import numpy as np
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.building import wanted_models
 from asyncdmtl.plan.compare import Candidate, relay_limit_in_words
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import PlanRequest
 from asyncdmtl.plan.plan import Plan

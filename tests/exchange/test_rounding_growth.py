@@ -9,7 +9,8 @@ from asyncdmtl.data import recipes
 from asyncdmtl.exchange.rounding_growth import rounding_growth
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import train
-from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 
 PARTITIONS = make_partitions(6, "squared")

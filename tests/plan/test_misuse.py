@@ -15,7 +15,7 @@ from asyncdmtl.errors import AsyncDMTLError, UsageError
 from asyncdmtl.plan.compare import cheapest, compare
 from asyncdmtl.plan.design.additions import RoundLoads, best_additions
 from asyncdmtl.plan.design.search import design_placement, trade_off
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 

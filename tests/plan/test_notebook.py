@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from asyncdmtl.plan.design.search import design_placement
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 

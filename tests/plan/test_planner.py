@@ -14,7 +14,7 @@ from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 from asyncdmtl.errors import CodingError, PlanError, UsageError
 from asyncdmtl.plan import planner
 from asyncdmtl.plan.codes import matrices
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan

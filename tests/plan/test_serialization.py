@@ -9,7 +9,8 @@ import pytest
 from support.placements import HETEROGENEOUS, HOMOGENEOUS
 
 from asyncdmtl.errors import PlanError
-from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.serialization import rebuild, recipe_and_digest

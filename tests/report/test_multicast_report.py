@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from asyncdmtl.multicast.sending import ReceptionCounts
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.report.multicast_report import report_multicast, wire_load

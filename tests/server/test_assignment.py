@@ -12,7 +12,8 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.plan.codes.repair import multicast_delivery
-from asyncdmtl.plan.linear.plan import LinearPlan, make_linear_plan
+from asyncdmtl.plan.linear.plan import LinearPlan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.planner import make_plan

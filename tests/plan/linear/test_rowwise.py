@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asyncdmtl.plan.linear.matrices import solve_decoding
-from asyncdmtl.plan.linear.plan import make_linear_plan
+from asyncdmtl.plan.linear.planning import make_linear_plan
 from asyncdmtl.plan.linear.rowwise import independent_rows, uplink_row_by_row
 from asyncdmtl.plan.linear.targets import Target
 from asyncdmtl.plan.placement import Placement
