@@ -100,7 +100,8 @@ def read_jobs(path: Path, given: Mapping[str, Any], make: MakeJob) -> list[Job]:
             try:
                 values[str(option.name)] = option.type_cast_value(click.Context(click.Command("jobs")), words)
             except click.BadParameter as error:
-                raise UsageError(f"{place}: {key}", error.message, value) from error
+                rule = f"must be as for {option.opts[0]} ({error.message.rstrip('.')})"
+                raise UsageError(f"{place}: {key}", rule, value) from error
         try:
             jobs.append(make(name, values, target))
         except UsageError as error:

@@ -56,7 +56,10 @@ def test_a_job_replaces_options_of_the_command(tmp_path: Path) -> None:
         ('[[jobs]]\nname = "a"\n[[jobs]]\nname = "a"', "must have a name of its own"),
         ('[[jobs]]\nname = "a/b"', "job 'a/b': name of a job must be"),
         ('[[jobs]]\nname = "a"\nrounds = "many"', "job 'a': rounds"),
-        ('[[jobs]]\nname = "a"\ncoupling = "loose"', "job 'a': coupling"),
+        (
+            '[[jobs]]\nname = "a"\ncoupling = "loose"',
+            "job 'a': coupling must be as for --coupling .'loose' is .*[^.], got 'loose'",
+        ),
         ('[[jobs]]\nname = "a"\nrounds = [1]', "must be text or a number"),
         ('[[jobs]]\nname = "a"\ntarget = 3', "job 'a': target must be text"),
     ],
