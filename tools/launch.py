@@ -208,7 +208,7 @@ def train_on_links(
     placement: Placement,
     spec: str,
     options: Sequence[str],
-    rates: Mapping[str, str],
+    rates: Mapping[str, str | tuple[str, str]],
     limit: float,
     on_round: OnRound | None = None,
 ) -> tuple[Trained, dict[str, bytes]]:

@@ -83,7 +83,9 @@ def obstacle(rate: str | None = None) -> str | None:
 
 
 @contextmanager
-def network(names: Sequence[str], rate: str | Mapping[str, str] | None = None) -> Iterator[dict[str, Host]]:
+def network(
+    names: Sequence[str], rate: str | Mapping[str, str | tuple[str, str]] | None = None
+) -> Iterator[dict[str, Host]]:
     """Make a namespace for each name, all on one bridge; remove everything in the end.
 
     Parameters
@@ -91,7 +93,7 @@ def network(names: Sequence[str], rate: str | Mapping[str, str] | None = None) -
     names : sequence of str
     rate : str or mapping of name to str, optional
         The limit of each host's link in each direction, in the format of `tc`, such as 100mbit; or of the
-        links of some hosts.
+        links of some hosts, each with one limit, or one for what it sends and one for what it receives.
 
     Raises
     ------
@@ -99,7 +101,8 @@ def network(names: Sequence[str], rate: str | Mapping[str, str] | None = None) -
         Namespaces cannot be made here.
     """
     rates = rate if isinstance(rate, Mapping) else {} if rate is None else dict.fromkeys(names, rate)
-    if (reason := obstacle(next(iter(rates.values()), None))) is not None:
+    limits = {name: (limit, limit) if isinstance(limit, str) else limit for name, limit in rates.items()}
+    if (reason := obstacle("limited" if limits else None)) is not None:
         raise click.ClickException(reason)
     hub = _name("hub")
     # These addresses exist in these namespaces only.
@@ -111,24 +114,23 @@ def network(names: Sequence[str], rate: str | Mapping[str, str] | None = None) -
         _ip("-n", hub, "link", "add", "br0", "type", "bridge")
         _ip("-n", hub, "link", "set", "br0", "up")
         for i, (name, host) in enumerate(hosts.items()):
-            _plug_in(host, hub, f"port{i}", rates.get(name))
+            _plug_in(host, hub, f"port{i}", limits.get(name))
         yield hosts
     finally:
         for namespace in made:
             subprocess.run(["ip", "netns", "del", namespace], check=False, stderr=subprocess.DEVNULL)
 
 
-def _plug_in(host: Host, hub: str, port: str, rate: str | None) -> None:
+def _plug_in(host: Host, hub: str, port: str, limits: tuple[str, str] | None) -> None:
     own = host.namespace
     _ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", own)
     _ip("-n", hub, "link", "set", port, "master", "br0", "up")
     _ip("-n", own, "address", "add", f"{host.address}/16", "dev", "eth0")
     _ip("-n", own, "link", "set", "eth0", "up")
     _ip("-n", own, "link", "set", "lo", "up")
-    if rate is not None:
+    for (namespace, device), rate in zip(((own, "eth0"), (hub, port)), limits or (), strict=False):
         shape = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "200ms"]
-        for namespace, device in ((hub, port), (own, "eth0")):
-            subprocess.run(["tc", "-n", namespace, "qdisc", "add", "dev", device, *shape], check=True)
+        subprocess.run(["tc", "-n", namespace, "qdisc", "add", "dev", device, *shape], check=True)
 
 
 def _name(name: str) -> str:

@@ -36,7 +36,8 @@ link_options = together(
         type=click.Path(path_type=Path),
         metavar="FILE|auto",
         help="TOML or JSON file, such as a placement file, with a table speeds: the Mbit/s of each worker's "
-        "link towards the server. The rows of a relay are dealt out so that the uplink is the shortest. "
+        "link towards the server, and optionally one down_speeds, for the way back. The rows of a relay are "
+        "dealt out so that the uplink is the shortest. "
         "auto: the server measures the speeds, and plans again where that saves time.",
     ),
     click.option(
@@ -70,16 +71,19 @@ def make_links(given: Mapping[str, Any]) -> Links:
         Prices and speeds are given.
     """
     learned = given["speeds_file"] is not None and str(given["speeds_file"]) == AUTO
-    speeds = {} if learned else _table(given, "speeds")
-    return Links(_table(given, "prices"), speeds, given["max_overhead"], learned)
+    speeds, down = ({}, {}) if learned else (_table(given, "speeds"), _table(given, "speeds", "down_speeds"))
+    return Links(_table(given, "prices"), speeds, given["max_overhead"], learned, down)
 
 
-def _table(given: Mapping[str, Any], table: str) -> Mapping[str, Fraction]:
-    """The table of this name in the file that its option names; errors name the option, too."""
-    file = given[f"{table}_file"]
+def _table(given: Mapping[str, Any], option: str, further: str | None = None) -> Mapping[str, Fraction]:
+    """The table of an option's name in the file that it names, or a further one, which may be missing.
+
+    Errors name the option, too.
+    """
+    file = given[f"{option}_file"]
     if file is None:
         return {}
     try:
-        return read_links(file, table)
+        return read_links(file, further or option, optional=further is not None)
     except PlacementError as error:
-        raise PlacementError(f"--{table}: {error.argument}", error.rule, error.value) from error
+        raise PlacementError(f"--{option}: {error.argument}", error.rule, error.value) from error

@@ -26,7 +26,13 @@ from asyncdmtl.report.hierarchy_report import report_hierarchy
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_costs import predicted_costs
 from asyncdmtl.report.plan_pictures import plot_plan
-from asyncdmtl.report.plan_report import PlanReport, linear_candidate, report_plan, report_strategies
+from asyncdmtl.report.plan_report import (
+    PlanReport,
+    linear_candidate,
+    report_plan,
+    report_strategies,
+    report_times,
+)
 from asyncdmtl.report.plan_tables import show_plan
 from asyncdmtl.report.update_report import predicted_updates
 
@@ -176,7 +182,7 @@ def main(
         # Bounds and loads follow without matrices, so they are shown even if there is no plan.
         _print(report, format)
         raise
-    report |= report_plan(plan)
+    report |= report_plan(plan) | report_times(request, plan)
     if features is not None:
         report["updates"] = predicted_updates(request, plan, features, loss)
     if output is not None:

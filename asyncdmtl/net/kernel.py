@@ -23,9 +23,6 @@ _BYTES_ACKED = 120
 # The offset of tcpi_segs_out and tcpi_segs_in.
 _SEGMENTS_OUT = 136
 
-# The offset of tcpi_delivery_rate, in bytes per second.
-_DELIVERY_RATE = 160
-
 # The offset of tcpi_bytes_sent and tcpi_bytes_retrans.
 _BYTES_SENT = 200
 
@@ -81,18 +78,3 @@ def kernel_count(connection: socket.socket) -> KernelCount | None:
     segments_out, segments_in = struct.unpack_from("=II", info, _SEGMENTS_OUT)
     sent, retransmitted = struct.unpack_from("=QQ", info, _BYTES_SENT)
     return KernelCount(received, sent, retransmitted, segments_in, segments_out)
-
-
-def delivery_rate(connection: socket.socket) -> float:
-    """The bits per second that this machine's kernel last delivered to the peer; 0 if it does not know.
-
-    The kernel measures it from acknowledgements, and leaves out the times in which the program sent too
-    little to fill the link (`tcp_rate.c`).
-    """
-    if TCP_INFO is None:
-        return 0.0
-    try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _ROOM)
-    except OSError:
-        return 0.0
-    return 8.0 * struct.unpack_from("=Q", info, _DELIVERY_RATE)[0] if len(info) >= _SIZE else 0.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from asyncdmtl.errors import AsyncDMTLError, AuthenticationError, RemoteProtocolError
 from asyncdmtl.net.addresses import format_address
-from asyncdmtl.net.kernel import KernelCount, delivery_rate, kernel_count
+from asyncdmtl.net.arrivals import Arrivals
+from asyncdmtl.net.kernel import KernelCount, kernel_count
 from asyncdmtl.net.large_heads import read_large
 from asyncdmtl.net.tls import TLSChannel, tls_error
 from asyncdmtl.net.tls_pump import PlaintextError, TLSPump
@@ -74,6 +76,8 @@ class Link(asyncio.BufferedProtocol):
         Set once the TCP connection is closed.
     nothing_received : bool
         Whether no byte has come from the peer yet.
+    arrivals : Arrivals
+        Tells the speed of the link from the peer.
     """
 
     def __init__(self, session: Session, owner: LinkOwner, tls: Callable[[], TLSChannel] | None) -> None:
@@ -82,6 +86,7 @@ class Link(asyncio.BufferedProtocol):
         self.secured = asyncio.Event()
         self.closed = asyncio.Event()
         self.nothing_received = True
+        self.arrivals = Arrivals()
         self._session = session
         self._owner = owner
         self._tls = tls
@@ -156,6 +161,7 @@ class Link(asyncio.BufferedProtocol):
         if self._owner.lost:
             return
         self._process(lambda: self._messages(nbytes))
+        self.arrivals.note(nbytes, time.perf_counter(), complete=self._session.idle)
 
     def hold(self, *, held: bool) -> None:
         """Read nothing more while `held`, except by `read_once`."""
@@ -214,14 +220,6 @@ class Link(asyncio.BufferedProtocol):
             if socket is not None and socket.fileno() >= 0:
                 self._counted = kernel_count(socket) or self._counted
         return self._counted
-
-    @property
-    def delivery_rate(self) -> float:
-        """As `kernel.delivery_rate`."""
-        socket = (
-            self._transport.get_extra_info("socket") if self._transport is not None and self.open else None
-        )
-        return 0.0 if socket is None or socket.fileno() < 0 else delivery_rate(socket)
 
     def hang_up(self, *, linger: bool) -> None:
         """End the connection: at once, or with `linger` after the peer has read the last message.

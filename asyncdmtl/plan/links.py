@@ -29,6 +29,9 @@ class Links:
         The price of a vector on the worker's link. Plans have the least cost.
     speeds : mapping of worker to Fraction
         The speed of the worker's link towards the server, in Mbit/s. Plans have the shortest uplink.
+    down_speeds : mapping of worker to Fraction
+        The speed of the worker's link from the server, in Mbit/s; that of a worker which is not in the table
+        is the same as towards the server.
     max_overhead : Fraction
         The share by which the uplink's load, cost or time may exceed the minimum, for fewer packets.
     learned : bool
@@ -39,6 +42,7 @@ class Links:
     speeds: Mapping[str, Fraction] = field(default_factory=dict)
     max_overhead: Fraction = Fraction(0)
     learned: bool = False
+    down_speeds: Mapping[str, Fraction] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.prices and (self.speeds or self.learned):
@@ -65,13 +69,26 @@ class Links:
             return {"speeds": tuple(self.speeds.get(name, lowest) for name in placement.workers)}
         return {}
 
+    def speeds_down(self, placement: Placement) -> tuple[Fraction, ...]:
+        """The speed of the link down of each of these workers; only where there are speeds."""
+        up = self.weights(placement)["speeds"]
+        pairs = zip(placement.workers, up, strict=True)
+        return tuple(self.down_speeds.get(name, speed) for name, speed in pairs)
+
 
 # The links of a run for which nothing is known about them.
 EQUAL_LINKS = Links()
 
 
-def read_links(path: str | Path, table: str) -> dict[str, Fraction]:
-    """The numbers in one table, `prices` or `speeds`, of a TOML or JSON file; placement files serve.
+def read_links(path: str | Path, table: str, *, optional: bool = False) -> dict[str, Fraction]:
+    """The numbers in one table, such as `prices`, of a TOML or JSON file; placement files serve.
+
+    Parameters
+    ----------
+    path : str or Path
+    table : "prices", "speeds" or "down_speeds"
+    optional : bool
+        Whether a file without the table has no numbers; else it breaks a rule.
 
     Raises
     ------
@@ -79,6 +96,8 @@ def read_links(path: str | Path, table: str) -> dict[str, Fraction]:
         The file cannot be read, has no such table, or a number is negative; a speed is 0.
     """
     found: Any = read_tables(path).get(table)
+    if optional and found is None:
+        return {}
     if not isinstance(found, Mapping) or not found:
         raise PlacementError(
             f"file {path}", f"must have a table {table} with a number for each worker", found
@@ -90,6 +109,6 @@ def read_links(path: str | Path, table: str) -> dict[str, Fraction]:
             numbers[str(worker)] = rational(what, value)
         except UsageError as error:
             raise PlacementError(error.argument, error.rule, error.value) from error
-        if table == "speeds" and not numbers[str(worker)]:
+        if table != "prices" and not numbers[str(worker)]:
             raise PlacementError(what, "must be more than 0", value)
     return numbers

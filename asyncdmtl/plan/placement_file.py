@@ -35,6 +35,9 @@ class PlanRequest:
         The relays, and the workers and relays behind each, from the table `relays`.
     relay_prices, relay_speeds : mapping of relay to Fraction, or None
         The same of the relays' links; the tables have them if there are relays.
+    down_speeds : tuple of K Fractions, or None
+        The speeds of the links towards the workers, from the table of this name; without it, those of
+        `speeds` hold both ways.
     """
 
     placement: Placement
@@ -46,6 +49,12 @@ class PlanRequest:
     topology: Topology | None = None
     relay_prices: Mapping[str, Fraction] | None = None
     relay_speeds: Mapping[str, Fraction] | None = None
+    down_speeds: tuple[Fraction, ...] | None = None
+
+    @property
+    def directions(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
+        """The speeds of the workers' links up, and down; None if the file has no speeds."""
+        return None if self.speeds is None else (self.speeds, self.down_speeds or self.speeds)
 
 
 def read_request(path: str | Path) -> PlanRequest:
@@ -61,7 +70,7 @@ def read_request(path: str | Path) -> PlanRequest:
 
 def request_of(content: Mapping[str, Any], placement: Placement, path: str | Path) -> PlanRequest:
     """A placement with the other tables of a file, as `read_request`; errors name the file as `path`."""
-    known = {"workers", "partitions", "tasks", "prices", "speeds", "wants", "relays"}
+    known = {"workers", "partitions", "tasks", "prices", "speeds", "down_speeds", "wants", "relays"}
     if unknown := sorted(set(content) - known):
         raise PlacementError(
             f"placement file {path}", f"may have {', '.join(sorted(known))}; unknown", unknown
@@ -70,13 +79,21 @@ def request_of(content: Mapping[str, Any], placement: Placement, path: str | Pat
     topology = _topology(content.get("relays"), placement, path)
     nodes = (*placement.workers, *(topology.relays if topology else ()))
     kind = "workers and relays" if topology else "workers"
-    prices, speeds = (
-        _numbers(content.get(key), nodes, kind, f"{key} in {path}") for key in ("prices", "speeds")
+    prices, speeds, down = (
+        _numbers(content.get(key), nodes, kind, f"{key} in {path}")
+        for key in ("prices", "speeds", "down_speeds")
     )
-    if speeds is not None and 0 in speeds:
-        raise PlacementError(f"speeds in {path}", "must be more than 0", [str(speed) for speed in speeds])
+    for key, values in (("speeds", speeds), ("down_speeds", down)):
+        if values is not None and 0 in values:
+            raise PlacementError(f"{key} in {path}", "must be more than 0", [str(speed) for speed in values])
+    if down is not None and (speeds is None or topology is not None):
+        rule = "needs a table speeds, for the way up, and cannot be given with relays"
+        raise PlacementError(f"down_speeds in {path}", rule, [str(speed) for speed in down])
     wants = _wants(content.get("wants"), placement, f"wants in {path}")
     K = len(placement.workers)
+    relay_prices, relay_speeds = (
+        dict(zip(nodes[K:], table[K:], strict=True)) if table else None for table in (prices, speeds)
+    )
     return PlanRequest(
         placement,
         task_names,
@@ -85,7 +102,9 @@ def request_of(content: Mapping[str, Any], placement: Placement, path: str | Pat
         speeds and speeds[:K],
         wants,
         topology,
-        *(dict(zip(nodes[K:], table[K:], strict=True)) if table else None for table in (prices, speeds)),
+        relay_prices,
+        relay_speeds,
+        down,
     )
 
 
@@ -114,7 +133,8 @@ def tables_of(request: PlanRequest, placement: Placement) -> dict[str, dict[str,
         tables["tasks"] = {name: [] for name in request.task_names}
         for partition, task in zip(placement.partitions, request.tasks, strict=True):
             tables["tasks"][request.task_names[task]].append(partition)
-    for name, values in (("prices", request.prices), ("speeds", request.speeds), ("wants", request.wants)):
+    for name in ("prices", "speeds", "down_speeds", "wants"):
+        values = getattr(request, name)
         if values is not None:
             tables[name] = dict(zip(placement.workers, map(str, values), strict=True))
     for name, others in (("prices", request.relay_prices), ("speeds", request.relay_speeds)):
@@ -181,7 +201,8 @@ def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placeme
     for partition in placement.partitions:
         if partition in owners:
             of_tasks.setdefault(owners[partition], []).append(partition)
-    kept = {name: table for name, table in content.items() if name in ("prices", "speeds", "wants", "relays")}
+    others = ("prices", "speeds", "down_speeds", "wants", "relays")
+    kept = {name: table for name, table in content.items() if name in others}
     ordered = {"partitions": list(placement.partitions), "workers": placement.as_dict(), "tasks": of_tasks}
     _write(path, {**ordered, **kept}, "--declare")
     return placement

@@ -21,6 +21,7 @@ from asyncdmtl.plan.rates.demands import Demands
 from asyncdmtl.plan.rates.job import job_bound, job_downlink_bound
 from asyncdmtl.plan.rates.makespan import fastest_rates
 from asyncdmtl.plan.rates.optimum import uplink_optimum
+from asyncdmtl.plan.round_time import time_of_round
 from asyncdmtl.plan.units import UnitKind, summed_partitions
 from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_units
 from asyncdmtl.plan.validation import helpers_of
@@ -181,6 +182,23 @@ def report_plan(plan: Plan) -> PlanReport:
         "merged": plan.merged,
         "seed": plan.seed,
         "digest": plan.digest.hex(),
+    }
+
+
+def report_times(request: PlanRequest, plan: Plan) -> PlanReport:
+    """The times of a round of `relay` by the speeds of the links, both directions; empty without speeds."""
+    if request.directions is None or plan.strategy != "relay":
+        return {}
+    times = time_of_round(plan, *request.directions)
+    slowest = None if times.slowest is None else plan.placement.workers[times.slowest]
+    return {
+        "times": {
+            "uplink": str(times.uplink),
+            "downlink": str(times.downlink),
+            "slowest": slowest,
+            "shortest": str(max(times.uplink, times.downlink)),
+            "longest": str(times.total),
+        }
     }
 
 

@@ -68,6 +68,8 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
         console.print(
             f"A relay's uplink takes at least {report['time_bound']}, the time of what only {slowest} hold."
         )
+    if "times" in report:
+        console.print(_times(report["times"]))
     console.print(_verdict(report))
     if "hierarchy" in report:
         show_hierarchy(report["hierarchy"], report["network"], console)
@@ -94,6 +96,16 @@ def _update_table(updates: Mapping[str, Any]) -> Table:
         f"→: the choice of --update auto, for which a round counts as {human_bytes(ROUND_COST)} more"
     )
     return table
+
+
+def _times(times: Mapping[str, Any]) -> str:
+    """What a round takes by the speeds of the links, both directions."""
+    whose = "" if times["slowest"] is None else f" (the link of {times['slowest']}, whatever the rates are)"
+    return (
+        f"By the speeds of the links, rows take {times['uplink']} up and {times['downlink']} down{whose}. "
+        f"A round takes {times['shortest']} if ranges of rows come down while others go up, and at most "
+        f"{times['longest']}."
+    )
 
 
 def _verdict(report: PlanReport) -> str:

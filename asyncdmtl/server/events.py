@@ -218,9 +218,9 @@ class MeasuredSpeed:
     Attributes
     ----------
     computing : float
-        Seconds that it computes in a round.
+        Seconds in a round that it computes, from the last rows of the round before to the first ones up.
     up, down : float
-        Mbit/s of payload that its link carries to the server and from it; 0 where the kernel does not tell.
+        Mbit/s of payload that its link carries to the server and from it; 0 where too little came to tell.
     """
 
     computing: float

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import astuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from statistics import median
 
 from asyncdmtl.plan.links import MEGABIT
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.makespan import fastest_rates
-from asyncdmtl.plan.rates.rounding import longest
+from asyncdmtl.plan.round_time import count_ranges, time_of_round
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.server.events import MeasuredSpeed
 
@@ -19,33 +19,41 @@ from asyncdmtl.server.events import MeasuredSpeed
 # stays for at least as many rounds, and one slow round does not change it.
 ROUNDS_MEASURED = 5
 
-# The share of the uplink's time that a new plan must save. Measured speeds vary by some percent, and a plan
+# The share of a round's time that a new plan must save. Measured speeds vary by some percent, and a plan
 # for such a difference would be followed by another one.
 LEAST_SAVED = Fraction(1, 6)
 
 
 class LinkSpeeds:
-    """Speeds of workers and links, by the last `ROUNDS_MEASURED` rounds of each worker."""
+    """Speeds of workers and links, by the last `ROUNDS_MEASURED` rounds in which each was known."""
 
     def __init__(self) -> None:
-        self._rounds: dict[str, deque[MeasuredSpeed]] = {}
+        self._last: dict[str, tuple[deque[float], ...]] = {}
 
     def note(self, worker: str, seconds: float, up: float, down: float) -> None:
-        """Note a round of a worker: seconds of computing, and bits per second of its link up and down."""
-        rounds = self._rounds.setdefault(worker, deque(maxlen=ROUNDS_MEASURED))
-        rounds.append(MeasuredSpeed(seconds, up / MEGABIT, down / MEGABIT))
+        """Note a round of a worker: seconds of computing, and bits per second of its link up and down.
+
+        A rate of 0 is not known, and leaves those of earlier rounds.
+        """
+        last = self._last.setdefault(worker, tuple(deque(maxlen=ROUNDS_MEASURED) for _ in range(3)))
+        last[0].append(seconds)
+        for rates, rate in zip(last[1:], (up, down), strict=True):
+            if rate:
+                rates.append(rate / MEGABIT)
 
     def measured(self) -> dict[str, MeasuredSpeed]:
         """The medians of the last rounds, by worker."""
         return {
-            worker: MeasuredSpeed(*map(median, zip(*map(astuple, rounds), strict=True)))
-            for worker, rounds in self._rounds.items()
+            worker: MeasuredSpeed(*(median(values or [0.0]) for values in last))
+            for worker, last in self._last.items()
         }
 
     def better(
         self, plan: AnyPlan, vector_bytes: int, rounds: int, plan_seconds: float
-    ) -> Mapping[str, Fraction] | None:
-        """The speeds of the links up, in Mbit/s, if a plan for them saves time; else None.
+    ) -> tuple[Mapping[str, Fraction], Mapping[str, Fraction]] | None:
+        """The speeds of the links up and down, in Mbit/s, if a plan for them saves time; else None.
+
+        Both directions count: where rounds take as long as links down, no other rates shorten them.
 
         Parameters
         ----------
@@ -58,22 +66,39 @@ class LinkSpeeds:
         plan_seconds : float
             The seconds that a new plan takes.
         """
-        known = {worker: _rounded(speed.up) for worker, speed in self.measured().items() if speed.up > 0.0}
         workers = plan.placement.workers
         if (
             not isinstance(plan, Plan)
             or plan.strategy != "relay"
             or plan.helpers
-            or not known.keys() >= set(workers)
+            or (speeds := speeds_both_ways(self.measured(), workers)) is None
         ):
             return None
-        speeds = [known[worker] for worker in workers]
-        now = longest([rows * plan.packet_load for rows in plan.uplink_rows], speeds)
-        least = fastest_rates(plan.units.blocks, speeds).time * plan.merged
-        saved = float((now - least) * Fraction(8 * vector_bytes, MEGABIT))
-        if now - least < LEAST_SAVED * now or saved * rounds < plan_seconds:
+        up, down = (tuple(map(_rounded, each)) for each in speeds)
+        now = time_of_round(plan, up, down, count_ranges(plan, vector_bytes))
+        shortest = fastest_rates(plan.units.blocks, up).time * plan.merged
+        gain = now.total - replace(now, uplink=min(shortest, now.uplink)).total
+        saved = float(gain * Fraction(8 * vector_bytes, MEGABIT))
+        if gain < LEAST_SAVED * now.total or saved * rounds < plan_seconds:
             return None
-        return {worker: known[worker] for worker in workers}
+        return dict(zip(workers, up, strict=True)), dict(zip(workers, down, strict=True))
+
+
+def speeds_both_ways(
+    measured: Mapping[str, MeasuredSpeed], workers: Sequence[str]
+) -> tuple[list[float], list[float]] | None:
+    """The speeds of the links of these workers up and down, in Mbit/s; None if nothing is known.
+
+    A link whose rows arrive at once, or that carries next to nothing, has no measured speed. It delays
+    nobody, and counts as the fastest of those that are known.
+    """
+    if not all(name in measured for name in workers):
+        return None
+    up, down = [measured[name].up for name in workers], [measured[name].down for name in workers]
+    fastest = max(up), max(down)
+    if not all(fastest):
+        return None
+    return [speed or fastest[0] for speed in up], [speed or fastest[1] for speed in down]
 
 
 def _rounded(speed: float) -> Fraction:

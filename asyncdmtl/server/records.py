@@ -298,7 +298,8 @@ class RunRecord:
     training that ended with a solution, else None. `tests` has the sums that holders told of
     the rows of each partition that they kept for tests. `critical_strength` is the λ from which on all
     coefficients are 0, if they are. `speeds` are those of workers and links, if they were measured, and
-    `late` tells of the workers for which some round did not wait.
+    `late` tells of the workers for which some round did not wait. `links` are those by which the last
+    plan was chosen.
     """
 
     run: str
@@ -323,3 +324,4 @@ class RunRecord:
     peers: PeersRecord | None = None
     speeds: Mapping[str, MeasuredSpeed] = field(default_factory=dict)
     late: Mapping[str, LateRecord] = field(default_factory=dict)
+    links: Links = EQUAL_LINKS

@@ -135,8 +135,9 @@ class Rounds:
         found = speeds.better(assignment.plan, assignment.side.vector_bytes, left, pace.plan_seconds)
         if found is None:
             return False
-        progress.links = replace(progress.links, speeds=found)
-        told = ", ".join(f"{worker} {float(speed):g}" for worker, speed in found.items())
+        up, down = found
+        progress.links = replace(progress.links, speeds=up, down_speeds=down)
+        told = ", ".join(f"{worker} {float(up[worker]):g} up {float(down[worker]):g} down" for worker in up)
         log.info(
             "run %s round %d: a new plan follows the speeds of the links, in Mbit/s: %s",
             progress.run, progress.round, told, extra={"run": progress.run, "round": progress.round},

@@ -110,8 +110,8 @@ class RowTransfer:
         """Note that the uplink of a member began so many seconds after its round."""
         worker = member.name
         if uplink.timing:
-            computing, up = uplink.timing
-            self.speeds.note(worker, computing, up, member.connection.link.delivery_rate)
+            computing, down = uplink.timing
+            self.speeds.note(worker, computing, member.connection.link.arrivals.rate(), down)
         before = self.uplink_seconds.get(worker, seconds)
         self.uplink_seconds[worker] = before + NEW_SHARE * (seconds - before)
 

@@ -82,13 +82,10 @@ class Server:
         self._store, self._resumed = open_checkpoints(options)
         self._run = secrets.token_hex(4) if self._resumed is None else self._resumed.run
         self._rounds: Rounds | None = None
-        multicast = (
-            None
-            if options.multicast is None
-            # Half of the timeout, so that workers that wait for a silent listener do not themselves appear
-            # late.
-            else MulticastServer(options.multicast, self.ledger, options.round_timeout / 2)
-        )
+        # Half of the timeout, so that workers that wait for a silent listener do not themselves appear late.
+        limit = options.round_timeout / 2
+        group = options.multicast
+        multicast = None if group is None else MulticastServer(group, self.ledger, limit)
         self._downlinks = Downlinks(multicast, PeerRowsServer(self.ledger) if options.peers else None)
         self._member_log = MemberLog(self._run, emit)
         self._membership = Membership()
@@ -271,6 +268,7 @@ class Server:
             peers=self._downlinks.peers_record(assignment),
             speeds={} if self._rounds is None else self._rounds.measured_speeds,
             late=self.lateness.records(),
+            links=progress.links,
         )
 
     async def _wait_for_rows(self, declared: Sequence[Declaration]) -> None:

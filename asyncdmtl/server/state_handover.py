@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
+from asyncdmtl.plan.round_time import limited_by_uplink
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
     Assign,
@@ -138,6 +139,7 @@ class StateHandover:
         """Send members the plan, under the number of the last plan, with the order for their states."""
         progress = self._progress
         recipe, plan_digest = recipe_and_digest(assignment.plan)
+        timed = progress.links.learned or bool(progress.links.speeds)
         messages: dict[Member, Message] = {}
         for member, what in first.items():
             session, position = member.connection.session, assignment.position(member)
@@ -157,8 +159,8 @@ class StateHandover:
                 peers=assignment.peers_of(member),
                 shared=bool(assignment.exchanging),
                 carried=assignment.carried,
-                measured=progress.links.learned,
-                paced=not progress.links.speeds,
+                measured=timed,
+                paced=not limited_by_uplink(assignment.plan, progress.links),
             )
         await self._peers.send_all(messages)
 

@@ -93,6 +93,7 @@ class Participation:
         self._observer = observer
         self._round_limit = options.round_timeout, "--round-timeout"
         self._plan, self._tolerant, self._measured, self._paced = -1, False, False, True
+        self._applied_seconds = 0.0
         self._multicast: MulticastClient | None = None
         self._exchange: PeerExchange | None = None
         self._uplink = UplinkSender(options.round_timeout)
@@ -207,7 +208,8 @@ class Participation:
         async with self._options.place.turn():
             began = clock()
             upload = await self._computing.do(state.side.compute)
-        timing = (clock() - began, self._connection.link.delivery_rate) if self._measured else ()
+        computed = self._applied_seconds + clock() - began
+        timing = (computed, connection.link.arrivals.rate()) if self._measured else ()
         self._observer.after_compute(round_, upload)
         if self._multicast is not None:
             self._multicast.begin(round_)
@@ -274,8 +276,11 @@ class Participation:
             await self._receive_from_peers(self._exchange)
         else:
             await self._receive_from_group()
+        clock = asyncio.get_running_loop().time
         async with self._options.place.turn():
+            began = clock()
             await self._applying.do(state.apply, downlink)
+            self._applied_seconds = clock() - began
         self._reconnection.note_progress()
         log.debug("worker %s: round %d done", state.name, downlink.round, extra=state.log_fields())
         if downlink.then == AfterRound.GIVE:

@@ -54,8 +54,8 @@ class UplinkSender:
             Whether ranges go up in step with those that come down. Otherwise they go up as fast as possible,
             which is necessary if nothing comes down before all ranges are up.
         paced : bool
-            Whether ranges that go up in step stay within the window. If rates are planned for the speeds of
-            links, the time of the uplink counts, and a slow link down must not delay the rows up.
+            Whether ranges that go up in step stay within the window. If the uplink takes longer than the
+            downlink, its time counts, and a slow link down must not delay the rows up.
         """
         await self.stop()
         self._received = -1

@@ -36,6 +36,9 @@ def test_tables_and_overhead_are_read(tmp_path: Path) -> None:
     assert parse("--speeds", str(file), "--max-overhead", "1/50") == Links(
         {}, {"a": Fraction(10)}, Fraction(1, 50)
     )
+    both = tmp_path / "both.toml"
+    both.write_text("[speeds]\na = 10\n[down_speeds]\na = 50\n")
+    assert parse("--speeds", str(both)) == Links({}, {"a": Fraction(10)}, down_speeds={"a": Fraction(50)})
     assert parse("--prices", str(file)) == Links({"a": Fraction(2)})
     assert parse("--speeds", "auto", "--max-overhead", "0.1") == Links({}, {}, Fraction(1, 10), learned=True)
     with pytest.raises(UsageError, match="--prices cannot be given with --speeds"):

@@ -63,6 +63,8 @@ def test_the_network_and_the_tasks_matter(tmp_path: Path) -> None:
     assert fast["strategy"] == "relay"
     assert fast["strategies"]["relay"]["uplink_load"] == fast["uplink_load"]
     assert Fraction(fast["time_bound"]) > 0
+    assert Fraction(fast["times"]["shortest"]) >= Fraction(fast["time_bound"])
+    assert "times" not in explained(str(file), "--strategy", "central")
     assert Fraction(cheap["cost_bound"]) == sum(Fraction(cheap["uplink_loads"][w]) for w in "ab")
 
 

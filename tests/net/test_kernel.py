@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 
-from asyncdmtl.net.kernel import KernelCount, delivery_rate, kernel_count
+from asyncdmtl.net.kernel import KernelCount, kernel_count
 
 
 def count(connection: socket.socket) -> KernelCount:
@@ -34,15 +34,3 @@ def test_bytes_count_once_they_are_read_and_a_goodbye_does_not() -> None:
             assert theirs.recv(1) == b""
             assert count(theirs).received_bytes == 1000
         assert kernel_count(theirs) is None
-
-
-def test_the_rate_of_what_was_delivered_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as ours, server.accept()[0] as theirs:
-            assert delivery_rate(ours) == 0.0
-            ours.sendall(bytes(30_000))
-            while theirs.recv(1 << 16, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
-                arrived(theirs)
-            assert len(theirs.recv(1 << 16)) > 0
-            assert delivery_rate(ours) > 0.0
-        assert delivery_rate(ours) == 0.0

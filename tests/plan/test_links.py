@@ -41,6 +41,7 @@ def test_a_table_is_read_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
+        ("[speeds]\na = 1\n[down_speeds]\na = 0\n", "down_speeds in .*: a must be more than 0"),
         ("[prices]\na = 1\n", "must have a table speeds"),
         ("speeds = 3\n", "must have a table speeds"),
         ("[speeds]\na = 0\n", "speeds in .*: a must be more than 0"),
@@ -53,4 +54,14 @@ def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, content: str, co
     file = tmp_path / "links.toml"
     file.write_text(content)
     with pytest.raises(PlacementError, match=complaint):
-        read_links(file, "speeds")
+        read_links(file, "down_speeds" if "down_speeds" in content else "speeds")
+
+
+def test_links_have_one_speed_both_ways_unless_a_table_says_otherwise(tmp_path: Path) -> None:
+    speeds = {"a": Fraction(10), "b": Fraction(20)}
+    assert Links(speeds=speeds).speeds_down(PLACEMENT) == tuple(map(Fraction, (10, 20, 10)))
+    other = Links(speeds=speeds, down_speeds={"b": Fraction(90)})
+    assert other.speeds_down(PLACEMENT) == tuple(map(Fraction, (10, 90, 10)))
+    file = tmp_path / "links.toml"
+    file.write_text("[speeds]\na = 1\n")
+    assert read_links(file, "down_speeds", optional=True) == {}

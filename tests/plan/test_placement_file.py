@@ -49,6 +49,8 @@ def test_partitions_are_tasks_of_their_own_unless_said_otherwise(tmp_path: Path)
         ("[prices]\na = 1\nb = true\n", "b must be a number of moderate size"),
         ("[prices]\na = 1\nb = '1e99999999'\n", "b must be a number of moderate size"),
         ("[speeds]\na = 1\nb = 0\n", "speeds .* more than 0"),
+        ("[speeds]\na = 1\nb = 1\n[down_speeds]\na = 1\nb = 0\n", "down_speeds .* more than 0"),
+        ("[down_speeds]\na = 1\nb = 1\n", "down_speeds .* needs a table speeds"),
         ("[wants]\nc = 'none'\n", "wants .* unknown, got \\['c'\\]"),
         ("[wants]\na = 'some'\n", "wants .* must be all, own or none"),
         ("[wants]\na = 'none'\nb = 'none'\n", "wants .* at least one worker"),

@@ -35,16 +35,24 @@ async def a_report(strategy: str, links: Links) -> dict[str, Any]:
 
 
 async def test_a_run_follows_the_speeds_of_its_links(capsys: pytest.CaptureFixture[str]) -> None:
-    report = await a_report("auto", Links(speeds=SPEEDS))
+    report = await a_report("auto", Links(speeds=SPEEDS, down_speeds={"w4": Fraction(40)}))
     assert report["strategy"] == "relay"
     links = report["links"]
     assert links["kind"] == "time"
     assert links["speeds"] == {name: str(speed) for name, speed in SPEEDS.items()}
-    assert 0.0 < links["bound"] <= links["planned"] <= 1.01 * links["bound"]
+    assert links["down_speeds"] == links["speeds"] | {"w4": "40"}
+    assert 0.0 < links["bound"] <= links["uplink"] <= 1.01 * links["bound"]
+    # Vectors of so few numbers travel in one range; w0 lacks more than others can send in that time.
+    assert links["slowest"] == "w0"
+    assert links["rows"] == pytest.approx(links["uplink"] + links["downlink"])
+    assert links["planned"] == links["rows"] + links["computing"] > links["rows"]
     assert links["measured"] > 0.0
     assert all(0.0 < entry["uplink_seconds"] <= entry["seconds"] for entry in report["rounds"])
     show_run(report)
-    assert "By the speeds of the links, the uplink takes" in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "By the speeds of the links, rows take" in shown
+    assert "s down to w0," in shown
+    assert "s of computing, a round takes" in shown
 
 
 async def test_a_worker_that_is_dear_sends_nothing_that_others_can_send() -> None:

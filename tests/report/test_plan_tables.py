@@ -107,6 +107,10 @@ def test_bounds_on_cost_and_time_are_said() -> None:
     assert "A relay's uplink costs at least 7/2." in lines(report(cost_bound="7/2"))
     text = " ".join(lines(report(time_bound="3/4", time_certificate=["w0", "w1"])))
     assert "A relay's uplink takes at least 3/4, the time of what only w0, w1 hold." in text
+    times = {"uplink": "1/2", "downlink": "2", "slowest": "w0", "shortest": "2", "longest": "5/2"}
+    text = " ".join(lines(report(times=times)))
+    assert "rows take 1/2 up and 2 down (the link of w0, whatever the rates are)" in text
+    assert "A round takes 2 if ranges of rows come down while others go up, and at most 5/2." in text
 
 
 def test_predicted_updates_have_a_table() -> None:

@@ -332,7 +332,7 @@ async def test_the_delay_of_each_uplink_is_averaged() -> None:
     run.transfer.note_uplink(new, uplink, 2.0)
     run.transfer.note_uplink(new, uplink, 1.0)
     assert run.transfer.uplink_seconds["new"] == pytest.approx(1.8)
-    assert run.transfer.speeds.measured() == {"new": MeasuredSpeed(0.5, 8.0, 0.0)}
+    assert run.transfer.speeds.measured() == {"new": MeasuredSpeed(0.5, 0.0, 8.0)}
 
 
 @pytest.mark.usefixtures("many_ranges")

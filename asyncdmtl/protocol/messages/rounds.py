@@ -68,7 +68,7 @@ class Assign(Message):
         Whether coded rows go through the server. Otherwise all workers exchange rows with each other, and
         uplinks have none.
     measured : bool
-        Whether uplinks tell how long workers computed, and how fast their links are.
+        Whether uplinks tell how long workers computed, and how fast their links from the server are.
     paced : bool
         Whether rows go up no faster than rows come down.
     """
@@ -241,7 +241,7 @@ class Uplink(Message):
     sealed : bytes
         In a blind run: losses, penalty and residual, sealed, in place of the numbers.
     timing : tuple of float
-        Seconds of computing, and bits per second that the worker's link carried; only if the plan asks.
+        Seconds of computing, and bits per second of the link from the server; only if the plan asks.
     """
 
     number, kind, sender = 10, "uplink", "worker"

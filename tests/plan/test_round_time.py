@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+from asyncdmtl.plan.links import Links
+from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.planner import make_plan
+from asyncdmtl.plan.round_time import RoundTime, count_ranges, limited_by_uplink, time_of_round
+
+UP = tuple(map(Fraction, (10, 20, 50, 100, 100)))
+DOWN = (Fraction(100),) * 5
+
+
+def test_both_directions_count() -> None:
+    plan = make_plan(Placement.cyclic(5, 5, 3))
+    times = time_of_round(plan, UP, DOWN, 4)
+    # Every worker sends half a vector, and lacks two.
+    assert times == RoundTime(Fraction(1, 20), Fraction(1, 50), 0, 4)
+    assert times.total == Fraction(1, 20) + Fraction(1, 200)
+    assert time_of_round(plan, UP, UP).total == Fraction(1, 20) + Fraction(1, 5)
+
+
+def test_rates_by_speed_shorten_the_uplink_alone() -> None:
+    placement = Placement.cyclic(5, 5, 3)
+    plan, equal = make_plan(placement, speeds=UP), make_plan(placement)
+    fast, slow = (time_of_round(each, UP, DOWN) for each in (plan, equal))
+    assert plan.objective is not None
+    assert fast.uplink == plan.objective.value < slow.uplink
+    assert (fast.downlink, fast.slowest) == (slow.downlink, slow.slowest)
+
+
+def test_a_simulated_flow_shop_takes_the_same_time() -> None:
+    for up, down, ranges in (
+        (Fraction(3), Fraction(5), 4),
+        (Fraction(5), Fraction(3), 7),
+        (Fraction(2), Fraction(2), 1),
+    ):
+        sent, received = Fraction(0), Fraction(0)
+        for _ in range(ranges):
+            sent += up / ranges
+            received = max(received, sent) + down / ranges
+        assert RoundTime(up, down, 0, ranges).total == received
+
+
+def test_nobody_is_the_slowest_where_nothing_comes_down() -> None:
+    plan = make_plan(Placement({"a": ["x"], "b": ["x"]}))
+    assert time_of_round(plan, UP[:2], DOWN[:2]) == RoundTime(Fraction(0), Fraction(0), None, 1)
+
+
+def test_the_longer_direction_limits_rounds() -> None:
+    placement = Placement.cyclic(5, 5, 3)
+    up, down = (dict(zip(placement.workers, each, strict=True)) for each in (UP, DOWN))
+    plan = make_plan(placement)
+    assert limited_by_uplink(plan, Links(speeds=up, down_speeds=down))
+    assert not limited_by_uplink(plan, Links(speeds=up))
+    assert not limited_by_uplink(plan, Links(learned=True))
+    assert not limited_by_uplink(make_plan(placement, "central"), Links(speeds=up, down_speeds=down))
+
+
+def test_long_vectors_travel_in_ranges() -> None:
+    plan = make_plan(Placement.cyclic(5, 5, 3))
+    assert count_ranges(plan, 1000) == 1
+    assert count_ranges(plan, 4_000_000) > 4
