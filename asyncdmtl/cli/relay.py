@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from asyncdmtl.cli.command import command, seconds_option, together
-from asyncdmtl.net.addresses import format_address, parse_address
+from asyncdmtl.net.addresses import format_address, parse_address, parse_addresses
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.protocol.ledger import Ledger
@@ -58,7 +58,7 @@ _security_options = together(
     click.option(
         "--tls-server-name",
         metavar="NAME",
-        show_default="the host of --connect",
+        show_default="the host of the address in --connect",
         help="The name that the parent's certificate must have.",
     ),
     click.option(
@@ -92,8 +92,9 @@ _security_options = together(
 @click.option(
     "--connect",
     default="127.0.0.1:7700",
-    metavar="HOST:PORT",
-    help="The parent: the server, or another relay.",
+    metavar="HOST:PORT,…",
+    help="The parent: the server, or another relay. Of several addresses, those after the first are tried in "
+    "this order when one does not serve.",
 )
 @click.option("--name", required=True, help="The relay's name, unique among all workers and relays.")
 @click.option(
@@ -135,10 +136,11 @@ def main(
     Exit codes: 0 done, 1 failed, 2 usage, 3 connection, 4 authentication, 5 timeout, 6 decoding or integrity,
     130 interrupted, 143 terminated.
     """
-    address, parent = parse_address(listen, "--listen"), parse_address(connect, "--connect")
+    address, parents = parse_address(listen, "--listen"), parse_addresses(connect, "--connect")
     upward = WorkerSecurity.from_files(name, secret_file, tls_ca, None, None, tls_server_name)
     downward = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
-    for risk in (upward.check_exposure(parent[0], insecure), downward.check_exposure(address[0], insecure)):
+    risks = [*upward.check_exposures(parents, insecure), downward.check_exposure(address[0], insecure)]
+    for risk in risks:
         if risk is not None:
             log.warning("%s", risk)
     options = RelayOptions(
@@ -148,7 +150,7 @@ def main(
         rejoin_timeout,
     )
     relay = Relay(options, lambda event: _say(event, name, format), upward, downward)
-    run(relay.run(parent, address), until_eof=until_eof)
+    run(relay.run(parents, address), until_eof=until_eof)
     levels = {"above": _totals(relay.up), "below": _totals(relay.below)}
     if format == "json":
         emit({"event": "finished", "relay": name, **levels})

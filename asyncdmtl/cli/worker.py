@@ -26,7 +26,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.outcome import zero_words
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
-from asyncdmtl.net.addresses import parse_address
+from asyncdmtl.net.addresses import parse_addresses
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.credentials import find_group_secret
 from asyncdmtl.net.event_loop import run
@@ -74,7 +74,7 @@ _security_options = together(
     click.option(
         "--tls-server-name",
         metavar="NAME",
-        show_default="the host of --connect",
+        show_default="the host of the address in --connect",
         help="The name that the server's certificate must have.",
     ),
     click.option("--insecure", is_flag=True, help="Permit a plaintext connection to another host."),
@@ -82,7 +82,13 @@ _security_options = together(
 
 
 @command("worker")
-@click.option("--connect", default="127.0.0.1:7700", metavar="HOST:PORT", help="The server.")
+@click.option(
+    "--connect",
+    default="127.0.0.1:7700",
+    metavar="HOST:PORT,…",
+    help="The server, or a relay that leads to it. Of several addresses, those after the first are tried in "
+    "this order when one does not serve.",
+)
 @click.option("--name", required=True, help="The worker's name, unique in the run.")
 @data_options
 @click.option(
@@ -196,10 +202,10 @@ def main(
     130 interrupted, 143 terminated.
     """
     _check_files(save, declare, wants)
-    host, port = parse_address(connect, "--connect")
+    addresses = parse_addresses(connect, "--connect")
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     peer_listen = given["peer_listen"]
-    _tell_risks(security.check_exposure(host, insecure), security.check_peer_exposure(peer_listen, insecure))
+    _tell_risks(*security.check_exposures(addresses, insecure, peer_listen))
     names = _stored_names(name, partitions, placement)
     held_back = None
     if partition_files or (names is None and share is None and loading.is_table(given["data"])):
@@ -218,9 +224,9 @@ def main(
             file = save.with_name(f"{save.stem}-{place.job}{save.suffix}") if place.job else save
             SavedModel(models, *_trained_with(worker, options.group_secret), given["task"] or TASK).save(file)
 
-    worker = stream_worker(options, load, security, (host, port), save_models)
+    worker = stream_worker(options, load, security, addresses, save_models)
     try:
-        models = run(worker.run(host, port), until_eof=until_eof)
+        models = run(worker.run(*addresses[0], *addresses[1:]), until_eof=until_eof)
     except StreamOver as over:
         _tell_stream(name, over, format)
         return

@@ -11,7 +11,7 @@ import hmac
 import ipaddress
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,6 +189,13 @@ class WorkerSecurity:
                 "--connect", "must be a loopback address unless --tls-ca or --insecure is given", host
             )
         return f"connecting to {host} with --insecure: anyone on the network can read this run or change it"
+
+    def check_exposures(
+        self, addresses: Sequence[tuple[str, int]], insecure: bool, peer_listen: str = "none"
+    ) -> list[str | None]:
+        """As `check_exposure` for the host of each address, and `check_peer_exposure`."""
+        peers = self.check_peer_exposure(peer_listen, insecure)
+        return [*(self.check_exposure(host, insecure) for host, _ in addresses), peers]
 
     def check_peer_exposure(self, address: str, insecure: bool) -> str | None:
         """A warning if other workers would take rows from `address` in plaintext over a network.

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import aiohappyeyeballs
 
@@ -30,6 +30,10 @@ TELL_AFTER = 3.0
 # Seconds after which, beside an attempt to connect to one address of a name, the next address is tried: a
 # dead address does not delay a working one. The value is that of RFC 8305, section 8.
 NEXT_ADDRESS_DELAY = 0.25
+
+# Seconds that an attempt to connect may take where there are other addresses: a host that answers nothing
+# delays these no longer. Three lost packets are sent again within this time.
+LONGEST_ATTEMPT = 5.0
 
 # The largest limit of a wait, in seconds, some 30 years: event loops cannot handle arbitrarily long times.
 LONGEST_WAIT = 1e9
@@ -76,22 +80,49 @@ async def listen(host: str, port: int, make: Callable[[], Connection]) -> asynci
         raise LinkError(f"cannot listen on {address}: {_reason(error)}", peer=address) from error
 
 
-async def connect(host: str, port: int, make: Callable[[], Connection], max_wait: float) -> Connection:
-    """Connect to a server, which may not be up yet: try again, with growing pauses.
+class Way(NamedTuple):
+    """An address to connect to.
 
-    Parameters
+    Attributes
     ----------
     host : str
     port : int
     make : callable
         Makes the Connection of each attempt.
+    """
+
+    host: str
+    port: int
+    make: Callable[[], Connection]
+
+
+async def connect(host: str, port: int, make: Callable[[], Connection], max_wait: float) -> Connection:
+    """Connect to a server at one address; parameters and errors are those of `Way` and `connect_first`."""
+    _, connection = await connect_first([Way(host, port, make)], max_wait)
+    return connection
+
+
+async def connect_first(ways: Sequence[Way], max_wait: float) -> tuple[int, Connection]:
+    """Connect to the first address that can be reached: try all in turn, again and with growing pauses.
+
+    A server may not be up yet, so that every address is tried until `max_wait` has passed.
+
+    Parameters
+    ----------
+    ways : sequence of Way
     max_wait : float
         Seconds, which the option --max-wait sets.
+
+    Returns
+    -------
+    index : int
+        Of the way that led to the connection.
+    connection : Connection
 
     Raises
     ------
     UsageError
-        `host` is no name of a host.
+        A host is no name of a host.
     AuthenticationError
         One end does not accept the other's certificate, or the server does not speak TLS.
     LinkError
@@ -102,24 +133,27 @@ async def connect(host: str, port: int, make: Callable[[], Connection], max_wait
     end = begin + max_wait
     pause = FIRST_RETRY_PAUSE
     while True:
-        try:
-            return await _opened(host, port, make(), end + FIRST_RETRY_PAUSE)
-        except UnicodeError as error:
-            raise UsageError("--connect", "must name a host", host) from error
-        except (OSError, LinkError, WaitError) as error:
-            if loop.time() + pause > end:
-                address = format_address(host, port)
-                raise LinkError(
-                    f"cannot reach a server at {address}: {_reason(error)} "
-                    f"(gave up after {max_wait:g} s, the limit set by --max-wait)",
-                    peer=address,
-                ) from error
-            if not told and loop.time() - begin >= TELL_AFTER:
-                told = True
-                log.warning(
-                    "no server at %s yet (%s); waiting for it up to %g s (--max-wait)",
-                    format_address(host, port), _reason(error), max_wait,
-                )  # fmt: skip
+        failed: list[tuple[str, OSError | LinkError | WaitError]] = []
+        for i, way in enumerate(ways):
+            last = end + FIRST_RETRY_PAUSE
+            attempt_end = last if len(ways) == 1 else min(last, loop.time() + LONGEST_ATTEMPT)
+            try:
+                return i, await _opened(way.host, way.port, way.make(), attempt_end)
+            except UnicodeError as error:
+                raise UsageError("--connect", "must name a host", way.host) from error
+            except (OSError, LinkError, WaitError) as error:
+                failed.append((format_address(way.host, way.port), error))
+        if loop.time() + pause > end:
+            reasons = "; at ".join(f"{address}: {_reason(error)}" for address, error in failed)
+            raise LinkError(
+                f"cannot reach a server at {reasons} (gave up after {max_wait:g} s, the limit set by "
+                "--max-wait)",
+                peer=", ".join(address for address, _ in failed),
+            ) from failed[0][1]
+        if not told and loop.time() - begin >= TELL_AFTER:
+            told = True
+            tried = "; at ".join(f"{address} yet ({_reason(error)})" for address, error in failed)
+            log.warning("no server at %s; waiting for it up to %g s (--max-wait)", tried, max_wait)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_RETRY_PAUSE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.digests import Digest
@@ -17,8 +17,9 @@ from asyncdmtl.net.authentication import (
     WorkerSecurity,
 )
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.route import Address, Route
 from asyncdmtl.net.tls import TLSChannel
-from asyncdmtl.net.transport import connect, listen
+from asyncdmtl.net.transport import listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.relay.attachment import Attachment
 from asyncdmtl.relay.gathering import Gathering
@@ -71,10 +72,16 @@ class Relay:
         self._listener: asyncio.Server | None = None
         self._gathering: Gathering | None = None
 
-    async def run(self, parent: tuple[str, int], address: tuple[str, int]) -> None:
+    async def run(self, parents: Sequence[Address], address: Address) -> None:
         """Relay a run from beginning to end: connect to the parent, and listen on an address for workers.
 
         If the parent is lost, or a worker is lost or joins, the relay connects to the parent anew.
+
+        Parameters
+        ----------
+        parents : sequence of host and port
+            Where the server listens, or relays that lead to it; tried in this order.
+        address : host and port
 
         Raises
         ------
@@ -85,16 +92,16 @@ class Relay:
         """
         try:
             with single_threaded():
-                await self._run(parent, address)
+                await self._run(parents, address)
         finally:
             if self._listener is not None:
                 self._listener.close()
 
-    async def _run(self, parent: tuple[str, int], address: tuple[str, int]) -> None:
-        name, tls = self._options.upward.name, self._upward.channels(parent[0])
+    async def _run(self, parents: Sequence[Address], address: Address) -> None:
+        name, route = self._options.upward.name, Route(parents, self._upward, self._connection)
         reconnection = Reconnection(self._options.upward.max_wait, asyncio.get_running_loop().time)
         while True:
-            connection = await self._connect(parent, tls, reconnection)
+            connection = await self._connect(route, reconnection)
             log.info("relay %s: connected to %s", name, connection.peer)
             try:
                 await self._attach(connection, reconnection, address)
@@ -103,7 +110,9 @@ class Relay:
                 log.info("relay %s: workers were lost or joined; joining the run again", name)
             except AsyncDMTLError as error:
                 await connection.fail(error)
-                if not reconnection.permits(connection, error, joined=self._begun):
+                route.note_end(welcomed=reconnection.welcomed, refused=connection.worker_may_return)
+                joined = self._begun or route.several
+                if not reconnection.permits(connection, error, joined=joined):
                     reconnection.give_up(error)
                 log.warning("relay %s: %s; trying again", name, error)
             except Exception as error:
@@ -113,9 +122,7 @@ class Relay:
                 await connection.close()
             await reconnection.pause()
 
-    async def _attach(
-        self, connection: Connection, reconnection: Reconnection, address: tuple[str, int]
-    ) -> None:
+    async def _attach(self, connection: Connection, reconnection: Reconnection, address: Address) -> None:
         """Take part in the run over one connection, with the workers that come."""
         try:
             welcome = await be_welcomed(connection, self._options.upward, self._upward.secret)
@@ -155,7 +162,7 @@ class Relay:
             self._excluded.update(gathering.membership.excluded)
             await gathering.close()
 
-    async def _listen(self, address: tuple[str, int], run: str) -> None:
+    async def _listen(self, address: Address, run: str) -> None:
         """Listen for workers, if the relay does not yet."""
         if self._listener is None:
             self._listener = await listen(*address, lambda: self._current().accept())
@@ -165,21 +172,16 @@ class Relay:
         assert self._gathering is not None
         return self._gathering
 
-    async def _connect(
-        self,
-        parent: tuple[str, int],
-        tls: Callable[[], TLSChannel] | None,
-        reconnection: Reconnection,
-    ) -> Connection:
-        options = self._options.upward
-
-        def make() -> Connection:
-            return Connection("worker", self.up, options.silence_timeout, options.name, tls=tls)
-
+    async def _connect(self, route: Route, reconnection: Reconnection) -> Connection:
+        """A connection to the parent; if it is gone since it refused this relay, raise its reason."""
         try:
-            return await connect(*parent, make, reconnection.seconds_left)
+            return await route.connect(reconnection.seconds_left)
         except LinkError as error:
             reconnection.give_up(error)
+
+    def _connection(self, tls: Callable[[], TLSChannel] | None) -> Connection:
+        options = self._options.upward
+        return Connection("worker", self.up, options.silence_timeout, options.name, tls=tls)
 
 
 async def _while_connected(work: asyncio.Task[None], connection: Connection) -> None:

@@ -51,6 +51,11 @@ class Reconnection:
         """Seconds that are left for making a connection."""
         return max(0.0, self._end - self._clock())
 
+    @property
+    def welcomed(self) -> bool:
+        """Whether the server of the current connection has welcomed the worker."""
+        return self._welcomed
+
     def note_welcome(self) -> None:
         """Note that the server has welcomed the worker."""
         self._welcomed, self._refusal = True, None
@@ -68,7 +73,8 @@ class Reconnection:
         connection : Connection
         error : AsyncDMTLError
         joined : bool
-            Whether a server has welcomed this worker before, in this connection or an earlier one.
+            Whether a server has welcomed this worker before, in this connection or an earlier one, or another
+            address is to be tried.
         """
         if isinstance(error, PeerError) and self._refuses(error):
             self._refusal = error

@@ -11,6 +11,7 @@ from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import WorkerSecurity
+from asyncdmtl.net.route import Address
 from asyncdmtl.worker.jobs import JobPlace, JobStream
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
@@ -39,7 +40,7 @@ def stream_worker(
     options: WorkerOptions,
     load: Load,
     security: WorkerSecurity,
-    address: tuple[str, int],
+    addresses: Sequence[Address],
     on_models: OnModels | None = None,
 ) -> Worker:
     """A worker that also takes part in a stream of jobs; its `run` then ends with `StreamOver`.
@@ -52,8 +53,8 @@ def stream_worker(
     load : callable
         As `Load`. It is called here for the worker's own column, and in threads for others.
     security : WorkerSecurity
-    address : tuple of host and port
-        The server's.
+    addresses : sequence of host and port
+        The server's, tried in this order.
     on_models : callable, optional
         As `OnModels`.
     """
@@ -76,7 +77,7 @@ def stream_worker(
         except AsyncDMTLError as error:
             observer = _Declining(error)
         worker = Worker(replace(options, place=place), stored, security, observer)
-        models = await worker.run(*address)
+        models = await worker.run(*addresses[0], *addresses[1:])
         if on_models is not None:
             on_models(place, worker, models)
 

@@ -15,8 +15,8 @@ from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import UNSECURED_WORKER, StandbyOrdered, WorkerSecurity
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.route import Address, Route
 from asyncdmtl.net.tls import TLSChannel
-from asyncdmtl.net.transport import connect
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.worker.jobs import JobStream
 from asyncdmtl.worker.observer import WorkerObserver
@@ -68,11 +68,18 @@ class Worker:
         self._jobs = jobs
         self._partitions = OwnPartitions(partitions, options.test_fraction, options.least_rows)
 
-    async def run(self, host: str, port: int) -> TaskModels:
+    async def run(self, host: str, port: int, *others: Address) -> TaskModels:
         """Join the server's run; return the final models, of all tasks or under `personal` of its own tasks.
 
         If the connection is lost, the worker reconnects and goes on, unless `max_wait` passes without a
         round.
+
+        Parameters
+        ----------
+        host, port : str and int
+            Where the server listens, or a relay that leads to it.
+        *others : host and port
+            Other addresses, which are tried in this order if the first one does not serve.
 
         Raises
         ------
@@ -90,18 +97,18 @@ class Worker:
             The decoded vectors are not those that the other workers computed.
         """
         try:
-            return await self._run(host, port)
+            return await self._run([(host, port), *others])
         finally:
             if self._jobs is not None:
                 await self._jobs.close()
 
-    async def _run(self, host: str, port: int) -> TaskModels:
+    async def _run(self, addresses: Sequence[Address]) -> TaskModels:
         """As `run`."""
-        name, tls = self._options.name, self._security.channels(host)
+        name, route = self._options.name, Route(addresses, self._security, self._connection)
         reconnection = Reconnection(self._options.max_wait, asyncio.get_running_loop().time)
         with single_threaded():
             while True:
-                connection = await self._connect(host, port, tls, reconnection)
+                connection = await self._connect(route, reconnection)
                 log.info("worker %s: connected to %s", name, connection.peer, extra=self.state.log_fields())
                 part = Participation(
                     connection, self._options, self._partitions, self.state, reconnection, self._observer
@@ -110,7 +117,8 @@ class Worker:
                     return await self._take_part(part, connection, reconnection)
                 except AsyncDMTLError as error:
                     await connection.fail(self._told(error))
-                    joined = self.state.run is not None
+                    joined = self.state.run is not None or route.several
+                    route.note_end(welcomed=reconnection.welcomed, refused=connection.worker_may_return)
                     if not reconnection.permits(connection, error, joined=joined):
                         reconnection.give_up(error)
                     log.warning("worker %s: %s; trying again", name, error, extra=self.state.log_fields())
@@ -140,12 +148,10 @@ class Worker:
         """The error as the server is told of it: a server that is blind must not read values in it."""
         return error if self._options.group_secret is None else without_details(error)
 
-    async def _connect(
-        self, host: str, port: int, tls: Callable[[], TLSChannel] | None, reconnection: Reconnection
-    ) -> Connection:
+    async def _connect(self, route: Route, reconnection: Reconnection) -> Connection:
         """A connection to the server; if it is gone since it refused this worker, raise its reason."""
         try:
-            return await connect(host, port, lambda: self._connection(tls), reconnection.seconds_left)
+            return await route.connect(reconnection.seconds_left)
         except LinkError as error:
             reconnection.give_up(error)
 

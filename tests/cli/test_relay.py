@@ -12,6 +12,7 @@ from asyncdmtl.errors import LinkError, UsageError
     [
         (["--workers", "0"], UsageError, "--workers must be at least 1"),
         (["--workers", "1", "--connect", "nowhere"], UsageError, "--connect"),
+        (["--workers", "1", "--connect", "127.0.0.1:1,10.0.0.1:1"], UsageError, "got '10.0.0.1'"),
         (["--workers", "1", "--listen", "0.0.0.0:0"], UsageError, "--insecure"),
         (["--workers", "1", "--tls-cert", "/no/such/file"], UsageError, "--tls-"),
         (["--workers", "1", "--connect", "127.0.0.1:1", "--max-wait", "0"], LinkError, "cannot reach"),

@@ -47,7 +47,7 @@ def worker_here(name: str, words: Sequence[str], models: Path, wants: str, *, st
 
     async def take_part(host: str, port: int, secret: bytes) -> None:
         options = WorkerOptions(name, group_secret=group_secret)
-        worker = stream_worker(options, load, WorkerSecurity(secret), (host, port), save)
+        worker = stream_worker(options, load, WorkerSecurity(secret), [(host, port)], save)
         with pytest.raises(StreamOver):
             await worker.run(host, port)
 

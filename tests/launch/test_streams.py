@@ -31,7 +31,7 @@ def here(name: str) -> TakePart:
         return PARTITIONS
 
     async def take_part(host: str, port: int, secret: bytes) -> None:
-        worker = stream_worker(WorkerOptions(name), load, WorkerSecurity(secret), (host, port))
+        worker = stream_worker(WorkerOptions(name), load, WorkerSecurity(secret), [(host, port)])
         with pytest.raises(StreamOver):
             await worker.run(host, port)
 

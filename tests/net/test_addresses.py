@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from asyncdmtl.errors import UsageError
-from asyncdmtl.net.addresses import format_address, parse_address
+from asyncdmtl.net.addresses import format_address, parse_address, parse_addresses
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,11 @@ def test_an_address_is_read_and_written(text: str, host: str, port: int) -> None
 def test_an_address_without_host_or_port_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--connect must be HOST:PORT with a port from 0 to 65535"):
         parse_address(text, "--connect")
+
+
+def test_several_addresses_are_separated_by_commas() -> None:
+    assert parse_addresses("a:1,[::1]:2, b:3", "--connect") == [("a", 1), ("::1", 2), ("b", 3)]
+    with pytest.raises(UsageError, match="--connect must be HOST:PORT"):
+        parse_addresses("a:1,", "--connect")
+    with pytest.raises(UsageError, match="--connect must name each address once, got 'a:1,a:1'"):
+        parse_addresses("a:1,a:1", "--connect")

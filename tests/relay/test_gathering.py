@@ -63,5 +63,5 @@ async def test_a_relay_says_for_which_workers_it_waited() -> None:
     async with trees(options) as (cluster, tree):
         relay = Relay(RelayOptions(WorkerOptions("north"), 2, join_timeout=0.2), lambda event: None)
         with pytest.raises(WaitError, match=r"not all workers joined: 0 of 2 are here \(none\)"):
-            await relay.run(cluster.address, ("127.0.0.1", 0))
+            await relay.run([cluster.address], ("127.0.0.1", 0))
         assert not tree.tasks

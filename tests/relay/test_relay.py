@@ -86,6 +86,18 @@ async def test_what_is_lost_comes_back(lost: list[str]) -> None:
     assert record.incidents
 
 
+async def test_workers_of_a_relay_that_is_gone_come_back_through_another_address() -> None:
+    options = run_options(settings=make_settings(rounds=9), workers=5, rejoin_timeout=20.0)
+    async with trees(options) as (cluster, tree):
+        await grow(tree)
+        await cluster.event(RoundRecord, round=3)
+        await tree.stop("north")
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in SITES]
+    assert {each.coef_.tobytes() for each in models} == {await star(rounds=9)}
+    assert set(record.plan.placement.workers) == {"a", "b", "south", "e"}
+
+
 async def test_workers_of_one_site_that_disagree_are_named() -> None:
     options = run_options(settings=make_settings(rounds=2), workers=5, rejoin_timeout=1.0)
     other = make_partitions(6, "squared", seed=1)
@@ -119,10 +131,10 @@ async def test_a_relay_refuses_a_blind_server() -> None:
 async def test_a_relay_takes_no_part_in_a_stream_of_jobs() -> None:
     async with asyncio.timeout(LIMIT), JobCluster() as cluster:
         with pytest.raises(UsageError, match="server must make one run, not a stream of jobs"):
-            await Relay(RelayOptions(WorkerOptions("r"), 1), print).run(cluster.address, ("127.0.0.1", 0))
+            await Relay(RelayOptions(WorkerOptions("r"), 1), print).run([cluster.address], ("127.0.0.1", 0))
 
 
 async def test_a_relay_gives_up_without_a_parent() -> None:
     options = RelayOptions(WorkerOptions("r", max_wait=0.0), 1)
     with pytest.raises(Exception, match="cannot reach a server"):
-        await Relay(options, print).run(("127.0.0.1", 1), ("127.0.0.1", 0))
+        await Relay(options, print).run([("127.0.0.1", 1)], ("127.0.0.1", 0))

@@ -184,6 +184,11 @@ def test_a_local_run_is_for_its_own_workers_only(tmp_path: Path) -> None:
         ("server", ["--tls-cert=secret"], "--tls-key must be given"),
         ("server", ["--tls-client-ca=secret"], "--tls-client-ca needs --tls-cert and --tls-key"),
         ("worker", ["--connect=10.0.0.1:1"], "--connect must be a loopback address unless --tls-ca"),
+        (
+            "worker",
+            ["--connect=127.0.0.1:1,10.0.0.1:1"],
+            "unless --tls-ca or --insecure is given, got '10.0.0.1'",
+        ),
         ("worker", ["--secret-file=open"], "chmod 600"),
         ("worker", ["--tls-ca=secret"], "--tls-ca must be certificates in PEM"),
         ("worker", ["--tls-cert=secret", "--tls-key=secret"], "--tls-cert needs --tls-ca"),

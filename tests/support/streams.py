@@ -55,7 +55,7 @@ class JobCluster(ServerHere[None]):
 
         security = WorkerSecurity(secret)
         return self._started(
-            stream_worker(WorkerOptions(name, **options), load, security, self.address, keep)
+            stream_worker(WorkerOptions(name, **options), load, security, [self.address], keep)
         )
 
     async def submit(self, *jobs: Job, end: bool = True) -> None:

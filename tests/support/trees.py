@@ -44,17 +44,19 @@ class Tree:
 
         self.relays[name] = relay = Relay(RelayOptions(WorkerOptions(name), workers, 30.0, 1.0), emit)
         address = self._addresses.get(name, ("127.0.0.1", 0))
-        self.tasks[name] = task = asyncio.create_task(relay.run(self._addresses[parent], address))
+        self.tasks[name] = task = asyncio.create_task(relay.run([self._addresses[parent]], address))
         await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         self._addresses[name] = listening.result()
 
     def worker(self, name: str, parent: str | None = None, stored: Sequence[Any] | None = None) -> None:
-        """Start a worker at its site, or below another parent."""
+        """Start a worker at its site, or below another parent. It knows the server's address, too."""
         own = self._stored[name] if stored is None else stored
-        address = self._addresses[SITES[name] if parent is None else parent]
-        self.tasks[name] = asyncio.create_task(Worker(WorkerOptions(name), own).run(*address))
+        parent = SITES[name] if parent is None else parent
+        others = [self._addresses[""]] if parent else []
+        running = Worker(WorkerOptions(name), own).run(*self._addresses[parent], *others)
+        self.tasks[name] = asyncio.create_task(running)
 
     async def stop(self, name: str) -> None:
         """Stop a relay or worker at once."""

@@ -29,7 +29,7 @@ OPTIONS = run_options(settings=SETTINGS, workers=1)
 async def test_it_takes_part_in_a_single_run_as_any_worker() -> None:
     async with asyncio.timeout(LIMIT), Cluster(OPTIONS) as cluster:
         worker = stream_worker(
-            WorkerOptions("w0"), lambda target: PARTITIONS, UNSECURED_WORKER, cluster.address
+            WorkerOptions("w0"), lambda target: PARTITIONS, UNSECURED_WORKER, [cluster.address]
         )
         models = await worker.run(*cluster.address)
         await cluster.server
@@ -57,7 +57,7 @@ async def test_rows_are_loaded_once_for_jobs_that_begin_together(monkeypatch: py
     loaded: list[str] = []
     used: list[Sequence[Stored]] = []
     monkeypatch.setattr(module, "Worker", Double)
-    worker: Any = stream_worker(WorkerOptions("w0"), load, UNSECURED_WORKER, ("127.0.0.1", 1))
+    worker: Any = stream_worker(WorkerOptions("w0"), load, UNSECURED_WORKER, [("127.0.0.1", 1)])
     places = [JobPlace(f"r{i}", f"j{i}", "dose") for i in range(3)]
     await asyncio.gather(*(worker.jobs._take_part(place) for place in places))
     assert loaded == ["", "dose"]
