@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Processes of tests for two cores: a test often waits for processes of its own or for a limit to pass, and left
-# a quarter of two cores idle with one process for each.
+# Three processes of tests for two cores: a test often waits, for processes of its own or for a limit to pass,
+# and a quarter of two cores was idle with one process for each.
 PROCESSES = 3 * (os.cpu_count() or 1) // 2
 CHECKS = (
     ("ruff", "format", "--check", "."),

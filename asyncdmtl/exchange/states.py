@@ -35,7 +35,7 @@ _SIGNS = np.where(np.random.default_rng(23).integers(0, 2, 1021), 1.0, -1.0)
 
 @dataclass(frozen=True)
 class Majority:
-    """The state that most workers hold.
+    """The state that most workers hold, or are near to.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class States(ABC):
         return state, self.check(state)
 
     def majority(self, told: Mapping[str, bytes], electorate: int | None = None) -> Majority | None:
-        """The state that more than half of the workers hold; None if there is none.
+        """The state that more than half of the workers hold, or are near to; None if there is none.
 
         Parameters
         ----------
@@ -87,10 +87,12 @@ class States(ABC):
             The number of workers of which more than half must agree; default: those that told.
         """
         least = (len(told) if electorate is None else electorate) // 2 + 1
-        for check in dict.fromkeys(told.values()):
-            odd = tuple(worker for worker, other in told.items() if not self.same(check, other))
-            if len(told) - len(odd) >= least:
-                return Majority(check, odd)
+        # Rounding may have moved all states apart. Then one to which most are near is as good as any.
+        for alike in (self.same, self.near):
+            for check in dict.fromkeys(told.values()):
+                if sum(alike(check, other) for other in told.values()) >= least:
+                    odd = tuple(worker for worker, other in told.items() if not self.same(check, other))
+                    return Majority(check, odd)
         return None
 
 

@@ -34,6 +34,18 @@ def test_more_than_half_are_a_majority() -> None:
     assert states.majority({}) is None
 
 
+def test_a_state_to_which_most_are_near_is_a_majority_if_rounding_has_moved_all_apart() -> None:
+    states = rounded("float64")[0]
+    apart = [struct.pack("<2d", 1.0 + i * 1e-6, 1.0) for i in range(3)]
+    far = struct.pack("<2d", 2.0, 1.0)
+    told = dict(zip("abc", apart, strict=True))
+    assert states.majority(told) == Majority(apart[0], ("b", "c"))
+    assert states.majority({"w": far, **told}) == Majority(apart[0], ("w", "b", "c"))
+    # Equal states are believed before those that are only near.
+    assert states.majority({**told, "d": apart[1], "e": apart[1]}) == Majority(apart[1], ("a", "c"))
+    assert states.majority({"w": far, "a": apart[0]}) is None
+
+
 def test_exact_states_are_compared_by_their_digest() -> None:
     _, problem = rounded("float64")
     trainer = make_trainer(problem, {})

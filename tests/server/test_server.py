@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -212,3 +213,28 @@ async def test_rounding_that_grows_under_a_linear_plan_excludes_nobody(
     twin = train(PARTITIONS, settings).models
     for found in models:
         assert found.coef_ == pytest.approx(twin.coef_, rel=1e-3)
+
+
+async def test_rounding_that_moves_all_states_apart_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Under the first plan, rounding grows fourfold at all workers, so that no two have the same state.
+    monkeypatch.setattr("asyncdmtl.exchange.strategies.LINEAR_SEEDS", 1)
+    held = {
+        "w0": (1, 2, 5, 6, 7, 8),
+        "w1": (1, 2, 4, 5, 6, 7, 8),
+        "w2": (1, 3, 4, 7),
+        "w3": (0, 2, 4, 5, 6, 8),
+    }
+    placement = Placement({w: [f"p{n}" for n in own] for w, own in held.items()}, [f"p{n}" for n in range(9)])
+    partitions = make_partitions(9, "squared")
+    settings = make_settings(
+        dtype="float64", coupling="chain", rounds=20, intercept="none", accelerated=False
+    )
+    chosen = options(settings=settings, strategy="linear", workers=4)
+    record, models = await run_cluster(chosen, placement, partitions)
+    # In one of the rounds, the three others were given the state of one worker.
+    odd = Counter(incident.round for incident in record.incidents)
+    assert max(odd.values()) == 3
+    assert [entry.round for entry in record.rounds] == list(range(20))
+    twin = train(partitions, settings).models
+    for found in models:
+        assert found.coef_ == pytest.approx(twin.coef_, rel=1e-6, abs=1e-6 * abs(twin.coef_).max())
