@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from asyncdmtl.cli.blind_options import UNCODED, blind_option, new_group_secret
 from asyncdmtl.cli.command import command
@@ -20,6 +19,7 @@ from asyncdmtl.cli.job_options import check_alone, job_options
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
 from asyncdmtl.cli.outputs import check_outputs
+from asyncdmtl.cli.relay_options import make_topology, relays_option
 from asyncdmtl.cli.run_jobs import LocalStream, PreparedJob, make_jobs
 from asyncdmtl.cli.tracker_options import Tracking, tracker_options
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
@@ -27,8 +27,10 @@ from asyncdmtl.data import loading
 from asyncdmtl.data.class_weights import BALANCED
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.data.table import TASK
-from asyncdmtl.errors import CodingError, UsageError
+from asyncdmtl.errors import UsageError
 from asyncdmtl.launch.processes import worker_process
+from asyncdmtl.launch.relays import LocalTree
+from asyncdmtl.launch.results import agreed_models
 from asyncdmtl.launch.threads import serve
 from asyncdmtl.learning.learners import check_learner
 from asyncdmtl.learning.losses import LOSSES
@@ -42,7 +44,8 @@ from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.authentication import is_loopback
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.building import wanted_models
-from asyncdmtl.plan.placement import Placement, natural_key
+from asyncdmtl.plan.hierarchy.topology import Topology
+from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import read_request, write_placement
 from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.report.evaluation import evaluate, learning_curve
@@ -109,6 +112,7 @@ MOST_NAMES = 5
 @link_options
 @downlink_options
 @blind_option
+@relays_option
 @click.option(
     "--report", "report_file", type=click.Path(path_type=Path), help="Write the report here as JSON."
 )
@@ -146,17 +150,18 @@ def main(
         given = given | (cut if not given["by_file"] else {**cut, "parts": given["parts"]})
     loaded = loading.load(given)
     _check_class_weight(given, loaded)
-    chosen, wants = _placement(loaded, workers, copies, placement)
+    chosen, wants, listed = _placement(loaded, workers, copies, placement)
     if given["strategy"] is None:
         # Without a second copy nothing can be coded, and relay sends more than others do.
         once = all(len(holders) == 1 for holders in chosen.holders)
         unshared = UNCODED if given["blind"] else AUTO
         given = given | {"strategy": unshared if once else DEFAULT_STRATEGY}
+    given = given | {"topology": make_topology(given, chosen, listed)}
     if given["jobs_file"] is not None:
         check_alone({"--plot": plot_file, "--dashboard": shown}, given)
         words = _worker_words(given)
         stream = LocalStream(chosen, wants, words, format, report_file, save)
-        make_jobs(stream, given, partial(_prepare_job, loaded, chosen, wants), _agreed_models)
+        make_jobs(stream, given, partial(_prepare_job, loaded, chosen, wants), agreed_models)
         return
     given["links"].check(given["strategy"])
     check_copies(chosen, given["silent"])
@@ -292,8 +297,8 @@ def _encoded(loaded: loading.Loaded, settings: Settings) -> loading.Prepared:
 
 def _placement(
     dataset: loading.Loaded, workers: int | None, copies: int | None, file: Path | None
-) -> tuple[Placement, tuple[str, ...]]:
-    """The placement that the options ask for, checked against the partitions of the data, and wants.
+) -> tuple[Placement, tuple[str, ...], Topology | None]:
+    """The placement that the options ask for, checked against the partitions of the data, wants and relays.
 
     The wants are empty words, unless the placement file has a table of them.
     """
@@ -305,12 +310,10 @@ def _placement(
             worker: [dataset.ids[n] for n in own]
             for worker, own in zip(cyclic.workers, cyclic.stored, strict=True)
         }
-        return Placement(stored, dataset.ids), ("",) * workers
+        return Placement(stored, dataset.ids), ("",) * workers, None
     if workers is not None or copies is not None:
         raise UsageError("--placement", "cannot be given with --workers or --copies", str(file))
     request = read_request(file)
-    if request.topology is not None:
-        raise UsageError(f"--placement {file}", "may have relays for `plan` only", [*request.topology.relays])
     placement = request.placement
     if set(placement.partitions) != set(dataset.ids):
         missing = [name for name in dataset.ids if name not in placement.partitions]
@@ -323,7 +326,7 @@ def _placement(
         )
     wants = request.wants or ("all",) * len(placement.workers)
     # Workers that the table does not name want what the strategy gives.
-    return placement, tuple("" if word == "all" else word for word in wants)
+    return placement, tuple("" if word == "all" else word for word in wants), request.topology
 
 
 def _check_wants(
@@ -385,12 +388,15 @@ def _train(
             worker: worker_process(worker, words, file, word)
             for worker, file, word in zip(placement.workers, files, wants, strict=True)
         }
+        if given["topology"] is not None:
+            logs = _words(given, "log_level", "log_format", "log_file")
+            workers = LocalTree(given["topology"], folder, logs).parts(workers)
         tracking.start(options)
         with RunProgress(settings.rounds) as progress:
             watch = None if shown is None else partial(show, shown, options)
             record, _ = run(serve(options, workers, tracking.beside(progress.note), watch=watch))
         exact, files = given["strategy"] != "linear", [file for file in files if file.exists()]
-        models, spread = _agreed_models(files, exact=exact)
+        models, spread = agreed_models(files, exact=exact)
         # Only the workers of a blind run know what they chose.
         chosen = SavedModel.load(files[0]).settings if options.blind else record.settings
     return record, models, chosen or record.settings, spread
@@ -421,28 +427,3 @@ def _words(given: dict[str, Any], *names: str) -> list[str]:
             for each in value if isinstance(value, tuple) else (value,):
                 words += [option, str(each)]
     return words
-
-
-def _agreed_models(files: list[Path], exact: bool) -> tuple[TaskModels, float]:
-    """The models of all tasks, from the files of the workers, and how far the models of any two differ.
-
-    The distance is the largest difference relative to the largest coefficient. CodingError if it is not 0
-    where the strategy is `exact`.
-    """
-    found: dict[str, TaskModels] = {}
-    spread = 0.0
-    for file in files:
-        saved = SavedModel.load(file).models
-        for row, task in enumerate(saved.tasks):
-            model = saved.of([row])
-            known = found.setdefault(task, model)
-            ours, theirs = (np.append(m.coef_, m.intercept_).astype(np.float64) for m in (known, model))
-            spread = max(spread, float(np.abs(ours - theirs).max() / (np.abs(ours).max() or 1.0)))
-    if exact and spread > 0:
-        rule = "workers of this machine ended with models that differ, by"
-        raise CodingError(f"{rule} {spread:.3g}: its memory or processor fails, or asyncdmtl does")
-    tasks = tuple(sorted(found, key=natural_key))
-    coef, intercept = (
-        np.concatenate([getattr(found[task], name) for task in tasks]) for name in ("coef_", "intercept_")
-    )
-    return TaskModels(tasks, coef, intercept, found[tasks[0]].loss), spread

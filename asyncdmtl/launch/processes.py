@@ -35,6 +35,9 @@ from asyncdmtl.server.records import RunOptions, RunRecord
 # The longest line, in bytes, that is read from a worker process. Its lines are events of a few hundred bytes.
 LONGEST_LINE = 1 << 20
 
+# The modules that processes run.
+WORKER, RELAY = "asyncdmtl.worker", "asyncdmtl.relay"
+
 # The directory that holds this package.
 _ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -98,7 +101,8 @@ def worker_process(
     saved = [] if wants == "none" else ["--save", str(models)]
 
     async def take_part(host: str, port: int, secret: bytes) -> TaskModels | None:
-        process = await _start(
+        process = await start_process(
+            WORKER,
             secret,
             models.parent,
             "--connect",
@@ -110,18 +114,18 @@ def worker_process(
             *options,
         )
         try:
-            while (await _next_event(name, process))["event"] != "finished":
+            while (await next_event(f"worker {name!r}", process))["event"] != "finished":
                 pass
             await process.wait()
         finally:
-            await asyncio.shield(_stop(process))
+            await asyncio.shield(stop_process(process))
         return SavedModel.load(models).models if saved and not stream else None
 
     return take_part
 
 
-async def _start(secret: bytes, folder: Path, *options: str) -> Process:
-    """Start a worker process that prints its events as JSON and ends with its standard input.
+async def start_process(module: str, secret: bytes, folder: Path, *options: str) -> Process:
+    """Start a worker or relay process that prints its events as JSON and ends with its standard input.
 
     Workers with the same folder share solutions in it.
     """
@@ -138,29 +142,32 @@ async def _start(secret: bytes, folder: Path, *options: str) -> Process:
     if os.getcwd() == _ROOT:  # noqa: PTH109
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), _ROOT)))
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "asyncdmtl.worker", *options, "--format", "json", "--until-eof",
+        sys.executable, "-P", "-m", module, *options, "--format", "json", "--until-eof",
         stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE, start_new_session=True, env=environment,
     )  # fmt: skip
 
 
-async def _next_event(name: str, process: Process) -> dict[str, Any]:
-    """The next event of a worker process; an error if it reports that it failed, or ends without a report."""
+async def next_event(what: str, process: Process) -> dict[str, Any]:
+    """The next event of a process; an error if it reports that it failed, or ends without a report.
+
+    Errors call the process `what`, such as "worker 'w0'".
+    """
     assert process.stdout is not None
     line = await process.stdout.readline()
     if not line:
         code = await process.wait()
         if code < 0:
-            raise LinkError(f"worker {name!r} was killed by {signal.Signals(-code).name}", peer=name)
-        message = f"worker {name!r} ended with exit code {code} before it had finished"
+            raise LinkError(f"{what} was killed by {signal.Signals(-code).name}", peer=what)
+        message = f"{what} ended with exit code {code} before it had finished"
         raise PeerError(message, exit_code=max(code, 1))
     event: dict[str, Any] = json.loads(line)
     if event["event"] == "failed":
         await process.wait()
-        raise PeerError(f"worker {name!r}: {event['error']}", exit_code=event["exit_code"])
+        raise PeerError(f"{what}: {event['error']}", exit_code=event["exit_code"])
     return event
 
 
-async def _stop(process: Process) -> None:
+async def stop_process(process: Process) -> None:
     """End a process if it still runs: first by SIGTERM, after a while by SIGKILL."""
     if process.returncode is not None:
         return

@@ -7,20 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from support.clusters import run_cluster
-from support.problems import make_settings
 
 from asyncdmtl.cli import run
 from asyncdmtl.data import loading, recipes
-from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.model_file import SavedModel
-from asyncdmtl.errors import CodingError, PlacementError, UsageError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.launch.threads import merged
 from asyncdmtl.learning.settings import Settings
-from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.records import RunOptions
@@ -124,15 +120,15 @@ def _options_of_a_command_line() -> None:
     ],
 )
 def test_partitions_are_placed_cyclically(workers: int, copies: int, expected: Placement) -> None:
-    assert run._placement(loaded(), workers, copies, None) == (expected, ("",) * len(expected.workers))
+    assert run._placement(loaded(), workers, copies, None) == (expected, ("",) * len(expected.workers), None)
 
 
 def test_a_placement_may_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "placement.toml"
     file.write_text('[workers]\na = ["p0", "p1", "p2"]\nb = ["p3"]\n')
-    placement, wants = run._placement(loaded(), None, None, file)
+    placement, wants, topology = run._placement(loaded(), None, None, file)
     assert placement.as_dict()["b"] == ["p3"]
-    assert wants == ("", "")
+    assert (wants, topology) == (("", ""), None)
     with pytest.raises(UsageError, match="--placement cannot be given with --workers or --copies"):
         run._placement(loaded(), 2, None, file)
     file.write_text('[workers]\na = ["p0", "p9"]\n')
@@ -191,37 +187,10 @@ def test_a_strength_that_nobody_gives_is_chosen() -> None:
     assert chosen.strength > 0.0
 
 
-def model(tmp_path: Path, name: str, *tasks: str, coef: float = 1.0) -> Path:
-    """A file with the models of some tasks, whose coefficients are 1, 2, …"""
-    count = len(tasks)
-    models = TaskModels(
-        tasks, coef * np.arange(1.0, count + 1)[:, None] * np.ones((count, 2)), np.zeros(count), "squared"
-    )
-    SavedModel(models, Encoding.empty(), make_settings()).save(tmp_path / name)
-    return tmp_path / name
-
-
-def test_models_of_all_workers_are_joined_in_natural_order(tmp_path: Path) -> None:
-    files = [model(tmp_path, "0.npz", "t10"), model(tmp_path, "1.npz", "t10", "t2")]
-    models, spread = run._agreed_models(files, exact=True)
-    assert models.tasks == ("t2", "t10")
-    assert models.coef_[:, 0].tolist() == [2.0, 1.0]
-    assert spread == 0.0
-
-
-def test_models_that_differ_are_a_defect_unless_the_strategy_rounds(tmp_path: Path) -> None:
-    files = [model(tmp_path, "0.npz", "t0"), model(tmp_path, "1.npz", "t0", coef=1.25)]
-    with pytest.raises(CodingError, match=r"workers of this machine ended with models that differ, by 0\.25"):
-        run._agreed_models(files, exact=True)
-    models, spread = run._agreed_models(files, exact=False)
-    assert spread == pytest.approx(0.25)
-    assert models.coef_.tolist() == [[1.0, 1.0]]
-
-
 def test_partitions_of_files_are_placed_by_their_names() -> None:
     parts = recipes.load(SPEC, seed=0).partitions
     named = replace(loaded(), stored=tuple(replace(part, id=f"file/{part.id}") for part in parts))
-    placed, _ = run._placement(named, 2, 1, None)
+    placed, _, _ = run._placement(named, 2, 1, None)
     assert placed.partitions == named.ids
     assert placed.as_dict() == {"w0": ["file/p0", "file/p2"], "w1": ["file/p1", "file/p3"]}
 
