@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.blinding.agreement import Offer
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.multicast.datagrams import Layout, Stream
 from asyncdmtl.multicast.sending import Broadcast, DatagramBlock
@@ -33,11 +34,15 @@ from asyncdmtl.protocol.messages.registry import (
     Fallback,
     Finish,
     GiveRows,
+    GroupKeys,
     Heartbeat,
     Hello,
     JobCall,
     JoinedGroup,
     JoinGroup,
+    KeyOrder,
+    KeyRequest,
+    KeysGiven,
     Listen,
     Listens,
     LossQuery,
@@ -48,6 +53,7 @@ from asyncdmtl.protocol.messages.registry import (
     Prepare,
     Proof,
     Ready,
+    RenewedKeys,
     Restore,
     RowsLacking,
     Snapshot,
@@ -198,6 +204,7 @@ def _messages() -> dict[str, Message]:
     declared = Declaration("p0", "task", bytes(range(16)), 3, {"age": [1.5, "x", None], "n": 7})
     recipe = make_plan(PLACEMENTS["cyclic"], "relay").recipe()
     eight, sixteen, thirty_two = (bytes(range(n)) for n in (8, 16, 32))
+    offer = Offer("w1", thirty_two, thirty_two, b"certificate")
     return {
         "hello": Hello(VERSION, "w0", 15.0),
         "challenge": Challenge("run", thirty_two),
@@ -233,4 +240,9 @@ def _messages() -> dict[str, Message]:
         "standby": Standby("run", 30.0, thirty_two),
         "job": JobCall("run", "first", "dose"),
         "stream-end": StreamEnd(),
+        "key-request": KeyRequest(offer, sixteen, 2, False),
+        "group-keys": GroupKeys(offer, bytes(48)),
+        "renewed-keys": RenewedKeys(offer, bytes(80)),
+        "key-order": KeyOrder(3, 1, (offer,)),
+        "keys-given": KeysGiven(3, (bytes(80), b"")),
     }

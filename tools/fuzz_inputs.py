@@ -29,6 +29,8 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from asyncdmtl.blinding.agreement import Offer
+from asyncdmtl.blinding.group_key import NAME_BYTES
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.raw_partition import RawPartition
 from asyncdmtl.data.surveys import Survey
@@ -60,11 +62,15 @@ from asyncdmtl.protocol.messages.registry import (
     Fallback,
     Finish,
     GiveRows,
+    GroupKeys,
     Heartbeat,
     Hello,
     JobCall,
     JoinedGroup,
     JoinGroup,
+    KeyOrder,
+    KeyRequest,
+    KeysGiven,
     Listen,
     Listens,
     LossQuery,
@@ -75,6 +81,7 @@ from asyncdmtl.protocol.messages.registry import (
     Prepare,
     Proof,
     Ready,
+    RenewedKeys,
     Restore,
     RowsLacking,
     Snapshot,
@@ -107,6 +114,7 @@ INFOS = tuple(PartitionInfo(d.id, d.task, d.digest, 3, 3.0, 4, 0.5) for d in DEC
 RELAYED = make_plan(PLACEMENT, "relay", tasks=[n // 2 for n in range(PARTS)], units="updates")
 PLAN, DIGEST = recipe_and_digest(RELAYED)
 LINEAR, _ = recipe_and_digest(make_linear_plan(PLACEMENT, np.ones((1, PARTS))))
+OFFER = Offer("w1", bytes(32), bytes(32))
 ROWS = np.arange(300, dtype=np.uint16).astype(np.uint8)
 
 
@@ -181,6 +189,11 @@ EXAMPLES: dict[str, Message] = {
         Standby("run", 10.0, bytes(PROOF_BYTES)),
         JobCall("run", "job", "dose"),
         StreamEnd(),
+        KeyRequest(OFFER, bytes(NAME_BYTES)),
+        GroupKeys(OFFER, bytes(48)),
+        RenewedKeys(OFFER, bytes(80)),
+        KeyOrder(0, 1, (OFFER,)),
+        KeysGiven(0, (bytes(80),)),
     )
 }
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):

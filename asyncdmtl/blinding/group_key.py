@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 SEAL_BYTES = 16
 """Bytes that a seal adds to its content: the synthetic initialisation vector of AES-SIV."""
 
+SECRET_BYTES = 32
+"""Bytes of a secret that a worker draws for its group."""
+
+NAME_BYTES = 16
+"""Bytes of the name of a group's first key."""
+
 # The most bytes that are sealed at a time: what the library accepts.
 MOST_SEALED_BYTES = (1 << 31) - 1 - SEAL_BYTES
 
@@ -50,19 +56,51 @@ class GroupKey:
         The secret of the group.
     run : str
         The run's name: another run has other keys.
+    before : GroupKey, optional
+        The key that this one replaces.
+
+    Attributes
+    ----------
+    secrets : tuple of bytes
+        The secrets of the run so far, this one last.
+    first : GroupKey
+        The first key of the run. What must stay comparable for the whole run is made with it: digests, and
+        seals of surveys and facts.
     """
 
-    def __init__(self, secret: bytes, run: str) -> None:
+    def __init__(self, secret: bytes, run: str, before: GroupKey | None = None) -> None:
+        self.secrets: tuple[bytes, ...] = (*(before.secrets if before else ()), secret)
+        self.first: GroupKey = before.first if before else self
+        self._before = before
         self._run = run
         self._root = blake3(msgpack.packb([secret, run]), derive_key_context=_CONTEXT).digest()
 
     def __repr__(self) -> str:
         return f"GroupKey of run {self._run}"
 
+    @classmethod
+    def of_secrets(cls, secrets: Sequence[bytes], run: str) -> GroupKey:
+        """The last of some keys, each of which replaces the one before."""
+        first, *others = secrets
+        group = cls(first, run)
+        for secret in others:
+            group = cls(secret, run, group)
+        return group
+
+    @property
+    def epoch(self) -> int:
+        """The number of keys that this one has replaced in its run."""
+        return len(self.secrets) - 1
+
+    @cached_property
+    def name(self) -> bytes:
+        """The name of the first key, by which a server knows workers that have it; it tells nothing of it."""
+        return self.first._key("name", NAME_BYTES)
+
     @cached_property
     def digest(self) -> Digest:
         """The digests of the run, which are MACs of contents: the server can compare but not compute them."""
-        return Digest(self._run, self._key("digests"))
+        return Digest(self._run, self.first._key("digests"))
 
     @cached_property
     def _streams(self) -> bytes:
@@ -107,7 +145,7 @@ class GroupKey:
         return self._sealing.encrypt(whole, [msgpack.packb(list(place))])
 
     def open(self, place: Place, sealed: bytes) -> bytes:
-        """The content of a seal.
+        """The content of a seal, by this key or one that it has replaced.
 
         Raises
         ------
@@ -119,6 +157,8 @@ class GroupKey:
         try:
             return self._sealing.decrypt(sealed, [msgpack.packb(list(place))])
         except (InvalidTag, ValueError):
+            if self._before is not None:
+                return self._before.open(place, sealed)
             raise IntegrityError(
                 f"what came as {place[0]!r} was not sealed by a worker with this group secret for this place:"
                 " all workers must have the same --group-secret-file",

@@ -46,7 +46,7 @@ def sealed_declaration(group: GroupKey, part: Declaration) -> Declaration:
     content = msgpack.packb(dict(part.survey))
     filled = _LENGTH.pack(len(content)) + content
     filled += bytes(-len(filled) % SURVEY_BLOCK)
-    survey = {"claim": group.digest.keyed(part.claim), SEALED: group.seal(("survey", part.id), filled)}
+    survey = {"claim": group.digest.keyed(part.claim), SEALED: group.first.seal(("survey", part.id), filled)}
     return replace(part, digest=group.digest.keyed(part.digest), survey=survey)
 
 
@@ -86,7 +86,7 @@ def pooled_encoding(group: GroupKey, surveys: object, settings: Settings) -> Enc
         raise RemoteProtocolError("sealed surveys must be a map of names to bytes")
     read = {}
     for name, sealed in surveys.items():
-        filled = group.open(("survey", name), sealed)
+        filled = group.first.open(("survey", name), sealed)
         (length,) = _LENGTH.unpack_from(filled)
         content = msgpack.unpackb(filled[_LENGTH.size : _LENGTH.size + length])
         read[name] = Survey.from_dict(content)
@@ -105,13 +105,13 @@ def sealed_info(group: GroupKey, info: PartitionInfo) -> PartitionInfo:
         weight=float(info.rows),
         smoothness=1.0,
         classes="",
-        sealed=group.seal(("facts", info.id), facts),
+        sealed=group.first.seal(("facts", info.id), facts),
     )
 
 
 def opened_info(group: GroupKey, info: PartitionInfo) -> PartitionInfo:
     """The facts about a partition, with those that were sealed; IntegrityError if no worker sealed them."""
-    weight, smoothness, classes = _FACTS.unpack(group.open(("facts", info.id), info.sealed))
+    weight, smoothness, classes = _FACTS.unpack(group.first.open(("facts", info.id), info.sealed))
     return replace(
         info, weight=weight, smoothness=smoothness, classes=classes.rstrip(b"\0").decode(), sealed=b""
     )

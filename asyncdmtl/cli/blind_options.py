@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from asyncdmtl.cli.command import together
+
 # The strategy of a blind run in which each partition has one holder.
 UNCODED = "uncoded"
 
@@ -17,11 +19,25 @@ blind_option = click.option(
     "secret that the server does not have (worker --group-secret-file). For --strategy relay and uncoded.",
 )
 
-group_secret_option = click.option(
-    "--group-secret-file",
-    type=click.Path(path_type=Path),
-    help="Keep all data from the server of a blind run: one line, the same at all workers, and nowhere else. "
-    "Also: ASYNCDMTL_GROUP_SECRET in the environment.",
+group_options = together(
+    click.option(
+        "--group-secret-file",
+        type=click.Path(path_type=Path),
+        help="Keep all data from the server of a blind run: one line, the same at all workers, and nowhere "
+        "else. Also: ASYNCDMTL_GROUP_SECRET in the environment.",
+    ),
+    click.option(
+        "--group-agree",
+        is_flag=True,
+        help="Agree with the other workers on a key of each run, and on another when a worker is excluded: "
+        "--group-secret-file only proves that they belong together.",
+    ),
+    click.option(
+        "--group-ca",
+        type=click.Path(path_type=Path),
+        help="The same without a shared secret: workers prove themselves by --tls-cert, which one of these "
+        "certificates has signed, PEM. The server's operator must not have their keys.",
+    ),
 )
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from asyncdmtl.cli.blind_options import group_secret_option
+from asyncdmtl.blinding.agreement import SecretProofs
+from asyncdmtl.cli.blind_options import group_options
 from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.outputs import check_outputs
@@ -30,6 +31,7 @@ from asyncdmtl.net.addresses import parse_addresses
 from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.net.credentials import find_group_secret
 from asyncdmtl.net.event_loop import run
+from asyncdmtl.net.member_certificates import GROUP_CA_OPTION, CertificateProofs
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import declare_worker
 from asyncdmtl.plan.validation import WANTS
@@ -152,7 +154,7 @@ _security_options = together(
 )
 @_wait_options
 @_security_options
-@group_secret_option
+@group_options
 @click.option(
     "--interface",
     metavar="NAME",
@@ -213,7 +215,7 @@ def main(
         held_back, given["test_fraction"] = given["test_fraction"], None
     waits = max_wait, start_timeout, round_timeout, silence_timeout
     options = WorkerOptions(name, *waits, interface, held_back, least_rows, wants or "", ALONE, peer_listen)
-    options = replace(options, group_secret=find_group_secret(given["group_secret_file"]))
+    options = _with_group(options, given, tls_cert, tls_key)
     load = partial(_load, partition_files, names, share, given)
     if declare is not None:
         _declare(declare, name, load(""))
@@ -222,7 +224,7 @@ def main(
     def save_models(place: JobPlace, worker: Worker, models: TaskModels) -> None:
         if save is not None:
             file = save.with_name(f"{save.stem}-{place.job}{save.suffix}") if place.job else save
-            SavedModel(models, *_trained_with(worker, options.group_secret), given["task"] or TASK).save(file)
+            SavedModel(models, *_trained_with(worker, blind=options.blind), given["task"] or TASK).save(file)
 
     worker = stream_worker(options, load, security, addresses, save_models)
     try:
@@ -292,13 +294,33 @@ def _tell_risks(*risks: str | None) -> None:
             log.warning("%s", risk)
 
 
-def _trained_with(worker: Worker, group_secret: bytes | None) -> tuple[Encoding, Settings]:
+def _trained_with(worker: Worker, *, blind: bool) -> tuple[Encoding, Settings]:
     """The encoding and the settings of a run that is over.
 
     The server of a blind run does not know what was chosen, so that the settings of a file say it.
     """
     encoding, settings = worker.trained_with
-    return encoding, settings if group_secret is None else worker.state.settings
+    return encoding, worker.state.settings if blind else settings
+
+
+def _with_group(
+    options: WorkerOptions, given: Mapping[str, Any], tls_cert: Path | None, tls_key: Path | None
+) -> WorkerOptions:
+    """The options of a worker with those of its group; UsageError if these do not fit each other."""
+    secret, ca = find_group_secret(given["group_secret_file"]), given["group_ca"]
+    if ca is not None:
+        if secret is not None:
+            rule = "cannot be given together with --group-secret-file or ASYNCDMTL_GROUP_SECRET"
+            raise UsageError(GROUP_CA_OPTION, rule, str(ca))
+        if tls_cert is None or tls_key is None:
+            raise UsageError(GROUP_CA_OPTION, "needs --tls-cert and --tls-key", str(ca))
+        return replace(options, group_proofs=CertificateProofs(ca, tls_cert, tls_key))
+    if not given["group_agree"]:
+        return replace(options, group_secret=secret)
+    if secret is None:
+        rule = "needs --group-secret-file, by which workers prove themselves to each other, or --group-ca"
+        raise UsageError("--group-agree", rule, None)
+    return replace(options, group_proofs=SecretProofs(secret))
 
 
 def _check_files(save: Path | None, declare: Path | None, wants: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
+    AuthenticationError,
     CorruptionError,
     LinkError,
     PeerError,
@@ -21,6 +22,7 @@ from asyncdmtl.net.tls import TLSChannel
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import Message, Role
 from asyncdmtl.protocol.messages.joining import Hello, Welcome
+from asyncdmtl.protocol.messages.keys import KeyControl
 from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import MulticastControl
 from asyncdmtl.protocol.messages.peers import PeerReport, PeerRows
@@ -74,6 +76,8 @@ class Connection:
         are dropped.
     on_peer_rows : callable or None
         The same for messages about rows between workers.
+    on_keys : callable or None
+        The same for messages about the key of a blind run.
     worker_may_return : bool
         Whether the worker may connect again after this connection has failed. The server sets it before it
         sends a failure; a worker reads it from the server's failure.
@@ -95,6 +99,7 @@ class Connection:
         self.on_lost: Callable[[], None] | None = None
         self.on_multicast_control: Callable[[MulticastControl], None] | None = None
         self.on_peer_rows: Callable[[PeerReport | PeerRows], None] | None = None
+        self.on_keys: Callable[[KeyControl], None] | None = None
         self.worker_may_return = False
         self._silence = silence
         self._on_open = on_open
@@ -296,6 +301,8 @@ class Connection:
             self._pass_on(self.on_multicast_control, message)
         elif isinstance(message, PeerReport | PeerRows):
             self._pass_on(self.on_peer_rows, message)
+        elif isinstance(message, KeyControl):
+            self._pass_on(self.on_keys, message)
         elif not isinstance(message, Heartbeat):
             self.inbox.put(message)
 
@@ -306,3 +313,5 @@ class Connection:
             listener(message)
         except RemoteProtocolError as error:
             self.link_failed(RemoteProtocolError(f"{self.peer}: {error}"), tell=True)
+        except AuthenticationError as error:
+            self.link_failed(error, tell=True)

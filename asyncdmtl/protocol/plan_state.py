@@ -12,6 +12,7 @@ from asyncdmtl.protocol.messages.registry import (
     Downlink,
     Failure,
     Heartbeat,
+    KeyControl,
     MoreRows,
     MulticastControl,
     PeerReport,
@@ -36,7 +37,7 @@ PlanReply = Uplink | Snapshot | AwaitRestore | Done
 _OF_PLAN = PlanReply | Downlink | MoreRows | MulticastControl | PeerReport | RowsLacking
 
 # The messages that may come between the ranges of a sender's rows.
-_BESIDE = Heartbeat | Failure | Assign | MulticastControl | PeerReport | RowsLacking
+_BESIDE = Heartbeat | Failure | Assign | MulticastControl | PeerReport | RowsLacking | KeyControl
 
 
 @dataclass

@@ -29,6 +29,7 @@ class State(_Key):
     PROVEN = "The worker has sent its proof."
     STANDING_BY = "The worker waits until it is called to a job."
     WELCOMED = "The worker knows the run and its settings."
+    ASKING_KEY = "The worker waits for the key of a blind run, which another worker gives."
     DECLARED = "The server knows the worker's partitions."
     PREPARING = "The worker encodes its rows."
     READY = "The worker has encoded its rows and waits for a plan."
@@ -63,6 +64,7 @@ _WITHOUT_HEARTBEATS = (
 STATELESS_KINDS = (
     *("heartbeat", "more-rows", "loss-query", "loss-report", "fallback"),
     *("peer-report", "rows-lacking"),
+    *("key-order", "keys-given", "renewed-keys"),
 )
 
 TRANSITIONS: Mapping[tuple[State, str], State] = {
@@ -75,6 +77,8 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.PROVEN, "standby"): State.STANDING_BY,
     (State.STANDING_BY, "job"): State.STANDING_BY,
     (State.STANDING_BY, "stream-end"): State.FINISHED,
+    (State.WELCOMED, "key-request"): State.ASKING_KEY,
+    (State.ASKING_KEY, "group-keys"): State.WELCOMED,
     (State.WELCOMED, "declare-some"): State.WELCOMED,
     (State.WELCOMED, "declare"): State.DECLARED,
     (State.DECLARED, "prepare"): State.PREPARING,
@@ -135,7 +139,7 @@ class RowEvent(_Key):
     FIRST = "An uplink or downlink that announces further rows."
     MORE = "Rows that were announced, but not the last of them."
     LAST = "The last rows that were announced."
-    BESIDE = "A heartbeat, a failure, a new plan, or a message about multicast rows."
+    BESIDE = "A heartbeat, a failure, a new plan, or a message about multicast rows or keys."
     OTHER = "Any other message."
 
 

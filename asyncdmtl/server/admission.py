@@ -26,7 +26,7 @@ from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
 from asyncdmtl.protocol.messages.pieces import MAX_PIECES
-from asyncdmtl.protocol.messages.registry import Declare, DeclareSome, Hello, Prepare, Ready, Welcome
+from asyncdmtl.protocol.messages.registry import Declare, Hello, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys, first_other
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.declaration_turns import DeclarationTurns
@@ -226,7 +226,7 @@ class Admission:
         limit = self._options.join_timeout, "--join-timeout"
         declared: dict[str, Declaration] = {}
         for _ in range(MAX_PIECES):
-            message: Declare | DeclareSome = await connection.receive((Declare, DeclareSome), *limit)
+            message = await self._membership.keys.next_piece(connection, limit, blind=self._options.blind)
             if declared.keys() & {part.id for part in message.partitions}:
                 raise RemoteProtocolError("a partition is declared twice")
             declared |= {part.id: part for part in message.partitions}

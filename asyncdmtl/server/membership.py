@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import AsyncDMTLError, LinkError
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.net.kernel import KernelCount
 from asyncdmtl.plan.placement import natural_key
+from asyncdmtl.server.group_keys import KeyExchange
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.pace import Pace
 from asyncdmtl.server.possession import Possession
@@ -90,13 +92,18 @@ class Membership:
         member.held_until = self.pace.due()
         before = self.members.pop(member.name, None)
         if before is not None:
-            self._keep_count(before)
+            _add_count(self._past_counts, before)
             member.missed_since = before.missed_since
             member.held_until = max(member.held_until, self._returns.due(member.name))
         self.members[member.name] = member
         self._forget_left()
         self.note_change()
         return before is not None
+
+    @cached_property
+    def keys(self) -> KeyExchange:
+        """The exchange by which the workers of a blind run agree on a key."""
+        return KeyExchange(self.change, lambda: self.known is not None)
 
     @property
     def full(self) -> bool:
@@ -105,7 +112,7 @@ class Membership:
 
     def forget(self, name: str) -> None:
         """Remove a worker as if it had never joined."""
-        self._keep_count(self.members.pop(name))
+        _add_count(self._past_counts, self.members.pop(name))
 
     def note_change(self) -> None:
         """Wake up the tasks that wait for a `change`."""
@@ -213,9 +220,6 @@ class Membership:
         left = [name for name, member in self.members.items() if member.gone and not member.current]
         for name in left[: max(0, len(left) - MAX_LEFT)]:
             self.forget(name)
-
-    def _keep_count(self, member: Member) -> None:
-        _add_count(self._past_counts, member)
 
 
 def _add_count(counts: dict[str, KernelCount], member: Member) -> None:

@@ -22,8 +22,9 @@ from asyncdmtl.protocol.messages.registry import (
 from asyncdmtl.protocol.state_table import State
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
+from asyncdmtl.server.group_keys import no_member
 from asyncdmtl.server.member import Member
-from asyncdmtl.server.peers import Peers
+from asyncdmtl.server.peers import OPTION, Peers, ReplanError
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.training_state import TrainingState
 
@@ -60,6 +61,7 @@ class StateHandover:
         ReplanError
             A member is lost.
         """
+        await self._renew_keys(assignment)
         keep, take = StateTransfer.KEEP, StateTransfer.TAKE
         # A worker that wants no models goes on without those of a training that is over.
         served = {m for m in assignment.members if m.helps and m.current and origin.over}
@@ -82,6 +84,22 @@ class StateHandover:
             member.current = True
         self._progress.electorate = tuple(m.name for m in assignment.members if not m.helps)
         self._progress.resumed = False
+
+    async def _renew_keys(self, assignment: Assignment) -> None:
+        """Let a worker of a blind run seal a new key for others, if one that has the present is excluded."""
+        membership, members = self._peers.membership, {member.name: member for member in assignment.members}
+        keys, names = membership.keys, list(members)
+        order, giver = keys.due(names, membership.excluded), keys.giver(names)
+        if order is None or giver is None:
+            return
+        limit = self._peers.seconds, OPTION
+        (gifts,) = await self._peers.ask_all({members[giver]: keys.given(giver, order, limit)})
+        messages = keys.renewed(giver, order, gifts)
+        await self._peers.send_all({members[name]: message for name, message in messages.items()})
+        if strangers := [taker.name for taker in order.takers if taker.name not in messages]:
+            for name in strangers:
+                await self._peers.lose(members[name], no_member(name, giver))
+            raise ReplanError
 
     async def snapshot(self, giver: Member) -> Bytes:
         """The state of the training, from a member that was told to send it.

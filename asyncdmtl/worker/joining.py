@@ -135,12 +135,13 @@ async def declare_and_encode(
 
 def check_blindness(welcome: Welcome, options: WorkerOptions) -> None:
     """Raise UsageError unless server and worker agree whether the server learns nothing of the data."""
-    if welcome.blind and options.group_secret is None:
-        rule = "must be given, the same to all workers: the server makes a blind run (--blind)"
+    if welcome.blind and not options.blind:
+        rule = "must be given, the same to all workers, or --group-ca: the server makes a blind run (--blind)"
         raise UsageError("--group-secret-file", rule, None)
-    if options.group_secret is not None and not welcome.blind:
+    if options.blind and not welcome.blind:
+        option = "--group-secret-file" if options.group_secret is not None else "--group-agree"
         rule = "is for a server with --blind, and this one would see what the worker sends"
-        raise UsageError("--group-secret-file", rule, "a server without --blind")
+        raise UsageError(option, rule, "a server without --blind")
 
 
 def _refuse_test_rows(declared: Sequence[Declaration]) -> None:

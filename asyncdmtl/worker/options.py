@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from asyncdmtl.blinding.agreement import MemberProofs
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.addresses import parse_address
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive
@@ -46,6 +47,9 @@ class WorkerOptions:
         the address of the connection to the server.
     group_secret : bytes or None
         The secret that the workers of a blind run share, and the server does not know.
+    group_proofs : MemberProofs or None
+        The proofs by which the workers of a blind run know each other, to agree on a key; not both with
+        `group_secret`.
     wants : str
         The models that the worker wants: "all", "own" (of the tasks that it stores data of) or "none"; if
         empty, those that the strategy of the run gives.
@@ -70,6 +74,12 @@ class WorkerOptions:
     place: JobPlace = ALONE
     peer_listen: str = ""
     group_secret: bytes | None = field(default=None, repr=False)
+    group_proofs: MemberProofs | None = field(default=None, repr=False)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the server must learn nothing of the data."""
+        return self.group_secret is not None or self.group_proofs is not None
 
     def __post_init__(self) -> None:
         if not 0 < len(self.name) <= LONGEST_WORKER_NAME or not self.name.isprintable():

@@ -38,6 +38,7 @@ from asyncdmtl.worker.joining import (
     join_group,
     read_settings,
 )
+from asyncdmtl.worker.key_agreement import KeyAgreement
 from asyncdmtl.worker.multicast_client import MulticastClient
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
@@ -154,6 +155,8 @@ class Participation:
                 extra=self._state.log_fields(),
             )  # fmt: skip
         state.enter(welcome.run)
+        if options.group_proofs is not None:
+            await KeyAgreement(connection, state, options.group_proofs).agree(options.start_timeout)
         await declare_and_encode(connection, options, settings, self._partitions, state)
         limit = options.start_timeout, "--start-timeout"
         message: JoinGroup | Listen | Assign = await connection.receive((JoinGroup, Listen, Assign), *limit)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.group_key import GroupKey
+from asyncdmtl.blinding.group_key import SECRET_BYTES, GroupKey
 from asyncdmtl.blinding.sealed import opened_state, sealed_state
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError, UsageError
@@ -27,6 +28,8 @@ class WorkerState:
         The worker's name.
     group_secret : bytes, optional
         The secret that the workers of a blind run share.
+    agrees : bool, optional
+        Whether they agree on a key instead, of which each draws one that may become that of all.
 
     Attributes
     ----------
@@ -37,17 +40,21 @@ class WorkerState:
         The digests of the run; in a blind run, MACs of contents.
     group : GroupKey or None
         The key of the workers of a blind run, once the run is known.
+    agreed : bool
+        Whether `group` is the key of all.
     round : int
         The next round; the models are those at its beginning.
     over : bool
         Whether the training ended before this round.
     """
 
-    def __init__(self, name: str, group_secret: bytes | None = None) -> None:
+    def __init__(self, name: str, group_secret: bytes | None = None, *, agrees: bool = False) -> None:
         self.run: str | None = None
         self.digest = UNKEYED
         self.group: GroupKey | None = None
         self._secret = group_secret
+        self._agrees = agrees
+        self.agreed = False
         # The digests by which bytes are compared that are on their way.
         self._on_the_way = UNKEYED
         self.round = 0
@@ -62,9 +69,15 @@ class WorkerState:
         if run != self.run:
             self.run, self.round, self.over, self._side = run, 0, False, None
             self.digest = self._on_the_way = Digest(run)
-            if self._secret is not None:
-                self.group = GroupKey(self._secret, run)
+            self.agreed = False
+            secret = secrets.token_bytes(SECRET_BYTES) if self._agrees else self._secret
+            if secret is not None:
+                self.group = GroupKey(secret, run)
                 self.digest = self.group.digest
+
+    def adopt(self, group: GroupKey) -> None:
+        """Use a key on which all workers have agreed."""
+        self.group, self.digest, self.agreed = group, group.digest, True
 
     def log_fields(self) -> dict[str, object]:
         """The fields of a log line about this worker."""

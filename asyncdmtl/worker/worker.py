@@ -60,7 +60,7 @@ class Worker:
         observer: WorkerObserver | None = None,
         jobs: JobStream | None = None,
     ) -> None:
-        self.state = WorkerState(options.name, options.group_secret)
+        self.state = WorkerState(options.name, options.group_secret, agrees=options.group_proofs is not None)
         self.ledger = Ledger()
         self._options = options
         self._security = security
@@ -146,7 +146,7 @@ class Worker:
 
     def _told(self, error: AsyncDMTLError) -> AsyncDMTLError:
         """The error as the server is told of it: a server that is blind must not read values in it."""
-        return error if self._options.group_secret is None else without_details(error)
+        return without_details(error) if self._options.blind else error
 
     async def _connect(self, route: Route, reconnection: Reconnection) -> Connection:
         """A connection to the server; if it is gone since it refused this worker, raise its reason."""

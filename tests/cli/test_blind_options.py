@@ -36,3 +36,15 @@ def test_a_secret_that_is_too_short_is_refused(tmp_path: Path) -> None:
     file.write_text("short")
     done = CliRunner().invoke(worker.main, ["--name=w", f"--group-secret-file={file}"])
     assert "must have at least 16 bytes in a secret, got 5" in done.output + str(done.exception)
+
+
+def test_ways_to_a_key_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, complaint in (
+        (["--group-agree"], "--group-agree needs --group-secret-file"),
+        (["--group-ca=ca.pem"], "--group-ca needs --tls-cert and --tls-key"),
+    ):
+        done = CliRunner().invoke(worker.main, ["--name=w", *words])
+        assert complaint in done.output + str(done.exception)
+    monkeypatch.setenv("ASYNCDMTL_GROUP_SECRET", "a secret of the group")
+    done = CliRunner().invoke(worker.main, ["--name=w", "--group-ca=ca.pem"])
+    assert "--group-ca cannot be given together with --group-secret-file" in done.output + str(done.exception)

@@ -13,6 +13,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 from support.proxies import Proxy
 
+from asyncdmtl.blinding.agreement import SecretProofs
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Trained
@@ -42,8 +43,10 @@ class Tap(Proxy):
 class BlindRun:
     """A cluster with a tap between each worker and the server."""
 
-    def __init__(self, cluster: Cluster, secret: bytes | None) -> None:
+    def __init__(self, cluster: Cluster, secret: bytes | None, *, agree: bool = False) -> None:
         self.cluster, self.secret = cluster, secret
+        # By the proofs, workers agree on a key; else it follows from the secret.
+        self.agree = agree
         self.taps: dict[str, Tap] = {}
         self.workers: dict[str, asyncio.Task[TaskModels]] = {}
         self.stack = AsyncExitStack()
@@ -52,7 +55,10 @@ class BlindRun:
         self.taps[name] = Tap(self.cluster.address)
         await self.stack.enter_async_context(self.taps[name].running())
         there, self.cluster.address = self.cluster.address, self.taps[name].address
-        task = self.cluster.join(name, partitions, group_secret=self.secret)
+        group: dict[str, Any] = {"group_secret": self.secret}
+        if self.agree:
+            group = {"group_proofs": SecretProofs(self.secret or b"")}
+        task = self.cluster.join(name, partitions, **group)
         self.cluster.address = there
         self.workers[name] = task
         return task
@@ -63,9 +69,11 @@ class BlindRun:
 
 
 @asynccontextmanager
-async def blind_run(secret: bytes | None = SECRET, **changes: Any) -> AsyncIterator[BlindRun]:
+async def blind_run(
+    secret: bytes | None = SECRET, *, agree: bool = False, **changes: Any
+) -> AsyncIterator[BlindRun]:
     async with asyncio.timeout(60), Cluster(options(**changes)) as cluster:
-        made = BlindRun(cluster, secret)
+        made = BlindRun(cluster, secret, agree=agree)
         async with made.stack:
             yield made
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from asyncdmtl.arithmetic.probe import Machine
+from asyncdmtl.blinding.agreement import Offer
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.messages.base import Message
@@ -21,6 +22,7 @@ from asyncdmtl.protocol.messages.joining import (
     Ready,
     Welcome,
 )
+from asyncdmtl.protocol.messages.keys import GroupKeys, KeyOrder, KeyRequest, KeysGiven, RenewedKeys
 from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import Fallback, JoinedGroup, JoinGroup, LossQuery, LossReport
 from asyncdmtl.protocol.messages.peers import (
@@ -48,6 +50,7 @@ from asyncdmtl.protocol.messages.streams import JobCall, Standby, StreamEnd
 
 BODY = np.arange(6, dtype=np.uint8)
 PEER = Peer("w1", "10.0.0.2", 7702, b"certificate", bytes(32))
+OFFER = Offer("w1", bytes(32), bytes(32))
 INFO = PartitionInfo("p0", "task", bytes(16), 3, 3.0, 4, 0.5)
 DECLARATION = Declaration("p0", "task", bytes(16), 3, {"age": [1.5, "x"]})
 
@@ -89,6 +92,11 @@ EXAMPLES: dict[str, Message] = {
         Standby("run"),
         JobCall("run", "job", "dose"),
         StreamEnd(),
+        KeyRequest(OFFER, bytes(16)),
+        GroupKeys(OFFER, bytes(48)),
+        RenewedKeys(OFFER, bytes(80)),
+        KeyOrder(0, 1, (OFFER,)),
+        KeysGiven(0, (bytes(80),)),
     )
 }
 

@@ -28,6 +28,14 @@ from asyncdmtl.protocol.messages.joining import (
     Ready,
     Welcome,
 )
+from asyncdmtl.protocol.messages.keys import (
+    GroupKeys,
+    KeyControl,
+    KeyOrder,
+    KeyRequest,
+    KeysGiven,
+    RenewedKeys,
+)
 from asyncdmtl.protocol.messages.liveness import Failure, Heartbeat
 from asyncdmtl.protocol.messages.multicast import (
     Fallback,
@@ -78,11 +86,16 @@ __all__ = [
     "Fallback",
     "Finish",
     "GiveRows",
+    "GroupKeys",
     "Heartbeat",
     "Hello",
     "JobCall",
     "JoinGroup",
     "JoinedGroup",
+    "KeyControl",
+    "KeyOrder",
+    "KeyRequest",
+    "KeysGiven",
     "Listen",
     "Listens",
     "LossQuery",
@@ -96,6 +109,7 @@ __all__ = [
     "Prepare",
     "Proof",
     "Ready",
+    "RenewedKeys",
     "Restore",
     "RowsLacking",
     "Snapshot",
@@ -132,6 +146,7 @@ KINDS: Mapping[int, type[Message]] = {
         *(Listen, Listens, PeerReport, RowsLacking, AskRows, GiveRows),
         *(Heartbeat, Failure),
         *(Standby, JobCall, StreamEnd),
+        *(KeyRequest, GroupKeys, RenewedKeys, KeyOrder, KeysGiven),
     )
 }
 
