@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from asyncdmtl.cli.command import together
-from asyncdmtl.errors import PlacementError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.learning.settings import AUTO
-from asyncdmtl.plan.links import Links, read_links
+from asyncdmtl.plan.links import Links, read_links, server_speed
+from asyncdmtl.plan.placement import read_tables
 from asyncdmtl.plan.validation import rational
 
 
@@ -36,7 +37,8 @@ link_options = together(
         type=click.Path(path_type=Path),
         metavar="FILE|auto",
         help="TOML or JSON file, such as a placement file, with a table speeds: the Mbit/s of each worker's "
-        "link towards the server, and optionally one down_speeds, for the way back. The rows of a relay are "
+        "link towards the server, and optionally one down_speeds, for the way back, and a table server with the "
+        "speed of its own link. The rows of a relay are "
         "dealt out so that the uplink is the shortest. "
         "auto: the server measures the speeds, and plans again where that saves time.",
     ),
@@ -72,7 +74,17 @@ def make_links(given: Mapping[str, Any]) -> Links:
     """
     learned = given["speeds_file"] is not None and str(given["speeds_file"]) == AUTO
     speeds, down = ({}, {}) if learned else (_table(given, "speeds"), _table(given, "speeds", "down_speeds"))
-    return Links(_table(given, "prices"), speeds, given["max_overhead"], learned, down)
+    server = None if learned or given["speeds_file"] is None else _server(given["speeds_file"])
+    links = Links(_table(given, "prices"), speeds, given["max_overhead"], learned, down, server)
+    if links.prices and given.get("downlink") == AUTO:
+        rule = "cannot be given with --downlink auto, which chooses by time"
+        raise UsageError("--prices", rule, str(given["prices_file"]))
+    return links
+
+
+def _server(file: Path) -> Fraction | None:
+    """The speed of the server's link, if the file tells it."""
+    return server_speed(read_tables(file), file)
 
 
 def _table(given: Mapping[str, Any], option: str, further: str | None = None) -> Mapping[str, Fraction]:

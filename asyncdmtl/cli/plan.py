@@ -22,6 +22,7 @@ from asyncdmtl.plan.placement_file import read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.report.delay_report import predicted_delays
+from asyncdmtl.report.downlink_report import planned_downlinks
 from asyncdmtl.report.hierarchy_report import report_hierarchy
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.plan_costs import predicted_costs
@@ -167,6 +168,9 @@ def main(
         strategy = "relay"
     chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
     report = report_strategies(request, candidates, network, chosen, weights, units)
+    possible = [c for c in exact if strategy in ("auto", c.strategy)]
+    if possible and request.topology is None and not silent:
+        report["downlinks"] = planned_downlinks(request, possible, units)
     if request.topology is not None:
         report["hierarchy"] = report_hierarchy(
             request, exact, network, asked, minimise=minimise, max_overhead=max_overhead

@@ -17,7 +17,7 @@ from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options,
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.job_options import check_alone, job_options
 from asyncdmtl.cli.link_options import link_options, make_links
-from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
+from asyncdmtl.cli.multicast_options import downlink_options, make_multicast, takes_from_peers
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.cli.relay_options import make_topology, relays_option
 from asyncdmtl.cli.run_jobs import LocalStream, PreparedJob, make_jobs
@@ -374,7 +374,7 @@ def _train(
         multicast=make_multicast(given),
         links=given["links"],
         silent=given["silent"],
-        peers=given["downlink"] == "peers",
+        peers=takes_from_peers(given),
         blind=given["blind"],
     )
     with tempfile.TemporaryDirectory(prefix="asyncdmtl-") as name:

@@ -18,7 +18,7 @@ from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
 from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs
 from asyncdmtl.cli.link_options import link_options, make_links
-from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
+from asyncdmtl.cli.multicast_options import downlink_options, make_multicast, takes_from_peers
 from asyncdmtl.cli.outputs import check_outputs, print_report
 from asyncdmtl.cli.streams import OutcomePrinter, serve_jobs
 from asyncdmtl.cli.tracker_options import Tracking, tracker_options
@@ -239,7 +239,7 @@ def _options(
         make_multicast(given),
         make_links(given),
         given["silent"],
-        given["downlink"] == "peers",
+        takes_from_peers(given),
         blind=given["blind"],
     )
 

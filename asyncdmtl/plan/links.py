@@ -36,6 +36,8 @@ class Links:
         The share by which the uplink's load, cost or time may exceed the minimum, for fewer packets.
     learned : bool
         Whether the speeds are those that the server measures; there are none before it has.
+    server : Fraction or None
+        The speed of the server's link in Mbit/s; None if it is not known.
     """
 
     prices: Mapping[str, Fraction] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Links:
     max_overhead: Fraction = Fraction(0)
     learned: bool = False
     down_speeds: Mapping[str, Fraction] = field(default_factory=dict)
+    server: Fraction | None = None
 
     def __post_init__(self) -> None:
         if self.prices and (self.speeds or self.learned):
@@ -112,3 +115,25 @@ def read_links(path: str | Path, table: str, *, optional: bool = False) -> dict[
         if table != "prices" and not numbers[str(worker)]:
             raise PlacementError(what, "must be more than 0", value)
     return numbers
+
+
+def server_speed(content: Mapping[str, Any], path: str | Path) -> Fraction | None:
+    """The number `speed` in the table `server` of a file's content; None if there is no such table.
+
+    Raises
+    ------
+    PlacementError
+        The table has other entries, or the speed is not more than 0.
+    """
+    if (found := content.get("server")) is None:
+        return None
+    if not isinstance(found, Mapping) or set(found) != {"speed"}:
+        raise PlacementError(f"server in {path}", "must be a table with a number speed", found)
+    what = f"server in {path}: speed"
+    try:
+        speed = rational(what, found["speed"])
+    except UsageError as error:
+        raise PlacementError(error.argument, error.rule, error.value) from error
+    if not speed:
+        raise PlacementError(what, "must be more than 0", found["speed"])
+    return speed

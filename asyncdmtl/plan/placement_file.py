@@ -1,4 +1,4 @@
-"""Placement files: a placement, and optional tables of tasks, wants, relays, prices and speeds."""
+"""Placement files: a placement, and optional tables of tasks, wants, relays, prices, speeds and server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from typing import Any
 
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.hierarchy.topology import Topology
+from asyncdmtl.plan.links import server_speed
 from asyncdmtl.plan.placement import Placement, natural_key, read_tables
 from asyncdmtl.plan.validation import rational, wants_of
+
+# The tables that stay as they are when a worker declares itself.
+_KEPT = ("prices", "speeds", "down_speeds", "server", "wants", "relays")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class PlanRequest:
     down_speeds : tuple of K Fractions, or None
         The speeds of the links towards the workers, from the table of this name; without it, those of
         `speeds` hold both ways.
+    server_speed : Fraction or None
+        The speed of the server's link, from the number `speed` in the table `server`.
     """
 
     placement: Placement
@@ -50,6 +56,7 @@ class PlanRequest:
     relay_prices: Mapping[str, Fraction] | None = None
     relay_speeds: Mapping[str, Fraction] | None = None
     down_speeds: tuple[Fraction, ...] | None = None
+    server_speed: Fraction | None = None
 
     @property
     def directions(self) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
@@ -70,7 +77,7 @@ def read_request(path: str | Path) -> PlanRequest:
 
 def request_of(content: Mapping[str, Any], placement: Placement, path: str | Path) -> PlanRequest:
     """A placement with the other tables of a file, as `read_request`; errors name the file as `path`."""
-    known = {"workers", "partitions", "tasks", "prices", "speeds", "down_speeds", "wants", "relays"}
+    known = {"workers", "partitions", "tasks", *_KEPT}
     if unknown := sorted(set(content) - known):
         raise PlacementError(
             f"placement file {path}", f"may have {', '.join(sorted(known))}; unknown", unknown
@@ -105,6 +112,7 @@ def request_of(content: Mapping[str, Any], placement: Placement, path: str | Pat
         relay_prices,
         relay_speeds,
         down,
+        server_speed(content, path),
     )
 
 
@@ -137,6 +145,8 @@ def tables_of(request: PlanRequest, placement: Placement) -> dict[str, dict[str,
         values = getattr(request, name)
         if values is not None:
             tables[name] = dict(zip(placement.workers, map(str, values), strict=True))
+    if request.server_speed is not None:
+        tables["server"] = {"speed": str(request.server_speed)}
     for name, others in (("prices", request.relay_prices), ("speeds", request.relay_speeds)):
         if others:
             tables[name] |= {relay: str(value) for relay, value in others.items()}
@@ -201,8 +211,7 @@ def declare_worker(path: Path, worker: str, tasks: Mapping[str, str]) -> Placeme
     for partition in placement.partitions:
         if partition in owners:
             of_tasks.setdefault(owners[partition], []).append(partition)
-    others = ("prices", "speeds", "down_speeds", "wants", "relays")
-    kept = {name: table for name, table in content.items() if name in others}
+    kept = {name: table for name, table in content.items() if name in _KEPT}
     ordered = {"partitions": list(placement.partitions), "workers": placement.as_dict(), "tasks": of_tasks}
     _write(path, {**ordered, **kept}, "--declare")
     return placement

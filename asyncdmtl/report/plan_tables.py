@@ -13,6 +13,7 @@ from asyncdmtl.learning.updates import ROUND_COST
 from asyncdmtl.plan.units import sum_name
 from asyncdmtl.report.console import FittedTable, make_console
 from asyncdmtl.report.delay_report import delay_table
+from asyncdmtl.report.downlink_report import downlink_table
 from asyncdmtl.report.hierarchy_tables import show_hierarchy
 from asyncdmtl.report.plan_costs import cost_table
 from asyncdmtl.report.plan_report import PlanReport
@@ -71,6 +72,8 @@ def show_plan(report: PlanReport, console: Console | None = None) -> None:
     if "times" in report:
         console.print(_times(report["times"]))
     console.print(_verdict(report))
+    if "downlinks" in report:
+        console.print(downlink_table(report["downlinks"]))
     if "hierarchy" in report:
         show_hierarchy(report["hierarchy"], report["network"], console)
     if "costs" in report:

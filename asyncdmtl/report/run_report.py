@@ -23,6 +23,7 @@ from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.plan.units import summed_partitions
 from asyncdmtl.protocol.ledger import Entry
+from asyncdmtl.report.downlink_report import report_downlink
 from asyncdmtl.report.held_back import report_tests
 from asyncdmtl.report.json_output import finite
 from asyncdmtl.report.link_report import report_links
@@ -81,6 +82,7 @@ def report_run(record: RunRecord) -> Report:
         **_directions(record),
         "multicast": report_multicast(record),
         "peers": report_peers(record),
+        "downlink_choice": report_downlink(record),
         "other": {"payload_bytes": rest[0], "framing_bytes": rest[1]},
         "links": report_links(record),
         "speeds": speeds_as_json(record.speeds),

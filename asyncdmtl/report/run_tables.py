@@ -13,6 +13,7 @@ from asyncdmtl.learning.outcome import zero_words
 from asyncdmtl.learning.settings import POOLED, SINGLE_TASK, Settings
 from asyncdmtl.learning.updates import ROUND_COST, minimises
 from asyncdmtl.report.console import FittedTable, make_console
+from asyncdmtl.report.downlink_report import downlink_words
 from asyncdmtl.report.link_report import late_words, link_words, speed_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.peers_report import peers_words
@@ -276,9 +277,13 @@ def _traffic_words(report: Report) -> str:
             f"{_saving(report, wire)} uncoded{' over TCP' if heard else ''}. "
             f"The price is storage and computation: {held}."
         )
-    if report["multicast"] is not None:
+    choice = report.get("downlink_choice")
+    chosen = None if choice is None else choice["chosen"]
+    if choice is not None:
+        lines.append(downlink_words(choice))
+    if report["multicast"] is not None and chosen in (None, "multicast"):
         lines.append(_multicast_words(report["multicast"]))
-    if report.get("peers"):
+    if report.get("peers") and chosen in (None, "peers"):
         lines.append(peers_words(report["peers"]))
     if report.get("links"):
         lines.append(link_words(report["links"]))

@@ -255,10 +255,10 @@ class Admission:
             known = membership.infos if settled else {}
             check_prepared(member.name, member.declared, ready.partitions, encoding, known)
             member.shown = membership.possession.checked(member.name, asked, ready.answers)
-            if self._downlinks.multicast is not None:
-                await self._downlinks.multicast.probe(member)
             if self._downlinks.peers is not None and not member.behind:
                 await self._downlinks.peers.ask(member)
+            if self._downlinks.multicast is not None:
+                await self._downlinks.multicast.probe(member)
         except AsyncDMTLError as error:
             self._log.left(member.connection, "cannot take part:", error)
             # Unless the connection failed, this worker can never provide the rows that it declared.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from asyncdmtl.errors import UsageError
@@ -13,6 +13,7 @@ from asyncdmtl.exchange.strategies import (
     codable_units,
     strategy_of,
 )
+from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.multicast.datagrams import MAX_ROW_NUMBERS
 from asyncdmtl.plan.building import wanted_models
@@ -23,8 +24,10 @@ from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.plan.units import UnitKind
+from asyncdmtl.plan.uplink_choice import UplinkWishes
 from asyncdmtl.plan.validation import helpers_of
 from asyncdmtl.protocol.messages.peers import Peer
+from asyncdmtl.server.downlink_choice import DownlinkChoice, choose_downlink
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.wants import served_strategy
@@ -54,6 +57,8 @@ class Assignment:
         The members that take rows from other members.
     carried : bool
         Whether coded rows go through the server, because some member needs them.
+    downlink : DownlinkChoice or None
+        The choice how rows come to members, if the server has one.
     """
 
     number: int
@@ -66,6 +71,7 @@ class Assignment:
     detailed: bool = False
     exchanging: frozenset[str] = frozenset()
     carried: bool = True
+    downlink: DownlinkChoice | None = None
 
     def peers_of(self, member: Member) -> tuple[Peer, ...]:
         """The workers from which a member takes rows; none if its rows come from the server."""
@@ -124,31 +130,65 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     hearing = [k for k, member in enumerate(members) if ending is None and member.hears and not member.helps]
     name = served_strategy(progress.strategy, {name: what for name, (_, what) in declared.items()})
     timed = progress.links.speeds or progress.links.learned
-    if name == "auto" and (timed or any(member.exchanges for member in members)):
+    exchanged = not progress.chooses_downlink and any(member.exchanges for member in members)
+    if name == "auto" and (timed or exchanged):
         # The time of the uplink is what counts, and only `relay` shortens it; or workers exchange rows.
         name = "relay"
+    possible = [c for c in candidates if c.strategy == name]
     if name == "auto":
-        possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
-        # No strategy is chosen by which the models of some task would end nowhere.
-        complete = len(set().union(*wanted_models(placement, problem.task_of, helpers_of(placement, wants))))
-        if relayed or complete < len(problem.tasks):
-            possible = [c for c in possible if c.strategy != "personal"]
+        possible = _possible(candidates, problem, wants, placement, relayed=relayed)
+    choice = None
+    if progress.chooses_downlink and possible and ending is None and not relayed:
+        wishes = UplinkWishes(units=units, helpers=helpers_of(placement, wants), **weights)
+        choice = choose_downlink(placement, problem.task_of, possible, wishes, members, progress.links)
+        name = choice.chosen.strategy
+    elif name == "auto":
         name = min(possible, key=lambda c: c.mixed_cost(hearing)).strategy
     strategy = EXCHANGE_STRATEGIES[name]
     # A blind server must not decode updates, whoever sends wrong rows.
     if progress.checked and not progress.blind and _serves(EXCHANGE_STRATEGIES["central"], problem.settings):
         strategy = strategy.checking
     plan = strategy.make_plan(placement, problem, wants, progress.links, silent, relayed=relayed)
-    listeners, reason = choose_listeners(plan, hearing)
+    kind = None if choice is None else choice.chosen.kind
+    listeners, reason = choose_listeners(plan, hearing) if kind in (None, "multicast") else ((), "")
     # A value that one worker tells for all would be missing if that worker is late. Relays need all values.
     detailed = progress.detailed or progress.checked or silent > 0 or relayed
-    exchanging = choose_exchanging(plan, members) if ending is None and not relayed else frozenset()
+    exchanging: frozenset[str] = frozenset()
+    if ending is None and not relayed and kind in (None, "peers"):
+        exchanging = choose_exchanging(plan, members)
     carried = not exchanging or not served_by_peers(plan, exchanging)
     options = SideOptions(bool(listeners), progress.digest, detailed, carried, progress.blind)
     side = strategy.server_side(plan, problem, progress.trainer, options)
     return Assignment(
-        number, tuple(members), plan, candidates, side, listeners, reason, detailed, exchanging, carried
+        number,
+        tuple(members),
+        plan,
+        candidates,
+        side,
+        listeners,
+        reason,
+        detailed,
+        exchanging,
+        carried,
+        choice,
     )
+
+
+def _possible(
+    candidates: Sequence[Candidate],
+    problem: Problem,
+    wants: Mapping[str, str],
+    placement: Placement,
+    *,
+    relayed: bool,
+) -> list[Candidate]:
+    """The strategies from which "auto" may choose."""
+    possible = [c for c in candidates if _serves(EXCHANGE_STRATEGIES[c.strategy], problem.settings)]
+    # No strategy is chosen by which the models of some task would end nowhere.
+    complete = len(set().union(*wanted_models(placement, problem.task_of, helpers_of(placement, wants))))
+    if relayed or complete < len(problem.tasks):
+        possible = [c for c in possible if c.strategy != "personal"]
+    return possible
 
 
 def choose_exchanging(plan: AnyPlan, members: Sequence[Member]) -> frozenset[str]:

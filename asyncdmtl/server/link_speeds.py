@@ -48,6 +48,13 @@ class LinkSpeeds:
             for worker, last in self._last.items()
         }
 
+    def both_ways(self, workers: Sequence[str]) -> tuple[tuple[Fraction, ...], tuple[Fraction, ...]] | None:
+        """The speeds of these workers' links up and down, in Mbit/s; None if nothing is known."""
+        if (speeds := speeds_both_ways(self.measured(), workers)) is None:
+            return None
+        up, down = (tuple(map(_rounded, each)) for each in speeds)
+        return up, down
+
     def better(
         self, plan: AnyPlan, vector_bytes: int, rounds: int, plan_seconds: float
     ) -> tuple[Mapping[str, Fraction], Mapping[str, Fraction]] | None:
@@ -71,10 +78,10 @@ class LinkSpeeds:
             not isinstance(plan, Plan)
             or plan.strategy != "relay"
             or plan.helpers
-            or (speeds := speeds_both_ways(self.measured(), workers)) is None
+            or (speeds := self.both_ways(workers)) is None
         ):
             return None
-        up, down = (tuple(map(_rounded, each)) for each in speeds)
+        up, down = speeds
         now = time_of_round(plan, up, down, count_ranges(plan, vector_bytes))
         shortest = fastest_rates(plan.units.blocks, up).time * plan.merged
         gain = now.total - replace(now, uplink=min(shortest, now.uplink)).total

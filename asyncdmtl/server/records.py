@@ -23,6 +23,7 @@ from asyncdmtl.plan.parameters import CHOICES, TOLERANT
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.plan.validation import whole_number
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.server.downlink_choice import DownlinkChoice
 from asyncdmtl.server.events import MeasuredSpeed, ServerEvent
 
 
@@ -83,7 +84,8 @@ class RunOptions:
     silent : int
         The number of late workers for which no round waits. Each partition needs more holders than that.
     peers : bool
-        Whether workers take rows from each other, as far as they can.
+        Whether workers take rows from each other, as far as they can. With `multicast`, too, the server
+        chooses how rows come to workers.
     blind : bool
         Whether the server must learn nothing of the data: workers mask or seal all that depends on it.
     """
@@ -113,11 +115,12 @@ class RunOptions:
             raise UsageError("--strategy", f"must be one of {', '.join(CHOICES)}", self.strategy)
         if self.strategy != "auto":
             EXCHANGE_STRATEGIES[self.strategy].check(self.settings)
-        if self.peers and self.strategy not in ("auto", "relay", "uncoded"):
+        if self.peers and self.multicast is None and self.strategy not in ("auto", "relay", "uncoded"):
             rule = "is for strategies by which workers aggregate: relay, uncoded"
             raise UsageError("--downlink peers", rule, self.strategy)
         if self.peers and self.silent:
-            raise UsageError("--silent", "cannot be given with --downlink peers", self.silent)
+            downlink = "auto" if self.chooses_downlink else "peers"
+            raise UsageError("--silent", f"cannot be given with --downlink {downlink}", self.silent)
         self.links.check(self.strategy)
         if self.workers is None and self.cover is None:
             raise UsageError("--workers or --cover", "must say when to start", None)
@@ -136,6 +139,11 @@ class RunOptions:
             round_timeout=self.round_timeout,
             silence_timeout=self.silence_timeout,
         )
+
+    @property
+    def chooses_downlink(self) -> bool:
+        """Whether the server chooses how rows come to workers: `--downlink auto`."""
+        return self.peers and self.multicast is not None
 
     def _check_silent(self) -> None:
         """UsageError if no run can go on without this number of workers."""
@@ -161,7 +169,7 @@ class RunOptions:
             raise UsageError("--test-fraction", rule, self.settings.test_fraction)
         if self.peers:
             rule = "is not for --blind: masked rows go through the server"
-            raise UsageError("--downlink peers", rule, "--blind")
+            raise UsageError(f"--downlink {'auto' if self.chooses_downlink else 'peers'}", rule, "--blind")
         if self.silent:
             rule = "must be 0 with --blind: a worker that is late would be given states in the clear"
             raise UsageError("--silent", rule, self.silent)
@@ -298,8 +306,8 @@ class RunRecord:
     training that ended with a solution, else None. `tests` has the sums that holders told of
     the rows of each partition that they kept for tests. `critical_strength` is the λ from which on all
     coefficients are 0, if they are. `speeds` are those of workers and links, if they were measured, and
-    `late` tells of the workers for which some round did not wait. `links` are those by which the last
-    plan was chosen.
+    `late` tells of the workers for which some round did not wait. `downlink` is the choice that the last plan
+    follows, if the server had one. `links` are those by which the last plan was chosen.
     """
 
     run: str
@@ -322,6 +330,7 @@ class RunRecord:
     critical_strength: float | None = None
     tests: Mapping[str, MetricSums] = field(default_factory=dict)
     peers: PeersRecord | None = None
+    downlink: DownlinkChoice | None = None
     speeds: Mapping[str, MeasuredSpeed] = field(default_factory=dict)
     late: Mapping[str, LateRecord] = field(default_factory=dict)
     links: Links = EQUAL_LINKS

@@ -22,6 +22,7 @@ from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
 from asyncdmtl.server.conclusion import conclude
+from asyncdmtl.server.downlink_choice import better_downlink
 from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.events import MeasuredSpeed, SpeedsMeasured
 from asyncdmtl.server.faults import Faults
@@ -133,6 +134,12 @@ class Rounds:
         progress.emit(SpeedsMeasured(progress.round, speeds.measured()))
         left = progress.problem.rounds - progress.round
         found = speeds.better(assignment.plan, assignment.side.vector_bytes, left, pace.plan_seconds)
+        if found is None and assignment.downlink is not None and assignment.carried:
+            workers = assignment.plan.placement.workers
+            measured = speeds.both_ways(workers)
+            if measured is not None and better_downlink(assignment.downlink, *measured):
+                up, down = (dict(zip(workers, each, strict=True)) for each in measured)
+                found = up, down
         if found is None:
             return False
         up, down = found

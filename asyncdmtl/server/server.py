@@ -224,6 +224,7 @@ class Server:
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
         progress = TrainingProgress(self._run, problem, strategy, self._emit)
         progress.links, progress.silent, progress.blind = options.links, options.silent, options.blind
+        progress.chooses_downlink = options.chooses_downlink
         if checkpoint is not None:
             progress.resume(checkpoint)
         peers = Peers(membership, progress, options.round_timeout)
@@ -266,6 +267,7 @@ class Server:
             critical_strength=progress.critical_strength,
             tests=progress.tests,
             peers=self._downlinks.peers_record(assignment),
+            downlink=assignment.downlink,
             speeds={} if self._rounds is None else self._rounds.measured_speeds,
             late=self.lateness.records(),
             links=progress.links,

@@ -77,6 +77,8 @@ class TrainingProgress:
         The number of late workers for which no round should wait.
     blind : bool
         Whether the server learns nothing of the data (`RunOptions`).
+    chooses_downlink : bool
+        Whether the server chooses how rows come to workers (`RunOptions`).
     digest : Digest
         The digests of the run.
     """
@@ -104,6 +106,7 @@ class TrainingProgress:
     links: Links = EQUAL_LINKS
     silent: int = 0
     blind: bool = False
+    chooses_downlink: bool = False
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)

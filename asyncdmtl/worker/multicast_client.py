@@ -132,11 +132,11 @@ class MulticastClient:
             self._receiver.receiver.forget(self._probe.name)
         return True
 
-    async def follow(self, number: int, side: WorkerSide) -> None:
-        """Receive rounds under plan `number` from now on, if its rows may come from the group."""
+    async def follow(self, number: int, side: WorkerSide, *, grouped: bool) -> None:
+        """Receive rounds under plan `number` from now on, if it is `grouped`: rows come from the group."""
         self._receiver.end()
         self._before, self._followed = None, None
-        if side.group_plan is None:
+        if side.group_plan is None or not grouped:
             return
         solver = await asyncio.to_thread(Solver.of, side.group_plan, side.worker)
         layout = Layout(side.down_ranges[-1].stop, side.down_ranges[0].stop, self._piece_bytes)

@@ -159,14 +159,18 @@ class Participation:
             await KeyAgreement(connection, state, options.group_proofs).agree(options.start_timeout)
         await declare_and_encode(connection, options, settings, self._partitions, state)
         limit = options.start_timeout, "--start-timeout"
-        message: JoinGroup | Listen | Assign = await connection.receive((JoinGroup, Listen, Assign), *limit)
-        if isinstance(message, JoinGroup):
-            self._multicast = await join_group(connection, options, state, message)
-        elif isinstance(message, Listen):
-            self._exchange = await exchange_rows(connection, options, state, message)
-        else:
-            return message
-        return await connection.receive((Assign,), *limit)
+        while True:
+            message: JoinGroup | Listen | Assign = await connection.receive(
+                (JoinGroup, Listen, Assign), *limit
+            )
+            if isinstance(message, JoinGroup):
+                self._multicast = await join_group(connection, options, state, message)
+            elif isinstance(message, Assign):
+                return message
+            elif self._exchange is None:
+                self._exchange = await exchange_rows(connection, options, state, message)
+            else:
+                raise RemoteProtocolError(f"{connection.peer} asked twice where others may take rows")
 
     async def _follow(self, assign: Assign) -> None:
         """Follow a plan, with the state of the training that the server orders."""
@@ -187,7 +191,7 @@ class Participation:
         state_bytes = side.trainer.problem.state_bytes + (0 if state.group is None else SEALED_STATE_BYTES)
         connection.session.body_limit = max(side.received_bytes, state_bytes)
         if self._multicast is not None:
-            await self._multicast.follow(assign.plan, side)
+            await self._multicast.follow(assign.plan, side, grouped=assign.grouped)
         if self._exchange is not None:
             await self._exchange.follow(assign, side)
         if assign.first == StateTransfer.TAKE:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from asyncdmtl.cli.link_options import link_options, make_links
+from asyncdmtl.cli.multicast_options import downlink_options
 from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.links import EQUAL_LINKS, Links
 
@@ -19,6 +20,7 @@ def parse(*words: str) -> Links:
 
     @click.command()
     @link_options
+    @downlink_options
     def command(**given: Any) -> None:
         found.append(make_links(given))
 
@@ -47,3 +49,13 @@ def test_tables_and_overhead_are_read(tmp_path: Path) -> None:
         parse("--speeds", "no.toml")
     with pytest.raises(UsageError, match="--max-overhead must be a finite number"):
         parse("--max-overhead", "some")
+
+
+def test_the_file_of_speeds_tells_that_of_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "links.toml"
+    file.write_text("[speeds]\na = 10\n[prices]\na = 1\n[server]\nspeed = 100\n")
+    assert parse("--speeds", str(file)).server == 100
+    with pytest.raises(
+        UsageError, match="--prices cannot be given with --downlink auto, which chooses by time"
+    ):
+        parse("--prices", str(file), "--downlink", "auto")

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from asyncdmtl.cli.multicast_options import downlink_options, make_multicast
+from asyncdmtl.cli.multicast_options import downlink_options, make_multicast, takes_from_peers
 from asyncdmtl.errors import UsageError
 from asyncdmtl.net.udp import Group
 from asyncdmtl.server.records import MulticastOptions
@@ -48,3 +48,11 @@ def test_rows_go_to_a_group_where_that_is_asked_for() -> None:
 def test_groups_and_rates_that_are_none(words: tuple[str, ...], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         make_multicast(parse("--downlink", "multicast", *words))
+
+
+def test_rows_may_come_from_workers_or_by_the_choice_of_the_server() -> None:
+    assert [takes_from_peers(parse("--downlink", kind)) for kind in ("tcp", "multicast")] == [False, False]
+    assert takes_from_peers(parse("--downlink", "peers"))
+    assert make_multicast(parse("--downlink", "peers")) is None
+    assert takes_from_peers(parse("--downlink", "auto"))
+    assert make_multicast(parse("--downlink", "auto")) is not None

@@ -35,6 +35,7 @@ def test_a_plan_is_explained_with_fractions_as_strings(tmp_path: Path) -> None:
     assert found["certificate"] == [[f"w{k}"] for k in range(6)]
     assert found["certificate_value"] == "18/5"
     assert list(found["strategies"]) == ["relay", "central", "personal", "uncoded", "linear"]
+    assert list(found["downlinks"]["downlinks"]) == ["tcp", "peers", "multicast"]
     written = json.loads((tmp_path / "plan.json").read_text())
     same = rebuild_plan(written["recipe"], bytes.fromhex(written["digest"]))
     assert same.digest.hex() == found["digest"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asyncdmtl.errors import PlacementError, UsageError
-from asyncdmtl.plan.links import EQUAL_LINKS, Links, read_links
+from asyncdmtl.plan.links import EQUAL_LINKS, Links, read_links, server_speed
 from asyncdmtl.plan.placement import Placement
 
 PLACEMENT = Placement({"a": ["x", "y"], "b": ["y", "z"], "late": ["z", "x"]})
@@ -65,3 +65,14 @@ def test_links_have_one_speed_both_ways_unless_a_table_says_otherwise(tmp_path: 
     file = tmp_path / "links.toml"
     file.write_text("[speeds]\na = 1\n")
     assert read_links(file, "down_speeds", optional=True) == {}
+
+
+def test_the_speed_of_the_server_is_read_exactly() -> None:
+    assert server_speed({}, "f") is None
+    assert server_speed({"server": {"speed": 0.1}}, "f") == Fraction(1, 10)
+    with pytest.raises(PlacementError, match="server in f must be a table with a number speed, got 7"):
+        server_speed({"server": 7}, "f")
+    with pytest.raises(PlacementError, match="server in f: speed must be more than 0, got 0"):
+        server_speed({"server": {"speed": 0}}, "f")
+    with pytest.raises(PlacementError, match="server in f: speed"):
+        server_speed({"server": {"speed": "fast"}}, "f")

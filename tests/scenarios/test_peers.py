@@ -21,13 +21,21 @@ from asyncdmtl.learning.training import train
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.credentials import Credentials
 from asyncdmtl.net.tls import server_context, worker_context
+from asyncdmtl.net.udp import Group
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.protocol.messages.registry import AskRows
 from asyncdmtl.report.console import make_console
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
 from asyncdmtl.server.events import IncidentNoted
-from asyncdmtl.server.records import PEER_ROWS, PeersRecord, RoundRecord, RunOptions, RunRecord
+from asyncdmtl.server.records import (
+    PEER_ROWS,
+    MulticastOptions,
+    PeersRecord,
+    RoundRecord,
+    RunOptions,
+    RunRecord,
+)
 from asyncdmtl.worker import peer_server
 from asyncdmtl.worker.peer_server import PeerServer
 
@@ -83,6 +91,19 @@ async def test_a_run_among_peers_equals_its_twin(
         == (record.ledger.total(lambda e: e.kind == PEER_ROWS)[0])
     )
     assert "6 workers take rows from others" in report_words(record)
+
+
+async def test_the_server_chooses_rows_between_workers_where_a_round_is_shortest() -> None:
+    group = MulticastOptions(Group("239.192.77.78", 7702), "", 90e6)
+    record, models = await run_cluster(options(strategy="auto", multicast=group), HOMOGENEOUS, PARTITIONS)
+    check(models)
+    choice = record.downlink
+    assert choice is not None
+    kinds = {downlink.kind: downlink.time(choice.speeds) for downlink in choice.possible}
+    assert kinds[choice.chosen.kind] == min(kinds.values())
+    assert choice.chosen.kind == "peers"
+    assert told(record).exchanging == HOMOGENEOUS.workers
+    assert "Downlink peers: a round takes " in report_words(record)
 
 
 async def test_links_between_workers_are_encrypted_as_those_to_the_server(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ async def in_round(
     exchange = RoundExchange(placement, partitions, make_settings(), strategy)
     async with client_in_a_group() as (client, sender, server, worker):
         made = Round(exchange, index, client, (server, worker))
-        await client.follow(0, made.side)
+        await client.follow(0, made.side, grouped=True)
         client.begin(0)
         await on_the_way(server, worker)
         yield made, sender
@@ -251,7 +251,7 @@ async def test_a_question_without_a_plan_ends_the_connection() -> None:
 
 async def test_a_question_before_the_round_ends_the_connection() -> None:
     async with in_round() as (made, _):
-        await made.client.follow(0, made.side)
+        await made.client.follow(0, made.side, grouped=True)
         made.server.write(LossQuery(0, 0, 0))
         with pytest.raises(PeerError, match="of round 0 came, of 2 in round -1"):
             await made.server.receive((Uplink,), *LIMIT)
@@ -260,7 +260,7 @@ async def test_a_question_before_the_round_ends_the_connection() -> None:
 async def test_a_plan_whose_rows_never_come_from_a_group_is_not_followed() -> None:
     async with in_round() as (made, _):
         side: Any = SimpleNamespace(group_plan=None)
-        await made.client.follow(1, side)
+        await made.client.follow(1, side, grouped=True)
         assert not made.client.follows_plan
         assert not made.client.brings_rows
 
