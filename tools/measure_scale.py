@@ -2,37 +2,55 @@
 
 Runs `python -m asyncdmtl.server` and worker sessions, several in a process if memory does not suffice for a
 process each, over TCP on the loopback; prints the server's processor time and memory per round as workers and
-vectors grow. Linux only.
+vectors grow. `--light` is for more workers than this machine has room for: those of a process share plan and
+data, exchange updates that are there already, and take no steps. Linux only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from exchange_only import ExchangeTrainer
 from launch import follow, processes
 from measure_memory import Watch
 from namespaces import HERE
 from results import Table, results_option, write_results
 
+from asyncdmtl.arrays import Vectors
 from asyncdmtl.data import recipes
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.learning.settings import Settings
+from asyncdmtl.learning.tasks import Partition, PartitionInfo
+from asyncdmtl.learning.zero_models import ZeroModels
 from asyncdmtl.net import event_loop
+from asyncdmtl.plan.downlinks import FORWARDING
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.worker import plan_check
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
 
 # The most seconds of a run.
 LIMIT = 3600.0
+
+# The first word of a command that runs worker sessions.
+SESSIONS, LIGHT = "sessions", "light-sessions"
+
+# Seconds of silence that server and workers permit. A busy machine delays heartbeats.
+SILENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -65,17 +83,72 @@ def processor_seconds(process: int) -> float:
 
 async def take_part(host: str, port: int, spec: str, names: Sequence[str]) -> None:
     """Run worker sessions in this process; each of `names` is `name=partition,partition`."""
-    patience = LIMIT
+    stored = {name: parts.split(",") for name, _, parts in (word.partition("=") for word in names)}
+    wanted = sorted(set().union(*stored.values()))
+    found = {part.id: part for part in recipes.load(spec, seed=0, only=wanted, test=False).partitions}
     sessions = []
-    for name, _, stored in (word.partition("=") for word in names):
-        parts = recipes.load(spec, seed=0, only=stored.split(","), test=False).partitions
-        options = WorkerOptions(name, patience, patience, patience, patience)
-        sessions.append(Worker(options, parts).run(host, port))
+    for name, own in stored.items():
+        options = WorkerOptions(name, LIMIT, LIMIT, LIMIT, SILENCE)
+        sessions.append(Worker(options, [found[part] for part in own]).run(host, port))
     await asyncio.gather(*sessions)
 
 
+class LightTrainer(ExchangeTrainer):
+    """Has the updates of `exchange_only.py`, and models that all workers of a process share."""
+
+    def __init__(self, problem: Problem, partitions: Mapping[int, Partition]) -> None:
+        self.problem = problem
+        self.own = tuple(sorted(partitions))
+        self.outcome = None
+        self.zeros = ZeroModels(problem)
+        self._round, self._filled = 0, False
+
+    @property
+    def W(self) -> Vectors:  # noqa: N802 - the textbook's symbol
+        """The initial models."""
+        return _initial_models(self.problem)
+
+    @property
+    def residual(self) -> float:
+        """Never so small that a run ends."""
+        return math.inf
+
+
+@functools.cache
+def _initial_models(problem: Problem) -> Vectors:
+    return np.zeros((len(problem.tasks), problem.d), problem.dtype)
+
+
+def share_plans() -> None:
+    """Let all workers of this process have one plan and one problem, and do nothing but exchange."""
+    rebuild, plans, problems = plan_check.rebuild, {}, {}  # type: ignore[attr-defined]
+
+    def rebuilt(recipe: Any, digest: bytes) -> Any:
+        if digest not in plans:
+            plans[digest] = rebuild(recipe, digest)
+        return plans[digest]
+
+    def problem(settings: Settings, infos: Sequence[PartitionInfo]) -> Problem:
+        named = tuple(info.id for info in infos)
+        if named not in problems:
+            problems[named] = Problem(settings, infos)
+        return problems[named]
+
+    plan_check.rebuild = rebuilt  # type: ignore[attr-defined]
+    plan_check.Problem = problem  # type: ignore[attr-defined, assignment]
+    plan_check.make_trainer = LightTrainer  # type: ignore[attr-defined]
+
+
 def measure(
-    placement: Placement, tasks: int, numbers: int, copies: int, strategy: str, rounds: int, together: int
+    placement: Placement,
+    tasks: int,
+    numbers: int,
+    copies: int,
+    strategy: str,
+    rounds: int,
+    together: int,
+    *,
+    light: bool,
 ) -> Scale:
     """Make a run with several worker sessions in each process."""
     parts = len(placement.partitions) // tasks
@@ -86,13 +159,18 @@ def measure(
             HERE, sys.executable, "-m", "asyncdmtl.server", "--listen", "127.0.0.1:0", "--format", "json",
             "--log-level", "error", "--data", spec, "--workers", str(len(names)), "--strategy", strategy,
             "--coupling", "l21", "--intercept", "none", "--dtype", "float32", "--rounds", str(rounds),
-            "--silence-timeout", str(LIMIT),
+            "--silence-timeout", str(SILENCE),
         )  # fmt: skip
         address = started.event(server)
         where = (address["host"], str(address["port"]), spec)
         sessions = [
             started.start(
-                HERE, sys.executable, __file__, "sessions", *where, *names[first : first + together]
+                HERE,
+                sys.executable,
+                __file__,
+                LIGHT if light else SESSIONS,
+                *where,
+                *names[first : first + together],
             )
             for first in range(0, len(names), together)
         ]
@@ -177,6 +255,7 @@ def cells(scale: Scale) -> tuple[str, ...]:
 @click.option("--strategy", type=click.Choice(STRATEGIES), default="relay")
 @click.option("--rounds", default=10)
 @click.option("--together", default=1, help="Worker sessions in a process.")
+@click.option("--light", is_flag=True, help="Workers exchange only (relay or uncoded).")
 @results_option
 def main(
     workers: str,
@@ -187,22 +266,29 @@ def main(
     strategy: str,
     rounds: int,
     together: int,
+    light: bool,
     results_file: Path | None,
 ) -> None:
     """Measure the server as workers and vectors grow."""
+    if light and strategy not in FORWARDING:
+        raise click.UsageError(f"--light is for --strategy {' or '.join(FORWARDING)}")
     print(HEAD)
     found = []
     for count, length in product(map(int, workers.split(",")), map(int, numbers.split(","))):
         parts = partitions or count
         placement = Placement.cyclic(count, parts, copies)
-        found.append(measure(placement, tasks or parts, length, copies, strategy, rounds, together))
+        found.append(
+            measure(placement, tasks or parts, length, copies, strategy, rounds, together, light=light)
+        )
         print(line(found[-1]), flush=True)
     if results_file is not None:
         write_results(results_file, [Table(results_file.stem, COLUMNS, tuple(map(cells, found)))])
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["sessions"]:
+    if sys.argv[1:2] in ([SESSIONS], [LIGHT]):
+        if sys.argv[1] == LIGHT:
+            share_plans()
         event_loop.run(take_part(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5:]))
     else:
         main()

@@ -27,7 +27,7 @@ from asyncdmtl.protocol.messages.registry import (
 )
 from asyncdmtl.relay.nodes import OPTION, Nodes, SiteChangedError
 from asyncdmtl.relay.sides import RelaySide
-from asyncdmtl.server.member import Member
+from asyncdmtl.server.member import Member, without_digests
 from asyncdmtl.server.membership import Membership
 
 
@@ -208,13 +208,14 @@ class Site(Nodes):
     ) -> None:
         self._plan += 1
         recipe, plan_digest = recipe_and_digest(side.below.plan)
+        untold = without_digests(problem.infos)
         messages: dict[Member, Assign] = {}
         for k, member in enumerate(self.members):
             needed = max(side.below.uplink_bytes(k), problem.state_bytes)
             session = member.connection.session
             session.body_limit = max(session.body_limit, needed)
             head = (self._plan, *place, first[member])
-            infos = member.told_infos(problem.infos)
+            infos = member.told_infos(problem.infos, untold)
             messages[member] = Assign(*head, recipe, plan_digest, infos, detailed=True)
             member.connection.inbox.clear()
         await self.ask(

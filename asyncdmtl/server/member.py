@@ -119,14 +119,28 @@ class Member:
         """Its answer for a partition to the challenge of all workers at the start."""
         return self.shown[partition].first if partition in self.shown else b""
 
-    def told_infos(self, infos: Sequence[PartitionInfo]) -> tuple[PartitionInfo, ...]:
-        """What it is told of all partitions; digests of contents, which prove possession, of its own only."""
+    def told_infos(
+        self, infos: Sequence[PartitionInfo], untold: Sequence[PartitionInfo]
+    ) -> tuple[PartitionInfo, ...]:
+        """What it is told of all partitions; digests of contents, which prove possession, of its own only.
+
+        Parameters
+        ----------
+        infos : sequence of PartitionInfo
+        untold : sequence of PartitionInfo
+            The same without digests, as `without_digests` makes them once for all members.
+        """
         held = set(self.partitions)
-        return tuple(info if info.id in held else replace(info, digest=_UNTOLD) for info in infos)
+        return tuple(info if info.id in held else hidden for info, hidden in zip(infos, untold, strict=True))
 
     def declaration(self, partition: str) -> Declaration:
         """Its declaration of one of its partitions."""
         return next(part for part in self.declared if part.id == partition)
+
+
+def without_digests(infos: Sequence[PartitionInfo]) -> tuple[PartitionInfo, ...]:
+    """What workers are told of the partitions of others."""
+    return tuple(replace(info, digest=_UNTOLD) for info in infos)
 
 
 def is_final(error: AsyncDMTLError) -> bool:

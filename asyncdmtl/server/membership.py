@@ -108,7 +108,9 @@ class Membership:
     @property
     def full(self) -> bool:
         """Whether so many workers are here that no other one may join."""
-        return sum(not member.gone for member in self.members.values()) >= MAX_MEMBERS
+        members = self.members.values()
+        # Counted only once there are so many, lost ones included.
+        return len(members) >= MAX_MEMBERS and sum(not member.gone for member in members) >= MAX_MEMBERS
 
     def forget(self, name: str) -> None:
         """Remove a worker as if it had never joined."""

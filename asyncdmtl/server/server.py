@@ -223,8 +223,7 @@ class Server:
         problem = Problem(options.settings, [membership.infos[part.id] for part in declared])
         strategy = options.strategy if checkpoint is None else checkpoint.strategy
         progress = TrainingProgress(self._run, problem, strategy, self._emit)
-        progress.links, progress.silent, progress.blind = options.links, options.silent, options.blind
-        progress.chooses_downlink = options.chooses_downlink
+        progress.take_options(options)
         if checkpoint is not None:
             progress.resume(checkpoint)
         peers = Peers(membership, progress, options.round_timeout)
@@ -260,9 +259,7 @@ class Server:
             kernel={} if self._resumed is not None else self._membership.kernel_counts(),
             incidents=tuple(progress.incidents),
             seconds=seconds,
-            multicast=None
-            if multicast is None
-            else multicast.record(assignment.listeners, assignment.network),
+            multicast=multicast.record(assignment.listeners, assignment.network) if multicast else None,
             outcome=progress.outcome,
             critical_strength=progress.critical_strength,
             tests=progress.tests,

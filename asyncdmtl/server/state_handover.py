@@ -23,7 +23,7 @@ from asyncdmtl.protocol.state_table import State
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.group_keys import no_member
-from asyncdmtl.server.member import Member
+from asyncdmtl.server.member import Member, without_digests
 from asyncdmtl.server.peers import OPTION, Peers, ReplanError
 from asyncdmtl.server.training_progress import TrainingProgress
 from asyncdmtl.server.training_state import TrainingState
@@ -158,6 +158,8 @@ class StateHandover:
         progress = self._progress
         recipe, plan_digest = recipe_and_digest(assignment.plan)
         timed = progress.links.learned or bool(progress.links.speeds)
+        infos = progress.problem.infos
+        untold = without_digests(infos)
         messages: dict[Member, Message] = {}
         for member, what in first.items():
             session, position = member.connection.session, assignment.position(member)
@@ -171,7 +173,7 @@ class StateHandover:
                 what,
                 recipe,
                 plan_digest,
-                member.told_infos(progress.problem.infos),
+                member.told_infos(infos, untold),
                 grouped=bool(assignment.listeners),
                 detailed=assignment.detailed,
                 peers=assignment.peers_of(member),

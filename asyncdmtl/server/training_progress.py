@@ -18,7 +18,7 @@ from asyncdmtl.plan.links import EQUAL_LINKS, Links
 from asyncdmtl.server.checkpoint import Checkpoint
 from asyncdmtl.server.ending import Ending
 from asyncdmtl.server.events import IncidentNoted, OnEvent
-from asyncdmtl.server.records import Incident, RoundRecord
+from asyncdmtl.server.records import Incident, RoundRecord, RunOptions
 from asyncdmtl.server.round_log import RoundLog
 from asyncdmtl.server.training_state import TrainingState
 
@@ -110,6 +110,11 @@ class TrainingProgress:
 
     def __post_init__(self) -> None:
         self.digest = Digest(self.run)
+
+    def take_options(self, options: RunOptions) -> None:
+        """Follow the options of the run beside its strategy."""
+        self.links, self.silent, self.blind = options.links, options.silent, options.blind
+        self.chooses_downlink = options.chooses_downlink
 
     @property
     def converged(self) -> bool:
