@@ -37,9 +37,8 @@ link_options = together(
         type=click.Path(path_type=Path),
         metavar="FILE|auto",
         help="TOML or JSON file, such as a placement file, with a table speeds: the Mbit/s of each worker's "
-        "link towards the server, and optionally one down_speeds, for the way back, and a table server with the "
-        "speed of its own link. The rows of a relay are "
-        "dealt out so that the uplink is the shortest. "
+        "link towards the server, and optionally one down_speeds, for the way back, and a table server with "
+        "the speed of its link. The rows of a relay are dealt out so that the uplink is the shortest. "
         "auto: the server measures the speeds, and plans again where that saves time.",
     ),
     click.option(

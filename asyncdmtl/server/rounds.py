@@ -138,8 +138,10 @@ class Rounds:
             workers = assignment.plan.placement.workers
             measured = speeds.both_ways(workers)
             if measured is not None and better_downlink(assignment.downlink, *measured):
-                up, down = (dict(zip(workers, each, strict=True)) for each in measured)
-                found = up, down
+                found = (
+                    dict(zip(workers, measured[0], strict=True)),
+                    dict(zip(workers, measured[1], strict=True)),
+                )
         if found is None:
             return False
         up, down = found

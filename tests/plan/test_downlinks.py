@@ -37,7 +37,7 @@ def test_every_downlink_carries_what_workers_lack() -> None:
     star, peers, group = found
     # Each worker lacks two of four vectors; the server sends all copies, or each row once, or nothing.
     assert {str(load) for load in (*star.received, *peers.received, *group.received)} == {"2"}
-    assert (star.server_sent, peers.server_sent, group.server_sent) == (8, 0, 2)
+    assert [star.server_sent, peers.server_sent, group.server_sent] == [8, 0, 2]
     assert star.server_received == group.server_received == relay[0].uplink_load == sum(star.sent)
     # What workers take, they give.
     assert sum(peers.sent) == sum(peers.received)
