@@ -2,6 +2,7 @@
 
     python tools/attack.py                                  all attacks, strategies and copies
     python tools/attack.py update rows --strategies relay --copies 2
+    python tools/attack.py --kind peers                     all attacks on runs with rows between workers
 
 Server, workers and the attacker are processes over TCP on the loopback, as `python -m asyncdmtl.server` and
 `python -m asyncdmtl.worker` make them; each worker has a secret of its own. All honest workers must end with
@@ -27,14 +28,14 @@ from typing import Any
 
 import click
 import numpy as np
-from attacks import ATTACKS, HONEST, ROUNDS
+from attacks import ATTACKS, HONEST, KINDS, ROUNDS
 from chaos_processes import ForkServer, Process, make_pipe
 
 from asyncdmtl.data import recipes
 from asyncdmtl.data.model_file import SavedModel
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.training import train
-from asyncdmtl.net.credentials import SECRET_VARIABLE
+from asyncdmtl.net.credentials import GROUP_SECRET_VARIABLE, SECRET_VARIABLE
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
 
@@ -44,8 +45,18 @@ WORKERS, PARTITIONS = 4, 6
 # The member that attacks, and the one that attacks beside the others; its name sorts first.
 MEMBER, EXTRA, LATE = "w1", "a0", "w9"
 
-# Seconds after which a run hangs.
-LIMIT = 120.0
+# Seconds after which a run hangs: an undisturbed one takes a few, and a busy machine may take longer.
+LIMIT = 300.0
+
+# The secret of the workers of a blind run.
+GROUP_SECRET = "as long as the secret of a group has to be"
+
+# The most sockets and MiB of memory of a server, and of an honest worker. Up to 256 connections from one
+# address may be joining.
+MOST_SOCKETS, MOST_MEMORY = 300, 200
+
+# Seconds between two looks at them.
+LOOK = 0.1
 
 
 class NotPermittedError(Exception):
@@ -61,6 +72,7 @@ class Run:
     attack: str
     strategy: str
     copies: int
+    kind: str = "plain"
     events: list[dict[str, Any]] = field(default_factory=list)
     workers: dict[str, Process] = field(default_factory=dict)
     port: int = 0
@@ -71,11 +83,14 @@ class Run:
         self.stored = Placement.cyclic(WORKERS, PARTITIONS, self.copies).as_dict()
         self.secrets = {name: secrets.token_hex(32) for name in (*self.stored, EXTRA, LATE)}
         self.changed = asyncio.Event()
+        # The most sockets, and MiB of memory, of the server and honest workers.
+        self.most = {"sockets": 0, "VmRSS": 0}
 
     async def run(self) -> str:
         """Make the run, and return its outcome in words; NotPermittedError if it may not end so."""
         names = [*self.stored, *([EXTRA] if self.scene == "extra" else [])]
         self._write_secrets()
+        watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.timeout(LIMIT):
                 server, following = await self._serve(len(names))
@@ -90,9 +105,20 @@ class Run:
         except TimeoutError:
             raise NotPermittedError("the run hangs") from None
         finally:
+            watching.cancel()
             for process in (*self.workers.values(), self.server):
                 process.send(signal.SIGKILL)
         return self._judge(code)
+
+    async def _watch(self) -> None:
+        """Note the most sockets and memory."""
+        while True:
+            await asyncio.sleep(LOOK)
+            honest = [worker for name, worker in self.workers.items() if name != self.attacker]
+            for process in (self.server, *honest) if self.port else ():
+                for what, found in process.resources().items():
+                    if what in self.most:
+                        self.most[what] = max(self.most[what], found >> 10 if what == "VmRSS" else found)
 
     def _write_secrets(self) -> None:
         lines = (f'{name} = "{secret}"' for name, secret in self.secrets.items())
@@ -122,7 +148,7 @@ class Run:
             "--rounds", str(self.rounds), "--tolerance", "0", "--format", "json", "--log-level", "warning",
             "--rejoin-timeout", "3", "--round-timeout", "8", "--join-timeout", "30",
             "--checkpoint", str(self.folder / "checkpoints"),
-            "--checkpoint-every", "4", *more,
+            "--checkpoint-every", "4", *KINDS[self.kind].words, *more,
         ]  # fmt: skip
         out = make_pipe(self.folder / f"server{len(more)}.out")
         self.server = await self._start("server", words, out)
@@ -141,6 +167,7 @@ class Run:
             "--connect", f"127.0.0.1:{self.port}", "--name", name, "--data", SPEC,
             "--partitions", ",".join(stored), "--save", str(self.folder / f"{name}.npz"),
             "--log-level", "warning", "--format", "json", "--max-wait", "20",
+            "--round-timeout", "8",
         ]  # fmt: skip
         attack = self.attack if name == self.attacker else None
         out = self.folder / f"{name}.out"
@@ -150,6 +177,8 @@ class Run:
         self, module: str, words: Sequence[str], out: Path, name: str = "", attack: str | None = None
     ) -> Process:
         environment = {SECRET_VARIABLE: self.secrets[name]} if name else {}
+        if name and self.kind == "blind":
+            environment[GROUP_SECRET_VARIABLE] = GROUP_SECRET
         process = self.fork_server.start(
             module, words, out, environment=environment, fresh=False, attack=attack
         )
@@ -182,19 +211,24 @@ class Run:
 
     def _judge(self, code: int) -> str:
         """The outcome in words."""
-        internal = [line for each in (self.server, *self.workers.values()) for line in each.complaints()]
+        honest_names = [name for name in self.workers if name != self.attacker]
+        honest = [self.workers[name] for name in honest_names]
+        internal = [line for each in (self.server, *honest) for line in each.complaints()]
         if internal:
             raise NotPermittedError(f"a log has {internal[0]!r}")
+        if self.most["sockets"] > MOST_SOCKETS or self.most["VmRSS"] > MOST_MEMORY:
+            raise NotPermittedError("{sockets} sockets, {VmRSS} MiB".format(**self.most))
         told = {name: worker.last_words() for name, worker in self.workers.items() if worker.code}
         ended = self.events[-1]
         if code:
             error = str(ended.get("error", ""))
+            if lost := [name for name in honest_names if f"worker {name!r} held" in error]:
+                raise NotPermittedError(f"code {code} without honest {lost}: {error}")
             if f"{self.attacker!r}" not in error and f" {self.attacker}" not in error:
                 raise NotPermittedError(f"code {code}, which does not name {self.attacker}: {error}")
             return f"code {code}: {error}"
-        honest = {name: error for name, error in told.items() if name != self.attacker}
-        if honest:
-            raise NotPermittedError(f"honest workers ended otherwise: {honest}")
+        if others := {name: error for name, error in told.items() if name != self.attacker}:
+            raise NotPermittedError(f"honest workers ended otherwise: {others}")
         report = ended["report"]
         blamed = {each["worker"] for each in report["incidents"]} - {self.attacker, ""}
         right = self._right_models(Settings.from_dict(report["settings"]))
@@ -204,6 +238,7 @@ class Run:
         words = "as the twin" if right else "other models, as the threat model says"
         if blamed:
             words += f"; incidents name {sorted(blamed)}, too"
+        words += " ({} rounds, {sockets} sockets, {VmRSS} MiB)".format(len(report["rounds"]), **self.most)
         return words + (f"; {self.attacker} ended: {told[self.attacker]}" if self.attacker in told else "")
 
     def _right_models(self, settings: Settings) -> bool:
@@ -221,22 +256,32 @@ class Run:
         return right
 
 
-async def attack_all(attacks: Sequence[str], strategies: Sequence[str], copies: Sequence[int]) -> int:
-    """Make the runs one after another; return how many ended otherwise than they may."""
+async def attack_all(
+    attacks: Sequence[str], strategies: Sequence[str], copies: Sequence[int], kind: str = ""
+) -> int:
+    """Make the runs one after another; return how many ended otherwise than they may.
+
+    Runs are of a `kind` of `attacks.KINDS`; by default, of the one that each attack needs.
+    """
     bad = 0
     async with ForkServer() as fork_server:
         for name in attacks:
-            for strategy in strategies:
-                for count in copies:
+            made = kind or ATTACKS[name].kind
+            fitting = KINDS[made].strategies or tuple(strategies)
+            for strategy in [each for each in strategies if each in fitting]:
+                for count in [each for each in copies if each >= KINDS[made].least]:
                     folder, began = Path(tempfile.mkdtemp(prefix="attack-")), time.monotonic()
                     try:
-                        told = await Run(fork_server, folder, name, strategy, count).run()
+                        told = await Run(fork_server, folder, name, strategy, count, made).run()
                         shutil.rmtree(folder)
                     except NotPermittedError as error:
                         bad += 1
                         told = f"NOT PERMITTED ({folder}): {error}"
                     seconds = time.monotonic() - began
-                    print(f"{name:16} {strategy:9} {count} copies {seconds:5.1f} s  {told[:400]}", flush=True)
+                    print(
+                        f"{name:16} {made:6} {strategy:9} {count} copies {seconds:5.1f} s  {told[:400]}",
+                        flush=True,
+                    )
     return bad
 
 
@@ -246,11 +291,11 @@ async def attack_all(attacks: Sequence[str], strategies: Sequence[str], copies: 
     "--strategies", default=",".join((*STRATEGIES, "linear")), show_default=True, help="Separated by commas."
 )
 @click.option("--copies", default="1,2,3", show_default=True, help="Separated by commas.")
-def main(attacks: tuple[str, ...], strategies: str, copies: str) -> None:
+@click.option("--kind", default="", type=click.Choice(["", *KINDS]), help="Default: what each attack needs.")
+def main(attacks: tuple[str, ...], strategies: str, copies: str, kind: str) -> None:
     """Let one worker attack its run."""
-    bad = asyncio.run(
-        attack_all(attacks or list(ATTACKS), strategies.split(","), [int(each) for each in copies.split(",")])
-    )
+    counts = [int(each) for each in copies.split(",")]
+    bad = asyncio.run(attack_all(attacks or list(ATTACKS), strategies.split(","), counts, kind))
     print(f"{bad} runs ended otherwise than the threat model says")
     sys.exit(bad > 0)
 

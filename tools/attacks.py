@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import option_attacks
 
 from asyncdmtl.data import recipes
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
@@ -45,11 +46,41 @@ class Attack:
         resumed.
     changes : callable of (strategy, copies)
         Whether the threat model says that the attack can change models.
+    kind : str
+        The kind of run that it needs, one of `KINDS`.
     """
 
     plant: Callable[[], None]
     scene: Literal["member", "extra", "extra late", "late", "restart"] = "member"
     changes: Callable[[str, int], bool] = lambda strategy, copies: False
+    kind: str = "plain"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of runs.
+
+    Attributes
+    ----------
+    words : tuple of str
+        Options of the server.
+    strategies : tuple of str
+        The strategies that such runs can have; empty for all.
+    least : int
+        The fewest copies of each partition.
+    """
+
+    words: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    least: int = 1
+
+
+KINDS: Mapping[str, Kind] = {
+    "plain": Kind(),
+    "peers": Kind(("--downlink", "peers"), ("relay", "uncoded")),
+    "silent": Kind(("--silent", "1"), ("relay", "central", "linear"), 2),
+    "blind": Kind(("--blind", "--loss", "squared", "--strength", "0.01"), ("relay", "uncoded")),
+}
 
 
 def _replace(owner: Any, name: str, changed: Any) -> None:
@@ -126,6 +157,20 @@ def _bad_rows() -> None:
         rows = made.rows[0].copy()
         rows.reshape(-1)[5] ^= 1
         return replace(made, rows=(rows, *made.rows[1:]))
+
+    _after_compute(change)
+
+
+def _replayed() -> None:
+    """Send the rows, digests and losses of an earlier round."""
+    made: list[Upload] = []
+
+    def change(_side: Any, upload: Upload) -> Upload:
+        made.append(replace(upload, rows=tuple(rows.copy() for rows in upload.rows)))
+        old = made.pop(0) if len(made) > HONEST else upload
+        if old.size != upload.size or len(old.digests) != len(upload.digests):
+            return upload
+        return replace(upload, rows=old.rows, digests=old.digests, losses=old.losses)
 
     _after_compute(change)
 
@@ -300,4 +345,21 @@ ATTACKS: Mapping[str, Attack] = {
     "copied-late": Attack(_other_rows(copied=True), "extra late"),
     "flapping": Attack(_flapping),
     "silent": Attack(_silent),
+    "replayed": Attack(_replayed),
+    "heartbeats": Attack(option_attacks.heartbeats),
+    "bent-heads": Attack(option_attacks.bent_heads),
+    "busy": Attack(option_attacks.busy, kind="silent"),
+    "late": Attack(option_attacks.late, kind="silent"),
+    "over": Attack(option_attacks.over, kind="blind"),
+    "behind": Attack(option_attacks.behind(("x1", "x2", "x3"))),
+    "behind-names": Attack(option_attacks.behind(("w0", "w2"))),
+    "lacking": Attack(option_attacks.lacking(1), kind="peers"),
+    "lacking-flood": Attack(option_attacks.lacking(option_attacks.FLOOD), kind="peers"),
+    "reports": Attack(option_attacks.reports, kind="peers"),
+    "gives-nothing": Attack(option_attacks.gives("nothing"), kind="peers"),
+    "gives-empty": Attack(option_attacks.gives("empty"), kind="peers"),
+    "gives-slowly": Attack(option_attacks.gives("slowly"), kind="peers"),
+    "connections": Attack(option_attacks.connections, kind="peers"),
+    "asks": Attack(option_attacks.asks, kind="peers"),
+    "early-asks": Attack(option_attacks.early_asks, kind="peers"),
 }
