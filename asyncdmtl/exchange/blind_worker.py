@@ -97,6 +97,14 @@ class BlindWorkerSide(RelayWorkerSide):
         """Whether training is over after the round that was applied, by the numbers of all workers."""
         return self._reached
 
+    def final_check(self) -> bytes:
+        """The check of the state after the last round.
+
+        It is not that of the same state during training: the server, which cannot open a sealed state, sees
+        by it that a worker gives a state as the last one.
+        """
+        return self._digest.combined([self.state_check()])
+
     def _kinds(self) -> list[tuple[str, int]]:
         """What the numbers are that the server passes on, in their order."""
         losses = [("loss", n) for n in range(len(self._problem.infos))]

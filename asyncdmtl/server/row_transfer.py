@@ -162,7 +162,7 @@ class RoundTransfer:
         members = self._assignment.members
         found = await self._collection.uploads()
         if self._collection.done:
-            self._end([members[k].name for k, upload in enumerate(found) if upload is not None])
+            await self._end(found)
             return
         self.uploads = tuple(self._side.completed(found))
         # If a worker holds another state, so are its updates. It is given the right state first.
@@ -181,16 +181,37 @@ class RoundTransfer:
             await self._multicast.begin(assignment.number, self._number, self._side, listening)
             self._listeners |= frozenset(listening)
 
-    def _end(self, going_on: Sequence[str]) -> None:
-        """Note that training is over; StateError if some members go on, though all have the same numbers."""
-        if going_on:
+    async def _end(self, found: Sequence[Upload | None]) -> None:
+        """Note that training is over: all members of a blind run have the same numbers, and found the same.
+
+        Raises
+        ------
+        ReplanError
+            A few members found otherwise than most, and are excluded.
+        StateError
+            As many found the one as the other.
+        """
+        members = self._assignment.members
+        ended = [member for member, upload in zip(members, found, strict=True) if upload is None]
+        going_on = [member for member in members if member not in ended]
+        if not going_on:
+            self.over = True
+            return
+        if len(ended) == len(going_on):
+            first, others = (", ".join(member.name for member in half) for half in (ended, going_on))
             raise StateError(
-                f"{', '.join(going_on)} went on when training was over at others: a number in memory was "
-                "corrupted, or a worker is dishonest",
-                workers=tuple(going_on),
+                f"training was over at {first}, and went on at {others}: a number in memory was corrupted, "
+                "or a worker is dishonest",
+                workers=tuple(member.name for member in members),
                 mendable=False,
             )
-        self.over = True
+        odd, told = ended, "said that training was over, and most workers went on"
+        if len(ended) > len(going_on):
+            odd, told = going_on, "went on when training was over at most workers"
+        for member in odd:
+            error = RemoteProtocolError(f"{member.connection.peer} {told}")
+            await self._peers.lose(member, error, excluded=True)
+        raise ReplanError
 
     @property
     def on_time(self) -> Member:

@@ -145,7 +145,7 @@ class WorkerState:
                 side.trainer.restore(state)
             except UsageError as error:
                 raise RemoteProtocolError(f"what came is no state of this training: {error}") from error
-        if check and check not in (side.state_check(), side.final_check()):
+        if check and check != (side.final_check() if over else side.state_check()):
             reason = "the state of the training is not the one that most workers hold"
             raise IntegrityError(reason, partitions=[], workers=[self.name])
         return over

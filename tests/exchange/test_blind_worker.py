@@ -153,3 +153,8 @@ def test_rows_that_were_changed_on_their_way_change_no_model() -> None:
     with pytest.raises(IntegrityError, match="decoded other vectors"):
         run.down(replies)
     assert run.workers[0].models().coef_.tobytes() == before
+
+
+def test_the_last_state_has_another_check_than_the_same_state_during_training() -> None:
+    first, other, *_ = exchange().workers
+    assert first.final_check() == other.final_check() != first.state_check() == other.state_check()

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import MeasuredSpeed
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.peers import Peers, ReplanError
-from asyncdmtl.server.row_transfer import RowTransfer
+from asyncdmtl.server.row_transfer import RoundTransfer, RowTransfer
 from asyncdmtl.server.training_progress import TrainingProgress
 
 PARTITIONS = make_partitions(6, "squared", features=60)
@@ -383,3 +383,43 @@ async def test_a_worker_that_tells_what_cannot_be_is_excluded(wrong: dict[str, A
     assert complaint in str(run.scripts[1].member.lost)
     assert run.scripts[1].member.name in run.transfer.peers.membership.excluded
     assert all(script.member.lost is None for k, script in enumerate(run.scripts) if k != 1)
+
+
+class Found:
+    """The uploads of a blind run, of which some workers have none, since training is over for them."""
+
+    done = True
+
+    def __init__(self, ended: Sequence[int]) -> None:
+        self.ended = ended
+
+    async def uploads(self) -> Sequence[Any]:
+        return [None if k in self.ended else object() for k in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("ended", "odd", "complaint"),
+    [
+        ([1], [1], "said that training was over"),
+        ([0, 2, 3, 4, 5], [1], "went on when training was over"),
+        ([0, 1, 2], [], ""),
+        (range(6), [], ""),
+    ],
+)
+async def test_most_members_of_a_blind_run_say_whether_training_is_over(
+    ended: Sequence[int], odd: Sequence[int], complaint: str
+) -> None:
+    run, collection = Run(), cast(Any, Found(ended))
+    round_ = RoundTransfer(run.transfer, run.assignment, 0, collection)
+    if odd:
+        with pytest.raises(ReplanError):
+            await round_.begin()
+    elif len(ended) < 6:
+        with pytest.raises(StateError, match="training was over at w0, w1, w2, and went on at w3, w4, w5"):
+            await round_.begin()
+    else:
+        await round_.begin()
+    assert round_.over is (len(ended) == 6)
+    excluded = run.transfer.peers.membership.excluded
+    assert [script.member.name for k, script in enumerate(run.scripts) if k in odd] == list(excluded)
+    assert all(complaint in reason for reason in excluded.values())

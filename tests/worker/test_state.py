@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from support.exchange import RoundExchange
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.blinding.sealed import sealed_state
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, RemoteProtocolError
 from asyncdmtl.exchange.sides import WorkerSide
@@ -125,3 +127,19 @@ def test_every_worker_tells_the_outcome_that_it_knows() -> None:
         assert state.outcome() == outcome.as_dict()
         side.trainer.outcome = None
         assert state.outcome() == {}
+
+
+def test_a_sealed_state_does_not_end_the_training_of_one_worker_by_its_giver_alone() -> None:
+    during, after = b"d" * 16, b"a" * 16
+    state, side = WorkerState("w0", bytes(range(32))), Mock(spec=WorkerSide, trainer=trained(2).trainer)
+    side.state_check.return_value, side.final_check.return_value = during, after
+    state.enter("run")
+    assert state.group is not None
+    for over, check in ((True, during), (False, after)):
+        body = sealed_state(state.group, 2, check, side.trainer.state(), over=over)
+        with pytest.raises(IntegrityError, match="not the one that most workers hold"):
+            state.take(side, assign(2), Restore(digest(body), body))
+    assert (state.round, state.over) == (0, False)
+    body = sealed_state(state.group, 2, after, side.trainer.state(), over=True)
+    state.take(side, assign(2), Restore(digest(body), body))
+    assert (state.round, state.over) == (2, True)
