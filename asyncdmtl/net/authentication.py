@@ -293,7 +293,7 @@ class Authenticator:
             await asyncio.sleep(self._failed.failed(connection.link.host))
             raise
         self._failed.succeeded(connection.link.host)
-        self._strangers.rise(connection, Standing.PROVEN)
+        self._strangers.rise(connection, Standing.PROVEN, hello.name)
         return hello, own
 
     def _check_certificate(self, connection: Connection, name: str) -> None:

@@ -303,10 +303,20 @@ class Connection:
             self._pass_on(self.on_peer_rows, message)
         elif isinstance(message, KeyControl):
             self._pass_on(self.on_keys, message)
-        elif not isinstance(message, Heartbeat):
+        elif isinstance(message, Heartbeat):
+            self._note_heartbeat()
+        else:
             self.inbox.put(message)
 
+    def _note_heartbeat(self) -> None:
+        """Refuse a peer that floods this end with heartbeats, which the protocol permits at any time."""
+        if self._monitor.beats_heard.is_too_large():
+            told = f"{self.peer} sends heartbeats without end, which keeps this end busy"
+            self.link_failed(RemoteProtocolError(told), tell=True)
+
     def _pass_on(self, listener: Callable[[Rows], None] | None, message: Rows) -> None:
+        if listener is None:
+            self._note_heartbeat()
         if listener is None or self.failure is not None:
             return
         try:

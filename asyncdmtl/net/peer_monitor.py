@@ -17,6 +17,9 @@ HEARTBEATS_PER_SILENCE = 4
 # keep this side busy.
 FEWEST_SECONDS = 0.02
 
+# Heartbeats that a peer may send beyond one in `FEWEST_SECONDS`, because clocks differ.
+SPARE_HEARTBEATS = 1000
+
 
 class Monitored(Protocol):
     """The part of a connection that its monitor uses."""
@@ -26,6 +29,20 @@ class Monitored(Protocol):
 
     def peer_is_silent(self, *, heard: bool) -> None:
         """Give the peer up: it sent nothing for too long, or it was `heard` but accepted nothing."""
+
+
+class HeartbeatCount:
+    """Counts the heartbeats of a peer since now, by a clock in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._count = 0
+
+    def is_too_large(self) -> bool:
+        """Note that a heartbeat came; whether more have come than the peer can have reason to send."""
+        self._count += 1
+        return self._count > SPARE_HEARTBEATS + (self._clock() - self._began) / FEWEST_SECONDS
 
 
 class PeerMonitor:
@@ -46,6 +63,8 @@ class PeerMonitor:
     ----------
     patient : bool
         Whether a peer that is heard may accept nothing for longer.
+    beats_heard : HeartbeatCount
+        The heartbeats of the peer.
     """
 
     def __init__(self, connection: Monitored, unsent_bytes: Callable[[], int], silence: float) -> None:
@@ -56,6 +75,7 @@ class PeerMonitor:
         self._interval = min(HEARTBEAT_SECONDS, silence / HEARTBEATS_PER_SILENCE)
         self._loop = asyncio.get_running_loop()
         self._heard = self._taken = self._loop.time()
+        self.beats_heard = HeartbeatCount(self._loop.time)
         self._progress = 0
         self._unsent = 0
         self._timer: asyncio.TimerHandle | None = None

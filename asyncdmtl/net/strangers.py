@@ -25,6 +25,9 @@ MAX_STRANGERS = 1024
 # The most of them from one site: many workers may be behind one address.
 MAX_FROM_ONE_SITE = 256
 
+# The most of them that have proven the same name: one worker needs one, and its last one may be broken.
+MAX_OF_ONE_NAME = 4
+
 # The share of the process's limit of open files that strangers may use; the rest is for members.
 FILES_SHARE = 0.5
 
@@ -55,6 +58,7 @@ class _Stranger(Generic[Peer]):
     peer: Peer
     site: str
     standing: Standing = Standing.SILENT
+    name: str = ""
 
 
 def max_strangers() -> int:
@@ -97,6 +101,8 @@ class Strangers(Generic[Peer]):
         # By standing and site, each in the order of arrival.
         self._queues: dict[tuple[Standing, str], OrderedDict[Peer, None]] = {}
         self._known: OrderedDict[str, None] = OrderedDict()
+        # Those that have proven their names, by name.
+        self._named: dict[str, list[Peer]] = {}
         self._made_room = 0
         self._reported = -REPORT_SECONDS
 
@@ -114,8 +120,12 @@ class Strangers(Generic[Peer]):
         self._counts[site] += 1
         self._queue(stranger)[peer] = None
 
-    def rise(self, peer: Peer, standing: Standing) -> None:
-        """Raise the standing of a connection."""
+    def rise(self, peer: Peer, standing: Standing, name: str = "") -> None:
+        """Raise the standing of a connection, which has proven `name` if that is given.
+
+        If too many have proven the same name, the oldest of them is closed: a worker must not be able to take
+        all places.
+        """
         if (stranger := self._all.get(peer)) is None:
             return
         self._unqueue(stranger)
@@ -123,6 +133,12 @@ class Strangers(Generic[Peer]):
         self._queue(stranger)[peer] = None
         if standing is Standing.PROVEN:
             self._remember(stranger.site)
+        if name and not stranger.name:
+            stranger.name = name
+            same = self._named.setdefault(name, [])
+            same.append(peer)
+            if len(same) > MAX_OF_ONE_NAME:
+                self._close_for_room(same[0], stranger.site)
 
     def leave(self, peer: Peer, *, joined: bool = False) -> None:
         """Remove a connection, which has `joined` or is closed."""
@@ -131,6 +147,10 @@ class Strangers(Generic[Peer]):
         if joined:
             self._remember(stranger.site)
         self._unqueue(stranger)
+        if stranger.name:
+            self._named[stranger.name].remove(peer)
+            if not self._named[stranger.name]:
+                del self._named[stranger.name]
         self._counts[stranger.site] -= 1
         if not self._counts[stranger.site]:
             del self._counts[stranger.site]
@@ -157,7 +177,9 @@ class Strangers(Generic[Peer]):
             (key for key in self._queues if key[1] in sites),
             key=lambda key: (key[0], key[1] in self._known, -len(self._queues[key])),
         )
-        peer = next(iter(self._queues[standing, site]))
+        self._close_for_room(next(iter(self._queues[standing, site])), site)
+
+    def _close_for_room(self, peer: Peer, site: str) -> None:
         self.leave(peer)
         self._close(peer)
         self._made_room += 1

@@ -19,11 +19,15 @@ from asyncdmtl.errors import (
     RemoteProtocolError,
     WaitError,
 )
+from asyncdmtl.net import peer_monitor
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.tls import server_context, worker_context
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.base import Message
 from asyncdmtl.protocol.messages.joining import VERSION, Declare, Hello, Prepare, Welcome
+from asyncdmtl.protocol.messages.liveness import Heartbeat
 from asyncdmtl.protocol.messages.multicast import LossQuery, MulticastControl
+from asyncdmtl.protocol.messages.peers import PeerReport
 from asyncdmtl.protocol.messages.rounds import Assign, Downlink, Uplink
 
 ROWS = np.arange(200_000, dtype=np.uint32).view(np.uint8)
@@ -210,6 +214,22 @@ async def test_heartbeats_keep_a_connection_alive() -> None:
             kinds = server.session.ledger.kinds()
         assert not server.lost
         assert not worker.lost
+
+
+@pytest.mark.parametrize("message", [Heartbeat(), PeerReport(0, 0)], ids=["heartbeat", "unheeded"])
+async def test_a_peer_that_floods_this_end_with_heartbeats_is_left(
+    monkeypatch: pytest.MonkeyPatch, message: Message
+) -> None:
+    monkeypatch.setattr(peer_monitor, "SPARE_HEARTBEATS", 5)
+    async with pair() as (server, worker):
+        await join(server, worker)
+        await worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS[:8]), *LIMIT)
+        await server.receive((Uplink,), *LIMIT)
+        await server.send(Downlink(0, 0, "go on", bytes(16)), *LIMIT)
+        await worker.receive((Downlink,), *LIMIT)
+        worker.link.write([wire_bytes(message) * 10_000])
+        with pytest.raises(RemoteProtocolError, match="sends heartbeats without end"):
+            await server.receive((Declare,), *LIMIT)
 
 
 async def test_a_peer_that_speaks_tls_to_one_that_does_not(authority: Authority) -> None:

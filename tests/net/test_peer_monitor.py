@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from asyncdmtl.net.peer_monitor import FEWEST_SECONDS, HEARTBEAT_SECONDS, PeerMonitor
+from asyncdmtl.net.peer_monitor import (
+    FEWEST_SECONDS,
+    HEARTBEAT_SECONDS,
+    SPARE_HEARTBEATS,
+    HeartbeatCount,
+    PeerMonitor,
+)
 
 
 class Clock:
@@ -91,6 +97,15 @@ def test_a_peer_cannot_ask_for_heartbeats_without_end(clock: Clock) -> None:
     connection.monitor.beat_within(1e-9)
     clock.pass_time(1.0)
     assert len(connection.beats) <= 2 + 1.0 / FEWEST_SECONDS
+
+
+def test_a_flood_of_heartbeats_is_told_from_those_that_came_late(clock: Clock) -> None:
+    count = HeartbeatCount(clock.time)
+    assert not any(count.is_too_large() for _ in range(SPARE_HEARTBEATS))
+    assert count.is_too_large()
+    clock.pass_time(10.0)
+    assert not any(count.is_too_large() for _ in range(int(10.0 / FEWEST_SECONDS) - 1))
+    assert count.is_too_large()
 
 
 def test_a_peer_of_which_nothing_is_heard_is_given_up(clock: Clock) -> None:

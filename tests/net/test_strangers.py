@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from asyncdmtl.net import strangers
-from asyncdmtl.net.strangers import MAX_STRANGERS, Standing, Strangers, max_strangers
+from asyncdmtl.net.strangers import MAX_OF_ONE_NAME, MAX_STRANGERS, Standing, Strangers, max_strangers
 
 
 class Door:
@@ -62,6 +62,20 @@ def test_connections_from_sites_of_known_workers_make_room_last() -> None:
     door.enter("again", "and again", "once more", site="known")
     door.enter("stranger", "stranger 2", site="unknown")
     assert door.closed == ["stranger"]
+
+
+def test_a_worker_cannot_take_all_places_by_its_proofs() -> None:
+    door = Door(most=20, most_from_one=20)
+    names = [f"c{n}" for n in range(MAX_OF_ONE_NAME + 2)]
+    for name in names:
+        door.enter(name)
+        door.strangers.rise(name, Standing.PROVEN, "w0")
+    assert door.closed == names[:2]
+    door.strangers.leave(names[2], joined=True)
+    door.enter("again", "other")
+    door.strangers.rise("again", Standing.PROVEN, "w0")
+    door.strangers.rise("other", Standing.PROVEN, "w1")
+    assert door.closed == names[:2]
 
 
 def test_a_proof_makes_a_site_known() -> None:
