@@ -26,8 +26,17 @@ ASKED_OF_A_PEER = 2
 LATE_FACTOR = 4.0
 LATE_SECONDS, UNKNOWN_SECONDS = 0.05, 1.0
 
+# The shares of the seconds of a round within which the next block, and all blocks, must come. What is left is
+# for the rest of the round.
+BLOCK_SHARE, ROUND_SHARE = 0.25, 0.5
+
 # The share of the last block in the average time of blocks.
 NEW_SHARE = 0.25
+
+
+def most_blocks(size: int) -> int:
+    """The most blocks that a vector of `size` bytes is cut into, if it is not longer than usual."""
+    return max(1, -(-size // FEWEST_BYTES))
 
 
 class Block(NamedTuple):
@@ -56,6 +65,8 @@ class BlockRequests:
         The peers that hold each of them.
     seconds : float
         The average time of a block so far; 0 if it is not known.
+    now : float
+        The time at which the round begins.
 
     Attributes
     ----------
@@ -64,9 +75,14 @@ class BlockRequests:
     """
 
     def __init__(
-        self, sizes: Mapping[int, int], holders: Mapping[int, Iterable[str]], seconds: float = 0.0
+        self,
+        sizes: Mapping[int, int],
+        holders: Mapping[int, Iterable[str]],
+        seconds: float = 0.0,
+        now: float = 0.0,
     ) -> None:
         self.seconds = seconds
+        self._began = self._last = now
         self._holders = {vector: set(holders[vector]) for vector in sizes}
         self._waiting: dict[int, list[Block]] = {}
         for vector, size in sizes.items():
@@ -114,8 +130,29 @@ class BlockRequests:
         """Note that a block has come from a peer."""
         asked = self._asked.pop(block)
         self._missing -= 1
+        self._last = now
         taken = now - asked.of.get(peer, now)
         self.seconds = taken if not self.seconds else self.seconds + NEW_SHARE * (taken - self.seconds)
+
+    def too_late(self, now: float, seconds: float) -> dict[str, float]:
+        """The peers that are asked for blocks which have not come, if the round has taken too long.
+
+        Parameters
+        ----------
+        now : float
+        seconds : float
+            The most seconds that the round may take in all. The next block must come within
+            `BLOCK_SHARE` of them, and all blocks within `ROUND_SHARE`.
+
+        Returns
+        -------
+        dict of peer to float
+            With the seconds that were waited.
+        """
+        waited = now - self._last
+        if waited <= BLOCK_SHARE * seconds and (waited := now - self._began) <= ROUND_SHARE * seconds:
+            return {}
+        return {peer: waited for asked in self._asked.values() for peer in asked.of}
 
     def lost(self, peer: str) -> None:
         """Note that a peer gives nothing more: its blocks are asked of others."""

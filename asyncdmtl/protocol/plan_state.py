@@ -101,6 +101,8 @@ class PlanState:
         Whether the server may go on without late workers.
     heard : int
         The round of the worker's last uplink; -1 before the first one.
+    lacking : bool
+        Whether the worker has reported that it lacks rows, after which a new plan follows.
     rows : dict of Role to RowStream
         The coded rows of each end.
     """
@@ -110,6 +112,7 @@ class PlanState:
     state: State = State.OPENED
     tolerant: bool = False
     heard: int = -1
+    lacking: bool = False
     rows: dict[Role, RowStream] = field(
         default_factory=lambda: {"server": RowStream(), "worker": RowStream()}
     )
@@ -139,6 +142,8 @@ class PlanState:
         self.state = following
         if isinstance(message, Uplink):
             self.heard = message.round
+        elif isinstance(message, RowsLacking):
+            self.lacking = True
         elif isinstance(message, Downlink):
             self.round += 1
         elif isinstance(message, Restore) and message.round is not None:
@@ -165,6 +170,8 @@ class PlanState:
         about_rows = MulticastControl | PeerReport | RowsLacking
         if isinstance(message, about_rows) and message.round >= self.round:
             return f"of round {message.round}, of which no rows are on their way"
+        if isinstance(message, RowsLacking) and self.lacking:
+            return "a second time under one plan"
         if isinstance(message, Restore):
             waits = self.state is State.AWAITING_STATE
             if waits != (message.round is None) or (message.round or self.round) < self.round:

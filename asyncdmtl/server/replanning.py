@@ -10,6 +10,7 @@ from dataclasses import replace
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import IntegrityError, LinkError, UsageError
 from asyncdmtl.plan.building import forwarded
+from asyncdmtl.plan.plan import Plan
 from asyncdmtl.server.assignment import Assignment, make_assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.events import Planned, Waiting
@@ -102,7 +103,8 @@ class Replanner:
             progress.trainer = assignment.side.trainer
             self._report_plan(assignment)
             if self._rows is not None:
-                self._rows.listen_to(assignment.members)
+                vectors = len(assignment.plan.units.holders) if isinstance(assignment.plan, Plan) else 0
+                self._rows.listen_to(members, vectors, assignment.side.down_vector_bytes)
             try:
                 await self.states.hand_out(assignment, origin)
             except ReplanError:

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError
@@ -80,6 +81,13 @@ class PeerLink:
             self.failure, self.asked = "", 0
             self._task = asyncio.create_task(self._open(on_change, on_rows))
 
+    def give_up(self, failure: str) -> None:
+        """Take nothing more from the peer in this round."""
+        connection, self.connection, self.failure = self.connection, None, failure
+        if connection is not None:
+            connection.on_lost = None
+            connection.abort()
+
     async def close(self) -> None:
         """End the connection, and the attempt to open it."""
         if self._task is not None:
@@ -135,6 +143,14 @@ class PeerLink:
         return lambda: TLSChannel(context, host)
 
 
+class _Round(NamedTuple):
+    """The round of which vectors are taken, and the arrays that they fill."""
+
+    plan: int
+    number: int
+    targets: Mapping[int, Bytes]
+
+
 class PeerClient:
     """Takes the vectors that this worker lacks from others, in one round after another.
 
@@ -144,19 +160,21 @@ class PeerClient:
         The name of this worker.
     silence : float
         Seconds after which a silent peer counts as lost.
+    seconds : float
+        Seconds after which the server gives up a worker without its rows, as --round-timeout sets.
     """
 
-    def __init__(self, name: str, silence: float) -> None:
+    def __init__(self, name: str, silence: float, seconds: float) -> None:
         self.changed = asyncio.Event()
         self._name = name
         self._silence = silence
+        self._seconds = seconds
         # The bytes of the current round.
         self._ledger = Ledger()
         self._links: dict[str, PeerLink] = {}
         self._order: tuple[str, ...] = ()
         self._holders: Mapping[int, frozenset[str]] = {}
-        self._place = -1, -1
-        self._targets: Mapping[int, Bytes] = {}
+        self._round = _Round(-1, -1, {})
         self._requests = BlockRequests({}, {})
         self._received: Counter[str] = Counter()
         self._retry: asyncio.TimerHandle | None = None
@@ -203,11 +221,12 @@ class PeerClient:
 
     def begin(self, plan: int, round_: int, targets: Mapping[int, Bytes]) -> None:
         """Begin to take the vectors of a round, which fill these arrays."""
-        self._place, self._targets = (plan, round_), targets
+        self._round = _Round(plan, round_, targets)
         self._received.clear()
         self._ledger = Ledger()
         sizes = {vector: len(target) for vector, target in targets.items()}
-        self._requests = BlockRequests(sizes, self._holders, self._requests.seconds)
+        now = asyncio.get_running_loop().time()
+        self._requests = BlockRequests(sizes, self._holders, self._requests.seconds, now)
         for name in self._order:
             self._links[name].count_in(self._ledger)
             self._links[name].open(self._ask, partial(self._on_rows, name))
@@ -225,6 +244,9 @@ class PeerClient:
             self._retry.cancel()
             self._retry = None
         requests, now = self._requests, asyncio.get_running_loop().time()
+        # The server must learn before it gives up this worker of those that are there, but give nothing.
+        for name, waited in requests.too_late(now, self._seconds).items():
+            self._links[name].give_up(f"worker {name!r} did not give its rows within {waited:.3g} s")
         free = []
         for name in self._order:
             link = self._links[name]
@@ -236,7 +258,7 @@ class PeerClient:
         for depth in range(ASKED_OF_A_PEER):
             for link, connection in free:
                 if link.asked <= depth and (block := requests.next(link.peer.name, now)) is not None:
-                    connection.write(AskRows(*self._place, *block))
+                    connection.write(AskRows(self._round.plan, self._round.number, *block))
                     link.asked += 1
         if not requests.complete:
             loop = asyncio.get_running_loop()
@@ -252,9 +274,9 @@ class PeerClient:
             raise RemoteProtocolError("rows came that were not asked for")
         link.asked -= 1
         self._received[name] += message.body.nbytes
-        block = Block(*message.place)
-        current = (message.plan, message.round) == self._place
+        block, round_ = Block(*message.place), self._round
+        current = (message.plan, message.round) == (round_.plan, round_.number)
         if current and message.body.nbytes and self._requests.open(block):
-            self._targets[block.vector][block.start : block.stop] = message.body
+            round_.targets[block.vector][block.start : block.stop] = message.body
             self._requests.came(block, name, asyncio.get_running_loop().time())
         self._ask()

@@ -47,7 +47,7 @@ class PeerExchange:
         self._options = options
         self._state = state
         self._server = PeerServer(state.run, options.name, message.secret, options.silence_timeout, Ledger())
-        self._client = PeerClient(options.name, options.silence_timeout)
+        self._client = PeerClient(options.name, options.silence_timeout, options.round_timeout)
         self._plan = -1
         self._positions: dict[str, int] = {}
         self._given: frozenset[int] = frozenset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError
+from asyncdmtl.exchange.blocks import ASKED_OF_A_PEER, MOST_BYTES, most_blocks
 from asyncdmtl.net.authentication import Authenticator, ServerSecurity
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.failed_proofs import FailedProofs
@@ -31,6 +32,9 @@ KEPT_ROUNDS = 2
 
 # The most blocks that a peer may ask for before this worker has them: it asks for a few at a time.
 MOST_EARLY = 64
+
+# The most bytes that wait for a peer to read them: the blocks that it may ask for at a time, and their heads.
+MOST_UNREAD = ASKED_OF_A_PEER * MOST_BYTES + (1 << 16)
 
 
 class _Kept(NamedTuple):
@@ -63,6 +67,8 @@ class PeerServer:
         self._ledger = ledger
         self._kept: deque[_Kept] = deque(maxlen=KEPT_ROUNDS)
         self._early: list[tuple[Connection, AskRows]] = []
+        # The blocks that each peer asked for since the last vectors came.
+        self._asked: Counter[Connection] = Counter()
         self._peers: dict[Connection, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket: asyncio.Server | None = None
@@ -105,6 +111,7 @@ class PeerServer:
             copy[:] = vector
             copies[number] = copy
         self._kept.append(_Kept((plan, round_), copies))
+        self._asked.clear()
         early, self._early = self._early, []
         for connection, ask in early:
             if not connection.lost:
@@ -127,6 +134,9 @@ class PeerServer:
             hello, proof = await authenticator.identify(connection)
             connection.on_peer_rows = partial(self._on_rows, connection)
             connection.on_lost = partial(self._lost, connection)
+            # A worker needs one connection. That before may be broken without a sign of it.
+            for other in [other for other, name in self._peers.items() if name == hello.name]:
+                other.abort()
             self._peers[connection] = hello.name
             connection.write(Welcome(self._run, {}, self._silence, proof))
         except AsyncDMTLError as error:
@@ -140,11 +150,27 @@ class PeerServer:
 
     def _lost(self, connection: Connection) -> None:
         self._peers.pop(connection, None)
+        self._asked.pop(connection, None)
+        self._early = [early for early in self._early if early[0] is not connection]
 
     def _on_rows(self, connection: Connection, message: PeerReport | PeerRows) -> None:
         if not isinstance(message, AskRows):
             raise RemoteProtocolError(f"a worker does not send {message.kind} to another one")
+        self._check_asked(connection, message)
         self._answer(connection, message)
+
+    def _check_asked(self, connection: Connection, ask: AskRows) -> None:
+        """Raise RemoteProtocolError if a peer asks for more than it needs, or does not read what it gets."""
+        self._asked[connection] += 1
+        blocks = sum(most_blocks(len(vector)) for kept in self._kept for vector in kept.vectors.values())
+        if self._asked[connection] > MOST_EARLY + KEPT_ROUNDS * blocks:
+            raise RemoteProtocolError(f"{self._asked[connection]} blocks were asked for, there are {blocks}")
+        if ask.stop - ask.start > MOST_BYTES:
+            raise RemoteProtocolError(
+                f"a block has at most {MOST_BYTES} bytes, {ask.stop - ask.start} were asked for"
+            )
+        if connection.link.unsent_bytes() > MOST_UNREAD:
+            raise RemoteProtocolError("rows were asked for, and those before were not read")
 
     def _answer(self, connection: Connection, ask: AskRows) -> None:
         """Give a peer a block; later, if it is not there yet; or not at all, if it is forgotten already."""

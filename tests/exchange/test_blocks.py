@@ -98,3 +98,22 @@ def test_nothing_is_lacking() -> None:
     requests = BlockRequests({}, {})
     assert requests.complete
     assert requests.without_holder() == []
+
+
+def test_peers_that_give_nothing_for_long_are_named_and_those_that_are_too_slow() -> None:
+    requests = BlockRequests({0: 100, 1: 100}, {0: ["a"], 1: ["b"]}, now=10.0)
+    assert requests.next("a", 10.0) is not None
+    block = requests.next("b", 10.0)
+    assert block is not None
+    assert requests.too_late(11.0, 4.0) == {}
+    requests.came(block, "b", 11.0)
+    assert requests.too_late(11.9, 4.0) == {}
+    assert requests.too_late(12.1, 4.0) == {"a": pytest.approx(1.1)}
+    slow = BlockRequests({0: 300_000}, {0: ["a"]}, now=10.0)
+    for second in range(1, 4):
+        block = slow.next("a", 10.0)
+        assert block is not None
+        slow.came(block, "a", 10.0 + second)
+    slow.next("a", 13.0)
+    assert slow.too_late(13.5, 8.0) == {}
+    assert slow.too_late(14.5, 8.0) == {"a": 4.5}

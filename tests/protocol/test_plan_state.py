@@ -14,6 +14,7 @@ from asyncdmtl.protocol.messages.registry import (
     LossReport,
     MoreRows,
     Restore,
+    RowsLacking,
     Uplink,
 )
 from asyncdmtl.protocol.plan_state import PlanState, RowStream
@@ -125,6 +126,14 @@ class TestPlanState:
         self, sender: Role, message: Message, complaint: str
     ) -> None:
         assert computing().complaint(sender, message, 6) == complaint
+
+    def test_rows_are_lacking_once_under_a_plan(self) -> None:
+        plan, lacking = computing(), RowsLacking(3, 4, "all are gone")
+        assert plan.complaint("worker", lacking, 0) is None
+        plan.advance("worker", lacking, 0)
+        assert plan.complaint("worker", lacking, 0) == "a second time under one plan"
+        following = plan.advance("server", Assign(4, 5, False, "keep", {}, bytes(16), ()), 0)
+        assert following.complaint("worker", RowsLacking(4, 4, "all are gone"), 0) is None
 
     def test_states_are_named_in_words(self) -> None:
         assert PlanState(3, 5, State.UPLINK_SENT).complaint("worker", uplink(), 6) == "when uplink sent"

@@ -5,16 +5,17 @@ from support.clusters import stored_at
 from support.problems import make_partitions, make_settings, run_options
 from support.trees import PLACEMENT, grow, trees
 
-from asyncdmtl.digests import CHALLENGE_BYTES
-from asyncdmtl.errors import PeerError, WaitError
+from asyncdmtl.digests import CHALLENGE_BYTES, CONTENT_DIGEST_BYTES
+from asyncdmtl.errors import DataError, PeerError, WaitError
 from asyncdmtl.net.authentication import UNSECURED_SERVER
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import connect, listen
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import Welcome
-from asyncdmtl.relay.gathering import Gathering, PassedChallenges
+from asyncdmtl.relay.gathering import Gathering, PassedChallenges, whole_answer
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
+from asyncdmtl.server.possession import Possession, Shown
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.options import WorkerOptions
 
@@ -28,6 +29,27 @@ def test_the_challenges_of_the_parent_are_passed_on() -> None:
     (own,) = asked["new"]
     assert len(own) == CHALLENGE_BYTES
     assert passed.challenge(["new"], settled=False).challenges["new"] != (own,)
+
+
+def test_a_worker_answers_all_challenges_of_the_parent_and_the_parent_reads_them() -> None:
+    parent = Possession()
+
+    def answer(challenge: bytes) -> bytes:
+        return challenge[::-1][:CONTENT_DIGEST_BYTES]
+
+    parent.keep("a", {"p0": Shown({}, (b"x" * CHALLENGE_BYTES, answer(b"x" * CHALLENGE_BYTES)))})
+    asked = parent.challenge(["p0"], settled=True)
+    passed = PassedChallenges(dict(zip(asked.challenges, asked.packed, strict=True)))
+    below = passed.challenge(["p0"], settled=True)
+    told = [b"".join(map(answer, each)) for each in below.challenges.values()]
+    shown = passed.checked("node", below, told)
+    # What the relay passes on is what the node said, and shows the parent that it has the rows of worker a.
+    assert whole_answer(shown["p0"]) == told[0]
+    parent.checked("relay", asked, [whole_answer(shown["p0"])])
+    with pytest.raises(DataError, match="must have the rows that a have"):
+        parent.checked("relay", asked, [bytes(len(told[0]))])
+    # A relay has no rows to compare answers with: only its parent can tell that these are wrong.
+    passed.checked("node", below, [bytes(len(told[0]))])
 
 
 async def test_late_workers_join_at_their_site() -> None:

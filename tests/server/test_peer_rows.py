@@ -49,7 +49,7 @@ async def test_a_worker_that_lacks_rows_is_served_until_it_comes_back(
 async def test_what_workers_report_is_counted() -> None:
     ledger = Ledger()
     rows, members = PeerRowsServer(ledger), [Script(name).member for name in ("w0", "w1", "w2")]
-    rows.listen_to(members)
+    rows.listen_to(members, 3, 8)
     for round_ in (0, 1):
         assert members[1].connection.on_peer_rows is not None
         members[1].connection.on_peer_rows(PeerReport(0, round_, ((0, 8, 40), (2, 4, 40))))
@@ -58,11 +58,22 @@ async def test_what_workers_report_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [PeerReport(0, 0, ((0, 8, 40),)), PeerReport(0, 0, ((1, 8, 40),)), AskRows(0, 0, 0, 0, 1)]
+    ("message", "complaint"),
+    [
+        (PeerReport(0, 1, ((0, 8, 40),)), "names worker 0 of 2"),
+        (PeerReport(0, 1, ((2, 8, 40),)), "names worker 2 of 2"),
+        (PeerReport(0, 1, ((1, 8, 40), (1, 8, 40))), "names worker 1 of 2 as its peer, once more"),
+        (PeerReport(0, 1, ((1, 49, 40),)), "at most"),
+        (PeerReport(0, 1, ((1, 8, 2**53),)), "at most"),
+        (PeerReport(0, 0, ((1, 8, 40),)), "a report of round 0 follows one of round 0"),
+        (AskRows(0, 1, 0, 0, 1), "does not send ask-rows to the server"),
+    ],
 )
-async def test_reports_of_other_links_are_refused(message: PeerReport | AskRows) -> None:
+async def test_reports_that_cannot_be_are_refused(message: PeerReport | AskRows, complaint: str) -> None:
     rows, script = PeerRowsServer(Ledger()), Script("w0")
-    rows.listen_to([script.member])
+    rows.listen_to([script.member, Script("w1").member], 3, 8)
     assert script.member.connection.on_peer_rows is not None
-    with pytest.raises(RemoteProtocolError):
+    script.member.connection.on_peer_rows(PeerReport(0, 0, ((1, 48, 40),)))
+    with pytest.raises(RemoteProtocolError, match=complaint):
         script.member.connection.on_peer_rows(message)
+    assert rows.record((), carried=False).links == {("w1", "w0"): (48, 40)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,10 +21,10 @@ VECTORS = {n: np.random.default_rng(n).integers(0, 256, SIZE, np.uint8) for n in
 
 @asynccontextmanager
 async def peers(
-    holdings: dict[str, str], certificate: RunCertificate | None = None
+    holdings: dict[str, str], certificate: RunCertificate | None = None, seconds: float = 600.0
 ) -> AsyncIterator[tuple[PeerClient, dict[str, PeerServer], dict[str, Peer]]]:
     """A client, and servers that listen; `holdings` has the vectors of each, one digit for each."""
-    client, servers, named = PeerClient("w0", 5.0), dict[str, PeerServer](), dict[str, Peer]()
+    client, servers, named = PeerClient("w0", 5.0, seconds), dict[str, PeerServer](), dict[str, Peer]()
     shown = b"" if certificate is None else certificate.certificate
     try:
         async with asyncio.timeout(20):
@@ -85,6 +86,23 @@ async def test_a_peer_that_cannot_be_reached_is_told_if_nobody_else_has_its_vect
         client.begin(0, 1, targets(0, 1))
         await until(client, lacking=True)
         assert client.lacking == f"cannot reach worker 'w1' at 127.0.0.1:{named['w1'].port}"
+
+
+@pytest.mark.parametrize("answer", ["nothing", "empty"])
+async def test_a_peer_that_gives_nothing_is_told_if_nobody_else_has_its_vectors(answer: str) -> None:
+    async with peers({"w1": "0", "w2": "1"}, seconds=0.2) as (client, servers, _):
+        servers["w2"].give(0, 0, {1: VECTORS[1]})
+        if answer == "empty":
+            # Rows of this round are forgotten, it says.
+            servers["w1"].give(0, 1, {0: VECTORS[0]})
+        client.begin(0, 0, targets(0, 1))
+        await until(client, lacking=True)
+        assert re.fullmatch(r"worker 'w1' did not give its rows within \d\S* s", client.lacking)
+        for name in servers:
+            servers[name].give(0, 2, {n: VECTORS[n] for n in (0, 1)})
+        client.begin(0, 2, wanted := targets(0))
+        await until(client)
+        np.testing.assert_array_equal(wanted[0], VECTORS[0])
 
 
 async def test_a_link_that_is_lost_is_opened_again_in_the_next_round() -> None:

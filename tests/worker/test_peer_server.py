@@ -4,18 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Sized
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from asyncdmtl.errors import PeerError, RemoteProtocolError
+from asyncdmtl.exchange.blocks import MOST_BYTES
 from asyncdmtl.net.authentication import greet_server
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.peer_keys import peer_key
 from asyncdmtl.net.transport import connect
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.registry import VERSION, AskRows, GiveRows, Hello, PeerReport
-from asyncdmtl.worker.peer_server import MOST_EARLY, PeerServer
+from asyncdmtl.worker.peer_server import KEPT_ROUNDS, MOST_EARLY, MOST_UNREAD, PeerServer
 
 SECRET = bytes(range(32))
 VECTORS = {0: np.arange(10, dtype=np.uint8), 3: np.arange(10, 30, dtype=np.uint8)}
@@ -81,6 +83,38 @@ async def test_blocks_are_given_once_they_are_there_and_two_rounds_are_kept() ->
         await connection.close()
 
 
+async def test_a_worker_has_one_connection() -> None:
+    async with serving() as (server, port):
+        first, _ = await greeted(port)
+        await noted(server._peers)
+        second, _ = await greeted(port)
+        await first.link.closed.wait()
+        assert not second.lost
+        while len(server._peers) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert list(server._peers.values()) == ["w1"]
+
+
+async def test_a_worker_that_asks_without_end_is_left() -> None:
+    async with serving() as (server, port):
+        server.give(0, 1, VECTORS)
+        connection, _ = await greeted(port)
+        for _ in range(MOST_EARLY + KEPT_ROUNDS * len(VECTORS) + 1):
+            connection.write(AskRows(0, 0, 0, 0, 1))
+        await connection.link.closed.wait()
+        assert "blocks were asked for, there are 2" in str(connection.failure)
+
+
+async def test_a_worker_that_does_not_read_what_it_asked_for_is_left() -> None:
+    async with serving() as (server, _):
+        server.give(0, 0, VECTORS)
+        connection = Mock()
+        connection.link.unsent_bytes.return_value = MOST_UNREAD + 1
+        with pytest.raises(RemoteProtocolError, match="those before were not read"):
+            server._on_rows(connection, AskRows(0, 0, 0, 0, 1))
+        connection.write.assert_not_called()
+
+
 async def test_workers_that_are_not_in_the_plan_any_more_are_left() -> None:
     async with serving() as (server, port):
         connection, _ = await greeted(port)
@@ -99,8 +133,9 @@ async def test_workers_that_are_not_in_the_plan_any_more_are_left() -> None:
         [AskRows(0, 0, 1, 0, 1)],
         [PeerReport(0, 0)],
         [AskRows(0, 1, 0, 0, 1)] * (MOST_EARLY + 1),
+        [AskRows(0, 0, 0, 0, MOST_BYTES + 1)],
     ],
-    ids=["beyond the end", "another vector", "another message", "too many"],
+    ids=["beyond the end", "another vector", "another message", "too early", "too long"],
 )
 async def test_what_breaks_a_rule_ends_the_connection(asked: list[Any]) -> None:
     async with serving() as (server, _):
