@@ -38,6 +38,7 @@ from asyncdmtl.protocol.messages.registry import (
     Heartbeat,
     Hello,
     JobCall,
+    JobEnded,
     JoinedGroup,
     JoinGroup,
     KeyOrder,
@@ -59,10 +60,12 @@ from asyncdmtl.protocol.messages.registry import (
     Snapshot,
     Standby,
     StreamEnd,
+    Submit,
     Uplink,
     Welcome,
     frame_message,
 )
+from asyncdmtl.protocol.messages.streams import Then
 
 Frozen = dict[str, Any]
 
@@ -238,6 +241,8 @@ def _messages() -> dict[str, Message]:
         "heartbeat": Heartbeat(),
         "failure": Failure(3, "why", True),
         "standby": Standby("run", 30.0, thirty_two),
+        "submit": Submit('{"name": "first"}', Then.END),
+        "job-ended": JobEnded("first", "why", 3, b"{}"),
         "job": JobCall("run", "first", "dose"),
         "stream-end": StreamEnd(),
         "key-request": KeyRequest(offer, sixteen, 2, False),

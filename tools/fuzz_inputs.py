@@ -66,6 +66,7 @@ from asyncdmtl.protocol.messages.registry import (
     Heartbeat,
     Hello,
     JobCall,
+    JobEnded,
     JoinedGroup,
     JoinGroup,
     KeyOrder,
@@ -87,9 +88,11 @@ from asyncdmtl.protocol.messages.registry import (
     Snapshot,
     Standby,
     StreamEnd,
+    Submit,
     Uplink,
     Welcome,
 )
+from asyncdmtl.protocol.messages.streams import Then
 from asyncdmtl.protocol.state_table import STATELESS_KINDS, TRANSITIONS, State
 
 READERS = ("settings", "survey", "encoding", "plan")
@@ -194,6 +197,9 @@ EXAMPLES: dict[str, Message] = {
         RenewedKeys(OFFER, bytes(80)),
         KeyOrder(0, 1, (OFFER,)),
         KeysGiven(0, (bytes(80),)),
+        Standby("run", 10.0, bytes(PROOF_BYTES), submits=True),
+        Submit('{"name": "job"}', Then.WAIT),
+        JobEnded("job", "why", 3, b"{}"),
     )
 }
 if missing := {event for _, event in TRANSITIONS} - set(EXAMPLES):

@@ -79,34 +79,63 @@ def read_jobs(path: Path, given: Mapping[str, Any], make: MakeJob) -> list[Job]:
         The file cannot be read, or a job breaks a rule; the error names it.
     """
     options, jobs, names = _training_options(), [], set()
-    for number, table in enumerate(_tables(path), 1):
-        name = table.get("name", f"job{number}")
-        place = f"{path}: job {name!r}"
-        own = {key: value for key, value in table.items() if key not in ("name", "target")}
-        if unknown := sorted(own.keys() - options.keys()):
-            rule = f"may set only name, target, {', '.join(sorted(options))}"
-            raise UsageError(place, rule, unknown)
-        target = table.get("target", "")
-        for key, text in (("name", name), ("target", target)):
-            if not isinstance(text, str):
-                raise UsageError(f"{place}: {key}", "must be text", text)
-        if name in names:
-            raise UsageError(place, "must have a name of its own", name)
-        names.add(name)
-        values = dict(given)
-        for key, value in own.items():
-            option = options[key]
-            words = as_given(f"{place}: {key}", value, option)
-            try:
-                values[str(option.name)] = option.type_cast_value(click.Context(click.Command("jobs")), words)
-            except click.BadParameter as error:
-                rule = f"must be as for {option.opts[0]} ({error.message.rstrip('.')})"
-                raise UsageError(f"{place}: {key}", rule, value) from error
-        try:
-            jobs.append(make(name, values, target))
-        except UsageError as error:
-            raise UsageError(f"{place}: {error.argument}", error.rule, error.value) from error
+    for table in named_tables(path):
+        place = f"{path}: job {table['name']!r}"
+        job = _job(place, table, options, given, make)
+        if job.name in names:
+            raise UsageError(place, "must have a name of its own", job.name)
+        names.add(job.name)
+        jobs.append(job)
     return jobs
+
+
+def submitted_job(table: Mapping[str, Any], given: Mapping[str, Any], make: MakeJob) -> Job:
+    """The job of a table that another program submitted; arguments and errors are those of `read_jobs`.
+
+    It may not name files, which would be read here.
+    """
+    options = {
+        name: option
+        for name, option in _training_options().items()
+        if not isinstance(option.type, click.Path)
+    }
+    return _job(f"job {table['name']!r}", table, options, given, make)
+
+
+def named_tables(path: Path) -> list[dict[str, Any]]:
+    """The tables of the jobs in a file, each with a name; UsageError if there are none."""
+    return [{"name": f"job{number}", **table} for number, table in enumerate(_tables(path), 1)]
+
+
+def _job(
+    place: str,
+    table: Mapping[str, Any],
+    options: Mapping[str, click.Option],
+    given: Mapping[str, Any],
+    make: MakeJob,
+) -> Job:
+    """The job of a table, in which these options may be set; errors name it as `place`."""
+    name, target = table["name"], table.get("target", "")
+    own = {key: value for key, value in table.items() if key not in ("name", "target")}
+    if unknown := sorted(own.keys() - options.keys()):
+        rule = f"may set only name, target, {', '.join(sorted(options))}"
+        raise UsageError(place, rule, unknown)
+    for key, text in (("name", name), ("target", target)):
+        if not isinstance(text, str):
+            raise UsageError(f"{place}: {key}", "must be text", text)
+    values = dict(given)
+    for key, value in own.items():
+        option = options[key]
+        words = as_given(f"{place}: {key}", value, option)
+        try:
+            values[str(option.name)] = option.type_cast_value(click.Context(click.Command("jobs")), words)
+        except click.BadParameter as error:
+            rule = f"must be as for {option.opts[0]} ({error.message.rstrip('.')})"
+            raise UsageError(f"{place}: {key}", rule, value) from error
+    try:
+        return make(name, values, target)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.argument}", error.rule, error.value) from error
 
 
 def _tables(path: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "server": "Serve one run, or a stream of --jobs: wait for workers, plan, train, and report what "
     "travelled.",
     "worker": "Take part in a run with the partitions that are stored here.",
+    "submit": "Submit the jobs in FILE to a running server, and wait until they have ended.",
     "relay": "Stand for all workers of a site: a server towards them, one worker towards the server.",
     "launch": "Take part in a run that srun or mpiexec starts: rank 0 is the server, the others are workers.",
 }

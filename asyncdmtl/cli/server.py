@@ -16,11 +16,11 @@ import click
 from asyncdmtl.cli.blind_options import blind_option
 from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.cli.dashboard_options import DashboardOptions, dashboard_options, page_options, show
-from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs
+from asyncdmtl.cli.job_options import check_alone, job_options, read_jobs, submitted_job
 from asyncdmtl.cli.link_options import link_options, make_links
 from asyncdmtl.cli.multicast_options import downlink_options, make_multicast, takes_from_peers
 from asyncdmtl.cli.outputs import check_outputs, print_report
-from asyncdmtl.cli.streams import OutcomePrinter, serve_jobs
+from asyncdmtl.cli.streams import OutcomePrinter, Serving, serve_jobs
 from asyncdmtl.cli.tracker_options import Tracking, tracker_options
 from asyncdmtl.cli.training_options import DEFAULT_STRATEGY, make_settings, training_options
 from asyncdmtl.data import loading, recipes
@@ -145,6 +145,12 @@ _security_options = together(
 )
 @tracker_options
 @job_options
+@click.option(
+    "--submissions",
+    is_flag=True,
+    help="Take jobs of `asyncdmtl submit`, beside those of --jobs, if it is given, until a program submits "
+    "with --end. The options given here are those of a job that does not set its own.",
+)
 @blind_option
 @_wait_options
 @_checkpoint_options
@@ -164,6 +170,7 @@ def main(
     report_file: Path | None,
     plot_file: Path | None,
     jobs_file: Path | None,
+    submissions: bool,
     tls_cert: Path | None,
     tls_key: Path | None,
     insecure: bool,
@@ -193,12 +200,22 @@ def main(
     make = partial(_options, recipe, workers, partitions, permitted)
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
-    if jobs_file is not None:
+    if jobs_file is not None or submissions:
         check_alone({"--plot": plot_file, "--health": pages.health, "--dashboard": pages.dashboard}, given)
-        jobs = read_jobs(jobs_file, given, lambda name, own, target: Job(name, make(own), target))
+
+        def make_job(name: str, own: Mapping[str, Any], target: str) -> Job:
+            return Job(name, make(own), target)
+
+        def read_job(table: Mapping[str, Any]) -> Job:
+            return submitted_job(table, given, make_job)
+
+        # Options that no job replaces must suit a run before anyone submits one.
+        make(given)
+        jobs = [] if jobs_file is None else read_jobs(jobs_file, given, make_job)
         stream = StreamOptions(given["in_flight"], given["any_order"], given["silence_timeout"])
-        printer = OutcomePrinter(format, report_file)
-        serve_jobs(jobs, stream, security, (host, port), on_event, printer, until_eof=until_eof)
+        reader = read_job if submissions else None
+        serving = Serving((host, port), security, on_event, reader, until_eof)
+        serve_jobs(jobs, stream, serving, OutcomePrinter(format, report_file))
         return
     options = make(given)
     with Tracking(given) as tracking:

@@ -14,6 +14,7 @@ import click
 from asyncdmtl.blinding.agreement import SecretProofs
 from asyncdmtl.cli.blind_options import group_options
 from asyncdmtl.cli.command import command, seconds_option, together
+from asyncdmtl.cli.connection_options import connection_options
 from asyncdmtl.cli.data_options import data_options
 from asyncdmtl.cli.outputs import check_outputs
 from asyncdmtl.data import loading
@@ -53,33 +54,6 @@ _wait_options = together(
     seconds_option("--start-timeout", 3600.0, "Wait this long for the start of the training."),
     seconds_option("--round-timeout", 600.0, "Wait this long for the downlink of a round."),
     seconds_option("--silence-timeout", 10.0, "Give a server up that is silent for longer."),
-)
-
-_security_options = together(
-    click.option(
-        "--secret-file",
-        type=click.Path(path_type=Path),
-        help="Prove knowledge of the secret in this file, and have the server prove it too: one line, or in "
-        "FILE.toml the secret of --name in the table [workers]. Also: ASYNCDMTL_SECRET in the environment.",
-    ),
-    click.option(
-        "--tls-ca",
-        type=click.Path(path_type=Path),
-        help="Speak TLS with a server whose certificate this CA signed, PEM; or that certificate itself.",
-    ),
-    click.option(
-        "--tls-cert", type=click.Path(path_type=Path), help="Show this certificate for --name, PEM."
-    ),
-    click.option(
-        "--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted."
-    ),
-    click.option(
-        "--tls-server-name",
-        metavar="NAME",
-        show_default="the host of the address in --connect",
-        help="The name that the server's certificate must have.",
-    ),
-    click.option("--insecure", is_flag=True, help="Permit a plaintext connection to another host."),
 )
 
 
@@ -153,7 +127,7 @@ _security_options = together(
     "--save", type=click.Path(path_type=Path), help="Write the models of all tasks here at the end (.npz)."
 )
 @_wait_options
-@_security_options
+@connection_options
 @group_options
 @click.option(
     "--interface",

@@ -28,6 +28,7 @@ class State(_Key):
     CHALLENGED = "The server has asked for a proof."
     PROVEN = "The worker has sent its proof."
     STANDING_BY = "The worker waits until it is called to a job."
+    SUBMITTING = "The program submits jobs, and waits for their ends."
     WELCOMED = "The worker knows the run and its settings."
     ASKING_KEY = "The worker waits for the key of a blind run, which another worker gives."
     DECLARED = "The server knows the worker's partitions."
@@ -75,6 +76,11 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.PROVEN, "welcome"): State.WELCOMED,
     (State.GREETED, "standby"): State.STANDING_BY,
     (State.PROVEN, "standby"): State.STANDING_BY,
+    (State.GREETED, "standby, submit"): State.SUBMITTING,
+    (State.PROVEN, "standby, submit"): State.SUBMITTING,
+    (State.SUBMITTING, "submit"): State.SUBMITTING,
+    (State.SUBMITTING, "job-ended"): State.SUBMITTING,
+    (State.SUBMITTING, "stream-end"): State.FINISHED,
     (State.STANDING_BY, "job"): State.STANDING_BY,
     (State.STANDING_BY, "stream-end"): State.FINISHED,
     (State.WELCOMED, "key-request"): State.ASKING_KEY,

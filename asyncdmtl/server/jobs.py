@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from asyncdmtl.errors import AsyncDMTLError, UsageError
 from asyncdmtl.net.addresses import format_address
@@ -26,6 +27,7 @@ from asyncdmtl.server.records import RunOptions, RunRecord
 from asyncdmtl.server.server import Server
 from asyncdmtl.server.standby import StandbyList
 from asyncdmtl.server.start_watch import StartWatch
+from asyncdmtl.server.submissions import Submissions
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +112,10 @@ class StreamOptions:
         check_positive(silence_timeout=self.silence_timeout)
 
 
+# Makes the job of a table that a program submitted; it raises UsageError if that breaks a rule.
+ReadJob = Callable[[Mapping[str, Any]], Job]
+
+
 class JobServer:
     """Makes a stream of jobs with workers that stand by.
 
@@ -123,6 +129,13 @@ class JobServer:
     on_outcome : callable
         Called with the outcome of each job, in the order of submission unless `any_order` is set.
     security : ServerSecurity
+    read_job : callable, optional
+        Makes the job of a table that a program submits; without it, the server takes no such jobs.
+
+    Attributes
+    ----------
+    submissions : Submissions or None
+        The jobs of programs.
     """
 
     def __init__(
@@ -131,6 +144,7 @@ class JobServer:
         emit: OnEvent,
         on_outcome: Callable[[JobOutcome], None],
         security: ServerSecurity = UNSECURED_SERVER,
+        read_job: ReadJob | None = None,
     ) -> None:
         self._options = options
         self._emit = emit
@@ -138,13 +152,21 @@ class JobServer:
         self._security = security
         self._stream = secrets.token_hex(4)
         self._waiting: asyncio.Queue[tuple[int, Job] | None] = asyncio.Queue(MOST_WAITING)
-        self._submitted = 0
+        # The names of all jobs that were submitted.
         self._names: set[str] = set()
         self._running: dict[str, Server] = {}
         # Outcomes that wait for those of jobs before them.
         self._held: dict[int, JobOutcome] = {}
         self._told = 0
-        self._standby = StandbyList(self._stream, options.silence_timeout, security, emit)
+        self.submissions: Submissions | None = None
+        if read_job is not None:
+            read = read_job
+
+            async def add(table: Mapping[str, Any]) -> None:
+                await self.submit(read(table))
+
+            self.submissions = Submissions(add, self.end)
+        self._standby = StandbyList(self._stream, options.silence_timeout, security, emit, self.submissions)
 
     async def submit(self, job: Job) -> None:
         """Add a job to the stream; waits while `MOST_WAITING` jobs wait for their beginning.
@@ -156,21 +178,25 @@ class JobServer:
         """
         if job.name in self._names:
             raise UsageError("name of a job", "must be that of no other job in the stream", job.name)
+        number = len(self._names)
         self._names.add(job.name)
-        self._submitted += 1
-        await self._waiting.put((self._submitted - 1, job))
+        await self._waiting.put((number, job))
 
     async def end(self) -> None:
         """Say that no more jobs will be submitted."""
         await self._waiting.put(None)
 
     async def make_all(self, jobs: Sequence[Job], host: str, port: int) -> None:
-        """Submit these jobs and no others, and make them; raises as `submit` and `run`."""
+        """Submit these jobs, and make them and those of programs, if it takes any.
+
+        Raises as `submit` and `run`.
+        """
 
         async def submit() -> None:
             for job in jobs:
                 await self.submit(job)
-            await self.end()
+            if self.submissions is None:
+                await self.end()
 
         async with _tasks() as group:
             group.create_task(submit())
@@ -192,6 +218,8 @@ class JobServer:
             self._emit(Listening(self._stream, *address))
             log.info("stream %s: listening on %s", self._stream, format_address(*address))
             await self._make_submitted()
+            if self.submissions is not None:
+                await self.submissions.close()
             await self._standby.dismiss()
         except BaseException:
             await self._standby.fail(AsyncDMTLError("the server was stopped"))

@@ -12,12 +12,13 @@ from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.failed_proofs import FailedProofs
 from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.joining import NO_RUN
+from asyncdmtl.protocol.messages.joining import NO_RUN, SUBMITS
 from asyncdmtl.protocol.messages.registry import Hello, JobCall, Standby, StreamEnd
 from asyncdmtl.server.admission import make_room
 from asyncdmtl.server.events import OnEvent
 from asyncdmtl.server.member_log import MemberLog
 from asyncdmtl.server.membership import MAX_MEMBERS
+from asyncdmtl.server.submissions import Submissions
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,23 @@ class StandbyList:
         Seconds for a sign of life.
     security : ServerSecurity
     emit : callable
+    submissions : Submissions, optional
+        Takes the jobs of programs; without it there are none.
     """
 
-    def __init__(self, stream: str, silence: float, security: ServerSecurity, emit: OnEvent) -> None:
+    def __init__(
+        self,
+        stream: str,
+        silence: float,
+        security: ServerSecurity,
+        emit: OnEvent,
+        submissions: Submissions | None = None,
+    ) -> None:
         clock = asyncio.get_running_loop().time
         self._stream = stream
         self._silence = silence
         self._security = security
+        self._submissions = submissions
         self._log = MemberLog(stream, emit)
         failed = FailedProofs(clock)
         failed.on_delay = self._log.delayed
@@ -97,6 +108,9 @@ class StandbyList:
         """Receive a worker's greeting, and let it stand by or go to the job for which it comes."""
         try:
             hello = await connection.receive((Hello,), self._silence, "--silence-timeout")
+            if hello.run == SUBMITS:
+                await self._take_jobs(connection, hello)
+                return
             if hello.run != NO_RUN:
                 if not admit(connection, hello):
                     raise UsageError("run", "must be that of a job in progress", hello.run)
@@ -115,6 +129,16 @@ class StandbyList:
             await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
         finally:
             self._strangers.leave(connection)
+
+    async def _take_jobs(self, connection: Connection, hello: Hello) -> None:
+        """Verify the name of a program, and take in the jobs that it submits."""
+        hello, proof = await self._authenticator.identify(connection, hello)
+        if self._submissions is None:
+            raise UsageError("--submissions", "must be given to the server, which takes no jobs", hello.name)
+        self._strangers.leave(connection, joined=True)
+        log.info("stream %s: %s submits jobs", self._stream, connection.peer, extra={"worker": hello.name})
+        connection.write(Standby(self._stream, self._silence, proof, submits=True))
+        await self._submissions.serve(connection)
 
     async def _stand_by(self, connection: Connection, hello: Hello) -> None:
         """Verify the worker's name, add it to the list, and call it to the jobs in progress."""

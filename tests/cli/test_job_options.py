@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.problems import make_settings, run_options
 
-from asyncdmtl.cli.job_options import read_jobs
+from asyncdmtl.cli.job_options import read_jobs, submitted_job
 from asyncdmtl.errors import UsageError
 from asyncdmtl.server.jobs import Job
 
@@ -72,3 +72,14 @@ def test_bad_files_are_named(text: str, complaint: str, tmp_path: Path) -> None:
 def test_a_file_must_be_readable(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--jobs must be readable"):
         read_jobs(tmp_path / "none.toml", {}, lambda *_: Job("a", OPTIONS))
+
+
+def test_a_submitted_job_names_no_files_of_the_server() -> None:
+    def make(name: str, values: Mapping[str, Any], target: str) -> Job:
+        assert values == {"rounds": 3, "seed": 0}
+        return Job(name, OPTIONS, target)
+
+    given = {"rounds": 9, "seed": 0}
+    assert submitted_job({"name": "a", "rounds": 3, "target": "dose"}, given, make).target == "dose"
+    with pytest.raises(UsageError, match=r"job 'a' may set only name, target, .*, got \['graph'\]"):
+        submitted_job({"name": "a", "graph": "edges.csv"}, given, make)

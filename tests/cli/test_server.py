@@ -48,7 +48,10 @@ def _without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 class JobsDouble:
     """A stream that fails each job that is called so, and has no record of others."""
 
-    def __init__(self, options: Any, on_event: Any, on_outcome: Any, security: Any) -> None:
+    submissions = None
+
+    def __init__(self, options: Any, on_event: Any, on_outcome: Any, security: Any, read_job: Any) -> None:
+        assert read_job is None
         self.options, self.on_outcome = options, on_outcome
 
     async def make_all(self, jobs: Sequence[Job], host: str, port: int) -> None:

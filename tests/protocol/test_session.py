@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.messages import joined, wire_bytes
+from support.messages import EXAMPLES, joined, wire_bytes
 
 from asyncdmtl.errors import LocalProtocolError, RemoteProtocolError
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.protocol import framing
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.joining import SUBMITS
 from asyncdmtl.protocol.messages.registry import (
     VERSION,
     Assign,
@@ -22,6 +23,7 @@ from asyncdmtl.protocol.messages.registry import (
     Heartbeat,
     Hello,
     JobCall,
+    JobEnded,
     JoinedGroup,
     JoinGroup,
     Listen,
@@ -37,10 +39,12 @@ from asyncdmtl.protocol.messages.registry import (
     Snapshot,
     Standby,
     StreamEnd,
+    Submit,
     Uplink,
     Welcome,
     unpack,
 )
+from asyncdmtl.protocol.messages.streams import Then
 from asyncdmtl.protocol.session import GREETING_HEAD_LIMIT, Session
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
@@ -119,9 +123,19 @@ def whole_stream() -> list[Message]:
     return [Hello(VERSION, "w0"), Standby("run"), JobCall("run", "job"), StreamEnd()]
 
 
+def submission() -> list[Message]:
+    own = [Submit('{"name": "a"}', Then.MORE), JobEnded("a"), Submit("", Then.END), StreamEnd()]
+    return [Hello(VERSION, "w0", run=SUBMITS), Standby("run", submits=True), *own]
+
+
 def advanced_to(state: State) -> Pair:
     pair = Pair()
-    for message in whole_stream() if state is State.STANDING_BY else whole_run():
+    others = {
+        State.STANDING_BY: whole_stream,
+        State.SUBMITTING: submission,
+        State.ASKING_KEY: lambda: [*whole_run()[:4], EXAMPLES["key-request"], *whole_run()[4:]],
+    }
+    for message in others.get(state, whole_run)():
         if pair.server.state is state:
             break
         pair.pass_on(message)

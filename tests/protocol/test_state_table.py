@@ -27,7 +27,8 @@ def test_the_run_can_come_to_its_end_from_every_state_before_it(state: State) ->
 
 
 def test_events_are_those_of_messages() -> None:
-    orders = {f"assign, {order}" for order in StateTransfer} | {f"downlink, {order}" for order in AfterRound}
+    orders = {"standby, submit"}
+    orders |= {f"assign, {order}" for order in StateTransfer} | {f"downlink, {order}" for order in AfterRound}
     assert {event for _, event in TRANSITIONS} == (set(EXAMPLES) - {"assign", "downlink"}) | orders
     assert {message.event for message in EXAMPLES.values()} <= {event for _, event in TRANSITIONS}
 

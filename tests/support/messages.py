@@ -46,7 +46,7 @@ from asyncdmtl.protocol.messages.rounds import (
     Snapshot,
     Uplink,
 )
-from asyncdmtl.protocol.messages.streams import JobCall, Standby, StreamEnd
+from asyncdmtl.protocol.messages.streams import JobCall, JobEnded, Standby, StreamEnd, Submit, Then
 
 BODY = np.arange(6, dtype=np.uint8)
 PEER = Peer("w1", "10.0.0.2", 7702, b"certificate", bytes(32))
@@ -97,6 +97,8 @@ EXAMPLES: dict[str, Message] = {
         RenewedKeys(OFFER, bytes(80)),
         KeyOrder(0, 1, (OFFER,)),
         KeysGiven(0, (bytes(80),)),
+        Submit('{"name": "job"}', Then.WAIT),
+        JobEnded("job", "why", 3, b"{}"),
     )
 }
 

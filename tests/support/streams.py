@@ -13,7 +13,7 @@ from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import UNSECURED_SERVER, ServerSecurity, WorkerSecurity
 from asyncdmtl.server.events import JobEvent, ServerEvent
-from asyncdmtl.server.jobs import Job, JobOutcome, JobServer, StreamOptions
+from asyncdmtl.server.jobs import Job, JobOutcome, JobServer, ReadJob, StreamOptions
 from asyncdmtl.worker.jobs import JobPlace
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.stream_worker import stream_worker
@@ -29,11 +29,18 @@ class JobCluster(ServerHere[None]):
     models : dict of (job, worker) to TaskModels
     """
 
-    def __init__(self, security: ServerSecurity = UNSECURED_SERVER, **options: Any) -> None:
+    def __init__(
+        self,
+        security: ServerSecurity = UNSECURED_SERVER,
+        read_job: ReadJob | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.outcomes: list[JobOutcome] = []
         self.models: dict[tuple[str, str], TaskModels] = {}
-        self.instance: JobServer = JobServer(StreamOptions(**options), self._note, self._tell, security)
+        self.instance: JobServer = JobServer(
+            StreamOptions(**options), self._note, self._tell, security, read_job
+        )
 
     def join(
         self,
@@ -77,4 +84,10 @@ class JobCluster(ServerHere[None]):
 
     def _tell(self, outcome: JobOutcome) -> None:
         self.outcomes.append(outcome)
+        if (submissions := self.instance.submissions) is not None:
+            name, error = outcome.job.name, outcome.error
+            ended: dict[str, Any] = {"job": name, "report": {"rounds": 1}}
+            if error is not None:
+                ended = {"job": name, "error": str(error), "exit_code": error.exit_code}
+            submissions.tell(ended)
         self._changed.set()

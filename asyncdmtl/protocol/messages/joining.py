@@ -37,6 +37,9 @@ PROOF_BYTES = 32
 # The name of no run, for a worker that is new. It is as long as the names of runs.
 NO_RUN = "--------"
 
+# In place of the name of a run, for a program that submits jobs to a stream.
+SUBMITS = "submits-"
+
 # The most characters of the name of a run.
 LONGEST_RUN_NAME = 200
 
@@ -60,7 +63,8 @@ class Hello(Message):
     silence : float
         Seconds of silence after which the worker gives the server up.
     run : str
-        The run to which a server with a stream of jobs has called the worker; else `NO_RUN`.
+        The run to which a server with a stream of jobs has called the worker; `SUBMITS` from a program that
+        submits jobs; else `NO_RUN`.
     """
 
     number, kind, sender = 1, "hello", "worker"

@@ -68,7 +68,7 @@ from asyncdmtl.protocol.messages.rounds import (
     StateTransfer,
     Uplink,
 )
-from asyncdmtl.protocol.messages.streams import JobCall, Standby, StreamEnd
+from asyncdmtl.protocol.messages.streams import JobCall, JobEnded, Standby, StreamEnd, Submit
 
 __all__ = [
     "KINDS",
@@ -90,6 +90,7 @@ __all__ = [
     "Heartbeat",
     "Hello",
     "JobCall",
+    "JobEnded",
     "JoinGroup",
     "JoinedGroup",
     "KeyControl",
@@ -116,6 +117,7 @@ __all__ = [
     "Standby",
     "StateTransfer",
     "StreamEnd",
+    "Submit",
     "Uplink",
     "Welcome",
     "frame_message",
@@ -145,7 +147,7 @@ KINDS: Mapping[int, type[Message]] = {
         *(LossQuery, LossReport, Fallback),
         *(Listen, Listens, PeerReport, RowsLacking, AskRows, GiveRows),
         *(Heartbeat, Failure),
-        *(Standby, JobCall, StreamEnd),
+        *(Standby, JobCall, StreamEnd, Submit, JobEnded),
         *(KeyRequest, GroupKeys, RenewedKeys, KeyOrder, KeysGiven),
     )
 }

@@ -1,9 +1,13 @@
-"""The messages of a stream of jobs: a worker stands by, and is called to one job after another."""
+"""The messages of a stream of jobs.
+
+A worker stands by, and is called to one job after another. A program submits jobs, and learns how they end.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
@@ -15,13 +19,40 @@ from asyncdmtl.protocol.messages.joining import DEFAULT_SILENCE, PROOF_BYTES
 # The most characters of a job's name.
 LONGEST_JOB_NAME = 64
 
+_NAME_RULE = "a job's name must be short, of letters, digits, '-', '_' and '.'"
+
 # The most characters of the name of a column that is to be predicted.
 LONGEST_TARGET = 1_000
+
+# The most characters of a job that is submitted, which must fit into a short head.
+LONGEST_JOB = 3_000
+
+# The most characters of the reason for which a job failed.
+LONGEST_REASON = 10_000
+
+# The most bytes of a report that a program is sent at the end of a job. Longer ones are at the server only.
+LONGEST_REPORT = 1 << 25
+
+# The largest exit code of a program.
+LARGEST_EXIT_CODE = 255
+
+
+class Then(StrEnum):
+    """What follows a job that is submitted."""
+
+    MORE = "more"
+    """Another one."""
+    WAIT = "wait"
+    """The program waits until all its jobs have ended."""
+    END = "end"
+    """The program waits, and the server takes no more jobs of anyone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Standby(Message):
     """Asks the worker to stand by: the server makes a stream of jobs and calls the worker to each.
+
+    To a program that submits jobs it says that the server takes them.
 
     Attributes
     ----------
@@ -31,23 +62,31 @@ class Standby(Message):
         Seconds of silence after which the server gives the worker up.
     proof : bytes
         The server's proof, for a worker that gave one; else empty.
+    submits : bool
+        Whether jobs are taken from the other end, which is a program that submits them.
     """
 
     number, kind, sender = 25, "standby", "server"
     run: str
     silence: float = DEFAULT_SILENCE
     proof: bytes = b""
+    submits: bool = False
+
+    @property
+    def event(self) -> str:
+        return f"{self.kind}, submit" if self.submits else self.kind
 
     def fields(self) -> list[Any]:
-        return [self.run, self.silence, self.proof]
+        return [self.run, self.silence, self.proof, self.submits]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Standby:
-        run, silence, proof = fields.exactly(values, 3, cls.kind)
+        run, silence, proof, submits = fields.exactly(values, 4, cls.kind)
         return cls(
             fields.name(run, "run"),
             fields.finite(silence, "seconds of silence", 0.0, above=True),
             fields.binary(proof, "proof", PROOF_BYTES, 1 if proof else 0),
+            fields.flag(submits, "submits"),
         )
 
 
@@ -77,7 +116,7 @@ class JobCall(Message):
     def parse(cls, values: Sequence[Any], body: Bytes) -> JobCall:
         run, job, target = fields.exactly(values, 3, cls.kind)
         if not is_job_name(job):
-            raise RemoteProtocolError("a job's name must be short, of letters, digits, '-', '_' and '.'")
+            raise RemoteProtocolError(_NAME_RULE)
         return cls(fields.name(run, "run"), job, fields.text(target, "target", LONGEST_TARGET))
 
 
@@ -86,6 +125,74 @@ class StreamEnd(Message):
     """Tells the worker that no more jobs will follow."""
 
     number, kind, sender = 27, "stream-end", "server"
+
+
+@dataclass(frozen=True, eq=False)
+class Submit(Message):
+    """Adds a job to the stream.
+
+    Attributes
+    ----------
+    job : str
+        The job's table as JSON, with its name; empty if none is added.
+    then : Then
+        What follows.
+    """
+
+    number, kind, sender = 39, "submit", "worker"
+    job: str
+    then: Then
+
+    def fields(self) -> list[Any]:
+        return [self.job, self.then.value]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> Submit:
+        job, then = fields.exactly(values, 2, cls.kind)
+        return cls(
+            fields.text(job, "job", LONGEST_JOB),
+            Then(fields.choice(then, "then", tuple(each.value for each in Then))),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class JobEnded(Message):
+    """Tells a program that a job which it submitted has ended.
+
+    Attributes
+    ----------
+    job : str
+        The job's name.
+    error : str
+        Why it failed; empty if it did not.
+    exit_code : int
+        The exit code of a run that ends so.
+    report : bytes
+        The job's report as JSON; empty if it failed, or if the report is too long.
+    """
+
+    number, kind, sender = 40, "job-ended", "server"
+    job: str
+    error: str = ""
+    exit_code: int = 0
+    report: bytes = b""
+
+    def fields(self) -> list[Any]:
+        return [self.job, self.error, self.exit_code, self.report]
+
+    @classmethod
+    def parse(cls, values: Sequence[Any], body: Bytes) -> JobEnded:
+        job, error, code, report = fields.exactly(values, 4, cls.kind)
+        if not is_job_name(job):
+            raise RemoteProtocolError(_NAME_RULE)
+        if type(report) is not bytes or len(report) > LONGEST_REPORT:
+            raise RemoteProtocolError(f"a report must be binary of at most {LONGEST_REPORT} bytes")
+        return cls(
+            job,
+            fields.text(error, "error", LONGEST_REASON),
+            fields.integer(code, "exit code", 0, LARGEST_EXIT_CODE),
+            report,
+        )
 
 
 def is_job_name(name: object) -> bool:
