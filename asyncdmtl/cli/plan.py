@@ -163,17 +163,15 @@ def main(
     if combinations is not None or (not own and len(request.placement.partitions) <= LINEAR_PARTITIONS):
         candidates.append(linear_candidate(request, combinations, silent, seed, weights.get("prices")))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
-    asked = strategy
-    if minimise == "makespan" and strategy == "auto":
-        strategy = "relay"
-    chosen: Any = cheapest(exact, network).strategy if strategy == "auto" else strategy
+    wanted = "relay" if minimise == "makespan" and strategy == "auto" else strategy
+    chosen: Any = cheapest(exact, network).strategy if wanted == "auto" else wanted
     report = report_strategies(request, candidates, network, chosen, weights, units)
-    possible = [c for c in exact if strategy in ("auto", c.strategy)]
+    possible = [c for c in exact if wanted in ("auto", c.strategy)]
     if possible and request.topology is None and not silent:
         report["downlinks"] = planned_downlinks(request, possible, units)
     if request.topology is not None:
         report["hierarchy"] = report_hierarchy(
-            request, exact, network, asked, minimise=minimise, max_overhead=max_overhead
+            request, exact, network, strategy, minimise=minimise, max_overhead=max_overhead
         )
     if features is not None and rounds is not None:
         bits = None if rate is None else rate * 1e6

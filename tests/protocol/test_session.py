@@ -128,12 +128,16 @@ def submission() -> list[Message]:
     return [Hello(VERSION, "w0", run=SUBMITS), Standby("run", submits=True), *own]
 
 
+def asking_for_a_key() -> list[Message]:
+    return [*whole_run()[:4], EXAMPLES["key-request"], *whole_run()[4:]]
+
+
 def advanced_to(state: State) -> Pair:
     pair = Pair()
     others = {
         State.STANDING_BY: whole_stream,
         State.SUBMITTING: submission,
-        State.ASKING_KEY: lambda: [*whole_run()[:4], EXAMPLES["key-request"], *whole_run()[4:]],
+        State.ASKING_KEY: asking_for_a_key,
     }
     for message in others.get(state, whole_run)():
         if pair.server.state is state:
