@@ -407,7 +407,7 @@ async def test_a_worker_that_talks_nonsense_again_and_again_is_done_without(
             answer(client, query, asked)
 
     monkeypatch.setattr(MulticastClient, "_report", nonsense)
-    settings = make_settings(dtype="float64", rounds=300)
+    settings = make_settings(dtype="float64", rounds=150)
     async with Cluster(options(settings=settings)) as cluster:
         workers = {name: cluster.join(name, own, interface=LOOPBACK) for name, own in OWN.items()}
         record = await cluster.server
