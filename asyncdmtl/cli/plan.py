@@ -18,7 +18,7 @@ from asyncdmtl.learning.losses import LOSSES
 from asyncdmtl.plan.compare import NETWORKS, cheapest, compare
 from asyncdmtl.plan.delay.queueing import Stream
 from asyncdmtl.plan.parameters import STRATEGIES
-from asyncdmtl.plan.placement_file import read_request, weights_of
+from asyncdmtl.plan.placement_file import PlanRequest, read_request, weights_of
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.units import UnitKind
 from asyncdmtl.report.delay_report import predicted_delays
@@ -151,15 +151,12 @@ def main(
     check_picture(plot_file)
     _check_needs(rounds, features, rate, arrivals)
     request = read_request(file)
-    if silent and request.topology is not None:
-        raise UsageError("--silent", "cannot be given where FILE has relays", silent)
+    _check_request(request, silent, combinations)
     weights = weights_of(request, minimise)
     wishes = {"max_overhead": max_overhead, "silent": silent, "wants": request.wants, **weights}
     units: UnitKind = "sums" if aggregate == "mean" else "tasks"
     candidates = list(compare(request.placement, request.tasks, units=units, **wishes))
     own = "own" in (request.wants or ())
-    if combinations is not None and own:
-        raise UsageError("--combinations", "cannot be given where workers want own", combinations)
     if combinations is not None or (not own and len(request.placement.partitions) <= LINEAR_PARTITIONS):
         candidates.append(linear_candidate(request, combinations, silent, seed, weights.get("prices")))
     exact = [candidate for candidate in candidates if candidate.strategy in STRATEGIES]
@@ -202,6 +199,14 @@ def _check_needs(
         raise UsageError("--rounds", "needs --features, the number of columns, or --arrivals", rounds)
     if rate is not None and (rounds is None or features is None):
         raise UsageError("--rate", "needs --rounds and --features", rate)
+
+
+def _check_request(request: PlanRequest, silent: int, combinations: int | None) -> None:
+    """UsageError if an option does not suit what FILE says."""
+    if silent and request.topology is not None:
+        raise UsageError("--silent", "cannot be given where FILE has relays", silent)
+    if combinations is not None and "own" in (request.wants or ()):
+        raise UsageError("--combinations", "cannot be given where workers want own", combinations)
 
 
 def _print(report: PlanReport, format: str) -> None:
