@@ -3,12 +3,13 @@
 A new interpreter takes half a second to import the package, a fork some milliseconds. So hundreds of runs can
 have real processes, which can be killed, frozen and started again.
 
-Reads jobs from standard input, one JSON object a line: `id`, `module` ("server" or "worker"), `words` (its
-options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own), `lie` (the round
-and the partition in whose update a number changes its sign; or null), `loss` (the share of datagrams that it
-loses) and `attack` (the one of `attacks.ATTACKS` that it carries out, or null); the last three need a process
-that is not `fresh`. The fork server reports `ready`, answers each job with `id` and `pid`, and reports `id`
-and `code` when a process has ended. It ends, with all processes, when its standard input ends.
+Reads jobs from standard input, one JSON object a line: `id`, `module` ("server", "relay" or "worker"),
+`words` (its options), `out` and `err` (files), `environment`, `fresh` (start an interpreter of its own),
+`lie` (the round and the partition in whose update a number changes its sign; or null), `loss` (the share of
+datagrams that it loses) and `attack` (the one of `attacks.ATTACKS` that it carries out, or null); the last
+three need a process that is not `fresh`. The fork server reports `ready`, answers each job with `id` and
+`pid`, and reports `id` and `code` when a process has ended. It ends, with all processes, when its standard
+input ends.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from typing import Any
 import numpy as np
 from attacks import ATTACKS
 
-from asyncdmtl.cli import server, worker
+from asyncdmtl.cli import relay, server, worker
 from asyncdmtl.cli.failure import execute
 from asyncdmtl.learning.local_updates import LocalUpdates
 from asyncdmtl.net.udp import GroupReceiver
 
-COMMANDS = {"server": server.main, "worker": worker.main}
+COMMANDS = {"relay": relay.main, "server": server.main, "worker": worker.main}
 
 
 def main() -> None:

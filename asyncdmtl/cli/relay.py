@@ -64,7 +64,8 @@ _security_options = together(
     click.option(
         "--tls-cert",
         type=click.Path(path_type=Path),
-        help="Speak TLS with workers with this certificate (chain), PEM.",
+        help="Speak TLS with workers with this certificate (chain), PEM; with --tls-ca, show it to a parent "
+        "that asks for one for --name, too.",
     ),
     click.option(
         "--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM, unencrypted."
@@ -137,7 +138,9 @@ def main(
     130 interrupted, 143 terminated.
     """
     address, parents = parse_address(listen, "--listen"), parse_addresses(connect, "--connect")
-    upward = WorkerSecurity.from_files(name, secret_file, tls_ca, None, None, tls_server_name)
+    # Towards the parent, the relay's certificate is that of a member.
+    shown = (tls_cert, tls_key) if tls_ca is not None else (None, None)
+    upward = WorkerSecurity.from_files(name, secret_file, tls_ca, *shown, tls_server_name)
     downward = ServerSecurity.from_files(secret_file, tls_cert, tls_key, tls_client_ca)
     risks = [*upward.check_exposures(parents, insecure), downward.check_exposure(address[0], insecure)]
     for risk in risks:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from support.clusters import stored_at
 from support.problems import make_partitions, make_settings, run_options
-from support.trees import PLACEMENT, grow, trees
+from support.trees import PATIENCE, PLACEMENT, grow, trees
 
 from asyncdmtl.digests import CHALLENGE_BYTES, CONTENT_DIGEST_BYTES
 from asyncdmtl.errors import DataError, PeerError, WaitError
@@ -53,7 +53,7 @@ def test_a_worker_answers_all_challenges_of_the_parent_and_the_parent_reads_them
 
 
 async def test_late_workers_join_at_their_site() -> None:
-    options = run_options(settings=make_settings(rounds=30), workers=5, rejoin_timeout=20.0)
+    options = run_options(settings=make_settings(rounds=30), workers=5, rejoin_timeout=PATIENCE)
     async with trees(options) as (cluster, tree):
         await grow(tree)
         await cluster.event(RoundRecord, round=2)

@@ -8,7 +8,7 @@ import pytest
 from support.clusters import LIMIT, run_cluster
 from support.problems import make_partitions, make_settings, run_options
 from support.streams import JobCluster
-from support.trees import PLACEMENT, SITES, grow, trees
+from support.trees import PATIENCE, PLACEMENT, SITES, grow, trees
 
 from asyncdmtl.errors import DisagreementError, PeerError, UsageError
 from asyncdmtl.relay.options import RelayOptions
@@ -68,7 +68,7 @@ async def test_a_relay_may_be_behind_a_relay() -> None:
 
 @pytest.mark.parametrize("lost", [["a"], ["north", "south"]], ids=["worker", "relays"])
 async def test_what_is_lost_comes_back(lost: list[str]) -> None:
-    options = run_options(settings=make_settings(rounds=9), workers=5, rejoin_timeout=20.0)
+    options = run_options(settings=make_settings(rounds=9), workers=5, rejoin_timeout=PATIENCE)
     async with trees(options) as (cluster, tree):
         await grow(tree)
         await cluster.event(RoundRecord, round=3)
@@ -87,7 +87,7 @@ async def test_what_is_lost_comes_back(lost: list[str]) -> None:
 
 
 async def test_workers_of_a_relay_that_is_gone_come_back_through_another_address() -> None:
-    options = run_options(settings=make_settings(rounds=9), workers=5, rejoin_timeout=20.0)
+    options = run_options(settings=make_settings(rounds=9), workers=5, rejoin_timeout=PATIENCE)
     async with trees(options) as (cluster, tree):
         await grow(tree)
         await cluster.event(RoundRecord, round=3)

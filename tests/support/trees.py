@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from support.clusters import LIMIT, Cluster, stored_at
+from support.clusters import Cluster, stored_at
 from support.problems import make_partitions
 
 from asyncdmtl.plan.placement import Placement
@@ -17,6 +17,10 @@ from asyncdmtl.server.events import Listening, ServerEvent
 from asyncdmtl.server.records import RunOptions
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
+
+# Seconds after which a test of a tree counts as hanging, and that its nodes wait for each other. The longest
+# test takes 3 s on a machine that has nothing else to do, and has taken 100 s beside much other work.
+PATIENCE = 600.0
 
 # Five workers: two at each of two sites, and one that is connected to the server.
 PLACEMENT = Placement(
@@ -42,7 +46,7 @@ class Tree:
             if isinstance(event, Listening) and not listening.done():
                 listening.set_result((event.host, event.port))
 
-        self.relays[name] = relay = Relay(RelayOptions(WorkerOptions(name), workers, 30.0, 1.0), emit)
+        self.relays[name] = relay = Relay(RelayOptions(WorkerOptions(name), workers, PATIENCE, 1.0), emit)
         address = self._addresses.get(name, ("127.0.0.1", 0))
         self.tasks[name] = task = asyncio.create_task(relay.run([self._addresses[parent]], address))
         await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -67,7 +71,7 @@ class Tree:
 @contextlib.asynccontextmanager
 async def trees(options: RunOptions, features: int = 9) -> AsyncIterator[tuple[Cluster, Tree]]:
     """A server, and a tree below it that is still empty."""
-    async with asyncio.timeout(LIMIT), Cluster(options) as cluster:
+    async with asyncio.timeout(PATIENCE), Cluster(options) as cluster:
         tree = Tree(cluster, features)
         try:
             yield cluster, tree
