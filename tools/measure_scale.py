@@ -46,6 +46,10 @@ from asyncdmtl.worker.worker import Worker
 # The most seconds of a run.
 LIMIT = 3600.0
 
+# The workers of a process that connect within a second. A server lets at most 256 from one address join at a
+# moment, while 1,000 hosts have as many addresses.
+AT_ONCE = 50
+
 # The first word of a command that runs worker sessions.
 SESSIONS, LIGHT = "sessions", "light-sessions"
 
@@ -87,9 +91,12 @@ async def take_part(host: str, port: int, spec: str, names: Sequence[str]) -> No
     wanted = sorted(set().union(*stored.values()))
     found = {part.id: part for part in recipes.load(spec, seed=0, only=wanted, test=False).partitions}
     sessions = []
-    for name, own in stored.items():
+    for count, (name, own) in enumerate(stored.items(), 1):
         options = WorkerOptions(name, LIMIT, LIMIT, LIMIT, SILENCE)
-        sessions.append(Worker(options, [found[part] for part in own]).run(host, port))
+        worker = Worker(options, [found[part] for part in own])
+        sessions.append(asyncio.create_task(worker.run(host, port)))
+        if not count % AT_ONCE:
+            await asyncio.sleep(1.0)
     await asyncio.gather(*sessions)
 
 

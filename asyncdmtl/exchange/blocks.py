@@ -2,21 +2,29 @@
 
 Every vector that a worker lacks is cut into blocks. A worker that holds a vector may give any block of it. A
 peer is asked for a few blocks at a time, and for more as it gives them, so that quick peers give more: no
-schedule is needed, and a slow or lost peer costs its share. Blocks that few can give are asked for first.
+schedule is needed, and a slow or lost peer costs its share. A peer that is slow is asked only for what others
+cannot give sooner. Blocks that few can give are asked for first.
 Once all blocks are asked for, a peer that is free is asked for one that is late elsewhere. No clock is read:
 times are seconds of any monotonic clock.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import NamedTuple
 
 # The blocks that a vector is cut into, unless they would be shorter or longer than these bytes. Short blocks
 # cost messages; with long ones, the last to come are long in coming.
 BLOCKS_OF_A_VECTOR = 32
-FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 18
+FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 19
+
+# Where blocks come so quickly that messages are the larger cost, blocks are longer: as many bytes as came
+# within these seconds, but no fewer blocks of a vector, so that several peers give parts of it.
+BLOCK_SECONDS = 0.02
+FEWEST_BLOCKS = 8
 
 # The blocks that a peer is asked for at a time: one is on its way while the next one is being asked for.
 ASKED_OF_A_PEER = 2
@@ -30,8 +38,16 @@ LATE_SECONDS, UNKNOWN_SECONDS = 0.05, 1.0
 # for the rest of the round.
 BLOCK_SHARE, ROUND_SHARE = 0.25, 0.5
 
-# The share of the last block in the average time of blocks.
+# A peer is slow if its blocks take as many times as long as those of the peer in the middle. It is asked for
+# what others cannot give sooner.
+SLOW_FACTOR = 2.0
+
+# The share of the last block in the average time of a peer's blocks.
 NEW_SHARE = 0.25
+
+# The share that is left of a peer's average in a round in which it gave nothing: one that was slow is asked
+# again after some rounds.
+KEPT_SHARE = 0.95
 
 
 def most_blocks(size: int) -> int:
@@ -63,34 +79,58 @@ class BlockRequests:
         The bytes of each vector that the worker lacks.
     holders : mapping of vector to names
         The peers that hold each of them.
-    seconds : float
-        The average time of a block so far; 0 if it is not known.
+    before : BlockRequests, optional
+        Those of the round before, which know how quickly blocks come.
     now : float
         The time at which the round begins.
 
     Attributes
     ----------
-    seconds : float
-        The average time from asking for a block until it came.
+    width : int
+        The bytes of the longest block.
     """
 
     def __init__(
         self,
         sizes: Mapping[int, int],
         holders: Mapping[int, Iterable[str]],
-        seconds: float = 0.0,
+        before: BlockRequests | None = None,
         now: float = 0.0,
     ) -> None:
-        self.seconds = seconds
+        # The average time of each peer from asking for a block until it came, and those timed in this round.
+        self._took: dict[str, float] = {} if before is None else before.remembered()
+        self._timed: set[str] = set()
+        self.width: int = 0 if before is None else before.width
+        quick = int(BLOCK_SECONDS * self.width / self.seconds) if self.seconds else 0
         self._began = self._last = now
         self._holders = {vector: set(holders[vector]) for vector in sizes}
         self._waiting: dict[int, list[Block]] = {}
+        widest = 0
         for vector, size in sizes.items():
-            width = min(max(FEWEST_BYTES, -(-size // BLOCKS_OF_A_VECTOR)), MOST_BYTES)
+            longer = min(quick, -(-size // FEWEST_BLOCKS))
+            width = min(max(FEWEST_BYTES, -(-size // BLOCKS_OF_A_VECTOR), longer), MOST_BYTES)
+            widest = max(widest, min(width, size))
             starts = range(0, size, width)
             self._waiting[vector] = [Block(vector, at, min(at + width, size)) for at in starts][::-1]
         self._asked: dict[Block, _Asked] = {}
         self._missing = sum(map(len, self._waiting.values()))
+        if sizes:
+            # Longer blocks take longer, so that none counts as late for its length.
+            longer_by = max(1.0, widest / self.width) if self.width else 1.0
+            self._took = {peer: longer_by * seconds for peer, seconds in self._took.items()}
+            self.width = widest
+
+    @property
+    def seconds(self) -> float:
+        """The average time of a block, of the peer in the middle; 0 if it is not known."""
+        return median_low(self._took.values()) if self._took else 0.0
+
+    def remembered(self) -> dict[str, float]:
+        """The average time of each peer for the next round."""
+        return {
+            peer: seconds * (1.0 if peer in self._timed else KEPT_SHARE)
+            for peer, seconds in self._took.items()
+        }
 
     @property
     def complete(self) -> bool:
@@ -103,7 +143,12 @@ class BlockRequests:
 
     def next(self, peer: str, now: float) -> Block | None:
         """The next block to ask a peer for; None if there is none for it now."""
-        vectors = [v for v, blocks in self._waiting.items() if blocks and peer in self._holders[v]]
+        slow = self._is_slow(peer)
+        vectors = [
+            v
+            for v, blocks in self._waiting.items()
+            if blocks and peer in self._holders[v] and not (slow and self._others_suffice(v, peer, now))
+        ]
         if vectors:
             # Of vectors that equally many hold, peers begin with different ones: the fullest queue first
             # would send all workers to the same holder.
@@ -116,7 +161,8 @@ class BlockRequests:
             for block, asked in self._asked.items()
             if peer in self._holders[block.vector] and peer not in asked.of
         ]
-        if late and (oldest := min(late))[0] + self.patience <= now:
+        patience = max(self.patience, self._took[peer]) if slow else self.patience
+        if late and (oldest := min(late))[0] + patience <= now:
             self._asked[oldest[1]].of[peer] = now
             return oldest[1]
         return None
@@ -131,8 +177,31 @@ class BlockRequests:
         asked = self._asked.pop(block)
         self._missing -= 1
         self._last = now
-        taken = now - asked.of.get(peer, now)
-        self.seconds = taken if not self.seconds else self.seconds + NEW_SHARE * (taken - self.seconds)
+        if peer in asked.of:
+            self.took(peer, now - asked.of[peer])
+
+    def took(self, peer: str, seconds: float) -> None:
+        """Note the time in which a peer gave a block, which another one may have given before."""
+        before = self._took.get(peer, seconds)
+        self._took[peer] = before + NEW_SHARE * (seconds - before)
+        self._timed.add(peer)
+
+    def _is_slow(self, peer: str) -> bool:
+        """Whether the blocks of a peer take much longer than those of others."""
+        return self._took.get(peer, 0.0) > max(LATE_SECONDS, SLOW_FACTOR * self.seconds)
+
+    def _others_suffice(self, vector: int, peer: str, now: float) -> bool:
+        """Whether quick peers give all waiting blocks of a vector before a slow one gives one."""
+        silent = {
+            other
+            for asked in self._asked.values()
+            for other, at in asked.of.items()
+            if at + self.patience <= now
+        }
+        others = self._holders[vector] - silent - {peer}
+        quick = sum(not self._is_slow(other) for other in others)
+        in_turn = len(self._waiting[vector]) / (ASKED_OF_A_PEER * quick) if quick else math.inf
+        return in_turn * self.seconds < self._took[peer]
 
     def too_late(self, now: float, seconds: float) -> dict[str, float]:
         """The peers that are asked for blocks which have not come, if the round has taken too long.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -55,15 +55,15 @@ class PeerLink:
         The connection, once it is open.
     failure : str
         The reason why the peer gives nothing, in words; empty while it may.
-    asked : int
-        The blocks, of any round, that the peer was asked for and has not given.
+    asked : deque of float
+        The times at which the peer was asked for blocks, of any round, that it has not given.
     """
 
     def __init__(self, peer: Peer, own: str, silence: float, ledger: Ledger) -> None:
         self.peer = peer
         self.connection: Connection | None = None
         self.failure = ""
-        self.asked = 0
+        self.asked: deque[float] = deque()
         self._own = own
         self._silence = silence
         self._ledger = ledger
@@ -78,7 +78,8 @@ class PeerLink:
     def open(self, on_change: Callable[[], None], on_rows: Callable[[PeerReport | PeerRows], None]) -> None:
         """Connect in the background, unless the link is open or being opened."""
         if self._task is None or (self._task.done() and self.failure):
-            self.failure, self.asked = "", 0
+            self.failure = ""
+            self.asked.clear()
             self._task = asyncio.create_task(self._open(on_change, on_rows))
 
     def give_up(self, failure: str) -> None:
@@ -214,7 +215,7 @@ class PeerClient:
         needed = frozenset().union(*holders.values())
         self._order = tuple(name for name in named if name in needed)
         self._holders = {v: names & named.keys() for v, names in holders.items()}
-        self._requests = BlockRequests({}, {})
+        self._requests = BlockRequests({}, {}, self._requests)
         for name in self._order:
             if name not in self._links:
                 self._links[name] = PeerLink(named[name], self._name, self._silence, self._ledger)
@@ -226,7 +227,7 @@ class PeerClient:
         self._ledger = Ledger()
         sizes = {vector: len(target) for vector, target in targets.items()}
         now = asyncio.get_running_loop().time()
-        self._requests = BlockRequests(sizes, self._holders, self._requests.seconds, now)
+        self._requests = BlockRequests(sizes, self._holders, self._requests, now)
         for name in self._order:
             self._links[name].count_in(self._ledger)
             self._links[name].open(self._ask, partial(self._on_rows, name))
@@ -257,9 +258,9 @@ class PeerClient:
         # Each peer is asked for one block before any is asked for a second one.
         for depth in range(ASKED_OF_A_PEER):
             for link, connection in free:
-                if link.asked <= depth and (block := requests.next(link.peer.name, now)) is not None:
+                if len(link.asked) <= depth and (block := requests.next(link.peer.name, now)) is not None:
                     connection.write(AskRows(self._round.plan, self._round.number, *block))
-                    link.asked += 1
+                    link.asked.append(now)
         if not requests.complete:
             loop = asyncio.get_running_loop()
             self._retry = loop.call_later(requests.patience, self._ask)
@@ -272,11 +273,13 @@ class PeerClient:
         link = self._links[name]
         if not link.asked:
             raise RemoteProtocolError("rows came that were not asked for")
-        link.asked -= 1
+        asked, now = link.asked.popleft(), asyncio.get_running_loop().time()
         self._received[name] += message.body.nbytes
         block, round_ = Block(*message.place), self._round
         current = (message.plan, message.round) == (round_.plan, round_.number)
         if current and message.body.nbytes and self._requests.open(block):
             round_.targets[block.vector][block.start : block.stop] = message.body
-            self._requests.came(block, name, asyncio.get_running_loop().time())
+            self._requests.came(block, name, now)
+        else:
+            self._requests.took(name, now - asked)
         self._ask()

@@ -5,7 +5,14 @@ from collections import Counter
 import pytest
 
 from asyncdmtl.exchange import blocks
-from asyncdmtl.exchange.blocks import LATE_FACTOR, LATE_SECONDS, UNKNOWN_SECONDS, Block, BlockRequests
+from asyncdmtl.exchange.blocks import (
+    FEWEST_BLOCKS,
+    LATE_FACTOR,
+    LATE_SECONDS,
+    UNKNOWN_SECONDS,
+    Block,
+    BlockRequests,
+)
 
 
 def take_all(requests: BlockRequests, speeds: dict[str, float]) -> Counter[str]:
@@ -117,3 +124,65 @@ def test_peers_that_give_nothing_for_long_are_named_and_those_that_are_too_slow(
     slow.next("a", 13.0)
     assert slow.too_late(13.5, 8.0) == {}
     assert slow.too_late(14.5, 8.0) == {"a": 4.5}
+
+
+def test_blocks_that_come_quickly_are_longer_in_the_next_round() -> None:
+    def widths(requests: BlockRequests) -> set[int]:
+        blocks = iter(lambda: requests.next("a", 0.0), None)
+        return {block.stop - block.start for block in blocks if block is not None}
+
+    sizes, holders = {0: 4_000_000}, {0: "a"}
+    first = BlockRequests(sizes, holders)
+    block = first.next("a", 0.0)
+    assert block == Block(0, 0, 125_000)
+    first.came(block, "a", 0.001)
+    longer = BlockRequests(sizes, holders, first)
+    assert widths(longer) == {4_000_000 // FEWEST_BLOCKS}
+    # A block that is four times as long may take four times as long before it is late.
+    assert longer.seconds == pytest.approx(0.004)
+    slow = BlockRequests(sizes, holders)
+    assert slow.next("a", 0.0) == block
+    slow.came(block, "a", 0.5)
+    assert widths(BlockRequests(sizes, holders, slow)) == {125_000}
+    # A plan under which nothing is lacking keeps what is known.
+    assert BlockRequests({}, {}, first).seconds == first.seconds
+
+
+def test_a_peer_that_becomes_slow_costs_its_share_and_is_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocks, "FEWEST_BYTES", 1_000)
+    sizes, holders = dict.fromkeys(range(3), 32_000), dict.fromkeys(range(3), "abc")
+    requests = BlockRequests(sizes, holders)
+    take_all(requests, {"a": 10.0, "b": 10.0, "c": 0.5})
+    # Blocks of `c`, each later than four of the others, are asked of others.
+    assert requests.patience == pytest.approx(LATE_FACTOR * 0.1)
+    requests = BlockRequests(sizes, holders, requests)
+    given = take_all(requests, {"a": 10.0, "b": 10.0, "c": 0.5})
+    assert given["a"] + given["b"] + given["c"] == 96
+    assert given["c"] <= 3
+    for _ in range(60):
+        requests = BlockRequests({0: 2_000}, {0: "ab"}, requests)
+        take_all(requests, {"a": 10.0, "b": 10.0})
+    again = BlockRequests(sizes, holders, requests)
+    assert take_all(again, dict.fromkeys("abc", 10.0))["c"] > 5
+
+
+def test_a_slow_peer_gives_what_nobody_else_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "FEWEST_BYTES", 1_000)
+    sizes, holders = {0: 32_000, 1: 32_000}, {0: "ab", 1: "c"}
+    requests = BlockRequests(sizes, holders)
+    for _ in range(3):
+        given = take_all(requests, {"a": 10.0, "b": 10.0, "c": 0.5})
+        assert given["c"] == 32
+        requests = BlockRequests(sizes, holders, requests)
+
+
+def test_a_slow_peer_is_asked_once_a_quick_one_has_fallen_silent() -> None:
+    before = BlockRequests({0: 10}, {0: "ab"})
+    for peer, seconds in (("a", 0.1), ("b", 1.0)):
+        before.took(peer, seconds)
+    requests = BlockRequests({0: 200_000}, {0: "ab"}, before)
+    assert [requests.next("a", 0.0), requests.next("a", 0.0)] != [None, None]
+    assert requests.next("b", 0.1) is None
+    assert requests.next("b", 0.1 + requests.patience) is not None
