@@ -139,7 +139,6 @@ async def test_a_worker_whose_rows_none_can_take_makes_the_server_serve_those_th
 async def test_a_worker_that_cannot_reach_others_is_served_by_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("asyncdmtl.worker.peer_client.REACH_SECONDS", 0.1)
     opened = PeerServer._admit
 
     async def refused(server: PeerServer, connection: Any, *others: Any) -> None:
