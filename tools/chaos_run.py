@@ -19,13 +19,14 @@ from chaos_processes import FORBIDDEN, Event, ForkServer, Process, make_pipe
 from chaos_scenario import FOR_GOOD, GROUP, LIE, LOOPBACK, OTHERS, SERVER, Fault, Scenario
 
 from asyncdmtl.learning.training import Trained
-from asyncdmtl.net.credentials import SECRET_VARIABLE
+from asyncdmtl.net.credentials import GROUP_SECRET_VARIABLE, SECRET_VARIABLE
 
 # The most seconds of a run; after that it hangs.
 LIMIT = 120.0
 
 # The most seconds from the end of the server to the end of the workers.
 LAST = 5.0
+GROUP_SECRET = "what all workers of a blind run have"
 SECRET, WRONG = "as long as a secret has to be", "not what the others have, but long"
 # The number of times that a worker that gave up is started again, as an operator would do.
 MOST_STARTS = 20
@@ -135,6 +136,8 @@ class Run:
         self, module: str, words: Sequence[str], out: Path, *, secret: str = SECRET, lie: Any = None
     ) -> Process:
         environment = {SECRET_VARIABLE: secret} if self._scenario.secret else {}
+        if self._scenario.blind and module == "worker":
+            environment[GROUP_SECRET_VARIABLE] = GROUP_SECRET
         process = self._fork_server.start(
             module, words, out, environment=environment, fresh=self._scenario.fresh, lie=lie,
             loss=self._scenario.loss if module == "worker" else 0.0,
@@ -363,7 +366,7 @@ class Run:
     def _check_ending(self, code: int, twin: Trained) -> None:
         """Check that server, workers and strangers ended as they must."""
         if code == 0:
-            self.outcome.rounds = check_rounds(self._report, self._reached, twin)
+            self.outcome.rounds = check_rounds(self._report, self._reached, twin, blind=self._scenario.blind)
             self.outcome.ending = "done"
         elif code == 3 and (lost := self._lost_units()) and all(f"'{unit}" in self._failed for unit in lost):
             self.outcome.ending = "partitions lost"

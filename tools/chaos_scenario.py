@@ -111,6 +111,12 @@ class Scenario:
         The address and port of the group for rows; "" for TCP.
     loss : float
         The share of datagrams that each worker loses, besides those of some outages.
+    downlink : str
+        "peers" if workers take rows from each other; else "".
+    blind : bool
+        Whether the server sees no rows and losses.
+    silent : int
+        The number of workers for which a round does not wait.
     faults : tuple of Fault
     """
 
@@ -129,6 +135,9 @@ class Scenario:
     every: int = 10
     group: str = ""
     loss: float = 0.0
+    downlink: str = ""
+    blind: bool = False
+    silent: int = 0
     faults: tuple[Fault, ...] = ()
     holders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -136,6 +145,8 @@ class Scenario:
         s = self.settings
         kind = f"{s.dtype} {s.update}{' accelerated' if s.accelerated else ''} {s.coupling} {s.aggregate}"
         guards = "".join(f" {name}" for name in ("tls", "secret", "fresh") if getattr(self, name))
+        guards += "".join(f", {name}" for name in (self.downlink, "blind" * self.blind) if name)
+        guards += f", silent {self.silent}" if self.silent else ""
         guards += f", multicast of which {self.loss:.0%} is lost" if self.group else ""
         data = self.data or "tables"
         return f"{self.strategy} {kind}, {s.rounds} rounds, {len(self.stored)} workers, {data}{guards}"
@@ -170,6 +181,9 @@ class Scenario:
             words += ["--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key")]
         if self.group:
             words += ["--downlink=multicast", f"--group={self.group}", "--multicast-rate=1000"]
+        words += [f"--downlink={self.downlink}"] if self.downlink else []
+        words += ["--blind"] if self.blind else []
+        words += [f"--silent={self.silent}"] if self.silent else []
         words += ["--checkpoint", str(folder / "checkpoints"), f"--checkpoint-every={self.every}", "--resume"]
         words += ["--listen=127.0.0.1:0", "--join-timeout=40", f"--rejoin-timeout={self.rejoin}"]
         return [*words, *self._limits()]
@@ -219,7 +233,7 @@ def draw(seed: int, *, rounds: int | None = None, every: int | None = None) -> S
             _draw_fault(rng, made, "round", count) for count in range(every, made.settings.rounds, every)
         )
         return replace(made, faults=faults)
-    if rng.random() < 0.08 and (lie := _draw_lie(rng, made)):
+    if rng.random() < 0.08 and not (made.blind or made.silent) and (lie := _draw_lie(rng, made)):
         # The majority depends on the workers that are there, so no other worker may be missing.
         calm = [_draw_fault(rng, made, kinds={"delay": 1, "throttle": 1}) for _ in range(rng.randint(0, 2))]
         return replace(made, faults=(lie, *calm), fresh=False, cover=False)
@@ -301,10 +315,28 @@ def _draw_wire(rng: random.Random, made: Scenario) -> Scenario:
         data = [f"features={rng.choice((20_000, 70_000))}" if w.startswith("features") else w for w in data]
         made = replace(made, settings=settings, data=",".join(data))
     if rng.random() < 0.5:
-        return made
+        return _draw_option(rng, made)
     # Ports below the kernel's ephemeral range, different for each concurrent run.
     group = f"239.192.77.77:{20_000 + made.seed % 10_000}"
     return replace(made, group=group, loss=rng.choice((0.0, 0.01, 0.1, 0.3)))
+
+
+def _draw_option(rng: random.Random, made: Scenario) -> Scenario:
+    """Draw rows between workers, a blind server, rounds that do not wait for one worker, or none of these."""
+    kind = rng.choice(("", "peers", "blind", "silent"))
+    if kind == "silent":
+        held_twice = all(len(held) > 1 for held in made.holders.values())
+        return replace(made, silent=1, strategy=rng.choice(("relay", "central"))) if held_twice else made
+    if kind:
+        made = replace(made, strategy=rng.choice(("relay", "uncoded")))
+    if kind == "peers":
+        return replace(made, downlink=kind)
+    if kind == "blind":
+        strength = 0.1 if made.settings.strength is None else made.settings.strength
+        return replace(
+            made, blind=True, settings=replace(made.settings, strength=strength, test_fraction=0.0)
+        )
+    return made
 
 
 def _sample(rng: random.Random, workers: Sequence[str], least: int) -> tuple[str, ...]:

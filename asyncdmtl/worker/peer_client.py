@@ -235,6 +235,8 @@ class PeerClient:
 
     async def close(self) -> None:
         """End all connections."""
+        # Rows may still come while connections are closed one after the other.
+        self._order, self._requests = (), BlockRequests({}, {})
         if self._retry is not None:
             self._retry.cancel()
         await asyncio.gather(*(link.close() for link in self._links.values()))

@@ -105,14 +105,17 @@ async def test_a_seed_in_which_the_server_dies_twice() -> None:
 
 
 def test_a_seed_always_means_the_same_and_all_faults_are_drawn() -> None:
-    draw, kinds = tool("scenario").draw, Counter[str]()
+    draw, kinds, options = tool("scenario").draw, Counter[str](), set[str]()
     for seed in range(200):
         scenario = draw(seed)
         assert seed % 20 or draw(seed) == scenario
         kinds.update(fault.kind for fault in scenario.faults)
+        words = scenario.server_words(TOOLS)
+        options |= {"--downlink=peers", "--downlink=multicast", "--blind", "--silent=1"} & set(words)
     scenario = tool("scenario")
     expected = {*scenario.WORKER, *scenario.LINK, *scenario.SERVER, *scenario.OTHERS, *scenario.GROUP}
     assert set(kinds) == {*expected, scenario.FOR_GOOD, scenario.LIE}
+    assert len(options) == 4
 
 
 async def test_a_wrong_result_is_found() -> None:

@@ -119,6 +119,18 @@ async def test_a_link_that_is_lost_is_opened_again_in_the_next_round() -> None:
         await until(client)
 
 
+async def test_nobody_is_asked_any_more_while_connections_are_closed() -> None:
+    async with peers({"w1": "0", "w2": "1"}) as (client, servers, _):
+        servers["w1"].give(0, 0, VECTORS)
+        client.begin(0, 0, targets(0, 1))
+        while any(link.connection is None for link in client._links.values()) or not client.received:
+            client.changed.clear()
+            await client.changed.wait()
+        await client.close()
+        client._ask()
+        assert client._retry is None
+
+
 async def test_a_peer_that_gives_rows_unasked_is_lost() -> None:
     async with peers({"w1": "0"}) as (client, servers, _):
         servers["w1"].give(0, 0, {0: VECTORS[0]})
