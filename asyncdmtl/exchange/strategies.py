@@ -65,6 +65,42 @@ SILENT_OVERHEADS = (Fraction(1, 20), Fraction(1, 4), Fraction(1000))
 MOST_SILENT_PACKETS = 8
 
 
+def tolerant_overhead(
+    placement: Placement,
+    tasks: Sequence[int],
+    strategy: Strategy,
+    silent: int,
+    least: Fraction,
+    wishes: Mapping[str, Any],
+) -> Fraction:
+    """The first of `SILENT_OVERHEADS` with which a plan that tolerates silent workers takes few packets.
+
+    Parameters
+    ----------
+    tasks, strategy, silent
+        As for `make_plan`.
+    least : Fraction
+        The least share.
+    wishes : mapping
+        The arguments `units`, `wants` and `speeds` of `make_plan`.
+    """
+    from asyncdmtl.plan.uplink_choice import UplinkWishes, choose_rates, choose_units
+    from asyncdmtl.plan.validation import helpers_of
+
+    helpers, speeds = helpers_of(placement, wishes["wants"]), wishes.get("speeds")
+    wanted = UplinkWishes(units=wishes["units"], helpers=helpers, silent=silent, speeds=speeds)
+    chosen = choose_units(placement, tasks, strategy, wanted)
+    for share in SILENT_OVERHEADS:
+        overhead = max(least, share)
+        try:
+            found = choose_rates(chosen, strategy, replace(wanted, max_overhead=overhead))[1]
+        except PlanError:  # It would take more packets than a plan may have.
+            continue
+        if found.subpackets <= max(MOST_SILENT_PACKETS, len(placement.workers)):
+            break
+    return overhead
+
+
 def affordable_overhead(
     placement: Placement,
     tasks: Sequence[int] | None = None,
@@ -264,13 +300,11 @@ class _Coded(ExchangeStrategy):
         wishes: dict[str, Any] = {"units": units, "wants": wants}
         matrices = problem.settings.matrices
         if silent:
-            wishes |= {"tasks": tasks, "matrices": matrices, "silent": silent}
-            for share in SILENT_OVERHEADS:
-                overhead = max(links.max_overhead, share)
-                plan = make_plan(placement, self._strategy, max_overhead=overhead, **wishes)
-                if plan.subpackets <= max(MOST_SILENT_PACKETS, len(placement.workers)):
-                    break
-            return plan
+            if self.name == "relay":
+                wishes |= links.weights(placement)
+            overhead = tolerant_overhead(placement, tasks, self._strategy, silent, links.max_overhead, wishes)
+            wishes |= {"tasks": tasks, "matrices": matrices, "silent": silent, "max_overhead": overhead}
+            return make_plan(placement, self._strategy, **wishes)
         overhead = affordable_overhead(placement, tasks, self._strategy, links=links, **wishes)
         # While the server checks updates, a run with speeds has a plan of `central`, which cannot use them.
         weights = {} if links.speeds and self.name != "relay" else links.weights(placement)

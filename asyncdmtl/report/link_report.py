@@ -89,10 +89,16 @@ def link_words(links: Mapping[str, Any]) -> str:
 def speed_words(speeds: Mapping[str, Mapping[str, float]]) -> str:
     """A sentence about the measured speeds of workers and links."""
     each = (
-        f"{worker} computes {speed['computing']:.3g} s, link {speed['up']:.3g} up, {speed['down']:.3g} down"
+        f"{worker} computes {speed['computing']:.3g} s, link {_known(speed['up'])} up, "
+        f"{_known(speed['down'])} down"
         for worker, speed in speeds.items()
     )
     return f"Measured in a round, links in Mbit/s: {'; '.join(each)}."
+
+
+def _known(speed: float) -> str:
+    """A speed in words; too little may have travelled to tell it."""
+    return f"{speed:.3g}" if speed else "not known"
 
 
 def late_words(late: Mapping[str, Mapping[str, int]], rounds: int) -> str:

@@ -1,8 +1,9 @@
 """Late workers: how far each lags behind the rounds, and what their late uploads are compared with.
 
 Under a plan that tolerates silent workers, the server sends a late worker the rows of every round, which it
-works off in order. A worker that lags by `MOST_LAG` rounds is sent no more of them. Once it has made all that
-it was sent, it is given the state of the training, as another worker has it, and goes on from there.
+works off in order. A worker that lags by `MOST_LAG` rounds is sent no more of them, and one that has sent
+nothing under the plan yet, which may not have read it, is sent none. Once it has made all that it was sent,
+it is given the state of the training, as another worker has it, and goes on from there.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class Lateness:
         self.late_rounds: Counter[str] = Counter()
         self.ignored_bytes: Counter[str] = Counter()
         self.handed_over: Counter[str] = Counter()
+        # The first round under the plan.
+        self._first = 0
         self._heard: dict[Member, int] = {}
         self._heard_at: dict[Member, float] = {}
         self._unsent: dict[Member, int] = {}
@@ -77,6 +80,7 @@ class Lateness:
 
     def begin(self, assignment: Assignment, number: int, now: float) -> None:
         """Begin an assignment with its first round: no member lags."""
+        self._first = number
         self._heard = dict.fromkeys(assignment.members, number - 1)
         self._heard_at = dict.fromkeys(assignment.members, now)
         self._unsent, self._past, self.uploads = {}, {}, []
@@ -94,9 +98,10 @@ class Lateness:
         return math.inf if self.waits(member) else self._heard_at[member]
 
     def withhold(self, members: Iterable[Member], number: int) -> None:
-        """Send no rows of a round, nor of any later one, to members that lag too far behind it."""
+        """Send no rows of a round, nor of later ones, to members that lag far behind, or sent nothing yet."""
         for member in members:
-            if member not in self._unsent and number - self._heard[member] > MOST_LAG:
+            heard = self._heard[member]
+            if member not in self._unsent and (number - heard > MOST_LAG or heard < self._first):
                 self._unsent[member] = number
 
     def is_sent(self, member: Member) -> bool:

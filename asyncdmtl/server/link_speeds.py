@@ -10,7 +10,7 @@ from statistics import median
 
 from asyncdmtl.plan.links import MEGABIT
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.makespan import fastest_rates, tolerant_time
 from asyncdmtl.plan.round_time import count_ranges, time_of_round
 from asyncdmtl.plan.serialization import AnyPlan
 from asyncdmtl.server.events import MeasuredSpeed
@@ -83,7 +83,10 @@ class LinkSpeeds:
             return None
         up, down = speeds
         now = time_of_round(plan, up, down, count_ranges(plan, vector_bytes))
-        shortest = fastest_rates(plan.units.blocks, up).time * plan.merged
+        blocks = plan.units.blocks
+        shortest = (
+            tolerant_time(blocks, up, plan.silent) if plan.silent else fastest_rates(blocks, up).time
+        ) * plan.merged
         gain = now.total - replace(now, uplink=min(shortest, now.uplink)).total
         saved = float(gain * Fraction(8 * vector_bytes, MEGABIT))
         if gain < LEAST_SAVED * now.total or saved * rounds < plan_seconds:

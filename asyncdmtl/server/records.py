@@ -153,8 +153,8 @@ class RunOptions:
             return
         if self.strategy not in TOLERANT:
             raise UsageError("--silent", f"is for --strategy {', '.join(TOLERANT)}", self.strategy)
-        if self.links.prices or self.links.speeds or self.links.learned:
-            raise UsageError("--silent", "cannot be given with --speeds or --prices", self.silent)
+        if self.links.prices:
+            raise UsageError("--silent", "cannot be given with --prices", self.silent)
         if self.multicast is not None:
             rule = "cannot be given with --downlink multicast: late workers would lack what the group had"
             raise UsageError("--silent", rule, self.silent)

@@ -153,6 +153,26 @@ def test_silent_workers_are_done_without(placement: Placement, silent: int) -> N
     assert same.silent == silent
 
 
+def test_rates_by_speed_tolerate_silent_workers() -> None:
+    placement, speeds = Placement.cyclic(5, 5, 3), tuple(map(Fraction, (10, 20, 50, 100, 100)))
+    plan = make_plan(placement, silent=1, speeds=speeds, max_overhead=Fraction(1, 4))
+    assert plan.objective is not None
+    rates = [rows * plan.packet_load for rows in plan.uplink_rows]
+    assert plan.objective.value == max(rate / b for rate, b in zip(rates, speeds, strict=True))
+    assert plan.objective.bound <= plan.objective.value <= Fraction(5, 4) * plan.objective.bound
+    assert all(
+        rate >= min(plan.objective.bound * b, Fraction(3)) for rate, b in zip(rates, speeds, strict=True)
+    )
+    # A worker sends no more than it stores, whatever its speed is.
+    plan = make_plan(placement, silent=1, speeds=(*speeds[:4], Fraction(10_000)), max_overhead=1000)
+    assert plan.uplink_rows[4] == 3 * plan.subpackets
+    with pytest.raises(UsageError, match="prices cannot be given with silent"):
+        make_plan(placement, silent=1, prices=speeds)
+    wants = {"w0": "none"}
+    with pytest.raises(UsageError, match="speeds cannot be given with silent where workers want nothing"):
+        make_plan(placement, silent=1, speeds=speeds, wants=wants)
+
+
 @pytest.mark.parametrize("silent", [1, 2])
 def test_workers_of_a_relay_decode_without_the_rows_of_silent_ones(silent: int) -> None:
     placement = Placement.cyclic(5, 5, 4)

@@ -85,6 +85,8 @@ def test_speeds_and_lateness_are_told_in_words() -> None:
     assert speed_words(speeds) == (
         "Measured in a round, links in Mbit/s: w0 computes 0.25 s, link 9.5 up, 98 down."
     )
+    unknown = {"w0": {"computing": 0.25, "up": 0.0, "down": 98.0}}
+    assert "link not known up, 98 down." in speed_words(unknown)
     late = {
         "w1": {"rounds": 3, "ignored_bytes": 70, "states": 2},
         "w2": {"rounds": 1, "ignored_bytes": 0, "states": 0},

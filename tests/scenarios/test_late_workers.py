@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from support.proxies import Proxy
 from asyncdmtl.errors import PlanError
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
+from asyncdmtl.plan.links import EQUAL_LINKS, Links
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server import lateness
 from asyncdmtl.server.events import Planned
@@ -25,6 +27,8 @@ from asyncdmtl.worker.worker import Worker
 
 PLACEMENT = Placement.cyclic(4, 8, 3)
 PARTITIONS = make_partitions(8, "squared")
+
+SPEEDS = dict(zip(PLACEMENT.workers, map(Fraction, (10, 20, 50, 100)), strict=True))
 
 # So many features that rows travel in three ranges.
 THREE_RANGES = 12_000
@@ -63,10 +67,15 @@ async def models_of(workers: Sequence[asyncio.Task[TaskModels]]) -> list[bytes]:
     return [models.coef_.tobytes() for models in await asyncio.gather(*workers)]
 
 
-@pytest.mark.parametrize(("strategy", "features"), [("relay", THREE_RANGES), ("central", 9)])
-async def test_a_late_worker_works_off_the_rounds_that_it_missed(strategy: str, features: int) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "features", "links"),
+    [("relay", THREE_RANGES, EQUAL_LINKS), ("central", 9, EQUAL_LINKS), ("relay", 9, Links(speeds=SPEEDS))],
+)
+async def test_a_late_worker_works_off_the_rounds_that_it_missed(
+    strategy: str, features: int, links: Links
+) -> None:
     partitions = make_partitions(8, "squared", features=features)
-    chosen = options(10, strategy)
+    chosen = options(10, strategy, links=links)
     async with late_cluster(chosen, partitions) as (cluster, proxy, workers):
         await hold_back(cluster, proxy, 1, 6)
         record = await cluster.server

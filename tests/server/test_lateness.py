@@ -31,7 +31,8 @@ def begun(*members: Worker, number: int = 5) -> Lateness:
 def test_a_member_that_lags_too_far_is_sent_no_more_rows_until_it_has_a_state() -> None:
     quick, slow = cast(Any, Worker("quick")), cast(Any, Worker("slow"))
     lateness = begun(quick, slow)
-    for number in range(5, 5 + MOST_LAG + 1):
+    lateness.hear(slow, 5, 100.0)
+    for number in range(5, 6 + MOST_LAG + 1):
         assert lateness.is_sent(slow)
         lateness.hear(quick, number, 100.0)
         lateness.withhold([quick, slow], number)
@@ -40,12 +41,25 @@ def test_a_member_that_lags_too_far_is_sent_no_more_rows_until_it_has_a_state() 
     assert lateness.waiting == []
     assert lateness.quiet_since(slow) == 100.0
     # It has made all rounds that it was sent, and has sent its upload for the next one.
-    lateness.hear(slow, 5 + MOST_LAG, 107.0)
+    lateness.hear(slow, 6 + MOST_LAG, 107.0)
     assert lateness.waiting == [slow]
     assert lateness.quiet_since(slow) == math.inf
     lateness.hand_over(slow, 30, 108.0)
     assert lateness.is_sent(slow)
     assert (lateness.handed_over["slow"], lateness.quiet_since(slow)) == (1, 108.0)
+
+
+def test_a_member_that_has_sent_nothing_under_the_plan_may_not_have_read_it() -> None:
+    quick, slow = cast(Any, Worker("quick")), cast(Any, Worker("slow"))
+    lateness = begun(quick, slow)
+    lateness.hear(quick, 5, 100.0)
+    lateness.withhold([quick, slow], 5)
+    assert [lateness.is_sent(member) for member in (quick, slow)] == [True, False]
+    lateness.hear(slow, 5, 107.0)
+    assert lateness.waiting == [slow]
+    lateness.hand_over(slow, 9, 108.0)
+    lateness.withhold([quick, slow], 9)
+    assert lateness.is_sent(slow)
 
 
 def test_the_lateness_of_workers_is_recorded_in_the_order_of_their_names() -> None:

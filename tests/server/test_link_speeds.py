@@ -61,6 +61,15 @@ def test_nothing_is_planned_for_equal_or_unknown_links_or_little_time() -> None:
     assert unequal.better(make_plan(PLACEMENT, "central"), VECTOR, 100, 0.0) is None
 
 
+def test_a_plan_that_tolerates_late_workers_follows_the_speeds_as_well() -> None:
+    placement = Placement.cyclic(4, 8, 3)
+    plan = make_plan(placement, silent=1)
+    found = measured(10, 20, 100, 100).better(plan, VECTOR, 100, 0.0)
+    assert found is not None
+    faster = make_plan(placement, silent=1, speeds=list(found[0].values()), max_overhead=Fraction(1, 10))
+    assert measured(10, 20, 100, 100).better(faster, VECTOR, 100, 0.0) is None
+
+
 def test_nothing_is_planned_where_links_down_take_the_time() -> None:
     plan = make_plan(PLACEMENT)
     assert measured(10, 20, 100, 100, down=1000.0).better(plan, VECTOR, 100, 0.0) is not None

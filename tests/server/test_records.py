@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def options(**changes: Any) -> RunOptions:
         ({"workers": 0}, "--workers"),
         ({"silent": 6}, "--silent must be a whole number from 0 to 1"),
         ({"silent": 1, "strategy": "personal"}, "--silent is for --strategy"),
-        ({"silent": 1, "links": Links(learned=True)}, "--silent cannot be given with --speeds"),
+        ({"silent": 1, "links": Links({"w0": Fraction(1)})}, "--silent cannot be given with --prices"),
         ({"silent": 1, "multicast": MULTICAST}, "--silent cannot be given with --downlink multicast"),
         ({"rejoin_timeout": -1.0}, "--rejoin-timeout"),
         ({"checkpoint_every": 0}, "--checkpoint-every"),

@@ -8,10 +8,9 @@ from fractions import Fraction
 
 from asyncdmtl.errors import UsageError
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.bounds import exclusive, rationals, violated_cut
-from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.bounds import rationals
+from asyncdmtl.plan.rates.makespan import fastest_rates, tolerant_time
 from asyncdmtl.plan.rates.optimum import uplink_optimum
-from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
 
 
 @dataclass(frozen=True)
@@ -50,28 +49,8 @@ def split_by_speeds(placement: Placement, speeds: Sequence[Fraction | int]) -> S
 
 
 def split_for_silent(placement: Placement, speeds: Sequence[Fraction | int], silent: int) -> Split:
-    """The shortest uplink of a relay that ends without the rows of any `silent` workers.
-
-    Every cut `S` must get its `ex(S)` vectors from the responders `A` in it (docs/theory.md, section 6).
-    Rates `τ·b_k` do that iff `τ >= ex(S) / b(S∩A)` for every cut and every set of responders; the largest of
-    these is found as in `fastest_rates`.
-
-    Raises
-    ------
-    UsageError
-        A speed is not positive, or `silent` is not a whole number from 0 to K − 1, or leaves too many sets of
-        responders to check.
-    PlanError
-        A partition has at most `silent` holders.
-    """
-    b = rationals("speeds", speeds, placement, positive=True)
-    check_copies(placement, silent)
-    time = fastest_rates(placement, b).time
-    for responders in responder_sets(len(b), silent):
-        present = [b[k] if k in responders else Fraction(0) for k in range(len(b))]
-        while (cut := violated_cut(placement, [time * speed for speed in present])) is not None:
-            time = exclusive(placement, cut) / sum((present[k] for k in cut), Fraction(0))
-    return Split((time,) * len(b), silent)
+    """The shortest uplink of a relay that ends without the rows of any `silent` workers (`tolerant_time`)."""
+    return Split((tolerant_time(placement, speeds, silent),) * len(placement.workers), silent)
 
 
 def least_time(placement: Placement, speeds: Sequence[Fraction | int]) -> Fraction:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from asyncdmtl.plan.placement import Placement
-from asyncdmtl.plan.rates.bounds import rationals, time_bound, violated_cut
+from asyncdmtl.plan.rates.bounds import exclusive, rationals, time_bound, violated_cut
 from asyncdmtl.plan.rates.cuts import MergedPartitions
 from asyncdmtl.plan.rates.optimum import least_sum, uplink_optimum
+from asyncdmtl.plan.rates.stragglers import check_copies, responder_sets
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,28 @@ def fastest_rates(placement: Placement, speeds: Sequence[Fraction | int]) -> Mak
     blocks = [frozenset(block) for block in uplink_optimum(placement).certificate]
     rates = least_sum(MergedPartitions.of(placement), blocks, limits)[2]
     return MakespanOptimum(time, rates, cut)
+
+
+def tolerant_time(placement: Placement, speeds: Sequence[Fraction | int], silent: int) -> Fraction:
+    """The least time `τ` such that with the rates `τ·b_k` the rows of any K − `silent` workers suffice.
+
+    Every cut `S` must get its `ex(S)` vectors from the responders `A` in it (docs/theory.md, section 6).
+    Rates `τ·b_k` do that iff `τ >= ex(S) / b(S∩A)` for every cut and every set of responders; the largest of
+    these is found as in `fastest_rates`.
+
+    Raises
+    ------
+    UsageError
+        A speed is not positive, or `silent` is not a whole number from 0 to K − 1, or leaves too many sets of
+        responders to check.
+    PlanError
+        A partition has at most `silent` holders.
+    """
+    b = rationals("speeds", speeds, placement, positive=True)
+    check_copies(placement, silent)
+    time = fastest_rates(placement, b).time
+    for responders in responder_sets(len(b), silent):
+        present = [b[k] if k in responders else Fraction(0) for k in range(len(b))]
+        while (cut := violated_cut(placement, [time * speed for speed in present])) is not None:
+            time = exclusive(placement, cut) / sum((present[k] for k in cut), Fraction(0))
+    return time

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
-from asyncdmtl.errors import PlanError
+from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.limits import MOST_SUBPACKETS
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import violated_cut
@@ -21,7 +21,7 @@ from asyncdmtl.plan.rates.cost import cheapest_rates
 from asyncdmtl.plan.rates.cuts import MergedPartitions, serve
 from asyncdmtl.plan.rates.demands import demanded_packets, demanded_packets_in_time
 from asyncdmtl.plan.rates.integral import integral_rates
-from asyncdmtl.plan.rates.makespan import fastest_rates
+from asyncdmtl.plan.rates.makespan import fastest_rates, tolerant_time
 from asyncdmtl.plan.rates.optimum import least_sum, smallest_subpackets, uplink_optimum
 from asyncdmtl.plan.rates.senders import choose_senders
 from asyncdmtl.plan.rates.stragglers import fewest_packets
@@ -46,7 +46,7 @@ class UplinkObjective:
     certificate : tuple of (cut, multiplier) pairs
         The proof of the bound: `bounds.cost_bound` of all pairs is the smallest cost, or `bounds.time_bound`
         of the single cut is the shortest time. It is empty if units go up uncoded, as every unit then has a
-        cheapest holder.
+        cheapest holder, and for plans that tolerate silent workers.
     """
 
     kind: str
@@ -78,6 +78,12 @@ def plan_rates(
     """The rates of a plan. Arguments are as for `make_plan`, with coded units as partitions."""
     check_combination(strategy, prices, speeds, silent)
     overhead = Fraction(max_overhead)
+    if silent and speeds is not None:
+        if helpers:
+            rule = "cannot be given with silent where workers want nothing"
+            raise UsageError("speeds", rule, [placement.workers[k] for k in helpers])
+        b = per_worker("speeds", speeds, placement, positive=True)
+        return tolerant_packets(placement, b, silent, overhead)
     if silent:
         wanting = [k for k in range(len(placement.workers)) if k not in set(helpers)]
         tolerant = fewest_packets(placement, silent, overhead, wanting if strategy == "relay" else None)
@@ -175,6 +181,29 @@ def fastest_packets(placement: Placement, speeds: Sequence[Fraction], max_overhe
             value = longest([Fraction(count, P) for count in rows], speeds)
             cut = ((fastest.certificate, Fraction(1)),) if fastest.certificate else ()
             return PacketRates(P, rows, UplinkObjective("time", tuple(speeds), value, fastest.time, cut))
+    raise _too_many_packets("time")
+
+
+def tolerant_packets(
+    placement: Placement, speeds: Sequence[Fraction], silent: int, max_overhead: Fraction
+) -> PacketRates:
+    """Rates that tolerate `silent` workers, with the fewest packets whose time is within the overhead.
+
+    Every worker sends as long as every other, up to a packet, or all that it stores. More rows than these
+    would tell nothing more, and Hall's condition (`stragglers`) holds with the smaller rates, too.
+
+    Raises
+    ------
+    PlanError
+        More than `MOST_SUBPACKETS` packets are needed, or a partition has at most `silent` holders.
+    """
+    least = tolerant_time(placement, speeds, silent)
+    for P in range(1, MOST_SUBPACKETS + 1):
+        pairs = zip(speeds, placement.stored, strict=True)
+        rows = tuple(min(ceil(P * least * speed), P * len(stored)) for speed, stored in pairs)
+        value = longest([Fraction(count, P) for count in rows], speeds)
+        if value <= (1 + max_overhead) * least:
+            return PacketRates(P, rows, UplinkObjective("time", tuple(speeds), value, least, ()))
     raise _too_many_packets("time")
 
 

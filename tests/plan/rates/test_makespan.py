@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -19,10 +20,10 @@ from support.oracle import (
 )
 from support.placements import LARGE, random_placement
 
-from asyncdmtl.errors import UsageError
+from asyncdmtl.errors import PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import time_bound, violated_cut
-from asyncdmtl.plan.rates.makespan import MakespanOptimum, fastest_rates
+from asyncdmtl.plan.rates.makespan import MakespanOptimum, fastest_rates, tolerant_time
 
 CYCLIC = Placement.cyclic(3, 3, 2)
 
@@ -96,3 +97,17 @@ def test_large_placements_prove_themselves(placement: Placement) -> None:
 def test_bad_input(call: Callable[[], object], rule: str) -> None:
     with pytest.raises(UsageError, match=rule):
         call()
+
+
+def test_the_tolerant_time_is_that_of_the_worst_cut_and_responders() -> None:
+    placement, speeds = Placement.cyclic(5, 7, 3), list(map(Fraction, (10, 20, 50, 100, 100)))
+    for silent in (0, 1, 2):
+        worst = max(
+            Fraction(ex(placement, cut)) / sum(speeds[k] for k in cut if k not in absent)
+            for absent in combinations(range(5), silent)
+            for cut in proper_subsets(5)
+            if ex(placement, cut)
+        )
+        assert tolerant_time(placement, speeds, silent) == worst
+    with pytest.raises(PlanError, match="would be lost"):
+        tolerant_time(placement, speeds, 3)
