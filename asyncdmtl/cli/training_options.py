@@ -103,7 +103,7 @@ training_options = together(
         default=AUTO,
         help="The result of a partition in a round: its statistics, once, from which every worker solves "
         "the rest (squared loss); its gradient, with loss and curvature (newton) or loss alone "
-        "(quasi-newton); or first the model of local epochs, and then as quasi-newton. auto: whichever is "
+        "(quasi-newton); or first the model of local epochs, and then as newton. auto: whichever is "
         "predicted to be the least to send, with 1 MB for every round; gradients if --tolerance is 0.",
     ),
     click.option(

@@ -134,7 +134,7 @@ class CodedMultiTaskRegressor(_Regressor):
         The result of a partition in a round: its "statistics", once, from which every worker solves the rest
         (squared loss); loss and gradient, with curvatures ("newton") or without ("quasi-newton"), for few and
         long steps; its "gradient"; or first the "model" that `epochs` local epochs of `learner` make, and
-        then as "quasi-newton". "auto" takes the kind that costs least in bytes and rounds.
+        then as "newton". "auto" takes the kind that costs least in bytes and rounds.
     epochs : int
     learner : linear estimator of scikit-learn, or its text, or None for gradient descent
     fit_intercept : bool or "penalised"

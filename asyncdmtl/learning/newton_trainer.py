@@ -3,10 +3,11 @@
 Newton's method is told the second derivatives, a quasi-Newton method learns them from the gradients that all
 see anyway (`secants`). Either way all take the steps of `descent`, at no byte.
 
-With updates "model", the quasi-Newton steps begin at the mean of the models that local epochs make of each
-partition; as gradients decide from there, training ends at the optimum whatever the epochs and the learner
-are. Reference: Zhang, Duchi, Wainwright, "Communication-Efficient Algorithms for Statistical Optimization",
-JMLR 14, 2013 (the mean of local models); local epochs in every round saved no rounds over these steps.
+With updates "model", the steps of either method begin at the mean of the models that local epochs make of
+each partition; as gradients decide from there, training ends at the optimum whatever the epochs and the
+learner are. Reference: Zhang, Duchi, Wainwright, "Communication-Efficient Algorithms for Statistical
+Optimization", JMLR 14, 2013 (the mean of local models); local epochs in every round saved no rounds over
+these steps.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class NewtonTrainer(Trainer):
         T, d = len(problem.tasks), problem.d
         self._fixed = np.array([[problem.fixed.get(t, math.nan) for t in range(T)]])
         self._descent = Descent(problem.coupling, (1, T, d), problem.coupled, self._fixed)
-        self._secants = None if problem.update == "newton" else self._first_metric()
+        assert isinstance(problem.wire, SecondOrderWire)
+        self._secants = None if problem.wire.curvature else self._first_metric()
 
     def advance(self, Z: Columns, ready: Callable[[slice], bool]) -> None:
         """Nothing: the step needs all of `Z`."""

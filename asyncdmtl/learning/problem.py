@@ -37,6 +37,7 @@ from asyncdmtl.learning.updates import (
     minimises,
     resolve,
     statistics_layout,
+    why_no_curvature_after_local_models,
 )
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.plan.spans import Span
@@ -325,7 +326,8 @@ class Problem:
         """
         if self.update not in ("quasi-newton", "model"):
             return ()
-        sizes = () if self.settings.standardise else (SIZES,)
+        told = isinstance(self.wire, SecondOrderWire) and self.wire.curvature
+        sizes = () if self.settings.standardise or told else (SIZES,)
         return (*sizes, LOCAL_MODELS) if self.update == "model" else sizes
 
     @property
@@ -377,8 +379,16 @@ class Problem:
         if self.update == "newton" and self.settings.chooses:
             return candidates_wire(self.settings, self.features, len(self.tasks), compares=self.compares)
         if self.update in ("newton", "quasi-newton", "model"):
-            return SecondOrderWire(self.d, curvature=self.update == "newton")
+            return SecondOrderWire(self.d, curvature=self._told_curvature)
         return Wire(self.settings.compression, self.d, self.dtype)
+
+    @property
+    def _told_curvature(self) -> bool:
+        """Whether partitions tell second derivatives in updates of second order."""
+        if self.update != "model":
+            return self.update == "newton"
+        fewest = min(info.rows for info in self.infos)
+        return not why_no_curvature_after_local_models(self.settings, self.d, fewest, len(self.tasks))
 
     def _fixed_intercepts(self) -> dict[int, float]:
         if not self.loss.unattained or self.coupled == self.d:

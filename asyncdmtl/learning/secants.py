@@ -20,16 +20,22 @@ from asyncdmtl.arithmetic.sums import norm, total
 from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import UsageError
 
-# The most pairs that are kept for each task, and the most numbers of all pairs, by which long vectors have
-# fewer: 32 MB.
-_PAIRS, _NUMBERS = 30, 1 << 22
+# The pairs that are kept for each task: at least so many, and so many for each number of a model. As many as
+# numbers make the metric exact; the newest are often too near to each other to be all of use.
+_FEWEST_PAIRS, _PAIRS_A_NUMBER = 30, 1.5
+
+# The most numbers of all pairs, by which long vectors have fewer: 32 MB.
+_NUMBERS = 1 << 22
+
+# How often the share of newer pairs is removed from a pair.
+_TIMES = 2
 
 # A pair is of no use if newer pairs leave less than this share of its step.
 _NEW = 1e-3
 
 # The curvature that is added to that of every pair, as a share of the largest that is possible: a loss may be
 # flat, as that of a task of one class is.
-_LEAST = 1e-6
+_LEAST = 1e-9
 
 # Curvatures along a step must lie between half of that and this multiple of the largest that is possible.
 # Beyond are those that come from rounding, or from second derivatives that changed between rounds.
@@ -41,12 +47,13 @@ _EMPTY = 1e-24
 
 # The smallest curvature that is assumed where nothing is known, and the one that is added to every metric so
 # that rounding makes no eigenvalue negative; both as shares of the largest that is possible.
-_UNKNOWN, _RIDGE = 1e-4, 1e-8
+_UNKNOWN, _RIDGE = 1e-4, 1e-9
 
 
 def pairs_kept(tasks: int, d: int) -> int:
     """The most pairs in the memory, for models of `d` numbers."""
-    return max(2, min(_PAIRS, _NUMBERS // (2 * tasks * d or 1)))
+    useful = max(_FEWEST_PAIRS, int(_PAIRS_A_NUMBER * d))
+    return max(2, min(useful, _NUMBERS // (2 * tasks * d or 1)))
 
 
 class Secants:
@@ -147,17 +154,26 @@ class Secants:
     def _conjugate(self) -> list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]]:
         """Conjugate pairs, the newest first: `s`, `y`, `sᵀy`, `sᵀs`, and for which tasks (T,) they count."""
         found: list[tuple[Floats, Floats, Floats, Floats, NDArray[np.bool_]]] = []
+        P, _, T, d = self._pairs.shape
+        # Those found, one after another in memory, and for each the reciprocal of `sᵀy`, or 0.
+        newer, changes, shares = np.zeros((T, P, d)), np.zeros((T, P, d)), np.zeros((T, P))
         for s, y in self._pairs[::-1]:
             length = norm(s, 1)
             if not length.any():
                 break
             y = y + (_LEAST * self._bounds)[:, None] * s
-            for newer, change, curved, _, use in found:
-                share = (np.where(use, total(change * s, 1), 0.0) / np.where(use, curved, 1.0))[:, None]
-                s, y = s - share * newer, y - share * change
+            m = len(found)
+            # Newer pairs are conjugate to each other, so all can be removed at a time; the second time
+            # removes what rounding left of the first.
+            for _ in range(_TIMES if m else 0):
+                share = shares[:, None, :m] * matmul(changes[:, :m], s[:, :, None]).swapaxes(1, 2)
+                s = s - matmul(share, newer[:, :m])[:, 0, :]
+                y = y - matmul(share, changes[:, :m])[:, 0, :]
             sy, ss, yy = total(s * y, 1), total(s * s, 1), total(y * y, 1)
             use = (np.sqrt(ss) > _NEW * length) & (sy > 0.5 * _LEAST * self._bounds * ss)
             use &= yy <= _MOST * self._bounds * sy
             if use.any():
+                newer[:, m], changes[:, m] = s, y
+                shares[:, m] = np.where(use, 1.0, 0.0) / np.where(use, sy, 1.0)
                 found.append((s, y, sy, np.where(use, ss, 1.0), use))
         return found

@@ -73,8 +73,8 @@ class Settings:
         The update of a partition: its "statistics", once for the whole run; loss, gradient and curvature at
         the current models, for steps of Newton's method ("newton"); loss and gradient, from which the
         curvature is estimated ("quasi-newton"); the "gradient" alone; or first the "model" of local epochs,
-        and then loss and gradient, as for "quasi-newton". "auto" is the kind of the first four that costs
-        least, in bytes and rounds (`updates.resolve`).
+        and then what is told for "newton" (`updates.why_no_curvature_after_local_models`). "auto" is the kind
+        of the first four that costs least, in bytes and rounds (`updates.resolve`).
     epochs : int
         Local epochs of the first round, for updates "model".
     learner : str

@@ -136,6 +136,24 @@ def statistics_layout(settings: Settings, features: int) -> Layout:
     return Layout(features, settings.folds if settings.chooses else 1)
 
 
+def why_no_curvature_after_local_models(settings: Settings, d: int, rows: int, tasks: int) -> str:
+    """The reason why steps after local epochs learn second derivatives from gradients; empty if all are told.
+
+    Gradients tell one direction in each round. That takes as many rounds as models have numbers where
+    features are correlated and λ is small, and more where second derivatives change on the way.
+
+    Parameters
+    ----------
+    settings : Settings
+    d : int
+        Numbers of a model.
+    rows : int
+        Rows of the smallest partition.
+    tasks : int
+    """
+    return _why_too_few_rows(settings, rows, "curvatures") or _why_too_large_metrics(d, tasks)
+
+
 def coupling_names(settings: Settings, features: int, tasks: int) -> tuple[str, ...]:
     """The couplings of a run with Newton's steps: if it chooses, all, or few if vectors would be too long."""
     if settings.coupling != AUTO:
@@ -257,11 +275,18 @@ def _why_no_curvature(settings: Settings) -> str:
 
 
 def _why_no_metric(settings: Settings, d: int, tasks: int) -> str:
-    if tasks * d * d > METRIC_NUMBERS:
-        return f"the metrics of {tasks} tasks would be {tasks * d * d} numbers, more than {METRIC_NUMBERS}"
+    if reason := _why_too_large_metrics(d, tasks):
+        return reason
     if not settings.accelerated:
         return "gradients are to be plain"
     return _why_no_curvature(settings) or _why_no_gradients(settings)
+
+
+def _why_too_large_metrics(d: int, tasks: int) -> str:
+    numbers = tasks * d * d
+    if numbers <= METRIC_NUMBERS:
+        return ""
+    return f"the metrics of {tasks} tasks would be {numbers} numbers, more than {METRIC_NUMBERS}"
 
 
 def _why_no_gradients(settings: Settings) -> str:

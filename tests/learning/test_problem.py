@@ -239,9 +239,12 @@ def test_progress_is_told_where_second_derivatives_depend_on_it() -> None:
 def test_methods_that_learn_their_metric_are_told_sizes_of_raw_columns(standardise: bool) -> None:
     for update, more in (("gradient", ()), ("newton", ()), ("quasi-newton", ()), ("model", (LOCAL_MODELS,))):
         problem = Problem(make_settings(update=update, standardise=standardise), [info("p0", "a", 5)])
-        told = (SIZES,) if update in ("quasi-newton", "model") and not standardise else ()
+        told = (SIZES,) if update == "quasi-newton" and not standardise else ()
         assert problem.openings == told + more
         assert problem.tells_progress == bool(problem.openings)
+    settings = make_settings(update="model", standardise=standardise, least_rows=6)
+    few = Problem(settings, [info("p0", "a", 5)])
+    assert few.openings == ((LOCAL_MODELS,) if standardise else (SIZES, LOCAL_MODELS))
 
 
 def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
@@ -254,7 +257,7 @@ def test_statistics_take_one_round_and_gradients_as_many_as_allowed() -> None:
 
 @pytest.mark.parametrize(
     ("update", "numbers"),
-    [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 366 + 3), ("model", 2 * 6 + 2 + 366 + 3)],
+    [("newton", 2 * 6 + 2 + 3), ("quasi-newton", 2 * 6 + 2 + 366 + 3), ("model", 2 * 6 + 2 + 3)],
 )
 def test_methods_of_second_order_keep_more_than_models(update: str, numbers: int) -> None:
     # Two tasks of 3 numbers: points, gradients and losses; for quasi-Newton scales, and 30 pairs of steps and

@@ -109,5 +109,6 @@ def test_columns_that_are_empty_in_a_task_have_the_scale_of_the_others() -> None
 
 def test_long_vectors_have_fewer_pairs() -> None:
     assert pairs_kept(10, 20) == 30
+    assert pairs_kept(10, 60) == 90
     assert 2 <= pairs_kept(100, 2000) < 30
     assert pairs_kept(1000, 100_000) == 2

@@ -16,6 +16,7 @@ from asyncdmtl.learning.updates import (
     forecasts,
     resolve,
     statistics_layout,
+    why_no_curvature_after_local_models,
 )
 
 
@@ -105,3 +106,10 @@ def test_steps_choose_among_as_many_couplings_as_vectors_have_room_for(
     assert coupling_names(settings, features, 4) == names
     assert 8 * candidates_wire(settings, features, 4).length <= CANDIDATES_BYTES
     assert coupling_names(settings, 5, 1) == ("nuclear", "l21", "ridge", "none")
+
+
+def test_after_local_models_curvature_is_told_unless_partitions_are_small_or_matrices_large() -> None:
+    settings = make_settings(update="model", least_rows=30)
+    assert why_no_curvature_after_local_models(settings, 64, 30, 10) == ""
+    assert "needs 30 rows" in why_no_curvature_after_local_models(settings, 64, 29, 10)
+    assert "more than 1048576" in why_no_curvature_after_local_models(settings, 400, 30, 10)
