@@ -31,6 +31,7 @@ class Membership:
 
     def __init__(self, first: Any, second: Any) -> None:
         self._there, self._coming = [first], second
+        self.members = {member.name: member for member in (first, second)}
 
     def present(self, *, held: bool = False) -> list[Any]:
         return list(self._there)
@@ -49,7 +50,7 @@ async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_en
     problem = SimpleNamespace(infos=[SimpleNamespace(id="p0"), SimpleNamespace(id="p1")], rounds=ROUNDS)
     progress: Any = SimpleNamespace(
         run="run", problem=problem, distrusted=set(), over=True, round=ROUNDS, trainer=None,
-        emit=lambda event: None,
+        emit=lambda event: None, plans=1,
     )  # fmt: skip
     peers: Any = SimpleNamespace(
         membership=Membership(member("a", "p0", over=over), member("b", "p1", over=over))
@@ -59,6 +60,27 @@ async def test_after_the_last_round_all_are_needed_again_where_nobody_has_its_en
     assignment: Any = SimpleNamespace(suits=lambda members: True, members=())
     replanner.assignment = assignment
     assert [found.name for found in await replanner._assemble(60.0)] == expected
+
+
+@pytest.mark.parametrize(
+    ("plans", "silent", "seconds", "expected"),
+    [(0, 1, 60.0, ["a", "b"]), (0, 1, 0.0, ["a"]), (1, 1, 60.0, ["a"]), (0, 0, 60.0, ["a"])],
+)
+async def test_a_run_that_tolerates_silent_workers_begins_once_there_are_enough_copies(
+    plans: int, silent: int, seconds: float, expected: list[str]
+) -> None:
+    progress: Any = SimpleNamespace(
+        run="run", problem=SimpleNamespace(infos=[SimpleNamespace(id="p0")], rounds=ROUNDS), over=False,
+        distrusted=set(), round=0, ending=None, emit=lambda event: None, plans=plans, silent=silent,
+    )  # fmt: skip
+    first, second = (member(name, "p0", over=False) for name in ("a", "b"))
+    peers: Any = SimpleNamespace(membership=Membership(first, second))
+    believed: Any = SimpleNamespace(latest=lambda members: TrainingState(0, False))
+    found = await Replanner(peers, progress, believed)._assemble(seconds)
+    assert [each.name for each in found] == expected
+    # Nobody else has joined, so that there is nobody to wait for.
+    alone: Any = SimpleNamespace(membership=Membership(first, first))
+    assert await Replanner(alone, progress, believed)._assemble(60.0) == [first]
 
 
 @pytest.mark.parametrize(("misled", "expected"), [({"a", "b"}, ["a", "b"]), ({"a"}, ["a"]), (set(), ["a"])])
