@@ -11,10 +11,10 @@ from asyncdmtl.cli.command import command, seconds_option, together
 from asyncdmtl.net.addresses import format_address, parse_address, parse_addresses
 from asyncdmtl.net.authentication import ServerSecurity, WorkerSecurity
 from asyncdmtl.net.event_loop import run
-from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
 from asyncdmtl.report.json_output import emit
+from asyncdmtl.report.relay_report import level_totals, link_totals
 from asyncdmtl.report.units import counted, human_bytes
 from asyncdmtl.server.events import Listening, ServerEvent
 from asyncdmtl.worker.options import WorkerOptions
@@ -154,25 +154,15 @@ def main(
     )
     relay = Relay(options, lambda event: _say(event, name, format), upward, downward)
     run(relay.run(parents, address), until_eof=until_eof)
-    levels = {"above": _totals(relay.up), "below": _totals(relay.below)}
+    levels = {"above": level_totals(relay.up), "below": level_totals(relay.below)}
     if format == "json":
-        emit({"event": "finished", "relay": name, **levels})
+        emit({"event": "finished", "relay": name, **levels, "links": link_totals(relay.below)})
         return
     told = "; ".join(
         f"{level} {human_bytes(total['up_bytes'])} up, {human_bytes(total['down_bytes'])} down"
         for level, total in levels.items()
     )
     click.echo(f"relay {name}: done with {counted(workers, 'worker')}; bytes {told}")
-
-
-def _totals(ledger: Ledger) -> dict[str, int]:
-    """All bytes, and those of coded rows, in both directions."""
-    totals = {}
-    for direction in ("up", "down"):
-        sums = {kind: total for (way, kind), total in ledger.kinds().items() if way == direction}
-        totals[f"{direction}_bytes"] = sum(payload + framing for _, payload, framing in sums.values())
-        totals[f"{direction}_payload_bytes"] = sums.get(f"{direction}link", (0, 0, 0))[1]
-    return totals
 
 
 def _say(event: ServerEvent, name: str, format: str) -> None:

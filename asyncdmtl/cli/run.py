@@ -52,6 +52,7 @@ from asyncdmtl.report.evaluation import evaluate, learning_curve
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.progress_bar import RunProgress
+from asyncdmtl.report.relay_report import report_tree
 from asyncdmtl.report.run_pictures import plot_run
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.run_tables import show_run
@@ -156,7 +157,7 @@ def main(
         once = all(len(holders) == 1 for holders in chosen.holders)
         unshared = UNCODED if given["blind"] else AUTO
         given = given | {"strategy": unshared if once else DEFAULT_STRATEGY}
-    given = given | {"topology": make_topology(given, chosen, listed)}
+    given = given | {"tree": _tree(given, make_topology(given, chosen, listed))}
     if given["jobs_file"] is not None:
         check_alone({"--plot": plot_file, "--dashboard": shown}, given)
         words = _worker_words(given)
@@ -169,8 +170,7 @@ def main(
     _check_wants(chosen, wants, {p.id: p.task for p in prepared.partitions}, given["strategy"], settings)
     with Tracking(given) as tracking:
         record, models, settings, spread = _train(chosen, wants, settings, given, shown, tracking)
-        report = report_run(record)
-        report["models_spread"] = spread
+        report = report_run(record) | {"models_spread": spread} | _links(given["tree"], record)
         if prepared.test:
             metric = loaded.metric or metrics_for(settings.loss)[0]
             rows = prepared.partitions, prepared.test
@@ -191,6 +191,17 @@ def main(
         emit({"event": "finished", "report": report})
     else:
         show_run(report)
+
+
+def _tree(given: Mapping[str, Any], topology: Topology | None) -> LocalTree | None:
+    """The relays of the run, if it has any."""
+    words = _words(given, "log_level", "log_format", "log_file")
+    return None if topology is None else LocalTree(topology, words)
+
+
+def _links(tree: LocalTree | None, record: RunRecord) -> dict[str, Any]:
+    """The part of the report about the links of a tree."""
+    return {} if tree is None else {"tree": report_tree(tree.topology, record, tree.links)}
 
 
 def _prepare_job(
@@ -388,9 +399,8 @@ def _train(
             worker: worker_process(worker, words, file, word)
             for worker, file, word in zip(placement.workers, files, wants, strict=True)
         }
-        if given["topology"] is not None:
-            logs = _words(given, "log_level", "log_format", "log_file")
-            workers = LocalTree(given["topology"], folder, logs).parts(workers)
+        if given["tree"] is not None:
+            workers = given["tree"].parts(workers, folder)
         tracking.start(options)
         with RunProgress(settings.rounds) as progress:
             watch = None if shown is None else partial(show, shown, options)
@@ -416,7 +426,7 @@ def _worker_words(given: dict[str, Any]) -> list[str]:
     return _words(own, *_WORKER_OPTIONS)
 
 
-def _words(given: dict[str, Any], *names: str) -> list[str]:
+def _words(given: Mapping[str, Any], *names: str) -> list[str]:
     """Options as words of a command line, with the values that they were given."""
     words = []
     for name in names:

@@ -53,24 +53,33 @@ class LocalTree:
     ----------
     topology : Topology
         A node that is behind several relays joins at the first of them.
-    folder : Path
-        Where the processes of the run keep files.
     words : sequence of str
         Further options of every relay.
+
+    Attributes
+    ----------
+    topology : Topology
+    links : dict of relay to dict
+        The bytes that each relay that has ended counted on the links below it.
     """
 
-    def __init__(self, topology: Topology, folder: Path, words: Sequence[str] = ()) -> None:
-        self._topology, self._folder, self._words = topology, folder, words
+    def __init__(self, topology: Topology, words: Sequence[str] = ()) -> None:
+        self.topology = topology
+        self.links: dict[str, dict[str, dict[str, int]]] = {}
+        self._words = words
         self._nodes = {name: _Node() for name in (*topology.placement.workers, *topology.relays)}
 
-    def parts(self, workers: Mapping[str, TakePart]) -> dict[str, TakePart]:
-        """The relays and workers for `threads.serve`, from workers that could join at the server."""
-        parts = {name: self._relay(name) for name in self._topology.relays} | dict(workers)
+    def parts(self, workers: Mapping[str, TakePart], folder: Path) -> dict[str, TakePart]:
+        """The relays and workers for `threads.serve`, from workers that could join at the server.
+
+        The processes of the run keep files in `folder`.
+        """
+        parts = {name: self._relay(name, folder) for name in self.topology.relays} | dict(workers)
         return {name: self._placed(name, part) for name, part in parts.items()}
 
     def _placed(self, name: str, part: TakePart) -> TakePart:
         """A relay or worker that joins at its parent, once that listens."""
-        parent = self._topology.parent(name)
+        parent = self.topology.parent(name)
 
         async def take_part(host: str, port: int, secret: bytes) -> TaskModels | None:
             try:
@@ -85,19 +94,20 @@ class LocalTree:
 
         return take_part
 
-    def _relay(self, name: str) -> TakePart:
-        behind = [node for node in self._nodes if self._topology.parent(node) == name]
+    def _relay(self, name: str, folder: Path) -> TakePart:
+        behind = [node for node in self._nodes if self.topology.parent(node) == name]
         workers = len(self._joining(name))
 
         async def take_part(host: str, port: int, secret: bytes) -> None:
             words = ["--connect", format_address(host, port), "--listen", f"{LOOPBACK}:0", "--name", name]
             words += ["--workers", str(workers), "--rejoin-timeout", REJOIN_SECONDS, *self._words]
-            process = await start_process(RELAY, secret, self._folder, *words)
+            process = await start_process(RELAY, secret, folder, *words)
             try:
                 while (event := await next_event(f"relay {name!r}", process))["event"] != "finished":
                     if event["event"] == "listening":
                         self._nodes[name].address = event["host"], event["port"]
                         self._nodes[name].listening.set()
+                self.links[name] = event["links"]
                 await process.wait()
             finally:
                 await asyncio.shield(stop_process(process))
@@ -109,5 +119,5 @@ class LocalTree:
 
     def _joining(self, relay: str) -> list[str]:
         """The workers that join at a relay, or at one behind it."""
-        topology = self._topology
+        topology = self.topology
         return [w for w in topology.placement.workers if relay in (above for _, above in topology.path(w))]

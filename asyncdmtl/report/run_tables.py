@@ -17,6 +17,7 @@ from asyncdmtl.report.downlink_report import downlink_words
 from asyncdmtl.report.link_report import late_words, link_words, speed_words
 from asyncdmtl.report.metric_tables import advice, show_metrics
 from asyncdmtl.report.peers_report import peers_words
+from asyncdmtl.report.relay_report import link_table
 from asyncdmtl.report.run_report import Report
 from asyncdmtl.report.units import counted, decimal, human_bytes, load_text, strength_text
 
@@ -62,6 +63,8 @@ def show_run(report: Report, console: Console | None = None) -> None:
             console.print(words)
     console.print(_load_table(report))
     console.print(_byte_table(report))
+    if "tree" in report:
+        console.print(link_table(report["tree"]))
     console.print(_traffic_words(report))
     console.print(_training_words(report))
 

@@ -67,10 +67,13 @@ async def test_nodes_join_at_their_parents(monkeypatch: pytest.MonkeyPatch, tmp_
     ports = {"outer": 1, "inner": 2}
     processes = Processes(
         monkeypatch,
-        lambda name: [{"event": "listening", "host": "h", "port": ports[name]}, {"event": "finished"}],
+        lambda name: [
+            {"event": "listening", "host": "h", "port": ports[name]},
+            {"event": "finished", "links": {name: {}}},
+        ],
     )
     nodes = {"outer": ["inner", "w2"], "inner": ["w0", "w1"]}
-    tree = LocalTree(Topology(PLACEMENT, nodes), tmp_path, ["--log-level", "debug"])
+    tree = LocalTree(Topology(PLACEMENT, nodes), ["--log-level", "debug"])
     joined: dict[str, tuple[str, int]] = {}
 
     def worker(name: str) -> Any:
@@ -79,7 +82,7 @@ async def test_nodes_join_at_their_parents(monkeypatch: pytest.MonkeyPatch, tmp_
 
         return take_part
 
-    parts = tree.parts({name: worker(name) for name in PLACEMENT.workers})
+    parts = tree.parts({name: worker(name) for name in PLACEMENT.workers}, tmp_path)
     await asyncio.gather(*(part("server", 7, b"secret") for part in parts.values()))
     assert joined == {
         "w0": ("h", 2),
@@ -92,11 +95,12 @@ async def test_nodes_join_at_their_parents(monkeypatch: pytest.MonkeyPatch, tmp_
     assert outer[:2] == ["--connect", "server:7"]
     assert inner[:2] == ["--connect", "h:1"]
     assert [words[words.index("--workers") + 1] for words in (outer, inner)] == ["3", "2"]
+    assert tree.links == {"outer": {"outer": {}}, "inner": {"inner": {}}}
     assert outer[-2:] == ["--log-level", "debug"]
 
 
 async def test_a_relay_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Processes(monkeypatch, lambda name: [{"event": "failed"}])
-    parts = LocalTree(spread_workers(PLACEMENT, 1), tmp_path).parts({})
+    parts = LocalTree(spread_workers(PLACEMENT, 1)).parts({}, tmp_path)
     with pytest.raises(PeerError, match="relay 'relay0': failed"):
         await parts["relay0"]("server", 7, b"secret")

@@ -11,10 +11,14 @@ from support.streams import JobCluster
 from support.trees import PATIENCE, PLACEMENT, SITES, grow, trees
 
 from asyncdmtl.errors import DisagreementError, PeerError, UsageError
+from asyncdmtl.plan.hierarchy.topology import Topology
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
+from asyncdmtl.report.relay_report import link_totals, report_tree
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.options import WorkerOptions
+
+SITE_OF = {name: site or None for name, site in SITES.items()} | {"north": None, "south": None}
 
 
 async def star(features: int = 9, **settings: Any) -> bytes:
@@ -35,6 +39,11 @@ async def test_models_are_those_of_a_star(strategy: str) -> None:
     assert {each.coef_.tobytes() for each in models} == {await star(rounds=3)}
     assert set(record.plan.placement.workers) == {"north", "south", "e"}
     assert record.plan.uplink_load == {"relay": Fraction(9, 2)}.get(strategy, 6)
+    topology = Topology(PLACEMENT, {"north": ["a", "b"], "south": ["c", "d"]})
+    links = report_tree(topology, record, {n: link_totals(r.below) for n, r in tree.relays.items()})
+    assert {link["node"]: link["parent"] for link in links} == SITE_OF
+    for way in ("up", "down"):
+        assert [link[f"measured_{way}_load"] for link in links] == [link[f"{way}_load"] for link in links]
     # The server counts of a relay what the relay counts above itself; below, every update goes up once.
     assert record.ledger.workers()["north"][0] <= tree.relays["north"].up.workers()["north"][0]
     below = tree.relays["north"].below.kinds()["up", "uplink"][1]
