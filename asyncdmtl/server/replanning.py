@@ -196,7 +196,7 @@ class Replanner:
             members = self._present()
             missing = [] if self._ended(members) else self._missing(members)
             wanted = any(not member.helps for member in members)
-            few = [] if missing else self._few(members)
+            few = [] if missing else _few_copies(self._progress, len(membership.members), members)
             if not missing and not few and wanted and self._up_to_date(members):
                 return members
             if end is None:
@@ -228,22 +228,6 @@ class Replanner:
         distrusted = self._progress.distrusted
         held = {name for m in members for name in m.partitions if (m.name, name) not in distrusted}
         return [info.id for info in self._progress.problem.infos if info.id not in held]
-
-    def _few(self, members: Sequence[Member]) -> list[str]:
-        """The partitions of which a run that tolerates silent workers has too few copies for its first plan.
-
-        None, if all workers that have joined are here: then there is nobody to wait for.
-        """
-        progress, joined = self._progress, self._peers.membership.members
-        if (
-            progress.plans
-            or not progress.silent
-            or progress.ending is not None
-            or len(joined) <= len(members)
-        ):
-            return []
-        copies = Counter(name for member in members for name in member.partitions)
-        return [info.id for info in progress.problem.infos if copies[info.id] <= progress.silent]
 
     def _up_to_date(self, members: Sequence[Member]) -> bool:
         """Whether at most one round must be made again, or no absent worker can have a later state."""
@@ -287,3 +271,14 @@ class Replanner:
             f"holders of {list(missing)}" if missing else "workers that have the state of the training",
             extra={"run": run, "round": round_},
         )  # fmt: skip
+
+
+def _few_copies(progress: TrainingProgress, joined: int, members: Sequence[Member]) -> list[str]:
+    """The partitions of which a run that tolerates silent workers has too few copies for its first plan.
+
+    None, if all workers that have `joined` are here: then there is nobody to wait for.
+    """
+    if progress.plans or not progress.silent or progress.ending is not None or joined <= len(members):
+        return []
+    copies = Counter(name for member in members for name in member.partitions)
+    return [info.id for info in progress.problem.infos if copies[info.id] <= progress.silent]
