@@ -19,12 +19,12 @@ from typing import NamedTuple
 # The blocks that a vector is cut into, unless they would be shorter or longer than these bytes. Short blocks
 # cost messages; with long ones, the last to come are long in coming.
 BLOCKS_OF_A_VECTOR = 32
-FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 19
+FEWEST_BYTES, MOST_BYTES = 1 << 16, 1 << 20
 
 # Where blocks come so quickly that messages are the larger cost, blocks are longer: as many bytes as came
 # within these seconds, but no fewer blocks of a vector, so that several peers give parts of it.
 BLOCK_SECONDS = 0.02
-FEWEST_BLOCKS = 8
+FEWEST_BLOCKS = 4
 
 # The blocks that a peer is asked for at a time: one is on its way while the next one is being asked for.
 ASKED_OF_A_PEER = 2

@@ -138,8 +138,8 @@ def test_blocks_that_come_quickly_are_longer_in_the_next_round() -> None:
     first.came(block, "a", 0.001)
     longer = BlockRequests(sizes, holders, first)
     assert widths(longer) == {4_000_000 // FEWEST_BLOCKS}
-    # A block that is four times as long may take four times as long before it is late.
-    assert longer.seconds == pytest.approx(0.004)
+    # A block that is eight times as long may take eight times as long before it is late.
+    assert longer.seconds == pytest.approx(0.008)
     slow = BlockRequests(sizes, holders)
     assert slow.next("a", 0.0) == block
     slow.came(block, "a", 0.5)
