@@ -5,6 +5,7 @@
   different vectors, whatever a restarted worker or a dishonest server does: other vectors have another MAC.
 - *Seals* of all else: AES-SIV (RFC 5297), which encrypts and authenticates. It is deterministic and needs no
   nonce: the server sees whether two contents of the same kind and place are equal, and nothing else.
+- *Tags* of numbers that nobody needs to read: BLAKE3 with a key. The server compares them.
 - *MACs* of contents: BLAKE3 with a key, by `asyncdmtl.digests.Digest`.
 """
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 SEAL_BYTES = 16
 """Bytes that a seal adds to its content: the synthetic initialisation vector of AES-SIV."""
+
+TAG_BYTES = 8
+"""Bytes of a tag, as many as of the number for which it stands."""
 
 SECRET_BYTES = 32
 """Bytes of a secret that a worker draws for its group."""
@@ -106,6 +110,10 @@ class GroupKey:
     def _streams(self) -> bytes:
         return self._key("streams")
 
+    @cached_property
+    def _tagging(self) -> bytes:
+        return self._key("tags")
+
     # The library is imported in functions, since it takes a twentieth of a second and few runs are blind.
 
     @cached_property
@@ -129,6 +137,10 @@ class GroupKey:
 
         key = blake3(msgpack.packb(list(place)), key=self._streams).digest()
         Cipher(algorithms.AES(key), modes.CTR(_START)).encryptor().update_into(vector.data, out.data)
+
+    def tag(self, place: Place, content: bytes) -> bytes:
+        """A MAC of a content that need not be read, bound to its place, of `TAG_BYTES` bytes."""
+        return blake3(msgpack.packb([*place, content]), key=self._tagging).digest(length=TAG_BYTES)
 
     def seal(self, place: Place, content: bytes | Bytes) -> bytes:
         """Encrypt and authenticate a content, which is bound to its place.

@@ -15,7 +15,7 @@ import msgpack
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.group_key import SEAL_BYTES, GroupKey
+from asyncdmtl.blinding.group_key import SEAL_BYTES, TAG_BYTES, GroupKey
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.pooling import pool
 from asyncdmtl.data.surveys import Survey
@@ -125,6 +125,16 @@ def sealed_number(group: GroupKey, kind: str, round_: int, number: int, value: f
 def opened_number(group: GroupKey, kind: str, round_: int, number: int, sealed: bytes) -> float:
     """The number; IntegrityError if no worker of this group sealed it for this round."""
     return float(_NUMBER.unpack(group.open((kind, round_, number), sealed))[0])
+
+
+def number_bytes(settings: Settings) -> int:
+    """Bytes of a number of a round as it travels: workers read them if they decide when training ends."""
+    return SEALED_NUMBER_BYTES if settings.tolerance else TAG_BYTES
+
+
+def tagged_number(group: GroupKey, kind: str, round_: int, number: int, value: float) -> bytes:
+    """What stands for a number of a round that is only compared: arguments are those of `sealed_number`."""
+    return group.tag((kind, round_, number), _NUMBER.pack(value))
 
 
 def split(told: bytes, size: int) -> list[bytes]:

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
+from asyncdmtl.blinding.sealed import number_bytes
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import CodingError, StateError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.coded_server import RelayServerSide
-from asyncdmtl.exchange.sides import NOBODY, Convergence, Upload, arrived
+from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, NOBODY, Convergence, SideOptions, Upload, arrived
 from asyncdmtl.exchange.states import ExactStates
+from asyncdmtl.learning.problem import Problem
+from asyncdmtl.plan.plan import Plan
 
 
 class BlindServerSide(RelayServerSide):
@@ -28,6 +31,10 @@ class BlindServerSide(RelayServerSide):
     _groups: BlindGroups
     # The sealed losses of all partitions, the penalty and the residual of this round.
     _numbers: tuple[bytes, ...] = ()
+
+    def __init__(self, plan: Plan, problem: Problem, options: SideOptions = DEFAULT_OPTIONS) -> None:
+        super().__init__(plan, problem, options)
+        self.number_bytes = number_bytes(problem.settings)
 
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan."""
@@ -52,6 +59,10 @@ class BlindServerSide(RelayServerSide):
         for k, upload in there[::-1]:
             losses |= zip(self.plan.placement.stored[k], upload.sealed, strict=False)
         self._numbers = (*(losses[n] for n in range(len(losses))), *there[0][1].sealed[-2:])
+
+    def digest(self, worker: int) -> bytes:
+        """Nothing: the digests that `worker` is told take its place."""
+        return b""
 
     def told(self, worker: int, *, relay: bool = False) -> bytes:
         """The digests by which `worker` takes the masks off, and the numbers that may end the training."""

@@ -16,7 +16,14 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
-from asyncdmtl.blinding.sealed import SEALED_NUMBER_BYTES, check_numbers, opened_number, sealed_number, split
+from asyncdmtl.blinding.sealed import (
+    SEALED_NUMBER_BYTES,
+    check_numbers,
+    opened_number,
+    sealed_number,
+    split,
+    tagged_number,
+)
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
@@ -57,7 +64,8 @@ class BlindWorkerSide(RelayWorkerSide):
             ("penalty", 0, upload.penalty),
             ("residual", 0, upload.residual),
         ]
-        sealed = [sealed_number(self._group, kind, self.place[1], n, value) for kind, n, value in numbers]
+        made = sealed_number if self._problem.settings.tolerance else tagged_number
+        sealed = [made(self._group, kind, self.place[1], n, value) for kind, n, value in numbers]
         if not self._detailed and self.worker >= PENALTY_WORKERS:
             sealed[-2] = b""
         upload = replace(upload, losses=(), penalty=0.0, residual=0.0, sealed=tuple(sealed))
@@ -91,6 +99,20 @@ class BlindWorkerSide(RelayWorkerSide):
         )
         check_numbers(losses, penalty, residual)
         self._reached = self._problem.converged(self._problem.data_loss(losses) + penalty, residual)
+
+    def apply(self, expected: bytes) -> None:
+        """Check the decoded vectors by the digests of their groups, and take the step to the next models.
+
+        Raises
+        ------
+        RemoteProtocolError
+            The server sent a digest of all of them, which says nothing more.
+        IntegrityError, DataError
+            As `WorkerSide.apply`.
+        """
+        if expected:
+            raise RemoteProtocolError("the server sent a digest of what its plan tells the digests of")
+        super().apply(self._digest.combined(list(self._received.values())))
 
     @property
     def reached(self) -> bool:

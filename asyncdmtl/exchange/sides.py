@@ -209,13 +209,7 @@ class WorkerSide(ABC):
         """
 
     def take_told(self, told: bytes) -> None:
-        """Take in what other workers told through the server (`ServerSide.told`), before `apply`.
-
-        Raises
-        ------
-        CodingError
-            There is something, and this run is not blind.
-        """
+        """Take in what others told (`ServerSide.told`), before `apply`; CodingError unless blind."""
         if told:
             raise CodingError(f"received {len(told)} bytes of what others told, the plan says 0")
 
@@ -282,6 +276,8 @@ class ServerSide(ABC):
         The plan, if rows under it may be sent to a multicast group.
     asks_for_the_end : bool
         Whether workers, rather than the server, decide when training ends.
+    number_bytes : int
+        Bytes of a sealed number of an upload; there are none unless the run is blind.
     """
 
     plan: AnyPlan
@@ -292,6 +288,7 @@ class ServerSide(ABC):
     streams: bool = False
     group_plan: Plan | None = None
     asks_for_the_end: bool = False
+    number_bytes: int = 1
 
     def __init__(self, plan: AnyPlan, problem: Problem) -> None:
         self.plan = plan

@@ -156,7 +156,7 @@ class FirstRows(RowCollection):
         bare = self._chosen and not uplink.body.nbytes and not uplink.rest
         if uplink.round != self.number or bare:
             self._ignore(member, uplink.body)
-            upload = unpacked(uplink, (), self.side.uplink_bytes(k))
+            upload = unpacked(uplink, (), self.side.uplink_bytes(k), self.side.number_bytes)
             self.side.check(k, upload)
             self._lateness.uploads.append(LateUpload(k, uplink.round, upload))
             return

@@ -5,7 +5,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from asyncdmtl.blinding import group_key
-from asyncdmtl.blinding.group_key import SEAL_BYTES, GroupKey
+from asyncdmtl.blinding.group_key import SEAL_BYTES, TAG_BYTES, GroupKey
 from asyncdmtl.digests import Digest
 from asyncdmtl.errors import IntegrityError, UsageError
 
@@ -110,3 +110,31 @@ def test_digests_of_contents_are_macs_and_those_of_digests_are_known_to_the_serv
 def test_a_key_does_not_show_itself() -> None:
     assert repr(KEY) == "GroupKey of run run"
     assert SECRET.decode() not in repr(KEY)
+
+
+def test_a_tag_is_bound_to_key_place_and_content() -> None:
+    tag = KEY.tag(("loss", 1, 2), b"content")
+    assert len(tag) == TAG_BYTES
+    assert tag == KEY.tag(("loss", 1, 2), b"content")
+    others = [
+        KEY.tag(("loss", 1, 3), b"content"),
+        KEY.tag(("loss", 1, 2), b"contents"),
+        GroupKey(SECRET, "other run").tag(("loss", 1, 2), b"content"),
+        GroupKey(b"another secret of it", "run").tag(("loss", 1, 2), b"content"),
+    ]
+    assert len({tag, *others}) == 5
+
+
+def test_a_key_that_replaces_others_opens_what_they_sealed_and_keeps_the_digests() -> None:
+    first = GroupKey(b"1" * 32, "run")
+    next_ = GroupKey(b"2" * 32, "run", first)
+    assert (first.epoch, next_.epoch) == (0, 1)
+    assert next_.secrets == (b"1" * 32, b"2" * 32)
+    assert GroupKey.of_secrets(next_.secrets, "run").secrets == next_.secrets
+    assert next_.name == first.name
+    assert next_.digest(np.arange(3)) == first.digest(np.arange(3))
+    place = ("state", 1, b"check")
+    assert next_.open(place, first.seal(place, b"old")) == b"old"
+    assert stream(next_, PLACE, 32) != stream(first, PLACE, 32)
+    with pytest.raises(IntegrityError, match="was not sealed by a worker"):
+        first.open(place, next_.seal(place, b"new"))

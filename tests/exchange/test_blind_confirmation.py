@@ -39,7 +39,7 @@ def test_each_number_travels_once() -> None:
 @pytest.mark.parametrize(
     "lie",
     [
-        lambda sent: {"sealed": (bytes(24), *sent.sealed[1:])},
+        lambda sent: {"sealed": (bytes(8), *sent.sealed[1:])},
         lambda sent: {"digests": (bytes(16), *sent.digests[1:])},
         lambda sent: {"confirmation": bytes(16)},
         lambda sent: {"confirmation": b""},

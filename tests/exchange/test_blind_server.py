@@ -10,7 +10,7 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.blinding.group_key import GroupKey
-from asyncdmtl.blinding.sealed import sealed_number, sealed_state
+from asyncdmtl.blinding.sealed import sealed_state, tagged_number
 from asyncdmtl.errors import CodingError, DisagreementError, StateError
 from asyncdmtl.exchange.blind_server import BlindStates
 
@@ -49,7 +49,7 @@ def test_an_upload_must_be_as_the_plan_says(detailed: bool, change: dict[str, An
 
 
 def test_holders_whose_losses_or_updates_differ_are_named_though_the_server_reads_neither() -> None:
-    forged = sealed_number(GROUP, "loss", 0, 0, 123.0)
+    forged = tagged_number(GROUP, "loss", 0, 0, 123.0)
     for what in ("sealed", "digests"):
         run = exchange()
         sent = run.up()
@@ -69,7 +69,7 @@ def test_workers_that_tell_another_penalty_or_residual_are_named(place: int, wha
     run = exchange()
     sent = run.up()
     sealed = list(sent[1].sealed)
-    sealed[place] = bytes(24)
+    sealed[place] = bytes(8)
     sent[1] = replace(sent[1], sealed=tuple(sealed))
     with pytest.raises(StateError, match=f"'w1' told different values of the {what} than most") as caught:
         run.combine(sent, False)

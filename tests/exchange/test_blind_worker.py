@@ -128,6 +128,34 @@ def test_without_a_tolerance_no_numbers_come_down() -> None:
     assert len(told.server.told(0)) == len(run.server.told(0)) + 24 * (len(PARTITIONS) + 2)
 
 
+def test_uploads_are_no_longer_than_those_of_a_run_that_is_not_blind() -> None:
+    blind, plain = exchange(), RoundExchange(
+        HOMOGENEOUS, PARTITIONS, make_settings(), "relay", detailed=False, group=None
+    )  # fmt: skip
+    for one, other in zip(blind.up(), plain.up(), strict=True):
+        assert len(b"".join(one.sealed)) == 8 * (len(other.losses) + 2 * bool(other.state or one.state))
+        assert [len(digest) for digest in one.digests] == [len(digest) for digest in other.digests]
+        assert len(one.confirmation) == len(other.confirmation)
+
+
+def test_numbers_that_are_only_compared_differ_by_place_and_value() -> None:
+    run = exchange()
+    first, second = run.up(), run.up()
+    numbers = [number for upload in (*first, *second) for number in upload.sealed]
+    assert {len(number) for number in numbers} == {8}
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_no_digest_but_those_of_the_groups_comes_down() -> None:
+    run = exchange()
+    replies = run.combine(run.up(), False)
+    assert run.server.digest(0) == b""
+    run.workers[0].take_told(run.server.told(0))
+    with pytest.raises(RemoteProtocolError, match="sent a digest of what its plan tells"):
+        run.workers[0].apply(bytes(16))
+    run.down(replies)
+
+
 @pytest.mark.parametrize("change", [lambda told: told[:-1], lambda told: told + bytes(24), lambda told: b""])
 def test_what_others_told_must_be_as_much_as_the_plan_says(change: Any) -> None:
     run = exchange(tolerance=1e-3)

@@ -12,6 +12,7 @@ from support.blind_runs import OWN, PARTITIONS, SECRET, SETTINGS, BlindRun, blin
 from support.certificates import Authority
 from support.clusters import Cluster
 from support.problems import make_partitions
+from support.streams import JobCluster
 
 from asyncdmtl.blinding.agreement import SecretProofs
 from asyncdmtl.blinding.group_key import GroupKey
@@ -20,7 +21,9 @@ from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.learning.training import train
 from asyncdmtl.net.member_certificates import CertificateProofs
 from asyncdmtl.server.events import Joined, Refused, Resumed
+from asyncdmtl.server.jobs import Job
 from asyncdmtl.server.records import RoundRecord
+from asyncdmtl.worker.jobs import StreamOver
 from asyncdmtl.worker.state import WorkerState
 
 
@@ -158,3 +161,20 @@ async def test_a_server_that_is_not_blind_is_refused() -> None:
     async with Cluster(options(blind=False)) as cluster:
         with pytest.raises(UsageError, match="--group-agree is for a server with --blind"):
             await cluster.join("w0", OWN["w0"], group_proofs=SecretProofs(SECRET))
+
+
+async def test_each_job_of_a_stream_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, partitions = Keys(monkeypatch), make_partitions(2, "squared")
+    jobs = {name: replace(SETTINGS, rounds=rounds) for name, rounds in (("one", 2), ("two", 3))}
+    async with JobCluster() as cluster:
+        workers = [cluster.join(f"w{k}", partitions, group_proofs=SecretProofs(SECRET)) for k in range(2)]
+        await cluster.submit(*(Job(name, options(settings=s, workers=2)) for name, s in jobs.items()))
+        for worker in workers:
+            with pytest.raises(StreamOver):
+                await worker
+        await cluster.server
+    for (job, _), models in cluster.models.items():
+        assert models.coef_.tobytes() == train(partitions, jobs[job]).models.coef_.tobytes()
+    assert len(cluster.models) == 4
+    assert sorted(keys.of["w0"]) == sorted(keys.of["w1"])
+    assert len(set(keys.of["w0"])) == 2

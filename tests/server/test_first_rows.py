@@ -26,6 +26,7 @@ def rows(count: int) -> Bytes:
 class Side:
     """A server's side that expects a row of three bytes, and of two bytes in the second range."""
 
+    number_bytes = 1
     ranges = (slice(0, 3), slice(3, 5))
 
     def uplink_range(self, worker: int, i: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def rows(count: int) -> Bytes:
 class Side:
     """A server's side that expects two rows of three bytes, and one of two bytes in the second range."""
 
-    asks_for_the_end = False
+    asks_for_the_end, number_bytes = False, 1
 
     ranges = (slice(0, 3), slice(3, 5))
 
@@ -93,5 +93,5 @@ async def test_an_upload_that_does_not_fit_costs_the_member_its_place(wrong: Upl
 
 
 def test_an_upload_without_rows_has_its_digests() -> None:
-    found = unpacked(uplink(), (), 10)
+    found = unpacked(uplink(), (), 10, 24)
     assert (found.rows, found.size, len(found.digests)) == ((), 10, 2)

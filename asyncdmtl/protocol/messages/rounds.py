@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.sealed import SEALED_NUMBER_BYTES
+from asyncdmtl.blinding.group_key import TAG_BYTES
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
@@ -239,7 +239,8 @@ class Uplink(Message):
     confirmation : bytes
         The digest of all values of this worker, sent and left out; empty if all are sent.
     sealed : bytes
-        In a blind run: losses, penalty and residual, sealed, in place of the numbers.
+        In a blind run: losses, penalty and residual, sealed, in place of the numbers; or tags of them, of
+        the same length, if workers need not read them.
     timing : tuple of float
         Seconds of computing, and bits per second of the link from the server; only if the plan asks.
     """
@@ -285,7 +286,7 @@ class Uplink(Message):
             fields.integer(rest, "rest of the rows"),
             fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
             fields.optional(confirmation, "confirmation", VECTOR_DIGEST_BYTES),
-            fields.binary(sealed, "sealed numbers", SEALED_NUMBER_BYTES),
+            fields.binary(sealed, "sealed numbers", TAG_BYTES),
             timing,
         )
 
@@ -301,7 +302,8 @@ class Downlink(Message):
     then : str
         What the worker does after this round: "go on", "give" its state and go on, or "end".
     digest : bytes
-        The digest of the digests of all vectors that the worker decodes, in ascending order.
+        The digest of the digests of all vectors that the worker decodes, in ascending order; empty in a blind
+        run, which has these digests in `told`.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     grouped : bool
@@ -345,7 +347,7 @@ class Downlink(Message):
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
             fields.choice(then, "what to do then", tuple(AfterRound)),
-            fields.binary(digest, "downlink digest", VECTOR_DIGEST_BYTES, 1),
+            fields.optional(digest, "downlink digest", VECTOR_DIGEST_BYTES),
             (),
             body,
             fields.integer(rest, "rest of the rows"),
