@@ -336,7 +336,7 @@ ATTACKS: Mapping[str, Attack] = {
     "penalty-huge": Attack(_telling(penalty=1e300)),
     "penalty-negative": Attack(_telling(penalty=-1.0)),
     "end": Attack(_false_end),
-    "encoding": Attack(_encoding),
+    "encoding": Attack(_encoding, changes=lambda strategy, copies: copies == 1),
     "answers": Attack(_false_answers(0)),
     "later-answers": Attack(_false_answers(1), "late"),
     "takeover": Attack(_other_rows(copied=False), "extra"),

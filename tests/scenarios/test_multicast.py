@@ -271,11 +271,13 @@ async def test_what_is_still_to_be_answered_when_a_new_plan_comes_is_not_answere
 ) -> None:
     follow, answered = MulticastClient.follow, list[int]()
 
-    async def after_an_answer(client: MulticastClient, plan: int, side: CodedWorkerSide) -> None:
+    async def after_an_answer(
+        client: MulticastClient, plan: int, side: CodedWorkerSide, *, grouped: bool
+    ) -> None:
         if client._plan >= 0:
             answered.append(plan)
             client._report(LossQuery(client._plan, client._round, 0, 1), range(1))
-        await follow(client, plan, side)
+        await follow(client, plan, side, grouped=grouped)
 
     monkeypatch.setattr(MulticastClient, "follow", after_an_answer)
     late, *others = OWN

@@ -326,6 +326,16 @@ async def test_one_of_two_holders_does_not_take_a_partition_over_by_its_name(enc
         await run.complete()
 
 
+async def test_one_holder_alone_is_believed_how_its_rows_are_encoded() -> None:
+    run = Run()
+    infos = [part.info(SETTINGS) for part in PARTITIONS]
+    odd = replace(infos[0], smoothness=1e9)
+    run.join("w0", PARTITIONS[:1], infos=(odd,))
+    run.join("w1", PARTITIONS[1:])
+    await run.complete()
+    assert run.membership.infos["p0"] == odd
+
+
 async def test_who_encodes_otherwise_than_most_cannot_take_part() -> None:
     run = Run(workers=3)
     infos = [part.info(SETTINGS) for part in PARTITIONS]

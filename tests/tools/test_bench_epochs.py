@@ -1,4 +1,5 @@
 import bench_epochs
+import bench_rounds
 from support.problems import make_partitions
 
 
@@ -7,5 +8,5 @@ def test_rounds_are_counted_for_each_number_of_epochs() -> None:
     assert made is not None
     row, excess = made
     assert len(row) == len(bench_epochs.HEAD)
-    assert abs(excess) < bench_epochs.NEAR
+    assert abs(excess) < bench_rounds.NEAR
     assert all(0 < int(cell) <= 20 for cell in row[3:6])
