@@ -24,6 +24,7 @@ from asyncdmtl.server.events import Joined, Refused, Resumed
 from asyncdmtl.server.jobs import Job
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.jobs import StreamOver
+from asyncdmtl.worker.participation import Participation
 from asyncdmtl.worker.state import WorkerState
 
 
@@ -46,6 +47,20 @@ async def join_all(run: BlindRun, *names: str) -> None:
         await run.join(name, OWN[name])
 
 
+def hold_rounds(monkeypatch: pytest.MonkeyPatch, run: BlindRun, name: str, round_: int) -> None:
+    """Let no worker go on with this round before worker `name` is ready, however fast rounds are."""
+    send, membership = Participation._send_round, run.cluster.instance._membership
+
+    async def waiting(part: Participation) -> None:
+        while part._state.round >= round_ and not (
+            name in membership.members and membership.members[name].ready
+        ):
+            await membership.change(None)
+        await send(part)
+
+    monkeypatch.setattr(Participation, "_send_round", waiting)
+
+
 async def test_workers_agree_on_one_key_that_never_reaches_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -65,9 +80,10 @@ async def test_workers_agree_on_one_key_that_never_reaches_the_server(
 async def test_a_late_worker_and_one_that_was_cut_off_get_the_key_from_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keys, settings = Keys(monkeypatch), replace(SETTINGS, rounds=40)
+    keys, settings = Keys(monkeypatch), replace(SETTINGS, rounds=8)
     *first, last = OWN
     async with blind_run(agree=True, settings=settings, workers=len(first)) as run:
+        hold_rounds(monkeypatch, run, last, 3)
         await join_all(run, *first)
         await run.cluster.event(RoundRecord, round=1)
         run.taps["w1"].cut()
@@ -80,7 +96,7 @@ async def test_a_late_worker_and_one_that_was_cut_off_get_the_key_from_another(
 
 async def test_a_new_key_shuts_out_a_worker_that_is_excluded(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, partitions = Keys(monkeypatch), make_partitions(4, "squared")
-    fill, settings = CodedWorkerSide._fill_units, replace(SETTINGS, rounds=30)
+    fill, settings = CodedWorkerSide._fill_units, replace(SETTINGS, rounds=8)
 
     def other_bits(side: CodedWorkerSide) -> Any:
         if side.plan.placement.workers[side.worker] == "w1" and side.place[1] == 2:
@@ -89,6 +105,7 @@ async def test_a_new_key_shuts_out_a_worker_that_is_excluded(monkeypatch: pytest
 
     monkeypatch.setattr(CodedWorkerSide, "_fill_units", other_bits)
     async with blind_run(agree=True, settings=settings, workers=4) as run:
+        hold_rounds(monkeypatch, run, "w4", 5)
         for name in ("w0", "w1", "w2"):
             await run.join(name, partitions)
         await run.join("w3", partitions[:1])
