@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.blind_runs import OWN, PARTITIONS, SECRET, SETTINGS, BlindRun, blind_run, check, options
+from support.blind_runs import (
+    OWN,
+    PARTITIONS,
+    SECRET,
+    SETTINGS,
+    BlindRun,
+    blind_run,
+    check,
+    hold_rounds,
+    options,
+)
 from support.certificates import Authority
 from support.clusters import Cluster
 from support.problems import make_partitions
@@ -24,7 +34,6 @@ from asyncdmtl.server.events import Joined, Refused, Resumed
 from asyncdmtl.server.jobs import Job
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.jobs import StreamOver
-from asyncdmtl.worker.participation import Participation
 from asyncdmtl.worker.state import WorkerState
 
 
@@ -45,20 +54,6 @@ class Keys:
 async def join_all(run: BlindRun, *names: str) -> None:
     for name in names or OWN:
         await run.join(name, OWN[name])
-
-
-def hold_rounds(monkeypatch: pytest.MonkeyPatch, run: BlindRun, name: str, round_: int) -> None:
-    """Let no worker go on with this round before worker `name` is ready, however fast rounds are."""
-    send, membership = Participation._send_round, run.cluster.instance._membership
-
-    async def waiting(part: Participation) -> None:
-        while part._state.round >= round_ and not (
-            name in membership.members and membership.members[name].ready
-        ):
-            await membership.change(None)
-        await send(part)
-
-    monkeypatch.setattr(Participation, "_send_round", waiting)
 
 
 async def test_workers_agree_on_one_key_that_never_reaches_the_server(

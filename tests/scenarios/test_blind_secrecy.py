@@ -16,7 +16,7 @@ import msgpack
 import numpy as np
 import pytest
 from scipy import stats
-from support.blind_runs import PARTITIONS, SECRET, SETTINGS, blind_run
+from support.blind_runs import PARTITIONS, SECRET, SETTINGS, blind_run, hold_rounds
 from support.clusters import stored_at
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
@@ -120,12 +120,14 @@ def heads_and_opaque(sent: bytes) -> tuple[list[Any], bytes]:
 
 
 async def sent_in_a_run(
-    partitions: Sequence[Stored], secret: bytes | None, *, late: bool = False, **changes: Any
+    partitions: Sequence[Stored], secret: bytes | None, late: pytest.MonkeyPatch | None = None, **changes: Any
 ) -> tuple[dict[str, bytes], list[TaskModels]]:
-    """All bytes that each worker sends in a run; the last one may come `late`, and is given the state."""
+    """All bytes that each worker sends in a run; with `late`, the last comes late and is given the state."""
     own = stored_at(HOMOGENEOUS, partitions)
     *first, last = own
-    async with blind_run(secret, workers=len(own) - late, **changes) as run:
+    async with blind_run(secret, workers=len(own) - bool(late), **changes) as run:
+        if late:
+            hold_rounds(late, run, last, 3)
         for name in first if late else own:
             await run.join(name, own[name])
         if late:
@@ -173,10 +175,9 @@ async def test_nor_does_it_from_states_and_checkpoints(
         return save(store, checkpoint)
 
     monkeypatch.setattr(CheckpointStore, "save", keeping)
-    # Enough rounds for a worker to come late.
-    settings = replace(SETTINGS, rounds=60)
+    settings = replace(SETTINGS, rounds=12)
     sent, models = await sent_in_a_run(
-        PARTITIONS, SECRET, late=True, settings=settings, checkpoint=tmp_path, checkpoint_every=10
+        PARTITIONS, SECRET, monkeypatch, settings=settings, checkpoint=tmp_path, checkpoint_every=5
     )
     twin = train(PARTITIONS, settings)
     assert all(found.coef_.tobytes() == twin.models.coef_.tobytes() for found in models)

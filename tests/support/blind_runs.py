@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
+import pytest
 from support.clusters import Cluster, stored_at
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
@@ -18,6 +19,7 @@ from asyncdmtl.data.stored import Stored
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import Trained
 from asyncdmtl.server.records import RunRecord
+from asyncdmtl.worker.participation import Participation
 
 SECRET = b"a secret that the server does not have"
 PARTITIONS = make_partitions(6, "squared")
@@ -83,3 +85,17 @@ def check(record: RunRecord, models: Iterable[TaskModels], twin: Trained) -> Non
         assert found.coef_.tobytes() == twin.models.coef_.tobytes()
         assert found.intercept_.tobytes() == twin.models.intercept_.tobytes()
     assert [entry.round for entry in record.rounds] == list(range(len(twin.objectives)))
+
+
+def hold_rounds(monkeypatch: pytest.MonkeyPatch, run: BlindRun, name: str, round_: int) -> None:
+    """Let no worker go on with this round before worker `name` is ready, however fast rounds are."""
+    send, membership = Participation._send_round, run.cluster.instance._membership
+
+    async def waiting(part: Participation) -> None:
+        while part._state.round >= round_ and not (
+            name in membership.members and membership.members[name].ready
+        ):
+            await membership.change(None)
+        await send(part)
+
+    monkeypatch.setattr(Participation, "_send_round", waiting)
