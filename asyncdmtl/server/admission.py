@@ -143,6 +143,7 @@ class Admission:
     async def close(self) -> None:
         """End all admissions; workers that connect from now on are refused at once."""
         self._closed = True
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun would tell its worker nothing
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -165,8 +166,7 @@ class Admission:
                 member = await self._greet(connection, hello)
             self._strangers.leave(connection, joined=True)
         except AsyncDMTLError as error:
-            # Not logged: connections of load balancers and monitors, which send nothing; and connections that
-            # were closed to make room, which are reported together.
+            # Not logged: monitors, which send nothing; and closings that made room, reported together.
             if not (connection.link.nothing_received or isinstance(error, MadeRoomError)):
                 self._log.refused(connection, error)
             # The connection keeps the error, whose traceback would keep the declaration.

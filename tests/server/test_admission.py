@@ -470,6 +470,21 @@ async def test_admissions_end_with_the_server(resumable: bool) -> None:
         await closing
 
 
+async def test_a_worker_that_connects_at_the_end_of_all_admissions_is_told() -> None:
+    async with running() as run, run.peer("w0"):
+        connection = run.admission.accept()
+        failed: list[AsyncDMTLError] = []
+
+        async def fail(error: AsyncDMTLError) -> None:
+            failed.append(error)
+
+        connection.fail = fail  # type: ignore[method-assign]
+        # Its admission is cancelled in the turn of the event loop in which it begins.
+        run.admission._opened(connection)
+        await run.admission.close()
+        assert [str(error) for error in failed] == ["the server ended"]
+
+
 async def test_a_defect_of_the_server_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with running() as run, run.peer("w0") as peer:
 
