@@ -88,6 +88,7 @@ class Run:
         self.partitions = make_partitions(6, "squared", features=features)
         self.exchange = RoundExchange(PLACEMENT, self.partitions, SETTINGS, "relay")
         self.server, self.worker, self.state = server, worker, state
+        self.grouped = False
         self.watcher = Watcher()
         own = OwnPartitions([self.partitions[n] for n in PLACEMENT.stored[0]])
         reconnection = Reconnection(60.0, asyncio.get_running_loop().time)
@@ -117,10 +118,11 @@ class Run:
         """Assign the plan under a number."""
         recipe, check = recipe_and_digest(self.exchange.plan)
         infos = tuple(part.info(SETTINGS) for part in self.partitions)
-        await self.say(Assign(number, round_, False, first, recipe, check, infos))
+        await self.say(Assign(number, round_, False, first, recipe, check, infos, self.grouped))
 
     async def join_group(self, sender: GroupSender) -> None:
-        """Let the worker join a group, and send probes until it reports."""
+        """Let the worker join a group, and send probes until it reports. Later plans are for the group."""
+        self.grouped = True
         await self.say(JoinGroup(sender.group.address, sender.group.port, KEY, NONCE, PIECE_BYTES))
         datagram = memoryview(bytearray(PIECE_BYTES + OVERHEAD))
         Stream.of_probe(KEY, NONCE).seal(0, 0, memoryview(bytes(PIECE_BYTES)), datagram)

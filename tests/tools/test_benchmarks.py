@@ -76,9 +76,11 @@ def test_coding_of_a_plan_is_compared(
     assert "coding is" in share
 
 
-def test_scale_of_sessions_that_share_a_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("light", [False, True])
+def test_scale_of_sessions_that_share_a_process(light: bool) -> None:
     scales = tool("measure_scale")
-    scale = scales.measure(scales.Placement.cyclic(4, 4, 3), 4, 1000, 3, "relay", rounds=3, together=2)
+    placement = scales.Placement.cyclic(4, 4, 3)
+    scale = scales.measure(placement, 4, 1000, 3, "relay", rounds=3, together=2, light=light)
     # 4 workers that each lack one vector; the bound is 4/3, a third of a vector from each.
     assert 4 * 1000 * (4 + 4 / 3) < scale.bytes < 4 * 1002 * (4 + 4 / 3) + 4000
     assert scale.memory_before > 10e6

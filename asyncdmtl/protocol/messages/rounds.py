@@ -101,11 +101,10 @@ class Assign(Message):
 
     def fields(self) -> list[Any]:
         infos = [pack_info(info) for info in self.partitions]
-        recipe = dict(self.recipe)
         where = [self.plan, self.round, self.over, self.first]
         peers = [list(peer) for peer in self.peers]
         how = [self.grouped, self.detailed, peers, self.shared, self.carried, self.measured, self.paced]
-        return [*where, recipe, self.digest, infos, *how]
+        return [*where, dict(self.recipe), self.digest, infos, *how]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
@@ -300,10 +299,9 @@ class Downlink(Message):
     plan, round : int
         The plan's number, and the round.
     then : str
-        What the worker does after this round: "go on", "give" its state and go on, or "end".
+        What the worker does after this round, as `AfterRound`.
     digest : bytes
-        The digest of the digests of all vectors that the worker decodes, in ascending order; empty in a blind
-        run, which has these digests in `told`.
+        The digest of the digests of all vectors that the worker decodes, in ascending order; empty if blind.
     rest : int
         Bytes of further ranges, which follow in more-rows messages.
     grouped : bool
