@@ -79,7 +79,7 @@ def read_jobs(path: Path, given: Mapping[str, Any], make: MakeJob) -> list[Job]:
         The file cannot be read, or a job breaks a rule; the error names it.
     """
     options, jobs, names = _training_options(), [], set()
-    for table in named_tables(path):
+    for table in named_tables(path, "--jobs"):
         place = f"{path}: job {table['name']!r}"
         job = _job(place, table, options, given, make)
         if job.name in names:
@@ -102,9 +102,9 @@ def submitted_job(table: Mapping[str, Any], given: Mapping[str, Any], make: Make
     return _job(f"job {table['name']!r}", table, options, given, make)
 
 
-def named_tables(path: Path) -> list[dict[str, Any]]:
-    """The tables of the jobs in a file, each with a name; UsageError if there are none."""
-    return [{"name": f"job{number}", **table} for number, table in enumerate(_tables(path), 1)]
+def named_tables(path: Path, argument: str) -> list[dict[str, Any]]:
+    """The tables of the jobs in the file of `argument`, each with a name; UsageError if there are none."""
+    return [{"name": f"job{number}", **table} for number, table in enumerate(_tables(path, argument), 1)]
 
 
 def _job(
@@ -138,17 +138,17 @@ def _job(
         raise UsageError(f"{place}: {error.argument}", error.rule, error.value) from error
 
 
-def _tables(path: Path) -> list[dict[str, Any]]:
+def _tables(path: Path, argument: str) -> list[dict[str, Any]]:
     """The tables of the jobs in a file."""
     try:
         content = read_document(path)
     except OSError as error:
-        raise UsageError("--jobs", f"must be readable ({error.strerror})", str(path)) from error
+        raise UsageError(argument, f"must be readable ({error.strerror})", str(path)) from error
     except ValueError as error:
-        raise UsageError("--jobs", f"must be TOML or JSON ({error})", str(path)) from error
+        raise UsageError(argument, f"must be TOML or JSON ({error})", str(path)) from error
     jobs = content.get("jobs") if isinstance(content, dict) and set(content) == {"jobs"} else None
     if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
-        raise UsageError(f"--jobs {path}", "must hold just `jobs`, a list of tables", None)
+        raise UsageError(f"{argument} {path}", "must hold just `jobs`, a list of tables", None)
     if len(jobs) > MOST_WAITING:
-        raise UsageError(f"--jobs {path}", f"must list at most {MOST_WAITING} jobs", len(jobs))
+        raise UsageError(f"{argument} {path}", f"must list at most {MOST_WAITING} jobs", len(jobs))
     return jobs

@@ -68,7 +68,7 @@ def main(
     security = WorkerSecurity.from_files(name, secret_file, tls_ca, tls_cert, tls_key, tls_server_name)
     if (risk := security.check_exposure(host, insecure)) is not None:
         log.warning("%s", risk)
-    jobs = [] if file is None else [_as_text(file, table) for table in named_tables(file)]
+    jobs = [] if file is None else [_as_text(file, table) for table in named_tables(file, "FILE")]
     printer = EndPrinter(format, report_file)
     options = SubmitOptions(name, end, max_wait, silence_timeout)
     run(submit((host, port), jobs, options, security, lambda ended: printer.print_end(_as_mapping(ended))))

@@ -199,15 +199,20 @@ def _directions(record: RunRecord) -> Report:
     down = record.ledger.total(lambda entry: entry.kind in ("downlink", "repair", PEER_ROWS))
     broadcast = rounds * record.broadcast_bytes
 
-    def measured(payload: int, vector_bytes: int) -> str:
-        return str(Fraction(payload, max(rounds, 1) * vector_bytes))
+    def measured(payload: int, vector_bytes: int) -> Fraction:
+        return Fraction(payload, max(rounds, 1) * vector_bytes)
+
+    # Rows between workers are parts of vectors without the padding that codes need.
+    between = record.ledger.total(lambda entry: entry.kind == PEER_ROWS)[0]
+    wire = measured(down[0] - between, record.down_vector_bytes)
+    wire += measured(between, _uncoded_down_bytes(record))
 
     return {
         "uplink": {
             "load": str(plan.uplink_load if record.peers is None or record.peers.carried else 0),
             "bound": str(plan.uplink_bound),
             "uncoded_load": str(N),
-            "measured_load": measured(up[0], record.vector_bytes),
+            "measured_load": str(measured(up[0], record.vector_bytes)),
             "payload_bytes": up[0],
             "framing_bytes": up[1],
         },
@@ -215,7 +220,7 @@ def _directions(record: RunRecord) -> Report:
             "load": str(plan.downlink_load),
             "bound": str(plan.downlink_bound),
             "uncoded_load": str(len(forwarded(placement, helpers))),
-            "measured_load": measured(broadcast, record.down_vector_bytes),
+            "measured_load": str(measured(broadcast, record.down_vector_bytes)),
             "payload_bytes": broadcast,
         },
         "downlink_wire": {
@@ -227,7 +232,7 @@ def _directions(record: RunRecord) -> Report:
                     if name not in _helpers(record)
                 )
             ),
-            "measured_load": measured(down[0], record.down_vector_bytes),
+            "measured_load": str(wire),
             "payload_bytes": down[0],
             "framing_bytes": down[1],
         },

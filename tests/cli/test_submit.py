@@ -24,6 +24,7 @@ def test_a_file_or_the_end_must_be_given() -> None:
     ("text", "complaint"),
     [
         ("x = 3", "must hold just `jobs`"),
+        ("x", "FILE must be TOML or JSON"),
         ('[[jobs]]\nname = "../a"\n', "name must be 1 to 64 letters"),
         ("[[jobs]]\nname = 3\n", "name must be 1 to 64 letters"),
         ("[[jobs]]\nseed = 2020-01-01\n", "must hold numbers, text and lists only"),

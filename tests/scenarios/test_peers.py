@@ -93,6 +93,22 @@ async def test_a_run_among_peers_equals_its_twin(
     assert "6 workers take rows from others" in report_words(record)
 
 
+async def test_rows_between_workers_are_measured_without_the_padding_of_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asyncdmtl.exchange.blocks.LATE_SECONDS", 30.0)
+    # Rows of this plan are halves of vectors, and vectors of 65 numbers are padded.
+    placement = Placement.cyclic(5, 20, 3)
+    partitions = make_partitions(20, "squared", features=64)
+    settings = make_settings(dtype="float32", rounds=2)
+    record, _ = await run_cluster(
+        options(settings=settings, strategy="relay", workers=5), placement, partitions
+    )
+    assert record.down_vector_bytes > 65 * 4
+    made = report_run(record)["downlink_wire"]
+    assert made["measured_load"] == made["load"]
+
+
 async def test_the_server_chooses_rows_between_workers_where_a_round_is_shortest() -> None:
     group = MulticastOptions(Group("239.192.77.78", 7702), "", 90e6)
     record, models = await run_cluster(options(strategy="auto", multicast=group), HOMOGENEOUS, PARTITIONS)
