@@ -22,7 +22,8 @@ from stream_cluster import Ended, StreamPlan, models_of, run_stream
 # The most seconds of one stream.
 LIMIT = 600.0
 
-# Workloads: recipe of the data, and options of every job.
+# Workloads: recipe of the data, and options of every job. In the last one, processors (two of them, for all
+# workers and the server) and the server's link have about as much to do.
 WORKLOADS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "short vectors, many rounds": (
         "synthetic:tasks=10,rows=40,features=64,parts=1,rank=2,test_rows=0",
@@ -30,6 +31,10 @@ WORKLOADS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "long vectors, few rounds": (
         "synthetic:tasks=10,rows=60,features=4000,parts=1,rank=2,test_rows=0",
+        {"rounds": 25, "tolerance": 0.0, "update": "gradient", "coupling": "l21", "strength": 0.05},
+    ),
+    "long vectors, few rows": (
+        "synthetic:tasks=10,rows=20,features=4000,parts=1,rank=2,test_rows=0",
         {"rounds": 25, "tolerance": 0.0, "update": "gradient", "coupling": "l21", "strength": 0.05},
     ),
 }

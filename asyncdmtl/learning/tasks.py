@@ -188,7 +188,11 @@ class Partition:
         return Partition(self.id, self.task, self.X[rows], self.y[rows], weights)
 
     def digest(self) -> bytes:
-        """16 bytes of BLAKE2b over the content."""
+        """16 bytes of BLAKE2b over the content, computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
         h = hashlib.blake2b(digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
         for part in self.content():
             h.update(part)
@@ -208,13 +212,25 @@ class Partition:
         """An upper bound on the Lipschitz constant of the gradient of the weighted mean loss over the rows.
 
         `λ_max(Xᵀ diag(weights) X) / weight · curvature`, with a column of ones in `X` if `intercept`. It is
-        computed from the smaller Gram matrix and rounded up to 12 significant bits: see `smoothness`.
+        computed from the smaller Gram matrix and rounded up to 12 significant bits: see `smoothness`. It is
+        computed once for each curvature.
 
         Raises
         ------
         DataError
             Numbers in `X` are so large that their squares overflow.
         """
+        curvature = LOSSES[loss].curvature
+        if (curvature, intercept) not in self._smoothness:
+            self._smoothness[curvature, intercept] = self._computed_smoothness(curvature, intercept)
+        return self._smoothness[curvature, intercept]
+
+    @cached_property
+    def _smoothness(self) -> dict[tuple[float, bool], float]:
+        """What `smoothness` has computed, by curvature and whether there is an intercept."""
+        return {}
+
+    def _computed_smoothness(self, curvature: float, intercept: bool) -> float:
         roots = np.ones(self.rows) if self.weights is None else np.sqrt(self.weights)
         with np.errstate(over="ignore", invalid="ignore"):
             X = self.X if self.weights is None else self.X * roots[:, None]
@@ -224,7 +240,7 @@ class Partition:
             raise DataError(
                 f"X of partition {self.id!r}", "is too large to be squared", float(np.abs(X).max())
             )
-        return largest_eigenvalue_bound(squared, LOSSES[loss].curvature / self.weight)
+        return largest_eigenvalue_bound(squared, curvature / self.weight)
 
     def info(self, settings: Settings) -> PartitionInfo:
         """The facts about this partition that all workers know in a run with these settings.

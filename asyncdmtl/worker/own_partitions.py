@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.data.held_back import hold_back
+from asyncdmtl.data.prepared_rows import PreparedRows
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.digests import CHALLENGE_BYTES, CONTENT_DIGEST_BYTES, answer
+from asyncdmtl.digests import CHALLENGE_BYTES, answer
 from asyncdmtl.errors import DataError
 from asyncdmtl.learning.losses import check_targets
 from asyncdmtl.learning.metric_sums import sums_of
@@ -25,7 +24,8 @@ class OwnPartitions:
 
     Parameters
     ----------
-    stored : sequence of Stored
+    stored : sequence of Stored, or PreparedRows
+        Rows that were prepared serve several runs.
     test_fraction : float, optional
         The share of test rows of each partition; default: that of the run's settings.
     least_rows : int
@@ -33,14 +33,15 @@ class OwnPartitions:
     """
 
     def __init__(
-        self, stored: Sequence[Stored], test_fraction: float | None = None, least_rows: int = 1
+        self,
+        stored: Sequence[Stored] | PreparedRows,
+        test_fraction: float | None = None,
+        least_rows: int = 1,
     ) -> None:
-        self._stored = tuple(stored)
+        self._rows = stored if isinstance(stored, PreparedRows) else PreparedRows(stored)
         self._test_fraction = test_fraction
         self._least_rows = least_rows
-        self._split_for: tuple[float, int] | None = None
-        self._split: tuple[tuple[Stored, Stored | None], ...] = tuple((each, None) for each in stored)
-        self._declared: tuple[Declaration, ...] = ()
+        self._divided = self._rows.divided(0.0, 0)
         self._encoded_with: tuple[Encoding, Settings] | None = None
         self._infos: tuple[PartitionInfo, ...] = ()
         self._encoded: Mapping[str, Partition] = {}
@@ -55,13 +56,10 @@ class OwnPartitions:
             Names a partition that is smaller than this worker permits.
         """
         share = settings.test_fraction if self._test_fraction is None else self._test_fraction
-        if self._split_for != (share, settings.seed):
-            self._split = tuple(hold_back(stored, share, settings.seed) for stored in self._stored)
-            self._declared = ()
-            self._split_for = share, settings.seed
+        self._divided = self._rows.divided(share, settings.seed)
         if self._least_rows == 1:
             return
-        for train, _ in self._split:
+        for train, _ in self._divided.pairs:
             rows = train.rows // settings.folds if settings.chooses else train.rows
             if rows < self._least_rows:
                 whose = f" in each of {settings.folds} folds" if settings.chooses else ""
@@ -70,9 +68,7 @@ class OwnPartitions:
 
     def declare(self) -> tuple[Declaration, ...]:
         """What the server may know of the partitions before their rows are encoded."""
-        if not self._declared:
-            self._declared = tuple(_declaration(train, test) for train, test in self._split)
-        return self._declared
+        return self._divided.declared
 
     def encode(self, encoding: Encoding, settings: Settings) -> tuple[PartitionInfo, ...]:
         """Encode the rows, and return the facts about the encoded partitions that the server gets.
@@ -83,15 +79,14 @@ class OwnPartitions:
             The rows cannot be encoded, or do not suit the loss.
         """
         if self._encoded_with != (encoding, settings):
-            encoded = [train.encoded(encoding) for train, _ in self._split]
-            tests = [test.encoded(encoding) for _, test in self._split if test is not None]
-            for test in tests:
+            rows = self._divided.encoded(encoding)
+            for test in rows.tests:
                 check_targets(settings.loss, test.y, f"test rows of partition {test.id!r}")
-            self._encoded = {partition.id: partition for partition in encoded}
-            self._tests = {partition.id: partition for partition in tests}
-            held = {partition.id: partition.rows for partition in tests}
+            self._encoded = {partition.id: partition for partition in rows.train}
+            self._tests = {partition.id: partition for partition in rows.tests}
+            held = {partition.id: partition.rows for partition in rows.tests}
             self._infos = tuple(
-                replace(partition.info(settings), held=held.get(partition.id, 0)) for partition in encoded
+                replace(partition.info(settings), held=held.get(partition.id, 0)) for partition in rows.train
             )
             self._encoded_with = encoding, settings
         return self._infos
@@ -134,13 +129,3 @@ class OwnPartitions:
             for name, rows in self._tests.items()
             if rows.task in known
         }
-
-
-def _declaration(train: Stored, test: Stored | None) -> Declaration:
-    """The declaration of a partition. Its digest covers all rows, test rows included, to recognise copies."""
-    declared = train.declaration()
-    if test is None:
-        return declared
-    whole = hashlib.blake2b(declared.digest, digest_size=CONTENT_DIGEST_BYTES, usedforsecurity=False)
-    whole.update(test.declaration().digest)
-    return replace(declared, digest=whole.digest(), held=test.rows)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from asyncdmtl.data.prepared_rows import PreparedRows
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.learning.settings import Settings
@@ -45,7 +46,7 @@ def stream_worker(
 ) -> Worker:
     """A worker that also takes part in a stream of jobs; its `run` then ends with `StreamOver`.
 
-    Rows are loaded once for each column that is predicted, and shared by all jobs.
+    Rows are loaded once for each column that is predicted. All jobs share them, and what others prepared.
 
     Parameters
     ----------
@@ -58,19 +59,19 @@ def stream_worker(
     on_models : callable, optional
         As `OnModels`.
     """
-    loaded = {"": load("")}
+    loaded = {"": PreparedRows(load(""))}
     loading = asyncio.Lock()
 
-    async def stored_for(target: str) -> Sequence[Stored]:
+    async def stored_for(target: str) -> PreparedRows:
         if target not in loaded:
             async with loading:
                 # Another job may have loaded them while this one waited.
                 if target not in loaded:
-                    loaded[target] = await asyncio.to_thread(load, target)
+                    loaded[target] = PreparedRows(await asyncio.to_thread(load, target))
         return loaded[target]
 
     async def take_part(place: JobPlace) -> None:
-        stored: Sequence[Stored] = ()
+        stored = PreparedRows(())
         observer = WorkerObserver()
         try:
             stored = await stored_for(place.target)

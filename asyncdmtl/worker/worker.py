@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from asyncdmtl.arithmetic.threads import single_threaded
 from asyncdmtl.blinding.reasons import without_details
 from asyncdmtl.data.encoding import Encoding
+from asyncdmtl.data.prepared_rows import PreparedRows
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import AsyncDMTLError, LinkError, UsageError
 from asyncdmtl.learning.settings import Settings
@@ -35,7 +36,7 @@ class Worker:
     Parameters
     ----------
     options : WorkerOptions
-    partitions : sequence of Stored
+    partitions : sequence of Stored, or PreparedRows
         The partitions that are stored here. None of their rows is ever sent.
     security : WorkerSecurity
         The proofs that the server must give; by default none.
@@ -55,7 +56,7 @@ class Worker:
     def __init__(
         self,
         options: WorkerOptions,
-        partitions: Sequence[Stored],
+        partitions: Sequence[Stored] | PreparedRows,
         security: WorkerSecurity = UNSECURED_WORKER,
         observer: WorkerObserver | None = None,
         jobs: JobStream | None = None,

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.problems import make_partitions, make_settings
 
+from asyncdmtl.arrays import Floats
 from asyncdmtl.errors import DataError, UsageError
+from asyncdmtl.learning import tasks
 from asyncdmtl.learning.tasks import Declaration, Partition, TaskModels, whole_tasks
 
 RNG = np.random.default_rng(0)
@@ -88,6 +90,21 @@ def test_smoothness_does_not_hang_on_a_last_bit_at_round_values() -> None:
     exact = part(np.ones((4, 1)), np.zeros(4)).smoothness("squared", intercept=False)
     for factor in (1 - 1e-15, 1 + 1e-15):
         assert part(np.full((4, 1), factor), np.zeros(4)).smoothness("squared", intercept=False) == exact
+
+
+def test_smoothness_is_computed_once_for_each_curvature(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[float] = []
+
+    def bound(S: Floats, factor: float) -> float:
+        computed.append(factor)
+        return factor
+
+    monkeypatch.setattr(tasks, "largest_eigenvalue_bound", bound)
+    own = part(np.ones((2, 3)), [0.0, 1.0])
+    for loss, intercept, count in (("squared", True, 1), ("squared", False, 2), ("logistic", False, 3)):
+        first = own.smoothness(loss, intercept=intercept)
+        assert own.smoothness(loss, intercept=intercept) == first
+        assert len(computed) == count
 
 
 def test_smoothness_of_a_million_features() -> None:

@@ -9,6 +9,7 @@ from support.clusters import LIMIT, Cluster
 from support.problems import make_partitions, make_settings, run_options
 from support.streams import JobCluster
 
+from asyncdmtl.data.prepared_rows import PreparedRows
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.training import train
@@ -55,13 +56,14 @@ async def test_rows_are_loaded_once_for_jobs_that_begin_together(monkeypatch: py
         return PARTITIONS[:1] if target else PARTITIONS
 
     loaded: list[str] = []
-    used: list[Sequence[Stored]] = []
+    used: list[PreparedRows] = []
     monkeypatch.setattr(module, "Worker", Double)
     worker: Any = stream_worker(WorkerOptions("w0"), load, UNSECURED_WORKER, [("127.0.0.1", 1)])
     places = [JobPlace(f"r{i}", f"j{i}", "dose") for i in range(3)]
     await asyncio.gather(*(worker.jobs._take_part(place) for place in places))
     assert loaded == ["", "dose"]
-    assert used == [PARTITIONS[:1]] * 3
+    assert used == used[:1] * 3
+    assert used[0].stored == tuple(PARTITIONS[:1])
 
 
 async def test_jobs_go_on_while_the_worker_no_longer_stands_by() -> None:
