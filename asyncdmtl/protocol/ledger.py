@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Direction = Literal["up", "down"]
+from asyncdmtl.protocol.round_totals import Direction, RoundTotals
 
 # Worker, direction, kind and round.
 Key = tuple[str, Direction, str, int | None]
@@ -59,7 +59,7 @@ class Ledger:
     def __init__(self) -> None:
         self._sums: dict[Key, list[int]] = {}
         self._of_round: dict[int, list[Key]] = {}
-        self._rounds: dict[tuple[int | None, Direction], int] = {}
+        self._rounds = RoundTotals()
         self._kinds: dict[tuple[Direction, str], list[int]] = {}
         self._workers: dict[str, list[int]] = {}
 
@@ -79,7 +79,7 @@ class Ledger:
         for sums in (self._sum_of(key), self._kinds.setdefault((direction, kind), [0, 0, 0])):
             for i, count in enumerate(counts):
                 sums[i] += count
-        self._rounds[round, direction] = self._rounds.get((round, direction), 0) + sum(counts[1:])
+        self._rounds.add(round, direction, sum(counts[1:]))
         self._workers.setdefault(worker, [0, 0])[direction == "down"] += sum(counts[1:])
 
     def _sum_of(self, key: Key) -> list[int]:
@@ -114,7 +114,7 @@ class Ledger:
 
     def round_bytes(self, round: int | None, direction: Direction) -> int:
         """Bytes on the wire, payload and framing, in one round and direction."""
-        return self._rounds.get((round, direction), 0)
+        return self._rounds.of(round, direction)
 
     def merge(self, other: Ledger, worker: str | None = None) -> None:
         """Add the sums of `other`, all under the name `worker` if that is given."""
@@ -127,7 +127,7 @@ class Ledger:
         copied = Ledger()
         copied._sums = {key: list(sums) for key, sums in self._sums.items()}
         copied._of_round = {round: list(keys) for round, keys in self._of_round.items()}
-        copied._rounds = dict(self._rounds)
+        copied._rounds = self._rounds.copy()
         copied._kinds = {key: list(sums) for key, sums in self._kinds.items()}
         copied._workers = {worker: list(sums) for worker, sums in self._workers.items()}
         return copied

@@ -21,7 +21,7 @@ from functools import partial
 from asyncdmtl.errors import CorruptionError, LocalProtocolError, RemoteProtocolError
 from asyncdmtl.protocol.frame_reader import Frame, FrameReader
 from asyncdmtl.protocol.framing import Buffer
-from asyncdmtl.protocol.ledger import Direction, Ledger
+from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages import registry
 from asyncdmtl.protocol.messages.base import Message, Role
 from asyncdmtl.protocol.messages.registry import (
@@ -39,6 +39,7 @@ from asyncdmtl.protocol.messages.registry import (
     Welcome,
 )
 from asyncdmtl.protocol.plan_state import PlanReply, PlanState
+from asyncdmtl.protocol.round_totals import Direction
 from asyncdmtl.protocol.state_table import TRANSITIONS, State
 
 # The most bytes of a head from a worker that the server has not welcomed: a greeting has a few hundred.

@@ -25,6 +25,7 @@ from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
+from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import (
     pack_declaration,
@@ -99,6 +100,10 @@ class Checkpoint:
 
     def pack(self) -> bytes:
         """The content of a file."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> tuple[Buffer, ...]:
+        """The content of a file in pieces, the state among them without a copy."""
         facts: bytes = msgpack.packb(
             {
                 "run": self.run,
@@ -119,8 +124,8 @@ class Checkpoint:
             }
         )
         lengths = LENGTHS.pack(len(facts), self.state.nbytes)
-        content = b"".join((MAGIC, lengths, facts, self.state.tobytes()))
-        return content + _check(content)
+        content = (MAGIC, lengths, facts, np.ascontiguousarray(self.state).data)
+        return (*content, _check(*content))
 
     @classmethod
     def unpack(cls, content: bytes) -> Checkpoint:
@@ -164,5 +169,8 @@ class Checkpoint:
         )
 
 
-def _check(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=CHECK_BYTES, usedforsecurity=False).digest()
+def _check(*content: Buffer) -> bytes:
+    check = hashlib.blake2b(digest_size=CHECK_BYTES, usedforsecurity=False)
+    for piece in content:
+        check.update(piece)
+    return check.digest()

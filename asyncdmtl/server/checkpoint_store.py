@@ -133,7 +133,7 @@ class CheckpointStore:
         UsageError
             The checkpoint cannot be written.
         """
-        content = checkpoint.pack()
+        content = checkpoint.pieces()
         try:
             files = self.files
             number = int(files[0].stem) + 1 if files else 0
@@ -142,7 +142,7 @@ class CheckpointStore:
             # Of a save that was interrupted; a link of this name is removed, not followed.
             temporary.unlink(missing_ok=True)
             with os.fdopen(os.open(temporary, _NEW_FILE, 0o600), "wb") as file:
-                file.write(content)
+                file.writelines(content)
                 file.flush()
                 self._flush_file(file.fileno())
             temporary.replace(target)
@@ -151,7 +151,7 @@ class CheckpointStore:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise _unusable(self._folder, error) from error
-        return len(content)
+        return sum(map(len, content))
 
     def clear(self) -> None:
         """Delete all checkpoints: the run is over."""
