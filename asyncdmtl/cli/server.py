@@ -29,6 +29,7 @@ from asyncdmtl.net.addresses import format_address, parse_address
 from asyncdmtl.net.authentication import ServerSecurity, is_loopback
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.plan.rates.stragglers import check_copies
 from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import report_run
@@ -115,9 +116,9 @@ _security_options = together(
 @click.option(
     "--cover",
     type=click.Path(path_type=Path),
-    help="Placement file: start when each of its partitions has a worker that stores it; each worker may "
-    "store what the file says, and no more. Without --workers and --cover, the partitions of --data must be "
-    "covered.",
+    help="Placement file: start when each of its partitions has a worker that stores it, or one more than "
+    "--silent; each worker may store what the file says, and no more. Without --workers and --cover, the "
+    "partitions of --data must be covered.",
 )
 @click.option(
     "--data",
@@ -196,7 +197,7 @@ def main(
         _health_address(health, insecure),
         dashboard_options(dashboard, dashboard_token_file, tls_cert, tls_key, insecure=insecure),
     )
-    partitions, permitted = _read_cover(cover)
+    partitions, permitted = _read_cover(cover, given["silent"])
     make = partial(_options, recipe, workers, partitions, permitted)
     # If the log on stderr is JSON lines, nothing else may be printed there.
     on_event: OnEvent = _emit if format == "json" else _say if given["log_format"] == "text" else _ignore
@@ -274,11 +275,17 @@ def _read_recipe(
     return loading.recipe_defaults(dataset), dataset.ids
 
 
-def _read_cover(cover: Path | None) -> tuple[tuple[str, ...] | None, dict[str, list[str]] | None]:
-    """All partitions of a placement file, and those that each worker may store; None without a file."""
+def _read_cover(
+    cover: Path | None, silent: int
+) -> tuple[tuple[str, ...] | None, dict[str, list[str]] | None]:
+    """All partitions of a placement file, and those that each worker may store; None without a file.
+
+    PlacementError if no run under this placement could tolerate so many silent workers.
+    """
     if cover is None:
         return None, None
     placement = Placement.read(cover)
+    check_copies(placement, silent)
     return placement.partitions, placement.as_dict()
 
 

@@ -133,7 +133,7 @@ def compare(
     ------
     UsageError
         Prices are not K numbers of at least 0, or another argument breaks its rule.
-    PlanError
+    PlacementError
         A partition has at most `silent` holders.
     """
     placement = a_placement(placement)

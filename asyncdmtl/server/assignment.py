@@ -221,7 +221,7 @@ def _tolerable(placement: Placement, progress: TrainingProgress) -> int:
 
     Raises
     ------
-    PlanError
+    PlacementError
         Before the first round, partitions have at most `progress.silent` holders.
     """
     if progress.checked or progress.ending is not None:

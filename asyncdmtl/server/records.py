@@ -64,7 +64,8 @@ class RunOptions:
     workers : int or None
         The run starts when this number of workers has joined.
     cover : tuple of str or None
-        All partitions: the run starts when each has a holder, and workers may not declare others.
+        All partitions: the run starts when each has a holder, or one more than `silent` workers, and workers
+        may not declare others.
     permitted : mapping of worker to a collection of partitions, or None
         The partitions that each worker may declare; workers that are not listed may declare none.
     join_timeout, round_timeout, silence_timeout : float

@@ -217,12 +217,18 @@ class RunStart:
     def _enough(self) -> bool:
         if self._options.workers is not None:
             return sum(m.workers for m in self._membership.members.values()) >= self._options.workers
-        return not self._uncovered()
+        return not self._uncovered(self._copies)
 
-    def _uncovered(self) -> list[str]:
-        """The partitions of --cover that no member holds."""
-        declared = self._membership.declared()
-        return [name for name in self._options.cover or () if name not in declared]
+    @property
+    def _copies(self) -> int:
+        """The holders of each partition of --cover for which the start waits: one is never silent."""
+        return self._options.silent + 1
+
+    def _uncovered(self, copies: int = 1) -> list[str]:
+        """The partitions of --cover that fewer members hold."""
+        members = self._membership.members.values()
+        holders = Counter(part.id for member in members for part in member.declared)
+        return [name for name in self._options.cover or () if holders[name] < copies]
 
     def _lacking(self) -> str:
         """The missing workers, in words."""
@@ -233,4 +239,7 @@ class RunStart:
         if self._options.workers is not None:
             here = sum(member.workers for member in members.values())
             return f"{here} of {self._options.workers} are here ({joined})"
-        return f"no holder of {self._uncovered()} is here (joined: {joined})"
+        if missing := self._uncovered():
+            return f"no holder of {missing} is here (joined: {joined})"
+        few = self._uncovered(self._copies)
+        return f"fewer than {self._copies} holders of {few} are here, as --silent needs (joined: {joined})"

@@ -120,7 +120,7 @@ def test_linear_combinations() -> None:
         ([CYCLIC, "--max-overhead", "-1"], UsageError, "--max-overhead"),
         ([CYCLIC, "--minimise", "cost"], UsageError, "needs a table prices"),
         ([CYCLIC, "--combinations", "0"], UsageError, "--combinations"),
-        ([CYCLIC, "--silent", "3"], PlanError, "cannot be tolerated"),
+        ([CYCLIC, "--silent", "3"], PlacementError, "would be lost"),
         ([CYCLIC, "--silent", "1", "--strategy", "uncoded"], UsageError, "silent is for the strategies"),
         ([CYCLIC, "--output", "/no/such/folder/plan.json"], UsageError, "--output"),
     ],

@@ -12,7 +12,7 @@ from support.clusters import run_cluster
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.cli import server, streams
-from asyncdmtl.errors import UsageError, WaitError
+from asyncdmtl.errors import PlacementError, UsageError, WaitError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Joined, Left, Listening
 from asyncdmtl.server.jobs import Job, JobOutcome
@@ -97,6 +97,15 @@ def test_without_numbers_the_partitions_of_the_data_must_be_covered(tmp_path: Pa
     file.write_text('[workers]\na = ["x", "y"]\n')
     assert run("--cover", str(file)).exit_code == 0
     assert Double.made.options.cover == ("x", "y")
+
+
+def test_a_placement_to_cover_must_have_more_copies_than_silent_workers(tmp_path: Path) -> None:
+    file = tmp_path / "placement.toml"
+    file.write_text('[workers]\na = ["x", "y"]\nb = ["x"]\n')
+    refused = run("--cover", str(file), "--silent", "1").exception
+    assert isinstance(refused, PlacementError)
+    rule = "silent must be smaller than the number of workers that store each partition (y would be lost), got 1"
+    assert (str(refused), refused.exit_code) == (rule, 2)
 
 
 def test_data_in_files_need_a_loss_instead_of_a_recipe() -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import PlacementError, PlanError, UsageError
 from asyncdmtl.plan.compare import certificate_in_words, cheapest, compare
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
@@ -38,7 +38,7 @@ def test_only_tolerant_strategies_are_left_where_workers_may_be_silent(silent: i
         plan = make_plan(HOMOGENEOUS, candidate.strategy, tasks=tasks, silent=silent)  # type: ignore[arg-type]
         assert [candidate.uplink_load, candidate.downlink_load] == [plan.uplink_load, plan.downlink_load]
         assert (candidate.uplink_bound, candidate.subpackets) == (plan.uplink_bound, plan.subpackets)
-    with pytest.raises(PlanError, match="p10, p11"):
+    with pytest.raises(PlacementError, match="p10, p11"):
         compare(HETEROGENEOUS, [0] * 12, silent=1)
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from support.placements import HETEROGENEOUS, HOMOGENEOUS, random_placement
 
-from asyncdmtl.errors import CodingError, PlanError, UsageError
+from asyncdmtl.errors import CodingError, PlacementError, PlanError, UsageError
 from asyncdmtl.plan import planner
 from asyncdmtl.plan.codes import matrices
 from asyncdmtl.plan.linear.planning import make_linear_plan
@@ -199,7 +199,7 @@ def test_a_linear_target_costs_what_the_ranks_demand_with_a_silent_worker() -> N
 
 
 def test_partitions_that_silence_would_lose_are_named() -> None:
-    with pytest.raises(PlanError, match="p10, p11"):
+    with pytest.raises(PlacementError, match="p10, p11"):
         make_plan(HETEROGENEOUS, "central", silent=1)
 
 

@@ -14,7 +14,7 @@ from support.clusters import LIMIT, Cluster, stored_at
 from support.problems import make_partitions, make_settings, run_options
 from support.proxies import Proxy
 
-from asyncdmtl.errors import PlanError
+from asyncdmtl.errors import PlacementError
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.links import EQUAL_LINKS, Links
@@ -140,5 +140,5 @@ async def test_partitions_with_too_few_holders_are_named_before_the_run() -> Non
     async with asyncio.timeout(LIMIT), Cluster(chosen) as cluster:
         for name, own in stored_at(placement, partitions).items():
             cluster.join(name, own)
-        with pytest.raises(PlanError, match="would be lost: p1"):
+        with pytest.raises(PlacementError, match="p1 would be lost"):
             await cluster.server

@@ -116,6 +116,16 @@ async def test_the_start_waits_until_each_partition_has_a_holder() -> None:
     assert [part.id for part in declared] == ["p0", "p1", "p2"]
 
 
+async def test_the_start_waits_for_one_holder_more_than_may_be_silent() -> None:
+    run = Run(workers=None, cover=("p0", "p1"), silent=1)
+    run.join("w0", PARTITIONS[:2])
+    run.join("w1", PARTITIONS[:1])
+    waiting = await run.waits()
+    run.join("w2", PARTITIONS[1:2])
+    _, declared = await waiting
+    assert [part.id for part in declared] == ["p0", "p1"]
+
+
 async def test_the_start_waits_until_the_rows_are_encoded() -> None:
     run = Run()
     run.join("w0", PARTITIONS[:6])
@@ -181,6 +191,11 @@ async def test_partitions_to_cover_are_not_forgotten() -> None:
             {"workers": None, "cover": ("p0", "p99")},
             ("w0",),
             r"no holder of \['p99'\] is here \(joined: w0\)",
+        ),
+        (
+            {"workers": None, "cover": ("p0", "p1"), "silent": 1},
+            ("w0",),
+            r"fewer than 2 holders of \['p0', 'p1'\] are here, as --silent needs \(joined: w0\)",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def make_linear_plan(
     ------
     UsageError
         An argument breaks a rule, or there are too many sets of responders to check.
-    PlanError
+    PlacementError
         A partition has at most `silent` holders.
     """
     placement = a_placement(placement)

@@ -84,7 +84,7 @@ def tolerant_time(placement: Placement, speeds: Sequence[Fraction | int], silent
     UsageError
         A speed is not positive, or `silent` is not a whole number from 0 to K − 1, or leaves too many sets of
         responders to check.
-    PlanError
+    PlacementError
         A partition has at most `silent` holders.
     """
     b = rationals("speeds", speeds, placement, positive=True)

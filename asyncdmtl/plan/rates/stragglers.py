@@ -24,7 +24,7 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import PlacementError, PlanError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.covering import fractional_cover, integer_cover
 from asyncdmtl.plan.validation import whole_number
@@ -85,7 +85,7 @@ def check_copies(placement: Placement, silent: int) -> None:
     ------
     UsageError
         `silent` is not a whole number from 0 to K − 1.
-    PlanError
+    PlacementError
         Partitions have at most `silent` holders; the message names them.
     """
     K = len(placement.workers)
@@ -95,10 +95,8 @@ def check_copies(placement: Placement, silent: int) -> None:
     ]
     if scarce:
         shown = ", ".join(scarce[:20]) + (f" and {len(scarce) - 20} more" if len(scarce) > 20 else "")
-        raise PlanError(
-            f"{silent} silent worker(s) cannot be tolerated: "
-            f"partitions with {silent} holder(s) or fewer would be lost: {shown}"
-        )
+        rule = f"must be smaller than the number of workers that store each partition ({shown} would be lost)"
+        raise PlacementError("silent", rule, silent)
 
 
 def responder_sets(workers: int, silent: int) -> Iterator[tuple[int, ...]]:
@@ -140,7 +138,7 @@ def silent_rates(
     UsageError
         `silent` is outside 0…K−1, `subpackets` is below 1, or there are more than `MAX_RESPONDER_SETS`
         responder sets.
-    PlanError
+    PlacementError
         A partition has at most `silent` holders.
     """
     check_copies(placement, silent)
@@ -186,8 +184,10 @@ def fewest_packets(
 
     Raises
     ------
-    UsageError, PlanError
-        As `silent_rates`; also PlanError if no tried number suffices.
+    UsageError
+        As `silent_rates`.
+    PlanError
+        No tried number suffices.
     """
     found = silent_rates(placement, silent, 1, wanting)
     # The denominator of the bound often suffices if no small number does.

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.delay.splits import Split, least_time, split_by_speeds, split_for_silent, uniform_split
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import exclusive
@@ -45,7 +45,7 @@ def test_workers_that_send_nothing_are_not_waited_for() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(PlanError, match="3 holder"):
+    with pytest.raises(PlacementError, match="would be lost"):
         split_for_silent(CYCLIC, SPEEDS, 3)
     with pytest.raises(UsageError, match="speeds must be positive"):
         split_by_speeds(CYCLIC, [0, 1, 1, 1])

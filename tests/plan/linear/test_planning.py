@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.linear_targets import PLACEMENTS, TARGETS, Array, end_to_end_error, everyone
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.linear.plan import LinearPlan
 from asyncdmtl.plan.linear.planning import make_linear_plan, redrawn_plan
 from asyncdmtl.plan.placement import Placement
@@ -36,7 +36,7 @@ def test_malformed_targets(target: Array) -> None:
 
 def test_infeasible_wishes() -> None:
     placement = Placement({"a": ["x", "y"], "b": ["y"]})
-    with pytest.raises(PlanError, match=r"x$"):
+    with pytest.raises(PlacementError, match=r"\(x would be lost\)"):
         make_linear_plan(placement, np.ones((1, 2)), silent=1)
     with pytest.raises(UsageError, match="silent"):
         make_linear_plan(placement, np.ones((1, 2)), silent=2)

@@ -20,7 +20,7 @@ from support.oracle import (
 )
 from support.placements import LARGE, random_placement
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates.bounds import time_bound, violated_cut
 from asyncdmtl.plan.rates.makespan import MakespanOptimum, fastest_rates, tolerant_time
@@ -109,5 +109,5 @@ def test_the_tolerant_time_is_that_of_the_worst_cut_and_responders() -> None:
             if ex(placement, cut)
         )
         assert tolerant_time(placement, speeds, silent) == worst
-    with pytest.raises(PlanError, match="would be lost"):
+    with pytest.raises(PlacementError, match="would be lost"):
         tolerant_time(placement, speeds, 3)

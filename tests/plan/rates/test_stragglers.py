@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.linear_oracle import central_demands, fractional_minimum, integer_minimum, met
 
-from asyncdmtl.errors import PlanError, UsageError
+from asyncdmtl.errors import PlacementError, UsageError
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.rates import stragglers
 from asyncdmtl.plan.rates.stragglers import SilentRates, responder_sets, silent_rates
@@ -133,9 +133,9 @@ def test_equal_rates_of_a_cyclic_placement() -> None:
 
 def test_partitions_with_too_few_holders_are_named() -> None:
     placement = Placement({"a": ["x", "y", "z"], "b": ["y", "z"], "c": ["z"]})
-    with pytest.raises(PlanError, match=r"fewer would be lost: x, y$"):
+    with pytest.raises(PlacementError, match=r"store each partition \(x, y would be lost\), got 2$"):
         silent_rates(placement, 2)
-    with pytest.raises(PlanError, match=r"lost: x$"):
+    with pytest.raises(PlacementError, match=r"\(x would be lost\), got 1$"):
         silent_rates(placement, 1)
 
 
