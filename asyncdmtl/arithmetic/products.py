@@ -108,6 +108,8 @@ def gram(A: NDArray[Scalar]) -> NDArray[Scalar]:
     transposed = np.swapaxes(A, -1, -2)
     _check(A, transposed)
     m, k = A.shape[-2:]
+    if not blas.chosen() and _is_large(m, k, m, A.dtype) and np.isfinite(A).all():
+        return _blocked_gram(A)  # type: ignore[return-value, arg-type] # float64
     if A.ndim > 2 or m < 2 or m >= _THICK or k < _LONG * m:
         return _product(A, transposed)
     # There are few long rows: each is multiplied with itself and those below it, which is half the work.
@@ -176,10 +178,13 @@ def _product(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
         A, B = _with_dimensions(A, len(batch) + 2), _with_dimensions(B, len(batch) + 2)
     if k == 0 or 0 in (m, n, *batch):
         return np.zeros((*batch, m, n), A.dtype)
-    large = m * k * n >= _LARGE and min(m, k, n) >= _THICK and A.dtype == np.float64
-    if large and np.isfinite(A).all() and np.isfinite(B).all():
+    if _is_large(m, k, n, A.dtype) and np.isfinite(A).all() and np.isfinite(B).all():
         return _blocked_product(A, B)  # type: ignore[return-value, arg-type] # float64
     return _added_product(A, B, batch)
+
+
+def _is_large(m: int, k: int, n: int, dtype: np.dtype[Any]) -> bool:
+    return m * k * n >= _LARGE and min(m, k, n) >= _THICK and dtype == np.float64
 
 
 def _by_blas(A: NDArray[Scalar], B: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -310,6 +315,14 @@ def _blocked_product(A: Floats, B: Floats) -> Floats:
     return C
 
 
+def _blocked_gram(A: Floats) -> Floats:
+    """`A·Aᵀ` with the bits of `_blocked_product`: both factors have the same slices and need no balance."""
+    C = _sliced_gram(A[..., :_DEPTH])
+    for start in range(_DEPTH, A.shape[-1], _DEPTH):
+        C += _sliced_gram(A[..., start : start + _DEPTH])
+    return C
+
+
 def _balanced(A: Floats, B: Floats) -> tuple[Floats, Floats]:
     """Factors with the same product; the k-th column of one and row of the other have about the same size.
 
@@ -332,6 +345,22 @@ def _sliced_product(A: Floats, B: Floats) -> Floats:
     bits = _slice_bits(A.shape[-1])
     rows, row_exponents = _slices(A, bits)
     return _product_of_slices(np.concatenate(rows, axis=-1), row_exponents, B, bits)
+
+
+def _sliced_gram(A: Floats) -> Floats:
+    """`A·Aᵀ` as `_sliced_product` has it, from half as many products of slices."""
+    bits = _slice_bits(A.shape[-1])
+    (first, second, third), exponents = _slices(A, bits)
+    C = np.matmul(second, second.swapaxes(-1, -2)) + _with_transpose(first, third)
+    C = C * 2.0**-bits + _with_transpose(first, second)
+    C = C * 2.0**-bits + np.matmul(first, first.swapaxes(-1, -2))
+    return _shifted(C, exponents - bits, exponents.swapaxes(-1, -2) - bits)
+
+
+def _with_transpose(A: Floats, B: Floats) -> Floats:
+    """`A·Bᵀ + B·Aᵀ`."""
+    product: Floats = np.matmul(A, B.swapaxes(-1, -2))
+    return product + product.swapaxes(-1, -2)
 
 
 def _product_of_slices(rows: Floats, row_exponents: NDArray[np.int32], B: Floats, bits: int) -> Floats:

@@ -72,8 +72,12 @@ def solve(S: Floats, B: Floats) -> Floats:
         As `cholesky` and `solve_triangular`.
     """
     vectors = B.ndim == S.ndim - 1
-    L = cholesky(S)
-    X = solve_triangular(L, solve_triangular(L, B[..., None] if vectors else B), transposed=True)
+    columns = B[..., None] if vectors else B
+    if blas.chosen():
+        X = blas.solve(S, columns)
+    else:
+        L = cholesky(S)
+        X = solve_triangular(L, solve_triangular(L, columns), transposed=True)
     return X[..., 0] if vectors else X
 
 

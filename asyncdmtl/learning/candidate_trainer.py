@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.elementary import log, log1p, softplus
 from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arithmetic.triangles import upper
 from asyncdmtl.arrays import Bytes, Floats, Vectors
 from asyncdmtl.errors import DataError, UsageError
 from asyncdmtl.learning.candidate_paths import CandidatePaths
@@ -140,7 +141,8 @@ class CandidateTrainer(NewtonTrainer):
         for p, (descent, rest) in enumerate(zip(self._descents, self._rests(), strict=True)):
             free = np.isnan(descent.fixed)
             losses, gradients = told.losses[p] * free, told.gradients[p] * free[..., None]
-            H = told.H[p] * free[..., None, None]
+            H = told.second_derivatives(p)
+            H[~free] = 0.0
             self._models[p], better = descent.step(self._models[p], losses, gradients, H, rest)
             self._held[p] = np.where(better[1:], held[p], self._held[p])
         if self._paths.tries_second and self._iterate.steps >= _TRIED_TOO:
@@ -199,7 +201,7 @@ class CandidateTrainer(NewtonTrainer):
 
     def _place_intercepts(self, told: Told) -> None:
         """Give all candidates the best models without coefficients, by what was told at models of 0."""
-        slopes, pull = told.gradients[0, ..., -1], told.H[0, ..., -1, -1]
+        slopes, pull = told.gradients[0, ..., -1], told.triangles[0, ..., -1]
         if self.problem.loss.counts:
             intercepts, nothing = log_means(slopes, told.shares * self._weights())
             self._fixed = np.where(nothing, intercepts, np.nan)
@@ -293,12 +295,12 @@ def _at_intercepts(told: Told, fixed: Floats) -> Told:
     """What is told at the best intercepts, by what was told at models of 0; `fixed` is (K, T)."""
     paths = len(told.losses)
     shares = 0.5 - told.gradients[0, ..., -1]
-    intercepts, losses, gradients, H = at_intercepts(told.gradients[0], told.H[0], fixed)
+    intercepts, losses, gradients, H = at_intercepts(told.gradients[0], told.second_derivatives(0), fixed)
     left_out = 1.0 - told.shares
     some = left_out > 0.0
     of_held = np.where(some, shares[0] - told.shares * shares, 0.0) / np.where(some, left_out, 1.0)
     held = np.where(some, softplus(intercepts) - of_held * intercepts, 0.0)
-    parts = (np.broadcast_to(part, (paths, *part.shape)) for part in (losses, held, gradients, H))
+    parts = (np.broadcast_to(part, (paths, *part.shape)) for part in (losses, held, gradients, upper(H)))
     return Told(told.shares, *parts)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arithmetic.triangles import second_moments, symmetric
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.learning.batches import Batch
 from asyncdmtl.learning.curvature import SecondOrderWire
@@ -43,15 +44,20 @@ class Told(NamedTuple):
     ----------
     shares : (K, T) float64 array
         Of each task's rows in each data set, 1 in the first.
-    losses, held, gradients, H : (P, K, T, …) float64 arrays
+    losses, held, gradients, triangles : (P, K, T, …) float64 arrays
         Means over the rows of the data set, `held` over those that it leaves out; 0 where there are no rows.
+        Triangles are those of second derivatives.
     """
 
     shares: Floats
     losses: Floats
     held: Floats
     gradients: Floats
-    H: Floats
+    triangles: Floats
+
+    def second_derivatives(self, p: int) -> Floats:
+        """The second derivatives (K, T, d, d) of path `p`."""
+        return symmetric(self.triangles[p], self.gradients.shape[-1])
 
 
 class CandidatesWire(SecondOrderWire):
@@ -105,12 +111,10 @@ class CandidatesWire(SecondOrderWire):
         blocks = self.blocks(vectors).transpose(1, 2, 0, 3)
         in_means = np.where(shares > 0.0, 1.0, 0.0) / np.where(shares > 0.0, shares, 1.0)
         out_means = np.where(left_out > 0.0, 1.0, 0.0) / np.where(left_out > 0.0, left_out, 1.0)
-        i, j = np.triu_indices(self.d)
-        H = np.empty((*blocks.shape[:3], self.d, self.d))
         means = blocks * in_means[..., None]
-        H[..., i, j] = H[..., j, i] = means[..., 2 + self.d :]
         held = blocks[..., 1] * out_means
-        return Told(shares, means[..., 0].copy(), held, means[..., 2 : 2 + self.d].copy(), H)
+        gradients, triangles = np.split(means[..., 2:], [self.d], axis=-1)
+        return Told(shares, means[..., 0], held, gradients, triangles)
 
 
 def strengths_of(coupling: str) -> int:
@@ -151,10 +155,9 @@ def describe_candidates(
     X = batch.X
     if wire.d > X.shape[2]:
         X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
-    columns = np.ascontiguousarray(np.swapaxes(X, 1, 2))
     told = np.zeros((len(X), wire.length))
     blocks, d = wire.blocks(told), wire.d
-    i, j = np.triu_indices(d)
+    places, weights = [], []
     for k in range(wire.folds + 1):
         kept = folds != k - 1
         if k:
@@ -169,11 +172,14 @@ def describe_candidates(
         blocks[:, on, k, 1] = total(batch.shares(np.where(kept, 0.0, values)), 2).T
         shares = batch.shares(np.where(kept, derivatives, 0.0))
         blocks[:, on, k, 2 : 2 + d] = matmul(np.ascontiguousarray(shares.transpose(1, 0, 2)), X)
-        for i_on, p in enumerate(on):
+        for i, p in enumerate(on):
             curvatures = LOSSES[loss].second_derivative(
-                s[i_on], batch.y, derivatives[i_on], sharp=bool(sharp[p, k])
+                s[i], batch.y, derivatives[i], sharp=bool(sharp[p, k])
             )
-            weighted = X * batch.shares(np.where(kept, curvatures, 0.0))[:, :, None]
-            blocks[:, p, k, 2 + d :] = matmul(columns, weighted)[:, i, j]
+            places.append((p, k))
+            weights.append(batch.shares(np.where(kept, curvatures, 0.0)))
+    if places:
+        p, k = np.array(places).T
+        blocks[:, p, k, 2 + d :] = second_moments(X, np.stack(weights, axis=1))
     told_of_candidates = wire.length - wire.compared
     out[batch.places, :told_of_candidates] = told[:, :told_of_candidates]

@@ -18,6 +18,7 @@ from asyncdmtl.arithmetic.elementary import log1p
 from asyncdmtl.arithmetic.products import matmul
 from asyncdmtl.arithmetic.solving import inverse
 from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arithmetic.triangles import second_moments, symmetric
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.batches import Batch
@@ -85,17 +86,16 @@ class Comparison:
         X, loss = batch.X, self._problem.settings.loss
         if self._problem.d > X.shape[2]:
             X = np.concatenate([X, np.ones((*X.shape[:2], 1))], axis=2)
-        columns = np.ascontiguousarray(np.swapaxes(X, 1, 2))
+        bent = np.zeros((len(X), COMPARED, len(ALPHAS), X.shape[1]))
         told = np.zeros((len(X), COMPARED, len(ALPHAS), out.shape[1] // (COMPARED * len(ALPHAS))))
         inverses = self._inverses() if self._facts[1].any() else None
-        i, j = np.triu_indices(X.shape[2])
         for kind, own in enumerate((batch.tasks, [len(self._rows) - 1] * len(X))):
             weights = batch.shares(np.ones(batch.y.shape)) * (batch.weight / self._weights[own])[:, None]
             for a in range(len(ALPHAS)):
                 s = matmul(X, self.models[a, own][:, :, None])[:, :, 0]
                 values, slopes = LOSSES[loss].value_and_derivative(s, batch.y)
                 curvatures = LOSSES[loss].second_derivative(s, batch.y, slopes, sharp=False)
-                H = matmul(columns, X * batch.shares(curvatures)[:, :, None])[:, i, j]
+                bent[:, kind, a] = batch.shares(curvatures)
                 gradients = matmul(batch.shares(slopes)[:, None, :], X)[:, 0]
                 left_out = np.zeros(len(X))
                 if inverses is not None:
@@ -104,7 +104,9 @@ class Comparison:
                     values_out, _ = LOSSES[loss].value_and_derivative(moved, batch.y)
                     left_out = total(batch.shares(values_out), 1)
                 mean = total(batch.shares(values), 1)
-                told[:, kind, a] = np.column_stack([left_out, mean, gradients, H])
+                told[:, kind, a, : 2 + X.shape[2]] = np.column_stack([left_out, mean, gradients])
+        moments = second_moments(X, bent.reshape(len(X), -1, X.shape[1]))
+        told[..., 2 + X.shape[2] :] = moments.reshape(*told.shape[:3], -1)
         out[batch.places] = told.reshape(len(X), -1)
 
     def take(self, told: Floats) -> None:
@@ -113,9 +115,7 @@ class Comparison:
         blocks = told.reshape(len(told), COMPARED, len(ALPHAS), -1).transpose(1, 2, 0, 3)
         shares = self._weights[:-1] / self._weights[-1]
         both = np.concatenate([blocks[0], total(shares[:, None] * blocks[1], 1)[:, None]], axis=1)
-        i, j = np.triu_indices(d)
-        H = np.zeros((*both.shape[:2], d, d))
-        H[..., i, j] = H[..., j, i] = both[..., 2 + d :]
+        H = symmetric(both[..., 2 + d :], d)
         losses, gradients = both[..., 1], both[..., 2 : 2 + d]
         if not self._facts[1].any():
             self._begin(losses[0], gradients[0], H[0])

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.elementary import log, log1p, softplus
-from asyncdmtl.arithmetic.products import matmul
+from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arithmetic.triangles import symmetric, upper
 from asyncdmtl.arrays import Floats
 from asyncdmtl.learning.batches import Batch
 
@@ -47,8 +48,7 @@ class SecondOrderWire:
         """
         H = np.zeros((len(vectors), self.d, self.d))
         if self.curvature:
-            i, j = np.triu_indices(self.d)
-            H[:, i, j] = H[:, j, i] = vectors[:, 1 + self.d :]
+            H = symmetric(vectors[:, 1 + self.d :], self.d)
         return vectors[:, 0].copy(), self.place_of_gradient(vectors).copy(), H
 
 
@@ -72,9 +72,8 @@ def describe(
     if curvatures is not None:
         roots = np.sqrt(batch.shares(curvatures))
         rows = X * roots[:, :, None]
-        H = matmul(np.ascontiguousarray(np.swapaxes(rows, 1, 2)), rows)
-        i, j = np.triu_indices(d)
-        out[batch.places, 1 + d :] = H[:, i, j]
+        H = gram(np.swapaxes(rows, 1, 2))
+        out[batch.places, 1 + d :] = upper(H)
 
 
 def at_intercepts(gradients: Floats, H: Floats, fixed: Floats) -> tuple[Floats, Floats, Floats, Floats]:

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from asyncdmtl.arithmetic import solving
 from asyncdmtl.arithmetic.sums import total
 from asyncdmtl.arrays import Floats, Indices
 from asyncdmtl.errors import UsageError
 from asyncdmtl.learning.coupled import solve
 from asyncdmtl.learning.couplings.base import Coupling
-from asyncdmtl.learning.quadratic import Quadratics, apply, column_shares, inverse
+from asyncdmtl.learning.quadratic import Quadratics, apply, column_shares
 
 # The share of the largest second derivative that is added to the diagonal, so that models do not move in
 # directions in which the data have no variance; less for far smaller columns (`column_shares`).
@@ -93,7 +94,7 @@ class Descent:
         ----------
         here : (K, T, d) float64 array
         losses, gradients, H : (K, T), (K, T, d) and (K, T, d, d) float64 arrays
-            Those of tasks at `here`.
+            Those of tasks at `here`; second derivatives are symmetric to the last bit.
         rest : (K,) float64 array, optional
             Data sets whose last step promised at most this share of the objective take no more.
 
@@ -169,16 +170,20 @@ class Descent:
             pull, row, slope = H[:, :, C, C], H[:, :, C, :C], gradients[:, :, C]
             firm = pull > 1e-12 * (1e-300 + np.abs(H).max(axis=(2, 3)))
             share = np.where(firm, 1.0, 0.0) / np.where(firm, pull, 1.0)
-            A = H[:, :, :C, :C] - share[..., None, None] * row[..., :, None] * row[..., None, :]
+            # Of symmetric terms, so that the difference is symmetric to the last bit.
+            outer = row[..., :, None] * row[..., None, :]
+            outer *= share[..., None, None]
+            A = np.subtract(H[:, :, :C, :C], outer, out=outer)
             g = gradients[:, :, :C] - (share * slope)[..., None] * row
         # Not of `A`: if a single row has curvature, that is a rounding error about 0.
         sizes = np.abs(np.einsum("ktii->kti", H)[:, :, :C]).max(axis=1, initial=0.0)
         scale = np.maximum(sizes.max(axis=1, initial=0.0), _FLAT)
         ridge = _RIDGE * scale[:, None] * column_shares(sizes)
-        A = 0.5 * (A + np.swapaxes(A, 2, 3)) + ridge[:, None, :, None] * np.eye(C)
+        A = A if free else A.copy()
+        np.einsum("ktii->kti", A)[:] += ridge[:, None]
         w = np.ascontiguousarray(here[:, :, :C])
         b = apply(A, w[:, None])[:, 0] - g
-        c = np.maximum(total(b * apply(inverse(A, 0.0), b[:, None])[:, 0], 2), 0.0)
+        c = np.maximum(total(b * solving.solve(A, b), 2), 0.0)
         quadratics = Quadratics(A, b, c)
         size = np.abs(self.objective[on])
         enough = np.maximum(

@@ -94,8 +94,8 @@ class Secants:
         self._pairs = np.concatenate([self._pairs[1:], np.stack([s * self._scales, y / self._scales])[None]])
 
     def metric(self) -> Floats:
-        """Positive definite matrices (T, d, d)."""
-        return self._metric() * self._scales[:, :, None] * self._scales[:, None, :]
+        """Positive definite matrices (T, d, d), symmetric to the last bit."""
+        return self._metric() * (self._scales[:, :, None] * self._scales[:, None, :])
 
     def _bound(self) -> None:
         """Set the bounds and the first diagonals, for scaled columns if there are scales.

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.products import gram, matmul
 from asyncdmtl.arithmetic.sums import total
+from asyncdmtl.arithmetic.triangles import symmetric, upper
 from asyncdmtl.arrays import Bytes, Floats, Indices
 from asyncdmtl.digests import draws
 from asyncdmtl.errors import DataError, UsageError
@@ -306,14 +307,10 @@ def _block(columns: Floats, weights: Floats) -> Floats:
 
 
 def _joined(weight: Floats, means: Floats, scatter: Floats) -> Floats:
-    i, j = np.triu_indices(means.shape[-1])
-    return np.concatenate([weight[..., None], means, scatter[..., i, j]], axis=-1)
+    return np.concatenate([weight[..., None], means, upper(scatter)], axis=-1)
 
 
 def _split(blocks: Floats, layout: Layout) -> tuple[Floats, Floats, Floats]:
     """Split blocks into weights (…,), means (…, columns) and scatter (…, columns, columns)."""
     n = layout.columns
-    i, j = np.triu_indices(n)
-    scatter = np.empty((*blocks.shape[:-1], n, n))
-    scatter[..., i, j] = scatter[..., j, i] = blocks[..., 1 + n :]
-    return blocks[..., 0], blocks[..., 1 : 1 + n], scatter
+    return blocks[..., 0], blocks[..., 1 : 1 + n], symmetric(blocks[..., 1 + n :], n)

@@ -45,7 +45,8 @@ def test_what_is_told_are_means_over_the_rows_in_and_out_of_each_fold() -> None:
             bent = (np.abs(slopes) * (1 - np.abs(slopes)))[kept]
             np.testing.assert_allclose(told.losses[p, k, 0], w @ values[kept])
             np.testing.assert_allclose(told.gradients[p, k, 0], (w * slopes[kept]) @ X[kept])
-            np.testing.assert_allclose(told.H[p, k, 0], (X[kept] * (w * bent)[:, None]).T @ X[kept])
+            H = (X[kept] * (w * bent)[:, None]).T @ X[kept]
+            np.testing.assert_allclose(told.second_derivatives(p)[k, 0], H)
             if k:
                 held = np.average(values[~kept], weights=row_weights[~kept])
                 np.testing.assert_allclose(told.held[p, k, 0], held)
