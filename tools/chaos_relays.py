@@ -4,8 +4,8 @@ Each seed determines a small problem, two to four relays, of which one may be be
 know the address of their relay and that of the server. While the run goes on, relays are killed at random
 rounds, some of which are started again, or are frozen for longer than the silence that is permitted; workers
 are killed and started again. The models of all workers must be those of the one-process twin, bit for bit. A
-wrong result, a hang, an internal error or a traceback is a bug; its seed is printed. A worker whose relay was
-killed or frozen may miss the end of the run if it is not needed; such workers are counted.
+wrong result, a hang, an internal error, a traceback or a worker that ends without models is a bug; its seed
+is printed. Only a worker that was killed itself may come back after the end of the run; these are counted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -35,13 +36,12 @@ from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.placement_file import write_placement
 
 ROUNDS = 60
-# The last round in which something happens: a relay that dies after the server's end leaves its workers
-# without models.
-LAST_FAULT = 30
 # Seconds of silence that nodes permit each other, and for which a frozen relay stays so.
 SILENCE, FROZEN = 3.0, 6.0
 # Seconds after the end of the server within which workers end, except for those that missed it.
 LAST = 20.0
+# Seconds between looks at whether a relay listens.
+LOOK = 0.02
 SECRET = "as long as a secret has to be"
 
 
@@ -102,10 +102,10 @@ def draw(seed: int) -> Tree:
     for _ in range(random_.randint(1, 3)):
         kind = random_.choice(["kill", "kill", "freeze"])
         back = FROZEN if kind == "freeze" else random_.choice([None, 0.0, 1.0])
-        faults.append(Fault(random_.randint(1, LAST_FAULT), kind, random_.choice(relays), back))
+        faults.append(Fault(random_.randint(1, ROUNDS - 1), kind, random_.choice(relays), back))
     if random_.random() < 0.5:
         victim = random_.choice(placement.workers)
-        faults.append(Fault(random_.randint(1, LAST_FAULT), "kill", victim, random_.choice([0.0, 1.0])))
+        faults.append(Fault(random_.randint(1, ROUNDS - 1), "kill", victim, random_.choice([0.0, 1.0])))
     strategy = random_.choice(["relay", "relay", "central", "uncoded"])
     return Tree(seed, strategy, parts, placement, parents, relays, tuple(faults))
 
@@ -119,6 +119,11 @@ class RelayRun:
     fork_server : ForkServer
     folder : Path
         The folder for files and logs.
+
+    Attributes
+    ----------
+    orphans : list of str
+        Workers that were killed, and came back too late for the end.
     """
 
     def __init__(self, tree: Tree, fork_server: ForkServer, folder: Path) -> None:
@@ -136,6 +141,9 @@ class RelayRun:
         await self._start("")
         for name in tree.parents:
             await self._start(name)
+            # A worker whose relay does not listen yet would go to the server.
+            if name in tree.relays:
+                await self._listens(self._processes[name])
         pending = list(tree.faults)
         try:
             async for event in self._processes[""].events():
@@ -159,23 +167,19 @@ class RelayRun:
                 await process.wait()
 
     async def _end_workers(self) -> None:
-        """Wait for all workers; RelayError if one failed or goes on, and nothing has happened on its way."""
+        """Wait for all workers; RelayError if one failed or goes on that was not killed itself."""
         workers = {name: self._processes[name] for name in self._tree.placement.workers}
         endings = [asyncio.create_task(process.wait()) for process in workers.values()]
         await asyncio.wait(endings, timeout=LAST)
-        hit = {fault.node for fault in self._tree.faults}
+        killed = {fault.node for fault in self._tree.faults}
         for name, process in workers.items():
             if process.code == 0:
                 continue
-            if not hit & {name, *self._relays_above(name)}:
+            if name not in killed:
                 raise RelayError(f"{name} has the exit code {process.code}: {process.last_words()}")
             self.orphans.append(name)
             process.send(signal.SIGKILL)
         await asyncio.gather(*endings)
-
-    def _relays_above(self, node: str) -> list[str]:
-        above = self._tree.parents[node]
-        return [above, *self._relays_above(above)] if above else []
 
     async def _start(self, name: str) -> None:
         tree = self._tree
@@ -204,6 +208,11 @@ class RelayRun:
         self._processes[name] = process
         self._all.append(process)
         await process.begun.wait()
+
+    async def _listens(self, relay: Process) -> None:
+        """Wait until a relay listens for workers."""
+        while not (relay.out.exists() and "listening" in relay.out.read_text()):  # noqa: ASYNC110 - a file has no events
+            await asyncio.sleep(LOOK)
 
     async def _happen(self, fault: Fault) -> None:
         process = self._processes[fault.node]
@@ -245,7 +254,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-async def make_all(seeds: Sequence[int], limit: float) -> list[int]:
+async def make_all(seeds: Sequence[int], limit: float, keep: Path | None) -> list[int]:
     """Make the runs of all seeds, print each, and return the seeds of bugs."""
     bugs = []
     counts: Counter[str] = Counter()
@@ -254,7 +263,7 @@ async def make_all(seeds: Sequence[int], limit: float) -> list[int]:
             tree, began = draw(seed), time.monotonic()
             workers = len(tree.placement.workers)
             told = f"seed {seed}: {tree.strategy}, {len(tree.relays)} relays, {workers} workers"
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(prefix=f"relays-{seed}-") as folder:
                 try:
                     async with asyncio.timeout(limit):
                         made = RelayRun(tree, fork_server, Path(folder))
@@ -262,6 +271,11 @@ async def make_all(seeds: Sequence[int], limit: float) -> list[int]:
                 except (RelayError, TimeoutError, OSError) as error:
                     bugs.append(seed)
                     print(f"BUG, {told}: {error!r}; {tree.faults}", flush=True)
+                    if keep is not None:
+                        # The server's output is a pipe.
+                        shutil.copytree(
+                            folder, keep / str(seed), ignore=shutil.ignore_patterns("server-*.out")
+                        )
                     continue
             counts["workers that missed the end"] += len(made.orphans)
             for fault in tree.faults:
@@ -279,8 +293,10 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="that of the first run")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a run hangs")
+    parser.add_argument("--keep", type=Path, help="a folder for the files and logs of runs with bugs")
     given = parser.parse_args()
-    return 1 if run(make_all(range(given.seed, given.seed + given.runs), given.limit)) else 0
+    seeds = range(given.seed, given.seed + given.runs)
+    return 1 if run(make_all(seeds, given.limit, given.keep)) else 0
 
 
 if __name__ == "__main__":

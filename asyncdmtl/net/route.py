@@ -25,7 +25,7 @@ class Route:
     """The addresses of a worker's server, which are tried in order; each must prove its identity.
 
     After a server that had welcomed the worker is lost, the first address is tried first again. After one
-    that did not welcome it, the next address is.
+    that did not welcome it, or answers nothing any more, the next address is.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Route:
         self._used = order[i]
         return connection
 
-    def note_end(self, *, welcomed: bool, refused: bool) -> None:
+    def note_end(self, *, welcomed: bool, refused: bool, silent: bool = False) -> None:
         """Note that the last connection ended.
 
         Parameters
@@ -71,9 +71,11 @@ class Route:
             Whether the server had welcomed the worker.
         refused : bool
             Whether it told the worker to come back later.
+        silent : bool
+            Whether nothing was heard from it for too long. It may be frozen, and answer nothing again.
         """
         self._refusals = self._refusals + 1 if refused and not welcomed else 0
-        if welcomed:
+        if welcomed and not silent:
             self._first = 0
         elif refused and self._refusals < MOST_REFUSALS:
             self._first = self._used

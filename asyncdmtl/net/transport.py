@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import aiohappyeyeballs
 
-from asyncdmtl.errors import LinkError, UsageError, WaitError
+from asyncdmtl.errors import LinkError, PeerError, UsageError, WaitError
 from asyncdmtl.net.addresses import format_address
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.open_files import limit_reached
@@ -178,6 +178,9 @@ async def _opened(host: str, port: int, connection: Connection, end: float) -> C
         raise
     try:
         await connection.secured()
+    except PeerError:
+        # The peer ended it at once. Whoever uses the connection is told the reason, and whether to come back.
+        return connection
     except BaseException:
         await connection.close()
         raise

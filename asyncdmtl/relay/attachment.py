@@ -56,7 +56,6 @@ from asyncdmtl.relay.gathering import Gathering
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.sides import RelaySide, make_relay_side
 from asyncdmtl.relay.site import Site
-from asyncdmtl.server.member import Member
 from asyncdmtl.worker.participation import NewPlan
 from asyncdmtl.worker.plan_check import check_recipe
 
@@ -123,9 +122,11 @@ class Attachment:
                 while not self.site.over:
                     self.site.check()
                     await self._round()
+                self.site.check()
                 done = await self._or_new_plan(self.site.done())
                 await self._up.send(replace(done, plan=self._plan), *self._limit)
-                await self.site.send_all(await self._receive(Finish))
+                # A worker that comes now lacks the final models, and joins with the relay for them.
+                await self.site.send_all(await self.site.unchanged(self._receive(Finish)))
                 return
             except NewPlan as replaced:
                 assign = replaced.assign
@@ -219,7 +220,7 @@ class Attachment:
         site.round, site.over = site.round + 1, then is AfterRound.END
         self._note_progress()
         if then is AfterRound.GIVE:
-            await self._give(await self._or_new_plan(site.given(self._giver(), problem)))
+            await self._give(await self._or_new_plan(site.given(site.giver, problem)))
 
     async def _agreed(self, side: RelaySide, problem: Problem, uploads: list[Upload]) -> Upload:
         """What the relay tells, if its nodes agree; else those that most others contradict are lost."""
@@ -266,7 +267,7 @@ class Attachment:
         usual: AfterRound = AfterRound.GO_ON if then is AfterRound.GIVE else then
         orders = dict.fromkeys(site.members, usual)
         if then is AfterRound.GIVE:
-            orders[self._giver()] = then
+            orders[site.giver] = then
         last = len(side.ranges) - 1
         for i in range(len(side.ranges)):
             if i and side.received_range(i):
@@ -283,10 +284,6 @@ class Attachment:
             for i in range(len(side.ranges)):
                 await site.send_range(side, i, orders)
         return then
-
-    def _giver(self) -> Member:
-        """The node that gives the state of the training."""
-        return next(m for m in self.site.members if not m.helps)
 
     async def _give(self, state: Bytes) -> None:
         """Send the parent the state of the training."""

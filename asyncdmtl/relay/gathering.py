@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from asyncdmtl.data.encoding import Encoding
@@ -83,12 +84,14 @@ class Gathering:
         self.membership = Membership()
         self._options = options
         self.settings = settings
+        # A parent whose run ends waits as long for workers whose relay was lost as for silent ones.
+        self._patience = min(options.rejoin_timeout, welcome.silence / 2)
         self._log = MemberLog(welcome.run, emit)
         downward = options.downward(settings, options.workers, options.join_timeout)
         self._admission = Admission(welcome.run, downward, self.membership, ledger, security, self._log)
 
     def accept(self) -> Connection:
-        """Make the protocol object of a new connection. After `close` it tells its node to come back."""
+        """Make the protocol object of a new connection, whose node is refused after `close`."""
         return self._admission.accept()
 
     async def complete(self, before: int = 0) -> None:
@@ -98,7 +101,8 @@ class Gathering:
         ----------
         before : int
             The number of workers that were here in the last connection to the parent; 0 if this is the first
-            one. Else the relay goes on after a while without those that are missing.
+            one. Else, or if a worker comes that has made rounds, the relay goes on after a while without
+            those that are missing.
 
         Raises
         ------
@@ -106,17 +110,32 @@ class Gathering:
             They did not come in time.
         """
         options = self._options
-        if not before:
-            await self._start(options.workers, options.join_timeout).wait_for_workers()
+        if not before and not await self._begins(options):
             return
         try:
             expected = max(options.workers, before)
-            await self._start(expected, options.rejoin_timeout).wait_for_workers()
+            await self._start(expected, self._patience).wait_for_workers()
         except WaitError:
             if not self.workers:
                 await self._start(1, options.join_timeout).wait_for_workers()
             # Those that are here are compared as well.
             await self._start(max(1, self.workers), options.join_timeout).wait_for_workers()
+
+    async def _begins(self, options: RelayOptions) -> bool:
+        """Wait for all workers; return whether one of them shows that the run has begun long since."""
+        started = self._start(options.workers, options.join_timeout)
+        waiting = asyncio.create_task(started.wait_for_workers())
+        waiting.add_done_callback(lambda _: self.membership.note_change())
+        try:
+            while not waiting.done():
+                if any(member.round for member in self.membership.members.values()):
+                    return True
+                await self.membership.change(None)
+            waiting.result()
+            return False
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     @property
     def workers(self) -> int:
@@ -156,9 +175,9 @@ class Gathering:
         merged = {name: answer for own in answers.values() for name, answer in own.items()}
         return tuple(merged[name] for name in challenges)
 
-    async def close(self) -> None:
-        """Admit no more nodes, and end all connections to them; they may come back."""
-        self._admission.resumable = True
+    async def close(self, *, back: bool = True) -> None:
+        """Admit no more nodes, and end all connections to them; with `back` they may come back."""
+        self._admission.resumable = back
         await self._admission.close()
         await self.membership.close()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from asyncdmtl.errors import AsyncDMTLError
 from asyncdmtl.protocol.messages.registry import Message
@@ -46,6 +46,21 @@ class Nodes:
         """Raise SiteChangedError if a node has joined or left."""
         if self._membership.newcomers(held=True) or any(member.gone for member in self.members):
             raise SiteChangedError
+
+    async def unchanged(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """The result of some work; SiteChangedError if a node joins or leaves meanwhile."""
+        working = asyncio.create_task(work)
+        working.add_done_callback(lambda _: self._membership.note_change())
+        try:
+            while not working.done():
+                self.check()
+                await self._membership.change(None)
+            return working.result()
+        finally:
+            working.cancel()
+            await asyncio.wait([working])
+            if not working.cancelled():
+                working.exception()
 
     async def send_all(self, message: Message) -> None:
         """Send all nodes a message."""

@@ -100,26 +100,23 @@ class Relay:
     async def _run(self, parents: Sequence[Address], address: Address) -> None:
         name, route = self._options.upward.name, Route(parents, self._upward, self._connection)
         reconnection = Reconnection(self._options.upward.max_wait, asyncio.get_running_loop().time)
-        while True:
-            connection = await self._connect(route, reconnection)
+
+        async def attach(connection: Connection) -> bool:
+            """Whether the run is over; else workers were lost or joined."""
             log.info("relay %s: connected to %s", name, connection.peer)
             try:
                 await self._attach(connection, reconnection, address)
-                return
             except SiteChangedError:
                 log.info("relay %s: workers were lost or joined; joining the run again", name)
-            except AsyncDMTLError as error:
-                await connection.fail(error)
-                route.note_end(welcomed=reconnection.welcomed, refused=connection.worker_may_return)
-                joined = self._begun or route.several
-                if not reconnection.permits(connection, error, joined=joined):
-                    reconnection.give_up(error)
-                log.warning("relay %s: %s; trying again", name, error)
-            except Exception as error:
-                await connection.fail(AsyncDMTLError(f"internal error: {error!r}"))
-                raise
-            finally:
-                await connection.close()
+                return False
+            return True
+
+        while not await reconnection.follow(
+            route,
+            attach,
+            joined=lambda: self._begun,
+            note=lambda error: log.warning("relay %s: %s; trying again", name, error),
+        ):
             await reconnection.pause()
 
     async def _attach(self, connection: Connection, reconnection: Reconnection, address: Address) -> None:
@@ -136,7 +133,7 @@ class Relay:
         settings = read_settings(connection, welcome)
         gathering = Gathering(self._options, welcome, settings, self.below, self._downward, self._emit)
         gathering.membership.excluded.update(self._excluded)
-        self._gathering = gathering
+        self._gathering, over = gathering, False
         try:
             await self._listen(address, welcome.run)
             waiting = asyncio.create_task(gathering.complete(self._workers))
@@ -145,7 +142,8 @@ class Relay:
             digest = Digest(welcome.run)
             part = Attachment(connection, self._options, gathering, digest, reconnection.note_progress)
             await part.run()
-            # The workers read that the run is over, and hang up.
+            # The workers read that the run is over, and hang up; nobody else is to come any more.
+            over = True
         except SiteChangedError:
             self._workers = max(1, gathering.workers)
             raise
@@ -160,7 +158,7 @@ class Relay:
             raise
         finally:
             self._excluded.update(gathering.membership.excluded)
-            await gathering.close()
+            await gathering.close(back=not over)
 
     async def _listen(self, address: Address, run: str) -> None:
         """Listen for workers, if the relay does not yet."""
@@ -171,13 +169,6 @@ class Relay:
     def _current(self) -> Gathering:
         assert self._gathering is not None
         return self._gathering
-
-    async def _connect(self, route: Route, reconnection: Reconnection) -> Connection:
-        """A connection to the parent; if it is gone since it refused this relay, raise its reason."""
-        try:
-            return await route.connect(reconnection.seconds_left)
-        except LinkError as error:
-            reconnection.give_up(error)
 
     def _connection(self, tls: Callable[[], TLSChannel] | None) -> Connection:
         options = self._options.upward

@@ -78,9 +78,14 @@ class Site(Nodes):
         return [member.name for member in self.members if member.helps]
 
     @property
+    def giver(self) -> Member:
+        """The node that gives the state of the training after a round."""
+        return next(m for m in self.members if not m.helps)
+
+    @property
     def workers(self) -> tuple[str, ...]:
         """The names of all workers at the site, those behind other relays included."""
-        return tuple(name for m in self.members for name in (m.behind or (m.name,)))
+        return tuple(name for m in self.members for name in m.stands_for)
 
     async def assign(
         self, side: RelaySide, problem: Problem, place: tuple[int, bool], first: StateTransfer

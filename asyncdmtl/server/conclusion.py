@@ -25,7 +25,10 @@ Read = TypeVar("Read")
 
 
 def conclude(progress: TrainingProgress, done: Mapping[Member, Done]) -> None:
-    """Record the members' reports, which are in the order of the plan, and note members with invalid ones."""
+    """Record the members' reports, in place of earlier ones, and note members with invalid ones.
+
+    The reports are in the order of the plan.
+    """
     if progress.trainer is not None:
         progress.outcome = progress.trainer.outcome
     else:
@@ -73,9 +76,13 @@ def _believed_tests(progress: TrainingProgress, done: Mapping[Member, Done]) -> 
     for worker, names in odd.items():
         reason = f"told other sums of the test rows of {names} than their other holders"
         progress.note(worker, DisagreementError.__name__, reason)
-    if missing := [info.id for info in progress.problem.infos if info.held and info.id not in found]:
-        progress.note("", "TestRowsMissing", f"nobody told how models do on the test rows of {missing}")
     return found
+
+
+def note_missing_tests(progress: TrainingProgress) -> None:
+    """Note the partitions of whose test rows no member reported how models do."""
+    if missing := [info.id for info in progress.problem.infos if info.held and info.id not in progress.tests]:
+        progress.note("", "TestRowsMissing", f"nobody told how models do on the test rows of {missing}")
 
 
 def _sound(

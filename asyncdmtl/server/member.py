@@ -65,10 +65,8 @@ class Member:
         Whether it has the state of the training of the current round.
     lost : AsyncDMTLError or None
         The error by which it was lost; None if it was not.
-    missed_since : float
-        The time of its loss, by the event loop's clock, if it may come back.
     held_until : float
-        The time from which it takes part, by the same clock (`Returns`).
+        The time from which it takes part, by the event loop's clock (`Returns`).
     """
 
     name: str
@@ -87,7 +85,6 @@ class Member:
     place: Place | None = None
     current: bool = False
     lost: AsyncDMTLError | None = None
-    missed_since: float = -math.inf
     held_until: float = -math.inf
 
     @property
@@ -96,9 +93,14 @@ class Member:
         return self.lost is not None or self.connection.lost
 
     @property
+    def stands_for(self) -> tuple[str, ...]:
+        """The names of the workers that it stands for: those behind a relay, else itself."""
+        return self.behind or (self.name,)
+
+    @property
     def workers(self) -> int:
-        """The number of workers that it stands for: those behind a relay, else itself."""
-        return len(self.behind) or 1
+        """The number of workers that it stands for."""
+        return len(self.stands_for)
 
     @property
     def helps(self) -> bool:

@@ -93,7 +93,6 @@ class Membership:
         before = self.members.pop(member.name, None)
         if before is not None:
             _add_count(self._past_counts, before)
-            member.missed_since = before.missed_since
             member.held_until = max(member.held_until, self._returns.due(member.name))
         self.members[member.name] = member
         self._forget_left()

@@ -16,6 +16,7 @@ from asyncdmtl.errors import (
     RemoteProtocolError,
 )
 from asyncdmtl.protocol.messages.registry import Assign, Message, MoreRows, RowsLacking, Uplink
+from asyncdmtl.server.absent import Absent
 from asyncdmtl.server.member import Member, is_final
 from asyncdmtl.server.membership import Membership
 from asyncdmtl.server.training_progress import TrainingProgress
@@ -66,12 +67,15 @@ class Peers:
         Members that were lost since the last plan because they decoded wrong vectors.
     lacking : dict of Member to RowsLacking
         Members that could not get all rows of a round from others since the last plan.
+    absent : Absent
+        The workers that were lost and may come back.
     """
 
     def __init__(self, membership: Membership, progress: TrainingProgress, seconds: float) -> None:
         self.membership = membership
         self.misled: set[str] = set()
         self.lacking: dict[Member, RowsLacking] = {}
+        self.absent = Absent()
         self._progress = progress
         self.seconds = seconds
         self._offences: Counter[str] = Counter()
@@ -169,7 +173,9 @@ class Peers:
         blameless = corrupted or (member.connection.lost and not offends and not excluded)
         back = blameless and not is_final(error)
         if back:
-            member.missed_since = asyncio.get_running_loop().time()
+            self.absent.note(member, asyncio.get_running_loop().time())
+        else:
+            self.absent.forget(member)
         await self.membership.lose(member, error, back=back, excluded=not blameless)
 
 

@@ -86,7 +86,7 @@ class Replanner:
         """
         progress = self._progress
         while True:
-            await self._lose_gone()
+            await self.lose_gone()
             self._serve_lacking()
             self._count_misled()
             await self._refuse_unserved()
@@ -138,7 +138,7 @@ class Replanner:
             return replace(self.assignment, number=number, members=tuple(members))
         return await asyncio.to_thread(make_assignment, number, members, self._progress)
 
-    async def _lose_gone(self) -> None:
+    async def lose_gone(self) -> None:
         """Lose the members whose connections ended while the server did not wait for their answers."""
         for member in () if self.assignment is None else self.assignment.members:
             if member.lost is None and member.connection.failure is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,13 +16,12 @@ from dataclasses import replace
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.protocol.ledger import Ledger
-from asyncdmtl.protocol.messages.registry import AfterRound, Done, Finish, Restore
+from asyncdmtl.protocol.messages.registry import AfterRound, Restore
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.believed_states import BelievedStates
 from asyncdmtl.server.checkpointing import CheckpointWriter
-from asyncdmtl.server.conclusion import conclude
 from asyncdmtl.server.downlink_choice import better_downlink
-from asyncdmtl.server.ending import Ending
+from asyncdmtl.server.end import RunEnd
 from asyncdmtl.server.events import MeasuredSpeed, SpeedsMeasured
 from asyncdmtl.server.faults import Faults
 from asyncdmtl.server.lateness import Lateness
@@ -38,9 +36,6 @@ from asyncdmtl.server.row_transfer import RowTransfer
 from asyncdmtl.server.training_progress import TrainingProgress
 
 log = logging.getLogger(__name__)
-
-# Seconds within which a worker that was lost shortly before the end may come back for its models.
-LINGER = 1.0
 
 
 class Rounds:
@@ -81,6 +76,7 @@ class Rounds:
         # The state for a checkpoint, with the member that gave it, until most members confirm it.
         self._unsaved: tuple[Member, Bytes] | None = None
         self._combining = False
+        self._end = RunEnd(progress, peers, self._replanner, self._states, self._faults, writer)
 
     async def make(self, patience: float) -> Assignment:
         """Make all remaining rounds, and return the last assignment.
@@ -117,7 +113,8 @@ class Rounds:
                 # A new plan must reach workers after they have all rows of this round, as it does over TCP.
                 await self._transfer.settle(self._options.round_timeout)
                 if progress.over:
-                    await self._finish(assignment)
+                    self._leave_behind()
+                    await self._end.complete(assignment, self._options.silence_timeout)
                     return assignment
             except ReplanError:
                 self._combining = False
@@ -246,49 +243,6 @@ class Rounds:
             await self._peers.lose(giver, RemoteProtocolError(complaint))
             raise ReplanError
         await self._writer.save(state)
-
-    async def _finish(self, assignment: Assignment) -> None:
-        """Check that all members have the same models, and end; ReplanError if a worker still lacks them."""
-        self._leave_behind()
-        receive = self._peers.receive_past_rows if assignment.plan.silent else self._peers.receive
-        here = [member for member in assignment.members if member.current]
-        done = await self._peers.hear({member: receive(member, Done) for member in here})
-        async with self._faults.repeatable(assignment):
-            expected = assignment.side.expected_checks(final=True)
-            holders = [member for member in done if not member.helps]
-            if expected is not None:
-                expected = [expected[assignment.position(member)] for member in holders]
-            self._states.confirm({member.name: done[member].digest for member in holders}, expected)
-        if await self._returning() or not done:
-            raise ReplanError
-        if self._progress.ending is None:
-            await self._conclude(assignment, done)
-        await self._peers.send_all(dict.fromkeys(done, Finish(self._progress.critical_strength)))
-
-    async def _conclude(self, assignment: Assignment, done: Mapping[Member, Done]) -> None:
-        """Record the end of the run, in a checkpoint, too: from here on workers may end, and be gone."""
-        progress = self._progress
-        conclude(progress, done)
-        progress.ending = Ending(
-            b"" if progress.trainer is not None else self._states.check(progress.round) or b"",
-            progress.outcome,
-            progress.critical_strength,
-            dict(progress.tests),
-            {member.name: (member.partitions, member.wants) for member in assignment.members},
-        )
-        if self._writer is not None:
-            await self._writer.save(None if progress.trainer is None else progress.trainer.state())
-
-    async def _returning(self) -> bool:
-        """Whether a worker that lacks the final models is present, or comes back for them soon."""
-        membership, clock = self._peers.membership, asyncio.get_running_loop().time
-        while not membership.newcomers(held=True):
-            absent = (member for member in membership.members.values() if not member.current)
-            missed = max((member.missed_since for member in absent), default=-math.inf)
-            if (left := missed + LINGER - clock()) <= 0:
-                return False
-            await membership.change(left)
-        return True
 
 
 def _after_round(last: bool, gives: bool) -> AfterRound:

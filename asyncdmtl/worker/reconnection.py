@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
 
 from asyncdmtl.errors import (
     AsyncDMTLError,
@@ -16,7 +16,10 @@ from asyncdmtl.errors import (
     WaitError,
 )
 from asyncdmtl.net.connection import Connection
+from asyncdmtl.net.route import Route
 from asyncdmtl.net.transport import FIRST_RETRY_PAUSE, LONGEST_RETRY_PAUSE
+
+Result = TypeVar("Result")
 
 # The number of consecutive lost connections, without a round in between, each of which restarts --max-wait.
 MOST_LOSSES = 20
@@ -90,6 +93,57 @@ class Reconnection:
             raise self._refusal from error
         raise error
 
+    async def follow(
+        self,
+        route: Route,
+        work: Callable[[Connection], Awaitable[Result]],
+        *,
+        joined: Callable[[], bool],
+        note: Callable[[AsyncDMTLError], None],
+        told: Callable[[AsyncDMTLError], AsyncDMTLError] = lambda error: error,
+    ) -> Result:
+        """The result of some work with the server, which begins anew over another connection if one is lost.
+
+        Parameters
+        ----------
+        route : Route
+        work : callable
+            Gets each connection.
+        joined : callable
+            Whether the server has welcomed this worker before.
+        note : callable
+            Gets the error before each further attempt.
+        told : callable
+            Makes the error that the server is told.
+
+        Raises
+        ------
+        AsyncDMTLError
+            The worker may not connect again, or `max_wait` has passed.
+        """
+        while True:
+            try:
+                connection = await route.connect(self.seconds_left)
+            except LinkError as error:
+                # If the server is gone since it refused this worker, that was the reason.
+                self.give_up(error)
+            try:
+                return await work(connection)
+            except AsyncDMTLError as error:
+                await connection.fail(told(error))
+                route.note_end(
+                    welcomed=self._welcomed, refused=connection.worker_may_return, silent=_is_silent(error)
+                )
+                if not self.permits(connection, error, joined=joined() or route.several):
+                    self.give_up(error)
+                note(error)
+            except Exception as error:
+                await connection.fail(told(AsyncDMTLError(f"internal error: {error!r}")))
+                raise
+            finally:
+                await connection.close()
+            await self.pause()
+
     async def pause(self) -> None:
         """Wait before the next attempt; each pause is longer than the one before."""
         await asyncio.sleep(self._pause)
@@ -119,5 +173,9 @@ def _may_return(connection: Connection, error: AsyncDMTLError, *, joined: bool) 
         return True
     # If bytes were corrupted or the server was silent, only the connection failed. A peer that never welcomed
     # the worker may be no server at all.
-    silent = isinstance(error, WaitError) and error.option == "--silence-timeout"
-    return joined and (silent or isinstance(error, RemoteProtocolError | IntegrityError))
+    return joined and (_is_silent(error) or isinstance(error, RemoteProtocolError | IntegrityError))
+
+
+def _is_silent(error: AsyncDMTLError) -> bool:
+    """Whether nothing was heard from the server for too long."""
+    return isinstance(error, WaitError) and error.option == "--silence-timeout"

@@ -11,7 +11,7 @@ from asyncdmtl.blinding.reasons import without_details
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.data.prepared_rows import PreparedRows
 from asyncdmtl.data.stored import Stored
-from asyncdmtl.errors import AsyncDMTLError, LinkError, UsageError
+from asyncdmtl.errors import AsyncDMTLError, UsageError
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.net.authentication import UNSECURED_WORKER, StandbyOrdered, WorkerSecurity
@@ -105,31 +105,32 @@ class Worker:
 
     async def _run(self, addresses: Sequence[Address]) -> TaskModels:
         """As `run`."""
-        name, route = self._options.name, Route(addresses, self._security, self._connection)
+        route = Route(addresses, self._security, self._connection)
         reconnection = Reconnection(self._options.max_wait, asyncio.get_running_loop().time)
         with single_threaded():
-            while True:
-                connection = await self._connect(route, reconnection)
-                log.info("worker %s: connected to %s", name, connection.peer, extra=self.state.log_fields())
-                part = Participation(
-                    connection, self._options, self._partitions, self.state, reconnection, self._observer
-                )
-                try:
-                    return await self._take_part(part, connection, reconnection)
-                except AsyncDMTLError as error:
-                    await connection.fail(self._told(error))
-                    joined = self.state.run is not None or route.several
-                    route.note_end(welcomed=reconnection.welcomed, refused=connection.worker_may_return)
-                    if not reconnection.permits(connection, error, joined=joined):
-                        reconnection.give_up(error)
-                    log.warning("worker %s: %s; trying again", name, error, extra=self.state.log_fields())
-                except Exception as error:
-                    await connection.fail(self._told(AsyncDMTLError(f"internal error: {error!r}")))
-                    raise
-                finally:
-                    await part.close()
-                    await connection.close()
-                await reconnection.pause()
+            return await reconnection.follow(
+                route,
+                lambda connection: self._connected(connection, reconnection),
+                joined=lambda: self.state.run is not None,
+                note=self._note_retry,
+                told=self._told,
+            )
+
+    async def _connected(self, connection: Connection, reconnection: Reconnection) -> TaskModels:
+        """Take part over one connection."""
+        name = self._options.name
+        log.info("worker %s: connected to %s", name, connection.peer, extra=self.state.log_fields())
+        part = Participation(
+            connection, self._options, self._partitions, self.state, reconnection, self._observer
+        )
+        try:
+            return await self._take_part(part, connection, reconnection)
+        finally:
+            await part.close()
+
+    def _note_retry(self, error: AsyncDMTLError) -> None:
+        name = self._options.name
+        log.warning("worker %s: %s; trying again", name, error, extra=self.state.log_fields())
 
     async def _take_part(
         self, part: Participation, connection: Connection, reconnection: Reconnection
@@ -148,13 +149,6 @@ class Worker:
     def _told(self, error: AsyncDMTLError) -> AsyncDMTLError:
         """The error as the server is told of it: a server that is blind must not read values in it."""
         return without_details(error) if self._options.blind else error
-
-    async def _connect(self, route: Route, reconnection: Reconnection) -> Connection:
-        """A connection to the server; if it is gone since it refused this worker, raise its reason."""
-        try:
-            return await route.connect(reconnection.seconds_left)
-        except LinkError as error:
-            reconnection.give_up(error)
 
     @property
     def trained_with(self) -> tuple[Encoding, Settings]:

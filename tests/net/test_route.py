@@ -65,6 +65,14 @@ async def test_addresses_are_tried_in_order() -> None:
         assert await used(route) == one
 
 
+async def test_a_server_that_is_frozen_is_not_tried_again_first() -> None:
+    async with listening(ServerSecurity(), ServerSecurity()) as (one, two):
+        route = Route([one, two], UNSECURED_WORKER, make)
+        assert await used(route) == one
+        route.note_end(welcomed=True, refused=False, silent=True)
+        assert await used(route) == two
+
+
 async def test_a_server_that_says_come_back_is_tried_several_times() -> None:
     async with listening(ServerSecurity(), ServerSecurity()) as (one, two):
         route = Route([one, two], UNSECURED_WORKER, make)

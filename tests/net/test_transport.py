@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import threading
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from asyncdmtl.errors import LinkError
+from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.event_loop import run
 from asyncdmtl.net.tls import TLSChannel
-from asyncdmtl.net.transport import connect
+from asyncdmtl.net.transport import connect, listen
 from asyncdmtl.protocol.ledger import Ledger
+from asyncdmtl.protocol.messages.registry import Heartbeat
+from asyncdmtl.server.admission import turn_away
 
 
 class Silent:
@@ -142,3 +145,27 @@ def test_a_name_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPa
             answer.set()
 
     run(reach())
+
+
+async def test_a_peer_that_refuses_at_once_says_so_on_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is there, so that whoever made it reads whether to come back."""
+
+    def refuse(accepted: Connection) -> None:
+        turn_away(accepted, back=True)
+
+    secured = Connection.secured
+
+    async def late(made: Connection) -> None:
+        while made.failure is None:
+            await made.inbox.changed()
+        await secured(made)
+
+    monkeypatch.setattr(Connection, "secured", late)
+    accept = functools.partial(Connection, "server", Ledger(), 600.0, on_open=refuse)
+    async with asyncio.timeout(600.0), await listen("127.0.0.1", 0, accept) as listener:
+        host, port = listener.sockets[0].getsockname()[:2]
+        made = await connect(host, port, connection, 600.0)
+        with pytest.raises(PeerError, match="the server takes no workers now"):
+            made.write(Heartbeat())
+        assert made.worker_may_return
+        await made.close()

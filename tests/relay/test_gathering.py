@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from support.clusters import stored_at
+from support.members import make_member
 from support.problems import make_partitions, make_settings, run_options
 from support.trees import PATIENCE, PLACEMENT, grow, trees
 
@@ -64,6 +67,24 @@ async def test_late_workers_join_at_their_site() -> None:
     assert len({each.coef_.tobytes() for each in models}) == 1
     # Since then north stores what the late worker does, too.
     assert record.plan.placement.as_dict()["north"] == ["p0", "p1", "p2", "p3"]
+
+
+async def test_a_relay_that_was_started_again_goes_on_without_workers_that_do_not_come() -> None:
+    options, settings = RelayOptions(WorkerOptions("r"), 2, PATIENCE, 0.01), make_settings()
+    welcome = Welcome("run", settings.as_dict(), 10.0, b"", False)
+    gathering = Gathering(options, welcome, settings, Ledger(), UNSECURED_SERVER, lambda event: None)
+    waiting = asyncio.create_task(gathering.complete())
+    await asyncio.sleep(0)
+    gathering.membership.add(make_member("a"))
+    for _ in range(9):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    # This one has made rounds, so that the run has begun long since.
+    gathering.membership.forget("a")
+    gathering.membership.add(make_member("a", round=3))
+    async with asyncio.timeout(PATIENCE):
+        await waiting
+    assert gathering.workers == 1
 
 
 async def test_a_node_that_was_accepted_too_late_is_told_to_come_back() -> None:

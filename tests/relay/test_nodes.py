@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -58,3 +59,25 @@ async def test_nodes_that_are_refused_for_good_may_not_come_back() -> None:
         await nodes.refuse(LinkError("odd", peer="b"), ["b"], excluded=True)
     assert membership.excluded == {"b": "odd"}
     assert list(map(str, told)) == ["odd"]
+
+
+async def test_work_goes_on_unless_a_node_joins_or_leaves() -> None:
+    a, membership = make_member("a"), Membership()
+    membership.add(a)
+    a.ready = a.current = True
+    nodes = Nodes(membership, [a], 1.0)
+    assert await nodes.unchanged(answering(7)) == 7
+    with pytest.raises(LinkError, match="the cable is cut"):
+        await nodes.unchanged(failing())
+    endless = asyncio.Event()
+    waiting = asyncio.create_task(nodes.unchanged(endless.wait()))
+    await asyncio.sleep(0)
+    late = make_member("b")
+    membership.add(late)
+    # It still prepares its rows.
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    late.ready = True
+    membership.note_change()
+    with pytest.raises(SiteChangedError):
+        await waiting

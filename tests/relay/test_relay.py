@@ -12,9 +12,11 @@ from support.trees import PATIENCE, PLACEMENT, SITES, grow, trees
 
 from asyncdmtl.errors import DisagreementError, PeerError, UsageError
 from asyncdmtl.plan.hierarchy.topology import Topology
+from asyncdmtl.protocol.messages.registry import Done
 from asyncdmtl.relay.options import RelayOptions
 from asyncdmtl.relay.relay import Relay
 from asyncdmtl.report.relay_report import link_totals, report_tree
+from asyncdmtl.server.peers import Peers
 from asyncdmtl.server.records import RoundRecord
 from asyncdmtl.worker.options import WorkerOptions
 
@@ -105,6 +107,35 @@ async def test_workers_of_a_relay_that_is_gone_come_back_through_another_address
         models = [await tree.tasks[name] for name in SITES]
     assert {each.coef_.tobytes() for each in models} == {await star(rounds=9)}
     assert set(record.plan.placement.workers) == {"a", "b", "south", "e"}
+
+
+async def test_a_worker_whose_relay_is_gone_at_the_end_gets_the_models_through_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server has all reports of the end when the relay is lost."""
+    options = run_options(
+        settings=make_settings(rounds=3), workers=5, rejoin_timeout=PATIENCE, silence_timeout=PATIENCE
+    )
+    hear, reported = Peers.hear, list[int]()
+    async with trees(options) as (cluster, tree):
+
+        async def lose(peers: Peers, answers: Any) -> Any:
+            found = await hear(peers, answers)
+            if any(isinstance(message, Done) for message in found.values()) and not reported:
+                reported.append(len(found))
+                await tree.stop("north")
+                for name, parent in (("a", "south"), ("b", "")):
+                    await tree.stop(name)
+                    tree.worker(name, parent)
+            return found
+
+        monkeypatch.setattr(Peers, "hear", lose)
+        await grow(tree)
+        record = await cluster.server
+        models = [await tree.tasks[name] for name in SITES]
+    assert reported == [3]
+    assert {each.coef_.tobytes() for each in models} == {await star(rounds=3)}
+    assert len(record.rounds) == 3
 
 
 async def test_workers_of_one_site_that_disagree_are_named() -> None:

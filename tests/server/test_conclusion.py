@@ -14,7 +14,7 @@ from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import Declaration
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.messages.rounds import Done
-from asyncdmtl.server.conclusion import conclude
+from asyncdmtl.server.conclusion import conclude, note_missing_tests
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.training_progress import TrainingProgress
 
@@ -36,6 +36,7 @@ def end(strategy: str = "relay", **told: tuple[dict[str, Any], dict[str, Any]]) 
         for name, (outcome, tests) in told.items()
     }
     conclude(progress, done)
+    note_missing_tests(progress)
     return progress
 
 

@@ -67,10 +67,10 @@ def member(name: str = "w0", **connection: Any) -> Any:
     class Double:
         current = True
         exchanges = False
-        missed_since = 0.0
+        behind = ()
 
     made: Any = Double()
-    made.name, made.connection = name, Connection(**connection)
+    made.name, made.connection, made.stands_for = name, Connection(**connection), (name,)
     return made
 
 
@@ -156,7 +156,7 @@ async def test_who_is_not_to_blame_may_come_back(
     gone = member(lost=not connected)
     await peers.lose(gone, error)
     assert lost(peers) == [("w0", back, excluded)]
-    assert (gone.missed_since > 0.0) == back
+    assert (peers.absent.until([], 1.0) > 0.0) == back
 
 
 async def test_a_worker_that_breaks_rules_again_and_again_may_not_come_back(peers: Peers) -> None:

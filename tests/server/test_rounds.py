@@ -22,14 +22,14 @@ from asyncdmtl.protocol.messages.registry import (
     Restore,
     Uplink,
 )
-from asyncdmtl.server import faults, rounds
+from asyncdmtl.server import absent, faults
 from asyncdmtl.server.checkpoint_store import CheckpointStore
 from asyncdmtl.server.faults import MOST_BAD_ROWS, MOST_DISAGREEMENTS, MOST_ODD_STATES
 
 
 @pytest.fixture(autouse=True)
 def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "LINGER", 0.0)
+    monkeypatch.setattr(absent, "LINGER", 0.0)
 
 
 @pytest.mark.parametrize("strategy", ["relay", "central", "personal"])
@@ -254,7 +254,7 @@ async def test_a_checkpoint_is_written_of_no_state_that_most_do_not_hold(tmp_pat
 async def test_a_worker_that_is_lost_at_the_end_keeps_no_other_from_it(
     monkeypatch: pytest.MonkeyPatch, linger: float
 ) -> None:
-    monkeypatch.setattr(rounds, "LINGER", linger)
+    monkeypatch.setattr(absent, "LINGER", linger)
     run = Run()
     lost = run.hands["w4"]
 
