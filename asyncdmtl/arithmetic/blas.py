@@ -49,11 +49,10 @@ def inverse(S: Floats) -> Floats:
     """
     scaled, units = _scaled(S)
     try:
-        inverted = np.linalg.inv(scaled)
+        whole = np.linalg.inv(scaled)
     except np.linalg.LinAlgError as error:
         raise UsageError("matrix", "must be positive definite, with pivots above 0", str(error)) from error
-    inverted /= units[..., :, None]
-    inverted /= units[..., None, :]
+    inverted: Floats = whole / units[..., :, None] / units[..., None, :]
     mean: Floats = 0.5 * (inverted + np.swapaxes(inverted, -1, -2))
     return mean
 
