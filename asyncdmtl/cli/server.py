@@ -34,6 +34,7 @@ from asyncdmtl.report.json_output import emit, write_report
 from asyncdmtl.report.pictures import check_picture
 from asyncdmtl.report.run_report import report_run
 from asyncdmtl.report.units import counted
+from asyncdmtl.server.brought_jobs import brought_job, is_brought
 from asyncdmtl.server.checkpointing import delete_checkpoints
 from asyncdmtl.server.events import (
     DashboardListening,
@@ -149,8 +150,8 @@ _security_options = together(
 @click.option(
     "--submissions",
     is_flag=True,
-    help="Take jobs of `asyncdmtl submit`, beside those of --jobs, if it is given, until a program submits "
-    "with --end. The options given here are those of a job that does not set its own.",
+    help="Take jobs of `asyncdmtl submit` and of estimators, beside those of --jobs, if it is given, until "
+    "a program submits with --end. The options given here are those of a job that does not set its own.",
 )
 @blind_option
 @_wait_options
@@ -207,11 +208,14 @@ def main(
         def make_job(name: str, own: Mapping[str, Any], target: str) -> Job:
             return Job(name, make(own), target)
 
-        def read_job(table: Mapping[str, Any]) -> Job:
-            return submitted_job(table, given, make_job)
-
         # Options that no job replaces must suit a run before anyone submits one.
-        make(given)
+        template = make(given)
+
+        def read_job(table: Mapping[str, Any]) -> Job:
+            return (
+                brought_job(table, template) if is_brought(table) else submitted_job(table, given, make_job)
+            )
+
         jobs = [] if jobs_file is None else read_jobs(jobs_file, given, make_job)
         stream = StreamOptions(given["in_flight"], given["any_order"], given["silence_timeout"])
         reader = read_job if submissions else None

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -231,10 +232,8 @@ class CodedMultiTask(Results, ClusterParameter):
     ) -> tuple[TaskFrames, Sequence[Partition], Settings]:
         """The frames, partitions and settings to train with; the default λ, if `strength` is None."""
         partitions, settings = self._prepared(frames, targets)
-        if self._strength_is_open and not is_remote(self.cluster):
-            strength = DEFAULT_SHARE * critical_strength(partitions, settings)
-            settings = replace(settings, strength=strength)
-        return frames, partitions, settings
+        of_job = settings if is_remote(self.cluster) else self._settings_of_job(settings, partitions)
+        return frames, partitions, of_job
 
     @property
     def _strength_is_open(self) -> bool:
@@ -242,11 +241,18 @@ class CodedMultiTask(Results, ClusterParameter):
         return getattr(self, "strength", 0.0) is None
 
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
-        placement = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
-        placement = of_site(placement, self.name)
+        placed = Placement.cyclic(plain(self.workers), len(partitions), plain(self.copies))
         left = ["strength"] * self._strength_is_open + ["update"] * (self.update == "auto")
-        launch = Launch(self.cluster, self.strategy, left, self.on_event)
-        return run_observed(launch, settings, partitions, placement, verbose=bool(self.verbose))
+        job = partial(self._settings_of_job, settings, partitions)
+        launch = Launch(self.cluster, self.strategy, left, self.on_event, bool(self.name), job)
+        at = of_site(placed, self.name)
+        return run_observed(launch, settings, partitions, at, verbose=bool(self.verbose))
+
+    def _settings_of_job(self, settings: Settings, partitions: Sequence[Partition]) -> Settings:
+        """The settings for a job of a server's stream, to which these rows are all."""
+        if not self._strength_is_open:
+            return settings
+        return replace(settings, strength=DEFAULT_SHARE * critical_strength(partitions, settings))
 
     def _scores(self, X: Any, tasks: Any) -> tuple[TaskRows, Any, Floats]:
         """Scores of rows under the models of their tasks: (n,), or (n, classes) where there are many."""

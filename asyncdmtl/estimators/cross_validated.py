@@ -83,6 +83,10 @@ class CrossValidated(CodedMultiTask):
         self.cv_results_ = _results(selection)
         return tried[at], partitions, replace(settings, strength=selection.strength)
 
+    def _settings_of_job(self, settings: Settings, partitions: Sequence[Partition]) -> Settings:
+        """The settings for a job of a server's stream; the job chooses λ."""
+        return settings
+
     def _run(self, settings: Settings, partitions: Sequence[Partition]) -> tuple[RunRecord, TaskModels]:
         record, models = super()._run(settings, partitions)
         if not self._is_away:

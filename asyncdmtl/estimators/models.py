@@ -159,7 +159,8 @@ class CodedMultiTaskRegressor(_Regressor):
     cluster : str or distributed.Client
         Where training runs: in "threads" of this process, in "processes" on this machine, on the Dask workers
         of a client, or with the server at "HOST:PORT" (`python -m asyncdmtl.server --workers …`). Such a
-        server has its own strategy, and its settings must equal these. Pickles have "threads" in place of a
+        server has its own strategy, and its settings must equal these; with `--submissions`, it makes each
+        `fit` a job with these settings, several at a time. Pickles have "threads" in place of a
         Dask client. Secrets and certificates for it are taken from the environment:
         ASYNCDMTL_SECRET and the other variables of `python -m asyncdmtl.worker`.
     name : str

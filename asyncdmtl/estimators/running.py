@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncdmtl.errors import UsageError
+from asyncdmtl.launch.fitting import Fitting, fit_with_server
 from asyncdmtl.launch.joining import join_server
 from asyncdmtl.launch.processes import run_in_processes
 from asyncdmtl.launch.threads import run_in_threads
@@ -70,12 +71,19 @@ class Launch:
         Names of settings that a server elsewhere decides.
     on_event : callable or None
         It gets every event of the run. A server elsewhere tells no events.
+    shared : bool
+        Whether other sites take part in the run of a server elsewhere, which then makes one run.
+    job_settings : callable or None
+        The settings of a job for a server with a stream of jobs, to which nothing is left; default: those of
+        the run.
     """
 
     cluster: Any
     strategy: str
     left_to_server: Collection[str] = ()
     on_event: OnEvent | None = None
+    shared: bool = False
+    job_settings: Callable[[], Settings] | None = None
 
 
 def run_observed(
@@ -144,4 +152,8 @@ def run_on(
     if not is_remote(cluster):
         rule = "must be threads, processes, a Dask client or HOST:PORT of a server"
         raise UsageError("cluster", rule, cluster)
-    return join_server(*parse_address(cluster, "cluster"), settings, stored, launch.left_to_server)
+    host, port = parse_address(cluster, "cluster")
+    if launch.shared:
+        return join_server(host, port, settings, stored, launch.left_to_server)
+    fitting = Fitting(settings, stored, launch.strategy, launch.left_to_server, launch.job_settings)
+    return fit_with_server(host, port, fitting)

@@ -24,6 +24,7 @@ from asyncdmtl.net.authentication import WorkerSecurity
 from asyncdmtl.plan.compare import compare
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.server.records import RoundRecord, RunRecord
+from asyncdmtl.worker.jobs import ALONE, JobPlace
 from asyncdmtl.worker.observer import WorkerObserver
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
@@ -73,15 +74,27 @@ def join_server(
     AsyncDMTLError
         The run failed.
     """
-    expected = {name: value for name, value in vars(settings).items() if name not in (*_FREE, *free)}
-    return run_apart(_join(host, port, expected, stored))
+    return run_apart(join_together(host, port, expected_settings(settings, free), stored))
 
 
-async def _join(
-    host: str, port: int, expected: Mapping[str, Any], stored: Mapping[str, Sequence[Partition]]
+def expected_settings(settings: Settings, free: Collection[str]) -> dict[str, Any]:
+    """The settings that a server must have, by name: without those in `free` and those that do not matter."""
+    return {name: value for name, value in vars(settings).items() if name not in (*_FREE, *free)}
+
+
+async def join_together(
+    host: str,
+    port: int,
+    expected: Mapping[str, Any],
+    stored: Mapping[str, Sequence[Partition]],
+    place: JobPlace = ALONE,
 ) -> tuple[RunRecord, TaskModels]:
+    """As `join_server`, on a running event loop, and for the settings in `expected`.
+
+    `place` is that of the run in the server's stream of jobs.
+    """
     workers = [
-        _LoggedWorker(name, partitions, expected, _security(name, host))
+        _LoggedWorker(WorkerOptions(name, place=place), partitions, expected, security_of(name, host))
         for name, partitions in stored.items()
     ]
     tasks = [asyncio.create_task(worker.run(host, port)) for worker in workers]
@@ -131,11 +144,15 @@ class _LoggedWorker(Worker):
     """A worker in the run of a server elsewhere, with its `_RunLog`."""
 
     def __init__(
-        self, name: str, stored: Sequence[Partition], expected: Mapping[str, Any], security: WorkerSecurity
+        self,
+        options: WorkerOptions,
+        stored: Sequence[Partition],
+        expected: Mapping[str, Any],
+        security: WorkerSecurity,
     ) -> None:
-        self.name = name
+        self.name = options.name
         self.log = _RunLog(expected)
-        super().__init__(WorkerOptions(name), stored, security, self.log)
+        super().__init__(options, stored, security, self.log)
 
 
 def _record(workers: Sequence[_LoggedWorker]) -> RunRecord:
@@ -189,8 +206,8 @@ def _convergence(server: ServerSide, workers: Sequence[_LoggedWorker], round_: i
     return server.convergence(sent)
 
 
-def _security(name: str, host: str) -> WorkerSecurity:
-    """The worker's secret and certificates, from the environment variables of the command's options."""
+def security_of(name: str, host: str) -> WorkerSecurity:
+    """A worker's secret and certificates, from the environment variables of the command's options."""
 
     def given(option: str) -> str | None:
         return os.environ.get(f"ASYNCDMTL_{option}")

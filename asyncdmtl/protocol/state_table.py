@@ -79,6 +79,7 @@ TRANSITIONS: Mapping[tuple[State, str], State] = {
     (State.GREETED, "standby, submit"): State.SUBMITTING,
     (State.PROVEN, "standby, submit"): State.SUBMITTING,
     (State.SUBMITTING, "submit"): State.SUBMITTING,
+    (State.SUBMITTING, "job"): State.SUBMITTING,
     (State.SUBMITTING, "job-ended"): State.SUBMITTING,
     (State.SUBMITTING, "stream-end"): State.FINISHED,
     (State.STANDING_BY, "job"): State.STANDING_BY,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from asyncdmtl.net.open_files import limit_reached
 from asyncdmtl.net.strangers import MadeRoomError, Strangers
 from asyncdmtl.protocol.ledger import Ledger
 from asyncdmtl.protocol.messages.base import MAX_PARTITIONS
+from asyncdmtl.protocol.messages.joining import SUBMITS
 from asyncdmtl.protocol.messages.pieces import MAX_PIECES
 from asyncdmtl.protocol.messages.registry import Declare, Hello, Prepare, Ready, Welcome
 from asyncdmtl.server.agreement import check_machine, check_surveys, first_other
@@ -38,8 +40,18 @@ from asyncdmtl.server.peer_rows import PeerRowsServer
 from asyncdmtl.server.records import PeersRecord, RunOptions
 from asyncdmtl.server.wants import check_relay, check_wants
 
+log = logging.getLogger(__name__)
+
 # The name under which the ledger counts the bytes of connections that were refused.
 REFUSED = "(refused)"
+
+
+class NoSubmissionsError(UsageError):
+    """A program has jobs for a server that makes one run."""
+
+
+# Refusals that are not logged where they are made.
+QUIET = (MadeRoomError, NoSubmissionsError)
 
 
 class Downlinks(NamedTuple):
@@ -108,8 +120,7 @@ class Admission:
         member_log: MemberLog,
         downlinks: Downlinks = SERVER_ONLY,
     ) -> None:
-        self.resumable = False
-        self._closed = False
+        self.resumable = self._closed = False
         self._options = options
         self._membership = membership
         self._ledger = ledger
@@ -166,8 +177,8 @@ class Admission:
                 member = await self._greet(connection, hello)
             self._strangers.leave(connection, joined=True)
         except AsyncDMTLError as error:
-            # Not logged: monitors, which send nothing; and closings that made room, reported together.
-            if not (connection.link.nothing_received or isinstance(error, MadeRoomError)):
+            # Not logged: monitors, which send nothing; closings that made room, reported together; programs.
+            if not (connection.link.nothing_received or isinstance(error, QUIET)):
                 self._log.refused(connection, error)
             # The connection keeps the error, whose traceback would keep the declaration.
             await connection.fail(error.with_traceback(None))
@@ -194,6 +205,7 @@ class Admission:
         """Receive a worker's name and its partitions, check both, and make it a member."""
         options, settings = self._options, self._options.settings
         hello, proof = await self._authenticator.identify(connection, hello)
+        _check_no_program(hello)
         self._check_name(connection, hello.name)
         welcome = Welcome(
             self._authenticator.run, settings.as_dict(), options.silence_timeout, proof, options.blind
@@ -325,6 +337,13 @@ class Admission:
         self._membership.note_change()
         # A worker that was refused before the start is no member any more.
         self._downlinks.note_lost(name, self._membership.members.get(name))
+
+
+def _check_no_program(hello: Hello) -> None:
+    """Raise NoSubmissionsError if not a worker comes, but a program that submits jobs."""
+    if hello.run == SUBMITS:
+        log.info("%r asks whether jobs are taken; this is one run", hello.name)
+        raise NoSubmissionsError("--submissions", "must be given to the server, which takes no jobs", None)
 
 
 def make_room(connection: Connection) -> None:

@@ -37,6 +37,9 @@ IN_FLIGHT = 4
 # The most jobs that may be made at one time. Each worker has a connection, buffers and rows for each of them.
 MOST_IN_FLIGHT = 64
 
+# Why a job ends whose workers were in a program that has ended, or whose connection was lost.
+PROGRAM_GONE = "the program that brings the workers of this job is gone"
+
 # The most jobs that wait for a place among these; `submit` waits until one of them has begun.
 MOST_WAITING = 1024
 
@@ -54,6 +57,9 @@ class Job:
         over TCP from the server.
     target : str
         The column that is predicted; empty for that of the workers' own options.
+    brought : bool
+        Whether the program that submits the job brings its workers, and those that stand by have no part in
+        it. The job ends with the program's connection.
 
     Raises
     ------
@@ -64,6 +70,7 @@ class Job:
     name: str
     options: RunOptions
     target: str = ""
+    brought: bool = False
 
     def __post_init__(self) -> None:
         if not is_job_name(self.name):
@@ -148,16 +155,15 @@ class JobServer:
     ) -> None:
         self._options = options
         self._emit = emit
-        self._on_outcome = on_outcome
         self._security = security
         self._stream = secrets.token_hex(4)
         self._waiting: asyncio.Queue[tuple[int, Job] | None] = asyncio.Queue(MOST_WAITING)
         # The names of all jobs that were submitted.
         self._names: set[str] = set()
         self._running: dict[str, Server] = {}
-        # Outcomes that wait for those of jobs before them.
-        self._held: dict[int, JobOutcome] = {}
-        self._told = 0
+        # The watches of jobs in progress whose workers came with a program, by the job's name.
+        self._brought: dict[str, StartWatch] = {}
+        self._outcomes = _InOrder(on_outcome)
         self.submissions: Submissions | None = None
         if read_job is not None:
             read = read_job
@@ -165,7 +171,7 @@ class JobServer:
             async def add(table: Mapping[str, Any]) -> None:
                 await self.submit(read(table))
 
-            self.submissions = Submissions(add, self.end)
+            self.submissions = Submissions(add, self.end, self._abandon)
         self._standby = StandbyList(self._stream, options.silence_timeout, security, emit, self.submissions)
 
     async def submit(self, job: Job) -> None:
@@ -250,22 +256,39 @@ class JobServer:
             outcome = JobOutcome(job, None, AsyncDMTLError(f"internal error: {error!r}"))
         finally:
             places.release()
-        self._held[self._told if self._options.any_order else number] = outcome
-        while (next_ := self._held.pop(self._told, None)) is not None:
-            self._told += 1
-            self._on_outcome(next_)
+        # A program with workers of its own waits for nothing but its job.
+        self._outcomes.note(number, outcome, at_once=self._options.any_order or job.brought)
 
     async def _made(self, job: Job) -> RunRecord:
-        watch = StartWatch(job.name, job.options.workers, self._emit, lambda: len(self._standby))
+        here = (lambda: job.options.workers or 0) if job.brought else self._standby.__len__
+        watch = StartWatch(job.name, job.options.workers, self._emit, here)
         server = Server(job.options, watch.note, self._security)
         self._running[server.name] = server
         log.info("job %s: run %s begins", job.name, server.name, extra={"run": server.name})
+        call = JobCall(server.name, job.name, job.target)
         try:
-            self._standby.call(JobCall(server.name, job.name, job.target))
+            if job.brought:
+                self._brought[job.name] = watch
+                self._call_program(call)
+            else:
+                self._standby.call(call)
             return await watch.watched(server.make())
         finally:
             del self._running[server.name]
+            self._brought.pop(job.name, None)
             self._standby.recall(server.name)
+
+    def _call_program(self, call: JobCall) -> None:
+        """Call the program that brings the workers of a job; AsyncDMTLError if it is gone."""
+        if self.submissions is None:
+            raise UsageError("brought", "is for jobs that programs submit", call.job)
+        if not self.submissions.call(call):
+            raise AsyncDMTLError(PROGRAM_GONE)
+
+    def _abandon(self, job: str) -> None:
+        """End a job whose workers came with a program that is gone; others go on without their program."""
+        if (watch := self._brought.get(job)) is not None:
+            watch.end(AsyncDMTLError(PROGRAM_GONE))
 
     def _admit(self, connection: Connection, hello: Hello) -> bool:
         """Let the job for which a worker comes admit it; whether there is such a job."""
@@ -273,6 +296,33 @@ class JobServer:
         if found is not None:
             found.admit(connection, hello)
         return found is not None
+
+
+class _InOrder:
+    """Tells outcomes in the order of submission, but for those that are told at once.
+
+    Parameters
+    ----------
+    tell : callable
+        Called with each outcome.
+    """
+
+    def __init__(self, tell: Callable[[JobOutcome], None]) -> None:
+        self._tell = tell
+        self._told = 0
+        # Outcomes that wait for those of jobs before them; None for those that are told.
+        self._held: dict[int, JobOutcome | None] = {}
+
+    def note(self, number: int, outcome: JobOutcome, *, at_once: bool) -> None:
+        """Tell the outcome of the job with this number, or keep it until those before it are told."""
+        if at_once:
+            self._tell(outcome)
+        self._held[number] = None if at_once else outcome
+        while self._told in self._held:
+            held = self._held.pop(self._told)
+            self._told += 1
+            if held is not None:
+                self._tell(held)
 
 
 @asynccontextmanager

@@ -85,7 +85,7 @@ class StandbyList:
 
     def recall(self, run: str) -> None:
         """Call no further worker to a job, which has ended."""
-        del self._calls[run]
+        self._calls.pop(run, None)
 
     async def dismiss(self) -> None:
         """Tell all workers that no more jobs will follow."""

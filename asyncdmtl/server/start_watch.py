@@ -48,7 +48,7 @@ class StartWatch:
         self._reasons[event.worker] = event.reason
         if self._needed is not None and self._standing_by() - len(self._reasons) < self._needed:
             told = "; ".join(f"worker {name!r}: {reason}" for name, reason in self._reasons.items())
-            self._end(AsyncDMTLError(f"too few workers can take part: {told}"))
+            self.end(AsyncDMTLError(f"too few workers can take part: {told}"))
 
     async def watched(self, made: Coroutine[Any, Any, RunRecord]) -> RunRecord:
         """The record of the job; AsyncDMTLError if it failed, or cannot start."""
@@ -61,7 +61,8 @@ class StartWatch:
                 raise self._error from None
             raise
 
-    def _end(self, error: AsyncDMTLError) -> None:
+    def end(self, error: AsyncDMTLError) -> None:
+        """End the job with this error, whether it has started or not."""
         if self._error is None and self._task is not None:
             self._error = error
             self._task.cancel()

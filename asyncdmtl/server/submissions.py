@@ -9,7 +9,7 @@ from typing import Any
 from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError, UsageError
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import LONGEST_WAIT
-from asyncdmtl.protocol.messages.registry import JobEnded, StreamEnd, Submit
+from asyncdmtl.protocol.messages.registry import JobCall, JobEnded, StreamEnd, Submit
 from asyncdmtl.protocol.messages.streams import LONGEST_REASON, LONGEST_REPORT, Then, is_job_name
 
 # The most programs that may be connected at one time to submit jobs or to wait for their ends.
@@ -27,13 +27,19 @@ class Submissions:
         Adds the job of a table to the stream; it raises UsageError if that breaks a rule.
     end : callable
         Says that the stream takes no more jobs.
+    abandon : callable
+        Called with the name of each job of a program that is gone.
     """
 
     def __init__(
-        self, add: Callable[[Mapping[str, Any]], Awaitable[None]], end: Callable[[], Awaitable[None]]
+        self,
+        add: Callable[[Mapping[str, Any]], Awaitable[None]],
+        end: Callable[[], Awaitable[None]],
+        abandon: Callable[[str], None],
     ) -> None:
         self._add = add
         self._end = end
+        self._abandon = abandon
         self._ended = False
         self._programs: set[_Program] = set()
         self._of_job: dict[str, _Program] = {}
@@ -54,7 +60,7 @@ class Submissions:
             )
         program = _Program(connection)
         self._programs.add(program)
-        connection.on_lost = lambda: self._programs.discard(program)
+        connection.on_lost = lambda: self._on_lost(program)
         then = Then.MORE
         while then is Then.MORE:
             message = await connection.receive((Submit,), LONGEST_WAIT, "--start-timeout")
@@ -66,6 +72,14 @@ class Submissions:
                 await self._end()
         program.sends = False
         program.finish()
+
+    def call(self, call: JobCall) -> bool:
+        """Call the program that submitted a job to it, and return whether it is there."""
+        program = self._of_job.get(call.job)
+        if program is None or program.connection.lost:
+            return False
+        program.connection.write(call)
+        return True
 
     def tell(self, ended: Mapping[str, Any]) -> None:
         """Tell a program that a job has ended.
@@ -91,6 +105,11 @@ class Submissions:
         """End all connections, once what was written is sent."""
         for program in list(self._programs):
             await program.connection.close()
+
+    def _on_lost(self, program: _Program) -> None:
+        self._programs.discard(program)
+        for job in list(program.jobs):
+            self._abandon(job)
 
     async def _take(self, program: _Program, text: str) -> None:
         """Add a job that a program submits, or tell it why that is not possible."""

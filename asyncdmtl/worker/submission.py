@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from asyncdmtl.errors import AsyncDMTLError, UsageError
+from asyncdmtl.errors import AsyncDMTLError, RemoteProtocolError
 from asyncdmtl.net.authentication import StandbyOrdered, WorkerSecurity, greet_server
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.transport import LONGEST_WAIT, check_positive, connect
@@ -61,19 +62,13 @@ async def submit(
 
     Raises
     ------
-    UsageError
-        The server makes one run, and takes no jobs.
     PeerError
         The server takes no jobs from programs, or no more.
     AuthenticationError, LinkError, WaitError, RemoteProtocolError
         As for a worker.
     """
-    silence, tls = options.silence_timeout, security.channels(address[0])
-    connection = await connect(
-        *address, lambda: Connection("worker", Ledger(), silence, options.name, tls=tls), options.max_wait
-    )
-    try:
-        await _greet(connection, options, security)
+    silence = options.silence_timeout
+    async with submitting(address, options, security) as connection:
         last = Then.END if options.ends else Then.WAIT
         for job in jobs[:-1]:
             await connection.send(Submit(job, Then.MORE), silence, "--silence-timeout")
@@ -84,6 +79,23 @@ async def submit(
             if isinstance(message, StreamEnd):
                 return
             on_end(message)
+
+
+@asynccontextmanager
+async def submitting(
+    address: tuple[str, int], options: SubmitOptions, security: WorkerSecurity
+) -> AsyncIterator[Connection]:
+    """A connection over which jobs are submitted; the server learns of an error that ends the block.
+
+    Raises as `submit`; PeerError with the exit code of UsageError if the server makes one run.
+    """
+    silence, tls = options.silence_timeout, security.channels(address[0])
+    connection = await connect(
+        *address, lambda: Connection("worker", Ledger(), silence, options.name, tls=tls), options.max_wait
+    )
+    try:
+        await _greet(connection, options, security)
+        yield connection
     except AsyncDMTLError as error:
         await connection.fail(error)
         raise
@@ -92,10 +104,10 @@ async def submit(
 
 
 async def _greet(connection: Connection, options: SubmitOptions, security: WorkerSecurity) -> None:
-    """Greet the server; UsageError if it makes one run."""
+    """Greet the server; RemoteProtocolError if it takes the program for a worker."""
     hello = Hello(VERSION, options.name, options.silence_timeout, SUBMITS)
     try:
         await greet_server(connection, hello, security.secret, options.silence_timeout)
     except StandbyOrdered:
         return
-    raise UsageError("--connect", "must be the address of a server with --submissions", connection.peer)
+    raise RemoteProtocolError(f"{connection.peer} takes a program that submits jobs for a worker")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncdmtl.errors import RemoteProtocolError, UsageError
-from asyncdmtl.protocol.messages.registry import JobEnded, StreamEnd, Submit
+from asyncdmtl.protocol.messages.registry import JobCall, JobEnded, StreamEnd, Submit
 from asyncdmtl.protocol.messages.streams import LONGEST_REPORT, Then
 from asyncdmtl.server.submissions import MOST_PROGRAMS, Submissions
 
@@ -43,7 +43,8 @@ class Stream:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.ended = 0
-        self.submissions = Submissions(self.add, self.end)
+        self.abandoned: list[str] = []
+        self.submissions = Submissions(self.add, self.end, self.abandoned.append)
 
     async def add(self, table: Mapping[str, Any]) -> None:
         if table["name"] in self.names:
@@ -90,8 +91,12 @@ async def test_a_job_that_breaks_a_rule_ends_at_once_and_spares_the_one_of_its_n
 async def test_a_program_that_is_gone_is_told_nothing() -> None:
     stream, program = Stream(), Program(job("a"))
     await stream.serve(program)
+    assert stream.submissions.call(JobCall("12345678", "a"))
+    assert [each.job for each in program.heard] == ["a"]
     program.lost = True
     program.on_lost()
+    assert stream.abandoned == ["a"]
+    assert not stream.submissions.call(JobCall("12345678", "a"))
     stream.submissions.tell({"job": "a", "report": {}})
     await stream.submissions.close()
     assert not program.closed

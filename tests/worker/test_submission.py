@@ -10,7 +10,7 @@ from support.clusters import LIMIT, Cluster
 from support.problems import make_partitions, make_settings, run_options
 from support.streams import JobCluster
 
-from asyncdmtl.errors import AuthenticationError, PeerError, UsageError
+from asyncdmtl.errors import AuthenticationError, PeerError
 from asyncdmtl.net.authentication import UNSECURED_WORKER, ServerSecurity, WorkerSecurity
 from asyncdmtl.net.credentials import Credentials
 from asyncdmtl.protocol.messages.registry import JobEnded
@@ -54,5 +54,5 @@ async def test_other_servers_take_no_jobs() -> None:
             with pytest.raises(PeerError, match="--submissions must be given to the server"):
                 await submit(stream.address, [], own, UNSECURED_WORKER, print)
         async with Cluster(OPTIONS) as single:
-            with pytest.raises(UsageError, match="must be the address of a server with --submissions"):
+            with pytest.raises(PeerError, match="--submissions must be given to the server"):
                 await submit(single.address, [], own, UNSECURED_WORKER, print)

@@ -94,6 +94,8 @@ class Standby(Message):
 class JobCall(Message):
     """Calls the worker to a job: it is to greet the server for this run over a further connection.
 
+    A program that brings the workers of a job is called to it, too.
+
     Attributes
     ----------
     run : str
@@ -134,7 +136,8 @@ class Submit(Message):
     Attributes
     ----------
     job : str
-        The job's table as JSON, with its name; empty if none is added.
+        The job's table as JSON, with its name; empty if none is added. A table with `settings`, a `strategy`
+        and a number of `workers` is a job whose workers the program brings.
     then : Then
         What follows.
     """
