@@ -52,10 +52,17 @@ def count_ranges(plan: Plan, vector_bytes: int) -> int:
     return len(plan.vector_format(vector_bytes, np.uint8).ranges)
 
 
-def limited_by_uplink(plan: AnyPlan, links: Links) -> bool:
-    """Whether rounds under this plan take as long as the uplink, by the speeds of the links."""
-    if not links.speeds or not isinstance(plan, Plan) or plan.strategy != "relay":
+def sends_ahead(plan: AnyPlan, links: Links) -> bool:
+    """Whether rows go up as fast as links permit, however slowly others come down.
+
+    That is so if rounds under this plan take as long as the uplink, by the speeds of the links, and where
+    speeds are measured: a link that carries a few rows now and then, which its buffers take at once, would
+    seem to be many times as fast as it is.
+    """
+    if not isinstance(plan, Plan) or plan.strategy != "relay":
         return False
+    if links.learned or not links.speeds:
+        return links.learned
     up = links.weights(plan.placement)["speeds"]
     times = time_of_round(plan, up, links.speeds_down(plan.placement))
     return times.uplink > times.downlink

@@ -21,7 +21,12 @@ ROUNDS_MEASURED = 5
 
 # The share of a round's time that a new plan must save. Measured speeds vary by some percent, and a plan
 # for such a difference would be followed by another one.
-LEAST_SAVED = Fraction(1, 6)
+LEAST_SAVED = 1 / 6
+
+
+# The factor by which the speed of some link must differ from the one that the plan follows, for another plan.
+# Medians of speeds that vary by a fifth from round to round differ by less.
+LEAST_CHANGE = Fraction(3, 2)
 
 
 class LinkSpeeds:
@@ -56,11 +61,17 @@ class LinkSpeeds:
         return up, down
 
     def better(
-        self, plan: AnyPlan, vector_bytes: int, rounds: int, plan_seconds: float
+        self,
+        plan: AnyPlan,
+        vector_bytes: int,
+        rounds: int,
+        plan_seconds: float,
+        planned: Mapping[str, Fraction],
     ) -> tuple[Mapping[str, Fraction], Mapping[str, Fraction]] | None:
         """The speeds of the links up and down, in Mbit/s, if a plan for them saves time; else None.
 
-        Both directions count: where rounds take as long as links down, no other rates shorten them.
+        Both directions and computing count: where rounds take as long as links down, no other rates shorten
+        them, and where computing takes most of their time, little.
 
         Parameters
         ----------
@@ -72,6 +83,8 @@ class LinkSpeeds:
             The number of rounds that are left.
         plan_seconds : float
             The seconds that a new plan takes.
+        planned : mapping of worker to Fraction
+            The speeds of the links up that the plan follows, in Mbit/s; empty if it follows none.
         """
         workers = plan.placement.workers
         if (
@@ -82,14 +95,17 @@ class LinkSpeeds:
         ):
             return None
         up, down = speeds
+        if planned and not _changed(dict(zip(workers, up, strict=True)), planned):
+            return None
         now = time_of_round(plan, up, down, count_ranges(plan, vector_bytes))
         blocks = plan.units.blocks
         shortest = (
             tolerant_time(blocks, up, plan.silent) if plan.silent else fastest_rates(blocks, up).time
         ) * plan.merged
-        gain = now.total - replace(now, uplink=min(shortest, now.uplink)).total
-        saved = float(gain * Fraction(8 * vector_bytes, MEGABIT))
-        if gain < LEAST_SAVED * now.total or saved * rounds < plan_seconds:
+        unit = 8 * vector_bytes / MEGABIT
+        saved = unit * float(now.total - replace(now, uplink=min(shortest, now.uplink)).total)
+        computing = max(self.measured()[worker].computing for worker in workers)
+        if saved < LEAST_SAVED * (unit * float(now.total) + computing) or saved * rounds < plan_seconds:
             return None
         return dict(zip(workers, up, strict=True)), dict(zip(workers, down, strict=True))
 
@@ -109,6 +125,14 @@ def speeds_both_ways(
     if not all(fastest):
         return None
     return [speed or fastest[0] for speed in up], [speed or fastest[1] for speed in down]
+
+
+def _changed(speeds: Mapping[str, Fraction], planned: Mapping[str, Fraction]) -> bool:
+    """Whether some link is new, or its speed is another one by `LEAST_CHANGE` at least."""
+    for worker, speed in speeds.items():
+        if worker not in planned or not 1 / LEAST_CHANGE < speed / planned[worker] < LEAST_CHANGE:
+            return True
+    return False
 
 
 def _rounded(speed: float) -> Fraction:

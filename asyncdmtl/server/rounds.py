@@ -130,7 +130,9 @@ class Rounds:
             return False
         progress.emit(SpeedsMeasured(progress.round, speeds.measured()))
         left = progress.problem.rounds - progress.round
-        found = speeds.better(assignment.plan, assignment.side.vector_bytes, left, pace.plan_seconds)
+        found = speeds.better(
+            assignment.plan, assignment.side.vector_bytes, left, pace.plan_seconds, progress.links.speeds
+        )
         if found is None and assignment.downlink is not None and assignment.carried:
             workers = assignment.plan.placement.workers
             measured = speeds.both_ways(workers)

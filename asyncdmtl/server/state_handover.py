@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.sealed import SEALED_STATE_BYTES
 from asyncdmtl.errors import AsyncDMTLError, IntegrityError, RemoteProtocolError
-from asyncdmtl.plan.round_time import limited_by_uplink
+from asyncdmtl.plan.round_time import sends_ahead
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
     Assign,
@@ -180,7 +180,7 @@ class StateHandover:
                 shared=bool(assignment.exchanging),
                 carried=assignment.carried,
                 measured=timed,
-                paced=not limited_by_uplink(assignment.plan, progress.links),
+                paced=not sends_ahead(assignment.plan, progress.links),
             )
         await self._peers.send_all(messages)
 

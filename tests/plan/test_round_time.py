@@ -5,7 +5,7 @@ from fractions import Fraction
 from asyncdmtl.plan.links import Links
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
-from asyncdmtl.plan.round_time import RoundTime, count_ranges, limited_by_uplink, time_of_round
+from asyncdmtl.plan.round_time import RoundTime, count_ranges, sends_ahead, time_of_round
 
 UP = tuple(map(Fraction, (10, 20, 50, 100, 100)))
 DOWN = (Fraction(100),) * 5
@@ -51,10 +51,13 @@ def test_the_longer_direction_limits_rounds() -> None:
     placement = Placement.cyclic(5, 5, 3)
     up, down = (dict(zip(placement.workers, each, strict=True)) for each in (UP, DOWN))
     plan = make_plan(placement)
-    assert limited_by_uplink(plan, Links(speeds=up, down_speeds=down))
-    assert not limited_by_uplink(plan, Links(speeds=up))
-    assert not limited_by_uplink(plan, Links(learned=True))
-    assert not limited_by_uplink(make_plan(placement, "central"), Links(speeds=up, down_speeds=down))
+    assert sends_ahead(plan, Links(speeds=up, down_speeds=down))
+    assert not sends_ahead(plan, Links(speeds=up))
+    assert not sends_ahead(plan, Links())
+    # To measure links, they are used.
+    assert sends_ahead(plan, Links(learned=True))
+    assert sends_ahead(plan, Links(learned=True, speeds=up))
+    assert not sends_ahead(make_plan(placement, "central"), Links(speeds=up, down_speeds=down))
 
 
 def test_long_vectors_travel_in_ranges() -> None:
