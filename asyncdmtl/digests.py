@@ -17,6 +17,9 @@ VECTOR_DIGEST_BYTES = 16
 # store copies of the same rows.
 CONTENT_DIGEST_BYTES = 16
 
+# Bytes of the key that a worker and the server share, and with which the worker confirms what others tell.
+CONFIRMATION_KEY_BYTES = 16
+
 # Bytes of the random number of a challenge: enough that none is ever drawn twice.
 CHALLENGE_BYTES = 16
 
@@ -67,6 +70,10 @@ class Digest:
     def combined(self, digests: Sequence[bytes]) -> bytes:
         """One digest of a sequence of digests."""
         return _of(b"".join(digests), self._key)
+
+    def with_key(self, key: bytes, content: bytes) -> bytes:
+        """A MAC of some content under a key of any length, bound to the run."""
+        return _of(content, _of(key, self._key) * 2)
 
 
 def _of(content: bytes | memoryview, key: bytes) -> bytes:

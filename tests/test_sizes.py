@@ -18,6 +18,7 @@ MOST_LINES, MOST_METHODS, MOST_ATTRIBUTES, MOST_OF_A_FUNCTION, MOST_OF_A_FILE = 
 LARGE = {
     "exchange/coded_server.py CodedServerSide": "answers the interface of all sides of servers",
     "exchange/coded_worker.py CodedWorkerSide": "keeps a round's buffers, which are made once for a plan",
+    "exchange/sides.py ServerSide": "is the interface of all sides of servers",
     "learning/problem.py Problem": "has one attribute for each fact that follows from what workers declare",
     "learning/trainer.py Trainer": "has one method for each thing that a round asks of a training",
     "multicast/receiving.py Reassembly": "keeps rows, what is known of them, and counts, for each piece",

@@ -20,7 +20,7 @@ import option_attacks
 from asyncdmtl.data import recipes
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.worker.own_partitions import OwnPartitions
 from asyncdmtl.worker.participation import Participation

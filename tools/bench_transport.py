@@ -74,7 +74,7 @@ async def joined_worker(connection: Connection) -> None:
     await connection.receive((Prepare,), *LIMIT)
     await connection.send(Ready(()), *LIMIT)
     await connection.receive((Assign,), *LIMIT)
-    await connection.send(Uplink(0, 0, b"", (), 0.0, 0.0, np.empty(0, np.uint8)), *LIMIT)
+    await connection.send(Uplink(0, 0, b"", np.empty(0, np.uint8)), *LIMIT)
 
 
 def receive_blocking(plain: socket.socket, target: NDArray[np.uint8]) -> None:
@@ -112,7 +112,7 @@ async def work(port: int, plain_port: int, sizes: list[int], goes: int) -> None:
                 receive_blocking(plain, buffer)
                 plain.sendall(buffer.data)
                 down = await connection.receive((Downlink,), *LIMIT)
-                up = Uplink(0, down.round + 1, b"", (), 0.0, 0.0, down.body)
+                up = Uplink(0, down.round + 1, b"", down.body)
                 await connection.send(up, *LIMIT)
         with suppress(Exception):
             await connection.receive((Downlink,), *LIMIT)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import msgpack
 
-from asyncdmtl.protocol.framing import CHECK_BYTES, PREFIX_BYTES, bin_header, chunk_lengths, unpack_prefix
+from asyncdmtl.protocol.framing import CHECK_BYTES, bin_header, chunk_lengths, unpack_prefix
 from asyncdmtl.protocol.messages.registry import KINDS
 
 # Bytes of the kernel's buffer for unread packets; and socket options of <linux/if_packet.h>.
@@ -59,18 +59,22 @@ class Frames:
 
     def _lacking(self) -> int:
         """Bytes until the head is complete."""
-        if len(self._start) < PREFIX_BYTES:
-            return PREFIX_BYTES - len(self._start)
-        return PREFIX_BYTES + unpack_prefix(memoryview(self._start))[0] - len(self._start)
+        prefix = unpack_prefix(memoryview(self._start))
+        if prefix is None:
+            return 1
+        head_length, _, prefix_bytes = prefix
+        return prefix_bytes + head_length - len(self._start)
 
     def _begin(self) -> None:
         """Note the content of a complete head, and skip the body."""
-        head_length, body_length = unpack_prefix(memoryview(self._start))
-        head = msgpack.unpackb(bytes(self._start[PREFIX_BYTES:-CHECK_BYTES]))
+        prefix = unpack_prefix(bytes(self._start))
+        assert prefix is not None
+        head_length, body_length, prefix_bytes = prefix
+        head = msgpack.unpackb(bytes(self._start[prefix_bytes:-CHECK_BYTES]))
         round_ = int(head[2]) if KINDS[head[0]].kind in OF_ROUNDS else None
         bins = sum(len(bin_header(length)) for length in chunk_lengths(body_length))
         self._body_left = body_length + bins
-        self._found = (round_, body_length, PREFIX_BYTES + head_length + bins)
+        self._found = (round_, body_length, prefix_bytes + head_length + bins)
         self._start.clear()
 
 

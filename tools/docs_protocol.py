@@ -34,6 +34,9 @@ OF_BODY = ("parts", "body")
 # The last fields of some messages, which are left out where they are empty.
 LEFT_OUT = ("absent", "timing")
 
+# Fields that are left out in some messages only.
+LEFT_OUT_IN = {("uplink", "rest")}
+
 
 def words(name: str) -> str:
     """The name of a member of an enumeration in words."""
@@ -50,7 +53,10 @@ def message_table() -> Table:
     rows = []
     for number, cls in sorted(KINDS.items()):
         summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        names = (f"`{name}`{' (if any)' if name in LEFT_OUT else ''}" for name in field_names(cls))
+        names = (
+            f"`{name}`{' (if any)' if name in LEFT_OUT or (cls.kind, name) in LEFT_OUT_IN else ''}"
+            for name in field_names(cls)
+        )
         fields = ", ".join(names) or "none"
         rows.append((str(number), cls.kind, cls.sender, fields, "yes" if cls.has_body else "no", summary))
     return Table("messages", ("number", "kind", "sender", "fields", "body", "meaning"), tuple(rows))

@@ -14,8 +14,9 @@ from frozen_wire import PLACEMENTS, fixed_bytes, sha
 from numpy.typing import NDArray
 
 from asyncdmtl.arithmetic.threads import single_threaded
-from asyncdmtl.exchange.sides import ServerSide, SideOptions, Upload, WorkerSide
+from asyncdmtl.exchange.sides import ServerSide, SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import codable_units, strategy_of
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.aggregation import AGGREGATES
 from asyncdmtl.learning.couplings.registry import COUPLINGS
 from asyncdmtl.learning.losses import LOSSES

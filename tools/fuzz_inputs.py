@@ -171,7 +171,7 @@ EXAMPLES: dict[str, Message] = {
         Snapshot(0, 0, bytes(16), ROWS),
         AwaitRestore(0),
         Restore(bytes(16), ROWS),
-        Uplink(0, 0, bytes(48), (0.5, 0.25), 0.125, math.inf, ROWS),
+        Uplink(0, 0, bytes(96), ROWS),
         MoreRows(0, 0, (ROWS[200:],)),
         *(Downlink(0, 0, then, bytes(16), (ROWS[:200], ROWS[200:])) for then in ("go on", "give", "end")),
         Done(0, bytes(16)),
@@ -362,25 +362,33 @@ def frames(stream: bytes) -> Iterator[bytes]:
 
 def frame_size(stream: bytes) -> int | None:
     """Bytes of the first frame of a stream, or None if they are not all there."""
-    if len(stream) < framing.PREFIX_BYTES:
+    prefix = _prefix(stream)
+    if prefix is None or sum(prefix) > len(stream):
         return None
-    head, body = framing.unpack_prefix(stream)
-    if head + body > len(stream):
-        return None
-    size: int = framing.PREFIX_BYTES + head + body
+    _, body, _ = prefix
+    size = sum(prefix)
     size += sum(len(framing.bin_header(length)) for length in framing.chunk_lengths(body))
     return size if size <= len(stream) else None
 
 
 def _parts(frame: bytes) -> tuple[bytes, int, bytes] | None:
     """Head, announced length of the body, and the bytes after the head; None if the head is not complete."""
-    if len(frame) < framing.PREFIX_BYTES:
+    prefix = _prefix(frame)
+    if prefix is None:
         return None
-    length, body = framing.unpack_prefix(frame)
-    end = framing.PREFIX_BYTES + length
+    length, body, start = prefix
+    end = start + length
     if length <= framing.CHECK_BYTES or end > len(frame):
         return None
-    return frame[framing.PREFIX_BYTES : end - framing.CHECK_BYTES], body, frame[end:]
+    return frame[start : end - framing.CHECK_BYTES], body, frame[end:]
+
+
+def _prefix(data: bytes) -> tuple[int, int, int] | None:
+    """The lengths of head and body that bytes begin with, and the bytes of the prefix, if it is one."""
+    try:
+        return framing.unpack_prefix(data)
+    except framing.NoPrefixError:
+        return None
 
 
 class Mutator:
@@ -475,7 +483,8 @@ class Mutator:
             cut[i] = framing.frame_start(head, lie % (1 << 64)) + rest
         else:
             length = len(head) + self._rng.choice((-1, 0, 1, 1 << self._rng.randrange(32), -len(head)))
-            cut[i] = framing.pack_prefix(length % (1 << 32), body) + cut[i][framing.PREFIX_BYTES :]
+            start = len(framing.pack_prefix(len(head) + framing.CHECK_BYTES, body))
+            cut[i] = framing.pack_prefix(length % (1 << 32), body) + cut[i][start:]
         return cut
 
     def _drop(self, cut: list[bytes], i: int) -> list[bytes]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from asyncdmtl.exchange.blocks import ASKED_OF_A_PEER
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.protocol.framing import encode_frame
 from asyncdmtl.protocol.ledger import Ledger

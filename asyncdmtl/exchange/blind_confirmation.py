@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from asyncdmtl.digests import Digest
 from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import PENALTY_WORKERS, Upload
+from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError
+from asyncdmtl.exchange.upload import Layout, Upload
+from asyncdmtl.plan.plan import Plan
 
 
 class BlindGroups(DigestGroups):
@@ -18,7 +24,19 @@ class BlindGroups(DigestGroups):
 
     A whole upload has the sealed losses of all stored partitions, and after them penalty and residual. The
     penalty is empty at workers that do not compute it.
+
+    Parameters
+    ----------
+    plan : Plan
+    digest : Digest
+        The digests of the run.
+    number_bytes : int
+        Bytes of each sealed number.
     """
+
+    def __init__(self, plan: Plan, digest: Digest, number_bytes: int) -> None:
+        super().__init__(plan, digest)
+        self._number_bytes = number_bytes
 
     def numbers(self, worker: int, *, detailed: bool) -> int:
         """How many sealed numbers `worker` sends."""
@@ -63,8 +81,32 @@ class BlindGroups(DigestGroups):
             )
             for k, upload in enumerate(uploads)
         )
-        self._check_confirmations(workers, whole)
+        odd = [
+            name for name, upload in zip(workers, whole, strict=True)
+            if self._confirmation(upload) != upload.confirmation
+        ]  # fmt: skip
+        if odd:
+            names = ", ".join(map(repr, odd))
+            raise UnconfirmedError(f"{names} did not compute the values that were told for all workers")
         return whole
+
+    def agreed(self, uploads: Sequence[Upload]) -> list[bytes]:
+        """The digests of all groups."""
+        found = {
+            g: digest for k, upload in enumerate(uploads)
+            for g, digest in zip(self.held[k], upload.digests, strict=True)
+        }  # fmt: skip
+        return [found[g] for g in range(len(self.groups))]
+
+    def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
+        """The digest of the groups that `worker` decodes."""
+        return self._digest.combined(self.received_digests(worker, agreed))
+
+    def layout(self, worker: int, dtype: np.dtype[np.floating[Any]], *, detailed: bool) -> Layout:
+        """What `worker` tells; numbers are sealed."""
+        layout = super().layout(worker, dtype, detailed=detailed)
+        sealed = self.numbers(worker, detailed=detailed)
+        return replace(layout, losses=0, measures=False, sealed=sealed, sealed_bytes=self._number_bytes)
 
     def _confirmation(self, upload: Upload) -> bytes:
         return self._digest.combined([*upload.digests, *upload.sealed, upload.state])

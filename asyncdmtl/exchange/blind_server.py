@@ -13,10 +13,9 @@ from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import CodingError, StateError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.coded_server import RelayServerSide
-from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, NOBODY, Convergence, SideOptions, Upload, arrived
+from asyncdmtl.exchange.sides import NOBODY, Convergence, SideOptions, arrived
 from asyncdmtl.exchange.states import ExactStates
-from asyncdmtl.learning.problem import Problem
-from asyncdmtl.plan.plan import Plan
+from asyncdmtl.exchange.upload import Upload
 
 
 class BlindServerSide(RelayServerSide):
@@ -27,14 +26,12 @@ class BlindServerSide(RelayServerSide):
     """
 
     asks_for_the_end = True
-    _groups_class = BlindGroups
     _groups: BlindGroups
     # The sealed losses of all partitions, the penalty and the residual of this round.
     _numbers: tuple[bytes, ...] = ()
 
-    def __init__(self, plan: Plan, problem: Problem, options: SideOptions = DEFAULT_OPTIONS) -> None:
-        super().__init__(plan, problem, options)
-        self.number_bytes = number_bytes(problem.settings)
+    def _make_groups(self, options: SideOptions) -> BlindGroups:
+        return BlindGroups(self.plan, options.digest, number_bytes(self.problem.settings))
 
     def check(self, worker: int, upload: Upload) -> None:
         """Compare what `worker` sent with the plan."""

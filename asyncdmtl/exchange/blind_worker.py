@@ -19,6 +19,7 @@ from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.blinding.sealed import (
     SEALED_NUMBER_BYTES,
     check_numbers,
+    number_bytes,
     opened_number,
     sealed_number,
     split,
@@ -28,7 +29,8 @@ from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
 from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.coded_worker import RelayWorkerSide
-from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, PENALTY_WORKERS, SideOptions, Upload
+from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, PENALTY_WORKERS, SideOptions
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.plan import Plan
 
@@ -39,7 +41,6 @@ _ROOM = 15
 class BlindWorkerSide(RelayWorkerSide):
     """A worker of a blind run under `relay`. Parameters are those of `CodedWorkerSide`."""
 
-    _groups_class = BlindGroups
     _groups: BlindGroups
 
     def __init__(
@@ -56,6 +57,9 @@ class BlindWorkerSide(RelayWorkerSide):
         """Begin a round."""
         super().begin(plan, round_)
         self._reached, self._received = False, {}
+
+    def _make_groups(self, options: SideOptions) -> BlindGroups:
+        return BlindGroups(self.plan, options.digest, number_bytes(self._problem.settings))
 
     def told(self, upload: Upload) -> Upload:
         """What this worker sends of an upload, without a number in the clear."""
@@ -98,7 +102,7 @@ class BlindWorkerSide(RelayWorkerSide):
             for (kind, n), sealed in zip(self._kinds(), numbers, strict=True)
         )
         check_numbers(losses, penalty, residual)
-        self._reached = self._problem.converged(self._problem.data_loss(losses) + penalty, residual)
+        self._reached = self._problem.converged(self._problem.objective(losses, penalty), residual)
 
     def apply(self, expected: bytes) -> None:
         """Check the decoded vectors by the digests of their groups, and take the step to the next models.

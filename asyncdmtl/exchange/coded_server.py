@@ -11,18 +11,19 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, StateError
-from asyncdmtl.exchange.confirmation import DigestGroups
+from asyncdmtl.exchange.confirmation import DigestGroups, SummedGroups
 from asyncdmtl.exchange.sides import (
     DEFAULT_OPTIONS,
     NOBODY,
     ServerSide,
     SideOptions,
     UnconfirmedError,
-    Upload,
     absentees,
     arrived,
+    measured,
 )
 from asyncdmtl.exchange.states import ExactStates
+from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import make_trainer
@@ -47,7 +48,7 @@ class CodedServerSide(ServerSide):
     """
 
     plan: Plan
-    _groups_class = DigestGroups
+    _groups: DigestGroups
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class CodedServerSide(ServerSide):
         self._digest = options.digest
         self._detailed = options.detailed
         self._uplink_rows = plan.uplink_rows if options.carried else (0,) * len(plan.uplink_rows)
-        self._groups = self._groups_class(plan, options.digest)
+        self._groups = self._make_groups(options)
         self.group_plan = plan
         self._format = plan.vector_format(problem.wire.length, problem.wire.dtype, grouped=options.grouped)
         self._down_format = self._format_of_results(options.grouped)
@@ -68,7 +69,7 @@ class CodedServerSide(ServerSide):
         widths = [int(cols.stop - cols.start) for cols in self.down_ranges]
         count = len(plan.downlink_matrix) if options.carried else 0
         self._down = [np.empty((count, n), np.uint8) for n in widths]
-        # The agreed digests of all units or, if not `detailed`, of all groups; later, of what is broadcast.
+        # The agreed digests: of all units or, if not `detailed`, of groups; later, of what is broadcast.
         self._digests: list[bytes] = []
 
     @property
@@ -94,6 +95,10 @@ class CodedServerSide(ServerSide):
         """The shape of the rows that `worker` sends in range `i`: their number, and bytes of each."""
         cols = self.ranges[i]
         return self._uplink_rows[worker], cols.stop - cols.start
+
+    def layout(self, worker: int) -> Layout:
+        """What `worker` tells beside its rows."""
+        return self._groups.layout(worker, self.problem.dtype, detailed=self._detailed)
 
     def downlink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` is sent in a round."""
@@ -131,11 +136,7 @@ class CodedServerSide(ServerSide):
             self._digests = [next(iter(claims[what]))[0] for what in self._groups.of_units]
             return
         # All workers have confirmed the values (`completed`).
-        confirmed = {
-            g: d for k, upload in arrived(uploads)
-            for g, d in zip(self._groups.held[k], upload.digests, strict=True)
-        }  # fmt: skip
-        self._digests = [confirmed[g] for g in range(len(confirmed))]
+        self._digests = self._groups.agreed([upload for _, upload in arrived(uploads)])
 
     def compare(self, uploads: Sequence[Upload | None], established: Mapping[str, int] = NOBODY) -> None:
         """Compare the uploads of all workers, in their order, if they have all values."""
@@ -212,6 +213,10 @@ class CodedServerSide(ServerSide):
             return (down[: len(rows)].reshape(-1),)
         return tuple(down[row] for row in rows)
 
+    def _make_groups(self, options: SideOptions) -> DigestGroups:
+        """The groups of digests under the plan."""
+        return SummedGroups(self.plan, options.digest, options.keys)
+
     def _format_of_results(self, grouped: bool) -> VectorFormat:
         """The format of the vectors of the downlink; here the same as that of the uplink."""
         return self._format
@@ -225,7 +230,7 @@ class RelayServerSide(CodedServerSide):
     def digest(self, worker: int) -> bytes:
         """The combined digest of the groups that `worker` will decode."""
         if not self._detailed:
-            return self._groups.received_groups(worker, self._digests)
+            return self._groups.expected(worker, self._digests)
         return self._groups.received(worker, dict(zip(self._groups.of_units, self._digests, strict=True)))
 
     def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
@@ -283,9 +288,8 @@ class CentralServerSide(CodedServerSide):
     def _check_decoded(self, units: Vectors) -> None:
         groups, made = self._groups, [self._digest(unit) for unit in units]
         if not self._detailed:
-            numbered = dict(zip(groups.of_units, made, strict=True))
-            decoded = [g for g, members in enumerate(groups.groups) if numbered.keys() >= set(members)]
-            if groups.of_groups(decoded, numbered) != tuple(self._digests[g] for g in decoded):
+            assert isinstance(groups, SummedGroups)
+            if not groups.match(dict(zip(groups.of_units, made, strict=True)), self._digests):
                 raise UnconfirmedError("the server decoded other updates than their holders computed")
             return
         plan = self.plan
@@ -331,7 +335,7 @@ class PersonalServerSide(CentralServerSide):
     ) -> None:
         super().__init__(plan, problem, options)
         self.trainer = trainer or make_trainer(problem, {})
-        self._measured = self.trainer.penalty(), self.trainer.residual
+        self._measured = measured(self.trainer, 0)
 
     def expected_checks(self, *, final: bool) -> list[bytes]:
         """The checks of the models of each worker's tasks: the final ones, or those of the next updates."""
@@ -349,7 +353,7 @@ class PersonalServerSide(CentralServerSide):
 
     def _use(self, aggregates: Sequence[Vectors], results: Vectors, last: bool) -> None:
         self.trainer.step(aggregates)
-        self._measured = self.trainer.penalty(), self.trainer.residual
+        self._measured = measured(self.trainer, 0)
         # Workers compute their next updates at the vectors that they are sent: `Y`, and in the end the models
         # `W`.
         results.view(np.uint8)[:] = self.trainer.told(last=last)

@@ -14,9 +14,10 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, SideOptions, Upload, WorkerSide, measured
+from asyncdmtl.exchange.confirmation import DigestGroups, SummedGroups
+from asyncdmtl.exchange.sides import DEFAULT_OPTIONS, SideOptions, WorkerSide, measured
 from asyncdmtl.exchange.states import OwnState
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.codes.codec import VectorFormat
@@ -37,7 +38,7 @@ class CodedWorkerSide(WorkerSide):
     """
 
     plan: Plan
-    _groups_class = DigestGroups
+    _groups: DigestGroups
 
     def __init__(
         self,
@@ -47,14 +48,15 @@ class CodedWorkerSide(WorkerSide):
         options: SideOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.plan = self.group_plan = plan
-        self._digest = options.digest
-        self._detailed = options.detailed
-        self._carried = options.carried
-        self._groups = self._groups_class(plan, options.digest)
+        self._digest, self._detailed, self._carried = options.digest, options.detailed, options.carried
         self._state = OwnState(trainer, options.digest)
         self.worker = worker
         self.trainer = trainer
         self._problem = problem = trainer.problem
+        self._groups = groups = self._make_groups(options)
+        self.layout = groups.layout(worker, problem.dtype, detailed=options.detailed)
+        # The digests of this worker's groups in this round; in detail, of its vectors.
+        self._own_digests: tuple[bytes, ...] = ()
         self._compressed = problem.settings.compression != "none"
         if (plan.aggregated or plan.sums) and self._compressed:
             raise CodingError("a plan that codes aggregates of tasks or sums cannot serve compressed updates")
@@ -95,7 +97,7 @@ class CodedWorkerSide(WorkerSide):
         self._prepared = False
         losses = self.trainer.packed_updates(self._own_updates)
         aggregates = self._fill_units()
-        digests = self._digests((*self._own_updates, *aggregates))
+        digests = self._own_digests = self._digests((*self._own_updates, *aggregates))
         self._prepare_packets(digests)
         if self._carried:
             for packets, rows in zip(self._sources, self._rows, strict=True):
@@ -104,7 +106,7 @@ class CodedWorkerSide(WorkerSide):
             self._rows,
             sum(rows.nbytes for rows in self._rows),
             digests,
-            tuple(map(float, losses)),
+            self._problem.rounded(losses),
             *self._penalty_and_residual(),
             # Checked after the updates are made: a number that was corrupted before them is still there.
             self.state_check(),
@@ -146,6 +148,10 @@ class CodedWorkerSide(WorkerSide):
         if not self._helps:
             self._prepare()
             self._step(decoded)
+
+    def _make_groups(self, options: SideOptions) -> DigestGroups:
+        """The groups of digests under the plan."""
+        return SummedGroups(self.plan, options.digest, options.keys)
 
     def _digests(self, vectors: Sequence[Vectors]) -> tuple[bytes, ...]:
         """The digests that an upload has, of the updates and aggregates of this worker."""
@@ -328,7 +334,9 @@ class RelayWorkerSide(AggregatingWorkerSide):
     def _digest_of(self, decoded: Vectors) -> bytes:
         numbers = (self._groups.of_units[unit] for unit in self.plan.packed_order(self._delivery.wanted))
         digests = dict(zip(numbers, map(self._digest, decoded), strict=True))
-        return self._groups.received(self.worker, digests)
+        if self._detailed:
+            return self._groups.received(self.worker, digests)
+        return self._groups.found(self.worker, digests, self._own_digests)
 
     def side_information(self, i: int) -> Bytes:
         """Range `i` of the packets of this worker's own units, (packets, bytes)."""

@@ -1,26 +1,54 @@
-"""How workers confirm in few bytes that they computed the same digests, losses and other scalars.
+"""How workers confirm in few bytes that they computed the same vectors, losses and other numbers.
 
 Units with the same holders and the same receivers form a *group*, whose digest is that of its units' digests.
-One holder of a group sends the group's digest, one holder of a partition sends its loss, and the first worker
-sends the penalty, the residual and the check of the state. Every worker sends a *confirmation* of 16 bytes:
-the digest of all of these as it computed them itself. The server is told each value once, and computes the
-confirmation that every worker must send. If one differs, the round is made again under a *detailed* plan, in
-which every worker sends all its values, so that the server can name the worker at fault.
+One holder of a partition tells its loss, and the first worker tells the penalty, the residual and the check
+of the state. Every worker sends a *confirmation* of 16 bytes, a number modulo the prime `p = 2^128 − 159`:
+
+    c_k = Σ_{g held by k} f_{k,g} h_g + MAC_k(its losses, penalty, residual, state)
+
+The digests `h_g` themselves do not travel. The factors `f_{k,g}` are drawn from the name of the run, and for
+each group those of its holders add up to 0. The server computes the MACs from the values that were told, and
+takes them off. The sum over all workers is then 0 if the holders of each group agree, and if all agree with
+what was told. With drawn weights `w_k` it adds up `S = Σ_k w_k c_k = Σ_g s_g h_g`, which everybody can
+compute that knows all vectors: workers check by it what they decode, and so does a server that decodes.
+
+Only the server and worker k know the key of `MAC_k`. So a dishonest worker cannot make up in its own
+confirmation for what a false number does to those of others. To let wrong rows pass, it would have to choose
+them so that `S` stays the same at every receiver, which is a generalised birthday problem over the groups
+that a receiver lacks, to be solved within a round.
+
+Digests that one worker alone can compute, or that not all who decode can compute, are told as they are, and
+confirmed in the MAC. If anything differs, the round is made again under a *detailed* plan, in which every
+worker sends all its values, so that the server can name the worker at fault.
 """
 
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
-from asyncdmtl.digests import Digest
-from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError, Upload
+import numpy as np
+
+from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError
+from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.plan.units import partitions_of_tasks
 
+# The modulus of confirmations: the largest prime below 2^128, so that they have 16 bytes.
+_PRIME = 2**128 - 159
 
-class DigestGroups:
+# What tells drawn factors apart from all other digests of a run.
+_FACTORS = b"asyncdmtl: factors of confirmations"
+
+NO_KEYS: Mapping[int, bytes] = MappingProxyType({})
+
+
+class DigestGroups(ABC):
     """The groups of a plan, and what each worker sends.
 
     Digests are numbered: `n` for the update of partition n, `N + t` for the aggregate of task t where
@@ -71,6 +99,7 @@ class DigestGroups:
                 if (H := placement.holders[n]) != covering:
                     beside.setdefault(H, []).append(n)
         self.groups = (*map(tuple, found.values()), *map(tuple, beside.values()))
+        self._receivers = tuple(receiving for _, receiving in found)
         self._group_of_number = {i: g for g, numbers in enumerate(found.values()) for i in numbers}
         holders, K = (*(H for H, _ in found), *beside), len(placement.workers)
         self.held = _by_worker(K, holders)
@@ -82,6 +111,15 @@ class DigestGroups:
     def received_digests(self, worker: int, of_group: Sequence[bytes]) -> tuple[bytes, ...]:
         """The digests of the groups that `worker` decodes, from those of all groups."""
         return tuple(of_group[g] for g in self._received[worker])
+
+    def layout(self, worker: int, dtype: np.dtype[np.floating[Any]], *, detailed: bool) -> Layout:
+        """What `worker` tells, with numbers of this dtype: all its values in detail, else as `shortened`."""
+        if detailed:
+            digests, losses = len(self.digests_of[worker]), len(self._stored[worker])
+            return Layout(dtype, digests, losses, measures=True, state=True)
+        digests, losses = self.counts(worker)
+        first = worker == 0
+        return Layout(dtype, digests, losses, measures=first, state=first, confirmed=True)
 
     def group_of(self, unit: int) -> int:
         """The group of a unit."""
@@ -103,26 +141,15 @@ class DigestGroups:
         """The digest of all groups that `worker` decodes, from the digests of their members by number."""
         return self._digest.combined(self.of_groups(self._received[worker], digests))
 
-    def received_groups(self, worker: int, of_group: Sequence[bytes]) -> bytes:
-        """The same, from the digests of all groups."""
-        return self._digest.combined([of_group[g] for g in self._received[worker]])
-
     def counts(self, worker: int) -> tuple[int, int]:
         """The numbers of digests and of losses that `worker` sends."""
         return len(self._told[worker]), len(self._losses_told[worker])
 
+    @abstractmethod
     def shortened(self, worker: int, upload: Upload) -> Upload:
         """What `worker` sends of its upload, which has the digests of all groups that it holds."""
-        digests = dict(zip(self.held[worker], upload.digests, strict=True))
-        losses = dict(zip(self._stored[worker], upload.losses, strict=True))
-        short = replace(
-            upload,
-            digests=tuple(digests[g] for g in self._told[worker]),
-            losses=tuple(losses[n] for n in self._losses_told[worker]),
-            confirmation=self._confirmation(upload),
-        )
-        return replace(short, penalty=0.0, residual=0.0, state=b"") if worker else short
 
+    @abstractmethod
     def completed(
         self, workers: Sequence[str], uploads: Sequence[Upload], states: Sequence[bytes]
     ) -> tuple[Upload, ...]:
@@ -141,38 +168,199 @@ class DigestGroups:
         UnconfirmedError
             A worker computed other values than were sent for all.
         """
-        first, digests, losses = uploads[0], dict[int, bytes](), dict[int, float]()
+
+    @abstractmethod
+    def agreed(self, uploads: Sequence[Upload]) -> list[bytes]:
+        """The digests on which completed uploads agree, as `expected` takes them."""
+
+    @abstractmethod
+    def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
+        """The digest by which `worker` checks what it decodes."""
+
+    def found(self, worker: int, decoded: Mapping[int, bytes], own: Sequence[bytes]) -> bytes:
+        """The same as `worker` computes it.
+
+        Parameters
+        ----------
+        worker : int
+        decoded : mapping of int to bytes
+            The digests of the decoded vectors, by number.
+        own : sequence of bytes
+            The digests of the groups that the worker holds.
+        """
+        return self.received(worker, decoded)
+
+    def _told_by(self, worker: int, upload: Upload) -> Upload:
+        """The upload with the losses that `worker` tells, and its penalty, residual and state if it does."""
+        losses = dict(zip(self._stored[worker], upload.losses, strict=True))
+        short = replace(upload, losses=tuple(losses[n] for n in self._losses_told[worker]))
+        return replace(short, penalty=0.0, residual=0.0, state=b"") if worker else short
+
+    def _with_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
+        """The uploads with the numbers that others told."""
+        first, losses = uploads[0], dict[int, float]()
         for k, upload in enumerate(uploads):
-            digests |= zip(self._told[k], upload.digests, strict=True)
             losses |= zip(self._losses_told[k], upload.losses, strict=True)
-        whole = tuple(
+        return [
             replace(
                 upload,
-                digests=tuple(digests[g] for g in self.held[k]),
                 losses=tuple(losses[n] for n in self._stored[k]),
                 penalty=first.penalty if k < PENALTY_WORKERS else 0.0,
                 residual=first.residual,
                 state=states[k],
             )
             for k, upload in enumerate(uploads)
+        ]
+
+
+class SummedGroups(DigestGroups):
+    """Groups whose digests are confirmed in a sum, as the module describes.
+
+    Parameters
+    ----------
+    plan : Plan
+    digest : Digest
+    keys : mapping of int to bytes
+        The keys of the MACs by worker: of all at the server, its own at a worker.
+    """
+
+    def __init__(self, plan: Plan, digest: Digest, keys: Mapping[int, bytes] = NO_KEYS) -> None:
+        super().__init__(plan, digest)
+        self._keys = keys
+        workers, units = range(len(self.held)), range(len(self._receivers))
+        holders = _by_worker(len(self.groups), self.held)
+        decoding = {k for k in workers if self._received[k]}
+        # Holders of a group and its receivers are different workers.
+        knowing = [
+            len(decoding.intersection(holders[g])) + len(receiving)
+            for g, receiving in enumerate(self._receivers)
+        ]
+        known = {g for g, count in enumerate(knowing) if len(holders[g]) > 1 and count == len(decoding)}
+        # The factors of a group that is not decoded have to satisfy two equations, not to change `S`.
+        beside = {g for g in range(len(holders)) if g not in units and len(holders[g]) > 2}
+        told = set(range(len(holders))).difference(known, beside)
+        self._told = tuple(tuple(g for g in mine if g in told) for mine in self._told)
+        self._held_told = tuple(tuple(g for g in held if g in told) for held in self.held)
+        self._weights = [self._drawn(b"weight", 0, k) for k in workers]
+        self._factors: tuple[dict[int, int], ...] = tuple({} for _ in workers)
+        for g in sorted(known | beside):
+            for k, factor in self._balanced(g, holders[g], decoded=g in known).items():
+                self._factors[k][g] = factor
+        self._sum_factors = {
+            g: sum(self._weights[k] * self._factors[k][g] for k in holders[g]) % _PRIME for g in sorted(known)
+        }
+
+    def shortened(self, worker: int, upload: Upload) -> Upload:
+        """What `worker` sends of its upload."""
+        digests = dict(zip(self.held[worker], upload.digests, strict=True))
+        summed = sum(factor * _number(digests[g]) for g, factor in self._factors[worker].items())
+        whole = replace(upload, digests=tuple(digests[g] for g in self._held_told[worker]))
+        told = self._told_by(worker, replace(upload, digests=tuple(digests[g] for g in self._told[worker])))
+        return replace(told, confirmation=_bytes(summed + self._mac(worker, whole)))
+
+    def completed(
+        self, workers: Sequence[str], uploads: Sequence[Upload], states: Sequence[bytes]
+    ) -> tuple[Upload, ...]:
+        """The uploads of all workers with the numbers and digests that others told, and without the MACs."""
+        whole = self.completed_numbers(uploads, states)
+        sums = [_number(upload.confirmation) - self._mac(k, upload) for k, upload in enumerate(whole)]
+        # The sum of a worker without summed groups is 0, so that it is compared by itself.
+        odd = [workers[k] for k, factors in enumerate(self._factors) if not factors and sums[k] % _PRIME]
+        if odd or sum(sums) % _PRIME:
+            names = ", ".join(map(repr, odd or workers))
+            raise UnconfirmedError(f"{names} did not compute the same values, or not those that were told")
+        return tuple(
+            replace(upload, confirmation=_bytes(part)) for upload, part in zip(whole, sums, strict=True)
         )
-        self._check_confirmations(workers, whole)
-        return whole
 
-    def _check_confirmations(self, workers: Sequence[str], whole: Sequence[Upload]) -> None:
-        """Raise UnconfirmedError if a worker confirmed other values than its completed upload has."""
-        odd = [
-            name for name, upload in zip(workers, whole, strict=True)
-            if self._confirmation(upload) != upload.confirmation
-        ]  # fmt: skip
-        if odd:
-            names = ", ".join(map(repr, odd))
-            raise UnconfirmedError(f"{names} did not compute the values that were told for all workers")
+    def completed_numbers(self, uploads: Sequence[Upload], states: Sequence[bytes]) -> list[Upload]:
+        """The uploads of all workers with the numbers and digests that others told."""
+        digests = dict[int, bytes]()
+        for k, upload in enumerate(uploads):
+            digests |= zip(self._told[k], upload.digests, strict=True)
+        return [
+            replace(upload, digests=tuple(digests[g] for g in self._held_told[k]))
+            for k, upload in enumerate(self._with_numbers(uploads, states))
+        ]
 
-    def _confirmation(self, upload: Upload) -> bytes:
-        """The confirmation of an upload with the digests of all groups that its worker holds."""
-        scalars = struct.pack(f"<{len(upload.losses) + 2}d", *upload.losses, upload.penalty, upload.residual)
-        return self._digest.combined([*upload.digests, scalars, upload.state])
+    def agreed(self, uploads: Sequence[Upload]) -> list[bytes]:
+        """The sum `S`, and the digests of the groups that were told, in their order."""
+        told = {
+            g: digest for k, upload in enumerate(uploads)
+            for g, digest in zip(self._held_told[k], upload.digests, strict=True)
+        }  # fmt: skip
+        parts = (
+            weight * _number(upload.confirmation)
+            for weight, upload in zip(self._weights, uploads, strict=True)
+        )
+        return [_bytes(sum(parts)), *(told[g] for g in sorted(told))]
+
+    def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
+        """The digest by which `worker` checks what it decodes: of `S`, and of the told groups among it."""
+        told = sorted({g for held in self._held_told for g in held})
+        return self._checked(worker, agreed[0], dict(zip(told, agreed[1:], strict=True)))
+
+    def found(self, worker: int, decoded: Mapping[int, bytes], own: Sequence[bytes]) -> bytes:
+        """The same as `worker` computes it."""
+        if not self._received[worker]:
+            return self._checked(worker, b"", {})
+        received = self._received[worker]
+        digests = dict(zip(self.held[worker], own, strict=True))
+        digests |= zip(received, self.of_groups(received, decoded), strict=True)
+        return self._checked(worker, self._sum(digests), digests)
+
+    def match(self, digests: Mapping[int, bytes], agreed: Sequence[bytes]) -> bool:
+        """Whether a server decoded the vectors that were agreed on, by the digests of all units."""
+        units = range(len(self._receivers))
+        known = dict(zip(units, self.of_groups(units, digests), strict=True))
+        told = sorted({g for held in self._held_told for g in held})
+        claims = dict(zip(told, agreed[1:], strict=True))
+        same = all(known[g] == claim for g, claim in claims.items() if g in known)
+        return same and self._sum(known) == agreed[0]
+
+    def _checked(self, worker: int, total: bytes, digests: Mapping[int, bytes]) -> bytes:
+        """The digest of `S` and of the told groups that `worker` decodes; of nothing if it decodes none."""
+        received = self._received[worker]
+        told = [digests[g] for g in received if g not in self._sum_factors]
+        return self._digest.combined([total, *told] if received else [])
+
+    def _sum(self, digests: Mapping[int, bytes]) -> bytes:
+        """`S`, from the digests of groups."""
+        return _bytes(sum(factor * _number(digests[g]) for g, factor in self._sum_factors.items()))
+
+    def _mac(self, worker: int, upload: Upload) -> int:
+        """The MAC of what `worker` computed and others told: `upload` has the digests of told groups only."""
+        numbers = (*upload.losses, upload.penalty, upload.residual)
+        packed = struct.pack(f"<{len(numbers)}d", *numbers)
+        content = b"".join((*upload.digests, packed, upload.state))
+        return _number(self._digest.with_key(self._keys.get(worker, b""), content))
+
+    def _balanced(self, group: int, holders: Sequence[int], *, decoded: bool) -> dict[int, int]:
+        """Factors of a group, which add up to 0, and with weights, too, unless the group is decoded."""
+        one, other, *rest = holders
+        drawn = {k: self._drawn(b"factor", group, k) for k in (rest if not decoded else (other, *rest))}
+        total = sum(drawn.values())
+        if not decoded:
+            weighted = sum(self._weights[k] * factor for k, factor in drawn.items())
+            difference = self._weights[other] - self._weights[one]
+            drawn[other] = (self._weights[one] * total - weighted) * pow(difference, -1, _PRIME)
+            total += drawn[other]
+        return {k: factor % _PRIME for k, factor in (*drawn.items(), (one, -total))}
+
+    def _drawn(self, kind: bytes, group: int, worker: int) -> int:
+        """A number below the prime, from the name of the run."""
+        place = struct.pack("<QQ", group, worker)
+        return 1 + _number(self._digest.combined([_FACTORS, kind, place])) % (_PRIME - 1)
+
+
+def _number(digest: bytes) -> int:
+    """A digest as a number."""
+    return int.from_bytes(digest, "little")
+
+
+def _bytes(number: int) -> bytes:
+    """A number modulo the prime, as bytes."""
+    return (number % _PRIME).to_bytes(VECTOR_DIGEST_BYTES, "little")
 
 
 def _by_worker(count: int, workers_of: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:

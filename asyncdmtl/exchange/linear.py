@@ -18,12 +18,12 @@ from asyncdmtl.exchange.sides import (
     PENALTY_WORKERS,
     Convergence,
     ServerSide,
-    Upload,
     WorkerSide,
     arrived,
     measured,
 )
 from asyncdmtl.exchange.states import sketch
+from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.plan.linear.plan import LinearPlan
@@ -53,6 +53,7 @@ class LinearWorkerSide(WorkerSide):
         self.ranges = self.down_ranges = (slice(0, self.received_bytes),)
         self._received: Bytes = np.empty(0, np.uint8)
         self._own: Vectors = np.empty((len(trainer.own), problem.d), problem.dtype)
+        self.layout = _layout(plan, worker, problem)
 
     @property
     def received_bytes(self) -> int:
@@ -71,7 +72,7 @@ class LinearWorkerSide(WorkerSide):
         # The workers that tell the penalty may be silent.
         detailed = self.plan.silent > 0
         scalars = measured(self.trainer, self.worker, detailed=detailed)
-        told = tuple(map(float, losses)), *scalars, self.state_check()
+        told = self.trainer.problem.rounded(losses), *scalars, self.state_check()
         return Upload((rows,), rows.nbytes, (self._digest(rows),), *told)
 
     def receive(self, i: int, rows: Bytes, absent: tuple[int, ...] = ()) -> None:
@@ -134,6 +135,10 @@ class LinearServerSide(ServerSide):
         """The shape of the rows that `worker` sends in the only range: their number, and bytes of each."""
         return len(self.plan.uplink_matrices[worker]), self._packet_bytes
 
+    def layout(self, worker: int) -> Layout:
+        """What `worker` tells beside its rows: all its numbers, and the digest of the rows."""
+        return _layout(self.plan, worker, self.problem)
+
     def downlink_bytes(self, worker: int) -> int:
         """Bytes of the rows that `worker` is sent in a round."""
         return self.plan.missing_ranks[worker] * self.problem.d * self.problem.dtype.itemsize
@@ -170,7 +175,7 @@ class LinearServerSide(ServerSide):
         penalties = [upload.penalty for _, upload in arrived(uploads)]
         penalty = float(np.median(penalties if self.plan.silent else penalties[:PENALTY_WORKERS]))
         residual = float(np.median([upload.residual for _, upload in arrived(uploads)]))
-        objective = self.problem.data_loss([float(np.median(losses)) for losses in told]) + penalty
+        objective = self.problem.objective([float(np.median(losses)) for losses in told], penalty)
         return Convergence(objective, residual, self.problem.converged(objective, residual))
 
     def put(self, i: int, rows: Sequence[Bytes | None]) -> None:
@@ -199,6 +204,11 @@ class LinearServerSide(ServerSide):
     @property
     def _packet_bytes(self) -> int:
         return -(-self.problem.d // self.plan.subpackets) * self.problem.dtype.itemsize
+
+
+def _layout(plan: LinearPlan, worker: int, problem: Problem) -> Layout:
+    losses = len(plan.placement.stored[worker])
+    return Layout(problem.dtype, digests=1, losses=losses, measures=True, state=True)
 
 
 def _as_bytes(rows: Vectors) -> Bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.digests import UNKEYED, Digest
 from asyncdmtl.errors import CodingError
+from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.trainer import Trainer
@@ -51,6 +52,9 @@ class SideOptions:
         Whether the server must learn nothing of the data.
     group : GroupKey or None
         The key of the workers of a blind run.
+    keys : mapping of int to bytes
+        The keys with which workers confirm what others tell, by their index: all of them at the server, its
+        own at a worker.
     """
 
     grouped: bool = False
@@ -59,6 +63,7 @@ class SideOptions:
     carried: bool = True
     blind: bool = False
     group: GroupKey | None = None
+    keys: Mapping[int, bytes] = field(default_factory=dict)
 
 
 DEFAULT_OPTIONS = SideOptions()
@@ -66,45 +71,6 @@ DEFAULT_OPTIONS = SideOptions()
 
 class UnconfirmedError(Exception):
     """Workers computed different values; the round must be made again under a detailed plan."""
-
-
-@dataclass(frozen=True, eq=False)
-class Upload:
-    """The rows, digests and losses that one worker sends up in a round.
-
-    Attributes
-    ----------
-    rows : tuple of uint8 array (rows, bytes)
-        The coded rows, one array for each range. At the server, the ranges that have arrived.
-    size : int
-        Bytes of the rows of all ranges.
-    digests : tuple of bytes
-        One for each group of units that the worker holds (`DigestGroups`); in detail, one for the update of
-        each stored partition and for each aggregate that is a unit; or one for the rows (linear).
-    losses : tuple of float
-        The mean losses of the stored partitions.
-    penalty : float
-        The coupling's penalty at the current models; 0 from all but the first `PENALTY_WORKERS` workers,
-        unless all values are sent in detail.
-    residual : float
-        `Trainer.residual` of the last step.
-    state : bytes
-        The check of the state that the worker holds (`WorkerSide.state_check`).
-    confirmation : bytes
-        In a message that leaves out what other workers tell: the digest of all values above; else empty.
-    sealed : tuple of bytes
-        In a blind run, losses, penalty and residual as they are sent, in place of the numbers above.
-    """
-
-    rows: tuple[Bytes, ...]
-    size: int
-    digests: tuple[bytes, ...]
-    losses: tuple[float, ...]
-    penalty: float
-    residual: float
-    state: bytes = b""
-    confirmation: bytes = b""
-    sealed: tuple[bytes, ...] = ()
 
 
 class Convergence(NamedTuple):
@@ -136,6 +102,8 @@ class WorkerSide(ABC):
         The plan, if rows under it may come from a multicast group.
     place : (int, int)
         The number of the plan, and the round, as `begin` was told.
+    layout : Layout
+        What this worker tells beside its rows.
     """
 
     plan: AnyPlan
@@ -146,6 +114,7 @@ class WorkerSide(ABC):
     streams: bool = False
     group_plan: Plan | None = None
     place: tuple[int, int] = (0, 0)
+    layout: Layout
 
     @property
     @abstractmethod
@@ -276,8 +245,6 @@ class ServerSide(ABC):
         The plan, if rows under it may be sent to a multicast group.
     asks_for_the_end : bool
         Whether workers, rather than the server, decide when training ends.
-    number_bytes : int
-        Bytes of a sealed number of an upload; there are none unless the run is blind.
     """
 
     plan: AnyPlan
@@ -288,7 +255,6 @@ class ServerSide(ABC):
     streams: bool = False
     group_plan: Plan | None = None
     asks_for_the_end: bool = False
-    number_bytes: int = 1
 
     def __init__(self, plan: AnyPlan, problem: Problem) -> None:
         self.plan = plan
@@ -316,6 +282,10 @@ class ServerSide(ABC):
     @abstractmethod
     def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
         """The shape of the rows that `worker` sends in range `i`: their number, and bytes of each."""
+
+    @abstractmethod
+    def layout(self, worker: int) -> Layout:
+        """What `worker` tells beside its rows."""
 
     @abstractmethod
     def downlink_bytes(self, worker: int) -> int:
@@ -403,7 +373,7 @@ class ServerSide(ABC):
         """The progress of training at the models of these uploads; to be called before `finish`."""
         losses = losses_by_partition(self.plan.placement, uploads)
         penalty, residual = self._penalty_and_residual(uploads)
-        objective = self.problem.data_loss(losses) + penalty
+        objective = self.problem.objective(losses, penalty)
         return Convergence(objective, residual, self.problem.converged(objective, residual))
 
     def expected_checks(self, *, final: bool) -> list[bytes] | None:
@@ -444,4 +414,6 @@ def losses_by_partition(placement: Placement, uploads: Sequence[Upload | None]) 
 
 def measured(trainer: Trainer, worker: int, *, detailed: bool = False) -> tuple[float, float]:
     """The penalty and the residual that a worker reports; if not `detailed`, few tell the penalty."""
-    return (trainer.penalty() if detailed or worker < PENALTY_WORKERS else 0.0), trainer.residual
+    penalty = trainer.penalty() if detailed or worker < PENALTY_WORKERS else 0.0
+    told, residual = trainer.problem.rounded([penalty, trainer.residual])
+    return told, residual

@@ -14,8 +14,9 @@ from typing import Any
 
 from asyncdmtl.data.encoding import Encoding
 from asyncdmtl.errors import UsageError
-from asyncdmtl.exchange.sides import Convergence, ServerSide, Upload
+from asyncdmtl.exchange.sides import Convergence, ServerSide
 from asyncdmtl.exchange.strategies import codable_units, strategy_of
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.launch.threads import best_told, merged, run_apart
 from asyncdmtl.learning.outcome import settled
 from asyncdmtl.learning.settings import Settings

@@ -233,7 +233,8 @@ class Problem:
         """
         if not self.settings.tolerance:
             return False
-        return residual <= self.settings.tolerance * abs(objective) or objective <= self.separated
+        (told,) = self.rounded([residual])
+        return told <= self.settings.tolerance * abs(objective) or objective <= self.separated
 
     @cached_property
     def separated(self) -> float:
@@ -365,9 +366,23 @@ class Problem:
         solved = solve(gram(mixing), combined.astype(np.float64, copy=False))
         return matmul(mixing.T, solved).astype(self.dtype)
 
+    def rounded(self, numbers: ArrayLike) -> tuple[float, ...]:
+        """Numbers as workers tell them: rounded to the dtype of the run, in which they travel.
+
+        Finite numbers stay finite: they become the largest number of the dtype at most.
+        """
+        exact, most = np.asarray(numbers, np.float64), float(np.finfo(self.dtype).max)
+        told = np.where(np.isinf(exact), exact, np.clip(exact, -most, most)).astype(self.dtype)
+        return tuple(told.astype(np.float64).tolist())
+
+    def objective(self, losses: ArrayLike, penalty: float) -> float:
+        """`Σ_t (1/n_t)·loss_t + λ R`, given the losses as for `data_loss` and the coupling's penalty."""
+        (told,) = self.rounded([penalty])
+        return self.data_loss(losses) + told
+
     def data_loss(self, losses: ArrayLike) -> float:
-        """`Σ_t (1/n_t)·loss_t`, given the weighted mean loss of each of the `N` partitions."""
-        means = self.task_means(losses)
+        """`Σ_t (1/n_t)·loss_t`, given the weighted mean loss of each of the `N` partitions, as it is told."""
+        means = self.task_means(self.rounded(losses))
         try:
             return math.fsum(means)
         except (OverflowError, ValueError):  # overflow, or infinities of both signs

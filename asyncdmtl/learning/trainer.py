@@ -177,7 +177,7 @@ class Trainer:
 
     def objective(self, losses: ArrayLike) -> float:
         """`Σ_t (1/n_t)·loss_t(y_t) + λ R(Y)`, given the mean losses of all `N` partitions at `Y`."""
-        return self.problem.data_loss(losses) + self.penalty()
+        return self.problem.objective(losses, self.penalty())
 
     def place(self, rows: Sequence[int], models: Vectors) -> None:
         """Replace the models of some tasks by models that another member of the run has computed."""

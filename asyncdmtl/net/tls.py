@@ -28,8 +28,9 @@ ENCRYPTED_BYTES = 1 << 20
 # record.
 RECORD_BYTES = 1 << 14
 
-# The first byte of a frame in plaintext, which no TLS record begins with.
-PLAIN_TYPE = 0x00
+# The first bytes of TLS records: their type, from change_cipher_spec to heartbeat, and the major version (RFC
+# 8446, section 5.1). The first frame in plaintext has no body, so that its second byte is another one.
+_RECORD_TYPES, _RECORD_VERSION = range(20, 25), 3
 
 # Words in TLS alerts about the peer's identity (RFC 8446, section 6.2). Other alerts are caused by corrupted
 # bytes.
@@ -81,6 +82,11 @@ def check_server_name(name: str, option: str) -> str:
     except (ValueError, ssl.SSLError) as error:
         raise UsageError(option, "must name a host or an address", name) from error
     return name
+
+
+def is_plaintext(start: memoryview) -> bool:
+    """Whether a peer does not speak TLS, by the first bytes that it sent, at least one."""
+    return start[0] not in _RECORD_TYPES or (len(start) > 1 and start[1] != _RECORD_VERSION)
 
 
 class TLSChannel:

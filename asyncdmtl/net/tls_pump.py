@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from asyncdmtl.net.tls import PLAIN_TYPE, TLSChannel
+from asyncdmtl.net.tls import TLSChannel, is_plaintext
 from asyncdmtl.protocol.frame_reader import SCRATCH_BYTES
 from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.messages.base import Message
@@ -72,7 +72,7 @@ class TLSPump:
             The peer broke a rule of the session.
         """
         channel, session = self.channel, self._session
-        if not channel.overhead_in and self.buffer[0] == PLAIN_TYPE:
+        if not channel.overhead_in and is_plaintext(self.buffer[:count]):
             raise PlaintextError
         channel.feed(self.buffer[:count])
         messages: list[Message] = []

@@ -16,11 +16,10 @@ from asyncdmtl.errors import CorruptionError, RemoteProtocolError
 from asyncdmtl.protocol.framing import (
     CHECK_BYTES,
     CHUNK_BYTES,
-    PREFIX_BYTES,
     Buffer,
+    NoPrefixError,
     bin_header,
     head_check,
-    pack_prefix,
     unpack_prefix,
 )
 
@@ -32,7 +31,7 @@ SCRATCH_BYTES = 1 << 16
 # single bytes.
 PROGRESS_BYTES = 1 << 14
 
-# The first two bytes of a TLS handshake. Read as the length of a head, they are above every limit.
+# The first two bytes of a TLS handshake. No check of lengths follows them.
 _TLS_HANDSHAKE = b"\x16\x03"
 
 
@@ -139,22 +138,28 @@ class FrameReader:
         """All frames that are complete."""
         while True:
             if self._frame is None:
-                prefix = self._scratch.take(PREFIX_BYTES)
+                prefix = self._checked_prefix()
                 if prefix is None:
                     return
-                self._frame = _PartialFrame(*self._checked_lengths(prefix))
+                self._frame = _PartialFrame(*prefix)
             if not self._frame.fill(self._scratch):
                 return
             yield self._frame.complete()
             self._frame = None
 
-    def _checked_lengths(self, prefix: bytes) -> tuple[int, int]:
-        """The lengths in a prefix, verified by their check and their limits."""
-        head_length, body_length = unpack_prefix(prefix)
-        if prefix[:2] == _TLS_HANDSHAKE:
-            raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)")
-        if pack_prefix(head_length, body_length) != prefix:
-            raise CorruptionError(f"a frame begins with {prefix!r}, which does not match its check")
+    def _checked_prefix(self) -> tuple[int, int, int] | None:
+        """The lengths in a prefix and its bytes, once it is complete; its check and limits are verified."""
+        try:
+            prefix = unpack_prefix(self._scratch.peek())
+        except NoPrefixError:
+            start = bytes(self._scratch.peek()[:16])
+            if start[: len(_TLS_HANDSHAKE)] == _TLS_HANDSHAKE:
+                raise RemoteProtocolError("the peer speaks TLS, which is off here (--tls-cert)") from None
+            raise CorruptionError(f"a frame begins with {start!r}, which does not match its check") from None
+        if prefix is None:
+            return None
+        head_length, body_length, size = prefix
+        self._scratch.take_some(size)
         if not CHECK_BYTES < head_length <= self.head_limit:
             raise RemoteProtocolError(
                 f"frame announces a head of {head_length} bytes, "
@@ -166,7 +171,7 @@ class FrameReader:
             )
         if head_length > SCRATCH_BYTES and self.on_large_head is not None:
             self.on_large_head(head_length)
-        return head_length, body_length
+        return prefix
 
 
 class _Scratch:
@@ -192,6 +197,10 @@ class _Scratch:
             self._start, self.end = 0, left
         return self._view[self.end :]
 
+    def peek(self) -> memoryview:
+        """The bytes that were received and not taken; valid until more are received."""
+        return self._view[self._start : self.end]
+
     def take(self, count: int) -> bytes | None:
         """The next `count` bytes, or None while fewer have arrived."""
         return bytes(self.take_some(count)) if self.waiting >= count else None
@@ -206,14 +215,14 @@ class _Scratch:
 class _PartialFrame:
     """A frame that is being received. Memory for its head grows with the bytes that arrive."""
 
-    def __init__(self, head_length: int, body_length: int) -> None:
+    def __init__(self, head_length: int, body_length: int, prefix_bytes: int) -> None:
         self.chunk_left = 0
         self._head_length = head_length
         self._received = bytearray()
         self._head = b""
         self._body = np.empty(body_length, dtype=np.uint8)
         self._filled = 0
-        self._framing = PREFIX_BYTES + head_length
+        self._framing = prefix_bytes + head_length
 
     def place(self) -> memoryview:
         """The memory for the rest of the current chunk of the body."""

@@ -2,24 +2,27 @@
 
 ::
 
-    head length  u32, big-endian: bytes of the head and its check
-    body length  u64, big-endian: bytes of payload, msgpack headers not counted
-    check        u32, big-endian: CRC-32 of the lengths
+    head length  bytes of the head and its check
+    body length  bytes of payload, msgpack headers not counted
+    check        CRC-16 of the lengths (CCITT, from 0), as a msgpack uint 16
     head         one msgpack array
     check        CRC-32 of all before it, as a msgpack uint 32
     body         msgpack bin objects of CHUNK_BYTES each, the last one shorter; none if the length is 0
 
-The bytes after the lengths and their check are a valid stream of msgpack objects. The checks detect bytes
-that were corrupted on the way, some of which TCP's checksum misses. Bodies have digests of their own, which
-travel in heads.
+The lengths are msgpack integers in their shortest form, so that a frame is a sequence of msgpack objects. The
+checks detect bytes that were corrupted on the way, some of which TCP's checksum misses: the first one, before
+memory is taken or awaited bytes never come; the second one covers all before it. Bodies have digests of their
+own, which travel in heads.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
 
+import msgpack
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
@@ -27,14 +30,17 @@ from asyncdmtl.errors import LocalProtocolError
 
 Buffer = bytes | memoryview
 
-_LENGTHS = struct.Struct(">IQ")
 _HEAD_CHECK = struct.Struct(">BI")
+_PREFIX_CHECK = struct.Struct(">BH")
 
-# The first byte of a msgpack uint 32 (format family uint), as which the check of a head is written.
-_UINT_32 = 0xCE
+# The first bytes of a msgpack uint 16 and uint 32 (format family uint), as which checks are written.
+_UINT_16, _UINT_32 = 0xCD, 0xCE
 
-# Bytes of the prefix of a frame: both lengths and their check.
-PREFIX_BYTES = _LENGTHS.size + 4
+# Bytes of a msgpack integer by its first byte, if that is not the integer itself.
+_INTEGER_BYTES = {0xCC: 2, _UINT_16: 3, _UINT_32: 5, 0xCF: 9}
+
+# Integers up to this one are one byte of msgpack (format family positive fixint).
+_MOST_FIXED = 0x7F
 
 # Bytes of the check at the end of a head.
 CHECK_BYTES = _HEAD_CHECK.size
@@ -43,16 +49,45 @@ CHECK_BYTES = _HEAD_CHECK.size
 CHUNK_BYTES = 1 << 30
 
 
+class NoPrefixError(ValueError):
+    """Bytes with which no frame begins."""
+
+
 def pack_prefix(head_length: int, body_length: int) -> bytes:
     """The first bytes of a frame with these lengths."""
-    lengths = _LENGTHS.pack(head_length, body_length)
-    return lengths + zlib.crc32(lengths).to_bytes(4, "big")
+    lengths: bytes = msgpack.packb(head_length) + msgpack.packb(body_length)
+    return lengths + _PREFIX_CHECK.pack(_UINT_16, crc_hqx(lengths, 0))
 
 
-def unpack_prefix(data: Buffer) -> tuple[int, int]:
-    """The lengths of head and body that `data` begins with; their check is not verified."""
-    head_length, body_length = _LENGTHS.unpack_from(data)
-    return head_length, body_length
+def unpack_prefix(data: Buffer) -> tuple[int, int, int] | None:
+    """The lengths of head and body that `data` begins with, and the bytes of the prefix.
+
+    None if the prefix is not complete.
+
+    Raises
+    ------
+    NoPrefixError
+        The bytes are no two lengths, or their check does not match.
+    """
+    start, lengths = 0, []
+    for _ in range(2):
+        if start >= len(data):
+            return None
+        first = data[start]
+        size = 1 if first <= _MOST_FIXED else _INTEGER_BYTES.get(first, 0)
+        if not size:
+            raise NoPrefixError
+        rest = data[start + 1 : start + size]
+        lengths.append(int.from_bytes(rest, "big") if size > 1 else first)
+        start += size
+    end = start + _PREFIX_CHECK.size
+    if len(data) < end:
+        return None
+    head_length, body_length = lengths
+    # Lengths that are not in their shortest form are no less corrupted.
+    if pack_prefix(head_length, body_length) != bytes(data[:end]):
+        raise NoPrefixError
+    return head_length, body_length, end
 
 
 def frame_start(head: bytes, body_length: int) -> bytes:

@@ -25,7 +25,7 @@ from asyncdmtl.errors import (
     StateError,
     UsageError,
 )
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.net.connection import Connection
 from asyncdmtl.net.event_loop import AdaptiveExecutor
@@ -209,10 +209,8 @@ class Attachment:
         uploads = await self._or_new_plan(site.uploads(side))
         told = await self._agreed(side, problem, uploads)
         rows = await self._put(side, 0, [upload.rows[0] for upload in uploads])
-        uplink = Uplink(
-            self._plan, site.round, b"".join(told.digests), told.losses, told.penalty, told.residual,
-            rows, side.sent_bytes - rows.nbytes, told.state,
-        )  # fmt: skip
+        rest = side.sent_bytes - rows.nbytes
+        uplink = Uplink(self._plan, site.round, side.layout.pack(told), rows, rest)
         await self._up.send(uplink, *self._limit)
         arrived = [asyncio.Event() for _ in side.ranges]
         arrived[0].set()

@@ -12,7 +12,8 @@ from asyncdmtl.arrays import Bytes, Vectors
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
 from asyncdmtl.errors import CodingError, IntegrityError, PlanError, RemoteProtocolError
 from asyncdmtl.exchange.coded_server import CentralServerSide, CodedServerSide, RelayServerSide
-from asyncdmtl.exchange.sides import SideOptions, Upload
+from asyncdmtl.exchange.sides import SideOptions
+from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.plan.hierarchy.below import plan_below
 from asyncdmtl.plan.plan import Plan
@@ -43,6 +44,8 @@ class RelaySide(ABC):
         The server's side towards the nodes.
     ranges : tuple of slice
         The bytes of a row, range by range, in both directions and at both levels.
+    layout : Layout
+        What the relay tells its parent beside its rows.
     """
 
     streams = False
@@ -63,6 +66,8 @@ class RelaySide(ABC):
         self._wanted = self._format.allocate(len(self._delivery.wanted))
         self._rows = [np.empty((plan.uplink_rows[relay], _width(cols)), np.uint8) for cols in self.ranges]
         self._places = self._places_of_rows()
+        stored = len(plan.placement.stored[relay])
+        self.layout = Layout(problem.dtype, stored, stored, measures=True, state=True)
         self._uploads: tuple[Upload, ...] = ()
         self._told: list[bytes] = []
 

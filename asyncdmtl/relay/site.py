@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.digests import Digest
 from asyncdmtl.errors import RemoteProtocolError, StateError
-from asyncdmtl.exchange.sides import Upload
 from asyncdmtl.exchange.states import ExactStates
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.plan.serialization import recipe_and_digest
 from asyncdmtl.protocol.messages.registry import (
@@ -240,13 +240,8 @@ class Site(Nodes):
         member, below = self.members[k], side.below
         uplink = await self.receive(member, Uplink)
         self._check_place(member, uplink)
-        step = VECTOR_DIGEST_BYTES
-        digests = tuple(uplink.digests[i : i + step] for i in range(0, len(uplink.digests), step))
         rows = self._shaped(side, k, 0, uplink.body)
-        scalars = uplink.losses, uplink.penalty, uplink.residual
-        upload = Upload(
-            (rows,), rows.nbytes + uplink.rest, digests, *scalars, uplink.state, uplink.confirmation
-        )
+        upload = below.layout(k).unpack(uplink.told, (rows,), rows.nbytes + uplink.rest)
         below.check(k, upload)
         return upload
 

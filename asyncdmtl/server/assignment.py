@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from asyncdmtl.digests import CONFIRMATION_KEY_BYTES
 from asyncdmtl.errors import UsageError
 from asyncdmtl.exchange.sides import ServerSide, SideOptions
 from asyncdmtl.exchange.strategies import (
@@ -59,6 +61,8 @@ class Assignment:
         Whether coded rows go through the server, because some member needs them.
     downlink : DownlinkChoice or None
         The choice how rows come to members, if the server has one.
+    keys : mapping of int to bytes
+        The keys with which members confirm what others tell, by their index; none if all tell their values.
     """
 
     number: int
@@ -72,6 +76,7 @@ class Assignment:
     exchanging: frozenset[str] = frozenset()
     carried: bool = True
     downlink: DownlinkChoice | None = None
+    keys: Mapping[int, bytes] = field(default_factory=dict)
 
     def peers_of(self, member: Member) -> tuple[Peer, ...]:
         """The workers from which a member takes rows; none if its rows come from the server."""
@@ -157,7 +162,8 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
     if ending is None and not relayed and kind in (None, "peers"):
         exchanging = choose_exchanging(plan, members)
     carried = not exchanging or not served_by_peers(plan, exchanging)
-    options = SideOptions(bool(listeners), progress.digest, detailed, carried, progress.blind)
+    keys = {} if detailed or progress.blind else _confirmation_keys(len(placement.workers))
+    options = SideOptions(bool(listeners), progress.digest, detailed, carried, progress.blind, keys=keys)
     side = strategy.server_side(plan, problem, progress.trainer, options)
     return Assignment(
         number,
@@ -171,7 +177,13 @@ def make_assignment(number: int, members: Sequence[Member], progress: TrainingPr
         exchanging,
         carried,
         choice,
+        keys,
     )
+
+
+def _confirmation_keys(count: int) -> dict[int, bytes]:
+    """A key for each of `count` workers, which no other worker knows."""
+    return {k: secrets.token_bytes(CONFIRMATION_KEY_BYTES) for k in range(count)}
 
 
 def _possible(

@@ -14,13 +14,13 @@ import numpy as np
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import AsyncDMTLError, WaitError
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.lateness import Lateness, LateUpload
 from asyncdmtl.server.member import Member
 from asyncdmtl.server.peers import OPTION, Peers, ReplanError
-from asyncdmtl.server.row_collection import NoteUplink, RowCollection, unpacked
+from asyncdmtl.server.row_collection import NoteUplink, RowCollection
 
 
 class FirstRows(RowCollection):
@@ -156,7 +156,7 @@ class FirstRows(RowCollection):
         bare = self._chosen and not uplink.body.nbytes and not uplink.rest
         if uplink.round != self.number or bare:
             self._ignore(member, uplink.body)
-            upload = unpacked(uplink, (), self.side.uplink_bytes(k), self.side.number_bytes)
+            upload = self.side.layout(k).unpack(uplink.told, (), self.side.uplink_bytes(k))
             self.side.check(k, upload)
             self._lateness.uploads.append(LateUpload(k, uplink.round, upload))
             return

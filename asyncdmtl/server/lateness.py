@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.plan.placement import natural_key
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member

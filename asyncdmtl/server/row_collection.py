@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.sealed import split
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES
 from asyncdmtl.errors import RemoteProtocolError
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.protocol.messages.registry import Done, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment
 from asyncdmtl.server.member import Member
@@ -94,7 +92,7 @@ class RowCollection:
         self._note_uplink(member, uplink, asyncio.get_running_loop().time() - self._began)
         self._check_place(member, uplink)
         rows = self._shaped(k, 0, uplink.body)
-        upload = unpacked(uplink, (rows,), rows.nbytes + uplink.rest, self.side.number_bytes)
+        upload = self.side.layout(k).unpack(uplink.told, (rows,), rows.nbytes + uplink.rest)
         self.side.check(k, upload)
         return upload
 
@@ -120,14 +118,3 @@ class RowCollection:
                 f"the plan says {count * width}"
             )
         return body.reshape(count, width)
-
-
-def unpacked(uplink: Uplink, rows: tuple[Bytes, ...], size: int, number_bytes: int) -> Upload:
-    """The upload in a message, with these ranges of rows, of `size` bytes in all ranges.
-
-    Sealed numbers have `number_bytes` bytes each.
-    """
-    digests = tuple(split(uplink.digests, VECTOR_DIGEST_BYTES))
-    sealed = tuple(split(uplink.sealed, number_bytes))
-    scalars = uplink.losses, uplink.penalty, uplink.residual
-    return Upload(rows, size, digests, *scalars, uplink.state, uplink.confirmation, sealed)

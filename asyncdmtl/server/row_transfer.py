@@ -16,7 +16,8 @@ from dataclasses import replace
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import DisagreementError, RemoteProtocolError, StateError
-from asyncdmtl.exchange.sides import ServerSide, Upload, absentees, arrived
+from asyncdmtl.exchange.sides import ServerSide, absentees, arrived
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.net.event_loop import AdaptiveExecutor
 from asyncdmtl.protocol.messages.registry import AfterRound, Downlink, Message, MoreRows, Uplink
 from asyncdmtl.server.assignment import Assignment

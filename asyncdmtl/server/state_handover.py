@@ -181,6 +181,7 @@ class StateHandover:
                 carried=assignment.carried,
                 measured=timed,
                 paced=not sends_ahead(assignment.plan, progress.links),
+                key=assignment.keys.get(position, b""),
             )
         await self._peers.send_all(messages)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.settings import Settings
 
 

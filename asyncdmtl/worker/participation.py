@@ -236,11 +236,8 @@ class Participation:
             return
         if late:
             first, others = first[:0], []
-        uplink = Uplink(
-            self._plan, round_, b"".join(told.digests), told.losses, told.penalty, told.residual,
-            first, 0 if late else upload.size - first.nbytes, told.state, told.confirmation,
-            b"".join(told.sealed), timing,
-        )  # fmt: skip
+        rest = 0 if late else upload.size - first.nbytes
+        uplink = Uplink(self._plan, round_, state.side.layout.pack(told), first, rest, timing)
         more = [MoreRows(self._plan, round_, (rows,)) for rows in others if rows.nbytes]
         group = self._multicast if self._multicast is not None and self._multicast.brings_rows else None
         # If nothing comes down before all rows are up, rows go up as fast as possible.

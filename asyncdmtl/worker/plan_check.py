@@ -67,7 +67,8 @@ def make_worker_side(
     if isinstance(plan, Plan) and problem.task_of != plan.tasks:
         raise RemoteProtocolError("plan and tasks do not fit each other")
     trainer = make_trainer(problem, {n: partitions[partition] for n, partition in own.items()})
-    options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried, group is not None, group)
+    blind, keys = group is not None, {worker: assign.key}
+    options = SideOptions(assign.grouped, digest, assign.detailed, assign.carried, blind, group, keys)
     return strategy_of(plan).worker_side(plan, worker, trainer, options)
 
 

@@ -134,7 +134,6 @@ def test_uploads_are_no_longer_than_those_of_a_run_that_is_not_blind() -> None:
     )  # fmt: skip
     for one, other in zip(blind.up(), plain.up(), strict=True):
         assert len(b"".join(one.sealed)) == 8 * (len(other.losses) + 2 * bool(other.state or one.state))
-        assert [len(digest) for digest in one.digests] == [len(digest) for digest in other.digests]
         assert len(one.confirmation) == len(other.confirmation)
 
 

@@ -11,8 +11,9 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import CodingError, IntegrityError
-from asyncdmtl.exchange.confirmation import DigestGroups
+from asyncdmtl.exchange.confirmation import SummedGroups
 from asyncdmtl.exchange.sides import UnconfirmedError
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.plan.planner import make_plan
 from asyncdmtl.plan.units import Sum
@@ -45,17 +46,18 @@ def test_each_value_travels_once_and_models_are_those_of_a_detailed_plan(strateg
 
 def test_groups_have_the_units_with_equal_holders_and_receivers() -> None:
     placement = Placement({"a": ["p0", "p1", "p2"], "b": ["p0", "p1"], "c": ["p2"]})
-    groups = DigestGroups(make_plan(placement, "relay"), DIGEST)
+    groups = SummedGroups(make_plan(placement, "relay"), DIGEST)
     assert groups.groups == ((0, 1), (2,))
     assert groups.held == ((0, 1), (0,), (1,))
-    assert [groups.counts(k) for k in range(3)] == [(1, 2), (0, 1), (1, 0)]
+    # Neither travels: the digest of each is confirmed in a sum.
+    assert [groups.counts(k) for k in range(3)] == [(0, 2), (0, 1), (0, 0)]
 
 
 def test_updates_of_a_whole_task_are_compared_if_some_holders_store_only_a_part() -> None:
     placement = Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]})
     plan = make_plan(placement, "relay", tasks=[0, 0, 1])
     assert (plan.units.updates, plan.units.aggregated) == ((2,), (0,))
-    groups = DigestGroups(plan, DIGEST)
+    groups = SummedGroups(plan, DIGEST)
     # The aggregate has the number 3.
     assert groups.groups == ((2,), (3,), (1,))
     assert groups.needed(2) == {1}
@@ -64,18 +66,107 @@ def test_updates_of_a_whole_task_are_compared_if_some_holders_store_only_a_part(
 def test_updates_that_are_summed_are_compared_if_some_holders_lack_others_of_the_sum() -> None:
     plan = make_plan(Placement.cyclic(3, 4, 2), "central", tasks=[0, 0, 0, 0], units="sums")
     assert plan.units.sums == (Sum(0, 0, 2), Sum(0, 2, 4))
-    groups = DigestGroups(plan, DIGEST)
+    groups = SummedGroups(plan, DIGEST)
     # The task has number 4, so that the sums have 5 and 6; each has one holder.
     assert groups.of_units == (5, 6)
     assert groups.digests_of[1] == (*plan.placement.stored[1], 5)
     assert {n for group in groups.groups for n in group} >= {0, 1, 2, 5, 6}
 
 
+PART_OF_A_TASK = Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]})
+
+PLANS = {
+    "shared by all": (HOMOGENEOUS, None),
+    "one holder": (Placement({"a": ["p0", "p1", "p2"], "b": ["p0", "p1"], "c": ["p2", "p3"]}), None),
+    "tasks": (Placement.cyclic(5, 10, 3), [n % 5 for n in range(10)]),
+    "parts of a task": (
+        Placement({"a": ["p0", "p1"], "b": ["p0", "p1"], "c": ["p1"], "d": ["p2"]}),
+        [0, 0, 1],
+    ),
+}
+
+
+def make_groups(name: str, keys: dict[int, bytes] | None = None) -> SummedGroups:
+    placement, tasks = PLANS[name]
+    return SummedGroups(make_plan(placement, "relay", tasks=tasks), DIGEST, keys or {})
+
+
+def told_by_all(groups: SummedGroups, change: tuple[int, int] | None = None) -> list[Upload]:
+    """What all workers send; one of them may have computed another digest of one group that it holds."""
+    sent = []
+    for k, held in enumerate(groups.held):
+        digests = [DIGEST.combined([b"group", bytes([g])]) for g in held]
+        if change is not None and change[0] == k:
+            digests[held.index(change[1])] = bytes(16)
+        losses = tuple(0.5 + n for n in groups._stored[k])
+        whole = Upload((), 0, tuple(digests), losses, 0.25 if k < 3 else 0.0, 2.0, b"s" * 16)
+        sent.append(groups.shortened(k, whole))
+    return sent
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_digest_that_one_holder_computed_differently_is_noticed(name: str) -> None:
+    keys = {k: bytes([k]) * 16 for k in range(6)}
+    groups = make_groups(name, keys)
+    names, states = [f"w{k}" for k in range(len(groups.held))], [b"s" * 16] * len(groups.held)
+    agreed = groups.agreed(groups.completed(names, told_by_all(groups), states))
+    assert len(agreed) == 1 + len({g for held in groups._held_told for g in held})
+    holders = [(k, g) for k, held in enumerate(groups.held) for g in held]
+    for place in holders:
+        if sum(g == place[1] for _, g in holders) > 1:
+            with pytest.raises(UnconfirmedError, match="did not compute the same values"):
+                groups.completed(names, told_by_all(groups, place), states)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_worker_expects_the_digest_that_the_server_sends(name: str) -> None:
+    groups = make_groups(name)
+    names = [f"w{k}" for k in range(len(groups.held))]
+    units = {i: DIGEST.combined([b"unit", bytes([i])]) for g in groups.groups for i in g}
+    of_group = groups.of_groups(range(len(groups.groups)), units)
+    sent = [
+        groups.shortened(k, Upload((), 0, tuple(of_group[g] for g in held), (0.5,) * len(stored), 0.0, 0.0))
+        for k, (held, stored) in enumerate(zip(groups.held, groups._stored, strict=True))
+    ]
+    agreed = groups.agreed(groups.completed(names, sent, [b""] * len(names)))
+    assert groups.match({i: units[i] for i in groups.of_units}, agreed)
+    changed = next(i for i in groups.of_units)
+    assert not groups.match({i: units[i] for i in groups.of_units} | {changed: bytes(16)}, agreed)
+    for k, held in enumerate(groups.held):
+        own = [of_group[g] for g in held]
+        decoded = {i: units[i] for g in groups.received_places(k) for i in groups.groups[g]}
+        assert groups.found(k, decoded, own) == groups.expected(k, agreed)
+        for i in decoded:
+            assert groups.found(k, decoded | {i: bytes(16)}, own) != groups.expected(k, agreed)
+
+
+def test_a_worker_cannot_make_up_for_a_false_loss_in_its_own_confirmation() -> None:
+    """It knows all that the others computed, but not the keys with which they confirm it."""
+    secret = {k: bytes([k + 1]) * 16 for k in range(6)}
+    groups = make_groups("shared by all", secret)
+    names, states = [f"w{k}" for k in range(6)], [b"s" * 16] * 6
+    honest = told_by_all(groups)
+    sent = list(honest)
+    sent[0] = replace(sent[0], losses=(99.0, *sent[0].losses[1:]))
+    for known in (secret, {0: secret[0]}):
+        guess = make_groups("shared by all", known)
+        right = [guess._mac(k, upload) for k, upload in enumerate(guess.completed_numbers(honest, states))]
+        wrong = [guess._mac(k, upload) for k, upload in enumerate(guess.completed_numbers(sent, states))]
+        total = int.from_bytes(sent[0].confirmation, "little") + sum(wrong) - sum(right)
+        forged = (total % (2**128 - 159)).to_bytes(16, "little")
+        forgery = [replace(sent[0], confirmation=forged), *sent[1:]]
+        if known is secret:
+            groups.completed(names, forgery, states)
+        else:
+            with pytest.raises(UnconfirmedError):
+                groups.completed(names, forgery, states)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     "lie",
     [
-        {"digests": (bytes(16),)},
+        {"confirmation": bytes(16)},
         {"losses": (0.0,)},
         {"losses": (math.nan,)},
         {"penalty": 1.0},
@@ -123,7 +214,7 @@ def test_the_first_three_workers_can_forge_the_penalty(liars: tuple[int, ...], n
 def test_an_upload_without_a_confirmation_is_noticed() -> None:
     told = exchange()
     sent = told.up()
-    with pytest.raises(UnconfirmedError, match="'w3' did not"):
+    with pytest.raises(UnconfirmedError, match="did not compute the same values"):
         told.server.completed([*sent[:3], replace(sent[3], confirmation=b""), *sent[4:]])
     with pytest.raises(CodingError, match="digests"):
         told.server.check(3, replace(sent[3], digests=(*sent[3].digests, bytes(16))))

@@ -150,11 +150,25 @@ def test_step_lengths_leave_room_for_a_free_intercept() -> None:
 def test_the_data_loss_is_the_sum_of_the_tasks_weighted_means(losses: list[float]) -> None:
     infos = [info("p0", "a", 1), info("p1", "a", 3), info("p2", "b", 2)]
     expected = (losses[0] + 3 * losses[1]) / 4 + losses[2]
-    assert Problem(make_settings(), infos).data_loss(losses) == pytest.approx(expected, rel=1e-12)
+    problem = Problem(make_settings(dtype="float64"), infos)
+    assert problem.data_loss(losses) == pytest.approx(expected, rel=1e-12)
+
+
+def test_numbers_are_told_in_the_dtype_of_the_run() -> None:
+    infos = [info("p0", "a", 1)]
+    narrow, wide = (Problem(make_settings(dtype=dtype), infos) for dtype in ("float32", "float64"))
+    numbers = [0.1, 0.0, math.inf, -math.inf, 1e300, 2.0]
+    assert wide.rounded(numbers) == tuple(numbers)
+    most = float(np.finfo(np.float32).max)
+    assert narrow.rounded(numbers) == (float(np.float32(0.1)), 0.0, math.inf, -math.inf, most, 2.0)
+    assert math.isnan(narrow.rounded([math.nan])[0])
+    # What is told twice is rounded once.
+    assert narrow.rounded(narrow.rounded(numbers)) == narrow.rounded(numbers)
+    assert narrow.objective([0.1], 0.3) == narrow.objective(narrow.rounded([0.1]), *narrow.rounded([0.3]))
 
 
 def test_a_data_loss_that_is_no_number_is_infinite() -> None:
-    problem = Problem(make_settings(), [info("p0", "a", 1), info("p1", "b", 1)])
+    problem = Problem(make_settings(dtype="float64"), [info("p0", "a", 1), info("p1", "b", 1)])
     assert problem.data_loss([math.inf, 1.0]) == math.inf
     assert problem.data_loss([math.inf, -math.inf]) == math.inf
     assert problem.data_loss([1.7e308, 1.7e308]) == math.inf

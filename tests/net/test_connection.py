@@ -47,7 +47,7 @@ async def test_rows_go_both_ways(authority: Authority, encrypted: bool) -> None:
     )
     async with pair(*contexts) as (server, worker):
         await join(server, worker)
-        await worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS), *LIMIT)
+        await worker.send(Uplink(0, 0, b"", ROWS), *LIMIT)
         up = await server.receive((Uplink,), *LIMIT)
         server.write(Downlink(0, 0, "go on", bytes(16), (up.body,)))
         down = await worker.receive((Downlink,), *LIMIT)
@@ -167,7 +167,7 @@ async def test_messages_about_multicast_rows_are_handed_over_at_once() -> None:
     heard: list[MulticastControl] = []
     async with pair() as (server, worker):
         await join(server, worker)
-        await worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS[:0]), *LIMIT)
+        await worker.send(Uplink(0, 0, b"", ROWS[:0]), *LIMIT)
         await server.receive((Uplink,), *LIMIT)
         server.write(Downlink(0, 0, "go on", bytes(16), grouped=True))
         await worker.receive((Downlink,), *LIMIT)
@@ -223,7 +223,7 @@ async def test_a_peer_that_floods_this_end_with_heartbeats_is_left(
     monkeypatch.setattr(peer_monitor, "SPARE_HEARTBEATS", 5)
     async with pair() as (server, worker):
         await join(server, worker)
-        await worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS[:8]), *LIMIT)
+        await worker.send(Uplink(0, 0, b"", ROWS[:8]), *LIMIT)
         await server.receive((Uplink,), *LIMIT)
         await server.send(Downlink(0, 0, "go on", bytes(16)), *LIMIT)
         await worker.receive((Downlink,), *LIMIT)

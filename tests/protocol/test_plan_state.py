@@ -22,7 +22,7 @@ from asyncdmtl.protocol.state_table import RowState, State
 
 
 def uplink(plan: int = 3, round_: int = 5, rest: int = 0) -> Uplink:
-    return Uplink(plan, round_, b"", (), 0.0, 0.0, BODY, rest)
+    return Uplink(plan, round_, b"", BODY, rest)
 
 
 def downlink(then: str = "go on", plan: int = 3, round_: int = 5) -> Downlink:

@@ -76,7 +76,7 @@ def whole_run(rounds: int = 2) -> list[Message]:
     exchange: list[Message] = []
     for r in range(rounds):
         then = "end" if r + 1 == rounds else "give"
-        exchange.append(Uplink(0, r, bytes(16), (0.5,), 0.0, 0.0, ROWS))
+        exchange.append(Uplink(0, r, bytes(16), ROWS))
         exchange.append(Downlink(0, r, then, bytes(16), (ROWS[:50], ROWS[:30])))
         exchange += [Snapshot(0, r, bytes(16), ROWS)] if then == "give" else []
     return [
@@ -192,13 +192,13 @@ def test_heartbeats_come_between_any_two_messages_and_change_nothing() -> None:
 
 def test_an_uplink_for_an_old_plan_is_counted_and_dropped() -> None:
     pair = advanced_to(State.COMPUTING)
-    crossing = joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS)))
+    crossing = joined(pair.worker.send(Uplink(0, 0, b"", ROWS)))
     for message in pair.worker.receive(
         joined(pair.server.send(Assign(1, 0, False, "keep", {}, bytes(16), ())))
     ):
         assert isinstance(message, Assign)
     assert pair.server.receive(crossing) == []
-    (current,) = pair.server.receive(joined(pair.worker.send(Uplink(1, 0, b"", (), 0.0, 0.0, ROWS))))
+    (current,) = pair.server.receive(joined(pair.worker.send(Uplink(1, 0, b"", ROWS))))
     assert isinstance(current, Uplink)
     assert pair.ledgers["server"].total(lambda entry: entry.kind == "uplink")[0] == 200
 
@@ -237,7 +237,7 @@ def test_bodies_are_limited() -> None:
     assert pair.server.body_limit == 1000
     pair.server.body_limit = 99
     with pytest.raises(RemoteProtocolError, match="body of 100 bytes, permitted are at most 99"):
-        pair.pass_on(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS))
+        pair.pass_on(Uplink(0, 0, b"", ROWS))
 
 
 def test_a_stranger_cannot_make_the_server_take_much_memory() -> None:
@@ -300,7 +300,7 @@ def test_tls_is_recognised() -> None:
 
 
 def uplink(plan: int, round_: int) -> bytes:
-    return wire_bytes(Uplink(plan, round_, b"", (), 0.0, 0.0, ROWS))
+    return wire_bytes(Uplink(plan, round_, b"", ROWS))
 
 
 def replaced() -> Pair:
@@ -333,7 +333,7 @@ def test_late_messages_follow_the_table_from_where_their_plan_was_replaced() -> 
     pair = advanced_to(State.READY)
     pair.pass_on(Assign(0, 0, False, "give", {}, bytes(16), ()))
     crossing = joined(pair.worker.send(Snapshot(0, 0, bytes(16), ROWS)))
-    crossing += joined(pair.worker.send(Uplink(0, 0, b"", (), 0.0, 0.0, ROWS)))
+    crossing += joined(pair.worker.send(Uplink(0, 0, b"", ROWS)))
     pair.server.send(Assign(1, 0, False, "keep", {}, bytes(16), ()))
     pair.server.send(Assign(2, 0, False, "keep", {}, bytes(16), ()))
     assert pair.server.receive(crossing) == []
@@ -346,7 +346,7 @@ def test_a_stranger_cannot_fill_the_ledger() -> None:
     for round_ in range(50):
         stranger = Session("server", Ledger())
         with pytest.raises(RemoteProtocolError, match="when opened"):
-            stranger.receive(wire_bytes(Uplink(0, round_, b"", (), 0.0, 0.0)))
+            stranger.receive(wire_bytes(Uplink(0, round_, b"")))
         ledger.merge(stranger.ledger, worker="(refused)")
     assert [(entry.kind, entry.round, entry.messages) for entry in ledger.entries()] == [("uplink", None, 50)]
 
@@ -354,16 +354,16 @@ def test_a_stranger_cannot_fill_the_ledger() -> None:
 def test_this_end_must_keep_to_plan_and_round_as_well() -> None:
     pair = advanced_to(State.COMPUTING)
     with pytest.raises(LocalProtocolError, match="may not send uplink of round 3 in round 0"):
-        pair.worker.send(Uplink(0, 3, b"", (), 0.0, 0.0, ROWS))
+        pair.worker.send(Uplink(0, 3, b"", ROWS))
     with pytest.raises(LocalProtocolError, match="may not send uplink of plan 1 under plan 0"):
-        pair.worker.send(Uplink(1, 0, b"", (), 0.0, 0.0, ROWS))
+        pair.worker.send(Uplink(1, 0, b"", ROWS))
 
 
 FIRST, REST = ROWS[:60], (ROWS[60:80], ROWS[80:])
 
 
 def send_first_rows(pair: Pair, rest: int = 40, round_: int = 0, plan: int = 0) -> list[Message]:
-    return pair.pass_on(Uplink(plan, round_, b"", (), 0.0, 0.0, FIRST, rest))
+    return pair.pass_on(Uplink(plan, round_, b"", FIRST, rest))
 
 
 def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
@@ -379,7 +379,7 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
         assert isinstance(up, MoreRows)
         assert isinstance(down, MoreRows)
         assert up.body.tobytes() == down.body.tobytes() == row.tobytes()
-    pair.pass_on(Uplink(0, 1, b"", (), 0.0, 0.0, ROWS))
+    pair.pass_on(Uplink(0, 1, b"", ROWS))
     for ledger in pair.ledgers.values():
         counted = {
             (e.kind, e.round): (e.messages, e.payload) for e in ledger.entries() if e.round is not None
@@ -397,7 +397,7 @@ def test_rows_may_come_in_ranges_and_both_ways_at_once() -> None:
         (MoreRows(0, 0), "sent more-rows of 0 bytes"),
         (MoreRows(0, 1, (REST[0],)), "sent more-rows of 20 bytes of round 1 where 40 of round 0 are to come"),
         (MoreRows(1, 0, (REST[0],)), "sent more-rows of plan 1 under plan 0"),
-        (Uplink(0, 0, b"", (), 0.0, 0.0, ROWS), "sent uplink when uplink sent"),
+        (Uplink(0, 0, b"", ROWS), "sent uplink when uplink sent"),
         (Done(0, bytes(16)), "sent done when uplink sent"),
     ],
     ids=lambda value: "" if isinstance(value, str) else value.kind,
@@ -416,7 +416,7 @@ def test_nothing_comes_before_the_rest_of_the_rows() -> None:
     pair = advanced_to(State.COMPUTING)
     send_first_rows(pair)
     pair.pass_on(Downlink(0, 0, "go on", bytes(16), (ROWS,)))
-    message = Uplink(0, 1, b"", (), 0.0, 0.0, ROWS)
+    message = Uplink(0, 1, b"", ROWS)
     with pytest.raises(LocalProtocolError, match="may not send uplink where 40 bytes of rows are to come"):
         pair.worker.send(message)
     with pytest.raises(RemoteProtocolError, match="sent uplink where 40 bytes of rows are to come"):

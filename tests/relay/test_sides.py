@@ -10,8 +10,9 @@ from support.trees import PLACEMENT
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.digests import UNKEYED
 from asyncdmtl.errors import CodingError, DisagreementError, IntegrityError, PlanError, RemoteProtocolError
-from asyncdmtl.exchange.sides import SideOptions, Upload, WorkerSide
+from asyncdmtl.exchange.sides import SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.training import make_trainer
 from asyncdmtl.plan.hierarchy.topology import Topology

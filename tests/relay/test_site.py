@@ -8,7 +8,7 @@ from support.problems import make_partitions, make_settings
 
 from asyncdmtl.digests import UNKEYED
 from asyncdmtl.errors import StateError
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.relay.site import Site
 from asyncdmtl.server.membership import Membership

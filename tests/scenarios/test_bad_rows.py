@@ -15,7 +15,7 @@ from support.problems import make_partitions, make_settings, run_options
 from asyncdmtl.errors import PeerError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.placement import Placement
 from asyncdmtl.server.events import Planned

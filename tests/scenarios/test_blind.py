@@ -17,11 +17,13 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions
 from support.raw_partitions import raw_partition
 
+from asyncdmtl.blinding.group_key import TAG_BYTES
 from asyncdmtl.digests import UNKEYED
 from asyncdmtl.errors import DataError, IntegrityError, PeerError, UsageError, WaitError
+from asyncdmtl.exchange.blind_confirmation import BlindGroups
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
-from asyncdmtl.exchange.confirmation import DigestGroups
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.confirmation import SummedGroups
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.training import train
 from asyncdmtl.plan.plan import Plan
 from asyncdmtl.server import replanning
@@ -50,11 +52,14 @@ async def test_loads_and_bytes_of_rows_are_those_of_a_run_that_is_not_blind() ->
     (up, heads_up), (down, heads_down) = totals[0]
     (plain_up, plain_heads_up), (plain_down, plain_heads_down) = totals[1]
     assert (up, down) == (plain_up, plain_down)
-    # What is left: the length of a penalty does not tell that it is 0, as it is with this coupling; and each
-    # group that a worker decodes has a digest of its own, instead of one of all.
-    assert heads_up - plain_heads_up == SETTINGS.rounds * 8
+    # What is left: tags of numbers have 8 bytes, and each group has a digest of its own.
     assert isinstance(record.plan, Plan)
-    groups = DigestGroups(record.plan, UNKEYED)
+    groups, summed = BlindGroups(record.plan, UNKEYED, TAG_BYTES), SummedGroups(record.plan, UNKEYED)
+    dtype = np.dtype(SETTINGS.dtype)
+    sizes = (made.layout(k, dtype, detailed=False).size for made in (groups, summed) for k in range(len(OWN)))
+    each = list(sizes)
+    longer = sum(each[: len(OWN)]) - sum(each[len(OWN) :])
+    assert heads_up - plain_heads_up == SETTINGS.rounds * longer
     more = sum(len(groups.received_places(k)) - 1 for k in range(len(OWN)))
     assert heads_down - plain_heads_down == SETTINGS.rounds * 16 * more
 

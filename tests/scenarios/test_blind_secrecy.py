@@ -24,7 +24,7 @@ from support.raw_partitions import encoding_of, raw_partition
 
 from asyncdmtl.data.stored import Stored
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.protocol.frame_reader import FrameReader

@@ -19,7 +19,7 @@ from support.problems import run_options as options
 from asyncdmtl.errors import DataError, LinkError, PeerError, PlacementError, UsageError, WaitError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.tasks import Partition
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.learning.training import train

@@ -19,7 +19,7 @@ from support.proxies import Proxy
 from asyncdmtl.errors import DisagreementError, PeerError, StateError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Declaration, Partition, PartitionInfo, TaskModels
 from asyncdmtl.learning.training import train

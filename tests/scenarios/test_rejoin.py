@@ -19,7 +19,7 @@ from asyncdmtl.data.held_back import hold_back
 from asyncdmtl.errors import LinkError, PeerError
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
 from asyncdmtl.exchange.linear import LinearWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition, TaskModels
 from asyncdmtl.learning.training import Trained, train

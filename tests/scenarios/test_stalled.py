@@ -38,7 +38,7 @@ async def test_a_message_that_comes_to_no_end_costs_no_more_than_a_silent_worker
         honest = cluster.join("w0", PARTITIONS)
         assign = await peer.join(PARTITIONS[:2], 60.0)
         rows = np.zeros(100, np.uint8)
-        peer.writer.write(peer.packed(Uplink(assign.plan, 0, bytes(16), (), 0.0, 0.0, rows))[:100])
+        peer.writer.write(peer.packed(Uplink(assign.plan, 0, bytes(16), rows))[:100])
         stalling = asyncio.create_task(repeated(peer, trickle))
         incident = await cluster.event(IncidentNoted, worker="w1")
         assert "nothing more was heard" in incident.reason

@@ -12,7 +12,7 @@ from support.clusters import Cluster, run_cluster, stored_at
 from support.problems import make_partitions, make_settings, run_options
 
 from asyncdmtl.exchange.coded_worker import CodedWorkerSide
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.learning.training import train
 from asyncdmtl.net import event_loop

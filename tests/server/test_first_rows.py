@@ -9,6 +9,7 @@ from support.members import Script
 
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.errors import LinkError, WaitError
+from asyncdmtl.exchange.upload import Layout
 from asyncdmtl.protocol.messages.registry import MoreRows, Uplink
 from asyncdmtl.server.first_rows import FirstRows
 from asyncdmtl.server.lateness import Lateness
@@ -26,7 +27,6 @@ def rows(count: int) -> Bytes:
 class Side:
     """A server's side that expects a row of three bytes, and of two bytes in the second range."""
 
-    number_bytes = 1
     ranges = (slice(0, 3), slice(3, 5))
 
     def uplink_range(self, worker: int, i: int) -> tuple[int, int]:
@@ -34,6 +34,9 @@ class Side:
 
     def uplink_bytes(self, worker: int) -> int:
         return 5
+
+    def layout(self, worker: int) -> Layout:
+        return Layout(np.dtype(np.float64), measures=True)
 
     def check(self, worker: int, upload: Any) -> None:
         assert upload.size == 5
@@ -75,7 +78,7 @@ class Round:
 
 
 def uplink(round_: int = 7, body: int = 3, rest: int = 2) -> Uplink:
-    return Uplink(4, round_, b"", (), 1.0, 2.0, rows(body), rest)
+    return Uplink(4, round_, bytes(16), rows(body), rest)
 
 
 def more(round_: int = 7) -> MoreRows:

@@ -16,7 +16,8 @@ from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.errors import UsageError, WaitError
-from asyncdmtl.exchange.sides import SideOptions, Upload
+from asyncdmtl.exchange.sides import SideOptions
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.trainer import Trainer
 from asyncdmtl.multicast.datagrams import OVERHEAD
@@ -70,9 +71,13 @@ class Run:
         indices = {part.id: n for n, part in enumerate(PARTITIONS)}
         sent: list[Upload] = []
         for k, own in enumerate(OWN.values()):
+            options = SideOptions(
+                grouped=True, digest=progress.digest, detailed=made.detailed, keys={k: made.keys[k]}
+            )
             trainer = Trainer(PROBLEM, {indices[part.id]: part for part in own})
-            sent.append(made.strategy.worker_side(made.plan, k, trainer, SideOptions(grouped=True)).compute())
-        made.side.agree(sent)
+            side = made.strategy.worker_side(made.plan, k, trainer, options)
+            sent.append(side.told(side.compute()))
+        made.side.agree(made.side.completed(sent))
         for i in range(len(made.side.ranges)):
             made.side.put(i, [upload.rows[i] for upload in sent])
         return made

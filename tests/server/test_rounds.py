@@ -102,7 +102,7 @@ async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
 
     def once(message: Uplink) -> Uplink:
         seen.append(message.round)
-        return replace(message, digests=bytes(16) + message.digests[16:]) if len(seen) == 1 else message
+        return replace(message, told=bytes(16) + message.told[16:]) if len(seen) == 1 else message
 
     odd.uplink = once
     await run.make()
@@ -118,7 +118,7 @@ async def test_an_odd_holder_is_not_trusted_with_what_it_differs_in() -> None:
 async def test_a_worker_that_differs_again_and_again_is_excluded() -> None:
     run = Run(detailed=True)
     odd = run.hands["w2"]
-    odd.uplink = lambda message: replace(message, digests=bytes(16) + message.digests[16:])
+    odd.uplink = lambda message: replace(message, told=bytes(16) + message.told[16:])
     await run.make()
     run.check("w2")
     assert isinstance(odd.member.lost, DisagreementError)
@@ -213,7 +213,7 @@ async def test_a_corrupted_final_model_is_mended() -> None:
 async def test_a_worker_whose_state_differs_again_and_again_is_excluded() -> None:
     run = Run(detailed=True)
     odd = run.hands["w2"]
-    odd.uplink = lambda message: replace(message, state=bytes(16))
+    odd.uplink = lambda message: odd.retold(message, state=bytes(16))
     await run.make()
     run.check("w2")
     assert "w2" in run.membership.excluded
@@ -223,7 +223,8 @@ async def test_a_worker_whose_state_differs_again_and_again_is_excluded() -> Non
 async def test_a_run_ends_where_no_state_has_a_majority() -> None:
     run = Run(detailed=True)
     for name in ("w0", "w1", "w2"):
-        run.hands[name].uplink = lambda message: replace(message, state=bytes(16))
+        hand = run.hands[name]
+        hand.uplink = lambda message, hand=hand: hand.retold(message, state=bytes(16))  # type: ignore[misc]
     with pytest.raises(StateError, match="in round 0, and no state has a majority") as caught:
         await run.make()
     assert set(caught.value.workers) == set(OWN)

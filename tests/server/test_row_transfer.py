@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support.clusters import stored_at
 from support.members import Script
+from support.messages import retold
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings
 
@@ -85,7 +86,7 @@ class Run:
                 made.plan,
                 k,
                 Trainer(problem, {indices[part.id]: part for part in own}),
-                SideOptions(bool(group), progress.digest, made.detailed),
+                SideOptions(bool(group), progress.digest, made.detailed, keys={k: made.keys.get(k, b"")}),
             )
             for k, own in enumerate(stored.values())
         ]
@@ -95,10 +96,7 @@ class Run:
         """The messages of worker `k` in a round."""
         upload = self.sides[k].told(self.sides[k].compute())
         first, *others = (rows.reshape(-1) for rows in upload.rows)
-        uplink = Uplink(
-            0, round_, b"".join(upload.digests), upload.losses, upload.penalty, upload.residual,
-            first, upload.size - first.nbytes, upload.state, upload.confirmation,
-        )  # fmt: skip
+        uplink = Uplink(0, round_, self.sides[k].layout.pack(upload), first, upload.size - first.nbytes)
         return [uplink, *(MoreRows(0, round_, (rows,), rows) for rows in others if rows.nbytes)]
 
     def say(self, but: int | None = None, instead: Sequence[Message] = ()) -> None:
@@ -172,25 +170,26 @@ async def test_rows_of_a_range_go_down_before_the_next_ones_came_up() -> None:
         assert await waiting == 1
 
 
-async def make_with_late_upload(copies: int, change: Callable[[Uplink], Uplink]) -> Run:
-    """Make a round without worker w2, whose upload comes in the next round, which needs its rows."""
+async def make_with_late_upload(copies: int, *, forged: bool = False, **changes: Any) -> Run:
+    """Make a round without worker w2, whose upload comes in the next round, which needs its rows.
+
+    Its first digest may be forged, and other values changed.
+    """
     run = Run(copies=copies, silent=1)
     late, *_ = run.messages(2)
     run.say(2)
     await run.make()
-    run.scripts[2].says(change(late))
+    if forged:
+        late = replace(late, told=bytes([late.told[0] ^ 1]) + late.told[1:])
+    run.scripts[2].says(retold(run.sides[2].layout, late, **changes))
     for k, script in enumerate(run.scripts[:5]):
         script.says(*run.messages(k, 1))
     await run.make(number=1)
     return run
 
 
-def forged(late: Uplink) -> Uplink:
-    return replace(late, digests=bytes([late.digests[0] ^ 1]) + late.digests[1:])
-
-
 async def test_a_late_upload_that_agrees_with_those_that_were_used_is_no_fault() -> None:
-    run = await make_with_late_upload(2, lambda late: late)
+    run = await make_with_late_upload(2)
     assert run.transfer.lateness.uploads == []
     assert run.transfer.lateness.late_rounds == {"w2": 1, "w5": 1}
     assert run.transfer.lateness.ignored_bytes["w2"] > 0
@@ -198,20 +197,20 @@ async def test_a_late_upload_that_agrees_with_those_that_were_used_is_no_fault()
 
 async def test_a_late_upload_that_two_other_holders_outvote_names_its_worker() -> None:
     with pytest.raises(DisagreementError) as caught:
-        await make_with_late_upload(3, forged)
+        await make_with_late_upload(3, forged=True)
     assert set(caught.value.odd) == {"w2"}
     assert not caught.value.undecided
 
 
 async def test_a_late_upload_against_the_only_one_that_was_used_ends_the_run() -> None:
     with pytest.raises(DisagreementError, match="round 0 went on before the upload of worker 'w2'") as caught:
-        await make_with_late_upload(2, forged)
+        await make_with_late_upload(2, forged=True)
     assert caught.value.undecided
 
 
 async def test_a_late_upload_with_another_state_names_its_worker() -> None:
     with pytest.raises(StateError) as caught:
-        await make_with_late_upload(2, lambda late: replace(late, state=bytes(len(late.state))))
+        await make_with_late_upload(2, state=bytes(16))
     assert caught.value.workers == ("w2",)
 
 
@@ -291,8 +290,8 @@ async def test_a_worker_that_is_gone_ends_the_round() -> None:
 async def test_values_that_are_not_confirmed_are_noticed_before_anything_goes_down() -> None:
     run = Run()
     (uplink,) = run.messages(2)
-    run.say(2, [replace(uplink, confirmation=bytes(16))])
-    with pytest.raises(UnconfirmedError, match="'w2' did not compute the values"):
+    run.say(2, [replace(uplink, told=bytes(16) + uplink.told[16:])])
+    with pytest.raises(UnconfirmedError, match="did not compute the same values"):
         await run.make()
     assert all(not script.sent for script in run.scripts)
 
@@ -301,7 +300,7 @@ async def test_holders_that_differ_are_named_before_anything_goes_down() -> None
     run = Run(detailed=True)
     (uplink,) = run.messages(2)
     digest = bytes(16)
-    run.say(2, [replace(uplink, digests=digest + uplink.digests[16:])])
+    run.say(2, [replace(uplink, told=digest + uplink.told[16:])])
     with pytest.raises(DisagreementError) as caught:
         await run.make()
     assert set(caught.value.odd) == {"w2"}
@@ -328,7 +327,7 @@ async def test_the_delay_of_each_uplink_is_averaged() -> None:
         pass
     assert set(run.transfer.uplink_seconds) == set(OWN)
     assert all(0.0 <= seconds < 60.0 for seconds in run.transfer.uplink_seconds.values())
-    new, uplink = Script("new").member, Uplink(0, 0, b"", (), 0.0, 0.0, timing=(0.5, 8e6))
+    new, uplink = Script("new").member, Uplink(0, 0, b"", timing=(0.5, 8e6))
     run.transfer.note_uplink(new, uplink, 2.0)
     run.transfer.note_uplink(new, uplink, 1.0)
     assert run.transfer.uplink_seconds["new"] == pytest.approx(1.8)
@@ -377,7 +376,7 @@ async def test_the_group_is_settled_and_stopped() -> None:
 async def test_a_worker_that_tells_what_cannot_be_is_excluded(wrong: dict[str, Any], complaint: str) -> None:
     run = Run(detailed=True)
     uplink, *more = run.messages(1)
-    run.say(but=1, instead=[replace(uplink, **wrong), *more])
+    run.say(but=1, instead=[retold(run.sides[1].layout, uplink, **wrong), *more])
     with pytest.raises(ReplanError):
         await run.make()
     assert complaint in str(run.scripts[1].member.lost)

@@ -11,8 +11,9 @@ import numpy as np
 from asyncdmtl.arrays import Bytes
 from asyncdmtl.blinding.group_key import GroupKey
 from asyncdmtl.digests import Digest
-from asyncdmtl.exchange.sides import NOBODY, SideOptions, Upload, WorkerSide
+from asyncdmtl.exchange.sides import NOBODY, SideOptions, WorkerSide
 from asyncdmtl.exchange.strategies import EXCHANGE_STRATEGIES, codable_units, strategy_of
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.problem import Problem
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import Partition

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from asyncdmtl.arithmetic.probe import Machine
 from asyncdmtl.blinding.agreement import Offer
+from asyncdmtl.exchange.upload import Layout
 from asyncdmtl.learning.tasks import Declaration, PartitionInfo
 from asyncdmtl.protocol.framing import Buffer
 from asyncdmtl.protocol.messages.base import Message
@@ -73,7 +76,7 @@ EXAMPLES: dict[str, Message] = {
         Snapshot(0, 2, bytes(16), BODY),
         AwaitRestore(0),
         Restore(bytes(16), BODY),
-        Uplink(0, 2, bytes(16), (0.5, 1.0), 0.25, 0.125, BODY, 7),
+        Uplink(0, 2, bytes(48), BODY),
         Downlink(0, 2, "end", bytes(16), (BODY[:3], BODY[3:]), rest=7),
         MoreRows(0, 2, (BODY[:3], BODY[3:])),
         LossQuery(0, 1, 8, 4),
@@ -111,3 +114,9 @@ def joined(buffers: Iterable[Buffer]) -> bytes:
 def wire_bytes(message: Message) -> bytes:
     """The frame of a message."""
     return joined(frame_message(message)[0])
+
+
+def retold(layout: Layout, uplink: Uplink, **changes: Any) -> Uplink:
+    """An uplink with some of the values changed that it tells."""
+    upload = layout.unpack(uplink.told, (), 0)
+    return replace(uplink, told=layout.pack(replace(upload, **changes)))

@@ -12,7 +12,7 @@ from support.pairs import BODY_LIMIT, LIMIT, SILENCE, pair
 from support.problems import make_partitions, make_settings
 
 from asyncdmtl.data.encoding import Encoding
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.learning.tasks import TaskModels
 from asyncdmtl.multicast.datagrams import OVERHEAD, Layout, Stream

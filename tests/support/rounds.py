@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from support.clusters import stored_at
 from support.members import Script
+from support.messages import retold
 from support.placements import HOMOGENEOUS
 from support.problems import make_partitions, make_settings, run_options
 
@@ -77,6 +78,10 @@ class Hand(Script):
         connection: Any = self.member.connection
         connection.write = self._take
 
+    def retold(self, uplink: Uplink, **changes: Any) -> Uplink:
+        """An uplink of this worker with some of the values changed that it tells."""
+        return retold(self._side.layout, uplink, **changes)
+
     def vanish(self) -> None:
         """End the connection."""
         connection = self.member.connection
@@ -108,9 +113,8 @@ class Hand(Script):
         parts = {n: self._own[plan.placement.partitions[n]] for n in plan.placement.stored[k]}
         self.trainer = Trainer(self._problem, parts)
         self.trainer.restore(state)
-        self._side = strategy_of(plan).worker_side(
-            plan, k, self.trainer, SideOptions(digest=digest, detailed=assign.detailed)
-        )
+        options = SideOptions(digest=digest, detailed=assign.detailed, keys={k: assign.key})
+        self._side = strategy_of(plan).worker_side(plan, k, self.trainer, options)
         self._plan, self._round, self._over = assign.plan, assign.round, assign.over
         if assign.first == StateTransfer.TAKE:
             self.says(AwaitRestore(self._plan))
@@ -134,10 +138,8 @@ class Hand(Script):
         if self.member.connection.lost:
             return
         sent = self._side.told(self._side.compute())
-        told = Uplink(
-            self._plan, self._round, b"".join(sent.digests), sent.losses, sent.penalty, sent.residual,
-            sent.rows[0].reshape(-1).copy(), 0, sent.state, sent.confirmation,
-        )  # fmt: skip
+        rows = sent.rows[0].reshape(-1).copy()
+        told = Uplink(self._plan, self._round, self._side.layout.pack(sent), rows)
         self.says(self.uplink(told))
 
     def _end(self) -> None:

@@ -36,7 +36,7 @@ def encoded(message: Any) -> tuple[bytes, int]:
 
 
 def uplink(round_: int, size: int) -> Uplink:
-    return Uplink(0, round_, b"", (), 0.0, 0.0, np.arange(size, dtype=np.uint8))
+    return Uplink(0, round_, b"", np.arange(size, dtype=np.uint8))
 
 
 def packet(

@@ -97,13 +97,13 @@ def test_a_field_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_length_that_is_not_limited_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = FrameReader._checked_lengths
+    checked = FrameReader._checked_prefix
 
-    def unlimited(reader: FrameReader, prefix: bytes) -> tuple[int, int]:
+    def unlimited(reader: FrameReader) -> tuple[int, int, int] | None:
         reader.body_limit = 1 << 62
-        return checked(reader, prefix)
+        return checked(reader)
 
-    monkeypatch.setattr(FrameReader, "_checked_lengths", unlimited)
+    monkeypatch.setattr(FrameReader, "_checked_prefix", unlimited)
     assert "MemoryError" in hunt(monkeypatch)
 
 

@@ -85,7 +85,7 @@ class Round:
 
 async def on_the_way(server: Connection, worker: Connection, round_: int = 0) -> None:
     """Bring both ends to the state in which the rows of a round are on their way."""
-    await worker.send(Uplink(0, round_, b"", (), 0.0, 0.0), *LIMIT)
+    await worker.send(Uplink(0, round_, b""), *LIMIT)
     await server.receive((Uplink,), *LIMIT)
     await server.send(Downlink(0, round_, "go on", bytes(16), grouped=True), *LIMIT)
     await worker.receive((Downlink,), *LIMIT)

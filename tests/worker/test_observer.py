@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.problems import make_settings
 
-from asyncdmtl.exchange.sides import Upload
+from asyncdmtl.exchange.upload import Upload
 from asyncdmtl.learning.settings import Settings
 from asyncdmtl.worker.observer import WorkerObserver
 

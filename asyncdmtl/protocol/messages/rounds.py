@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from asyncdmtl.arrays import Bytes
-from asyncdmtl.blinding.group_key import TAG_BYTES
-from asyncdmtl.digests import VECTOR_DIGEST_BYTES
+from asyncdmtl.digests import CONFIRMATION_KEY_BYTES, VECTOR_DIGEST_BYTES
 from asyncdmtl.learning.tasks import PartitionInfo
 from asyncdmtl.protocol import fields
 from asyncdmtl.protocol.messages.base import NO_BODY, Message, pack_info, parse_each, parse_info
@@ -71,6 +69,8 @@ class Assign(Message):
         Whether uplinks tell how long workers computed, and how fast their links from the server are.
     paced : bool
         Whether rows go up no faster than rows come down.
+    key : bytes
+        The key with which this worker confirms the numbers that others tell; empty if all tell theirs.
     """
 
     number, kind, sender = 6, "assign", "server"
@@ -88,6 +88,7 @@ class Assign(Message):
     carried: bool = True
     measured: bool = False
     paced: bool = True
+    key: bytes = b""
 
     @property
     def event(self) -> str:
@@ -104,12 +105,15 @@ class Assign(Message):
         where = [self.plan, self.round, self.over, self.first]
         peers = [list(peer) for peer in self.peers]
         how = [self.grouped, self.detailed, peers, self.shared, self.carried, self.measured, self.paced]
+        how.append(self.key)
         return [*where, dict(self.recipe), self.digest, infos, *how]
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Assign:
-        plan, round_, over, first, *others = fields.exactly(values, 14, cls.kind)
-        recipe, digest, partitions, grouped, detailed, peers, *flags = others
+        plan, round_, over, first, *others = fields.exactly(values, 15, cls.kind)
+        recipe, digest, partitions, grouped, detailed, peers, *flags, key = others
+        grouped, detailed, *others = (fields.flag(value, "flag") for value in (grouped, detailed, *flags))
+        shared, carried, measured, paced = others
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
@@ -118,10 +122,14 @@ class Assign(Message):
             fields.mapping(recipe, "plan recipe"),
             fields.binary(digest, "plan digest", PLAN_DIGEST_BYTES, 1),
             parse_each(partitions, parse_info),
-            fields.flag(grouped, "grouped"),
-            fields.flag(detailed, "detailed"),
+            grouped,
+            detailed,
             Peer.parse_each(peers),
-            *(fields.flag(value, "flag") for value in flags),
+            shared,
+            carried,
+            measured,
+            paced,
+            fields.optional(key, "key of confirmations", CONFIRMATION_KEY_BYTES),
         )
 
 
@@ -225,21 +233,10 @@ class Uplink(Message):
     ----------
     plan, round : int
         The plan's number, and the round.
-    digests : bytes
-        Digests of this worker's updates: of all, or of the groups that this worker tells (`DigestGroups`).
-    losses : tuple of float
-        The mean losses of all stored partitions, or of those that this worker tells.
-    penalty, residual : float
-        The coupling's penalty at these models, and `Trainer.residual`; the integer 0 stands for 0.
+    told : bytes
+        Digests and numbers of this worker, one after the other; the plan says how many there are (`Layout`).
     rest : int
-        Bytes of further ranges, which follow in more-rows messages.
-    state : bytes
-        The check of the worker's state at the beginning of the round; empty if another worker tells it.
-    confirmation : bytes
-        The digest of all values of this worker, sent and left out; empty if all are sent.
-    sealed : bytes
-        In a blind run: losses, penalty and residual, sealed, in place of the numbers; or tags of them, of
-        the same length, if workers need not read them.
+        Bytes of further ranges, which follow in more-rows messages; left out if 0 and no timing follows.
     timing : tuple of float
         Seconds of computing, and bits per second of the link from the server; only if the plan asks.
     """
@@ -248,44 +245,29 @@ class Uplink(Message):
     has_body = True
     plan: int
     round: int
-    digests: bytes
-    losses: tuple[float, ...]
-    penalty: float
-    residual: float
+    told: bytes = b""
     body: Bytes = field(default_factory=lambda: NO_BODY)
     rest: int = 0
-    state: bytes = b""
-    confirmation: bytes = b""
-    sealed: bytes = b""
     timing: tuple[float, ...] = ()
 
     def fields(self) -> list[Any]:
-        losses = struct.pack(f"<{len(self.losses)}d", *self.losses)
-        told = [self.digests, losses, fields.short(self.penalty), fields.short(self.residual)]
+        rest = [self.rest] if self.rest or self.timing else []
         timing = [list(self.timing)] if self.timing else []
-        return [self.plan, self.round, *told, self.rest, self.state, self.confirmation, self.sealed, *timing]
+        return [self.plan, self.round, self.told, *rest, *timing]
 
     def rows(self) -> Sequence[Bytes]:
         return (self.body,)
 
     @classmethod
     def parse(cls, values: Sequence[Any], body: Bytes) -> Uplink:
-        values, timing = fields.timing(values, 10)
-        plan, round_, digests, losses, penalty, residual, *others = fields.exactly(values, 10, cls.kind)
-        rest, state, confirmation, sealed = others
-        losses = fields.binary(losses, "losses", 8)
+        values, timing = fields.timing(values, 4)
+        plan, round_, told, *ranges = values if len(values) == 3 else fields.exactly(values, 4, cls.kind)
         return cls(
             fields.integer(plan, "plan number"),
             fields.integer(round_, "round"),
-            fields.binary(digests, "update digests", VECTOR_DIGEST_BYTES),
-            struct.unpack(f"<{len(losses) // 8}d", losses),
-            fields.long(penalty, "penalty"),
-            fields.long(residual, "residual"),
+            fields.binary(told, "digests and numbers", 1),
             body,
-            fields.integer(rest, "rest of the rows"),
-            fields.optional(state, "state check", VECTOR_DIGEST_BYTES),
-            fields.optional(confirmation, "confirmation", VECTOR_DIGEST_BYTES),
-            fields.binary(sealed, "sealed numbers", TAG_BYTES),
+            fields.integer(ranges[0], "rest of the rows", 0 if timing else 1) if ranges else 0,
             timing,
         )
 

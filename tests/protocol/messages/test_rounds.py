@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgpack
@@ -61,19 +60,12 @@ def test_the_event_of_a_downlink_names_what_comes_after_it(order: AfterRound) ->
         ("assign", 4, "take it", "what to do first must be one of keep, give, take"),
         ("assign", 5, 1, "plan recipe"),
         ("assign", 6, bytes(3), "plan digest"),
-        ("assign", 8, 1, "grouped"),
+        ("assign", 8, 1, "flag"),
         ("snapshot", 3, bytes(9), "state digest"),
         ("await-restore", 1, 1.0, "plan number"),
         ("restore", 1, b"", "state digest"),
         ("uplink", 2, 2.0, "round"),
-        ("uplink", 3, bytes(7), "update digests"),
-        ("uplink", 4, bytes(7), "losses"),
-        ("uplink", 4, 0.5, "losses"),
-        ("uplink", 5, 1, "penalty"),
-        ("uplink", 6, None, "residual"),
-        ("uplink", 7, -1, "rest of the rows"),
-        ("uplink", 8, bytes(9), "state check"),
-        ("uplink", 9, bytes(17), "confirmation"),
+        ("uplink", 3, "text", "digests and numbers"),
         ("downlink", 7, "text", "what others told"),
         ("downlink", 3, True, "what to do then must be one of go on, give, end"),
         ("downlink", 4, bytes(7), "downlink digest"),
@@ -90,12 +82,16 @@ def test_a_wrong_field_is_named(kind: str, position: int, value: Any, complaint:
         registry.unpack(msgpack.packb(values), BODY if message.has_body else BODY[:0])
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0, math.inf, 0.25])
-def test_a_penalty_keeps_its_bits_and_none_takes_one_byte(value: float) -> None:
-    packed = [
-        registry.pack(Uplink(0, 0, b"", (), penalty, penalty, BODY[:0])) for penalty in (value, math.inf)
-    ]
-    read = registry.unpack(packed[0], BODY)
-    assert isinstance(read, Uplink)
-    assert (read.penalty, math.copysign(1.0, read.residual)) == (value, math.copysign(1.0, value))
-    assert len(packed[1]) - len(packed[0]) == (16 if str(value) == "0.0" else 0)
+def test_an_uplink_of_one_range_has_three_fields() -> None:
+    short, ranges, timed = (
+        Uplink(0, 0, b"told"),
+        Uplink(0, 0, b"told", rest=7),
+        Uplink(0, 0, b"told", timing=(0.5, 8e6)),
+    )
+    assert [len(message.fields()) for message in (short, ranges, timed)] == [3, 4, 5]
+    with pytest.raises(RemoteProtocolError, match="rest of the rows"):
+        registry.unpack(msgpack.packb([10, 0, 0, b"told", 0]), BODY)
+    for message in (short, ranges, timed):
+        read = registry.unpack(registry.pack(message), BODY)
+        assert isinstance(read, Uplink)
+        assert (read.told, read.rest, read.timing) == (message.told, message.rest, message.timing)
