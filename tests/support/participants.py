@@ -118,7 +118,9 @@ class Run:
         """Assign the plan under a number."""
         recipe, check = recipe_and_digest(self.exchange.plan)
         infos = tuple(part.info(SETTINGS) for part in self.partitions)
-        await self.say(Assign(number, round_, False, first, recipe, check, infos, self.grouped))
+        await self.say(
+            Assign(number, round_, False, first, recipe, check, infos, self.grouped, detailed=True)
+        )
 
     async def join_group(self, sender: GroupSender) -> None:
         """Let the worker join a group, and send probes until it reports. Later plans are for the group."""
