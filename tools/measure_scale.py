@@ -39,6 +39,7 @@ from asyncdmtl.net import event_loop
 from asyncdmtl.plan.downlinks import FORWARDING
 from asyncdmtl.plan.parameters import STRATEGIES
 from asyncdmtl.plan.placement import Placement
+from asyncdmtl.protocol.messages import rounds
 from asyncdmtl.worker import plan_check
 from asyncdmtl.worker.options import WorkerOptions
 from asyncdmtl.worker.worker import Worker
@@ -127,7 +128,7 @@ def _initial_models(problem: Problem) -> Vectors:
 
 
 def share_plans() -> None:
-    """Let all workers of this process have one plan and one problem, and do nothing but exchange."""
+    """Let all workers of this process have one plan, one problem and one description of each partition."""
     rebuild, plans, problems = plan_check.rebuild, {}, {}  # type: ignore[attr-defined]
 
     def rebuilt(recipe: Any, digest: bytes) -> Any:
@@ -141,6 +142,12 @@ def share_plans() -> None:
             problems[named] = Problem(settings, infos)
         return problems[named]
 
+    @functools.cache
+    def info(*fields: Any) -> PartitionInfo:
+        return parse_info(list(fields))
+
+    parse_info = rounds.parse_info  # type: ignore[attr-defined]
+    rounds.parse_info = lambda item: info(*item)  # type: ignore[attr-defined]
     plan_check.rebuild = rebuilt  # type: ignore[attr-defined]
     plan_check.Problem = problem  # type: ignore[attr-defined, assignment]
     plan_check.make_trainer = LightTrainer  # type: ignore[attr-defined]

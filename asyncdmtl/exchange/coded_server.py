@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 
 import numpy as np
@@ -151,7 +151,7 @@ class CodedServerSide(ServerSide):
         for k, upload in arrived(uploads):
             worker, told = workers[k], self._groups.digests_of[k]
             # Each update has a loss; aggregates of tasks and sums, which come after the updates, have none.
-            losses = chain(upload.sealed[:-2] or upload.losses, repeat(0.0))
+            losses: Iterable[float | bytes] = chain(upload.sealed[:-2] or upload.losses, repeat(0.0))
             for what, digest, loss in zip(told, upload.digests, losses, strict=False):
                 claims[what].setdefault((digest, loss), []).append(worker)
         # If updates differ, so do their aggregates. Aggregates are compared only once all updates agree.

@@ -27,17 +27,18 @@ from __future__ import annotations
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from asyncdmtl.digests import VECTOR_DIGEST_BYTES, Digest
+from asyncdmtl.exchange.digest_groups import GroupTable, by_worker, group_table
 from asyncdmtl.exchange.sides import PENALTY_WORKERS, UnconfirmedError
 from asyncdmtl.exchange.upload import Layout, Upload
 from asyncdmtl.plan.plan import Plan
-from asyncdmtl.plan.units import partitions_of_tasks
 
 # The modulus of confirmations: the largest prime below 2^128, so that they have 16 bytes.
 _PRIME = 2**128 - 159
@@ -75,38 +76,14 @@ class DigestGroups(ABC):
     """
 
     def __init__(self, plan: Plan, digest: Digest) -> None:
-        units, placement, N = plan.units, plan.placement, len(plan.placement.partitions)
-        partitions_of = partitions_of_tasks(plan.tasks)
+        table = group_table(plan)
         self._digest = digest
-        self._stored = placement.stored
-        sums = range(N + len(partitions_of), N + len(partitions_of) + len(units.sums))
-        self.of_units = (*units.updates, *(N + t for t in units.aggregated), *sums)
-        self.digests_of = tuple(
-            (*stored, *(self.of_units[unit] for unit in held if unit >= len(units.updates)))
-            for stored, held in zip(placement.stored, units.held, strict=True)
-        )
-        receivers: list[list[int]] = [[] for _ in self.of_units]
-        if plan.broadcasts == "updates":
-            for k, delivery in enumerate(plan.deliveries):
-                for unit in delivery.wanted:
-                    receivers[unit].append(k)
-        found: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
-        for number, H, receiving in zip(self.of_units, units.holders, receivers, strict=True):
-            found.setdefault((H, tuple(receiving)), []).append(number)
-        beside: dict[tuple[int, ...], list[int]] = {}
-        for unit, covering in enumerate(units.holders):
-            for n in units.parts(unit, partitions_of):
-                if (H := placement.holders[n]) != covering:
-                    beside.setdefault(H, []).append(n)
-        self.groups = (*map(tuple, found.values()), *map(tuple, beside.values()))
-        self._receivers = tuple(receiving for _, receiving in found)
-        self._group_of_number = {i: g for g, numbers in enumerate(found.values()) for i in numbers}
-        holders, K = (*(H for H, _ in found), *beside), len(placement.workers)
-        self.held = _by_worker(K, holders)
-        self._received = _by_worker(K, [receiving for _, receiving in found])
-        # Each value is sent by one of its holders, in turn, so that all workers send about as many.
-        self._told = _by_worker(K, [(H[g % len(H)],) for g, H in enumerate(holders)])
-        self._losses_told = _by_worker(K, [(H[n % len(H)],) for n, H in enumerate(placement.holders)])
+        self._stored = plan.placement.stored
+        self.of_units, self.digests_of = table.of_units, table.digests_of
+        self.groups, self.held = table.groups, table.held
+        self._receivers, self._received = table.receivers, table.received
+        self._group_of_number = table.group_of_number
+        self._told, self._losses_told = table.told, table.losses_told
 
     def received_digests(self, worker: int, of_group: Sequence[bytes]) -> tuple[bytes, ...]:
         """The digests of the groups that `worker` decodes, from those of all groups."""
@@ -227,28 +204,9 @@ class SummedGroups(DigestGroups):
     def __init__(self, plan: Plan, digest: Digest, keys: Mapping[int, bytes] = NO_KEYS) -> None:
         super().__init__(plan, digest)
         self._keys = keys
-        workers, units = range(len(self.held)), range(len(self._receivers))
-        holders = _by_worker(len(self.groups), self.held)
-        decoding = {k for k in workers if self._received[k]}
-        # Holders of a group and its receivers are different workers.
-        knowing = [
-            len(decoding.intersection(holders[g])) + len(receiving)
-            for g, receiving in enumerate(self._receivers)
-        ]
-        known = {g for g, count in enumerate(knowing) if len(holders[g]) > 1 and count == len(decoding)}
-        # The factors of a group that is not decoded have to satisfy two equations, not to change `S`.
-        beside = {g for g in range(len(holders)) if g not in units and len(holders[g]) > 2}
-        told = set(range(len(holders))).difference(known, beside)
-        self._told = tuple(tuple(g for g in mine if g in told) for mine in self._told)
-        self._held_told = tuple(tuple(g for g in held if g in told) for held in self.held)
-        self._weights = [self._drawn(b"weight", 0, k) for k in workers]
-        self._factors: tuple[dict[int, int], ...] = tuple({} for _ in workers)
-        for g in sorted(known | beside):
-            for k, factor in self._balanced(g, holders[g], decoded=g in known).items():
-                self._factors[k][g] = factor
-        self._sum_factors = {
-            g: sum(self._weights[k] * self._factors[k][g] for k in holders[g]) % _PRIME for g in sorted(known)
-        }
+        made = _sums_of(plan, digest)
+        self._weights, self._factors, self._sum_factors = made.weights, made.factors, made.sum_factors
+        self._told, self._held_told, self._all_told = made.told, made.held_told, made.all_told
 
     def shortened(self, worker: int, upload: Upload) -> Upload:
         """What `worker` sends of its upload."""
@@ -297,8 +255,7 @@ class SummedGroups(DigestGroups):
 
     def expected(self, worker: int, agreed: Sequence[bytes]) -> bytes:
         """The digest by which `worker` checks what it decodes: of `S`, and of the told groups among it."""
-        told = sorted({g for held in self._held_told for g in held})
-        return self._checked(worker, agreed[0], dict(zip(told, agreed[1:], strict=True)))
+        return self._checked(worker, agreed[0], dict(zip(self._all_told, agreed[1:], strict=True)))
 
     def found(self, worker: int, decoded: Mapping[int, bytes], own: Sequence[bytes]) -> bytes:
         """The same as `worker` computes it."""
@@ -313,15 +270,14 @@ class SummedGroups(DigestGroups):
         """Whether a server decoded the vectors that were agreed on, by the digests of all units."""
         units = range(len(self._receivers))
         known = dict(zip(units, self.of_groups(units, digests), strict=True))
-        told = sorted({g for held in self._held_told for g in held})
-        claims = dict(zip(told, agreed[1:], strict=True))
+        claims = dict(zip(self._all_told, agreed[1:], strict=True))
         same = all(known[g] == claim for g, claim in claims.items() if g in known)
         return same and self._sum(known) == agreed[0]
 
     def _checked(self, worker: int, total: bytes, digests: Mapping[int, bytes]) -> bytes:
         """The digest of `S` and of the told groups that `worker` decodes; of nothing if it decodes none."""
         received = self._received[worker]
-        told = [digests[g] for g in received if g not in self._sum_factors]
+        told = [digests[g] for g in received if g not in self._sum_factors] if self._all_told else []
         return self._digest.combined([total, *told] if received else [])
 
     def _sum(self, digests: Mapping[int, bytes]) -> bytes:
@@ -335,22 +291,94 @@ class SummedGroups(DigestGroups):
         content = b"".join((*upload.digests, packed, upload.state))
         return _number(self._digest.with_key(self._keys.get(worker, b""), content))
 
-    def _balanced(self, group: int, holders: Sequence[int], *, decoded: bool) -> dict[int, int]:
-        """Factors of a group, which add up to 0, and with weights, too, unless the group is decoded."""
-        one, other, *rest = holders
-        drawn = {k: self._drawn(b"factor", group, k) for k in (rest if not decoded else (other, *rest))}
-        total = sum(drawn.values())
-        if not decoded:
-            weighted = sum(self._weights[k] * factor for k, factor in drawn.items())
-            difference = self._weights[other] - self._weights[one]
-            drawn[other] = (self._weights[one] * total - weighted) * pow(difference, -1, _PRIME)
-            total += drawn[other]
-        return {k: factor % _PRIME for k, factor in (*drawn.items(), (one, -total))}
 
-    def _drawn(self, kind: bytes, group: int, worker: int) -> int:
-        """A number below the prime, from the name of the run."""
+@dataclass(frozen=True)
+class _Sums:
+    """The factors of confirmations under a plan, and which groups have none.
+
+    Attributes
+    ----------
+    weights : tuple of int
+        By worker.
+    factors : tuple of dict
+        For each worker, the factors by group.
+    sum_factors : dict
+        Those of groups in `S`.
+    told, held_told : tuple of tuple of int
+        For each worker, the groups whose digests it tells, and those among them that it holds.
+    all_told : tuple of int
+        All groups whose digests are told.
+    """
+
+    weights: tuple[int, ...]
+    factors: tuple[dict[int, int], ...]
+    sum_factors: dict[int, int]
+    told: tuple[tuple[int, ...], ...]
+    held_told: tuple[tuple[int, ...], ...]
+    all_told: tuple[int, ...]
+
+
+# The factors that were made, by plan and run: all workers of a process share them.
+_MADE: WeakKeyDictionary[Plan, dict[bytes, _Sums]] = WeakKeyDictionary()
+
+
+def _sums_of(plan: Plan, digest: Digest) -> _Sums:
+    """The factors under a plan in the run of `digest`."""
+    made, run = _MADE.setdefault(plan, {}), digest.combined([_FACTORS])
+    if run not in made:
+        made[run] = _make_sums(group_table(plan), digest)
+    return made[run]
+
+
+def _make_sums(table: GroupTable, digest: Digest) -> _Sums:
+    workers, units = range(len(table.held)), range(len(table.receivers))
+    holders = by_worker(len(table.groups), table.held)
+    decoding = {k for k in workers if table.received[k]}
+    # Holders of a group and its receivers are different workers.
+    knowing = [
+        len(decoding.intersection(holders[g])) + len(receiving) for g, receiving in enumerate(table.receivers)
+    ]
+    known = {g for g, count in enumerate(knowing) if len(holders[g]) > 1 and count == len(decoding)}
+    # The factors of a group that is not decoded have to satisfy two equations, not to change `S`.
+    beside = {g for g in range(len(holders)) if g not in units and len(holders[g]) > 2}
+    told = set(range(len(holders))).difference(known, beside)
+    draw = _Drawing(digest)
+    weights = tuple(draw(b"weight", 0, k) for k in workers)
+    factors: tuple[dict[int, int], ...] = tuple({} for _ in workers)
+    for g in sorted(known | beside):
+        for k, factor in draw.balanced(g, holders[g], None if g in known else weights).items():
+            factors[k][g] = factor
+    return _Sums(
+        weights,
+        factors,
+        {g: sum(weights[k] * factors[k][g] for k in holders[g]) % _PRIME for g in sorted(known)},
+        tuple(tuple(g for g in mine if g in told) for mine in table.told),
+        tuple(tuple(g for g in held if g in told) for held in table.held),
+        tuple(sorted(told)),
+    )
+
+
+class _Drawing:
+    """Draws numbers below the prime from the name of the run."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._digest = digest
+
+    def __call__(self, kind: bytes, group: int, worker: int) -> int:
         place = struct.pack("<QQ", group, worker)
         return 1 + _number(self._digest.combined([_FACTORS, kind, place])) % (_PRIME - 1)
+
+    def balanced(self, group: int, holders: Sequence[int], weights: Sequence[int] | None) -> dict[int, int]:
+        """Factors of a group, which add up to 0, and with `weights`, too, if they are given."""
+        one, other, *rest = holders
+        drawn = {k: self(b"factor", group, k) for k in (rest if weights else (other, *rest))}
+        total = sum(drawn.values())
+        if weights:
+            weighted = sum(weights[k] * factor for k, factor in drawn.items())
+            difference = weights[other] - weights[one]
+            drawn[other] = (weights[one] * total - weighted) * pow(difference, -1, _PRIME)
+            total += drawn[other]
+        return {k: factor % _PRIME for k, factor in (*drawn.items(), (one, -total))}
 
 
 def _number(digest: bytes) -> int:
@@ -361,12 +389,3 @@ def _number(digest: bytes) -> int:
 def _bytes(number: int) -> bytes:
     """A number modulo the prime, as bytes."""
     return (number % _PRIME).to_bytes(VECTOR_DIGEST_BYTES, "little")
-
-
-def _by_worker(count: int, workers_of: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """For each of `count` workers, the places at which it is listed."""
-    found: list[list[int]] = [[] for _ in range(count)]
-    for place, workers in enumerate(workers_of):
-        for k in workers:
-            found[k].append(place)
-    return tuple(map(tuple, found))
